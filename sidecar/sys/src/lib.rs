@@ -1,0 +1,18 @@
+//! The kernel's edge: all `unsafe` code of the project, and nothing that decides.
+//!
+//! Every block carries a SAFETY comment. What is here: the seccomp user
+//! notification listener and its answers ([`notify`]), what happens between
+//! `fork` and `exec` of a worker ([`spawn`]), the steering program of a
+//! `SO_REUSEPORT` group ([`steer`]). Who gets which socket, and when, is
+//! decided in `sidecar/src`.
+
+#![expect(
+    unsafe_code,
+    reason = "system calls that no safe wrapper offers; each block has a SAFETY comment"
+)]
+
+pub mod notify;
+pub mod spawn;
+pub mod steer;
+
+pub use spawn::{ignore_terminating_signals, tie_to_parent};
