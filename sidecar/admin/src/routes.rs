@@ -1,0 +1,30 @@
+//! What a program tells its admin port.
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+/// The answer of a probe: `Err` is shown as `503` with the reason as text.
+pub type Probe = Result<(), String>;
+
+/// A program's answers to its admin port. They are asked for on the admin
+/// port's thread and must not block.
+pub trait Routes: Send + Sync + 'static {
+    /// `/livez`: is the program's loop turning?
+    fn live(&self) -> Probe;
+
+    /// `/readyz`: should new work come here?
+    fn ready(&self) -> Probe;
+
+    /// `/metrics`: `OpenMetrics` 1.0 text, with its closing `# EOF`.
+    fn metrics(&self) -> String;
+
+    /// `/status`: one JSON value. Neither environment, arguments nor log lines
+    /// belong in it: everyone who reaches the port reads it.
+    fn status(&self) -> serde_json::Value;
+
+    /// `/watch`: a channel whose values are single JSON objects without a
+    /// newline; `None` makes the route a 404. Who sends paces the changes.
+    fn watch(&self) -> Option<watch::Receiver<Bytes>> {
+        None
+    }
+}

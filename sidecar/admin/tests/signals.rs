@@ -1,0 +1,27 @@
+//! Signals sent to this very process; a target of its own, so that no other
+//! test's process is hit.
+
+use std::process::Command;
+use std::time::Duration;
+
+use scaledapp_admin::{Signal, Signals};
+
+#[tokio::test]
+async fn each_signal_arrives_as_its_kind_and_ends_nothing() {
+    let mut signals = Signals::new().unwrap();
+    for (name, expected) in [
+        ("-TERM", Signal::Terminate),
+        ("-INT", Signal::Interrupt),
+        ("-HUP", Signal::Hangup),
+    ] {
+        let status = Command::new("kill")
+            .args([name, &std::process::id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let signal = tokio::time::timeout(Duration::from_secs(10), signals.next())
+            .await
+            .unwrap();
+        assert_eq!(signal, expected);
+    }
+}
