@@ -1,0 +1,571 @@
+//! The state machine: workers, slots, crashes, scaling, stopping.
+//!
+//! After each event the engine converges: whatever the state is, the next
+//! steps follow from it alone, so that no order of events forgets a slot.
+//! How workers are replaced (reload, restart) is in `replace`.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::action::{Action, Failure, Incident};
+use crate::backoff::{Backoff, Random};
+use crate::event::{Event, Exit};
+use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
+use crate::replace::{Running, Wish};
+use crate::view::WorkerState;
+
+/// An app of which every slot failed so often without ever being ready is
+/// broken, not unlucky.
+const TRIES: u32 = 3;
+
+/// What does not change while the supervisor runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How work reaches the workers.
+    pub dispatch: Dispatch,
+    /// A worker that is not ready by then is ended; it never counts as ready.
+    pub boot_timeout: Duration,
+    /// How long a draining worker may finish what it has.
+    pub drain_timeout: Duration,
+    /// From the stop signal to SIGKILL.
+    pub stop_grace: Duration,
+    /// Delays between restarts.
+    pub backoff: Backoff,
+    /// Makes the jitter of two supervisors differ, and of a test the same.
+    pub jitter_seed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Worker {
+    pub(crate) slot: Slot,
+    pub(crate) generation: Generation,
+    pub(crate) state: WorkerState,
+    pub(crate) since: Duration,
+    started: Duration,
+    ready_since: Option<Duration>,
+    /// When its state has lasted too long.
+    deadline: Option<Duration>,
+}
+
+/// A place for one worker. Its holder serves; a candidate is to follow it.
+/// Workers that are named here no more are on their way out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    pub(crate) holder: Option<WorkerId>,
+    pub(crate) candidate: Option<WorkerId>,
+    /// When the next holder starts, after one that ended; `None`: at once.
+    pub(crate) retry_at: Option<Duration>,
+    /// Failures in a row, for the backoff.
+    pub(crate) failures: u32,
+    /// Workers that ended without ever being ready.
+    never_ready: u32,
+    pub(crate) restarts: u32,
+    pub(crate) last_exit: Option<Exit>,
+}
+
+/// Everything ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    code: i32,
+    quick: bool,
+    exited: bool,
+}
+
+/// The lifecycle of all workers of one app.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(crate) config: Config,
+    random: Random,
+    last_worker: u64,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// Index = slot; as many as wanted.
+    pub(crate) places: Vec<Place>,
+    pub(crate) generation: Generation,
+    /// What new connections are turned to (Connection dispatch).
+    pub(crate) activated: Option<Generation>,
+    pub(crate) running: Option<Running>,
+    pub(crate) wishes: VecDeque<Wish>,
+    /// A scale that somebody waits for.
+    scaling: Option<OperationId>,
+    ever_ready: bool,
+    pub(crate) ending: Option<Ending>,
+}
+
+impl Engine {
+    /// Nothing runs until [`Engine::start`].
+    pub fn new(config: Config, workers: u32) -> Self {
+        Self {
+            config,
+            random: Random(config.jitter_seed),
+            last_worker: 0,
+            workers: BTreeMap::new(),
+            places: alloc::vec![Place::default(); workers as usize],
+            generation: Generation(1),
+            activated: None,
+            running: None,
+            wishes: VecDeque::new(),
+            scaling: None,
+            ever_ready: false,
+            ending: None,
+        }
+    }
+
+    /// Starts the first generation. Times are those since the supervisor's start.
+    pub fn start(&mut self, now: Duration) -> Vec<Action> {
+        self.on(now, Event::Wake)
+    }
+
+    /// What follows from an event at the time `now`.
+    pub fn on(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.ending.is_some_and(|ending| ending.exited) {
+            return out;
+        }
+        match event {
+            Event::Spawned(worker) => self.spawned(now, worker),
+            Event::Ready(worker) => self.worker_ready(now, worker, &mut out),
+            Event::Exited(worker, exit) => self.worker_exited(now, worker, exit, &mut out),
+            Event::Drained(worker) => {
+                if self.state(worker) == Some(WorkerState::Draining) {
+                    self.end(now, worker, &mut out);
+                }
+            }
+            Event::Scale { workers, operation } => self.scale(now, workers, operation, &mut out),
+            Event::Reload { operation } => self.wish(Wish::Reload { operation }, &mut out),
+            Event::Restart { slot, operation } => {
+                self.wish(Wish::Restart { slot, operation }, &mut out);
+            }
+            Event::Stop { quick } => self.stop(now, quick, &mut out),
+            Event::Wake => {}
+        }
+        self.expire(now, &mut out);
+        self.converge(now, &mut out);
+        out
+    }
+
+    /// When [`Event::Wake`] is wanted, if nothing happens before.
+    pub fn deadline(&self) -> Option<Duration> {
+        let workers = self.workers.values().filter_map(|worker| worker.deadline);
+        let waiting = self.places.iter().filter(|place| self.may_fill(place));
+        let retries = waiting.filter_map(|place| place.retry_at);
+        workers.chain(retries).min()
+    }
+
+    pub(crate) fn state(&self, worker: WorkerId) -> Option<WorkerState> {
+        self.workers.get(&worker).map(|worker| worker.state)
+    }
+
+    pub(crate) fn is_ready(&self, worker: Option<WorkerId>) -> bool {
+        worker.and_then(|worker| self.state(worker)) == Some(WorkerState::Ready)
+    }
+
+    // Workers.
+
+    pub(crate) fn spawn(
+        &mut self,
+        now: Duration,
+        slot: Slot,
+        generation: Generation,
+        out: &mut Vec<Action>,
+    ) -> WorkerId {
+        self.last_worker += 1;
+        let id = WorkerId(self.last_worker);
+        let worker = Worker {
+            slot,
+            generation,
+            state: WorkerState::Starting,
+            since: now,
+            started: now,
+            ready_since: None,
+            deadline: Some(now.saturating_add(self.config.boot_timeout)),
+        };
+        self.workers.insert(id, worker);
+        out.push(Action::Spawn {
+            worker: id,
+            slot,
+            generation,
+        });
+        id
+    }
+
+    fn spawned(&mut self, now: Duration, id: WorkerId) {
+        let boot_timeout = self.config.boot_timeout;
+        if let Some(worker) = self.workers.get_mut(&id)
+            && worker.state == WorkerState::Starting
+        {
+            worker.since = now;
+            worker.started = now;
+            worker.deadline = Some(now.saturating_add(boot_timeout));
+        }
+    }
+
+    fn worker_ready(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.state != WorkerState::Starting {
+            return;
+        }
+        worker.state = WorkerState::Ready;
+        worker.since = now;
+        worker.ready_since = Some(now);
+        worker.deadline = None;
+        self.ever_ready = true;
+        let incident = Incident::Ready {
+            worker: id,
+            slot: worker.slot,
+            generation: worker.generation,
+            after: now.saturating_sub(worker.started),
+        };
+        out.push(Action::Report(incident));
+        if worker.generation == self.generation {
+            self.activate(out);
+        }
+    }
+
+    /// Turns new connections to the current generation, once.
+    pub(crate) fn activate(&mut self, out: &mut Vec<Action>) {
+        let generation = self.generation;
+        if self.config.dispatch == Dispatch::Connection && self.activated != Some(generation) {
+            self.activated = Some(generation);
+            out.push(Action::Activate { generation });
+        }
+    }
+
+    fn worker_exited(&mut self, now: Duration, id: WorkerId, exit: Exit, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        let slot = worker.slot;
+        let place = self.places.get_mut(slot.0 as usize);
+        match place {
+            Some(place) if place.holder == Some(id) => {
+                place.holder = None;
+                self.holder_ended(now, id, &worker, exit, out);
+            }
+            Some(place) if place.candidate == Some(id) => {
+                place.candidate = None;
+                let failure = Failure::Exited {
+                    worker: id,
+                    slot,
+                    exit,
+                };
+                self.fail_running(now, failure, out);
+            }
+            _ if worker.state == WorkerState::Draining => {
+                let incident = Incident::EndedDraining {
+                    worker: id,
+                    slot,
+                    exit,
+                };
+                out.push(Action::Report(incident));
+            }
+            _ => {}
+        }
+    }
+
+    fn holder_ended(
+        &mut self,
+        now: Duration,
+        id: WorkerId,
+        worker: &Worker,
+        exit: Exit,
+        out: &mut Vec<Action>,
+    ) {
+        let slot = worker.slot;
+        let Some(place) = self.places.get_mut(slot.0 as usize) else {
+            return;
+        };
+        let backoff = &self.config.backoff;
+        let ready_for = worker.ready_since.map(|since| now.saturating_sub(since));
+        if ready_for.is_some_and(|served| served >= backoff.reset_after) {
+            place.failures = 0;
+        }
+        place.restarts = place.restarts.saturating_add(1);
+        place.last_exit = Some(exit);
+        if ready_for.is_none() {
+            place.never_ready = place.never_ready.saturating_add(1);
+        }
+        // A command that cannot be executed at all is found out without delays.
+        let hopeless =
+            matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && place.never_ready < TRIES;
+        let served = ready_for.is_some_and(|served| served >= backoff.at_once_after);
+        let restart_in = if hopeless || served {
+            Duration::ZERO
+        } else {
+            backoff.delay(place.failures, self.random.next())
+        };
+        if !served {
+            place.failures = place.failures.saturating_add(1);
+        }
+        place.retry_at = Some(now.saturating_add(restart_in));
+        out.push(Action::Report(Incident::Exited {
+            worker: id,
+            slot,
+            exit,
+            ready_for,
+            restart_in,
+        }));
+        if ready_for.is_none() {
+            let failure = Failure::Exited {
+                worker: id,
+                slot,
+                exit,
+            };
+            self.settle_scale(Err(failure), out);
+            self.give_up_if_nothing_starts(now, exit, out);
+        }
+    }
+
+    fn give_up_if_nothing_starts(&mut self, now: Duration, exit: Exit, out: &mut Vec<Action>) {
+        let hopeless = self.places.iter().all(|place| place.never_ready >= TRIES);
+        // A reload that is on its way may be the cure.
+        if self.ever_ready || !hopeless || self.running.is_some() || !self.wishes.is_empty() {
+            return;
+        }
+        out.push(Action::Report(Incident::NothingStarts { exit }));
+        self.begin_ending(exit.code(), false, out);
+        self.end_all(now, out);
+    }
+
+    /// No new work for a worker; it ends when it has none left.
+    pub(crate) fn retire(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Action>) {
+        let drain_timeout = self.config.drain_timeout;
+        match self.workers.get_mut(&id) {
+            Some(worker) if worker.state == WorkerState::Ready => {
+                worker.state = WorkerState::Draining;
+                worker.since = now;
+                worker.deadline = Some(now.saturating_add(drain_timeout));
+                out.push(Action::Drain { worker: id });
+            }
+            // It never had any work.
+            Some(worker) if worker.state == WorkerState::Starting => self.end(now, id, out),
+            _ => {}
+        }
+    }
+
+    /// The stop signal, unless it was sent before.
+    pub(crate) fn end(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Action>) {
+        let stop_grace = self.config.stop_grace;
+        if let Some(worker) = self.workers.get_mut(&id)
+            && worker.state != WorkerState::Stopping
+        {
+            worker.state = WorkerState::Stopping;
+            worker.since = now;
+            worker.deadline = Some(now.saturating_add(stop_grace));
+            out.push(Action::Terminate { worker: id });
+        }
+    }
+
+    fn end_all(&mut self, now: Duration, out: &mut Vec<Action>) {
+        for id in self.ids() {
+            self.end(now, id, out);
+        }
+    }
+
+    fn ids(&self) -> Vec<WorkerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// What has lasted too long moves on.
+    fn expire(&mut self, now: Duration, out: &mut Vec<Action>) {
+        for id in self.ids() {
+            let Some(worker) = self.workers.get_mut(&id) else {
+                continue;
+            };
+            if worker.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            worker.deadline = None;
+            let slot = worker.slot;
+            match worker.state {
+                WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
+                WorkerState::Ready => {}
+                WorkerState::Draining => {
+                    let incident = Incident::DrainTimedOut { worker: id, slot };
+                    out.push(Action::Report(incident));
+                    self.end(now, id, out);
+                }
+                WorkerState::Stopping => {
+                    let incident = Incident::KilledAfterGrace { worker: id, slot };
+                    out.push(Action::Report(incident));
+                    out.push(Action::Kill { worker: id });
+                }
+            }
+        }
+    }
+
+    fn boot_timed_out(&mut self, now: Duration, id: WorkerId, slot: Slot, out: &mut Vec<Action>) {
+        let after = self.config.boot_timeout;
+        out.push(Action::Report(Incident::BootTimedOut {
+            worker: id,
+            slot,
+            after,
+        }));
+        let failure = Failure::BootTimedOut {
+            worker: id,
+            slot,
+            after,
+        };
+        let place = self.places.get(slot.0 as usize).copied();
+        self.end(now, id, out);
+        if place.is_some_and(|place| place.candidate == Some(id)) {
+            self.fail_running(now, failure, out);
+        } else if place.is_some_and(|place| place.holder == Some(id)) {
+            self.settle_scale(Err(failure), out);
+        }
+    }
+
+    // Wishes.
+
+    fn scale(
+        &mut self,
+        now: Duration,
+        workers: u32,
+        operation: Option<OperationId>,
+        out: &mut Vec<Action>,
+    ) {
+        if self.ending.is_some() {
+            settle(operation, Err(Failure::Stopping), out);
+            return;
+        }
+        if operation.is_none() && workers == self.desired() {
+            return;
+        }
+        self.settle_scale(Err(Failure::Superseded), out);
+        self.scaling = operation;
+        // The highest slots go.
+        while self.desired() > workers {
+            let Some(place) = self.places.pop() else {
+                break;
+            };
+            if let Some(holder) = place.holder {
+                self.retire(now, holder, out);
+            }
+            if let Some(candidate) = place.candidate {
+                self.end(now, candidate, out);
+            }
+        }
+        self.places.resize(workers as usize, Place::default());
+    }
+
+    fn settle_scale(&mut self, result: Result<(), Failure>, out: &mut Vec<Action>) {
+        settle(self.scaling.take(), result, out);
+    }
+
+    fn wish(&mut self, wish: Wish, out: &mut Vec<Action>) {
+        if self.ending.is_some() {
+            settle(wish.operation(), Err(Failure::Stopping), out);
+            return;
+        }
+        // The last writer wins: of each kind one waits at most.
+        if let Some(earlier) = self
+            .wishes
+            .iter_mut()
+            .find(|earlier| earlier.is_like(&wish))
+        {
+            settle(earlier.operation(), Err(Failure::Superseded), out);
+            *earlier = wish;
+        } else {
+            self.wishes.push_back(wish);
+        }
+    }
+
+    fn stop(&mut self, now: Duration, quick: bool, out: &mut Vec<Action>) {
+        let before = self.ending;
+        if before.is_none() {
+            self.begin_ending(0, quick, out);
+        }
+        if let Some(ending) = &mut self.ending {
+            ending.quick |= quick;
+        }
+        for id in self.ids() {
+            match (quick, before.is_some_and(|before| before.quick)) {
+                (true, true) => {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.deadline = None;
+                    }
+                    out.push(Action::Kill { worker: id });
+                }
+                (true, false) => self.end(now, id, out),
+                (false, _) => self.retire(now, id, out),
+            }
+        }
+    }
+
+    /// From here on nothing starts; whoever waits is told.
+    fn begin_ending(&mut self, code: i32, quick: bool, out: &mut Vec<Action>) {
+        self.ending = Some(Ending {
+            code,
+            quick,
+            exited: false,
+        });
+        self.settle_scale(Err(Failure::Stopping), out);
+        self.drop_running(Failure::Stopping, out);
+        for wish in core::mem::take(&mut self.wishes) {
+            settle(wish.operation(), Err(Failure::Stopping), out);
+        }
+        for place in &mut self.places {
+            place.holder = None;
+            place.candidate = None;
+            place.retry_at = None;
+        }
+    }
+
+    // Convergence.
+
+    fn converge(&mut self, now: Duration, out: &mut Vec<Action>) {
+        if let Some(ending) = &mut self.ending {
+            if self.workers.is_empty() {
+                ending.exited = true;
+                out.push(Action::Exit { code: ending.code });
+            }
+            return;
+        }
+        self.advance(now, out);
+        for index in 0..self.places.len() {
+            let place = self.places[index];
+            let due = place.retry_at.is_none_or(|retry_at| retry_at <= now);
+            if due && self.may_fill(&place) {
+                let worker = self.spawn(now, Slot(index as u32), self.generation, out);
+                self.places[index].holder = Some(worker);
+                self.places[index].retry_at = None;
+            }
+        }
+        let wanted = self.places.iter().all(|place| self.is_ready(place.holder));
+        let surplus = self
+            .workers
+            .values()
+            .any(|worker| worker.slot.0 >= self.desired());
+        if wanted && !surplus {
+            self.settle_scale(Ok(()), out);
+        }
+    }
+
+    /// Whether a slot without a worker may start one of the current generation
+    /// (when its time has come).
+    fn may_fill(&self, place: &Place) -> bool {
+        if place.holder.is_some() || self.ending.is_some() {
+            return false;
+        }
+        match (place.candidate, self.config.dispatch) {
+            (None, _) => true,
+            // The candidate takes the slot as soon as it is ready.
+            (Some(_), Dispatch::Request) => false,
+            // It does so only with all others: a slot that served goes on serving.
+            (Some(_), Dispatch::Connection) => place.retry_at.is_some(),
+        }
+    }
+}
+
+/// Tells whoever waits, if somebody does.
+pub(crate) fn settle(
+    operation: Option<OperationId>,
+    result: Result<(), Failure>,
+    out: &mut Vec<Action>,
+) {
+    if let Some(operation) = operation {
+        out.push(Action::Settle { operation, result });
+    }
+}

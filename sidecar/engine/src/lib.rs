@@ -1,0 +1,30 @@
+//! The lifecycle of workers, as a state machine that touches nothing.
+//!
+//! [`Engine`] decides when a worker is started, drained, stopped, killed and
+//! restarted, how a reload proceeds and when it fails, and when the supervisor
+//! may exit. It does not start processes, carry requests or read clocks: the
+//! shell turns facts into [`Event`]s with the time since its start, and carries
+//! out the [`Action`]s that come back, in their order.
+//!
+//! One fact per process must always arrive: [`Event::Exited`], exactly once,
+//! also where [`Action::Spawn`] could not be carried out.
+//!
+//! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
+#![no_std]
+
+extern crate alloc;
+
+mod action;
+mod backoff;
+mod engine;
+mod event;
+mod ids;
+mod replace;
+mod view;
+
+pub use action::{Action, Failure, Incident};
+pub use backoff::Backoff;
+pub use engine::{Config, Engine};
+pub use event::{Event, Exit};
+pub use ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
+pub use view::{SlotState, SlotView, WorkerState, WorkerView};

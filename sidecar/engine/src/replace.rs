@@ -1,0 +1,411 @@
+//! Replacing workers: reload of all, restart of one.
+//!
+//! A candidate starts beside the holder of its slot and takes over when it is
+//! ready; then the old one drains. The first candidate is the canary: nothing
+//! old is touched before it is ready. Under Request dispatch slots take turns;
+//! under Connection dispatch a single worker cannot be kept from accepting, so
+//! a generation takes over as a whole.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::action::{Action, Failure, Incident};
+use crate::engine::{Engine, settle};
+use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
+use crate::view::WorkerState;
+
+/// Asked for, not begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wish {
+    Reload {
+        operation: Option<OperationId>,
+    },
+    Restart {
+        slot: Slot,
+        operation: Option<OperationId>,
+    },
+}
+
+impl Wish {
+    pub(crate) fn operation(&self) -> Option<OperationId> {
+        match *self {
+            Self::Reload { operation } | Self::Restart { operation, .. } => operation,
+        }
+    }
+
+    /// Whether doing one makes the other needless.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Reload { .. }, Self::Reload { .. }) => true,
+            (Self::Restart { slot, .. }, Self::Restart { slot: other, .. }) => slot == other,
+            _ => false,
+        }
+    }
+}
+
+/// The replacement that is going on; there is one at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running {
+    operation: Option<OperationId>,
+    target: Generation,
+    began: Duration,
+    course: Course,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Course {
+    /// Reload, slot by slot.
+    Rolling {
+        slot: Slot,
+        retiring: Option<WorkerId>,
+    },
+    /// Reload, all at once: only slot 0 has a candidate at first.
+    Together { phase: Phase },
+    /// Restart of one slot.
+    Single {
+        slot: Slot,
+        retiring: Option<WorkerId>,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Canary,
+    Rest,
+    Retiring,
+}
+
+/// Whether a step was made.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Made,
+    Waiting,
+}
+
+impl Running {
+    pub(crate) fn is_reload(&self) -> bool {
+        !matches!(self.course, Course::Single { .. })
+    }
+}
+
+impl Engine {
+    /// Goes on with the replacement, and begins the next, as far as can be now.
+    pub(crate) fn advance(&mut self, now: Duration, out: &mut Vec<Action>) {
+        loop {
+            let step = match self.running {
+                None => self.begin_next(now, out),
+                Some(running) => match running.course {
+                    Course::Rolling { slot, retiring } => {
+                        self.advance_rolling(now, running, slot, retiring, out)
+                    }
+                    Course::Together { phase } => self.advance_together(now, running, phase, out),
+                    Course::Single { slot, retiring } => {
+                        self.advance_single(now, running, slot, retiring, out)
+                    }
+                },
+            };
+            if step == Step::Waiting {
+                return;
+            }
+        }
+    }
+
+    fn begin_next(&mut self, now: Duration, out: &mut Vec<Action>) -> Step {
+        let Some(wish) = self.wishes.pop_front() else {
+            return Step::Waiting;
+        };
+        let running = match wish {
+            Wish::Reload { operation } => {
+                let target = self.next_generation();
+                out.push(Action::Report(Incident::ReloadBegan { generation: target }));
+                let course = match self.config.dispatch {
+                    Dispatch::Request => Course::Rolling {
+                        slot: Slot(0),
+                        retiring: None,
+                    },
+                    Dispatch::Connection => Course::Together {
+                        phase: Phase::Canary,
+                    },
+                };
+                Running {
+                    operation,
+                    target,
+                    began: now,
+                    course,
+                }
+            }
+            Wish::Restart { slot, operation } => {
+                if slot.0 >= self.desired() {
+                    let failure = self.no_such(slot);
+                    settle(operation, Err(failure), out);
+                    return Step::Made;
+                }
+                Running {
+                    operation,
+                    target: self.generation,
+                    began: now,
+                    course: Course::Single {
+                        slot,
+                        retiring: None,
+                    },
+                }
+            }
+        };
+        self.running = Some(running);
+        Step::Made
+    }
+
+    /// A number that no live worker has, so that what is left of a failed
+    /// reload is never taken for the next one.
+    fn next_generation(&self) -> Generation {
+        let alive = self.workers.values().map(|worker| worker.generation);
+        let newest = alive.fold(self.generation, Ord::max);
+        Generation(newest.0 + 1)
+    }
+
+    fn no_such(&self, slot: Slot) -> Failure {
+        Failure::NoSuchSlot {
+            slot,
+            desired: self.desired(),
+        }
+    }
+
+    fn advance_rolling(
+        &mut self,
+        now: Duration,
+        running: Running,
+        slot: Slot,
+        retiring: Option<WorkerId>,
+        out: &mut Vec<Action>,
+    ) -> Step {
+        if let Some(old) = retiring {
+            if self.workers.contains_key(&old) {
+                return Step::Waiting;
+            }
+            return self.roll_to(Slot(slot.0 + 1));
+        }
+        let Some(place) = self.places.get(slot.0 as usize).copied() else {
+            self.finish_reload(now, running, out);
+            return Step::Made;
+        };
+        if let Some(candidate) = place.candidate {
+            if !self.is_ready(Some(candidate)) {
+                return Step::Waiting;
+            }
+            // The first one shows that the new generation works: what starts
+            // from now on, for whatever reason, is of it.
+            self.generation = running.target;
+            let old = self.promote(slot);
+            if let Some(old) = old {
+                self.retire(now, old, out);
+                self.set_course(Course::Rolling {
+                    slot,
+                    retiring: Some(old),
+                });
+                return Step::Made;
+            }
+            return self.roll_to(Slot(slot.0 + 1));
+        }
+        let holder = place.holder.and_then(|holder| self.workers.get(&holder));
+        match holder {
+            // Started meanwhile, by a crash or a scale up.
+            Some(holder) if holder.generation >= running.target => match holder.state {
+                WorkerState::Ready => return self.roll_to(Slot(slot.0 + 1)),
+                WorkerState::Starting => return Step::Waiting,
+                WorkerState::Draining | WorkerState::Stopping => {}
+            },
+            _ => {}
+        }
+        self.start_candidate(now, slot, running.target, out);
+        Step::Waiting
+    }
+
+    fn roll_to(&mut self, slot: Slot) -> Step {
+        self.set_course(Course::Rolling {
+            slot,
+            retiring: None,
+        });
+        Step::Made
+    }
+
+    fn advance_together(
+        &mut self,
+        now: Duration,
+        running: Running,
+        phase: Phase,
+        out: &mut Vec<Action>,
+    ) -> Step {
+        match phase {
+            Phase::Canary => match self.places.first().map(|canary| canary.candidate) {
+                Some(None) => {
+                    self.start_candidate(now, Slot(0), running.target, out);
+                    Step::Waiting
+                }
+                Some(canary) if !self.is_ready(canary) => Step::Waiting,
+                _ => {
+                    self.set_course(Course::Together { phase: Phase::Rest });
+                    Step::Made
+                }
+            },
+            Phase::Rest => {
+                for slot in 0..self.desired() {
+                    if self.places[slot as usize].candidate.is_none() {
+                        self.start_candidate(now, Slot(slot), running.target, out);
+                    }
+                }
+                if !self
+                    .places
+                    .iter()
+                    .all(|place| self.is_ready(place.candidate))
+                {
+                    return Step::Waiting;
+                }
+                self.take_over(now, running.target, out);
+                Step::Made
+            }
+            Phase::Retiring => {
+                let mut alive = self.workers.values();
+                if alive.any(|worker| worker.generation < running.target) {
+                    return Step::Waiting;
+                }
+                self.finish_reload(now, running, out);
+                Step::Made
+            }
+        }
+    }
+
+    /// All candidates are ready: new connections go to them, then the old drain.
+    fn take_over(&mut self, now: Duration, target: Generation, out: &mut Vec<Action>) {
+        self.generation = target;
+        if !self.places.is_empty() {
+            self.activate(out);
+        }
+        for slot in 0..self.desired() {
+            if let Some(old) = self.promote(Slot(slot)) {
+                self.retire(now, old, out);
+            }
+        }
+        self.set_course(Course::Together {
+            phase: Phase::Retiring,
+        });
+    }
+
+    fn advance_single(
+        &mut self,
+        now: Duration,
+        running: Running,
+        slot: Slot,
+        retiring: Option<WorkerId>,
+        out: &mut Vec<Action>,
+    ) -> Step {
+        if let Some(old) = retiring {
+            if self.workers.contains_key(&old) {
+                return Step::Waiting;
+            }
+            self.finish_restart(running, Ok(()), out);
+            return Step::Made;
+        }
+        let Some(place) = self.places.get(slot.0 as usize).copied() else {
+            let failure = self.no_such(slot);
+            self.finish_restart(running, Err(failure), out);
+            return Step::Made;
+        };
+        let Some(candidate) = place.candidate else {
+            self.start_candidate(now, slot, running.target, out);
+            return Step::Waiting;
+        };
+        if !self.is_ready(Some(candidate)) {
+            return Step::Waiting;
+        }
+        match self.promote(slot) {
+            Some(old) => {
+                self.retire(now, old, out);
+                self.set_course(Course::Single {
+                    slot,
+                    retiring: Some(old),
+                });
+            }
+            None => self.finish_restart(running, Ok(()), out),
+        }
+        Step::Made
+    }
+
+    fn start_candidate(
+        &mut self,
+        now: Duration,
+        slot: Slot,
+        generation: Generation,
+        out: &mut Vec<Action>,
+    ) {
+        let candidate = self.spawn(now, slot, generation, out);
+        if let Some(place) = self.places.get_mut(slot.0 as usize) {
+            place.candidate = Some(candidate);
+        }
+    }
+
+    /// The candidate holds the slot from now on; who held it before.
+    fn promote(&mut self, slot: Slot) -> Option<WorkerId> {
+        let place = self.places.get_mut(slot.0 as usize)?;
+        place.retry_at = None;
+        // What the old one did says nothing about the new one.
+        place.failures = 0;
+        core::mem::replace(&mut place.holder, place.candidate.take())
+    }
+
+    fn set_course(&mut self, course: Course) {
+        if let Some(running) = &mut self.running {
+            running.course = course;
+        }
+    }
+
+    fn finish_reload(&mut self, now: Duration, running: Running, out: &mut Vec<Action>) {
+        // Without any worker there was no canary to do it.
+        self.generation = running.target;
+        self.running = None;
+        out.push(Action::Report(Incident::ReloadFinished {
+            generation: running.target,
+            took: now.saturating_sub(running.began),
+        }));
+        settle(running.operation, Ok(()), out);
+    }
+
+    fn finish_restart(
+        &mut self,
+        running: Running,
+        result: Result<(), Failure>,
+        out: &mut Vec<Action>,
+    ) {
+        self.running = None;
+        if let Err(failure) = result {
+            out.push(Action::Report(Incident::RestartFailed { failure }));
+        }
+        settle(running.operation, result, out);
+    }
+
+    /// A candidate failed: all candidates go, what holds a slot stays.
+    pub(crate) fn fail_running(&mut self, now: Duration, failure: Failure, out: &mut Vec<Action>) {
+        for index in 0..self.places.len() {
+            if let Some(candidate) = self.places[index].candidate.take() {
+                self.end(now, candidate, out);
+            }
+        }
+        self.drop_running(failure, out);
+    }
+
+    /// Ends the replacement without touching a worker.
+    pub(crate) fn drop_running(&mut self, failure: Failure, out: &mut Vec<Action>) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let incident = if running.is_reload() {
+            Incident::ReloadFailed {
+                generation: running.target,
+                failure,
+            }
+        } else {
+            Incident::RestartFailed { failure }
+        };
+        out.push(Action::Report(incident));
+        settle(running.operation, Err(failure), out);
+    }
+}

@@ -1,0 +1,150 @@
+//! What the engine shows of itself.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::engine::{Engine, Place};
+use crate::event::Exit;
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::replace::Running;
+
+/// Where a live process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Started, not ready yet.
+    Starting,
+    /// Takes work.
+    Ready,
+    /// Gets no new work, finishes what it has.
+    Draining,
+    /// Has been told to end.
+    Stopping,
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "Starting",
+            Self::Ready => "Ready",
+            Self::Draining => "Draining",
+            Self::Stopping => "Stopping",
+        })
+    }
+}
+
+/// One live process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its name.
+    pub id: WorkerId,
+    /// Where it belongs.
+    pub slot: Slot,
+    /// Which load of the app it runs.
+    pub generation: Generation,
+    /// Where it stands.
+    pub state: WorkerState,
+    /// Since when, as time since the supervisor's start.
+    pub since: Duration,
+}
+
+/// Where a slot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// Its worker is not ready yet.
+    Starting,
+    /// Its worker takes work.
+    Ready,
+    /// Its worker is being ended: it was not ready in time, or all of it ends.
+    Stopping,
+    /// Its worker ended; the next one starts then.
+    CrashLoop {
+        /// Time since the supervisor's start.
+        next_attempt: Duration,
+    },
+}
+
+impl fmt::Display for SlotState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "Starting",
+            Self::Ready => "Ready",
+            Self::Stopping => "Stopping",
+            Self::CrashLoop { .. } => "CrashLoop",
+        })
+    }
+}
+
+/// One slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: Slot,
+    /// Where it stands.
+    pub state: SlotState,
+    /// Workers of it that ended without having been told to.
+    pub restarts: u32,
+    /// How the last of them ended.
+    pub last_exit: Option<Exit>,
+}
+
+impl Engine {
+    /// Every live process, in the order of their starts.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView> {
+        self.workers.iter().map(|(&id, worker)| WorkerView {
+            id,
+            slot: worker.slot,
+            generation: worker.generation,
+            state: worker.state,
+            since: worker.since,
+        })
+    }
+
+    /// Every slot that is wanted.
+    pub fn slots(&self) -> impl Iterator<Item = SlotView> {
+        self.places.iter().zip(0..).map(|(place, slot)| SlotView {
+            slot: Slot(slot),
+            state: self.slot_state(place),
+            restarts: place.restarts,
+            last_exit: place.last_exit,
+        })
+    }
+
+    fn slot_state(&self, place: &Place) -> SlotState {
+        let state = |worker: Option<WorkerId>| worker.and_then(|worker| self.state(worker));
+        match (state(place.holder), state(place.candidate), place.retry_at) {
+            (Some(WorkerState::Ready), ..) => SlotState::Ready,
+            (Some(WorkerState::Starting), ..) | (None, Some(_), _) => SlotState::Starting,
+            (None, None, Some(next_attempt)) if self.ending.is_none() => {
+                SlotState::CrashLoop { next_attempt }
+            }
+            _ if self.ending.is_none() && place.holder.is_none() => SlotState::Starting,
+            _ => SlotState::Stopping,
+        }
+    }
+
+    /// How many workers are wanted.
+    pub fn desired(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    /// How many slots have a worker that takes work.
+    pub fn ready(&self) -> u32 {
+        let ready = |place: &&Place| self.is_ready(place.holder);
+        self.places.iter().filter(ready).count() as u32
+    }
+
+    /// The newest generation that took over.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Whether everything is ending.
+    pub fn is_stopping(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether workers are being replaced by a new generation.
+    pub fn reloading(&self) -> bool {
+        self.running.as_ref().is_some_and(Running::is_reload)
+    }
+}

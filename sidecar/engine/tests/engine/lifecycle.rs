@@ -1,0 +1,277 @@
+//! Starting, crashing, not getting ready.
+
+use std::time::Duration;
+
+use scaledapp_engine::{
+    Action, Dispatch, Event, Exit, Generation, Incident, Slot, SlotState, WorkerId, WorkerState,
+};
+
+use crate::world::{BOOT, GRACE, World, millis, seconds, spawns};
+
+#[test]
+fn every_slot_gets_a_worker_of_the_first_generation() {
+    let world = World::start(Dispatch::Request, 3);
+    let starting = WorkerState::Starting;
+    assert_eq!(
+        world.picture(),
+        [(0, 1, starting), (1, 1, starting), (2, 1, starting)]
+    );
+    assert_eq!((world.engine.ready(), world.engine.desired()), (0, 3));
+}
+
+#[test]
+fn no_workers_are_a_legal_wish() {
+    let mut world = World::start(Dispatch::Request, 0);
+    assert_eq!((world.engine.ready(), world.engine.deadline()), (0, None));
+    assert_eq!(
+        world.on(Event::Stop { quick: false }),
+        [Action::Exit { code: 0 }]
+    );
+}
+
+#[test]
+fn the_first_ready_worker_turns_connections_to_the_first_generation() {
+    let mut world = World::start(Dispatch::Connection, 2);
+    assert_eq!(world.activated, []);
+    world.on(Event::Ready(world.newest(1)));
+    world.on(Event::Ready(world.newest(0)));
+    assert_eq!(world.activated, [Generation(1)]);
+}
+
+#[test]
+fn request_dispatch_activates_nothing() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    world.on(crate::world::reload(1));
+    world.settle_down();
+    assert_eq!(world.activated, []);
+}
+
+#[test]
+fn a_crash_is_followed_by_a_start_at_once_and_only_in_its_slot() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    let actions = world.exit(world.newest(1), Exit::Signal(9));
+    assert_eq!(spawns(&actions), [(1, 1)]);
+    let restarts: Vec<u32> = world.engine.slots().map(|slot| slot.restarts).collect();
+    assert_eq!(restarts, [0, 1]);
+    assert_eq!(
+        world.engine.slots().last().unwrap().last_exit,
+        Some(Exit::Signal(9))
+    );
+}
+
+#[test]
+fn crashes_in_a_row_wait_longer_each_time_and_never_more_than_ten_seconds() {
+    let mut world = World::ready(Dispatch::Request, 1);
+    let mut waits = Vec::new();
+    for _ in 0..11 {
+        world.exit(world.newest(0), Exit::Code(1));
+        let begun = world.now;
+        if world.processes.is_empty() {
+            let next_attempt = world.engine.deadline().unwrap();
+            let state = world.engine.slots().next().unwrap().state;
+            assert_eq!(state, SlotState::CrashLoop { next_attempt });
+            assert_eq!(spawns(&world.wake()), [(0, 1)]);
+        }
+        waits.push(world.now.saturating_sub(begun).as_millis());
+    }
+    assert_eq!(
+        waits,
+        [
+            0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000
+        ]
+    );
+    assert_eq!(world.exited, None);
+}
+
+#[test]
+fn thirty_seconds_of_service_make_the_next_crash_the_first_again() {
+    let mut world = World::ready(Dispatch::Request, 1);
+    for _ in 0..4 {
+        world.exit(world.newest(0), Exit::Code(1));
+        if world.processes.is_empty() {
+            world.wake();
+        }
+    }
+    world.on(Event::Ready(world.newest(0)));
+    world.now += seconds(30);
+    assert_eq!(
+        spawns(&world.exit(world.newest(0), Exit::Code(1))),
+        [(0, 1)]
+    );
+    assert_eq!(
+        spawns(&world.exit(world.newest(0), Exit::Code(1))),
+        [(0, 1)]
+    );
+    assert_eq!(spawns(&world.exit(world.newest(0), Exit::Code(1))), []);
+}
+
+#[test]
+fn a_worker_that_served_some_seconds_is_replaced_at_once_whatever_came_before() {
+    for (served, at_once) in [(millis(4999), false), (seconds(5), true)] {
+        let mut world = World::ready(Dispatch::Request, 1);
+        for _ in 0..4 {
+            world.exit(world.newest(0), Exit::Code(1));
+            if world.processes.is_empty() {
+                world.wake();
+            }
+        }
+        world.on(Event::Ready(world.newest(0)));
+        world.now += served;
+        let actions = world.exit(world.newest(0), Exit::Code(1));
+        assert_eq!(!spawns(&actions).is_empty(), at_once, "{served:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_ended_and_never_counts_as_ready() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    world.exit(world.newest(1), Exit::Code(1));
+    let late = world.newest(1);
+    assert_eq!(world.engine.deadline(), Some(world.now + BOOT));
+    let actions = world.wake();
+    assert!(actions.contains(&Action::Terminate { worker: late }));
+    assert!(matches!(
+        world.incidents.last(),
+        Some(Incident::BootTimedOut { slot: Slot(1), .. })
+    ));
+    world.on(Event::Ready(late));
+    assert_eq!(
+        (world.engine.ready(), world.state(late)),
+        (1, Some(WorkerState::Stopping))
+    );
+    world.now += GRACE;
+    assert!(
+        world
+            .on(Event::Wake)
+            .contains(&Action::Kill { worker: late })
+    );
+    assert_eq!(world.engine.deadline(), None);
+    assert_eq!(spawns(&world.exit(late, Exit::Signal(9))), []);
+    assert_eq!(world.engine.deadline(), Some(world.now + millis(100)));
+    assert_eq!(spawns(&world.wake()), [(1, 1)]);
+}
+
+#[test]
+fn the_boot_timeout_counts_from_the_process_being_there() {
+    let mut world = World::start(Dispatch::Request, 1);
+    world.now += seconds(7);
+    world.on(Event::Spawned(world.newest(0)));
+    assert_eq!(world.engine.deadline(), Some(seconds(7) + BOOT));
+}
+
+#[test]
+fn late_doubled_and_unknown_facts_change_nothing() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    let gone = world.newest(0);
+    world.exit(gone, Exit::Code(1));
+    let before = world.picture();
+    for worker in [gone, world.newest(1), WorkerId(99)] {
+        for event in [
+            Event::Spawned(worker),
+            Event::Ready(worker),
+            Event::Drained(worker),
+        ] {
+            assert_eq!(world.on(event), [], "{event:?}");
+        }
+    }
+    assert_eq!(world.on(Event::Exited(gone, Exit::Code(1))), []);
+    assert_eq!(world.on(Event::Exited(WorkerId(99), Exit::Code(1))), []);
+    assert_eq!(world.picture(), before);
+}
+
+/// Fails every start of every slot, in turns, until the engine gives up.
+fn fail_all(world: &mut World, exit: Exit) -> usize {
+    for failures in 0..100 {
+        if world.exited.is_some() {
+            return failures;
+        }
+        match world.in_state(WorkerState::Starting).first() {
+            Some(&worker) => world.exit(worker, exit),
+            None => world.wake(),
+        };
+    }
+    panic!("it never gives up");
+}
+
+#[test]
+fn an_app_that_never_starts_ends_the_supervisor_with_its_own_code() {
+    let table = [
+        (Exit::Code(3), 3),
+        (Exit::Code(0), 0),
+        (Exit::Signal(11), 139),
+        (Exit::Spawn { code: 127 }, 127),
+        (Exit::Spawn { code: 126 }, 126),
+    ];
+    for dispatch in [Dispatch::Request, Dispatch::Connection] {
+        for (exit, code) in table {
+            let mut world = World::start(dispatch, 2);
+            fail_all(&mut world, exit);
+            assert_eq!(world.exited, Some(code));
+            assert!(matches!(
+                world.incidents.last(),
+                Some(Incident::NothingStarts { .. })
+            ));
+            assert!(world.incidents.len() >= 7, "three tries for each slot");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_found_out_without_waiting() {
+    let mut world = World::start(Dispatch::Request, 4);
+    assert_eq!(fail_all(&mut world, Exit::Spawn { code: 127 }), 12);
+    assert_eq!(world.now, Duration::ZERO);
+}
+
+#[test]
+fn giving_up_ends_workers_that_are_still_starting_before_the_exit() {
+    let mut world = World::start(Dispatch::Request, 2);
+    for _ in 0..3 {
+        world.exit(world.newest(0), Exit::Code(1));
+        if world.in_state(WorkerState::Starting).len() < 2 {
+            world.after(seconds(1));
+        }
+    }
+    for _ in 0..3 {
+        world.exit(world.newest(1), Exit::Code(4));
+        if !world.engine.is_stopping() {
+            world.after(millis(100));
+        }
+    }
+    let fourth = world.newest(0);
+    assert!(world.engine.is_stopping() && world.processes[&fourth].terminated);
+    assert_eq!(world.exited, None);
+    world.exit(fourth, Exit::Signal(15));
+    assert_eq!(world.exited, Some(4));
+}
+
+#[test]
+fn once_any_worker_was_ready_the_supervisor_never_exits_by_itself() {
+    let mut world = World::start(Dispatch::Request, 2);
+    world.on(Event::Ready(world.newest(1)));
+    for _ in 0..60 {
+        let worker = world.processes.keys().next().copied();
+        match worker {
+            Some(worker) => world.exit(worker, Exit::Spawn { code: 127 }),
+            None => world.wake(),
+        };
+    }
+    assert_eq!((world.exited, world.engine.is_stopping()), (None, false));
+}
+
+#[test]
+fn people_can_read_what_happened() {
+    let mut world = World::ready(Dispatch::Request, 1);
+    world.now += seconds(2);
+    world.exit(world.newest(0), Exit::Signal(9));
+    world.exit(world.newest(0), Exit::Spawn { code: 127 });
+    let lines: Vec<String> = world.incidents.iter().map(ToString::to_string).collect();
+    let expected = [
+        "worker 0 (generation 1) ready after 0.0ns",
+        "worker 0 ended unexpectedly: signal 9, after 2.0s of service; restarting at once",
+        "worker 0 ended unexpectedly: command not found, before it was ready; restarting in 100.0ms",
+    ];
+    assert_eq!(lines, expected);
+    let failures: Vec<bool> = world.incidents.iter().map(Incident::is_failure).collect();
+    assert_eq!(failures, [false, true, true]);
+}
