@@ -1,0 +1,486 @@
+//! What a zone holds: the apex, its servers, the names with their addresses,
+//! and the rule by which addresses are published (healthy ones; when none is,
+//! the last known set).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::name::{MAX_NAME, Name};
+
+/// Most addresses in one answer: eight AAAA records behind the longest name
+/// take 506 bytes with an OPT, so that no answer of ours is ever truncated.
+pub const ADDRESSES_PER_ANSWER: usize = 8;
+/// Time to live of addresses of which none is healthy: soon asked for again.
+pub const FAIL_OPEN_TTL: Duration = Duration::from_secs(5);
+/// How long resolvers keep "no such name" and "no such data" (RFC 2308).
+pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
+/// First label of the SOA's mailbox (RFC 2142 section 7).
+pub(crate) const MAILBOX: &[u8] = b"\x0ahostmaster";
+/// Largest time to live (RFC 2181 section 8).
+const MAX_TTL: u32 = 0x7fff_ffff;
+
+/// A server of the zone, as its NS record names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameServer {
+    /// Its name, in the zone or elsewhere.
+    pub name: Name,
+    /// Its addresses, which only a name in the zone may have; without any the
+    /// zone can only be used by who knows the server from elsewhere.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the apex says about the zone itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// SOA serial (RFC 1982): equal on all servers that hold the same records.
+    pub serial: u32,
+    /// Time to live of the SOA, NS and name servers' address records.
+    pub ttl: Duration,
+    /// At least one; the first is the SOA's primary.
+    pub name_servers: Vec<NameServer>,
+}
+
+/// Why a zone or a name cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ZoneError {
+    /// No server named.
+    #[error("the zone {0} needs at least one name server")]
+    NoNameServer(Name),
+    /// The SOA's mailbox would be longer than a name may be.
+    #[error("the zone {0} is too long: hostmaster.{0} must be a name as well")]
+    LongApex(Name),
+    /// The addresses of a server elsewhere are not ours to tell.
+    #[error("the name server {0} is outside the zone {1}: its addresses belong to its own zone")]
+    ForeignGlue(Name, Name),
+    /// A server named twice.
+    #[error("the name server {0} is named twice")]
+    NameServerTwice(Name),
+    /// The name does not lie in the zone.
+    #[error("{0} is outside the zone {1}")]
+    Outside(Name, Name),
+    /// The name is a server's.
+    #[error("{0} is the name of one of the zone's servers")]
+    Reserved(Name),
+}
+
+/// The addresses of one family: what is published, and whether by default of
+/// better knowledge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Published<T> {
+    addresses: Vec<T>,
+    stale: bool,
+}
+
+impl<T> Default for Published<T> {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            stale: false,
+        }
+    }
+}
+
+impl<T: PartialEq + Clone> Published<T> {
+    fn update(&mut self, listed: &[T], healthy: Vec<T>) {
+        if !healthy.is_empty() {
+            *self = Self {
+                addresses: healthy,
+                stale: false,
+            };
+            return;
+        }
+        self.stale = !self.addresses.is_empty();
+        if self.stale && !listed.is_empty() {
+            self.addresses.retain(|address| listed.contains(address));
+            if self.addresses.is_empty() {
+                // All that was known has moved: better the new, untried
+                // addresses than the left ones, which may be others' now.
+                self.addresses = listed.to_vec();
+            }
+        }
+    }
+}
+
+/// The published addresses of one name.
+///
+/// Fails open: resolvers would keep a negative answer for longer than an
+/// outage lasts, and our checks may be wrong. A name of which no address was
+/// ever healthy has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    ttl: Duration,
+    v4: Published<Ipv4Addr>,
+    v6: Published<Ipv6Addr>,
+}
+
+impl Records {
+    /// A name without addresses yet.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            v4: Published::default(),
+            v6: Published::default(),
+        }
+    }
+
+    /// Publishes `healthy`, a part of the `listed` addresses.
+    ///
+    /// Of a family of which none is healthy, the last known addresses stay, as
+    /// far as they are still listed. If all of them were replaced, what is
+    /// listed is published; if nothing is listed, what was known stays.
+    pub fn update(&mut self, ttl: Duration, listed: &[IpAddr], healthy: &[IpAddr]) {
+        self.ttl = ttl;
+        self.v4.update(&ipv4(listed), ipv4(healthy));
+        self.v6.update(&ipv6(listed), ipv6(healthy));
+    }
+
+    /// The published addresses, IPv4 first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let v4 = self.v4.addresses.iter().copied().map(IpAddr::V4);
+        v4.chain(self.v6.addresses.iter().copied().map(IpAddr::V6))
+            .collect()
+    }
+
+    /// Whether some of them are published although none is healthy.
+    pub fn is_stale(&self) -> bool {
+        self.v4.stale || self.v6.stale
+    }
+
+    /// The time to live they were given.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(crate) fn v4(&self) -> RecordSet<'_, Ipv4Addr> {
+        self.set(&self.v4)
+    }
+
+    pub(crate) fn v6(&self) -> RecordSet<'_, Ipv6Addr> {
+        self.set(&self.v6)
+    }
+
+    fn set<'a, T>(&self, published: &'a Published<T>) -> RecordSet<'a, T> {
+        let ttl = if published.stale {
+            self.ttl.min(FAIL_OPEN_TTL)
+        } else {
+            self.ttl
+        };
+        RecordSet {
+            ttl: seconds(ttl),
+            addresses: &published.addresses,
+            stale: published.stale,
+        }
+    }
+}
+
+/// All records of one type at one name (RFC 2181 section 5).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordSet<'a, T> {
+    /// Seconds.
+    pub(crate) ttl: u32,
+    pub(crate) addresses: &'a [T],
+    pub(crate) stale: bool,
+}
+
+fn ipv4(addresses: &[IpAddr]) -> Vec<Ipv4Addr> {
+    let v4 = addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    v4.collect()
+}
+
+fn ipv6(addresses: &[IpAddr]) -> Vec<Ipv6Addr> {
+    let v6 = addresses.iter().filter_map(|address| match address {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
+    });
+    v6.collect()
+}
+
+/// Whole seconds as a record carries them, rounded down.
+pub(crate) fn seconds(ttl: Duration) -> u32 {
+    u32::try_from(ttl.as_secs()).map_or(MAX_TTL, |seconds| seconds.min(MAX_TTL))
+}
+
+/// One zone as it is answered from.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    apex: Name,
+    authority: Authority,
+    loaded: bool,
+    names: BTreeMap<Name, Records>,
+    /// Names that only have names below them (RFC 8020).
+    empty: BTreeSet<Name>,
+}
+
+/// What a zone has under a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Found<'a> {
+    Records(&'a Records),
+    /// Nothing here, but names below.
+    Empty,
+    Nothing,
+}
+
+impl Zone {
+    /// A zone that holds its name servers and is not loaded yet: queries get
+    /// SERVFAIL until [`Zone::set_loaded`].
+    ///
+    /// # Errors
+    /// Too long an apex, no name server, one named twice or
+    /// one outside the zone with an address.
+    pub fn new(apex: Name, authority: Authority) -> Result<Self, ZoneError> {
+        if authority.name_servers.is_empty() {
+            return Err(ZoneError::NoNameServer(apex));
+        }
+        if MAILBOX.len() + apex.as_wire().len() > MAX_NAME {
+            return Err(ZoneError::LongApex(apex));
+        }
+        let servers = authority.name_servers.clone();
+        let ttl = authority.ttl;
+        let mut zone = Self {
+            apex,
+            authority,
+            loaded: false,
+            names: BTreeMap::new(),
+            empty: BTreeSet::new(),
+        };
+        let mut seen = BTreeSet::new();
+        for NameServer { name, addresses } in servers {
+            if !seen.insert(name.clone()) {
+                return Err(ZoneError::NameServerTwice(name));
+            }
+            if name.is_within(&zone.apex) {
+                let mut records = Records::new(ttl);
+                records.update(ttl, &addresses, &addresses);
+                zone.place(name, records);
+            } else if !addresses.is_empty() {
+                return Err(ZoneError::ForeignGlue(name, zone.apex));
+            }
+        }
+        Ok(zone)
+    }
+
+    /// Adds or replaces a name.
+    ///
+    /// # Errors
+    /// The name lies outside the zone or is a name server's.
+    pub fn insert(&mut self, name: Name, records: Records) -> Result<(), ZoneError> {
+        if !name.is_within(&self.apex) {
+            return Err(ZoneError::Outside(name, self.apex.clone()));
+        }
+        if self
+            .authority
+            .name_servers
+            .iter()
+            .any(|server| server.name == name)
+        {
+            return Err(ZoneError::Reserved(name));
+        }
+        self.place(name, records);
+        Ok(())
+    }
+
+    fn place(&mut self, name: Name, records: Records) {
+        let mut above = name.parent();
+        while let Some(ancestor) = above.filter(|ancestor| ancestor.is_within(&self.apex)) {
+            above = ancestor.parent();
+            self.empty.insert(ancestor);
+        }
+        self.names.insert(name, records);
+    }
+
+    /// Changes the SOA's serial.
+    pub fn set_serial(&mut self, serial: u32) {
+        self.authority.serial = serial;
+    }
+
+    /// From now on the zone is answered from.
+    pub fn set_loaded(&mut self) {
+        self.loaded = true;
+    }
+
+    /// Whether queries are answered.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// The zone's own name.
+    pub fn apex(&self) -> &Name {
+        &self.apex
+    }
+
+    /// The names with their published addresses, those of servers included.
+    pub fn names(&self) -> impl Iterator<Item = (&Name, &Records)> {
+        self.names.iter()
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Looks a name within the zone up, given in lower-case wire form.
+    pub(crate) fn find(&self, name: &[u8]) -> Found<'_> {
+        match self.names.get(name) {
+            Some(records) => Found::Records(records),
+            None if self.empty.contains(name) => Found::Empty,
+            None => Found::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn server(name: &str, glue: &[&str]) -> NameServer {
+        NameServer {
+            name: name.parse().unwrap(),
+            addresses: addresses(glue),
+        }
+    }
+
+    fn zone(name_servers: Vec<NameServer>) -> Result<Zone, ZoneError> {
+        Zone::new(
+            "apps.local".parse().unwrap(),
+            Authority {
+                serial: 1,
+                ttl: TTL,
+                name_servers,
+            },
+        )
+    }
+
+    #[test]
+    fn healthy_addresses_are_published_and_the_others_not() {
+        let listed = addresses(&["10.0.0.1", "10.0.0.2", "fd00::1"]);
+        let mut records = Records::new(TTL);
+        records.update(TTL, &listed, &listed[1..]);
+        assert_eq!(records.addresses(), listed[1..]);
+        assert!(!records.is_stale());
+    }
+
+    #[test]
+    fn the_last_known_set_stays_when_none_is_healthy() {
+        let listed = addresses(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        let mut records = Records::new(TTL);
+        records.update(TTL, &listed, &listed[..2]);
+        records.update(TTL, &listed, &[]);
+        assert_eq!(records.addresses(), listed[..2]);
+        assert!(records.is_stale());
+        assert_eq!(records.v4().ttl, 5);
+        records.update(TTL, &listed, &listed[2..]);
+        assert_eq!(records.addresses(), listed[2..]);
+        assert_eq!((records.is_stale(), records.v4().ttl), (false, 30));
+    }
+
+    #[test]
+    fn a_family_fails_open_on_its_own() {
+        let listed = addresses(&["10.0.0.1", "fd00::1"]);
+        let mut records = Records::new(TTL);
+        records.update(TTL, &listed, &listed);
+        records.update(TTL, &listed, &listed[..1]);
+        assert_eq!(records.addresses(), listed);
+        assert!(!records.v4().stale && records.v6().stale);
+    }
+
+    #[test]
+    fn a_name_that_was_never_healthy_has_no_address() {
+        let mut records = Records::new(TTL);
+        records.update(TTL, &addresses(&["10.0.0.1"]), &[]);
+        assert!(records.addresses().is_empty() && !records.is_stale());
+    }
+
+    #[test]
+    fn an_address_that_is_no_longer_listed_does_not_stay() {
+        let old = addresses(&["10.0.0.1", "10.0.0.2"]);
+        let mut records = Records::new(TTL);
+        records.update(TTL, &old, &old);
+        records.update(TTL, &old[1..], &[]);
+        assert_eq!(records.addresses(), old[1..]);
+        let new = addresses(&["10.0.0.9"]);
+        records.update(TTL, &new, &[]);
+        assert_eq!(records.addresses(), new);
+        assert!(records.is_stale());
+        records.update(TTL, &[], &[]);
+        assert_eq!(records.addresses(), new);
+    }
+
+    #[test]
+    fn a_fail_open_answer_never_lives_longer_than_a_healthy_one() {
+        let listed = addresses(&["10.0.0.1"]);
+        let mut records = Records::new(TTL);
+        records.update(Duration::from_secs(2), &listed, &listed);
+        records.update(Duration::from_secs(2), &listed, &[]);
+        assert_eq!(records.v4().ttl, 2);
+    }
+
+    #[test]
+    fn times_to_live_are_cut_to_what_a_record_may_carry() {
+        assert_eq!(seconds(Duration::from_millis(1_999)), 1);
+        assert_eq!(seconds(Duration::from_secs(u64::from(u32::MAX))), MAX_TTL);
+        assert_eq!(seconds(Duration::MAX), MAX_TTL);
+    }
+
+    #[test]
+    fn name_servers_are_named_once_and_those_elsewhere_have_no_address() {
+        assert!(zone(vec![server("ns1.apps.local", &["10.0.0.53"])]).is_ok());
+        assert!(zone(vec![server("ns.example.com", &[])]).is_ok());
+        for (servers, part) in [
+            (vec![], "at least one"),
+            (
+                vec![server("ns.example.com", &["10.0.0.53"])],
+                "outside the zone",
+            ),
+            (
+                vec![server("ns.a.com", &[]), server("NS.a.com", &[])],
+                "named twice",
+            ),
+        ] {
+            let message = zone(servers).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_apex_leaves_room_for_its_mailbox() {
+        let text = [
+            "a".repeat(63),
+            "b".repeat(63),
+            "c".repeat(63),
+            "d".repeat(60),
+        ]
+        .join(".");
+        let authority = Authority {
+            serial: 1,
+            ttl: TTL,
+            name_servers: vec![server("ns.example.com", &[])],
+        };
+        let zone = Zone::new(text.parse().unwrap(), authority);
+        assert!(matches!(zone, Err(ZoneError::LongApex(_))));
+    }
+
+    #[test]
+    fn names_outside_and_names_of_servers_are_refused() {
+        let mut zone = zone(vec![server("ns1.apps.local", &["10.0.0.53"])]).unwrap();
+        let mut insert = |name: &str| zone.insert(name.parse().unwrap(), Records::new(TTL));
+        assert_eq!(insert("hello.apps.local"), Ok(()));
+        assert_eq!(insert("apps.local"), Ok(()));
+        assert!(matches!(
+            insert("hello.example.com"),
+            Err(ZoneError::Outside(..))
+        ));
+        assert!(matches!(
+            insert("NS1.apps.local"),
+            Err(ZoneError::Reserved(_))
+        ));
+    }
+}

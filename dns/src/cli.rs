@@ -1,0 +1,304 @@
+//! The command line of `scaledapp-dns`, and how it becomes [`Settings`]: flags
+//! win over `SCALEDAPP_*` variables, those over the defaults here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use scaledapp_admin::duration;
+use scaledapp_answers::{Authority, Name, NameServer, Zone, ZoneError};
+
+/// Of the zone's own records; those of apps bring theirs.
+const AUTHORITY_TTL: Duration = Duration::from_mins(1);
+
+const RUN_EXAMPLES: &str = r#"Examples:
+  scaledapp-dns run --listen 127.0.0.1:5353 --zone apps.local --records-file records.json
+  dig @127.0.0.1 -p 5353 hello.apps.local
+  scaledapp-dns run --listen [::]:53 --zone apps.example.com --records-file /etc/records.json \
+      --ns ns1.apps.example.com=192.0.2.53 --ns ns2.apps.example.com=198.51.100.53 --admin [::]:9377
+
+Records file (re-read when another file is renamed over it):
+  {"hello.apps.local.": {"ttl": 30, "addresses": ["127.0.77.1"], "probe": "tcp:8080"}}
+  ttl        seconds [default: 30]
+  addresses  IPv4 and IPv6; up to 8 of them, chosen and ordered at random, per answer
+  probe      tcp:PORT leaves addresses out that accept no connection there (two
+             failed attempts, one each 500 ms); without it all count as healthy.
+             When none is healthy, the last known ones are given with a TTL of 5 s.
+A file that cannot be read or used changes nothing: the last good one stays in
+force. Until the first good one is there, queries get SERVFAIL.
+
+Listening on 0.0.0.0 or [::], answers leave from the address that was asked.
+TCP: 1024 connections, 100 of one client, 10 s idle. There is no response-rate
+limit yet, no zone transfer and no DNSSEC.
+
+Signals: TERM and INT turn /readyz to 503, answer on for --drain-min and exit; a
+second one exits at once. HUP re-reads the records file.
+Exit codes: 0 stopped, 2 could not start, 64 usage."#;
+
+/// Authoritative DNS server for the zone of the apps.
+#[derive(Debug, Parser)]
+#[command(name = "scaledapp-dns", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer for one zone over UDP and TCP
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Address and port for UDP and TCP; port 0 takes one that is free for both
+    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// The zone to answer for, such as apps.example.com
+    #[arg(long, env = "SCALEDAPP_ZONE")]
+    zone: Name,
+    /// JSON file of names and addresses, watched for change [default: none, the zone has no names]
+    #[arg(long, env = "SCALEDAPP_RECORDS_FILE", value_name = "FILE")]
+    records_file: Option<PathBuf>,
+    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out
+    #[arg(
+        long,
+        env = "SCALEDAPP_ADMIN",
+        value_name = "ADDR",
+        default_value = "none"
+    )]
+    admin: AdminArg,
+    /// A server of the zone and an address of it; repeat for more of both. One
+    /// outside the zone has no address here [default: ns.ZONE at the listen address]
+    #[arg(
+        long,
+        env = "SCALEDAPP_NS",
+        value_name = "NAME[=IP]",
+        value_delimiter = ','
+    )]
+    ns: Vec<ServerArg>,
+    /// On TERM, answer on for so long: resolvers and Services learn late
+    #[arg(
+        long,
+        env = "SCALEDAPP_DRAIN_MIN",
+        value_name = "TIME",
+        value_parser = duration::parse,
+        default_value = "5s"
+    )]
+    drain_min: Duration,
+}
+
+/// `--admin`: an address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AdminArg(Option<SocketAddr>);
+
+impl FromStr for AdminArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(address) => Ok(Self(Some(address))),
+            Err(_) => Err("write IP:PORT, such as 127.0.0.1:9377, or none".to_owned()),
+        }
+    }
+}
+
+/// `--ns`: a name and perhaps an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ServerArg {
+    name: Name,
+    address: Option<IpAddr>,
+}
+
+impl FromStr for ServerArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = match text.split_once('=') {
+            None => (text, None),
+            Some((name, address)) => (name, Some(address)),
+        };
+        let name = name.parse().map_err(|error| format!("{error}"))?;
+        let address = address.map(str::parse).transpose().map_err(|_| {
+            format!("{text:?} has no IP address behind '=': write NAME=IP, such as ns1.apps.example.com=192.0.2.53")
+        })?;
+        Ok(Self { name, address })
+    }
+}
+
+/// Flags that do not go together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    #[error("--ns {0} is in the zone: give its address as --ns {0}=IP")]
+    NoAddress(Name),
+    #[error("--zone and --ns do not fit: {0}")]
+    Zone(#[from] ZoneError),
+}
+
+/// What the server runs with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    /// Holds the zone's own records only.
+    pub(crate) zone: Zone,
+    pub(crate) records_file: Option<PathBuf>,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) drain_min: Duration,
+}
+
+impl Settings {
+    pub(crate) fn resolve(args: RunArgs) -> Result<Self, UsageError> {
+        let RunArgs {
+            listen,
+            zone,
+            records_file,
+            admin,
+            ns,
+            drain_min,
+        } = args;
+        let name_servers = name_servers(&zone, listen.ip(), ns)?;
+        let authority = Authority {
+            serial: 1,
+            ttl: AUTHORITY_TTL,
+            name_servers,
+        };
+        let zone = Zone::new(zone, authority)?;
+        Ok(Self {
+            listen,
+            zone,
+            records_file,
+            admin: admin.0,
+            drain_min,
+        })
+    }
+}
+
+fn name_servers(
+    apex: &Name,
+    listen: IpAddr,
+    arguments: Vec<ServerArg>,
+) -> Result<Vec<NameServer>, UsageError> {
+    let mut servers: Vec<NameServer> = Vec::new();
+    for ServerArg { name, address } in arguments {
+        if address.is_none() && name.is_within(apex) {
+            return Err(UsageError::NoAddress(name));
+        }
+        match servers.iter_mut().find(|server| server.name == name) {
+            Some(server) => server.addresses.extend(address),
+            None => servers.push(NameServer {
+                name,
+                addresses: address.into_iter().collect(),
+            }),
+        }
+    }
+    if servers.is_empty() {
+        // Of a wildcard it cannot be told by which address others come here.
+        let addresses = if listen.is_unspecified() {
+            Vec::new()
+        } else {
+            vec![listen]
+        };
+        let name = format!("ns.{apex}")
+            .parse()
+            .map_err(|_| ZoneError::LongApex(apex.clone()))?;
+        servers.push(NameServer { name, addresses });
+    }
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        settings_at("127.0.0.1:53", arguments)
+    }
+
+    fn settings_at(listen: &str, arguments: &[&str]) -> Result<Settings, String> {
+        let start = [
+            "scaledapp-dns",
+            "run",
+            "--listen",
+            listen,
+            "--zone",
+            "apps.local",
+        ];
+        let cli = Cli::try_parse_from(start.iter().chain(arguments)).map_err(|e| e.to_string())?;
+        let Command::Run(args) = cli.command;
+        Settings::resolve(args).map_err(|error| error.to_string())
+    }
+
+    /// Names of servers in the zone with their addresses.
+    fn servers(settings: &Settings) -> Vec<String> {
+        let names = settings.zone.names();
+        names
+            .map(|(name, records)| format!("{name} {:?}", records.addresses()))
+            .collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_ns_the_server_is_found_at_the_listen_address_unless_that_is_a_wildcard() {
+        for (listen, server) in [
+            ("127.0.0.1:53", "ns.apps.local. [127.0.0.1]"),
+            ("[::1]:53", "ns.apps.local. [::1]"),
+            ("0.0.0.0:53", "ns.apps.local. []"),
+            ("[::]:53", "ns.apps.local. []"),
+        ] {
+            assert_eq!(servers(&settings_at(listen, &[]).unwrap()), [server]);
+        }
+    }
+
+    #[test]
+    fn ns_may_be_given_several_times_and_gathers_addresses() {
+        let settings = settings(&[
+            "--ns=ns1.apps.local=10.0.0.1",
+            "--ns=NS1.apps.local.=fd00::1,ns2.apps.local=10.0.0.2",
+            "--ns=ns.example.com",
+        ]);
+        assert_eq!(
+            servers(&settings.unwrap()),
+            [
+                "ns1.apps.local. [10.0.0.1, fd00::1]",
+                "ns2.apps.local. [10.0.0.2]"
+            ]
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_the_cure() {
+        for (arguments, part) in [
+            (["--ns", "ns1.apps.local"], "--ns ns1.apps.local.=IP"),
+            (["--ns", "ns1.apps.local=here"], "write NAME=IP"),
+            (["--ns", "ns.example.com=10.0.0.1"], "outside the zone"),
+            (["--ns", "n s"], "holds ' '"),
+            (["--admin", "9377"], "such as 127.0.0.1:9377"),
+            (["--drain-min", "5"], "such as 500ms"),
+        ] {
+            let message = settings(&arguments).unwrap_err();
+            assert!(message.contains(part), "{arguments:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn admin_is_off_unless_asked_for() {
+        assert_eq!(settings(&[]).unwrap().admin, None);
+        assert_eq!(settings(&["--admin", "none"]).unwrap().admin, None);
+        let address = "127.0.0.1:9377".parse().ok();
+        assert_eq!(
+            settings(&["--admin", "127.0.0.1:9377"]).unwrap().admin,
+            address
+        );
+    }
+}

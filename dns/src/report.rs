@@ -1,0 +1,157 @@
+//! What the admin port shows of the server.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use scaledapp_admin::{Probe, Routes};
+use serde_json::{Value, json};
+
+use crate::catalog::Catalog;
+use crate::metrics::Metrics;
+
+/// Probe states as they are counted.
+const UNPROBED: &str = "unprobed";
+const STATES: [&str; 4] = ["healthy", "unhealthy", "unknown", UNPROBED];
+
+/// The state as the admin port sees it; the loop puts it here.
+#[derive(Debug)]
+pub(crate) struct Report {
+    zone: String,
+    listen: SocketAddr,
+    metrics: Arc<Metrics>,
+    registry: Registry,
+    view: Mutex<View>,
+}
+
+#[derive(Debug)]
+struct View {
+    /// Why not ready.
+    unready: Option<String>,
+    draining: bool,
+    names: Value,
+    /// When the records in use were last known to be those of the file.
+    confirmed: Instant,
+}
+
+impl Report {
+    pub(crate) fn new(
+        zone: String,
+        listen: SocketAddr,
+        metrics: Arc<Metrics>,
+        now: Instant,
+    ) -> Self {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let view = View {
+            unready: Some("no records are loaded yet".to_owned()),
+            draining: false,
+            names: json!({}),
+            confirmed: now,
+        };
+        Self {
+            zone,
+            listen,
+            metrics,
+            registry,
+            view: Mutex::new(view),
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        // Each change is one assignment: a panic leaves nothing half done.
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records in use are those of the file.
+    pub(crate) fn confirm(&self, now: Instant) {
+        self.view().confirmed = now;
+    }
+
+    /// Before the first load: what stands in its way.
+    pub(crate) fn not_loaded(&self, reason: &str) {
+        let mut view = self.view();
+        if view.unready.is_some() {
+            view.unready = Some(format!("no records are loaded yet: {reason}"));
+        }
+    }
+
+    pub(crate) fn drain(&self) {
+        self.view().draining = true;
+    }
+
+    /// Shows another state of the records.
+    pub(crate) fn show(&self, catalog: &Catalog) {
+        let mut counts = STATES.map(|state| (state, 0));
+        let mut names = serde_json::Map::new();
+        for (entry, records, addresses) in catalog.names() {
+            let addresses: Vec<_> = addresses
+                .into_iter()
+                .map(|(address, health)| {
+                    let state = health.map_or(UNPROBED, |health| health.word());
+                    if let Some((_, count)) = counts.iter_mut().find(|(name, _)| *name == state) {
+                        *count += 1;
+                    }
+                    json!({"address": address, "state": state})
+                })
+                .collect();
+            let shown = json!({
+                "ttl": records.ttl().as_secs(),
+                "published": records.addresses(),
+                "stale": records.is_stale(),
+                "addresses": addresses,
+            });
+            names.insert(entry.name.to_string(), shown);
+        }
+        self.metrics.set_records(names.len(), &counts);
+        let mut view = self.view();
+        view.names = Value::Object(names);
+        if catalog.is_ready() {
+            view.unready = None;
+        } else if catalog.is_loaded() {
+            view.unready = Some("the addresses are being probed for the first time".to_owned());
+        }
+    }
+}
+
+impl Routes for Report {
+    fn live(&self) -> Probe {
+        // Answering at all shows that the loop's thread turns.
+        Ok(())
+    }
+
+    fn ready(&self) -> Probe {
+        let view = self.view();
+        match &view.unready {
+            _ if view.draining => Err("draining".to_owned()),
+            Some(reason) => Err(reason.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics
+            .set_records_age(self.view().confirmed.elapsed());
+        let mut text = String::new();
+        // Writing into a String fails only if a metric fails to encode itself.
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("a metric could not be encoded");
+        }
+        text
+    }
+
+    fn status(&self) -> Value {
+        let ready = self.ready().is_ok();
+        let view = self.view();
+        json!({
+            "zone": self.zone,
+            "listen": self.listen,
+            "ready": ready,
+            "draining": view.draining,
+            "recordsAgeSeconds": view.confirmed.elapsed().as_secs(),
+            "names": view.names,
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! One query in, one answer out, counted: what UDP and TCP share.
+
+use std::sync::Arc;
+
+use scaledapp_answers::{Outcome, Transport, Zone, answer};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// Answers from the newest zone. One per task: it holds the answer's buffer.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    zone: watch::Receiver<Arc<Zone>>,
+    metrics: Arc<Metrics>,
+    random: fastrand::Rng,
+    out: Vec<u8>,
+}
+
+impl Responder {
+    pub(crate) fn new(zone: watch::Receiver<Arc<Zone>>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            zone,
+            metrics,
+            random: fastrand::Rng::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// The answer, or `None` where there must be silence.
+    pub(crate) fn respond(&mut self, query: &[u8], transport: Transport) -> Option<&[u8]> {
+        let Self {
+            zone,
+            metrics,
+            random,
+            out,
+        } = self;
+        let outcome = answer(
+            query,
+            &zone.borrow(),
+            transport,
+            &mut || random.u64(..),
+            out,
+        );
+        match outcome {
+            Outcome::Reply(reply) => {
+                metrics.replied(reply, transport);
+                Some(out)
+            }
+            Outcome::Drop(reason) => {
+                metrics.dropped(reason.as_str());
+                None
+            }
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+impl Clone for Responder {
+    /// Another generator and another buffer.
+    fn clone(&self) -> Self {
+        Self::new(self.zone.clone(), Arc::clone(&self.metrics))
+    }
+}

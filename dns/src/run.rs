@@ -1,0 +1,232 @@
+//! The server's life: bind, load, answer, drain.
+//!
+//! One thread: answering takes microseconds, and what else there is to do
+//! (probes, a look at a file) less.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use scaledapp_admin::{Admin, Signal, Signals};
+use scaledapp_answers::Zone;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::catalog::{Catalog, Change};
+use crate::cli::Settings;
+use crate::metrics::Metrics;
+use crate::probe::{Probed, Prober};
+use crate::records;
+use crate::report::Report;
+use crate::responder::Responder;
+use crate::source::{self, Look, Source};
+use crate::tcp;
+use crate::udp::Udp;
+
+/// Tries to find one port that is free for both protocols.
+const PORT_TRIES: u32 = 16;
+/// Results of probes that wait to be taken in; a full queue delays probes.
+const PROBE_QUEUE: usize = 256;
+
+/// Runs until a signal ends it; an error means that it could not start.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let signals = Signals::new().context("cannot take signals over")?;
+    let admin = match settings.admin {
+        Some(address) => Some(Admin::bind(address).await?),
+        None => None,
+    };
+    let (udp, tcp) = bind(settings.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {} (--listen); is another DNS server there, or does the port need CAP_NET_BIND_SERVICE?",
+            settings.listen
+        )
+    })?;
+    let listen = udp.local_addr()?;
+    let apex = settings.zone.apex().clone();
+    let metrics = Arc::new(Metrics::default());
+    let report = Arc::new(Report::new(
+        apex.to_string(),
+        listen,
+        Arc::clone(&metrics),
+        Instant::now(),
+    ));
+    let catalog = Catalog::new(settings.zone);
+    let (zone, zones) = watch::channel(Arc::new(catalog.zone()));
+    let (results, probed) = mpsc::channel(PROBE_QUEUE);
+    let responder = Responder::new(zones, Arc::clone(&metrics));
+    tokio::spawn(udp.serve(responder.clone()));
+    tokio::spawn(tcp::serve(tcp, responder));
+    let admin_address = admin
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |admin| admin.local_addr().to_string());
+    if let Some(admin) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
+    }
+    // The addresses are there for who chose port 0.
+    tracing::info!(address = %listen, zone = %apex, admin = admin_address, "listening");
+    let server = Server {
+        catalog,
+        source: settings.records_file.map(Source::new),
+        broken: false,
+        prober: Prober::new(results),
+        zone,
+        report,
+        metrics,
+    };
+    server.run(probed, signals, settings.drain_min).await;
+    Ok(())
+}
+
+/// Both protocols on one port.
+async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let udp = Udp::bind(address).await?;
+        match tcp::bind(udp.local_addr()?).await {
+            Ok(tcp) => return Ok((udp, tcp)),
+            // With port 0, UDP's may be taken for TCP: the next will be another.
+            Err(error)
+                if address.port() == 0
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && tries < PORT_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What the loop turns.
+struct Server {
+    catalog: Catalog,
+    source: Option<Source>,
+    /// The file's newest content is of no use.
+    broken: bool,
+    prober: Prober,
+    zone: watch::Sender<Arc<Zone>>,
+    report: Arc<Report>,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    async fn run(
+        mut self,
+        mut probed: mpsc::Receiver<Probed>,
+        mut signals: Signals,
+        drain_min: std::time::Duration,
+    ) {
+        if self.source.is_none() {
+            self.catalog
+                .load(Vec::new(), 1)
+                .expect("invariant: no name is refused");
+            self.publish();
+        }
+        let mut looks = interval(source::PERIOD);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = sleep(std::time::Duration::MAX);
+        tokio::pin!(ended);
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                _ = looks.tick() => self.look(),
+                Some((target, success)) = probed.recv() => self.probed(target, success),
+                signal = signals.next() => match signal {
+                    Signal::Hangup => {
+                        if let Some(source) = &mut self.source {
+                            source.forget();
+                        }
+                    }
+                    Signal::Terminate | Signal::Interrupt if draining => return,
+                    Signal::Terminate | Signal::Interrupt => {
+                        draining = true;
+                        self.report.drain();
+                        tracing::info!(?drain_min, "draining: unready, answering on");
+                        ended.as_mut().reset(tokio::time::Instant::now() + drain_min);
+                    }
+                },
+                () = &mut ended => {
+                    tracing::info!("stopped");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks whether the file changed.
+    fn look(&mut self) {
+        let Some(source) = &mut self.source else {
+            self.report.confirm(Instant::now());
+            return;
+        };
+        match source.look() {
+            Look::Same => {}
+            Look::Error(error) => {
+                let path = source.path().display().to_string();
+                self.refuse(&path, &error);
+            }
+            Look::Content { bytes, modified } => {
+                let path = source.path().display().to_string();
+                match self.load(&bytes, modified) {
+                    Ok(names) => {
+                        self.broken = false;
+                        self.metrics.loaded("ok");
+                        self.publish();
+                        tracing::info!(path, names, "records loaded");
+                    }
+                    Err(error) => self.refuse(&path, &format!("{error:#}")),
+                }
+            }
+        }
+        if !self.broken && self.catalog.is_loaded() {
+            self.report.confirm(Instant::now());
+        }
+    }
+
+    fn load(&mut self, json: &[u8], modified: i64) -> anyhow::Result<usize> {
+        let entries = records::parse(json, self.zone.borrow().apex())?;
+        let names = entries.len();
+        // The file's time: the same after a restart and on servers that share
+        // the file, and later for a later file (RFC 1982 copes with the wrap).
+        self.catalog.load(entries, modified as u32)?;
+        Ok(names)
+    }
+
+    fn refuse(&mut self, path: &str, error: &str) {
+        self.broken = true;
+        self.metrics.loaded("error");
+        self.report.not_loaded(&format!("{path}: {error}"));
+        let kept = self.catalog.is_loaded();
+        tracing::warn!(
+            path,
+            error,
+            kept,
+            "the records file cannot be used; what was loaded stays"
+        );
+    }
+
+    fn probed(&mut self, target: SocketAddr, success: bool) {
+        if !success {
+            self.metrics.probe_failed();
+        }
+        if let Change::Verdict(health) = self.catalog.observe(target, success) {
+            tracing::info!(%target, state = health.word(), "an address changed");
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.prober.watch(self.catalog.targets());
+        self.report.show(&self.catalog);
+        self.zone.send_replace(Arc::new(self.catalog.zone()));
+    }
+}

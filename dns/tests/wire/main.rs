@@ -1,0 +1,14 @@
+//! The built binary over real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops where a fact that it relies on does not hold"
+)]
+
+mod health;
+mod life;
+mod records;
+mod server;
+mod tcp;
+mod udp;

@@ -1,0 +1,241 @@
+//! A running `scaledapp-dns`, and clients of it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RData;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const A: u16 = 1;
+pub(crate) const AAAA: u16 = 28;
+
+/// A command of the binary, free of the caller's configuration.
+pub(crate) fn binary(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scaledapp-dns"));
+    command.env_clear().args(arguments);
+    command
+}
+
+/// A server that is killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    log: Receiver<String>,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// Serves `records` for `apps.local` on a loopback port.
+    pub(crate) fn start(records: &str) -> Self {
+        Self::start_with("127.0.0.1:0", Some(records), &[])
+    }
+
+    /// `records` of `None`: the file is not there yet.
+    pub(crate) fn start_with(listen: &str, records: Option<&str>, more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("records.json");
+        if let Some(records) = records {
+            fs::write(&file, records).unwrap();
+        }
+        let file = ["--records-file", file.to_str().unwrap()];
+        Self::spawn(listen, &[&file, more].concat(), directory)
+    }
+
+    /// Serves without a records file.
+    pub(crate) fn start_without_file() -> Self {
+        Self::spawn("127.0.0.1:0", &[], tempfile::tempdir().unwrap())
+    }
+
+    fn spawn(listen: &str, arguments: &[&str], directory: tempfile::TempDir) -> Self {
+        let mut child = binary(&["run", "--zone", "apps.local", "--listen", listen])
+            .args(["--admin", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            // Read to the end, so that the server never waits for its reader.
+            for line in stderr.lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        let line = wait_line(&log, "listening");
+        let (address, admin) = (field(&line, "address="), field(&line, "admin=\""));
+        Self {
+            child,
+            log,
+            address,
+            admin,
+            directory,
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("records.json")
+    }
+
+    /// Puts another records file in the place of the old one.
+    pub(crate) fn replace(&self, records: &str) {
+        let next = self.directory.path().join("next.json");
+        fs::write(&next, records).unwrap();
+        fs::rename(&next, self.path()).unwrap();
+    }
+
+    /// Waits for a line of the log that holds `text`.
+    pub(crate) fn wait_log(&self, text: &str) -> String {
+        wait_line(&self.log, text)
+    }
+
+    pub(crate) fn wait_ready(&self) {
+        wait("readiness", || {
+            self.get("/readyz").starts_with("HTTP/1.1 200 ")
+        });
+    }
+
+    /// One request to the admin port; the whole answer.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Asks over UDP for the addresses of a name of the zone, sorted.
+    pub(crate) fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let mut addresses = addresses_of(&ask(self.address, &query(1, name, A)));
+        addresses.sort_unstable();
+        addresses
+    }
+
+    /// Waits until a name has exactly these addresses; gives how long it took.
+    pub(crate) fn wait_addresses(&self, name: &str, expected: &[&str]) -> Duration {
+        let expected: Vec<IpAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
+        let started = Instant::now();
+        wait(&format!("{name} at {expected:?}"), || {
+            self.addresses(name) == expected
+        });
+        started.elapsed()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Whether it still runs, or how it ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn wait_line(log: &Receiver<String>, text: &str) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = log
+            .recv_timeout(left)
+            .unwrap_or_else(|_| panic!("no log line with {text:?}"));
+        if line.contains(text) {
+            return line;
+        }
+    }
+}
+
+fn field(line: &str, key: &str) -> SocketAddr {
+    let (_, rest) = line
+        .split_once(key)
+        .unwrap_or_else(|| panic!("no {key} in {line}"));
+    let end = rest.find([' ', '"']).unwrap_or(rest.len());
+    rest[..end]
+        .parse()
+        .unwrap_or_else(|_| panic!("no address behind {key} in {line}"))
+}
+
+/// Waits until `holds`.
+pub(crate) fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A query for `name`.apps.local.
+pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    bytes.extend([0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0]);
+    bytes.push(name.len() as u8);
+    bytes.extend(name.bytes());
+    bytes.extend(b"\x04apps\x05local\0");
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes
+}
+
+/// A socket that takes answers only from where it asks.
+pub(crate) fn socket_to(server: SocketAddr) -> UdpSocket {
+    let any = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+pub(crate) fn receive(socket: &UdpSocket) -> Message {
+    let mut buffer = [0; 1500];
+    let length = socket.recv(&mut buffer).unwrap();
+    Message::from_vec(&buffer[..length]).unwrap()
+}
+
+/// One datagram there and one back.
+pub(crate) fn ask(server: SocketAddr, query: &[u8]) -> Message {
+    let socket = socket_to(server);
+    socket.send(query).unwrap();
+    receive(&socket)
+}
+
+/// The addresses in the order given; none for another code than NOERROR.
+pub(crate) fn addresses_of(message: &Message) -> Vec<IpAddr> {
+    if message.metadata.response_code != ResponseCode::NoError {
+        return Vec::new();
+    }
+    let addresses = message.answers.iter().map(|record| match &record.data {
+        RData::A(a) => IpAddr::V4(a.0),
+        RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
+        other => panic!("{other:?} is no address"),
+    });
+    addresses.collect()
+}
