@@ -1,0 +1,120 @@
+//! Times in the object: text with a unit, such as `30s`.
+//!
+//! The same grammar as the flags of the binaries have, so that a value can be
+//! handed on as it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A span of time as the object writes it: a whole number with `ms`, `s`, `m` or `h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration(pub std::time::Duration);
+
+/// Why a text is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a duration: write a whole number with its unit, such as 500ms, 30s, 2m or 1h"
+)]
+pub struct DurationError(String);
+
+/// Units by their number of milliseconds, the largest first.
+const UNITS: [(u64, &str); 4] = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+
+impl FromStr for Duration {
+    type Err = DurationError;
+
+    fn from_str(text: &str) -> Result<Self, DurationError> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit = UNITS.iter().find(|(_, name)| *name == unit);
+        let milliseconds =
+            unit.and_then(|(size, _)| number.parse::<u64>().ok()?.checked_mul(*size));
+        milliseconds
+            .map(|milliseconds| Self(std::time::Duration::from_millis(milliseconds)))
+            .ok_or_else(|| DurationError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Duration {
+    /// In the largest unit that holds it whole; below a millisecond rounded down.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.0.as_millis();
+        if milliseconds == 0 {
+            return f.write_str("0s");
+        }
+        for (size, unit) in UNITS {
+            if milliseconds.is_multiple_of(u128::from(size)) {
+                return write!(f, "{}{unit}", milliseconds / u128::from(size));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Duration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as 30s")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+                text.parse().map_err(E::custom)
+            }
+            // A bare number gets the same answer as other texts without a unit.
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Duration, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_with_a_unit_is_read_and_written_in_its_largest_unit() {
+        for (text, milliseconds, written) in [
+            ("500ms", 500, "500ms"),
+            ("30s", 30_000, "30s"),
+            ("120s", 120_000, "2m"),
+            ("90s", 90_000, "90s"),
+            ("1h", 3_600_000, "1h"),
+            ("0ms", 0, "0s"),
+        ] {
+            let duration: Duration = text.parse().unwrap();
+            assert_eq!(duration.0.as_millis(), milliseconds, "{text}");
+            assert_eq!(duration.to_string(), written);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_examples() {
+        for text in [
+            "",
+            "30",
+            "s",
+            "1.5s",
+            "-1s",
+            "5 s",
+            "1m30s",
+            "5d",
+            "99999999999999999999s",
+        ] {
+            let message = text.parse::<Duration>().unwrap_err().to_string();
+            assert!(message.contains("such as 500ms"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The fields of a `ScaledApp`, version `v1alpha1`.
+//!
+//! Absence of a union member (`replicas`, `workers`) is kept as absence: a
+//! stored default of one member would meet the other member that somebody
+//! applies later. What absence means is in `operator/plan`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Duration, Quantity};
+
+/// One HTTP or TCP app that runs on every core behind several balancers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScaledApp {
+    /// [`crate::API_VERSION`].
+    pub api_version: String,
+    /// [`crate::KIND`].
+    pub kind: String,
+    /// Who it is.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: Spec,
+}
+
+/// The part of the object's metadata that a user writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Name of the app, an RFC 1123 label.
+    pub name: String,
+    /// Namespace; one machine has none, so `scaledapp local` reads it for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Labels, for whoever selects by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, for whoever reads them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What is wanted of the app.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// The container image. `scaledapp local` runs `command` from this machine
+    /// and pulls no image.
+    pub image: String,
+    /// What ONE worker runs. The supervisor executes it itself, so an image's
+    /// entrypoint cannot stand in for it.
+    pub command: Vec<String>,
+    /// Arguments after `command`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment of each worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Directory that a worker starts in. Locally: relative to the object's
+    /// file, and that file's directory by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// The port that the app listens on; also given as `PORT`. 3000 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// What the app speaks on its port; `http` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_protocol: Option<AppProtocol>,
+    /// How many pods; one per node by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// How many workers in each pod, and how they are treated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Workers>,
+    /// What a pod asks for and may use at most. Not enforced by `scaledapp local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// The load balancers in front.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancers: Option<Balancers>,
+    /// The app's name in DNS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+}
+
+/// One environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Its value, empty if absent. `$(NAME)` stands for a variable before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// What an app speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppProtocol {
+    /// HTTP/1.
+    Http,
+    /// Any protocol over TCP; implies [`Dispatch::Connection`].
+    Tcp,
+}
+
+/// How many pods. Exactly one member is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Replicas {
+    /// On every node so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_node: Option<i32>,
+    /// So many in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<i32>,
+}
+
+/// The workers of a pod. At most one of `perCore` and `count` is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Workers {
+    /// On every core of the pod so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_core: Option<i32>,
+    /// So many in each pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<i32>,
+    /// What is handed out to workers; `Request` by default, `Connection` for tcp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<Dispatch>,
+    /// When a worker counts as ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
+    /// How long what is in flight may take to end; 30s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<Duration>,
+    /// The signal that asks a worker to end; SIGTERM by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// The variable that holds a worker's number; `NODE_APP_INSTANCE` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_env: Option<String>,
+}
+
+/// What is handed out to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Dispatch {
+    /// Each HTTP request, to the least busy worker.
+    Request,
+    /// Each connection, to an idle worker.
+    Connection,
+}
+
+/// When a worker counts as ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Readiness {
+    /// Path that must answer 2xx or 3xx; without it, the worker must listen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A worker that is not ready by then is replaced; 60s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+}
+
+/// What a pod asks for and may use at most.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// Asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+    /// At most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+/// The load balancers in front of the pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Balancers {
+    /// How many, each with an address of its own; 2 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Which pod gets a request; `LeastRequest` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+}
+
+/// Which pod gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Algorithm {
+    /// The less busy of two random ones.
+    LeastRequest,
+    /// One after the other.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The same one for the same client address.
+    Hash,
+}
+
+/// The app's name in DNS.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dns {
+    /// The whole name, such as `hello.apps.example.com`.
+    pub hostname: String,
+    /// How long resolvers may keep an answer; 30s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+}

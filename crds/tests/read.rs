@@ -1,0 +1,207 @@
+//! What is read from YAML, and how errors read: the place, the field, the cure.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this target is test code, helpers included"
+)]
+
+use scaledapp_crds::read;
+use scaledapp_crds::v1alpha1::{Algorithm, AppProtocol, Dispatch};
+
+const SHORTEST: &str = "
+apiVersion: scaledapp.io/v1alpha1
+kind: ScaledApp
+metadata: {name: hello}
+spec:
+  image: example/hello:1.0
+  command: [node, server.js]
+";
+
+/// The shortest object with one more line in its spec, which is line 8.
+fn error(line: &str) -> String {
+    read(&format!("{SHORTEST}  {line}\n"))
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn the_shortest_object_leaves_everything_else_absent() {
+    let app = read(SHORTEST).unwrap();
+    assert_eq!(app.metadata.name, "hello");
+    assert_eq!(app.spec.command, ["node", "server.js"]);
+    assert_eq!(app.spec.replicas, None);
+    assert_eq!(app.spec.workers, None);
+    assert_eq!(app.spec.port, None);
+}
+
+#[test]
+fn every_field_is_read() {
+    let app = read(
+        r#"
+apiVersion: scaledapp.io/v1alpha1
+kind: ScaledApp
+metadata: {name: hello, namespace: shop, labels: {team: a}, annotations: {note: "1"}}
+spec:
+  image: example/hello:1.0
+  command: [node]
+  args: [server.js, "8"]
+  env: [{name: GREETING, value: hi}, {name: EMPTY}]
+  workingDir: /app
+  port: 8000
+  appProtocol: tcp
+  replicas: {total: 6}
+  workers:
+    count: 4
+    dispatch: Connection
+    readiness: {path: /healthz, timeout: 2m}
+    drainTimeout: 500ms
+    stopSignal: SIGINT
+    instanceEnv: WORKER
+  resources: {requests: {cpu: 2, memory: 512Mi}, limits: {cpu: "2.5"}}
+  balancers: {replicas: 3, algorithm: Hash}
+  dns: {hostname: hello.apps.example.com, ttl: 10s}
+"#,
+    )
+    .unwrap();
+    let workers = app.spec.workers.unwrap();
+    assert_eq!(workers.dispatch, Some(Dispatch::Connection));
+    assert_eq!(workers.drain_timeout.unwrap().to_string(), "500ms");
+    assert_eq!(
+        workers.readiness.unwrap().timeout.unwrap().to_string(),
+        "2m"
+    );
+    assert_eq!(app.spec.app_protocol, Some(AppProtocol::Tcp));
+    assert_eq!(app.spec.replicas.unwrap().total, Some(6));
+    assert_eq!(app.spec.balancers.unwrap().algorithm, Some(Algorithm::Hash));
+    assert_eq!(app.spec.resources.unwrap().requests["cpu"].to_string(), "2");
+}
+
+#[test]
+fn json_is_read_too() {
+    let json = r#"{"apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp",
+        "metadata": {"name": "hello"}, "spec": {"image": "i", "command": ["a"]}}"#;
+    assert_eq!(read(json).unwrap().spec.image, "i");
+}
+
+#[test]
+fn what_was_read_is_written_back_without_the_absent_fields() {
+    let app = read(SHORTEST).unwrap();
+    let written = serde_json::to_value(&app).unwrap();
+    let expected = serde_json::json!({
+        "apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp", "metadata": {"name": "hello"},
+        "spec": {"image": "example/hello:1.0", "command": ["node", "server.js"]},
+    });
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn an_error_names_line_column_field_and_cure() {
+    for (line, expected) in [
+        (
+            "prot: 1",
+            "8:3: spec.prot: there is no such field; known here: image, command, args, env, workingDir, port, \
+             appProtocol, replicas, workers, resources, balancers, dns",
+        ),
+        ("port: many", "8:9: spec.port: a whole number is wanted"),
+        (
+            "port: 99999999999",
+            "8:9: spec.port: a whole number is wanted",
+        ),
+        (
+            "env: [{name: A, value: 1}]",
+            "8:26: spec.env[0].value: text is wanted: write it in quotes, \"1\"",
+        ),
+        (
+            "args: [a, true]",
+            "8:13: spec.args[1]: text is wanted: write it in quotes, \"true\"",
+        ),
+        (
+            "args: a b",
+            "8:9: spec.args: a list is wanted, such as [a, b]",
+        ),
+        (
+            "replicas: 3",
+            "8:13: spec.replicas: fields are wanted, such as {name: value}",
+        ),
+        (
+            "appProtocol: ftp",
+            "8:16: spec.appProtocol: \"ftp\" is none of http, tcp",
+        ),
+        (
+            "workers: {drainTimeout: 30}",
+            "8:27: spec.workers.drainTimeout: \"30\" is not a duration: write a whole number with its unit, \
+             such as 500ms, 30s, 2m or 1h",
+        ),
+        (
+            "resources: {limits: {memory: 5x}}",
+            "8:32: spec.resources.limits.memory: \"5x\" is not an amount: write a number with an optional \
+             suffix, such as 2, 500m or 512Mi",
+        ),
+        (
+            "image: again",
+            "8:3: spec: duplicate mapping key `image` is not allowed here",
+        ),
+        ("args: [a", "8:9: spec.args: unclosed bracket '['"),
+    ] {
+        assert_eq!(error(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn a_field_of_later_says_so_and_what_to_do_now() {
+    for (line, expected) in [
+        (
+            "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]",
+            "8:19: spec.env[0].valueFrom: needs Kubernetes, which is not there yet: give the value itself \
+             in `value`",
+        ),
+        (
+            "appProtocol: h2c",
+            "8:16: spec.appProtocol: gRPC is not balanced per request yet: write tcp, which hands out \
+             connections",
+        ),
+        (
+            "autoscaling: {}",
+            "8:3: spec.autoscaling: not there yet: leave it out and use `scaledapp scale`",
+        ),
+    ] {
+        assert_eq!(error(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_scaled_app_is_named() {
+    let must = "it must begin with `apiVersion: scaledapp.io/v1alpha1` and `kind: ScaledApp`";
+    for (text, expected) in [
+        (
+            "",
+            format!("holds an object without apiVersion and kind, not a ScaledApp: {must}"),
+        ),
+        (
+            "kind: Deployment\napiVersion: apps/v1",
+            format!("holds a Deployment of apps/v1, not a ScaledApp: {must}"),
+        ),
+        (
+            "kind: ScaledApp",
+            format!("holds a ScaledApp without apiVersion, not a ScaledApp: {must}"),
+        ),
+        (
+            "- a",
+            "1:1: fields are wanted, such as {name: value}".to_owned(),
+        ),
+        (
+            "a: [}",
+            "1:4: a: mismatched bracket '[' closed by '}'".to_owned(),
+        ),
+    ] {
+        assert_eq!(read(text).unwrap_err().to_string(), expected, "{text:?}");
+    }
+    let missing = SHORTEST.replace("  image: example/hello:1.0\n", "");
+    assert_eq!(
+        read(&missing).unwrap_err().to_string(),
+        "6:3: spec: `image` is missing"
+    );
+    let two = format!("{SHORTEST}---\nkind: Service\n");
+    let message = read(&two).unwrap_err().to_string();
+    assert!(message.starts_with("9:1: one object per file"), "{message}");
+}

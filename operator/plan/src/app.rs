@@ -1,0 +1,110 @@
+//! A `ScaledApp` that cannot be wrong: every value in its range, every absence
+//! decided. Made by [`crate::validate`] only.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
+
+use crate::Hostname;
+
+/// The app, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatedApp {
+    /// Its name, an RFC 1123 label.
+    pub name: String,
+    /// The container image.
+    pub image: String,
+    /// Program and arguments of one worker; never empty.
+    pub command: Vec<String>,
+    /// Environment of each worker.
+    pub env: Environment,
+    /// As written; `None` leaves it to where the app runs.
+    pub working_dir: Option<String>,
+    /// The port that the app listens on.
+    pub port: NonZeroU16,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// How many pods.
+    pub pods: Pods,
+    /// What runs in a pod.
+    pub workers: Workers,
+    /// Whether amounts of CPU or memory are asked for or limited.
+    pub has_resources: bool,
+    /// Its name in DNS; `None` leaves it to where the app runs.
+    pub dns: Dns,
+}
+
+/// Variables in the order written, with `$(NAME)` resolved.
+pub type Environment = Vec<(String, String)>;
+
+/// What an app speaks, and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1, through balancers.
+    Http(Balancers),
+    /// Any protocol over TCP. No balancer passes it on yet: DNS names the pods.
+    Tcp,
+}
+
+/// How many pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pods {
+    /// On every node.
+    PerNode(NonZeroU32),
+    /// In all.
+    Total(NonZeroU32),
+}
+
+/// How many workers in a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerCount {
+    /// On every core.
+    PerCore(NonZeroU32),
+    /// In all.
+    Count(NonZeroU32),
+}
+
+/// What runs in a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workers {
+    /// How many.
+    pub count: WorkerCount,
+    /// What is handed out to them.
+    pub dispatch: Dispatch,
+    /// When they count as ready.
+    pub readiness: Readiness,
+    /// How long what is in flight may take to end.
+    pub drain_timeout: Duration,
+    /// Asks a worker to end; with its `SIG`.
+    pub stop_signal: String,
+    /// Holds a worker's number.
+    pub instance_env: String,
+}
+
+/// When a worker counts as ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Path that must answer 2xx or 3xx; `None`: it must listen.
+    pub path: Option<String>,
+    /// A worker that is not ready by then is replaced.
+    pub timeout: Duration,
+}
+
+/// The load balancers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balancers {
+    /// How many slots, each with an address of its own.
+    pub slots: NonZeroU32,
+    /// Which pod gets a request.
+    pub algorithm: Algorithm,
+}
+
+/// The name in DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// The whole name; `None` leaves it to where the app runs.
+    pub hostname: Option<Hostname>,
+    /// How long resolvers may keep an answer; whole seconds.
+    pub ttl: Duration,
+}

@@ -1,0 +1,17 @@
+//! What a `ScaledApp` means: which objects make sense ([`validate`]), and what
+//! one becomes on this machine ([`local`]).
+//!
+//! Pure: no files, sockets, clock or processes. The same input gives the same
+//! plan, byte for byte.
+
+mod app;
+mod expand;
+pub mod local;
+mod names;
+mod validate;
+
+pub use app::{
+    Balancers, Dns, Environment, Pods, Protocol, Readiness, ValidatedApp, WorkerCount, Workers,
+};
+pub use names::{Hostname, HostnameError};
+pub use validate::{Violation, validate};

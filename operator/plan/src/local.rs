@@ -1,0 +1,213 @@
+//! What an app becomes on one machine: simulated pods and balancer slots, each
+//! on a loopback address of its own, and the records that name them.
+//!
+//! Which addresses are free is the caller's to find out ([`Demand`] says what
+//! must be free); how the processes are started is its business too.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use crate::{Hostname, Pods, Protocol, ValidatedApp, WorkerCount};
+
+/// Admin port of a pod's supervisor and of a balancer, as in a cluster.
+pub const ADMIN_PORT: u16 = 9377;
+/// Admin port of the supervisor that holds a balancer's socket.
+pub const HOLDER_ADMIN_PORT: u16 = 9378;
+/// Pods of one run: their addresses share the first three octets.
+pub const MAX_PODS: u32 = 250;
+
+/// What is simulated and what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// Nodes to simulate.
+    pub nodes: NonZeroU32,
+    /// Cores to share out among the pods.
+    pub cores: NonZeroU32,
+}
+
+/// Why an app cannot run on one machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocalError {
+    /// More pods than addresses.
+    #[error(
+        "{pods} pods are too many for one machine: ask for at most {MAX_PODS} in spec.replicas"
+    )]
+    TooManyPods {
+        /// How many were asked for.
+        pods: u64,
+    },
+}
+
+/// How much of everything a run needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Simulated pods.
+    pub pods: u32,
+    /// Workers in each of them.
+    pub workers: u32,
+    /// Balancer slots.
+    pub slots: u32,
+    /// The port of every pod: what the app listens on.
+    pub port: NonZeroU16,
+}
+
+/// Addresses that the caller has found free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// First three octets of the balancers' addresses; the fourth counts from 1.
+    pub balancers: Ipv4Addr,
+    /// Port of every balancer.
+    pub balancer_port: u16,
+    /// As `balancers`, for the pods.
+    pub pods: Ipv4Addr,
+    /// Where DNS listens.
+    pub dns: SocketAddr,
+}
+
+/// All processes of a run and what they know of each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The simulated pods.
+    pub pods: Vec<Pod>,
+    /// Workers in each pod.
+    pub workers: u32,
+    /// The balancers; none for TCP.
+    pub slots: Vec<Slot>,
+    /// The record.
+    pub dns: Record,
+}
+
+/// A simulated pod: one supervisor with its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// `APP-INDEX`.
+    pub name: String,
+    /// The simulated node that it is on.
+    pub node: String,
+    /// Where the app is served.
+    pub address: SocketAddr,
+    /// Its supervisor's admin port.
+    pub admin: SocketAddr,
+}
+
+/// A balancer and the supervisor that holds its socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// `APP-lb-INDEX`.
+    pub name: String,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// Its admin port.
+    pub admin: SocketAddr,
+    /// Its holder's admin port.
+    pub holder_admin: SocketAddr,
+}
+
+/// What DNS says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// The app's name.
+    pub hostname: Hostname,
+    /// How long an answer may be kept.
+    pub ttl: Duration,
+    /// What the name stands for.
+    pub addresses: Vec<IpAddr>,
+    /// The port that a healthy address accepts connections on.
+    pub probe: u16,
+}
+
+/// How much a run of `app` needs on `machine`.
+///
+/// # Errors
+/// More pods than one machine has addresses for.
+pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError> {
+    let pods = match app.pods {
+        Pods::Total(total) => u64::from(total.get()),
+        Pods::PerNode(per_node) => u64::from(per_node.get()) * u64::from(machine.nodes.get()),
+    };
+    let in_range = u32::try_from(pods).ok().filter(|pods| *pods <= MAX_PODS);
+    let pods = in_range.ok_or(LocalError::TooManyPods { pods })?;
+    let workers = match app.workers.count {
+        WorkerCount::Count(count) => count.get(),
+        // Simulated pods share the cores that real ones would have for themselves.
+        WorkerCount::PerCore(per_core) => per_core
+            .get()
+            .saturating_mul((machine.cores.get() / pods).max(1)),
+    };
+    let slots = match app.protocol {
+        Protocol::Http(balancers) => balancers.slots.get(),
+        Protocol::Tcp => 0,
+    };
+    Ok(Demand {
+        pods,
+        workers,
+        slots,
+        port: app.port,
+    })
+}
+
+/// The whole run, on addresses that fit `demand`.
+pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Addresses) -> Plan {
+    let pods: Vec<Pod> = (0..demand.pods)
+        .map(|index| {
+            let ip = numbered(addresses.pods, index);
+            Pod {
+                name: format!("{}-{index}", app.name),
+                node: format!("node-{}", index % machine.nodes),
+                address: SocketAddr::new(ip, demand.port.get()),
+                admin: SocketAddr::new(ip, ADMIN_PORT),
+            }
+        })
+        .collect();
+    let slots: Vec<Slot> = (0..demand.slots)
+        .map(|index| {
+            let ip = numbered(addresses.balancers, index);
+            Slot {
+                name: format!("{}-lb-{index}", app.name),
+                address: SocketAddr::new(ip, addresses.balancer_port),
+                admin: SocketAddr::new(ip, ADMIN_PORT),
+                holder_admin: SocketAddr::new(ip, HOLDER_ADMIN_PORT),
+            }
+        })
+        .collect();
+    let (named, probe): (Vec<IpAddr>, u16) = match app.protocol {
+        Protocol::Http(_) => (
+            slots.iter().map(|slot| slot.address.ip()).collect(),
+            addresses.balancer_port,
+        ),
+        Protocol::Tcp => (
+            pods.iter().map(|pod| pod.address.ip()).collect(),
+            demand.port.get(),
+        ),
+    };
+    Plan {
+        pods,
+        workers: demand.workers,
+        slots,
+        dns: Record {
+            listen: addresses.dns,
+            hostname: hostname(app),
+            ttl: app.dns.ttl,
+            addresses: named,
+            probe,
+        },
+    }
+}
+
+/// The app's name in DNS: the one asked for, or `APP.apps.local`.
+pub fn hostname(app: &ValidatedApp) -> Hostname {
+    app.dns.hostname.clone().unwrap_or_else(|| {
+        format!("{}.apps.local", app.name)
+            .parse()
+            .expect("invariant: a validated name is a label")
+    })
+}
+
+/// The address of member `index` (from 0) of a block.
+pub fn numbered(block: Ipv4Addr, index: u32) -> IpAddr {
+    let [a, b, c, _] = block.octets();
+    IpAddr::V4(Ipv4Addr::new(a, b, c, (index + 1) as u8))
+}

@@ -1,0 +1,393 @@
+//! Which `ScaledApp`s make sense, and what absence means.
+//!
+//! Every violation is found at once; each message names the cure. The later
+//! CEL rules of the CRD say the same, so that `kubectl apply` refuses what
+//! this refuses.
+
+use std::fmt;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use scaledapp_crds::v1alpha1::{Algorithm, AppProtocol, Dispatch, EnvVar, Readiness as Probe};
+use scaledapp_crds::{ScaledApp, v1alpha1};
+
+use crate::expand::expand;
+use crate::names::is_label;
+use crate::{
+    Balancers, Dns, Environment, Hostname, Pods, Protocol, Readiness, ValidatedApp, WorkerCount,
+    Workers,
+};
+
+const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(3000).expect("invariant: 3000 is not 0");
+const ONE: NonZeroU32 = NonZeroU32::MIN;
+const TWO: NonZeroU32 = NonZeroU32::new(2).expect("invariant: 2 is not 0");
+/// What fits into one DNS answer of ours.
+const MAX_SLOTS: i32 = 8;
+/// As the supervisor's own limit: more is a typing error.
+const MAX_WORKERS: i32 = 1024;
+const MAX_PODS: i32 = 5000;
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+const DEFAULT_BOOT: Duration = Duration::from_mins(1);
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+/// Signals that can ask a process to end. KILL asks nothing, and STOP ends nothing.
+const STOP_SIGNALS: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"];
+
+/// One thing that is wrong with an object. Displays as `FIELD: what and cure`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The field, such as `spec.port`.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Checks an object and decides what its absent fields mean.
+///
+/// # Errors
+/// All that is wrong, in the order of the fields.
+pub fn validate(app: &ScaledApp) -> Result<ValidatedApp, Vec<Violation>> {
+    let mut check = Check::default();
+    let spec = &app.spec;
+    let name = check.name(&app.metadata.name);
+    if spec.image.trim().is_empty() {
+        check.violation(
+            "spec.image",
+            "an image is required, such as example/hello:1.0",
+        );
+    }
+    let port = check.port(spec.port);
+    let workers = spec.workers.clone().unwrap_or_default();
+    let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
+    let instance_env = check.instance_env(workers.instance_env.as_deref());
+    let env = check.env(&spec.env, port, &instance_env);
+    let command = check.command(&spec.command, &spec.args, &env);
+    let working_dir = spec.working_dir.clone();
+    if working_dir.as_deref() == Some("") {
+        check.violation(
+            "spec.workingDir",
+            "is empty: name a directory or leave it out",
+        );
+    }
+    let pods = check.pods(spec.replicas.as_ref());
+    let count = check.worker_count(&workers);
+    let dispatch = check.dispatch(workers.dispatch, tcp);
+    let readiness = check.readiness(workers.readiness.as_ref(), dispatch);
+    let drain_timeout = check.drain_timeout(workers.drain_timeout);
+    let stop_signal = check.stop_signal(workers.stop_signal.as_deref());
+    let protocol = check.protocol(spec.balancers.as_ref(), tcp);
+    let dns = check.dns(spec.dns.as_ref());
+    if !check.0.is_empty() {
+        return Err(check.0);
+    }
+    Ok(ValidatedApp {
+        name,
+        image: spec.image.clone(),
+        command,
+        env,
+        working_dir,
+        port,
+        protocol,
+        pods,
+        workers: Workers {
+            count,
+            dispatch,
+            readiness,
+            drain_timeout,
+            stop_signal,
+            instance_env,
+        },
+        has_resources: spec.resources.is_some(),
+        dns,
+    })
+}
+
+/// What was found so far. Each method gives a usable value even where it found
+/// something, so that the checks after it still mean something.
+#[derive(Debug, Default)]
+struct Check(Vec<Violation>);
+
+impl Check {
+    fn violation(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Violation {
+            path: path.into(),
+            message: message.into(),
+        });
+    }
+
+    /// A count from 1 to `most`.
+    fn count(&mut self, path: &str, value: i32, most: i32, zero: &str) -> NonZeroU32 {
+        let in_range = u32::try_from(value).ok().and_then(NonZeroU32::new);
+        match in_range {
+            Some(count) if value <= most => count,
+            Some(_) => {
+                self.violation(path, format!("{value} is too many: give at most {most}"));
+                ONE
+            }
+            None => {
+                self.violation(path, format!("{value} {zero}: give 1 to {most}"));
+                ONE
+            }
+        }
+    }
+
+    fn name(&mut self, name: &str) -> String {
+        if !is_label(name) {
+            self.violation(
+                "metadata.name",
+                format!("{name:?} is no name: use a-z, 0-9 and -, at most 63, such as hello"),
+            );
+        }
+        name.to_owned()
+    }
+
+    fn port(&mut self, port: Option<i32>) -> NonZeroU16 {
+        let Some(number) = port else {
+            return DEFAULT_PORT;
+        };
+        let valid = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        valid.unwrap_or_else(|| {
+            self.violation(
+                "spec.port",
+                format!("{number} is no port: give the one that the app listens on, 1 to 65535"),
+            );
+            DEFAULT_PORT
+        })
+    }
+
+    fn env(&mut self, env: &[EnvVar], port: NonZeroU16, instance_env: &str) -> Environment {
+        let mut variables = Environment::new();
+        for (index, EnvVar { name, value }) in env.iter().enumerate() {
+            let path = format!("spec.env[{index}]");
+            let value = value.as_deref().unwrap_or_default();
+            if !is_variable(name) || value.contains('\0') {
+                self.violation(path, format!("{name:?} is no variable: its name is not empty and has no =, its value no NUL"));
+            } else if name.starts_with("SCALEDAPP_")
+                || name == instance_env
+                || name == "WEB_CONCURRENCY"
+            {
+                self.violation(
+                    path,
+                    format!("{name} is set by the supervisor: leave it out"),
+                );
+            } else if name == "PORT" && value != port.to_string() {
+                self.violation(
+                    path,
+                    format!("PORT is set from spec.port, which is {port}: change that one"),
+                );
+            } else if variables.iter().any(|(known, _)| known == name) {
+                self.violation(path, format!("{name} is there twice: leave one out"));
+            } else {
+                let value = expand(value, &variables);
+                variables.push((name.clone(), value));
+            }
+        }
+        variables
+    }
+
+    fn command(&mut self, command: &[String], args: &[String], env: &Environment) -> Vec<String> {
+        let path = "spec.command";
+        match command.first().map(String::as_str) {
+            None => self.violation(path, "is empty: say what one worker runs, such as [node, server.js]"),
+            Some("") => self.violation(path, "begins with an empty word: begin with the program"),
+            Some(word) if command.len() == 1 && word.contains(char::is_whitespace) => self.violation(
+                path,
+                format!("{word:?} is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]"),
+            ),
+            Some(_) => {}
+        }
+        let words = command.iter().chain(args);
+        if words.clone().any(|word| word.contains('\0')) {
+            self.violation(path, "holds a NUL character: no program can be given one");
+        }
+        words.map(|word| expand(word, env)).collect()
+    }
+
+    fn pods(&mut self, replicas: Option<&v1alpha1::Replicas>) -> Pods {
+        let zero = "pods serve nothing";
+        match replicas.map(|replicas| (replicas.per_node, replicas.total)) {
+            None => Pods::PerNode(ONE),
+            Some((Some(per_node), None)) => {
+                Pods::PerNode(self.count("spec.replicas.perNode", per_node, MAX_PODS, zero))
+            }
+            Some((None, Some(total))) => {
+                Pods::Total(self.count("spec.replicas.total", total, MAX_PODS, zero))
+            }
+            Some((Some(_), Some(_))) => {
+                self.violation(
+                    "spec.replicas",
+                    "perNode and total exclude each other: leave one out",
+                );
+                Pods::PerNode(ONE)
+            }
+            Some((None, None)) => {
+                self.violation(
+                    "spec.replicas",
+                    "is empty: give perNode or total, or leave it out (perNode: 1)",
+                );
+                Pods::PerNode(ONE)
+            }
+        }
+    }
+
+    fn worker_count(&mut self, workers: &v1alpha1::Workers) -> WorkerCount {
+        let zero = "workers serve nothing";
+        match (workers.per_core, workers.count) {
+            (None, None) => WorkerCount::PerCore(ONE),
+            (Some(per_core), None) => WorkerCount::PerCore(self.count(
+                "spec.workers.perCore",
+                per_core,
+                MAX_WORKERS,
+                zero,
+            )),
+            (None, Some(count)) => {
+                WorkerCount::Count(self.count("spec.workers.count", count, MAX_WORKERS, zero))
+            }
+            (Some(_), Some(_)) => {
+                self.violation(
+                    "spec.workers",
+                    "perCore and count exclude each other: leave one out",
+                );
+                WorkerCount::PerCore(ONE)
+            }
+        }
+    }
+
+    fn dispatch(&mut self, dispatch: Option<Dispatch>, tcp: bool) -> Dispatch {
+        match (dispatch, tcp) {
+            (Some(Dispatch::Request), true) => {
+                self.violation(
+                    "spec.workers.dispatch",
+                    "Request needs HTTP, but spec.appProtocol is tcp: write Connection or leave it out",
+                );
+                Dispatch::Connection
+            }
+            (Some(dispatch), _) => dispatch,
+            (None, true) => Dispatch::Connection,
+            (None, false) => Dispatch::Request,
+        }
+    }
+
+    fn readiness(&mut self, probe: Option<&Probe>, dispatch: Dispatch) -> Readiness {
+        let path = probe.and_then(|probe| probe.path.clone());
+        if let Some(text) = &path {
+            if !text.starts_with('/') || text.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
+                self.violation(
+                    "spec.workers.readiness.path",
+                    format!("{text:?} must start with / and hold no spaces, such as /healthz"),
+                );
+            }
+            if dispatch == Dispatch::Connection {
+                self.violation(
+                    "spec.workers.readiness.path",
+                    "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out",
+                );
+            }
+        }
+        let timeout = probe
+            .and_then(|probe| probe.timeout)
+            .map_or(DEFAULT_BOOT, |time| time.0);
+        if timeout.is_zero() || timeout > HOUR {
+            self.violation(
+                "spec.workers.readiness.timeout",
+                "is out of range: give 1ms to 1h",
+            );
+        }
+        Readiness { path, timeout }
+    }
+
+    fn drain_timeout(&mut self, time: Option<scaledapp_crds::Duration>) -> Duration {
+        let time = time.map_or(DEFAULT_DRAIN, |time| time.0);
+        if time > HOUR {
+            self.violation(
+                "spec.workers.drainTimeout",
+                "is longer than 1h: a stop would hang, give at most 1h",
+            );
+        }
+        time
+    }
+
+    fn stop_signal(&mut self, signal: Option<&str>) -> String {
+        let upper = signal.unwrap_or("TERM").to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        if !STOP_SIGNALS.contains(&name) {
+            self.violation(
+                "spec.workers.stopSignal",
+                format!(
+                    "{:?} asks no process to end: give SIG{}",
+                    signal.unwrap_or_default(),
+                    STOP_SIGNALS.join(", SIG")
+                ),
+            );
+        }
+        format!("SIG{name}")
+    }
+
+    fn instance_env(&mut self, name: Option<&str>) -> String {
+        let name = name.unwrap_or("NODE_APP_INSTANCE");
+        if !is_variable(name) || name == "PORT" {
+            self.violation(
+                "spec.workers.instanceEnv",
+                format!("{name:?} cannot hold the worker's number: give a variable's name, such as INSTANCE"),
+            );
+        }
+        name.to_owned()
+    }
+
+    fn protocol(&mut self, balancers: Option<&v1alpha1::Balancers>, tcp: bool) -> Protocol {
+        let slots = balancers
+            .and_then(|balancers| balancers.replicas)
+            .map_or(TWO, |replicas| {
+                self.count(
+                    "spec.balancers.replicas",
+                    replicas,
+                    MAX_SLOTS,
+                    "balancers answer nobody",
+                )
+            });
+        if tcp && balancers.is_some() {
+            self.violation(
+                "spec.balancers",
+                "the balancer passes HTTP only so far, and spec.appProtocol is tcp: leave balancers out, DNS then names the pods",
+            );
+        }
+        if tcp {
+            return Protocol::Tcp;
+        }
+        let algorithm = balancers.and_then(|balancers| balancers.algorithm);
+        Protocol::Http(Balancers {
+            slots,
+            algorithm: algorithm.unwrap_or(Algorithm::LeastRequest),
+        })
+    }
+
+    fn dns(&mut self, dns: Option<&v1alpha1::Dns>) -> Dns {
+        let mut hostname = None;
+        let mut ttl = DEFAULT_TTL;
+        if let Some(dns) = dns {
+            match dns.hostname.parse::<Hostname>() {
+                Ok(name) => hostname = Some(name),
+                Err(error) => self.violation("spec.dns.hostname", error.to_string()),
+            }
+            ttl = dns.ttl.map_or(DEFAULT_TTL, |time| time.0);
+        }
+        if ttl.is_zero() || ttl > DAY || ttl.subsec_nanos() != 0 {
+            self.violation(
+                "spec.dns.ttl",
+                "is out of range: give whole seconds from 1s to 24h",
+            );
+        }
+        Dns { hostname, ttl }
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}

@@ -1,0 +1,265 @@
+//! What an object may say: the defaults, and every rule with its message.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this target is test code, helpers included"
+)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use scaledapp_crds::ScaledApp;
+use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
+use scaledapp_plan::{Pods, Protocol, WorkerCount, validate};
+
+const HEAD: &str =
+    "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: hello}\nspec:\n";
+const SHORTEST: &str = "  image: example/hello:1.0\n  command: [node, server.js]\n";
+
+fn object(lines: &str) -> ScaledApp {
+    scaledapp_crds::read(&format!("{HEAD}{SHORTEST}{lines}\n")).unwrap()
+}
+
+/// All violations of the shortest object with more lines.
+fn violations(lines: &str) -> Vec<String> {
+    match validate(&object(lines)) {
+        Ok(_) => Vec::new(),
+        Err(violations) => violations.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn absence_means_one_pod_per_node_one_worker_per_core_and_two_balancers() {
+    let app = validate(&object("")).unwrap();
+    assert_eq!(app.port.get(), 3000);
+    assert_eq!(app.pods, Pods::PerNode(1.try_into().unwrap()));
+    assert_eq!(
+        app.workers.count,
+        WorkerCount::PerCore(1.try_into().unwrap())
+    );
+    assert_eq!(app.workers.dispatch, Dispatch::Request);
+    assert_eq!(app.workers.drain_timeout, Duration::from_secs(30));
+    assert_eq!(app.workers.readiness.timeout, Duration::from_mins(1));
+    assert_eq!(app.workers.stop_signal, "SIGTERM");
+    assert_eq!(app.workers.instance_env, "NODE_APP_INSTANCE");
+    let Protocol::Http(balancers) = app.protocol else {
+        unreachable!("http is the default")
+    };
+    assert_eq!(
+        (balancers.slots.get(), balancers.algorithm),
+        (2, Algorithm::LeastRequest)
+    );
+    assert_eq!(
+        (app.dns.hostname, app.dns.ttl),
+        (None, Duration::from_secs(30))
+    );
+}
+
+#[test]
+fn tcp_means_connection_dispatch_and_no_balancers() {
+    let app = validate(&object("  appProtocol: tcp")).unwrap();
+    assert_eq!(app.workers.dispatch, Dispatch::Connection);
+    assert_eq!(app.protocol, Protocol::Tcp);
+}
+
+#[test]
+fn arguments_follow_the_command_and_references_are_resolved() {
+    let app = validate(&object(
+        "  args: [--greet, $(GREETING)]\n  env: [{name: WHO, value: world}, {name: GREETING, value: hello $(WHO)}, {name: EMPTY}, {name: PORT, value: '3000'}]",
+    ))
+    .unwrap();
+    assert_eq!(app.command, ["node", "server.js", "--greet", "hello world"]);
+    assert_eq!(
+        app.env[1],
+        ("GREETING".to_owned(), "hello world".to_owned())
+    );
+    assert_eq!(app.env[2].1, "");
+}
+
+/// Lines of a spec, and the one violation in them.
+const RULES: &[(&str, &str)] = &[
+    (
+        "  port: 0",
+        "spec.port: 0 is no port: give the one that the app listens on, 1 to 65535",
+    ),
+    (
+        "  port: 70000",
+        "spec.port: 70000 is no port: give the one that the app listens on, 1 to 65535",
+    ),
+    (
+        "  port: -1",
+        "spec.port: -1 is no port: give the one that the app listens on, 1 to 65535",
+    ),
+    (
+        "  replicas: {perNode: 1, total: 2}",
+        "spec.replicas: perNode and total exclude each other: leave one out",
+    ),
+    (
+        "  replicas: {}",
+        "spec.replicas: is empty: give perNode or total, or leave it out (perNode: 1)",
+    ),
+    (
+        "  replicas: {total: 0}",
+        "spec.replicas.total: 0 pods serve nothing: give 1 to 5000",
+    ),
+    (
+        "  replicas: {perNode: -2}",
+        "spec.replicas.perNode: -2 pods serve nothing: give 1 to 5000",
+    ),
+    (
+        "  replicas: {total: 5001}",
+        "spec.replicas.total: 5001 is too many: give at most 5000",
+    ),
+    (
+        "  workers: {perCore: 0}",
+        "spec.workers.perCore: 0 workers serve nothing: give 1 to 1024",
+    ),
+    (
+        "  workers: {count: 0}",
+        "spec.workers.count: 0 workers serve nothing: give 1 to 1024",
+    ),
+    (
+        "  workers: {perCore: 1, count: 1}",
+        "spec.workers: perCore and count exclude each other: leave one out",
+    ),
+    (
+        "  workers: {drainTimeout: 61m}",
+        "spec.workers.drainTimeout: is longer than 1h: a stop would hang, give at most 1h",
+    ),
+    (
+        "  workers: {stopSignal: KILL}",
+        "spec.workers.stopSignal: \"KILL\" asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
+    ),
+    (
+        "  workers: {instanceEnv: 'A=B'}",
+        "spec.workers.instanceEnv: \"A=B\" cannot hold the worker's number: give a variable's name, such as INSTANCE",
+    ),
+    (
+        "  workers: {readiness: {path: healthz}}",
+        "spec.workers.readiness.path: \"healthz\" must start with / and hold no spaces, such as /healthz",
+    ),
+    (
+        "  workers: {readiness: {timeout: 0s}}",
+        "spec.workers.readiness.timeout: is out of range: give 1ms to 1h",
+    ),
+    (
+        "  workers: {dispatch: Connection, readiness: {path: /h}}",
+        "spec.workers.readiness.path: needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out",
+    ),
+    (
+        "  appProtocol: tcp\n  workers: {dispatch: Request}",
+        "spec.workers.dispatch: Request needs HTTP, but spec.appProtocol is tcp: write Connection or leave it out",
+    ),
+    (
+        "  appProtocol: tcp\n  balancers: {replicas: 2}",
+        "spec.balancers: the balancer passes HTTP only so far, and spec.appProtocol is tcp: leave balancers out, DNS then names the pods",
+    ),
+    (
+        "  balancers: {replicas: 0}",
+        "spec.balancers.replicas: 0 balancers answer nobody: give 1 to 8",
+    ),
+    (
+        "  balancers: {replicas: 9}",
+        "spec.balancers.replicas: 9 is too many: give at most 8",
+    ),
+    (
+        "  dns: {hostname: Hello.local}",
+        "spec.dns.hostname: \"Hello.local\" is not a DNS name: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+    ),
+    (
+        "  dns: {hostname: hello}",
+        "spec.dns.hostname: \"hello\" has one label: give it a zone too, such as hello.apps.local",
+    ),
+    (
+        "  dns: {hostname: a.b, ttl: 500ms}",
+        "spec.dns.ttl: is out of range: give whole seconds from 1s to 24h",
+    ),
+    (
+        "  env: [{name: PORT, value: '80'}]",
+        "spec.env[0]: PORT is set from spec.port, which is 3000: change that one",
+    ),
+    (
+        "  env: [{name: SCALEDAPP_SLOT, value: '1'}]",
+        "spec.env[0]: SCALEDAPP_SLOT is set by the supervisor: leave it out",
+    ),
+    (
+        "  env: [{name: A}, {name: A}]",
+        "spec.env[1]: A is there twice: leave one out",
+    ),
+    (
+        "  env: [{name: A=B}]",
+        "spec.env[0]: \"A=B\" is no variable: its name is not empty and has no =, its value no NUL",
+    ),
+    (
+        "  workingDir: ''",
+        "spec.workingDir: is empty: name a directory or leave it out",
+    ),
+];
+
+#[test]
+fn each_rule_has_a_message_that_names_field_and_cure() {
+    for (lines, expected) in RULES {
+        assert_eq!(violations(lines), [*expected], "{lines}");
+    }
+}
+
+#[test]
+fn a_command_must_be_words() {
+    for (command, part) in [
+        ("[]", "is empty: say what one worker runs"),
+        ("['']", "begin with the program"),
+        ("['node server.js']", "write each word for itself"),
+    ] {
+        let yaml = format!("{HEAD}  image: i\n  command: {command}\n");
+        let violations = validate(&scaledapp_crds::read(&yaml).unwrap()).unwrap_err();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert!(violations[0].message.contains(part), "{violations:?}");
+    }
+}
+
+#[test]
+fn all_violations_come_at_once_in_the_order_of_the_fields() {
+    let yaml = format!(
+        "{}  image: ''\n  command: []\n  port: 0\n  workers: {{count: 0}}\n  dns: {{hostname: x}}\n",
+        HEAD.replace("hello", "Hello")
+    );
+    let violations = validate(&scaledapp_crds::read(&yaml).unwrap()).unwrap_err();
+    let paths: Vec<&str> = violations
+        .iter()
+        .map(|violation| violation.path.as_str())
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "metadata.name",
+            "spec.image",
+            "spec.port",
+            "spec.command",
+            "spec.workers.count",
+            "spec.dns.hostname"
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_accepted_is_in_range(
+        port in any::<i32>(),
+        total in proptest::option::of(-2_i32..6000),
+        per_node in proptest::option::of(-2_i32..6000),
+        count in proptest::option::of(-2_i32..2000),
+        slots in -2_i32..12,
+    ) {
+        let mut app = object("");
+        app.spec.port = Some(port);
+        app.spec.replicas = Some(scaledapp_crds::v1alpha1::Replicas { per_node, total });
+        app.spec.workers = Some(scaledapp_crds::v1alpha1::Workers { count, ..Default::default() });
+        app.spec.balancers = Some(scaledapp_crds::v1alpha1::Balancers { replicas: Some(slots), algorithm: None });
+        let in_range = (1..=65535).contains(&port)
+            && per_node.is_some() != total.is_some()
+            && per_node.or(total).is_some_and(|pods| (1..=5000).contains(&pods))
+            && count.is_none_or(|count| (1..=1024).contains(&count))
+            && (1..=8).contains(&slots);
+        prop_assert_eq!(validate(&app).is_ok(), in_range);
+    }
+}
