@@ -1,0 +1,198 @@
+//! Which loopback addresses and ports a run may take.
+//!
+//! Tried by binding; a block that was taken is reserved for as long as the run
+//! lives by an abstract socket of its name (unix(7)), so that two runs that
+//! start at once do not both find it free.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+
+use anyhow::{Context, bail};
+use scaledapp_plan::local::{ADMIN_PORT, Addresses, Demand, HOLDER_ADMIN_PORT, numbered};
+
+/// Third octets: 77 for balancers and 78 for pods, then the next two.
+const BLOCKS: std::ops::Range<u8> = 77..250;
+/// First choice for balancers, and how many ports after it.
+const BALANCER_PORTS: std::ops::Range<u16> = 8080..8180;
+/// As above, for DNS: 5353 is known as DNS's second port.
+const DNS_PORTS: std::ops::Range<u16> = 5353..5453;
+
+/// A name that no other process has while this lives.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    _name: UnixListener,
+}
+
+/// Takes a name; `None` if another process has it.
+///
+/// # Errors
+/// The kernel refuses for another reason.
+pub(crate) fn reserve(name: &str) -> io::Result<Option<Reservation>> {
+    let address = UnixAddr::from_abstract_name(format!("scaledapp-local/{name}"))?;
+    match UnixListener::bind_addr(&address) {
+        Ok(name) => Ok(Some(Reservation { _name: name })),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Addresses for a run, and what keeps other runs away from them.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) addresses: Addresses,
+    _reservations: [Reservation; 2],
+}
+
+/// Finds room for `demand`.
+///
+/// # Errors
+/// There is none; the message names the port that is in the way and the cure.
+pub(crate) fn take(demand: Demand) -> anyhow::Result<Taken> {
+    let (dns, reserved_dns) = take_dns()?;
+    let mut obstacle = None;
+    for octet in BLOCKS.step_by(2) {
+        let [balancers, pods] = [octet, octet + 1].map(|octet| Ipv4Addr::new(127, 0, octet, 0));
+        let Some(reserved) = reserve(&balancers.to_string())? else {
+            continue;
+        };
+        match fits(demand, balancers, pods) {
+            Ok(balancer_port) => {
+                let addresses = Addresses {
+                    balancers,
+                    balancer_port,
+                    pods,
+                    dns,
+                };
+                return Ok(Taken {
+                    addresses,
+                    _reservations: [reserved, reserved_dns],
+                });
+            }
+            Err(reason) => obstacle = Some(reason),
+        }
+    }
+    match obstacle {
+        Some(obstacle) => bail!("{obstacle}"),
+        None => {
+            bail!("every block of loopback addresses is taken by another run: stop one of them")
+        }
+    }
+}
+
+/// What is in the way of a block.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error(
+        "port {0} needs root: run as root, or let the app listen on a port from 1024 on and change spec.port"
+    )]
+    Privileged(u16),
+    #[error(
+        "port {0} is taken on every loopback address, by a program that listens on all addresses: stop it (`ss -ltnp 'sport = :{0}'` shows it){1}"
+    )]
+    Taken(u16, &'static str),
+    #[error("no port from {} to {} is free for balancers: stop what listens there", BALANCER_PORTS.start, BALANCER_PORTS.end - 1)]
+    NoBalancerPort,
+    #[error("cannot try {0}: {1}")]
+    Io(SocketAddr, io::Error),
+}
+
+/// The balancers' port, if everything else is free in this pair of blocks.
+fn fits(demand: Demand, balancers: Ipv4Addr, pods: Ipv4Addr) -> Result<u16, Obstacle> {
+    let port = demand.port.get();
+    for ip in members(pods, demand.pods) {
+        free(
+            ip,
+            port,
+            ", or let the app listen elsewhere and change spec.port",
+        )?;
+        free(ip, ADMIN_PORT, "")?;
+    }
+    for ip in members(balancers, demand.slots) {
+        free(ip, ADMIN_PORT, "")?;
+        free(ip, HOLDER_ADMIN_PORT, "")?;
+    }
+    let all_free =
+        |port: &u16| members(balancers, demand.slots).all(|ip| free(ip, *port, "").is_ok());
+    BALANCER_PORTS
+        .clone()
+        .find(all_free)
+        .ok_or(Obstacle::NoBalancerPort)
+}
+
+fn members(block: Ipv4Addr, count: u32) -> impl Iterator<Item = IpAddr> {
+    (0..count).map(move |index| numbered(block, index))
+}
+
+fn free(ip: IpAddr, port: u16, or: &'static str) -> Result<(), Obstacle> {
+    let at = SocketAddr::new(ip, port);
+    match TcpListener::bind(at) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(Obstacle::Privileged(port))
+        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(Obstacle::Taken(port, or)),
+        Err(error) => Err(Obstacle::Io(at, error)),
+    }
+}
+
+fn take_dns() -> anyhow::Result<(SocketAddr, Reservation)> {
+    for port in DNS_PORTS {
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let Some(reserved) = reserve(&at.to_string())? else {
+            continue;
+        };
+        if UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok() {
+            return Ok((at, reserved));
+        }
+    }
+    None.with_context(|| {
+        format!(
+            "no port from {} to {} on 127.0.0.1 is free for DNS: stop what is there",
+            DNS_PORTS.start,
+            DNS_PORTS.end - 1
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(port: u16) -> Demand {
+        Demand {
+            pods: 2,
+            workers: 1,
+            slots: 2,
+            port: port.try_into().unwrap(),
+        }
+    }
+
+    #[test]
+    fn two_runs_at_once_get_different_blocks_and_dns_ports() {
+        let port = 21_987;
+        let first = take(demand(port)).unwrap();
+        let second = take(demand(port)).unwrap();
+        assert_ne!(first.addresses.balancers, second.addresses.balancers);
+        assert_ne!(first.addresses.pods, second.addresses.pods);
+        assert_ne!(first.addresses.dns, second.addresses.dns);
+    }
+
+    #[test]
+    fn an_address_that_is_taken_moves_the_run_to_the_next_block() {
+        let port = 21_986;
+        let pods = take(demand(port)).unwrap().addresses.pods;
+        let _other = TcpListener::bind(SocketAddr::new(numbered(pods, 1), port)).unwrap();
+        assert_ne!(take(demand(port)).unwrap().addresses.pods, pods);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_everywhere_is_named() {
+        let port = 21_985;
+        let _other = TcpListener::bind(("0.0.0.0", port)).unwrap();
+        let error = take(demand(port)).unwrap_err().to_string();
+        assert!(error.starts_with("port 21985 is taken"), "{error}");
+        assert!(error.contains("change spec.port"), "{error}");
+    }
+}

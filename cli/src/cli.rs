@@ -1,0 +1,158 @@
+//! The command line of `scaledapp`.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are help texts, which know no markdown"
+)]
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  scaledapp local examples/hello-node/scaledapp.yaml
+      runs the app on this machine: pods, balancers and DNS, until Ctrl-C
+  scaledapp status
+  scaledapp scale hello 4
+  scaledapp reload hello
+
+Exit codes: 0 done, 1 failure, 2 nothing could start, 64 usage.";
+
+const LOCAL_EXAMPLES: &str = "\
+Examples:
+  scaledapp local examples/hello-node/scaledapp.yaml
+  scaledapp local app.yaml --nodes 3
+  scaledapp local app.yaml --state-file /tmp/state.json --workdir /tmp/work
+
+Real processes and sockets, no containers: spec.image is not pulled, and
+spec.resources is not enforced. Pods get addresses 127.0.78.1, 127.0.78.2, …
+(the next free block if taken) and keep spec.port; balancers get 127.0.77.1, …
+with port 8080 or the next free one; DNS gets the first free port from 5353 on
+127.0.0.1. `replicas: {perNode: N}` means N pods for each simulated node; with
+`workers: {perCore: N}` the pods share the machine's cores.
+A command runs in spec.workingDir if that is here, else beside FILE.
+
+Signals: INT and TERM withdraw the DNS record, drain balancers, then pods, and
+leave nothing behind; a second one kills. What ends by itself is started again.
+
+The state file, written when all is ready:
+  {\"dns\": \"127.0.0.1:5353\", \"hostname\": \"hello.apps.local\",
+   \"balancers\": [\"127.0.77.1:8080\", …],
+   \"pods\": [{\"name\": \"hello-0\", \"address\": \"127.0.78.1:3000\",
+             \"admin\": \"127.0.78.1:9377\"}, …]}";
+
+const SCALE_EXAMPLES: &str = "\
+Examples:
+  scaledapp scale hello 4      four workers in each pod
+  scaledapp scale hello +1     one more in each pod
+  scaledapp scale hello -1     one fewer, drained first";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  scaledapp status             every app that runs here
+  scaledapp status hello -o json";
+
+/// Runs an app on every core behind several balancers, and looks after it.
+#[derive(Debug, Parser)]
+#[command(name = "scaledapp", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a ScaledApp on this machine until Ctrl-C
+    #[command(after_help = LOCAL_EXAMPLES)]
+    Local(LocalArgs),
+    /// Show pods, workers and balancers of what runs here
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status {
+        /// Only this app
+        name: Option<String>,
+        /// How to print it
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+        #[command(flatten)]
+        run: RunArg,
+    },
+    /// Change the number of workers in each pod and wait until it is so
+    #[command(after_help = SCALE_EXAMPLES)]
+    Scale {
+        /// The app
+        name: String,
+        /// N, or +K / -K relative to now
+        #[arg(allow_hyphen_values = true)]
+        workers: String,
+        #[command(flatten)]
+        run: RunArg,
+    },
+    /// Replace all workers, pod by pod, losing no request; stops at a pod that fails
+    #[command(after_help = "Example:\n  scaledapp reload hello")]
+    Reload {
+        /// The app
+        name: String,
+        #[command(flatten)]
+        run: RunArg,
+    },
+    /// Print the last stderr lines of each worker
+    #[command(after_help = "Example:\n  scaledapp logs hello")]
+    Logs {
+        /// The app
+        name: String,
+        #[command(flatten)]
+        run: RunArg,
+    },
+}
+
+/// `local` as typed.
+#[derive(Debug, Args)]
+pub(crate) struct LocalArgs {
+    /// YAML or JSON file with one ScaledApp
+    pub(crate) file: PathBuf,
+    /// Also write where everything is to this file, when all is ready
+    #[arg(long, env = "SCALEDAPP_STATE_FILE", value_name = "FILE")]
+    pub(crate) state_file: Option<PathBuf>,
+    /// Where to keep the run's files [default: $XDG_RUNTIME_DIR/scaledapp/NAME or /tmp/scaledapp-UID/NAME]
+    #[arg(long, env = "SCALEDAPP_WORKDIR", value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Nodes to simulate, for replicas.perNode
+    #[arg(long, env = "SCALEDAPP_NODES", value_name = "N", default_value = "2")]
+    pub(crate) nodes: NonZeroU32,
+}
+
+/// Which run is meant.
+#[derive(Debug, Args)]
+pub(crate) struct RunArg {
+    /// State file of the run [default: the one that `local` wrote for the app's name]
+    #[arg(long, env = "SCALEDAPP_STATE_FILE", value_name = "FILE")]
+    pub(crate) state_file: Option<PathBuf>,
+}
+
+/// Format of `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A table for people
+    Table,
+    /// What every pod and balancer says, as one JSON array
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_relative_scale_is_no_flag() {
+        let cli = Cli::try_parse_from(["scaledapp", "scale", "hello", "-1"]).unwrap();
+        assert!(matches!(cli.command, Command::Scale { workers, .. } if workers == "-1"));
+    }
+}

@@ -1,0 +1,303 @@
+//! Which programs a plan becomes: their command lines, environment and directory.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use std::time::Duration;
+
+use scaledapp_admin::duration;
+use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
+use scaledapp_plan::local::{Plan, Pod, Record, Slot};
+use scaledapp_plan::{Protocol, ValidatedApp};
+
+use crate::binaries::Binaries;
+use crate::object::Object;
+
+/// On one machine nobody learns of a stop late: this long without a new
+/// connection, and a listener may close.
+const QUIET: &str = "200ms";
+/// What a balancer gets beyond its own drain before its holder kills it.
+const HOLDER_MARGIN: Duration = Duration::from_secs(5);
+
+/// A program that is kept running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// What people call it: `hello-0`, `hello-lb-1`, `dns`.
+    pub(crate) name: String,
+    binary: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    directory: PathBuf,
+}
+
+impl Program {
+    /// In a process group of its own, so that a Ctrl-C reaches only us, and
+    /// killed when we are. Our own `SCALEDAPP_*` settings are not handed down:
+    /// they would configure the child.
+    pub(crate) fn command(&self) -> Command {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(&self.binary);
+        command
+            .args(&self.arguments)
+            .current_dir(&self.directory)
+            .stdin(Stdio::null());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.process_group(0);
+        scaledapp_sys::tie_to_parent(&mut command);
+        command
+    }
+}
+
+fn is_setting(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("SCALEDAPP_") && name != "SCALEDAPP_LOG"
+}
+
+/// Everything that a run starts.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) pods: Vec<Program>,
+    pub(crate) slots: Vec<Program>,
+    pub(crate) dns: Program,
+}
+
+/// The programs of a plan; `endpoints` and `records` are the files that they read.
+pub(crate) fn programs(
+    object: &Object,
+    plan: &Plan,
+    binaries: &Binaries,
+    endpoints: &Path,
+    records: &Path,
+) -> Programs {
+    let pod = |pod| supervisor(object, pod, plan.workers, binaries);
+    let slot = |slot| balancer(&object.app, slot, binaries, endpoints);
+    Programs {
+        pods: plan.pods.iter().map(pod).collect(),
+        slots: plan.slots.iter().map(slot).collect(),
+        dns: dns(&plan.dns, binaries, records),
+    }
+}
+
+fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> Program {
+    let app = &object.app;
+    let mut arguments = words(&["run", "--host", &pod.address.ip().to_string()]);
+    arguments.extend(words(&["--port", &pod.address.port().to_string()]));
+    arguments.extend(words(&["--admin", &pod.admin.to_string()]));
+    arguments.extend(words(&["--workers", &workers.to_string()]));
+    let dispatch = match app.workers.dispatch {
+        Dispatch::Request => "request",
+        Dispatch::Connection => "connection",
+    };
+    arguments.extend(words(&["--dispatch", dispatch]));
+    if let Some(path) = &app.workers.readiness.path {
+        arguments.extend(words(&["--readiness-path", path]));
+    }
+    arguments.extend(words(&[
+        "--boot-timeout",
+        &duration::format(app.workers.readiness.timeout),
+    ]));
+    arguments.extend(words(&[
+        "--drain-timeout",
+        &duration::format(app.workers.drain_timeout),
+    ]));
+    arguments.extend(words(&["--drain-quiet", QUIET]));
+    arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));
+    arguments.extend(words(&["--instance-env", &app.workers.instance_env, "--"]));
+    arguments.extend(app.command.iter().cloned());
+    let mut environment = app.env.clone();
+    environment.push(("SCALEDAPP_POD".to_owned(), pod.name.clone()));
+    environment.push(("SCALEDAPP_NODE".to_owned(), pod.node.clone()));
+    Program {
+        name: pod.name.clone(),
+        binary: binaries.sidecar.clone(),
+        arguments,
+        environment,
+        directory: object.directory.clone(),
+    }
+}
+
+/// A balancer as the one worker of a supervisor, whose socket outlives it.
+fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, endpoints: &Path) -> Program {
+    let (ip, port) = (
+        slot.address.ip().to_string(),
+        slot.address.port().to_string(),
+    );
+    let drain = app.workers.drain_timeout;
+    let mut arguments = words(&["run", "--host", &ip, "--port", &port]);
+    arguments.extend(words(&[
+        "--admin",
+        &slot.holder_admin.to_string(),
+        "--workers",
+        "1",
+    ]));
+    // The balancer drains by itself and better: it can say `Connection: close`.
+    let grace = duration::format(drain + HOLDER_MARGIN);
+    arguments.extend(words(&[
+        "--dispatch",
+        "connection",
+        "--drain-timeout",
+        "0s",
+        "--stop-grace",
+        &grace,
+        "--",
+    ]));
+    arguments.push(binaries.balancer.to_string_lossy().into_owned());
+    arguments.extend(words(&["run", "--listen", &slot.address.to_string()]));
+    arguments.extend(words(&["--admin", &slot.admin.to_string()]));
+    arguments.extend(words(&["--endpoints-file", &endpoints.to_string_lossy()]));
+    if let Protocol::Http(balancers) = app.protocol {
+        arguments.extend(words(&["--algorithm", algorithm(balancers.algorithm)]));
+    }
+    arguments.extend(words(&[
+        "--drain-min",
+        QUIET,
+        "--drain-timeout",
+        &duration::format(drain),
+    ]));
+    Program {
+        name: slot.name.clone(),
+        binary: binaries.sidecar.clone(),
+        arguments,
+        environment: Vec::new(),
+        directory: PathBuf::from("/"),
+    }
+}
+
+fn algorithm(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::LeastRequest => "least-request",
+        Algorithm::RoundRobin => "round-robin",
+        Algorithm::Random => "random",
+        Algorithm::Hash => "hash",
+    }
+}
+
+fn dns(record: &Record, binaries: &Binaries, records: &Path) -> Program {
+    let mut arguments = words(&["run", "--listen", &record.listen.to_string()]);
+    arguments.extend(words(&["--zone", record.hostname.zone()]));
+    arguments.extend(words(&["--records-file", &records.to_string_lossy()]));
+    // The record is withdrawn long before the server is told to stop.
+    arguments.extend(words(&["--drain-min", "0s"]));
+    Program {
+        name: "dns".to_owned(),
+        binary: binaries.dns.clone(),
+        arguments,
+        environment: Vec::new(),
+        directory: PathBuf::from("/"),
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use scaledapp_plan::local::{Addresses, Machine, demand, plan};
+
+    use super::*;
+
+    const YAML: &str = "
+apiVersion: scaledapp.io/v1alpha1
+kind: ScaledApp
+metadata: {name: hello}
+spec:
+  image: i
+  command: [node, server.js]
+  env: [{name: GREETING, value: hi}]
+  workers: {count: 3, readiness: {path: /healthz, timeout: 20s}, drainTimeout: 1500ms, stopSignal: int}
+  balancers: {replicas: 1, algorithm: RoundRobin}
+";
+
+    fn all() -> Programs {
+        let app = scaledapp_plan::validate(&scaledapp_crds::read(YAML).unwrap()).unwrap();
+        let machine = Machine {
+            nodes: 1.try_into().unwrap(),
+            cores: 2.try_into().unwrap(),
+        };
+        let addresses = Addresses {
+            balancers: Ipv4Addr::new(127, 0, 77, 0),
+            balancer_port: 8080,
+            pods: Ipv4Addr::new(127, 0, 78, 0),
+            dns: "127.0.0.1:5353".parse().unwrap(),
+        };
+        let plan = plan(&app, machine, demand(&app, machine).unwrap(), addresses);
+        let object = Object {
+            app,
+            directory: PathBuf::from("/srv/hello"),
+            notes: Vec::new(),
+        };
+        let binaries = Binaries {
+            sidecar: PathBuf::from("/bin/scaledapp-sidecar"),
+            balancer: PathBuf::from("/bin/scaledapp-balancer"),
+            dns: PathBuf::from("/bin/scaledapp-dns"),
+        };
+        let (endpoints, records) = (
+            Path::new("/run/endpoints.json"),
+            Path::new("/run/records.json"),
+        );
+        programs(&object, &plan, &binaries, endpoints, records)
+    }
+
+    #[test]
+    fn a_pod_is_a_supervisor_of_the_apps_command() {
+        let pod = &all().pods[0];
+        assert_eq!(
+            pod.arguments.join(" "),
+            "run --host 127.0.78.1 --port 3000 --admin 127.0.78.1:9377 --workers 3 --dispatch request \
+             --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
+             --stop-signal SIGINT --instance-env NODE_APP_INSTANCE -- node server.js"
+        );
+        assert_eq!(pod.directory, Path::new("/srv/hello"));
+        let environment: Vec<String> = pod
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            environment,
+            [
+                "GREETING=hi",
+                "SCALEDAPP_POD=hello-0",
+                "SCALEDAPP_NODE=node-0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_balancer_is_the_worker_of_a_supervisor_that_holds_its_socket() {
+        assert_eq!(
+            all().slots[0].arguments.join(" "),
+            "run --host 127.0.77.1 --port 8080 --admin 127.0.77.1:9378 --workers 1 --dispatch connection \
+             --drain-timeout 0s --stop-grace 6500ms -- /bin/scaledapp-balancer run --listen 127.0.77.1:8080 \
+             --admin 127.0.77.1:9377 --endpoints-file /run/endpoints.json --algorithm round-robin \
+             --drain-min 200ms --drain-timeout 1500ms"
+        );
+    }
+
+    #[test]
+    fn dns_serves_the_zone_of_the_host_name() {
+        assert_eq!(
+            all().dns.arguments.join(" "),
+            "run --listen 127.0.0.1:5353 --zone apps.local --records-file /run/records.json --drain-min 0s"
+        );
+    }
+
+    #[test]
+    fn our_own_settings_are_not_handed_down() {
+        for (name, is) in [
+            ("SCALEDAPP_PORT", true),
+            ("SCALEDAPP_STATE_FILE", true),
+            ("SCALEDAPP_LOG", false),
+            ("PATH", false),
+        ] {
+            assert_eq!(is_setting(&OsString::from(name)), is, "{name}");
+        }
+    }
+}

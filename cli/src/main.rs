@@ -1,0 +1,72 @@
+//! `scaledapp`: an app on one machine, and its operations.
+//!
+//! Parses the command line and maps results to exit codes. What an object
+//! means is decided in `scaledapp-plan`, what a worker does in
+//! `scaledapp-sidecar`.
+
+mod addresses;
+mod ask;
+mod binaries;
+mod cli;
+mod control;
+mod launch;
+mod local;
+mod members;
+mod object;
+mod rundir;
+mod state;
+mod status;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+use local::Ended;
+
+const FAILURE: u8 = 1;
+/// Nothing could start.
+const COULD_NOT_START: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match scaledapp_admin::cli::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let done = match cli.command {
+        Command::Local(args) => {
+            scaledapp_admin::init_logging("local");
+            return match local::run(&args) {
+                Ok(Ended::Drained) => ExitCode::SUCCESS,
+                Ok(Ended::Killed) => ExitCode::from(FAILURE),
+                Err(error) => fail(&error, COULD_NOT_START),
+            };
+        }
+        Command::Status { name, output, run } => {
+            status::run(name.as_deref(), run.state_file.as_deref(), output)
+        }
+        Command::Scale { name, workers, run } => {
+            control::scale(&name, run.state_file.as_deref(), &workers)
+        }
+        Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
+        Command::Logs { name, run } => control::logs(&name, run.state_file.as_deref()),
+    };
+    match done {
+        Ok(text) => print(&text),
+        Err(error) => fail(&error, FAILURE),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader hung up (`scaledapp status | head`): nothing to say to it.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // With stderr closed there is nobody to tell but by the code.
+    let _closed = writeln!(std::io::stderr(), "scaledapp: {error:#}");
+    ExitCode::from(code)
+}

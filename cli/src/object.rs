@@ -1,0 +1,143 @@
+//! From a file to an app that can be run here: what it is, where its command
+//! starts, and what of it has no effect on one machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use scaledapp_plan::{Protocol, ValidatedApp, validate};
+
+/// An app and its place on this machine.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) app: ValidatedApp,
+    /// Where its command starts; absolute.
+    pub(crate) directory: PathBuf,
+    /// What the user should know, a line each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Reads and checks an object.
+///
+/// # Errors
+/// Unreadable, no `ScaledApp`, or one that makes no sense; the message names
+/// file, place, field and cure, of every violation.
+pub(crate) fn load(file: &Path) -> anyhow::Result<Object> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read {shown}: give the file of a ScaledApp, such as examples/hello-node/scaledapp.yaml"))?;
+    let app = scaledapp_crds::read(&text).map_err(|error| match error.at {
+        // As compilers write it, so that editors find the place.
+        Some(_) => anyhow::anyhow!("{shown}:{error}"),
+        None => anyhow::anyhow!("{shown}: {error}"),
+    })?;
+    let app = validate(&app).map_err(|violations| match violations.as_slice() {
+        [violation] => anyhow::anyhow!("{shown}: {violation}"),
+        all => {
+            let lines = all.iter().map(|violation| format!("\n  {violation}"));
+            anyhow::anyhow!(
+                "{shown} has {} mistakes:{}",
+                all.len(),
+                lines.collect::<String>()
+            )
+        }
+    })?;
+    let mut notes = Vec::new();
+    let directory = directory(file, app.working_dir.as_deref(), &mut notes)?;
+    if app.has_resources {
+        notes.push(
+            "spec.resources is not enforced on one machine: workers follow its cores".to_owned(),
+        );
+    }
+    if app.protocol == Protocol::Tcp {
+        notes.push(
+            "spec.appProtocol is tcp: no balancer passes that on yet, DNS names the pods"
+                .to_owned(),
+        );
+    }
+    Ok(Object {
+        app,
+        directory,
+        notes,
+    })
+}
+
+/// `spec.workingDir` where that is a directory of this machine, else the one
+/// of the file, so that `command: [node, server.js]` works beside it.
+fn directory(
+    file: &Path,
+    wanted: Option<&str>,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<PathBuf> {
+    let file = std::path::absolute(file)?;
+    let beside = file.parent().unwrap_or(Path::new("/"));
+    let Some(wanted) = wanted else {
+        return Ok(beside.to_owned());
+    };
+    let directory = beside.join(wanted);
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    if Path::new(wanted).is_absolute() {
+        notes.push(format!(
+            "spec.workingDir {wanted} is not on this machine: starting in {}",
+            beside.display()
+        ));
+        return Ok(beside.to_owned());
+    }
+    bail!(
+        "spec.workingDir: {} is no directory: make it, or leave workingDir out",
+        directory.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: hello}\nspec:\n  image: i\n";
+
+    fn load_text(directory: &Path, spec: &str) -> anyhow::Result<Object> {
+        let file = directory.join("app.yaml");
+        std::fs::write(&file, format!("{HEAD}{spec}\n")).unwrap();
+        load(&file)
+    }
+
+    #[test]
+    fn a_command_starts_in_the_working_directory_or_beside_the_file() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("sub")).unwrap();
+        for (spec, expected, notes) in [
+            ("  command: [a]", home.path().to_owned(), 0),
+            (
+                "  command: [a]\n  workingDir: sub",
+                home.path().join("sub"),
+                0,
+            ),
+            ("  command: [a]\n  workingDir: /", PathBuf::from("/"), 0),
+            (
+                "  command: [a]\n  workingDir: /nonexistent/app",
+                home.path().to_owned(),
+                1,
+            ),
+            (
+                "  command: [a]\n  resources: {limits: {cpu: 1}}",
+                home.path().to_owned(),
+                1,
+            ),
+            (
+                "  command: [a]\n  appProtocol: tcp",
+                home.path().to_owned(),
+                1,
+            ),
+        ] {
+            let object = load_text(home.path(), spec).unwrap();
+            assert_eq!(
+                (object.directory, object.notes.len()),
+                (expected, notes),
+                "{spec}"
+            );
+        }
+        let error = load_text(home.path(), "  command: [a]\n  workingDir: missing").unwrap_err();
+        assert!(error.to_string().contains("make it, or leave"), "{error}");
+    }
+}

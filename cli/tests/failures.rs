@@ -1,0 +1,76 @@
+//! A run that cannot start, with stand-ins for the programs that it starts.
+//! What a run does that can is shown by the local stories in `tests/`.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this target is test code, helpers included"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const YAML: &str = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: NAME}\nspec:\n  image: i\n  command: [nothing]\n  port: 21984\n";
+
+/// A copy of `scaledapp` whose siblings are the shell script `sibling`.
+fn local(directory: &Path, sibling: Option<&str>) -> Output {
+    let ours = directory.join("scaledapp");
+    fs::copy(env!("CARGO_BIN_EXE_scaledapp"), &ours).unwrap();
+    for name in ["scaledapp-sidecar", "scaledapp-balancer", "scaledapp-dns"] {
+        if let Some(script) = sibling {
+            let path = directory.join(name);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let name = format!("test-failures-{}", directory.file_name().unwrap().len());
+    let file = directory.join("app.yaml");
+    fs::write(&file, YAML.replace("NAME", &name)).unwrap();
+    let mut command = Command::new(&ours);
+    command.arg("local").arg(&file).env("PATH", "/usr/bin:/bin");
+    command.arg("--workdir").arg(directory.join("work"));
+    command
+        .arg("--state-file")
+        .arg(directory.join("state.json"));
+    command.output().unwrap()
+}
+
+/// Names in the directory that the run should have removed.
+fn left(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap().flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names
+        .filter(|name| name == "work" || name.contains("state"))
+        .collect()
+}
+
+#[test]
+fn without_its_siblings_it_says_how_to_get_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = local(directory.path(), None);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cargo xtask build"), "{said}");
+    assert_eq!(left(directory.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_that_cannot_start_ends_the_run_with_2_its_own_words_and_nothing_left() {
+    let directory = tempfile::tempdir().unwrap();
+    // The others would go on until they are told to stop.
+    let script =
+        "case \"$*\" in *'-- nothing'*) echo 'nothing: no such program' >&2; exit 127;; esac
+        trap 'exit 0' TERM
+        while :; do sleep 0.05; done";
+    let output = local(directory.path(), Some(script));
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("nothing: no such program"), "{said}");
+    assert!(
+        said.contains("could not start (127: the command was not found)"),
+        "{said}"
+    );
+    assert!(output.stdout.is_empty());
+    assert_eq!(left(directory.path()), Vec::<String>::new());
+}

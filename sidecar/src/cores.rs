@@ -1,0 +1,485 @@
+//! How many cores this process may use, and how many workers a wish means.
+//!
+//! Cores = CPU quota, else CPU request, else the CPUs of the affinity mask;
+//! never more than those. The quota is the smallest of the own cgroup's and all
+//! its ancestors' (cgroups(7), mountinfo in `proc_pid_mountinfo(5)`; v2 `cpu.max`,
+//! v1 `cpu.cfs_quota_us`). What cannot be read limits nothing.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+/// Set by the operator from the downward API, in millicores; 0: no request.
+const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
+
+/// How many workers are wanted, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerSpec {
+    /// `auto`: one per core.
+    Auto,
+    /// `N`: exactly so many; 0 runs nothing.
+    Fixed(u32),
+    /// `max`: one per CPU of the affinity mask, whatever the quota.
+    Max,
+    /// `-K`: so many fewer than `auto`, at least 1.
+    LessThanAuto(u32),
+    /// `Nx`: so many per core.
+    PerCore(u32),
+}
+
+/// A text that is no [`WorkerSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no number of workers: give auto (one per core), N (e.g. 4), max (one per CPU), \
+     -K (e.g. -1: one fewer than auto) or Nx (e.g. 2x: two per core)"
+)]
+pub struct WorkerSpecError {
+    text: String,
+}
+
+impl FromStr for WorkerSpec {
+    type Err = WorkerSpecError;
+
+    fn from_str(text: &str) -> Result<Self, WorkerSpecError> {
+        let error = || WorkerSpecError {
+            text: text.to_owned(),
+        };
+        let number = |digits: &str| {
+            // `parse` would take a sign.
+            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse::<u32>().ok().filter(|_| plain)
+        };
+        let spec = match text {
+            "auto" => Some(Self::Auto),
+            "max" => Some(Self::Max),
+            _ => match (text.strip_prefix('-'), text.strip_suffix('x')) {
+                (Some(fewer), _) => number(fewer)
+                    .filter(|fewer| *fewer > 0)
+                    .map(Self::LessThanAuto),
+                (_, Some(each)) => number(each).filter(|each| *each > 0).map(Self::PerCore),
+                (None, None) => number(text).map(Self::Fixed),
+            },
+        };
+        spec.ok_or_else(error)
+    }
+}
+
+impl fmt::Display for WorkerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(workers) => write!(f, "{workers}"),
+            Self::Max => f.write_str("max"),
+            Self::LessThanAuto(fewer) => write!(f, "-{fewer}"),
+            Self::PerCore(each) => write!(f, "{each}x"),
+        }
+    }
+}
+
+impl WorkerSpec {
+    /// The number of workers meant, on so many cores.
+    pub fn workers(self, cores: Cores) -> u32 {
+        match self {
+            Self::Auto => cores.whole(),
+            Self::Fixed(workers) => workers,
+            Self::Max => cores.affinity,
+            Self::LessThanAuto(fewer) => cores.whole().saturating_sub(fewer).max(1),
+            Self::PerCore(each) => cores.whole().saturating_mul(each),
+        }
+    }
+}
+
+/// What this process may use of the machine's CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cores {
+    /// CPUs in the affinity mask (which a cpuset narrows), at least 1.
+    affinity: u32,
+    /// Smallest CPU quota that applies, in millicores.
+    quota: Option<u64>,
+    /// CPU request, in millicores.
+    request: Option<u64>,
+}
+
+impl Cores {
+    /// As it is now; a quota changes when a running pod is resized.
+    pub fn read() -> Self {
+        let request = std::env::var(CPU_REQUEST).ok();
+        Self {
+            affinity: affinity(),
+            quota: quota(Path::new("/")),
+            request: request.as_deref().and_then(parse_request),
+        }
+    }
+
+    /// Cores that may be used, as a fraction.
+    pub fn usable(self) -> f64 {
+        self.millicores() as f64 / 1000.0
+    }
+
+    fn millicores(self) -> u64 {
+        let affinity = u64::from(self.affinity) * 1000;
+        self.quota
+            .or(self.request)
+            .map_or(affinity, |limit| limit.min(affinity))
+    }
+
+    /// Three quarters of a core are worth a worker of their own.
+    fn whole(self) -> u32 {
+        (((self.millicores() + 250) / 1000) as u32).max(1)
+    }
+}
+
+fn affinity() -> u32 {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(cpus) => cpus.count().max(1),
+        // More CPUs than the set has bits for (1024).
+        Err(_) => std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
+    }
+}
+
+fn parse_request(text: &str) -> Option<u64> {
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|millicores| *millicores > 0)
+}
+
+/// The two kinds of cgroup hierarchies that can limit CPU time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hierarchy {
+    /// Version 1 with the cpu controller.
+    Cpu,
+    /// Version 2.
+    Unified,
+}
+
+/// Smallest CPU quota in millicores, as seen with `root` in the place of `/`.
+fn quota(root: &Path) -> Option<u64> {
+    let read = |path| std::fs::read_to_string(root.join(path)).ok();
+    let groups = read("proc/self/cgroup")?;
+    let mounts = read("proc/self/mountinfo")?;
+    let limits = [Hierarchy::Cpu, Hierarchy::Unified]
+        .into_iter()
+        .filter_map(|hierarchy| {
+            let group = own_group(&groups, hierarchy)?;
+            let directories = directories(&mounts, hierarchy, &group);
+            let limit = |directory: &PathBuf| limit_in(&root.join(directory), hierarchy);
+            directories.iter().filter_map(limit).min()
+        });
+    limits.min()
+}
+
+/// The path of our cgroup in a hierarchy, from `/proc/self/cgroup`
+/// (`ID:CONTROLLERS:PATH`, version 2 has ID 0 and no controllers).
+fn own_group(groups: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
+    groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let found = match hierarchy {
+            Hierarchy::Cpu => controllers.split(',').any(|controller| controller == "cpu"),
+            Hierarchy::Unified => id == "0" && controllers.is_empty(),
+        };
+        found.then(|| PathBuf::from(path))
+    })
+}
+
+/// Our cgroup's directory and those of its ancestors as far as they are
+/// mounted, without the leading `/`.
+fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf> {
+    let mounts: Vec<(PathBuf, PathBuf)> = mounts
+        .lines()
+        .filter_map(|line| parse_mount(line, hierarchy))
+        .collect();
+    let mut directories = Vec::new();
+    for (mounted, point) in &mounts {
+        let Ok(below) = group.strip_prefix(mounted) else {
+            continue;
+        };
+        // "/../x" is outside of our cgroup namespace: no path leads there.
+        if below
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
+            directories.extend(below.ancestors().map(|ancestor| point.join(ancestor)));
+        }
+    }
+    if directories.is_empty() {
+        // The container sees only its own part, under a name from outside.
+        directories.extend(mounts.into_iter().map(|(_, point)| point));
+    }
+    directories
+}
+
+/// What is mounted where, if the line is a mount of that hierarchy:
+/// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAG…] - TYPE SOURCE SUPER-OPTIONS`.
+fn parse_mount(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (mounted, point) = (mount.next()?, mount.next()?);
+    let mut filesystem = filesystem.split(' ');
+    let kind = filesystem.next()?;
+    let found = match hierarchy {
+        Hierarchy::Unified => kind == "cgroup2",
+        Hierarchy::Cpu => {
+            let mut options = filesystem.nth(1)?.split(',');
+            kind == "cgroup" && options.any(|option| option == "cpu")
+        }
+    };
+    let point = unescape(point);
+    found.then(|| {
+        (
+            unescape(mounted).into(),
+            point.trim_start_matches('/').into(),
+        )
+    })
+}
+
+/// Blank, tab, newline and backslash are written as `\ooo`.
+fn unescape(field: &str) -> String {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    escapes.iter().fold(field.to_owned(), |field, (from, to)| {
+        field.replace(from, to)
+    })
+}
+
+fn limit_in(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
+    let read = |name| std::fs::read_to_string(directory.join(name)).ok();
+    match hierarchy {
+        Hierarchy::Unified => {
+            let text = read("cpu.max")?;
+            let (quota, period) = text.trim().split_once(' ')?;
+            millicores(quota, period)
+        }
+        Hierarchy::Cpu => millicores(&read("cpu.cfs_quota_us")?, &read("cpu.cfs_period_us")?),
+    }
+}
+
+/// `max` (version 2) and -1 (version 1) are no numbers here and limit nothing.
+fn millicores(quota: &str, period: &str) -> Option<u64> {
+    let quota: u64 = quota.trim().parse().ok()?;
+    let period: u64 = period.trim().parse().ok()?;
+    quota.checked_mul(1000)?.checked_div(period)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cores(affinity: u32, quota: Option<u64>, request: Option<u64>) -> Cores {
+        Cores {
+            affinity,
+            quota,
+            request,
+        }
+    }
+
+    #[test]
+    fn every_spec_reads_back_as_it_was_written() {
+        let specs = [
+            ("auto", WorkerSpec::Auto),
+            ("0", WorkerSpec::Fixed(0)),
+            ("12", WorkerSpec::Fixed(12)),
+            ("max", WorkerSpec::Max),
+            ("-1", WorkerSpec::LessThanAuto(1)),
+            ("2x", WorkerSpec::PerCore(2)),
+        ];
+        for (text, spec) in specs {
+            assert_eq!(text.parse(), Ok(spec));
+            assert_eq!(spec.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_spec_is_refused_and_the_cure_named() {
+        let wrong = [
+            "",
+            "x",
+            "-",
+            "0x",
+            "-0",
+            "+1",
+            "-+1",
+            "+2x",
+            "1.5",
+            "two",
+            "AUTO",
+            "-1x",
+            " 1",
+            "99999999999",
+        ];
+        for text in wrong {
+            let error = text.parse::<WorkerSpec>().unwrap_err();
+            assert!(error.to_string().contains("give auto"), "{text}");
+        }
+    }
+
+    #[test]
+    fn workers_follow_from_quota_then_request_then_affinity() {
+        use WorkerSpec::{Auto, Fixed, LessThanAuto, Max, PerCore};
+        let table = [
+            (Auto, cores(8, None, None), 8),
+            (Auto, cores(8, Some(2000), None), 2),
+            (Auto, cores(1, Some(4000), None), 1),
+            (Auto, cores(8, Some(1740), None), 1),
+            (Auto, cores(8, Some(1750), None), 2),
+            (Auto, cores(8, Some(100), None), 1),
+            (Auto, cores(64, None, Some(2000)), 2),
+            (Auto, cores(64, Some(4000), Some(2000)), 4),
+            (Auto, cores(2, None, Some(4000)), 2),
+            (PerCore(2), cores(8, Some(1500), None), 2),
+            (PerCore(3), cores(2, None, None), 6),
+            (LessThanAuto(1), cores(4, None, None), 3),
+            (LessThanAuto(9), cores(4, None, None), 1),
+            (Max, cores(8, Some(1000), Some(500)), 8),
+            (Fixed(0), cores(8, None, None), 0),
+            (Fixed(3), cores(1, None, None), 3),
+        ];
+        for (spec, cores, workers) in table {
+            assert_eq!(spec.workers(cores), workers, "{spec} on {cores:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_nothing_or_nonsense_limits_nothing() {
+        let texts = ["100", "100\n", "0", "", "1.5", "100m", "-5"].map(parse_request);
+        assert_eq!(texts, [Some(100), Some(100), None, None, None, None, None]);
+    }
+
+    #[test]
+    fn what_this_machine_says_can_be_read() {
+        let cores = Cores::read();
+        assert!(cores.affinity >= 1 && cores.usable() > 0.0, "{cores:?}");
+    }
+
+    /// A tree in the place of `/`.
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn new(groups: &str, mounts: &str) -> Self {
+            let machine = Self(tempfile::tempdir().unwrap());
+            machine
+                .with("proc/self/cgroup", groups)
+                .with("proc/self/mountinfo", mounts)
+        }
+
+        fn with(self, path: &str, text: &str) -> Self {
+            let path = self.0.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+            self
+        }
+
+        fn quota(&self) -> Option<u64> {
+            quota(self.0.path())
+        }
+    }
+
+    const V2: &str = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
+        31 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+    const V1: &str = "40 39 0:36 / /sys/fs/cgroup/cpu,cpuacct rw shared:18 - cgroup cgroup rw,cpu,cpuacct\n\
+        41 39 0:37 / /sys/fs/cgroup/cpuset rw shared:19 - cgroup cgroup rw,cpuset\n";
+
+    #[test]
+    fn version_2_takes_the_smallest_of_the_own_and_all_ancestors() {
+        let machine = Machine::new("0::/a/b/c\n", V2)
+            .with("sys/fs/cgroup/a/cpu.max", "150000 100000\n")
+            .with("sys/fs/cgroup/a/b/cpu.max", "max 100000\n")
+            .with("sys/fs/cgroup/a/b/c/cpu.max", "400000 100000\n")
+            .with("sys/fs/cgroup/a/other/cpu.max", "1000 100000\n");
+        assert_eq!(machine.quota(), Some(1500));
+        let machine = machine.with("sys/fs/cgroup/a/b/c/cpu.max", "50000 200000\n");
+        assert_eq!(machine.quota(), Some(250));
+    }
+
+    #[test]
+    fn version_2_in_a_cgroup_namespace_reads_the_mount_itself() {
+        let machine = Machine::new("0::/\n", V2).with("sys/fs/cgroup/cpu.max", "200000 100000\n");
+        assert_eq!(machine.quota(), Some(2000));
+    }
+
+    #[test]
+    fn max_limits_nothing() {
+        let machine = Machine::new("0::/a\n", V2).with("sys/fs/cgroup/a/cpu.max", "max 100000\n");
+        assert_eq!(machine.quota(), None);
+    }
+
+    #[test]
+    fn version_1_reads_quota_and_period_of_the_own_and_all_ancestors() {
+        let groups = "5:cpuset:/elsewhere\n4:cpu,cpuacct:/pod/app\n0::/\n";
+        let machine = Machine::new(groups, V1)
+            .with("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n")
+            .with("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n")
+            .with("sys/fs/cgroup/cpu,cpuacct/pod/cpu.cfs_quota_us", "300000\n")
+            .with(
+                "sys/fs/cgroup/cpu,cpuacct/pod/cpu.cfs_period_us",
+                "100000\n",
+            )
+            .with("sys/fs/cgroup/cpu,cpuacct/pod/app/cpu.cfs_quota_us", "-1\n")
+            .with(
+                "sys/fs/cgroup/cpu,cpuacct/pod/app/cpu.cfs_period_us",
+                "100000\n",
+            );
+        assert_eq!(machine.quota(), Some(3000));
+    }
+
+    #[test]
+    fn hybrid_machines_are_limited_by_whichever_hierarchy_is_tighter() {
+        let mounts = format!("{V1}50 39 0:40 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+        let machine = Machine::new("4:cpu,cpuacct:/app\n0::/app\n", &mounts)
+            .with("sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "250000\n")
+            .with(
+                "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us",
+                "100000\n",
+            );
+        assert_eq!(machine.quota(), Some(2500));
+        let machine = machine.with("sys/fs/cgroup/unified/app/cpu.max", "100000 100000\n");
+        assert_eq!(machine.quota(), Some(1000));
+    }
+
+    #[test]
+    fn a_container_without_a_namespace_sees_its_own_part_mounted() {
+        let mounts = "40 39 0:36 /kubepods/pod7/app /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
+        let machine = Machine::new("4:cpu:/kubepods/pod7/app\n", mounts)
+            .with("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "150000")
+            .with("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000");
+        assert_eq!(machine.quota(), Some(1500));
+    }
+
+    #[test]
+    fn a_mount_with_a_foreign_root_is_read_as_our_own_only_if_there_is_no_better() {
+        let foreign = "31 23 0:26 /../pod8 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let machine =
+            Machine::new("0::/\n", foreign).with("sys/fs/cgroup/cpu.max", "100000 100000\n");
+        assert_eq!(machine.quota(), Some(1000));
+        let both = format!("{foreign}32 23 0:26 / /mnt/my\\040own rw - cgroup2 cgroup2 rw\n");
+        let machine = Machine::new("0::/\n", &both)
+            .with("sys/fs/cgroup/cpu.max", "100000 100000\n")
+            .with("mnt/my own/cpu.max", "700000 100000\n");
+        assert_eq!(machine.quota(), Some(7000));
+    }
+
+    #[test]
+    fn a_group_outside_of_the_namespace_leads_nowhere_but_to_the_mount() {
+        let machine = Machine::new("0::/../sibling\n", V2)
+            .with("sys/fs/cgroup/cpu.max", "300000 100000\n")
+            .with("sys/fs/sibling/cpu.max", "100000 100000\n");
+        assert_eq!(machine.quota(), Some(3000));
+    }
+
+    #[test]
+    fn what_is_missing_or_garbled_limits_nothing() {
+        let empty = Machine(tempfile::tempdir().unwrap());
+        assert_eq!(empty.quota(), None);
+        let garbled = Machine::new("nonsense\n0::/a\n", "short\n31 - cgroup2\n");
+        assert_eq!(garbled.quota(), None);
+        for text in ["", "100000", "x y", "100000 0", "-5 100000"] {
+            let machine = Machine::new("0::/a\n", V2).with("sys/fs/cgroup/a/cpu.max", text);
+            assert_eq!(machine.quota(), None, "{text}");
+        }
+    }
+}

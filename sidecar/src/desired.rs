@@ -1,0 +1,146 @@
+//! The desired-state file: what somebody outside wants of a running supervisor.
+//!
+//! `{"workers": "4", "reload": "2026-11-24T05:00:00Z"}`. A new `workers` scales,
+//! a `reload` that differs from the one before reloads. It is polled, not
+//! watched: the kubelet swaps a symlink to replace a mounted file, and inotify
+//! on the path sees that on some file systems only. A broken file changes
+//! nothing and is reported once.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cores::WorkerSpec;
+
+/// How often the file is looked at.
+pub(crate) const PERIOD: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct File {
+    workers: Option<String>,
+    reload: Option<String>,
+}
+
+/// What has to be done because the file changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// A new wish for the number of workers.
+    pub(crate) workers: Option<WorkerSpec>,
+    /// Reload now.
+    pub(crate) reload: bool,
+}
+
+/// Remembers what was seen last.
+#[derive(Debug)]
+pub(crate) struct Desired {
+    path: PathBuf,
+    identity: Option<(u64, i64, i64, u64)>,
+    seen: Option<File>,
+}
+
+impl Desired {
+    /// Nothing is read yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            identity: None,
+            seen: None,
+        }
+    }
+
+    /// Looks at the file; the first look gives its wish for workers, but its
+    /// reload is history.
+    ///
+    /// # Errors
+    /// The file is there and says something else than it may; asked again only
+    /// when it has changed. A missing file is no error.
+    pub(crate) fn look(&mut self) -> Result<Change, String> {
+        let identity = match fs::metadata(&self.path) {
+            Ok(metadata) => (
+                metadata.ino(),
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.len(),
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::default()),
+            Err(error) => return Err(format!("cannot read {}: {error}", self.path.display())),
+        };
+        if self.identity == Some(identity) {
+            return Ok(Change::default());
+        }
+        self.identity = Some(identity);
+        let file = read(&self.path)?;
+        let change = change(self.seen.as_ref(), &file)?;
+        self.seen = Some(file);
+        Ok(change)
+    }
+}
+
+fn read(path: &Path) -> Result<File, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| {
+        format!(
+            "{} is not {{\"workers\": SPEC, \"reload\": TOKEN}}: {error}",
+            path.display()
+        )
+    })
+}
+
+fn change(before: Option<&File>, now: &File) -> Result<Change, String> {
+    let workers = match &now.workers {
+        Some(text) if before.is_none_or(|before| before.workers.as_ref() != Some(text)) => {
+            Some(text.parse().map_err(|error| format!("workers: {error}"))?)
+        }
+        _ => None,
+    };
+    let reload = now.reload.is_some() && before.is_some_and(|before| before.reload != now.reload);
+    Ok(Change { workers, reload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("desired.json");
+        let mut desired = Desired::new(path.clone());
+        let none = Change::default();
+        assert_eq!(desired.look().unwrap(), none, "no file yet");
+        let replace = |text: &str| {
+            let partial = dir.path().join("partial");
+            fs::write(&partial, text).unwrap();
+            fs::rename(&partial, &path).unwrap();
+        };
+        replace(r#"{"workers": "3", "reload": "a"}"#);
+        let first = desired.look().unwrap();
+        assert_eq!(
+            (first.workers, first.reload),
+            (Some(WorkerSpec::Fixed(3)), false)
+        );
+        assert_eq!(desired.look().unwrap(), none);
+        replace(r#"{"workers": "3", "reload": "b"}"#);
+        let second = desired.look().unwrap();
+        assert_eq!((second.workers, second.reload), (None, true));
+    }
+
+    #[test]
+    fn a_broken_file_is_reported_once_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("desired.json");
+        let mut desired = Desired::new(path.clone());
+        for text in ["{", r#"{"worker": "3"}"#, r#"{"workers": "-x"}"#] {
+            fs::remove_file(&path).ok();
+            fs::write(&path, text).unwrap();
+            assert!(desired.look().is_err(), "{text}");
+            assert_eq!(desired.look().unwrap(), Change::default());
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Answers the `bind` and `listen` calls of one worker's processes.
+//!
+//! Reads from /proc what the call is about and lets [`Sharing`] say which
+//! socket it gets. A call that cannot be read (the process changed its uid or
+//! is not dumpable) is let through and reported: the app then binds for itself.
+//! `process_vm_readv` and `pidfd_getfd` are refused under the usual container
+//! profiles; /proc/PID/mem of a child is not.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use scaledapp_engine::{Generation, WorkerId};
+use scaledapp_sys::notify::{Call, Listener, Notification};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::sharing::{Bind, Family, Listened, Sharing};
+
+/// Something that a worker's call told us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It listens on the app's port.
+    Listening(Option<SocketAddr>),
+    /// It listens on another port.
+    ListeningElsewhere(u16),
+    /// Its calls cannot be read; it binds for itself.
+    Unreadable,
+    /// No socket could be made for it, or handed to it.
+    Refused,
+}
+
+/// Whose calls are answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    /// The worker to which the listener belongs.
+    pub(crate) worker: WorkerId,
+    /// Its generation.
+    pub(crate) generation: Generation,
+    /// The app's port.
+    pub(crate) port: u16,
+}
+
+/// Answers until the worker and all its descendants are gone.
+pub(crate) async fn serve(
+    listener: Listener,
+    caller: Caller,
+    sharing: Rc<RefCell<Sharing>>,
+    tell: impl Fn(Told),
+) -> io::Result<()> {
+    let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    loop {
+        let mut ready = listener.readable().await?;
+        if waiting(listener.get_ref(), Duration::ZERO)? {
+            if let Some(told) = answer_one(listener.get_ref(), caller, &sharing) {
+                tell(told);
+            }
+        } else if ready.ready().is_read_closed() {
+            return Ok(());
+        } else {
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Whether a call waits, asking for at most `patience`.
+pub(crate) fn waiting(listener: &Listener, patience: Duration) -> io::Result<bool> {
+    let mut descriptors = [PollFd::new(listener, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
+    match poll(&mut descriptors, Some(&patience)) {
+        Ok(_) => Ok(descriptors[0].revents().contains(PollFlags::IN)),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Fetches and answers one call. An answer that fails means that the caller
+/// died meanwhile, which its exit will tell.
+pub(crate) fn answer_one(
+    listener: &Listener,
+    caller: Caller,
+    sharing: &RefCell<Sharing>,
+) -> Option<Told> {
+    let notification = listener.receive().ok()?;
+    let id = notification.id;
+    match notification.call {
+        Call::Bind { fd, .. } => match read_bind(&notification, caller.port) {
+            Ok(Asked::AppPort(bind)) => {
+                return give(listener, &notification, fd, caller, bind, sharing);
+            }
+            Ok(Asked::OtherPort { port, inode }) => {
+                let mut sharing = sharing.borrow_mut();
+                sharing.bound_elsewhere(caller.worker, inode, port);
+                let _gone = listener.answer_continue(id);
+            }
+            Ok(Asked::NotTcp) => {
+                let _gone = listener.answer_continue(id);
+            }
+            Err(_) => {
+                let alive = listener.is_waiting(id);
+                let _gone = listener.answer_continue(id);
+                return alive.then_some(Told::Unreadable);
+            }
+        },
+        Call::Listen { fd } => {
+            let inode = fs::metadata(descriptor(notification.pid, fd)).map(|m| m.ino());
+            let _gone = listener.answer_continue(id);
+            return match sharing.borrow().listened(caller.worker, inode.ok()?) {
+                Listened::AppPort(address) => Some(Told::Listening(address)),
+                Listened::Elsewhere(port) => Some(Told::ListeningElsewhere(port)),
+                Listened::Unknown => None,
+            };
+        }
+        Call::Other => {
+            let _gone = listener.answer_continue(id);
+        }
+    }
+    None
+}
+
+fn give(
+    listener: &Listener,
+    notification: &Notification,
+    fd: RawFd,
+    caller: Caller,
+    bind: Bind,
+    sharing: &RefCell<Sharing>,
+) -> Option<Told> {
+    let id = notification.id;
+    let close_on_exec = flags(notification.pid, fd).is_ok_and(|flags| flags & O_CLOEXEC != 0);
+    // The pid could have been reused while we read about it.
+    if !listener.is_waiting(id) {
+        return None;
+    }
+    let given = sharing
+        .borrow_mut()
+        .bind(caller.worker, caller.generation, bind);
+    let handed =
+        given.and_then(|socket| listener.replace_fd(id, socket.as_fd(), fd, close_on_exec));
+    match handed {
+        Ok(()) => {
+            let _gone = listener.answer_success(id);
+            None
+        }
+        Err(error) => {
+            tracing::error!(worker = caller.worker.0, %error, "cannot hand the app its socket");
+            // EADDRNOTAVAIL is what bind(2) says when an address cannot be had.
+            let errno = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
+            let _gone = listener.answer_error(id, error.raw_os_error().unwrap_or(errno));
+            Some(Told::Refused)
+        }
+    }
+}
+
+/// What a `bind` is about.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    AppPort(Bind),
+    OtherPort { port: u16, inode: u64 },
+    NotTcp,
+}
+
+const O_NONBLOCK: u32 = rustix::fs::OFlags::NONBLOCK.bits();
+const O_CLOEXEC: u32 = rustix::fs::OFlags::CLOEXEC.bits();
+
+fn read_bind(notification: &Notification, app_port: u16) -> io::Result<Asked> {
+    let Call::Bind {
+        fd,
+        address,
+        length,
+    } = notification.call
+    else {
+        return Ok(Asked::NotTcp);
+    };
+    let pid = notification.pid;
+    // sizeof(struct sockaddr_in6) is the longest that matters.
+    let mut bytes = [0_u8; 28];
+    let length = (length as usize).min(bytes.len());
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    memory.read_exact_at(&mut bytes[..length], address)?;
+    let Some((family, _, port)) = parse_sockaddr(&bytes[..length]) else {
+        return Ok(Asked::NotTcp);
+    };
+    if !is_tcp(pid, fd)? {
+        return Ok(Asked::NotTcp);
+    }
+    if port != app_port {
+        let inode = fs::metadata(descriptor(pid, fd))?.ino();
+        return Ok(Asked::OtherPort { port, inode });
+    }
+    Ok(Asked::AppPort(Bind {
+        family,
+        nonblocking: flags(pid, fd)? & O_NONBLOCK != 0,
+    }))
+}
+
+/// Family, address and port of a `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)).
+fn parse_sockaddr(bytes: &[u8]) -> Option<(Family, std::net::IpAddr, u16)> {
+    let family = u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]);
+    let port = u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]);
+    match i32::from(family) {
+        2 => {
+            let ip: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+            Some((Family::V4, ip.into(), port))
+        }
+        10 => {
+            let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+            Some((Family::V6, Ipv6Addr::from(ip).into(), port))
+        }
+        _ => None,
+    }
+}
+
+fn descriptor(pid: u32, fd: RawFd) -> String {
+    format!("/proc/{pid}/fd/{fd}")
+}
+
+/// Whether the socket is a TCP one: HTTP/3 binds the same number for UDP. Go
+/// makes multipath TCP listeners, which fall back to TCP.
+fn is_tcp(pid: u32, fd: RawFd) -> io::Result<bool> {
+    let mut name = [0_u8; 32];
+    let length = rustix::fs::getxattr(descriptor(pid, fd), "system.sockprotoname", &mut name)?;
+    let name = &name[..length];
+    Ok(name.starts_with(b"TCP") || name.starts_with(b"MPTCP"))
+}
+
+/// The open file's flags, octal in the `flags:` line of proc_pid_fdinfo(5).
+fn flags(pid: u32, fd: RawFd) -> io::Result<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    line.and_then(|value| u32::from_str_radix(value.trim(), 8).ok())
+        .ok_or_else(|| io::Error::other("fdinfo without flags"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn socket_addresses_are_read_as_the_kernel_lays_them_out() {
+        let v4 = [2, 0, 0x0b, 0xb8, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (family, ip, port) = parse_sockaddr(&v4).unwrap();
+        assert_eq!((family, port), (Family::V4, 3000));
+        assert!(ip.is_loopback());
+        let mut v6 = [0_u8; 28];
+        v6[0] = 10;
+        v6[3] = 80;
+        v6[23] = 1;
+        let (family, ip, port) = parse_sockaddr(&v6).unwrap();
+        assert_eq!((family, port), (Family::V6, 80));
+        assert!(ip.is_loopback());
+        for unreadable in [&[][..], &[2, 0, 1], &[2, 0, 1, 1, 127], &[1, 0, b'/', b'x']] {
+            assert_eq!(parse_sockaddr(unreadable), None);
+        }
+    }
+
+    #[test]
+    fn tcp_is_told_from_udp_and_flags_are_read() {
+        let pid = std::process::id();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(is_tcp(pid, tcp.as_raw_fd()).unwrap());
+        assert!(!is_tcp(pid, udp.as_raw_fd()).unwrap());
+        assert_eq!(flags(pid, tcp.as_raw_fd()).unwrap() & O_NONBLOCK, 0);
+        tcp.set_nonblocking(true).unwrap();
+        assert_ne!(flags(pid, tcp.as_raw_fd()).unwrap() & O_NONBLOCK, 0);
+        assert_ne!(flags(pid, tcp.as_raw_fd()).unwrap() & O_CLOEXEC, 0);
+    }
+}

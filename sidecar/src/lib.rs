@@ -1,0 +1,27 @@
+//! The in-pod supervisor: one worker per core of an unmodified app behind one port.
+//!
+//! A library so that `scaledapp` can speak [`ctl`] and the binary stays thin.
+//! Lifecycle decisions are in `scaledapp-engine`, request forwarding in
+//! `scaledapp-proxy`, system calls in `scaledapp-sys`; what is here carries
+//! facts to them and their decisions out.
+
+pub mod cli;
+mod connections;
+mod control;
+pub mod cores;
+pub mod ctl;
+pub mod ctl_cli;
+mod desired;
+mod dispatch;
+mod drain;
+mod handover;
+pub mod install;
+mod logs;
+mod probe;
+mod process;
+mod report;
+pub mod run;
+pub mod selftest;
+mod sharing;
+mod supervisor;
+pub mod watchdog;

@@ -1,0 +1,58 @@
+//! `scaledapp-sidecar`: parses the command line and maps results to exit codes.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use scaledapp_sidecar::cli::{Cli, Command, Settings};
+use scaledapp_sidecar::{ctl_cli, install, run, selftest, watchdog};
+
+/// The supervisor itself could not start.
+const COULD_NOT_START: u8 = 2;
+/// Wrong usage (sysexits.h `EX_USAGE`).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match scaledapp_admin::cli::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    match cli.command {
+        Command::Run(args) => {
+            scaledapp_admin::init_logging("sidecar");
+            match Settings::resolve(*args) {
+                Ok(settings) => match run::run(settings) {
+                    Ok(code) => ExitCode::from(code as u8),
+                    Err(error) => fail(&error, COULD_NOT_START),
+                },
+                Err(error) => fail(&error, USAGE),
+            }
+        }
+        Command::Ctl(args) => match ctl_cli::run(&args) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&error, 1),
+        },
+        Command::Install { dir } => match install::install(&dir) {
+            Ok(path) => print(&format!("{}\n", path.display())),
+            Err(error) => fail(&error, 1),
+        },
+        Command::SelfTest { port } => ExitCode::from(u8::from(!selftest::bind_as_an_app(port))),
+        Command::Watchdog => {
+            watchdog::run(std::io::stdin().lock());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader hung up (`ctl status | head`): nothing to say to it.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // With stderr closed there is nobody to tell but by the code.
+    let _closed = writeln!(std::io::stderr(), "scaledapp-sidecar: {error:#}");
+    ExitCode::from(code)
+}

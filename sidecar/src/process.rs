@@ -1,0 +1,134 @@
+//! Starts one worker process and sends it signals.
+//!
+//! The app's command is executed as it is: no shell, no wrapper script. When
+//! to start and what to send is decided by the engine.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use scaledapp_engine::{Exit, Slot};
+use scaledapp_sys::notify::Listener;
+use scaledapp_sys::spawn;
+
+/// What all workers have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// The app's port.
+    pub(crate) port: u16,
+    /// Name of the variable that holds the slot.
+    pub(crate) instance_env: String,
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Its pid, which is its process group too.
+    pub(crate) pid: u32,
+    /// Read end of its stderr.
+    pub(crate) stderr: OwnedFd,
+    /// Its `bind` and `listen` calls; `None` with a private port.
+    pub(crate) listener: Option<Listener>,
+}
+
+/// Starts the worker of `slot`. `private_port` is what it shall listen on when
+/// its calls are not answered.
+///
+/// # Errors
+/// What the shell would say by exit code: 127 not found, 126 not executable.
+pub(crate) fn start(
+    recipe: &Recipe,
+    slot: Slot,
+    workers: u32,
+    private_port: Option<u16>,
+) -> Result<Started, (Exit, io::Error)> {
+    let mut command = command(recipe, slot, workers, private_port);
+    let started = if private_port.is_some() {
+        spawn::tie_to_parent(&mut command);
+        command.spawn().map(|child| (child, None))
+    } else {
+        spawn::spawn_filtered(command).map(|filtered| (filtered.child, Some(filtered.listener)))
+    };
+    let (mut child, listener) = started.map_err(|error| (exit_of(&error), error))?;
+    let stderr = child.stderr.take().map(OwnedFd::from);
+    Ok(Started {
+        pid: child.id(),
+        // Dropping `child` neither kills nor reaps: the one reaper does.
+        stderr: stderr.expect("invariant: stderr was asked to be a pipe"),
+        listener,
+    })
+}
+
+fn command(recipe: &Recipe, slot: Slot, workers: u32, private_port: Option<u16>) -> Command {
+    let (program, arguments) = recipe
+        .command
+        .split_first()
+        .expect("invariant: the command line requires a command");
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("PORT", private_port.unwrap_or(recipe.port).to_string())
+        .env(&recipe.instance_env, slot.0.to_string())
+        .env("SCALEDAPP_SLOT", slot.0.to_string())
+        .env("SCALEDAPP_WORKERS", workers.to_string())
+        // A master process inside the worker must not multiply it again.
+        .env("WEB_CONCURRENCY", "1")
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    command
+}
+
+fn exit_of(error: &io::Error) -> Exit {
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        _ => 126,
+    };
+    Exit::Spawn { code }
+}
+
+/// Sends a signal to the whole group of a worker; one that is gone needs none.
+pub(crate) fn signal_group(pid: u32, signal: i32) {
+    let group = Pid::from_raw(pid as i32);
+    let signal = Signal::from_named_raw(signal);
+    if let (Some(group), Some(signal)) = (group, signal) {
+        let _gone = kill_process_group(group, signal);
+    }
+}
+
+/// Resident memory in bytes (second field of proc_pid_statm(5), in pages).
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// A child that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reaped {
+    pub(crate) pid: u32,
+    pub(crate) exit: Exit,
+}
+
+/// Reaps every child that has ended: workers, and as PID 1 or subreaper also
+/// what they left behind. A pid is free for reuse only after this, so it names
+/// the same process until then.
+pub(crate) fn reap_all() -> Vec<Reaped> {
+    use rustix::process::{WaitOptions, wait};
+    let mut reaped = Vec::new();
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        let exit = match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(signal)) => Exit::Signal(signal),
+            (Some(code), None) => Exit::Code(code),
+            // Stopped or continued: not an end.
+            (None, None) => continue,
+        };
+        let pid = pid.as_raw_nonzero().get() as u32;
+        reaped.push(Reaped { pid, exit });
+    }
+    reaped
+}

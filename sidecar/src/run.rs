@@ -1,0 +1,353 @@
+//! `run`: puts the supervisor together, in the order in which it can fail.
+//!
+//! Settings → command → admin port → public port → hand-over trial → workers.
+//! Nothing of the app runs before everything of ours does.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use scaledapp_admin::{Admin, Signal, Signals};
+use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
+use scaledapp_proxy::{self as proxy, Proxy, Table};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::cli::{AdminArg, DispatchArg, MechanismArg, Settings};
+use crate::connections;
+use crate::control;
+use crate::cores::{Cores, WorkerSpec};
+use crate::ctl::MAX_WORKERS;
+use crate::desired::{self, Desired};
+use crate::dispatch::{self, Dispatcher, Front};
+use crate::logs::Logs;
+use crate::process::{Recipe, reap_all};
+use crate::report::Report;
+use crate::selftest;
+use crate::sharing::Sharing;
+use crate::supervisor::{Input, Mechanism, SECOND, State, Supervisor};
+use crate::watchdog::Watchdog;
+
+/// Load goes to balancers at most this often (20 times a second).
+const LOAD_PERIOD: Duration = Duration::from_millis(50);
+
+/// Supervises until told to stop; the exit code.
+///
+/// # Errors
+/// The supervisor itself could not start (exit code 2).
+pub fn run(settings: Settings) -> anyhow::Result<i32> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, start(settings))
+}
+
+async fn start(settings: Settings) -> anyhow::Result<i32> {
+    let started = Instant::now();
+    let cores = Cores::read();
+    let workers = settings.workers.workers(cores);
+    if workers > MAX_WORKERS {
+        bail!("{workers} workers are more than {MAX_WORKERS}: check --workers");
+    }
+    if std::process::id() != 1 {
+        // Orphans of workers come to us, not to an init that knows nothing of them.
+        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+            .context("cannot become a subreaper")?;
+    }
+    let admin = match settings.admin {
+        AdminArg::Off => None,
+        AdminArg::At(address) => {
+            let control = control::bind(address)?;
+            Some((Admin::bind(address).await?, control))
+        }
+    };
+    let (public, sharing) = open_port(&settings)?;
+    let mechanism = choose_mechanism(&settings)?;
+    let mut registry = Registry::default();
+    let front = match public {
+        Some(listener) => {
+            Front::Request(start_dispatcher(&settings, cores, listener, &mut registry)?)
+        }
+        None => Front::Connection,
+    };
+    let proxy = match &front {
+        Front::Request(dispatcher) => Some(Arc::clone(&dispatcher.proxy)),
+        Front::Connection => None,
+    };
+    let dispatch = match settings.dispatch {
+        DispatchArg::Request => "request",
+        DispatchArg::Connection => "connection",
+    };
+    let report = Report::new(mechanism.as_str(), dispatch, proxy, registry);
+    let sharing = Rc::new(RefCell::new(sharing));
+    let (inputs, received) = mpsc::unbounded_channel();
+    watch_outside(&settings, cores, &inputs, &report, &sharing)?;
+    if let Some((admin, control)) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
+        let (asked, mut requests) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(control::serve(control, asked));
+        forward(inputs.clone(), async move || {
+            requests.recv().await.map(Input::Asked)
+        });
+    }
+    tracing::info!(
+        workers,
+        mechanism = mechanism.as_str(),
+        dispatch,
+        port = settings.port,
+        "starting"
+    );
+    let supervisor = Supervisor {
+        engine: Engine::new(engine_config(&settings), workers),
+        recipe: Recipe {
+            command: settings.command,
+            port: settings.port,
+            instance_env: settings.instance_env,
+        },
+        mechanism,
+        readiness_path: settings.readiness_path,
+        stop_signal: settings.stop_signal,
+        spec: settings.workers,
+        cores,
+        front,
+        sharing,
+        logs: Logs::start()?,
+        watchdog: Watchdog::start().context("cannot start the watchdog process")?,
+        report,
+        inputs,
+        started,
+        state: State::default(),
+    };
+    Ok(supervisor.run(received).await)
+}
+
+fn engine_config(settings: &Settings) -> Config {
+    Config {
+        dispatch: match settings.dispatch {
+            DispatchArg::Request => Dispatch::Request,
+            DispatchArg::Connection => Dispatch::Connection,
+        },
+        boot_timeout: settings.boot_timeout,
+        drain_timeout: settings.drain_timeout,
+        stop_grace: settings.stop_grace,
+        backoff: Backoff::default(),
+        // Two supervisors that start together must not retry together.
+        jitter_seed: u64::from(std::process::id())
+            ^ std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |time| u64::from(time.subsec_nanos())),
+    }
+}
+
+/// The public listener (Request dispatch only) and the workers' sockets.
+fn open_port(settings: &Settings) -> anyhow::Result<(Option<std::net::TcpListener>, Sharing)> {
+    match settings.dispatch {
+        DispatchArg::Request => {
+            let listener = dispatch::listen(settings.host, settings.port)?;
+            Ok((Some(listener), Sharing::request()))
+        }
+        DispatchArg::Connection => {
+            let sharing = Sharing::connection(settings.host, settings.port)
+                .with_context(|| dispatch::taken(settings.host, settings.port))?;
+            Ok((None, sharing))
+        }
+    }
+}
+
+fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
+    if settings.mechanism == MechanismArg::Port {
+        return Ok(Mechanism::Port);
+    }
+    let Err(reason) = selftest::hand_over_works(settings.port) else {
+        return Ok(Mechanism::Notify);
+    };
+    match (settings.mechanism, settings.dispatch) {
+        (MechanismArg::Auto, DispatchArg::Request) => {
+            tracing::warn!(
+                reason,
+                "sockets cannot be handed over: each worker gets a private port in PORT and must listen on it"
+            );
+            Ok(Mechanism::Port)
+        }
+        (_, DispatchArg::Connection) => bail!(
+            "connection dispatch needs sockets to be handed over, which this machine refuses ({reason}): use --dispatch request"
+        ),
+        _ => bail!("--mechanism notify does not work here ({reason}): use --mechanism auto"),
+    }
+}
+
+fn start_dispatcher(
+    settings: &Settings,
+    cores: Cores,
+    listener: std::net::TcpListener,
+    registry: &mut Registry,
+) -> anyhow::Result<Dispatcher> {
+    let (table, seen) = watch::channel(Arc::new(Table {
+        endpoints: Vec::new(),
+    }));
+    let threads = settings.dispatch_threads.map_or_else(
+        // The dispatcher takes some 20 µs of a request, an app ten times that.
+        || (cores.usable() / 4.0).ceil().max(1.0) as usize,
+        usize::from,
+    );
+    let config = proxy::Config {
+        threads,
+        ..proxy::Config::dispatcher()
+    };
+    let metrics = proxy::Metrics::register(registry, "scaledapp_dispatch");
+    let proxy = Proxy::start(config, listener, seen, metrics)
+        .context("cannot start the dispatcher's threads")?;
+    Ok(Dispatcher {
+        proxy: Arc::new(proxy),
+        table,
+        quiet: settings.drain_quiet,
+        deadline: settings.drain_timeout,
+        endpoints: BTreeMap::new(),
+    })
+}
+
+/// Passes on everything that comes from outside until the loop has ended.
+fn watch_outside(
+    settings: &Settings,
+    cores: Cores,
+    inputs: &mpsc::UnboundedSender<Input>,
+    report: &Arc<Report>,
+    sharing: &Rc<RefCell<Sharing>>,
+) -> anyhow::Result<()> {
+    let mut children = signal(SignalKind::child())?;
+    let reaped = inputs.clone();
+    tokio::task::spawn_local(async move {
+        while children.recv().await.is_some() {
+            for child in reap_all() {
+                drop(reaped.send(Input::Reaped(child)));
+            }
+        }
+    });
+    watch_signals(inputs)?;
+    let sent = inputs.clone();
+    let mut before = cores;
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(SECOND).await;
+            let now = Cores::read();
+            if now != std::mem::replace(&mut before, now) {
+                drop(sent.send(Input::Cores(now)));
+            }
+        }
+    });
+    if let Some(path) = &settings.desired_file {
+        watch_desired(Desired::new(path.clone()), inputs.clone());
+    }
+    let shown = Arc::clone(report);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(LOAD_PERIOD).await;
+            shown.publish();
+        }
+    });
+    if settings.dispatch == DispatchArg::Connection {
+        watch_connections(
+            settings.port,
+            inputs.clone(),
+            Arc::clone(report),
+            Rc::clone(sharing),
+        );
+    }
+    Ok(())
+}
+
+fn watch_signals(inputs: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
+    let mut stops = Signals::new()?;
+    let mut interrupts = 0;
+    forward(inputs.clone(), async move || {
+        Some(match stops.next().await {
+            Signal::Hangup => Input::Reload,
+            Signal::Interrupt => {
+                interrupts += 1;
+                Input::Stop {
+                    quick: interrupts > 1,
+                }
+            }
+            _ => Input::Stop { quick: false },
+        })
+    });
+    for (number, step) in [
+        (rustix::process::Signal::TTIN, 1),
+        (rustix::process::Signal::TTOU, -1),
+    ] {
+        let mut steps = signal(SignalKind::from_raw(number.as_raw()))?;
+        forward(inputs.clone(), async move || {
+            steps.recv().await.map(|()| Input::Step(step))
+        });
+    }
+    // Meant for apps (`ctl signal`); their default would end the supervisor.
+    for kind in [
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::quit(),
+    ] {
+        drop(signal(kind)?);
+    }
+    Ok(())
+}
+
+fn forward(
+    inputs: mpsc::UnboundedSender<Input>,
+    mut next: impl AsyncFnMut() -> Option<Input> + 'static,
+) {
+    tokio::task::spawn_local(async move {
+        while let Some(input) = next().await {
+            if inputs.send(input).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>) {
+    tokio::task::spawn_local(async move {
+        loop {
+            match desired.look() {
+                Ok(change) => {
+                    if let Some(spec) = change.workers {
+                        drop(inputs.send(Input::Workers(spec)));
+                    }
+                    if change.reload {
+                        drop(inputs.send(Input::Reload));
+                    }
+                }
+                Err(reason) => tracing::warn!(reason, "the desired-state file changes nothing"),
+            }
+            tokio::time::sleep(desired::PERIOD).await;
+        }
+    });
+}
+
+fn watch_connections(
+    port: u16,
+    inputs: mpsc::UnboundedSender<Input>,
+    report: Arc<Report>,
+    sharing: Rc<RefCell<Sharing>>,
+) {
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(SECOND).await;
+            let sockets = connections::carrying(port);
+            let by_group = connections::held_by_groups(&report.groups(), &sockets);
+            let queued = sharing.borrow().queued_in_all();
+            if inputs.send(Input::Held { by_group, queued }).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Whether a wish for workers can be met at all.
+pub(crate) fn within_bounds(spec: WorkerSpec, cores: Cores) -> bool {
+    spec.workers(cores) <= MAX_WORKERS
+}

@@ -1,0 +1,433 @@
+//! Which socket a worker gets when it binds the app's port.
+//!
+//! Request dispatch: a private loopback socket per bind, which only the
+//! dispatcher connects to; it dies with the worker, so that requests waiting in
+//! it fail at once and are sent elsewhere. Connection dispatch: one socket per
+//! generation and address family, kept by the supervisor, so that its queue
+//! outlives every worker; a steering program turns new connections to one
+//! generation. What the worker asked for is read in `handover`; when to turn
+//! and to retire is decided by the engine.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use scaledapp_engine::{Generation, WorkerId};
+use scaledapp_sys::steer;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Pending connections that a listening socket holds; the kernel lowers it to
+/// net.core.somaxconn (4096 by default since Linux 5.4).
+const BACKLOG: i32 = 4096;
+
+/// Address family of the socket that the app made; ours must be the same, or
+/// the app reads addresses with the wrong layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Family {
+    /// `AF_INET`
+    V4,
+    /// `AF_INET6`
+    V6,
+}
+
+/// A `bind` of a stream socket to the app's port, with what our socket must copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bind {
+    /// Family of the app's socket.
+    pub(crate) family: Family,
+    /// `O_NONBLOCK` of the app's socket; it belongs to the open file
+    /// description, so the app would find the supervisor's choice instead of its own.
+    pub(crate) nonblocking: bool,
+}
+
+/// The worker's new socket.
+pub(crate) enum Given {
+    /// To be closed here once it is handed over.
+    Own(Socket),
+    /// Kept here too.
+    Shared(Rc<Socket>),
+}
+
+impl Given {
+    /// Its descriptor.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(socket) => socket.as_fd(),
+            Self::Shared(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// What a `listen` call was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listened {
+    /// The app's port; the private address in Request dispatch.
+    AppPort(Option<SocketAddr>),
+    /// Some other port that the worker had bound before.
+    Elsewhere(u16),
+    /// Nothing that we saw being bound (Unix sockets, port 0).
+    Unknown,
+}
+
+/// All sockets that workers were given.
+#[derive(Debug)]
+pub(crate) struct Sharing {
+    mode: Mode,
+    /// Inodes of sockets that workers bound for themselves → port.
+    foreign: HashMap<WorkerId, Vec<(u64, u16)>>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Request {
+        /// (inode, address) of each worker's private sockets, newest last.
+        private: HashMap<WorkerId, Vec<(u64, SocketAddr)>>,
+    },
+    Connection {
+        host: Option<IpAddr>,
+        port: u16,
+        groups: HashMap<Family, Group>,
+        active: Option<Generation>,
+    },
+}
+
+/// One `SO_REUSEPORT` group. The order of `members` is the kernel's numbering.
+#[derive(Debug, Default)]
+struct Group {
+    members: Vec<(Generation, u64, Rc<Socket>)>,
+}
+
+impl Sharing {
+    /// Sockets for Request dispatch.
+    pub(crate) fn request() -> Self {
+        Self::new(Mode::Request {
+            private: HashMap::new(),
+        })
+    }
+
+    /// Sockets for Connection dispatch on `host` (all addresses when `None`).
+    ///
+    /// # Errors
+    /// The port is taken: tried without `SO_REUSEPORT`, since two supervisors
+    /// would share it silently otherwise.
+    pub(crate) fn connection(host: Option<IpAddr>, port: u16) -> io::Result<Self> {
+        let family = match host {
+            Some(IpAddr::V6(_)) => Family::V6,
+            _ => Family::V4,
+        };
+        let trial = new_socket(family)?;
+        trial.set_reuse_address(true)?;
+        trial.bind(&address_for(family, host, port)?)?;
+        trial.listen(1)?;
+        Ok(Self::new(Mode::Connection {
+            host,
+            port,
+            groups: HashMap::new(),
+            active: None,
+        }))
+    }
+
+    fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            foreign: HashMap::new(),
+        }
+    }
+
+    /// The socket for a worker's bind to the app's port.
+    ///
+    /// # Errors
+    /// The socket cannot be made; `AddrNotAvailable` when the app asks for
+    /// IPv4 and the host to serve on is an IPv6 address.
+    pub(crate) fn bind(
+        &mut self,
+        worker: WorkerId,
+        generation: Generation,
+        bind: Bind,
+    ) -> io::Result<Given> {
+        match &mut self.mode {
+            Mode::Request { private } => {
+                let socket = new_socket(bind.family)?;
+                let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                socket.bind(&address_for(bind.family, loopback, 0)?)?;
+                // Listening already: a dispatcher's connect right after the
+                // app's own `listen` was let through must not be refused.
+                socket.listen(BACKLOG)?;
+                socket.set_nonblocking(bind.nonblocking)?;
+                let address = local_address(&socket)?;
+                let sockets = private.entry(worker).or_default();
+                sockets.push((inode(&socket)?, address));
+                Ok(Given::Own(socket))
+            }
+            Mode::Connection {
+                host,
+                port,
+                groups,
+                active,
+            } => {
+                let group = groups.entry(bind.family).or_default();
+                let known = group.members.iter().find(|(g, ..)| *g == generation);
+                let socket = match known {
+                    Some((.., socket)) => Rc::clone(socket),
+                    None => {
+                        let address = address_for(bind.family, *host, *port)?;
+                        let socket = Rc::new(group_socket(bind.family, &address)?);
+                        let member = (generation, inode(&socket)?, Rc::clone(&socket));
+                        group.members.push(member);
+                        group.steer(*active);
+                        socket
+                    }
+                };
+                socket.set_nonblocking(bind.nonblocking)?;
+                Ok(Given::Shared(socket))
+            }
+        }
+    }
+
+    /// Remembers a bind that was let through, for messages.
+    pub(crate) fn bound_elsewhere(&mut self, worker: WorkerId, inode: u64, port: u16) {
+        // An app has a handful of ports; a scanner must not grow us.
+        const REMEMBERED: usize = 32;
+        let known = self.foreign.entry(worker).or_default();
+        if known.len() < REMEMBERED {
+            known.push((inode, port));
+        }
+    }
+
+    /// What the socket is that a worker calls `listen` on.
+    pub(crate) fn listened(&self, worker: WorkerId, inode: u64) -> Listened {
+        match &self.mode {
+            Mode::Request { private } => {
+                let mine = private.get(&worker).into_iter().flatten();
+                if let Some((_, address)) = mine.rev().find(|(known, _)| *known == inode) {
+                    return Listened::AppPort(Some(*address));
+                }
+            }
+            Mode::Connection { groups, .. } => {
+                let mut members = groups.values().flat_map(|group| &group.members);
+                if members.any(|(_, known, _)| *known == inode) {
+                    return Listened::AppPort(None);
+                }
+            }
+        }
+        let mine = self.foreign.get(&worker).into_iter().flatten();
+        mine.rev()
+            .find(|(known, _)| *known == inode)
+            .map_or(Listened::Unknown, |(_, port)| Listened::Elsewhere(*port))
+    }
+
+    /// Turns all new connections to `generation`.
+    pub(crate) fn activate(&mut self, generation: Generation) {
+        if let Mode::Connection { groups, active, .. } = &mut self.mode {
+            *active = Some(generation);
+            for group in groups.values() {
+                group.steer(Some(generation));
+            }
+        }
+    }
+
+    /// Connections that wait in the sockets of `generation`.
+    pub(crate) fn queued(&self, generation: Generation) -> u32 {
+        self.members()
+            .filter(|(g, ..)| *g == generation)
+            .map(|(.., socket)| steer::accept_queue(socket).unwrap_or(0))
+            .sum()
+    }
+
+    /// Connections that wait in all shared sockets.
+    pub(crate) fn queued_in_all(&self) -> u32 {
+        self.members()
+            .map(|(.., socket)| steer::accept_queue(socket).unwrap_or(0))
+            .sum()
+    }
+
+    /// Closes the sockets of every generation but the active one for which
+    /// `in_use` is false. A queue that is not empty by then is reset by the
+    /// kernel, which is why the engine drains first.
+    pub(crate) fn retire(&mut self, in_use: impl Fn(Generation) -> bool) {
+        if let Mode::Connection { groups, active, .. } = &mut self.mode {
+            for group in groups.values_mut() {
+                let keep = |generation| Some(generation) == *active || in_use(generation);
+                while let Some(index) = group.members.iter().position(|(g, ..)| !keep(*g)) {
+                    // The kernel's own rule: the last member takes the number
+                    // of the one that leaves.
+                    group.members.swap_remove(index);
+                    group.steer(*active);
+                }
+            }
+        }
+    }
+
+    /// Forgets a worker that is reaped.
+    pub(crate) fn forget(&mut self, worker: WorkerId) {
+        self.foreign.remove(&worker);
+        if let Mode::Request { private } = &mut self.mode {
+            private.remove(&worker);
+        }
+    }
+
+    fn members(&self) -> impl Iterator<Item = &(Generation, u64, Rc<Socket>)> {
+        let groups = match &self.mode {
+            Mode::Request { .. } => None,
+            Mode::Connection { groups, .. } => Some(groups),
+        };
+        groups
+            .into_iter()
+            .flatten()
+            .flat_map(|(_, group)| &group.members)
+    }
+}
+
+impl Group {
+    /// Attaches the program again; called whenever the numbering or the wish changed.
+    fn steer(&self, active: Option<Generation>) {
+        // Before the first activation the oldest generation is served, which
+        // is the one that will be activated.
+        let index = active
+            .and_then(|active| self.members.iter().position(|(g, ..)| *g == active))
+            .unwrap_or(0);
+        if let Some((.., socket)) = self.members.first()
+            && let Err(error) = steer::steer_group(socket, index as u32)
+        {
+            tracing::error!(%error, "cannot steer new connections: a reload may lose some");
+        }
+    }
+}
+
+/// A stream socket that closes on exec.
+fn new_socket(family: Family) -> io::Result<Socket> {
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if family == Family::V6 {
+        // One socket for both families, as an app that binds `::` expects.
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
+fn group_socket(family: Family, address: &SockAddr) -> io::Result<Socket> {
+    let socket = new_socket(family)?;
+    socket.set_reuse_port(true)?;
+    // Connections of a supervisor before us may linger in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// `host:port` as an address of `family`; IPv4 is mapped for an IPv6 socket.
+fn address_for(family: Family, host: Option<IpAddr>, port: u16) -> io::Result<SockAddr> {
+    let ip = match (family, host) {
+        (Family::V4, None) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (Family::V6, None) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        (Family::V4, Some(IpAddr::V4(ip))) => IpAddr::V4(ip),
+        (Family::V6, Some(IpAddr::V4(ip))) => IpAddr::V6(ip.to_ipv6_mapped()),
+        (Family::V6, Some(IpAddr::V6(ip))) => IpAddr::V6(ip),
+        (Family::V4, Some(IpAddr::V6(_))) => {
+            return Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
+        }
+    };
+    Ok(SocketAddr::new(ip, port).into())
+}
+
+/// The address that the dispatcher connects to; IPv4 even for a mapped one.
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = socket.local_addr()?.as_socket();
+    let address = address.ok_or_else(|| io::Error::other("a TCP socket without an IP address"))?;
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+fn inode(socket: &Socket) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(socket)?.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    const BIND: Bind = Bind {
+        family: Family::V4,
+        nonblocking: false,
+    };
+
+    fn free_port() -> u16 {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        probe.local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn a_private_socket_is_reachable_at_the_address_that_listen_reports() {
+        let mut sharing = Sharing::request();
+        for family in [Family::V4, Family::V6] {
+            let bind = Bind { family, ..BIND };
+            let given = sharing.bind(WorkerId(1), Generation(1), bind).unwrap();
+            let inode = rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
+            let Listened::AppPort(Some(address)) = sharing.listened(WorkerId(1), inode) else {
+                panic!("not known: {family:?}");
+            };
+            assert!(address.is_ipv4() && address.ip().is_loopback());
+            TcpStream::connect(address).unwrap();
+            assert_eq!(sharing.listened(WorkerId(2), inode), Listened::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_listen_on_another_port_names_it() {
+        let mut sharing = Sharing::request();
+        sharing.bound_elsewhere(WorkerId(1), 77, 8080);
+        assert_eq!(sharing.listened(WorkerId(1), 77), Listened::Elsewhere(8080));
+        sharing.forget(WorkerId(1));
+        assert_eq!(sharing.listened(WorkerId(1), 77), Listened::Unknown);
+    }
+
+    #[test]
+    fn workers_of_one_generation_share_a_queue_and_the_next_has_its_own() {
+        let port = free_port();
+        let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut sharing = Sharing::connection(host, port).unwrap();
+        let inode_of = |given: &Given| rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
+        let first = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
+        let sibling = sharing.bind(WorkerId(2), Generation(1), BIND).unwrap();
+        assert_eq!(inode_of(&first), inode_of(&sibling));
+        sharing.activate(Generation(1));
+
+        let next = sharing.bind(WorkerId(3), Generation(2), BIND).unwrap();
+        assert_ne!(inode_of(&first), inode_of(&next));
+        let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let before: Vec<_> = (0..5).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(1)), 5);
+        sharing.activate(Generation(2));
+        let after: Vec<_> = (0..7).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(1)), before.len() as u32);
+        assert_eq!(sharing.queued(Generation(2)), after.len() as u32);
+
+        drop((first, sibling));
+        sharing.retire(|_| false);
+        let _more: Vec<_> = (0..3).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(2)), 10);
+        assert_eq!(sharing.queued_in_all(), 10);
+    }
+
+    #[test]
+    fn a_taken_port_is_noticed_before_it_is_shared() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let error = Sharing::connection(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_ipv4_app_cannot_serve_an_ipv6_host() {
+        let port = free_port();
+        let mut sharing = Sharing::connection(Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), port).unwrap();
+        let refused = sharing.bind(WorkerId(1), Generation(1), BIND);
+        let kind = refused.err().map(|error| error.kind());
+        assert_eq!(kind, Some(io::ErrorKind::AddrNotAvailable));
+    }
+}

@@ -1,0 +1,100 @@
+//! Ends every worker, with its children, when the supervisor dies by SIGKILL.
+//!
+//! As PID 1 the kernel does that (pid_namespaces(7)). Elsewhere PDEATHSIG
+//! reaches only the worker itself, not what it forked; so a child process of
+//! ours holds the read end of a pipe and kills the groups at its end.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    pipe: Option<ChildStdin>,
+}
+
+impl Watchdog {
+    /// Starts the watching process, unless this process is PID 1.
+    ///
+    /// # Errors
+    /// This binary cannot be executed again.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        if std::process::id() == 1 {
+            return Ok(Self { pipe: None });
+        }
+        let mut child = Command::new("/proc/self/exe")
+            .arg("watchdog")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Self {
+            pipe: child.stdin.take(),
+        })
+    }
+
+    /// A process group that must not outlive us.
+    pub(crate) fn watch(&mut self, group: u32) {
+        self.write('+', group);
+    }
+
+    /// The group is gone; its number may be used by somebody else now.
+    pub(crate) fn forget(&mut self, group: u32) {
+        self.write('-', group);
+    }
+
+    fn write(&mut self, sign: char, group: u32) {
+        if let Some(pipe) = &mut self.pipe
+            && writeln!(pipe, "{sign}{group}").is_err()
+        {
+            tracing::warn!(
+                "the watchdog is gone: workers' children may outlive a SIGKILL of the supervisor"
+            );
+            self.pipe = None;
+        }
+    }
+}
+
+/// The watching process: reads groups until the pipe ends, then kills what is left.
+pub fn run(input: impl BufRead) {
+    scaledapp_sys::ignore_terminating_signals();
+    for group in groups_left(input) {
+        if let Some(group) = Pid::from_raw(group) {
+            // Gone already is as good.
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+fn groups_left(input: impl BufRead) -> BTreeSet<i32> {
+    let mut groups = BTreeSet::new();
+    for line in input.lines().map_while(Result::ok) {
+        let (sign, number) = line.split_at_checked(1).unwrap_or_default();
+        // Group 0 and 1 would mean our own group and everybody's.
+        let Some(group) = number.parse().ok().filter(|group| *group > 1) else {
+            continue;
+        };
+        match sign {
+            "+" => groups.insert(group),
+            "-" => groups.remove(&group),
+            _ => false,
+        };
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_groups_that_were_not_forgotten_are_left() {
+        let input = "+100\n+200\n-100\n+1\n+0\n+-5\nx300\n\n+é\n+400\n";
+        let left: Vec<i32> = groups_left(input.as_bytes()).into_iter().collect();
+        assert_eq!(left, [200, 400]);
+    }
+}

@@ -1,0 +1,45 @@
+//! Where the built binaries are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+/// Directory that overrides `target/release`.
+const OVERRIDE: &str = "SCALEDAPP_BIN_DIR";
+
+/// The workspace's root.
+pub fn workspace() -> &'static Path {
+    // Fixed at compile time: the harness is always run where it was built.
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
+}
+
+/// Path of a built binary such as `scaledapp-sidecar`.
+///
+/// # Errors
+/// It has not been built; the text says how to.
+pub fn path(name: &str) -> anyhow::Result<PathBuf> {
+    let directory = std::env::var_os(OVERRIDE)
+        .map_or_else(|| workspace().join("target/release"), PathBuf::from);
+    let path = directory.join(name);
+    if !path.is_file() {
+        bail!(
+            "{} is not there: run `cargo xtask build` (or set {OVERRIDE})",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// `Ok` if `program` is on the `PATH`.
+///
+/// # Errors
+/// It is not; the text is the reason to print for a skipped test.
+pub fn on_path(program: &str) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| format!("skipped: {program} is not installed"))
+}

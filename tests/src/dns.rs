@@ -1,0 +1,214 @@
+//! A stub resolver's view of a DNS server: one question, one answer (RFC 1035
+//! section 4). Written by hand so that it shares no code with the server.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+/// For a whole exchange.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Question types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// IPv4 addresses.
+    A = 1,
+    /// Start of authority.
+    Soa = 6,
+    /// IPv6 addresses.
+    Aaaa = 28,
+}
+
+/// How to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram.
+    Udp,
+    /// A connection with length-prefixed messages.
+    Tcp,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Response code: 0 NOERROR, 3 NXDOMAIN, 5 REFUSED.
+    pub code: u8,
+    /// Whether the server speaks for the zone.
+    pub authoritative: bool,
+    /// Whether it did not fit.
+    pub truncated: bool,
+    /// Addresses of the answer section in the order received, with their TTL.
+    pub addresses: Vec<(IpAddr, Duration)>,
+}
+
+/// Asks one question.
+///
+/// # Errors
+/// No answer in time, or one that is none to this question.
+pub fn ask(
+    server: SocketAddr,
+    transport: Transport,
+    name: &str,
+    question: Type,
+) -> anyhow::Result<Answer> {
+    let id = std::process::id() as u16;
+    let query = encode(id, name, question);
+    let message = match transport {
+        Transport::Udp => {
+            let any = if server.is_ipv4() {
+                "0.0.0.0:0"
+            } else {
+                "[::]:0"
+            };
+            let socket = UdpSocket::bind(any)?;
+            socket.set_read_timeout(Some(TIMEOUT))?;
+            socket.connect(server)?;
+            socket.send(&query)?;
+            let mut buffer = [0; 4096];
+            let length = socket
+                .recv(&mut buffer)
+                .with_context(|| format!("no answer from {server}"))?;
+            buffer[..length].to_vec()
+        }
+        Transport::Tcp => {
+            let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            let mut framed = (query.len() as u16).to_be_bytes().to_vec();
+            framed.extend(&query);
+            stream.write_all(&framed)?;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut message)?;
+            message
+        }
+    };
+    decode(id, &message)
+}
+
+/// The IPv4 addresses of a name in the order given.
+///
+/// # Errors
+/// As [`ask`], or the code is not NOERROR.
+pub fn addresses(server: SocketAddr, name: &str) -> anyhow::Result<Vec<IpAddr>> {
+    let answer = ask(server, Transport::Udp, name, Type::A)?;
+    ensure!(answer.code == 0, "{name}: response code {}", answer.code);
+    Ok(answer
+        .addresses
+        .into_iter()
+        .map(|(address, _)| address)
+        .collect())
+}
+
+fn encode(id: u16, name: &str, question: Type) -> Vec<u8> {
+    let mut query = id.to_be_bytes().to_vec();
+    // Standard query, recursion not desired; one question.
+    query.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name
+        .trim_end_matches('.')
+        .split('.')
+        .filter(|label| !label.is_empty())
+    {
+        query.push(label.len() as u8);
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, question as u8, 0, 1]);
+    query
+}
+
+fn decode(id: u16, message: &[u8]) -> anyhow::Result<Answer> {
+    let mut reader = Reader { message, at: 0 };
+    ensure!(reader.u16()? == id, "an answer to another question");
+    let flags = reader.u16()?;
+    ensure!(flags & 0x8000 != 0, "a question came back");
+    let (questions, answers) = (reader.u16()?, reader.u16()?);
+    reader.skip(4)?;
+    for _ in 0..questions {
+        reader.name()?;
+        reader.skip(4)?;
+    }
+    let mut addresses = Vec::new();
+    for _ in 0..answers {
+        reader.name()?;
+        let kind = reader.u16()?;
+        reader.skip(2)?;
+        let ttl = Duration::from_secs(u64::from(reader.u16()?) << 16 | u64::from(reader.u16()?));
+        let length = usize::from(reader.u16()?);
+        let data = reader.bytes(length)?;
+        if kind == Type::A as u16 {
+            addresses.push((IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(data)?)), ttl));
+        } else if kind == Type::Aaaa as u16 {
+            addresses.push((IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(data)?)), ttl));
+        }
+    }
+    Ok(Answer {
+        code: (flags & 0xf) as u8,
+        authoritative: flags & 0x0400 != 0,
+        truncated: flags & 0x0200 != 0,
+        addresses,
+    })
+}
+
+struct Reader<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, length: usize) -> anyhow::Result<&'a [u8]> {
+        let bytes = self
+            .message
+            .get(self.at..self.at + length)
+            .context("the answer is cut off")?;
+        self.at += length;
+        Ok(bytes)
+    }
+
+    fn skip(&mut self, length: usize) -> anyhow::Result<()> {
+        self.bytes(length).map(drop)
+    }
+
+    fn u16(&mut self) -> anyhow::Result<u16> {
+        let bytes = self.bytes(2)?;
+        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    /// Skips a name, which ends with a zero or with a pointer (section 4.1.4).
+    fn name(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.bytes(1)?[0] {
+                0 => return Ok(()),
+                pointer if pointer >= 0xc0 => return self.skip(1),
+                length => self.skip(usize::from(length))?,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_pointers_is_read() {
+        let mut message = encode(7, "a.b.", Type::A);
+        message[2] = 0x84;
+        message[7] = 1;
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 127, 0, 0, 9]);
+        let answer = decode(7, &message).unwrap();
+        let expected = (IpAddr::from([127, 0, 0, 9]), Duration::from_secs(30));
+        assert_eq!(
+            answer,
+            Answer {
+                code: 0,
+                authoritative: true,
+                truncated: false,
+                addresses: vec![expected]
+            }
+        );
+        assert!(decode(8, &message).is_err());
+        assert!(decode(7, &message[..message.len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! The apps that are supervised in tests. None knows who supervises it; each takes
+//! its port from its arguments, so only a handed-over socket can share it.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+
+use crate::{binaries, process};
+
+/// Path of an app in `tests/fixtures/apps`.
+pub fn app(name: &str) -> String {
+    let path = binaries::workspace().join("tests/fixtures/apps").join(name);
+    path.to_string_lossy().into_owned()
+}
+
+/// The words of a command that runs a Node app on a port.
+pub fn node(name: &str, port: u16) -> Vec<String> {
+    vec!["node".to_owned(), app(name), port.to_string()]
+}
+
+/// The words of a command that runs the Python app on a port.
+pub fn python(port: u16) -> Vec<String> {
+    vec!["python3".to_owned(), app("app.py"), port.to_string()]
+}
+
+/// Builds the static Go server (Go's own cache makes that quick the second
+/// time) and gives the words to run it on a port.
+///
+/// # Errors
+/// It does not build. Check first that `go` is there.
+pub fn go(port: u16) -> anyhow::Result<Vec<String>> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    let output = binaries::workspace().join("target/scaledapp-fixture-go");
+    if let Err(reason) =
+        BUILT.get_or_init(|| build_go(&output).map_err(|error| format!("{error:#}")))
+    {
+        bail!("{reason}");
+    }
+    Ok(vec![
+        output.to_string_lossy().into_owned(),
+        port.to_string(),
+    ])
+}
+
+fn build_go(output: &Path) -> anyhow::Result<()> {
+    // Another test process may build or run it at the same time: rename at the end.
+    let partial = output.with_extension(std::process::id().to_string());
+    let mut command = Command::new("go");
+    command.current_dir(binaries::workspace().join("tests/fixtures/go"));
+    command.env("CGO_ENABLED", "0");
+    command
+        .args(["build", "-trimpath", "-o"])
+        .arg(&partial)
+        .arg(".");
+    let ended = process::run(command, Duration::from_mins(3))?;
+    ensure!(
+        ended.code == 0,
+        "the Go fixture does not build:\n{}",
+        ended.stderr
+    );
+    Ok(std::fs::rename(&partial, output)?)
+}

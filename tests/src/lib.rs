@@ -1,0 +1,19 @@
+//! The test harness: real processes, sockets and load, with every request counted.
+//!
+//! It knows the public surface only (binaries, ports, JSON, signals) and links
+//! none of the components. `cargo xtask demo` uses it too, so it reports by
+//! `Result` and leaves asserting to the tests.
+
+pub mod balancer;
+pub mod binaries;
+pub mod dns;
+pub mod fixtures;
+pub mod http;
+pub mod load;
+pub mod local;
+pub mod ports;
+pub mod proc;
+pub mod process;
+pub mod sidecar;
+pub mod upstream;
+pub mod wait;

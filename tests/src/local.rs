@@ -1,0 +1,178 @@
+//! A running `scaledapp local`, by its state file and `scaledapp` commands only.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::process::{Ended, Process};
+use crate::{binaries, dns, process, sidecar, wait};
+
+/// Boot of all workers, balancers and DNS on two busy cores.
+const BOOT: Duration = Duration::from_mins(1);
+
+/// The state file (its keys are fixed).
+#[derive(Debug, Clone, Deserialize)]
+pub struct State {
+    /// The DNS server.
+    pub dns: SocketAddr,
+    /// The app's name.
+    pub hostname: String,
+    /// The balancers' addresses.
+    pub balancers: Vec<SocketAddr>,
+    /// The simulated pods.
+    pub pods: Vec<Pod>,
+}
+
+/// One simulated pod.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Pod {
+    /// `NAME-INDEX`.
+    pub name: String,
+    /// Where the app is served.
+    pub address: SocketAddr,
+    /// Its supervisor's admin address.
+    pub admin: SocketAddr,
+}
+
+/// The running whole.
+#[derive(Debug)]
+pub struct Local {
+    /// The `scaledapp` process, which has started all others.
+    pub process: Process,
+    /// What it wrote when all was ready.
+    pub state: State,
+    /// Where its files are.
+    pub workdir: PathBuf,
+    /// From its start to the state file.
+    pub took: Duration,
+    state_file: PathBuf,
+}
+
+impl Local {
+    /// Starts `scaledapp local FILE` and waits until all is ready. `directory`
+    /// takes the state file and the work directory.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or is not ready in time.
+    pub fn start(file: &Path, directory: &Path) -> anyhow::Result<Self> {
+        let (state_file, workdir) = (directory.join("state.json"), directory.join("work"));
+        let mut command = Command::new(binaries::path("scaledapp")?);
+        command.arg("local").arg(file);
+        command
+            .arg("--state-file")
+            .arg(&state_file)
+            .arg("--workdir")
+            .arg(&workdir);
+        let start = Instant::now();
+        let mut process = Process::spawn(command)?;
+        let mut ended = false;
+        wait::until(BOOT, "the state file is there", || {
+            ended = !process.is_running();
+            if ended || state_file.exists() {
+                Ok(())
+            } else {
+                Err(process.stderr())
+            }
+        })?;
+        anyhow::ensure!(
+            !ended,
+            "scaledapp local ended; it said:\n{}",
+            process.stderr()
+        );
+        let took = start.elapsed();
+        let text = std::fs::read_to_string(&state_file)?;
+        let state = serde_json::from_str(&text).with_context(|| format!("state file {text}"))?;
+        Ok(Self {
+            process,
+            state,
+            workdir,
+            took,
+            state_file,
+        })
+    }
+
+    /// Balancers as a client finds them: the name resolved by our DNS server,
+    /// with the port from the state file.
+    ///
+    /// # Errors
+    /// The name does not resolve.
+    pub fn resolve(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let port = self.state.balancers.first().context("a balancer")?.port();
+        let addresses = dns::addresses(self.state.dns, &self.state.hostname)?;
+        Ok(addresses
+            .into_iter()
+            .map(|address| SocketAddr::new(address, port))
+            .collect())
+    }
+
+    /// Workers of all pods.
+    ///
+    /// # Errors
+    /// A pod does not answer.
+    pub fn workers(&self) -> anyhow::Result<Vec<sidecar::Worker>> {
+        let mut workers = Vec::new();
+        for pod in &self.state.pods {
+            workers.extend(sidecar::workers(pod.admin)?);
+        }
+        Ok(workers)
+    }
+
+    /// Waits until every pod has exactly `workers` ready ones.
+    ///
+    /// # Errors
+    /// Not in time.
+    pub fn wait_ready(&self, workers: u64) -> anyhow::Result<()> {
+        wait::until(
+            sidecar::BOOT,
+            &format!("{workers} workers in each pod"),
+            || {
+                for pod in &self.state.pods {
+                    let status =
+                        sidecar::status(pod.admin).map_err(|error| format!("{error:#}"))?;
+                    let listed = status["workers"].as_array().map_or(0, Vec::len) as u64;
+                    if status["ready"] != workers
+                        || status["desired"] != workers
+                        || listed != workers
+                    {
+                        return Err(format!("{}: {status}", pod.name));
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Runs `ctl` against every pod, one after the other.
+    ///
+    /// # Errors
+    /// One of them ended with another code than 0.
+    pub fn ctl_all(&self, words: &[&str]) -> anyhow::Result<()> {
+        for pod in &self.state.pods {
+            let ended = sidecar::ctl(pod.admin, words)?;
+            anyhow::ensure!(
+                ended.code == 0,
+                "{}: ctl {words:?}: {}",
+                pod.name,
+                ended.stderr
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs another `scaledapp` command against this run.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end.
+    pub fn command(&self, words: &[&str]) -> anyhow::Result<Ended> {
+        let mut command = Command::new(binaries::path("scaledapp")?);
+        command
+            .args(words)
+            .arg("--state-file")
+            .arg(&self.state_file);
+        process::run(command, Duration::from_mins(1))
+    }
+}

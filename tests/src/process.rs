@@ -1,0 +1,271 @@
+//! A child process under test: captured output, signals, and no survivors.
+//!
+//! Dropping a [`Process`] kills it, its group and everything below it, and
+//! prints its last output if the test failed.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::{proc, wait};
+
+/// Lines kept of each stream; what a failing test prints.
+const LINES: usize = 2000;
+
+/// One captured stream.
+#[derive(Debug, Default, Clone)]
+struct Capture(Arc<Mutex<VecDeque<String>>>);
+
+impl Capture {
+    /// Reads to the end on a thread of its own, so that the child never blocks.
+    fn follow(stream: impl Read + Send + 'static) -> Self {
+        let capture = Self::default();
+        let lines = Arc::clone(&capture.0);
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|read| read > 0)
+            {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() == LINES {
+                    lines.pop_front();
+                }
+                lines.push_back(text);
+                line.clear();
+            }
+        });
+        capture
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines
+            .iter()
+            .flat_map(|line| [line.as_str(), "\n"])
+            .collect()
+    }
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: Capture,
+    stderr: Capture,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit code; 128 + n after signal n, as shells say it.
+    pub code: i32,
+    /// Last lines of standard output.
+    pub stdout: String,
+    /// Last lines of standard error.
+    pub stderr: String,
+}
+
+/// Exit code as shells say it.
+fn code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It cannot be started or is not done by `deadline` (it is killed then).
+pub fn run(command: Command, deadline: Duration) -> anyhow::Result<Ended> {
+    Process::spawn(command)?.wait(deadline)
+}
+
+impl Process {
+    /// Starts a command in a process group of its own, with its output captured
+    /// and nothing on its standard input.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(mut command: Command) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.process_group(0);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let stdout = child.stdout.take().context("stdout is a pipe")?;
+        let stderr = child.stderr.take().context("stderr is a pipe")?;
+        Ok(Self {
+            name,
+            child,
+            stdout: Capture::follow(stdout),
+            stderr: Capture::follow(stderr),
+        })
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Last lines of standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Last lines of standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Sends a signal to this process alone.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        send(self.pid(), signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It still runs at the deadline.
+    pub fn wait(&mut self, deadline: Duration) -> anyhow::Result<Ended> {
+        let what = format!("{} ends", self.name);
+        let status = wait::until(deadline, &what, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(format!("it runs; its stderr:\n{}", self.stderr.text())),
+            Err(error) => Err(error.to_string()),
+        })?;
+        // The pipes may have more than was read; nobody writes to them any more
+        // unless a survivor holds them, which is not waited for.
+        let (mut before, mut same) = (usize::MAX, 0);
+        let settled = || {
+            let now = self.stdout.text().len() + self.stderr.text().len();
+            same = if now == before { same + 1 } else { 0 };
+            before = now;
+            same >= 4
+        };
+        wait::until_true(Duration::from_secs(1), "output settles", settled)?;
+        Ok(Ended {
+            code: code(status),
+            stdout: self.stdout.text(),
+            stderr: self.stderr.text(),
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until its standard error holds `text`.
+    ///
+    /// # Errors
+    /// It does not by the deadline; the error shows what it holds.
+    pub fn says(&self, deadline: Duration, text: &str) -> anyhow::Result<()> {
+        wait::until(deadline, &format!("{} says {text:?}", self.name), || {
+            let stderr = self.stderr.text();
+            if stderr.contains(text) {
+                Ok(())
+            } else {
+                Err(stderr)
+            }
+        })
+    }
+}
+
+/// Sends a signal to any process.
+///
+/// # Errors
+/// It is gone or not ours.
+pub fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(pid as i32).context("pid 0 is no process")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_output();
+        }
+        let below = proc::descendants(self.pid());
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Some(group) = Pid::from_raw(self.pid() as i32)
+        {
+            let _gone = kill_process_group(group, Signal::KILL);
+            let _gone = self.child.wait();
+        }
+        for pid in below {
+            // Workers have groups of their own; most are gone with the supervisor.
+            let _gone = send(pid, Signal::KILL);
+        }
+    }
+}
+
+impl Process {
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failing test shows what its children said"
+    )]
+    fn print_output(&self) {
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        eprintln!(
+            "--- {} ({}) stdout\n{stdout}--- stderr\n{stderr}---",
+            self.name,
+            self.pid()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn output_and_exit_code_are_kept() {
+        let ended = run(
+            shell("echo out; echo err >&2; exit 7"),
+            Duration::from_secs(5),
+        )
+        .unwrap();
+        assert_eq!(
+            (ended.code, ended.stdout.as_str(), ended.stderr.as_str()),
+            (7, "out\n", "err\n")
+        );
+    }
+
+    #[test]
+    fn dropping_it_ends_what_it_started() {
+        let process = Process::spawn(shell("sleep 1000 & echo up >&2; wait")).unwrap();
+        process.says(Duration::from_secs(5), "up").unwrap();
+        let below = proc::descendants(process.pid());
+        assert_eq!(below.len(), 1);
+        drop(process);
+        for pid in below {
+            wait::until_true(Duration::from_secs(5), "the child is gone", || {
+                !proc::is_running(pid)
+            })
+            .unwrap();
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! A supervisor under test, by its command line, admin port and `ctl` only.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::process::{Ended, Process};
+use crate::{binaries, http, ports, process, wait};
+
+/// A worker's boot on two busy cores takes well under this.
+pub const BOOT: Duration = Duration::from_secs(20);
+
+/// How to start a supervisor.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Words before the supervisor's own (`setpriv …`).
+    pub wrapper: Vec<String>,
+    /// Address to serve on; `None`: all.
+    pub host: Option<Ipv4Addr>,
+    /// The app's port.
+    pub port: u16,
+    /// The supervisor's admin address.
+    pub admin: SocketAddr,
+    /// Further flags of `run`.
+    pub options: Vec<String>,
+    /// What one worker runs.
+    pub command: Vec<String>,
+    /// Environment on top of the test's own.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Launch {
+    /// On free ports; `command` gets the app's port.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn of(command: impl FnOnce(u16) -> Vec<String>) -> anyhow::Result<Self> {
+        let port = ports::free(IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
+        Ok(Self {
+            wrapper: Vec::new(),
+            host: None,
+            port,
+            admin: ports::local()?,
+            options: Vec::new(),
+            command: command(port),
+            environment: Vec::new(),
+        })
+    }
+
+    /// Adds flags.
+    #[must_use]
+    pub fn with(mut self, options: &[&str]) -> Self {
+        self.options
+            .extend(options.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// The command as a whole.
+    ///
+    /// # Errors
+    /// The binary has not been built.
+    pub fn command(&self) -> anyhow::Result<Command> {
+        let mut words = self.wrapper.clone();
+        words.push(
+            binaries::path("scaledapp-sidecar")?
+                .to_string_lossy()
+                .into_owned(),
+        );
+        words.push("run".to_owned());
+        if let Some(host) = self.host {
+            words.extend(["--host".to_owned(), host.to_string()]);
+        }
+        words.extend(["--port".to_owned(), self.port.to_string()]);
+        words.extend(["--admin".to_owned(), self.admin.to_string()]);
+        words.extend(self.options.iter().cloned());
+        words.push("--".to_owned());
+        words.extend(self.command.iter().cloned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    /// Starts it and waits for nothing.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(self) -> anyhow::Result<Sidecar> {
+        let process = Process::spawn(self.command()?)?;
+        Ok(Sidecar {
+            process,
+            launch: self,
+        })
+    }
+
+    /// Starts it and waits until `workers` are ready.
+    ///
+    /// # Errors
+    /// It cannot be started, or they are not ready in time.
+    pub fn ready(self, workers: u64) -> anyhow::Result<Sidecar> {
+        let mut sidecar = self.start()?;
+        sidecar.wait_ready(workers)?;
+        Ok(sidecar)
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end.
+    pub fn run(self, deadline: Duration) -> anyhow::Result<Ended> {
+        process::run(self.command()?, deadline)
+    }
+}
+
+/// One worker as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// Stable index.
+    pub slot: u64,
+    /// Process id.
+    pub pid: u32,
+    /// `Ready`, `Draining` and so on.
+    pub state: String,
+    /// Counts reloads.
+    pub generation: u64,
+    /// Counts unexpected ends.
+    pub restarts: u64,
+}
+
+/// A running supervisor.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// Its process (the wrapper's, if that does not exec).
+    pub process: Process,
+    /// How it was started.
+    pub launch: Launch,
+}
+
+impl Sidecar {
+    /// Where the app is served.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((
+            self.launch.host.unwrap_or(Ipv4Addr::LOCALHOST),
+            self.launch.port,
+        ))
+    }
+
+    /// `/status`.
+    ///
+    /// # Errors
+    /// The admin port does not answer with 200.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        status(self.launch.admin)
+    }
+
+    /// The workers by slot, those that are going included.
+    ///
+    /// # Errors
+    /// As [`Sidecar::status`].
+    pub fn workers(&self) -> anyhow::Result<Vec<Worker>> {
+        workers(self.launch.admin)
+    }
+
+    /// Process ids of the workers.
+    ///
+    /// # Errors
+    /// As [`Sidecar::status`].
+    pub fn pids(&self) -> anyhow::Result<Vec<u32>> {
+        Ok(self
+            .workers()?
+            .into_iter()
+            .map(|worker| worker.pid)
+            .collect())
+    }
+
+    /// Waits until exactly `workers` are ready and no other is left.
+    ///
+    /// # Errors
+    /// Not in time, or it ended.
+    pub fn wait_ready(&mut self, workers: u64) -> anyhow::Result<()> {
+        let admin = self.launch.admin;
+        let mut ended = None;
+        wait::until(BOOT, &format!("{workers} workers ready"), || {
+            if !self.process.is_running() {
+                ended = Some(format!("it ended; it said:\n{}", self.process.stderr()));
+                return Ok(());
+            }
+            let status = status(admin).map_err(|error| format!("{error:#}"))?;
+            let listed = status["workers"].as_array().map_or(0, Vec::len) as u64;
+            if status["ready"] == workers && status["desired"] == workers && listed == workers {
+                Ok(())
+            } else {
+                Err(format!("{status}\n{}", self.process.stderr()))
+            }
+        })?;
+        match ended {
+            Some(reason) => anyhow::bail!(reason),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `ctl` with these words.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end.
+    pub fn ctl(&self, words: &[&str]) -> anyhow::Result<Ended> {
+        ctl(self.launch.admin, words)
+    }
+
+    /// As [`Sidecar::ctl`], and it must end with 0; its output.
+    ///
+    /// # Errors
+    /// It ended with another code.
+    pub fn ctl_done(&self, words: &[&str]) -> anyhow::Result<String> {
+        let ended = self.ctl(words)?;
+        ensure!(
+            ended.code == 0,
+            "ctl {words:?} ended with {}: {}",
+            ended.code,
+            ended.stderr
+        );
+        Ok(ended.stdout)
+    }
+}
+
+/// Runs `scaledapp-sidecar ctl` against an admin address.
+///
+/// # Errors
+/// It cannot be started or does not end.
+pub fn ctl(admin: SocketAddr, words: &[&str]) -> anyhow::Result<Ended> {
+    let mut command = Command::new(binaries::path("scaledapp-sidecar")?);
+    command
+        .args(["ctl", "--admin", &admin.to_string()])
+        .args(words);
+    process::run(command, Duration::from_mins(1))
+}
+
+/// `/status` of a supervisor.
+///
+/// # Errors
+/// It does not answer with 200.
+pub fn status(admin: SocketAddr) -> anyhow::Result<Value> {
+    let response = http::get(admin, "/status").with_context(|| format!("status of {admin}"))?;
+    ensure!(
+        response.status == 200,
+        "status of {admin}: {}",
+        response.status
+    );
+    Ok(response.json())
+}
+
+/// The workers that a supervisor's status shows, by slot.
+///
+/// # Errors
+/// As [`status`], or it lacks what it must have.
+pub fn workers(admin: SocketAddr) -> anyhow::Result<Vec<Worker>> {
+    let status = status(admin)?;
+    let listed = status["workers"].as_array().context("workers is a list")?;
+    let mut workers = Vec::new();
+    for worker in listed {
+        let number = |key: &str| {
+            worker[key]
+                .as_u64()
+                .with_context(|| format!("{key} in {worker}"))
+        };
+        workers.push(Worker {
+            slot: number("slot")?,
+            pid: number("pid")? as u32,
+            state: worker["state"].as_str().context("state")?.to_owned(),
+            generation: number("generation")?,
+            restarts: number("restarts")?,
+        });
+    }
+    workers.sort_by_key(|worker| (worker.slot, worker.generation));
+    Ok(workers)
+}

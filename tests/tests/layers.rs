@@ -1,0 +1,140 @@
+//! Who may depend on whom (design.md sections 2 and 11), and the few rules of
+//! the house that no lint holds.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use scaledapp_tests::{binaries, process};
+
+/// Names of all packages that end up in a package's build.
+fn linked(package: &str) -> Vec<String> {
+    let mut command = Command::new("cargo");
+    command.current_dir(binaries::workspace());
+    command.args([
+        "tree",
+        "--locked",
+        "--offline",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ]);
+    command.args(["--package", package]);
+    let ended = process::run(command, Duration::from_mins(1)).unwrap();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let names = ended
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_data_plane_never_links_a_kubernetes_client() {
+    for package in [
+        "scaledapp-sidecar",
+        "scaledapp-balancer",
+        "scaledapp-proxy",
+        "scaledapp-dns",
+    ] {
+        let linked = linked(package);
+        assert!(
+            linked.iter().any(|name| name == "tokio"),
+            "{package}: {linked:?}"
+        );
+        for banned in [
+            "kube",
+            "kube-client",
+            "k8s-openapi",
+            "hickory-server",
+            "pingora",
+        ] {
+            assert!(
+                !linked.iter().any(|name| name == banned),
+                "{package} links {banned}"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_crates_know_no_runtime_no_socket_and_no_client() {
+    for package in [
+        "scaledapp-engine",
+        "scaledapp-plan",
+        "scaledapp-http1",
+        "scaledapp-answers",
+    ] {
+        let linked = linked(package);
+        for banned in ["tokio", "hyper", "mio", "socket2", "rustix", "kube"] {
+            assert!(
+                !linked.iter().any(|name| name == banned),
+                "{package} links {banned}"
+            );
+        }
+    }
+}
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_decides_and_stays_readable() {
+    let mut found = Vec::new();
+    sources(binaries::workspace(), &mut found);
+    assert!(found.len() > 50, "{}", found.len());
+    let mut wrong = Vec::new();
+    for path in found {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        if !text.starts_with("//!") && !text.starts_with("#!") {
+            wrong.push(format!("{} does not open with //!", path.display()));
+        }
+        if lines > 650 {
+            wrong.push(format!("{} has {lines} lines", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_one_package_and_each_block_has_its_reason() {
+    let mut found = Vec::new();
+    sources(binaries::workspace(), &mut found);
+    let home = binaries::workspace().join("sidecar/sys");
+    for path in found {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code: Vec<&str> = text
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or(""))
+            .collect();
+        let uses = code
+            .iter()
+            .filter(|line| line.contains(concat!("uns", "afe {")))
+            .count();
+        if !path.starts_with(&home) {
+            assert_eq!(uses, 0, "{} has unsafe code", path.display());
+        }
+        assert!(
+            text.matches("SAFETY:").count() >= uses,
+            "{}: a block without SAFETY",
+            path.display()
+        );
+    }
+}

@@ -1,0 +1,245 @@
+//! Upstreams that refuse, reset, hang up, lie or fall silent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use scaledapp_tests::balancer::Launch;
+use scaledapp_tests::http::{self, Connection, Failure, Request};
+use scaledapp_tests::load::Load;
+use scaledapp_tests::upstream::{Upstream, ok};
+use scaledapp_tests::{ports, wait};
+
+use crate::SOON;
+
+fn post(to: SocketAddr) -> Result<http::Response, Failure> {
+    http::one_shot(to, SOON, &Request::post("/", b"order"))
+}
+
+#[test]
+fn a_refusing_upstream_fails_no_request_of_any_kind() {
+    let upstream = Upstream::answering("client 0 request").unwrap();
+    let nobody = ports::local().unwrap();
+    for keep_alive in [true, false] {
+        let balancer = Launch::to(&[nobody, upstream.address()])
+            .unwrap()
+            .ready()
+            .unwrap();
+        let load = Load {
+            keep_alive,
+            clients: 4,
+            post_every: 0,
+            ..Load::on(&[balancer.address()])
+        };
+        let report = load.run(300).unwrap();
+        assert_eq!(report.failed(), 0, "{report}");
+        // Nothing was written to the one that refused, so a POST may go on too.
+        for _ in 0..20 {
+            assert_eq!(post(balancer.address()).unwrap().status, 200);
+        }
+    }
+}
+
+#[test]
+fn a_reset_before_the_answer_repeats_a_get_and_never_a_post() {
+    let resets = || {
+        Upstream::start(|mut peer| {
+            while peer.read_request().is_some() {
+                if peer.index == 0 {
+                    return peer.reset();
+                }
+                peer.write(&ok("second try"));
+            }
+        })
+        .unwrap()
+    };
+    let upstream = resets();
+    let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+    let got = http::get(balancer.address(), "/").unwrap();
+    assert_eq!((got.status, got.text().as_str()), (200, "second try"));
+
+    let upstream = resets();
+    let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+    assert_eq!(post(balancer.address()).unwrap().status, 502);
+    assert_eq!(upstream.all_received().matches("POST ").count(), 1);
+}
+
+#[test]
+fn a_connection_that_the_upstream_closed_in_between_costs_nothing() {
+    // Closes right after every answer without having said so.
+    let upstream = Upstream::start(|mut peer| {
+        peer.read_request();
+        peer.write(&ok("once"));
+    })
+    .unwrap();
+    let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+    let load = Load {
+        clients: 2,
+        post_every: 0,
+        ..Load::on(&[balancer.address()])
+    };
+    let report = load.run(500).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+#[test]
+fn an_answer_that_is_none_is_a_bad_gateway() {
+    for (name, answer) in [
+        ("not HTTP", &b"SSH-2.0-OpenSSH\r\n\r\n"[..]),
+        (
+            "CL and TE",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "two CL",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        ),
+        ("bare LF", b"HTTP/1.1 200 OK\nContent-Length: 1\n\nx"),
+        (
+            "folded",
+            b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 1\r\n\r\nx",
+        ),
+        (
+            "NUL",
+            b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 1\r\n\r\nx",
+        ),
+        ("cut off in the head", b"HTTP/1.1 200 OK\r\nContent-"),
+        ("silent close", b""),
+    ] {
+        let upstream = Upstream::start(move |mut peer| {
+            peer.read_request();
+            peer.write(answer);
+        })
+        .unwrap();
+        let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+        let response = post(balancer.address());
+        assert_eq!(
+            response.as_ref().map(|response| response.status),
+            Ok(502),
+            "{name}: {response:?}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_never_made_to_look_whole() {
+    for (name, answer) in [
+        (
+            "by length",
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"[..],
+        ),
+        (
+            "in chunks",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+        ),
+        (
+            "by a bad chunk",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\nxyz\r\n",
+        ),
+    ] {
+        let upstream = Upstream::start(move |mut peer| {
+            peer.read_request();
+            peer.write(answer);
+        })
+        .unwrap();
+        let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+        let result = http::get(balancer.address(), "/");
+        // A balancer may also notice in time and say 502.
+        let honest = match &result {
+            Err(Failure::Truncated | Failure::Reset | Failure::Malformed(_)) => true,
+            Ok(response) => response.status == 502,
+            Err(_) => false,
+        };
+        assert!(honest, "{name}: {result:?}");
+    }
+}
+
+#[test]
+fn with_no_upstream_left_the_answer_says_when_to_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("endpoints.json");
+    std::fs::write(&file, "[]").unwrap();
+    let balancer = Launch::new(&["--endpoints-file", &file.to_string_lossy()])
+        .unwrap()
+        .ready()
+        .unwrap();
+    let response = http::one_shot(
+        balancer.address(),
+        Duration::from_mins(1),
+        &Request::get("/"),
+    )
+    .unwrap();
+    assert_eq!(response.status, 503, "{response:?}");
+    assert!(response.field("retry-after").is_some(), "{response:?}");
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_upstream_connection_along() {
+    let gone = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&gone);
+    let upstream = Upstream::start(move |mut peer| {
+        peer.read_request();
+        peer.read_to_close();
+        seen.store(true, Ordering::Release);
+    })
+    .unwrap();
+    let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+    let mut connection = Connection::open(balancer.address(), SOON).unwrap();
+    connection
+        .write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    wait::until_true(SOON, "it is upstream", || {
+        upstream.all_received().contains("/endless")
+    })
+    .unwrap();
+    connection.reset_on_drop().unwrap();
+    drop(connection);
+    wait::until_true(SOON, "the upstream sees the end", || {
+        gone.load(Ordering::Acquire)
+    })
+    .unwrap();
+}
+
+#[test]
+fn an_upstream_that_fails_is_left_alone_and_comes_back() {
+    let healthy = Upstream::answering("healthy").unwrap();
+    let broken = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&broken);
+    let flaky = Upstream::start(move |mut peer| {
+        while peer.read_request().is_some() {
+            if state.load(Ordering::Acquire) {
+                return peer.reset();
+            }
+            peer.write(&ok("flaky"));
+        }
+    })
+    .unwrap();
+    let balancer = Launch::to(&[healthy.address(), flaky.address()])
+        .unwrap()
+        .ready()
+        .unwrap();
+    let load = || Load {
+        clients: 2,
+        post_every: 0,
+        keep_alive: false,
+        ..Load::on(&[balancer.address()])
+    };
+    let report = load().run(200).unwrap();
+    assert_eq!(report.failed(), 0, "GETs go on elsewhere: {report}");
+    let tried = flaky.accepted();
+    assert!(
+        tried < 60,
+        "{tried} of 200 requests went to an upstream that resets all"
+    );
+    broken.store(false, Ordering::Release);
+    let back = || {
+        let response = http::get(balancer.address(), "/").map_err(|failure| failure.to_string())?;
+        if response.text() == "flaky" {
+            Ok(())
+        } else {
+            Err(response.text())
+        }
+    };
+    wait::until(Duration::from_secs(30), "it is tried again", back).unwrap();
+}

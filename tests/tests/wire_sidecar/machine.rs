@@ -1,0 +1,219 @@
+//! The machine around it: PID 1, users, read-only roots, CPU quotas, memory.
+//!
+//! Some of this needs root; elsewhere the reason for skipping is printed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use scaledapp_tests::http::{self, Request};
+use scaledapp_tests::sidecar::Launch;
+use scaledapp_tests::{fixtures, proc, process, wait};
+
+use crate::{SOON, all_answer, has};
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Whether a wrapper works here; prints why not.
+fn allowed(wrapper: &[String]) -> bool {
+    let mut command = Command::new(&wrapper[0]);
+    command.args(&wrapper[1..]).arg("true");
+    match process::run(command, SOON) {
+        Ok(ended) if ended.code == 0 => true,
+        Ok(ended) => {
+            println!(
+                "skipped: {} is refused here: {}",
+                wrapper[0],
+                ended.stderr.trim()
+            );
+            false
+        }
+        Err(error) => {
+            println!("skipped: {error:#}");
+            false
+        }
+    }
+}
+
+#[test]
+fn as_pid_1_it_reaps_what_others_leave_behind() {
+    let wrapper = words(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    if !has("node") || !allowed(&wrapper) {
+        return;
+    }
+    let mut launch = Launch::of(|port| fixtures::node("grandchildren.js", port)).unwrap();
+    launch.wrapper = wrapper;
+    let sidecar = launch.with(&["--workers", "2"]).ready(2).unwrap();
+    let supervisor = proc::children(sidecar.process.pid())[0];
+    for _ in 0..20 {
+        assert_eq!(http::get(sidecar.address(), "/orphan").unwrap().status, 200);
+    }
+    // Both workers and the watchdog stay; every orphan has ended and is reaped.
+    let left = || {
+        let below = proc::descendants(supervisor);
+        let names: Vec<String> = below.iter().map(|pid| proc::command_line(*pid)).collect();
+        let quiet = proc::zombies(supervisor).is_empty()
+            && !names.iter().any(|name| name.starts_with("sleep"));
+        if quiet {
+            Ok(())
+        } else {
+            Err(format!("{names:?}"))
+        }
+    };
+    wait::until(SOON, "no zombie is left", left).unwrap();
+    all_answer(sidecar.address(), &answering(&sidecar));
+}
+
+/// Pids as the apps see them, which differ from outside in a namespace of its own.
+fn answering(sidecar: &scaledapp_tests::sidecar::Sidecar) -> Vec<u32> {
+    sidecar.pids().unwrap()
+}
+
+#[test]
+fn it_runs_as_any_user_with_a_read_only_root() {
+    // What a restricted pod has: a numeric user, no capability, no new
+    // privileges, nothing writable.
+    let script = "mount -o remount,bind,ro / && exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+                  --bounding-set -all --inh-caps -all --no-new-privs \"$@\"";
+    let wrapper = words(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    if !has("node") || !allowed(&wrapper) {
+        return;
+    }
+    for dispatch in ["request", "connection"] {
+        let mut launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
+        launch.wrapper.clone_from(&wrapper);
+        let sidecar = launch
+            .with(&["--workers", "2", "--dispatch", dispatch])
+            .ready(2)
+            .unwrap();
+        assert_eq!(sidecar.status().unwrap()["mechanism"], "notify");
+        let answer = http::get(sidecar.address(), "/environment").unwrap().json();
+        assert_eq!(answer["uid"], 65534);
+        // Root may control it from outside.
+        sidecar.ctl_done(&["reload"]).unwrap();
+    }
+}
+
+/// A cgroup v1 `cpu` group of this test, removed at the end.
+struct CpuGroup(PathBuf);
+
+impl CpuGroup {
+    fn new() -> Option<Self> {
+        let path = PathBuf::from(format!(
+            "/sys/fs/cgroup/cpu/scaledapp-test-{}",
+            std::process::id()
+        ));
+        match fs::create_dir(&path) {
+            Ok(()) if path.join("cpu.cfs_quota_us").exists() => Some(Self(path)),
+            Ok(()) => {
+                println!("skipped: /sys/fs/cgroup/cpu is no cgroup v1 controller here");
+                fs::remove_dir(&path).unwrap();
+                None
+            }
+            Err(error) => {
+                println!("skipped: no cgroup v1 cpu group can be made here: {error}");
+                None
+            }
+        }
+    }
+
+    fn set(&self, cores: f64) {
+        let quota = (cores * 100_000.0) as u64;
+        fs::write(self.0.join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
+    }
+}
+
+impl Drop for CpuGroup {
+    fn drop(&mut self) {
+        // Busy until the last process of it has been reaped.
+        let removed = wait::until(SOON, "the cgroup is empty", || fs::remove_dir(&self.0));
+        if let Err(error) = removed {
+            println!("{} stays: {error:#}", self.0.display());
+        }
+    }
+}
+
+#[test]
+fn the_worker_count_follows_the_cpu_quota_live() {
+    if !has("node") {
+        return;
+    }
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("skipped: one CPU cannot show a change");
+        return;
+    }
+    let Some(group) = CpuGroup::new() else {
+        return;
+    };
+    group.set(1.0);
+    let mut launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec \"$@\"",
+        group.0.display()
+    );
+    launch.wrapper = words(&["sh", "-c", &script, "sh"]);
+    let mut sidecar = launch.ready(1).unwrap();
+    group.set(2.0);
+    let start = Instant::now();
+    sidecar.wait_ready(2).unwrap();
+    println!("1 → 2 CPUs to 2 ready workers: {:?}", start.elapsed());
+    // 1.75 cores count as two, 1.5 as one (design.md section 4).
+    group.set(1.5);
+    sidecar.wait_ready(1).unwrap();
+    drop(sidecar);
+    drop(group);
+}
+
+#[test]
+fn the_worker_count_follows_the_affinity() {
+    if !has("node") || !has("taskset") {
+        return;
+    }
+    let mut launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
+    launch.wrapper = words(&["taskset", "-c", "0"]);
+    launch.clone().ready(1).unwrap();
+    launch.with(&["--workers", "3x"]).ready(3).unwrap();
+}
+
+#[test]
+fn the_supervisor_stays_small() {
+    if !has("go") {
+        return;
+    }
+    let start = Instant::now();
+    let launch = Launch::of(|port| fixtures::go(port).unwrap()).unwrap();
+    let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
+    println!("start to one ready worker (go): {:?}", start.elapsed());
+    let resident = |workers: &str| {
+        sidecar.ctl_done(&["scale", workers]).unwrap();
+        for _ in 0..50 {
+            http::one_shot(sidecar.address(), SOON, &Request::post("/", b"x")).unwrap();
+        }
+        let bytes = proc::resident_bytes(sidecar.process.pid()).unwrap();
+        println!(
+            "supervisor with {workers} workers: {:.2} MiB resident",
+            bytes as f64 / f64::from(1 << 20)
+        );
+        bytes
+    };
+    let few = resident("1");
+    let many = resident("16");
+    assert!(many <= 8 << 20, "{few} with one worker, {many} with 16");
+    let before = proc::cpu_time(sidecar.process.pid()).unwrap();
+    let idle = Instant::now();
+    wait::until_true(SOON, "three seconds pass", || {
+        idle.elapsed() >= Duration::from_secs(3)
+    })
+    .unwrap();
+    let used = proc::cpu_time(sidecar.process.pid())
+        .unwrap()
+        .saturating_sub(before);
+    println!("supervisor of 16 idle workers: {used:?} CPU in 3 s");
+    assert!(
+        used <= Duration::from_millis(90),
+        "idle costs {used:?} in 3 s"
+    );
+}

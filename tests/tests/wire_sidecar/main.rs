@@ -1,0 +1,71 @@
+//! The built supervisor against real apps: hand-over, `ctl`, lifecycle, exits.
+//!
+//! Pure lifecycle decisions are tested in `scaledapp-engine`; here is what
+//! needs a kernel: sockets, signals, processes, cgroups.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "all of this target is test code, helpers included"
+)]
+
+mod control;
+mod exits;
+mod handover;
+mod lifecycle;
+mod machine;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use scaledapp_tests::http::{self, Request};
+use scaledapp_tests::{binaries, wait};
+
+/// For what takes a moment on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Whether a program is there; prints the reason for skipping if not.
+fn has(program: &str) -> bool {
+    match binaries::on_path(program) {
+        Ok(_) => true,
+        Err(reason) => {
+            println!("{reason}");
+            false
+        }
+    }
+}
+
+/// The pid that answers one request on a connection of its own.
+fn pid_of(to: SocketAddr) -> u32 {
+    let response = http::get(to, "/").unwrap();
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()["pid"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no pid in {}", response.text())) as u32
+}
+
+/// Sends requests on connections of their own until all of `pids` have answered.
+fn all_answer(to: SocketAddr, pids: &[u32]) {
+    let wanted: BTreeSet<u32> = pids.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    wait::until(SOON, "every worker answers", || {
+        // Several at once: an idle worker would take them all one after the other.
+        let asked: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || http::one_shot(to, SOON, &Request::get("/sleep?ms=20")))
+            })
+            .collect();
+        for response in asked {
+            let response = response.join().unwrap().unwrap();
+            seen.extend(response.json()["pid"].as_u64().map(|pid| pid as u32));
+        }
+        if seen == wanted {
+            Ok(())
+        } else {
+            Err(format!("{seen:?} of {wanted:?}"))
+        }
+    })
+    .unwrap();
+}
