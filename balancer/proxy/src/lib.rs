@@ -1,1 +1,36 @@
-//! Placeholder while the crate is being written.
+//! The forwarding path: HTTP/1 requests from a listener to the endpoints of a
+//! table. The balancer in front of pods and the dispatcher in front of a pod's
+//! workers are both this, with different settings ([`Config`]).
+//!
+//! What is a well-formed message is decided in `scaledapp-http1`; which
+//! endpoints exist and what they report, by the owner of the [`Table`]. Here:
+//! which of them gets a request (`select`), what may be repeated (`retry`), who
+//! is left alone for a while (`outlier`), and how bytes flow (`exchange`).
+//!
+//! Threads share nothing on the request path but the endpoints' counters: each
+//! has its own runtime, upstream connections, buffers and clock.
+
+mod attempt;
+mod body;
+mod buffer;
+mod clock;
+mod config;
+mod connect;
+mod connection;
+mod drain;
+mod endpoint;
+mod exchange;
+mod metrics;
+mod outlier;
+mod pool;
+mod proxy;
+mod retry;
+mod select;
+mod thread;
+mod tunnel;
+
+pub use config::{Algorithm, Config, Limits};
+pub use endpoint::{Endpoint, Report, Standing, Table};
+pub use metrics::Metrics;
+pub use proxy::Proxy;
+pub use scaledapp_http1::Trust;

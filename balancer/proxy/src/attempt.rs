@@ -1,0 +1,361 @@
+//! One try: a request and its answer on one upstream connection, both
+//! directions at once.
+//!
+//! A server may answer before it has the whole request (413, 100), a client may
+//! go before it has its answer. What a failed try means is decided in `exchange`.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Malformed, Version};
+use tokio::net::TcpStream;
+
+use crate::body::Flow;
+use crate::buffer::Buffer;
+use crate::connection::{Asked, Client};
+use crate::metrics::Failure;
+use crate::thread::Thread;
+
+/// An upstream connection with a request on it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) stream: TcpStream,
+    pub(crate) input: Buffer,
+    /// It has carried a request before.
+    pub(crate) reused: bool,
+    /// It takes no more of the request; its answer may be there.
+    deaf: bool,
+    /// It has sent something.
+    spoke: bool,
+}
+
+impl Upstream {
+    pub(crate) fn new(stream: TcpStream, reused: bool) -> Self {
+        Self {
+            stream,
+            input: Buffer::default(),
+            reused,
+            deaf: false,
+            spoke: false,
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The answer is with the client.
+    Answered(Answered),
+    /// Both sides speak another protocol now.
+    Switched,
+    /// No complete answer, by whatever side's fault.
+    Failed {
+        cause: Failure,
+        /// The client has a part of an answer.
+        headed: bool,
+        /// The upstream has sent a part of one.
+        answered: bool,
+    },
+    /// The rest of the request's body is not well-formed.
+    BadBody { reason: &'static str, headed: bool },
+}
+
+/// What is known of an answer once its head was read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    /// The client's connection ends with it.
+    pub(crate) close: bool,
+    /// How long the upstream connection may be kept; `None`: not at all.
+    pub(crate) keep: Option<Duration>,
+}
+
+/// How far the answer is.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Its head is awaited; interim responses are in the flow.
+    Head,
+    /// Its head is in the flow, its body on the way.
+    Body(Answered),
+    /// 101 is in the flow.
+    Switching,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    thread: &'a Thread,
+    client: &'a mut Client,
+    asked: &'a Asked,
+    request: &'a mut Flow,
+    upstream: Upstream,
+    answer: Flow,
+    state: State,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(
+        thread: &'a Thread,
+        client: &'a mut Client,
+        asked: &'a Asked,
+        request: &'a mut Flow,
+        upstream: Upstream,
+    ) -> Self {
+        Self {
+            thread,
+            client,
+            asked,
+            request,
+            upstream,
+            answer: Flow::of(thread.buffers.output()),
+            state: State::Head,
+        }
+    }
+
+    /// Runs to its end; the connection may hold what came after it.
+    pub(crate) async fn run(mut self) -> (End, Upstream) {
+        self.moved();
+        let end = poll_fn(|context| self.poll(context)).await;
+        self.thread.buffers.put_output(self.answer.into_out());
+        (end, self.upstream)
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.poll_send(context) {
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(end) = self.poll_answer(context) {
+            return Poll::Ready(end);
+        }
+        if self.request.is_sent() && self.client.poll_gone(self.thread, context) {
+            return Poll::Ready(self.failed(Failure::ClientGone));
+        }
+        if self.client.deadline.poll(context).is_ready() {
+            // Whoever was to act last is the one that did not.
+            let awaits_body =
+                !(self.request.is_taken() || self.request.is_pending() || self.upstream.deaf);
+            let cause = if self.answer.is_pending() || awaits_body {
+                Failure::ClientTimeout
+            } else {
+                Failure::Timeout
+            };
+            return Poll::Ready(self.failed(cause));
+        }
+        Poll::Pending
+    }
+
+    /// Whether the client has a part of the answer, so that no other can follow.
+    fn is_headed(&self) -> bool {
+        match self.state {
+            State::Head => self.answer.has_begun() && self.answer.is_pending(),
+            State::Body(_) | State::Switching => self.answer.has_begun(),
+        }
+    }
+
+    fn failed(&self, cause: Failure) -> End {
+        End::Failed {
+            cause,
+            headed: self.is_headed(),
+            answered: self.upstream.spoke,
+        }
+    }
+
+    /// Something has moved: the patience begins anew.
+    fn moved(&self) {
+        self.client
+            .deadline
+            .set(self.thread.config.limits.stall_time);
+    }
+
+    /// Sends the request as far as it goes; ready only if that ends the attempt.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        while !self.upstream.deaf {
+            if self.request.is_pending() {
+                match self.request.poll_write(&mut self.upstream.stream, context) {
+                    Poll::Pending => return Poll::Pending,
+                    // It may have answered before it stopped listening.
+                    Poll::Ready(Err(_)) => self.upstream.deaf = true,
+                    Poll::Ready(Ok(())) => self.moved(),
+                }
+                continue;
+            }
+            if self.request.is_taken() {
+                return Poll::Pending;
+            }
+            match self.request.take(&mut self.client.input) {
+                Err(Malformed { reason }) => {
+                    let headed = self.is_headed();
+                    return Poll::Ready(End::BadBody { reason, headed });
+                }
+                Ok(0) => {}
+                Ok(_) => continue,
+            }
+            self.client.input.widen();
+            let client = &mut *self.client;
+            match client
+                .input
+                .poll_fill(&mut client.stream, &self.thread.buffers, context)
+            {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    return Poll::Ready(self.failed(Failure::ClientGone));
+                }
+                Poll::Ready(Ok(_)) => self.moved(),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Passes the answer on as far as it goes.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if let Some(cause) = self.take_answer() {
+                return Poll::Ready(self.failed(cause));
+            }
+            if self.answer.is_pending() {
+                match self.answer.poll_write(&mut self.client.stream, context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(self.failed(Failure::ClientGone)),
+                    Poll::Ready(Ok(())) => self.moved(),
+                }
+                continue;
+            }
+            match self.state {
+                State::Switching => return Poll::Ready(End::Switched),
+                State::Body(answered) if self.answer.is_taken() => {
+                    return Poll::Ready(End::Answered(answered));
+                }
+                State::Body(_) => self.upstream.input.widen(),
+                State::Head if self.upstream.input.is_full() => {
+                    let limits = Limits::default();
+                    self.upstream
+                        .input
+                        .grow(limits.head_bytes + limits.target_bytes);
+                }
+                State::Head => {}
+            }
+            let upstream = &mut self.upstream;
+            match upstream
+                .input
+                .poll_fill(&mut upstream.stream, &self.thread.buffers, context)
+            {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => match self.state {
+                    State::Body(_) if self.answer.close().is_ok() => {}
+                    State::Body(_) => return Poll::Ready(self.failed(Failure::CutOff)),
+                    State::Head | State::Switching => {
+                        return Poll::Ready(self.failed(Failure::Upstream));
+                    }
+                },
+                Poll::Ready(Ok(_)) => {
+                    upstream.spoke = true;
+                    self.moved();
+                }
+            }
+        }
+    }
+
+    /// Uses what the upstream has sent; a cause if it cannot be used.
+    fn take_answer(&mut self) -> Option<Failure> {
+        while !self.upstream.input.is_empty() {
+            match self.state {
+                State::Body(_) => {
+                    let taken = self.answer.take(&mut self.upstream.input);
+                    return taken.is_err().then_some(Failure::CutOff);
+                }
+                State::Switching => return None,
+                State::Head => match self.take_head() {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(Malformed { reason }) => {
+                        tracing::debug!(reason, "malformed answer");
+                        return Some(Failure::Malformed);
+                    }
+                },
+            }
+        }
+        None
+    }
+
+    /// Takes a head if all of it is there.
+    fn take_head(&mut self) -> Result<bool, Malformed> {
+        let is_sent = self.request.is_sent();
+        let mut fields = self.thread.fields.borrow_mut();
+        let to = http1::Asked {
+            head: self.asked.is_head,
+            upgrade: self.asked.upgrade,
+        };
+        let bytes = self.upstream.input.filled();
+        let Some(response) = http1::parse_response(bytes, &mut fields, &Limits::default(), to)?
+        else {
+            return Ok(false);
+        };
+        let version = self.asked.version;
+        let mut downstream = Downstream {
+            version,
+            close: false,
+            keep_alive: false,
+        };
+        let out = self.answer.out();
+        if response.interim {
+            // An HTTP/1.0 client knows none (RFC 9110 section 15.2).
+            if version == Version::Http11 {
+                http1::write_response(out, &response, Framing::None, &downstream);
+            }
+        } else if response.switching {
+            http1::write_response(out, &response, Framing::None, &downstream);
+            self.state = State::Switching;
+        } else {
+            let framing = http1::downstream_framing(response.framing, version);
+            downstream.close = framing == Framing::UntilClose
+                || !self.asked.keep_alive
+                // What is left of its request would be taken for another one.
+                || !is_sent
+                || self.thread.is_leaving();
+            downstream.keep_alive = version == Version::Http10 && !downstream.close;
+            http1::write_response(out, &response, framing, &downstream);
+            let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
+            let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
+            self.state = State::Body(Answered {
+                status: response.status,
+                close: downstream.close,
+                keep,
+            });
+            self.answer.set_body(response.framing, framing);
+        }
+        let length = response.head_len;
+        self.upstream.input.consume(length);
+        if matches!(self.state, State::Body(_)) {
+            // A body that is none has its end here.
+            self.answer.take(&mut self.upstream.input)?;
+        }
+        Ok(true)
+    }
+
+    /// Less than the peer said it would wait, if it said so.
+    fn keep_time(&self, told: Option<u64>) -> Duration {
+        let ours = self.thread.config.limits.upstream_idle_time;
+        let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
+        theirs.map_or(ours, |theirs| theirs.min(ours))
+    }
+}
+
+impl Client {
+    /// Whether it is gone; takes what it sends meanwhile, within its buffer.
+    pub(crate) fn poll_gone(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
+        while !self.finished && self.input.has_room() {
+            match self
+                .input
+                .poll_fill(&mut self.stream, &thread.buffers, context)
+            {
+                Poll::Pending => return false,
+                // It has finished sending, and may well wait for its answer.
+                Poll::Ready(Ok(0)) => self.finished = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return true,
+            }
+        }
+        false
+    }
+}

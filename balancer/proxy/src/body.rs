@@ -1,0 +1,151 @@
+//! One direction of a message: out of one side's bytes, into the other's
+//! framing, at the pace of the slower one.
+//!
+//! Framing is `scaledapp-http1`'s; which stream is read and written, `exchange`'s.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use crate::buffer::Buffer;
+
+/// More than this is not gathered before it is written.
+const GATHER: usize = 64 << 10;
+
+/// A body on its way, with the head before it.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    reader: BodyReader,
+    writer: BodyWriter,
+    out: Vec<u8>,
+    written: usize,
+    /// The body's end is in `out`.
+    ended: bool,
+    /// `out` still holds everything since the head's first byte.
+    whole: bool,
+    /// So much is kept of what was written.
+    keep: usize,
+}
+
+impl Flow {
+    /// `out` holds the head; `keep` bytes may be kept to be sent again.
+    pub(crate) fn new(out: Vec<u8>, from: Framing, into: Framing, keep: usize) -> Self {
+        Self {
+            reader: BodyReader::new(from),
+            writer: BodyWriter::new(into),
+            out,
+            written: 0,
+            ended: false,
+            whole: true,
+            keep,
+        }
+    }
+
+    /// A flow that consists of what is in `out`, such as a whole answer.
+    pub(crate) fn of(out: Vec<u8>) -> Self {
+        Self::new(out, Framing::None, Framing::None, 0)
+    }
+
+    /// Moves what it can from `input`; the number of bytes used.
+    pub(crate) fn take(&mut self, input: &mut Buffer) -> Result<usize, Malformed> {
+        let mut used = 0;
+        while !self.reader.is_done() && !input.is_empty() && self.out.len() - self.written < GATHER
+        {
+            let piece = self.reader.read(input.filled())?;
+            self.writer.data(&mut self.out, &input.filled()[piece.data]);
+            input.consume(piece.consumed);
+            used += piece.consumed;
+            if piece.consumed == 0 && !piece.done {
+                break;
+            }
+        }
+        self.end();
+        Ok(used)
+    }
+
+    /// The peer has closed: the end, if its framing says so.
+    pub(crate) fn close(&mut self) -> Result<(), Malformed> {
+        self.reader.end()?;
+        self.end();
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if self.reader.is_done() && !self.ended {
+            self.writer.finish(&mut self.out);
+            self.ended = true;
+        }
+    }
+
+    /// Whether every byte has been taken.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether something waits to be written.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.written < self.out.len()
+    }
+
+    /// Whether every byte has been taken and written.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.is_taken() && !self.is_pending()
+    }
+
+    /// Whether any byte has been written.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.written > 0 || !self.whole
+    }
+
+    /// Whether it can be sent again from its first byte.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// From the first byte again; only while it is whole.
+    pub(crate) fn rewind(&mut self) {
+        self.written = 0;
+    }
+
+    /// Puts more in front of the body: an interim response.
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Writes all that waits.
+    pub(crate) fn poll_write(
+        &mut self,
+        stream: &mut TcpStream,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            let result = Pin::new(&mut *stream).poll_write(context, &self.out[self.written..]);
+            match ready!(result)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        if self.out.len() > self.keep && !self.ended {
+            self.out.clear();
+            self.written = 0;
+            self.whole = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Its memory, for the next message.
+    pub(crate) fn into_out(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// Continues a head that was written as a flow of its own with a body.
+    pub(crate) fn set_body(&mut self, from: Framing, into: Framing) {
+        self.reader = BodyReader::new(from);
+        self.writer = BodyWriter::new(into);
+        self.ended = false;
+    }
+}

@@ -1,0 +1,143 @@
+//! Bytes that were read and not yet used, in memory that is lent only while
+//! there are any: an idle connection holds none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+/// One read's worth: holds most messages, and few idle ones cost little.
+const SMALL: usize = 16 << 10;
+/// Once a read has filled a buffer there is more to come: fewer, larger reads.
+const LARGE: usize = 64 << 10;
+/// Buffers kept for the next connections of a thread.
+const KEPT: usize = 64;
+
+/// A thread's spare memory.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// Of [`SMALL`] bytes, all initialized.
+    inputs: RefCell<Vec<Vec<u8>>>,
+    outputs: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        self.inputs
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| vec![0; SMALL])
+    }
+
+    fn put(&self, bytes: Vec<u8>) {
+        let mut inputs = self.inputs.borrow_mut();
+        if bytes.len() == SMALL && inputs.len() < KEPT {
+            inputs.push(bytes);
+        }
+    }
+
+    /// Empty memory to write a message into.
+    pub(crate) fn output(&self) -> Vec<u8> {
+        self.outputs.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes such memory back.
+    pub(crate) fn put_output(&self, mut bytes: Vec<u8>) {
+        let mut outputs = self.outputs.borrow_mut();
+        if bytes.capacity() <= LARGE && outputs.len() < KEPT {
+            bytes.clear();
+            outputs.push(bytes);
+        }
+    }
+}
+
+/// What has been read from one connection and not been used.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    /// Initialized memory, or none.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The last read left no room: there is more where it came from.
+    was_filled: bool,
+}
+
+impl Buffer {
+    /// The unused bytes.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Marks bytes as used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Whether a read has somewhere to go without more memory.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.is_empty() || self.end - self.start < self.bytes.len()
+    }
+
+    /// Holds up to `most` bytes from now on.
+    pub(crate) fn grow(&mut self, most: usize) {
+        let wanted = (self.bytes.len() * 2).clamp(SMALL, most.max(SMALL));
+        if wanted > self.bytes.len() {
+            self.bytes.resize(wanted, 0);
+        }
+    }
+
+    /// Gives the memory back if nothing is in it.
+    pub(crate) fn release(&mut self, buffers: &Buffers) {
+        if self.is_empty() && !self.bytes.is_empty() {
+            buffers.put(std::mem::take(&mut self.bytes));
+        }
+    }
+
+    /// Reads once; 0 is the end of the stream. To be called only with room.
+    pub(crate) fn poll_fill(
+        &mut self,
+        stream: &mut TcpStream,
+        buffers: &Buffers,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.bytes.is_empty() {
+            self.bytes = buffers.take();
+        }
+        if self.start > 0 && self.end == self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let mut room = ReadBuf::new(&mut self.bytes[self.end..]);
+        let result = Pin::new(stream).poll_read(context, &mut room);
+        let read = room.filled().len();
+        self.end += read;
+        self.was_filled = read > 0 && self.end == self.bytes.len();
+        if self.is_empty() {
+            self.release(buffers);
+        }
+        ready!(result)?;
+        Poll::Ready(Ok(read))
+    }
+
+    /// More room where the last read took all of it; for bodies.
+    pub(crate) fn widen(&mut self) {
+        if self.was_filled && self.is_empty() && self.bytes.len() == SMALL {
+            self.bytes.resize(LARGE, 0);
+        }
+    }
+
+    /// Whether the memory is full of unused bytes.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.bytes.is_empty() && self.end - self.start == self.bytes.len()
+    }
+}

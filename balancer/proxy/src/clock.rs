@@ -1,0 +1,149 @@
+//! Time on the forwarding path: one clock of the process, and deadlines that
+//! cost nothing until they pass.
+//!
+//! A timer for each step of each request would cost more than the step. So a
+//! thread's deadlines are looked at together, every [`TICK`]; they pass up to
+//! that much late. What happens then is the caller's matter.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How often deadlines are looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Since the process's first look at the clock.
+pub(crate) fn now() -> Duration {
+    START.elapsed()
+}
+
+/// When the current step of a connection must be done.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    clock: Rc<Clock>,
+    at: Cell<Duration>,
+    /// Nothing is under way: such connections end first when all must.
+    idle: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A thread's deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    now: Cell<Duration>,
+    deadlines: RefCell<Vec<Weak<Deadline>>>,
+}
+
+impl Clock {
+    /// As of the last tick: late by up to [`TICK`], free of charge.
+    pub(crate) fn now(&self) -> Duration {
+        self.now.get()
+    }
+
+    /// Looks at all deadlines; `ends_idle` lets those of idle connections pass.
+    pub(crate) fn tick(&self, now: Duration, ends_idle: bool) {
+        self.now.set(now);
+        self.deadlines.borrow_mut().retain(|deadline| {
+            let Some(deadline) = deadline.upgrade() else {
+                return false;
+            };
+            if ends_idle && deadline.idle.get() {
+                deadline.at.set(Duration::ZERO);
+            }
+            if deadline.at.get() <= now
+                && let Some(waker) = deadline.waker.take()
+            {
+                waker.wake();
+            }
+            true
+        });
+    }
+
+    /// A deadline that is far away.
+    pub(crate) fn deadline(self: &Rc<Self>) -> Rc<Deadline> {
+        let deadline = Rc::new(Deadline {
+            clock: Rc::clone(self),
+            at: Cell::new(Duration::MAX),
+            idle: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        self.deadlines.borrow_mut().push(Rc::downgrade(&deadline));
+        deadline
+    }
+}
+
+impl Deadline {
+    /// The step that begins now may take so long.
+    pub(crate) fn set(&self, time: Duration) {
+        self.idle.set(false);
+        self.at.set(self.clock.now().saturating_add(time));
+    }
+
+    /// As [`Self::set`], for a connection on which nothing is under way.
+    pub(crate) fn set_idle(&self, time: Duration) {
+        self.set(time);
+        self.idle.set(true);
+    }
+
+    /// Whether it has passed.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.at.get() <= self.clock.now()
+    }
+
+    /// Ready when it has passed; else the task is woken then.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.has_passed() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+        {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_deadline_passes_at_the_tick_after_it() {
+        let clock = Rc::new(Clock::default());
+        clock.tick(seconds(100), false);
+        let deadline = clock.deadline();
+        let context = Context::from_waker(Waker::noop());
+        assert!(deadline.poll(&context).is_pending());
+        deadline.set(seconds(5));
+        clock.tick(seconds(104), false);
+        assert!(deadline.poll(&context).is_pending());
+        clock.tick(seconds(105), false);
+        assert!(deadline.poll(&context).is_ready());
+        deadline.set(seconds(5));
+        assert!(deadline.poll(&context).is_pending(), "it can be set again");
+    }
+
+    #[test]
+    fn idle_ones_end_when_told_and_gone_ones_are_forgotten() {
+        let clock = Rc::new(Clock::default());
+        let (idle, busy) = (clock.deadline(), clock.deadline());
+        idle.set_idle(seconds(60));
+        busy.set(seconds(60));
+        clock.tick(seconds(1), true);
+        assert!(idle.has_passed() && !busy.has_passed());
+        drop((idle, busy));
+        clock.tick(seconds(2), false);
+        assert!(clock.deadlines.borrow().is_empty());
+    }
+}

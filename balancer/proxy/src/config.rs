@@ -1,0 +1,131 @@
+//! Settings of the forwarding path, each with the reason for its default.
+//!
+//! Who sets them, and by which flag, is the binaries' business.
+
+use std::time::Duration;
+
+use scaledapp_http1::Trust;
+
+/// Which endpoint gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// The least busy of all: right where the counts are exact, as in a pod.
+    LeastOfAll,
+    /// The less busy of two random ones: several balancers that know only
+    /// their own requests and late reports do not run to the same endpoint.
+    #[default]
+    LeastOfTwo,
+    /// One after the other.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The same one for the same client address (highest random weight).
+    Hash,
+}
+
+/// What may exist at once, and for how long. Each bound has a counter in
+/// [`crate::Metrics`] that says when it bites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections; beyond it they wait in the listen queue.
+    pub connections: u32,
+    /// Requests that wait for an endpoint; beyond it they get 503.
+    pub waiting: u32,
+    /// How long a request waits for an endpoint before it gets 503.
+    pub waiting_time: Duration,
+    /// From the first byte of a request's head to its last.
+    pub head_time: Duration,
+    /// Between two requests of a client's connection.
+    pub idle_time: Duration,
+    /// For a connection to an endpoint.
+    pub connect_time: Duration,
+    /// Between two bytes of a message that is under way, to or from either side;
+    /// also the wait for the first byte of a response.
+    pub stall_time: Duration,
+    /// How often a request is sent at most.
+    pub attempts: u32,
+    /// Repetitions in percent of requests (a handful is always allowed).
+    pub retry_percent: u32,
+    /// What is kept of a request so that it can be sent again.
+    pub replay_bytes: usize,
+    /// Idle time after which an upstream connection is not used again.
+    pub upstream_idle_time: Duration,
+    /// Idle upstream connections to one endpoint, of one thread.
+    pub upstream_idle: usize,
+}
+
+/// Everything that the forwarding path can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Threads, each on its own.
+    pub threads: usize,
+    /// Which endpoint gets a request.
+    pub algorithm: Algorithm,
+    /// What clients say about themselves.
+    pub trust: Trust,
+    /// Another process holds the listening socket and hands it on: what waits
+    /// in its queue at the end is served by the next one.
+    pub listener_is_held: bool,
+    /// Leave an endpoint alone that answers 5xx only.
+    pub ejects_errors: bool,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// In front of a pod's workers.
+    pub fn dispatcher() -> Self {
+        Self {
+            threads: 1,
+            algorithm: Algorithm::LeastOfAll,
+            // A balancer stands in front; it has told scheme and host already.
+            trust: Trust::Behind,
+            listener_is_held: false,
+            // A worker that answers is alive; its errors are the app's.
+            ejects_errors: false,
+            limits: Limits {
+                // A worker may boot for long, and its pod's balancer waits less.
+                waiting_time: Duration::from_secs(30),
+                // Long polls and streams are the app's matter: the balancer,
+                // which faces clients, has the shorter patience.
+                stall_time: Duration::from_hours(1),
+                ..Limits::default()
+            },
+        }
+    }
+
+    /// In front of pods.
+    pub fn balancer() -> Self {
+        Self {
+            threads: 1,
+            algorithm: Algorithm::LeastOfTwo,
+            trust: Trust::Edge,
+            listener_is_held: false,
+            ejects_errors: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16 << 10,
+            waiting: 1024,
+            // As long as a rolling pod needs, shorter than clients' patience.
+            waiting_time: Duration::from_secs(10),
+            head_time: Duration::from_secs(10),
+            // That of nginx.
+            idle_time: Duration::from_secs(75),
+            // A SYN that was lost is sent again after one second.
+            connect_time: Duration::from_secs(3),
+            stall_time: Duration::from_mins(1),
+            attempts: 4,
+            retry_percent: 20,
+            replay_bytes: 64 << 10,
+            // Node closes after 5 s, the shortest of the common servers.
+            upstream_idle_time: Duration::from_secs(4),
+            upstream_idle: 256,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! A new connection to an endpoint, or why there is none.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::clock::Deadline;
+
+/// Connects within `time`.
+///
+/// # Errors
+/// As connect(2); `TimedOut` when `time` is over.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    deadline: &Deadline,
+    time: Duration,
+) -> io::Result<TcpStream> {
+    deadline.set(time);
+    let mut connecting = pin!(TcpStream::connect(address));
+    let stream = poll_fn(|context| {
+        if let Poll::Ready(result) = connecting.as_mut().poll(context) {
+            return Poll::Ready(result);
+        }
+        deadline
+            .poll(context)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    })
+    .await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Whether an error is this machine's and says nothing about the endpoint.
+pub(crate) fn is_ours(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || matches!(
+            error
+                .raw_os_error()
+                .map(rustix::io::Errno::from_raw_os_error),
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOBUFS)
+        )
+}

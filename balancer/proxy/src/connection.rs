@@ -1,0 +1,258 @@
+//! A client's connection: its requests one after the other, and how it ends.
+//!
+//! What a request is, and why it is refused, is decided in `scaledapp-http1`;
+//! what becomes of it, in `exchange`.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use scaledapp_http1::{self as http1, Framing, Limits, Origin, Refusal, Version};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::body::Flow;
+use crate::buffer::Buffer;
+use crate::clock::Deadline;
+use crate::exchange::{self, Then};
+use crate::metrics::Failure;
+use crate::thread::Thread;
+
+/// What a client may still send after we have answered and closed our side, so
+/// that its kernel does not throw our answer away (RFC 9112 section 9.6).
+const LINGER_BYTES: usize = 256 << 10;
+/// For so long.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// One side of an exchange.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: IpAddr,
+    pub(crate) input: Buffer,
+    pub(crate) deadline: Rc<Deadline>,
+    /// It has closed its sending side.
+    pub(crate) finished: bool,
+}
+
+/// A request whose head was read and written anew.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The head to send upstream.
+    pub(crate) head: Vec<u8>,
+    pub(crate) framing: Framing,
+    pub(crate) version: Version,
+    pub(crate) keep_alive: bool,
+    pub(crate) is_head: bool,
+    pub(crate) is_idempotent: bool,
+    pub(crate) upgrade: bool,
+    pub(crate) started: Instant,
+}
+
+enum Next {
+    Request(Asked),
+    Refused(Refusal),
+    /// It took too long to send its head.
+    Late,
+    /// Nothing more comes.
+    End,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(thread: Rc<Thread>, stream: TcpStream, peer: IpAddr) {
+    let mut client = Client {
+        stream,
+        peer,
+        input: Buffer::default(),
+        deadline: thread.clock.deadline(),
+        finished: false,
+    };
+    loop {
+        let then = match client.next(&thread).await {
+            Next::Request(asked) => exchange::forward(&thread, &mut client, asked).await,
+            Next::Refused(refusal) => {
+                thread.counts.failed(Failure::Refused);
+                client
+                    .answer(&thread, refusal.status, refusal.reason, true, false)
+                    .await
+            }
+            Next::Late => {
+                thread.counts.failed(Failure::ClientTimeout);
+                client
+                    .answer(&thread, 408, "head-timeout", true, false)
+                    .await
+            }
+            Next::End => Then::End,
+        };
+        match then {
+            Then::Next => {}
+            Then::Close => {
+                client.linger(&thread).await;
+                break;
+            }
+            Then::End => break,
+            Then::Reset => {
+                // Zero linger makes close() send RST: the client must not take
+                // what it has for the whole.
+                drop(socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)));
+                break;
+            }
+        }
+    }
+    client.input.consume(usize::MAX);
+    client.input.release(&thread.buffers);
+}
+
+impl Client {
+    /// Reads the next head.
+    async fn next(&mut self, thread: &Thread) -> Next {
+        let mut looked = 0;
+        let limits = Limits::default();
+        if self.input.is_empty() {
+            self.deadline.set_idle(thread.config.limits.idle_time);
+        } else {
+            self.deadline.set(thread.config.limits.head_time);
+        }
+        loop {
+            // A head can only be complete, or wrong, where a line ends.
+            let filled = self.input.filled();
+            if filled.len() > limits.target_bytes || filled[looked..].contains(&b'\n') {
+                match self.parse(thread, &limits) {
+                    Ok(Some(asked)) => return Next::Request(asked),
+                    Ok(None) => {}
+                    Err(refusal) => return Next::Refused(refusal),
+                }
+            }
+            looked = self.input.filled().len();
+            if self.input.is_full() {
+                self.input.grow(limits.head_bytes + limits.target_bytes);
+            }
+            let was_empty = self.input.is_empty();
+            match poll_fn(|context| self.poll_fill(thread, context)).await {
+                Ok(0) | Err(Gone::Closed) => return Next::End,
+                Ok(_) => {
+                    thread.note_arrival();
+                    if was_empty {
+                        self.deadline.set(thread.config.limits.head_time);
+                    }
+                }
+                Err(Gone::Late) if was_empty => return Next::End,
+                Err(Gone::Late) => return Next::Late,
+            }
+        }
+    }
+
+    fn parse(&mut self, thread: &Thread, limits: &Limits) -> Result<Option<Asked>, Refusal> {
+        let mut fields = thread.fields.borrow_mut();
+        let Some(request) = http1::parse_request(self.input.filled(), &mut fields, limits)? else {
+            return Ok(None);
+        };
+        let mut head = thread.buffers.output();
+        let id = request_id(&mut thread.random.borrow_mut());
+        let origin = Origin {
+            client: self.peer,
+            scheme: "http",
+            trust: thread.config.trust,
+            request_id: std::str::from_utf8(&id).unwrap_or_default(),
+        };
+        // HTTP/1.0 needs no Host and HTTP/1.1 does: ours stands in.
+        let ours = if request.host.is_empty() {
+            self.stream
+                .local_addr()
+                .map_or_else(|_| String::new(), |address| address.to_string())
+        } else {
+            String::new()
+        };
+        http1::write_request(&mut head, &request, &origin, &ours);
+        let asked = Asked {
+            head,
+            framing: request.framing,
+            version: request.version,
+            keep_alive: request.keep_alive,
+            is_head: request.is_head(),
+            is_idempotent: request.is_idempotent(),
+            upgrade: request.upgrade,
+            started: Instant::now(),
+        };
+        let length = request.head_len;
+        self.input.consume(length);
+        Ok(Some(asked))
+    }
+
+    fn poll_fill(
+        &mut self,
+        thread: &Thread,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Gone>> {
+        if let Poll::Ready(read) = self
+            .input
+            .poll_fill(&mut self.stream, &thread.buffers, context)
+        {
+            return Poll::Ready(read.map_err(|_| Gone::Closed));
+        }
+        ready!(self.deadline.poll(context));
+        Poll::Ready(Err(Gone::Late))
+    }
+
+    /// Answers by ourselves; `close` ends the connection with it.
+    pub(crate) async fn answer(
+        &mut self,
+        thread: &Thread,
+        status: u16,
+        reason: &str,
+        close: bool,
+        is_head: bool,
+    ) -> Then {
+        let mut out = thread.buffers.output();
+        // Whoever is told to come back later should not do so at once.
+        let retry_after = (status == 503).then_some(1);
+        http1::write_answer(&mut out, status, reason, retry_after, close, is_head);
+        let mut flow = Flow::of(out);
+        self.deadline.set(thread.config.limits.head_time);
+        let written = poll_fn(|context| {
+            if let Poll::Ready(written) = flow.poll_write(&mut self.stream, context) {
+                return Poll::Ready(written);
+            }
+            self.deadline
+                .poll(context)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await;
+        thread.buffers.put_output(flow.into_out());
+        match written {
+            Err(_) => Then::End,
+            Ok(()) if close => Then::Close,
+            Ok(()) => Then::Next,
+        }
+    }
+
+    /// Closes our side and takes what the client still sends, for a while.
+    async fn linger(&mut self, thread: &Thread) {
+        if self.finished || self.stream.shutdown().await.is_err() {
+            return;
+        }
+        self.deadline.set(LINGER_TIME);
+        let mut left = LINGER_BYTES;
+        loop {
+            self.input.consume(usize::MAX);
+            match poll_fn(|context| self.poll_fill(thread, context)).await {
+                Ok(read) if read > 0 && read <= left => left -= read,
+                _ => return,
+            }
+        }
+    }
+}
+
+enum Gone {
+    Closed,
+    Late,
+}
+
+/// 32 hexadecimal digits.
+fn request_id(random: &mut fastrand::Rng) -> [u8; 32] {
+    let bits = random.u128(..);
+    std::array::from_fn(|at| b"0123456789abcdef"[(bits >> (4 * at)) as usize & 15])
+}

@@ -1,0 +1,168 @@
+//! How the forwarding path leaves: in which stage it is, by time and arrivals.
+//!
+//! Nobody acknowledges that an address is out of use, so a leaving server keeps
+//! accepting for a while. Pure; the threads act on the stage.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{SockFilter, SockRef};
+
+/// What threads do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The usual.
+    Serving,
+    /// Accept, and say on every answer that the connection ends with it.
+    Leaving,
+    /// No new connection begins; those that have begun are still accepted.
+    Closing,
+    /// The listener and idle connections are closed; what is in flight goes on.
+    Closed,
+    /// Everything ends.
+    Cut,
+}
+
+/// How long handshakes that have begun may take to end.
+const LAST: Duration = Duration::from_millis(100);
+
+/// How to leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Accept until nothing has come for so long …
+    pub(crate) quiet: Duration,
+    /// … and for so long at least.
+    pub(crate) min: Duration,
+    /// Everything ends by then.
+    pub(crate) deadline: Duration,
+}
+
+/// A departure that has begun.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pace: Pace,
+    begun: Duration,
+    closing: Option<Duration>,
+}
+
+impl Departure {
+    pub(crate) fn new(pace: Pace, now: Duration) -> Self {
+        Self {
+            pace,
+            begun: now,
+            closing: None,
+        }
+    }
+
+    /// The stage at `now`, when something came last at `arrival`.
+    pub(crate) fn stage(&mut self, now: Duration, arrival: Duration) -> Stage {
+        let Pace {
+            quiet,
+            min,
+            deadline,
+        } = self.pace;
+        let elapsed = now.saturating_sub(self.begun);
+        if elapsed >= deadline.max(min) {
+            return Stage::Cut;
+        }
+        if self.closing.is_none() {
+            let is_quiet = now.saturating_sub(arrival.max(self.begun)) >= quiet;
+            // Clients that never learn of it must leave time for what is in flight.
+            if elapsed >= min && (is_quiet || elapsed >= deadline / 2) {
+                self.closing = Some(now);
+            }
+        }
+        match self.closing {
+            None => Stage::Leaving,
+            Some(since) if now < since + LAST => Stage::Closing,
+            Some(_) => Stage::Closed,
+        }
+    }
+}
+
+/// Lets no new connection begin on a listening socket: drops SYNs, so that
+/// clients try again and are refused once it is closed. Without this, closing
+/// would reset what arrived between the last `accept` and `close`.
+///
+/// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
+/// `net/ipv4/tcp_ipv4.c`); needs no privilege.
+///
+/// # Errors
+/// The kernel refuses the program (`SO_ATTACH_FILTER`, socket(7)).
+pub(crate) fn refuse_new(listener: &impl AsFd) -> std::io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn departure(quiet: u64, min: u64, deadline: u64) -> Departure {
+        let pace = Pace {
+            quiet: ms(quiet),
+            min: ms(min),
+            deadline: ms(deadline),
+        };
+        Departure::new(pace, ms(1000))
+    }
+
+    #[test]
+    fn a_quiet_server_closes_after_its_quiet_time_and_not_before_its_minimum() {
+        let mut soon = departure(200, 0, 10_000);
+        assert_eq!(soon.stage(ms(1199), ms(0)), Stage::Leaving);
+        assert_eq!(soon.stage(ms(1200), ms(0)), Stage::Closing);
+        assert_eq!(soon.stage(ms(1300), ms(1250)), Stage::Closed);
+        let mut late = departure(200, 3000, 10_000);
+        assert_eq!(late.stage(ms(3999), ms(0)), Stage::Leaving);
+        assert_eq!(late.stage(ms(4000), ms(0)), Stage::Closing);
+    }
+
+    #[test]
+    fn arrivals_keep_it_open_but_leave_half_the_time_for_what_is_in_flight() {
+        let mut busy = departure(200, 0, 10_000);
+        for now in (1000..6000).step_by(100) {
+            assert_eq!(busy.stage(ms(now), ms(now - 50)), Stage::Leaving);
+        }
+        assert_eq!(busy.stage(ms(6000), ms(5999)), Stage::Closing);
+        assert_eq!(busy.stage(ms(10_999), ms(6000)), Stage::Closed);
+        assert_eq!(busy.stage(ms(11_000), ms(6000)), Stage::Cut);
+    }
+
+    #[test]
+    fn no_time_at_all_cuts_at_once() {
+        assert_eq!(departure(2000, 0, 0).stage(ms(1000), ms(0)), Stage::Cut);
+    }
+
+    #[test]
+    fn a_listener_that_refuses_new_ones_keeps_those_it_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _kept = TcpStream::connect(address).unwrap();
+        refuse_new(&listener).unwrap();
+        let late = TcpStream::connect_timeout(&address, ms(100));
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+        listener.accept().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}

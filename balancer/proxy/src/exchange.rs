@@ -1,0 +1,421 @@
+//! One request from its head to the end of its answer: the endpoint it goes to,
+//! another try where that is allowed, and the answer where there is none.
+//!
+//! How bytes flow in one try is `attempt`'s business.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use scaledapp_http1::Version;
+
+use crate::attempt::{Answered, Attempt, End, Upstream};
+use crate::body::Flow;
+use crate::clock;
+use crate::connect::{self, connect};
+use crate::connection::{Asked, Client};
+use crate::endpoint::{Endpoint, InFlight};
+use crate::metrics::{Failure, count, shift};
+use crate::outlier::Outcome;
+use crate::retry::{self, Failed};
+use crate::thread::Thread;
+use crate::tunnel;
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Its next request.
+    Next,
+    /// It has been told that it ends, and may still be sending.
+    Close,
+    /// It is over.
+    End,
+    /// It must not look as if its last answer were whole.
+    Reset,
+}
+
+/// Why there is no endpoint for a request.
+enum Nobody {
+    InTime,
+    QueueFull,
+    ClientGone,
+}
+
+/// Carries a request out.
+pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked: Asked) -> Then {
+    thread.budget.borrow_mut().deposit();
+    let replay = thread.config.limits.replay_bytes;
+    let head = std::mem::take(&mut asked.head);
+    let mut request = Flow::new(head, asked.framing, asked.framing, replay);
+    // The body's first bytes usually came with the head; a malformed one is
+    // refused before anybody is bothered.
+    if let Err(malformed) = request.take(&mut client.input) {
+        thread.counts.failed(Failure::Refused);
+        return client
+            .answer(thread, 400, malformed.reason, true, asked.is_head)
+            .await;
+    }
+    let mut tried = Vec::new();
+    let mut sent = 0;
+    let then = loop {
+        let entered = match choose(thread, client, &mut tried).await {
+            Ok(entered) => entered,
+            Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
+        };
+        let _counted = Counted::new(thread);
+        let Some(upstream) = reach(thread, client, &asked, &entered, sent > 0).await else {
+            tried.push(entered.endpoint().id());
+            continue;
+        };
+        sent += 1;
+        let was_reused = upstream.reused;
+        let (end, upstream) = Attempt::new(thread, client, &asked, &mut request, upstream)
+            .run()
+            .await;
+        let ended = Ended {
+            end,
+            upstream,
+            endpoint: entered.endpoint(),
+            sent,
+        };
+        if let Some(then) = finish(thread, client, &asked, &request, ended).await {
+            break then;
+        }
+        // A connection that was closed in between says nothing about its endpoint.
+        if !was_reused {
+            tried.push(entered.endpoint().id());
+        }
+        request.rewind();
+    };
+    thread.buffers.put_output(request.into_out());
+    then
+}
+
+/// A try that is over.
+struct Ended<'a> {
+    end: End,
+    upstream: Upstream,
+    endpoint: &'a Endpoint,
+    /// Tries so far.
+    sent: u32,
+}
+
+/// What a try's end means; `None`: another one.
+async fn finish(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    request: &Flow,
+    ended: Ended<'_>,
+) -> Option<Then> {
+    let Ended {
+        end,
+        upstream,
+        endpoint,
+        sent,
+    } = ended;
+    match end {
+        End::Answered(answered) => {
+            keep(thread, request, upstream, answered, endpoint);
+            thread
+                .counts
+                .answered(answered.status, asked.started.elapsed());
+            Some(if !answered.close {
+                Then::Next
+            } else if request.is_sent() && client.input.is_empty() {
+                // Nothing of the client's is lost by closing at once.
+                Then::End
+            } else {
+                Then::Close
+            })
+        }
+        End::Switched => {
+            count(&thread.counts.upgrades);
+            note(thread, endpoint, Outcome::Answered);
+            thread.counts.answered(101, asked.started.elapsed());
+            switch(client, upstream, endpoint).await;
+            Some(Then::End)
+        }
+        End::BadBody { reason, headed } => {
+            thread.counts.failed(Failure::Refused);
+            if headed {
+                return Some(Then::Reset);
+            }
+            thread.counts.answered(400, asked.started.elapsed());
+            Some(
+                client
+                    .answer(thread, 400, reason, true, asked.is_head)
+                    .await,
+            )
+        }
+        End::Failed {
+            cause,
+            headed,
+            answered,
+        } => {
+            let failed = Failed {
+                written: request.has_begun(),
+                answered,
+                replayable: request.is_whole(),
+                reused: upstream.reused,
+            };
+            if settle(thread, asked, endpoint, cause, failed, sent) {
+                return None;
+            }
+            thread.counts.failed(cause);
+            Some(give_up(thread, client, asked, cause, headed).await)
+        }
+    }
+}
+
+/// Counts a request at an endpoint.
+struct Counted<'a>(&'a Thread);
+
+impl<'a> Counted<'a> {
+    fn new(thread: &'a Thread) -> Self {
+        shift(&thread.counts.in_flight, 1);
+        Self(thread)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        shift(&self.0.counts.in_flight, -1);
+    }
+}
+
+/// An endpoint, when there is one; waits for one within limits.
+async fn choose(
+    thread: &Thread,
+    client: &mut Client,
+    tried: &mut Vec<u64>,
+) -> Result<InFlight, Nobody> {
+    if let Some(entered) = thread.choose(client.peer, tried) {
+        return Ok(entered);
+    }
+    if thread.counts.waiting.load(Ordering::Relaxed) >= i64::from(thread.config.limits.waiting) {
+        return Err(Nobody::QueueFull);
+    }
+    let _waiting = Waiting::new(thread);
+    client.deadline.set(thread.config.limits.waiting_time);
+    loop {
+        // All of them were tried: each may be back at the next look.
+        tried.clear();
+        let changed = thread.changed.notified();
+        let mut changed = std::pin::pin!(changed);
+        poll_fn(|context| {
+            if client.poll_gone(thread, context) {
+                return Poll::Ready(Err(Nobody::ClientGone));
+            }
+            if changed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            client.deadline.poll(context).map(|()| Err(Nobody::InTime))
+        })
+        .await?;
+        if let Some(entered) = thread.choose(client.peer, tried) {
+            return Ok(entered);
+        }
+    }
+}
+
+/// Counts a request that waits.
+struct Waiting<'a>(&'a Thread);
+
+impl<'a> Waiting<'a> {
+    fn new(thread: &'a Thread) -> Self {
+        shift(&thread.counts.waiting, 1);
+        Self(thread)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        shift(&self.0.counts.waiting, -1);
+    }
+}
+
+/// A connection to the endpoint, kept or new; `None` if it has none for us.
+async fn reach(
+    thread: &Thread,
+    client: &Client,
+    asked: &Asked,
+    entered: &InFlight,
+    is_repeated: bool,
+) -> Option<Upstream> {
+    let endpoint = entered.endpoint();
+    // After a failure a kept connection is not worth another try.
+    if !is_repeated {
+        let now = thread.clock.now();
+        // What must not be repeated goes over a connection that is surely open.
+        let kept = thread
+            .pool
+            .borrow_mut()
+            .take(endpoint.id(), now, !asked.is_idempotent);
+        if let Some(stream) = kept {
+            count(&thread.counts.reuses);
+            return Some(Upstream::new(stream, true));
+        }
+    }
+    count(&thread.counts.connects);
+    let time = thread.config.limits.connect_time;
+    match connect(endpoint.address(), &client.deadline, time).await {
+        Ok(stream) => Some(Upstream::new(stream, false)),
+        Err(error) => {
+            tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
+            if connect::is_ours(&error) {
+                tracing::warn!(%error, "no connection can be made from here");
+            } else {
+                note(thread, endpoint, Outcome::Refused);
+            }
+            None
+        }
+    }
+}
+
+/// Takes an outcome into the endpoint's record.
+fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
+    let counts_errors =
+        thread.config.ejects_errors && (outcome != Outcome::Error || !thread.ejects_too_many());
+    if endpoint.outlier.note(outcome, clock::now(), counts_errors) {
+        count(&thread.counts.ejections);
+        tracing::warn!(
+            endpoint = endpoint.name(),
+            ?outcome,
+            "left alone for a while"
+        );
+    }
+}
+
+/// What a failed attempt means for the endpoint, and whether another follows.
+fn settle(
+    thread: &Thread,
+    asked: &Asked,
+    endpoint: &Endpoint,
+    cause: Failure,
+    failed: Failed,
+    sent: u32,
+) -> bool {
+    match cause {
+        Failure::ClientGone | Failure::ClientTimeout => return false,
+        _ if failed.reused => thread.pool.borrow_mut().forget(endpoint.id()),
+        _ => note(thread, endpoint, Outcome::Broken),
+    }
+    // A time-out has used up the client's patience, and maybe the server's strength.
+    if cause != Failure::Upstream || !retry::may_repeat(failed, asked.is_idempotent) {
+        return false;
+    }
+    if sent >= thread.config.limits.attempts {
+        return false;
+    }
+    // A kept connection that was closed in between is no sign of trouble.
+    if !failed.reused && !thread.budget.borrow_mut().withdraw() {
+        count(&thread.counts.budget_spent);
+        return false;
+    }
+    count(&thread.counts.repeated);
+    true
+}
+
+/// The answer for a request that found no endpoint.
+async fn refuse(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    request: &Flow,
+    nobody: Nobody,
+) -> Then {
+    let (failure, reason) = match nobody {
+        Nobody::InTime => (Failure::NoEndpoint, "no-endpoint"),
+        Nobody::QueueFull => (Failure::QueueFull, "queue-full"),
+        Nobody::ClientGone => {
+            thread.counts.failed(Failure::ClientGone);
+            return Then::End;
+        }
+    };
+    thread.counts.failed(failure);
+    thread.counts.answered(503, asked.started.elapsed());
+    let close = !asked.keep_alive
+        || asked.version == Version::Http10
+        || !request.is_taken()
+        || thread.is_leaving();
+    client
+        .answer(thread, 503, reason, close, asked.is_head)
+        .await
+}
+
+/// The answer for a request whose attempts have failed.
+async fn give_up(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    cause: Failure,
+    headed: bool,
+) -> Then {
+    if headed {
+        return Then::Reset;
+    }
+    let (status, reason) = match cause {
+        Failure::ClientGone => return Then::End,
+        Failure::ClientTimeout => (408, "body-timeout"),
+        Failure::Timeout => (504, "upstream-timeout"),
+        Failure::Malformed => (502, "upstream-malformed"),
+        _ => (502, "upstream-failed"),
+    };
+    thread.counts.answered(status, asked.started.elapsed());
+    client
+        .answer(thread, status, reason, true, asked.is_head)
+        .await
+}
+
+/// Keeps the upstream connection if it may be used again.
+fn keep(
+    thread: &Thread,
+    request: &Flow,
+    upstream: Upstream,
+    answered: Answered,
+    endpoint: &Endpoint,
+) {
+    let outcome = if answered.status >= 500 {
+        Outcome::Error
+    } else {
+        Outcome::Answered
+    };
+    note(thread, endpoint, outcome);
+    let Upstream {
+        stream, mut input, ..
+    } = upstream;
+    // More than the answer was there: whose would it be?
+    let is_clean = input.is_empty();
+    input.consume(usize::MAX);
+    input.release(&thread.buffers);
+    if let Some(time) = answered.keep
+        && request.is_sent()
+        && is_clean
+        && !endpoint.is_closed()
+    {
+        let until = thread.clock.now() + time;
+        thread.pool.borrow_mut().put(endpoint.id(), stream, until);
+    }
+}
+
+/// Hands both connections to the tunnel.
+async fn switch(client: &mut Client, upstream: Upstream, endpoint: &Endpoint) {
+    client.deadline.set(Duration::MAX);
+    let early_of_client = client.input.filled().to_vec();
+    client.input.consume(early_of_client.len());
+    let Upstream {
+        mut stream, input, ..
+    } = upstream;
+    let early_of_upstream = input.filled();
+    tunnel::run(
+        &mut client.stream,
+        &early_of_client,
+        &mut stream,
+        early_of_upstream,
+        endpoint,
+    )
+    .await;
+}

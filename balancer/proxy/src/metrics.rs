@@ -1,0 +1,297 @@
+//! What the forwarding path counts.
+//!
+//! Each thread counts for itself, so that counting costs no shared cache line;
+//! a scrape adds up. Labels come from closed sets.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+macro_rules! kinds {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($(#[$doc])* $variant),+ }
+        impl $name {
+            const LABELS: &'static [&'static str] = &[$($label),+];
+        }
+    };
+}
+
+kinds! {
+    /// Why an answer was ours and not an endpoint's, or why there was none.
+    Failure {
+        /// The client sent what cannot be read in one way only.
+        Refused => "refused",
+        /// No endpoint in time.
+        NoEndpoint => "no_endpoint",
+        /// Too many requests wait for an endpoint.
+        QueueFull => "queue_full",
+        /// The endpoint broke off before it had answered.
+        Upstream => "upstream",
+        /// The endpoint broke off within its answer.
+        CutOff => "cut_off",
+        /// The endpoint took too long.
+        Timeout => "timeout",
+        /// The endpoint's answer cannot be read in one way only.
+        Malformed => "malformed",
+        /// The client took too long, to send or to receive.
+        ClientTimeout => "client_timeout",
+        /// The client went away.
+        ClientGone => "client_gone",
+    }
+}
+
+/// Upper bounds of the request time's buckets, in seconds.
+const BUCKETS: [f64; 14] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
+];
+
+/// One thread's numbers; on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Counts {
+    /// Answers by hundreds of their status.
+    answers: [AtomicU64; 6],
+    failures: [AtomicU64; Failure::LABELS.len()],
+    times: [AtomicU64; BUCKETS.len() + 1],
+    time: AtomicU64,
+    pub(crate) repeated: AtomicU64,
+    pub(crate) budget_spent: AtomicU64,
+    pub(crate) ejections: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) at_limit: AtomicU64,
+    pub(crate) connects: AtomicU64,
+    pub(crate) reuses: AtomicU64,
+    pub(crate) upgrades: AtomicU64,
+    pub(crate) connections: AtomicI64,
+    pub(crate) in_flight: AtomicI64,
+    pub(crate) waiting: AtomicI64,
+}
+
+/// Adds one to a counter that only its own thread writes.
+pub(crate) fn count(counter: &AtomicU64) {
+    // No other writer: a plain load and store, without a locked instruction.
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// Changes a gauge that only its own thread writes.
+pub(crate) fn shift(gauge: &AtomicI64, by: i64) {
+    gauge.store(gauge.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+impl Counts {
+    /// An answer that reached a client, and the time since its request's head.
+    pub(crate) fn answered(&self, status: u16, time: Duration) {
+        count(&self.answers[usize::from(status / 100).min(5)]);
+        let seconds = time.as_secs_f64();
+        count(&self.times[BUCKETS.partition_point(|&bound| bound < seconds)]);
+        let nanoseconds = self.time.load(Ordering::Relaxed) + time.as_nanos() as u64;
+        self.time.store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// A failure, by its cause.
+    pub(crate) fn failed(&self, failure: Failure) {
+        count(&self.failures[failure as usize]);
+    }
+}
+
+/// The counters of one [`crate::Proxy`].
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Mutex<Vec<Arc<Counts>>>>);
+
+impl Metrics {
+    /// Makes them visible in `registry` as `PREFIX_requests_total` and so on.
+    pub fn register(registry: &mut Registry, prefix: &str) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix(prefix);
+        registry.register_collector(Box::new(metrics.clone()));
+        metrics
+    }
+
+    /// Numbers for one more thread.
+    pub(crate) fn thread(&self) -> Arc<Counts> {
+        let counts = Arc::new(Counts::default());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&counts));
+        counts
+    }
+
+    fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
+        let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().map(|counts| of(counts)).sum()
+    }
+
+    fn level(&self, of: impl Fn(&Counts) -> &AtomicI64) -> i64 {
+        let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads
+            .iter()
+            .map(|counts| of(counts).load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Requests at endpoints.
+    pub(crate) fn in_flight(&self) -> u32 {
+        u32::try_from(self.level(|counts| &counts.in_flight)).unwrap_or(0)
+    }
+
+    /// Requests that wait for an endpoint.
+    pub(crate) fn waiting(&self) -> u32 {
+        u32::try_from(self.level(|counts| &counts.waiting)).unwrap_or(0)
+    }
+
+    /// Client connections.
+    pub(crate) fn connections(&self) -> u32 {
+        u32::try_from(self.level(|counts| &counts.connections)).unwrap_or(0)
+    }
+}
+
+/// A metric's name, its help, and where it is.
+type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
+
+const COUNTERS: [Named<AtomicU64>; 8] = [
+    ("repeated", "Requests sent again after a failure", |c| {
+        &c.repeated
+    }),
+    (
+        "retry_budget_spent",
+        "Requests not sent again for want of budget",
+        |c| &c.budget_spent,
+    ),
+    ("ejections", "Endpoints left alone for a while", |c| {
+        &c.ejections
+    }),
+    ("accepted_connections", "Client connections accepted", |c| {
+        &c.accepted
+    }),
+    (
+        "connection_limit_reached",
+        "Times that accepting paused",
+        |c| &c.at_limit,
+    ),
+    (
+        "upstream_connects",
+        "Connections opened to endpoints",
+        |c| &c.connects,
+    ),
+    ("upstream_reuses", "Requests over a kept connection", |c| {
+        &c.reuses
+    }),
+    (
+        "upgrades",
+        "Connections upgraded to another protocol",
+        |c| &c.upgrades,
+    ),
+];
+
+const GAUGES: [Named<AtomicI64>; 3] = [
+    ("connections", "Client connections open", |c| &c.connections),
+    ("requests_in_flight", "Requests at endpoints", |c| {
+        &c.in_flight
+    }),
+    (
+        "requests_waiting",
+        "Requests that wait for an endpoint",
+        |c| &c.waiting,
+    ),
+];
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut family = encoder.encode_descriptor(
+            "requests",
+            "Requests answered, by hundreds of the status",
+            None,
+            MetricType::Counter,
+        )?;
+        for (at, code) in ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"]
+            .iter()
+            .enumerate()
+            .skip(1)
+        {
+            let total = self.sum(|counts| get(&counts.answers[at]));
+            family
+                .encode_family(&[("code", *code)])?
+                .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "failures",
+            "Requests not answered by an endpoint, by cause",
+            None,
+            MetricType::Counter,
+        )?;
+        for (at, cause) in Failure::LABELS.iter().enumerate() {
+            let total = self.sum(|counts| get(&counts.failures[at]));
+            family
+                .encode_family(&[("cause", *cause)])?
+                .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
+        }
+        for (name, help, of) in COUNTERS {
+            let total = self.sum(|counts| get(of(counts)));
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
+        }
+        for (name, help, of) in GAUGES {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Gauge)?
+                .encode_gauge(&self.level(of))?;
+        }
+        let mut buckets = Vec::with_capacity(BUCKETS.len() + 1);
+        for at in 0..=BUCKETS.len() {
+            let bound = BUCKETS.get(at).copied().unwrap_or(f64::INFINITY);
+            buckets.push((bound, self.sum(|counts| get(&counts.times[at]))));
+        }
+        let requests = buckets.iter().map(|(_, count)| count).sum();
+        let seconds = self.sum(|counts| get(&counts.time)) as f64 / 1e9;
+        encoder
+            .encode_descriptor(
+                "request_duration_seconds",
+                "From a request's head to the last byte of its answer",
+                None,
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(seconds, requests, &buckets, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_added_up_under_the_prefix() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, "scaledapp_test");
+        let (first, second) = (metrics.thread(), metrics.thread());
+        first.answered(200, Duration::from_micros(700));
+        second.answered(204, Duration::from_millis(3));
+        second.answered(503, Duration::from_secs(100));
+        second.failed(Failure::NoEndpoint);
+        shift(&first.in_flight, 2);
+        shift(&second.in_flight, -1);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "scaledapp_test_requests_total{code=\"2xx\"} 2",
+            "scaledapp_test_requests_total{code=\"5xx\"} 1",
+            "scaledapp_test_failures_total{cause=\"no_endpoint\"} 1",
+            "scaledapp_test_requests_in_flight 1",
+            "scaledapp_test_request_duration_seconds_bucket{le=\"0.001\"} 1",
+            "scaledapp_test_request_duration_seconds_bucket{le=\"0.005\"} 2",
+            "scaledapp_test_request_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "scaledapp_test_request_duration_seconds_count 3",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+        }
+        assert_eq!(metrics.in_flight(), 1);
+    }
+}

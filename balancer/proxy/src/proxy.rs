@@ -1,0 +1,156 @@
+//! A running forwarding path: its threads, and its end.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Config;
+use crate::drain::{Departure, Pace, Stage};
+use crate::endpoint::Table;
+use crate::metrics::Metrics;
+use crate::thread;
+
+/// How often a departure looks at arrivals.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Threads that forward from one listener to the endpoints of a table. They go
+/// on until [`Proxy::drain`], also when this is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    stage: Arc<watch::Sender<Stage>>,
+    threads: watch::Receiver<usize>,
+    arrival: Arc<Arrival>,
+    metrics: Metrics,
+}
+
+/// When a client came last, on the process's clock.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival(AtomicU64);
+
+impl Arrival {
+    /// Only told while leaving: nobody asks before.
+    pub(crate) fn set(&self, now: Duration) {
+        self.0.store(now.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Proxy {
+    /// Starts the threads; they serve at once. A table sent through `table`
+    /// takes effect on each thread within a moment; requests that find no
+    /// endpoint wait for one.
+    ///
+    /// # Errors
+    /// No thread or descriptor is to be had.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a receiver is a handle; the caller has no further use for it"
+    )]
+    pub fn start(
+        config: Config,
+        listener: TcpListener,
+        table: watch::Receiver<Arc<Table>>,
+        metrics: Metrics,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let (stage, stages) = watch::channel(Stage::Serving);
+        let count = config.threads.max(1);
+        let (ended, threads) = watch::channel(count);
+        let ended = Arc::new(ended);
+        let arrival = Arc::new(Arrival::default());
+        let mut last = Some(listener);
+        for index in 0..count {
+            // All accept from one socket: an idle thread takes what a busy one leaves.
+            let listener = match &last {
+                Some(listener) if index + 1 < count => listener.try_clone()?,
+                _ => match last.take() {
+                    Some(listener) => listener,
+                    None => break,
+                },
+            };
+            let seed = thread::Seed {
+                config,
+                listener,
+                table: table.clone(),
+                stage: stages.clone(),
+                arrival: Arc::clone(&arrival),
+                counts: metrics.thread(),
+            };
+            let ended = Arc::clone(&ended);
+            std::thread::Builder::new()
+                .name(format!("proxy-{index}"))
+                .spawn(move || {
+                    if let Err(error) = thread::run(seed) {
+                        tracing::error!(%error, "a forwarding thread could not start");
+                    }
+                    ended.send_modify(|left| *left -= 1);
+                })?;
+        }
+        Ok(Self {
+            stage: Arc::new(stage),
+            threads,
+            arrival,
+            metrics,
+        })
+    }
+
+    /// Begins to leave: answers say `Connection: close`, new connections are
+    /// still taken for `min` and until none has come for `quiet`, what is in
+    /// flight goes on until `deadline` (all counted from now). Told again, it
+    /// starts anew. To be called within a tokio runtime.
+    pub fn drain(&self, quiet: Duration, min: Duration, deadline: Duration) {
+        let pace = Pace {
+            quiet,
+            min,
+            deadline,
+        };
+        let mut departure = Departure::new(pace, clock::now());
+        let (stage, arrival) = (Arc::clone(&self.stage), Arc::clone(&self.arrival));
+        let mut threads = self.threads.clone();
+        tokio::spawn(async move {
+            loop {
+                let now = departure.stage(clock::now(), arrival.get());
+                stage.send_if_modified(|stage| {
+                    // A second call may be slower; what is closed stays closed.
+                    let later = now > *stage;
+                    *stage = now.max(*stage);
+                    later
+                });
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    _ = threads.wait_for(|left| *left == 0) => return,
+                }
+            }
+        });
+    }
+
+    /// Resolves when every thread has ended, after [`Self::drain`].
+    pub async fn drained(&self) {
+        let mut threads = self.threads.clone();
+        // An error says that all threads are gone, too.
+        drop(threads.wait_for(|left| *left == 0).await);
+    }
+
+    /// Requests at endpoints.
+    pub fn in_flight(&self) -> u32 {
+        self.metrics.in_flight()
+    }
+
+    /// Requests that wait for an endpoint.
+    pub fn queued(&self) -> u32 {
+        self.metrics.waiting()
+    }
+
+    /// Client connections.
+    pub fn connections(&self) -> u32 {
+        self.metrics.connections()
+    }
+}

@@ -1,0 +1,304 @@
+//! One forwarding thread: its runtime, what its connections share, and its
+//! accept loop.
+//!
+//! What happens on a connection is decided in `connection`; when which stage of
+//! the end begins, in `drain`.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scaledapp_http1::Fields;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+
+use crate::buffer::Buffers;
+use crate::clock::{self, Clock, TICK};
+use crate::config::Config;
+use crate::connection;
+use crate::drain::{self, Stage};
+use crate::endpoint::{Endpoint, InFlight, Table};
+use crate::metrics::{Counts, count, shift};
+use crate::pool::Pool;
+use crate::proxy::Arrival;
+use crate::retry::Budget;
+use crate::select::{Cursor, Seen, select};
+
+/// Pause after `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Ticks between two sweeps: a second.
+const SWEEP: u32 = 20;
+
+/// What a thread is made from.
+pub(crate) struct Seed {
+    pub(crate) config: Config,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) table: watch::Receiver<Arc<Table>>,
+    pub(crate) stage: watch::Receiver<Stage>,
+    pub(crate) arrival: Arc<Arrival>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// What the connections of a thread share.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) config: Config,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) clock: Rc<Clock>,
+    pub(crate) buffers: Buffers,
+    pub(crate) fields: RefCell<Fields>,
+    pub(crate) pool: RefCell<Pool>,
+    pub(crate) budget: RefCell<Budget>,
+    pub(crate) random: RefCell<fastrand::Rng>,
+    /// Another table, or a moment later: whoever waits for an endpoint looks again.
+    pub(crate) changed: Notify,
+    table: RefCell<Arc<Table>>,
+    cursor: RefCell<Cursor>,
+    stage: Cell<Stage>,
+    arrival: Arc<Arrival>,
+    connections: Cell<u32>,
+    /// A connection has ended.
+    ended: Notify,
+}
+
+/// Serves until the last stage is over.
+///
+/// # Errors
+/// The thread gets no reactor.
+pub(crate) fn run(seed: Seed) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, serve(seed))
+}
+
+async fn serve(mut seed: Seed) -> io::Result<()> {
+    let listener = TcpListener::from_std(seed.listener)?;
+    // Accepted sockets inherit it, which saves a system call for each.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    let mut listener = Some(listener);
+    let limits = seed.config.limits;
+    let thread = Rc::new(Thread {
+        config: seed.config,
+        counts: seed.counts,
+        clock: Rc::default(),
+        buffers: Buffers::default(),
+        fields: RefCell::default(),
+        pool: RefCell::new(Pool::new(limits.upstream_idle)),
+        budget: RefCell::new(Budget::new(limits.retry_percent)),
+        random: RefCell::new(fastrand::Rng::new()),
+        changed: Notify::new(),
+        table: RefCell::new(Arc::clone(&seed.table.borrow_and_update())),
+        cursor: RefCell::default(),
+        stage: Cell::new(Stage::Serving),
+        arrival: seed.arrival,
+        connections: Cell::new(0),
+        ended: Notify::new(),
+    });
+    thread.clock.tick(clock::now(), false);
+    tokio::task::spawn_local(Rc::clone(&thread).keep_house());
+    // The table's owner may go first; then the last table stays.
+    let mut has_owner = true;
+    loop {
+        if thread.stage.get() >= Stage::Closed && thread.connections.get() == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            accepted = accept(listener.as_ref(), &thread) => thread.accepted(accepted).await,
+            changed = seed.table.changed(), if has_owner => {
+                has_owner = changed.is_ok();
+                thread.set_table(Arc::clone(&seed.table.borrow_and_update()));
+            }
+            Ok(()) = seed.stage.changed() => {
+                let stage = *seed.stage.borrow_and_update();
+                thread.stage.set(stage);
+                match stage {
+                    Stage::Closing => thread.refuse_new(listener.as_ref()),
+                    Stage::Closed => {
+                        if let Some(listener) = listener.take() {
+                            thread.accept_last(&listener);
+                        }
+                    }
+                    // Dropping the local set ends every connection.
+                    Stage::Cut => return Ok(()),
+                    Stage::Serving | Stage::Leaving => {}
+                }
+            }
+            () = thread.ended.notified() => {}
+        }
+    }
+}
+
+/// The next connection, when there may be one more.
+async fn accept(
+    listener: Option<&TcpListener>,
+    thread: &Thread,
+) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+    match listener {
+        Some(listener) if thread.connections.get() < thread.limit() => listener.accept().await,
+        Some(_) => {
+            count(&thread.counts.at_limit);
+            std::future::pending().await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Thread {
+    /// Connections of this thread at once.
+    fn limit(&self) -> u32 {
+        (self.config.limits.connections / self.config.threads.max(1) as u32).max(1)
+    }
+
+    async fn accepted(self: &Rc<Self>, accepted: io::Result<(TcpStream, std::net::SocketAddr)>) {
+        match accepted {
+            Ok((stream, peer)) => self.begin(stream, peer.ip()),
+            // The client was gone before it was taken.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection: is the limit of open files too low?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn begin(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
+        self.note_arrival();
+        count(&self.counts.accepted);
+        shift(&self.counts.connections, 1);
+        self.connections.set(self.connections.get() + 1);
+        let thread = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _open = Open(Rc::clone(&thread));
+            connection::serve(thread, stream, peer.to_canonical()).await;
+        });
+    }
+
+    fn refuse_new(&self, listener: Option<&TcpListener>) {
+        // A held socket is the next process's too.
+        if let Some(listener) = listener
+            && !self.config.listener_is_held
+            && let Err(error) = drain::refuse_new(listener)
+        {
+            tracing::debug!(%error, "connections that come in the last moment will be reset");
+        }
+    }
+
+    /// Takes what has come; a held socket keeps it for the next process.
+    fn accept_last(self: &Rc<Self>, listener: &TcpListener) {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        while !self.config.listener_is_held
+            && let std::task::Poll::Ready(Ok((stream, peer))) = listener.poll_accept(&mut context)
+        {
+            self.begin(stream, peer.ip());
+        }
+    }
+
+    /// Ticks the clock, and everything that goes by it.
+    async fn keep_house(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for tick in 0_u32.. {
+            ticks.tick().await;
+            self.clock
+                .tick(clock::now(), self.stage.get() >= Stage::Closed);
+            self.changed.notify_waiters();
+            if tick % SWEEP == 0 {
+                self.budget.borrow_mut().refill();
+                self.sweep();
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        let table = self.table.borrow();
+        let is_used = |id| {
+            let mut endpoints = table.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.id() == id && !endpoint.is_closed())
+        };
+        self.pool.borrow_mut().sweep(self.clock.now(), is_used);
+    }
+
+    fn set_table(&self, table: Arc<Table>) {
+        *self.table.borrow_mut() = table;
+        self.sweep();
+        self.changed.notify_waiters();
+    }
+
+    /// Whether answers must say that the connection ends with them.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stage.get() >= Stage::Leaving
+    }
+
+    /// Somebody still comes here.
+    pub(crate) fn note_arrival(&self) {
+        if self.is_leaving() {
+            self.arrival.set(clock::now());
+        }
+    }
+
+    /// An endpoint for a request of `client` that was not at those `tried`.
+    pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight> {
+        let table = self.table.borrow();
+        let endpoints = &table.endpoints;
+        let now = self.clock.now();
+        let see = |at: usize| {
+            let endpoint: &Endpoint = &endpoints[at];
+            Seen {
+                key: endpoint.key(),
+                standing: endpoint.standing(),
+                ejected: endpoint.outlier.is_ejected(now),
+                tried: endpoint.is_closed() || tried.contains(&endpoint.id()),
+                load: endpoint.load(),
+            }
+        };
+        let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
+        // Closed in between: rare, and each one is seen as closed the next time.
+        for _ in 0..=endpoints.len() {
+            let algorithm = self.config.algorithm;
+            let at = select(
+                algorithm,
+                endpoints.len(),
+                see,
+                client,
+                &mut cursor,
+                &mut random,
+            )?;
+            if let Some(entered) = endpoints[at].enter() {
+                return Some(entered);
+            }
+        }
+        None
+    }
+
+    /// Whether more than half of the endpoints would be left alone with one more.
+    pub(crate) fn ejects_too_many(&self) -> bool {
+        let table = self.table.borrow();
+        let now = self.clock.now();
+        let ejected = table
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.outlier.is_ejected(now));
+        (ejected.count() + 1) * 2 > table.endpoints.len()
+    }
+}
+
+/// A connection that is counted.
+struct Open(Rc<Thread>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let thread = &self.0;
+        let before = thread.connections.get();
+        thread.connections.set(before - 1);
+        shift(&thread.counts.connections, -1);
+        // Nobody else waits for the end of a connection.
+        if thread.is_leaving() || before >= thread.limit() {
+            thread.ended.notify_one();
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Every limit of the forwarding path, and its end, over real sockets.
+//!
+//! Malformed messages and misbehaving upstreams are the built balancer's tests
+//! (`tests/tests/wire_balancer`); here is what needs limits of a fraction of a
+//! second.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use scaledapp_proxy::{Config, Endpoint, Limits, Metrics, Proxy, Table};
+use tokio::sync::watch;
+
+/// A moment, as limits go here.
+const MOMENT: Duration = Duration::from_millis(150);
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+struct Running {
+    proxy: Proxy,
+    table: watch::Sender<Arc<Table>>,
+    address: SocketAddr,
+    registry: Registry,
+}
+
+fn start(endpoints: Vec<Arc<Endpoint>>, limits: Limits) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, "x");
+    let (table, seen) = watch::channel(Arc::new(Table { endpoints }));
+    let config = Config {
+        limits,
+        ..Config::balancer()
+    };
+    Running {
+        proxy: Proxy::start(config, listener, seen, metrics).unwrap(),
+        table,
+        address,
+        registry,
+    }
+}
+
+impl Running {
+    fn counts(&self, line: &str) -> bool {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        text.lines().any(|shown| shown == line)
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream
+    }
+
+    /// Sends `bytes` on a connection of their own; everything that comes back.
+    fn send(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        read_all(&mut stream)
+    }
+}
+
+fn read_all(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error}, after {}", String::from_utf8_lossy(&answer)),
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// An upstream that gives `answer` to every head, after `pause`.
+fn upstream(answer: &'static str, pause: Duration) -> Arc<Endpoint> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).is_ok_and(|read| read > 0) {
+                    std::thread::sleep(pause);
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Endpoint::new("one", address)
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn short(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+#[test]
+fn a_request_waits_for_an_endpoint_and_is_served_when_there_is_one() {
+    let running = start(Vec::new(), Limits::default());
+    let mut stream = running.connect();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    while running.proxy.queued() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let endpoints = vec![upstream(OK, Duration::ZERO)];
+    running.table.send_replace(Arc::new(Table { endpoints }));
+    assert!(read_all(&mut stream).ends_with("\r\n\r\nok"));
+    assert_eq!(running.proxy.queued(), 0);
+}
+
+#[test]
+fn a_request_without_an_endpoint_is_told_to_come_back() {
+    let running = start(Vec::new(), short(|limits| limits.waiting_time = MOMENT));
+    let answer = running.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1\r\n"),
+        "{answer}"
+    );
+    assert!(running.counts("x_failures_total{cause=\"no_endpoint\"} 1"));
+}
+
+#[test]
+fn no_more_requests_wait_than_may() {
+    let running = start(Vec::new(), short(|limits| limits.waiting = 1));
+    let mut first = running.connect();
+    first.write_all(GET).unwrap();
+    while running.proxy.queued() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let answer = running.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("queue-full\n"),
+        "{answer}"
+    );
+    assert!(running.counts("x_failures_total{cause=\"queue_full\"} 1"));
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_is_forgotten() {
+    let running = start(Vec::new(), Limits::default());
+    let mut stream = running.connect();
+    stream.write_all(GET).unwrap();
+    while running.proxy.queued() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(stream);
+    while running.proxy.queued() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(running.counts("x_failures_total{cause=\"client_gone\"} 1"));
+}
+
+#[test]
+fn slow_clients_are_let_go() {
+    let limits = short(|limits| {
+        limits.head_time = MOMENT;
+        limits.idle_time = MOMENT;
+        limits.stall_time = MOMENT;
+    });
+    let running = start(vec![upstream(OK, Duration::ZERO)], limits);
+    assert_eq!(running.send(b""), "", "nothing at all");
+    assert!(
+        running.send(b"GET / HT").starts_with("HTTP/1.1 408 "),
+        "half a head"
+    );
+    let body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    let answer = running.send(body);
+    // This upstream answers without a body; one that waits for it gives 408.
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") || answer.starts_with("HTTP/1.1 408 "),
+        "{answer}"
+    );
+    let answer = running.send(GET);
+    assert!(answer.ends_with("ok"), "idle after an answer: {answer}");
+    assert!(running.counts("x_failures_total{cause=\"client_timeout\"} 1"));
+}
+
+#[test]
+fn a_silent_upstream_times_out_and_is_not_asked_again() {
+    let limits = short(|limits| limits.stall_time = MOMENT);
+    let running = start(vec![upstream("", Duration::ZERO)], limits);
+    assert!(running.send(GET).starts_with("HTTP/1.1 504 "));
+    assert!(running.counts("x_repeated_total 0"));
+}
+
+#[test]
+fn an_answer_that_stops_is_cut_off() {
+    let limits = short(|limits| limits.stall_time = MOMENT);
+    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this";
+    let running = start(vec![upstream(stops, Duration::ZERO)], limits);
+    let answer = running.send(GET);
+    assert!(!answer.contains("HTTP/1.1 5"), "{answer}");
+    assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
+}
+
+#[test]
+fn no_more_connections_than_may_be_and_the_next_one_waits() {
+    let limits = short(|limits| limits.connections = 1);
+    let running = start(vec![upstream(OK, Duration::ZERO)], limits);
+    let mut first = running.connect();
+    first.write_all(GET).unwrap();
+    let mut answer = [0; OK.len()];
+    first.read_exact(&mut answer).unwrap();
+    let mut second = running.connect();
+    second.write_all(GET).unwrap();
+    second.set_read_timeout(Some(MOMENT)).unwrap();
+    let waits = second.read(&mut answer).unwrap_err();
+    assert_eq!(waits.kind(), ErrorKind::WouldBlock);
+    drop(first);
+    second
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    second.read_exact(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_drain_ends_idle_connections_and_lets_the_rest_finish() {
+    let running = start(vec![upstream(OK, MOMENT * 4)], Limits::default());
+    let mut idle = running.connect();
+    let mut busy = running.connect();
+    busy.write_all(GET).unwrap();
+    while running.proxy.in_flight() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    running
+        .proxy
+        .drain(MOMENT, Duration::ZERO, Duration::from_secs(20));
+    running.proxy.drained().await;
+    let answer = read_all(&mut busy);
+    assert!(
+        answer.contains("Connection: close\r\n") && answer.ends_with("ok"),
+        "{answer}"
+    );
+    assert_eq!(read_all(&mut idle), "");
+    let refused = TcpStream::connect(running.address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(running.proxy.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_drain_cuts_what_does_not_end() {
+    let running = start(vec![upstream("", Duration::ZERO)], Limits::default());
+    let mut stream = running.connect();
+    stream.write_all(GET).unwrap();
+    while running.proxy.in_flight() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    running
+        .proxy
+        .drain(Duration::ZERO, Duration::ZERO, MOMENT * 2);
+    running.proxy.drained().await;
+    assert_eq!(read_all(&mut stream), "");
+}
+
+#[tokio::test]
+async fn a_closed_endpoint_gets_no_request_and_is_idle_after_its_last() {
+    let (one, two) = (upstream(OK, MOMENT), upstream(OK, Duration::ZERO));
+    let running = start(vec![Arc::clone(&one)], Limits::default());
+    let mut stream = running.connect();
+    stream.write_all(GET).unwrap();
+    while one.in_flight() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    one.close();
+    running.table.send_replace(Arc::new(Table {
+        endpoints: vec![Arc::clone(&one), two],
+    }));
+    assert!(
+        running
+            .send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .ends_with("ok")
+    );
+    one.idle().await;
+    let mut answer = [0; OK.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_ends_with_its_endpoint() {
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let one = upstream(switching, Duration::ZERO);
+    let running = start(vec![Arc::clone(&one)], Limits::default());
+    let mut stream = running.connect();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        .unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 101");
+    assert_eq!(one.in_flight(), 1);
+    one.retire();
+    read_all(&mut stream);
+    one.idle().await;
+}
