@@ -1,0 +1,48 @@
+#![no_main]
+//! Whatever is taken for a request is written so that it is taken again, for
+//! the same one; and no beginning of it is refused.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use libfuzzer_sys::fuzz_target;
+use scaledapp_http1::{Fields, Limits, Origin, Trust, parse_request, write_request};
+
+fuzz_target!(|bytes: &[u8]| {
+    let limits = Limits::default();
+    let mut fields = Fields::default();
+    let Ok(Some(request)) = parse_request(bytes, &mut fields, &limits) else {
+        return;
+    };
+    for end in 0..request.head_len {
+        let beginning = parse_request(&bytes[..end], &mut Fields::default(), &limits)
+            .map(|head| head.is_none());
+        assert_eq!(beginning, Ok(true));
+    }
+    for trust in [Trust::Edge, Trust::Behind] {
+        let origin = Origin {
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            scheme: "http",
+            trust,
+            request_id: "id",
+        };
+        let mut out = Vec::new();
+        write_request(&mut out, &request, &origin, "fallback");
+        // What is added may take a head beyond a limit that it has just met.
+        let roomy = Limits {
+            head_bytes: 1 << 20,
+            target_bytes: 1 << 20,
+            fields: 1000,
+        };
+        let mut fields = Fields::default();
+        let again = parse_request(&out, &mut fields, &roomy)
+            .expect("sound")
+            .expect("whole");
+        assert_eq!(again.head_len, out.len());
+        assert_eq!(again.method, request.method);
+        assert_eq!(again.framing, request.framing);
+        assert_eq!(again.upgrade, request.upgrade);
+        if !request.host.is_empty() {
+            assert_eq!(again.host, request.host);
+        }
+    }
+});

@@ -1,0 +1,149 @@
+//! The framing bytes around chunks (RFC 9112 section 7.1): sizes, extensions,
+//! line ends and trailers.
+//!
+//! One byte at a time, so that it makes no difference how they arrive. Decides
+//! nothing about the data between them. Extensions and trailers are checked and
+//! dropped: neither means anything to the next hop.
+
+use crate::fault::Fault;
+use crate::lexis::{is_token_byte, is_value_byte};
+
+/// Sixteen digits are 64 bit.
+const SIZE_DIGITS: u8 = 16;
+
+/// Bytes of extensions in one line.
+const EXTENSION_BYTES: u32 = 1 << 10;
+
+/// Bytes of extensions in advance of data. Without it a body of nothing but
+/// extensions could go on for ever for one byte of data in each.
+const EXTENSION_ADVANCE: u32 = 16 << 10;
+
+/// Bytes of all trailers.
+const TRAILER_BYTES: u32 = 8 << 10;
+
+/// Where in the chunks the next byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Size {
+        digits: u8,
+    },
+    Extension {
+        bytes: u32,
+    },
+    SizeLf,
+    /// The data of a chunk, which is not given to [`Chunks::take`].
+    Data,
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    LastLf,
+    End,
+}
+
+/// The state between two bytes of framing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunks {
+    at: At,
+    /// Of the chunk that is being read: what is left of it.
+    size: u64,
+    advance: u32,
+    trailers: u32,
+}
+
+impl Chunks {
+    pub(crate) const fn new() -> Self {
+        Self {
+            at: At::Size { digits: 0 },
+            size: 0,
+            advance: EXTENSION_ADVANCE,
+            trailers: 0,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.at == At::End
+    }
+
+    /// How many bytes of data come next, before any framing.
+    pub(crate) fn data_left(&self) -> u64 {
+        if self.at == At::Data { self.size } else { 0 }
+    }
+
+    /// So many of them have been read.
+    pub(crate) fn pass_data(&mut self, bytes: usize) {
+        self.size = self.size.saturating_sub(bytes as u64);
+        let credit = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.advance = self.advance.saturating_add(credit).min(EXTENSION_ADVANCE);
+        if self.size == 0 {
+            self.at = At::DataCr;
+        }
+    }
+
+    /// Takes the next byte of framing.
+    pub(crate) fn take(&mut self, byte: u8) -> Result<(), Fault> {
+        self.at = match self.at {
+            At::Size { digits } => self.size(byte, digits)?,
+            At::Extension { bytes } => self.extension(byte, bytes)?,
+            At::SizeLf if byte != b'\n' => return Err(Fault::ChunkSize),
+            At::SizeLf if self.size == 0 => At::TrailerStart,
+            At::SizeLf => At::Data,
+            At::DataCr if byte == b'\r' => At::DataLf,
+            At::DataLf if byte == b'\n' => At::Size { digits: 0 },
+            At::TrailerStart | At::TrailerName | At::TrailerValue | At::TrailerLf | At::LastLf => {
+                self.trailer(byte)?
+            }
+            // Framing in data or after the end is not asked for.
+            At::DataCr | At::DataLf | At::Data | At::End => return Err(Fault::ChunkEnd),
+        };
+        Ok(())
+    }
+
+    fn size(&mut self, byte: u8, digits: u8) -> Result<At, Fault> {
+        if let Some(digit) = (byte as char).to_digit(16) {
+            if digits == SIZE_DIGITS {
+                return Err(Fault::ChunkSize);
+            }
+            // What was left of the chunk before is nothing.
+            self.size = self.size << 4 | u64::from(digit);
+            return Ok(At::Size { digits: digits + 1 });
+        }
+        match byte {
+            b'\r' if digits > 0 => Ok(At::SizeLf),
+            b';' if digits > 0 => Ok(At::Extension { bytes: 1 }),
+            _ => Err(Fault::ChunkSize),
+        }
+    }
+
+    fn extension(&mut self, byte: u8, bytes: u32) -> Result<At, Fault> {
+        if byte == b'\r' {
+            return Ok(At::SizeLf);
+        }
+        if !is_value_byte(byte) || bytes == EXTENSION_BYTES || self.advance == 0 {
+            return Err(Fault::ChunkExtension);
+        }
+        self.advance -= 1;
+        Ok(At::Extension { bytes: bytes + 1 })
+    }
+
+    fn trailer(&mut self, byte: u8) -> Result<At, Fault> {
+        self.trailers += 1;
+        if self.trailers > TRAILER_BYTES {
+            return Err(Fault::TrailerLong);
+        }
+        match (self.at, byte) {
+            (At::TrailerStart, b'\r') => Ok(At::LastLf),
+            (At::TrailerStart | At::TrailerName, byte) if is_token_byte(byte) => {
+                Ok(At::TrailerName)
+            }
+            (At::TrailerName, b':') => Ok(At::TrailerValue),
+            (At::TrailerValue, b'\r') => Ok(At::TrailerLf),
+            (At::TrailerValue, byte) if is_value_byte(byte) => Ok(At::TrailerValue),
+            (At::TrailerLf, b'\n') => Ok(At::TrailerStart),
+            (At::LastLf, b'\n') => Ok(At::End),
+            _ => Err(Fault::Trailer),
+        }
+    }
+}

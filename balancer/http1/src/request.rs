@@ -1,0 +1,245 @@
+//! Heads of requests: which are taken, and what they ask for (RFC 9112 sections
+//! 2, 3 and 6; RFC 9110 sections 7.2, 7.8, 9.2.2, 10.1.1).
+//!
+//! Decides no routing and nothing about what is sent on; see `write`.
+
+use crate::fault::{Fault, Refusal};
+use crate::fields::{Fields, Section};
+use crate::framing::{Framing, Told, Version};
+use crate::host::is_authority;
+use crate::known::Known;
+use crate::lexis::{list, target_length, token_length};
+use crate::limits::Limits;
+use crate::line::{end_of_line, unfinished};
+use crate::options::Options;
+
+/// The longest method that is read. Those that are registered have 16 at most.
+const METHOD_BYTES: usize = 32;
+
+/// A whole head that was found sound.
+#[derive(Clone, Debug)]
+pub struct Request<'b> {
+    /// Any token; methods are case-sensitive.
+    pub method: &'b [u8],
+    /// As received.
+    pub target: &'b [u8],
+    /// The version of the client.
+    pub version: Version,
+    /// The effective authority: of an absolute target if it is one, else of
+    /// `Host`. Empty where the client named none.
+    pub host: &'b [u8],
+    /// How the body's end is told. Never [`Framing::UntilClose`].
+    pub framing: Framing,
+    /// Whether the client wants the connection to live on.
+    pub keep_alive: bool,
+    /// Whether it asks for another protocol, with all that this needs: version
+    /// 1.1, no body, and not HTTP/2 (see [`parse_request`]).
+    pub upgrade: bool,
+    /// Whether it waits for an interim response before it sends its body.
+    pub expects_continue: bool,
+    /// Bytes of the head, with the empty line before it that was skipped.
+    pub head_len: usize,
+    pub(crate) path: &'b [u8],
+    pub(crate) section: Section<'b>,
+}
+
+impl<'b> Request<'b> {
+    /// Whether its response has no body.
+    pub fn is_head(&self) -> bool {
+        self.method == b"HEAD"
+    }
+
+    /// Whether doing it twice is the same as doing it once (RFC 9110 section
+    /// 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        let method = self.method;
+        matches!(
+            method,
+            b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+        )
+    }
+
+    /// All fields as received, values without the space around them.
+    pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
+        self.section.iter().map(|(_, name, value)| (name, value))
+    }
+
+    /// The first field with the name, in any case.
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        self.section.named(name)
+    }
+}
+
+/// Parses a request head at the start of `bytes`; none while it is not whole.
+///
+/// Refuses at once what no more bytes can make sound. One empty line before the
+/// request line is skipped (RFC 9112 section 2.2). `Upgrade: h2c` is not an
+/// upgrade here: RFC 9113 section 3.1 has done away with it, and a tunnel to an
+/// upstream would go round all that a proxy decides per request.
+pub fn parse_request<'b>(
+    bytes: &'b [u8],
+    fields: &'b mut Fields,
+    limits: &Limits,
+) -> Result<Option<Request<'b>>, Refusal> {
+    Ok(read(bytes, fields, limits)?)
+}
+
+fn read<'b>(
+    bytes: &'b [u8],
+    fields: &'b mut Fields,
+    limits: &Limits,
+) -> Result<Option<Request<'b>>, Fault> {
+    let window = limits.window(bytes);
+    let start = if window.starts_with(b"\r\n") { 2 } else { 0 };
+    let Some(end) = end_of_line(window, start)? else {
+        split(unfinished(window, start), limits)?;
+        return limits.wait(window);
+    };
+    let line = RequestLine::of(&window[start..end], limits)?;
+    let Some(head_len) = fields.read(window, end + 2, limits)? else {
+        return limits.wait(window);
+    };
+    let options = Options::take(fields, window)?;
+    let section = fields.section(window);
+    let host = host(&line, section)?;
+    let framing = match Told::of(section, line.version)? {
+        Told::Nothing => Framing::None,
+        Told::Length(length) => Framing::Length(length),
+        Told::Chunked => Framing::Chunked,
+    };
+    let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+    let modern = line.version == Version::Http11;
+    Ok(Some(Request {
+        method: line.method,
+        target: line.target,
+        version: line.version,
+        host,
+        framing,
+        keep_alive: options.persist(line.version),
+        upgrade: options.upgrade && modern && !has_body && wants_upgrade(section),
+        expects_continue: modern && has_body && expects_continue(section),
+        head_len,
+        path: line.path,
+        section,
+    }))
+}
+
+struct RequestLine<'b> {
+    method: &'b [u8],
+    target: &'b [u8],
+    version: Version,
+    /// Of an absolute target.
+    authority: Option<&'b [u8]>,
+    /// The target without scheme and authority; may lack its slash then.
+    path: &'b [u8],
+}
+
+impl<'b> RequestLine<'b> {
+    fn of(line: &'b [u8], limits: &Limits) -> Result<Self, Fault> {
+        let (method, Some(target), Some(version)) = split(line, limits)? else {
+            return Err(Fault::RequestLine);
+        };
+        let version = version_of(version)?;
+        let (authority, path) = match (method, target) {
+            (b"CONNECT", _) => return Err(Fault::Connect),
+            (_, [b'/', ..]) | (b"OPTIONS", b"*") => (None, target),
+            _ => absolute(target).ok_or(Fault::Target)?,
+        };
+        Ok(Self {
+            method,
+            target,
+            version,
+            authority,
+            path,
+        })
+    }
+}
+
+/// The words of a request line or of a beginning of one. Both are read here, so
+/// that what is refused early is refused late as well.
+type Words<'b> = (&'b [u8], Option<&'b [u8]>, Option<&'b [u8]>);
+
+fn split<'b>(line: &'b [u8], limits: &Limits) -> Result<Words<'b>, Fault> {
+    let (method, rest) = line.split_at(token_length(line));
+    if method.len() > METHOD_BYTES {
+        return Err(Fault::MethodLong);
+    }
+    let rest = match rest {
+        [] => return Ok((method, None, None)),
+        [b' ', rest @ ..] if !method.is_empty() => rest,
+        _ => return Err(Fault::Method),
+    };
+    let (target, rest) = rest.split_at(target_length(rest));
+    if target.len() > limits.target_bytes {
+        return Err(Fault::TargetLong);
+    }
+    match rest {
+        [] => Ok((method, Some(target), None)),
+        [b' ', version @ ..] if !target.is_empty() && version.len() <= VERSION_BYTES => {
+            Ok((method, Some(target), Some(version)))
+        }
+        [b' ', ..] => Err(Fault::RequestLine),
+        _ => Err(Fault::Target),
+    }
+}
+
+const VERSION_BYTES: usize = b"HTTP/1.1".len();
+
+fn version_of(bytes: &[u8]) -> Result<Version, Fault> {
+    match bytes {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(Fault::Version)
+        }
+        _ => Err(Fault::RequestLine),
+    }
+}
+
+/// The authority and the rest of an absolute target (RFC 9112 section 3.2.2).
+fn absolute(target: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let schemes: [&[u8]; 2] = [b"http://", b"https://"];
+    let after = schemes.iter().find_map(|scheme| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    })?;
+    let end = after.iter().position(|byte| matches!(byte, b'/' | b'?'));
+    let (authority, path) = after.split_at(end.unwrap_or(after.len()));
+    is_authority(authority).then_some((Some(authority), path))
+}
+
+/// Exactly one `Host` (at most one in version 1.0), and one that an absolute
+/// target does not contradict: RFC 9112 section 3.2.2 would have the target win,
+/// but who reads only the field would go elsewhere.
+fn host<'b>(line: &RequestLine<'b>, section: Section<'b>) -> Result<&'b [u8], Fault> {
+    let mut hosts = section.all(Known::Host);
+    let first = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Fault::HostRepeated);
+    }
+    match (first, line.authority) {
+        (None, _) if line.version == Version::Http11 => Err(Fault::HostMissing),
+        (None, authority) => Ok(authority.unwrap_or_default()),
+        (Some(host), _) if !host.is_empty() && !is_authority(host) => Err(Fault::Host),
+        (Some(host), None) => Ok(host),
+        (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => Ok(authority),
+        (Some(_), Some(_)) => Err(Fault::HostDiffers),
+    }
+}
+
+fn wants_upgrade(section: Section<'_>) -> bool {
+    let mut protocols = section.all(Known::Upgrade).flat_map(list).peekable();
+    let is_http = |protocol: &[u8]| {
+        let name = protocol.split(|&byte| byte == b'/').next();
+        let name = name.unwrap_or_default();
+        name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http")
+    };
+    protocols.peek().is_some() && !protocols.any(is_http)
+}
+
+fn expects_continue(section: Section<'_>) -> bool {
+    let mut expectations = section.all(Known::Expect).flat_map(list);
+    expectations.any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"))
+}

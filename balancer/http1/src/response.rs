@@ -1,0 +1,211 @@
+//! Heads of responses: which can be passed on, and what follows them (RFC 9112
+//! sections 4, 6.3 and 9.3; RFC 9110 section 15).
+//!
+//! Decides nothing about what is sent on; see `write`.
+
+use crate::fault::{Fault, Malformed};
+use crate::fields::{Fields, Section};
+use crate::framing::{Framing, Told, Version};
+use crate::known::Known;
+use crate::lexis::{is_value, list, number, trim};
+use crate::limits::Limits;
+use crate::line::{end_of_line, unfinished};
+use crate::options::Options;
+
+/// What has been asked: a response cannot be read without knowing it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// It was a `HEAD` request.
+    pub head: bool,
+    /// An upgrade was asked for; a response that switches is malformed else.
+    pub upgrade: bool,
+}
+
+/// A whole head that was found sound.
+#[derive(Clone, Debug)]
+pub struct Response<'b> {
+    /// 100 to 599.
+    pub status: u16,
+    /// The reason phrase as received; may be empty.
+    pub reason: &'b [u8],
+    /// The version of the upstream.
+    pub version: Version,
+    /// How the body's end is told.
+    pub framing: Framing,
+    /// Whether the upstream lets the connection live on, and whether that is
+    /// safe: a body that ends with the connection and a 204 that speaks of a
+    /// body both say no.
+    pub keep_alive: bool,
+    /// 1xx but 101: another head follows.
+    pub interim: bool,
+    /// 101: what follows is another protocol.
+    pub switching: bool,
+    /// How many seconds the upstream means to keep the connection when idle.
+    pub keep_alive_timeout: Option<u64>,
+    /// Bytes of the head.
+    pub head_len: usize,
+    /// `Content-Length`, also where there is no body for it.
+    pub(crate) length: Option<u64>,
+    pub(crate) section: Section<'b>,
+}
+
+impl<'b> Response<'b> {
+    /// All fields as received, values without the space around them.
+    pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
+        self.section.iter().map(|(_, name, value)| (name, value))
+    }
+
+    /// The first field with the name, in any case.
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        self.section.named(name)
+    }
+}
+
+/// Parses a response head at the start of `bytes`; none while it is not whole.
+pub fn parse_response<'b>(
+    bytes: &'b [u8],
+    fields: &'b mut Fields,
+    limits: &Limits,
+    to: Asked,
+) -> Result<Option<Response<'b>>, Malformed> {
+    Ok(read(bytes, fields, limits, to)?)
+}
+
+fn read<'b>(
+    bytes: &'b [u8],
+    fields: &'b mut Fields,
+    limits: &Limits,
+    to: Asked,
+) -> Result<Option<Response<'b>>, Fault> {
+    let window = limits.window(bytes);
+    let Some(end) = end_of_line(window, 0)? else {
+        begins_like_http(unfinished(window, 0))?;
+        return limits.wait(window);
+    };
+    let (version, status, reason) = status_line(&window[..end])?;
+    let Some(head_len) = fields.read(window, end + 2, limits)? else {
+        return limits.wait(window);
+    };
+    let options = Options::take(fields, window)?;
+    let section = fields.section(window);
+    let told = Told::of(section, version)?;
+    check_interim(status, version, told, section, to)?;
+    let framing = framing(status, told, to);
+    let sound = framing != Framing::UntilClose
+        && (status != 204 || matches!(told, Told::Nothing | Told::Length(0)));
+    Ok(Some(Response {
+        status,
+        reason,
+        version,
+        framing,
+        keep_alive: sound && options.persist(version),
+        interim: status < 200 && status != 101,
+        switching: status == 101,
+        keep_alive_timeout: keep_alive_timeout(section),
+        head_len,
+        length: match told {
+            Told::Length(length) => Some(length),
+            Told::Nothing | Told::Chunked => None,
+        },
+        section,
+    }))
+}
+
+/// An upstream that speaks something else may never send a line's end.
+fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
+    let start = b"HTTP/1.";
+    let seen = line.len().min(start.len());
+    if line[..seen] == start[..seen] {
+        Ok(())
+    } else {
+        Err(Fault::StatusLine)
+    }
+}
+
+/// The space after the code may be missing where no reason follows: the grammar
+/// wants it, some servers leave it out, and nobody can read the line otherwise.
+fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
+    let (version, rest) = match line {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'1',
+            b' ',
+            rest @ ..,
+        ] => (Version::Http11, rest),
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'0',
+            b' ',
+            rest @ ..,
+        ] => (Version::Http10, rest),
+        _ => return Err(Fault::StatusLine),
+    };
+    let (digits, rest) = rest.split_at_checked(3).ok_or(Fault::StatusLine)?;
+    let reason = match rest {
+        [] | [b' '] => &[],
+        [b' ', reason @ ..] => reason,
+        _ => return Err(Fault::StatusLine),
+    };
+    match number(digits) {
+        Some(status @ 100..=599) if is_value(reason) => Ok((version, status as u16, trim(reason))),
+        _ => Err(Fault::StatusLine),
+    }
+}
+
+/// A 1xx ends with its head (RFC 9110 section 15.2). One that speaks of a body
+/// would have the next bytes read as two different things.
+fn check_interim(
+    status: u16,
+    version: Version,
+    told: Told,
+    section: Section<'_>,
+    to: Asked,
+) -> Result<(), Fault> {
+    if status >= 200 {
+        return Ok(());
+    }
+    if version == Version::Http10 || !matches!(told, Told::Nothing | Told::Length(0)) {
+        return Err(Fault::Interim);
+    }
+    if status == 101 && !to.upgrade {
+        return Err(Fault::Switching);
+    }
+    if status == 101 && section.first(Known::Upgrade).is_none() {
+        return Err(Fault::SwitchingTo);
+    }
+    Ok(())
+}
+
+/// RFC 9112 section 6.3, in its order.
+fn framing(status: u16, told: Told, to: Asked) -> Framing {
+    if to.head || matches!(status, 100..=199 | 204 | 304) {
+        return Framing::None;
+    }
+    match told {
+        Told::Chunked => Framing::Chunked,
+        Told::Length(length) => Framing::Length(length),
+        Told::Nothing => Framing::UntilClose,
+    }
+}
+
+fn keep_alive_timeout(section: Section<'_>) -> Option<u64> {
+    let mut parameters = section.all(Known::KeepAlive).flat_map(list);
+    parameters.find_map(|parameter| {
+        let equals = parameter.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = parameter.split_at(equals);
+        let is_it = trim(name).eq_ignore_ascii_case(b"timeout");
+        is_it.then(|| number(trim(&value[1..])))?
+    })
+}

@@ -1,0 +1,40 @@
+//! Answers of our own, where no upstream has given one.
+
+use alloc::vec::Vec;
+
+use super::response::put_status_line;
+use super::{put_length, put_number};
+
+/// Appends a whole answer with `text` and a line's end as its body, which is
+/// left out (but counted) where `head` says that it answers a `HEAD` request.
+///
+/// `retry_after` is in seconds.
+pub fn write_answer(
+    out: &mut Vec<u8>,
+    status: u16,
+    text: &str,
+    retry_after: Option<u32>,
+    close: bool,
+    head: bool,
+) {
+    put_status_line(out, status, b"");
+    out.extend_from_slice(b"Content-Type: text/plain\r\n");
+    put_length(out, text.len() as u64 + 1);
+    if status == 405 {
+        // RFC 9110 section 15.5.6 wants it said. Any method goes on but CONNECT.
+        out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE\r\n");
+    }
+    if let Some(seconds) = retry_after {
+        out.extend_from_slice(b"Retry-After: ");
+        put_number(out, u64::from(seconds));
+        out.extend_from_slice(b"\r\n");
+    }
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if !head {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+    }
+}

@@ -1,0 +1,132 @@
+//! The head that goes to the client (RFC 9110 section 7.6, RFC 9112 sections 6
+//! and 9): how its body's end is told, and how the connection goes on.
+//!
+//! Decides nothing about interim responses to clients of version 1.0: they must
+//! not be sent (RFC 9110 section 15.2), which is up to the caller.
+
+use alloc::vec::Vec;
+
+use super::{put_field, put_framing, put_length, put_number};
+use crate::framing::{Framing, Version};
+use crate::known::Known;
+use crate::response::Response;
+use crate::status::phrase;
+
+/// How the client is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downstream {
+    /// The version of the client.
+    pub version: Version,
+    /// The connection ends after this response; said with `Connection: close`.
+    pub close: bool,
+    /// The client is of version 1.0 and asked for more than one request; said
+    /// with `Connection: keep-alive` where it is granted.
+    pub keep_alive: bool,
+}
+
+/// How a body goes to the client. A client of version 1.0 knows no chunks, so
+/// what has no length must end with the connection for it.
+pub fn downstream_framing(response: Framing, client: Version) -> Framing {
+    match (response, client) {
+        (Framing::None | Framing::Length(_), _) => response,
+        (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+        (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
+    }
+}
+
+/// Appends the canonical head for the client: nothing of the hop before, the
+/// framing as told, `Server`, `Date` and all else untouched.
+///
+/// Where there is no body by rule (`HEAD`, 304), a `Content-Length` is kept as
+/// the information that it is.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    response: &Response<'_>,
+    framing: Framing,
+    to: &Downstream,
+) {
+    out.reserve(response.head_len + 128);
+    put_status_line(out, response.status, response.reason);
+    for (known, name, value) in response.section.iter() {
+        if is_passed_on(known, response.status) {
+            put_field(out, name, value);
+        }
+    }
+    match (framing, response.length) {
+        (Framing::None, Some(length)) if may_tell_length(response.status) => {
+            put_length(out, length);
+        }
+        _ => put_framing(out, framing),
+    }
+    put_connection(out, response, framing, *to);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn put_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_number(out, u64::from(status));
+    out.push(b' ');
+    if reason.is_empty() {
+        out.extend_from_slice(phrase(status).as_bytes());
+    } else {
+        out.extend_from_slice(reason);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9110 section 8.6: a 1xx or 204 must not have one.
+const fn may_tell_length(status: u16) -> bool {
+    status >= 200 && status != 204
+}
+
+/// 426 says which protocol is wanted (RFC 9110 section 15.5.22), and upgrades
+/// are passed through.
+const fn tells_upgrade(status: u16) -> bool {
+    matches!(status, 101 | 426)
+}
+
+fn is_passed_on(known: Known, status: u16) -> bool {
+    match known {
+        Known::Upgrade => tells_upgrade(status),
+        Known::ContentLength
+        | Known::TransferEncoding
+        | Known::Connection
+        | Known::KeepAlive
+        | Known::Nominated
+        | Known::ProxyAuthenticate
+        | Known::ProxyAuthorization
+        | Known::ProxyConnection
+        | Known::Te
+        | Known::Trailer => false,
+        // Fields of requests mean nothing special here.
+        Known::Other
+        | Known::Claim
+        | Known::Expect
+        | Known::Forwarded
+        | Known::ForwardedFor
+        | Known::ForwardedHost
+        | Known::ForwardedProto
+        | Known::Host
+        | Known::Proxy
+        | Known::RequestId
+        | Known::Shadow => true,
+    }
+}
+
+fn put_connection(out: &mut Vec<u8>, response: &Response<'_>, framing: Framing, to: Downstream) {
+    let upgrade =
+        tells_upgrade(response.status) && response.section.first(Known::Upgrade).is_some();
+    // An interim response is not the last word on the connection.
+    let last = response.status >= 200;
+    let close = last && (to.close || framing == Framing::UntilClose);
+    let keep_alive = last && to.keep_alive && to.version == Version::Http10;
+    let options = match (close, keep_alive, upgrade) {
+        (true, _, true) => "close, upgrade",
+        (true, _, false) => "close",
+        (false, true, true) => "keep-alive, upgrade",
+        (false, true, false) => "keep-alive",
+        (false, false, true) => "upgrade",
+        (false, false, false) => return,
+    };
+    put_field(out, b"Connection", options.as_bytes());
+}

@@ -1,0 +1,224 @@
+//! Requests that are taken, and what is understood of them.
+
+use scaledapp_http1::{Fields, Framing, Limits, Request, Version, parse_request};
+
+use crate::verdict;
+
+fn with<T>(head: &str, look: impl FnOnce(&Request<'_>) -> T) -> T {
+    let mut fields = Fields::default();
+    let request = parse_request(head.as_bytes(), &mut fields, &Limits::default());
+    look(&request.unwrap().unwrap())
+}
+
+/// A request of version 1.1 with these field lines besides its host.
+fn modern(fields: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+}
+
+fn old(fields: &str) -> String {
+    format!("GET / HTTP/1.0\r\n{fields}\r\n")
+}
+
+#[test]
+fn all_parts_are_where_they_are() {
+    let head = "PUT /a?b HTTP/1.1\r\nHost: a.example:80\r\nX-Y: \t z  z \t\r\nEmpty:\r\nContent-Length: 12\r\nobs: \u{e4}\r\n\r\n";
+    with(&format!("\r\n{head}body"), |request| {
+        assert_eq!(request.method, b"PUT");
+        assert_eq!(request.target, b"/a?b");
+        assert_eq!(request.version, Version::Http11);
+        assert_eq!(request.host, b"a.example:80");
+        assert_eq!(request.framing, Framing::Length(12));
+        assert!(request.keep_alive && !request.upgrade && !request.expects_continue);
+        assert!(request.is_idempotent() && !request.is_head());
+        assert_eq!(request.head_len, head.len() + 2);
+        assert_eq!(request.field("x-y"), Some(&b"z  z"[..]));
+        assert_eq!(request.field("EMPTY"), Some(&b""[..]));
+        assert_eq!(request.field("x"), None);
+        let names: Vec<_> = request.fields().map(|(name, _)| name).collect();
+        assert_eq!(
+            names,
+            [&b"Host"[..], b"X-Y", b"Empty", b"Content-Length", b"obs"]
+        );
+    });
+}
+
+#[test]
+fn every_prefix_of_a_head_waits() {
+    for head in [
+        modern(""),
+        modern("Content-Length: 5\r\nConnection: close, X\r\nX: y\r\n"),
+        format!("\r\n{}", modern("Transfer-Encoding: chunked\r\n")),
+        old("A: b\r\n"),
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+    ] {
+        for end in 0..head.len() {
+            assert_eq!(
+                verdict(&head.as_bytes()[..end]),
+                Ok(None),
+                "{:?}",
+                &head[..end]
+            );
+        }
+        assert_eq!(verdict(head.as_bytes()), Ok(Some(head.len())));
+    }
+}
+
+#[test]
+fn how_the_body_ends() {
+    for (fields, framing) in [
+        ("", Framing::None),
+        ("Content-Length: 0\r\n", Framing::Length(0)),
+        ("Content-Length: 007\r\n", Framing::Length(7)),
+        (
+            "content-length:18446744073709551615\t\r\n",
+            Framing::Length(u64::MAX),
+        ),
+        ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
+        ("TRANSFER-ENCODING:\tChunKed \r\n", Framing::Chunked),
+        // Not the real field, whatever a gateway interface makes of it.
+        ("Content_Length: 5\r\n", Framing::None),
+    ] {
+        assert_eq!(
+            with(&modern(fields), |request| request.framing),
+            framing,
+            "{fields}"
+        );
+    }
+}
+
+#[test]
+fn how_long_the_connection_lives() {
+    for (head, lives) in [
+        (modern(""), true),
+        (modern("Connection: close\r\n"), false),
+        (modern("Connection: keep-alive\r\n"), true),
+        (modern("Connection: keep-alive, CLOSE\r\n"), false),
+        (
+            modern("Connection: keep-alive\r\nConnection: x,close\r\n"),
+            false,
+        ),
+        (modern("Connection: closed\r\n"), true),
+        (old(""), false),
+        (old("Connection: Keep-Alive\r\n"), true),
+        (old("Connection: , keep-alive,\r\n"), true),
+        (old("Connection: keep-alive, close\r\n"), false),
+        (old("Keep-Alive: timeout=5\r\n"), false),
+    ] {
+        assert_eq!(with(&head, |request| request.keep_alive), lives, "{head}");
+    }
+}
+
+#[test]
+fn who_is_asked() {
+    for (head, host) in [
+        (modern(""), "a"),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n".to_owned(), ""),
+        (
+            "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n".to_owned(),
+            "[::1]:80",
+        ),
+        (old(""), ""),
+        (old("Host: b\r\n"), "b"),
+        ("GET http://b/ HTTP/1.0\r\n\r\n".to_owned(), "b"),
+        (
+            "GET HTTPS://B:1/ HTTP/1.1\r\nHost: b:1\r\n\r\n".to_owned(),
+            "B:1",
+        ),
+    ] {
+        let found = with(&head, |request| request.host.to_vec());
+        assert_eq!(String::from_utf8(found).unwrap(), host, "{head}");
+    }
+}
+
+#[test]
+fn what_asks_for_another_protocol() {
+    for (fields, asks) in [
+        ("Connection: upgrade\r\nUpgrade: websocket\r\n", true),
+        (
+            "Connection: keep-alive, Upgrade\r\nUpgrade: a/1, b\r\n",
+            true,
+        ),
+        (
+            "Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 0\r\n",
+            true,
+        ),
+        ("Connection: upgrade\r\n", false),
+        ("Connection: upgrade\r\nUpgrade: ,\r\n", false),
+        ("Upgrade: websocket\r\n", false),
+        (
+            "Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n",
+            false,
+        ),
+        (
+            "Connection: upgrade\r\nUpgrade: a\r\nTransfer-Encoding: chunked\r\n",
+            false,
+        ),
+        (
+            "Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n",
+            false,
+        ),
+        ("Connection: upgrade\r\nUpgrade: websocket, H2C\r\n", false),
+        ("Connection: upgrade\r\nUpgrade: HTTP/2.0\r\n", false),
+    ] {
+        assert_eq!(
+            with(&modern(fields), |request| request.upgrade),
+            asks,
+            "{fields}"
+        );
+    }
+    let head = old("Connection: upgrade\r\nUpgrade: websocket\r\n");
+    assert!(!with(&head, |request| request.upgrade));
+}
+
+#[test]
+fn who_waits_before_the_body() {
+    let body = "Content-Length: 1\r\n";
+    for (head, waits) in [
+        (modern(&format!("{body}Expect: 100-Continue\r\n")), true),
+        (modern(&format!("{body}Expect: 200-ok\r\n")), false),
+        (modern("Expect: 100-continue\r\n"), false),
+        (old(&format!("{body}Expect: 100-continue\r\n")), false),
+    ] {
+        assert_eq!(
+            with(&head, |request| request.expects_continue),
+            waits,
+            "{head}"
+        );
+    }
+}
+
+#[test]
+fn what_may_be_done_twice() {
+    for (method, may) in [
+        ("GET", true),
+        ("HEAD", true),
+        ("OPTIONS", true),
+        ("TRACE", true),
+        ("PUT", true),
+        ("DELETE", true),
+        ("POST", false),
+        ("PATCH", false),
+        ("get", false),
+        ("M-SEARCH", false),
+    ] {
+        let head = modern("").replace("GET", method);
+        let found = with(&head, |request| {
+            (request.is_idempotent(), request.is_head())
+        });
+        assert_eq!(found, (may, method == "HEAD"), "{method}");
+    }
+}
+
+#[test]
+fn memory_is_used_again() {
+    let mut fields = Fields::default();
+    for (head, count) in [
+        (modern("A: b\r\nC: d\r\n"), 3),
+        (old(""), 0),
+        (modern(""), 1),
+    ] {
+        let request = parse_request(head.as_bytes(), &mut fields, &Limits::default());
+        assert_eq!(request.unwrap().unwrap().fields().count(), count);
+    }
+}

@@ -1,0 +1,59 @@
+//! The codec from outside: bytes in, verdicts and bytes out.
+//!
+//! Words and classes of bytes are tested beside their code.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
+mod accepted;
+mod answers;
+mod bodies;
+mod forwarded;
+mod properties;
+mod refused;
+mod responses;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use scaledapp_http1::{Fields, Limits, Origin, Refusal, Trust, parse_request, write_request};
+
+/// What became of a request: none, or status and reason of its refusal.
+type Verdict = Result<Option<usize>, (u16, &'static str)>;
+
+/// The length of the head at the start of `bytes`, within usual limits.
+fn verdict(bytes: &[u8]) -> Verdict {
+    verdict_within(bytes, &Limits::default())
+}
+
+fn verdict_within(bytes: &[u8], limits: &Limits) -> Verdict {
+    match parse_request(bytes, &mut Fields::default(), limits) {
+        Ok(request) => Ok(request.map(|request| request.head_len)),
+        Err(Refusal { status, reason }) => Err((status, reason)),
+    }
+}
+
+const EDGE: Origin<'static> = Origin {
+    client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    scheme: "http",
+    trust: Trust::Edge,
+    request_id: "id-1",
+};
+
+const BEHIND: Origin<'static> = Origin {
+    trust: Trust::Behind,
+    ..EDGE
+};
+
+/// The head that goes upstream for the request in `bytes`.
+fn sent_on(bytes: &[u8], origin: &Origin<'_>) -> String {
+    let mut fields = Fields::default();
+    let request = parse_request(bytes, &mut fields, &Limits::default())
+        .unwrap()
+        .unwrap();
+    let mut out = Vec::new();
+    write_request(&mut out, &request, origin, "fallback");
+    String::from_utf8(out).unwrap()
+}

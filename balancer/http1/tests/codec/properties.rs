@@ -1,0 +1,233 @@
+//! What holds for all bytes: no panic, no change of mind, no difference made by
+//! how bytes arrive, and nothing written that would not be taken again.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use scaledapp_http1::{
+    Asked, BodyReader, BodyWriter, Downstream, Fields, Framing, Limits, Version,
+    downstream_framing, parse_request, parse_response, write_request, write_response,
+};
+
+use crate::bodies::read;
+use crate::{BEHIND, EDGE, Verdict, verdict};
+
+/// Bytes that look enough like a head to get far.
+fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop_oneof![
+        8 => prop::sample::select(WORDS).prop_map(<[u8]>::to_vec),
+        1 => vec(any::<u8>(), 0..4),
+    ];
+    vec(word, 0..24).prop_map(|words| words.concat())
+}
+
+const WORDS: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\nHost: a\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.0 304 \r\n",
+    b"HTTP/1.1 101 x\r\n",
+    b"POST ",
+    b"http://a/b ",
+    b"HTTP/1.0\r\n",
+    b"Host: b\r\n",
+    b"Connection: close, X\r\n",
+    b"Connection: keep-alive, upgrade\r\n",
+    b"Upgrade: echo\r\n",
+    b"Content-Length: ",
+    b"5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"X-Forwarded-For: 1.1.1.1\r\n",
+    b"X-Forwarded-Proto: https\r\n",
+    b"Expect: 100-continue\r\n",
+    b"X: y\r\n",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b":",
+    b" ",
+    b"\r\n\r\n",
+];
+
+/// Heads that are taken.
+fn sound_head() -> impl Strategy<Value = String> {
+    let line = prop::sample::select(vec![
+        "GET /a HTTP/1.1\r\nHost: a\r\n",
+        "POST http://a?q HTTP/1.1\r\nHost: A\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost:\r\n",
+        "OPTIONS http://a HTTP/1.0\r\n",
+        "HEAD / HTTP/1.0\r\n",
+        "PUT /x HTTP/1.0\r\nhost: b:80\r\n",
+    ]);
+    let framing = prop::sample::select(vec!["", "Content-Length: 0\r\n", "content-length:17\r\n"]);
+    let known = prop::sample::subsequence(
+        vec![
+            "Connection: close, X-A\r\n",
+            "connection: Upgrade\r\n",
+            "Upgrade: websocket\r\n",
+            "Expect: 100-continue\r\n",
+            "X-Forwarded-For: 1.1.1.1\r\n",
+            "X-Forwarded-For: 2.2.2.2, 3.3.3.3\r\n",
+            "X-Forwarded-Proto: https\r\n",
+            "X-Forwarded-Host: h\r\n",
+            "X-Forwarded-Port: 1\r\n",
+            "Forwarded: for=a\r\n",
+            "X-Request-Id: r\r\n",
+            "TE: trailers\r\n",
+            "Keep-Alive: x\r\n",
+        ],
+        0..13,
+    );
+    let others = vec("X-[A-C]: {0,2}[ -~]{0,8}\r\n", 0..6);
+    (line, framing, known, others).prop_map(|(line, framing, known, others)| {
+        format!("{line}{framing}{}{}\r\n", known.concat(), others.concat())
+    })
+}
+
+/// What is written for a request, and what is understood of it.
+fn once(bytes: &[u8], behind: bool) -> Option<(Vec<u8>, String)> {
+    let mut fields = Fields::default();
+    let request = parse_request(bytes, &mut fields, &Limits::default()).ok()??;
+    let mut out = Vec::new();
+    let origin = if behind { BEHIND } else { EDGE };
+    write_request(&mut out, &request, &origin, "fallback");
+    let understood = format!(
+        "{:?} {:?} {:?} {}",
+        request.method.escape_ascii().to_string(),
+        request.framing,
+        request.host.escape_ascii().to_string(),
+        request.upgrade
+    );
+    Some((out, understood))
+}
+
+/// All but what grows per hop: an address each, and a host that only the second
+/// one was told.
+fn without_hops(head: &[u8]) -> Vec<u8> {
+    let lines = head.split_inclusive(|&byte| byte == b'\n');
+    let others = lines.filter(|line| {
+        !line.starts_with(b"X-Forwarded-For:") && *line != b"X-Forwarded-Host: fallback\r\n"
+    });
+    others.collect::<Vec<_>>().concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn arbitrary_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300), head: bool, upgrade: bool) {
+        let _ = verdict(&bytes);
+        let mut fields = Fields::default();
+        let _ = parse_response(&bytes, &mut fields, &Limits::default(), Asked { head, upgrade });
+        let _ = read(Framing::Chunked, [&bytes[..]]);
+    }
+
+    /// More bytes never turn a refusal into a request, nor move a head's end.
+    #[test]
+    fn a_verdict_stands(bytes in nearly_a_head()) {
+        let mut stands: Verdict = Ok(None);
+        for end in 0..=bytes.len() {
+            let now = verdict(&bytes[..end]);
+            match stands {
+                Ok(None) => {}
+                // The reason may be told better with more to see.
+                Err(_) => prop_assert!(now.is_err()),
+                Ok(Some(_)) => prop_assert_eq!(now, stands),
+            }
+            stands = now;
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_taken_and_written_again(head in sound_head(), behind: bool) {
+        let (first, understood) = once(head.as_bytes(), behind).unwrap();
+        let (second, again) = once(&first, behind).unwrap();
+        prop_assert_eq!(without_hops(&first), without_hops(&second));
+        if head.contains("\nHost: ") {
+            prop_assert_eq!(understood, again);
+        }
+    }
+
+    #[test]
+    fn whatever_is_taken_is_written_so_that_it_is_taken(bytes in nearly_a_head()) {
+        if let Some((first, _)) = once(&bytes, false) {
+            let (second, _) = once(&first, false).unwrap();
+            prop_assert_eq!(without_hops(&first), without_hops(&second));
+        }
+    }
+
+    #[test]
+    fn responses_stay_what_they_are(bytes in nearly_a_head(), head: bool, close: bool) {
+        let asked = Asked { head, upgrade: true };
+        let to = Downstream { version: Version::Http11, close, keep_alive: false };
+        let limits = Limits::default();
+        let mut fields = Fields::default();
+        if let Ok(Some(response)) = parse_response(&bytes, &mut fields, &limits, asked) {
+            let framing = downstream_framing(response.framing, to.version);
+            let mut first = Vec::new();
+            write_response(&mut first, &response, framing, &to);
+            let mut fields = Fields::default();
+            let again = parse_response(&first, &mut fields, &limits, asked).unwrap().unwrap();
+            prop_assert_eq!(again.framing, framing);
+            prop_assert_eq!(again.status, response.status);
+            prop_assert_eq!(again.head_len, first.len());
+            let mut second = Vec::new();
+            write_response(&mut second, &again, framing, &to);
+            prop_assert_eq!(first, second);
+        }
+    }
+
+    #[test]
+    fn splits_make_no_difference(
+        pieces in vec(prop::sample::select(CHUNK_WORDS), 0..20),
+        cuts in vec(any::<prop::sample::Index>(), 0..8),
+    ) {
+        let bytes = pieces.concat();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let (data, consumed, end) = read(Framing::Chunked, [&bytes[..]]);
+        let parts = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]);
+        let (split_data, split_consumed, split_end) = read(Framing::Chunked, parts);
+        prop_assert_eq!((&data, end), (&split_data, split_end));
+        let (bytewise, last, bytewise_end) = read(Framing::Chunked, bytes.chunks(1));
+        prop_assert_eq!((&data, end), (&bytewise, bytewise_end));
+        if end.is_ok() {
+            prop_assert_eq!(consumed, split_consumed);
+            prop_assert_eq!(consumed, last);
+        }
+    }
+
+    #[test]
+    fn what_a_writer_writes_a_reader_reads(
+        parts in vec(vec(any::<u8>(), 0..300), 0..8),
+        cut in 1..50usize,
+    ) {
+        let all = parts.concat();
+        for framing in [Framing::Chunked, Framing::Length(all.len() as u64), Framing::UntilClose] {
+            let mut writer = BodyWriter::new(framing);
+            let mut out = Vec::new();
+            for part in &parts {
+                writer.data(&mut out, part);
+            }
+            writer.finish(&mut out);
+            let (data, consumed, end) = read(framing, out.chunks(cut));
+            prop_assert_eq!(&data, &all);
+            prop_assert_eq!(consumed, out.len());
+            prop_assert_eq!(end, Ok(framing != Framing::UntilClose));
+            prop_assert_eq!(BodyReader::new(framing).framing(), framing);
+        }
+    }
+}
+
+const CHUNK_WORDS: &[&[u8]] = &[
+    b"1\r\na\r\n",
+    b"3;x=y\r\nabc\r\n",
+    b"2\r\n\r\n\r\n",
+    b"A\r\n",
+    b"0123456789",
+    b"\r\n",
+    b"0\r\n",
+    b"X: y\r\n",
+    b"0\r\n\r\n",
+    b"\n",
+    b";",
+];

@@ -1,0 +1,279 @@
+//! Responses: which are usable, how their bodies end, and how they go on.
+
+use scaledapp_http1::{
+    Asked, Downstream, Fields, Framing, Limits, REASONS, Response, Version, downstream_framing,
+    parse_response, write_response,
+};
+
+const GET: Asked = Asked {
+    head: false,
+    upgrade: false,
+};
+const HEAD: Asked = Asked { head: true, ..GET };
+const UPGRADE: Asked = Asked {
+    upgrade: true,
+    ..GET
+};
+
+fn with<T>(head: &str, to: Asked, look: impl FnOnce(&Response<'_>) -> T) -> T {
+    let mut fields = Fields::default();
+    let response = parse_response(head.as_bytes(), &mut fields, &Limits::default(), to);
+    look(&response.unwrap().unwrap())
+}
+
+fn malformed(head: &[u8], to: Asked) -> Option<&'static str> {
+    let mut fields = Fields::default();
+    let result = parse_response(head, &mut fields, &Limits::default(), to);
+    result.err().map(|malformed| malformed.reason)
+}
+
+#[test]
+fn malformed_responses() {
+    for (head, reason) in [
+        (&b"SSH-2.0-OpenSSH\r\n\r\n"[..], "status-line"),
+        (b"SSH-2.0", "status-line"),
+        (b"HTTP/2", "status-line"),
+        (b"\r\nHTTP/1.1 200 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.2 200 OK\r\n\r\n", "status-line"),
+        (b"http/1.1 200 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1  200 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 20 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 +20 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 099 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 600 OK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 200\tOK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 200 O\0K\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 200 O\rK\r\n\r\n", "status-line"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 1\n\n", "bare-lf"),
+        (b"HTTP/1.1 200 OK\r\nX: y\n", "bare-lf"),
+        (b"HTTP/1.1 200 OK\r\n\n", "bare-lf"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "line-folding"),
+        (b"HTTP/1.1 200 OK\r\nX : a\r\n\r\n", "field-name"),
+        (b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n", "field-value"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "length-and-coding",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "length-repeated",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "length-repeated",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "length"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "coding-unknown",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "coding",
+        ),
+        (
+            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "coding-in-http10",
+        ),
+        (
+            b"HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n",
+            "length",
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\nContent-Length: 1\r\n\r\n",
+            "interim-with-body",
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "interim-with-body",
+        ),
+        (b"HTTP/1.0 100 Continue\r\n\r\n", "interim-with-body"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\n\r\n",
+            "switching-unasked",
+        ),
+    ] {
+        let name = head.escape_ascii();
+        assert_eq!(malformed(head, GET), Some(reason), "{name}");
+        assert!(REASONS.contains(&reason), "{reason}");
+    }
+    let to_nothing = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    assert_eq!(malformed(to_nothing, UPGRADE), Some("switching-to-nothing"));
+    let long = format!("HTTP/1.1 200 {}", "x".repeat(40_000));
+    assert_eq!(malformed(long.as_bytes(), GET), Some("head-too-long"));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X:\r\n".repeat(129));
+    assert_eq!(malformed(many.as_bytes(), GET), Some("too-many-fields"));
+}
+
+#[test]
+fn every_prefix_waits() {
+    let head = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\n";
+    for end in 0..head.len() {
+        let mut fields = Fields::default();
+        let result = parse_response(&head[..end], &mut fields, &Limits::default(), GET);
+        assert!(matches!(result, Ok(None)), "{end}");
+    }
+}
+
+#[test]
+fn how_the_body_ends_and_whether_the_connection_lives() {
+    let length = "Content-Length: 5\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (line, fields, to, framing, lives) in [
+        ("1.1 200 OK", length, GET, Framing::Length(5), true),
+        (
+            "1.1 200 OK",
+            "Content-Length: 0\r\n",
+            GET,
+            Framing::Length(0),
+            true,
+        ),
+        ("1.1 200 OK", chunked, GET, Framing::Chunked, true),
+        ("1.1 200 OK", "", GET, Framing::UntilClose, false),
+        ("1.1 200 OK", length, HEAD, Framing::None, true),
+        ("1.1 200 OK", chunked, HEAD, Framing::None, true),
+        ("1.1 200 OK", "", HEAD, Framing::None, true),
+        ("1.1 204 No Content", "", GET, Framing::None, true),
+        (
+            "1.1 204 No Content",
+            "Content-Length: 0\r\n",
+            GET,
+            Framing::None,
+            true,
+        ),
+        // Bytes may follow that nobody should take for a response.
+        ("1.1 204 No Content", length, GET, Framing::None, false),
+        ("1.1 204 No Content", chunked, GET, Framing::None, false),
+        ("1.1 304 Not Modified", length, GET, Framing::None, true),
+        (
+            "1.1 200 OK",
+            "Connection: close\r\nContent-Length: 5\r\n",
+            GET,
+            Framing::Length(5),
+            false,
+        ),
+        ("1.0 200 OK", length, GET, Framing::Length(5), false),
+        (
+            "1.0 200 OK",
+            "Connection: keep-alive\r\nContent-Length: 5\r\n",
+            GET,
+            Framing::Length(5),
+            true,
+        ),
+        (
+            "1.0 200 OK",
+            "Connection: keep-alive\r\n",
+            GET,
+            Framing::UntilClose,
+            false,
+        ),
+    ] {
+        let head = format!("HTTP/{line}\r\n{fields}\r\n");
+        let found = with(&head, to, |response| {
+            (response.framing, response.keep_alive)
+        });
+        assert_eq!(found, (framing, lives), "{head}");
+    }
+}
+
+#[test]
+fn all_parts_are_where_they_are() {
+    let head = "HTTP/1.0 404 Not  Found \r\nKeep-Alive: max=9, Timeout = 15\r\nServer: x\r\n\r\n";
+    with(head, GET, |response| {
+        assert_eq!(
+            (response.status, response.reason),
+            (404, &b"Not  Found"[..])
+        );
+        assert_eq!(response.version, Version::Http10);
+        assert_eq!(response.keep_alive_timeout, Some(15));
+        assert_eq!(response.head_len, head.len());
+        assert_eq!(response.field("SERVER"), Some(&b"x"[..]));
+        assert_eq!(response.fields().count(), 2);
+        assert!(!response.interim && !response.switching);
+    });
+    for line in ["HTTP/1.1 200", "HTTP/1.1 200 "] {
+        let status = with(&format!("{line}\r\n\r\n"), GET, |response| response.status);
+        assert_eq!(status, 200, "{line:?}");
+    }
+    let timeout = |fields: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        with(&head, GET, |response| response.keep_alive_timeout)
+    };
+    assert_eq!(timeout("Keep-Alive: timeout=5\r\n"), Some(5));
+    assert_eq!(timeout("Keep-Alive: timeout=x\r\n"), None);
+    assert_eq!(timeout("Keep-Alive: 5\r\n"), None);
+    assert_eq!(timeout(""), None);
+}
+
+#[test]
+fn framing_for_each_kind_of_client() {
+    for (framing, old, modern) in [
+        (Framing::None, Framing::None, Framing::None),
+        (Framing::Length(5), Framing::Length(5), Framing::Length(5)),
+        (Framing::Chunked, Framing::UntilClose, Framing::Chunked),
+        (Framing::UntilClose, Framing::UntilClose, Framing::Chunked),
+    ] {
+        assert_eq!(downstream_framing(framing, Version::Http10), old);
+        assert_eq!(downstream_framing(framing, Version::Http11), modern);
+    }
+}
+
+const PLAIN: Downstream = Downstream {
+    version: Version::Http11,
+    close: false,
+    keep_alive: false,
+};
+const CLOSING: Downstream = Downstream {
+    close: true,
+    ..PLAIN
+};
+const OLD: Downstream = Downstream {
+    version: Version::Http10,
+    close: true,
+    keep_alive: false,
+};
+const OLD_KEEPING: Downstream = Downstream {
+    close: false,
+    keep_alive: true,
+    ..OLD
+};
+
+#[test]
+fn what_goes_to_the_client() {
+    let length = "Content-Length: 5\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let all = "Server: x\r\nDate: y\r\nConnection: X-Hop, close\r\nX-Hop: z\r\nKeep-Alive: timeout=5\r\n\
+        Proxy-Connection: a\r\nProxy-Authenticate: Basic\r\nTrailer: X\r\nUpgrade: h2c\r\nSet-Cookie: a\r\nset-cookie:b\r\n\
+        Content-Length: 05\r\n";
+    let kept = "Server: x\r\nDate: y\r\nSet-Cookie: a\r\nset-cookie: b\r\nContent-Length: 5\r\n";
+    let switch = "Connection: Upgrade\r\nUpgrade: echo\r\nX: y\r\n";
+    for (line, fields, asked, to, sent) in [
+        ("200 Fine", all, GET, PLAIN, format!("200 Fine\r\n{kept}")),
+        ("200 ", length, GET, CLOSING, format!("200 OK\r\n{length}Connection: close\r\n")),
+        ("299 ", length, GET, PLAIN, format!("299 \r\n{length}")),
+        ("200 OK", chunked, GET, PLAIN, format!("200 OK\r\n{chunked}")),
+        ("200 OK", "", GET, PLAIN, format!("200 OK\r\n{chunked}")),
+        ("200 OK", chunked, GET, OLD, "200 OK\r\nConnection: close\r\n".to_owned()),
+        // Even if asked to keep it: the body's end is the connection's.
+        ("200 OK", "", GET, OLD_KEEPING, "200 OK\r\nConnection: close\r\n".to_owned()),
+        ("200 OK", length, GET, OLD_KEEPING, format!("200 OK\r\n{length}Connection: keep-alive\r\n")),
+        ("200 OK", length, HEAD, PLAIN, format!("200 OK\r\n{length}")),
+        ("200 OK", chunked, HEAD, PLAIN, "200 OK\r\n".to_owned()),
+        ("304 Not Modified", length, GET, PLAIN, format!("304 Not Modified\r\n{length}")),
+        ("204 No Content", length, GET, PLAIN, "204 No Content\r\n".to_owned()),
+        ("103 Early Hints", "Link: </a>\r\n", GET, CLOSING, "103 Early Hints\r\nLink: </a>\r\n".to_owned()),
+        ("101 Switching Protocols", switch, UPGRADE, CLOSING, "101 Switching Protocols\r\nUpgrade: echo\r\nX: y\r\nConnection: upgrade\r\n".to_owned()),
+        ("426 Upgrade Required", "Upgrade: a\r\nContent-Length: 0\r\n", GET, CLOSING,
+            "426 Upgrade Required\r\nUpgrade: a\r\nContent-Length: 0\r\nConnection: close, upgrade\r\n".to_owned()),
+    ] {
+        let head = format!("HTTP/1.1 {line}\r\n{fields}\r\n");
+        let written = with(&head, asked, |response| {
+            let mut out = Vec::new();
+            let framing = downstream_framing(response.framing, to.version);
+            write_response(&mut out, response, framing, &to);
+            String::from_utf8(out).unwrap()
+        });
+        assert_eq!(written, format!("HTTP/1.1 {sent}\r\n"), "{head}");
+    }
+}
