@@ -1,5 +1,6 @@
 //! A running `scaledapp local`, by its state file and `scaledapp` commands only.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::process::{Ended, Process};
-use crate::{binaries, dns, process, sidecar, wait};
+use crate::{binaries, dns, proc, process, sidecar, wait};
 
 /// Boot of all workers, balancers and DNS on two busy cores.
 const BOOT: Duration = Duration::from_mins(1);
@@ -59,8 +60,21 @@ impl Local {
     /// # Errors
     /// It cannot be started, ends, or is not ready in time.
     pub fn start(file: &Path, directory: &Path) -> anyhow::Result<Self> {
+        Self::start_with(file, directory, &[])
+    }
+
+    /// As [`Local::start`], with these variables on top of our own environment.
+    ///
+    /// # Errors
+    /// As [`Local::start`].
+    pub fn start_with(
+        file: &Path,
+        directory: &Path,
+        environment: &[(&str, OsString)],
+    ) -> anyhow::Result<Self> {
         let (state_file, workdir) = (directory.join("state.json"), directory.join("work"));
         let mut command = Command::new(binaries::path("scaledapp")?);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg("local").arg(file);
         command
             .arg("--state-file")
@@ -107,6 +121,19 @@ impl Local {
             .into_iter()
             .map(|address| SocketAddr::new(address, port))
             .collect())
+    }
+
+    /// The process that serves a balancer's address now; not its holder.
+    pub fn balancer(&self, address: SocketAddr) -> Option<u32> {
+        let mark = format!("--listen {address}");
+        proc::descendants(self.process.pid())
+            .into_iter()
+            .find(|pid| {
+                let words = proc::command_line(*pid);
+                words.contains("scaledapp-balancer run")
+                    && words.contains(&mark)
+                    && !words.contains("scaledapp-sidecar")
+            })
     }
 
     /// Workers of all pods.

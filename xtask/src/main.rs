@@ -1,2 +1,136 @@
-//! Placeholder while the crate is being written.
-fn main() {}
+//! `cargo xtask`: build, demo and test of the whole project.
+//!
+//! Parses the command line and maps results to exit codes. How binaries are
+//! built is decided in `compile`, what the demo shows in `demo`, what the
+//! tests are in `test`.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments of the command line are help texts, which know no markdown"
+)]
+
+mod cargo;
+mod compile;
+mod console;
+mod demo;
+mod distribution;
+mod interrupt;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// `EX_USAGE` of sysexits.h, as in all binaries of the project.
+const USAGE: u8 = 64;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask build          static release binaries in target/release/
+  cargo xtask demo           the sample app, broken under load, failures counted
+  cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
+  cargo xtask test           every test
+
+Exit codes: 0 done, 1 failure, 64 usage.";
+
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  cargo xtask build
+  CARGO_TARGET_DIR=/tmp/target cargo xtask build
+
+Builds scaledapp, scaledapp-sidecar, scaledapp-balancer, scaledapp-dns and the
+example scaledapp-hello-rust for the musl target of this machine's kind, and
+puts them into target/release/ of the workspace. Cargo works in CARGO_TARGET_DIR
+if that is set. A binary that runs keeps running: files are replaced, not
+written to. Without the musl target: static binaries with glibc, and a warning.";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo
+  cargo xtask demo --app examples/hello-python/scaledapp.yaml
+  cargo xtask demo --keep
+
+Takes hello-node if Node is there, else hello-python, else hello-rust. Ends with
+0 only if every step kept its promise. Load goes to loopback addresses only.";
+
+const TEST_EXAMPLES: &str = "\
+Example:
+  cargo xtask test
+
+Installs nodejs and python3 if they are missing and this is root on a machine
+with apt-get. Tests that need a program which is not there say that they are
+skipped. All layers run; the last line is `N passed, N failed`.";
+
+/// Builds, shows and tests the whole project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put static release binaries into target/release/
+    #[command(after_help = BUILD_EXAMPLES)]
+    Build,
+    /// Build, run the sample app, break it under load and count failed requests
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Build and run every test layer
+    #[command(after_help = TEST_EXAMPLES)]
+    Test,
+}
+
+/// `demo` as typed.
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Leave it running after the last step until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// Another app than the sample: a file with one ScaledApp
+    #[arg(long, value_name = "FILE")]
+    app: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // With the terminal closed the code is the only answer.
+            drop(error.print());
+            let usage = error.exit_code() != 0;
+            return if usage {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let done = match cli.command {
+        Command::Build => compile::run(),
+        Command::Demo(args) => demo::run(args.app, args.keep),
+        Command::Test => test::run(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        // What failed has been said.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            console::complain(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

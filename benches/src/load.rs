@@ -1,0 +1,108 @@
+//! Load by wrk, for two seconds, to an address on this machine.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use scaledapp_tests::{binaries, process};
+
+/// How clients use connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Connections {
+    /// One request after the other on each.
+    Kept,
+    /// One request on each.
+    New,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Answered.
+    pub(crate) requests: u64,
+    /// Not answered with 2xx or 3xx, or not at all.
+    pub(crate) errors: u64,
+}
+
+/// Whether everything is there.
+///
+/// # Errors
+/// It is not; says how to get it.
+pub(crate) fn check() -> anyhow::Result<()> {
+    for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
+        // nginx is in /usr/sbin, which not every PATH has.
+        let there = binaries::on_path(program).is_ok()
+            || std::path::Path::new("/usr/sbin").join(program).is_file();
+        if !there {
+            bail!("{program} is not installed: apt-get install -y {package}");
+        }
+    }
+    Ok(())
+}
+
+/// Sends requests for two seconds.
+///
+/// # Errors
+/// wrk cannot be run, or says something else than expected.
+pub(crate) fn run(to: SocketAddr, connections: Connections) -> anyhow::Result<Load> {
+    ensure!(to.ip().is_loopback(), "{to} is not on this machine");
+    let mut command = Command::new("wrk");
+    command.args(["-t1", "-d2s"]);
+    match connections {
+        Connections::Kept => command.arg("-c64"),
+        Connections::New => command.args(["-c16", "-H", "Connection: close"]),
+    };
+    command.arg(format!("http://{to}/"));
+    let ended = process::run(command, Duration::from_secs(30))?;
+    read(&ended.stdout).with_context(|| format!("wrk says:\n{}{}", ended.stdout, ended.stderr))
+}
+
+fn read(text: &str) -> Option<Load> {
+    let number = |line: &str| line.split_whitespace().next()?.parse().ok();
+    let requests = text.lines().find(|line| line.contains("requests in"));
+    let bad = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Non-2xx or 3xx responses:"));
+    let broken = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Socket errors:"));
+    let broken = broken.map_or(0, |line| {
+        let words = line
+            .split([' ', ','])
+            .filter_map(|word| word.parse::<u64>().ok());
+        words.sum()
+    });
+    Some(Load {
+        requests: number(requests?)?,
+        errors: bad.and_then(number).unwrap_or(0) + broken,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wrk_says_is_read() {
+        let fine = "Running 2s test @ http://127.0.0.1:1/\n  31415 requests in 2.00s, 7MB read\n";
+        let bad = format!(
+            "{fine}  Socket errors: connect 1, read 2, write 0, timeout 3\n  Non-2xx or 3xx responses: 10\n"
+        );
+        assert_eq!(
+            read(fine),
+            Some(Load {
+                requests: 31415,
+                errors: 0
+            })
+        );
+        assert_eq!(
+            read(&bad),
+            Some(Load {
+                requests: 31415,
+                errors: 16
+            })
+        );
+        assert_eq!(read("unable to connect"), None);
+    }
+}

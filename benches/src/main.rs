@@ -1,0 +1,104 @@
+//! What one hop costs: CPU time per request of the balancer and of the in-pod
+//! dispatcher, beside nginx in the same run.
+//!
+//! `cargo xtask bench`. Rounds are interleaved and medians taken, because the
+//! machine is shared; trust the ratios. CPU time is the kernel's run time of
+//! all threads of the proxy's own process (`/proc/PID/task/*/schedstat`).
+
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+mod load;
+mod peer;
+
+use anyhow::Context;
+use load::{Connections, Load};
+use peer::Peer;
+
+const ROUNDS: usize = 3;
+
+/// One proxy's figures for one kind of load.
+struct Row {
+    name: &'static str,
+    /// Microseconds of CPU per request, of each round.
+    cost: Vec<f64>,
+    requests: u64,
+    errors: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    load::check()?;
+    let directory = tempfile::tempdir()?;
+    let origin = peer::origin(directory.path())?;
+    let peers = [
+        peer::nginx(directory.path(), &origin)?,
+        peer::balancer(&origin)?,
+        peer::dispatcher()?,
+    ];
+    println!(
+        "CPU time of one hop, 200-byte answers, one proxy thread, {ROUNDS} interleaved rounds"
+    );
+    for (title, connections) in [
+        ("keep-alive, 64 connections", Connections::Kept),
+        (
+            "a new connection for each request, 16 at once",
+            Connections::New,
+        ),
+    ] {
+        let rows = measure(&peers, connections)?;
+        show(title, &rows)?;
+    }
+    println!("\nresident memory after that:");
+    for peer in &peers {
+        let mebibytes = peer.resident_bytes() as f64 / f64::from(1 << 20);
+        println!("  {:<32} {mebibytes:6.1} MiB", peer.name);
+    }
+    Ok(())
+}
+
+fn measure(peers: &[Peer], connections: Connections) -> anyhow::Result<Vec<Row>> {
+    let new = |peer: &Peer| Row {
+        name: peer.name,
+        cost: Vec::new(),
+        requests: 0,
+        errors: 0,
+    };
+    let mut rows: Vec<Row> = peers.iter().map(new).collect();
+    for _ in 0..ROUNDS {
+        for (peer, row) in peers.iter().zip(&mut rows) {
+            let before = peer.cpu()?;
+            let Load { requests, errors } = load::run(peer.address, connections)?;
+            let spent = peer.cpu()?.saturating_sub(before);
+            row.cost
+                .push(spent.as_secs_f64() * 1e6 / requests.max(1) as f64);
+            row.requests += requests;
+            row.errors += errors;
+        }
+    }
+    Ok(rows)
+}
+
+fn show(title: &str, rows: &[Row]) -> anyhow::Result<()> {
+    println!("\n{title}");
+    println!(
+        "  {:<32} {:>12} {:>9} {:>10} {:>7}",
+        "", "µs/request", "of nginx", "requests", "errors"
+    );
+    let nginx = median(&rows.first().context("nginx comes first")?.cost);
+    for row in rows {
+        let cost = median(&row.cost);
+        println!(
+            "  {:<32} {cost:>12.1} {:>9.2} {:>10} {:>7}",
+            row.name,
+            cost / nginx,
+            row.requests,
+            row.errors
+        );
+    }
+    Ok(())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}

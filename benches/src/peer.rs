@@ -1,0 +1,182 @@
+//! What is measured: nginx as a proxy, our balancer, our dispatcher. Each gets
+//! one thread, and answers of the same size.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use scaledapp_tests::balancer::{self, Balancer};
+use scaledapp_tests::process::Process;
+use scaledapp_tests::sidecar::{self, Sidecar};
+use scaledapp_tests::{binaries, http, ports, proc, wait};
+
+const BOOT: Duration = Duration::from_secs(20);
+/// Of an answer.
+const BODY: usize = 200;
+
+/// A proxy under load.
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// The processes whose time counts.
+    pids: Vec<u32>,
+    _running: Running,
+}
+
+/// Ends with the peer.
+#[expect(dead_code, reason = "held only to be dropped")]
+enum Running {
+    Nginx(Process),
+    Balancer(Balancer),
+    Sidecar(Sidecar),
+}
+
+/// What the proxies pass requests on to.
+pub(crate) struct Origin {
+    addresses: Vec<SocketAddr>,
+    _process: Process,
+}
+
+impl Peer {
+    /// CPU time so far.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let times = self.pids.iter().map(|pid| run_time(*pid));
+        times.sum::<anyhow::Result<Duration>>()
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.pids
+            .iter()
+            .filter_map(|pid| proc::resident_bytes(*pid))
+            .sum()
+    }
+}
+
+/// Run time of all threads of a process, in nanoseconds in the first field
+/// (Documentation/scheduler/sched-stats.rst).
+fn run_time(pid: u32) -> anyhow::Result<Duration> {
+    let mut time = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let nanoseconds = text
+            .split(' ')
+            .next()
+            .context("schedstat is empty")?
+            .parse()?;
+        time += Duration::from_nanos(nanoseconds);
+    }
+    Ok(time)
+}
+
+/// One line of nginx's language for each.
+fn lines<T>(of: &[T], line: impl Fn(&T) -> String) -> String {
+    of.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn serves(address: SocketAddr) -> anyhow::Result<()> {
+    wait::until(BOOT, &format!("{address} serves"), || {
+        http::get(address, "/")
+    })?;
+    Ok(())
+}
+
+fn start_nginx(directory: &Path, name: &str, servers: &str) -> anyhow::Result<Process> {
+    let root = directory.join(name);
+    fs::create_dir_all(&root)?;
+    let file = root.join("nginx.conf");
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let scratch = lines(&kinds, |kind| {
+        format!("{kind}_temp_path {};\n", root.join(kind).display())
+    });
+    let text = format!(
+        "daemon off; worker_processes 1; pid {0}/pid; error_log stderr error;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{ access_log off; keepalive_requests 1000000000;\n{scratch}{servers}\n}}\n",
+        root.display()
+    );
+    fs::write(&file, text)?;
+    let program = binaries::on_path("nginx").unwrap_or_else(|_| "/usr/sbin/nginx".into());
+    let mut command = Command::new(program);
+    command.arg("-p").arg(&root).arg("-c").arg(&file);
+    Process::spawn(command)
+}
+
+/// Two listeners that answer by themselves.
+pub(crate) fn origin(directory: &Path) -> anyhow::Result<Origin> {
+    let addresses = vec![ports::local()?, ports::local()?];
+    let body = "x".repeat(BODY);
+    let servers = lines(&addresses, |address| {
+        format!("server {{ listen {address}; location / {{ return 200 {body}; }} }}\n")
+    });
+    let process = start_nginx(directory, "origin", &servers)?;
+    for address in &addresses {
+        serves(*address)?;
+    }
+    Ok(Origin {
+        addresses,
+        _process: process,
+    })
+}
+
+/// nginx with the settings that its documentation gives for keep-alive to upstreams.
+pub(crate) fn nginx(directory: &Path, origin: &Origin) -> anyhow::Result<Peer> {
+    let address = ports::local()?;
+    let upstreams = lines(&origin.addresses, |address| {
+        format!("server {address} max_fails=1 fail_timeout=1s;")
+    });
+    let servers = format!(
+        "upstream app {{ zone app 64k; least_conn; {upstreams} keepalive 128; }}\n\
+         server {{ listen {address}; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
+         proxy_set_header Connection \"\"; proxy_set_header Host $host;\n\
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;\n\
+         proxy_set_header X-Request-Id $request_id;\n\
+         proxy_next_upstream error timeout; }} }}\n"
+    );
+    let process = start_nginx(directory, "proxy", &servers)?;
+    serves(address)?;
+    let workers = proc::children(process.pid());
+    Ok(Peer {
+        name: "nginx",
+        address,
+        pids: workers,
+        _running: Running::Nginx(process),
+    })
+}
+
+/// Our balancer in front of the same.
+pub(crate) fn balancer(origin: &Origin) -> anyhow::Result<Peer> {
+    let launch = balancer::Launch::to(&origin.addresses)?.with(&["--threads", "1"]);
+    let balancer = launch.ready()?;
+    let address = balancer.address();
+    serves(address)?;
+    Ok(Peer {
+        name: "scaledapp-balancer",
+        address,
+        pids: vec![balancer.process.pid()],
+        _running: Running::Balancer(balancer),
+    })
+}
+
+/// Our supervisor in front of two workers that answer as briefly.
+pub(crate) fn dispatcher() -> anyhow::Result<Peer> {
+    let program = binaries::path("scaledapp-hello-rust")?;
+    let launch = sidecar::Launch::of(|_| vec![program.to_string_lossy().into_owned()])?;
+    // The app takes its port from PORT, as any.
+    let sidecar = launch
+        .with(&["--workers", "2", "--dispatch-threads", "1"])
+        .ready(2)?;
+    let address = SocketAddr::from(([127, 0, 0, 1], sidecar.launch.port));
+    serves(address)?;
+    Ok(Peer {
+        name: "scaledapp-sidecar (dispatcher)",
+        address,
+        pids: vec![sidecar.process.pid()],
+        _running: Running::Sidecar(sidecar),
+    })
+}

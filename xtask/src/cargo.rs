@@ -1,0 +1,54 @@
+//! How the tools of the toolchain are called. What for is decided elsewhere.
+
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use scaledapp_tests::binaries;
+
+/// A cargo command in the workspace, with nothing on its standard input.
+pub(crate) fn cargo(words: &[&str]) -> Command {
+    // The one that started us, so that the toolchain is the same.
+    let mut command = tool(&std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.args(words);
+    command
+}
+
+/// Any program in the workspace, with nothing on its standard input. In the
+/// workspace the proxies of rustup take the toolchain of `rust-toolchain.toml`.
+pub(crate) fn tool(program: &OsString) -> Command {
+    let mut command = Command::new(program);
+    command
+        .current_dir(binaries::workspace())
+        .stdin(Stdio::null());
+    command
+}
+
+/// What a program prints on its standard output.
+///
+/// # Errors
+/// It cannot be started or ends with another code than 0.
+pub(crate) fn output_of(program: &OsString, words: &[&str]) -> anyhow::Result<String> {
+    let shown = program.to_string_lossy();
+    let output = tool(program)
+        .args(words)
+        .output()
+        .with_context(|| format!("cannot start {shown}"))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{shown} {}: {}",
+        words.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whether a program is there and runs.
+pub(crate) fn works(program: &str) -> bool {
+    let mut command = tool(&OsString::from(program));
+    command
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

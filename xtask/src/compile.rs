@@ -1,0 +1,240 @@
+//! `cargo xtask build`: which binaries there are, for which target, and how
+//! they get into `target/release/`.
+//!
+//! Always static, so that they run in any image: musl, or glibc where the musl
+//! target cannot be had. A binary is replaced by rename, so one that runs is
+//! never written to.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, bail, ensure};
+use scaledapp_tests::binaries;
+use serde_json::Value;
+
+use crate::cargo::{cargo, output_of};
+use crate::console::{note, say, timed};
+use crate::distribution;
+
+/// Each is a package and its binary.
+const BINARIES: [&str; 5] = [
+    "scaledapp",
+    "scaledapp-sidecar",
+    "scaledapp-balancer",
+    "scaledapp-dns",
+    "scaledapp-hello-rust",
+];
+
+/// What to build for.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    /// Static with musl.
+    Musl(String),
+    /// Static with the C library of this machine.
+    StaticGlibc(String),
+    /// Whatever the toolchain makes by itself.
+    Dynamic,
+}
+
+/// Builds all binaries and puts them in place.
+///
+/// # Errors
+/// Something is missing that cannot be installed, or does not compile.
+pub(crate) fn run() -> anyhow::Result<bool> {
+    // Even pure Rust is linked by the C compiler; libc6-dev has its start files.
+    distribution::ensure("cc", &["gcc", "libc6-dev"])?;
+    let target = target()?;
+    let what = match &target {
+        Target::Musl(triple) => format!("Building static binaries for {triple}"),
+        Target::StaticGlibc(triple) => format!("Building static binaries for {triple}, with glibc"),
+        Target::Dynamic => "Building binaries that need this machine's C library".to_owned(),
+    };
+    let built = timed(&what, || build(&target))?;
+    let directory = binaries::workspace().join("target/release");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    say("");
+    for (name, source) in built {
+        let at = directory.join(name);
+        place(&source, &at).with_context(|| format!("cannot put {} in place", at.display()))?;
+        let megabytes = fs::metadata(&at)?.len() as f64 / f64::from(1 << 20);
+        note(&format!("target/release/{name}  {megabytes:.1} MiB"));
+    }
+    Ok(true)
+}
+
+fn target() -> anyhow::Result<Target> {
+    let arch = std::env::consts::ARCH;
+    let musl = format!("{arch}-unknown-linux-musl");
+    if has_standard_library(&musl) {
+        return Ok(Target::Musl(musl));
+    }
+    let cure = format!("rustup target add {musl}");
+    let reason = if binaries::on_path("rustup").is_err() {
+        format!("this toolchain has no {musl} and there is no rustup to add it")
+    } else if std::env::var_os("RUSTUP_AUTO_INSTALL").is_some_and(|value| value == "0") {
+        // The machine's owner says that nothing is to be fetched unasked.
+        format!("{musl} is not installed and RUSTUP_AUTO_INSTALL=0 forbids adding it")
+    } else {
+        let added = timed(&format!("Adding the target {musl}"), || {
+            let words = ["target", "add", &musl];
+            output_of(&OsString::from("rustup"), &words).map(drop)
+        });
+        match added {
+            Ok(()) if has_standard_library(&musl) => return Ok(Target::Musl(musl)),
+            Ok(()) => format!("{musl} is still not there after `{cure}`"),
+            Err(error) => format!("{error:#}"),
+        }
+    };
+    let gnu = format!("{arch}-unknown-linux-gnu");
+    // `cc` gives the bare name back when it does not find the file.
+    let archive = output_of(&OsString::from("cc"), &["-print-file-name=libc.a"])?;
+    let (instead, target) = if Path::new(&archive).is_absolute() && has_standard_library(&gnu) {
+        (
+            "The binaries are static all the same, with glibc",
+            Target::StaticGlibc(gnu),
+        )
+    } else {
+        (
+            "The binaries will run only where this machine's C library is",
+            Target::Dynamic,
+        )
+    };
+    say(&format!(
+        "\nWarning: {reason}.\n{instead}. For musl: {cure}"
+    ));
+    Ok(target)
+}
+
+/// Whether the toolchain can build for a target.
+fn has_standard_library(triple: &str) -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
+    let words = ["--print", "target-libdir", "--target", triple];
+    let Ok(directory) = output_of(&rustc, &words) else {
+        return false;
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().starts_with("libstd-"))
+}
+
+/// Compiles; each binary's name and where cargo left it.
+fn build(target: &Target) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    // Cargo knows best where it puts things: a configuration may move them.
+    let mut command = cargo(&["build", "--release", "--locked"]);
+    command.arg("--message-format=json-render-diagnostics");
+    for name in BINARIES {
+        command.args(["--package", name]);
+    }
+    match target {
+        Target::Musl(triple) => {
+            command.args(["--target", triple]);
+        }
+        Target::StaticGlibc(triple) => {
+            // With an explicit target this leaves build scripts and macros alone.
+            command.args(["--target", triple]);
+            let mut flags = std::env::var_os("RUSTFLAGS").unwrap_or_default();
+            flags.push(" -C target-feature=+crt-static");
+            command.env("RUSTFLAGS", flags);
+        }
+        Target::Dynamic => {}
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let output = child.stdout.take().context("stdout is a pipe")?;
+    let mut found = Vec::new();
+    for line in BufReader::new(output).lines() {
+        found.extend(artifact(&line?));
+    }
+    let status = child.wait()?;
+    ensure!(
+        status.success(),
+        "cargo build ended with {status}; its own words are above"
+    );
+    if let Some(missing) = BINARIES
+        .iter()
+        .find(|name| found.iter().all(|(built, _)| built != *name))
+    {
+        bail!("cargo built no binary {missing}: has its package another name now?");
+    }
+    Ok(found)
+}
+
+/// The binary that a line of cargo's messages tells about, if it is one of ours.
+fn artifact(line: &str) -> Option<(&'static str, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let executable = message["executable"].as_str()?;
+    let name = BINARIES
+        .into_iter()
+        .find(|name| message["target"]["name"] == *name)?;
+    Some((name, PathBuf::from(executable)))
+}
+
+/// Copies by rename. Not a link: cargo may write to its own file again, while
+/// ours runs. What is the same already stays as it is.
+fn place(source: &Path, at: &Path) -> anyhow::Result<()> {
+    let same = || -> std::io::Result<bool> {
+        Ok(fs::metadata(source)?.len() == fs::metadata(at)?.len()
+            && fs::read(source)? == fs::read(at)?)
+    };
+    if same().unwrap_or(false) {
+        return Ok(());
+    }
+    let mut name = at.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let partial = at.with_file_name(name);
+    let placed = fs::copy(source, &partial).and_then(|_| fs::rename(&partial, at));
+    if placed.is_err() {
+        drop(fs::remove_file(&partial));
+    }
+    Ok(placed?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn only_our_binaries_are_taken_from_cargos_messages() {
+        let line = |name: &str, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["bin"]}},"executable":{executable}}}"#
+            )
+        };
+        assert_eq!(
+            artifact(&line("scaledapp-dns", r#""/t/release/scaledapp-dns""#)),
+            Some(("scaledapp-dns", PathBuf::from("/t/release/scaledapp-dns")))
+        );
+        for other in [
+            line("scaledapp-dns", "null"),
+            line("build-script-build", r#""/t/b""#),
+            "warning: text".to_owned(),
+        ] {
+            assert_eq!(artifact(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_never_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, at) = (directory.path().join("new"), directory.path().join("x"));
+        fs::write(&at, "old").unwrap();
+        fs::write(&source, "new").unwrap();
+        let open = fs::File::open(&at).unwrap();
+        let before = open.metadata().unwrap().ino();
+        place(&source, &at).unwrap();
+        assert_eq!(fs::read_to_string(&at).unwrap(), "new");
+        let after = fs::metadata(&at).unwrap().ino();
+        assert_ne!(after, before);
+        place(&source, &at).unwrap();
+        assert_eq!(fs::metadata(&at).unwrap().ino(), after, "it was the same");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+}

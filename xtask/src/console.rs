@@ -1,0 +1,89 @@
+//! What is said to people: lines, headings, times and tables. Decides nothing.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// One line, or several, on standard output.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A reader that hung up wants nothing more; the exit code still tells.
+    let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// The same, set off from what belongs to the heading above.
+pub(crate) fn note(text: &str) {
+    for line in text.lines() {
+        say(format!("   {line}").trim_end());
+    }
+}
+
+/// A line that starts something new.
+pub(crate) fn heading(text: &str) {
+    say(&format!("\n== {text}"));
+}
+
+/// For what went wrong, on standard error.
+pub(crate) fn complain(text: &str) {
+    // With standard error closed there is nobody to tell but by the code.
+    let _closed = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Says what is done, does it, and says how long it took.
+pub(crate) fn timed<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    heading(what);
+    let start = Instant::now();
+    let result = work();
+    let took = seconds(start.elapsed());
+    note(&match result {
+        Ok(_) => format!("Done after {took}."),
+        Err(_) => format!("Failed after {took}."),
+    });
+    result
+}
+
+/// `12.3 s`.
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// `12 ms`.
+pub(crate) fn milliseconds(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Rows with the header first; two spaces between columns, none at line ends.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned))
+        .chain(rows)
+        .collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = vec![
+            ["unit".to_owned(), "7".to_owned()],
+            ["local stories".to_owned(), String::new()],
+        ];
+        assert_eq!(
+            table(["LAYER", "PASSED"], rows),
+            "LAYER          PASSED\nunit           7\nlocal stories"
+        );
+    }
+}

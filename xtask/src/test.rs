@@ -1,0 +1,325 @@
+//! `cargo xtask test`: which layers of tests there are, in which order they
+//! run, and what counts as passed.
+//!
+//! All layers run, whatever fails before. Counts are read from the lines that
+//! the test runner prints; a layer that ends badly without such a line counts
+//! as one failure.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use scaledapp_tests::binaries;
+
+use crate::cargo::cargo;
+use crate::console::{heading, note, say, seconds, table, timed};
+use crate::{compile, distribution};
+
+/// Test targets of `tests/`, the weaker and quicker ones first. One that is not
+/// named here runs before the last of these.
+const TARGETS: [&str; 4] = ["layers", "wire_sidecar", "wire_balancer", "local_stories"];
+
+/// Programs that tests run, what they are for, and the packages to get them
+/// from where that is usual.
+const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
+    (
+        "node",
+        "the sample app and most of the wire tests",
+        Some("nodejs"),
+    ),
+    ("python3", "tests with a Python app", Some("python3")),
+    ("go", "tests with a static Go server", None),
+];
+
+/// A test that left a process behind which holds its output open must not
+/// hold us up as well.
+const OUTPUT_ENDS: Duration = Duration::from_secs(5);
+
+/// What the runner said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    /// Of those passed: said that they did nothing.
+    skipped: u64,
+}
+
+#[derive(Debug)]
+struct Layer {
+    name: String,
+    words: Vec<String>,
+}
+
+/// Builds and runs everything; whether all passed.
+///
+/// # Errors
+/// Something does not compile.
+pub(crate) fn run() -> anyhow::Result<bool> {
+    let begun = Instant::now();
+    programs();
+    compile::run()?;
+    timed("Compiling the tests", || {
+        let status = cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"])
+            .status()
+            .context("cannot start cargo")?;
+        anyhow::ensure!(
+            status.success(),
+            "the tests do not compile; the compiler's words are above"
+        );
+        Ok(())
+    })?;
+    let mut rows = Vec::new();
+    let mut all = Counts::default();
+    for layer in layers(&targets(&binaries::workspace().join("tests/tests"))?) {
+        heading(&format!("Tests: {}", layer.name));
+        let start = Instant::now();
+        let counts = layer.run()?;
+        let took = seconds(start.elapsed());
+        let verdict = if counts.failed == 0 {
+            "Passed"
+        } else {
+            "FAILED"
+        };
+        note(&format!("{verdict} after {took}."));
+        let Counts {
+            passed,
+            failed,
+            skipped,
+        } = counts;
+        rows.push([
+            layer.name,
+            passed.to_string(),
+            failed.to_string(),
+            skipped.to_string(),
+            took,
+        ]);
+        all.passed += passed;
+        all.failed += failed;
+        all.skipped += skipped;
+    }
+    heading("All layers");
+    say(&table(
+        ["LAYER", "PASSED", "FAILED", "SKIPPED", "TIME"],
+        rows,
+    ));
+    say(&format!("\nAll of it took {}.", seconds(begun.elapsed())));
+    if all.failed > 0 {
+        say("One test alone: cargo test -p scaledapp-tests --test TARGET -- NAME --nocapture");
+    }
+    say(&format!("\n{}", all.line()));
+    Ok(all.failed == 0)
+}
+
+/// Says which programs are there, after installing what can be.
+fn programs() {
+    heading("Programs that tests run");
+    for (program, purpose, package) in PROGRAMS {
+        let there = match package {
+            Some(package) => distribution::ensure(program, &[package]),
+            None => binaries::on_path(program)
+                .map(drop)
+                .map_err(|_| anyhow::anyhow!("{program} is not installed")),
+        };
+        match there {
+            Ok(()) => note(&format!("{program}: there.")),
+            Err(reason) => note(&format!("{program}: {reason:#}. Skipped: {purpose}.")),
+        }
+    }
+}
+
+impl Counts {
+    /// The last line, which programs read.
+    fn line(self) -> String {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        if skipped == 0 {
+            format!("{passed} passed, {failed} failed")
+        } else {
+            format!("{passed} passed, {failed} failed, {skipped} skipped")
+        }
+    }
+
+    /// Adds what one line of a runner's output says.
+    fn read(&mut self, line: &str) {
+        // With one thread the runner leaves its own line open.
+        if line.starts_with("skipped: ") || line.contains(" ... skipped: ") {
+            self.skipped += 1;
+        }
+        let Some((_, result)) = line.split_once("test result: ") else {
+            return;
+        };
+        // `ok. 12 passed; 0 failed; 1 ignored; …`
+        let number = |what: &str| -> u64 {
+            let words: Vec<&str> = result.split([' ', ';']).collect();
+            let mut pairs = words.windows(2);
+            let pair = pairs.find(|pair| pair[1] == what);
+            pair.and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+    }
+
+    /// A test that was skipped has passed for the runner, but not for us.
+    fn ended(mut self, well: bool) -> Self {
+        self.skipped = self.skipped.min(self.passed);
+        self.passed -= self.skipped;
+        if !well {
+            self.failed = self.failed.max(1);
+        }
+        self
+    }
+}
+
+/// Test targets of a directory in the order in which they run.
+fn targets(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = std::fs::read_dir(directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut found: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.join("main.rs").is_file() || path.extension().is_some_and(|is| is == "rs")
+        })
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    let last = TARGETS.len() - 1;
+    let place = |name: &String| match TARGETS.iter().position(|known| known == name) {
+        Some(known) if known < last => known,
+        Some(_) => last + 1,
+        None => last,
+    };
+    found.sort_by_key(|name| (place(name), name.clone()));
+    Ok(found)
+}
+
+fn layers(targets: &[String]) -> Vec<Layer> {
+    let layer = |name: &str, words: &[&str]| Layer {
+        name: name.to_owned(),
+        words: words.iter().map(|&word| word.to_owned()).collect(),
+    };
+    let mut layers = vec![
+        layer(
+            "unit and golden",
+            &["--workspace", "--exclude", "scaledapp-tests"],
+        ),
+        layer("harness", &["--package", "scaledapp-tests", "--lib"]),
+    ];
+    layers.extend(targets.iter().map(|target| {
+        // The whole workspace, or other features of shared packages would be
+        // chosen and all of them compiled again.
+        let test = ["--workspace", "--test", target, "--"];
+        // Each story takes the whole machine, and its counts are the point.
+        // Elsewhere the reasons for skipping are.
+        let shown: &[&str] = if target == "local_stories" {
+            &["--nocapture", "--test-threads=1"]
+        } else {
+            &["--show-output"]
+        };
+        layer(target, &[&test[..], shown].concat())
+    }));
+    layers
+}
+
+impl Layer {
+    fn run(&self) -> anyhow::Result<Counts> {
+        let mut command = cargo(&["test", "--locked", "--no-fail-fast"]);
+        command.args(&self.words).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start cargo")?;
+        let output = child.stdout.take().context("stdout is a pipe")?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || follow(output, &sender));
+        let mut counts = Counts::default();
+        let mut ended = None;
+        loop {
+            match lines.recv_timeout(Duration::from_millis(200)) {
+                Ok(line) => {
+                    counts.read(&line);
+                    say(&line);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if ended.is_none() && child.try_wait()?.is_some() {
+                        ended = Some(Instant::now());
+                    }
+                    if ended.is_some_and(|at| at.elapsed() > OUTPUT_ENDS) {
+                        note("Something that a test started still holds its output open.");
+                        break;
+                    }
+                }
+            }
+        }
+        let status = child.wait()?;
+        Ok(counts.ended(status.success()))
+    }
+}
+
+/// Sends every line until the output ends or nobody reads any more.
+fn follow(output: impl Read, lines: &mpsc::Sender<String>) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|read| read > 0)
+    {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if lines.send(text).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_binaries_add_up() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 3 tests",
+            "test a ... ok",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.05s",
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.2s",
+            "test b ... skipped: go is not installed",
+        ] {
+            counts.read(line);
+        }
+        let counts = counts.ended(false);
+        assert_eq!(counts.line(), "13 passed, 3 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_bad_end_without_a_count_is_a_failure() {
+        assert_eq!(Counts::default().ended(false).line(), "0 passed, 1 failed");
+        assert_eq!(Counts::default().ended(true).line(), "0 passed, 0 failed");
+    }
+
+    #[test]
+    fn a_target_that_nobody_listed_runs_before_the_stories() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["local_stories", "wire_sidecar", "fixtures"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        for name in [
+            "local_stories/main.rs",
+            "wire_sidecar/main.rs",
+            "a_new_one.rs",
+            "layers.rs",
+            "README.md",
+        ] {
+            std::fs::write(at(name), "").unwrap();
+        }
+        assert_eq!(
+            targets(directory.path()).unwrap(),
+            ["layers", "wire_sidecar", "a_new_one", "local_stories"]
+        );
+    }
+}
