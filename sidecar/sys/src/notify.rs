@@ -1,5 +1,5 @@
 //! seccomp user notification: a worker's `bind` and `listen` stop in the
-//! kernel until the supervisor has answered (seccomp_unotify(2), Linux 5.9+
+//! kernel until the supervisor has answered (`seccomp_unotify(2)`, Linux 5.9+
 //! for `ADDFD`).
 //!
 //! This file speaks the protocol; it does not know ports or workers. The

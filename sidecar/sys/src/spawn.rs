@@ -91,6 +91,11 @@ fn die_with(parent: u32) -> io::Result<()> {
 /// In the child: installs the filter, returns its listener's descriptor
 /// (close-on-exec by the kernel).
 fn install() -> io::Result<RawFd> {
+    // SPEC_ALLOW: no speculation penalty for the app. WAIT_KILLABLE_RECV
+    // (5.19+): a signal does not interrupt a call that we already handle.
+    const NEW_LISTENER: libc::c_ulong = 1 << 3;
+    const SPEC_ALLOW: libc::c_ulong = 1 << 2;
+    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
     // SAFETY: PR_SET_NO_NEW_PRIVS takes 1 and touches no memory. Without it an
     // unprivileged process may not install a filter.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
@@ -98,11 +103,6 @@ fn install() -> io::Result<RawFd> {
         len: FILTER.len() as u16,
         filter: FILTER.as_ptr().cast_mut(),
     };
-    // SPEC_ALLOW: no speculation penalty for the app. WAIT_KILLABLE_RECV
-    // (5.19+): a signal does not interrupt a call that we already handle.
-    const NEW_LISTENER: libc::c_ulong = 1 << 3;
-    const SPEC_ALLOW: libc::c_ulong = 1 << 2;
-    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
     let base = NEW_LISTENER | SPEC_ALLOW;
     for flags in [base | WAIT_KILLABLE_RECV, base] {
         // SAFETY: `program` and the static FILTER it points to outlive the

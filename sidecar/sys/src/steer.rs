@@ -2,7 +2,7 @@
 //!
 //! Which socket gets the connections is decided by the caller; the kernel
 //! numbers the sockets of a group in the order of their `listen` calls, and
-//! when one leaves, the last takes its number (net/core/sock_reuseport.c).
+//! when one leaves, the last takes its number (`net/core/sock_reuseport.c`).
 
 use std::io;
 use std::mem::size_of;
