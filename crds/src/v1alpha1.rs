@@ -1,11 +1,14 @@
-//! The fields of a `ScaledApp`, version `v1alpha1`.
+//! The fields of a `ScaledApp`, version `v1alpha1`, and their schema.
 //!
+//! The bounds and rules here are what the API server checks; `operator/plan`
+//! checks the same again, with the same words, for whoever has no API server.
 //! Absence of a union member (`replicas`, `workers`) is kept as absence: a
 //! stored default of one member would meet the other member that somebody
 //! applies later. What absence means is in `operator/plan`.
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Quantity};
@@ -42,21 +45,75 @@ pub struct Metadata {
 }
 
 /// What is wanted of the app.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "scaledapp.io",
+        version = "v1alpha1",
+        kind = "ScaledApp",
+        root = "ScaledAppObject",
+        plural = "scaledapps",
+        shortname = "sapp",
+        namespaced,
+        derive = "PartialEq",
+        status = "crate::status::ScaledAppStatus",
+        doc = "One HTTP app that runs on every core of every node behind several balancers.",
+        scale(
+            spec_replicas_path = ".spec.replicas.total",
+            status_replicas_path = ".status.replicas",
+            label_selector_path = ".status.selector"
+        ),
+        printcolumn(
+            name = "Ready",
+            type_ = "string",
+            json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+        ),
+        printcolumn(name = "Pods", type_ = "string", json_path = ".status.pods"),
+        printcolumn(
+            name = "Workers",
+            type_ = "string",
+            json_path = ".status.workers.summary"
+        ),
+        printcolumn(name = "Balancers", type_ = "string", json_path = ".status.serving"),
+        printcolumn(name = "Host", type_ = "string", json_path = ".status.hostname"),
+        printcolumn(
+            name = "Reason",
+            type_ = "string",
+            priority = 1,
+            json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+        ),
+        printcolumn(
+            name = "Age",
+            type_ = "date",
+            json_path = ".metadata.creationTimestamp"
+        )
+    )
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     /// The container image. `scaledapp local` runs `command` from this machine
     /// and pulls no image.
+    #[schemars(length(min = 1, max = 1024))]
     pub image: String,
-    /// What ONE worker runs. The supervisor executes it itself, so an image's
-    /// entrypoint cannot stand in for it.
+    /// What ONE worker runs. Required: the supervisor executes it itself, so an
+    /// image's entrypoint cannot stand in for it.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
     pub command: Vec<String>,
     /// Arguments after `command`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// Environment of each worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
     pub env: Vec<EnvVar>,
+    /// ConfigMaps and Secrets whose entries become environment variables. Only
+    /// in a cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub env_from: Vec<EnvFrom>,
     /// Directory that a worker starts in. Locally: relative to the object's
     /// file, and that file's directory by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,10 +139,20 @@ pub struct Spec {
     /// The app's name in DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// What else a pod needs (volumes, affinity, sidecars, a security context):
+    /// `metadata` and `spec` as in a Deployment's template, laid over ours. The
+    /// app's container is named `app`. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::anything")]
+    pub pod_template: Option<serde_json::Value>,
+    /// Stops the operator from changing anything of this app, except where its
+    /// addresses lead. Only in a cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// One environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
     /// Its name.
@@ -93,10 +160,80 @@ pub struct EnvVar {
     /// Its value, empty if absent. `$(NAME)` stands for a variable before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+    /// Where its value comes from instead. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<ValueFrom>,
+}
+
+/// Where a variable's value comes from. Exactly one member is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ValueFrom {
+    /// An entry of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+    /// An entry of a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+    /// A field of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_ref: Option<FieldRef>,
+}
+
+/// An entry of a Secret or ConfigMap in the app's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyRef {
+    /// Its object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its key.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+    /// Whether it may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// A field of the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FieldRef {
+    /// Such as `metadata.name` or `status.podIP`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub field_path: String,
+}
+
+/// A whole ConfigMap or Secret as variables. Exactly one reference is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvFrom {
+    /// Put before each name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub prefix: Option<String>,
+    /// The ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ObjectRef>,
+    /// The Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<ObjectRef>,
+}
+
+/// A ConfigMap or Secret in the app's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Whether it may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
 }
 
 /// What an app speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppProtocol {
     /// HTTP/1.
@@ -106,7 +243,7 @@ pub enum AppProtocol {
 }
 
 /// How many pods. Exactly one member is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Replicas {
     /// On every node so many.
@@ -118,7 +255,7 @@ pub struct Replicas {
 }
 
 /// The workers of a pod. At most one of `perCore` and `count` is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Workers {
     /// On every core of the pod so many.
@@ -145,7 +282,7 @@ pub struct Workers {
 }
 
 /// What is handed out to workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Dispatch {
     /// Each HTTP request, to the least busy worker.
     Request,
@@ -154,7 +291,7 @@ pub enum Dispatch {
 }
 
 /// When a worker counts as ready.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Readiness {
     /// Path that must answer 2xx or 3xx; without it, the worker must listen.
@@ -166,7 +303,7 @@ pub struct Readiness {
 }
 
 /// What a pod asks for and may use at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     /// Asked for.
@@ -178,19 +315,31 @@ pub struct Resources {
 }
 
 /// The load balancers in front of the pods.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Balancers {
     /// How many, each with an address of its own; 2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// Who can reach the addresses; `ClusterIP` by default. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<Exposure>,
     /// Which pod gets a request; `LeastRequest` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
 }
 
+/// Who can reach the balancers' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Exposure {
+    /// The cluster.
+    ClusterIP,
+    /// Everybody that the cloud's load balancers serve.
+    LoadBalancer,
+}
+
 /// Which pod gets a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Algorithm {
     /// The less busy of two random ones.
     LeastRequest,
@@ -203,7 +352,7 @@ pub enum Algorithm {
 }
 
 /// The app's name in DNS.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dns {
     /// The whole name, such as `hello.apps.example.com`.
