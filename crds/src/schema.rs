@@ -15,14 +15,13 @@ impl JsonSchema for Duration {
         true
     }
 
+    /// The rules of single fields cannot say what this says, and the API server
+    /// shows the pattern itself.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
             "maxLength": 20,
-            "x-kubernetes-validations": [{
-                "rule": "self.matches('^[0-9]+(ms|s|m|h)$')",
-                "message": "is not a duration: write a whole number with its unit, such as 500ms, 30s, 2m or 1h",
-            }],
+            "pattern": "^[0-9]{1,9}(ms|s|m|h)$",
         })
     }
 }
@@ -36,14 +35,19 @@ impl JsonSchema for Quantity {
         true
     }
 
-    /// As Kubernetes writes it for its own `Quantity`.
+    /// As Kubernetes writes it for its own `Quantity`, without the `anyOf` that
+    /// follows from the extension.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": true,
             "pattern": r"^([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$",
         })
     }
+}
+
+/// A list of words for a program; bounded, so that the cost of a rule is, too.
+pub(crate) fn words(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 32768}})
 }
 
 /// An object that is stored as it is, whatever it holds.

@@ -53,14 +53,15 @@ pub struct WorkersStatus {
 
 /// One slot: an address that outlives balancers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct SlotStatus {
     /// Its number, from 0.
     pub slot: i32,
     /// Its address; empty until it has one.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
     /// Whether a balancer answers there, its own or another one.
+    #[serde(default)]
     pub serving: bool,
 }
 
