@@ -2,7 +2,7 @@
 //!
 //! Parses the command line and maps results to exit codes. How binaries are
 //! built is decided in `compile`, what the demo shows in `demo`, what the
-//! tests are in `test`.
+//! tests are in `test`, how a cluster is had in `kind`.
 
 #![expect(
     clippy::doc_markdown,
@@ -15,6 +15,7 @@ mod console;
 mod demo;
 mod distribution;
 mod interrupt;
+mod kind;
 mod test;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ Examples:
   cargo xtask demo           the sample app, broken under load, failures counted
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
   cargo xtask test           every test
+  cargo xtask kind           a Kubernetes cluster on this machine
 
 Exit codes: 0 done, 1 failure, 64 usage.";
 
@@ -62,6 +64,21 @@ Installs nodejs and python3 if they are missing and this is root on a machine
 with apt-get. Tests that need a program which is not there say that they are
 skipped. All layers run; the last line is `N passed, N failed`.";
 
+const KIND_EXAMPLES: &str = "\
+Examples:
+  cargo xtask kind                 the cluster, created or reused
+  cargo xtask kind --image stock   from kindest/node, never from packages
+  cargo xtask kind status
+  cargo xtask kind down            removes it, keeps what it was made from
+  cargo xtask kind down --all      removes that, too
+
+Three nodes, as kind-config.yaml says. Where a container registry is reachable,
+nodes are stock kindest/node in Docker or podman. Where none is (and for root on
+Debian only), podman is installed and the node image is built from Debian
+packages and from Go modules pinned in tests/cluster/parts: a quarter of an hour
+the first time, then about a minute, and seconds while the cluster is healthy.
+Everything made is kept in target/kind.";
+
 /// Builds, shows and tests the whole project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
@@ -81,6 +98,9 @@ enum Command {
     /// Build and run every test layer
     #[command(after_help = TEST_EXAMPLES)]
     Test,
+    /// Create, reuse or remove the kind cluster
+    #[command(after_help = KIND_EXAMPLES)]
+    Kind(kind::Words),
 }
 
 /// `demo` as typed.
@@ -112,6 +132,7 @@ fn main() -> ExitCode {
         Command::Build => compile::run(),
         Command::Demo(args) => demo::run(args.app, args.keep),
         Command::Test => test::run(),
+        Command::Kind(words) => kind::run(words),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,245 @@
+//! Image archives that every engine and containerd load, made of a root file
+//! system and the words that start it. No engine is needed: an image is a
+//! layer, a configuration that names the layer's digest, and a manifest that
+//! names both (the format of `docker save`).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use super::cache::{Cache, Key};
+use super::debian;
+use super::run::Run;
+
+/// Copying and hashing some hundred megabytes on a busy disk.
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// How an image is started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Start<'a> {
+    /// Program and first words.
+    pub(crate) entrypoint: &'a [&'a str],
+    /// `65534:65534`; empty is root.
+    pub(crate) user: &'a str,
+    /// Working directory; empty is `/`.
+    pub(crate) directory: &'a str,
+}
+
+/// A file of this machine and where it is in the image.
+pub(crate) type Content<'a> = (&'a Path, &'a str);
+
+/// An archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`)
+/// that holds nothing but these files: for static binaries.
+///
+/// # Errors
+/// A file cannot be read, or the archive cannot be written.
+pub(crate) fn from_scratch(
+    cache: &Cache,
+    reference: &str,
+    files: &[Content<'_>],
+    start: &Start<'_>,
+) -> anyhow::Result<PathBuf> {
+    build(cache, reference, None, files, start)
+}
+
+/// An archive of an image with Debian packages (such as `nodejs` or
+/// `python3-minimal`) and an app's directory at `/app`.
+///
+/// # Errors
+/// A package cannot be had, or the archive cannot be written.
+#[expect(dead_code, reason = "for the samples' images")]
+pub(crate) fn from_debian(
+    cache: &Cache,
+    reference: &str,
+    packages: &[&str],
+    app: &Path,
+    entrypoint: &[&str],
+) -> anyhow::Result<PathBuf> {
+    let name = reference_file(reference);
+    let root = debian::root(cache, &name, packages)?;
+    let start = Start {
+        entrypoint,
+        user: "",
+        directory: "/app",
+    };
+    build(cache, reference, Some(&root), &[(app, "/app")], &start)
+}
+
+/// An archive of an image: files and directories on top of the archive of a
+/// root file system, or of nothing.
+///
+/// # Errors
+/// Something cannot be read, or the archive cannot be written.
+pub(crate) fn build(
+    cache: &Cache,
+    reference: &str,
+    root: Option<&Path>,
+    contents: &[Content<'_>],
+    start: &Start<'_>,
+) -> anyhow::Result<PathBuf> {
+    let configuration = configuration(start, "");
+    let mut key = Key::new().and(reference).and(configuration.to_string());
+    // The archive of a root file system is named after what is in it.
+    key = key.and(root.map_or(&[][..], |root| root.as_os_str().as_encoded_bytes()));
+    for (source, at) in contents {
+        key = key.and(at);
+        key = if source.is_dir() {
+            key.and_tree(source)?
+        } else {
+            key.and_file(source)?
+        };
+    }
+    let file = format!("images/{}-{}.tar", reference_file(reference), key.text());
+    let archive = cache.at(&file)?;
+    Cache::once(&archive, |partial| {
+        write(partial, reference, root, contents, start)
+            .with_context(|| format!("cannot make the image {reference}"))
+    })?;
+    Ok(archive)
+}
+
+/// Writes the archive, whether it is there or not.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn write(
+    archive: &Path,
+    reference: &str,
+    root: Option<&Path>,
+    contents: &[Content<'_>],
+    start: &Start<'_>,
+) -> anyhow::Result<()> {
+    // Beside the archive: as large, and on the same disk.
+    let beside = archive.parent().context("an archive is in a directory")?;
+    let work = tempfile::tempdir_in(beside)?;
+    let (layer, tree) = (work.path().join("layer.tar"), work.path().join("tree"));
+    // A place to mount something on, and to write to where the root is writable.
+    let temporary = tree.join("tmp");
+    fs::create_dir_all(&temporary)?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777))?;
+    for (source, at) in contents {
+        let at = tree.join(at.trim_start_matches('/'));
+        if let Some(parent) = at.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let (source, at) = (source.to_string_lossy(), at.to_string_lossy());
+        Run::new("cp", &["-rT", &source, &at])
+            .within(LONGEST)
+            .done()?;
+    }
+    if let Some(root) = root {
+        fs::copy(root, &layer).with_context(|| format!("cannot copy {}", root.display()))?;
+    }
+    let (layer_text, tree) = (layer.to_string_lossy(), tree.to_string_lossy());
+    let verb = if root.is_some() { "-rf" } else { "-cf" };
+    tar(&[verb, &layer_text, "-C", &tree, "--mode=a+rX", "."])?;
+    let digest = Run::new("sha256sum", &[&*layer_text])
+        .within(LONGEST)
+        .text()?;
+    let digest = digest.split_whitespace().next().unwrap_or_default();
+    ensure!(digest.len() == 64, "sha256sum says {digest:?}");
+    let put = |name: &str, value: &Value| fs::write(work.path().join(name), value.to_string());
+    put("config.json", &configuration(start, digest))?;
+    put("manifest.json", &manifest(reference))?;
+    let (archive, work) = (archive.to_string_lossy(), work.path().to_string_lossy());
+    let files = ["manifest.json", "config.json", "layer.tar"];
+    tar(&[&["-cf", &*archive, "-C", &*work][..], &files].concat())
+}
+
+/// The same content gives the same bytes.
+fn tar(words: &[&str]) -> anyhow::Result<()> {
+    let same = [
+        "--format=gnu",
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+    ];
+    Run::new("tar", &[&same[..], words].concat())
+        .within(LONGEST)
+        .cure("an image archive is as large as its content: `df -h target`")
+        .done()
+}
+
+fn configuration(start: &Start<'_>, digest: &str) -> Value {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "architecture": architecture,
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": {
+            "Entrypoint": start.entrypoint,
+            "User": start.user,
+            "WorkingDir": start.directory,
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "cargo xtask kind"}],
+    })
+}
+
+fn manifest(reference: &str) -> Value {
+    json!([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}])
+}
+
+/// `localhost/scaledapp/sidecar:dev` as part of a file's name.
+fn reference_file(reference: &str) -> String {
+    let name = reference.rsplit('/').next().unwrap_or(reference);
+    name.replace(':', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_holds_what_a_loader_looks_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("binary"), "#!").unwrap();
+        let start = Start {
+            entrypoint: &["/binary", "run"],
+            user: "65534:65534",
+            ..Start::default()
+        };
+        let binary = at("binary");
+        let contents: [Content<'_>; 1] = [(&binary, "/bin/binary")];
+        write(&at("a.tar"), "localhost/x:1", None, &contents, &start).unwrap();
+        let show = |member: &str| {
+            let archive = at("a.tar").to_string_lossy().into_owned();
+            Run::new("tar", &["-xOf", &archive, member]).text().unwrap()
+        };
+        let manifest: Value = serde_json::from_str(&show("manifest.json")).unwrap();
+        assert_eq!(manifest[0]["RepoTags"][0], "localhost/x:1");
+        let config: Value = serde_json::from_str(&show("config.json")).unwrap();
+        assert_eq!(config["config"]["Entrypoint"][1], "run");
+        let digest = config["rootfs"]["diff_ids"][0].as_str().unwrap();
+        assert_eq!(digest.len(), "sha256:".len() + 64);
+        // Made again it is the same, whatever the time.
+        write(&at("b.tar"), "localhost/x:1", None, &contents, &start).unwrap();
+        assert_eq!(
+            show("config.json"),
+            Run::new(
+                "tar",
+                &["-xOf", &at("b.tar").to_string_lossy(), "config.json"]
+            )
+            .text()
+            .unwrap()
+        );
+    }
+
+    #[test]
+    fn names_of_files_are_taken_from_references() {
+        assert_eq!(reference_file("localhost/scaledapp/dns:dev"), "dns-dev");
+        assert_eq!(reference_file("etcd:3.6"), "etcd-3.6");
+    }
+}

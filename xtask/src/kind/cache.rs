@@ -1,0 +1,205 @@
+//! Where things are below `target/kind`, and the keys under which they are kept.
+//!
+//! What is made from the same content is made once: a key is a hash of all
+//! that goes in, and whatever carries the key is whole, because it is put in
+//! place by rename. Go's own caches stay where Go has them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use scaledapp_tests::binaries;
+
+/// The directory of everything that this command makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Below `target/` of the workspace.
+    pub(crate) fn new() -> Self {
+        Self {
+            root: binaries::workspace().join("target/kind"),
+        }
+    }
+
+    /// A path below it, whose directory is there.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub(crate) fn at(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.root.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)
+                .with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        Ok(path)
+    }
+
+    /// How to reach the cluster.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.root.join("kubeconfig")
+    }
+
+    /// `kubectl`, `kind` and `helm`.
+    pub(crate) fn bin(&self) -> PathBuf {
+        self.root.join("bin")
+    }
+
+    /// Where the output of a long step is kept.
+    pub(crate) fn log(&self, step: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{step}.log"))
+    }
+
+    /// Makes what `path` shall be under another name and puts it in place, if
+    /// it is not there yet; whether it had to be made.
+    ///
+    /// # Errors
+    /// `make` fails, or its result cannot be renamed.
+    pub(crate) fn once(
+        path: &Path,
+        make: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        if path.exists() {
+            return Ok(false);
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let partial = path.with_file_name(name);
+        remove(&partial)?;
+        make(&partial)?;
+        fs::rename(&partial, path)
+            .with_context(|| format!("cannot put {} in place", path.display()))?;
+        Ok(true)
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// Something of it cannot be removed.
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
+        remove(&self.root)
+    }
+}
+
+/// Removes a file or directory that may not be there.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => return Ok(()),
+    };
+    removed.with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// A hash of content that we trust (FNV-1a): it tells versions apart, it does
+/// not defend against anyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    /// Of nothing yet.
+    pub(crate) const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// And of this. Each piece counts with its length, so that pieces cannot
+    /// run into each other.
+    #[must_use]
+    pub(crate) fn and(self, content: impl AsRef<[u8]>) -> Self {
+        let content = content.as_ref();
+        let length = (content.len() as u64).to_le_bytes();
+        let bytes = length.iter().chain(content);
+        Self(bytes.fold(self.0, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        }))
+    }
+
+    /// And of a file's content.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn and_file(self, path: &Path) -> anyhow::Result<Self> {
+        let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(self.and(content))
+    }
+
+    /// And of all files below a directory: names, permissions to execute, content.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub(crate) fn and_tree(self, directory: &Path) -> anyhow::Result<Self> {
+        let mut entries: Vec<PathBuf> = fs::read_dir(directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        entries.sort();
+        entries.iter().try_fold(self, |key, path| {
+            let name = path.file_name().unwrap_or_default();
+            let key = key.and(name.as_encoded_bytes());
+            let found = fs::symlink_metadata(path)?;
+            if found.is_dir() {
+                key.and("directory").and_tree(path)
+            } else if found.is_symlink() {
+                Ok(key.and(fs::read_link(path)?.as_os_str().as_encoded_bytes()))
+            } else {
+                use std::os::unix::fs::PermissionsExt;
+                let executable = found.permissions().mode() & 0o111 != 0;
+                key.and([u8::from(executable)]).and_file(path)
+            }
+        })
+    }
+
+    /// As part of a name.
+    pub(crate) fn text(self) -> String {
+        format!("{:012x}", self.0 >> 16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_do_not_run_into_each_other() {
+        let key = Key::new();
+        assert_ne!(key.and("ab").and("c"), key.and("a").and("bc"));
+        assert_eq!(key.and("ab").text().len(), 12);
+    }
+
+    #[test]
+    fn any_change_in_a_tree_changes_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/a"), "1").unwrap();
+        let key = || Key::new().and_tree(directory.path()).unwrap();
+        let first = key();
+        assert_eq!(first, key());
+        fs::write(at("d/a"), "2").unwrap();
+        let second = key();
+        assert_ne!(first, second);
+        fs::rename(at("d/a"), at("d/b")).unwrap();
+        assert_ne!(second, key());
+    }
+
+    #[test]
+    fn what_failed_half_way_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        let half = Cache::once(&path, |partial| {
+            fs::write(partial, "half")?;
+            anyhow::bail!("no space")
+        });
+        half.unwrap_err();
+        assert!(!path.exists());
+        let whole = |partial: &Path| Ok(fs::write(partial, "whole")?);
+        assert!(Cache::once(&path, whole).unwrap());
+        assert!(!Cache::once(&path, whole).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+    }
+}

@@ -1,0 +1,357 @@
+//! The cluster's life: whether the one that is there will do, how one is made,
+//! when it counts as ready, how it goes. Where its nodes come from is decided
+//! in `source`, their pod network in `network`.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use scaledapp_tests::wait;
+use serde_json::Value;
+
+use super::cache::{Cache, remove};
+use super::engine::Engine;
+use super::recipe::{KIND, KUBECTL};
+use super::source::{self, Choice, Source};
+use super::{Cluster, NAME, golang, network};
+use crate::console::{note, timed};
+
+/// On the first node, written when all is ready: what the cluster was made
+/// from. Without it the cluster is half made.
+const RECORD: &str = "/kind/scaledapp-made-from";
+
+/// kubeadm on three nodes, on a machine that does something else as well.
+const CREATE: Duration = Duration::from_mins(15);
+const READY: Duration = Duration::from_mins(5);
+
+/// A healthy cluster on a busy machine may miss a look.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// A node as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Container {
+    pub(crate) name: String,
+    /// `running`, `exited` and others.
+    pub(crate) state: String,
+}
+
+/// What to do about the cluster that is there, or not.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Reuse,
+    Create,
+    /// Why it will not do.
+    Replace(String),
+}
+
+/// The nodes that are there, the control plane first.
+pub(crate) fn containers(engine: &Engine) -> anyhow::Result<Vec<Container>> {
+    let label = format!("label=io.x-k8s.kind.cluster={NAME}");
+    let format = "{{.Names}} {{.State}}";
+    let words = ["ps", "--all", "--filter", &label, "--format", format];
+    Ok(listed(&engine.run(&words).text()?))
+}
+
+fn listed(text: &str) -> Vec<Container> {
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    let mut found: Vec<Container> = pairs
+        .map(|(name, state)| Container {
+            name: name.to_owned(),
+            state: state.trim().to_lowercase(),
+        })
+        .collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+/// What the cluster was made from, if it was ever finished.
+pub(crate) fn record(engine: &Engine) -> Option<String> {
+    let words = ["exec", &first_node(), "cat", RECORD];
+    engine.run(&words).text().ok()
+}
+
+fn first_node() -> String {
+    format!("{NAME}-control-plane")
+}
+
+fn decide(nodes: &[Container], record: Option<&str>, acceptable: &[String]) -> Decision {
+    if nodes.is_empty() {
+        return Decision::Create;
+    }
+    if let Some(node) = nodes.iter().find(|node| node.state != "running") {
+        let Container { name, state } = node;
+        return Decision::Replace(format!("{name} is {state}: nodes do not survive a stop"));
+    }
+    match record {
+        None => Decision::Replace("it was never finished".to_owned()),
+        Some(record) if acceptable.iter().any(|good| good == record) => Decision::Reuse,
+        Some(record) => Decision::Replace(format!("it was made from something else ({record})")),
+    }
+}
+
+/// The cluster that is there if it will do, else a new one.
+///
+/// # Errors
+/// None can be made.
+pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
+    let engine = source::engine(cache, choice)?;
+    let sources = source::acceptable(choice)?;
+    let fingerprints = sources.iter().map(Source::fingerprint);
+    let fingerprints: Vec<String> = fingerprints.collect::<Result<_, _>>()?;
+    let nodes = containers(&engine)?;
+    let record = record(&engine);
+    let mut decision = decide(&nodes, record.as_deref(), &fingerprints);
+    if decision == Decision::Reuse {
+        let cluster = reach(cache, engine.clone())?;
+        match wait::until(HEALTHY, "the cluster is healthy", || healthy(&cluster)) {
+            Ok(()) => return Ok(cluster),
+            Err(error) => decision = Decision::Replace(format!("{error:#}")),
+        }
+    }
+    if let Decision::Replace(reason) = decision {
+        note(&format!("The cluster that is here will not do: {reason}."));
+        timed("Removing it", || delete(&engine))?;
+    }
+    let (source, engine) = source::obtain(cache, engine, choice)?;
+    create(cache, engine, &source)
+}
+
+/// Makes a cluster where there is none.
+fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Cluster> {
+    let kind = golang::client(cache, &KIND)?;
+    golang::client(cache, &KUBECTL)?;
+    let configuration = source.configuration()?;
+    let file = cache.at("kind.yaml")?;
+    fs::write(&file, &configuration).with_context(|| format!("cannot write {}", file.display()))?;
+    let (kubeconfig, file) = (cache.kubeconfig(), file.to_string_lossy());
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let mut words = vec!["create", "cluster", "--name", NAME, "--config", &file];
+    words.extend(["--kubeconfig", &kubeconfig]);
+    if let Source::Built(image) = source {
+        words.extend(["--image", image]);
+    }
+    let cure = format!(
+        "look at {}; more is said by `kind create cluster --retain --verbosity 5` with the same \
+         words; then `cargo xtask kind down` and try again",
+        cache.log("kind-create").display()
+    );
+    timed("Nodes (kind create cluster)", || {
+        engine
+            .kind(&kind, &words)
+            .within(CREATE)
+            .log(cache.log("kind-create"))
+            .cure(&cure)
+            .done()
+    })?;
+    let cluster = Cluster {
+        cache: cache.clone(),
+        engine,
+    };
+    if matches!(source, Source::Built(_)) {
+        timed("Network between pods", || {
+            let nodes = containers(&cluster.engine)?.len();
+            network::ranges_given(&cluster, nodes)?;
+            network::connect(&cluster)
+        })?;
+    }
+    timed("Waiting until nodes and cluster DNS are ready", || {
+        wait::until(READY, "the cluster is ready", || healthy(&cluster)).with_context(|| {
+            format!(
+                "kubectl --kubeconfig {kubeconfig} get pods -A shows what hangs; \
+                 `{} exec NODE journalctl -u kubelet` says why",
+                cluster.engine.program()
+            )
+        })
+    })?;
+    let record = tempfile::NamedTempFile::new()?;
+    fs::write(record.path(), source.fingerprint()?)?;
+    let words = ["exec", "-i", &first_node(), "tee", RECORD];
+    cluster.engine.run(&words).input(record.path()).done()?;
+    Ok(cluster)
+}
+
+/// The cluster that runs, with its clients and a fresh kubeconfig.
+fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
+    let kind = golang::client(cache, &KIND)?;
+    golang::client(cache, &KUBECTL)?;
+    let kubeconfig = cache.kubeconfig();
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let words = ["export", "kubeconfig", "--name", NAME, "--kubeconfig"];
+    let words = [&words[..], &[&kubeconfig]].concat();
+    engine.kind(&kind, &words).done()?;
+    Ok(Cluster {
+        cache: cache.clone(),
+        engine,
+    })
+}
+
+/// Whether the API server answers, all nodes are Ready and CoreDNS is rolled out.
+pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
+    let ask = |words: &[&str]| {
+        let words = [&["--request-timeout=5s", "--output=json"][..], words].concat();
+        let text = cluster.kubectl(&words).text()?;
+        anyhow::Ok(serde_json::from_str::<Value>(&text)?)
+    };
+    let nodes = containers(&cluster.engine)?.len();
+    nodes_ready(&ask(&["get", "nodes"])?, nodes)?;
+    let words = ["get", "deployment", "coredns", "--namespace=kube-system"];
+    rolled_out(&ask(&words)?)
+}
+
+fn nodes_ready(list: &Value, wanted: usize) -> anyhow::Result<()> {
+    let items = list["items"].as_array().context("no list of nodes")?;
+    ensure!(
+        items.len() == wanted,
+        "{} of {wanted} nodes have joined",
+        items.len()
+    );
+    for node in items {
+        let conditions = node["status"]["conditions"].as_array();
+        let ready = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Ready");
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        let ready = ready.with_context(|| format!("{name} says nothing yet"))?;
+        let message = ready["message"].as_str().unwrap_or_default();
+        ensure!(ready["status"] == "True", "{name} is not Ready: {message}");
+    }
+    Ok(())
+}
+
+fn rolled_out(deployment: &Value) -> anyhow::Result<()> {
+    let status = &deployment["status"];
+    let [wanted, updated, available] = [
+        &deployment["spec"]["replicas"],
+        &status["updatedReplicas"],
+        &status["availableReplicas"],
+    ]
+    .map(|number| number.as_u64().unwrap_or(0));
+    ensure!(
+        wanted > 0 && updated == wanted && available == wanted,
+        "{available} of {wanted} pods of CoreDNS are available"
+    );
+    Ok(())
+}
+
+/// Removes nodes and their volumes as kind does, but for half-made ones, too,
+/// and without a kind.
+///
+/// # Errors
+/// The engine cannot remove one.
+pub(crate) fn delete(engine: &Engine) -> anyhow::Result<()> {
+    for Container { name, .. } in containers(engine)? {
+        engine
+            .run(&["rm", "--force", "--volumes", &name])
+            .within(Duration::from_mins(3))
+            .done()?;
+        // kind makes them by itself and labels them with the node's name.
+        let label = format!("label={name}");
+        let words = ["volume", "ls", "--quiet", "--filter", &label];
+        for volume in engine.run(&words).text()?.lines() {
+            engine.run(&["volume", "rm", "--force", volume]).done()?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the cluster; with `all` also whatever was cached to make one.
+///
+/// # Errors
+/// The engine cannot remove something.
+pub(crate) fn down(cache: &Cache, all: bool) -> anyhow::Result<()> {
+    if let Some(engine) = Engine::found(cache) {
+        let nodes = containers(&engine)?;
+        if nodes.is_empty() {
+            note("There is no cluster.");
+        } else {
+            timed("Removing the cluster", || delete(&engine))?;
+        }
+        if all {
+            for image in super::node::built(&engine)? {
+                note(&format!("Removing {image}"));
+                engine.run(&["image", "rm", "--force", &image]).done()?;
+            }
+        }
+    } else {
+        note("No container engine runs here, so there is no cluster.");
+    }
+    remove(&cache.kubeconfig())?;
+    if all {
+        timed("Removing target/kind", || cache.clear())?;
+        note("Go keeps its own caches: `go clean -cache -modcache` removes them.");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node(name: &str, state: &str) -> Container {
+        Container {
+            name: name.to_owned(),
+            state: state.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_reused_only_if_it_is_whole_and_of_this_recipe() {
+        let good = ["built x".to_owned()];
+        let up = [node("a", "running"), node("b", "running")];
+        assert_eq!(decide(&[], None, &good), Decision::Create);
+        assert_eq!(decide(&up, Some("built x"), &good), Decision::Reuse);
+        let reason = |nodes: &[Container], record| match decide(nodes, record, &good) {
+            Decision::Replace(reason) => reason,
+            other => format!("{other:?}"),
+        };
+        assert!(reason(&up, None).contains("never finished"));
+        assert!(reason(&up, Some("built y")).contains("built y"));
+        let stopped = [node("a", "running"), node("b", "exited")];
+        assert!(reason(&stopped, Some("built x")).contains("b is exited"));
+    }
+
+    #[test]
+    fn both_engines_list_alike() {
+        let text = "s-worker running\ns-control-plane Exited\n";
+        let expected = [
+            node("s-control-plane", "exited"),
+            node("s-worker", "running"),
+        ];
+        assert_eq!(listed(text), expected);
+        assert_eq!(listed(""), []);
+    }
+
+    #[test]
+    fn nodes_are_ready_when_all_joined_and_say_so() {
+        let node = |status: &str| {
+            json!({
+                "metadata": {"name": "n"},
+                "status": {"conditions": [
+                    {"type": "MemoryPressure", "status": "False"},
+                    {"type": "Ready", "status": status, "message": "no network"},
+                ]},
+            })
+        };
+        let list = json!({"items": [node("True"), node("True")]});
+        nodes_ready(&list, 2).unwrap();
+        nodes_ready(&list, 3).unwrap_err();
+        let list = json!({"items": [node("True"), node("False")]});
+        let text = nodes_ready(&list, 2).unwrap_err().to_string();
+        assert_eq!(text, "n is not Ready: no network");
+    }
+
+    #[test]
+    fn cluster_dns_is_rolled_out_when_all_of_it_is_available() {
+        let deployment = |available: u64| {
+            json!({
+                "spec": {"replicas": 2},
+                "status": {"updatedReplicas": 2, "availableReplicas": available},
+            })
+        };
+        rolled_out(&deployment(2)).unwrap();
+        rolled_out(&deployment(1)).unwrap_err();
+        rolled_out(&json!({})).unwrap_err();
+    }
+}

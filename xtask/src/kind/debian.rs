@@ -1,0 +1,85 @@
+//! Root file systems from Debian packages, as archives. Which packages is
+//! decided by who asks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::cache::{Cache, Key};
+use super::recipe::SUITE;
+use super::run::Run;
+use crate::console::timed;
+use crate::distribution;
+
+const LONGEST: Duration = Duration::from_mins(15);
+
+/// Where apt's sources are; taken over if they are of the same release, because
+/// they may name a mirror that this machine reaches better.
+const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
+
+const CURE: &str = "packages could not be had or unpacked: see the log for the first \
+    error; `apt-get update` must work on this machine, as root, with 2 GB free in /tmp";
+
+/// What no container reads.
+const LEFT_OUT: [&str; 3] = [
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/locale/*",
+];
+
+/// An archive of a minimal Debian with these packages.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn root(cache: &Cache, name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let key = key(packages);
+    let archive = cache.at(&format!("debian/{name}-{}.tar", key.text()))?;
+    if archive.exists() {
+        return Ok(archive);
+    }
+    distribution::ensure("mmdebstrap", &["mmdebstrap"])?;
+    let what = format!("Root file system `{name}` from Debian packages");
+    timed(&what, || {
+        Cache::once(&archive, |partial| make(cache, name, packages, partial))
+    })?;
+    Ok(archive)
+}
+
+/// A hash of what goes in, but for the day: security updates come with
+/// `kind down --all`.
+pub(crate) fn key(packages: &[&str]) -> Key {
+    let words = packages.iter().chain(&LEFT_OUT);
+    words.fold(Key::new().and(SUITE), Key::and)
+}
+
+fn make(cache: &Cache, name: &str, packages: &[&str], into: &Path) -> anyhow::Result<()> {
+    let include = format!("--include={}", packages.join(","));
+    let into = into.to_string_lossy();
+    let mut words = vec![
+        "--format=tar",
+        "--mode=root",
+        "--variant=minbase",
+        "--aptopt=Apt::Install-Recommends \"false\"",
+        "--aptopt=Acquire::Retries \"3\"",
+        &include,
+    ];
+    let excluded: Vec<String> = LEFT_OUT
+        .iter()
+        .map(|path| format!("--dpkgopt=path-exclude={path}"))
+        .collect();
+    words.extend(excluded.iter().map(String::as_str));
+    words.extend([SUITE, &into]);
+    let sources = Path::new(SOURCES);
+    let same = fs::read_to_string(sources).is_ok_and(|text| text.contains(SUITE));
+    if same {
+        words.push("-");
+    }
+    let mut run = Run::new("mmdebstrap", &words)
+        .within(LONGEST)
+        .log(cache.log(&format!("debian-{name}")))
+        .cure(CURE);
+    if same {
+        run = run.input(sources);
+    }
+    run.done()
+}

@@ -1,0 +1,177 @@
+//! Compiling the pinned Go modules: how Go is called, where programs are kept
+//! and what the progress is. What is compiled is in `recipe`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use scaledapp_tests::binaries;
+
+use super::cache::{Cache, Key, remove};
+use super::recipe::{self, KUBERNETES, Unit};
+use super::run::Run;
+use crate::console::timed;
+
+/// Kubernetes from scratch takes a quarter of an hour on two busy cores.
+const COMPILE: Duration = Duration::from_hours(1);
+const DOWNLOAD: Duration = Duration::from_mins(10);
+
+const CURE: &str = "read the last lines; if a download timed out, run it again (what is \
+    there stays); if a checksum differs, compare tests/cluster/parts with git; `no space \
+    left`: `go clean -cache`";
+
+/// Directory of a part.
+fn part(name: &str) -> PathBuf {
+    binaries::workspace().join("tests/cluster/parts").join(name)
+}
+
+fn go(part_name: &str, words: &[&str]) -> Run {
+    Run::new("go", words)
+        .within_directory(&part(part_name))
+        .env("CGO_ENABLED", "0")
+        // Neither a workspace around us nor flags of the user's change the result.
+        .env("GOWORK", "off")
+        .env("GOFLAGS", "")
+        .cure(CURE)
+}
+
+/// The version of Kubernetes that is built here, such as `v1.36.3`.
+///
+/// # Errors
+/// Its go.mod names none.
+pub(crate) fn kubernetes_version() -> anyhow::Result<String> {
+    version_in(KUBERNETES.part, "k8s.io/kubernetes")
+}
+
+/// The version that a part requires of a module.
+///
+/// # Errors
+/// Its go.mod names none.
+pub(crate) fn version_in(part_name: &str, module: &str) -> anyhow::Result<String> {
+    let file = part(part_name).join("go.mod");
+    let go_mod =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(recipe::required(&go_mod, module)?.to_owned())
+}
+
+/// Makes sure that there is a Go that can build what is pinned.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn check() -> anyhow::Result<()> {
+    if binaries::on_path("go").is_err() {
+        bail!(
+            "go is not installed, and Kubernetes, kind and helm are compiled from their \
+             pinned modules here.\nCure: install Go 1.26 or newer (https://go.dev/doc/install) \
+             and put it on the PATH"
+        );
+    }
+    Ok(())
+}
+
+/// A hash of all that a unit's programs are made of.
+///
+/// # Errors
+/// A file of its part cannot be read.
+pub(crate) fn key(unit: &Unit) -> anyhow::Result<Key> {
+    let flags = recipe::linker_flags(unit, &kubernetes_version()?)?;
+    let programs = unit.programs.iter();
+    let key = programs.fold(Key::new(), |key, (package, program)| {
+        key.and(package).and(program)
+    });
+    let key = key.and(flags).and(unit.tags).and(std::env::consts::ARCH);
+    key.and_tree(&part(unit.part))
+}
+
+/// Compiles a unit if need be; the directory with its programs.
+///
+/// # Errors
+/// It does not compile.
+pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
+    let directory = cache.at(&format!("go/{}-{}", unit.name, key(unit)?.text()))?;
+    if !directory.exists() {
+        check()?;
+        timed(&format!("Compiling {}", describe(unit)?), || {
+            Cache::once(&directory, |partial| compile(cache, unit, partial))
+        })?;
+    }
+    Ok(directory)
+}
+
+/// As [`programs`], for a unit of one program that people call, too: it is
+/// linked into the directory of programs.
+///
+/// # Errors
+/// It does not compile.
+pub(crate) fn client(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
+    let (_, program) = unit.programs[0];
+    let built = programs(cache, unit)?.join(program);
+    let link = cache.at(&format!("bin/{program}"))?;
+    if fs::read_link(&link).ok().as_deref() != Some(&built) {
+        remove(&link)?;
+        std::os::unix::fs::symlink(&built, &link)
+            .with_context(|| format!("cannot link {}", link.display()))?;
+    }
+    Ok(built)
+}
+
+fn describe(unit: &Unit) -> anyhow::Result<String> {
+    let (package, _) = unit.programs[0];
+    let module = match unit.part {
+        "kubernetes" => "k8s.io/kubernetes",
+        "node" => "github.com/containerd/containerd/v2",
+        "coredns" => "github.com/coredns/coredns",
+        "helm" => "helm.sh/helm/v4",
+        _ => package,
+    };
+    Ok(format!("{} {}", unit.name, version_in(unit.part, module)?))
+}
+
+fn compile(cache: &Cache, unit: &Unit, into: &Path) -> anyhow::Result<()> {
+    let download = go(unit.part, &["mod", "download"]).within(DOWNLOAD);
+    download
+        .log(cache.log(&format!("download-{}", unit.name)))
+        .done()?;
+    let packages: Vec<&str> = unit.programs.iter().map(|(package, _)| *package).collect();
+    let listed = go(unit.part, &[&["list", "-deps"], &packages[..]].concat());
+    let all = listed.within(DOWNLOAD).text()?.lines().count();
+    fs::create_dir_all(into)?;
+    let flags = recipe::linker_flags(unit, &kubernetes_version()?)?;
+    let mut output = into.to_string_lossy().into_owned();
+    // A program is named after its package's path, or as we say if it is alone.
+    output.push('/');
+    if let [(_, program)] = unit.programs {
+        output.push_str(program);
+    }
+    let words = ["build", "-v", "-p", "2", "-trimpath", "-buildvcs=false"];
+    let more = ["-tags", unit.tags, "-ldflags", &flags, "-o", &output];
+    let run = go(unit.part, &[&words[..], &more, &packages].concat());
+    // Go is silent about what its cache has, and when it links.
+    let progress = move |output: &str| {
+        let compiled = output.lines().count();
+        format!("{compiled} packages compiled now, {all} in all")
+    };
+    run.within(COMPILE)
+        .log(cache.log(&format!("compile-{}", unit.name)))
+        .progress(Box::new(progress))
+        .done()
+}
+
+/// The directory of a module's source, downloaded if need be.
+///
+/// # Errors
+/// It cannot be downloaded.
+pub(crate) fn module_directory(part_name: &str, module: &str) -> anyhow::Result<PathBuf> {
+    check()?;
+    go(part_name, &["mod", "download", module])
+        .within(DOWNLOAD)
+        .done()?;
+    let words = ["list", "-m", "-f", "{{.Dir}}", module];
+    let directory = go(part_name, &words).text()?;
+    anyhow::ensure!(
+        !directory.is_empty(),
+        "go knows no directory of {module} after its download"
+    );
+    Ok(PathBuf::from(directory))
+}
