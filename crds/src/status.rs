@@ -13,7 +13,7 @@ pub struct ScaledAppStatus {
     /// The generation of the object that all this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Pods wanted.
+    /// Pods that there are.
     pub replicas: i32,
     /// Pods that serve.
     pub ready_replicas: i32,

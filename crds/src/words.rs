@@ -42,6 +42,12 @@ pub mod annotation {
     /// On a `ScaledApp`: another value asks for a reload. On a pod: the value
     /// that its supervisor was told of last.
     pub const RELOAD: &str = "scaledapp.io/reload";
+    /// On the `ConfigMap` of an app, since when a reload is asked for; on a pod,
+    /// when its supervisor was told.
+    pub const RELOAD_SINCE: &str = "scaledapp.io/reload-since";
+    /// On a slot's Service: since when it is there only for those whom a
+    /// resolver still sends.
+    pub const RETIRED: &str = "scaledapp.io/retired-at";
     /// On a `ScaledApp`: another value rolls the pods onto today's supervisor.
     pub const UPGRADE: &str = "scaledapp.io/upgrade";
     /// On a Deployment: hash of what the user gave for its pods.
@@ -98,6 +104,8 @@ pub mod reason {
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// `spec.paused`.
     pub const PAUSED: &str = "Paused";
+    /// The first pods and balancers are coming up.
+    pub const STARTING: &str = "Starting";
     /// New pods replace old ones.
     pub const ROLLING_OUT: &str = "RollingOut";
     /// The rollout made no progress within its deadline.
@@ -140,4 +148,38 @@ pub mod reason {
     pub const RELOAD_FAILED: &str = "ReloadFailed";
     /// Event: objects that belong to nothing any more are removed.
     pub const REMOVED: &str = "Removed";
+
+    /// All of them.
+    pub const ALL: [&str; 30] = [
+        AS_WANTED,
+        NOT_OBSERVED,
+        INVALID_SPEC,
+        INVALID_POD_TEMPLATE,
+        NAME_CONFLICT,
+        HOSTNAME_TAKEN,
+        APPLY_FAILED,
+        PAUSED,
+        STARTING,
+        ROLLING_OUT,
+        ROLLOUT_STUCK,
+        SCALING,
+        UNSCHEDULABLE,
+        NO_MATCHING_NODE,
+        CONTAINER_CONFIG,
+        IMAGE_PULL,
+        CRASHING,
+        NO_READY_POD,
+        FEWER_PODS,
+        FEWER_WORKERS,
+        NO_BALANCER,
+        FEWER_BALANCERS,
+        NO_ADDRESS,
+        ADDRESS_IS_A_NAME,
+        SLOT_TAKEN_OVER,
+        SLOT_RETURNED,
+        WORKERS_CHANGED,
+        RELOADING,
+        RELOAD_FAILED,
+        REMOVED,
+    ];
 }

@@ -2,14 +2,27 @@
 //! to tell, what its status says.
 //!
 //! The order of a pass: the operator reads [`Observed`] once, [`validate`]s,
-//! [`plan`]s, applies, and writes [`status`] if it differs. Nothing here reads
-//! or writes; time is [`Observed::now`].
+//! [`plan`]s, applies, and writes [`status`] if it differs. Where the object
+//! makes no sense, [`keep_serving`] takes the place of the plan. Nothing here
+//! reads or writes; time is [`Observed::now`].
 
 mod app;
+mod balancer;
+mod conditions;
 mod drift;
+mod meta;
+mod nodes;
 mod objects;
 mod observed;
+mod overlay;
+mod pod_template;
+mod slots;
 mod status;
+mod workload;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::words::{annotation, reason};
 
 pub use app::{App, Settings, validate};
 pub use drift::is_applied;
@@ -19,9 +32,191 @@ pub use objects::{
 pub use observed::{Heard, Node, Observed, Pod, PodFailure, Supervisor};
 pub use status::{Outcome, events, status};
 
+use meta::Owner;
+use pod_template::Pinned;
+use workload::{Scale, Told};
+
 /// What is to be done for `app`, given what is there. Total: what cannot be
-/// done is [`Plan::stalled`].
+/// done is [`Plan::stalled`], and then only the slots are kept up.
 pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
-    let _ = (app, observed, settings);
-    Plan::default()
+    let owner = app.owner();
+    if app.paused {
+        return slots_only(&owner, observed);
+    }
+    if let Some(key) = observed.foreign.first() {
+        return Plan {
+            stalled: Some(Stalled {
+                reason: reason::NAME_CONFLICT,
+                message: format!(
+                    "a {:?} named {} is there already and belongs to somebody else: delete or rename it, or give the app another name",
+                    key.kind, key.name
+                ),
+            }),
+            ..slots_only(&owner, observed)
+        };
+    }
+    match pod_template::pinned(app, workload::live(app, observed), settings) {
+        Ok(pinned) => whole(app, observed, settings, pinned),
+        Err(stalled) => Plan {
+            stalled: Some(stalled),
+            ..slots_only(&owner, observed)
+        },
+    }
+}
+
+/// What is to be done for an object that makes no sense: its addresses lead to
+/// balancers that serve, all else stays as it is.
+pub fn keep_serving(object: &ScaledApp, observed: &Observed) -> Plan {
+    let meta = &object.metadata;
+    let owner = Owner {
+        name: meta.name.as_deref().unwrap_or_default(),
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        uid: meta.uid.as_deref().unwrap_or_default(),
+    };
+    slots_only(&owner, observed)
+}
+
+fn slots_only(owner: &Owner<'_>, observed: &Observed) -> Plan {
+    let owned = observed
+        .live
+        .services
+        .iter()
+        .filter(|service| owner.owns(&service.metadata));
+    let mut slots: Vec<u32> = owned
+        .filter_map(|service| meta::slot_of(&service.metadata))
+        .collect();
+    slots.sort_unstable();
+    let mut plan = Plan::default();
+    lead(&mut plan, owner, slots, observed);
+    plan.apply.seal();
+    plan
+}
+
+/// Where slots lead, with the events that tell of a change.
+fn lead(
+    plan: &mut Plan,
+    owner: &Owner<'_>,
+    slots: impl IntoIterator<Item = u32>,
+    observed: &Observed,
+) {
+    for slot in slots {
+        if let Some(slice) = slots::slice(owner, slot, observed) {
+            plan.events.extend(slots::moved(&slice, observed));
+            plan.apply.endpoint_slices.push(slice);
+        }
+    }
+}
+
+fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) -> Plan {
+    let owner = app.owner();
+    let scale = workload::scale(app, observed, &pinned);
+    let desired = workload::desired(app, observed);
+    let told = workload::tell(app, observed, &desired, &scale, &pinned);
+    let (slots, lingering) = slots::slots(app, observed);
+    let mut plan = Plan {
+        events: changes(app, observed, &scale, &told),
+        ..Plan::default()
+    };
+    lead(
+        &mut plan,
+        &owner,
+        slots.iter().map(|slot| slot.number),
+        observed,
+    );
+    let wakes = [
+        told.wake,
+        lingering,
+        scale.count.as_ref().and_then(|count| count.wake),
+    ];
+    plan.wake = wakes.into_iter().flatten().min();
+    plan.touch = told.touch;
+    let apply = &mut plan.apply;
+    apply.config_maps.push(desired);
+    apply.service_accounts = balancer::accounts(app);
+    apply.roles.push(balancer::role(app));
+    apply.role_bindings.push(balancer::role_binding(app));
+    apply.services.push(slots::app_service(app));
+    apply.services.push(workload::pods_service(app));
+    apply.pod_disruption_budgets = balancer::budgets(app, scale.replicas, slots.len());
+    apply
+        .deployments
+        .push(workload::deployment(app, pinned, &scale));
+    for slot in &slots {
+        apply.services.push(slots::service(app, slot));
+        apply
+            .deployments
+            .push(balancer::deployment(app, slot.number, settings));
+    }
+    plan.delete = orphans(&owner, observed, &plan.apply);
+    plan.apply.seal();
+    plan
+}
+
+/// Live objects of this app that the plan does not name. A slice that nothing
+/// serves behind is not planned either, and stays while its slot does.
+fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<ObjectKey> {
+    let kept = planned.keys();
+    let kept_slots: Vec<String> = planned
+        .services
+        .iter()
+        .filter_map(|service| service.metadata.name.clone())
+        .collect();
+    let planned_slots: Vec<u32> = planned
+        .endpoint_slices
+        .iter()
+        .filter_map(|slice| meta::slot_of(&slice.metadata))
+        .collect();
+    let is_kept_slice = |meta: &ObjectMeta| {
+        meta::slot_of(meta).is_some_and(|slot| {
+            kept_slots.contains(&owner.slot(slot)) && !planned_slots.contains(&slot)
+        })
+    };
+    let live = observed
+        .live
+        .metas()
+        .filter(|(_, meta)| owner.owns(meta) && meta.deletion_timestamp.is_none());
+    live.filter(|(kind, meta)| *kind != Kind::EndpointSlice || !is_kept_slice(meta))
+        .filter_map(|(kind, meta)| {
+            Some(ObjectKey {
+                kind,
+                name: meta.name.clone()?,
+            })
+        })
+        .filter(|key| !kept.contains(key))
+        .collect()
+}
+
+/// Events for what this plan changes; none where it only repeats.
+fn changes(app: &App, observed: &Observed, scale: &Scale, told: &Told) -> Vec<Event> {
+    let normal = |reason, action, note| Event {
+        kind: EventType::Normal,
+        reason,
+        action,
+        note,
+    };
+    let mut events = Vec::new();
+    let live = workload::live(app, observed);
+    let before = live.and_then(|live| live.spec.replicas);
+    if let Some(before) = before.filter(|before| *before != scale.replicas) {
+        let note = format!("pods: from {before} to {}", scale.replicas);
+        events.push(normal(reason::SCALING, "Scale", note));
+    }
+    let touched = |name: &str| {
+        told.touch
+            .iter()
+            .any(|touch| touch.annotations.contains_key(name))
+    };
+    if touched(annotation::WORKERS) {
+        let note = format!("workers of each pod: {}", workload::workers(app));
+        events.push(normal(reason::WORKERS_CHANGED, "ScaleWorkers", note));
+    }
+    let asked = app.reload.is_some() && workload::is_new_reload(app, observed);
+    if asked && touched(annotation::RELOAD) {
+        events.push(normal(
+            reason::RELOADING,
+            "Reload",
+            "the pods reload their workers, one pod after the other".to_owned(),
+        ));
+    }
+    events
 }

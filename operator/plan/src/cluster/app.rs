@@ -1,12 +1,19 @@
 //! The app as a cluster runs it: all of [`ValidatedApp`], and what only a
 //! cluster has.
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    ConfigMapEnvSource, ConfigMapKeySelector, EnvFromSource, EnvVar, EnvVarSource,
+    ObjectFieldSelector, ResourceRequirements, SecretEnvSource, SecretKeySelector,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::v1alpha1::Exposure;
+use scaledapp_crds::v1alpha1::{self, AppProtocol, Exposure, Spec};
+use scaledapp_crds::words::annotation;
 use serde_json::Value;
 
-use crate::{ValidatedApp, Violation};
+use super::meta::Owner;
+use crate::validate::Check;
+use crate::{Balancers, Protocol, ValidatedApp, Violation};
 
 /// What the operator itself was started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +46,15 @@ pub struct App {
     pub env: Vec<EnvVar>,
     /// Whole ConfigMaps and Secrets as variables.
     pub env_from: Vec<EnvFromSource>,
-    /// What a pod asks for and may use, in canonical amounts.
+    /// What a pod asks for and may use.
     pub resources: ResourceRequirements,
+    /// How many slots, and how they balance.
+    pub balancers: Balancers,
     /// Who can reach the balancers.
     pub exposure: Exposure,
     /// The user's overlay, as written.
     pub pod_template: Option<Value>,
-    /// Nothing but the slots may change.
+    /// Nothing but where the slots lead may change.
     pub paused: bool,
     /// Token of the reload asked for last.
     pub reload: Option<String>,
@@ -53,11 +62,172 @@ pub struct App {
     pub upgrade: Option<String>,
 }
 
+impl App {
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner {
+            name: &self.app.name,
+            namespace: &self.namespace,
+            uid: &self.uid,
+        }
+    }
+}
+
 /// Checks an object and decides what its absent fields mean in a cluster.
 ///
 /// # Errors
 /// All that is wrong, in the order of the fields.
 pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
-    let _ = object;
-    Err(Vec::new())
+    let mut check = Check::default();
+    let spec = &object.spec;
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        check.violation(
+            "metadata.name",
+            format!(
+                "{name:?} becomes the name of a Service: begin with a letter, such as app-{name}"
+            ),
+        );
+    }
+    references(&mut check, spec);
+    if spec.app_protocol == Some(AppProtocol::Tcp) {
+        check.violation(
+            "spec.appProtocol",
+            "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+        );
+    }
+    let app = check.app(name, spec);
+    overlay(&mut check, spec.pod_template.as_ref());
+    let app = check.finish(app)?;
+    // Refused above where it is anything else.
+    let (Protocol::Http(balancers), exposure) = (app.protocol, spec.balancers.as_ref()) else {
+        return Err(Vec::new());
+    };
+    let token = |name| object.metadata.annotations.as_ref()?.get(name).cloned();
+    Ok(App {
+        app,
+        namespace: object.metadata.namespace.clone().unwrap_or_default(),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        command: spec.command.iter().chain(&spec.args).cloned().collect(),
+        env: spec.env.iter().map(variable).collect(),
+        env_from: spec.env_from.iter().map(variables).collect(),
+        resources: resources(spec),
+        balancers,
+        exposure: exposure
+            .and_then(|balancers| balancers.exposure)
+            .unwrap_or(Exposure::ClusterIP),
+        pod_template: spec.pod_template.clone(),
+        paused: spec.paused,
+        reload: token(annotation::RELOAD),
+        upgrade: token(annotation::UPGRADE),
+    })
+}
+
+fn references(check: &mut Check, spec: &Spec) {
+    for (index, variable) in spec.env.iter().enumerate() {
+        let Some(from) = &variable.value_from else {
+            continue;
+        };
+        if variable.value.is_some() {
+            check.violation(
+                format!("spec.env[{index}]"),
+                "value and valueFrom exclude each other: leave one out",
+            );
+        }
+        let given = [
+            from.secret_key_ref.is_some(),
+            from.config_map_key_ref.is_some(),
+            from.field_ref.is_some(),
+        ];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            check.violation(
+                format!("spec.env[{index}].valueFrom"),
+                "give exactly one of secretKeyRef, configMapKeyRef and fieldRef",
+            );
+        }
+    }
+    for (index, from) in spec.env_from.iter().enumerate() {
+        if from.config_map_ref.is_some() == from.secret_ref.is_some() {
+            check.violation(
+                format!("spec.envFrom[{index}]"),
+                "give exactly one of configMapRef and secretRef",
+            );
+        }
+    }
+}
+
+/// Only the outermost names; the rest meets Kubernetes' own types in `plan`.
+fn overlay(check: &mut Check, overlay: Option<&Value>) {
+    let Some(overlay) = overlay else { return };
+    let Some(fields) = overlay.as_object() else {
+        check.violation("spec.podTemplate", "fields are wanted: metadata and spec");
+        return;
+    };
+    for name in fields
+        .keys()
+        .filter(|name| !matches!(name.as_str(), "metadata" | "spec"))
+    {
+        check.violation(
+            format!("spec.podTemplate.{name}"),
+            "there is no such field: write it under podTemplate.metadata or podTemplate.spec",
+        );
+    }
+}
+
+fn variable(variable: &v1alpha1::EnvVar) -> EnvVar {
+    let from = variable.value_from.clone();
+    EnvVar {
+        name: variable.name.clone(),
+        value: variable.value.clone().filter(|value| !value.is_empty()),
+        value_from: from.map(|from| EnvVarSource {
+            secret_key_ref: from.secret_key_ref.map(|entry| SecretKeySelector {
+                name: entry.name,
+                key: entry.key,
+                optional: entry.optional,
+            }),
+            config_map_key_ref: from.config_map_key_ref.map(|entry| ConfigMapKeySelector {
+                name: entry.name,
+                key: entry.key,
+                optional: entry.optional,
+            }),
+            field_ref: from.field_ref.map(|field| ObjectFieldSelector {
+                api_version: None,
+                field_path: field.field_path,
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+fn variables(from: &v1alpha1::EnvFrom) -> EnvFromSource {
+    let from = from.clone();
+    EnvFromSource {
+        prefix: from.prefix,
+        config_map_ref: from.config_map_ref.map(|object| ConfigMapEnvSource {
+            name: object.name,
+            optional: object.optional,
+        }),
+        secret_ref: from.secret_ref.map(|object| SecretEnvSource {
+            name: object.name,
+            optional: object.optional,
+        }),
+    }
+}
+
+fn resources(spec: &Spec) -> ResourceRequirements {
+    let resources = spec.resources.clone().unwrap_or_default();
+    let amounts = |amounts: std::collections::BTreeMap<String, scaledapp_crds::Quantity>| {
+        let amounts = amounts.into_iter();
+        Some(
+            amounts
+                .map(|(name, amount)| (name, Quantity(amount.to_string())))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        )
+        .filter(|amounts| !amounts.is_empty())
+    };
+    ResourceRequirements {
+        requests: amounts(resources.requests),
+        limits: amounts(resources.limits),
+        claims: None,
+    }
 }

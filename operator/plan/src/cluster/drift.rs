@@ -1,10 +1,139 @@
 //! Whether an object need not be written.
+//!
+//! Server-side apply of what is there already changes nothing, but it is a
+//! request all the same. So each planned object carries the hash of its own
+//! bytes: an equal hash on the live one says that nothing was taken away since,
+//! and a comparison of what is planned with what is there says that nobody else
+//! has changed it.
 
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use scaledapp_crds::words::annotation;
 use serde::Serialize;
+use serde_json::Value;
+
+use super::meta::annotation as annotated;
 
 /// Whether `live` is what applying `planned` would make of it: applied last by
 /// a plan with the same bytes, and none of its fields changed by others since.
-pub fn is_applied<T: Serialize>(live: &T, planned: &T) -> bool {
-    let _ = (live, planned);
-    false
+pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &T) -> bool {
+    let hash =
+        |object: &T| annotated(object.metadata(), annotation::APPLIED).map(ToOwned::to_owned);
+    if hash(planned).is_none() || hash(live) != hash(planned) {
+        return false;
+    }
+    match (serde_json::to_value(live), serde_json::to_value(planned)) {
+        (Ok(live), Ok(planned)) => holds(&live, &planned, false),
+        _ => false,
+    }
+}
+
+/// Whether all of `planned` is in `live`. `amounts`: below a field whose values
+/// the API server writes in its own way.
+fn holds(live: &Value, planned: &Value, amounts: bool) -> bool {
+    match (live, planned) {
+        (Value::Object(live), Value::Object(planned)) => planned.iter().all(|(name, planned)| {
+            let amounts = amounts
+                || matches!(
+                    name.as_str(),
+                    "requests" | "limits" | "sizeLimit" | "divisor"
+                );
+            match live.get(name) {
+                Some(live) => holds(live, planned, amounts),
+                None => is_empty(planned),
+            }
+        }),
+        (Value::Array(live), Value::Array(planned)) => {
+            live.len() == planned.len()
+                && live
+                    .iter()
+                    .zip(planned)
+                    .all(|(live, planned)| holds(live, planned, amounts))
+        }
+        (Value::String(live), Value::String(planned)) if amounts => {
+            live == planned
+                || amount(live)
+                    .zip(amount(planned))
+                    .is_some_and(|(live, planned)| live == planned)
+        }
+        (live, planned) => live == planned,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+/// An amount in billionths; `None` where it is none, or one of a size that
+/// nobody has.
+fn amount(text: &str) -> Option<i128> {
+    let digits = text
+        .bytes()
+        .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
+        .count();
+    let (number, suffix) = text.split_at(digits);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let fraction = format!("{fraction:0<9}");
+    let whole: i128 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let billionths = whole
+        .checked_mul(1_000_000_000)?
+        .checked_add(fraction.get(..9)?.parse().ok()?)?;
+    let power = |base: i128, exponent: u32| base.checked_pow(exponent);
+    let (times, by) = match suffix {
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1_000),
+        "" => (1, 1),
+        "k" => (1_000, 1),
+        "M" => (power(1_000, 2)?, 1),
+        "G" => (power(1_000, 3)?, 1),
+        "T" => (power(1_000, 4)?, 1),
+        "P" => (power(1_000, 5)?, 1),
+        "E" => (power(1_000, 6)?, 1),
+        "Ki" => (1_024, 1),
+        "Mi" => (power(1_024, 2)?, 1),
+        "Gi" => (power(1_024, 3)?, 1),
+        "Ti" => (power(1_024, 4)?, 1),
+        "Pi" => (power(1_024, 5)?, 1),
+        "Ei" => (power(1_024, 6)?, 1),
+        exponent => {
+            let exponent: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
+            match u32::try_from(exponent) {
+                Ok(exponent) => (power(10, exponent)?, 1),
+                Err(_) => (1, power(10, exponent.unsigned_abs())?),
+            }
+        }
+    };
+    Some(billionths.checked_mul(times)? / by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_equal_however_they_are_written() {
+        for (a, b) in [
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1024Mi", "1Gi"),
+            ("1e3", "1k"),
+            (".5", "500m"),
+        ] {
+            assert!(amount(a).is_some() && amount(a) == amount(b), "{a} {b}");
+        }
+        for (a, b) in [("1", "2"), ("1M", "1Mi"), ("500m", "501m")] {
+            assert_ne!(amount(a), amount(b), "{a} {b}");
+        }
+        assert_eq!(amount("many"), None);
+    }
 }

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use scaledapp_crds::words::annotation;
 use serde::Serialize;
 
 use super::App;
+use super::meta::{annotate, hash, json};
 
 /// Objects in the order in which they are applied. Destructure without `..`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -118,9 +122,120 @@ pub struct Event {
     pub note: String,
 }
 
+impl Objects {
+    /// All metadata, with the kind, in the order of applying.
+    pub fn metas(&self) -> impl Iterator<Item = (Kind, &ObjectMeta)> {
+        let Self {
+            config_maps,
+            service_accounts,
+            roles,
+            role_bindings,
+            services,
+            endpoint_slices,
+            deployments,
+            pod_disruption_budgets,
+        } = self;
+        let first = config_maps
+            .iter()
+            .map(|object| (Kind::ConfigMap, &object.metadata));
+        first
+            .chain(
+                service_accounts
+                    .iter()
+                    .map(|object| (Kind::ServiceAccount, &object.metadata)),
+            )
+            .chain(roles.iter().map(|object| (Kind::Role, &object.metadata)))
+            .chain(
+                role_bindings
+                    .iter()
+                    .map(|object| (Kind::RoleBinding, &object.metadata)),
+            )
+            .chain(
+                services
+                    .iter()
+                    .map(|object| (Kind::Service, &object.metadata)),
+            )
+            .chain(
+                endpoint_slices
+                    .iter()
+                    .map(|object| (Kind::EndpointSlice, &object.metadata)),
+            )
+            .chain(
+                deployments
+                    .iter()
+                    .map(|object| (Kind::Deployment, &object.metadata)),
+            )
+            .chain(
+                pod_disruption_budgets
+                    .iter()
+                    .map(|object| (Kind::PodDisruptionBudget, &object.metadata)),
+            )
+    }
+
+    /// Kinds and names, in the order of applying.
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        self.metas()
+            .filter_map(|(kind, meta)| {
+                let name = meta.name.clone()?;
+                Some(ObjectKey { kind, name })
+            })
+            .collect()
+    }
+
+    /// Writes on each object what its bytes are.
+    pub(super) fn seal(&mut self) {
+        let Self {
+            config_maps,
+            service_accounts,
+            roles,
+            role_bindings,
+            services,
+            endpoint_slices,
+            deployments,
+            pod_disruption_budgets,
+        } = self;
+        config_maps.iter_mut().for_each(seal);
+        service_accounts.iter_mut().for_each(seal);
+        roles.iter_mut().for_each(seal);
+        role_bindings.iter_mut().for_each(seal);
+        services.iter_mut().for_each(seal);
+        endpoint_slices.iter_mut().for_each(seal);
+        deployments.iter_mut().for_each(seal);
+        pod_disruption_budgets.iter_mut().for_each(seal);
+    }
+}
+
+fn seal<T: Serialize + Metadata<Ty = ObjectMeta>>(object: &mut T) {
+    let hash = hash(json(object).as_bytes());
+    annotate(object.metadata_mut(), annotation::APPLIED, hash);
+}
+
 /// The objects that `app` wants to own: the operator looks which of them exist
 /// without it as controller, and says so in [`super::Observed::foreign`].
 pub fn names(app: &App) -> Vec<ObjectKey> {
-    let _ = app;
-    Vec::new()
+    let owner = app.owner();
+    let name = &app.app.name;
+    let mut keys = Vec::new();
+    let mut key = |kind, name: &str| {
+        keys.push(ObjectKey {
+            kind,
+            name: name.to_owned(),
+        });
+    };
+    key(Kind::ConfigMap, &owner.desired());
+    key(Kind::ServiceAccount, name);
+    key(Kind::ServiceAccount, &owner.balancers());
+    key(Kind::Role, &owner.balancers());
+    key(Kind::RoleBinding, &owner.balancers());
+    key(Kind::Service, name);
+    key(Kind::Service, &owner.pods());
+    key(Kind::Deployment, name);
+    key(Kind::PodDisruptionBudget, name);
+    key(Kind::PodDisruptionBudget, &owner.balancers());
+    for slot in 0..app.balancers.slots.get() {
+        key(Kind::Service, &owner.slot(slot));
+        key(Kind::EndpointSlice, &owner.slot(slot));
+        key(Kind::Deployment, &owner.slot(slot));
+    }
+    keys
 }

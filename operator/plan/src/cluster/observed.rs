@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::core::v1::{self, ContainerStatus, PodStatus, Taint};
 use k8s_openapi::jiff::Timestamp;
+use scaledapp_crds::words::{label, reason};
 
+use super::meta::slot_of;
+use super::overlay::INSTALL;
 use super::{ObjectKey, Objects};
 
 /// Everything that a decision about one app needs.
@@ -56,6 +59,8 @@ pub struct Pod {
     pub ip: Option<String>,
     /// The node that it is on.
     pub node: Option<String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// Its `Ready` condition is true.
     pub ready: bool,
     /// It has been deleted and is ending.
@@ -107,4 +112,118 @@ pub struct Supervisor {
     pub reloaded: Option<String>,
     /// Why the reload with the token of the pod's annotation failed.
     pub reload_failed: Option<String>,
+}
+
+impl From<&v1::Node> for Node {
+    fn from(node: &v1::Node) -> Self {
+        let spec = node.spec.clone().unwrap_or_default();
+        let status = node.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        Self {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            schedulable: spec.unschedulable != Some(true)
+                && node.metadata.deletion_timestamp.is_none(),
+            ready: conditions
+                .into_iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: spec.taints.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&v1::Pod> for Pod {
+    fn from(pod: &v1::Pod) -> Self {
+        let meta = &pod.metadata;
+        let labels = meta.labels.as_ref();
+        let spec = pod.spec.as_ref();
+        let status = pod.status.clone().unwrap_or_default();
+        let installs = spec.and_then(|spec| spec.init_containers.as_ref());
+        let install = installs
+            .into_iter()
+            .flatten()
+            .find(|container| container.name == INSTALL);
+        let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            component: labels
+                .and_then(|labels| labels.get(label::COMPONENT).cloned())
+                .unwrap_or_default(),
+            slot: slot_of(meta),
+            ip: status.pod_ip.clone().filter(|ip| !ip.is_empty()),
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            created: meta.creation_timestamp.as_ref().map(|time| time.0),
+            ready: is_true(&status, "Ready"),
+            // Evicted and finished pods stay listed and never come back.
+            deleting: meta.deletion_timestamp.is_some() || ended,
+            annotations: meta.annotations.clone().unwrap_or_default(),
+            sidecar_image: install.and_then(|container| container.image.clone()),
+            failure: failure(&status),
+            heard: Heard::NotYet,
+        }
+    }
+}
+
+fn is_true(status: &PodStatus, kind: &str) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+fn failure(status: &PodStatus) -> Option<PodFailure> {
+    let mut conditions = status.conditions.iter().flatten();
+    let unscheduled = conditions.find(|condition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable")
+    });
+    if let Some(condition) = unscheduled {
+        return Some(PodFailure {
+            reason: reason::UNSCHEDULABLE,
+            message: condition.message.clone().unwrap_or_default(),
+        });
+    }
+    let inits = status.init_container_statuses.iter().flatten();
+    inits
+        .chain(status.container_statuses.iter().flatten())
+        .find_map(stuck)
+}
+
+/// Why a container does not start, in the kubelet's words without the pod's
+/// name, or in the app's own last ones.
+fn stuck(container: &ContainerStatus) -> Option<PodFailure> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let said = waiting.message.clone().unwrap_or_default();
+    let reason = match waiting.reason.as_deref()? {
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            reason::CONTAINER_CONFIG
+        }
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+            reason::IMAGE_PULL
+        }
+        "CrashLoopBackOff" => reason::CRASHING,
+        _ => return None,
+    };
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let message = match (reason, last) {
+        (reason::CRASHING, Some(last)) => {
+            let words = last.message.clone().unwrap_or_default();
+            let words = words
+                .trim()
+                .lines()
+                .next_back()
+                .unwrap_or_default()
+                .to_owned();
+            format!("exit code {}: {words}", last.exit_code)
+        }
+        _ => said.split(" (pod:").next().unwrap_or_default().to_owned(),
+    };
+    Some(PodFailure {
+        reason,
+        message: message.trim_end_matches([':', ' ']).to_owned(),
+    })
 }

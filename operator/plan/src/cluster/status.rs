@@ -1,8 +1,19 @@
-//! What the operator says about an app.
+//! What the operator says about an app: the facts, and through
+//! [`super::conditions`] what they mean.
+//!
+//! Numbers stand in their own fields and never in messages, so that the same
+//! state is the same text.
 
-use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus, SlotStatus, WorkersStatus};
+use scaledapp_crds::words::{annotation, component, condition};
 
-use super::{App, Event, Observed, Plan};
+use super::conditions::conditions;
+use super::meta::{Owner, annotation as annotated, slot_of};
+use super::slots::{leads_somewhere, serves};
+use super::workload::app_pods;
+use super::{App, Event, EventType, Heard, Observed, Plan, PodFailure, is_applied};
 use crate::Violation;
 
 /// How a pass went.
@@ -16,15 +27,354 @@ pub enum Outcome<'a> {
     Failed(&'a App, &'a Plan, &'a str),
 }
 
+impl<'a> Outcome<'a> {
+    pub(super) fn planned(self) -> Option<(&'a App, &'a Plan)> {
+        match self {
+            Self::Invalid(_) => None,
+            Self::Applied(app, plan) | Self::Failed(app, plan, _) => Some((app, plan)),
+        }
+    }
+}
+
+/// What there is, apart from what it means.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Facts {
+    /// Pods wanted, there, ready.
+    pub(super) wanted: i32,
+    pub(super) pods: i32,
+    pub(super) ready: i32,
+    /// The Deployment is not what was planned, or not yet carried out.
+    pub(super) changing: bool,
+    /// Only its number of pods is.
+    pub(super) scaling: bool,
+    /// The Deployment has given up.
+    pub(super) stuck: bool,
+    /// The first reason why an app's pod does not run, the most telling first.
+    pub(super) failure: Option<PodFailure>,
+    pub(super) slots: Vec<SlotStatus>,
+    /// Every slot's own balancer serves.
+    pub(super) own_balancers: bool,
+    /// A slot's address is a host name.
+    pub(super) named_slot: bool,
+    pub(super) workers: WorkersStatus,
+    pub(super) reload_failed: bool,
+    pub(super) no_node: bool,
+}
+
 /// The status after a pass. Times of conditions change only where their status
 /// does, so that the same facts give the same status.
 pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> ScaledAppStatus {
-    let _ = (observed, outcome);
-    object.status.clone().unwrap_or_default()
+    let before = object.status.clone().unwrap_or_default();
+    let facts = Facts::of(object, observed, outcome, &before);
+    let hostname = match outcome.planned() {
+        Some((app, _)) if observed.hostname_taken_by.is_none() => {
+            app.app.dns.hostname.as_ref().map(ToString::to_string)
+        }
+        Some(_) => None,
+        // What was true of the last object that made sense.
+        None => before.hostname.clone(),
+    };
+    let mut images: Vec<String> = app_pods(observed)
+        .filter_map(|pod| pod.sidecar_image.clone())
+        .collect();
+    images.sort();
+    images.dedup();
+    let serving = facts.slots.iter().filter(|slot| slot.serving).count();
+    ScaledAppStatus {
+        observed_generation: object.metadata.generation,
+        replicas: facts.pods,
+        ready_replicas: facts.ready,
+        pods: format!("{}/{}", facts.ready, facts.wanted),
+        workers: facts.workers.clone(),
+        selector: selector(object),
+        serving: format!("{serving}/{}", facts.slots.len()),
+        hostname,
+        sidecar_version: Some(images.join(", ")).filter(|images| !images.is_empty()),
+        conditions: conditions(object, observed, outcome, &facts, &before.conditions),
+        balancers: facts.slots,
+    }
 }
 
-/// The events that a change of status is worth: one for each condition that flipped.
+fn owner(object: &ScaledApp) -> Owner<'_> {
+    let meta = &object.metadata;
+    Owner {
+        name: meta.name.as_deref().unwrap_or_default(),
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        uid: meta.uid.as_deref().unwrap_or_default(),
+    }
+}
+
+fn selector(object: &ScaledApp) -> String {
+    let labels = owner(object).selector(component::APP).into_iter();
+    let pairs: Vec<String> = labels
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    pairs.join(",")
+}
+
+impl Facts {
+    fn of(
+        object: &ScaledApp,
+        observed: &Observed,
+        outcome: Outcome<'_>,
+        before: &ScaledAppStatus,
+    ) -> Self {
+        let name = &object.metadata.name;
+        let live = observed
+            .live
+            .deployments
+            .iter()
+            .find(|live| live.metadata.name == *name);
+        let planned = outcome.planned().and_then(|(_, plan)| {
+            plan.apply
+                .deployments
+                .iter()
+                .find(|planned| planned.metadata.name == *name)
+        });
+        let replicas = |deployment: &Deployment| deployment.spec.replicas;
+        let live_replicas = live.and_then(replicas);
+        let wanted = planned
+            .and_then(replicas)
+            .or(live_replicas)
+            .unwrap_or_default();
+        let written = live
+            .zip(planned)
+            .is_none_or(|(live, planned)| is_applied(live, planned))
+            && (live.is_some() || planned.is_none());
+        let state = live
+            .and_then(|live| live.status.clone())
+            .unwrap_or_default();
+        let generation = live.and_then(|live| live.metadata.generation);
+        let pods = state.replicas.unwrap_or_default();
+        let updated = state.updated_replicas.unwrap_or_default();
+        let rolled =
+            state.observed_generation >= generation && updated == pods && updated >= wanted;
+        let progress = state
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_.as_deref() == Some("Progressing"));
+        let slots = slots(object, observed, outcome);
+        let own = |slot: &SlotStatus| {
+            let mut pods = observed.pods.iter();
+            pods.any(|pod| serves(pod) && pod.slot == u32::try_from(slot.slot).ok())
+        };
+        Self {
+            wanted,
+            pods,
+            ready: state.ready_replicas.unwrap_or_default(),
+            changing: !written || !rolled || pods != wanted,
+            scaling: written && updated == pods && pods != wanted,
+            stuck: written
+                && progress.is_some_and(|progress| {
+                    progress.status.as_deref() == Some("False")
+                        && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
+                }),
+            failure: failure(observed),
+            own_balancers: slots.iter().all(own),
+            named_slot: named_slot(object, observed),
+            workers: workers(observed, &before.workers),
+            reload_failed: app_pods(observed).any(
+                |pod| matches!(&pod.heard, Heard::Supervisor(said) if said.reload_failed.is_some()),
+            ),
+            no_node: no_node(observed, outcome),
+            slots,
+        }
+    }
+
+    pub(super) fn complete(&self) -> bool {
+        !self.changing && self.ready >= self.wanted && self.serves_everywhere()
+    }
+
+    pub(super) fn serves_everywhere(&self) -> bool {
+        !self.slots.is_empty() && self.slots.iter().all(|slot| slot.serving)
+    }
+
+    /// Requests reach the app somehow.
+    pub(super) fn serves(&self) -> bool {
+        self.ready > 0 && self.slots.iter().any(|slot| slot.serving)
+    }
+}
+
+/// Pods that cannot be placed say less than pods that cannot start.
+fn failure(observed: &Observed) -> Option<PodFailure> {
+    use scaledapp_crds::words::reason::UNSCHEDULABLE;
+    let mut failures: Vec<&PodFailure> = app_pods(observed)
+        .filter(|pod| !pod.ready)
+        .filter_map(|pod| pod.failure.as_ref())
+        .collect();
+    failures.sort_by_key(|failure| {
+        (
+            failure.reason == UNSCHEDULABLE,
+            failure.reason,
+            failure.message.clone(),
+        )
+    });
+    failures.first().map(|failure| (*failure).clone())
+}
+
+fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
+    use crate::Pods;
+    let Some((app, plan)) = outcome.planned() else {
+        return false;
+    };
+    let mut deployments = plan.apply.deployments.iter();
+    let planned =
+        deployments.find(|planned| planned.metadata.name.as_deref() == Some(&app.app.name));
+    let pod = planned.and_then(|planned| planned.spec.template.spec.as_ref());
+    matches!(app.app.pods, Pods::PerNode(_))
+        && pod.is_some_and(|pod| {
+            !observed
+                .nodes
+                .iter()
+                .any(|node| super::nodes::takes(node, pod))
+        })
+}
+
+/// What the supervisors say. As long as one that serves was not asked yet, the
+/// last sum stands: a new leader knows nobody at first.
+fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
+    let unknown = app_pods(observed).any(|pod| pod.ready && pod.heard == Heard::NotYet);
+    if unknown && !before.summary.is_empty() {
+        return before.clone();
+    }
+    let (mut desired, mut ready) = (0, 0);
+    for pod in app_pods(observed) {
+        if let Heard::Supervisor(said) = &pod.heard {
+            desired += said.desired as i32;
+            ready += said.ready as i32;
+        }
+    }
+    WorkersStatus {
+        desired,
+        ready,
+        summary: format!("{ready}/{desired}"),
+    }
+}
+
+fn live_slots<'a>(object: &ScaledApp, observed: &'a Observed) -> Vec<(u32, &'a Service)> {
+    let owner = owner(object);
+    let mut slots: Vec<(u32, &Service)> = observed
+        .live
+        .services
+        .iter()
+        .filter(|service| owner.owns(&service.metadata))
+        .filter(|service| annotated(&service.metadata, annotation::RETIRED).is_none())
+        .filter_map(|service| Some((slot_of(&service.metadata)?, service)))
+        .collect();
+    slots.sort_by_key(|(slot, _)| *slot);
+    slots
+}
+
+/// The slots asked for, or those that are there where the object makes no sense.
+fn slots(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> Vec<SlotStatus> {
+    let live = live_slots(object, observed);
+    let numbers: Vec<u32> = match outcome.planned() {
+        Some((app, _)) => (0..app.balancers.slots.get()).collect(),
+        None => live.iter().map(|(slot, _)| *slot).collect(),
+    };
+    let status = |number: u32| {
+        let service = live.iter().find(|(slot, _)| *slot == number);
+        let address = service
+            .and_then(|(_, service)| address(service))
+            .unwrap_or_default();
+        SlotStatus {
+            slot: number as i32,
+            serving: !address.is_empty() && leads_somewhere(number, observed),
+            address,
+        }
+    };
+    numbers.into_iter().map(status).collect()
+}
+
+fn is_load_balancer(service: &Service) -> bool {
+    let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    kind == Some("LoadBalancer")
+}
+
+/// The address that clients outside of this Service's nodes use.
+fn address(service: &Service) -> Option<String> {
+    if is_load_balancer(service) {
+        let ingress = service
+            .status
+            .as_ref()?
+            .load_balancer
+            .as_ref()?
+            .ingress
+            .as_ref()?;
+        return ingress.iter().find_map(|ingress| ingress.ip.clone());
+    }
+    let address = service.spec.as_ref()?.cluster_ip.clone()?;
+    Some(address).filter(|address| !address.is_empty() && address != "None")
+}
+
+fn named_slot(object: &ScaledApp, observed: &Observed) -> bool {
+    live_slots(object, observed)
+        .into_iter()
+        .any(|(_, service)| {
+            let status = service
+                .status
+                .as_ref()
+                .and_then(|status| status.load_balancer.as_ref());
+            let ingress = status.and_then(|status| status.ingress.as_ref());
+            is_load_balancer(service)
+                && ingress
+                    .into_iter()
+                    .flatten()
+                    .any(|ingress| ingress.ip.is_none() && ingress.hostname.is_some())
+        })
+}
+
+/// The events that a change of status is worth: one for each condition that
+/// flipped, of those that people act on.
 pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<Event> {
-    let _ = (before, after);
-    Vec::new()
+    let kinds = [
+        (condition::READY, "True"),
+        (condition::DEGRADED, "False"),
+        (condition::STALLED, "False"),
+    ];
+    let mut events = Vec::new();
+    for (kind, good) in kinds {
+        let of = |status: &ScaledAppStatus| {
+            status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == kind)
+                .cloned()
+        };
+        let Some(now) = of(after) else { continue };
+        let then = before.and_then(of).map(|condition| condition.status);
+        // At first nothing is ready, and nobody needs to be told.
+        let then = then.unwrap_or_else(|| {
+            if kind == condition::READY {
+                "False"
+            } else {
+                good
+            }
+            .to_owned()
+        });
+        if now.status == then || now.status == "Unknown" {
+            continue;
+        }
+        events.push(Event {
+            kind: if now.status == good {
+                EventType::Normal
+            } else {
+                EventType::Warning
+            },
+            reason: known_reason(&now.reason),
+            action: "Observe",
+            note: format!("{kind} is {}: {}", now.status, now.message),
+        });
+    }
+    events
+}
+
+/// Reasons are constants; one that came back as text is found again.
+fn known_reason(text: &str) -> &'static str {
+    use scaledapp_crds::words::reason::ALL;
+    ALL.iter()
+        .find(|known| **known == text)
+        .copied()
+        .unwrap_or("Unknown")
 }

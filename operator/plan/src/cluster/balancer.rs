@@ -1,0 +1,213 @@
+//! One balancer per slot, and the few rights that it needs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, ContainerPort, LocalObjectReference, PodAffinityTerm, PodAntiAffinity,
+    PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount, WeightedPodAffinityTerm,
+};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use scaledapp_crds::v1alpha1::Algorithm;
+use scaledapp_crds::words::{component, label, port};
+
+use super::meta::selects;
+use super::pod_template::{pod_security, probe, security, words};
+use super::slots::POD_PORT;
+use super::{App, Settings};
+use crate::local::ADMIN_PORT;
+
+/// What is in flight may take this long to end, from SIGTERM.
+const DRAIN: &str = "30s";
+const GRACE_SECONDS: i64 = 45;
+
+pub(super) fn deployment(app: &App, slot: u32, settings: &Settings) -> Deployment {
+    let owner = app.owner();
+    let mut selector = owner.selector(component::BALANCER);
+    selector.insert(label::SLOT.to_owned(), slot.to_string());
+    let metadata = owner.slot_meta(slot);
+    let labels = metadata.labels.clone();
+    Deployment {
+        metadata,
+        spec: DeploymentSpec {
+            replicas: Some(1),
+            selector: selects(selector),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                }),
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels,
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(app, settings)),
+            },
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    }
+}
+
+fn pod(app: &App, settings: &Settings) -> PodSpec {
+    let owner = app.owner();
+    let secrets = settings.image_pull_secrets.iter();
+    let secrets: Vec<_> = secrets
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
+    PodSpec {
+        affinity: Some(Affinity {
+            pod_anti_affinity: Some(PodAntiAffinity {
+                preferred_during_scheduling_ignored_during_execution: Some(vec![
+                    WeightedPodAffinityTerm {
+                        weight: 100,
+                        pod_affinity_term: PodAffinityTerm {
+                            label_selector: Some(selects(owner.selector(component::BALANCER))),
+                            topology_key: "kubernetes.io/hostname".to_owned(),
+                            ..PodAffinityTerm::default()
+                        },
+                    },
+                ]),
+                ..PodAntiAffinity::default()
+            }),
+            ..Affinity::default()
+        }),
+        containers: vec![container(app, settings)],
+        // A Service called `scaledapp` would set SCALEDAPP_PORT.
+        enable_service_links: Some(false),
+        image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
+        security_context: Some(pod_security()),
+        service_account_name: Some(owner.balancers()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        ..PodSpec::default()
+    }
+}
+
+fn container(app: &App, settings: &Settings) -> Container {
+    let owner = app.owner();
+    let algorithm = match app.balancers.algorithm {
+        Algorithm::LeastRequest => "least-request",
+        Algorithm::RoundRobin => "round-robin",
+        Algorithm::Random => "random",
+        Algorithm::Hash => "hash",
+    };
+    let mut command = words(["scaledapp-balancer", "run"]);
+    let mut flag = |name: &str, value: &str| command.extend(words([name, value]));
+    flag("--listen", &format!("[::]:{POD_PORT}"));
+    flag("--admin", &format!("[::]:{ADMIN_PORT}"));
+    flag(
+        "--endpoints-service",
+        &format!("{}/{}", owner.namespace, owner.pods()),
+    );
+    flag("--algorithm", algorithm);
+    flag("--drain-timeout", DRAIN);
+    let named = |name: &str, number: u16| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let amounts = |pairs: &[(&str, &str)]| -> Option<BTreeMap<String, Quantity>> {
+        let pairs = pairs.iter();
+        Some(
+            pairs
+                .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
+                .collect(),
+        )
+    };
+    Container {
+        name: component::BALANCER.to_owned(),
+        image: Some(settings.balancer_image.clone()),
+        image_pull_policy: settings.image_pull_policy.clone(),
+        command: Some(command),
+        liveness_probe: Some(probe("/livez", 10, 3, 5)),
+        ports: Some(vec![
+            named(port::HTTP, POD_PORT),
+            named(port::ADMIN, ADMIN_PORT),
+        ]),
+        readiness_probe: Some(probe("/readyz", 1, 2, 1)),
+        resources: Some(ResourceRequirements {
+            requests: amounts(&[("cpu", "100m"), ("memory", "64Mi")]),
+            limits: amounts(&[("memory", "512Mi")]),
+            claims: None,
+        }),
+        security_context: Some(security(true)),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+/// Whom the app's pods and the balancers are; only the balancers have rights.
+pub(super) fn accounts(app: &App) -> Vec<ServiceAccount> {
+    let owner = app.owner();
+    let account = |name: String, of: &str, mounted: bool| ServiceAccount {
+        automount_service_account_token: Some(mounted),
+        metadata: owner.meta(name, of),
+        ..ServiceAccount::default()
+    };
+    vec![
+        account(app.app.name.clone(), component::APP, false),
+        account(owner.balancers(), component::BALANCER, true),
+    ]
+}
+
+/// Reads where the app's pods are; a watch cannot be narrowed to one name that
+/// the control plane makes up.
+pub(super) fn role(app: &App) -> Role {
+    let owner = app.owner();
+    Role {
+        metadata: owner.meta(owner.balancers(), component::BALANCER),
+        rules: Some(vec![PolicyRule {
+            api_groups: Some(words(["discovery.k8s.io"])),
+            resources: Some(words(["endpointslices"])),
+            verbs: words(["get", "list", "watch"]),
+            ..PolicyRule::default()
+        }]),
+    }
+}
+
+pub(super) fn role_binding(app: &App) -> RoleBinding {
+    let owner = app.owner();
+    RoleBinding {
+        metadata: owner.meta(owner.balancers(), component::BALANCER),
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "Role".to_owned(),
+            name: owner.balancers(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: owner.balancers(),
+            namespace: Some(owner.namespace.to_owned()),
+            ..Subject::default()
+        }]),
+    }
+}
+
+/// One at a time, and none for what is alone: a drain would wait for ever.
+pub(super) fn budgets(app: &App, replicas: i32, slots: usize) -> Vec<PodDisruptionBudget> {
+    let owner = app.owner();
+    let budget = |name: String, of: &str| PodDisruptionBudget {
+        metadata: owner.meta(name, of),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(selects(owner.selector(of))),
+            // What is broken anyway must not hold a drain up.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    };
+    let app_budget = (replicas > 1).then(|| budget(app.app.name.clone(), component::APP));
+    let balancers = (slots > 1).then(|| budget(owner.balancers(), component::BALANCER));
+    app_budget.into_iter().chain(balancers).collect()
+}

@@ -1,0 +1,336 @@
+//! What the facts mean: five conditions, each with a reason and one sentence
+//! that names the cure.
+//!
+//! `Ready`: requests are served. Until everything was there once, it wants all
+//! of it; after that, a pod and an address that serve are enough, for `Degraded`
+//! tells of the rest. `Reconciling` and `Stalled` are for kstatus.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::words::{condition, reason};
+
+use super::status::Facts;
+use super::{Observed, Outcome, PodFailure};
+
+/// Reasons of `Progressing` under which nothing was complete yet.
+const NOT_STARTED: [&str; 6] = [
+    reason::STARTING,
+    reason::NOT_OBSERVED,
+    reason::INVALID_SPEC,
+    reason::INVALID_POD_TEMPLATE,
+    reason::NAME_CONFLICT,
+    reason::APPLY_FAILED,
+];
+
+/// A condition without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn said(holds: bool, reason: &'static str, message: impl Into<String>) -> Said {
+    Said {
+        holds,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// All five, always, in one order.
+pub(super) fn conditions(
+    object: &ScaledApp,
+    observed: &Observed,
+    outcome: Outcome<'_>,
+    facts: &Facts,
+    before: &[Condition],
+) -> Vec<Condition> {
+    let find = |kind: &str| before.iter().find(|condition| condition.type_ == kind);
+    let started = find(condition::READY).is_some_and(|ready| ready.status == "True")
+        || find(condition::PROGRESSING)
+            .is_some_and(|progress| !NOT_STARTED.contains(&progress.reason.as_str()));
+    let judge = Judge {
+        observed,
+        outcome,
+        facts,
+        started: started || facts.complete(),
+    };
+    let stalled = judge.stalled();
+    let progressing = judge.progressing(&stalled);
+    let degraded = judge.degraded();
+    let reconciling = judge.reconciling(&stalled, &progressing, &degraded);
+    let all = [
+        (condition::READY, judge.ready(&stalled)),
+        (condition::PROGRESSING, progressing),
+        (condition::DEGRADED, degraded),
+        (condition::RECONCILING, reconciling),
+        (condition::STALLED, stalled),
+    ];
+    all.into_iter()
+        .map(|(kind, said)| {
+            stamp(
+                kind,
+                said,
+                find(kind),
+                object.metadata.generation,
+                observed.now,
+            )
+        })
+        .collect()
+}
+
+fn stamp(
+    kind: &str,
+    said: Said,
+    before: Option<&Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let status = if said.holds { "True" } else { "False" };
+    let since = before
+        .filter(|before| before.status == status)
+        .map(|before| before.last_transition_time.clone());
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: said.reason.to_owned(),
+        message: said.message,
+        observed_generation: generation,
+        last_transition_time: since.unwrap_or(Time(now)),
+    }
+}
+
+struct Judge<'a> {
+    observed: &'a Observed,
+    outcome: Outcome<'a>,
+    facts: &'a Facts,
+    /// Everything was there once.
+    started: bool,
+}
+
+impl Judge<'_> {
+    fn stalled(&self) -> Said {
+        if let Outcome::Invalid(violations) = self.outcome {
+            let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            return said(true, reason::INVALID_SPEC, all.join("; "));
+        }
+        let planned = self
+            .outcome
+            .planned()
+            .and_then(|(_, plan)| plan.stalled.as_ref());
+        if let Some(stalled) = planned {
+            return said(true, stalled.reason, stalled.message.clone());
+        }
+        if self.facts.stuck {
+            let why = self.facts.failure.as_ref().map(told);
+            let why = why.unwrap_or_else(|| "see `kubectl describe pod`".to_owned());
+            return said(
+                true,
+                reason::ROLLOUT_STUCK,
+                format!("the new pods do not become ready, the old ones keep serving: {why}"),
+            );
+        }
+        said(false, reason::AS_WANTED, "nothing needs your help")
+    }
+
+    fn progressing(&self, stalled: &Said) -> Said {
+        if stalled.holds {
+            return said(false, stalled.reason, stalled.message.clone());
+        }
+        if self.paused() {
+            return said(
+                false,
+                reason::PAUSED,
+                "spec.paused is true: only the addresses are kept up",
+            );
+        }
+        if let Outcome::Failed(_, _, why) = self.outcome {
+            return said(true, reason::APPLY_FAILED, why);
+        }
+        if !self.started {
+            return said(
+                true,
+                reason::STARTING,
+                "the first pods and balancers are coming up",
+            );
+        }
+        if self.facts.scaling {
+            return said(true, reason::SCALING, "pods are being added or removed");
+        }
+        if self.facts.changing {
+            return said(true, reason::ROLLING_OUT, "new pods replace old ones");
+        }
+        said(false, reason::AS_WANTED, "all is as asked for")
+    }
+
+    fn paused(&self) -> bool {
+        self.outcome.planned().is_some_and(|(app, _)| app.paused)
+    }
+
+    fn ready(&self, stalled: &Said) -> Said {
+        let facts = self.facts;
+        if facts.serves() && (self.started || facts.complete()) {
+            return said(true, reason::AS_WANTED, "requests are served");
+        }
+        // What keeps anything from being there at all says the most.
+        if stalled.holds {
+            return said(false, stalled.reason, stalled.message.clone());
+        }
+        if facts.no_node {
+            return no_node();
+        }
+        if let Some(failure) = facts
+            .failure
+            .as_ref()
+            .filter(|_| facts.ready < facts.wanted)
+        {
+            return said(false, failure.reason, told(failure));
+        }
+        if !self.started {
+            return said(
+                false,
+                reason::STARTING,
+                "the first pods and balancers are coming up",
+            );
+        }
+        if facts.ready == 0 {
+            return said(
+                false,
+                reason::NO_READY_POD,
+                "no pod serves: `kubectl describe pod` tells why",
+            );
+        }
+        self.no_slot()
+    }
+
+    fn no_slot(&self) -> Said {
+        if self.facts.named_slot {
+            return named();
+        }
+        if self.facts.slots.iter().all(|slot| slot.address.is_empty()) {
+            return said(
+                false,
+                reason::NO_ADDRESS,
+                "no balancer has an address yet: LoadBalancer exposure needs a cluster that hands out addresses, else set spec.balancers.exposure to ClusterIP",
+            );
+        }
+        said(
+            false,
+            reason::NO_BALANCER,
+            "no balancer serves: `kubectl describe pod` on the balancers' pods tells why",
+        )
+    }
+
+    fn degraded(&self) -> Said {
+        let facts = self.facts;
+        if facts.reload_failed {
+            return said(
+                true,
+                reason::RELOAD_FAILED,
+                "a pod could not reload, its old workers keep serving and the other pods were left alone: cure the app, then set the annotation scaledapp.io/reload to another value",
+            );
+        }
+        if facts.no_node {
+            return Said {
+                holds: true,
+                ..no_node()
+            };
+        }
+        let fewer = facts.ready < facts.wanted;
+        if let Some(failure) = facts.failure.as_ref().filter(|_| fewer) {
+            return said(true, failure.reason, told(failure));
+        }
+        if self.started && fewer && !facts.changing {
+            return said(
+                true,
+                reason::FEWER_PODS,
+                "fewer pods serve than were asked for",
+            );
+        }
+        if facts.named_slot {
+            return Said {
+                holds: true,
+                ..named()
+            };
+        }
+        if let Some(other) = &self.observed.hostname_taken_by {
+            return said(
+                true,
+                reason::HOSTNAME_TAKEN,
+                format!(
+                    "{other} is older and has the same spec.dns.hostname: give one of them another"
+                ),
+            );
+        }
+        if self.started && !(facts.own_balancers && facts.serves_everywhere()) {
+            return said(
+                true,
+                reason::FEWER_BALANCERS,
+                "a balancer does not serve: the others answer at its address",
+            );
+        }
+        if self.started && !facts.changing && facts.workers.ready < facts.workers.desired {
+            return said(
+                true,
+                reason::FEWER_WORKERS,
+                "fewer workers are ready than were asked for: `kubectl logs` of the pods tells why",
+            );
+        }
+        said(false, reason::AS_WANTED, "nothing is missing")
+    }
+
+    fn reconciling(&self, stalled: &Said, progressing: &Said, degraded: &Said) -> Said {
+        if stalled.holds || self.paused() {
+            return said(false, progressing.reason, progressing.message.clone());
+        }
+        if progressing.holds {
+            return progressing.clone();
+        }
+        if !self.facts.complete() {
+            let Said {
+                reason, message, ..
+            } = if degraded.holds {
+                degraded.clone()
+            } else {
+                self.no_slot()
+            };
+            return said(true, reason, message);
+        }
+        said(false, reason::AS_WANTED, "all is as asked for")
+    }
+}
+
+fn no_node() -> Said {
+    said(
+        false,
+        reason::NO_MATCHING_NODE,
+        "no node takes the pods: loosen nodeSelector, affinity or tolerations in spec.podTemplate.spec, or uncordon a node",
+    )
+}
+
+fn named() -> Said {
+    said(
+        false,
+        reason::ADDRESS_IS_A_NAME,
+        "the cloud gives a slot a host name instead of an IP, which DNS of ours cannot publish: set spec.balancers.exposure to ClusterIP, or ask the cloud for an IP by its annotations",
+    )
+}
+
+/// What Kubernetes or the app said, with the cure where there is one.
+fn told(failure: &PodFailure) -> String {
+    let message = &failure.message;
+    match failure.reason {
+        reason::CONTAINER_CONFIG if message.contains("runAsNonRoot") => format!(
+            "{message}: name a user in spec.podTemplate.spec.securityContext.runAsUser, or allow root with runAsNonRoot: false beside it"
+        ),
+        reason::CONTAINER_CONFIG => format!("{message}: the container cannot be started as it is"),
+        reason::IMAGE_PULL => format!(
+            "{message}: check spec.image, or name a secret in spec.podTemplate.spec.imagePullSecrets"
+        ),
+        reason::CRASHING => format!("the app ends before it is ready: {message}"),
+        reason::UNSCHEDULABLE => format!("no node takes one of the pods: {message}"),
+        _ => message.clone(),
+    }
+}

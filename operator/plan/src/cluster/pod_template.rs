@@ -1,0 +1,359 @@
+//! The pod template of the app: our supervisor around the user's image.
+//!
+//! Only what the user gave decides about it, and the supervisor's image of the
+//! day on which the user gave it: [`pinned`] hands out the template that was
+//! made then, so that a new operator restarts no app.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, HTTPGetAction, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, SeccompProfile,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use scaledapp_crds::v1alpha1::Dispatch;
+use scaledapp_crds::words::{annotation, component, port, reason};
+use serde_json::json;
+
+use super::meta::{annotation as annotated, hash, json as text, selects};
+use super::overlay::{CONTAINER, INSTALL, merge};
+use super::{App, Settings, Stalled};
+use crate::Pods;
+use crate::local::ADMIN_PORT;
+
+/// Where the init container puts the supervisor, and its name there.
+const BINARIES: &str = "/.scaledapp";
+const SUPERVISOR: &str = "/.scaledapp/sidecar";
+const DESIRED: &str = "/.scaledapp-desired";
+/// Key of the `ConfigMap` that the supervisor reads.
+pub(super) const DESIRED_FILE: &str = "desired.json";
+const VOLUME_BINARIES: &str = "scaledapp";
+const VOLUME_DESIRED: &str = "scaledapp-desired";
+/// From SIGTERM beyond the drain: silence of the listener (2 s), grace of the
+/// workers (10 s), and time for both to be noticed.
+const STOP_MARGIN: u64 = 20;
+/// An annotation holds 256 KiB in all.
+const MOST_PINNED: usize = 128 * 1024;
+
+/// The template in force, with the hash of the inputs that it was made from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pinned {
+    pub(super) template: PodTemplateSpec,
+    pub(super) inputs: String,
+    /// To be kept in an annotation; `None` where it is too large for one.
+    pub(super) kept: Option<String>,
+}
+
+/// The template made when the inputs changed last, or a new one.
+///
+/// # Errors
+/// The overlay does not fit.
+pub(super) fn pinned(
+    app: &App,
+    live: Option<&Deployment>,
+    settings: &Settings,
+) -> Result<Pinned, Stalled> {
+    let inputs = inputs(app);
+    let kept = live
+        .filter(|live| annotated(&live.metadata, annotation::INPUTS) == Some(&inputs))
+        .and_then(|live| annotated(&live.metadata, annotation::TEMPLATE));
+    let template = match kept.and_then(|kept| serde_json::from_str(kept).ok()) {
+        Some(template) => template,
+        None => render(app, settings)?,
+    };
+    let kept = Some(text(&template)).filter(|text| text.len() <= MOST_PINNED);
+    Ok(Pinned {
+        template,
+        inputs,
+        kept,
+    })
+}
+
+/// Hash of all that the user gave for the pods. Not in it: how many pods and
+/// workers, balancers, DNS, and everything that comes from the operator.
+fn inputs(app: &App) -> String {
+    let workers = &app.app.workers;
+    let inputs = json!({
+        "image": app.app.image,
+        "command": app.command,
+        "env": app.env,
+        "envFrom": app.env_from,
+        "workingDir": app.app.working_dir,
+        "port": app.app.port,
+        "perNode": matches!(app.app.pods, Pods::PerNode(_)),
+        "dispatch": format!("{:?}", workers.dispatch),
+        "readiness": [workers.readiness.path.clone(), Some(time(workers.readiness.timeout))],
+        "drainTimeout": time(workers.drain_timeout),
+        "stopSignal": workers.stop_signal,
+        "instanceEnv": workers.instance_env,
+        "resources": app.resources,
+        "podTemplate": app.pod_template,
+        "upgrade": app.upgrade,
+    });
+    hash(inputs.to_string().as_bytes())
+}
+
+fn time(time: std::time::Duration) -> String {
+    scaledapp_crds::Duration(time).to_string()
+}
+
+fn render(app: &App, settings: &Settings) -> Result<PodTemplateSpec, Stalled> {
+    let ours = ours(app, settings);
+    let Some(overlay) = &app.pod_template else {
+        return Ok(ours);
+    };
+    let mut template = merge(ours, overlay).map_err(|error| Stalled {
+        reason: reason::INVALID_POD_TEMPLATE,
+        message: error.to_string(),
+    })?;
+    if let Some(spec) = &mut template.spec
+        && spec.service_account_name.as_ref() != Some(&app.app.name)
+        && overlay["spec"]
+            .get("automountServiceAccountToken")
+            .is_none()
+    {
+        // Who names an account wants its token.
+        spec.automount_service_account_token = None;
+    }
+    Ok(template)
+}
+
+fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
+    let owner = app.owner();
+    let secrets = settings.image_pull_secrets.iter();
+    let secrets: Vec<_> = secrets
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
+    let grace = app.app.workers.drain_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(owner.labels(component::APP)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            automount_service_account_token: Some(false),
+            containers: vec![container(app)],
+            // A Service called `scaledapp` would set SCALEDAPP_PORT.
+            enable_service_links: Some(false),
+            image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
+            init_containers: Some(vec![install(settings)]),
+            security_context: Some(pod_security()),
+            service_account_name: Some(app.app.name.clone()),
+            termination_grace_period_seconds: Some(grace as i64),
+            topology_spread_constraints: Some(vec![spread(app)]),
+            volumes: Some(volumes(&owner.desired())),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+/// Copies the supervisor into the pod, so that the app's image stays untouched.
+fn install(settings: &Settings) -> Container {
+    let small = |memory: &str| Some([("memory".to_owned(), Quantity(memory.to_owned()))].into());
+    Container {
+        name: INSTALL.to_owned(),
+        image: Some(settings.sidecar_image.clone()),
+        image_pull_policy: settings.image_pull_policy.clone(),
+        command: Some(words(["scaledapp-sidecar", "install", BINARIES])),
+        resources: Some(ResourceRequirements {
+            requests: small("16Mi"),
+            limits: small("64Mi"),
+            claims: None,
+        }),
+        security_context: Some(security(true)),
+        volume_mounts: Some(vec![VolumeMount {
+            name: VOLUME_BINARIES.to_owned(),
+            mount_path: BINARIES.to_owned(),
+            ..VolumeMount::default()
+        }]),
+        ..Container::default()
+    }
+}
+
+fn container(app: &App) -> Container {
+    let mount = |name: &str, path: &str| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let named = |name: &str, number: u16| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(app.app.image.clone()),
+        command: Some(supervise(app)),
+        env: Some(environment(app)),
+        env_from: Some(app.env_from.clone()).filter(|from| !from.is_empty()),
+        // The worker count follows a resize in place, so no restart is needed.
+        liveness_probe: Some(probe("/livez", 10, 6, 5)),
+        ports: Some(vec![
+            named(port::HTTP, app.app.port.get()),
+            named(port::ADMIN, ADMIN_PORT),
+        ]),
+        readiness_probe: Some(probe("/readyz", 2, 2, 2)),
+        resources: Some(app.resources.clone())
+            .filter(|all| *all != ResourceRequirements::default()),
+        security_context: Some(security(false)),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![
+            mount(VOLUME_BINARIES, BINARIES),
+            mount(VOLUME_DESIRED, DESIRED),
+        ]),
+        working_dir: app.app.working_dir.clone(),
+        ..Container::default()
+    }
+}
+
+/// The command line of the supervisor. The number of workers is not in it: a
+/// change of that must not restart the pod.
+fn supervise(app: &App) -> Vec<String> {
+    let workers = &app.app.workers;
+    let dispatch = match workers.dispatch {
+        Dispatch::Request => "request",
+        Dispatch::Connection => "connection",
+    };
+    let mut command = words([SUPERVISOR, "run"]);
+    let mut flag = |name: &str, value: &str| command.extend(words([name, value]));
+    flag("--port", &app.app.port.to_string());
+    flag("--dispatch", dispatch);
+    flag("--admin", &format!("[::]:{ADMIN_PORT}"));
+    flag("--desired-file", &format!("{DESIRED}/{DESIRED_FILE}"));
+    if let Some(path) = &workers.readiness.path {
+        flag("--readiness-path", &escaped(path));
+    }
+    flag("--boot-timeout", &time(workers.readiness.timeout));
+    flag("--drain-timeout", &time(workers.drain_timeout));
+    flag("--stop-signal", &workers.stop_signal);
+    flag("--instance-env", &escaped(&workers.instance_env));
+    command.push("--".to_owned());
+    command.extend(app.command.iter().cloned());
+    command
+}
+
+/// The kubelet resolves `$(NAME)` in our flags, too.
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn environment(app: &App) -> Vec<EnvVar> {
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: path.to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let cpu = EnvVar {
+        name: "SCALEDAPP_CPU_REQUEST".to_owned(),
+        value_from: Some(EnvVarSource {
+            resource_field_ref: Some(ResourceFieldSelector {
+                container_name: Some(CONTAINER.to_owned()),
+                divisor: Some(Quantity("1m".to_owned())),
+                resource: "requests.cpu".to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let ours = [
+        field("SCALEDAPP_POD", "metadata.name"),
+        field("SCALEDAPP_NODE", "spec.nodeName"),
+        cpu,
+    ];
+    ours.into_iter().chain(app.env.iter().cloned()).collect()
+}
+
+fn volumes(desired: &str) -> Vec<Volume> {
+    vec![
+        Volume {
+            name: VOLUME_BINARIES.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: Some(Quantity("64Mi".to_owned())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: VOLUME_DESIRED.to_owned(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: desired.to_owned(),
+                // Without it a pod starts with one worker per core.
+                optional: Some(true),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+    ]
+}
+
+/// Pods per node must not gather on one; a total may, where there is no other room.
+fn spread(app: &App) -> TopologySpreadConstraint {
+    let unsatisfiable = match app.app.pods {
+        Pods::PerNode(_) => "DoNotSchedule",
+        Pods::Total(_) => "ScheduleAnyway",
+    };
+    TopologySpreadConstraint {
+        label_selector: Some(selects(app.owner().selector(component::APP))),
+        match_label_keys: Some(words(["pod-template-hash"])),
+        max_skew: 1,
+        node_affinity_policy: Some("Honor".to_owned()),
+        node_taints_policy: Some("Honor".to_owned()),
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: unsatisfiable.to_owned(),
+        min_domains: None,
+    }
+}
+
+pub(super) fn probe(path: &str, period: i32, failures: i32, timeout: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(port::ADMIN.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        failure_threshold: Some(failures),
+        timeout_seconds: Some(timeout),
+        ..Probe::default()
+    }
+}
+
+/// As Pod Security `restricted` asks for.
+pub(super) fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+pub(super) fn security(read_only: bool) -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities {
+            drop: Some(words(["ALL"])),
+            add: None,
+        }),
+        read_only_root_filesystem: read_only.then_some(true),
+        ..SecurityContext::default()
+    }
+}
+
+pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.into_iter().map(ToOwned::to_owned).collect()
+}
