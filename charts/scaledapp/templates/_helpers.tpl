@@ -1,0 +1,61 @@
+{{/* Of a component: scaledapp.labels (list $ "operator") */}}
+{{- define "scaledapp.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: scaledapp
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "scaledapp.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "scaledapp.selector" . }}
+app.kubernetes.io/part-of: scaledapp
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+{{- end }}
+
+{{/* One name for each component: RELEASE-COMPONENT */}}
+{{- define "scaledapp.name" -}}
+{{- $root := index . 0 -}}
+{{- printf "%s-%s" ($root.Release.Name | trunc 40 | trimSuffix "-") (index . 1) -}}
+{{- end }}
+
+{{- define "scaledapp.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index $root.Values.images (index . 1) -}}
+{{- printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) -}}
+{{- end }}
+
+{{/* Pod Security "restricted", and more. */}}
+{{- define "scaledapp.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65534
+runAsGroup: 65534
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "scaledapp.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "scaledapp.pullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "scaledapp.spread" -}}
+topologySpreadConstraints:
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "scaledapp.selector" . | nindent 6 }}
+{{- end }}
