@@ -65,30 +65,13 @@ pub struct Metadata {
             status_replicas_path = ".status.replicas",
             label_selector_path = ".status.selector"
         ),
-        printcolumn(
-            name = "Ready",
-            type_ = "string",
-            json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-        ),
-        printcolumn(name = "Pods", type_ = "string", json_path = ".status.pods"),
-        printcolumn(
-            name = "Workers",
-            type_ = "string",
-            json_path = ".status.workers.summary"
-        ),
-        printcolumn(name = "Balancers", type_ = "string", json_path = ".status.serving"),
-        printcolumn(name = "Host", type_ = "string", json_path = ".status.hostname"),
-        printcolumn(
-            name = "Reason",
-            type_ = "string",
-            priority = 1,
-            json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
-        ),
-        printcolumn(
-            name = "Age",
-            type_ = "date",
-            json_path = ".metadata.creationTimestamp"
-        )
+        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name":"Pods","type":"string","jsonPath":".status.pods"}"#,
+        printcolumn = r#"{"name":"Workers","type":"string","jsonPath":".status.workers.summary"}"#,
+        printcolumn = r#"{"name":"Balancers","type":"string","jsonPath":".status.serving"}"#,
+        printcolumn = r#"{"name":"Host","type":"string","jsonPath":".status.hostname"}"#,
+        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
+        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -112,7 +95,7 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
-    /// ConfigMaps and Secrets whose entries become environment variables. Only
+    /// `ConfigMap`s and `Secret`s whose entries become environment variables. Only
     /// in a cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -179,10 +162,10 @@ pub struct EnvVar {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].exists_one(given, given)", "message": "give exactly one of secretKeyRef, configMapKeyRef and fieldRef"}]))]
 pub struct ValueFrom {
-    /// An entry of a Secret.
+    /// An entry of a `Secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyRef>,
-    /// An entry of a ConfigMap.
+    /// An entry of a `ConfigMap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeyRef>,
     /// A field of the pod.
@@ -190,7 +173,7 @@ pub struct ValueFrom {
     pub field_ref: Option<FieldRef>,
 }
 
-/// An entry of a Secret or ConfigMap in the app's namespace.
+/// An entry of a `Secret` or `ConfigMap` in the app's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyRef {
@@ -214,7 +197,7 @@ pub struct FieldRef {
     pub field_path: String,
 }
 
-/// A whole ConfigMap or Secret as variables. Exactly one reference is given.
+/// A whole `ConfigMap` or `Secret` as variables. Exactly one reference is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.configMapRef) != has(self.secretRef)", "message": "give exactly one of configMapRef and secretRef"}]))]
@@ -223,15 +206,15 @@ pub struct EnvFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub prefix: Option<String>,
-    /// The ConfigMap.
+    /// The `ConfigMap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ObjectRef>,
-    /// The Secret.
+    /// The `Secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<ObjectRef>,
 }
 
-/// A ConfigMap or Secret in the app's namespace.
+/// A `ConfigMap` or `Secret` in the app's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectRef {

@@ -14,9 +14,9 @@ pub mod label {
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// Number of a balancer's slot.
     pub const SLOT: &str = "scaledapp.io/slot";
-    /// Name of the Service that an EndpointSlice is of.
+    /// Name of the Service that an `EndpointSlice` is of.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-    /// Who writes an EndpointSlice; always [`super::ENDPOINTS_MANAGER`].
+    /// Who writes an `EndpointSlice`; always [`super::ENDPOINTS_MANAGER`].
     pub const ENDPOINTS_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 }
 
@@ -60,7 +60,7 @@ pub mod annotation {
     pub const FEWER_SINCE: &str = "scaledapp.io/fewer-nodes-since";
     /// On everything: hash of what we applied, so that equal need not be written.
     pub const APPLIED: &str = "scaledapp.io/applied";
-    /// On a pod, read by the ReplicaSet controller: the lower, the sooner deleted.
+    /// On a pod, read by the `ReplicaSet` controller: the lower, the sooner deleted.
     pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 }
 

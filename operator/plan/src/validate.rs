@@ -84,35 +84,34 @@ impl Check {
 
     /// All that is the same on one machine and in a cluster.
     pub(crate) fn app(&mut self, name: &str, spec: &v1alpha1::Spec) -> ValidatedApp {
-        let check = self;
-        let name = check.name(name);
+        let name = self.name(name);
         if spec.image.trim().is_empty() {
-            check.violation(
+            self.violation(
                 "spec.image",
                 "an image is required, such as example/hello:1.0",
             );
         }
-        let port = check.port(spec.port);
+        let port = self.port(spec.port);
         let workers = spec.workers.clone().unwrap_or_default();
         let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
-        let instance_env = check.instance_env(workers.instance_env.as_deref());
-        let env = check.env(&spec.env, port, &instance_env);
-        let command = check.command(&spec.command, &spec.args, &env);
+        let instance_env = self.instance_env(workers.instance_env.as_deref());
+        let env = self.env(&spec.env, port, &instance_env);
+        let command = self.command(&spec.command, &spec.args, &env);
         let working_dir = spec.working_dir.clone();
         if working_dir.as_deref() == Some("") {
-            check.violation(
+            self.violation(
                 "spec.workingDir",
                 "is empty: name a directory or leave it out",
             );
         }
-        let pods = check.pods(spec.replicas.as_ref());
-        let count = check.worker_count(&workers);
-        let dispatch = check.dispatch(workers.dispatch, tcp);
-        let readiness = check.readiness(workers.readiness.as_ref(), dispatch);
-        let drain_timeout = check.drain_timeout(workers.drain_timeout);
-        let stop_signal = check.stop_signal(workers.stop_signal.as_deref());
-        let protocol = check.protocol(spec.balancers.as_ref(), tcp);
-        let dns = check.dns(spec.dns.as_ref());
+        let pods = self.pods(spec.replicas.as_ref());
+        let count = self.worker_count(&workers);
+        let dispatch = self.dispatch(workers.dispatch, tcp);
+        let readiness = self.readiness(workers.readiness.as_ref(), dispatch);
+        let drain_timeout = self.drain_timeout(workers.drain_timeout);
+        let stop_signal = self.stop_signal(workers.stop_signal.as_deref());
+        let protocol = self.protocol(spec.balancers.as_ref(), tcp);
+        let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
             name,
             image: spec.image.clone(),

@@ -44,7 +44,7 @@ pub struct App {
     pub command: Vec<String>,
     /// Variables as written.
     pub env: Vec<EnvVar>,
-    /// Whole ConfigMaps and Secrets as variables.
+    /// Whole `ConfigMap`s and `Secret`s as variables.
     pub env_from: Vec<EnvFromSource>,
     /// What a pod asks for and may use.
     pub resources: ResourceRequirements,

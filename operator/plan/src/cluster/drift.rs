@@ -19,9 +19,11 @@ use super::meta::annotation as annotated;
 pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &T) -> bool {
     let hash =
         |object: &T| annotated(object.metadata(), annotation::APPLIED).map(ToOwned::to_owned);
-    if hash(planned).is_none() || hash(live) != hash(planned) {
-        return false;
-    }
+    hash(planned).is_some() && hash(live) == hash(planned) && carries(live, planned)
+}
+
+/// Whether all that `planned` says is so in `live`.
+pub(super) fn carries<T: Serialize>(live: &T, planned: &T) -> bool {
     match (serde_json::to_value(live), serde_json::to_value(planned)) {
         (Ok(live), Ok(planned)) => holds(&live, &planned, false),
         _ => false,

@@ -1,6 +1,6 @@
 //! Slots: addresses that outlive balancers.
 //!
-//! Each is a Service without a selector; its EndpointSlice leads to the slot's
+//! Each is a Service without a selector; its `EndpointSlice` leads to the slot's
 //! own balancer while that serves, else to every other one that does. Nothing
 //! is ever written that leads nowhere: then the last known stays.
 

@@ -10,10 +10,11 @@ use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus, SlotStatus, Workers
 use scaledapp_crds::words::{annotation, component, condition};
 
 use super::conditions::conditions;
+use super::drift::carries;
 use super::meta::{Owner, annotation as annotated, slot_of};
 use super::slots::{leads_somewhere, serves};
 use super::workload::app_pods;
-use super::{App, Event, EventType, Heard, Observed, Plan, PodFailure, is_applied};
+use super::{App, Event, EventType, Heard, Observed, Plan, PodFailure};
 use crate::Violation;
 
 /// How a pass went.
@@ -137,10 +138,17 @@ impl Facts {
             .and_then(replicas)
             .or(live_replicas)
             .unwrap_or_default();
-        let written = live
-            .zip(planned)
-            .is_none_or(|(live, planned)| is_applied(live, planned))
-            && (live.is_some() || planned.is_none());
+        // Notes of our own about nodes are no change of the app.
+        let is_written = |live: &Deployment, planned: &Deployment| {
+            let inputs = |deployment: &Deployment| {
+                annotated(&deployment.metadata, annotation::INPUTS).map(ToOwned::to_owned)
+            };
+            inputs(live) == inputs(planned) && carries(&live.spec, &planned.spec)
+        };
+        let written = match (live, planned) {
+            (Some(live), Some(planned)) => is_written(live, planned),
+            (live, planned) => live.is_some() || planned.is_none(),
+        };
         let state = live
             .and_then(|live| live.status.clone())
             .unwrap_or_default();

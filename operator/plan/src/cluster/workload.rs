@@ -155,14 +155,15 @@ fn said(map: &ConfigMap) -> Option<&str> {
     map.data.as_ref()?.get(DESIRED_FILE).map(String::as_str)
 }
 
-fn reload_in(map: &ConfigMap) -> Option<String> {
+/// One entry of what a `ConfigMap` of ours says.
+fn entry(map: &ConfigMap, name: &str) -> Option<String> {
     let said: serde_json::Value = serde_json::from_str(said(map)?).ok()?;
-    said["reload"].as_str().map(ToOwned::to_owned)
+    said[name].as_str().map(ToOwned::to_owned)
 }
 
 /// Whether the reload was not asked for before.
 pub(super) fn is_new_reload(app: &App, observed: &Observed) -> bool {
-    live_desired(app, observed).is_some_and(|live| reload_in(live) != app.reload)
+    live_desired(app, observed).is_some_and(|live| entry(live, "reload") != app.reload)
 }
 
 /// The truth about workers and reload: new pods read it while the operator is
@@ -173,7 +174,7 @@ pub(super) fn desired(app: &App, observed: &Observed) -> ConfigMap {
     let mut metadata = owner.meta(owner.desired(), component::APP);
     if app.reload.is_some() {
         let since = live
-            .filter(|live| reload_in(live) == app.reload)
+            .filter(|live| entry(live, "reload") == app.reload)
             .and_then(|live| {
                 annotated(&live.metadata, annotation::RELOAD_SINCE).map(ToOwned::to_owned)
             });
@@ -208,7 +209,8 @@ pub(super) fn tell(
     pinned: &Pinned,
 ) -> Told {
     let mut told = Told::default();
-    let changed = live_desired(app, observed).is_some_and(|live| said(live) != said(desired));
+    let changed = live_desired(app, observed)
+        .is_some_and(|live| entry(live, "workers") != entry(desired, "workers"));
     let workers = workers(app);
     let mut wanted: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     let want = |pod: &'_ Pod, name: &str, value: &str| {

@@ -1,0 +1,184 @@
+//! A cluster and an app, as short as a test can say them.
+
+use k8s_openapi::Metadata;
+use k8s_openapi::api::apps::v1::DeploymentStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_plan::cluster::{
+    App, Heard, Node, Observed, Outcome, Plan, Pod, Settings, plan, status, validate,
+};
+
+pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// An applied object with more lines of spec.
+pub(crate) fn object(lines: &str) -> ScaledApp {
+    named("hello", lines)
+}
+
+pub(crate) fn named(name: &str, lines: &str) -> ScaledApp {
+    let yaml = format!(
+        "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  image: example/hello:1.0\n  command: [node, server.js]\n{lines}\n"
+    );
+    let mut object = ScaledApp::from(scaledapp_crds::read(&yaml).unwrap());
+    object.metadata.uid = Some(UID.to_owned());
+    object.metadata.generation = Some(1);
+    object
+}
+
+pub(crate) fn app(lines: &str) -> App {
+    validate(&object(lines)).unwrap()
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        sidecar_image: "registry.example/scaledapp:1".to_owned(),
+        balancer_image: "registry.example/scaledapp:1".to_owned(),
+        image_pull_policy: None,
+        image_pull_secrets: Vec::new(),
+    }
+}
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_780_000_000 + seconds).unwrap()
+}
+
+pub(crate) fn node(name: &str) -> Node {
+    Node {
+        name: name.to_owned(),
+        schedulable: true,
+        ready: true,
+        labels: [
+            ("kubernetes.io/hostname".to_owned(), name.to_owned()),
+            ("topology.kubernetes.io/zone".to_owned(), "z1".to_owned()),
+        ]
+        .into(),
+        taints: Vec::new(),
+    }
+}
+
+/// A cluster with so many nodes and nothing of the app.
+pub(crate) fn cluster(nodes: u32) -> Observed {
+    Observed {
+        now: at(0),
+        nodes: (0..nodes).map(|index| node(&format!("n{index}"))).collect(),
+        live: scaledapp_plan::cluster::Objects::default(),
+        pods: Vec::new(),
+        foreign: Vec::new(),
+        hostname_taken_by: None,
+    }
+}
+
+/// A balancer pod of a slot that serves.
+pub(crate) fn balancer(slot: u32) -> Pod {
+    Pod {
+        name: format!("hello-lb-{slot}-x"),
+        uid: format!("b{slot}"),
+        component: "balancer".to_owned(),
+        slot: Some(slot),
+        ip: Some(format!("10.0.1.{slot}")),
+        node: Some(format!("n{slot}")),
+        ready: true,
+        heard: Heard::Balancer { serving: true },
+        ..Pod::default()
+    }
+}
+
+/// A pod of the app that serves.
+pub(crate) fn pod(index: u32) -> Pod {
+    Pod {
+        name: format!("hello-{index}"),
+        uid: format!("p{index}"),
+        component: "app".to_owned(),
+        ip: Some(format!("10.0.2.{index}")),
+        node: Some(format!("n{index}")),
+        created: Some(at(-100)),
+        ready: true,
+        sidecar_image: Some("registry.example/scaledapp:1".to_owned()),
+        ..Pod::default()
+    }
+}
+
+/// Applies a plan as the API server and the controllers would, all going well.
+pub(crate) fn apply(observed: &mut Observed, planned: &Plan) {
+    let before = std::mem::take(&mut observed.live);
+    let mut live = planned.apply.clone();
+    for slice in before.endpoint_slices {
+        if live
+            .endpoint_slices
+            .iter()
+            .all(|new| new.metadata.name != slice.metadata.name)
+        {
+            live.endpoint_slices.push(slice);
+        }
+    }
+    if live.deployments.is_empty() {
+        // Only slots were planned: the rest stays.
+        live = scaledapp_plan::cluster::Objects {
+            endpoint_slices: live.endpoint_slices,
+            ..before
+        };
+    }
+    for (index, service) in live.services.iter_mut().enumerate() {
+        let spec = service.spec.get_or_insert_default();
+        spec.cluster_ip
+            .get_or_insert_with(|| format!("10.96.0.{index}"));
+    }
+    for deployment in &mut live.deployments {
+        let replicas = deployment.spec.replicas;
+        deployment.metadata.generation = Some(1);
+        deployment.status = Some(DeploymentStatus {
+            observed_generation: Some(1),
+            replicas,
+            ready_replicas: replicas,
+            updated_replicas: replicas,
+            ..DeploymentStatus::default()
+        });
+    }
+    observed.live = live;
+    for key in &planned.delete {
+        let is_it = |meta: &ObjectMeta| meta.name.as_deref() == Some(&key.name);
+        observed
+            .live
+            .services
+            .retain(|object| !is_it(object.metadata()));
+        observed
+            .live
+            .deployments
+            .retain(|object| !is_it(object.metadata()));
+        observed
+            .live
+            .endpoint_slices
+            .retain(|object| !is_it(object.metadata()));
+        observed
+            .live
+            .pod_disruption_budgets
+            .retain(|object| !is_it(object.metadata()));
+    }
+    for touch in &planned.touch {
+        let pod = observed
+            .pods
+            .iter_mut()
+            .find(|pod| pod.uid == touch.uid)
+            .unwrap();
+        pod.annotations.extend(touch.annotations.clone());
+    }
+}
+
+/// The app on two nodes, all there and all serving.
+pub(crate) fn running(app: &App) -> Observed {
+    let mut observed = cluster(2);
+    observed.pods = vec![balancer(0), balancer(1), pod(0), pod(1)];
+    let planned = plan(app, &observed, &settings());
+    apply(&mut observed, &planned);
+    observed
+}
+
+/// Plans, applies, and writes the status, as a pass does.
+pub(crate) fn pass(object: &mut ScaledApp, observed: &mut Observed) -> Plan {
+    let app = validate(object).unwrap();
+    let planned = plan(&app, observed, &settings());
+    apply(observed, &planned);
+    object.status = Some(status(object, observed, Outcome::Applied(&app, &planned)));
+    planned
+}

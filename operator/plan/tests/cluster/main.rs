@@ -1,0 +1,15 @@
+//! What an app becomes in a cluster, and what its status says.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this target is test code, helpers included"
+)]
+
+mod given;
+mod nodes;
+mod pinning;
+mod slots;
+mod snapshots;
+mod status;
+mod validate;
+mod workers;

@@ -1,0 +1,223 @@
+//! A new operator restarts no app, nothing is written twice, and what others
+//! changed is put right.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use scaledapp_plan::cluster::{Kind, ObjectKey, Observed, Settings, is_applied, plan, validate};
+
+use super::given::{app, object, running, settings};
+
+fn newer() -> Settings {
+    Settings {
+        sidecar_image: "registry.example/scaledapp:2".to_owned(),
+        balancer_image: "registry.example/scaledapp:2".to_owned(),
+        ..settings()
+    }
+}
+
+fn workload(observed: &Observed) -> &Deployment {
+    &observed.live.deployments[0]
+}
+
+#[test]
+fn a_new_operator_rolls_balancers_and_no_app() {
+    let app = app("");
+    let observed = running(&app);
+    let planned = plan(&app, &observed, &newer());
+    assert!(is_applied(
+        workload(&observed),
+        &planned.apply.deployments[0]
+    ));
+    assert!(!is_applied(
+        &observed.live.deployments[1],
+        &planned.apply.deployments[1]
+    ));
+}
+
+#[test]
+fn pods_roll_when_and_only_when_what_the_user_gave_for_them_changes() {
+    let observed = running(&app(""));
+    for (lines, rolls) in [
+        ("", false),
+        ("  replicas: {perNode: 3}", false),
+        ("  workers: {perCore: 2}", false),
+        ("  workers: {count: 7}", false),
+        ("  balancers: {replicas: 3}", false),
+        ("  dns: {hostname: a.b}", false),
+        ("  workers: {drainTimeout: 10s}", true),
+        ("  env: [{name: A}]", true),
+        ("  port: 8000", true),
+        ("  resources: {limits: {cpu: '1'}}", true),
+        ("  podTemplate: {metadata: {annotations: {a: b}}}", true),
+    ] {
+        let planned = plan(&app(lines), &observed, &newer());
+        let before = &workload(&observed).spec.template;
+        assert_eq!(
+            planned.apply.deployments[0].spec.template != *before,
+            rolls,
+            "{lines}"
+        );
+    }
+    let mut upgrade = object("");
+    upgrade.metadata.annotations =
+        Some([("scaledapp.io/upgrade".to_owned(), "now".to_owned())].into());
+    let planned = plan(&validate(&upgrade).unwrap(), &observed, &newer());
+    let pod = planned.apply.deployments[0]
+        .spec
+        .template
+        .spec
+        .clone()
+        .unwrap();
+    assert_eq!(
+        pod.init_containers.unwrap()[0].image.as_deref(),
+        Some("registry.example/scaledapp:2")
+    );
+}
+
+#[test]
+fn a_second_pass_writes_nothing() {
+    for lines in [
+        "",
+        "  resources: {requests: {cpu: '0.5'}, limits: {memory: 1024Mi}}\n  replicas: {total: 3}",
+    ] {
+        let app = app(lines);
+        let mut observed = running(&app);
+        // As the API server writes amounts and fills in defaults.
+        let pod = observed.live.deployments[0]
+            .spec
+            .template
+            .spec
+            .as_mut()
+            .unwrap();
+        pod.restart_policy = Some("Always".to_owned());
+        if let Some(resources) = &mut pod.containers[0].resources {
+            for amounts in [&mut resources.requests, &mut resources.limits] {
+                for amount in amounts.iter_mut().flat_map(|map| map.values_mut()) {
+                    amount.0 = match amount.0.as_str() {
+                        "0.5" => "500m".to_owned(),
+                        "1024Mi" => "1Gi".to_owned(),
+                        other => other.to_owned(),
+                    };
+                }
+            }
+        }
+        let planned = plan(&app, &observed, &settings());
+        assert!(planned.delete.is_empty() && planned.touch.is_empty() && planned.events.is_empty());
+        let (live, planned) = (&observed.live, &planned.apply);
+        assert!(
+            live.deployments
+                .iter()
+                .zip(&planned.deployments)
+                .all(|(live, planned)| is_applied(live, planned))
+        );
+        assert!(
+            live.services
+                .iter()
+                .zip(&planned.services)
+                .all(|(live, planned)| is_applied(live, planned))
+        );
+        assert!(
+            live.config_maps
+                .iter()
+                .zip(&planned.config_maps)
+                .all(|(live, planned)| is_applied(live, planned))
+        );
+        assert!(
+            live.roles
+                .iter()
+                .zip(&planned.roles)
+                .all(|(live, planned)| is_applied(live, planned))
+        );
+        assert!(
+            live.endpoint_slices
+                .iter()
+                .zip(&planned.endpoint_slices)
+                .all(|(live, planned)| is_applied(live, planned))
+        );
+    }
+}
+
+#[test]
+fn what_others_change_is_put_right_and_what_they_add_stays() {
+    let app = app("");
+    let mut observed = running(&app);
+    let template = &mut observed.live.deployments[0].spec.template;
+    let annotations = template
+        .metadata
+        .get_or_insert_default()
+        .annotations
+        .get_or_insert_default();
+    annotations.insert(
+        "kubectl.kubernetes.io/restartedAt".to_owned(),
+        "now".to_owned(),
+    );
+    let planned = plan(&app, &observed, &settings());
+    assert!(is_applied(
+        workload(&observed),
+        &planned.apply.deployments[0]
+    ));
+    observed.live.deployments[0]
+        .spec
+        .template
+        .spec
+        .as_mut()
+        .unwrap()
+        .containers[0]
+        .image = Some("other".to_owned());
+    let planned = plan(&app, &observed, &settings());
+    assert!(!is_applied(
+        workload(&observed),
+        &planned.apply.deployments[0]
+    ));
+    let pod = planned.apply.deployments[0]
+        .spec
+        .template
+        .spec
+        .clone()
+        .unwrap();
+    assert_eq!(
+        pod.containers[0].image.as_deref(),
+        Some("example/hello:1.0")
+    );
+}
+
+#[test]
+fn objects_of_others_are_neither_taken_nor_removed() {
+    let app = app("");
+    let mut observed = running(&app);
+    let mut foreign = observed.live.services[0].clone();
+    foreign.metadata.name = Some("theirs".to_owned());
+    foreign.metadata.owner_references = None;
+    observed.live.services.push(foreign);
+    assert!(plan(&app, &observed, &settings()).delete.is_empty());
+    let name = |name: &str| ObjectKey {
+        kind: Kind::Service,
+        name: name.to_owned(),
+    };
+    observed.foreign = vec![name("hello")];
+    let planned = plan(&app, &observed, &settings());
+    let stalled = planned.stalled.unwrap();
+    assert_eq!(stalled.reason, "NameConflict");
+    assert!(
+        stalled.message.contains("Service named hello"),
+        "{}",
+        stalled.message
+    );
+    assert!(planned.apply.deployments.is_empty());
+}
+
+#[test]
+fn what_belongs_to_nothing_any_more_is_removed() {
+    let app = app("");
+    let mut observed = running(&app);
+    let mut old = observed.live.config_maps[0].clone();
+    old.metadata.name = Some("hello-old".to_owned());
+    observed.live.config_maps.push(old);
+    let planned = plan(&app, &observed, &settings());
+    assert_eq!(
+        planned.delete,
+        [ObjectKey {
+            kind: Kind::ConfigMap,
+            name: "hello-old".to_owned()
+        }]
+    );
+}

@@ -1,0 +1,158 @@
+//! Whole objects of a few apps, and that the same input gives the same bytes.
+
+use proptest::prelude::*;
+use scaledapp_plan::cluster::{Objects, Plan, plan, validate};
+
+use super::given::{app, balancer, cluster, named, object, pod, settings};
+
+fn yaml(value: &impl serde::Serialize) -> String {
+    serde_saphyr::to_string(value).unwrap()
+}
+
+/// The kept template is the template once more.
+fn shorten(objects: &mut Objects) {
+    for deployment in &mut objects.deployments {
+        let template = serde_json::to_string(&deployment.spec.template).unwrap();
+        let annotations = deployment.metadata.annotations.as_mut().unwrap();
+        if let Some(kept) = annotations.get_mut("scaledapp.io/template") {
+            assert_eq!(*kept, template);
+            "(the template)".clone_into(kept);
+        }
+    }
+}
+
+fn planned(lines: &str) -> Plan {
+    let mut observed = cluster(2);
+    observed.pods = vec![balancer(0), balancer(1)];
+    let mut planned = plan(&app(lines), &observed, &settings());
+    shorten(&mut planned.apply);
+    planned
+}
+
+#[test]
+fn the_shortest_app_becomes_all_of_this() {
+    insta::assert_snapshot!(yaml(&planned("")));
+}
+
+/// The app's Deployment and the `ConfigMap` that its pods look at.
+fn workload(lines: &str) -> String {
+    let planned = planned(lines);
+    format!(
+        "{}---\n{}",
+        yaml(&planned.apply.config_maps[0]),
+        yaml(&planned.apply.deployments[0])
+    )
+}
+
+#[test]
+fn an_app_with_everything_that_the_object_can_say() {
+    insta::assert_snapshot!(workload(
+        r#"  args: ["--greeting", $(GREETING)]
+  env: [{name: GREETING, value: hi}, {name: KEY, valueFrom: {secretKeyRef: {name: s, key: k, optional: true}}}, {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+  envFrom: [{prefix: C_, configMapRef: {name: c}}, {secretRef: {name: s}}]
+  workingDir: /app
+  port: 8000
+  replicas: {total: 6}
+  workers: {count: 4, readiness: {path: "/healthz?$(X)", timeout: 2m}, drainTimeout: 1500ms, stopSignal: SIGINT, instanceEnv: WORKER}
+  resources: {requests: {cpu: 500m, memory: 512Mi}, limits: {cpu: "2"}}"#
+    ));
+}
+
+#[test]
+fn connections_are_handed_out_where_that_is_asked_for() {
+    insta::assert_snapshot!(workload(
+        "  replicas: {total: 1}\n  workers: {perCore: 2, dispatch: Connection}"
+    ));
+}
+
+#[test]
+fn a_pod_template_is_laid_over_ours() {
+    insta::assert_snapshot!(workload(
+        r"  podTemplate:
+    metadata: {labels: {team: a, app.kubernetes.io/instance: theirs}, annotations: {note: x}}
+    spec:
+      serviceAccountName: hello-rights
+      nodeSelector: {disk: ssd}
+      tolerations: [{key: gpu, operator: Exists}]
+      terminationGracePeriodSeconds: 300
+      securityContext: {runAsUser: 1000}
+      volumes: [{name: data, emptyDir: {}}, {name: scaledapp, hostPath: {path: /}}]
+      containers:
+      - name: logs
+        image: example/logs:1
+      - name: app
+        env: [{name: EXTRA, value: '1'}]
+        securityContext: {readOnlyRootFilesystem: true}
+        volumeMounts: [{name: data, mountPath: /data}]"
+    ));
+}
+
+#[test]
+fn slots_can_be_had_from_the_cloud() {
+    let planned = planned(
+        "  balancers: {replicas: 3, exposure: LoadBalancer, algorithm: Hash}\n  dns: {hostname: hello.apps.example.com, ttl: 10s}",
+    );
+    let slots = Objects {
+        services: planned.apply.services[2..].to_vec(),
+        endpoint_slices: planned.apply.endpoint_slices,
+        deployments: planned.apply.deployments[3..].to_vec(),
+        ..Objects::default()
+    };
+    insta::assert_snapshot!(yaml(&slots));
+}
+
+#[test]
+fn every_name_fits_and_is_controlled_by_the_app() {
+    let name = format!("a{}", "b".repeat(62));
+    let app = validate(&named(&name, "  balancers: {replicas: 8}")).unwrap();
+    let mut observed = cluster(2);
+    observed.pods = vec![balancer(0)];
+    let planned = plan(&app, &observed, &settings());
+    for (kind, meta) in planned.apply.metas() {
+        let name = meta.name.as_ref().unwrap();
+        assert!(name.len() <= 63, "{kind:?} {name}");
+        let owner = &meta.owner_references.as_ref().unwrap()[0];
+        assert_eq!(
+            (owner.controller, &*owner.uid),
+            (Some(true), super::given::UID)
+        );
+        assert_eq!(meta.namespace.as_deref(), Some("shop"));
+        let labels = meta.labels.as_ref().unwrap();
+        assert!(labels.values().all(|value| value.len() <= 63), "{labels:?}");
+    }
+    let names = scaledapp_plan::cluster::names(&app);
+    for key in planned.apply.keys() {
+        assert!(
+            names.contains(&key),
+            "{key:?} is not looked up before it is taken"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_same_input_gives_the_same_bytes_whatever_the_order_of_what_was_read(
+        nodes in 0_u32..6,
+        balancers in 0_u32..4,
+        pods in 0_u32..5,
+        per_node in 1_u32..4,
+        slots in 1_u32..5,
+        seed in any::<u64>(),
+    ) {
+        let app = validate(&object(&format!("  replicas: {{perNode: {per_node}}}\n  balancers: {{replicas: {slots}}}"))).unwrap();
+        let mut observed = cluster(nodes);
+        observed.pods = (0..balancers).map(balancer).chain((0..pods).map(pod)).collect();
+        let first = plan(&app, &observed, &settings());
+        prop_assert_eq!(yaml(&first), yaml(&plan(&app, &observed, &settings())));
+        if !observed.pods.is_empty() {
+            let turn = seed as usize % observed.pods.len();
+            observed.pods.rotate_left(turn);
+            observed.nodes.reverse();
+        }
+        prop_assert_eq!(yaml(&first), yaml(&plan(&app, &observed, &settings())));
+        for slice in &first.apply.endpoint_slices {
+            prop_assert!(!slice.endpoints.as_ref().unwrap().is_empty());
+        }
+    }
+}

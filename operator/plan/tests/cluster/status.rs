@@ -1,0 +1,395 @@
+//! What the status says in each state, and that it says it once.
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, ServiceStatus};
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_plan::cluster::{
+    Heard, Observed, Outcome, PodFailure, Supervisor, events, plan, status, validate,
+};
+
+use super::given::{apply, at, balancer, cluster, object, pass, pod, settings};
+
+/// `Ready Progressing Degraded Reconciling Stalled`: T or F, with the reasons
+/// of those that are unusual.
+fn told(object: &ScaledApp) -> String {
+    let status = object.status.as_ref().unwrap();
+    let all = status.conditions.iter();
+    let letters: String = all
+        .clone()
+        .map(|condition| &condition.status[..1])
+        .collect();
+    let mut reasons: Vec<&str> = all
+        .map(|condition| &*condition.reason)
+        .filter(|reason| *reason != "AsWanted")
+        .collect();
+    reasons.dedup();
+    format!("{letters} {}", reasons.join(" "))
+        .trim_end()
+        .to_owned()
+}
+
+fn message(object: &ScaledApp, kind: &str) -> String {
+    let status = object.status.as_ref().unwrap();
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .unwrap()
+        .message
+        .clone()
+}
+
+fn started(lines: &str) -> (ScaledApp, Observed) {
+    let mut object = object(lines);
+    let mut observed = cluster(2);
+    observed.pods = vec![balancer(0), balancer(1), pod(0), pod(1)];
+    for pod in &mut observed.pods[2..] {
+        pod.heard = Heard::Supervisor(Supervisor {
+            desired: 2,
+            ready: 2,
+            ..Supervisor::default()
+        });
+    }
+    pass(&mut object, &mut observed);
+    pass(&mut object, &mut observed);
+    assert_eq!(told(&object), "TFFFF");
+    (object, observed)
+}
+
+#[test]
+fn numbers_stand_in_their_fields() {
+    let (object, _) = started("  dns: {hostname: hello.apps.example.com}");
+    let status = object.status.unwrap();
+    assert_eq!((status.replicas, status.ready_replicas), (2, 2));
+    assert_eq!(
+        (&*status.pods, &*status.workers.summary, &*status.serving),
+        ("2/2", "4/4", "2/2")
+    );
+    assert_eq!(
+        status.selector,
+        "app.kubernetes.io/component=app,app.kubernetes.io/instance=hello"
+    );
+    assert_eq!(status.hostname.as_deref(), Some("hello.apps.example.com"));
+    assert_eq!(
+        status.sidecar_version.as_deref(),
+        Some("registry.example/scaledapp:1")
+    );
+    assert_eq!(status.observed_generation, Some(1));
+    let slots: Vec<(i32, bool)> = status
+        .balancers
+        .iter()
+        .map(|slot| (slot.slot, slot.serving))
+        .collect();
+    assert_eq!(slots, [(0, true), (1, true)]);
+    assert!(
+        status
+            .balancers
+            .iter()
+            .all(|slot| slot.address.starts_with("10.96."))
+    );
+}
+
+#[test]
+fn the_first_pass_says_that_it_starts() {
+    let mut object = object("");
+    let mut observed = cluster(2);
+    let app = validate(&object).unwrap();
+    let planned = plan(&app, &observed, &settings());
+    object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+    assert_eq!(told(&object), "FTFTF Starting");
+    assert_eq!(object.status.as_ref().unwrap().pods, "0/2");
+    // One of two pods is not enough for the first time.
+    observed.pods = vec![balancer(0), balancer(1), pod(0)];
+    let planned = plan(&app, &observed, &settings());
+    apply(&mut observed, &planned);
+    deployment(&mut observed).ready_replicas = Some(1);
+    object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+    assert_eq!(told(&object), "FTFTF Starting");
+    deployment(&mut observed).ready_replicas = Some(2);
+    object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+    assert_eq!(told(&object), "TFFFF");
+}
+
+type Change = fn(&mut Observed);
+
+fn fail(observed: &mut Observed, reason: &'static str, message: &str) {
+    observed.pods[2].ready = false;
+    observed.pods[2].failure = Some(PodFailure {
+        reason,
+        message: message.to_owned(),
+    });
+    observed.live.deployments[0]
+        .status
+        .as_mut()
+        .unwrap()
+        .ready_replicas = Some(1);
+}
+
+fn deployment(observed: &mut Observed) -> &mut k8s_openapi::api::apps::v1::DeploymentStatus {
+    observed.live.deployments[0].status.as_mut().unwrap()
+}
+
+/// What happens to an app that ran, and what is said then.
+const TABLE: &[(&str, Change, &str)] = &[
+    ("nothing", |_| {}, "TFFFF"),
+    (
+        "a pod is gone",
+        |observed| deployment(observed).ready_replicas = Some(1),
+        "TFTTF FewerPodsReady",
+    ),
+    (
+        "all pods are gone",
+        |observed| deployment(observed).ready_replicas = Some(0),
+        "FFTTF NoReadyPod FewerPodsReady",
+    ),
+    (
+        "a balancer is silent",
+        |observed| observed.pods[0].heard = Heard::Silent,
+        "TFTFF FewerBalancersServing",
+    ),
+    (
+        "all balancers are silent",
+        |observed| {
+            observed.pods[..2]
+                .iter_mut()
+                .for_each(|pod| pod.heard = Heard::Silent);
+        },
+        "FFTTF NoBalancerServing FewerBalancersServing",
+    ),
+    (
+        "a worker is missing",
+        |observed| {
+            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+                desired: 2,
+                ready: 1,
+                ..Supervisor::default()
+            });
+        },
+        "TFTFF FewerWorkersReady",
+    ),
+    (
+        "nobody was heard yet",
+        |observed| {
+            observed
+                .pods
+                .iter_mut()
+                .for_each(|pod| pod.heard = Heard::NotYet);
+        },
+        "TFFFF",
+    ),
+    (
+        "a rollout",
+        |observed| {
+            let status = deployment(observed);
+            status.replicas = Some(3);
+            status.updated_replicas = Some(1);
+        },
+        "TTFTF RollingOut",
+    ),
+    (
+        "a change of size",
+        |observed| {
+            let status = deployment(observed);
+            status.replicas = Some(3);
+            status.updated_replicas = Some(3);
+        },
+        "TTFTF Scaling",
+    ),
+    (
+        "a rollout without end",
+        |observed| {
+            fail(observed, "ImagePullError", "no such image");
+            let status = deployment(observed);
+            status.updated_replicas = Some(1);
+            status.conditions = Some(vec![k8s_openapi::api::apps::v1::DeploymentCondition {
+                type_: Some("Progressing".to_owned()),
+                status: Some("False".to_owned()),
+                reason: Some("ProgressDeadlineExceeded".to_owned()),
+                ..Default::default()
+            }]);
+        },
+        "TFTFT RolloutStuck ImagePullError RolloutStuck",
+    ),
+    (
+        "an app that ends",
+        |observed| fail(observed, "AppCrashing", "exit code 1: no database"),
+        "TFTTF AppCrashing",
+    ),
+    (
+        "an image of root",
+        |observed| {
+            fail(
+                observed,
+                "ContainerConfigError",
+                "container has runAsNonRoot and image will run as root",
+            );
+        },
+        "TFTTF ContainerConfigError",
+    ),
+    (
+        "a full cluster",
+        |observed| fail(observed, "Unschedulable", "Insufficient cpu"),
+        "TFTTF Unschedulable",
+    ),
+    (
+        "no node",
+        |observed| observed.nodes.clear(),
+        "TFTFF NoMatchingNode",
+    ),
+    (
+        "the name is taken",
+        |observed| observed.hostname_taken_by = Some("shop/first".to_owned()),
+        "TFTFF HostnameTaken",
+    ),
+    (
+        "a reload fails",
+        |observed| {
+            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+                desired: 2,
+                ready: 2,
+                reload_failed: Some("x".to_owned()),
+                ..Supervisor::default()
+            });
+        },
+        "TFTFF ReloadFailed",
+    ),
+];
+
+#[test]
+fn each_state_has_its_conditions() {
+    for (what, change, expected) in TABLE {
+        let (mut object, mut observed) = started("");
+        change(&mut observed);
+        let app = validate(&object).unwrap();
+        let planned = plan(&app, &observed, &settings());
+        object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+        assert_eq!(told(&object), *expected, "{what}: {:?}", object.status);
+    }
+}
+
+#[test]
+fn messages_name_the_cure() {
+    for (reason, said, cure) in [
+        (
+            "ContainerConfigError",
+            "container has runAsNonRoot and image will run as root",
+            "podTemplate.spec.securityContext.runAsUser",
+        ),
+        ("ImagePullError", "not found", "check spec.image"),
+        (
+            "AppCrashing",
+            "exit code 1: no database",
+            "exit code 1: no database",
+        ),
+    ] {
+        let (mut object, mut observed) = started("");
+        fail(&mut observed, reason, said);
+        let app = validate(&object).unwrap();
+        let planned = plan(&app, &observed, &settings());
+        object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+        let message = message(&object, "Degraded");
+        assert!(
+            message.contains(said) && message.contains(cure),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn the_same_facts_are_the_same_status_and_times_move_with_the_status_only() {
+    let (mut object, mut observed) = started("");
+    let before = object.status.clone().unwrap();
+    observed.now = at(500);
+    pass(&mut object, &mut observed);
+    assert_eq!(object.status.as_ref().unwrap(), &before);
+    observed.pods[0].heard = Heard::Silent;
+    pass(&mut object, &mut observed);
+    let after = object.status.unwrap();
+    for (before, after) in before.conditions.iter().zip(&after.conditions) {
+        let moved = before.last_transition_time != after.last_transition_time;
+        assert_eq!(moved, before.type_ == "Degraded", "{after:?}");
+    }
+    let told: Vec<&str> = events(Some(&before), &after)
+        .iter()
+        .map(|event| event.reason)
+        .collect();
+    assert_eq!(told, ["FewerBalancersServing"]);
+    assert!(events(Some(&after), &after).is_empty());
+}
+
+#[test]
+fn an_object_that_makes_no_sense_is_stalled_and_still_served() {
+    let (mut good, observed) = started("");
+    good.metadata.generation = Some(2);
+    good.spec.port = Some(0);
+    let violations = validate(&good).unwrap_err();
+    good.status = Some(status(&good, &observed, Outcome::Invalid(&violations)));
+    assert_eq!(told(&good), "TFFFT InvalidSpec");
+    assert!(message(&good, "Stalled").contains("spec.port: 0 is no port"));
+    assert_eq!(good.status.as_ref().unwrap().observed_generation, Some(2));
+    let fresh = object("  port: 0");
+    let fresh = status(&fresh, &cluster(2), Outcome::Invalid(&violations));
+    assert_eq!(fresh.conditions[0].status, "False");
+    assert_eq!(fresh.conditions[0].reason, "InvalidSpec");
+}
+
+#[test]
+fn a_failed_write_a_pause_and_a_new_image_are_told() {
+    let (mut object, observed) = started("");
+    let app = validate(&object).unwrap();
+    let planned = plan(&app, &observed, &settings());
+    object.status = Some(status(
+        &object,
+        &observed,
+        Outcome::Failed(&app, &planned, "the API server did not answer"),
+    ));
+    assert_eq!(told(&object), "TTFTF ApplyFailed");
+    object.spec.paused = true;
+    let app = validate(&object).unwrap();
+    let planned = plan(&app, &observed, &settings());
+    object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+    assert_eq!(told(&object), "TFFFF Paused");
+    object.spec.paused = false;
+    object.spec.image = "example/hello:2.0".to_owned();
+    let app = validate(&object).unwrap();
+    let planned = plan(&app, &observed, &settings());
+    // Written, but not yet seen: it must not look done.
+    object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+    assert_eq!(told(&object), "TTFTF RollingOut");
+}
+
+#[test]
+fn a_slot_of_the_cloud_has_the_address_of_the_cloud() {
+    let (_, mut observed) = started("");
+    let mut object = object("  balancers: {exposure: LoadBalancer}");
+    pass(&mut object, &mut observed);
+    assert_eq!(told(&object), "FTFTF Starting");
+    let ingress = |ip: Option<&str>, hostname: Option<&str>| ServiceStatus {
+        load_balancer: Some(LoadBalancerStatus {
+            ingress: Some(vec![LoadBalancerIngress {
+                ip: ip.map(ToOwned::to_owned),
+                hostname: hostname.map(ToOwned::to_owned),
+                ..LoadBalancerIngress::default()
+            }]),
+        }),
+        ..ServiceStatus::default()
+    };
+    let mut give = |given: ServiceStatus| {
+        for service in &mut observed.live.services {
+            service.status = Some(given.clone());
+        }
+        let app = validate(&object).unwrap();
+        let planned = plan(&app, &observed, &settings());
+        object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
+        (
+            told(&object),
+            object.status.clone().unwrap().balancers[0].address.clone(),
+        )
+    };
+    let (said, address) = give(ingress(None, Some("elb.example.com")));
+    assert!(
+        said.contains("AddressIsAName") && address.is_empty(),
+        "{said}"
+    );
+    let (said, address) = give(ingress(Some("203.0.113.7"), None));
+    assert_eq!((&*said, &*address), ("TFFFF", "203.0.113.7"));
+}

@@ -1,0 +1,124 @@
+//! A change of workers and a reload reach running pods without a restart.
+
+use std::collections::BTreeMap;
+
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_plan::cluster::{Heard, Observed, Plan, Supervisor, plan, validate};
+
+use super::given::{app, apply, at, object, pod, running, settings};
+
+fn file(planned: &Plan) -> &str {
+    &planned.apply.config_maps[0].data.as_ref().unwrap()["desired.json"]
+}
+
+fn touched(planned: &Plan, annotation: &str) -> BTreeMap<String, String> {
+    let touch = planned.touch.iter();
+    touch
+        .filter_map(|touch| {
+            Some((
+                touch.name.clone(),
+                touch.annotations.get(annotation)?.clone(),
+            ))
+        })
+        .collect()
+}
+
+fn step(object: &ScaledApp, observed: &mut Observed) -> Plan {
+    let planned = plan(&validate(object).unwrap(), observed, &settings());
+    apply(observed, &planned);
+    planned
+}
+
+#[test]
+fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
+    let mut observed = running(&app(""));
+    let template = observed.live.deployments[0].spec.template.clone();
+    let changed = object("  workers: {count: 3}");
+    let planned = step(&changed, &mut observed);
+    assert_eq!(file(&planned), r#"{"workers":"3"}"#);
+    let expected = [
+        ("hello-0".to_owned(), "3".to_owned()),
+        ("hello-1".to_owned(), "3".to_owned()),
+    ];
+    assert_eq!(touched(&planned, "scaledapp.io/workers"), expected.into());
+    assert_eq!(planned.apply.deployments[0].spec.template, template);
+    assert_eq!(planned.events[0].reason, "WorkersChanged");
+    // A pod that starts now reads the file by itself.
+    observed.pods.push(pod(2));
+    let planned = step(&changed, &mut observed);
+    assert!(
+        planned.touch.is_empty() && planned.events.is_empty(),
+        "{planned:?}"
+    );
+    // Per core, in the supervisor's words.
+    let planned = step(&object("  workers: {perCore: 2}"), &mut observed);
+    assert_eq!(file(&planned), r#"{"workers":"2x"}"#);
+    assert_eq!(planned.touch.len(), 3);
+}
+
+fn reload(token: &str) -> ScaledApp {
+    let mut object = object("");
+    object.metadata.annotations =
+        Some([("scaledapp.io/reload".to_owned(), token.to_owned())].into());
+    object
+}
+
+fn hear(observed: &mut Observed, name: &str, reloaded: Option<&str>, failed: Option<&str>) {
+    let pod = observed
+        .pods
+        .iter_mut()
+        .find(|pod| pod.name == name)
+        .unwrap();
+    pod.heard = Heard::Supervisor(Supervisor {
+        desired: 2,
+        ready: 2,
+        reloaded: reloaded.map(ToOwned::to_owned),
+        reload_failed: failed.map(ToOwned::to_owned),
+    });
+}
+
+const RELOAD: &str = "scaledapp.io/reload";
+
+#[test]
+fn a_reload_goes_pod_by_pod_and_ends() {
+    let mut observed = running(&app(""));
+    let object = reload("a");
+    let planned = step(&object, &mut observed);
+    assert_eq!(file(&planned), r#"{"reload":"a","workers":"1x"}"#);
+    assert_eq!(
+        touched(&planned, RELOAD).into_keys().collect::<Vec<_>>(),
+        ["hello-0"]
+    );
+    assert_eq!(planned.events[0].reason, "Reloading");
+    // Not done: nobody else.
+    observed.now = at(1);
+    let planned = step(&object, &mut observed);
+    assert!(planned.touch.is_empty() && planned.wake.is_some());
+    hear(&mut observed, "hello-0", Some("a"), None);
+    let planned = step(&object, &mut observed);
+    assert_eq!(
+        touched(&planned, RELOAD).into_keys().collect::<Vec<_>>(),
+        ["hello-1"]
+    );
+    assert!(planned.events.is_empty());
+    // It does not say how it went, but is ready after a while.
+    observed.now = at(20);
+    let planned = step(&object, &mut observed);
+    assert!(planned.touch.is_empty() && planned.wake.is_none());
+    // A pod born later has nothing to reload.
+    let mut late = pod(5);
+    late.created = Some(at(30));
+    observed.pods.push(late);
+    assert!(step(&object, &mut observed).touch.is_empty());
+}
+
+#[test]
+fn a_reload_that_fails_stops_there() {
+    let mut observed = running(&app(""));
+    let object = reload("a");
+    step(&object, &mut observed);
+    hear(&mut observed, "hello-0", None, Some("exit code 1"));
+    observed.now = at(100);
+    let planned = step(&object, &mut observed);
+    assert!(planned.touch.is_empty() && planned.wake.is_none());
+}
