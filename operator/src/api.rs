@@ -1,0 +1,140 @@
+//! Calls to the API server: bounded in time, counted, and only while this
+//! replica leads.
+
+use std::time::Duration;
+
+use crate::context::Context;
+
+/// A call that takes longer has failed. Below the Lease's grace, so that a
+/// write that hangs ends before another replica writes.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a call did, for errors and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// `get`, `apply`, `delete`, …
+    pub verb: &'static str,
+    /// The kind of object.
+    pub kind: &'static str,
+}
+
+impl Call {
+    /// A call.
+    pub const fn new(verb: &'static str, kind: &'static str) -> Self {
+        Self { verb, kind }
+    }
+}
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The API server refused it.
+    #[error("cannot {} a {}: {message}", .call.verb, .call.kind)]
+    Refused {
+        /// What was called.
+        call: Call,
+        /// HTTP code.
+        code: u16,
+        /// The API server's own words.
+        message: String,
+    },
+    /// The API server could not be reached, or gave no answer that can be read.
+    #[error("cannot {} a {}: the API server cannot be reached", .call.verb, .call.kind)]
+    Unreachable {
+        /// What was called.
+        call: Call,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// There was no answer in time.
+    #[error("cannot {} a {}: the API server did not answer within {CALL_TIMEOUT:?}", .call.verb, .call.kind)]
+    Timeout {
+        /// What was called.
+        call: Call,
+    },
+    /// Another replica leads by now.
+    #[error("another replica leads by now")]
+    NotLeading,
+}
+
+impl CallError {
+    /// Sorts what the client says.
+    pub fn new(call: Call, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused {
+                call,
+                code: status.code,
+                message: status.message.clone(),
+            },
+            source => Self::Unreachable {
+                call,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    /// HTTP code of the answer, if there was one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether others may succeed where this one did not: the API server is
+    /// there and said no to this object.
+    pub fn is_about_this_object(&self) -> bool {
+        matches!(self.code(), Some(400..=428 | 430..=499))
+    }
+
+    /// A word from a closed set, for metrics.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Refused { code: 409, .. } => "conflict",
+            Self::Refused { code: 403, .. } => "forbidden",
+            Self::Refused { code: 404, .. } => "not_found",
+            Self::Refused {
+                code: 400..=499, ..
+            } => "refused",
+            Self::Refused { .. } => "server_error",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Timeout { .. } => "timeout",
+            Self::NotLeading => "not_leading",
+        }
+    }
+}
+
+/// Reads.
+///
+/// # Errors
+/// [`CallError`], never [`CallError::NotLeading`].
+pub async fn read<T>(
+    context: &Context,
+    call: Call,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
+    let result = match tokio::time::timeout(CALL_TIMEOUT, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(CallError::new(call, error)),
+        Err(_elapsed) => Err(CallError::Timeout { call }),
+    };
+    let word = result.as_ref().map_or_else(CallError::result, |_| "ok");
+    context.metrics.called(call, word);
+    result
+}
+
+/// Writes, if this replica leads.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn write<T>(
+    context: &Context,
+    call: Call,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
+    if !context.leadership.leads() {
+        return Err(CallError::NotLeading);
+    }
+    read(context, call, request).await
+}

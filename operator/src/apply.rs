@@ -1,0 +1,240 @@
+//! Carries out a plan: server-side apply of what differs, then the removal of
+//! what nothing needs, then word to running pods.
+//!
+//! Order: what pods refer to comes before the pods (a Deployment whose
+//! ServiceAccount is not there makes no pods); where addresses lead comes before
+//! new pods, since requests wait for it and nobody waits for a pod's start.
+//! An object that the API server refuses does not keep the others from being
+//! written; an API server that does not answer does. After either, nothing is
+//! removed.
+
+use std::fmt::Debug;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource};
+use scaledapp_plan::cluster::{Kind, ObjectKey, Objects, Plan, PodAnnotations, is_applied};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::api::{self, Call, CallError};
+use crate::context::{Context, FIELD_MANAGER};
+use crate::observe;
+
+/// A kind that plans hold.
+trait Planned:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + k8s_openapi::Resource
+    + Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Debug
+{
+}
+
+impl<K> Planned for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + k8s_openapi::Resource
+        + Metadata<Ty = ObjectMeta>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+{
+}
+
+/// Whose plan is carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    /// The app's namespace.
+    pub namespace: &'a str,
+    /// The app's uid.
+    pub uid: &'a str,
+}
+
+/// Carries the plan out; how many writes it took.
+///
+/// # Errors
+/// The first thing that went wrong.
+pub async fn apply(
+    context: &Context,
+    of: Of<'_>,
+    live: &Objects,
+    plan: &Plan,
+) -> Result<usize, CallError> {
+    // Without `..`: what is new in a plan must be carried out, too.
+    let Plan {
+        apply,
+        delete,
+        touch,
+        events: _sent_after_the_status,
+        wake: _when_the_next_pass_is,
+        stalled: _for_the_status,
+    } = plan;
+    let Objects {
+        config_maps,
+        service_accounts,
+        roles,
+        role_bindings,
+        services,
+        endpoint_slices,
+        deployments,
+        pod_disruption_budgets,
+    } = apply;
+    let mut pass = Pass {
+        context,
+        of,
+        written: 0,
+        refused: None,
+    };
+    pass.apply::<ServiceAccount>(service_accounts, &live.service_accounts)
+        .await?;
+    pass.apply::<Role>(roles, &live.roles).await?;
+    pass.apply::<RoleBinding>(role_bindings, &live.role_bindings)
+        .await?;
+    pass.apply::<ConfigMap>(config_maps, &live.config_maps)
+        .await?;
+    pass.apply::<Service>(services, &live.services).await?;
+    pass.apply::<EndpointSlice>(endpoint_slices, &live.endpoint_slices)
+        .await?;
+    pass.apply::<Deployment>(deployments, &live.deployments)
+        .await?;
+    pass.apply::<PodDisruptionBudget>(pod_disruption_budgets, &live.pod_disruption_budgets)
+        .await?;
+    if let Some(refused) = pass.refused {
+        return Err(refused);
+    }
+    for key in delete {
+        pass.delete(key, live).await?;
+    }
+    for pod in touch {
+        pass.touch(pod).await?;
+    }
+    Ok(pass.written)
+}
+
+struct Pass<'a> {
+    context: &'a Context,
+    of: Of<'a>,
+    written: usize,
+    /// The first object that the API server did not want.
+    refused: Option<CallError>,
+}
+
+impl Pass<'_> {
+    fn api<K: Planned>(&self) -> Api<K> {
+        Api::namespaced(self.context.client.clone(), self.of.namespace)
+    }
+
+    async fn apply<K: Planned>(&mut self, planned: &[K], live: &[K]) -> Result<(), CallError> {
+        for object in planned {
+            let name = Metadata::metadata(object).name.as_ref();
+            let current = live
+                .iter()
+                .find(|live| Metadata::metadata(*live).name.as_ref() == name);
+            if current.is_some_and(|current| is_applied(current, object)) {
+                continue;
+            }
+            match self.put(object, name.map_or("", String::as_str)).await {
+                Ok(()) => self.written += 1,
+                Err(error) if error.is_about_this_object() => {
+                    tracing::warn!(kind = K::KIND, name, %error, "an object is refused");
+                    self.refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn put<K: Planned>(&self, object: &K, name: &str) -> Result<(), CallError> {
+        let api = self.api::<K>();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        let call = Call::new("apply", K::KIND);
+        let request = api.patch(name, &params, &patch);
+        api::write(self.context, call, request).await?;
+        tracing::info!(
+            kind = K::KIND,
+            namespace = self.of.namespace,
+            name,
+            "applied"
+        );
+        Ok(())
+    }
+
+    async fn delete(&mut self, key: &ObjectKey, live: &Objects) -> Result<(), CallError> {
+        let owned = observe::found(live, key).filter(|meta| observe::is_owner(self.of.uid, meta));
+        let Some(uid) = owned.and_then(|meta| meta.uid.clone()) else {
+            return Ok(());
+        };
+        match key.kind {
+            Kind::ConfigMap => self.remove::<ConfigMap>(&key.name, uid).await,
+            Kind::ServiceAccount => self.remove::<ServiceAccount>(&key.name, uid).await,
+            Kind::Role => self.remove::<Role>(&key.name, uid).await,
+            Kind::RoleBinding => self.remove::<RoleBinding>(&key.name, uid).await,
+            Kind::Service => self.remove::<Service>(&key.name, uid).await,
+            Kind::EndpointSlice => self.remove::<EndpointSlice>(&key.name, uid).await,
+            Kind::Deployment => self.remove::<Deployment>(&key.name, uid).await,
+            Kind::PodDisruptionBudget => self.remove::<PodDisruptionBudget>(&key.name, uid).await,
+        }
+    }
+
+    async fn remove<K: Planned>(&mut self, name: &str, uid: String) -> Result<(), CallError> {
+        let api = self.api::<K>();
+        let params = DeleteParams::background().preconditions(Preconditions {
+            uid: Some(uid),
+            resource_version: None,
+        });
+        let call = Call::new("delete", K::KIND);
+        match api::write(self.context, call, api.delete(name, &params)).await {
+            Ok(_) => {
+                self.written += 1;
+                tracing::info!(
+                    kind = K::KIND,
+                    namespace = self.of.namespace,
+                    name,
+                    "removed"
+                );
+                Ok(())
+            }
+            // It is gone, or a namesake is there by now: the watch tells.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn touch(&mut self, pod: &PodAnnotations) -> Result<(), CallError> {
+        let PodAnnotations {
+            name,
+            uid,
+            annotations,
+        } = pod;
+        let api = self.api::<Pod>();
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        // A uid that is not the pod's makes it a conflict.
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": annotations}}));
+        let call = Call::new("patch", "Pod");
+        let request = api.patch(name, &params, &patch);
+        match api::write(self.context, call, request).await {
+            Ok(_) => {
+                self.written += 1;
+                Ok(())
+            }
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The command line of `scaledapp-operator`, and how it becomes [`Settings`]:
+//! flags win over `SCALEDAPP_*` variables, those over the defaults here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use scaledapp_plan::cluster;
+
+const RUN_EXAMPLES: &str = r"Examples:
+  scaledapp-operator run --sidecar-image example/sidecar:1 --balancer-image example/balancer:1
+  KUBECONFIG=kubeconfig scaledapp-operator run --namespace scaledapp-system \
+      --sidecar-image example/sidecar:1 --balancer-image example/balancer:1
+
+In a pod it finds the API server by the pod's service account, elsewhere by
+KUBECONFIG or ~/.kube/config. Several replicas may run: the one that holds the
+Lease NAMESPACE/scaledapp-operator writes, the others stand by and take over
+10 s after it falls silent, at once when it is told to stop. Losing the Lease
+ends no replica.
+
+Until the ScaledApp definition is installed it waits, and /readyz says so.
+
+Signals: TERM and INT release the Lease and exit; a second one exits at once.
+Exit codes: 0 stopped, 2 could not start, 64 usage.";
+
+const RENDER_EXAMPLES: &str = r"Examples:
+  scaledapp-operator render -f scaledapp.yaml
+  scaledapp-operator render -f scaledapp.yaml --nodes 3 --sidecar-image example/sidecar:1
+
+Prints what the operator would apply on a cluster of so many equal nodes where
+nothing runs yet. Owner references are left out: there is no owner to name.
+
+Exit codes: 0 printed, 1 the file cannot be read or makes no sense, 64 usage.";
+
+/// Makes of each `ScaledApp` what it says
+#[derive(Debug, Parser)]
+#[command(name = "scaledapp-operator", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch a cluster and keep its ScaledApps as they say
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Print the definition of ScaledApp, for kubectl apply --server-side -f -
+    Crd,
+    /// Print the objects that a ScaledApp becomes, without a cluster
+    #[command(after_help = RENDER_EXAMPLES)]
+    Render(RenderArgs),
+}
+
+/// The images that pods are made of.
+#[derive(Debug, Clone, Args)]
+pub struct Images {
+    /// Image of scaledapp-sidecar, put into the pods of apps
+    #[arg(
+        long,
+        env = "SCALEDAPP_SIDECAR_IMAGE",
+        value_name = "IMAGE",
+        default_value = concat!("scaledapp/sidecar:", env!("CARGO_PKG_VERSION"))
+    )]
+    pub sidecar_image: String,
+    /// Image of scaledapp-balancer
+    #[arg(
+        long,
+        env = "SCALEDAPP_BALANCER_IMAGE",
+        value_name = "IMAGE",
+        default_value = concat!("scaledapp/balancer:", env!("CARGO_PKG_VERSION"))
+    )]
+    pub balancer_image: String,
+    /// Pull policy of both images [default: Kubernetes' own]
+    #[arg(
+        long,
+        env = "SCALEDAPP_IMAGE_PULL_POLICY",
+        value_name = "POLICY",
+        value_parser = ["Always", "IfNotPresent", "Never"]
+    )]
+    pub image_pull_policy: Option<String>,
+    /// Secret to pull both with, in each app's namespace; repeat for more
+    #[arg(
+        long = "image-pull-secret",
+        env = "SCALEDAPP_IMAGE_PULL_SECRETS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub image_pull_secrets: Vec<String>,
+}
+
+impl From<Images> for cluster::Settings {
+    fn from(images: Images) -> Self {
+        Self {
+            sidecar_image: images.sidecar_image,
+            balancer_image: images.balancer_image,
+            image_pull_policy: images.image_pull_policy,
+            image_pull_secrets: images.image_pull_secrets,
+        }
+    }
+}
+
+/// `run` as typed.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    images: Images,
+    /// Namespace of the Lease [default: that of the pod, or of the kubeconfig's context]
+    #[arg(long, env = "SCALEDAPP_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Watch the ScaledApps of this namespace only [default: of all]
+    #[arg(long, env = "SCALEDAPP_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// Name of this replica in the Lease [default: HOSTNAME, which is the pod's name]
+    #[arg(long, env = "SCALEDAPP_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+    /// Apps that are worked on at once
+    #[arg(
+        long,
+        env = "SCALEDAPP_CONCURRENCY",
+        value_name = "N",
+        default_value = "8",
+        value_parser = clap::value_parser!(u16).range(1..=64)
+    )]
+    concurrency: u16,
+    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out
+    #[arg(
+        long,
+        env = "SCALEDAPP_ADMIN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9377"
+    )]
+    admin: AdminArg,
+}
+
+/// `render` as typed.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// File with one ScaledApp; "-" is standard input
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Nodes of the cluster that is imagined
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub nodes: u16,
+    /// The images.
+    #[command(flatten)]
+    pub images: Images,
+}
+
+/// `--admin`: an address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AdminArg(Option<SocketAddr>);
+
+impl FromStr for AdminArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(address) => Ok(Self(Some(address))),
+            Err(_) => Err("write IP:PORT, such as 127.0.0.1:9377, or none".to_owned()),
+        }
+    }
+}
+
+/// What the operator runs with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What plans are made with.
+    pub plan: cluster::Settings,
+    /// Where the Lease is; `None` is the client's own namespace.
+    pub namespace: Option<String>,
+    /// Where `ScaledApp`s are looked for; `None` is everywhere.
+    pub watch_namespace: Option<String>,
+    /// Who this replica is.
+    pub identity: String,
+    /// Apps that are worked on at once.
+    pub concurrency: u16,
+    /// The admin port.
+    pub admin: Option<SocketAddr>,
+}
+
+impl Settings {
+    /// Fills in what only the machine knows.
+    pub fn resolve(args: RunArgs) -> Self {
+        let RunArgs {
+            images,
+            namespace,
+            watch_namespace,
+            identity,
+            concurrency,
+            admin,
+        } = args;
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Self {
+            plan: images.into(),
+            namespace: given(namespace),
+            watch_namespace: given(watch_namespace),
+            identity: given(identity)
+                .or_else(|| given(std::env::var("HOSTNAME").ok()))
+                // Two replicas of one name would both think that they lead.
+                .unwrap_or_else(|| format!("scaledapp-operator-{:08x}", fastrand::u32(..))),
+            concurrency,
+            admin: admin.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        let start = ["scaledapp-operator", "run"];
+        let cli = Cli::try_parse_from(start.iter().chain(arguments)).map_err(|e| e.to_string())?;
+        match cli.command {
+            Command::Run(args) => Ok(Settings::resolve(args)),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings_and_empty_ones_count_as_absent() {
+        let settings = settings(&[
+            "--namespace=",
+            "--watch-namespace=team",
+            "--identity=a",
+            "--image-pull-secret=one,two",
+            "--admin=none",
+        ])
+        .unwrap();
+        assert_eq!(settings.namespace, None);
+        assert_eq!(settings.watch_namespace.as_deref(), Some("team"));
+        assert_eq!(settings.identity, "a");
+        assert_eq!(settings.plan.image_pull_secrets, ["one", "two"]);
+        assert_eq!(settings.admin, None);
+        assert_eq!(settings.concurrency, 8);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_the_cure() {
+        for (arguments, part) in [
+            ("--admin=9377", "such as 127.0.0.1:9377"),
+            ("--image-pull-policy=Sometimes", "IfNotPresent"),
+            ("--concurrency=0", "1..=64"),
+        ] {
+            let message = settings(&[arguments]).unwrap_err();
+            assert!(message.contains(part), "{arguments}: {message}");
+        }
+    }
+}

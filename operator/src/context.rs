@@ -1,0 +1,45 @@
+//! What every pass needs.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, core::DeserializeGuard};
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_plan::cluster::Settings;
+use std::sync::Arc;
+
+use crate::backoff::Backoff;
+use crate::heartbeat::Hearts;
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::stores::Stores;
+
+/// One that cannot be read must not stop the watch of all others.
+pub type Guarded = DeserializeGuard<ScaledApp>;
+
+/// Of server-side apply, and of everything else that is written. Never changes:
+/// fields of another manager would not be given up.
+pub const FIELD_MANAGER: &str = scaledapp_crds::words::MANAGER;
+
+/// What every pass needs.
+#[allow(missing_debug_implementations, reason = "kube's client has none")]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What is known of it.
+    pub stores: Stores,
+    /// What plans are made with.
+    pub settings: Settings,
+    /// Whether this replica writes.
+    pub leadership: Leadership,
+    /// What pods say.
+    pub hearts: Arc<Hearts>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Sends events.
+    pub recorder: Recorder,
+    /// Failures in a row.
+    pub backoff: Backoff<ObjectRef<Guarded>>,
+    /// The time; an argument, so that tests can choose it.
+    pub now: fn() -> Timestamp,
+}

@@ -1,0 +1,334 @@
+//! Which of the replicas writes: the one that holds the Lease.
+//!
+//! [`decide`] is pure. Clocks of machines are never compared: a Lease is old
+//! when it has not changed for its duration on the own, monotonic clock. Who
+//! cannot renew stops writing after [`GRACE`], before another may begin after
+//! [`DURATION`], and goes on following: losing the Lease ends no replica.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use scaledapp_crds::words::MANAGER;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::api::CALL_TIMEOUT;
+
+/// Name of the Lease.
+pub const NAME: &str = MANAGER;
+/// Another replica takes over after so much silence.
+pub const DURATION: Duration = Duration::from_secs(10);
+/// How often the holder renews, and the others look.
+pub const PERIOD: Duration = Duration::from_secs(2);
+/// The holder writes for so long after it last began to renew with success. With
+/// a call's timeout it is below [`DURATION`].
+pub const GRACE: Duration = Duration::from_secs(6);
+
+const _: () = assert!(GRACE.as_secs() + CALL_TIMEOUT.as_secs() < DURATION.as_secs());
+
+/// What a Lease says, and since when it has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Who holds it; nobody after a release.
+    pub holder: Option<String>,
+    /// How long it stays valid without a change.
+    pub duration: Duration,
+    /// When it was first seen saying so, on the own clock.
+    pub since: Instant,
+}
+
+/// What to do about the Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// There is none: create it.
+    Create,
+    /// It is free or forgotten: take it.
+    Acquire,
+    /// It is ours: renew it.
+    Renew,
+    /// Another one holds it.
+    Follow,
+}
+
+/// Pure.
+pub fn decide(lease: Option<&Seen>, me: &str, now: Instant) -> Decision {
+    let Some(lease) = lease else {
+        return Decision::Create;
+    };
+    match lease.holder.as_deref() {
+        Some(holder) if holder == me => Decision::Renew,
+        None | Some("") => Decision::Acquire,
+        Some(_) if now.duration_since(lease.since) >= lease.duration => Decision::Acquire,
+        Some(_) => Decision::Follow,
+    }
+}
+
+/// Whether this replica leads; cheap to ask before each write.
+#[derive(Debug, Clone)]
+pub struct Leadership {
+    until: watch::Receiver<Option<Instant>>,
+    terms: watch::Receiver<u64>,
+    holder: watch::Receiver<Option<String>>,
+}
+
+impl Leadership {
+    /// Of a replica that needs no Lease, for tests.
+    pub fn fixed(leads: bool) -> Self {
+        let (until, _) = watch::channel(leads.then(|| Instant::now() + Duration::from_hours(24)));
+        let (terms, _) = watch::channel(u64::from(leads));
+        let (holder, _) = watch::channel(None);
+        Self {
+            until: until.subscribe(),
+            terms: terms.subscribe(),
+            holder: holder.subscribe(),
+        }
+    }
+
+    /// Whether it may write now.
+    pub fn leads(&self) -> bool {
+        self.until
+            .borrow()
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Who holds the Lease, as far as is known.
+    pub fn holder(&self) -> Option<String> {
+        self.holder.borrow().clone()
+    }
+
+    /// Waits until this replica begins to lead, once for each time. Never ends
+    /// when the [`Elector`] is gone. Cancel safe.
+    pub async fn gained(&mut self) {
+        if self.terms.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Takes part in the choice of a leader.
+#[derive(Debug)]
+pub struct Elector {
+    api: Api<Lease>,
+    me: String,
+    /// As it was read or written last.
+    lease: Option<Lease>,
+    seen: Option<Seen>,
+    until: watch::Sender<Option<Instant>>,
+    terms: watch::Sender<u64>,
+    holder: watch::Sender<Option<String>>,
+}
+
+impl Elector {
+    /// Takes part as `me`, from [`Self::run`] on.
+    pub fn new(api: Api<Lease>, me: String) -> (Self, Leadership) {
+        let (until, until_seen) = watch::channel(None);
+        let (terms, terms_seen) = watch::channel(0);
+        let (holder, holder_seen) = watch::channel(None);
+        let elector = Self {
+            api,
+            me,
+            lease: None,
+            seen: None,
+            until,
+            terms,
+            holder,
+        };
+        let leadership = Leadership {
+            until: until_seen,
+            terms: terms_seen,
+            holder: holder_seen,
+        };
+        (elector, leadership)
+    }
+
+    /// Takes part until dropped. Cancel safe: what it wrote it reads again.
+    pub async fn run(&mut self) {
+        loop {
+            let begun = Instant::now();
+            let led = self.leads(begun);
+            if let Err(error) = self.step(begun).await {
+                // The next step reads what came of it.
+                self.lease = None;
+                tracing::warn!(%error, "cannot look after the Lease");
+            }
+            let leads = self.leads(Instant::now());
+            if led && !leads {
+                tracing::warn!("this replica does not lead any more; it follows");
+            }
+            tokio::time::sleep_until(begun + PERIOD).await;
+        }
+    }
+
+    fn leads(&self, now: Instant) -> bool {
+        self.until.borrow().is_some_and(|until| now < until)
+    }
+
+    /// One look, and what follows from it.
+    ///
+    /// # Errors
+    /// The API server did not answer, or said no. Leadership then ends by itself.
+    pub async fn step(&mut self, now: Instant) -> Result<(), LeaseError> {
+        let ours = self.seen.as_ref().and_then(|seen| seen.holder.as_deref()) == Some(&self.me);
+        if self.lease.is_none() || !ours {
+            let lease = self.timed(self.api.get_opt(NAME)).await?;
+            self.see(lease, now);
+        }
+        let decision = decide(self.seen.as_ref(), &self.me, now);
+        let written = match decision {
+            Decision::Follow => {
+                self.until.send_replace(None);
+                return Ok(());
+            }
+            Decision::Create => {
+                let lease = self.written(now, decision);
+                self.timed(self.api.create(&PostParams::default(), &lease))
+                    .await?
+            }
+            Decision::Acquire | Decision::Renew => {
+                let lease = self.written(now, decision);
+                // Carries the resourceVersion: who was slower gets a conflict.
+                self.timed(self.api.replace(NAME, &PostParams::default(), &lease))
+                    .await?
+            }
+        };
+        self.see(Some(written), now);
+        if !self.leads(now) {
+            tracing::info!(identity = self.me, "this replica leads");
+            self.until.send_replace(Some(now + GRACE));
+            self.terms.send_modify(|terms| *terms += 1);
+        }
+        self.until.send_replace(Some(now + GRACE));
+        Ok(())
+    }
+
+    /// Stops to lead and lets another one begin at once. Best effort.
+    pub async fn release(&mut self) {
+        let led = self.leads(Instant::now());
+        self.until.send_replace(None);
+        let Some(mut lease) = self.lease.take().filter(|_| led) else {
+            return;
+        };
+        if let Some(spec) = &mut lease.spec {
+            spec.holder_identity = None;
+        }
+        let params = PostParams::default();
+        let replaced = self.timed(self.api.replace(NAME, &params, &lease));
+        if let Err(error) = replaced.await {
+            tracing::warn!(%error, "cannot release the Lease; another replica waits for it to expire");
+        }
+    }
+
+    async fn timed<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {
+        match timeout(CALL_TIMEOUT, call).await {
+            Ok(result) => result.map_err(|error| LeaseError::Call(Box::new(error))),
+            Err(_elapsed) => Err(LeaseError::Timeout),
+        }
+    }
+
+    /// Takes note of what the Lease says now.
+    fn see(&mut self, lease: Option<Lease>, now: Instant) {
+        let version = |lease: &Option<Lease>| {
+            lease
+                .as_ref()
+                .and_then(|lease| lease.metadata.resource_version.clone())
+        };
+        let spec = lease
+            .as_ref()
+            .map(|lease| lease.spec.clone().unwrap_or_default());
+        let same = self.seen.is_some() && version(&self.lease) == version(&lease);
+        let since = self.seen.as_ref().filter(|_| same).map(|seen| seen.since);
+        self.seen = spec.map(|spec| Seen {
+            holder: spec.holder_identity,
+            duration: spec.lease_duration_seconds.map_or(DURATION, |seconds| {
+                Duration::from_secs(seconds.max(1) as u64)
+            }),
+            since: since.unwrap_or(now),
+        });
+        let holder = self.seen.as_ref().and_then(|seen| seen.holder.clone());
+        self.holder.send_if_modified(|shown| {
+            let changed = *shown != holder;
+            *shown = holder;
+            changed
+        });
+        self.lease = lease;
+    }
+
+    /// The Lease as it is to be.
+    fn written(&self, _now: Instant, decision: Decision) -> Lease {
+        let mut lease = self.lease.clone().unwrap_or_else(|| Lease {
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        });
+        // For people; nobody decides by it.
+        let time = MicroTime(Timestamp::now());
+        let spec = lease.spec.get_or_insert_default();
+        if decision == Decision::Acquire {
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default() + 1);
+        }
+        if decision != Decision::Renew {
+            spec.acquire_time = Some(time.clone());
+        }
+        *spec = LeaseSpec {
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: Some(DURATION.as_secs() as i32),
+            renew_time: Some(time),
+            ..spec.clone()
+        };
+        lease
+    }
+}
+
+/// The Lease could not be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The API server said no, or could not be reached.
+    #[error("the API server refuses or cannot be reached: {0}")]
+    Call(#[source] Box<kube::Error>),
+    /// It did not answer.
+    #[error("the API server did not answer within {CALL_TIMEOUT:?}")]
+    Timeout,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_it_renews_and_who_does_not_waits_until_it_is_free_or_forgotten() {
+        let start = Instant::now();
+        let held_by = |holder: Option<&str>| Seen {
+            holder: holder.map(ToOwned::to_owned),
+            duration: DURATION,
+            since: start,
+        };
+        let fresh = Duration::from_secs(9);
+        for (lease, age, expected) in [
+            (None, Duration::ZERO, Decision::Create),
+            (Some(held_by(Some("me"))), Duration::ZERO, Decision::Renew),
+            // Nobody took it while we slept: it is still ours, the write will tell.
+            (Some(held_by(Some("me"))), 9 * DURATION, Decision::Renew),
+            (Some(held_by(None)), Duration::ZERO, Decision::Acquire),
+            (Some(held_by(Some(""))), Duration::ZERO, Decision::Acquire),
+            (
+                Some(held_by(Some("other"))),
+                Duration::ZERO,
+                Decision::Follow,
+            ),
+            (Some(held_by(Some("other"))), fresh, Decision::Follow),
+            (Some(held_by(Some("other"))), DURATION, Decision::Acquire),
+        ] {
+            assert_eq!(
+                decide(lease.as_ref(), "me", start + age),
+                expected,
+                "{lease:?} after {age:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The shell around `operator/plan`: watches, reads, applies, tells.
+//!
+//! A pass over one app: [`observe`] reads, `scaledapp_plan::cluster` decides,
+//! [`apply`] writes what differs, [`status`] says how it went (always),
+//! [`events`] tell of changes. [`controller`] decides when, [`lease`] whether
+//! this replica writes, [`heartbeat`] knows which balancers serve.
+
+pub mod api;
+pub mod apply;
+pub mod backoff;
+pub mod cli;
+pub mod context;
+pub mod controller;
+pub mod events;
+pub mod heartbeat;
+pub mod hostnames;
+pub mod lease;
+pub mod metrics;
+pub mod observe;
+pub mod probe;
+pub mod reconcile;
+pub mod render;
+pub mod report;
+pub mod run;
+pub mod status;
+pub mod stores;
+pub mod watches;

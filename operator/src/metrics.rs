@@ -1,0 +1,143 @@
+//! What is counted, and under which names (`scaledapp_operator_…`).
+//!
+//! Labels come from closed sets: no name of an object becomes one.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::api::Call;
+
+/// A pass without writes takes well below a millisecond, one with a hanging API
+/// server some seconds.
+const SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassResult {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    verb: &'static str,
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeResult {
+    component: &'static str,
+    result: &'static str,
+}
+
+/// The counters of one operator.
+#[derive(Debug)]
+pub struct Metrics {
+    passes: Family<PassResult, Counter>,
+    seconds: Histogram,
+    calls: Family<CallLabels, Counter>,
+    leader: Gauge,
+    apps: Gauge,
+    watch_errors: Family<Kind, Counter>,
+    watch_age: Family<Kind, Gauge<f64, AtomicU64>>,
+    probes: Family<ProbeResult, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            passes: Family::default(),
+            seconds: Histogram::new(SECONDS),
+            calls: Family::default(),
+            leader: Gauge::default(),
+            apps: Gauge::default(),
+            watch_errors: Family::default(),
+            watch_age: Family::default(),
+            probes: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("scaledapp_operator");
+        registry.register(
+            "reconciles",
+            "Passes over an app by how they went",
+            self.passes.clone(),
+        );
+        registry.register(
+            "reconcile_seconds",
+            "How long passes took",
+            self.seconds.clone(),
+        );
+        registry.register(
+            "api_calls",
+            "Calls to the API server other than watches",
+            self.calls.clone(),
+        );
+        registry.register("leader", "1 while this replica writes", self.leader.clone());
+        registry.register("apps", "ScaledApps that are known", self.apps.clone());
+        registry.register(
+            "watch_errors",
+            "Watches that failed and were begun again",
+            self.watch_errors.clone(),
+        );
+        registry.register(
+            "watch_age_seconds",
+            "Time since a watch last brought something",
+            self.watch_age.clone(),
+        );
+        registry.register(
+            "probes",
+            "Looks at the admin ports of pods",
+            self.probes.clone(),
+        );
+    }
+
+    pub(crate) fn passed(&self, result: &'static str, took: Duration) {
+        self.passes.get_or_create(&PassResult { result }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn called(&self, call: Call, result: &'static str) {
+        let labels = CallLabels {
+            verb: call.verb,
+            kind: call.kind,
+            result,
+        };
+        self.calls.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn watch_failed(&self, kind: &'static str) {
+        self.watch_errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    pub(crate) fn set_watch_age(&self, kind: &'static str, age: Duration) {
+        self.watch_age
+            .get_or_create(&Kind { kind })
+            .set(age.as_secs_f64());
+    }
+
+    pub(crate) fn set_state(&self, leads: bool, apps: usize) {
+        self.leader.set(i64::from(leads));
+        self.apps.set(apps as i64);
+    }
+
+    pub(crate) fn probed(&self, component: &'static str, result: &'static str) {
+        self.probes
+            .get_or_create(&ProbeResult { component, result })
+            .inc();
+    }
+}

@@ -1,0 +1,176 @@
+//! Reads everything that a decision about one app needs, once: from the stores,
+//! and, of names that are to be taken, whether somebody else has them.
+
+use std::fmt::Debug;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::runtime::reflector::Store;
+use kube::{Api, Resource, ResourceExt};
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::words::label;
+use scaledapp_plan::cluster::{self, App, Kind, ObjectKey, Objects, Observed, Pod};
+use serde::de::DeserializeOwned;
+
+use crate::api::{self, Call, CallError};
+use crate::context::Context;
+use crate::hostnames;
+
+/// All but [`Observed::foreign`]; does not wait.
+pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
+    let stores = &context.stores;
+    let whose = Whose {
+        namespace: app.namespace().unwrap_or_default(),
+        app: app.name_any(),
+    };
+    let live = Objects {
+        config_maps: whose.of(&stores.config_maps),
+        service_accounts: whose.of(&stores.service_accounts),
+        roles: whose.of(&stores.roles),
+        role_bindings: whose.of(&stores.role_bindings),
+        services: whose.of(&stores.services),
+        endpoint_slices: whose.of(&stores.endpoint_slices),
+        deployments: whose.of(&stores.deployments),
+        pod_disruption_budgets: whose.of(&stores.pod_disruption_budgets),
+    };
+    let mut nodes: Vec<cluster::Node> = stores
+        .nodes
+        .state()
+        .iter()
+        .map(|node| cluster::Node::from(&**node))
+        .collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    let pods = whose.of(&stores.pods);
+    let pods = pods.iter().map(|pod| {
+        let mut pod = Pod::from(pod);
+        pod.heard = context.hearts.heard(&pod.uid);
+        pod
+    });
+    Observed {
+        now: (context.now)(),
+        nodes,
+        live,
+        pods: pods.collect(),
+        foreign: Vec::new(),
+        hostname_taken_by: hostnames::taken_by(app, &stores.apps),
+    }
+}
+
+/// Whose objects are looked for.
+struct Whose {
+    namespace: String,
+    app: String,
+}
+
+impl Whose {
+    /// By name, so that the same facts give the same plan.
+    fn of<K>(&self, store: &Store<K>) -> Vec<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let found = store.state_filter(|object| {
+            let meta = object.meta();
+            let labels = meta.labels.as_ref();
+            meta.namespace.as_deref() == Some(&self.namespace)
+                && labels.and_then(|labels| labels.get(label::INSTANCE)) == Some(&self.app)
+        });
+        let mut found: Vec<K> = found.iter().map(|object| (**object).clone()).collect();
+        found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+        found
+    }
+}
+
+/// Of the names that the app wants, those that others have. Asks the API server
+/// for what the stores do not show as the app's own: an object without our label
+/// is in none of them.
+///
+/// # Errors
+/// The API server said no, or nothing.
+pub async fn foreign(
+    context: &Context,
+    app: &App,
+    observed: &Observed,
+) -> Result<Vec<ObjectKey>, CallError> {
+    let mut foreign = Vec::new();
+    for key in cluster::names(app) {
+        let live = found(&observed.live, &key);
+        let is_foreign = match live {
+            Some(meta) => !is_owner(&app.uid, meta),
+            None => match look_up(context, &app.namespace, &key).await? {
+                Some(meta) => !is_owner(&app.uid, &meta),
+                None => false,
+            },
+        };
+        if is_foreign {
+            foreign.push(key);
+        }
+    }
+    Ok(foreign)
+}
+
+/// Whether the object with this uid is the controller.
+pub(crate) fn is_owner(uid: &str, meta: &ObjectMeta) -> bool {
+    let owners = meta.owner_references.iter().flatten();
+    owners
+        .filter(|owner| owner.controller == Some(true))
+        .any(|owner| owner.uid == uid)
+}
+
+/// The metadata of a live object.
+pub(crate) fn found<'a>(live: &'a Objects, key: &ObjectKey) -> Option<&'a ObjectMeta> {
+    fn named<'a, K: Metadata<Ty = ObjectMeta>>(
+        objects: &'a [K],
+        name: &str,
+    ) -> Option<&'a ObjectMeta> {
+        let mut metas = objects.iter().map(Metadata::metadata);
+        metas.find(|meta| meta.name.as_deref() == Some(name))
+    }
+    match key.kind {
+        Kind::ConfigMap => named(&live.config_maps, &key.name),
+        Kind::ServiceAccount => named(&live.service_accounts, &key.name),
+        Kind::Role => named(&live.roles, &key.name),
+        Kind::RoleBinding => named(&live.role_bindings, &key.name),
+        Kind::Service => named(&live.services, &key.name),
+        Kind::EndpointSlice => named(&live.endpoint_slices, &key.name),
+        Kind::Deployment => named(&live.deployments, &key.name),
+        Kind::PodDisruptionBudget => named(&live.pod_disruption_budgets, &key.name),
+    }
+}
+
+async fn look_up(
+    context: &Context,
+    namespace: &str,
+    key: &ObjectKey,
+) -> Result<Option<ObjectMeta>, CallError> {
+    use k8s_openapi::api::{apps, core, discovery, policy, rbac};
+    let name = &key.name;
+    match key.kind {
+        Kind::ConfigMap => meta::<core::v1::ConfigMap>(context, namespace, name).await,
+        Kind::ServiceAccount => meta::<core::v1::ServiceAccount>(context, namespace, name).await,
+        Kind::Role => meta::<rbac::v1::Role>(context, namespace, name).await,
+        Kind::RoleBinding => meta::<rbac::v1::RoleBinding>(context, namespace, name).await,
+        Kind::Service => meta::<core::v1::Service>(context, namespace, name).await,
+        Kind::EndpointSlice => meta::<discovery::v1::EndpointSlice>(context, namespace, name).await,
+        Kind::Deployment => meta::<apps::v1::Deployment>(context, namespace, name).await,
+        Kind::PodDisruptionBudget => {
+            meta::<policy::v1::PodDisruptionBudget>(context, namespace, name).await
+        }
+    }
+}
+
+async fn meta<K>(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<ObjectMeta>, CallError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + k8s_openapi::Resource,
+    K: Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    let call = Call::new("get", <K as k8s_openapi::Resource>::KIND);
+    let found: Option<PartialObjectMeta<K>> =
+        api::read(context, call, api.get_metadata_opt(name)).await?;
+    Ok(found.map(|object| object.metadata))
+}

@@ -1,0 +1,191 @@
+//! One pass over one app: observe, validate, plan, apply, and always the status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_plan::Violation;
+use scaledapp_plan::cluster::{self, App, Observed, Outcome, Plan};
+use tokio::time::Instant;
+
+use crate::api::CallError;
+use crate::apply::{self, Of};
+use crate::backoff;
+use crate::context::{Context, Guarded};
+use crate::{events, observe, status};
+
+/// A look at everything though nothing changed, in case a watch missed it. Of
+/// an app that is as it should be it costs no request.
+const RESYNC: Duration = Duration::from_mins(5);
+/// What stands in the way may be something that is not watched, such as an
+/// object of somebody else.
+const STALLED: Duration = Duration::from_secs(15);
+
+/// A pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something was not read or written; the status says so.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// All was written but the status.
+    #[error("the status is not written: {0}")]
+    Status(#[source] CallError),
+}
+
+impl Error {
+    fn call(&self) -> &CallError {
+        match self {
+            Self::Call(error) | Self::Status(error) => error,
+        }
+    }
+}
+
+/// One pass.
+///
+/// # Errors
+/// [`Error`]; what follows from it is for [`error_policy`] to say.
+pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.leadership.leads() {
+        // Whoever begins to lead looks at all of them.
+        return Ok(Action::await_change());
+    }
+    let object = match &guarded.0 {
+        Ok(object) => object,
+        Err(error) => {
+            tracing::warn!(
+                namespace = error.metadata.namespace,
+                name = error.metadata.name,
+                %error,
+                "a ScaledApp cannot be read: is the definition newer than this operator?"
+            );
+            context.metrics.passed("unreadable", Duration::ZERO);
+            return Ok(Action::await_change());
+        }
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let begun = Instant::now();
+    let result = pass(&context, object).await;
+    let word = match &result {
+        Ok(_) => "ok",
+        Err(error) => error.call().result(),
+    };
+    context.metrics.passed(word, begun.elapsed());
+    if result.is_ok() {
+        context.backoff.reset(&ObjectRef::from_obj(&*guarded));
+    }
+    result
+}
+
+/// What to do after a failed pass.
+pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let namespace = object.namespace();
+    let name = object.name_any();
+    let pause = match error.call() {
+        CallError::NotLeading => return Action::await_change(),
+        CallError::Refused { code: 409, .. } => backoff::after_conflict(),
+        CallError::Refused { .. } | CallError::Unreachable { .. } | CallError::Timeout { .. } => {
+            context.backoff.after_failure(ObjectRef::from_obj(&*object))
+        }
+    };
+    tracing::warn!(
+        namespace,
+        name,
+        error = error as &dyn std::error::Error,
+        ?pause,
+        "a pass failed; it is tried again"
+    );
+    Action::requeue(pause)
+}
+
+async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
+    let mut observed = observe::observe(context, object);
+    let app = match cluster::validate(object) {
+        Ok(app) => app,
+        Err(violations) => return invalid(context, object, &observed, &violations).await,
+    };
+    let nothing = Plan::default();
+    match observe::foreign(context, &app, &observed).await {
+        Ok(foreign) => observed.foreign = foreign,
+        Err(error) => return failed(context, object, &observed, (&app, &nothing), error).await,
+    }
+    let plan = cluster::plan(&app, &observed, &context.settings);
+    if let Err(error) = apply::apply(context, of(object), &observed.live, &plan).await {
+        return failed(context, object, &observed, (&app, &plan), error).await;
+    }
+    let outcome = Outcome::Applied(&app, &plan);
+    tell(context, object, &observed, outcome, &plan).await?;
+    let wake = plan.wake.unwrap_or(RESYNC).min(RESYNC);
+    Ok(Action::requeue(match plan.stalled {
+        Some(_) => wake.min(STALLED),
+        None => wake,
+    }))
+}
+
+fn of(object: &ScaledApp) -> Of<'_> {
+    Of {
+        namespace: object.metadata.namespace.as_deref().unwrap_or_default(),
+        uid: object.metadata.uid.as_deref().unwrap_or_default(),
+    }
+}
+
+/// What was made of an earlier, better spec keeps serving.
+async fn invalid(
+    context: &Context,
+    object: &ScaledApp,
+    observed: &Observed,
+    violations: &[Violation],
+) -> Result<Action, Error> {
+    let plan = cluster::keep_serving(object, observed);
+    let applied = apply::apply(context, of(object), &observed.live, &plan).await;
+    let outcome = Outcome::Invalid(violations);
+    let told = tell(context, object, observed, outcome, &plan).await;
+    applied?;
+    told?;
+    // Slots follow their balancers, of which word comes by itself.
+    Ok(match plan.wake {
+        Some(wake) => Action::requeue(wake),
+        None => Action::await_change(),
+    })
+}
+
+async fn failed(
+    context: &Context,
+    object: &ScaledApp,
+    observed: &Observed,
+    (app, plan): (&App, &Plan),
+    error: CallError,
+) -> Result<Action, Error> {
+    let sentence = error.to_string();
+    let outcome = Outcome::Failed(app, plan, &sentence);
+    // Of what was planned, events tell once it is done.
+    let told = tell(context, object, observed, outcome, &Plan::default()).await;
+    if let Err(Error::Status(error)) = told {
+        tracing::debug!(%error, "the status is not written either");
+    }
+    Err(error.into())
+}
+
+/// Status and events; those of the plan only after what they speak of.
+async fn tell(
+    context: &Context,
+    object: &ScaledApp,
+    observed: &Observed,
+    outcome: Outcome<'_>,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let after = cluster::status(object, observed, outcome);
+    let changed = status::write(context, object, &after)
+        .await
+        .map_err(Error::Status)?;
+    events::send(context, object, &plan.events).await;
+    if changed {
+        let flipped = cluster::events(object.status.as_ref(), &after);
+        events::send(context, object, &flipped).await;
+    }
+    Ok(())
+}

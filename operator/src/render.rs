@@ -1,0 +1,133 @@
+//! What can be shown without a cluster: the definition, and the objects that a
+//! file becomes.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use scaledapp_crds::kubernetes::{self, ScaledApp};
+use scaledapp_plan::Violation;
+use scaledapp_plan::cluster::{self, Node, Objects, Observed};
+use serde::Serialize;
+
+use crate::cli::RenderArgs;
+
+/// The `CustomResourceDefinition` as YAML.
+///
+/// # Errors
+/// It cannot be written as YAML.
+pub fn definition() -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(&kubernetes::definition())?)
+}
+
+/// The objects that the `ScaledApp` of a file becomes, as YAML documents.
+///
+/// # Errors
+/// The file cannot be read, holds something else, or makes no sense.
+pub fn file(args: &RenderArgs) -> anyhow::Result<String> {
+    let name = args.file.display();
+    let text = read(&args.file).with_context(|| format!("cannot read {name}"))?;
+    let written = scaledapp_crds::read(&text).with_context(|| format!("{name}"))?;
+    let mut object = ScaledApp::from(written);
+    object
+        .metadata
+        .namespace
+        .get_or_insert_with(|| "default".to_owned());
+    let observed = empty_cluster(args.nodes);
+    let settings = args.images.clone().into();
+    match objects(&object, &observed, &settings) {
+        Ok(text) => Ok(text?),
+        Err(violations) => bail!("{name}: {}", listed(&violations)),
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path)
+}
+
+fn objects(
+    object: &ScaledApp,
+    observed: &Observed,
+    settings: &cluster::Settings,
+) -> Result<anyhow::Result<String>, Vec<Violation>> {
+    let app = cluster::validate(object)?;
+    let plan = cluster::plan(&app, observed, settings);
+    if let Some(stalled) = plan.stalled {
+        return Ok(Err(anyhow::anyhow!(
+            "{}: {}",
+            stalled.reason,
+            stalled.message
+        )));
+    }
+    Ok(documents(plan.apply))
+}
+
+/// All violations, one a line.
+fn listed(violations: &[Violation]) -> String {
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    lines.join("\n  ")
+}
+
+/// So many nodes, all ready, and nothing on them. The time is one that nobody
+/// takes for the present, so that the same file gives the same text.
+fn empty_cluster(nodes: u16) -> Observed {
+    let node = |number| Node {
+        name: format!("node-{number}"),
+        schedulable: true,
+        ready: true,
+        ..Node::default()
+    };
+    Observed {
+        now: Timestamp::UNIX_EPOCH,
+        nodes: (0..nodes).map(node).collect(),
+        live: Objects::default(),
+        pods: Vec::new(),
+        foreign: Vec::new(),
+        hostname_taken_by: None,
+    }
+}
+
+/// In the order of applying.
+fn documents(objects: Objects) -> anyhow::Result<String> {
+    let Objects {
+        config_maps,
+        service_accounts,
+        roles,
+        role_bindings,
+        services,
+        endpoint_slices,
+        deployments,
+        pod_disruption_budgets,
+    } = objects;
+    let mut text = String::new();
+    add(&mut text, service_accounts)?;
+    add(&mut text, roles)?;
+    add(&mut text, role_bindings)?;
+    add(&mut text, config_maps)?;
+    add(&mut text, services)?;
+    add(&mut text, endpoint_slices)?;
+    add(&mut text, deployments)?;
+    add(&mut text, pod_disruption_budgets)?;
+    Ok(text)
+}
+
+fn add<T>(text: &mut String, objects: Vec<T>) -> anyhow::Result<()>
+where
+    T: Serialize + Metadata<Ty = ObjectMeta>,
+{
+    for mut object in objects {
+        // The garbage collector removes what names an owner that is not there.
+        object.metadata_mut().owner_references = None;
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&object)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! What the admin port shows of the operator.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use scaledapp_admin::{Probe, Routes};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::metrics::Metrics;
+use crate::watches::Health;
+
+/// The state as the admin port sees it.
+#[allow(missing_debug_implementations, reason = "kube's client has none")]
+pub struct Report {
+    identity: String,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    registry: Registry,
+    view: Mutex<View>,
+}
+
+struct View {
+    /// Why not ready, before all is known.
+    unready: Option<String>,
+    stopping: bool,
+    context: Option<Arc<Context>>,
+}
+
+impl Report {
+    /// Not ready yet.
+    pub fn new(identity: String, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        Self {
+            identity,
+            metrics,
+            health,
+            registry,
+            view: Mutex::new(View {
+                unready: Some("starting".to_owned()),
+                stopping: false,
+                context: None,
+            }),
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        // Each change is one assignment: a panic leaves nothing half done.
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it waits for.
+    pub fn waits(&self, reason: String) {
+        self.view().unready = Some(reason);
+    }
+
+    /// It waits for nothing but the first lists.
+    pub fn watches(&self, context: Arc<Context>) {
+        let mut view = self.view();
+        view.context = Some(context);
+        view.unready = None;
+    }
+
+    /// It ends.
+    pub fn stops(&self) {
+        self.view().stopping = true;
+    }
+}
+
+impl Routes for Report {
+    fn live(&self) -> Probe {
+        // Answering at all shows that the loop's thread turns. An API server that
+        // is away is no reason to be restarted.
+        Ok(())
+    }
+
+    fn ready(&self) -> Probe {
+        let view = self.view();
+        if view.stopping {
+            return Err("stopping".to_owned());
+        }
+        let reason = view.unready.clone().or_else(|| self.health.unsynced());
+        reason.map_or(Ok(()), Err)
+    }
+
+    fn metrics(&self) -> String {
+        for (kind, age) in self.health.ages() {
+            self.metrics.set_watch_age(kind, age);
+        }
+        if let Some(context) = &self.view().context {
+            let apps = context.stores.apps.len();
+            self.metrics.set_state(context.leadership.leads(), apps);
+        }
+        let mut text = String::new();
+        // Writing into a String fails only if a metric fails to encode itself.
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("a metric could not be encoded");
+        }
+        text
+    }
+
+    fn status(&self) -> Value {
+        let ready = self.ready();
+        let view = self.view();
+        let context = view.context.as_ref();
+        let pods: serde_json::Map<String, Value> = context
+            .map(|context| context.hearts.counts())
+            .into_iter()
+            .flatten()
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "identity": self.identity,
+            "ready": ready.is_ok(),
+            "waitsFor": ready.err(),
+            "leads": context.is_some_and(|context| context.leadership.leads()),
+            "leader": context.and_then(|context| context.leadership.holder()),
+            "apps": context.map_or(0, |context| context.stores.apps.len()),
+            "pods": pods,
+        })
+    }
+}

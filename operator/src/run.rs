@@ -1,0 +1,211 @@
+//! The operator's life: bind the admin port, find the API server, wait for the
+//! definition, fill the stores, take part in the choice of a leader, work.
+//!
+//! One thread: what takes time is done by the API server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::channel::mpsc::UnboundedReceiver;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client};
+use scaledapp_admin::{Admin, Routes, Signal, Signals};
+use scaledapp_crds::kubernetes::ScaledApp;
+use tokio::time::{sleep, timeout};
+
+use crate::api::CALL_TIMEOUT;
+use crate::backoff::Backoff;
+use crate::cli::Settings;
+use crate::context::{Context, FIELD_MANAGER, Guarded};
+use crate::controller;
+use crate::heartbeat::{self, Hearts};
+use crate::lease::Elector;
+use crate::metrics::Metrics;
+use crate::report::Report;
+use crate::stores::{self, Writers};
+use crate::watches::{Health, Triggers, Watches};
+
+/// Between looks for the definition.
+const DEFINITION_PERIOD: Duration = Duration::from_secs(2);
+
+const INSTALL: &str = "the ScaledApp definition is not installed: `scaledapp-operator crd | kubectl apply --server-side -f -` (the chart does so); waiting for it";
+
+/// Runs until a signal ends it; an error means that it could not start.
+///
+/// # Errors
+/// The admin port is taken, or there is no configuration of a cluster.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot take signals over")?;
+    let admin = match settings.admin {
+        Some(address) => Some(Admin::bind(address).await?),
+        None => None,
+    };
+    let client = Client::try_default().await.context(
+        "there is no cluster to talk to: set KUBECONFIG, or run in a pod with a service account",
+    )?;
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::default());
+    let report = Arc::new(Report::new(
+        settings.identity.clone(),
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+    ));
+    let address = admin
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |admin| admin.local_addr().to_string());
+    tracing::info!(admin = address, identity = settings.identity, "started");
+    if let Some(admin) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn Routes>));
+    }
+    let namespace = settings
+        .namespace
+        .clone()
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    let leases = Api::namespaced(client.clone(), &namespace);
+    let (mut elector, leadership) = Elector::new(leases, settings.identity.clone());
+    let (stores, writers) = stores::stores();
+    let (triggers, queue) = Triggers::new(stores.apps.clone());
+    let context = Arc::new(Context {
+        recorder: Recorder::new(
+            client.clone(),
+            Reporter {
+                controller: FIELD_MANAGER.to_owned(),
+                instance: Some(settings.identity.clone()),
+            },
+        ),
+        client,
+        stores,
+        settings: settings.plan.clone(),
+        leadership,
+        hearts: Arc::default(),
+        metrics,
+        backoff: Backoff::default(),
+        now: Timestamp::now,
+    });
+    let work = Work {
+        settings: &settings,
+        context,
+        triggers,
+        health,
+        report: Arc::clone(&report),
+    };
+    tokio::select! {
+        () = work.run(writers, queue, &mut elector) => {}
+        () = stop(&mut signals) => {}
+    }
+    report.stops();
+    tracing::info!("stopping: the Lease is released");
+    tokio::select! {
+        () = elector.release() => {}
+        () = stop(&mut signals) => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn stop(signals: &mut Signals) {
+    while signals.next().await == Signal::Hangup {}
+}
+
+struct Work<'a> {
+    settings: &'a Settings,
+    context: Arc<Context>,
+    triggers: Triggers,
+    health: Arc<Health>,
+    report: Arc<Report>,
+}
+
+impl Work<'_> {
+    /// Never ends.
+    async fn run(
+        self,
+        writers: Writers,
+        queue: UnboundedReceiver<ObjectRef<Guarded>>,
+        elector: &mut Elector,
+    ) {
+        let Self {
+            settings,
+            context,
+            triggers,
+            health,
+            report,
+        } = self;
+        definition(
+            &context.client,
+            settings.watch_namespace.as_deref(),
+            &report,
+        )
+        .await;
+        let watches = Watches {
+            client: context.client.clone(),
+            namespace: settings.watch_namespace.clone(),
+            triggers: triggers.clone(),
+            health,
+            metrics: Arc::clone(&context.metrics),
+        };
+        watches.spawn(writers, Arc::clone(&context.hearts));
+        report.watches(Arc::clone(&context));
+        if context.stores.synced().await.is_err() {
+            tracing::error!("a watch ended");
+            return;
+        }
+        tracing::info!(apps = context.stores.apps.len(), "all is known");
+        let hearts: Arc<Hearts> = Arc::clone(&context.hearts);
+        let mut leadership = context.leadership.clone();
+        let listening = heartbeat::run(
+            hearts,
+            context.stores.pods.clone(),
+            leadership.clone(),
+            triggers.clone(),
+            Arc::clone(&context.metrics),
+        );
+        // A replica that does not know everything yet must not lead.
+        tokio::select! {
+            () = elector.run() => {}
+            () = listening => {}
+            () = controller::run(context, queue, settings.concurrency) => {}
+            () = async { loop { leadership.gained().await; triggers.all(); } } => {}
+        }
+    }
+}
+
+/// Waits until `ScaledApp`s can be listed. Asked by listing them: that needs no
+/// right to read definitions.
+async fn definition(client: &Client, namespace: Option<&str>, report: &Report) {
+    let api: Api<ScaledApp> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let one = ListParams::default().limit(1);
+    let mut told = String::new();
+    loop {
+        let listed = timeout(CALL_TIMEOUT, api.list_metadata(&one));
+        let reason = match listed.await {
+            Ok(Ok(_)) => return,
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => INSTALL.to_owned(),
+            Ok(Err(kube::Error::Api(status))) => {
+                format!("ScaledApps cannot be listed: {}", status.message)
+            }
+            Ok(Err(error)) => format!("the API server cannot be reached: {error}"),
+            Err(_elapsed) => format!("the API server did not answer within {CALL_TIMEOUT:?}"),
+        };
+        if told != reason {
+            tracing::warn!("{reason}");
+            report.waits(reason.clone());
+            told = reason;
+        }
+        sleep(DEFINITION_PERIOD).await;
+    }
+}

@@ -1,0 +1,44 @@
+//! Writes what the operator says about an app, if it says something else than
+//! before: a write that changes nothing would wake its own watch for ever.
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
+use scaledapp_crds::{API_VERSION, KIND};
+use serde_json::json;
+
+use crate::api::{self, Call, CallError};
+use crate::context::{Context, FIELD_MANAGER};
+
+/// Writes the status if it differs; whether it did.
+///
+/// # Errors
+/// The API server said no, or nothing. An object that is gone is no error.
+pub async fn write(
+    context: &Context,
+    object: &ScaledApp,
+    status: &ScaledAppStatus,
+) -> Result<bool, CallError> {
+    if object.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let name = object.name_any();
+    let api: Api<ScaledApp> = Api::namespaced(
+        context.client.clone(),
+        &object.namespace().unwrap_or_default(),
+    );
+    // Apply, not merge: a field that is absent now must go.
+    let patch = Patch::Apply(json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name, "uid": object.metadata.uid},
+        "status": status,
+    }));
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let request = api.patch_status(&name, &params, &patch);
+    match api::write(context, Call::new("apply", "ScaledApp status"), request).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(404) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
