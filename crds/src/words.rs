@@ -37,11 +37,15 @@ pub mod component {
 
 /// Annotations.
 pub mod annotation {
+    /// On a pod, and there a file for its supervisor: what it was told last.
+    pub const DESIRED: &str = "scaledapp.io/desired";
     /// On a pod: the workers that its supervisor was told of last.
     pub const WORKERS: &str = "scaledapp.io/workers";
     /// On a `ScaledApp`: another value asks for a reload. On a pod: the value
     /// that its supervisor was told of last.
     pub const RELOAD: &str = "scaledapp.io/reload";
+    /// On the `ConfigMap` of an app: since when another number of workers counts.
+    pub const WORKERS_SINCE: &str = "scaledapp.io/workers-since";
     /// On the `ConfigMap` of an app, since when a reload is asked for; on a pod,
     /// when its supervisor was told.
     pub const RELOAD_SINCE: &str = "scaledapp.io/reload-since";

@@ -21,11 +21,11 @@ fn yaml() -> String {
 /// Where the definition is kept; the chart's copy only once there is a chart.
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let chart = root.join("charts/scaledapp/crds");
     let mut files = vec![root.join("crds/scaledapp.yaml")];
-    if chart.is_dir() {
-        files.push(chart.join("scaledapp.yaml"));
-    }
+    let chart = ["charts/scaledapp/crds", "charts/scaledapp/files"];
+    let chart = chart.map(|directory| root.join(directory));
+    let copies = chart.iter().filter(|directory| directory.is_dir());
+    files.extend(copies.map(|directory| directory.join("scaledapp.yaml")));
     files
 }
 
@@ -96,6 +96,23 @@ fn nothing_is_defaulted_and_everything_is_explained_and_bounded() {
             );
         }
     });
+}
+
+/// Unknown fields are pruned with a warning, except where anything may stand.
+#[test]
+fn only_the_pod_template_may_hold_unknown_fields() {
+    let mut open = Vec::new();
+    walk(&schema(), "", &mut |path, part| {
+        if part.get("x-kubernetes-preserve-unknown-fields").is_some() {
+            open.push(path.to_owned());
+        }
+        assert_ne!(
+            part.get("additionalProperties"),
+            Some(&json!(false)),
+            "{path}"
+        );
+    });
+    assert_eq!(open, [".spec.podTemplate"]);
 }
 
 #[test]

@@ -18,11 +18,12 @@ mod overlay;
 mod pod_template;
 mod slots;
 mod status;
+mod told;
 mod workload;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::{annotation, reason};
+use scaledapp_crds::words::reason;
 
 pub use app::{App, Settings, validate};
 pub use drift::is_applied;
@@ -34,7 +35,7 @@ pub use status::{Outcome, events, status};
 
 use meta::Owner;
 use pod_template::Pinned;
-use workload::{Scale, Told};
+use workload::Scale;
 
 /// What is to be done for `app`, given what is there. Total: what cannot be
 /// done is [`Plan::stalled`], and then only the slots are kept up.
@@ -110,11 +111,11 @@ fn lead(
 fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) -> Plan {
     let owner = app.owner();
     let scale = workload::scale(app, observed, &pinned);
-    let desired = workload::desired(app, observed);
-    let told = workload::tell(app, observed, &desired, &scale, &pinned);
+    let desired = told::desired(app, observed);
+    let told = told::tell(app, observed, &desired, &scale, &pinned);
     let (slots, lingering) = slots::slots(app, observed);
     let mut plan = Plan {
-        events: changes(app, observed, &scale, &told),
+        events: changes(app, observed, &scale),
         ..Plan::default()
     };
     lead(
@@ -187,7 +188,7 @@ fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<Obj
 }
 
 /// Events for what this plan changes; none where it only repeats.
-fn changes(app: &App, observed: &Observed, scale: &Scale, told: &Told) -> Vec<Event> {
+fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
     let normal = |reason, action, note| Event {
         kind: EventType::Normal,
         reason,
@@ -201,22 +202,13 @@ fn changes(app: &App, observed: &Observed, scale: &Scale, told: &Told) -> Vec<Ev
         let note = format!("pods: from {before} to {}", scale.replicas);
         events.push(normal(reason::SCALING, "Scale", note));
     }
-    let touched = |name: &str| {
-        told.touch
-            .iter()
-            .any(|touch| touch.annotations.contains_key(name))
-    };
-    if touched(annotation::WORKERS) {
-        let note = format!("workers of each pod: {}", workload::workers(app));
+    if told::is_other_number(app, observed) {
+        let note = format!("workers of each pod: {}", told::workers(app));
         events.push(normal(reason::WORKERS_CHANGED, "ScaleWorkers", note));
     }
-    let asked = app.reload.is_some() && workload::is_new_reload(app, observed);
-    if asked && touched(annotation::RELOAD) {
-        events.push(normal(
-            reason::RELOADING,
-            "Reload",
-            "the pods reload their workers, one pod after the other".to_owned(),
-        ));
+    if told::is_new_reload(app, observed) {
+        let note = "the pods reload their workers, one pod after the other";
+        events.push(normal(reason::RELOADING, "Reload", note.to_owned()));
     }
     events
 }

@@ -146,13 +146,19 @@ pub(super) const INSTALL: &str = "scaledapp-install";
 
 /// Puts back what must be ours: without it nothing of the rest would work.
 fn keep_ours(template: &mut PodTemplateSpec, ours: &PodTemplateSpec) {
-    let ours_labels = ours.metadata.as_ref().and_then(|meta| meta.labels.clone());
+    let meta = ours.metadata.clone().unwrap_or_default();
     let labels = template
         .metadata
         .get_or_insert_default()
         .labels
         .get_or_insert_default();
-    labels.extend(ours_labels.unwrap_or_default());
+    labels.extend(meta.labels.unwrap_or_default());
+    let annotations = template
+        .metadata
+        .get_or_insert_default()
+        .annotations
+        .get_or_insert_default();
+    annotations.extend(meta.annotations.unwrap_or_default());
     let (Some(spec), Some(ours)) = (&mut template.spec, &ours.spec) else {
         return;
     };

@@ -6,10 +6,11 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, HTTPGetAction, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, SeccompProfile,
-    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
+    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceFieldSelector, ResourceRequirements, SeccompProfile, SecurityContext,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,7 +19,7 @@ use scaledapp_crds::v1alpha1::Dispatch;
 use scaledapp_crds::words::{annotation, component, port, reason};
 use serde_json::json;
 
-use super::meta::{annotation as annotated, hash, json as text, selects};
+use super::meta::{annotation as annotated, hash, json as text, map, selects};
 use super::overlay::{CONTAINER, INSTALL, merge};
 use super::{App, Settings, Stalled};
 use crate::Pods;
@@ -28,8 +29,10 @@ use crate::local::ADMIN_PORT;
 const BINARIES: &str = "/.scaledapp";
 const SUPERVISOR: &str = "/.scaledapp/sidecar";
 const DESIRED: &str = "/.scaledapp-desired";
-/// Key of the `ConfigMap` that the supervisor reads.
-pub(super) const DESIRED_FILE: &str = "desired.json";
+const DESIRED_FILE: &str = "desired.json";
+/// Keys of the `ConfigMap`; a container reads the first when it starts.
+pub(super) const WORKERS_KEY: &str = "workers";
+pub(super) const RELOAD_KEY: &str = "reload";
 const VOLUME_BINARIES: &str = "scaledapp";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// From SIGTERM beyond the drain: silence of the listener (2 s), grace of the
@@ -130,6 +133,8 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
     let grace = app.app.workers.drain_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
+            // Nothing is wished of a new pod.
+            annotations: Some(map([(annotation::DESIRED, "{}")])),
             labels: Some(owner.labels(component::APP)),
             ..ObjectMeta::default()
         }),
@@ -144,7 +149,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
             service_account_name: Some(app.app.name.clone()),
             termination_grace_period_seconds: Some(grace as i64),
             topology_spread_constraints: Some(vec![spread(app)]),
-            volumes: Some(volumes(&owner.desired())),
+            volumes: Some(volumes()),
             ..PodSpec::default()
         }),
     }
@@ -271,11 +276,24 @@ fn environment(app: &App) -> Vec<EnvVar> {
         field("SCALEDAPP_POD", "metadata.name"),
         field("SCALEDAPP_NODE", "spec.nodeName"),
         cpu,
+        EnvVar {
+            name: "SCALEDAPP_WORKERS".to_owned(),
+            value_from: Some(EnvVarSource {
+                config_map_key_ref: Some(ConfigMapKeySelector {
+                    name: app.owner().desired(),
+                    key: WORKERS_KEY.to_owned(),
+                    // Without it: one worker per core.
+                    optional: Some(true),
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        },
     ];
     ours.into_iter().chain(app.env.iter().cloned()).collect()
 }
 
-fn volumes(desired: &str) -> Vec<Volume> {
+fn volumes() -> Vec<Volume> {
     vec![
         Volume {
             name: VOLUME_BINARIES.to_owned(),
@@ -287,11 +305,16 @@ fn volumes(desired: &str) -> Vec<Volume> {
         },
         Volume {
             name: VOLUME_DESIRED.to_owned(),
-            config_map: Some(ConfigMapVolumeSource {
-                name: desired.to_owned(),
-                // Without it a pod starts with one worker per core.
-                optional: Some(true),
-                ..ConfigMapVolumeSource::default()
+            downward_api: Some(DownwardAPIVolumeSource {
+                items: Some(vec![DownwardAPIVolumeFile {
+                    field_ref: Some(ObjectFieldSelector {
+                        api_version: None,
+                        field_path: format!("metadata.annotations['{}']", annotation::DESIRED),
+                    }),
+                    path: DESIRED_FILE.to_owned(),
+                    ..DownwardAPIVolumeFile::default()
+                }]),
+                ..DownwardAPIVolumeSource::default()
             }),
             ..Volume::default()
         },

@@ -123,6 +123,10 @@ fn a_node_that_is_ill_keeps_counting_and_one_that_leaves_counts_for_a_minute() {
     back.nodes[2] = node("n2");
     let planned = step(&mut back, "");
     assert_eq!((replicas(&planned), planned.wake), (3, None));
+    assert_eq!(
+        planned.touch[0].annotations["controller.kubernetes.io/pod-deletion-cost"],
+        "0"
+    );
     // Over: one pod fewer, once.
     observed.now = at(60);
     let planned = step(&mut observed, "");

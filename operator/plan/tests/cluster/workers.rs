@@ -7,8 +7,9 @@ use scaledapp_plan::cluster::{Heard, Observed, Plan, Supervisor, plan, validate}
 
 use super::given::{app, apply, at, object, pod, running, settings};
 
-fn file(planned: &Plan) -> &str {
-    &planned.apply.config_maps[0].data.as_ref().unwrap()["desired.json"]
+fn truth(planned: &Plan) -> Vec<(&str, &str)> {
+    let data = planned.apply.config_maps[0].data.as_ref().unwrap();
+    data.iter().map(|(key, value)| (&**key, &**value)).collect()
 }
 
 fn touched(planned: &Plan, annotation: &str) -> BTreeMap<String, String> {
@@ -35,7 +36,7 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     let template = observed.live.deployments[0].spec.template.clone();
     let changed = object("  workers: {count: 3}");
     let planned = step(&changed, &mut observed);
-    assert_eq!(file(&planned), r#"{"workers":"3"}"#);
+    assert_eq!(truth(&planned), [("workers", "3")]);
     let expected = [
         ("hello-0".to_owned(), "3".to_owned()),
         ("hello-1".to_owned(), "3".to_owned()),
@@ -43,17 +44,51 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     assert_eq!(touched(&planned, "scaledapp.io/workers"), expected.into());
     assert_eq!(planned.apply.deployments[0].spec.template, template);
     assert_eq!(planned.events[0].reason, "WorkersChanged");
-    // A pod that starts now reads the file by itself.
-    observed.pods.push(pod(2));
+    let told = touched(&planned, "scaledapp.io/desired");
+    assert_eq!(told["hello-0"], r#"{"workers":"3"}"#);
+    // A pod that starts well after that reads the truth by itself; one that
+    // starts just then may have read the one before.
+    let mut late = pod(2);
+    late.created = Some(at(30));
+    observed.pods.push(late);
+    let mut early = pod(3);
+    early.created = Some(at(29));
+    observed.pods.push(early);
+    let planned = step(&changed, &mut observed);
+    assert_eq!(
+        touched(&planned, "scaledapp.io/workers")
+            .into_keys()
+            .collect::<Vec<_>>(),
+        ["hello-3"]
+    );
     let planned = step(&changed, &mut observed);
     assert!(
         planned.touch.is_empty() && planned.events.is_empty(),
         "{planned:?}"
     );
+    observed.now = at(100);
     // Per core, in the supervisor's words.
     let planned = step(&object("  workers: {perCore: 2}"), &mut observed);
-    assert_eq!(file(&planned), r#"{"workers":"2x"}"#);
-    assert_eq!(planned.touch.len(), 3);
+    assert_eq!(truth(&planned), [("workers", "2x")]);
+    assert_eq!(planned.touch.len(), 4);
+}
+
+#[test]
+fn who_was_not_told_before_the_operator_died_is_told_by_the_next_one() {
+    let mut observed = running(&app(""));
+    let object = object("  workers: {count: 3}");
+    let mut planned = plan(&validate(&object).unwrap(), &observed, &settings());
+    planned.touch.truncate(1);
+    apply(&mut observed, &planned);
+    observed.now = at(1000);
+    let planned = step(&object, &mut observed);
+    assert_eq!(
+        touched(&planned, "scaledapp.io/workers")
+            .into_keys()
+            .collect::<Vec<_>>(),
+        ["hello-1"]
+    );
+    assert!(planned.events.is_empty());
 }
 
 fn reload(token: &str) -> ScaledApp {
@@ -84,12 +119,14 @@ fn a_reload_goes_pod_by_pod_and_ends() {
     let mut observed = running(&app(""));
     let object = reload("a");
     let planned = step(&object, &mut observed);
-    assert_eq!(file(&planned), r#"{"reload":"a","workers":"1x"}"#);
+    assert_eq!(truth(&planned), [("reload", "a"), ("workers", "1x")]);
     assert_eq!(
         touched(&planned, RELOAD).into_keys().collect::<Vec<_>>(),
         ["hello-0"]
     );
     assert_eq!(planned.events[0].reason, "Reloading");
+    let told = touched(&planned, "scaledapp.io/desired");
+    assert_eq!(told["hello-0"], r#"{"reload":"a","workers":"1x"}"#);
     // Not done: nobody else.
     observed.now = at(1);
     let planned = step(&object, &mut observed);
