@@ -2,6 +2,7 @@
 // clusters or ScaledApp; `node server.js` runs it as it is.
 'use strict';
 const http = require('http');
+const os = require('os');
 const { version } = require('./package.json');
 
 const server = http.createServer((request, response) => {
@@ -10,6 +11,7 @@ const server = http.createServer((request, response) => {
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({
       pid: process.pid,
+      worker: `${os.hostname()}/${process.pid}`,
       instance: process.env.NODE_APP_INSTANCE,
       path: url.pathname,
       version,

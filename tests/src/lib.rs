@@ -6,6 +6,7 @@
 
 pub mod balancer;
 pub mod binaries;
+pub mod cluster;
 pub mod dns;
 pub mod fixtures;
 pub mod http;

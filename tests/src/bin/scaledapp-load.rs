@@ -1,0 +1,95 @@
+//! Load from where the tests themselves are not: inside a cluster's node.
+//!
+//! Sends as [`scaledapp_tests::load`] does until its standard input ends, then
+//! prints its report as one JSON object.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use scaledapp_tests::load::{Load, Report};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With stderr closed the code is the only answer.
+            drop(writeln!(std::io::stderr(), "scaledapp-load: {error:#}"));
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let running = read(std::env::args().skip(1))?.start()?;
+    // Its end says that it is enough; nothing is read from it.
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing)?;
+    let report = show(&running.stop());
+    writeln!(std::io::stdout(), "{report}").context("nobody takes the report")
+}
+
+fn read(mut words: impl Iterator<Item = String>) -> anyhow::Result<Load> {
+    let mut load = Load {
+        clients: 4,
+        ..Load::on(&[])
+    };
+    while let Some(word) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} needs a value"))
+        };
+        match word.as_str() {
+            "--target" => load.targets.push(value()?.parse::<SocketAddr>()?),
+            "--clients" => load.clients = value()?.parse()?,
+            "--rate" => load.rate = Some(value()?.parse()?),
+            "--post-every" => load.post_every = value()?.parse()?,
+            "--one-shot" => load.keep_alive = false,
+            "--tally" => load.tally = Some(String::leak(value()?)),
+            _ => bail!("{word} is unknown"),
+        }
+    }
+    Ok(load)
+}
+
+fn show(report: &Report) -> serde_json::Value {
+    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    let failures: serde_json::Map<String, serde_json::Value> = report
+        .failures
+        .iter()
+        .map(|((method, failure), count)| (format!("{method:?} {failure}"), (*count).into()))
+        .collect();
+    json!({
+        "sent": report.sent,
+        "failed": report.failed(),
+        "failures": failures,
+        "posts": report.posts,
+        "connections": report.connections,
+        "longestGapMs": milliseconds(report.longest_gap),
+        "p50Ms": milliseconds(report.p50),
+        "p99Ms": milliseconds(report.p99),
+        "tally": report.tally,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_sent() {
+        let words = "--target 127.0.0.1:1 --target 127.0.0.1:2 --clients 3 --rate 50 --one-shot --tally pid";
+        let load = read(words.split(' ').map(str::to_owned)).unwrap();
+        assert_eq!(load.targets.len(), 2);
+        assert_eq!(
+            (load.clients, load.rate, load.keep_alive),
+            (3, Some(50), false)
+        );
+        for wrong in ["--target", "--target here", "--fast"] {
+            assert!(read(wrong.split(' ').map(str::to_owned)).is_err());
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! A running cluster, by kubectl and from within its nodes only.
+//!
+//! `cargo xtask test` makes it and says where it is through the environment;
+//! without that, tests of this layer say that they are skipped.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::process::Ended;
+use crate::{binaries, process, wait};
+
+/// For one call of kubectl, which may itself wait.
+const CALL: Duration = Duration::from_mins(4);
+/// Where the load generator is in a node.
+const LOAD: &str = "/usr/local/bin/scaledapp-load";
+
+/// How to reach the cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    kubectl: PathBuf,
+    kubeconfig: PathBuf,
+    helm: PathBuf,
+    /// Words that run the container engine.
+    engine: Vec<String>,
+}
+
+impl Cluster {
+    /// The cluster that xtask names.
+    ///
+    /// # Errors
+    /// It names none; the text is the reason to print for a skipped test.
+    pub fn from_environment() -> Result<Self, String> {
+        let get = |name: &str| {
+            std::env::var(name).map_err(|_| {
+                format!("skipped: {name} is not set: `cargo xtask test` makes a cluster")
+            })
+        };
+        Ok(Self {
+            kubectl: get("SCALEDAPP_KIND_KUBECTL")?.into(),
+            kubeconfig: get("SCALEDAPP_KIND_KUBECONFIG")?.into(),
+            helm: get("SCALEDAPP_KIND_HELM")?.into(),
+            engine: get("SCALEDAPP_KIND_ENGINE")?
+                .split(' ')
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
+
+    /// kubectl with these words, however it ends.
+    ///
+    /// # Errors
+    /// It does not start or end.
+    pub fn try_kubectl(&self, words: &[&str]) -> anyhow::Result<Ended> {
+        let mut command = Command::new(&self.kubectl);
+        command.args(words).env("KUBECONFIG", &self.kubeconfig);
+        process::run(command, CALL)
+    }
+
+    /// kubectl with these words; what it prints.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
+        let ended = self.try_kubectl(words)?;
+        ensure!(
+            ended.code == 0,
+            "kubectl {} ended with {}: {}{}",
+            words.join(" "),
+            ended.code,
+            ended.stderr,
+            ended.stdout
+        );
+        Ok(ended.stdout)
+    }
+
+    /// An object or a list, as JSON.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"][..], words].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// `kubectl apply` of a text, however it ends.
+    ///
+    /// # Errors
+    /// kubectl does not start or end.
+    pub fn try_apply(&self, namespace: &str, yaml: &str) -> anyhow::Result<Ended> {
+        let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
+        file.write_all(yaml.as_bytes())?;
+        let path = file.path().to_string_lossy().into_owned();
+        self.try_kubectl(&["-n", namespace, "apply", "-f", &path])
+    }
+
+    /// `kubectl apply` of a text; what it prints.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn apply(&self, namespace: &str, yaml: &str) -> anyhow::Result<String> {
+        let ended = self.try_apply(namespace, yaml)?;
+        ensure!(ended.code == 0, "{}{}", ended.stderr, ended.stdout);
+        Ok(ended.stdout)
+    }
+
+    /// helm with these words; what it prints.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.helm);
+        command.args(words).env("KUBECONFIG", &self.kubeconfig);
+        let ended = process::run(command, CALL)?;
+        ensure!(
+            ended.code == 0,
+            "helm {}: {}",
+            words.join(" "),
+            ended.stderr
+        );
+        Ok(ended.stdout)
+    }
+
+    /// Makes a namespace anew in which every pod must admit under `restricted`.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub fn restricted_namespace(&self, name: &str) -> anyhow::Result<()> {
+        self.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait"])?;
+        self.kubectl(&["create", "namespace", name])?;
+        let enforce = "pod-security.kubernetes.io/enforce=restricted";
+        self.kubectl(&["label", "namespace", name, enforce])?;
+        Ok(())
+    }
+
+    /// Names of the nodes.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub fn nodes(&self) -> anyhow::Result<Vec<String>> {
+        let nodes = self.kubectl(&["get", "nodes", "-o", "name"])?;
+        let names = nodes.lines().filter_map(|line| line.strip_prefix("node/"));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn engine(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.engine[0]);
+        command.args(&self.engine[1..]).args(words);
+        command
+    }
+
+    /// Runs a command on a node, where addresses of Services and pods are reached.
+    ///
+    /// # Errors
+    /// It does not start or end.
+    pub fn on_node(&self, node: &str, words: &[&str]) -> anyhow::Result<Ended> {
+        process::run(self.engine(&[&["exec", node][..], words].concat()), CALL)
+    }
+
+    /// Puts the load generator onto a node.
+    ///
+    /// # Errors
+    /// It has not been built, or the engine refuses.
+    pub fn prepare_load(&self, node: &str) -> anyhow::Result<()> {
+        let load = binaries::path("scaledapp-load")?;
+        let to = format!("{node}:{LOAD}");
+        let ended = process::run(self.engine(&["cp", &load.to_string_lossy(), &to]), CALL)?;
+        ensure!(ended.code == 0, "{}", ended.stderr);
+        Ok(())
+    }
+
+    /// Starts a load on a node, with these further words.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn load(
+        &self,
+        node: &str,
+        targets: &[SocketAddr],
+        words: &[&str],
+    ) -> anyhow::Result<Loading> {
+        let targets: Vec<String> = targets.iter().map(SocketAddr::to_string).collect();
+        let mut all = vec!["exec", "-i", node, LOAD];
+        for target in &targets {
+            all.extend(["--target", target]);
+        }
+        all.extend(words);
+        let mut command = self.engine(&all);
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the load")?;
+        Ok(Loading(child))
+    }
+
+    /// What an operator would look at first, for a test that has failed.
+    pub fn dump(&self, namespace: &str) -> String {
+        let calls: [&[&str]; 6] = [
+            &[
+                "-n",
+                namespace,
+                "get",
+                "all,endpointslices,scaledapps",
+                "-o",
+                "wide",
+            ],
+            &["-n", namespace, "get", "scaledapps", "-o", "yaml"],
+            &["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"],
+            &["-n", namespace, "describe", "pods"],
+            &[
+                "-n",
+                namespace,
+                "logs",
+                "--all-containers",
+                "--prefix",
+                "--tail=20",
+                "-l",
+                "app.kubernetes.io/name=scaledapp",
+            ],
+            &[
+                "-n",
+                "scaledapp-system",
+                "logs",
+                "--prefix",
+                "--tail=40",
+                "-l",
+                "app.kubernetes.io/name=scaledapp",
+            ],
+        ];
+        let mut text = String::new();
+        for words in calls {
+            let said = match self.try_kubectl(words) {
+                Ok(ended) => ended.stdout + &ended.stderr,
+                Err(error) => format!("{error:#}"),
+            };
+            text += &format!("--- kubectl {}\n{said}\n", words.join(" "));
+        }
+        text
+    }
+
+    /// Waits until a condition holds.
+    ///
+    /// # Errors
+    /// Not in time; with the last state.
+    pub fn wait<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        wait::until(CALL, what, || match look() {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err("not yet".to_owned()),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+}
+
+/// A load that runs on a node.
+#[derive(Debug)]
+pub struct Loading(Child);
+
+impl Loading {
+    /// Ends it; its report.
+    ///
+    /// # Errors
+    /// It has ended before, or says something else.
+    pub fn stop(mut self) -> anyhow::Result<Report> {
+        drop(self.0.stdin.take());
+        let mut text = String::new();
+        if let Some(mut stdout) = self.0.stdout.take() {
+            stdout.read_to_string(&mut text)?;
+        }
+        let status = self.0.wait()?;
+        if !status.success() {
+            bail!("the load ended with {status}: {text}");
+        }
+        Ok(Report(serde_json::from_str(&text).context(text)?))
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        // After `stop` there is nothing left to kill.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// What came of a load.
+#[derive(Debug, Clone)]
+pub struct Report(Value);
+
+impl Report {
+    /// Requests sent.
+    pub fn sent(&self) -> u64 {
+        self.0["sent"].as_u64().unwrap_or(0)
+    }
+
+    /// Requests that failed in any way.
+    pub fn failed(&self) -> u64 {
+        self.0["failed"].as_u64().unwrap_or(u64::MAX)
+    }
+
+    /// Of those, with a word in their description (`Get`, `refused`).
+    pub fn failed_with(&self, word: &str) -> u64 {
+        let failures = self.0["failures"].as_object();
+        let of = failures
+            .into_iter()
+            .flatten()
+            .filter(|(kind, _)| kind.contains(word));
+        of.filter_map(|(_, count)| count.as_u64()).sum()
+    }
+
+    /// How many processes answered.
+    pub fn answered_by(&self) -> usize {
+        self.0["tally"].as_object().map_or(0, serde_json::Map::len)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = |key: &str| self.0[key].as_f64().unwrap_or(f64::NAN);
+        write!(
+            f,
+            "{} sent ({} POST), {} failed, longest gap {:.0} ms, p50 {:.1} ms, p99 {:.1} ms",
+            self.sent(),
+            self.0["posts"],
+            self.failed(),
+            number("longestGapMs"),
+            number("p50Ms"),
+            number("p99Ms"),
+        )?;
+        if self.failed() > 0 {
+            write!(f, "; {}", self.0["failures"])?;
+        }
+        Ok(())
+    }
+}
+
+/// Addresses of all slots of a `ScaledApp`, with the port of their Services.
+///
+/// # Errors
+/// It has none.
+pub fn slots(app: &Value) -> anyhow::Result<Vec<SocketAddr>> {
+    let slots = app["status"]["balancers"]
+        .as_array()
+        .context("no balancers in status")?;
+    let addresses = slots.iter().map(|slot| {
+        let text = slot["address"]
+            .as_str()
+            .context("a slot without an address")?;
+        Ok(SocketAddr::new(text.parse::<IpAddr>()?, 80))
+    });
+    addresses.collect()
+}

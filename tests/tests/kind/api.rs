@@ -1,0 +1,120 @@
+//! What the API server says: bad input with its cure, scale, ownership, and
+//! that nothing is written when nothing changes.
+
+use serde_json::Value;
+
+use crate::{IMAGES, hello, story};
+
+#[test]
+fn a_wrong_field_is_refused_with_its_cure_and_loses_nothing() {
+    let Some(story) = story("refuse") else { return };
+    let good = hello(IMAGES[0], "");
+    for (wrong, instead, says) in [
+        ("{total: 2}", "{total: 2, perNode: 1}", "perNode"),
+        ("command: [node, server.js]", "command: []", "command"),
+        ("port: 3000", "port: 0", "port"),
+        ("port: 3000", "port: 70000", "port"),
+        ("count: 2", "perCore: 0", "perCore"),
+        ("hello.apps.local", "not a name", "hostname"),
+        (
+            "balancers: {replicas: 2}",
+            "balancers: {replicas: 0}",
+            "balancers",
+        ),
+    ] {
+        let bad = good.replace(wrong, instead);
+        assert_ne!(bad, good);
+        let ended = story.cluster.try_apply(&story.namespace, &bad).unwrap();
+        println!("{instead}: {}", ended.stderr.trim());
+        assert_ne!(ended.code, 0, "{instead} was taken");
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    }
+    let unknown = format!("{good}  colour: red\n");
+    let ended = story.cluster.try_apply(&story.namespace, &unknown).unwrap();
+    assert!(
+        ended.stderr.contains("unknown field") && ended.stderr.contains("colour"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// Every object of the app with its resourceVersion.
+fn versions(objects: &Value) -> Vec<String> {
+    let items = objects["items"].as_array().unwrap();
+    let mut versions: Vec<String> = items
+        .iter()
+        .map(|item| {
+            format!(
+                "{} {} {}",
+                item["kind"], item["metadata"]["name"], item["metadata"]["resourceVersion"]
+            )
+        })
+        .collect();
+    versions.sort();
+    versions
+}
+
+#[test]
+fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
+    let Some(story) = story("idle") else { return };
+    story.apply(&hello(IMAGES[0], ""));
+    story.wait_ready();
+    let kinds = "scaledapps,deployments,services,endpointslices,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets";
+    let look = || {
+        let words = [
+            "-n",
+            &story.namespace,
+            kinds,
+            "-l",
+            "app.kubernetes.io/instance=hello",
+        ];
+        let objects = story.cluster.get(&words).unwrap();
+        let app = story.app();
+        (
+            versions(&objects),
+            app["metadata"]["resourceVersion"].clone(),
+            objects,
+        )
+    };
+    // Let the last heartbeat of the rollout be told.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let (before, app_before, objects) = look();
+    // A touch makes the operator reconcile; it must find nothing to do.
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    let (after, app_after, _) = look();
+    assert_eq!(before, after);
+    assert_eq!(app_before, app_after);
+    for object in objects["items"].as_array().unwrap() {
+        let owner = &object["metadata"]["ownerReferences"][0];
+        let made_by_us =
+            object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "scaledapp-operator";
+        if made_by_us {
+            assert_eq!(owner["kind"], "ScaledApp", "{}", object["metadata"]);
+        }
+    }
+    let scale = story.kubectl(&[
+        "get",
+        "scaledapp",
+        "hello",
+        "--subresource=scale",
+        "-o",
+        "jsonpath={.spec.replicas} {.status.replicas}",
+    ]);
+    assert_eq!(scale, "2 2");
+    let columns = story.kubectl(&["get", "sapp"]);
+    for part in [
+        "READY",
+        "PODS",
+        "WORKERS",
+        "BALANCERS",
+        "HOST",
+        "True",
+        "2/2",
+        "4/4",
+        "hello.apps.local",
+    ] {
+        assert!(columns.contains(part), "{part} in {columns}");
+    }
+    let explained = story.kubectl(&["explain", "scaledapp.spec.workers.drainTimeout"]);
+    assert!(explained.contains("drainTimeout"), "{explained}");
+}
