@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-use crate::console::{heading, note, seconds};
+use crate::console::{heading, note, say, seconds};
 use cache::Cache;
 use engine::Engine;
 use run::Run;
@@ -110,7 +110,7 @@ pub(crate) fn ensure(choice: Choice) -> anyhow::Result<Cluster> {
 
 fn status() -> anyhow::Result<bool> {
     let cache = Cache::new();
-    let Some(engine) = Engine::found(&cache) else {
+    let Some(engine) = cluster::engine(&cache) else {
         note("No container engine runs here, so there is no cluster.");
         return Ok(false);
     };
@@ -163,6 +163,7 @@ impl Cluster {
     }
 
     /// What runs its nodes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests that stop a node"))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -176,7 +177,7 @@ impl Cluster {
     ///
     /// # Errors
     /// It does not compile.
-    #[expect(dead_code, reason = "for the chart")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the chart"))]
     pub(crate) fn helm(&self, words: &[&str]) -> anyhow::Result<Run> {
         let helm = golang::client(&self.cache, &recipe::HELM)?;
         Ok(Run::new(helm, words).env("KUBECONFIG", self.kubeconfig()))
@@ -242,13 +243,50 @@ impl Cluster {
         note(&format!("export KUBECONFIG={}", kubeconfig.display()));
         note(&format!("export PATH={}:$PATH", bin.display()));
         note("kubectl get nodes");
-        note("");
+        say("");
         note("Addresses of Services and pods are reached from its nodes:");
         let (prefix, program) = (self.engine.prefix(), self.engine.program());
         note(&format!(
             "{prefix}{program} exec {NAME}-worker curl -s http://ADDRESS"
         ));
-        note("");
+        say("");
         note("cargo xtask kind down   removes it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no command uses yet, tried for as long as that is so.
+    #[test]
+    #[ignore = "needs a running cluster and compiles helm: run it by its name"]
+    fn what_later_steps_need_works_in_the_running_cluster() {
+        let cluster = ensure(Choice::Auto).unwrap();
+        let version = cluster.helm(&["version", "--short"]).unwrap();
+        assert!(version.text().unwrap().starts_with("v4."));
+        let listed = cluster.helm(&["list", "--all-namespaces"]).unwrap();
+        listed.done().unwrap();
+        assert!(cluster.engine().run(&["ps"]).done().is_ok());
+
+        let app = tempfile::tempdir().unwrap();
+        std::fs::write(app.path().join("app.py"), "print('from', __file__)").unwrap();
+        let (reference, packages) = ("localhost/scaledapp/try:dev", ["python3-minimal"]);
+        let words = ["python3", "app.py"];
+        let archive =
+            archive::from_debian(&cluster.cache, reference, &packages, app.path(), &words);
+        cluster.load_image(reference, &archive.unwrap()).unwrap();
+        let run = [
+            "run",
+            "try",
+            "--rm",
+            "--attach",
+            "--quiet",
+            "--restart=Never",
+        ];
+        let image = format!("--image={reference}");
+        let run = [&run[..], &["--image-pull-policy=Never", &image]].concat();
+        let said = cluster.kubectl(&run).text().unwrap();
+        assert_eq!(said.trim(), "from /app/app.py");
     }
 }

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use scaledapp_tests::binaries;
 
+/// Characters of a key.
+const KEY_LENGTH: usize = 12;
+
 /// The directory of everything that this command makes.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
@@ -52,8 +55,18 @@ impl Cache {
         self.root.join("logs").join(format!("{step}.log"))
     }
 
+    /// A path below it for what is made from the content of `key`, such as
+    /// `debian/node-0123456789ab.tar`.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub(crate) fn keyed(&self, name: &str, key: Key, suffix: &str) -> anyhow::Result<PathBuf> {
+        self.at(&format!("{name}-{}{suffix}", key.text()))
+    }
+
     /// Makes what `path` shall be under another name and puts it in place, if
-    /// it is not there yet; whether it had to be made.
+    /// it is not there yet; whether it had to be made. What was made from
+    /// earlier content goes then: it is large.
     ///
     /// # Errors
     /// `make` fails, or its result cannot be renamed.
@@ -71,6 +84,12 @@ impl Cache {
         make(&partial)?;
         fs::rename(&partial, path)
             .with_context(|| format!("cannot put {} in place", path.display()))?;
+        let beside = path.parent().map(fs::read_dir);
+        for entry in beside.into_iter().flatten().flatten().flatten() {
+            if is_earlier(&entry.path(), path) {
+                remove(&entry.path())?;
+            }
+        }
         Ok(true)
     }
 
@@ -81,6 +100,18 @@ impl Cache {
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         remove(&self.root)
     }
+}
+
+/// Whether two names differ in nothing but the key.
+fn is_earlier(other: &Path, path: &Path) -> bool {
+    let parts = |path: &Path| -> Option<(String, String)> {
+        let name = path.file_name()?.to_str()?;
+        let (before, rest) = name.rsplit_once('-')?;
+        let (key, suffix) = rest.split_at_checked(KEY_LENGTH)?;
+        let hexadecimal = key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        hexadecimal.then(|| (before.to_owned(), suffix.to_owned()))
+    };
+    other != path && parts(path).is_some_and(|this| parts(other) == Some(this))
 }
 
 /// Removes a file or directory that may not be there.
@@ -156,7 +187,7 @@ impl Key {
 
     /// As part of a name.
     pub(crate) fn text(self) -> String {
-        format!("{:012x}", self.0 >> 16)
+        format!("{:0KEY_LENGTH$x}", self.0 >> 16)
     }
 }
 
@@ -185,6 +216,20 @@ mod tests {
         assert_ne!(first, second);
         fs::rename(at("d/a"), at("d/b")).unwrap();
         assert_ne!(second, key());
+    }
+
+    #[test]
+    fn only_what_was_made_from_earlier_content_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let others = ["node-proxy-0123456789ab.tar", "node-x.tar", "node.tar"];
+        for name in others.iter().chain(&["node-0123456789ab.tar"]) {
+            fs::write(at(name), "").unwrap();
+        }
+        let new = at("node-ba9876543210.tar");
+        Cache::once(&new, |partial| Ok(fs::write(partial, "")?)).unwrap();
+        assert!(new.exists() && !at("node-0123456789ab.tar").exists());
+        assert!(others.iter().all(|name| at(name).exists()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ const RECORD: &str = "/kind/scaledapp-made-from";
 /// kubeadm on three nodes, on a machine that does something else as well.
 const CREATE: Duration = Duration::from_mins(15);
 const READY: Duration = Duration::from_mins(5);
+const REMOVED: Duration = Duration::from_mins(3);
 
 /// A healthy cluster on a busy machine may miss a look.
 const HEALTHY: Duration = Duration::from_secs(30);
@@ -31,8 +32,14 @@ const HEALTHY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
     pub(crate) name: String,
-    /// `running`, `exited` and others.
+    /// `running`, `exited` and others; podman says it in a sentence.
     pub(crate) state: String,
+}
+
+impl Container {
+    pub(crate) fn runs(&self) -> bool {
+        self.state == "running" || self.state.starts_with("up ") && !self.state.contains("paused")
+    }
 }
 
 /// What to do about the cluster that is there, or not.
@@ -42,6 +49,14 @@ enum Decision {
     Create,
     /// Why it will not do.
     Replace(String),
+}
+
+/// An engine that works: the one that has our nodes, if any does.
+pub(crate) fn engine(cache: &Cache) -> Option<Engine> {
+    let mut found = Engine::found(cache);
+    let has_nodes = |engine: &Engine| containers(engine).is_ok_and(|nodes| !nodes.is_empty());
+    let with = found.iter().position(has_nodes).unwrap_or(0);
+    (!found.is_empty()).then(|| found.swap_remove(with))
 }
 
 /// The nodes that are there, the control plane first.
@@ -78,9 +93,11 @@ fn decide(nodes: &[Container], record: Option<&str>, acceptable: &[String]) -> D
     if nodes.is_empty() {
         return Decision::Create;
     }
-    if let Some(node) = nodes.iter().find(|node| node.state != "running") {
+    if let Some(node) = nodes.iter().find(|node| !node.runs()) {
         let Container { name, state } = node;
-        return Decision::Replace(format!("{name} is {state}: nodes do not survive a stop"));
+        return Decision::Replace(format!(
+            "{name} is not running ({state}), and nodes do not survive a stop"
+        ));
     }
     match record {
         None => Decision::Replace("it was never finished".to_owned()),
@@ -240,11 +257,17 @@ fn rolled_out(deployment: &Value) -> anyhow::Result<()> {
 /// # Errors
 /// The engine cannot remove one.
 pub(crate) fn delete(engine: &Engine) -> anyhow::Result<()> {
-    for Container { name, .. } in containers(engine)? {
-        engine
-            .run(&["rm", "--force", "--volumes", &name])
-            .within(Duration::from_mins(3))
-            .done()?;
+    let nodes = containers(engine)?;
+    let mut words = vec!["rm", "--force", "--volumes"];
+    if engine.program() == "podman" {
+        // It would ask each politely first, for ten seconds.
+        words.extend(["--time", "0"]);
+    }
+    words.extend(nodes.iter().map(|node| node.name.as_str()));
+    if !nodes.is_empty() {
+        engine.run(&words).within(REMOVED).done()?;
+    }
+    for Container { name, .. } in &nodes {
         // kind makes them by itself and labels them with the node's name.
         let label = format!("label={name}");
         let words = ["volume", "ls", "--quiet", "--filter", &label];
@@ -260,7 +283,7 @@ pub(crate) fn delete(engine: &Engine) -> anyhow::Result<()> {
 /// # Errors
 /// The engine cannot remove something.
 pub(crate) fn down(cache: &Cache, all: bool) -> anyhow::Result<()> {
-    if let Some(engine) = Engine::found(cache) {
+    if let Some(engine) = engine(cache) {
         let nodes = containers(&engine)?;
         if nodes.is_empty() {
             note("There is no cluster.");
@@ -309,18 +332,27 @@ mod tests {
         assert!(reason(&up, None).contains("never finished"));
         assert!(reason(&up, Some("built y")).contains("built y"));
         let stopped = [node("a", "running"), node("b", "exited")];
-        assert!(reason(&stopped, Some("built x")).contains("b is exited"));
+        assert!(reason(&stopped, Some("built x")).contains("b is not running (exited)"));
     }
 
     #[test]
     fn both_engines_list_alike() {
-        let text = "s-worker running\ns-control-plane Exited\n";
+        let text = "s-worker running\ns-control-plane Exited (0) 2 days ago\n";
         let expected = [
-            node("s-control-plane", "exited"),
+            node("s-control-plane", "exited (0) 2 days ago"),
             node("s-worker", "running"),
         ];
         assert_eq!(listed(text), expected);
         assert_eq!(listed(""), []);
+        for (state, runs) in [
+            ("running", true),
+            ("up 3 minutes ago", true),
+            ("up 3 minutes (paused)", false),
+            ("exited (0) 2 days ago", false),
+            ("created", false),
+        ] {
+            assert_eq!(node("n", state).runs(), runs, "{state}");
+        }
     }
 
     #[test]

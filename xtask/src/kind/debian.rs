@@ -27,40 +27,76 @@ const LEFT_OUT: [&str; 3] = [
     "/usr/share/locale/*",
 ];
 
-/// An archive of a minimal Debian with these packages.
+/// How much of a Debian is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// A system that packages can be configured in.
+    Minimal,
+    /// The files of the packages and of what they need: quick and small, but
+    /// nothing that their scripts would set up, and no shell.
+    FilesOnly,
+}
+
+/// An archive of a Debian with these packages.
 ///
 /// # Errors
 /// It cannot be made.
-pub(crate) fn root(cache: &Cache, name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
-    let key = key(packages);
-    let archive = cache.at(&format!("debian/{name}-{}.tar", key.text()))?;
+pub(crate) fn root(
+    cache: &Cache,
+    name: &str,
+    variant: Variant,
+    packages: &[&str],
+) -> anyhow::Result<PathBuf> {
+    let key = key(variant, packages);
+    let archive = cache.keyed(&format!("debian/{name}"), key, ".tar")?;
     if archive.exists() {
         return Ok(archive);
     }
     distribution::ensure("mmdebstrap", &["mmdebstrap"])?;
     let what = format!("Root file system `{name}` from Debian packages");
     timed(&what, || {
-        Cache::once(&archive, |partial| make(cache, name, packages, partial))
+        Cache::once(&archive, |partial| {
+            make(cache, name, variant, packages, partial)
+        })
     })?;
     Ok(archive)
 }
 
 /// A hash of what goes in, but for the day: security updates come with
 /// `kind down --all`.
-pub(crate) fn key(packages: &[&str]) -> Key {
+pub(crate) fn key(variant: Variant, packages: &[&str]) -> Key {
     let words = packages.iter().chain(&LEFT_OUT);
-    words.fold(Key::new().and(SUITE), Key::and)
+    words.fold(Key::new().and(SUITE).and(variant.word()), Key::and)
 }
 
-fn make(cache: &Cache, name: &str, packages: &[&str], into: &Path) -> anyhow::Result<()> {
+impl Variant {
+    /// As mmdebstrap calls it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Minimal => "minbase",
+            Self::FilesOnly => "extract",
+        }
+    }
+}
+
+fn make(
+    cache: &Cache,
+    name: &str,
+    variant: Variant,
+    packages: &[&str],
+    into: &Path,
+) -> anyhow::Result<()> {
+    let variant = format!("--variant={}", variant.word());
     let include = format!("--include={}", packages.join(","));
     let into = into.to_string_lossy();
     let mut words = vec![
         "--format=tar",
         "--mode=root",
-        "--variant=minbase",
+        &variant,
         "--aptopt=Apt::Install-Recommends \"false\"",
         "--aptopt=Acquire::Retries \"3\"",
+        // What is half made is made anew: nothing has to reach the disk early.
+        "--dpkgopt=force-unsafe-io",
         &include,
     ];
     let excluded: Vec<String> = LEFT_OUT

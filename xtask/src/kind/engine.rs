@@ -40,15 +40,15 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// One that works already.
-    pub(crate) fn found(cache: &Cache) -> Option<Self> {
-        let mut tried = ["docker", "podman"].into_iter();
-        tried.find_map(|program| {
+    /// Those that work already, the more usual one first.
+    pub(crate) fn found(cache: &Cache) -> Vec<Self> {
+        let works = |program| {
             binaries::on_path(program).ok()?;
             let engine = Self::of(program, cache).ok()?;
             engine.run(&["info"]).within(ANSWERS).done().ok()?;
             Some(engine)
-        })
+        };
+        ["docker", "podman"].into_iter().filter_map(works).collect()
     }
 
     /// Podman, installed if need be: Docker asks for every capability when a

@@ -84,12 +84,24 @@ pub(crate) fn key(unit: &Unit) -> anyhow::Result<Key> {
     key.and_tree(&part(unit.part))
 }
 
+/// Whether a unit is compiled.
+///
+/// # Errors
+/// A file of its part cannot be read.
+pub(crate) fn has(cache: &Cache, unit: &Unit) -> anyhow::Result<bool> {
+    Ok(directory(cache, unit)?.exists())
+}
+
+fn directory(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
+    cache.keyed(&format!("go/{}", unit.name), key(unit)?, "")
+}
+
 /// Compiles a unit if need be; the directory with its programs.
 ///
 /// # Errors
 /// It does not compile.
 pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
-    let directory = cache.at(&format!("go/{}-{}", unit.name, key(unit)?.text()))?;
+    let directory = directory(cache, unit)?;
     if !directory.exists() {
         check()?;
         timed(&format!("Compiling {}", describe(unit)?), || {
@@ -148,9 +160,9 @@ fn compile(cache: &Cache, unit: &Unit, into: &Path) -> anyhow::Result<()> {
     let more = ["-tags", unit.tags, "-ldflags", &flags, "-o", &output];
     let run = go(unit.part, &[&words[..], &more, &packages].concat());
     // Go is silent about what its cache has, and when it links.
-    let progress = move |output: &str| {
-        let compiled = output.lines().count();
-        format!("{compiled} packages compiled now, {all} in all")
+    let progress = move |output: &str| match output.lines().count() {
+        0 => format!("linking; all {all} packages are in Go's cache"),
+        compiled => format!("{compiled} of at most {all} packages compiled"),
     };
     run.within(COMPILE)
         .log(cache.log(&format!("compile-{}", unit.name)))

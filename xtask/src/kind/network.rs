@@ -1,6 +1,7 @@
 //! The pod network of a cluster whose node image we built, where kind's own
 //! (kindnetd, an image) cannot be pulled: a point-to-point link per pod,
 //! addresses from the node's range, and a route from each node to every other.
+//! What a node does for that is in `tests/cluster/node-network.sh`.
 
 use std::fs;
 use std::path::Path;
@@ -11,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-/// Where a node's plugins are configured. Written last: a node is Ready only
-/// when its routes stand.
-const CONFIGURATION: &str = "/etc/cni/net.d/10-pods.conflist";
+/// Addresses of all pods; each node gives its own from a part of it. kind's
+/// default, which `source` says to kind all the same.
+pub(crate) const PODS: &str = "10.244.0.0/16";
 
 /// If set, bridged packets run through the machine's own rules: a FORWARD policy
 /// of DROP loses what goes from node to node, and masquerading hides who sent it.
@@ -41,16 +42,12 @@ pub(crate) fn connect(cluster: &Cluster) -> anyhow::Result<()> {
     }
     let listed = cluster.kubectl(&["get", "nodes", "-o", "json"]).text()?;
     let nodes = nodes(&serde_json::from_str(&listed)?)?;
-    let directory = tempfile::tempdir()?;
-    let file = directory.path().join("conflist");
+    let script = include_str!("../../../tests/cluster/node-network.sh");
     for node in &nodes {
-        for [range, address] in routes(&nodes, node) {
-            let words = ["ip", "route", "replace", range, "via", address];
-            cluster.node_exec(&node.name, &words)?;
-        }
-        fs::write(&file, plugins(&node.range).to_string())?;
-        let words = ["exec", "-i", &node.name, "tee", CONFIGURATION];
-        cluster.engine().run(&words).input(&file).done()?;
+        let plugins = plugins(&node.range).to_string();
+        let words = ["bash", "-euc", script, "node-network", PODS, &plugins];
+        let words = [&words[..], &routes(&nodes, node).concat()].concat();
+        cluster.node_exec(&node.name, &words)?;
     }
     Ok(())
 }

@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 
 use super::archive::{self, Start};
 use super::cache::{Cache, Key, remove};
+use super::debian::{self, Variant};
 use super::engine::Engine;
+use super::golang;
 use super::recipe::{
     CONTAINERS, COREDNS, ETCD, KIND, KUBECTL, KUBERNETES, NODE, NODE_PACKAGES, PROXY_PACKAGES, Unit,
 };
 use super::run::Run;
-use super::{debian, golang};
 use crate::console::{note, timed};
 
 const REPOSITORY: &str = "localhost/scaledapp/node";
@@ -60,9 +61,8 @@ pub(crate) fn name() -> anyhow::Result<String> {
     for unit in NODE {
         key = key.and(golang::key(unit)?.text());
     }
-    for packages in [NODE_PACKAGES, PROXY_PACKAGES] {
-        key = key.and(debian::key(packages).text());
-    }
+    key = key.and(debian::key(Variant::Minimal, NODE_PACKAGES).text());
+    key = key.and(debian::key(Variant::FilesOnly, PROXY_PACKAGES).text());
     for file in ["node-rootfs.sh", "pause.c", "default-storage.yaml"] {
         key = key.and_file(&ours(file))?;
     }
@@ -94,7 +94,11 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
     note(&format!(
         "{image} is not there yet and is built from packages."
     ));
-    note("The first time takes about a quarter of an hour on two cores; what is done is kept.");
+
+    if !golang::has(cache, &KUBERNETES)? {
+        note("With nothing in Go's cache that takes a quarter of an hour on two cores.");
+        note("What is done is kept: a run that was stopped goes on there.");
+    }
     let mut programs = Vec::new();
     for unit in NODE {
         programs.push((unit.name, golang::programs(cache, unit)?));
@@ -105,14 +109,14 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
             .map(|(_, directory)| directory.clone())
             .context("every unit of a node is compiled")
     };
-    let built = Built {
+    let pieces = Built {
         kubernetes: of(&KUBERNETES)?,
         kubectl: of(&KUBECTL)?,
         containers: of(&CONTAINERS)?,
         coredns: of(&COREDNS)?,
         etcd: of(&ETCD)?,
-        debian: debian::root(cache, "node", NODE_PACKAGES)?,
-        proxy: debian::root(cache, "kube-proxy", PROXY_PACKAGES)?,
+        debian: debian::root(cache, "node", Variant::Minimal, NODE_PACKAGES)?,
+        proxy: debian::root(cache, "kube-proxy", Variant::FilesOnly, PROXY_PACKAGES)?,
         version: golang::kubernetes_version()?,
     };
     // Not in /tmp, which may be in memory or too small; a killed run leaves it.
@@ -120,10 +124,10 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
     remove(&work)?;
     let root = work.join("root");
     timed("Images of the control plane", || {
-        images(&built, &work, &root.join("images"))
+        images(&pieces, &work, &root.join("images"))
     })?;
     timed("Root file system of a node", || {
-        assemble(cache, &built, &root)
+        assemble(cache, &pieces, &root)
     })?;
     timed(&format!("Image {image}"), || {
         let layer = work.join("root.tar");
@@ -135,6 +139,10 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
         words.extend([&*layer, image]);
         engine.run(&words).within(LONG).done()
     })?;
+    // What an earlier recipe made; one that a cluster still runs from stays.
+    for earlier in built(engine)?.iter().filter(|name| *name != image) {
+        let _in_use = engine.run(&["image", "rm", earlier]).done();
+    }
     remove(&work)
 }
 

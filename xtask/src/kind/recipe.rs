@@ -146,8 +146,8 @@ pub(crate) const NODE_PACKAGES: &[&str] = &[
     "hostname",
 ];
 
-/// What kube-proxy calls.
-pub(crate) const PROXY_PACKAGES: &[&str] = &["iptables", "nftables", "conntrack", "kmod"];
+/// What kube-proxy calls in the mode that `source` chooses.
+pub(crate) const PROXY_PACKAGES: &[&str] = &["nftables"];
 
 /// The version that a go.mod requires of a module.
 ///

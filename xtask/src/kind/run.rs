@@ -33,9 +33,14 @@ const LAST_BYTES: u64 = 16 << 20;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Closes what our own parent may have left open for us (`flock FILE cargo
-/// xtask kind` leaves its lock), then becomes the command. Two-digit
-/// descriptors are beyond a POSIX shell and are not handed on in practice.
-const BECOME: &str = r#"exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec "$@""#;
+/// xtask kind` leaves its lock, others leave pipes), then becomes the command.
+/// bash, because a POSIX shell closes no descriptor of two digits.
+const BECOME: &str = r#"
+for open in /proc/self/fd/*; do
+    open=${open##*/}
+    [ "$open" -le 2 ] || eval "exec $open>&-"
+done
+exec "$@""#;
 
 /// Turns the output so far into words about how far it is.
 pub(crate) type Progress = Box<dyn Fn(&str) -> String>;
@@ -56,12 +61,12 @@ impl Run {
     pub(crate) fn new<P: AsRef<OsStr>, W: AsRef<OsStr>>(program: P, words: &[W]) -> Self {
         let mut command = if binaries::on_path("setpriv").is_ok() {
             let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "TERM", "--", "sh"]);
+            command.args(["--pdeathsig", "TERM", "--", "bash"]);
             command
         } else {
-            Command::new("sh")
+            Command::new("bash")
         };
-        command.args(["-c", BECOME, "sh"]);
+        command.args(["-c", BECOME, "bash"]);
         command.arg(&program).args(words);
         command.current_dir(binaries::workspace());
         let words = words.iter().map(|word| word.as_ref().to_string_lossy());
@@ -329,12 +334,17 @@ mod tests {
 
     #[test]
     fn descriptors_that_our_parent_left_open_are_closed() {
-        let outer = Command::new("sh")
-            .args(["-c", r#"exec 9</dev/null; exec "$@""#, "sh", "sh", "-c"])
-            .args([BECOME, "sh", "ls", "/proc/self/fd/9"])
-            .output()
-            .unwrap();
-        assert!(!outer.status.success());
+        for number in ["9", "251"] {
+            let open = format!(r#"exec {number}</dev/null; exec "$@""#);
+            let listed = Command::new("bash")
+                .args(["-c", &open, "bash", "bash", "-c", BECOME, "bash"])
+                .args(["sh", "-c", "echo /proc/$$/fd/*"])
+                .output()
+                .unwrap();
+            let listed = String::from_utf8_lossy(&listed.stdout);
+            assert!(listed.contains("/fd/2"), "{listed}");
+            assert!(!listed.contains(&format!("/fd/{number}")), "{listed}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use scaledapp_tests::binaries;
 use super::cache::{Cache, Key};
 use super::engine::{self, Engine};
 use super::recipe::{self, KIND};
-use super::{golang, node};
+use super::{cluster, golang, network, node};
 use crate::console::{heading, note};
 
 /// A registry that has not answered by then is out of reach.
@@ -44,7 +44,7 @@ pub(crate) enum Source {
 /// refuse cgroup v1 unless they are told; KubeletInUserNamespace lets one go on
 /// when it may not write OOM scores and sysctls; nftables needs no modules.
 const OURS: &str = "\
-networking: {disableDefaultCNI: true, kubeProxyMode: nftables}
+networking: {disableDefaultCNI: true, kubeProxyMode: nftables, podSubnet: PODS}
 featureGates: {KubeletInUserNamespace: true}
 kubeadmConfigPatches:
 - |
@@ -73,7 +73,8 @@ impl Source {
     /// # Errors
     /// As [`Source::configuration`].
     pub(crate) fn fingerprint(&self) -> anyhow::Result<String> {
-        let key = Key::new().and(self.configuration()?).text();
+        let script = include_str!("../../../tests/cluster/node-network.sh");
+        let key = Key::new().and(self.configuration()?).and(script).text();
         let image = match self {
             Self::Built(image) => format!("built {image}"),
             Self::Stock => {
@@ -97,7 +98,8 @@ fn extended(text: &str) -> anyhow::Result<String> {
              reachable.\nCure: take it out, and set it in xtask/src/kind/source.rs"
         );
     }
-    Ok(format!("{}\n{OURS}", text.trim_end()))
+    let ours = OURS.replace("PODS", network::PODS);
+    Ok(format!("{}\n{ours}", text.trim_end()))
 }
 
 /// Sources that a running cluster may come from to be good enough.
@@ -113,22 +115,22 @@ pub(crate) fn acceptable(choice: Choice) -> anyhow::Result<Vec<Source>> {
     })
 }
 
-/// An engine for this choice.
+/// An engine for this choice: the one that has our nodes, if any does.
 ///
 /// # Errors
 /// There is none and none can be installed.
 pub(crate) fn engine(cache: &Cache, choice: Choice) -> anyhow::Result<Engine> {
-    if choice != Choice::Build {
-        if let Some(engine) = Engine::found(cache) {
-            return Ok(engine);
-        }
-        ensure!(
-            choice == Choice::Auto,
+    if choice == Choice::Build {
+        return Engine::podman(cache);
+    }
+    match cluster::engine(cache) {
+        Some(engine) => Ok(engine),
+        None if choice == Choice::Auto => Engine::podman(cache),
+        None => bail!(
             "neither Docker nor podman runs here.\nCure: install one of them (for Docker: \
              start its daemon), or use `--image build` as root on Debian"
-        );
+        ),
     }
-    Engine::podman(cache)
 }
 
 /// Decides where nodes of a new cluster come from, and gets their image.
@@ -151,7 +153,8 @@ pub(crate) fn obtain(
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                note(reason.lines().last().unwrap_or_default().trim());
+                let last = reason.lines().last().unwrap_or_default();
+                note(last.trim_start_matches([' ', '|']));
                 note("No registry is reachable: the node image is built from packages.");
             }
         }
