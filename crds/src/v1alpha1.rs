@@ -93,7 +93,7 @@ pub struct Spec {
     pub args: Vec<String>,
     /// Environment of each worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
     /// `ConfigMap`s and `Secret`s whose entries become environment variables. Only
     /// in a cluster.
