@@ -7,6 +7,7 @@
 
 mod given;
 mod nodes;
+mod observed;
 mod pinning;
 mod slots;
 mod snapshots;
