@@ -2,7 +2,7 @@
 //! what nothing needs, then word to running pods.
 //!
 //! Order: what pods refer to comes before the pods (a Deployment whose
-//! ServiceAccount is not there makes no pods); where addresses lead comes before
+//! `ServiceAccount` is not there makes no pods); where addresses lead comes before
 //! new pods, since requests wait for it and nobody waits for a pod's start.
 //! An object that the API server refuses does not keep the others from being
 //! written; an API server that does not answer does. After either, nothing is

@@ -1,6 +1,11 @@
 //! The command line of `scaledapp-operator`, and how it becomes [`Settings`]:
 //! flags win over `SCALEDAPP_*` variables, those over the defaults here.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "what documents an argument is its help, and that is plain text"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -29,7 +34,8 @@ const RENDER_EXAMPLES: &str = r"Examples:
   scaledapp-operator render -f scaledapp.yaml --nodes 3 --sidecar-image example/sidecar:1
 
 Prints what the operator would apply on a cluster of so many equal nodes where
-nothing runs yet. Owner references are left out: there is no owner to name.
+nothing runs yet. Owner references are left out, since there is no owner to
+name, and so are the annotations in which the operator remembers its last pass.
 
 Exit codes: 0 printed, 1 the file cannot be read or makes no sense, 64 usage.";
 

@@ -29,7 +29,7 @@ pub async fn run(
         .concurrency(concurrency);
     applier(
         |object, context| Box::pin(reconcile(object, context)),
-        error_policy,
+        |object, error, context| error_policy(&object, error, &context),
         context,
         apps,
         queue.map(Ok::<_, Infallible>),

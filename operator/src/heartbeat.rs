@@ -54,19 +54,14 @@ struct Pulse {
 impl Pulse {
     /// Takes in one look; whether what counts changed.
     fn on(&mut self, look: Option<Heard>) -> bool {
-        let heard = match look {
-            Some(heard) => {
-                self.misses = 0;
-                heard
-            }
-            None => {
-                self.misses = self.misses.saturating_add(1);
-                if self.misses < MISSES {
-                    return false;
-                }
-                Heard::Silent
-            }
+        self.misses = match look {
+            Some(_) => 0,
+            None => self.misses.saturating_add(1),
         };
+        if (1..MISSES).contains(&self.misses) {
+            return false;
+        }
+        let heard = look.unwrap_or(Heard::Silent);
         let changed = self.heard != heard;
         self.heard = heard;
         changed

@@ -59,19 +59,19 @@ impl Hostnames {
         if before == now {
             return Vec::new();
         }
-        self.who(&name, [before, now])
+        self.who(&name, &[before, now])
     }
 
     pub(crate) fn delete(&mut self, app: &Guarded) -> Vec<ObjectRef<Guarded>> {
         let name = ObjectRef::from_obj(app);
         let before = self.of.remove(&name);
-        self.who(&name, [before, None])
+        self.who(&name, &[before, None])
     }
 
     fn who(
         &self,
         except: &ObjectRef<Guarded>,
-        hostnames: [Option<String>; 2],
+        hostnames: &[Option<String>; 2],
     ) -> Vec<ObjectRef<Guarded>> {
         self.of
             .iter()

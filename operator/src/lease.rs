@@ -147,13 +147,23 @@ impl Elector {
 
     /// Takes part until dropped. Cancel safe: what it wrote it reads again.
     pub async fn run(&mut self) {
+        let mut failing = false;
         loop {
             let begun = Instant::now();
             let led = self.leads(begun);
-            if let Err(error) = self.step(begun).await {
-                // The next step reads what came of it.
-                self.lease = None;
-                tracing::warn!(%error, "cannot look after the Lease");
+            match self.step(begun).await {
+                Ok(()) if failing => {
+                    failing = false;
+                    tracing::info!("the Lease can be looked after again");
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if !failing {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "cannot look after the Lease");
+                    }
+                    failing = true;
+                }
             }
             let leads = self.leads(Instant::now());
             if led && !leads {
@@ -172,6 +182,15 @@ impl Elector {
     /// # Errors
     /// The API server did not answer, or said no. Leadership then ends by itself.
     pub async fn step(&mut self, now: Instant) -> Result<(), LeaseError> {
+        let stepped = self.look(now).await;
+        if stepped.is_err() {
+            // The next step reads what came of it.
+            self.lease = None;
+        }
+        stepped
+    }
+
+    async fn look(&mut self, now: Instant) -> Result<(), LeaseError> {
         let ours = self.seen.as_ref().and_then(|seen| seen.holder.as_deref()) == Some(&self.me);
         if self.lease.is_none() || !ours {
             let lease = self.timed(self.api.get_opt(NAME)).await?;
@@ -184,12 +203,12 @@ impl Elector {
                 return Ok(());
             }
             Decision::Create => {
-                let lease = self.written(now, decision);
+                let lease = self.written(decision);
                 self.timed(self.api.create(&PostParams::default(), &lease))
                     .await?
             }
             Decision::Acquire | Decision::Renew => {
-                let lease = self.written(now, decision);
+                let lease = self.written(decision);
                 // Carries the resourceVersion: who was slower gets a conflict.
                 self.timed(self.api.replace(NAME, &PostParams::default(), &lease))
                     .await?
@@ -258,7 +277,7 @@ impl Elector {
     }
 
     /// The Lease as it is to be.
-    fn written(&self, _now: Instant, decision: Decision) -> Lease {
+    fn written(&self, decision: Decision) -> Lease {
         let mut lease = self.lease.clone().unwrap_or_else(|| Lease {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
@@ -289,7 +308,7 @@ impl Elector {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The API server said no, or could not be reached.
-    #[error("the API server refuses or cannot be reached: {0}")]
+    #[error("the API server refuses or cannot be reached")]
     Call(#[source] Box<kube::Error>),
     /// It did not answer.
     #[error("the API server did not answer within {CALL_TIMEOUT:?}")]

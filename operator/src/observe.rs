@@ -81,26 +81,29 @@ impl Whose {
     }
 }
 
-/// Of the names that the app wants, those that others have. Asks the API server
-/// for what the stores do not show as the app's own: an object without our label
-/// is in none of them.
+/// Of the names that are about to be taken, those that others have. Asks the API
+/// server for what the stores do not show as the app's own: an object without
+/// our label is in none of them. Where all is there already, nothing is asked.
 ///
 /// # Errors
 /// The API server said no, or nothing.
 pub async fn foreign(
     context: &Context,
     app: &App,
-    observed: &Observed,
+    live: &Objects,
+    planned: &Objects,
 ) -> Result<Vec<ObjectKey>, CallError> {
+    let planned = planned.keys();
     let mut foreign = Vec::new();
     for key in cluster::names(app) {
-        let live = found(&observed.live, &key);
-        let is_foreign = match live {
+        if !planned.contains(&key) {
+            continue;
+        }
+        let is_foreign = match found(live, &key) {
             Some(meta) => !is_owner(&app.uid, meta),
-            None => match look_up(context, &app.namespace, &key).await? {
-                Some(meta) => !is_owner(&app.uid, &meta),
-                None => false,
-            },
+            None => look_up(context, &app.namespace, &key)
+                .await?
+                .is_some_and(|meta| !is_owner(&app.uid, &meta)),
         };
         if is_foreign {
             foreign.push(key);

@@ -82,14 +82,14 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
 }
 
 /// What to do after a failed pass.
-pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+pub fn error_policy(object: &Guarded, error: &Error, context: &Context) -> Action {
     let namespace = object.namespace();
     let name = object.name_any();
     let pause = match error.call() {
         CallError::NotLeading => return Action::await_change(),
         CallError::Refused { code: 409, .. } => backoff::after_conflict(),
         CallError::Refused { .. } | CallError::Unreachable { .. } | CallError::Timeout { .. } => {
-            context.backoff.after_failure(ObjectRef::from_obj(&*object))
+            context.backoff.after_failure(ObjectRef::from_obj(object))
         }
     };
     tracing::warn!(
@@ -108,12 +108,26 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
         Ok(app) => app,
         Err(violations) => return invalid(context, object, &observed, &violations).await,
     };
-    let nothing = Plan::default();
-    match observe::foreign(context, &app, &observed).await {
-        Ok(foreign) => observed.foreign = foreign,
-        Err(error) => return failed(context, object, &observed, (&app, &nothing), error).await,
+    let mut plan = cluster::plan(&app, &observed, &context.settings);
+    match observe::foreign(context, &app, &observed.live, &plan.apply).await {
+        Ok(foreign) if foreign.is_empty() => {}
+        Ok(foreign) => {
+            observed.foreign = foreign;
+            plan = cluster::plan(&app, &observed, &context.settings);
+        }
+        Err(error) => {
+            // Where addresses lead must not wait for an answer about other names.
+            let slots = cluster::keep_serving(object, &observed);
+            if error.is_about_this_object() {
+                let kept = apply::apply(context, of(object), &observed.live, &slots).await;
+                if let Err(error) = kept {
+                    tracing::debug!(%error, "the slots could not be kept up");
+                }
+            }
+            let nothing = Plan::default();
+            return failed(context, object, &observed, (&app, &nothing), error).await;
+        }
     }
-    let plan = cluster::plan(&app, &observed, &context.settings);
     if let Err(error) = apply::apply(context, of(object), &observed.live, &plan).await {
         return failed(context, object, &observed, (&app, &plan), error).await;
     }

@@ -9,6 +9,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::{self, ScaledApp};
+use scaledapp_crds::words::annotation;
 use scaledapp_plan::Violation;
 use scaledapp_plan::cluster::{self, Node, Objects, Observed};
 use serde::Serialize;
@@ -124,8 +125,19 @@ where
     T: Serialize + Metadata<Ty = ObjectMeta>,
 {
     for mut object in objects {
+        let meta = object.metadata_mut();
         // The garbage collector removes what names an owner that is not there.
-        object.metadata_mut().owner_references = None;
+        meta.owner_references = None;
+        if let Some(annotations) = &mut meta.annotations {
+            for remembered in [
+                annotation::APPLIED,
+                annotation::INPUTS,
+                annotation::TEMPLATE,
+            ] {
+                annotations.remove(remembered);
+            }
+        }
+        meta.annotations = meta.annotations.take().filter(|map| !map.is_empty());
         text.push_str("---\n");
         text.push_str(&serde_saphyr::to_string(&object)?);
     }

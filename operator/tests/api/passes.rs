@@ -1,0 +1,410 @@
+//! Whole passes.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::Event;
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_operator::backoff::Backoff;
+use scaledapp_operator::context::{Context, FIELD_MANAGER, Guarded};
+use scaledapp_operator::lease::Leadership;
+use scaledapp_operator::reconcile::{Error, error_policy, reconcile};
+use scaledapp_operator::stores::{Writers, stores};
+use scaledapp_plan::cluster::Settings;
+use serde_json::{Value, json};
+
+use crate::server::{Failure, Shared, server};
+
+const APP: &str = "/apis/scaledapp.io/v1alpha1/namespaces/default/scaledapps/hello";
+
+/// An operator, and the API server that it talks to.
+struct Operator {
+    context: Arc<Context>,
+    writers: Writers,
+    server: Shared,
+}
+
+fn hello(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "scaledapp.io/v1alpha1",
+        "kind": "ScaledApp",
+        "metadata": {
+            "name": "hello", "namespace": "default", "uid": "hello-uid", "generation": 1,
+            "creationTimestamp": "2026-11-24T00:00:00Z",
+        },
+        "spec": spec,
+    })
+}
+
+fn good() -> Value {
+    hello(&json!({"image": "a", "command": ["x"], "replicas": {"total": 2}}))
+}
+
+/// The pod of a balancer that serves.
+fn balancer(name: &str, slot: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "default",
+            "labels": {
+                "app.kubernetes.io/instance": "hello",
+                "app.kubernetes.io/component": "balancer",
+                "app.kubernetes.io/managed-by": "scaledapp-operator",
+                "scaledapp.io/slot": slot,
+            },
+        },
+        "spec": {"nodeName": "n", "containers": []},
+        "status": {
+            "podIP": format!("10.0.0.{slot}"),
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    })
+}
+
+impl Operator {
+    fn new(object: Value) -> Self {
+        let (client, server) = server();
+        let (stores, writers) = stores();
+        let context = Context {
+            recorder: Recorder::new(
+                client.clone(),
+                Reporter {
+                    controller: FIELD_MANAGER.to_owned(),
+                    instance: Some("test".to_owned()),
+                },
+            ),
+            client,
+            stores,
+            settings: Settings {
+                sidecar_image: "sidecar:1".to_owned(),
+                balancer_image: "balancer:1".to_owned(),
+                image_pull_policy: None,
+                image_pull_secrets: Vec::new(),
+            },
+            leadership: Leadership::fixed(true),
+            hearts: Arc::default(),
+            metrics: Arc::default(),
+            backoff: Backoff::default(),
+            now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
+        };
+        {
+            let mut state = server.lock().unwrap();
+            state.store(APP.to_owned(), object);
+            for slot in ["0", "1"] {
+                let name = format!("hello-lb-{slot}-x");
+                let path = format!("/api/v1/namespaces/default/pods/{name}");
+                state.store(path, balancer(&name, slot));
+            }
+        }
+        let mut operator = Self {
+            context: Arc::new(context),
+            writers,
+            server,
+        };
+        operator.sync();
+        operator
+    }
+
+    /// As the watches would: the stores show what the API server has.
+    fn sync(&mut self) {
+        let state = self.server.lock().unwrap();
+        let writers = &mut self.writers;
+        macro_rules! fill {
+            ($($writer:ident: $resource:literal,)*) => {$(
+                writers.$writer.apply_watcher_event(&Event::Init);
+                for (path, object) in &state.objects {
+                    if path.contains(concat!("/", $resource, "/")) {
+                        let object = serde_json::from_value(object.clone()).unwrap();
+                        writers.$writer.apply_watcher_event(&Event::InitApply(object));
+                    }
+                }
+                writers.$writer.apply_watcher_event(&Event::InitDone);
+            )*};
+        }
+        fill! {
+            apps: "scaledapps",
+            pods: "pods",
+            nodes: "nodes",
+            config_maps: "configmaps",
+            service_accounts: "serviceaccounts",
+            roles: "roles",
+            role_bindings: "rolebindings",
+            services: "services",
+            endpoint_slices: "endpointslices",
+            deployments: "deployments",
+            pod_disruption_budgets: "poddisruptionbudgets",
+        }
+    }
+
+    fn app(&self) -> Arc<Guarded> {
+        let name = ObjectRef::new("hello").within("default");
+        self.context.stores.apps.get(&name).unwrap()
+    }
+
+    async fn pass(&self) -> Result<Action, Error> {
+        reconcile(self.app(), Arc::clone(&self.context)).await
+    }
+
+    fn policy(&self, error: &Error) -> Action {
+        error_policy(&self.app(), error, &self.context)
+    }
+
+    fn fail(&self, method: Option<&'static str>, path: &'static str, failure: Failure) {
+        let mut state = self.server.lock().unwrap();
+        state.failures.push((method, path, failure));
+    }
+
+    fn writes(&self) -> Vec<String> {
+        self.server.lock().unwrap().shorts()
+    }
+
+    fn forget(&self) {
+        self.server.lock().unwrap().writes.clear();
+    }
+
+    /// What is said about a failure, in whichever condition.
+    fn failure(&self) -> String {
+        let state = self.server.lock().unwrap();
+        let conditions = &state.objects[APP]["status"]["conditions"];
+        let mut conditions = conditions.as_array().expect("a status is written").iter();
+        let failed = conditions.find(|it| it["reason"] == "ApplyFailed");
+        failed
+            .map_or("", |it| it["message"].as_str().unwrap())
+            .to_owned()
+    }
+
+    /// Reason and message of a condition that was written.
+    fn condition(&self, kind: &str) -> (String, String) {
+        let state = self.server.lock().unwrap();
+        let object: ScaledApp = serde_json::from_value(state.objects[APP].clone()).unwrap();
+        let conditions = object.status.expect("a status is written").conditions;
+        let found = conditions.into_iter().find(|it| it.type_ == kind).unwrap();
+        (found.reason, found.message)
+    }
+}
+
+#[tokio::test]
+async fn objects_are_applied_in_order_by_one_field_manager_with_force() {
+    let operator = Operator::new(good());
+    operator.pass().await.unwrap();
+    let writes = operator.writes();
+    let expected = [
+        "PATCH serviceaccounts/hello",
+        "PATCH serviceaccounts/hello-lb",
+        "PATCH roles/hello-lb",
+        "PATCH rolebindings/hello-lb",
+        "PATCH configmaps/hello-desired",
+        "PATCH services/hello",
+        "PATCH services/hello-pods",
+        "PATCH services/hello-lb-0",
+        "PATCH services/hello-lb-1",
+        "PATCH endpointslices/hello-lb-0",
+        "PATCH endpointslices/hello-lb-1",
+        "PATCH deployments/hello",
+        "PATCH deployments/hello-lb-0",
+        "PATCH deployments/hello-lb-1",
+        "PATCH poddisruptionbudgets/hello",
+        "PATCH poddisruptionbudgets/hello-lb",
+        "PATCH hello/status",
+    ];
+    assert_eq!(writes[..expected.len()], expected);
+    let rest = &writes[expected.len()..];
+    assert!(rest.iter().all(|it| it.ends_with("/events")), "{rest:?}");
+    let state = operator.server.lock().unwrap();
+    for write in &state.writes[..expected.len()] {
+        let query = format!("&{}&", write.query);
+        for part in ["&force=true&", "&fieldManager=scaledapp-operator&"] {
+            assert!(query.contains(part), "{}: {query}", write.short());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_second_pass_writes_nothing_and_asks_nothing() {
+    let mut operator = Operator::new(good());
+    operator.pass().await.unwrap();
+    // The first status speaks of a cluster without those objects.
+    operator.sync();
+    operator.pass().await.unwrap();
+    operator.sync();
+    operator.forget();
+    // Every request would fail.
+    operator.fail(None, "", Failure::Code(500));
+    for _ in 0..3 {
+        operator.pass().await.unwrap();
+    }
+    assert_eq!(operator.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_refused_object_keeps_no_other_from_being_written_and_the_status_names_it() {
+    let operator = Operator::new(good());
+    operator.fail(Some("PATCH"), "/serviceaccounts/hello", Failure::Code(403));
+    let error = operator.pass().await.unwrap_err();
+    let writes = operator.writes();
+    assert!(
+        writes.contains(&"PATCH deployments/hello".to_owned()),
+        "{writes:?}"
+    );
+    let message = operator.failure();
+    assert!(
+        message.contains("cannot apply a ServiceAccount"),
+        "{message}"
+    );
+    assert_ne!(operator.policy(&error), Action::await_change());
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again_soon_and_other_failures_ever_later() {
+    for (code, grows) in [(409, false), (500, true)] {
+        let operator = Operator::new(good());
+        operator.fail(Some("PATCH"), "/deployments/hello", Failure::Code(code));
+        let mut last = Action::await_change();
+        for _ in 0..10 {
+            let error = operator.pass().await.unwrap_err();
+            last = operator.policy(&error);
+        }
+        let pause = format!("{last:?}");
+        let seconds = |text: &str| -> f64 {
+            let (_, rest) = text.split_once("Some(").unwrap();
+            let rest = rest.trim_end_matches([' ', '}', ')']);
+            match rest.strip_suffix("ms") {
+                Some(number) => number.parse::<f64>().unwrap() / 1000.0,
+                None => rest.trim_end_matches('s').parse().unwrap(),
+            }
+        };
+        assert_eq!(seconds(&pause) > 20.0, grows, "{code}: {pause}");
+        assert!(seconds(&pause) <= 60.0, "{pause}");
+        let message = operator.failure();
+        assert!(message.contains("cannot apply a Deployment"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_failure_nothing_further_is_asked_of_a_server_in_trouble_but_the_status() {
+    let operator = Operator::new(good());
+    operator.fail(Some("GET"), "/configmaps/hello-desired", Failure::Code(500));
+    // The look whether somebody else has the name is the first to fail.
+    operator.pass().await.unwrap_err();
+    assert_eq!(
+        operator.writes(),
+        ["PATCH hello/status", "POST default/events"][..operator.writes().len()]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_an_answer_ends_and_the_status_is_still_written() {
+    let operator = Operator::new(good());
+    operator.fail(Some("PATCH"), "/deployments/hello-lb-1", Failure::Silence);
+    let error = operator.pass().await.unwrap_err();
+    assert!(
+        error.to_string().contains("did not answer within"),
+        "{error}"
+    );
+    assert!(operator.writes().contains(&"PATCH hello/status".to_owned()));
+    assert_ne!(operator.policy(&error), Action::await_change());
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_waits_for_a_change_and_the_status_says_what() {
+    let operator = Operator::new(hello(
+        &json!({"image": "a", "command": ["x"], "replicas": {"total": 2, "perNode": 1}}),
+    ));
+    assert_eq!(operator.pass().await.unwrap(), Action::await_change());
+    assert!(operator.writes().contains(&"PATCH hello/status".to_owned()));
+    let (reason, message) = operator.condition("Stalled");
+    assert_eq!(reason, "InvalidSpec");
+    assert!(message.contains("spec.replicas"), "{message}");
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_left_alone() {
+    let operator = Operator::new(good());
+    let path = "/api/v1/namespaces/default/services/hello";
+    let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hello", "namespace": "default"}});
+    operator
+        .server
+        .lock()
+        .unwrap()
+        .store(path.to_owned(), theirs);
+    operator.pass().await.unwrap();
+    let writes = operator.writes();
+    let theirs = writes.iter().any(|it| it.contains("services/"));
+    assert!(!theirs, "{writes:?}");
+    assert_eq!(operator.condition("Stalled").0, "NameConflict");
+}
+
+#[tokio::test]
+async fn orphans_go_last_and_only_as_what_they_were_seen_to_be() {
+    let mut operator = Operator::new(good());
+    operator.pass().await.unwrap();
+    let extra = {
+        let mut state = operator.server.lock().unwrap();
+        let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/hello";
+        let mut extra = state.objects[path].clone();
+        extra["metadata"]["name"] = json!("hello-old");
+        extra["metadata"]["uid"] = json!("old-uid");
+        state.store(format!("{path}-old"), extra);
+        state.objects.remove(path);
+        "DELETE poddisruptionbudgets/hello-old".to_owned()
+    };
+    operator.sync();
+    operator.forget();
+    operator.pass().await.unwrap();
+    let writes = operator.writes();
+    assert_eq!(
+        writes[..2],
+        ["PATCH poddisruptionbudgets/hello".to_owned(), extra]
+    );
+    let state = operator.server.lock().unwrap();
+    assert_eq!(state.writes[1].body["preconditions"]["uid"], "old-uid");
+}
+
+#[tokio::test]
+async fn a_balancer_that_falls_silent_is_replaced_at_its_address_by_one_write() {
+    let mut operator = Operator::new(good());
+    operator.pass().await.unwrap();
+    operator.sync();
+    operator.pass().await.unwrap();
+    operator.sync();
+    operator.forget();
+    let uid = {
+        let state = operator.server.lock().unwrap();
+        let path = "/api/v1/namespaces/default/pods/hello-lb-0-x";
+        state.objects[path]["metadata"]["uid"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let hearts = &operator.context.hearts;
+    let looks: Vec<bool> = (0..3).map(|_| hearts.take(&uid, None)).collect();
+    assert_eq!(looks, [false, false, true]);
+    operator.pass().await.unwrap();
+    assert_eq!(operator.writes()[0], "PATCH endpointslices/hello-lb-0");
+    let state = operator.server.lock().unwrap();
+    let addresses = &state.writes[0].body["endpoints"][0]["addresses"];
+    assert_eq!(*addresses, json!(["10.0.0.1"]));
+}
+
+#[tokio::test]
+async fn a_follower_writes_nothing() {
+    let mut operator = Operator::new(good());
+    Arc::get_mut(&mut operator.context).unwrap().leadership = Leadership::fixed(false);
+    assert_eq!(operator.pass().await.unwrap(), Action::await_change());
+    assert_eq!(operator.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_passed_over() {
+    let operator = Operator::new(good());
+    let unreadable = json!({"apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp", "metadata": {"name": "odd", "namespace": "default"}, "spec": {"image": 7}});
+    let guarded: DeserializeGuard<ScaledApp> = serde_json::from_value(unreadable).unwrap();
+    let action = reconcile(Arc::new(guarded), Arc::clone(&operator.context)).await;
+    assert_eq!(action.unwrap(), Action::await_change());
+    assert_eq!(operator.writes(), [""; 0]);
+}

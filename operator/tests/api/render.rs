@@ -1,0 +1,46 @@
+//! The objects of the sample, as they are printed.
+
+use std::path::Path;
+
+use clap::Parser;
+use scaledapp_operator::cli::{Cli, Command};
+use scaledapp_operator::render;
+
+fn rendered(file: &Path) -> anyhow::Result<String> {
+    let cli = Cli::try_parse_from([
+        "scaledapp-operator".as_ref(),
+        "render".as_ref(),
+        "-f".as_ref(),
+        file.as_os_str(),
+        "--sidecar-image=sidecar:1".as_ref(),
+        "--balancer-image=balancer:1".as_ref(),
+    ])?;
+    match cli.command {
+        Command::Render(args) => render::file(&args),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_objects_of_hello() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = rendered(&root.join("examples/hello-node/scaledapp.yaml")).unwrap();
+    insta::assert_snapshot!("hello", text);
+}
+
+#[test]
+fn a_file_that_makes_no_sense_is_refused_by_field() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: a}\nspec: {image: a, command: [x], replicas: {total: 1, perNode: 1}}\n";
+    std::fs::write(file.path(), text).unwrap();
+    let error = format!("{:#}", rendered(file.path()).unwrap_err());
+    assert!(error.contains("spec.replicas"), "{error}");
+}
+
+#[test]
+fn the_definition_is_the_one_that_is_kept() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let kept = std::fs::read_to_string(root.join("crds/scaledapp.yaml")).unwrap();
+    let (_, kept) = kept.split_once('\n').unwrap();
+    assert_eq!(kept, render::definition().unwrap());
+}

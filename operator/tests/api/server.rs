@@ -1,0 +1,167 @@
+//! An API server in memory, as far as a pass needs one: it keeps what is
+//! applied, finds what is asked for, and fails on request. Every request but
+//! reads is written down.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+/// A request that writes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Write {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) body: Value,
+}
+
+impl Write {
+    /// `METHOD RESOURCE/NAME`.
+    pub(crate) fn short(&self) -> String {
+        let mut parts: Vec<&str> = self.path.rsplitn(3, '/').collect();
+        parts.truncate(2);
+        parts.reverse();
+        format!("{} {}", self.method, parts.join("/"))
+    }
+}
+
+/// How a request fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Failure {
+    /// With this code.
+    Code(u16),
+    /// It is never answered.
+    Silence,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// By path.
+    pub(crate) objects: BTreeMap<String, Value>,
+    pub(crate) writes: Vec<Write>,
+    /// Requests of this method, or any, whose path ends so fail so.
+    pub(crate) failures: Vec<(Option<&'static str>, &'static str, Failure)>,
+    versions: u64,
+}
+
+pub(crate) type Shared = Arc<Mutex<State>>;
+
+/// A client and what is behind it.
+pub(crate) fn server() -> (Client, Shared) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let state = Shared::default();
+    let kept = Arc::clone(&state);
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        while let Some((request, answer)) = handle.next_request().await {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            let request = Write {
+                method: head.method.to_string(),
+                path: head.uri.path().to_owned(),
+                query: head.uri.query().unwrap_or_default().to_owned(),
+                body,
+            };
+            match respond(&mut state.lock().unwrap(), request) {
+                Some((code, body)) => answer.send_response(
+                    Response::builder()
+                        .status(StatusCode::from_u16(code).unwrap())
+                        .body(Body::from(body.to_string().into_bytes()))
+                        .unwrap(),
+                ),
+                None => unanswered.push(answer),
+            }
+        }
+    });
+    (Client::new(service, "default"), kept)
+}
+
+fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
+    let failure = state
+        .failures
+        .iter()
+        .find(|(method, end, _)| {
+            request.path.ends_with(end) && method.is_none_or(|it| it == request.method)
+        })
+        .map(|(_, _, failure)| *failure);
+    let reads = request.method == "GET";
+    if !reads {
+        state.writes.push(request.clone());
+    }
+    match failure {
+        Some(Failure::Silence) => return None,
+        Some(Failure::Code(code)) => return Some((code, refusal(code))),
+        None => {}
+    }
+    let path = request.path.trim_end_matches("/status").to_owned();
+    Some(match request.method.as_str() {
+        "GET" => match state.objects.get(&path) {
+            Some(object) => (200, object.clone()),
+            None => (404, refusal(404)),
+        },
+        "DELETE" => match state.objects.remove(&path) {
+            Some(object) => (200, object),
+            None => (404, refusal(404)),
+        },
+        "POST" => {
+            let name = request.body["metadata"]["name"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            let path = format!("{path}/{name}");
+            if state.objects.contains_key(&path) {
+                return Some((409, refusal(409)));
+            }
+            (201, state.store(path, request.body))
+        }
+        "PUT" => {
+            let current = &state.objects[&path]["metadata"]["resourceVersion"];
+            if *current != request.body["metadata"]["resourceVersion"] {
+                return Some((409, refusal(409)));
+            }
+            (200, state.store(path, request.body))
+        }
+        _ => {
+            let mut body = request.body;
+            if request.path.ends_with("/status") {
+                let status = body["status"].clone();
+                body = state.objects.get(&path).cloned().unwrap_or(body);
+                body["status"] = status;
+            }
+            (200, state.store(path, body))
+        }
+    })
+}
+
+impl State {
+    pub(crate) fn store(&mut self, path: String, mut object: Value) -> Value {
+        self.versions += 1;
+        let meta = &mut object["metadata"];
+        meta["resourceVersion"] = json!(self.versions.to_string());
+        if meta["uid"].is_null() {
+            meta["uid"] = json!(format!("uid-{}", self.versions));
+        }
+        self.objects.insert(path, object.clone());
+        object
+    }
+
+    pub(crate) fn shorts(&self) -> Vec<String> {
+        self.writes.iter().map(Write::short).collect()
+    }
+}
+
+fn refusal(code: u16) -> Value {
+    // The client tells absence by the reason.
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "Test",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "as the test asked", "reason": reason, "code": code})
+}
