@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use scaledapp_tests::wait;
 use serde_json::Value;
 
@@ -202,15 +202,19 @@ fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
     })
 }
 
-/// Whether the API server answers, all nodes are Ready and CoreDNS is rolled out.
+/// Whether all nodes run and are Ready, and CoreDNS is rolled out.
 pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
     let ask = |words: &[&str]| {
         let words = [&["--request-timeout=5s", "--output=json"][..], words].concat();
         let text = cluster.kubectl(&words).text()?;
         anyhow::Ok(serde_json::from_str::<Value>(&text)?)
     };
-    let nodes = containers(&cluster.engine)?.len();
-    nodes_ready(&ask(&["get", "nodes"])?, nodes)?;
+    let nodes = containers(&cluster.engine)?;
+    // Kubernetes itself takes most of a minute to see that a node is gone.
+    if let Some(Container { name, state }) = nodes.iter().find(|node| !node.runs()) {
+        bail!("{name} is not running ({state})");
+    }
+    nodes_ready(&ask(&["get", "nodes"])?, nodes.len())?;
     let words = ["get", "deployment", "coredns", "--namespace=kube-system"];
     rolled_out(&ask(&words)?)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use scaledapp_tests::binaries;
 
 use super::cache::{Cache, Key, remove};
@@ -55,18 +55,18 @@ pub(crate) fn version_in(part_name: &str, module: &str) -> anyhow::Result<String
     Ok(recipe::required(&go_mod, module)?.to_owned())
 }
 
-/// Makes sure that there is a Go that can build what is pinned.
-///
-/// # Errors
-/// There is none.
-pub(crate) fn check() -> anyhow::Result<()> {
-    if binaries::on_path("go").is_err() {
-        bail!(
-            "go is not installed, and Kubernetes, kind and helm are compiled from their \
-             pinned modules here.\nCure: install Go 1.26 or newer (https://go.dev/doc/install) \
-             and put it on the PATH"
-        );
-    }
+/// Whether there is a Go.
+pub(crate) fn is_there() -> bool {
+    binaries::on_path("go").is_ok()
+}
+
+fn check() -> anyhow::Result<()> {
+    ensure!(
+        is_there(),
+        "go is not installed, and Kubernetes, kubectl, kind and helm are compiled from their \
+         pinned modules here.\nCure: install Go 1.26 or newer (https://go.dev/doc/install) and \
+         put it on the PATH; where a registry is reachable, kind, kubectl and helm on the PATH do"
+    );
     Ok(())
 }
 
@@ -112,13 +112,16 @@ pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
 }
 
 /// As [`programs`], for a unit of one program that people call, too: it is
-/// linked into the directory of programs.
+/// linked into the directory of programs. Without Go, one of theirs does.
 ///
 /// # Errors
 /// It does not compile.
 pub(crate) fn client(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
     let (_, program) = unit.programs[0];
-    let built = programs(cache, unit)?.join(program);
+    let built = match binaries::on_path(program) {
+        Ok(theirs) if !is_there() && !has(cache, unit)? => theirs,
+        _ => programs(cache, unit)?.join(program),
+    };
     let link = cache.at(&format!("bin/{program}"))?;
     if fs::read_link(&link).ok().as_deref() != Some(&built) {
         remove(&link)?;
@@ -181,7 +184,7 @@ pub(crate) fn module_directory(part_name: &str, module: &str) -> anyhow::Result<
         .done()?;
     let words = ["list", "-m", "-f", "{{.Dir}}", module];
     let directory = go(part_name, &words).text()?;
-    anyhow::ensure!(
+    ensure!(
         !directory.is_empty(),
         "go knows no directory of {module} after its download"
     );

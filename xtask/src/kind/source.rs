@@ -145,6 +145,10 @@ pub(crate) fn obtain(
     let image = node::name()?;
     let there = engine.program() == "podman" && engine.has_image(&image);
     if choice == Choice::Stock || (choice == Choice::Auto && !there) {
+        if !golang::is_there() {
+            // Nothing can be built, and kind pulls its image by itself.
+            return Ok((Source::Stock, engine));
+        }
         heading("Looking for a container registry");
         match pull(&engine) {
             Ok(()) => return Ok((Source::Stock, engine)),
