@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1;
 use scaledapp_plan::cluster::{Node, Pod};
 use serde_json::{Value, json};
 
-fn pod(status: Value) -> Pod {
+fn pod(status: &Value) -> Pod {
     let pod: v1::Pod = serde_json::from_value(json!({
         "metadata": {
             "name": "hello-x", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
@@ -32,7 +32,7 @@ fn waiting(reason: &str, message: &str) -> Value {
 #[test]
 fn a_pod_tells_where_it_is_and_whether_it_serves() {
     let ready = json!({"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]});
-    let found = pod(ready);
+    let found = pod(&ready);
     assert_eq!(
         (found.slot, found.ip.as_deref(), found.node.as_deref()),
         (Some(1), Some("10.0.0.1"), Some("n1"))
@@ -40,8 +40,8 @@ fn a_pod_tells_where_it_is_and_whether_it_serves() {
     assert_eq!(found.sidecar_image.as_deref(), Some("sidecar:1"));
     assert!(found.ready && !found.deleting && found.failure.is_none());
     // Evicted: listed for ever, and nothing of it comes back.
-    assert!(pod(json!({"phase": "Failed"})).deleting);
-    assert!(!pod(json!({})).ready);
+    assert!(pod(&json!({"phase": "Failed"})).deleting);
+    assert!(!pod(&json!({})).ready);
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn why_a_pod_does_not_run_is_said_without_its_name() {
             "exit code 1: no database",
         ),
     ] {
-        let failure = pod(status).failure.unwrap();
+        let failure = pod(&status).failure.unwrap();
         assert_eq!((failure.reason, &*failure.message), (reason, message));
     }
-    assert_eq!(pod(waiting("ContainerCreating", "")).failure, None);
+    assert_eq!(pod(&waiting("ContainerCreating", "")).failure, None);
 }
 
 #[test]
