@@ -1,7 +1,6 @@
 //! What every pass needs.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, core::DeserializeGuard};
 use scaledapp_crds::kubernetes::ScaledApp;
@@ -9,6 +8,7 @@ use scaledapp_plan::cluster::Settings;
 use std::sync::Arc;
 
 use crate::backoff::Backoff;
+use crate::events::Sent;
 use crate::heartbeat::Hearts;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -36,8 +36,8 @@ pub struct Context {
     pub hearts: Arc<Hearts>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Sends events.
-    pub recorder: Recorder,
+    /// Events sent lately.
+    pub sent: Sent,
     /// Failures in a row.
     pub backoff: Backoff<ObjectRef<Guarded>>,
     /// The time; an argument, so that tests can choose it.

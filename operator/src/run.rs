@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use futures::channel::mpsc::UnboundedReceiver;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client};
 use scaledapp_admin::{Admin, Routes, Signal, Signals};
@@ -20,8 +19,9 @@ use tokio::time::{sleep, timeout};
 use crate::api::CALL_TIMEOUT;
 use crate::backoff::Backoff;
 use crate::cli::Settings;
-use crate::context::{Context, FIELD_MANAGER, Guarded};
+use crate::context::{Context, Guarded};
 use crate::controller;
+use crate::events::Sent;
 use crate::heartbeat::{self, Hearts};
 use crate::lease::Elector;
 use crate::metrics::Metrics;
@@ -78,13 +78,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (stores, writers) = stores::stores();
     let (triggers, queue) = Triggers::new(stores.apps.clone());
     let context = Arc::new(Context {
-        recorder: Recorder::new(
-            client.clone(),
-            Reporter {
-                controller: FIELD_MANAGER.to_owned(),
-                instance: Some(settings.identity.clone()),
-            },
-        ),
+        sent: Sent::new(settings.identity.clone()),
         client,
         stores,
         settings: settings.plan.clone(),

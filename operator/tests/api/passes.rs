@@ -5,12 +5,12 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_operator::backoff::Backoff;
-use scaledapp_operator::context::{Context, FIELD_MANAGER, Guarded};
+use scaledapp_operator::context::{Context, Guarded};
+use scaledapp_operator::events::Sent;
 use scaledapp_operator::lease::Leadership;
 use scaledapp_operator::reconcile::{Error, error_policy, reconcile};
 use scaledapp_operator::stores::{Writers, stores};
@@ -71,13 +71,7 @@ impl Operator {
         let (client, server) = server();
         let (stores, writers) = stores();
         let context = Context {
-            recorder: Recorder::new(
-                client.clone(),
-                Reporter {
-                    controller: FIELD_MANAGER.to_owned(),
-                    instance: Some("test".to_owned()),
-                },
-            ),
+            sent: Sent::new("test".to_owned()),
             client,
             stores,
             settings: Settings {
