@@ -69,6 +69,7 @@ Examples:
   cargo xtask kind                 the cluster, created or reused
   cargo xtask kind --image stock   from kindest/node, never from packages
   cargo xtask kind status
+  cargo xtask kind check           pods, network and DNS, tried once
   cargo xtask kind down            removes it, keeps what it was made from
   cargo xtask kind down --all      removes that, too
 

@@ -125,12 +125,15 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
             Err(error) => decision = Decision::Replace(format!("{error:#}")),
         }
     }
-    if let Decision::Replace(reason) = decision {
+    if let Decision::Replace(reason) = &decision {
         note(&format!("The cluster that is here will not do: {reason}."));
-        timed("Removing it", || delete(&engine))?;
     }
-    let (source, engine) = source::obtain(cache, engine, choice)?;
-    create(cache, engine, &source)
+    // First the image: without one, a cluster of another kind is better than none.
+    let (source, new) = source::obtain(cache, engine.clone(), choice)?;
+    if decision != Decision::Create {
+        timed("Removing the cluster", || delete(&engine))?;
+    }
+    create(cache, new, &source)
 }
 
 /// Makes a cluster where there is none.
