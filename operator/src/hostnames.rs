@@ -82,3 +82,60 @@ impl Hostnames {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::DeserializeGuard;
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    fn app(name: &str, minute: u8, hostname: Option<&str>) -> Guarded {
+        let mut spec = json!({"image": "a", "command": ["x"]});
+        if let Some(hostname) = hostname {
+            spec["dns"] = json!({"hostname": hostname});
+        }
+        let object = json!({
+            "apiVersion": "scaledapp.io/v1alpha1",
+            "kind": "ScaledApp",
+            "metadata": {
+                "name": name, "namespace": "default", "uid": name,
+                "creationTimestamp": format!("2026-11-24T00:{minute:02}:00Z"),
+            },
+            "spec": spec,
+        });
+        DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+    }
+
+    #[test]
+    fn the_oldest_has_it_and_of_the_same_age_the_first_by_name() {
+        let (store, mut writer) = reflector::store();
+        let apps = [
+            app("young", 2, Some("h.example.com")),
+            app("old", 1, Some("h.example.com.")),
+            app("as-old", 1, Some("h.example.com")),
+            app("other", 0, Some("i.example.com")),
+            app("none", 0, None),
+        ];
+        for app in &apps {
+            writer.apply_watcher_event(&Event::Apply(app.clone()));
+        }
+        let taken = apps.map(|app| taken_by(&app.0.unwrap(), &store));
+        let by = Some("default/as-old".to_owned());
+        assert_eq!(taken, [by.clone(), by, None, None, None]);
+    }
+
+    #[test]
+    fn a_change_concerns_those_of_the_old_and_of_the_new_hostname() {
+        let mut hostnames = Hostnames::default();
+        let named = |name: &str| ObjectRef::<Guarded>::new(name).within("default");
+        assert_eq!(hostnames.apply(&app("a", 0, Some("h.x.y"))), []);
+        assert_eq!(hostnames.apply(&app("b", 1, Some("h.x.y"))), [named("a")]);
+        assert_eq!(hostnames.apply(&app("b", 1, Some("h.x.y"))), []);
+        assert_eq!(hostnames.apply(&app("c", 1, None)), []);
+        assert_eq!(hostnames.apply(&app("a", 0, None)), [named("b")]);
+        assert_eq!(hostnames.apply(&app("c", 1, Some("h.x.y"))), [named("b")]);
+        assert_eq!(hostnames.delete(&app("b", 1, Some("h.x.y"))), [named("c")]);
+    }
+}

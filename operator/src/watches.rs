@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
-use futures::{StreamExt, pin_mut};
+use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
@@ -178,13 +178,8 @@ impl Watches {
             Event::InitApply(app) => drop(hostnames.apply(app)),
             Event::InitDone => triggers.all(),
         };
-        self.follow(
-            "ScaledApps",
-            self.api(),
-            watcher::Config::default(),
-            writer,
-            changed,
-        );
+        let events = watcher(self.api(), watcher::Config::default());
+        self.follow("ScaledApps", events, writer, changed);
     }
 
     fn pods(&self, writer: Writer<Pod>, hearts: Arc<Hearts>) {
@@ -193,7 +188,7 @@ impl Watches {
             instance(event, &triggers);
             hearts.pods_changed.notify_one();
         };
-        self.follow("Pods", self.api(), ours(), writer, changed);
+        self.follow("Pods", watcher(self.api(), ours()), writer, changed);
     }
 
     /// Kubelets write their node every few minutes; only what decides where
@@ -217,7 +212,13 @@ impl Watches {
             }
         };
         let api = Api::all(self.client.clone());
-        self.follow("Nodes", api, watcher::Config::default(), writer, changed);
+        let events = watcher(api, watcher::Config::default()).modify(|node: &mut Node| {
+            // Names of up to fifty images each.
+            if let Some(status) = &mut node.status {
+                status.images = None;
+            }
+        });
+        self.follow("Nodes", events, writer, changed);
     }
 
     fn owned<K>(&self, kind: &'static str, writer: Writer<K>)
@@ -227,14 +228,13 @@ impl Watches {
     {
         let triggers = self.triggers.clone();
         let changed = move |event: &Event<K>| instance(event, &triggers);
-        self.follow(kind, self.api(), ours(), writer, changed);
+        self.follow(kind, watcher(self.api(), ours()), writer, changed);
     }
 
     fn follow<K>(
         &self,
         kind: &'static str,
-        api: Api<K>,
-        config: watcher::Config,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
         mut writer: Writer<K>,
         mut changed: impl FnMut(&Event<K>) + Send + 'static,
     ) where
@@ -244,13 +244,15 @@ impl Watches {
         let metrics = Arc::clone(&self.metrics);
         health.note(kind, |_| {});
         tokio::spawn(async move {
-            let events = watcher(api, config).default_backoff();
+            let events = events.default_backoff();
             pin_mut!(events);
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
                         // Who wrote which field takes half of an object's memory.
-                        let event = event.modify(|object| object.meta_mut().managed_fields = None);
+                        let event = event.modify(|object| {
+                            object.meta_mut().managed_fields = None;
+                        });
                         writer.apply_watcher_event(&event);
                         changed(&event);
                         let done = matches!(event, Event::InitDone);
