@@ -239,7 +239,7 @@ impl Cluster {
                 Ok(ended) => ended.stdout + &ended.stderr,
                 Err(error) => format!("{error:#}"),
             };
-            text += &format!("--- kubectl {}\n{said}\n", words.join(" "));
+            text.extend(["--- kubectl ", &words.join(" "), "\n", &said, "\n"]);
         }
         text
     }

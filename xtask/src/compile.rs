@@ -19,13 +19,15 @@ use crate::cargo::{cargo, output_of};
 use crate::console::{note, say, timed};
 use crate::distribution;
 
-/// Each is a package and its binary.
-const BINARIES: [&str; 5] = [
+/// Each is a binary, of the package of the same name unless [`package`] says else.
+const BINARIES: [&str; 7] = [
     "scaledapp",
+    "scaledapp-operator",
     "scaledapp-sidecar",
     "scaledapp-balancer",
     "scaledapp-dns",
     "scaledapp-hello-rust",
+    "scaledapp-load",
 ];
 
 /// What to build for.
@@ -128,7 +130,7 @@ fn build(target: &Target) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     let mut command = cargo(&["build", "--release", "--locked"]);
     command.arg("--message-format=json-render-diagnostics");
     for name in BINARIES {
-        command.args(["--package", name]);
+        command.args(["--package", package(name), "--bin", name]);
     }
     match target {
         Target::Musl(triple) => {
@@ -164,6 +166,14 @@ fn build(target: &Target) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
         bail!("cargo built no binary {missing}: has its package another name now?");
     }
     Ok(found)
+}
+
+/// The package that a binary is in.
+fn package(binary: &'static str) -> &'static str {
+    match binary {
+        "scaledapp-load" => "scaledapp-tests",
+        of_its_own => of_its_own,
+    }
 }
 
 /// The binary that a line of cargo's messages tells about, if it is one of ours.

@@ -11,6 +11,7 @@ mod cache;
 mod check;
 mod cluster;
 mod debian;
+mod deploy;
 mod engine;
 mod golang;
 mod lock;
@@ -25,7 +26,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-use crate::console::{heading, note, say, seconds};
+use crate::compile;
+use crate::console::{heading, note, say, seconds, timed};
 use cache::Cache;
 use engine::Engine;
 use run::Run;
@@ -68,6 +70,9 @@ struct Up {
     /// Where the nodes' image comes from
     #[arg(long, value_enum, default_value_t)]
     image: Choice,
+    /// The cluster alone: no ScaledApp, no sample
+    #[arg(long)]
+    bare: bool,
 }
 
 /// Runs the command; whether all is well.
@@ -79,6 +84,11 @@ pub(crate) fn run(words: Words) -> anyhow::Result<bool> {
         Action::Up(up) => {
             let begun = Instant::now();
             let cluster = ensure(up.image)?;
+            if !up.bare {
+                compile::run()?;
+                deploy::all(&cluster)?;
+                timed("The sample, until it is Ready", || deploy::sample(&cluster))?;
+            }
             heading(&format!(
                 "The cluster `{NAME}` is ready after {}",
                 seconds(begun.elapsed())
@@ -97,6 +107,31 @@ pub(crate) fn run(words: Words) -> anyhow::Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// What tests need to know of a cluster on which ScaledApp is installed; made
+/// and installed if need be.
+///
+/// # Errors
+/// A step fails.
+pub(crate) fn for_tests() -> anyhow::Result<Vec<(&'static str, String)>> {
+    let cluster = ensure(Choice::Auto)?;
+    deploy::all(&cluster)?;
+    let helm = golang::client(&cluster.cache, &recipe::HELM)?;
+    let prefix = cluster.engine.prefix();
+    // What sets the engine up is a variable.
+    let env = if prefix.is_empty() { "" } else { "env " };
+    let engine = format!("{env}{prefix}{}", cluster.engine.program());
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    Ok(vec![
+        (
+            "SCALEDAPP_KIND_KUBECTL",
+            text(cluster.bin().join("kubectl")),
+        ),
+        ("SCALEDAPP_KIND_KUBECONFIG", text(cluster.kubeconfig())),
+        ("SCALEDAPP_KIND_HELM", text(helm)),
+        ("SCALEDAPP_KIND_ENGINE", engine),
+    ])
 }
 
 /// A running cluster, new or as it was.
@@ -177,7 +212,6 @@ impl Cluster {
     ///
     /// # Errors
     /// It does not compile.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the chart"))]
     pub(crate) fn helm(&self, words: &[&str]) -> anyhow::Result<Run> {
         let helm = golang::client(&self.cache, &recipe::HELM)?;
         Ok(Run::new(helm, words).env("KUBECONFIG", self.kubeconfig()))

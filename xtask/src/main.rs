@@ -57,8 +57,9 @@ Takes hello-node if Node is there, else hello-python, else hello-rust. Ends with
 0 only if every step kept its promise. Load goes to loopback addresses only.";
 
 const TEST_EXAMPLES: &str = "\
-Example:
-  cargo xtask test
+Examples:
+  cargo xtask test           every layer; makes the kind cluster if need be
+  cargo xtask test --fast    without the cluster
 
 Installs nodejs and python3 if they are missing and this is root on a machine
 with apt-get. Tests that need a program which is not there say that they are
@@ -66,7 +67,8 @@ skipped. All layers run; the last line is `N passed, N failed`.";
 
 const KIND_EXAMPLES: &str = "\
 Examples:
-  cargo xtask kind                 the cluster, created or reused
+  cargo xtask kind                 the cluster with ScaledApp and the sample on it
+  cargo xtask kind --bare          the cluster alone
   cargo xtask kind --image stock   from kindest/node, never from packages
   cargo xtask kind status
   cargo xtask kind check           pods, network and DNS, tried once
@@ -98,7 +100,11 @@ enum Command {
     Demo(DemoArgs),
     /// Build and run every test layer
     #[command(after_help = TEST_EXAMPLES)]
-    Test,
+    Test {
+        /// Leave out the layer that needs a cluster
+        #[arg(long)]
+        fast: bool,
+    },
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
     Kind(kind::Words),
@@ -132,7 +138,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Build => compile::run(),
         Command::Demo(args) => demo::run(args.app, args.keep),
-        Command::Test => test::run(),
+        Command::Test { fast } => test::run(fast),
         Command::Kind(words) => kind::run(words),
     };
     match done {

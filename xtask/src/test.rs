@@ -19,8 +19,17 @@ use crate::console::{heading, note, say, seconds, table, timed};
 use crate::{compile, distribution};
 
 /// Test targets of `tests/`, the weaker and quicker ones first. One that is not
-/// named here runs before the last of these.
-const TARGETS: [&str; 4] = ["layers", "wire_sidecar", "wire_balancer", "local_stories"];
+/// named here runs before the last two of these.
+const TARGETS: [&str; 5] = [
+    "layers",
+    "wire_sidecar",
+    "wire_balancer",
+    "local_stories",
+    KIND,
+];
+
+/// The target that needs a cluster.
+const KIND: &str = "kind";
 
 /// Programs that tests run, what they are for, and the packages to get them
 /// from where that is usual.
@@ -53,11 +62,12 @@ struct Layer {
     words: Vec<String>,
 }
 
-/// Builds and runs everything; whether all passed.
+/// Builds and runs everything, without the cluster if it is to be `fast`;
+/// whether all passed.
 ///
 /// # Errors
 /// Something does not compile.
-pub(crate) fn run() -> anyhow::Result<bool> {
+pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
     let begun = Instant::now();
     programs();
     compile::run()?;
@@ -73,10 +83,12 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     })?;
     let mut rows = Vec::new();
     let mut all = Counts::default();
-    for layer in layers(&targets(&binaries::workspace().join("tests/tests"))?) {
+    let mut targets = targets(&binaries::workspace().join("tests/tests"))?;
+    targets.retain(|target| !fast || target != KIND);
+    for layer in layers(&targets) {
         heading(&format!("Tests: {}", layer.name));
         let start = Instant::now();
-        let counts = layer.run()?;
+        let counts = layer.prepare_and_run()?;
         let took = seconds(start.elapsed());
         let verdict = if counts.failed == 0 {
             "Passed"
@@ -188,11 +200,11 @@ fn targets(directory: &Path) -> anyhow::Result<Vec<String>> {
         })
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
         .collect();
-    let last = TARGETS.len() - 1;
+    let late = TARGETS.len() - 2;
     let place = |name: &String| match TARGETS.iter().position(|known| known == name) {
-        Some(known) if known < last => known,
-        Some(_) => last + 1,
-        None => last,
+        Some(known) if known < late => known,
+        Some(known) => known + 1,
+        None => late,
     };
     found.sort_by_key(|name| (place(name), name.clone()));
     Ok(found)
@@ -208,7 +220,10 @@ fn layers(targets: &[String]) -> Vec<Layer> {
             "unit and golden",
             &["--workspace", "--exclude", "scaledapp-tests"],
         ),
-        layer("harness", &["--package", "scaledapp-tests", "--lib"]),
+        layer(
+            "harness",
+            &["--package", "scaledapp-tests", "--lib", "--bins"],
+        ),
     ];
     layers.extend(targets.iter().map(|target| {
         // The whole workspace, or other features of shared packages would be
@@ -216,7 +231,7 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         let test = ["--workspace", "--test", target, "--"];
         // Each story takes the whole machine, and its counts are the point.
         // Elsewhere the reasons for skipping are.
-        let shown: &[&str] = if target == "local_stories" {
+        let shown: &[&str] = if target == "local_stories" || target == KIND {
             &["--nocapture", "--test-threads=1"]
         } else {
             &["--show-output"]
@@ -227,9 +242,23 @@ fn layers(targets: &[String]) -> Vec<Layer> {
 }
 
 impl Layer {
-    fn run(&self) -> anyhow::Result<Counts> {
+    fn prepare_and_run(&self) -> anyhow::Result<Counts> {
+        if self.name != KIND {
+            return self.run(&[]);
+        }
+        match crate::kind::for_tests() {
+            Ok(environment) => self.run(&environment),
+            Err(error) => {
+                note(&format!("No cluster: {error:#}"));
+                Ok(Counts::default().ended(false))
+            }
+        }
+    }
+
+    fn run(&self, environment: &[(&str, String)]) -> anyhow::Result<Counts> {
         let mut command = cargo(&["test", "--locked", "--no-fail-fast"]);
         command.args(&self.words).stdout(Stdio::piped());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().context("cannot start cargo")?;
         let output = child.stdout.take().context("stdout is a pipe")?;
         let (sender, lines) = mpsc::channel();
@@ -305,11 +334,12 @@ mod tests {
     fn a_target_that_nobody_listed_runs_before_the_stories() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        for name in ["local_stories", "wire_sidecar", "fixtures"] {
+        for name in ["local_stories", "kind", "wire_sidecar", "fixtures"] {
             std::fs::create_dir(at(name)).unwrap();
         }
         for name in [
             "local_stories/main.rs",
+            "kind/main.rs",
             "wire_sidecar/main.rs",
             "a_new_one.rs",
             "layers.rs",
@@ -319,7 +349,13 @@ mod tests {
         }
         assert_eq!(
             targets(directory.path()).unwrap(),
-            ["layers", "wire_sidecar", "a_new_one", "local_stories"]
+            [
+                "layers",
+                "wire_sidecar",
+                "a_new_one",
+                "local_stories",
+                "kind"
+            ]
         );
     }
 }

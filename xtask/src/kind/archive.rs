@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::cache::{Cache, Key};
+#[cfg(test)]
 use super::debian::{self, Variant};
 use super::run::Run;
 
@@ -51,7 +52,7 @@ pub(crate) fn from_scratch(
 ///
 /// # Errors
 /// A package cannot be had, or the archive cannot be written.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the samples' images"))]
+#[cfg(test)]
 pub(crate) fn from_debian(
     cache: &Cache,
     reference: &str,

@@ -1,0 +1,222 @@
+//! ScaledApp itself on the cluster: images from what was built, the chart, and
+//! the sample.
+//!
+//! Everything is named after the versions of the checkout; a second run changes
+//! only what is other than before.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use scaledapp_tests::binaries;
+
+use super::Cluster;
+use super::archive::{self, Start};
+use super::debian::{self, Variant};
+use crate::console::{note, timed};
+
+/// Namespace of the chart, in which `restricted` is enforced.
+pub(crate) const SYSTEM: &str = "scaledapp-system";
+const RELEASE: &str = "scaledapp";
+/// Where images are said to come from; nothing is pulled from there.
+const REGISTRY: &str = "localhost/scaledapp";
+const COMPONENTS: [&str; 4] = ["operator", "sidecar", "balancer", "dns"];
+/// Nobody: what `restricted` wants is a user that is not root.
+const USER: &str = "65534:65534";
+/// Pods that start on a busy machine.
+const ROLLOUT: Duration = Duration::from_mins(5);
+
+/// Puts every image onto the nodes.
+///
+/// # Errors
+/// One cannot be made or loaded.
+pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
+    for component in COMPONENTS {
+        let program = format!("scaledapp-{component}");
+        let (source, at) = (
+            binaries::path(&program)?,
+            format!("/usr/local/bin/{program}"),
+        );
+        let start = Start {
+            entrypoint: &[&at],
+            user: USER,
+            directory: "/",
+        };
+        // By content, so that a pod never runs an older one of the same name.
+        let reference = reference(component)?;
+        let archive = archive::from_scratch(&cluster.cache, &reference, &[(&source, &at)], &start)?;
+        cluster.load_image(&reference, &archive)?;
+        note(&reference);
+    }
+    for version in ["1", "2"] {
+        hello_node(cluster, version)?;
+    }
+    Ok(())
+}
+
+/// Of one of our programs: its tag is a hash of the program.
+fn reference(component: &str) -> anyhow::Result<String> {
+    let path = binaries::path(&format!("scaledapp-{component}"))?;
+    Ok(format!("{REGISTRY}/{component}:{}", tag(&path)?))
+}
+
+/// FNV-1a of a file: names contents, keeps no secret.
+fn tag(path: &Path) -> anyhow::Result<String> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Ok(format!("{hash:016x}"))
+}
+
+/// The sample on Debian's Node; the second version answers with another one.
+fn hello_node(cluster: &Cluster, version: &str) -> anyhow::Result<()> {
+    let reference = format!("{REGISTRY}/hello-node:{version}");
+    let app = tempfile::tempdir()?;
+    let source = binaries::workspace().join("examples/hello-node");
+    fs::copy(source.join("server.js"), app.path().join("server.js"))?;
+    let package = fs::read_to_string(source.join("package.json"))?;
+    let package = package.replace("\"version\": \"1.", &format!("\"version\": \"{version}."));
+    fs::write(app.path().join("package.json"), package)?;
+    let root = debian::root(&cluster.cache, "node", Variant::Minimal, &["nodejs"])?;
+    let start = Start {
+        entrypoint: &[],
+        user: USER,
+        directory: "/app",
+    };
+    let content = [(app.path(), "/app")];
+    let archive = archive::build(&cluster.cache, &reference, Some(&root), &content, &start)?;
+    cluster.load_image(&reference, &archive)?;
+    note(&reference);
+    Ok(())
+}
+
+/// Installs the chart, or upgrades it, and waits until its pods serve.
+///
+/// # Errors
+/// Helm refuses, or the pods do not become ready.
+pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
+    if cluster
+        .kubectl(&["get", "namespace", SYSTEM])
+        .text()
+        .is_err()
+    {
+        cluster.kubectl(&["create", "namespace", SYSTEM]).done()?;
+    }
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    cluster
+        .kubectl(&["label", "--overwrite", "namespace", SYSTEM, enforce])
+        .done()?;
+    let chart = binaries::workspace().join("charts/scaledapp");
+    let chart = chart.to_string_lossy();
+    let mut words = vec![
+        "upgrade",
+        "--install",
+        RELEASE,
+        &*chart,
+        "--namespace",
+        SYSTEM,
+    ];
+    let mut values = Vec::new();
+    for component in COMPONENTS {
+        let reference = reference(component)?;
+        let (repository, tag) = reference
+            .rsplit_once(':')
+            .context("a reference has a tag")?;
+        values.push(format!("images.{component}.repository={repository}"));
+        // A hash of digits only must stay a text.
+        values.push(format!("images.{component}.tag={tag}"));
+    }
+    for value in &values {
+        words.extend(["--set-string", value]);
+    }
+    cluster.helm(&words)?.within(ROLLOUT).done()?;
+    for component in ["operator", "dns"] {
+        let deployment = format!("deployment/{RELEASE}-{component}");
+        let words = [
+            "-n",
+            SYSTEM,
+            "rollout",
+            "status",
+            &deployment,
+            "--timeout=240s",
+        ];
+        let rolled = cluster.kubectl(&words).within(ROLLOUT).done();
+        if rolled.is_err() {
+            explain(cluster);
+        }
+        rolled?;
+    }
+    Ok(())
+}
+
+/// What one would look at first.
+fn explain(cluster: &Cluster) {
+    for words in [
+        &["-n", SYSTEM, "get", "pods", "-o", "wide"][..],
+        &["-n", SYSTEM, "get", "events"],
+        &[
+            "-n",
+            SYSTEM,
+            "logs",
+            "--prefix",
+            "--tail=30",
+            "-l",
+            "app.kubernetes.io/name=scaledapp",
+        ],
+    ] {
+        let said = cluster.kubectl(words).text();
+        note(&said.unwrap_or_else(|error| format!("{error:#}")));
+    }
+}
+
+/// Applies the sample and waits until it serves; says how to reach it.
+///
+/// # Errors
+/// It does not become Ready.
+pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
+    let yaml = binaries::workspace().join("examples/hello-node/scaledapp.yaml");
+    let text = fs::read_to_string(&yaml).with_context(|| yaml.display().to_string())?;
+    let text = text.replace("example/hello:1.0", &format!("{REGISTRY}/hello-node:1"));
+    let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
+    std::io::Write::write_all(&mut file, text.as_bytes())?;
+    let path = file.path().to_string_lossy().into_owned();
+    cluster.kubectl(&["apply", "-f", &path]).done()?;
+    let wait = [
+        "wait",
+        "--for=condition=Ready",
+        "scaledapp/hello",
+        "--timeout=240s",
+    ];
+    cluster.kubectl(&wait).within(ROLLOUT).done()?;
+    note(
+        &cluster
+            .kubectl(&["get", "scaledapps,pods,services"])
+            .text()?,
+    );
+    let address = [
+        "get",
+        "scaledapp",
+        "hello",
+        "-o",
+        "jsonpath={.status.balancers[0].address}",
+    ];
+    let address = cluster.kubectl(&address).text()?;
+    let node = cluster.nodes()?.pop().context("a cluster has nodes")?;
+    let answer = cluster.node_exec(&node, &["curl", "-s", &format!("http://{address}/")])?;
+    note(&format!(
+        "From node {node}: curl http://{address}/ says {answer}"
+    ));
+    Ok(())
+}
+
+/// All of it, with the time of each.
+///
+/// # Errors
+/// A step fails.
+pub(crate) fn all(cluster: &Cluster) -> anyhow::Result<()> {
+    timed("Images, loaded into all nodes", || images(cluster))?;
+    timed("helm install", || install(cluster))?;
+    Ok(())
+}
