@@ -9,6 +9,7 @@
     reason = "the comments of the command line are help texts, which know no markdown"
 )]
 
+mod bench;
 mod cargo;
 mod compile;
 mod console;
@@ -31,6 +32,7 @@ Examples:
   cargo xtask demo           the sample app, broken under load, failures counted
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
   cargo xtask test           every test
+  cargo xtask bench          what a hop costs, beside nginx
 
 Exit codes: 0 done, 1 failure, 64 usage.";
 
@@ -62,6 +64,13 @@ Installs nodejs and python3 if they are missing and this is root on a machine
 with apt-get. Tests that need a program which is not there say that they are
 skipped. All layers run; the last line is `N passed, N failed`.";
 
+const BENCH_EXAMPLES: &str = "\
+Example:
+  cargo xtask bench
+
+Installs nginx-light and wrk if they are missing and this is root on a machine
+with apt-get. Load goes to loopback addresses only, two seconds each.";
+
 /// Builds, shows and tests the whole project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
@@ -81,6 +90,9 @@ enum Command {
     /// Build and run every test layer
     #[command(after_help = TEST_EXAMPLES)]
     Test,
+    /// Measure CPU time per request of each hop, as a ratio with nginx
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench,
 }
 
 /// `demo` as typed.
@@ -112,6 +124,7 @@ fn main() -> ExitCode {
         Command::Build => compile::run(),
         Command::Demo(args) => demo::run(args.app, args.keep),
         Command::Test => test::run(),
+        Command::Bench => bench::run(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
