@@ -81,7 +81,7 @@ pub(crate) struct Options {
     /// JSON file of servers, watched for change; together with --upstream: both
     #[arg(long, env = "SCALEDAPP_ENDPOINTS_FILE", value_name = "FILE")]
     pub(crate) endpoints_file: Option<PathBuf>,
-    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out [default: 127.0.0.1:9377]
+    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out [default: 127.0.0.1:9377, if that is free]
     #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<AdminArg>,
     /// Which server gets a request [default: least-request]

@@ -44,8 +44,16 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::new().context("cannot take signals over")?;
     listener::raise_file_limit(settings.forwarding.limits.connections);
     let admin = match settings.admin {
-        Some(address) => Some(Admin::bind(address).await?),
         None => None,
+        Some(address) => match Admin::bind(address).await {
+            Ok(admin) => Some(admin),
+            // Nobody has asked for this address, and requests can be served without.
+            Err(error) if !settings.admin_is_asked_for => {
+                tracing::warn!(%error, "no probes, metrics and status");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        },
     };
     let listener = listener::listen(settings.listen)?;
     let listen = listener.local_addr()?;

@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Vec<SocketAddr>,
     pub(crate) endpoints_file: Option<PathBuf>,
     pub(crate) admin: Option<SocketAddr>,
+    /// It is not the default: without it nothing may start.
+    pub(crate) admin_is_asked_for: bool,
     pub(crate) drain: Drain,
     pub(crate) forwarding: Config,
 }
@@ -84,6 +86,7 @@ impl Settings {
         Ok(Self {
             listen,
             upstreams,
+            admin_is_asked_for: options.admin.is_some(),
             admin: options.admin.map_or_else(
                 || Some(SocketAddr::from(([127, 0, 0, 1], 9377))),
                 |arg| arg.0,

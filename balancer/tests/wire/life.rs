@@ -91,3 +91,25 @@ fn a_second_signal_ends_at_once() {
         assert_eq!(server.ended().unwrap().code(), Some(0));
     }
 }
+
+#[test]
+fn the_default_admin_address_may_be_taken_and_one_that_was_asked_for_may_not() {
+    use std::io::{BufRead, BufReader};
+    // Whoever holds it, one of these two finds it taken, and both serve.
+    let mut children = Vec::new();
+    for _ in 0..2 {
+        let mut command = binary(&["run", "--listen=127.0.0.1:0", "--upstream=10.0.0.1:1"]);
+        let mut child = command
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.is_ok_and(|line| line.contains("listening"))));
+        children.push(child);
+    }
+    for mut child in children {
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
