@@ -1,14 +1,22 @@
 //! The `ScaledApp` object as it is written: its types ([`v1alpha1`]) and how
-//! it is read from YAML ([`read`]).
+//! it is read from YAML ([`read`]); with the feature `kubernetes` also as the
+//! API server knows it (`kubernetes`). Every label, annotation, port name,
+//! condition and reason is in [`words`].
 //!
 //! Only shapes are decided here. Which values make sense together, and what
 //! absence means, is decided in `operator/plan`. Only what works today can be
 //! written: a field that has no effect yet is refused by its name.
 
 mod duration;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod quantity;
 mod read;
+mod schema;
+#[cfg(feature = "kubernetes")]
+mod status;
 pub mod v1alpha1;
+pub mod words;
 
 pub use duration::{Duration, DurationError};
 pub use quantity::{Quantity, QuantityError};

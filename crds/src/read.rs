@@ -41,20 +41,11 @@ struct Header {
 }
 
 /// Fields and values that nothing works on yet, and what to do instead.
-const NOT_YET: [(&str, &str); 18] = [
-    (
-        "valueFrom",
-        "needs Kubernetes, which is not there yet: give the value itself in `value`",
-    ),
-    (
-        "envFrom",
-        "needs Kubernetes, which is not there yet: write the variables under `env`",
-    ),
+const NOT_YET: [(&str, &str); 13] = [
     (
         "h2c",
         "gRPC is not balanced per request yet: write tcp, which hands out connections",
     ),
-    ("exposure", "comes with the operator: leave it out"),
     (
         "stickiness",
         "not there yet: `algorithm: Hash` keeps a client's address on one pod",
@@ -63,7 +54,7 @@ const NOT_YET: [(&str, &str); 18] = [
     ("http2", "not there yet: leave it out"),
     ("timeouts", "not there yet: leave it out"),
     ("retries", "not there yet: leave it out"),
-    ("externalDns", "comes with the operator: leave it out"),
+    ("externalDns", "not there yet: leave it out"),
     ("maxRequests", "recycling is not there yet: leave it out"),
     ("maxAge", "recycling is not there yet: leave it out"),
     ("maxMemory", "recycling is not there yet: leave it out"),
@@ -72,8 +63,6 @@ const NOT_YET: [(&str, &str); 18] = [
         "not there yet: leave it out and use `scaledapp scale`",
     ),
     ("processes", "not there yet: leave it out"),
-    ("podTemplate", "comes with the operator: leave it out"),
-    ("paused", "comes with the operator: leave it out"),
     (
         "status",
         "written by the operator, never by hand: leave it out",

@@ -1,11 +1,14 @@
-//! The fields of a `ScaledApp`, version `v1alpha1`.
+//! The fields of a `ScaledApp`, version `v1alpha1`, and their schema.
 //!
+//! The bounds and rules here are what the API server checks; `operator/plan`
+//! checks the same again, with the same words, for whoever has no API server.
 //! Absence of a union member (`replicas`, `workers`) is kept as absence: a
 //! stored default of one member would meet the other member that somebody
 //! applies later. What absence means is in `operator/plan`.
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Quantity};
@@ -42,30 +45,90 @@ pub struct Metadata {
 }
 
 /// What is wanted of the app.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "scaledapp.io",
+        version = "v1alpha1",
+        kind = "ScaledApp",
+        root = "ScaledAppObject",
+        plural = "scaledapps",
+        shortname = "sapp",
+        namespaced,
+        derive = "PartialEq",
+        status = "crate::status::ScaledAppStatus",
+        doc = "One HTTP app that runs on every core of every node behind several balancers.",
+        scale(
+            spec_replicas_path = ".spec.replicas.total",
+            status_replicas_path = ".status.replicas",
+            label_selector_path = ".status.selector"
+        ),
+        printcolumn(
+            name = "Ready",
+            type_ = "string",
+            json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+        ),
+        printcolumn(name = "Pods", type_ = "string", json_path = ".status.pods"),
+        printcolumn(
+            name = "Workers",
+            type_ = "string",
+            json_path = ".status.workers.summary"
+        ),
+        printcolumn(name = "Balancers", type_ = "string", json_path = ".status.serving"),
+        printcolumn(name = "Host", type_ = "string", json_path = ".status.hostname"),
+        printcolumn(
+            name = "Reason",
+            type_ = "string",
+            priority = 1,
+            json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+        ),
+        printcolumn(
+            name = "Age",
+            type_ = "date",
+            json_path = ".metadata.creationTimestamp"
+        )
+    )
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that one", "fieldPath": ".env"}]))]
 pub struct Spec {
     /// The container image. `scaledapp local` runs `command` from this machine
     /// and pulls no image.
+    #[schemars(length(min = 1, max = 1024))]
     pub image: String,
-    /// What ONE worker runs. The supervisor executes it itself, so an image's
-    /// entrypoint cannot stand in for it.
+    /// What ONE worker runs. Required: the supervisor executes it itself, so an
+    /// image's entrypoint cannot stand in for it.
+    // Not required in the schema, so that a rule can say the cure.
+    #[serde(default)]
+    #[schemars(schema_with = "crate::schema::words")]
     pub command: Vec<String>,
     /// Arguments after `command`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::words")]
     pub args: Vec<String>,
     /// Environment of each worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
+    /// ConfigMaps and Secrets whose entries become environment variables. Only
+    /// in a cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub env_from: Vec<EnvFrom>,
     /// Directory that a worker starts in. Locally: relative to the object's
     /// file, and that file's directory by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
     pub working_dir: Option<String>,
     /// The port that the app listens on; also given as `PORT`. 3000 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give the one that the app listens on, 1 to 65535"}]))]
     pub port: Option<i32>,
     /// What the app speaks on its port; `http` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self != 'tcp'", "message": "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`"}]))]
     pub app_protocol: Option<AppProtocol>,
     /// How many pods; one per node by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,21 +145,106 @@ pub struct Spec {
     /// The app's name in DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// What else a pod needs (volumes, affinity, sidecars, a security context):
+    /// `metadata` and `spec` as in a Deployment's template, laid over ours. The
+    /// app's container is named `app`. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::anything")]
+    pub pod_template: Option<serde_json::Value>,
+    /// Stops the operator from changing anything of this app, except where its
+    /// addresses lead. Only in a cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// One environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.name.startsWith('SCALEDAPP_') && self.name != 'WEB_CONCURRENCY'", "message": "is set by the supervisor: leave it out", "fieldPath": ".name"}, {"rule": "!has(self.value) || !has(self.valueFrom)", "message": "value and valueFrom exclude each other: leave one out"}]))]
 pub struct EnvVar {
     /// Its name.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=')", "message": "is no variable: its name holds no ="}]))]
     pub name: String,
     /// Its value, empty if absent. `$(NAME)` stands for a variable before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
     pub value: Option<String>,
+    /// Where its value comes from instead. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<ValueFrom>,
 }
 
-/// What an app speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+/// Where a variable's value comes from. Exactly one member is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].exists_one(given, given)", "message": "give exactly one of secretKeyRef, configMapKeyRef and fieldRef"}]))]
+pub struct ValueFrom {
+    /// An entry of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+    /// An entry of a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+    /// A field of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_ref: Option<FieldRef>,
+}
+
+/// An entry of a Secret or ConfigMap in the app's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyRef {
+    /// Its object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its key.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+    /// Whether it may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// A field of the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FieldRef {
+    /// Such as `metadata.name` or `status.podIP`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub field_path: String,
+}
+
+/// A whole ConfigMap or Secret as variables. Exactly one reference is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.configMapRef) != has(self.secretRef)", "message": "give exactly one of configMapRef and secretRef"}]))]
+pub struct EnvFrom {
+    /// Put before each name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub prefix: Option<String>,
+    /// The ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ObjectRef>,
+    /// The Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<ObjectRef>,
+}
+
+/// A ConfigMap or Secret in the app's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Whether it may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// What an app speaks on its port; `http` by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppProtocol {
     /// HTTP/1.
@@ -106,26 +254,32 @@ pub enum AppProtocol {
 }
 
 /// How many pods. Exactly one member is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perNode) || !has(self.total)", "message": "perNode and total exclude each other: leave one out. `kubectl scale` writes total: where the pods follow the nodes, change perNode with `kubectl edit`"}, {"rule": "has(self.perNode) || has(self.total)", "message": "is empty: give perNode or total, or leave it out (perNode: 1)"}]))]
 pub struct Replicas {
     /// On every node so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 5000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 5000", "message": "0 pods serve nothing, and there is a limit: give 1 to 5000"}]))]
     pub per_node: Option<i32>,
     /// So many in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 5000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 5000", "message": "0 pods serve nothing, and there is a limit: give 1 to 5000"}]))]
     pub total: Option<i32>,
 }
 
 /// The workers of a pod. At most one of `perCore` and `count` is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}]))]
 pub struct Workers {
     /// On every core of the pod so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1024", "message": "0 workers serve nothing, and there is a limit: give 1 to 1024"}]))]
     pub per_core: Option<i32>,
     /// So many in each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1024", "message": "0 workers serve nothing, and there is a limit: give 1 to 1024"}]))]
     pub count: Option<i32>,
     /// What is handed out to workers; `Request` by default, `Connection` for tcp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,17 +289,21 @@ pub struct Workers {
     pub readiness: Option<Readiness>,
     /// How long what is in flight may take to end; 30s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h: a stop would hang, give at most 1h"}]))]
     pub drain_timeout: Option<Duration>,
     /// The signal that asks a worker to end; SIGTERM by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{"rule": "self.upperAscii().matches('^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$')", "message": "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH"}]))]
     pub stop_signal: Option<String>,
     /// The variable that holds a worker's number; `NODE_APP_INSTANCE` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=') && self != 'PORT'", "message": "cannot hold the worker's number: give a variable's name, such as INSTANCE"}]))]
     pub instance_env: Option<String>,
 }
 
-/// What is handed out to workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+/// What is handed out to workers: each HTTP request, to the least busy one
+/// (`Request`, the default), or each connection, to an idle one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Dispatch {
     /// Each HTTP request, to the least busy worker.
     Request,
@@ -154,43 +312,62 @@ pub enum Dispatch {
 }
 
 /// When a worker counts as ready.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Readiness {
     /// Path that must answer 2xx or 3xx; without it, the worker must listen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.matches('^/[!-~]*$')", "message": "must start with / and hold no spaces, such as /healthz"}]))]
     pub path: Option<String>,
     /// A worker that is not ready by then is replaced; 60s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('1h'))", "message": "is out of range: give 1ms to 1h"}]))]
     pub timeout: Option<Duration>,
 }
 
 /// What a pod asks for and may use at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     /// Asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 32))]
     pub requests: BTreeMap<String, Quantity>,
     /// At most.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 32))]
     pub limits: BTreeMap<String, Quantity>,
 }
 
 /// The load balancers in front of the pods.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Balancers {
     /// How many, each with an address of its own; 2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 8", "message": "0 balancers answer nobody, and one DNS answer holds 8: give 1 to 8"}]))]
     pub replicas: Option<i32>,
+    /// Who can reach the addresses; `ClusterIP` by default. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<Exposure>,
     /// Which pod gets a request; `LeastRequest` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
 }
 
-/// Which pod gets a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+/// Who can reach the balancers' addresses: the cluster (`ClusterIP`, the
+/// default), or everybody that the cloud's load balancers serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Exposure {
+    /// The cluster.
+    ClusterIP,
+    /// Everybody that the cloud's load balancers serve.
+    LoadBalancer,
+}
+
+/// Which pod gets a request: the less busy of two random ones (`LeastRequest`,
+/// the default), one after the other, any, or the same for a client address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Algorithm {
     /// The less busy of two random ones.
     LeastRequest,
@@ -203,12 +380,14 @@ pub enum Algorithm {
 }
 
 /// The app's name in DNS.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dns {
     /// The whole name, such as `hello.apps.example.com`.
+    #[schemars(length(max = 253), extend("x-kubernetes-validations" = [{"rule": r"self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+\\.?$')", "message": "is not a DNS name with a zone: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local"}]))]
     pub hostname: String,
     /// How long resolvers may keep an answer; 30s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h') && duration(self).getMilliseconds() % 1000 == 0)", "message": "is out of range: give whole seconds from 1s to 24h"}]))]
     pub ttl: Option<Duration>,
 }

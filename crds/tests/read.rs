@@ -77,6 +77,20 @@ spec:
 }
 
 #[test]
+fn a_pod_template_is_kept_as_it_is() {
+    let text =
+        "  podTemplate: {metadata: {labels: {a: '1'}}, spec: {hostUsers: false, n: [1, 2.5, x]}}";
+    let app = read(&format!("{SHORTEST}{text}\n")).unwrap();
+    assert_eq!(
+        app.spec.pod_template.unwrap(),
+        serde_json::json!({
+            "metadata": {"labels": {"a": "1"}},
+            "spec": {"hostUsers": false, "n": [1, 2.5, "x"]},
+        })
+    );
+}
+
+#[test]
 fn json_is_read_too() {
     let json = r#"{"apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp",
         "metadata": {"name": "hello"}, "spec": {"image": "i", "command": ["a"]}}"#;
@@ -99,8 +113,8 @@ fn an_error_names_line_column_field_and_cure() {
     for (line, expected) in [
         (
             "prot: 1",
-            "8:3: spec.prot: there is no such field; known here: image, command, args, env, workingDir, port, \
-             appProtocol, replicas, workers, resources, balancers, dns",
+            "8:3: spec.prot: there is no such field; known here: image, command, args, env, envFrom, \
+             workingDir, port, appProtocol, replicas, workers, resources, balancers, dns, podTemplate, paused",
         ),
         ("port: many", "8:9: spec.port: a whole number is wanted"),
         (
@@ -151,14 +165,13 @@ fn an_error_names_line_column_field_and_cure() {
 fn a_field_of_later_says_so_and_what_to_do_now() {
     for (line, expected) in [
         (
-            "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]",
-            "8:19: spec.env[0].valueFrom: needs Kubernetes, which is not there yet: give the value itself \
-             in `value`",
-        ),
-        (
             "appProtocol: h2c",
             "8:16: spec.appProtocol: gRPC is not balanced per request yet: write tcp, which hands out \
              connections",
+        ),
+        (
+            "workers: {maxAge: 1h}",
+            "8:13: spec.workers.maxAge: recycling is not there yet: leave it out",
         ),
         (
             "autoscaling: {}",

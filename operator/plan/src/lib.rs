@@ -1,10 +1,13 @@
 //! What a `ScaledApp` means: which objects make sense ([`validate`]), and what
-//! one becomes on this machine ([`local`]).
+//! one becomes on this machine ([`local`]) or, with the feature `kubernetes`, in
+//! a cluster (`cluster`).
 //!
 //! Pure: no files, sockets, clock or processes. The same input gives the same
 //! plan, byte for byte.
 
 mod app;
+#[cfg(feature = "kubernetes")]
+pub mod cluster;
 mod expand;
 pub mod local;
 mod names;

@@ -1,8 +1,8 @@
 //! Which `ScaledApp`s make sense, and what absence means.
 //!
-//! Every violation is found at once; each message names the cure. The later
-//! CEL rules of the CRD say the same, so that `kubectl apply` refuses what
-//! this refuses.
+//! Every violation is found at once; each message names the cure. The schema
+//! and the CEL rules of the CRD say the same, so that `kubectl apply` refuses
+//! what this refuses.
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -55,71 +55,103 @@ impl fmt::Display for Violation {
 /// All that is wrong, in the order of the fields.
 pub fn validate(app: &ScaledApp) -> Result<ValidatedApp, Vec<Violation>> {
     let mut check = Check::default();
-    let spec = &app.spec;
-    let name = check.name(&app.metadata.name);
-    if spec.image.trim().is_empty() {
-        check.violation(
-            "spec.image",
-            "an image is required, such as example/hello:1.0",
-        );
-    }
-    let port = check.port(spec.port);
-    let workers = spec.workers.clone().unwrap_or_default();
-    let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
-    let instance_env = check.instance_env(workers.instance_env.as_deref());
-    let env = check.env(&spec.env, port, &instance_env);
-    let command = check.command(&spec.command, &spec.args, &env);
-    let working_dir = spec.working_dir.clone();
-    if working_dir.as_deref() == Some("") {
-        check.violation(
-            "spec.workingDir",
-            "is empty: name a directory or leave it out",
-        );
-    }
-    let pods = check.pods(spec.replicas.as_ref());
-    let count = check.worker_count(&workers);
-    let dispatch = check.dispatch(workers.dispatch, tcp);
-    let readiness = check.readiness(workers.readiness.as_ref(), dispatch);
-    let drain_timeout = check.drain_timeout(workers.drain_timeout);
-    let stop_signal = check.stop_signal(workers.stop_signal.as_deref());
-    let protocol = check.protocol(spec.balancers.as_ref(), tcp);
-    let dns = check.dns(spec.dns.as_ref());
-    if !check.0.is_empty() {
-        return Err(check.0);
-    }
-    Ok(ValidatedApp {
-        name,
-        image: spec.image.clone(),
-        command,
-        env,
-        working_dir,
-        port,
-        protocol,
-        pods,
-        workers: Workers {
-            count,
-            dispatch,
-            readiness,
-            drain_timeout,
-            stop_signal,
-            instance_env,
-        },
-        has_resources: spec.resources.is_some(),
-        dns,
-    })
+    check.no_cluster(&app.spec);
+    let validated = check.app(&app.metadata.name, &app.spec);
+    check.finish(validated)
 }
 
 /// What was found so far. Each method gives a usable value even where it found
 /// something, so that the checks after it still mean something.
 #[derive(Debug, Default)]
-struct Check(Vec<Violation>);
+pub(crate) struct Check(Vec<Violation>);
 
 impl Check {
-    fn violation(&mut self, path: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn violation(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(Violation {
             path: path.into(),
             message: message.into(),
         });
+    }
+
+    /// `value`, unless something was found.
+    pub(crate) fn finish<T>(self, value: T) -> Result<T, Vec<Violation>> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(self.0)
+        }
+    }
+
+    /// All that is the same on one machine and in a cluster.
+    pub(crate) fn app(&mut self, name: &str, spec: &v1alpha1::Spec) -> ValidatedApp {
+        let check = self;
+        let name = check.name(name);
+        if spec.image.trim().is_empty() {
+            check.violation(
+                "spec.image",
+                "an image is required, such as example/hello:1.0",
+            );
+        }
+        let port = check.port(spec.port);
+        let workers = spec.workers.clone().unwrap_or_default();
+        let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
+        let instance_env = check.instance_env(workers.instance_env.as_deref());
+        let env = check.env(&spec.env, port, &instance_env);
+        let command = check.command(&spec.command, &spec.args, &env);
+        let working_dir = spec.working_dir.clone();
+        if working_dir.as_deref() == Some("") {
+            check.violation(
+                "spec.workingDir",
+                "is empty: name a directory or leave it out",
+            );
+        }
+        let pods = check.pods(spec.replicas.as_ref());
+        let count = check.worker_count(&workers);
+        let dispatch = check.dispatch(workers.dispatch, tcp);
+        let readiness = check.readiness(workers.readiness.as_ref(), dispatch);
+        let drain_timeout = check.drain_timeout(workers.drain_timeout);
+        let stop_signal = check.stop_signal(workers.stop_signal.as_deref());
+        let protocol = check.protocol(spec.balancers.as_ref(), tcp);
+        let dns = check.dns(spec.dns.as_ref());
+        ValidatedApp {
+            name,
+            image: spec.image.clone(),
+            command,
+            env,
+            working_dir,
+            port,
+            protocol,
+            pods,
+            workers: Workers {
+                count,
+                dispatch,
+                readiness,
+                drain_timeout,
+                stop_signal,
+                instance_env,
+            },
+            has_resources: spec.resources.is_some(),
+            dns,
+        }
+    }
+
+    /// What has no meaning on one machine. Who can reach the balancers, the pod
+    /// template and a pause are for the operator and change nothing here.
+    fn no_cluster(&mut self, spec: &v1alpha1::Spec) {
+        for (index, variable) in spec.env.iter().enumerate() {
+            if variable.value_from.is_some() {
+                self.violation(
+                    format!("spec.env[{index}].valueFrom"),
+                    "needs a cluster: give the value itself in `value`",
+                );
+            }
+        }
+        if !spec.env_from.is_empty() {
+            self.violation(
+                "spec.envFrom",
+                "needs a cluster: write the variables under `env`",
+            );
+        }
     }
 
     /// A count from 1 to `most`.
@@ -164,7 +196,7 @@ impl Check {
 
     fn env(&mut self, env: &[EnvVar], port: NonZeroU16, instance_env: &str) -> Environment {
         let mut variables = Environment::new();
-        for (index, EnvVar { name, value }) in env.iter().enumerate() {
+        for (index, EnvVar { name, value, .. }) in env.iter().enumerate() {
             let path = format!("spec.env[{index}]");
             let value = value.as_deref().unwrap_or_default();
             if !is_variable(name) || value.contains('\0') {

@@ -191,6 +191,14 @@ const RULES: &[(&str, &str)] = &[
         "spec.env[0]: \"A=B\" is no variable: its name is not empty and has no =, its value no NUL",
     ),
     (
+        "  env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]",
+        "spec.env[0].valueFrom: needs a cluster: give the value itself in `value`",
+    ),
+    (
+        "  envFrom: [{configMapRef: {name: c}}]",
+        "spec.envFrom: needs a cluster: write the variables under `env`",
+    ),
+    (
         "  workingDir: ''",
         "spec.workingDir: is empty: name a directory or leave it out",
     ),
@@ -254,7 +262,7 @@ proptest! {
         app.spec.port = Some(port);
         app.spec.replicas = Some(scaledapp_crds::v1alpha1::Replicas { per_node, total });
         app.spec.workers = Some(scaledapp_crds::v1alpha1::Workers { count, ..Default::default() });
-        app.spec.balancers = Some(scaledapp_crds::v1alpha1::Balancers { replicas: Some(slots), algorithm: None });
+        app.spec.balancers = Some(scaledapp_crds::v1alpha1::Balancers { replicas: Some(slots), ..Default::default() });
         let in_range = (1..=65535).contains(&port)
             && per_node.is_some() != total.is_some()
             && per_node.or(total).is_some_and(|pods| (1..=5000).contains(&pods))

@@ -1,0 +1,66 @@
+//! The object as the API server knows it: typed ([`ScaledApp`]), with its
+//! status, and its definition ([`definition`]).
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
+};
+use kube::CustomResourceExt;
+
+pub use crate::status::{ScaledAppStatus, SlotStatus, WorkersStatus};
+pub use crate::v1alpha1::ScaledAppObject as ScaledApp;
+
+/// Becomes the name of a Service, which older API servers want to begin with a letter.
+const NAME_RULE: &str =
+    "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
+const NAME_MESSAGE: &str = "metadata.name becomes the name of a Service: begin with a letter, then a-z, 0-9 and -, at most 63, such as hello";
+
+/// The `CustomResourceDefinition`: what `crds/scaledapp.yaml` holds.
+pub fn definition() -> CustomResourceDefinition {
+    let mut definition = ScaledApp::crd();
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut();
+        if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            plain(schema);
+            schema.x_kubernetes_validations = Some(vec![ValidationRule {
+                rule: NAME_RULE.to_owned(),
+                message: Some(NAME_MESSAGE.to_owned()),
+                ..ValidationRule::default()
+            }]);
+        }
+    }
+    definition
+}
+
+/// Takes out what the derives put in: defaults, which would be stored and then
+/// meet another member of a union; `nullable`, without which the API server drops
+/// a null and no rule meets one; names of Rust types.
+fn plain(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    schema.title = None;
+    schema.nullable = None;
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|map| map.values_mut())
+    {
+        plain(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        plain(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        plain(values);
+    }
+}
+
+impl From<crate::ScaledApp> for ScaledApp {
+    /// As if the file had been applied to a cluster just now.
+    fn from(file: crate::ScaledApp) -> Self {
+        let mut object = Self::new(&file.metadata.name, file.spec);
+        object.metadata.namespace = file.metadata.namespace;
+        object.metadata.labels = Some(file.metadata.labels).filter(|map| !map.is_empty());
+        object.metadata.annotations = Some(file.metadata.annotations).filter(|map| !map.is_empty());
+        object
+    }
+}

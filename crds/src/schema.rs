@@ -1,0 +1,56 @@
+//! Schemas of the values that have a grammar of their own.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::{Duration, Quantity};
+
+impl JsonSchema for Duration {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    /// The rules of single fields cannot say what this says, and the API server
+    /// shows the pattern itself.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": 20,
+            "pattern": "^[0-9]{1,9}(ms|s|m|h)$",
+        })
+    }
+}
+
+impl JsonSchema for Quantity {
+    fn schema_name() -> Cow<'static, str> {
+        "Quantity".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    /// As Kubernetes writes it for its own `Quantity`, without the `anyOf` that
+    /// follows from the extension.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "pattern": r"^([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$",
+        })
+    }
+}
+
+/// A list of words for a program; bounded, so that the cost of a rule is, too.
+pub(crate) fn words(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 32768}})
+}
+
+/// An object that is stored as it is, whatever it holds.
+pub(crate) fn anything(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

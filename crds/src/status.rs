@@ -1,0 +1,76 @@
+//! What the operator says about an app.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What the operator has seen and done.
+///
+/// Read leniently: an older operator must not stumble over a newer one's words.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScaledAppStatus {
+    /// The generation of the object that all this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Pods wanted.
+    pub replicas: i32,
+    /// Pods that serve.
+    pub ready_replicas: i32,
+    /// `READY/WANTED`, for people.
+    pub pods: String,
+    /// The processes in the pods.
+    pub workers: WorkersStatus,
+    /// Selects the app's pods, as text; for the scale subresource.
+    pub selector: String,
+    /// The addresses and whether each of them serves.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slot"]))]
+    pub balancers: Vec<SlotStatus>,
+    /// `SERVING/WANTED` balancers, for people.
+    pub serving: String,
+    /// The app's name in DNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The supervisor's image in the app's pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sidecar_version: Option<String>,
+    /// What is true of the app.
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The processes in the pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkersStatus {
+    /// Wanted, as far as the pods have said.
+    pub desired: i32,
+    /// Ready.
+    pub ready: i32,
+    /// `READY/WANTED`, for people.
+    pub summary: String,
+}
+
+/// One slot: an address that outlives balancers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotStatus {
+    /// Its number, from 0.
+    pub slot: i32,
+    /// Its address; empty until it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
+    /// Whether a balancer answers there, its own or another one.
+    #[serde(default)]
+    pub serving: bool,
+}
+
+/// A list with one condition of each type.
+fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": generator.subschema_for::<Condition>(),
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    })
+}

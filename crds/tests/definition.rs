@@ -1,0 +1,298 @@
+//! The definition of the object: in sync with its file, small, and each bad
+//! input of an app meets a rule that names the cure.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this target is test code, helpers included"
+)]
+
+use std::path::{Path, PathBuf};
+
+use kube_cel::{ErrorKind, Validator};
+use scaledapp_crds::kubernetes::definition;
+use serde_json::{Value, json};
+
+const HEAD: &str = "# Generated from crds/src/v1alpha1.rs: UPDATE=1 cargo test -p scaledapp-crds --test definition\n";
+
+fn yaml() -> String {
+    format!("{HEAD}{}", serde_saphyr::to_string(&definition()).unwrap())
+}
+
+/// Where the definition is kept; the chart's copy only once there is a chart.
+fn files() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let chart = root.join("charts/scaledapp/crds");
+    let mut files = vec![root.join("crds/scaledapp.yaml")];
+    if chart.is_dir() {
+        files.push(chart.join("scaledapp.yaml"));
+    }
+    files
+}
+
+#[test]
+fn the_files_are_what_the_types_say() {
+    let expected = yaml();
+    for file in files() {
+        if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+            std::fs::write(&file, &expected).unwrap();
+        }
+        let found = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            found == expected,
+            "{} is not what the types say: run UPDATE=1 cargo test -p scaledapp-crds --test definition",
+            file.display()
+        );
+    }
+}
+
+/// `kubectl apply` keeps the whole object in an annotation of at most 256 KiB.
+#[test]
+fn the_definition_is_small_enough_for_kubectl_apply() {
+    let json = serde_json::to_vec(&definition()).unwrap();
+    assert!(json.len() <= 200 * 1024, "{} bytes", json.len());
+}
+
+fn schema() -> Value {
+    let definition = serde_json::to_value(definition()).unwrap();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+/// Every part of a schema with its path.
+fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(property, &format!("{path}.{name}"), visit);
+    }
+    for (key, name) in [("items", "[]"), ("additionalProperties", ".*")] {
+        if schema[key].is_object() {
+            walk(&schema[key], &format!("{path}{name}"), visit);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_defaulted_and_everything_is_explained_and_bounded() {
+    walk(&schema(), "", &mut |path, part| {
+        assert!(part.get("default").is_none(), "{path} has a default");
+        assert!(part.get("nullable").is_none(), "{path} is nullable");
+        let spec = path.starts_with(".spec");
+        let named = !path.ends_with("[]") && !path.ends_with(".*");
+        if !path.is_empty() && named {
+            assert!(
+                part.get("description").is_some(),
+                "{path} has no description"
+            );
+        }
+        if spec && part["type"] == "string" && part.get("enum").is_none() {
+            assert!(part.get("maxLength").is_some(), "{path} has no maxLength");
+        }
+        if spec && part["type"] == "array" {
+            assert!(part.get("maxItems").is_some(), "{path} has no maxItems");
+        }
+        if spec && part["type"] == "integer" {
+            assert!(
+                part.get("minimum").is_some() && part.get("maximum").is_some(),
+                "{path} has no bounds"
+            );
+        }
+    });
+}
+
+#[test]
+fn kubectl_scale_writes_the_total_and_columns_tell_the_state() {
+    let definition = serde_json::to_value(definition()).unwrap();
+    let version = &definition["spec"]["versions"][0];
+    assert_eq!(
+        version["subresources"],
+        json!({
+            "status": {},
+            "scale": {
+                "specReplicasPath": ".spec.replicas.total",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.selector",
+            },
+        })
+    );
+    let columns = version["additionalPrinterColumns"].as_array().unwrap();
+    let shown: Vec<&str> = columns
+        .iter()
+        .filter(|column| column.get("priority").is_none())
+        .map(|column| column["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        shown,
+        ["Ready", "Pods", "Workers", "Balancers", "Host", "Age"]
+    );
+    assert_eq!(definition["spec"]["names"]["shortNames"], json!(["sapp"]));
+}
+
+/// What the rules say about an object with `spec`, and nothing else.
+fn said(name: &str, spec: &str) -> Vec<String> {
+    let app = scaledapp_crds::read(&format!(
+        "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    ));
+    let object = serde_json::to_value(app.unwrap()).unwrap();
+    let errors = match Validator::new().validate(&schema(), &object, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec(),
+    };
+    errors
+        .into_iter()
+        .map(|error| {
+            assert_eq!(
+                error.kind,
+                ErrorKind::ValidationFailure,
+                "{spec}: {error:?}"
+            );
+            error.message
+        })
+        .collect()
+}
+
+const GOOD: &[&str] = &[
+    "{image: i, command: [a]}",
+    "{image: i, command: ['a b', c]}",
+    "{image: i, command: [a], port: 65535, appProtocol: http, replicas: {perNode: 1}}",
+    "{image: i, command: [a], replicas: {total: 6}, workers: {count: 4, dispatch: Connection}}",
+    "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
+    "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
+    "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
+    "{image: i, command: [a], resources: {requests: {cpu: 2}, limits: {cpu: 500m}}, podTemplate: {spec: {anything: 1}}, paused: true}",
+];
+
+/// The bad inputs, and what the rule says of each.
+const BAD: &[(&str, &str)] = &[
+    (
+        "{image: i}",
+        "is empty: say what one worker runs, such as [node, server.js]",
+    ),
+    (
+        "{image: i, command: []}",
+        "is empty: say what one worker runs, such as [node, server.js]",
+    ),
+    (
+        "{image: i, command: ['']}",
+        "begins with an empty word: begin with the program",
+    ),
+    (
+        "{image: i, command: ['node server.js']}",
+        "is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]",
+    ),
+    (
+        "{image: i, command: [a], replicas: {perNode: 1, total: 6}}",
+        "perNode and total exclude each other: leave one out. `kubectl scale` writes total: where the pods follow the nodes, change perNode with `kubectl edit`",
+    ),
+    (
+        "{image: i, command: [a], replicas: {}}",
+        "is empty: give perNode or total, or leave it out (perNode: 1)",
+    ),
+    (
+        "{image: i, command: [a], replicas: {total: 0}}",
+        "0 pods serve nothing, and there is a limit: give 1 to 5000",
+    ),
+    (
+        "{image: i, command: [a], port: 0}",
+        "is no port: give the one that the app listens on, 1 to 65535",
+    ),
+    (
+        "{image: i, command: [a], port: 70000}",
+        "is no port: give the one that the app listens on, 1 to 65535",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp}",
+        "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+    ),
+    (
+        "{image: i, command: [a], workers: {perCore: 0}}",
+        "0 workers serve nothing, and there is a limit: give 1 to 1024",
+    ),
+    (
+        "{image: i, command: [a], workers: {perCore: 1, count: 2}}",
+        "perCore and count exclude each other: leave one out",
+    ),
+    (
+        "{image: i, command: [a], workers: {dispatch: Connection, readiness: {path: /h}}}",
+        "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out",
+    ),
+    (
+        "{image: i, command: [a], workers: {readiness: {path: healthz}}}",
+        "must start with / and hold no spaces, such as /healthz",
+    ),
+    (
+        "{image: i, command: [a], workers: {readiness: {timeout: 0s}}}",
+        "is out of range: give 1ms to 1h",
+    ),
+    (
+        "{image: i, command: [a], workers: {drainTimeout: 61m}}",
+        "is longer than 1h: a stop would hang, give at most 1h",
+    ),
+    (
+        "{image: i, command: [a], workers: {stopSignal: KILL}}",
+        "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
+    ),
+    (
+        "{image: i, command: [a], workers: {instanceEnv: PORT}}",
+        "cannot hold the worker's number: give a variable's name, such as INSTANCE",
+    ),
+    (
+        "{image: i, command: [a], balancers: {replicas: 0}}",
+        "0 balancers answer nobody, and one DNS answer holds 8: give 1 to 8",
+    ),
+    (
+        "{image: i, command: [a], dns: {hostname: Hello_world}}",
+        "is not a DNS name with a zone: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+    ),
+    (
+        "{image: i, command: [a], dns: {hostname: hello}}",
+        "is not a DNS name with a zone: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+    ),
+    (
+        "{image: i, command: [a], dns: {hostname: a.b, ttl: 500ms}}",
+        "is out of range: give whole seconds from 1s to 24h",
+    ),
+    (
+        "{image: i, command: [a], env: [{name: PORT, value: '80'}]}",
+        "PORT is set from spec.port: change that one",
+    ),
+    (
+        "{image: i, command: [a], env: [{name: SCALEDAPP_SLOT}]}",
+        "is set by the supervisor: leave it out",
+    ),
+    (
+        "{image: i, command: [a], env: [{name: A=B}]}",
+        "is no variable: its name holds no =",
+    ),
+    (
+        "{image: i, command: [a], env: [{name: A, value: a, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
+        "value and valueFrom exclude each other: leave one out",
+    ),
+    (
+        "{image: i, command: [a], env: [{name: A, valueFrom: {}}]}",
+        "give exactly one of secretKeyRef, configMapKeyRef and fieldRef",
+    ),
+    (
+        "{image: i, command: [a], envFrom: [{prefix: A}]}",
+        "give exactly one of configMapRef and secretRef",
+    ),
+];
+
+#[test]
+fn good_objects_meet_no_rule() {
+    for spec in GOOD {
+        assert_eq!(said("hello", spec), Vec::<String>::new(), "{spec}");
+    }
+}
+
+#[test]
+fn each_bad_input_meets_the_rule_that_names_the_cure() {
+    for (spec, message) in BAD {
+        assert_eq!(said("hello", spec), [*message], "{spec}");
+    }
+    for name in ["1st", "a.b", &"a".repeat(64)] {
+        let said = said(name, "{image: i, command: [a]}");
+        assert!(
+            said.len() == 1 && said[0].contains("begin with a letter"),
+            "{said:?}"
+        );
+    }
+}
