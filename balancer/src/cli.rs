@@ -14,11 +14,13 @@ use scaledapp_admin::duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use crate::cluster::ServiceName;
 use crate::discovery::check_target;
 
 const RUN_EXAMPLES: &str = r#"Examples:
   scaledapp-balancer run --listen 0.0.0.0:8080 --upstream 10.0.0.1:3000 --upstream 10.0.0.2:3000
   scaledapp-balancer run --listen [::]:8080 --endpoints-file endpoints.json --admin [::]:9377
+  scaledapp-balancer run --listen [::]:8080 --endpoints-service default/hello-pods
   scaledapp-balancer run --config balancer.json --algorithm round-robin
 
 Endpoints file (read again within 100 ms of a change; rename a new one over it):
@@ -29,6 +31,12 @@ Endpoints file (read again within 100 ms of a change; rename a new one over it):
            count within milliseconds. Without it the pod counts as serving.
 A file that cannot be read or used changes nothing: the last good list stays in
 force. Until the first good one is there, /readyz is 503.
+
+Endpoints of a Service: its EndpointSlices are watched through the pod's service
+account, or the cluster of KUBECONFIG. Ports by name: "http" for requests,
+"admin" (if there) as in the file. Needs get, list and watch of endpointslices
+(discovery.k8s.io) in that namespace. The last list stays in force while the API
+server is away.
 
 Config file: a JSON object whose keys are these flags in camelCase, such as
   {"listen": "0.0.0.0:8080", "upstream": ["10.0.0.1:3000"], "drainTimeout": "1m"}
@@ -81,6 +89,13 @@ pub(crate) struct Options {
     /// JSON file of servers, watched for change; together with --upstream: both
     #[arg(long, env = "SCALEDAPP_ENDPOINTS_FILE", value_name = "FILE")]
     pub(crate) endpoints_file: Option<PathBuf>,
+    /// A Service whose pods are the servers, watched in Kubernetes; with the above: all
+    #[arg(
+        long,
+        env = "SCALEDAPP_ENDPOINTS_SERVICE",
+        value_name = "NAMESPACE/NAME"
+    )]
+    pub(crate) endpoints_service: Option<ServiceName>,
     /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out [default: 127.0.0.1:9377, if that is free]
     #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<AdminArg>,
@@ -208,7 +223,7 @@ macro_rules! deserialize_from_text {
         })+
     };
 }
-deserialize_from_text!(AdminArg, Target, Time);
+deserialize_from_text!(AdminArg, ServiceName, Target, Time);
 
 #[cfg(test)]
 mod tests {

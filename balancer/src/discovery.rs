@@ -2,7 +2,7 @@
 //! they make together.
 //!
 //! A source is whoever holds a [`Sink`]: flags put their list once, a file puts
-//! one whenever it changes; `EndpointSlice`s come as another. Each keeps its last
+//! one whenever it changes, a watch of `EndpointSlice`s likewise. Each keeps its last
 //! good list, whatever becomes of it later. What backends are to the forwarding
 //! path is decided in [`crate::fleet`].
 

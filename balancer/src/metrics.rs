@@ -1,5 +1,5 @@
 //! What the balancer counts besides the forwarding path: endpoints by standing,
-//! loads of the endpoints file, lost `/watch` streams. Labels come from closed sets.
+//! loads of the endpoints file, lists of the Service's endpoints, lost `/watch` streams. Labels come from closed sets.
 
 use std::sync::Arc;
 
@@ -62,6 +62,7 @@ struct LoadResult {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     loads: Family<LoadResult, Counter>,
+    lists: Family<LoadResult, Counter>,
     reconnects: Family<Cause, Counter>,
 }
 
@@ -75,11 +76,22 @@ impl Metrics {
             self.loads.clone(),
         );
         registry.register(
+            "endpoints_service_lists",
+            "Lists and changes that the API server gave, or failures to give them",
+            self.lists.clone(),
+        );
+        registry.register(
             "watch_reconnects",
             "Streams of /watch to open again, by what became of the last one",
             self.reconnects.clone(),
         );
         registry.register_collector(Box::new(Endpoints(table)));
+    }
+
+    /// The API server gave a list, or did not.
+    pub(crate) fn listed(&self, good: bool) {
+        let result = if good { "ok" } else { "error" };
+        self.lists.get_or_create(&LoadResult { result }).inc();
     }
 
     /// A content of the endpoints file that is of use, or is not.
@@ -157,6 +169,7 @@ mod tests {
         metrics.register(&mut registry, receiver);
         metrics.loaded(true);
         metrics.loaded(false);
+        metrics.listed(true);
         metrics.lost(Loss::Silent);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
@@ -167,6 +180,7 @@ mod tests {
             "scaledapp_balancer_endpoints_ejected 0",
             "scaledapp_balancer_endpoints_file_loads_total{result=\"ok\"} 1",
             "scaledapp_balancer_endpoints_file_loads_total{result=\"error\"} 1",
+            "scaledapp_balancer_endpoints_service_lists_total{result=\"ok\"} 1",
             "scaledapp_balancer_watch_reconnects_total{cause=\"silent\"} 1",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");

@@ -16,6 +16,7 @@ use scaledapp_proxy::{Config, Proxy, Table};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::cluster;
 use crate::discovery::{Backend, Discovery, Listing};
 use crate::file::Feed;
 use crate::fleet::Fleet;
@@ -72,6 +73,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         &again,
         &metrics,
     );
+    if let Some(service) = settings.endpoints_service {
+        let sink = discovery.source(format!("endpoints of {service}"));
+        let feed = cluster::Feed::new(service, sink, Arc::clone(&metrics));
+        feed.start().await?;
+    }
     let mut balancer = Balancer::new(discovery, Arc::clone(&metrics));
     balancer.take_list();
     balancer.first_word().await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use scaledapp_proxy::{Algorithm, Config, Limits};
 
 use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
+use crate::cluster::ServiceName;
 
 /// Services and resolvers learn late that we leave.
 const DRAIN_MIN: Duration = Duration::from_secs(10);
@@ -23,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) upstreams: Vec<SocketAddr>,
     pub(crate) endpoints_file: Option<PathBuf>,
+    pub(crate) endpoints_service: Option<ServiceName>,
     pub(crate) admin: Option<SocketAddr>,
     /// It is not the default: without it nothing may start.
     pub(crate) admin_is_asked_for: bool,
@@ -48,7 +50,7 @@ pub(crate) enum UsageError {
     #[error("no address to serve on: give --listen ADDR, such as --listen 0.0.0.0:8080")]
     NoListen,
     #[error(
-        "nowhere to send requests to: give --upstream ADDR (once for each server) or --endpoints-file FILE"
+        "nowhere to send requests to: give --upstream ADDR (once for each server), --endpoints-file FILE or --endpoints-service NAMESPACE/NAME"
     )]
     NoUpstream,
     #[error("--upstream {0} is there twice")]
@@ -71,7 +73,8 @@ impl Settings {
     fn from_options(options: Options) -> Result<Self, UsageError> {
         let listen = options.listen.ok_or(UsageError::NoListen)?;
         let upstreams: Vec<SocketAddr> = options.upstream.iter().map(|target| target.0).collect();
-        if upstreams.is_empty() && options.endpoints_file.is_none() {
+        let is_watching = options.endpoints_file.is_some() || options.endpoints_service.is_some();
+        if upstreams.is_empty() && !is_watching {
             return Err(UsageError::NoUpstream);
         }
         for (at, upstream) in upstreams.iter().enumerate() {
@@ -103,6 +106,7 @@ impl Settings {
                 ..Config::balancer()
             },
             endpoints_file: options.endpoints_file,
+            endpoints_service: options.endpoints_service,
         })
     }
 }
@@ -133,6 +137,7 @@ fn merge(flags: Options, file: Options) -> Options {
     first!(
         listen,
         endpoints_file,
+        endpoints_service,
         admin,
         algorithm,
         threads,
@@ -300,12 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_and_a_file_go_together() {
+    fn all_kinds_of_endpoints_go_together() {
         let settings = settings(&[
             LISTEN,
             "--upstream=10.0.0.1:1,[fd00::1]:1",
             UPSTREAM,
             "--endpoints-file=/e.json",
+            "--endpoints-service=default/hello-pods",
         ])
         .unwrap();
         assert_eq!(settings.upstreams.len(), 3);
@@ -313,6 +319,10 @@ mod tests {
             settings.endpoints_file.as_deref(),
             Some(Path::new("/e.json"))
         );
+        let service = "default/hello-pods".parse().ok();
+        assert_eq!(settings.endpoints_service, service);
+        let file = with_file(r#"{"endpointsService":"default/hello-pods"}"#, &[LISTEN]);
+        assert_eq!(file.unwrap().endpoints_service, service);
     }
 
     #[test]
@@ -320,7 +330,11 @@ mod tests {
         for (arguments, parts) in [
             (
                 &[LISTEN][..],
-                &["--upstream ADDR", "--endpoints-file FILE"][..],
+                &[
+                    "--upstream ADDR",
+                    "--endpoints-file FILE",
+                    "--endpoints-service N",
+                ][..],
             ),
             (&[UPSTREAM], &["--listen ADDR"]),
             (
@@ -337,6 +351,10 @@ mod tests {
             (
                 &[LISTEN, UPSTREAM, "--admin=9377"],
                 &["such as 127.0.0.1:9377"],
+            ),
+            (
+                &[LISTEN, "--endpoints-service=hello"],
+                &["such as default/hello-pods"],
             ),
             (&[LISTEN, UPSTREAM, "--drain-min=5"], &["such as 500ms"]),
             (&[LISTEN, UPSTREAM, "--head-time=0s"], &["--head-time 0s"]),

@@ -8,6 +8,7 @@
     reason = "a test stops where a fact that it relies on does not hold"
 )]
 
+mod cluster;
 mod discovery;
 mod life;
 mod server;
