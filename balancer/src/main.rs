@@ -6,6 +6,7 @@
 
 mod backoff;
 mod cli;
+mod cluster;
 mod discovery;
 mod endpoints;
 mod file;
@@ -17,6 +18,7 @@ mod metrics;
 mod report;
 mod run;
 mod settings;
+mod slices;
 mod watch;
 
 use std::io::Write;

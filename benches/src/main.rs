@@ -29,26 +29,39 @@ fn main() -> anyhow::Result<()> {
     load::check()?;
     let directory = tempfile::tempdir()?;
     let origin = peer::origin(directory.path())?;
-    let peers = [
-        peer::nginx(directory.path(), &origin)?,
-        peer::balancer(&origin)?,
-        peer::dispatcher()?,
-    ];
-    println!(
-        "CPU time of one hop, 200-byte answers, one proxy thread, {ROUNDS} interleaved rounds"
-    );
-    for (title, connections) in [
-        ("keep-alive, 64 connections", Connections::Kept),
+    let workers = peer::workers()?;
+    // The first of each pair is what the other is measured by.
+    let pairs = [
         (
-            "a new connection for each request, 16 at once",
-            Connections::New,
+            "in front of two nginx that answer 200 bytes",
+            [
+                peer::nginx(directory.path(), "edge", &origin)?,
+                peer::balancer(&origin)?,
+            ],
         ),
-    ] {
-        let rows = measure(&peers, connections)?;
-        show(title, &rows)?;
+        (
+            "in front of two workers with a thread for each connection",
+            [
+                peer::nginx(directory.path(), "pod", &workers)?,
+                peer::dispatcher()?,
+            ],
+        ),
+    ];
+    println!("CPU time of one hop, one proxy thread, {ROUNDS} interleaved rounds");
+    for (place, peers) in &pairs {
+        for (kind, connections) in [
+            ("keep-alive, 64 connections", Connections::Kept),
+            (
+                "a new connection for each request, 16 at once",
+                Connections::New,
+            ),
+        ] {
+            let rows = measure(peers, connections)?;
+            show(&format!("{place}: {kind}"), &rows)?;
+        }
     }
     println!("\nresident memory after that:");
-    for peer in &peers {
+    for peer in pairs.iter().flat_map(|(_, peers)| peers) {
         let mebibytes = peer.resident_bytes() as f64 / f64::from(1 << 20);
         println!("  {:<32} {mebibytes:6.1} MiB", peer.name);
     }

@@ -37,7 +37,8 @@ enum Running {
 /// What the proxies pass requests on to.
 pub(crate) struct Origin {
     addresses: Vec<SocketAddr>,
-    _process: Process,
+    /// End with it.
+    processes: Vec<Process>,
 }
 
 impl Peer {
@@ -120,12 +121,30 @@ pub(crate) fn origin(directory: &Path) -> anyhow::Result<Origin> {
     }
     Ok(Origin {
         addresses,
-        _process: process,
+        processes: vec![process],
     })
 }
 
+/// Two processes of the example app, each on a port of its own, as somebody
+/// would run them behind nginx.
+pub(crate) fn workers() -> anyhow::Result<Origin> {
+    let mut origin = Origin {
+        addresses: Vec::new(),
+        processes: Vec::new(),
+    };
+    for _ in 0..2 {
+        let address = ports::local()?;
+        let mut command = Command::new(binaries::path("scaledapp-hello-rust")?);
+        command.env("PORT", address.port().to_string());
+        origin.processes.push(Process::spawn(command)?);
+        serves(address)?;
+        origin.addresses.push(address);
+    }
+    Ok(origin)
+}
+
 /// nginx with the settings that its documentation gives for keep-alive to upstreams.
-pub(crate) fn nginx(directory: &Path, origin: &Origin) -> anyhow::Result<Peer> {
+pub(crate) fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Peer> {
     let address = ports::local()?;
     let upstreams = lines(&origin.addresses, |address| {
         format!("server {address} max_fails=1 fail_timeout=1s;")
@@ -138,7 +157,7 @@ pub(crate) fn nginx(directory: &Path, origin: &Origin) -> anyhow::Result<Peer> {
          proxy_set_header X-Request-Id $request_id;\n\
          proxy_next_upstream error timeout; }} }}\n"
     );
-    let process = start_nginx(directory, "proxy", &servers)?;
+    let process = start_nginx(directory, name, &servers)?;
     serves(address)?;
     let workers = proc::children(process.pid());
     Ok(Peer {

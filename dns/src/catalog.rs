@@ -1,5 +1,5 @@
-//! What the zone holds now: the records file joined with the health of the
-//! addresses in it. Pure; probes and files are others' work.
+//! What the zone holds now: the records joined with the health of the addresses
+//! in them. Pure; probes, files and clusters are others' work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -44,15 +44,24 @@ impl Catalog {
         }
     }
 
+    /// Whether the zone takes all the names.
+    ///
+    /// # Errors
+    /// A name that it refuses.
+    pub(crate) fn check(&self, entries: &[Entry]) -> Result<(), ZoneError> {
+        let mut trial = self.bare.clone();
+        for entry in entries {
+            trial.insert(entry.name.clone(), Records::new(entry.ttl))?;
+        }
+        Ok(())
+    }
+
     /// Replaces all names. `serial` is the SOA's from then on.
     ///
     /// # Errors
     /// A name that the zone refuses; then nothing is changed.
     pub(crate) fn load(&mut self, entries: Vec<Entry>, serial: u32) -> Result<(), ZoneError> {
-        let mut trial = self.bare.clone();
-        for entry in &entries {
-            trial.insert(entry.name.clone(), Records::new(entry.ttl))?;
-        }
+        self.check(&entries)?;
         self.bare.set_serial(serial);
         let targets: BTreeSet<_> = entries.iter().flat_map(targets_of).collect();
         self.health.retain(|target, _| targets.contains(target));
@@ -86,11 +95,12 @@ impl Catalog {
         let health = &self.health;
         for entry in &self.entries {
             let is_healthy = |address: &&IpAddr| {
-                entry.probe.is_none_or(|port| {
+                let answers = entry.probe.is_none_or(|port| {
                     health
                         .get(&SocketAddr::new(**address, port))
                         .is_some_and(|health| health.is_healthy())
-                })
+                });
+                answers && !entry.withdrawn.contains(*address)
             };
             let healthy: Vec<_> = entry.addresses.iter().filter(is_healthy).copied().collect();
             self.published
@@ -110,12 +120,12 @@ impl Catalog {
         self.health.keys().copied()
     }
 
-    /// Whether a file was loaded and, once since then, all was probed.
+    /// Whether records were loaded and, once since then, all was probed.
     pub(crate) fn is_ready(&self) -> bool {
         self.settled
     }
 
-    /// Whether a file was loaded.
+    /// Whether records were loaded.
     pub(crate) fn is_loaded(&self) -> bool {
         self.loaded
     }
@@ -184,6 +194,7 @@ mod tests {
                 .iter()
                 .map(|address| address.parse().unwrap())
                 .collect(),
+            withdrawn: BTreeSet::new(),
             probe,
         }
     }
@@ -287,6 +298,29 @@ mod tests {
         catalog.observe(target("10.0.0.2"), false);
         catalog.observe(target("10.0.0.2"), false);
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2 stale"]);
+    }
+
+    #[test]
+    fn a_withdrawn_address_is_not_given_unless_there_is_no_other() {
+        let mut catalog = catalog();
+        let with = |withdrawn: &[&str]| {
+            let mut entry = entry("a", &["10.0.0.1", "10.0.0.2"], Some(80));
+            let withdrawn = withdrawn.iter().map(|address| address.parse().unwrap());
+            entry.withdrawn = withdrawn.collect();
+            vec![entry]
+        };
+        catalog.load(with(&["10.0.0.1", "10.0.0.2"]), 2).unwrap();
+        for address in ["10.0.0.1", "10.0.0.2"] {
+            catalog.observe(target(address), true);
+        }
+        // Nobody has ever said that it serves.
+        assert_eq!(published(&catalog), ["a.apps.local. "]);
+        catalog.load(with(&["10.0.0.1"]), 3).unwrap();
+        assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
+        catalog.load(with(&["10.0.0.1", "10.0.0.2"]), 4).unwrap();
+        assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2 stale"]);
+        catalog.load(with(&[]), 5).unwrap();
+        assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1 10.0.0.2"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ const RUN_EXAMPLES: &str = r#"Examples:
   dig @127.0.0.1 -p 5353 hello.apps.local
   scaledapp-dns run --listen [::]:53 --zone apps.example.com --records-file /etc/records.json \
       --ns ns1.apps.example.com=192.0.2.53 --ns ns2.apps.example.com=198.51.100.53 --admin [::]:9377
+  scaledapp-dns run --listen [::]:53 --zone apps.example.com --scaledapps --admin [::]:9377
 
 Records file (re-read when another file is renamed over it):
   {"hello.apps.local.": {"ttl": 30, "addresses": ["127.0.77.1"], "probe": "tcp:8080"}}
@@ -28,6 +29,13 @@ Records file (re-read when another file is renamed over it):
              When none is healthy, the last known ones are given with a TTL of 5 s.
 A file that cannot be read or used changes nothing: the last good one stays in
 force. Until the first good one is there, queries get SERVFAIL.
+
+ScaledApps: spec.dns.hostname (else status.hostname) with the addresses of the
+slots that status says serve and that accept TCP on port 80. Watched through the
+pod's service account, or the cluster of KUBECONFIG; needs get, list and watch
+of scaledapps (scaledapp.io) in all namespaces. A name that two objects want
+goes to the older one; with --records-file too, the file's names go first. The
+last set stays in force while the API server is away.
 
 Listening on 0.0.0.0 or [::], answers leave from the address that was asked.
 TCP: 1024 connections, 100 of one client, 10 s idle. There is no response-rate
@@ -63,6 +71,9 @@ pub(crate) struct RunArgs {
     /// JSON file of names and addresses, watched for change [default: none, the zone has no names]
     #[arg(long, env = "SCALEDAPP_RECORDS_FILE", value_name = "FILE")]
     records_file: Option<PathBuf>,
+    /// Serve the names of all `ScaledApp` objects of the cluster, watched in Kubernetes
+    #[arg(long, env = "SCALEDAPP_SCALEDAPPS")]
+    scaledapps: bool,
     /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out
     #[arg(
         long,
@@ -148,6 +159,7 @@ pub(crate) struct Settings {
     /// Holds the zone's own records only.
     pub(crate) zone: Zone,
     pub(crate) records_file: Option<PathBuf>,
+    pub(crate) scaledapps: bool,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) drain_min: Duration,
 }
@@ -158,6 +170,7 @@ impl Settings {
             listen,
             zone,
             records_file,
+            scaledapps,
             admin,
             ns,
             drain_min,
@@ -173,6 +186,7 @@ impl Settings {
             listen,
             zone,
             records_file,
+            scaledapps,
             admin: admin.0,
             drain_min,
         })

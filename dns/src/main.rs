@@ -3,10 +3,13 @@
 //! Parses the command line and maps results to exit codes. What is answered is
 //! decided in `scaledapp-answers`, what the zone holds in [`catalog`].
 
+mod apps;
 mod catalog;
 mod cli;
+mod cluster;
 mod health;
 mod metrics;
+mod origins;
 mod probe;
 mod records;
 mod report;

@@ -41,6 +41,7 @@ pub(crate) struct Metrics {
     truncated: Counter,
     stale: Counter,
     loads: Family<LoadResult, Counter>,
+    lists: Family<LoadResult, Counter>,
     records_age: Gauge<f64, AtomicU64>,
     names: Gauge,
     addresses: Family<State, Gauge>,
@@ -74,8 +75,13 @@ impl Metrics {
             self.loads.clone(),
         );
         registry.register(
+            "scaledapps_lists",
+            "Lists and changes that the API server gave, or failures to give them",
+            self.lists.clone(),
+        );
+        registry.register(
             "records_age_seconds",
-            "Time since the records in use were known to be those of the file",
+            "Time since the records in use were known to be those of their source",
             self.records_age.clone(),
         );
         registry.register("names", "Names of the records in use", self.names.clone());
@@ -122,6 +128,10 @@ impl Metrics {
 
     pub(crate) fn loaded(&self, result: &'static str) {
         self.loads.get_or_create(&LoadResult { result }).inc();
+    }
+
+    pub(crate) fn listed(&self, result: &'static str) {
+        self.lists.get_or_create(&LoadResult { result }).inc();
     }
 
     pub(crate) fn set_records_age(&self, age: std::time::Duration) {

@@ -13,16 +13,19 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 /// In seconds, where a record names none: below 30 s caches on the way gain nothing.
-const DEFAULT_TTL: u32 = 30;
+pub(crate) const DEFAULT_TTL: u32 = 30;
 /// RFC 2181 section 8.
 const MAX_TTL: u32 = 0x7fff_ffff;
 
-/// One name of the file.
+/// One name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: Name,
     pub(crate) ttl: Duration,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Those of them that somebody says not to publish now; as last known ones
+    /// they count on.
+    pub(crate) withdrawn: BTreeSet<IpAddr>,
     /// Port on which an address must accept TCP; `None` is always healthy.
     pub(crate) probe: Option<u16>,
 }
@@ -119,6 +122,7 @@ pub(crate) fn parse(json: &[u8], apex: &Name) -> Result<Vec<Entry>, RecordsError
             name,
             ttl: Duration::from_secs(u64::from(ttl)),
             addresses,
+            withdrawn: BTreeSet::new(),
             probe,
         });
     }
@@ -166,6 +170,7 @@ mod tests {
                 name: "hello.apps.local".parse().unwrap(),
                 ttl: Duration::from_secs(7),
                 addresses: vec!["127.0.77.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+                withdrawn: BTreeSet::new(),
                 probe: Some(8080),
             }
         );

@@ -32,7 +32,7 @@ struct View {
     unready: Option<String>,
     draining: bool,
     names: Value,
-    /// When the records in use were last known to be those of the file.
+    /// When the records in use were last known to be those of their source.
     confirmed: Instant,
 }
 
@@ -65,7 +65,7 @@ impl Report {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The records in use are those of the file.
+    /// The records in use are those of their source.
     pub(crate) fn confirm(&self, now: Instant) {
         self.view().confirmed = now;
     }

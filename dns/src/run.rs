@@ -17,7 +17,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::catalog::{Catalog, Change};
 use crate::cli::Settings;
+use crate::cluster;
 use crate::metrics::Metrics;
+use crate::origins::{Given, Joined, Origin, Origins};
 use crate::probe::{Probed, Prober};
 use crate::records;
 use crate::report::Report;
@@ -61,6 +63,16 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         Instant::now(),
     ));
+    // Without a sender, it never changes.
+    let (cluster, cluster_state) = watch::channel(cluster::State::default());
+    if settings.scaledapps {
+        let started = cluster::start(settings.zone.clone(), cluster, Arc::clone(&metrics)).await;
+        started.context("--scaledapps")?;
+    }
+    let origins = Origins {
+        file: Origin::new(settings.records_file.is_some()),
+        cluster: Origin::new(settings.scaledapps),
+    };
     let catalog = Catalog::new(settings.zone);
     let (zone, zones) = watch::channel(Arc::new(catalog.zone()));
     let (results, probed) = mpsc::channel(PROBE_QUEUE);
@@ -77,8 +89,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tracing::info!(address = %listen, zone = %apex, admin = admin_address, "listening");
     let server = Server {
         catalog,
+        origins,
+        hidden: Vec::new(),
         source: settings.records_file.map(Source::new),
         broken: false,
+        cluster: cluster_state,
         prober: Prober::new(results),
         zone,
         report,
@@ -109,9 +124,13 @@ async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
 /// What the loop turns.
 struct Server {
     catalog: Catalog,
+    origins: Origins,
+    /// Names of the cluster that the file has as well, told once.
+    hidden: Vec<String>,
     source: Option<Source>,
     /// The file's newest content is of no use.
     broken: bool,
+    cluster: watch::Receiver<cluster::State>,
     prober: Prober,
     zone: watch::Sender<Arc<Zone>>,
     report: Arc<Report>,
@@ -125,12 +144,7 @@ impl Server {
         mut signals: Signals,
         drain_min: std::time::Duration,
     ) {
-        if self.source.is_none() {
-            self.catalog
-                .load(Vec::new(), 1)
-                .expect("invariant: no name is refused");
-            self.publish();
-        }
+        self.join();
         let mut looks = interval(source::PERIOD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = sleep(std::time::Duration::MAX);
@@ -139,6 +153,7 @@ impl Server {
         loop {
             tokio::select! {
                 _ = looks.tick() => self.look(),
+                Ok(()) = self.cluster.changed() => self.take_cluster(),
                 Some((target, success)) = probed.recv() => self.probed(target, success),
                 signal = signals.next() => match signal {
                     Signal::Hangup => {
@@ -164,40 +179,41 @@ impl Server {
 
     /// Looks whether the file changed.
     fn look(&mut self) {
-        let Some(source) = &mut self.source else {
-            self.report.confirm(Instant::now());
-            return;
-        };
-        match source.look() {
-            Look::Same => {}
-            Look::Error(error) => {
-                let path = source.path().display().to_string();
-                self.refuse(&path, &error);
-            }
-            Look::Content { bytes, modified } => {
-                let path = source.path().display().to_string();
-                match self.load(&bytes, modified) {
-                    Ok(names) => {
-                        self.broken = false;
-                        self.metrics.loaded("ok");
-                        self.publish();
-                        tracing::info!(path, names, "records loaded");
+        if let Some(source) = &mut self.source {
+            match source.look() {
+                Look::Same => {}
+                Look::Error(error) => {
+                    let path = source.path().display().to_string();
+                    self.refuse(&path, &error);
+                }
+                Look::Content { bytes, modified } => {
+                    let path = source.path().display().to_string();
+                    match self.load(&bytes, modified) {
+                        Ok(names) => {
+                            self.broken = false;
+                            self.metrics.loaded("ok");
+                            self.join();
+                            tracing::info!(path, names, "records loaded");
+                        }
+                        Err(error) => self.refuse(&path, &format!("{error:#}")),
                     }
-                    Err(error) => self.refuse(&path, &format!("{error:#}")),
                 }
             }
         }
-        if !self.broken && self.catalog.is_loaded() {
+        let is_lost = self.cluster.borrow().problem.is_some();
+        if !self.broken && !is_lost && self.catalog.is_loaded() {
             self.report.confirm(Instant::now());
         }
     }
 
     fn load(&mut self, json: &[u8], modified: i64) -> anyhow::Result<usize> {
         let entries = records::parse(json, self.zone.borrow().apex())?;
+        self.catalog.check(&entries)?;
         let names = entries.len();
         // The file's time: the same after a restart and on servers that share
         // the file, and later for a later file (RFC 1982 copes with the wrap).
-        self.catalog.load(entries, modified as u32)?;
+        let serial = modified as u32;
+        self.origins.file = Origin::Gave(Given { entries, serial });
         Ok(names)
     }
 
@@ -212,6 +228,50 @@ impl Server {
             kept,
             "the records file cannot be used; what was loaded stays"
         );
+    }
+
+    /// The cluster gave another set, or none although it should have.
+    fn take_cluster(&mut self) {
+        let (given, problem) = {
+            let state = self.cluster.borrow_and_update();
+            (state.given.clone(), state.problem.clone())
+        };
+        if let Some(problem) = problem {
+            self.report.not_loaded(&format!("ScaledApps: {problem}"));
+            let kept = given.is_some();
+            tracing::warn!(
+                problem,
+                kept,
+                "no news of ScaledApps; what was loaded stays"
+            );
+            return;
+        }
+        let Some(given) = given else { return };
+        let names = given.entries.len();
+        let is_news = match &self.origins.cluster {
+            Origin::Gave(before) => before.entries != given.entries,
+            Origin::Unused | Origin::Awaited => true,
+        };
+        self.origins.cluster = Origin::Gave(given);
+        self.join();
+        if is_news {
+            tracing::info!(names, "records of ScaledApps loaded");
+        }
+    }
+
+    /// Takes the records of all origins in, once all have given some.
+    fn join(&mut self) {
+        let Some(Joined { given, hidden }) = self.origins.join() else {
+            return;
+        };
+        if hidden != self.hidden {
+            tracing::warn!(names = ?hidden, "ScaledApps want names of the records file, which has them");
+            self.hidden = hidden;
+        }
+        self.catalog
+            .load(given.entries, given.serial)
+            .expect("invariant: each origin's names were checked");
+        self.publish();
     }
 
     fn probed(&mut self, target: SocketAddr, success: bool) {

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::process::Signal;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 
 use crate::cores::WorkerSpec;
+use crate::ctl::WorkerCount;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -86,13 +88,17 @@ pub enum DispatchArg {
 pub enum MechanismArg {
     /// Notify where a self-test at start succeeds, else port
     Auto,
-    /// The supervisor answers the app's bind() with its own socket
+    /// The supervisor answers the app's bind call with its own socket
     Notify,
     /// Each worker gets a private port in PORT and must listen on it
     Port,
 }
 
 /// `run` as typed; `None` where neither flag nor environment said anything.
+#[expect(
+    clippy::doc_markdown,
+    reason = "clap prints the fields' texts as they are"
+)]
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Address to serve on [default: all addresses]
@@ -121,7 +127,7 @@ pub struct RunArgs {
     /// How workers get the port [default: auto]
     #[arg(long, env = "SCALEDAPP_MECHANISM")]
     pub mechanism: Option<MechanismArg>,
-    /// A worker is ready when GET PATH on it answers 2xx or 3xx [default: when it has called listen()]
+    /// A worker is ready when GET PATH on it answers 2xx or 3xx [default: when it listens]
     #[arg(long, env = "SCALEDAPP_READINESS_PATH", value_name = "PATH")]
     pub readiness_path: Option<String>,
     /// A worker that is not ready by then is replaced [default: 60s]
@@ -195,7 +201,7 @@ pub enum CtlVerb {
     Scale {
         /// N, or +K / -K relative to now
         #[arg(allow_hyphen_values = true)]
-        workers: String,
+        workers: WorkerCount,
     },
     /// Replace all workers one after the other, losing no request
     Reload,
@@ -207,7 +213,8 @@ pub enum CtlVerb {
     /// Send a signal to every worker
     Signal {
         /// Name or number, with or without SIG
-        signal: String,
+        #[arg(value_parser = parse_signal)]
+        signal: Signal,
     },
     /// Print the last stderr lines of each slot
     Logs,
@@ -241,7 +248,7 @@ impl std::str::FromStr for AdminArg {
 struct FileSettings {
     host: Option<IpAddr>,
     port: Option<u16>,
-    workers: Option<String>,
+    workers: Option<WorkerSpec>,
     dispatch: Option<DispatchArg>,
     admin: Option<String>,
     mechanism: Option<MechanismArg>,
@@ -281,8 +288,8 @@ pub struct Settings {
     pub drain_quiet: Duration,
     /// From the stop signal to SIGKILL.
     pub stop_grace: Duration,
-    /// Number of the stop signal.
-    pub stop_signal: i32,
+    /// Asks a worker to end.
+    pub stop_signal: Signal,
     /// Name of the slot variable.
     pub instance_env: String,
     /// The watched desired state.
@@ -309,11 +316,6 @@ impl Settings {
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
             (None, None) => Ok(default),
         };
-        let workers = match (args.workers, file.workers) {
-            (Some(flag), _) => flag,
-            (None, Some(text)) => text.parse()?,
-            (None, None) => WorkerSpec::Auto,
-        };
         let admin = match (args.admin, file.admin) {
             (Some(flag), _) => flag,
             (None, Some(text)) => text.parse().map_err(anyhow::Error::msg)?,
@@ -323,7 +325,7 @@ impl Settings {
         let settings = Self {
             host: args.host.or(file.host),
             port: args.port.or(file.port).unwrap_or(3000),
-            workers,
+            workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
             dispatch: args
                 .dispatch
                 .or(file.dispatch)
@@ -334,11 +336,7 @@ impl Settings {
                 .or(file.mechanism)
                 .unwrap_or(MechanismArg::Auto),
             readiness_path: args.readiness_path.or(file.readiness_path),
-            boot_timeout: time(
-                args.boot_timeout,
-                file.boot_timeout,
-                Duration::from_secs(60),
-            )?,
+            boot_timeout: time(args.boot_timeout, file.boot_timeout, Duration::from_mins(1))?,
             drain_timeout: time(
                 args.drain_timeout,
                 file.drain_timeout,
@@ -346,7 +344,9 @@ impl Settings {
             )?,
             drain_quiet: time(args.drain_quiet, file.drain_quiet, Duration::from_secs(2))?,
             stop_grace: time(args.stop_grace, file.stop_grace, Duration::from_secs(10))?,
-            stop_signal: parse_signal(stop_signal.as_deref().unwrap_or("TERM"))?,
+            stop_signal: stop_signal
+                .as_deref()
+                .map_or(Ok(Signal::TERM), parse_signal)?,
             instance_env: args
                 .instance_env
                 .or(file.instance_env)
@@ -401,41 +401,38 @@ fn read_file(path: &std::path::Path) -> anyhow::Result<FileSettings> {
 /// Reads a signal by name (`TERM`, `SIGTERM`) or number.
 ///
 /// # Errors
-/// A name that is no signal of this system.
-pub fn parse_signal(text: &str) -> anyhow::Result<i32> {
-    const NAMES: [(&str, i32); 16] = [
-        ("HUP", 1),
-        ("INT", 2),
-        ("QUIT", 3),
-        ("ABRT", 6),
-        ("KILL", 9),
-        ("USR1", 10),
-        ("SEGV", 11),
-        ("USR2", 12),
-        ("PIPE", 13),
-        ("ALRM", 14),
-        ("TERM", 15),
-        ("CONT", 18),
-        ("STOP", 19),
-        ("TSTP", 20),
-        ("URG", 23),
-        ("WINCH", 28),
+/// A name that is no signal of this system. Real-time signals (32 on) belong to
+/// C libraries and are not sent.
+pub fn parse_signal(text: &str) -> anyhow::Result<Signal> {
+    const NAMES: [(&str, Signal); 16] = [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("ABRT", Signal::ABORT),
+        ("KILL", Signal::KILL),
+        ("USR1", Signal::USR1),
+        ("SEGV", Signal::SEGV),
+        ("USR2", Signal::USR2),
+        ("PIPE", Signal::PIPE),
+        ("ALRM", Signal::ALARM),
+        ("TERM", Signal::TERM),
+        ("CONT", Signal::CONT),
+        ("STOP", Signal::STOP),
+        ("TSTP", Signal::TSTP),
+        ("URG", Signal::URG),
+        ("WINCH", Signal::WINCH),
     ];
-    if let Ok(number) = text.parse::<i32>()
-        && (1..=64).contains(&number)
-    {
-        return Ok(number);
-    }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    NAMES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    let named = NAMES.iter().find(|(known, _)| *known == name);
+    let numbered = || text.parse().ok().and_then(Signal::from_named_raw);
+    named
+        .map(|(_, signal)| *signal)
+        .or_else(numbered)
         .with_context(|| {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
             format!(
-                "{text:?} is no signal: use a number from 1 to 64 or one of {}",
+                "{text:?} is no signal: use a number from 1 to 31 or one of {}",
                 known.join(", ")
             )
         })
@@ -459,17 +456,22 @@ mod tests {
         assert_eq!(settings.port, 3000);
         assert_eq!(settings.workers, WorkerSpec::Auto);
         assert_eq!(settings.dispatch, DispatchArg::Request);
-        assert_eq!(settings.stop_signal, 15);
+        assert_eq!(settings.stop_signal, Signal::TERM);
         assert_eq!(settings.command, ["node", "server.js"]);
     }
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, r#"{"port": 4000, "drainTimeout": "5s"}"#).unwrap();
+        std::fs::write(
+            &file,
+            r#"{"port": 4000, "workers": 3, "drainTimeout": "5s"}"#,
+        )
+        .unwrap();
         let path = file.path().to_str().unwrap();
         let settings = resolve(&["--config", path, "--port", "5000", "--", "app"]).unwrap();
         assert_eq!(settings.port, 5000);
+        assert_eq!(settings.workers, WorkerSpec::Fixed(3));
         assert_eq!(settings.drain_timeout, Duration::from_secs(5));
     }
 
@@ -478,6 +480,7 @@ mod tests {
         for (words, cure) in [
             (&["--port", "0", "--", "app"][..], "1..=65535"),
             (&["--workers", "many", "--", "app"], "auto"),
+            (&["--workers", "2000", "--", "app"], "at most 1024"),
             (
                 &[
                     "--dispatch",
@@ -505,6 +508,7 @@ mod tests {
                 "must start with /",
             ),
             (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
+            (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),
             (&["--drain-timeout", "30", "--", "app"], "such as 500ms"),
             (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
             (&["--config", "/nonexistent", "--", "app"], "cannot read"),

@@ -6,36 +6,63 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::Path;
 
 /// States in which a socket still carries a request or an answer
-/// (include/net/tcp_states.h): ESTABLISHED and CLOSE_WAIT. In the later ones
-/// the app has closed its side and the kernel finishes without it.
+/// (`include/net/tcp_states.h`): `ESTABLISHED` and `CLOSE_WAIT`. In the later
+/// ones the app has closed its side and the kernel finishes without it.
 const CARRYING: [&str; 2] = ["01", "08"];
+/// The state of a socket that accepts.
+const LISTEN: &str = "0A";
 
 /// Inodes of the accepted connections on local `port`, of both families.
 pub(crate) fn carrying(port: u16) -> HashSet<u64> {
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| parse_table(&text, port))
-        .collect()
+    let carries = |entry: &Entry<'_>| CARRYING.contains(&entry.state) && entry.inode != 0;
+    let mut inodes = HashSet::new();
+    for text in tables() {
+        let entries = entries(&text, port).filter(carries);
+        inodes.extend(entries.map(|entry| entry.inode));
+    }
+    inodes
 }
 
-/// Lines of /proc/net/tcp (proc_pid_net(5)): `sl local rem st … inode`; a
-/// connection that nobody accepted yet has inode 0.
-fn parse_table(text: &str, port: u16) -> Vec<u64> {
+/// Clients' ends of all connections on local `port`, those that are over and
+/// not forgotten yet included: what is new among them has arrived.
+pub(crate) fn peers(port: u16) -> HashSet<String> {
+    let mut peers = HashSet::new();
+    for text in tables() {
+        let entries = entries(&text, port).filter(|entry| entry.state != LISTEN);
+        peers.extend(entries.map(|entry| entry.peer.to_owned()));
+    }
+    peers
+}
+
+fn tables() -> impl Iterator<Item = String> {
+    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
+        .into_iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+}
+
+/// A line of /proc/net/tcp.
+struct Entry<'a> {
+    peer: &'a str,
+    state: &'a str,
+    /// 0 where nobody has accepted the connection yet, or nobody holds it any more.
+    inode: u64,
+}
+
+/// The lines of `proc_pid_net(5)` for a local port: `sl local rem st … inode`.
+fn entries(text: &str, port: u16) -> impl Iterator<Item = Entry<'_>> {
     let suffix = format!(":{port:04X}");
-    text.lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let local = fields.nth(1)?;
-            let state = fields.nth(1)?;
-            let inode: u64 = fields.nth(5)?.parse().ok()?;
-            let carries = local.ends_with(&suffix) && CARRYING.contains(&state) && inode != 0;
-            carries.then_some(inode)
-        })
-        .collect()
+    text.lines().skip(1).filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace();
+        let local = fields.nth(1)?;
+        let (peer, state) = (fields.next()?, fields.next()?);
+        let inode = fields.nth(5)?.parse().ok()?;
+        local
+            .ends_with(&suffix)
+            .then_some(Entry { peer, state, inode })
+    })
 }
 
 /// How many of `sockets` the processes of each group hold.
@@ -54,20 +81,56 @@ pub(crate) fn held_by_groups(groups: &[u32], sockets: &HashSet<u64>) -> HashMap<
         .collect()
 }
 
+/// Those of `groups` of which every thread is stopped (`SIGSTOP`), so that none
+/// can accept.
+pub(crate) fn stopped(groups: &[u32]) -> HashSet<u32> {
+    let mut stopped: HashSet<u32> = groups.iter().copied().collect();
+    for (pid, group) in processes() {
+        if stopped.contains(&group) && !is_stopped(pid) {
+            stopped.remove(&group);
+        }
+    }
+    stopped
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        // A thread that has just ended accepts nothing either.
+        fs::read_to_string(thread.path().join("stat"))
+            .map_or(true, |stat| parse_state(&stat).is_none_or(is_still))
+    })
+}
+
+/// Stopped, zombie, dead (`proc_pid_stat(5)`).
+fn is_still(state: char) -> bool {
+    matches!(state, 'T' | 'Z' | 'X')
+}
+
 /// (pid, process group) of every visible process.
 fn processes() -> impl Iterator<Item = (u32, u32)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some((pid, parse_group(&stat)?))
+        let stat = fs::read_to_string(Path::new("/proc").join(entry.file_name()).join("stat"));
+        Some((pid, parse_group(&stat.ok()?)?))
     })
 }
 
-/// The fifth field of proc_pid_stat(5); the second, the name, may hold anything.
+/// What follows the name, which may hold anything, in `proc_pid_stat(5)`.
+fn after_name(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_ascii_whitespace())
+}
+
+/// The third field.
+fn parse_state(stat: &str) -> Option<char> {
+    after_name(stat)?.next()?.chars().next()
+}
+
+/// The fifth field.
 fn parse_group(stat: &str) -> Option<u32> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(2)?.parse().ok()
+    after_name(stat)?.nth(2)?.parse().ok()
 }
 
 fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
@@ -89,24 +152,64 @@ fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process_group};
 
     #[test]
     fn an_accepted_connection_is_held_by_the_group_that_accepted_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let group = rustix::process::getpgrp().as_raw_nonzero().get() as u32;
-        let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert!(peers(port).is_empty());
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         assert!(carrying(port).is_empty(), "nobody accepted it yet");
+        assert_eq!(peers(port).len(), 1);
         let accepted = listener.accept().unwrap();
         let sockets = carrying(port);
         assert_eq!(held_by_groups(&[group], &sockets).get(&group), Some(&1));
+        // The side that closes first remembers the other for a while.
         drop(accepted);
+        drop(client);
         assert!(carrying(port).is_empty());
+        assert_eq!(peers(port).len(), 1);
+    }
+
+    #[test]
+    fn a_group_is_stopped_when_all_of_it_is() {
+        let mut command = Command::new("sh");
+        let child = command
+            .args(["-c", "sleep 1000 & sleep 1000"])
+            .process_group(0)
+            .spawn();
+        let mut child = child.unwrap();
+        let group = child.id();
+        let send = |signal| kill_process_group(Pid::from_child(&child), signal).unwrap();
+        let until = |wanted: bool| {
+            let start = Instant::now();
+            while stopped(&[group]).contains(&group) != wanted {
+                assert!(start.elapsed() < Duration::from_secs(10), "{wanted}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        until(false);
+        send(Signal::STOP);
+        until(true);
+        send(Signal::CONT);
+        until(false);
+        send(Signal::KILL);
+        child.wait().unwrap();
     }
 
     #[test]
     fn a_process_name_may_hold_brackets_and_spaces() {
-        assert_eq!(parse_group("12 (a) b (c)) S 1 77 3 0"), Some(77));
+        let stat = "12 (a) b (c)) S 1 77 3 0";
+        assert_eq!(
+            (parse_state(stat), parse_group(stat)),
+            (Some('S'), Some(77))
+        );
         assert_eq!(parse_group("rubbish"), None);
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Asked {
 
 /// Longest request line; the longest that makes sense has some 60 bytes.
 const LINE_BYTES: u64 = 4096;
+/// Within this the request must be there.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes the socket's name.
 ///
@@ -69,7 +71,7 @@ async fn converse(
     let (read, mut write) = stream.split();
     let mut line = String::new();
     let mut limited = BufReader::new(tokio::io::AsyncReadExt::take(read, LINE_BYTES));
-    limited.read_line(&mut line).await?;
+    tokio::time::timeout(PATIENCE, limited.read_line(&mut line)).await??;
     let reply = match serde_json::from_str(&line) {
         Ok(request) => {
             let (reply, answered) = oneshot::channel();

@@ -9,8 +9,13 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer};
+
 /// Set by the operator from the downward API, in millicores; 0: no request.
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
+
+/// More workers than any machine has cores for are a typing error.
+pub const MAX_WORKERS: u32 = 1024;
 
 /// How many workers are wanted, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +36,7 @@ pub enum WorkerSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no number of workers: give auto (one per core), N (e.g. 4), max (one per CPU), \
-     -K (e.g. -1: one fewer than auto) or Nx (e.g. 2x: two per core)"
+     -K (e.g. -1: one fewer than auto) or Nx (e.g. 2x: two per core), at most {MAX_WORKERS}"
 )]
 pub struct WorkerSpecError {
     text: String,
@@ -47,7 +52,8 @@ impl FromStr for WorkerSpec {
         let number = |digits: &str| {
             // `parse` would take a sign.
             let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-            digits.parse::<u32>().ok().filter(|_| plain)
+            let number = digits.parse::<u32>().ok().filter(|_| plain);
+            number.filter(|number| *number <= MAX_WORKERS)
         };
         let spec = match text {
             "auto" => Some(Self::Auto),
@@ -64,6 +70,26 @@ impl FromStr for WorkerSpec {
     }
 }
 
+/// As text, or a plain number as people write it in JSON.
+impl<'de> Deserialize<'de> for WorkerSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "workers must be a text such as \"auto\" or a number"
+        )]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(number) => number.to_string(),
+            Written::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for WorkerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,9 +102,35 @@ impl fmt::Display for WorkerSpec {
     }
 }
 
+/// More workers than [`MAX_WORKERS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{workers} workers are more than {MAX_WORKERS}, the most that can be wanted")]
+pub struct TooMany {
+    /// How many were wanted.
+    pub workers: u32,
+}
+
+/// `workers` if so many can be wanted.
+///
+/// # Errors
+/// They are more than [`MAX_WORKERS`].
+pub fn within_bounds(workers: u32) -> Result<u32, TooMany> {
+    if workers > MAX_WORKERS {
+        return Err(TooMany { workers });
+    }
+    Ok(workers)
+}
+
 impl WorkerSpec {
     /// The number of workers meant, on so many cores.
-    pub fn workers(self, cores: Cores) -> u32 {
+    ///
+    /// # Errors
+    /// They are more than [`MAX_WORKERS`].
+    pub fn workers(self, cores: Cores) -> Result<u32, TooMany> {
+        within_bounds(self.count(cores))
+    }
+
+    fn count(self, cores: Cores) -> u32 {
         match self {
             Self::Auto => cores.whole(),
             Self::Fixed(workers) => workers,
@@ -310,6 +362,8 @@ mod tests {
             "AUTO",
             "-1x",
             " 1",
+            "1025",
+            "1025x",
             "99999999999",
         ];
         for text in wrong {
@@ -340,7 +394,30 @@ mod tests {
             (Fixed(3), cores(1, None, None), 3),
         ];
         for (spec, cores, workers) in table {
-            assert_eq!(spec.workers(cores), workers, "{spec} on {cores:?}");
+            assert_eq!(spec.workers(cores), Ok(workers), "{spec} on {cores:?}");
+        }
+    }
+
+    #[test]
+    fn more_workers_than_can_be_wanted_are_refused_and_counted() {
+        let spec = WorkerSpec::PerCore(512);
+        assert_eq!(spec.workers(cores(2, None, None)), Ok(MAX_WORKERS));
+        let error = spec.workers(cores(3, None, None)).unwrap_err();
+        assert_eq!(error, TooMany { workers: 1536 });
+        assert!(error.to_string().contains("1536") && error.to_string().contains("1024"));
+    }
+
+    #[test]
+    fn a_spec_in_json_is_a_text_or_a_number() {
+        for (json, spec) in [
+            ("4", WorkerSpec::Fixed(4)),
+            (r#""4""#, WorkerSpec::Fixed(4)),
+            (r#""-1""#, WorkerSpec::LessThanAuto(1)),
+        ] {
+            assert_eq!(serde_json::from_str::<WorkerSpec>(json).unwrap(), spec);
+        }
+        for json in ["-1", "1.5", "2000", "true", r#""many""#] {
+            assert!(serde_json::from_str::<WorkerSpec>(json).is_err(), "{json}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! by the kernel's word (`SO_PEERCRED`), which is the whole authentication.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net;
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+
+use crate::cores::{MAX_WORKERS, TooMany, within_bounds};
 
 /// What a supervisor can be asked or told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,33 +56,35 @@ pub enum WorkerCount {
     Fewer(u32),
 }
 
-/// More workers than any machine has cores for are a typing error.
-pub const MAX_WORKERS: u32 = 1024;
-
 impl std::str::FromStr for WorkerCount {
-    type Err = anyhow::Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> anyhow::Result<Self> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let (make, digits): (fn(u32) -> Self, &str) = match text.as_bytes().first() {
             Some(b'+') => (Self::More, &text[1..]),
             Some(b'-') => (Self::Fewer, &text[1..]),
             _ => (Self::To, text),
         };
-        let number = digits.parse().ok().filter(|number| *number <= MAX_WORKERS);
-        number.map(make).with_context(|| {
-            format!("{text:?} is no worker count: give N, +K or -K, at most {MAX_WORKERS}")
-        })
+        // `parse` would take a second sign.
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.parse().ok().filter(|_| plain);
+        number
+            .map(make)
+            .ok_or_else(|| format!("{text:?} is no worker count: give N, +K or -K"))
     }
 }
 
 impl WorkerCount {
     /// The count meant, when `now` are wanted now.
-    pub fn resolve(self, now: u32) -> u32 {
-        match self {
+    ///
+    /// # Errors
+    /// They are more than [`MAX_WORKERS`].
+    pub fn resolve(self, now: u32) -> Result<u32, TooMany> {
+        within_bounds(match self {
             Self::To(n) => n,
-            Self::More(k) => now.saturating_add(k).min(MAX_WORKERS),
+            Self::More(k) => now.saturating_add(k),
             Self::Fewer(k) => now.saturating_sub(k),
-        }
+        })
     }
 }
 
@@ -99,6 +103,17 @@ pub(crate) fn socket_address(admin: SocketAddr) -> std::io::Result<net::SocketAd
     net::SocketAddr::from_abstract_name(format!("scaledapp-sidecar/{admin}"))
 }
 
+/// A supervisor whose admin port is on all addresses answers for each of them.
+fn connect(admin: SocketAddr) -> std::io::Result<UnixStream> {
+    let all = [
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        Ipv4Addr::UNSPECIFIED.into(),
+    ];
+    let all = all.map(|ip| SocketAddr::new(ip, admin.port()));
+    let to = |admin| UnixStream::connect_addr(&socket_address(admin)?);
+    to(admin).or_else(|error| all.into_iter().find_map(|all| to(all).ok()).ok_or(error))
+}
+
 /// Sends one request and waits for its answer.
 ///
 /// # Errors
@@ -108,13 +123,15 @@ pub fn call(
     request: &Request,
     timeout: Duration,
 ) -> anyhow::Result<serde_json::Value> {
-    let stream = UnixStream::connect_addr(&socket_address(admin)?).with_context(|| {
+    const HUNG_UP: &str = "the supervisor hung up: only its own user and root may control it, \
+                           and only while it runs";
+    let stream = connect(admin).with_context(|| {
         format!("no supervisor with --admin {admin} runs in this network namespace")
     })?;
     stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    (&stream).write_all(&line)?;
+    (&stream).write_all(&line).context(HUNG_UP)?;
     let mut answer = String::new();
     if let Err(error) = BufReader::new(&stream).read_line(&mut answer) {
         if matches!(
@@ -123,10 +140,10 @@ pub fn call(
         ) {
             bail!("not done after {timeout:?}; it goes on in the supervisor (see `ctl status`)");
         }
-        return Err(error).context("the supervisor hung up");
+        return Err(error).context(HUNG_UP);
     }
     if answer.is_empty() {
-        bail!("the supervisor hung up: only its own user and root may control it");
+        bail!(HUNG_UP);
     }
     match serde_json::from_str(&answer).context("the supervisor answered in another language")? {
         Reply::Ok(value) => Ok(value),
@@ -148,9 +165,13 @@ mod tests {
             ("0", 2, 0),
         ] {
             let count: WorkerCount = text.parse().unwrap();
-            assert_eq!(count.resolve(now), then, "{text}");
+            assert_eq!(count.resolve(now), Ok(then), "{text}");
         }
-        for text in ["", "x", "+", "--1", "1.5", "100000"] {
+        for text in ["+1", "1025"] {
+            let count: WorkerCount = text.parse().unwrap();
+            assert!(count.resolve(MAX_WORKERS).is_err(), "{text}");
+        }
+        for text in ["", "x", "+", "--1", "++1", "1.5", "5000000000"] {
             assert!(text.parse::<WorkerCount>().is_err(), "{text}");
         }
     }

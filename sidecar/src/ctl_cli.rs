@@ -4,23 +4,21 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::cli::{CtlArgs, CtlVerb, Output, parse_signal};
+use crate::cli::{CtlArgs, CtlVerb, Output};
 use crate::ctl::{self, Request};
 
 /// Carries out one `ctl` command; the text to print.
 ///
 /// # Errors
-/// The request is no sensible one, nobody answered, or it was not done.
+/// Nobody answered, or it was not done.
 pub fn run(args: &CtlArgs) -> anyhow::Result<String> {
     let request = match &args.verb {
         CtlVerb::Status { .. } => Request::Status,
-        CtlVerb::Scale { workers } => Request::Scale {
-            workers: workers.parse()?,
-        },
+        CtlVerb::Scale { workers } => Request::Scale { workers: *workers },
         CtlVerb::Reload => Request::Reload,
         CtlVerb::Restart { slot } => Request::Restart { slot: *slot },
         CtlVerb::Signal { signal } => Request::Signal {
-            number: parse_signal(signal)?,
+            number: signal.as_raw(),
         },
         CtlVerb::Logs => Request::Logs,
     };
@@ -79,6 +77,16 @@ pub fn table(status: &Value) -> String {
         text.truncate(text.trim_end().len());
         text.push('\n');
     }
+    for worker in status["workers"].as_array().into_iter().flatten() {
+        if let Some(port) = worker["listensElsewhere"].as_u64() {
+            // Writing into a String cannot fail.
+            let _infallible = writeln!(
+                text,
+                "The worker in slot {} listens on {port}, which is not --port.",
+                worker["slot"]
+            );
+        }
+    }
     text
 }
 
@@ -103,7 +111,7 @@ mod tests {
             "mechanism": "notify", "dispatch": "request", "generation": 2, "desired": 2, "ready": 2,
             "workers": [
                 {"slot": 0, "pid": 7, "state": "Ready", "generation": 2, "restarts": 0, "inFlight": 3, "rssBytes": 1_048_576},
-                {"slot": 1, "pid": 12_345, "state": "Draining", "generation": 1, "restarts": 10, "inFlight": 0, "rssBytes": 0},
+                {"slot": 1, "pid": 12_345, "state": "Draining", "generation": 1, "restarts": 10, "inFlight": 0, "rssBytes": 0, "listensElsewhere": 8080},
             ],
         });
         let expected = "\
@@ -111,6 +119,7 @@ mod tests {
 SLOT  PID    STATE     GENERATION  RESTARTS  IN-FLIGHT  RSS
 0     7      Ready     2           0         3          1.0Mi
 1     12345  Draining  1           10        0          0.0Mi
+The worker in slot 1 listens on 8080, which is not --port.
 ";
         assert_eq!(table(&status), expected);
     }

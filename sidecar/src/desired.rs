@@ -1,6 +1,7 @@
 //! The desired-state file: what somebody outside wants of a running supervisor.
 //!
-//! `{"workers": "4", "reload": "2026-11-24T05:00:00Z"}`. A new `workers` scales,
+//! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}` (a text such as `"auto"` is
+//! as good as a number). A new `workers` scales,
 //! a `reload` that differs from the one before reloads. It is polled, not
 //! watched: the kubelet swaps a symlink to replace a mounted file, and inotify
 //! on the path sees that on some file systems only. A broken file changes
@@ -22,7 +23,7 @@ pub(crate) const PERIOD: Duration = Duration::from_millis(250);
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct File {
-    workers: Option<String>,
+    workers: Option<WorkerSpec>,
     reload: Option<String>,
 }
 
@@ -41,6 +42,8 @@ pub(crate) struct Desired {
     path: PathBuf,
     identity: Option<(u64, i64, i64, u64)>,
     seen: Option<File>,
+    /// Why the file cannot even be looked at, said once.
+    blind: Option<String>,
 }
 
 impl Desired {
@@ -50,6 +53,7 @@ impl Desired {
             path,
             identity: None,
             seen: None,
+            blind: None,
         }
     }
 
@@ -68,14 +72,22 @@ impl Desired {
                 metadata.len(),
             ),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::default()),
-            Err(error) => return Err(format!("cannot read {}: {error}", self.path.display())),
+            Err(error) => {
+                let reason = format!("cannot read {}: {error}", self.path.display());
+                if self.blind.as_ref() == Some(&reason) {
+                    return Ok(Change::default());
+                }
+                self.blind = Some(reason.clone());
+                return Err(reason);
+            }
         };
+        self.blind = None;
         if self.identity == Some(identity) {
             return Ok(Change::default());
         }
         self.identity = Some(identity);
         let file = read(&self.path)?;
-        let change = change(self.seen.as_ref(), &file)?;
+        let change = change(self.seen.as_ref(), &file);
         self.seen = Some(file);
         Ok(change)
     }
@@ -92,15 +104,12 @@ fn read(path: &Path) -> Result<File, String> {
     })
 }
 
-fn change(before: Option<&File>, now: &File) -> Result<Change, String> {
-    let workers = match &now.workers {
-        Some(text) if before.is_none_or(|before| before.workers.as_ref() != Some(text)) => {
-            Some(text.parse().map_err(|error| format!("workers: {error}"))?)
-        }
-        _ => None,
-    };
-    let reload = now.reload.is_some() && before.is_some_and(|before| before.reload != now.reload);
-    Ok(Change { workers, reload })
+fn change(before: Option<&File>, now: &File) -> Change {
+    let known = before.and_then(|before| before.workers);
+    Change {
+        workers: now.workers.filter(|spec| known != Some(*spec)),
+        reload: now.reload.is_some() && before.is_some_and(|before| before.reload != now.reload),
+    }
 }
 
 #[cfg(test)]
@@ -126,9 +135,18 @@ mod tests {
             (Some(WorkerSpec::Fixed(3)), false)
         );
         assert_eq!(desired.look().unwrap(), none);
-        replace(r#"{"workers": "3", "reload": "b"}"#);
+        replace(r#"{"workers": 3, "reload": "b"}"#);
         let second = desired.look().unwrap();
         assert_eq!((second.workers, second.reload), (None, true));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_looked_at_is_reported_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // A file in the place of a directory: ENOTDIR, not a missing file.
+        let mut desired = Desired::new(file.path().join("desired.json"));
+        assert!(desired.look().unwrap_err().contains("desired.json"));
+        assert_eq!(desired.look().unwrap(), Change::default());
     }
 
     #[test]
@@ -136,7 +154,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("desired.json");
         let mut desired = Desired::new(path.clone());
-        for text in ["{", r#"{"worker": "3"}"#, r#"{"workers": "-x"}"#] {
+        for text in [
+            "{",
+            r#"{"worker": "3"}"#,
+            r#"{"workers": "-x"}"#,
+            r#"{"workers": 2000}"#,
+        ] {
             fs::remove_file(&path).ok();
             fs::write(&path, text).unwrap();
             assert!(desired.look().is_err(), "{text}");

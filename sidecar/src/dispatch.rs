@@ -1,5 +1,5 @@
 //! The public side of the workers: the in-pod dispatcher in Request dispatch,
-//! nothing but a count in Connection dispatch.
+//! a watch over what workers hold in Connection dispatch.
 //!
 //! Which worker gets a request is decided in `scaledapp-proxy`; which workers
 //! may get any, by the engine.
@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use scaledapp_engine::{Slot, WorkerId};
+use anyhow::anyhow;
+use scaledapp_engine::{Generation, Slot, WorkerId};
 use scaledapp_proxy::{Endpoint, Proxy, Table};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+
+use crate::drain::Drains;
 
 type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -24,7 +26,14 @@ pub(crate) enum Front {
     /// Requests go through the dispatcher.
     Request(Dispatcher),
     /// Workers accept for themselves.
-    Connection,
+    Connection(Accepting),
+}
+
+/// What is left to do here when workers accept for themselves.
+pub(crate) struct Accepting {
+    pub(crate) drains: Drains,
+    pub(crate) quiet: Duration,
+    pub(crate) deadline: Duration,
 }
 
 /// The dispatcher and the workers that it feeds.
@@ -37,68 +46,109 @@ pub(crate) struct Dispatcher {
     pub(crate) endpoints: BTreeMap<WorkerId, Fed>,
 }
 
+/// A worker that is to leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaving {
+    pub(crate) worker: WorkerId,
+    /// Its process group.
+    pub(crate) group: u32,
+    pub(crate) generation: Generation,
+}
+
 /// A worker that was fed once.
+#[derive(Default)]
 pub(crate) struct Fed {
-    endpoint: Arc<Endpoint>,
-    open: bool,
+    /// The one in use, after those that requests are still in flight at.
+    endpoints: Vec<Arc<Endpoint>>,
+    closed: bool,
+}
+
+impl Fed {
+    /// Whether that made a difference.
+    fn feed(&mut self, slot: Slot, address: SocketAddr) -> bool {
+        let known = self.endpoints.last();
+        if self.closed || known.is_some_and(|known| known.address() == address) {
+            return false;
+        }
+        for endpoint in &self.endpoints {
+            endpoint.close();
+        }
+        self.endpoints.retain(|endpoint| endpoint.in_flight() > 0);
+        self.endpoints
+            .push(Endpoint::new(slot.to_string(), address));
+        true
+    }
+
+    fn retire(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.close();
+            endpoint.retire();
+        }
+    }
 }
 
 impl Front {
     /// Sends requests to a worker from now on; told again it changes nothing,
-    /// also after [`Self::stop_feeding`].
+    /// unless the worker listens at another address since.
     pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot, address: SocketAddr) {
-        if let Self::Request(dispatcher) = self
-            && !dispatcher.endpoints.contains_key(&worker)
-        {
-            let endpoint = Endpoint::new(slot.to_string(), address);
-            let fed = Fed {
-                endpoint,
-                open: true,
-            };
-            dispatcher.endpoints.insert(worker, fed);
-            dispatcher.publish();
+        if let Self::Request(dispatcher) = self {
+            let fed = dispatcher.endpoints.entry(worker).or_default();
+            if fed.feed(slot, address) {
+                dispatcher.publish();
+            }
         }
     }
 
     /// Sends no new request to a worker; resolves when none is in flight.
-    /// `None` in Connection dispatch, where the kernel has to be asked.
-    pub(crate) fn stop_feeding(&mut self, worker: WorkerId) -> Option<Waiting> {
-        let Self::Request(dispatcher) = self else {
-            return None;
-        };
-        let Some(fed) = dispatcher.endpoints.get_mut(&worker) else {
-            return Some(Box::pin(std::future::ready(())));
-        };
-        fed.open = false;
-        fed.endpoint.close();
-        let endpoint = Arc::clone(&fed.endpoint);
-        dispatcher.publish();
-        Some(Box::pin(async move { endpoint.idle().await }))
+    pub(crate) fn stop_feeding(&mut self, leaving: Leaving) -> Waiting {
+        match self {
+            Self::Request(dispatcher) => dispatcher.stop_feeding(leaving.worker),
+            Self::Connection(accepting) => {
+                let (tell, told) = oneshot::channel();
+                let tell = move || {
+                    // Nobody waits for a worker that was reaped.
+                    let _reaped = tell.send(());
+                };
+                let drains = &accepting.drains;
+                drains.add(leaving.group, leaving.generation, tell);
+                Box::pin(async move {
+                    // Forgotten before it was idle: then its end is awaited.
+                    if told.await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                })
+            }
+        }
     }
 
     /// Gives up what is still in flight at a worker that is about to be signalled.
-    pub(crate) fn cut(&mut self, worker: WorkerId) {
-        if let Self::Request(dispatcher) = self
-            && let Some(fed) = dispatcher.endpoints.get(&worker)
-        {
-            fed.endpoint.retire();
+    pub(crate) fn cut(&mut self, worker: WorkerId, group: u32) {
+        match self {
+            Self::Request(dispatcher) => {
+                if let Some(fed) = dispatcher.endpoints.get(&worker) {
+                    fed.retire();
+                }
+            }
+            Self::Connection(accepting) => accepting.drains.forget(group),
         }
     }
 
     /// Forgets a worker that is reaped.
-    pub(crate) fn remove(&mut self, worker: WorkerId) {
-        if let Self::Request(dispatcher) = self
-            && let Some(fed) = dispatcher.endpoints.remove(&worker)
-        {
-            fed.endpoint.close();
-            fed.endpoint.retire();
-            dispatcher.publish();
+    pub(crate) fn remove(&mut self, worker: WorkerId, group: u32) {
+        match self {
+            Self::Request(dispatcher) => {
+                if let Some(fed) = dispatcher.endpoints.remove(&worker) {
+                    fed.retire();
+                    dispatcher.publish();
+                }
+            }
+            Self::Connection(accepting) => accepting.drains.forget(group),
         }
     }
 
     /// Ends keep-alive connections and the listener; resolves when nothing is
-    /// in flight. At once in Connection dispatch: there the workers' own
-    /// connections are watched.
+    /// in flight. In Connection dispatch it resolves when no new connection
+    /// begins any more: those that workers have are watched one by one.
     pub(crate) fn drain(&self) -> Waiting {
         match self {
             Self::Request(dispatcher) => {
@@ -106,7 +156,16 @@ impl Front {
                 proxy.drain(dispatcher.quiet, Duration::ZERO, dispatcher.deadline);
                 Box::pin(async move { proxy.drained().await })
             }
-            Self::Connection => Box::pin(std::future::ready(())),
+            Self::Connection(accepting) => {
+                let Accepting {
+                    drains,
+                    quiet,
+                    deadline,
+                } = accepting;
+                // What has begun by then must have the time to end.
+                let most = (*quiet * 4).min(*deadline / 2);
+                Box::pin(drains.clone().depart(*quiet, most))
+            }
         }
     }
 
@@ -114,18 +173,36 @@ impl Front {
     pub(crate) fn endpoint(&self, worker: WorkerId) -> Option<Arc<Endpoint>> {
         match self {
             Self::Request(dispatcher) => {
-                let fed = dispatcher.endpoints.get(&worker);
-                fed.map(|fed| Arc::clone(&fed.endpoint))
+                let fed = dispatcher.endpoints.get(&worker)?;
+                fed.endpoints.last().cloned()
             }
-            Self::Connection => None,
+            Self::Connection(_) => None,
         }
     }
 }
 
 impl Dispatcher {
+    fn stop_feeding(&mut self, worker: WorkerId) -> Waiting {
+        let Some(fed) = self.endpoints.get_mut(&worker) else {
+            return Box::pin(std::future::ready(()));
+        };
+        for endpoint in &fed.endpoints {
+            endpoint.close();
+        }
+        fed.closed = true;
+        let endpoints = fed.endpoints.clone();
+        self.publish();
+        Box::pin(async move {
+            for endpoint in endpoints {
+                endpoint.idle().await;
+            }
+        })
+    }
+
     fn publish(&self) {
-        let open = self.endpoints.values().filter(|fed| fed.open);
-        let endpoints = open.map(|fed| Arc::clone(&fed.endpoint)).collect();
+        let open = self.endpoints.values().filter(|fed| !fed.closed);
+        let endpoints = open.filter_map(|fed| fed.endpoints.last().cloned());
+        let endpoints = endpoints.collect();
         self.table.send_replace(Arc::new(Table { endpoints }));
     }
 }
@@ -146,15 +223,24 @@ pub(crate) fn listen(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListe
             bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
         }),
     };
-    bound.with_context(|| taken(host, port))
+    bound.map_err(|error| taken(host, port, &error))
 }
 
-/// The message for a port that cannot be had.
-pub(crate) fn taken(host: Option<IpAddr>, port: u16) -> String {
+/// The error for a port that cannot be had, with its cure.
+pub(crate) fn taken(host: Option<IpAddr>, port: u16, error: &std::io::Error) -> anyhow::Error {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     let host = host.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
-    format!(
-        "cannot listen on port {port} of {host}: stop what uses it, or choose another with --port or --host"
-    )
+    let cure = match error.kind() {
+        AddrInUse => {
+            "another process listens there: stop it, or choose another with --port or --host"
+        }
+        AddrNotAvailable => "this machine has no such address: give one of its own with --host",
+        PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with --port"
+        }
+        _ => "choose another with --port or --host",
+    };
+    anyhow!("cannot listen on port {port} of {host}: {error}; {cure}")
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

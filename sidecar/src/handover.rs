@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,8 +18,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use scaledapp_engine::{Generation, WorkerId};
 use scaledapp_sys::notify::{Call, Listener, Notification};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use crate::sharing::{Bind, Family, Listened, Sharing};
 
@@ -54,7 +52,7 @@ pub(crate) async fn serve(
     sharing: Rc<RefCell<Sharing>>,
     tell: impl Fn(Told),
 ) -> io::Result<()> {
-    let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    let listener = listener.watched()?;
     loop {
         let mut ready = listener.readable().await?;
         if waiting(listener.get_ref(), Duration::ZERO)? {
@@ -233,7 +231,7 @@ fn is_tcp(pid: u32, fd: RawFd) -> io::Result<bool> {
     Ok(name.starts_with(b"TCP") || name.starts_with(b"MPTCP"))
 }
 
-/// The open file's flags, octal in the `flags:` line of proc_pid_fdinfo(5).
+/// The open file's flags, octal in the `flags:` line of `proc_pid_fdinfo(5)`.
 fn flags(pid: u32, fd: RawFd) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("flags:"));

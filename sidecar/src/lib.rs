@@ -5,6 +5,7 @@
 //! `scaledapp-proxy`, system calls in `scaledapp-sys`; what is here carries
 //! facts to them and their decisions out.
 
+mod answers;
 pub mod cli;
 mod connections;
 mod control;
@@ -25,3 +26,4 @@ pub mod selftest;
 mod sharing;
 mod supervisor;
 pub mod watchdog;
+mod workers;

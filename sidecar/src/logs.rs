@@ -5,15 +5,16 @@
 //! thread of its own relays, since writing to a blocked stderr must stop
 //! neither supervision nor requests.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use scaledapp_engine::WorkerId;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 /// Lines kept per worker, and bytes kept of each.
 const LINES: usize = 20;
@@ -60,7 +61,14 @@ impl Ring {
 
 /// One worker's stderr, as the rest of the supervisor sees it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tail(Arc<Mutex<Ring>>);
+pub(crate) struct Tail(Arc<Followed>);
+
+#[derive(Debug, Default)]
+struct Followed {
+    ring: Mutex<Ring>,
+    /// Whether nothing more comes.
+    ended: watch::Sender<bool>,
+}
 
 impl Tail {
     /// The last lines, oldest first.
@@ -68,18 +76,28 @@ impl Tail {
         self.ring().lines()
     }
 
+    /// Resolves when all that a dead worker wrote is in the ring; or soon, since
+    /// a process that escaped from the worker's group may hold the pipe open.
+    pub(crate) async fn settled(&self) {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let mut ended = self.0.ended.subscribe();
+        let _timed_out = tokio::time::timeout(PATIENCE, ended.wait_for(|ended| *ended)).await;
+    }
+
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
         // A ring is whole between any two pushes.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        self.0.ended.send_replace(true);
     }
 }
 
 /// The relaying thread.
 #[derive(Debug)]
 pub(crate) struct Logs {
-    pipes: UnboundedSender<(WorkerId, OwnedFd, Tail)>,
-    ended: UnboundedReceiver<WorkerId>,
-    open: HashMap<WorkerId, Tail>,
+    pipes: UnboundedSender<(OwnedFd, Tail)>,
 }
 
 impl Logs {
@@ -89,58 +107,32 @@ impl Logs {
     /// No thread or no runtime can be had.
     pub(crate) fn start() -> std::io::Result<Self> {
         let (pipes, incoming) = unbounded_channel();
-        let (tell_ended, ended) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
         std::thread::Builder::new()
             .name("stderr".to_owned())
             .stack_size(128 * 1024)
-            .spawn(move || runtime.block_on(relay_all(incoming, tell_ended)))?;
-        Ok(Self {
-            pipes,
-            ended,
-            open: HashMap::new(),
-        })
+            .spawn(move || runtime.block_on(relay_all(incoming)))?;
+        Ok(Self { pipes })
     }
 
     /// Relays what comes out of `pipe`, the read end of a worker's stderr.
-    pub(crate) fn follow(&mut self, worker: WorkerId, pipe: OwnedFd) -> Tail {
+    pub(crate) fn follow(&self, pipe: OwnedFd) -> Tail {
         let tail = Tail::default();
-        self.open.insert(worker, tail.clone());
-        if self.pipes.send((worker, pipe, tail.clone())).is_err() {
+        if self.pipes.send((pipe, tail.clone())).is_err() {
             tracing::error!("the stderr thread is gone");
+            tail.end();
         }
         tail
     }
-
-    /// Waits until all that a dead worker wrote is in its ring; not for ever,
-    /// since a grandchild may hold the pipe open.
-    pub(crate) async fn settled(&mut self, worker: WorkerId) {
-        const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
-        let end = async {
-            while self.open.contains_key(&worker) {
-                match self.ended.recv().await {
-                    Some(ended) => self.open.remove(&ended),
-                    None => return,
-                };
-            }
-        };
-        let _timed_out = tokio::time::timeout(PATIENCE, end).await;
-        self.open.remove(&worker);
-    }
 }
 
-async fn relay_all(
-    mut incoming: UnboundedReceiver<(WorkerId, OwnedFd, Tail)>,
-    tell_ended: UnboundedSender<WorkerId>,
-) {
-    while let Some((worker, pipe, tail)) = incoming.recv().await {
-        let tell_ended = tell_ended.clone();
+async fn relay_all(mut incoming: UnboundedReceiver<(OwnedFd, Tail)>) {
+    while let Some((pipe, tail)) = incoming.recv().await {
         tokio::spawn(async move {
             relay(pipe, &tail).await;
-            // Nobody listens when the supervisor is about to exit.
-            let _unheard = tell_ended.send(worker);
+            tail.end();
         });
     }
 }
@@ -167,6 +159,19 @@ mod tests {
         ring.push(b"Error: no da");
         ring.push(b"tabase\n    at boot\r\nhalf");
         assert_eq!(ring.lines(), ["Error: no database", "    at boot", "half"]);
+    }
+
+    #[tokio::test]
+    async fn a_tail_ends_with_its_last_writer() {
+        let logs = Logs::start().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let tail = logs.follow(reader.into());
+        (&writer).write_all(b"last words").unwrap();
+        drop(writer);
+        let mut ended = tail.0.ended.subscribe();
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended.wait_for(|ended| *ended));
+        ended.await.unwrap().unwrap();
+        assert_eq!(tail.lines(), ["last words"]);
     }
 
     #[test]

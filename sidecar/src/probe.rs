@@ -1,7 +1,7 @@
 //! Asks a worker whether it is there: by connecting, or by a readiness path.
 //!
 //! Deadlines are the engine's: these futures ask until they succeed or are
-//! forgotten together with the worker.
+//! dropped together with the worker.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -12,8 +12,6 @@ use tokio::net::TcpStream;
 const PERIOD: Duration = Duration::from_millis(50);
 /// One answer may take this long; the app may be starting other things too.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Probing a worker that never comes up ends some time after the longest boot.
-const TRIES: u32 = 20_000;
 
 /// A port on the loopback address that nobody uses at this moment.
 pub(crate) fn free_port() -> std::io::Result<u16> {
@@ -24,25 +22,21 @@ pub(crate) fn free_port() -> std::io::Result<u16> {
 /// Resolves when a connect to the private port succeeds.
 pub(crate) async fn until_listening(port: u16) -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    for _try in 0..TRIES {
-        if TcpStream::connect(address).await.is_ok() {
-            return address;
-        }
+    while TcpStream::connect(address).await.is_err() {
         tokio::time::sleep(PERIOD).await;
     }
-    std::future::pending().await
+    address
 }
 
 /// Resolves when `GET path` answers with 2xx or 3xx.
 pub(crate) async fn until_ok(address: SocketAddr, path: String) {
-    for _try in 0..TRIES {
+    loop {
         let asked = tokio::time::timeout(PATIENCE, status(address, &path)).await;
         if let Ok(Ok(Some(200..=399))) = asked {
             return;
         }
         tokio::time::sleep(PERIOD).await;
     }
-    std::future::pending().await
 }
 
 async fn status(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>> {

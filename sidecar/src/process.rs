@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::spawn;
@@ -22,6 +22,22 @@ pub(crate) struct Recipe {
     pub(crate) port: u16,
     /// Name of the variable that holds the slot.
     pub(crate) instance_env: String,
+    /// Limits of open files that the app finds.
+    pub(crate) open_files: Rlimit,
+}
+
+/// Takes as many open files as we may have, since each request of a client
+/// needs two; what the limits were, for the workers.
+pub(crate) fn raise_open_files() -> Rlimit {
+    let found = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: found.maximum,
+        ..found
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    found
 }
 
 /// A worker that was started.
@@ -80,6 +96,7 @@ fn command(recipe: &Recipe, slot: Slot, workers: u32, private_port: Option<u16>)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .process_group(0);
+    spawn::limit_open_files(&mut command, recipe.open_files);
     command
 }
 
@@ -92,15 +109,13 @@ fn exit_of(error: &io::Error) -> Exit {
 }
 
 /// Sends a signal to the whole group of a worker; one that is gone needs none.
-pub(crate) fn signal_group(pid: u32, signal: i32) {
-    let group = Pid::from_raw(pid as i32);
-    let signal = Signal::from_named_raw(signal);
-    if let (Some(group), Some(signal)) = (group, signal) {
+pub(crate) fn signal_group(pid: u32, signal: Signal) {
+    if let Some(group) = Pid::from_raw(pid as i32) {
         let _gone = kill_process_group(group, signal);
     }
 }
 
-/// Resident memory in bytes (second field of proc_pid_statm(5), in pages).
+/// Resident memory in bytes (second field of `proc_pid_statm(5)`, in pages).
 pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;

@@ -14,18 +14,19 @@ use prometheus_client::registry::Registry;
 use scaledapp_admin::{Admin, Signal, Signals};
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
 use scaledapp_proxy::{self as proxy, Proxy, Table};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::{AdminArg, DispatchArg, MechanismArg, Settings};
 use crate::connections;
 use crate::control;
-use crate::cores::{Cores, WorkerSpec};
-use crate::ctl::MAX_WORKERS;
+use crate::cores::Cores;
 use crate::desired::{self, Desired};
-use crate::dispatch::{self, Dispatcher, Front};
+use crate::dispatch::{self, Accepting, Dispatcher, Front};
+use crate::drain::Drains;
 use crate::logs::Logs;
-use crate::process::{Recipe, reap_all};
+use crate::process::{Recipe, raise_open_files, reap_all};
 use crate::report::Report;
 use crate::selftest;
 use crate::sharing::Sharing;
@@ -51,9 +52,8 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
     let started = Instant::now();
     let cores = Cores::read();
     let workers = settings.workers.workers(cores);
-    if workers > MAX_WORKERS {
-        bail!("{workers} workers are more than {MAX_WORKERS}: check --workers");
-    }
+    let workers = workers.context("check --workers")?;
+    let open_files = raise_open_files();
     if std::process::id() != 1 {
         // Orphans of workers come to us, not to an init that knows nothing of them.
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
@@ -67,33 +67,33 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         }
     };
     let (public, sharing) = open_port(&settings)?;
+    let sharing = Rc::new(RefCell::new(sharing));
     let mechanism = choose_mechanism(&settings)?;
     let mut registry = Registry::default();
     let front = match public {
         Some(listener) => {
             Front::Request(start_dispatcher(&settings, cores, listener, &mut registry)?)
         }
-        None => Front::Connection,
+        None => Front::Connection(Accepting {
+            drains: Drains::new(settings.port, Rc::clone(&sharing)),
+            quiet: settings.drain_quiet,
+            deadline: settings.drain_timeout,
+        }),
     };
     let proxy = match &front {
         Front::Request(dispatcher) => Some(Arc::clone(&dispatcher.proxy)),
-        Front::Connection => None,
+        Front::Connection(_) => None,
     };
     let dispatch = match settings.dispatch {
         DispatchArg::Request => "request",
         DispatchArg::Connection => "connection",
     };
     let report = Report::new(mechanism.as_str(), dispatch, proxy, registry);
-    let sharing = Rc::new(RefCell::new(sharing));
     let (inputs, received) = mpsc::unbounded_channel();
     watch_outside(&settings, cores, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
-        let (asked, mut requests) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(control::serve(control, asked));
-        forward(inputs.clone(), async move || {
-            requests.recv().await.map(Input::Asked)
-        });
+        take_orders(control, inputs.clone());
     }
     tracing::info!(
         workers,
@@ -108,6 +108,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             command: settings.command,
             port: settings.port,
             instance_env: settings.instance_env,
+            open_files,
         },
         mechanism,
         readiness_path: settings.readiness_path,
@@ -153,7 +154,7 @@ fn open_port(settings: &Settings) -> anyhow::Result<(Option<std::net::TcpListene
         }
         DispatchArg::Connection => {
             let sharing = Sharing::connection(settings.host, settings.port)
-                .with_context(|| dispatch::taken(settings.host, settings.port))?;
+                .map_err(|error| dispatch::taken(settings.host, settings.port, &error))?;
             Ok((None, sharing))
         }
     }
@@ -273,7 +274,7 @@ fn watch_signals(inputs: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
                     quick: interrupts > 1,
                 }
             }
-            _ => Input::Stop { quick: false },
+            Signal::Terminate => Input::Stop { quick: false },
         })
     });
     for (number, step) in [
@@ -294,6 +295,15 @@ fn watch_signals(inputs: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
         drop(signal(kind)?);
     }
     Ok(())
+}
+
+/// Passes on what `ctl` asks.
+fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
+    let (asked, mut requests) = mpsc::unbounded_channel();
+    tokio::task::spawn_local(control::serve(control, asked));
+    forward(inputs, async move || {
+        requests.recv().await.map(Input::Asked)
+    });
 }
 
 fn forward(
@@ -345,9 +355,4 @@ fn watch_connections(
             }
         }
     });
-}
-
-/// Whether a wish for workers can be met at all.
-pub(crate) fn within_bounds(spec: WorkerSpec, cores: Cores) -> bool {
-    spec.workers(cores) <= MAX_WORKERS
 }

@@ -16,6 +16,10 @@ use scaledapp_sys::spawn::spawn_filtered;
 use crate::handover::{Caller, answer_one, waiting};
 use crate::sharing::Sharing;
 
+/// A child that neither calls nor ends by then is stuck; one on a machine that is
+/// busy with everything else at once is not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whether a child's `bind` can be answered with a socket of ours; the reason if not.
 ///
 /// # Errors
@@ -38,7 +42,7 @@ pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
     };
     // Its one call is the bind (and its listen); a second is plenty for both.
     for _call in 0..2 {
-        if waiting(&filtered.listener, Duration::from_secs(1)).unwrap_or(false) {
+        if waiting(&filtered.listener, PATIENCE).unwrap_or(false) {
             answer_one(&filtered.listener, caller, &sharing);
         }
     }

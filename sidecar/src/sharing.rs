@@ -10,17 +10,21 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use scaledapp_engine::{Generation, WorkerId};
 use scaledapp_sys::steer;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 /// Pending connections that a listening socket holds; the kernel lowers it to
 /// net.core.somaxconn (4096 by default since Linux 5.4).
 const BACKLOG: i32 = 4096;
+
+/// Sockets remembered per worker and kind: an app has a handful of ports; one that
+/// binds in a loop must not grow us.
+const REMEMBERED: usize = 32;
 
 /// Address family of the socket that the app made; ours must be the same, or
 /// the app reads addresses with the wrong layout.
@@ -158,6 +162,9 @@ impl Sharing {
                 socket.set_nonblocking(bind.nonblocking)?;
                 let address = local_address(&socket)?;
                 let sockets = private.entry(worker).or_default();
+                if sockets.len() == REMEMBERED {
+                    sockets.remove(0);
+                }
                 sockets.push((inode(&socket)?, address));
                 Ok(Given::Own(socket))
             }
@@ -169,16 +176,15 @@ impl Sharing {
             } => {
                 let group = groups.entry(bind.family).or_default();
                 let known = group.members.iter().find(|(g, ..)| *g == generation);
-                let socket = match known {
-                    Some((.., socket)) => Rc::clone(socket),
-                    None => {
-                        let address = address_for(bind.family, *host, *port)?;
-                        let socket = Rc::new(group_socket(bind.family, &address)?);
-                        let member = (generation, inode(&socket)?, Rc::clone(&socket));
-                        group.members.push(member);
-                        group.steer(*active);
-                        socket
-                    }
+                let socket = if let Some((.., socket)) = known {
+                    Rc::clone(socket)
+                } else {
+                    let address = address_for(bind.family, *host, *port)?;
+                    let socket = Rc::new(group_socket(bind.family, &address)?);
+                    let member = (generation, inode(&socket)?, Rc::clone(&socket));
+                    group.members.push(member);
+                    group.steer(*active);
+                    socket
                 };
                 socket.set_nonblocking(bind.nonblocking)?;
                 Ok(Given::Shared(socket))
@@ -188,8 +194,6 @@ impl Sharing {
 
     /// Remembers a bind that was let through, for messages.
     pub(crate) fn bound_elsewhere(&mut self, worker: WorkerId, inode: u64, port: u16) {
-        // An app has a handful of ports; a scanner must not grow us.
-        const REMEMBERED: usize = 32;
         let known = self.foreign.entry(worker).or_default();
         if known.len() < REMEMBERED {
             known.push((inode, port));
@@ -253,9 +257,27 @@ impl Sharing {
                 while let Some(index) = group.members.iter().position(|(g, ..)| !keep(*g)) {
                     // The kernel's own rule: the last member takes the number
                     // of the one that leaves.
-                    group.members.swap_remove(index);
+                    let (.., socket) = group.members.swap_remove(index);
+                    // It leaves now, also where a process that escaped from
+                    // its worker's group still holds a copy.
+                    let _left_already = socket.shutdown(Shutdown::Both);
                     group.steer(*active);
                 }
+            }
+        }
+    }
+
+    /// Whether new connections go to `generation`.
+    pub(crate) fn is_active(&self, generation: Generation) -> bool {
+        matches!(&self.mode, Mode::Connection { active, .. } if *active == Some(generation))
+    }
+
+    /// Lets no new connection begin at any shared socket; what waits in them is
+    /// still accepted.
+    pub(crate) fn refuse_new(&self) {
+        for (.., socket) in self.members() {
+            if let Err(error) = refuse_new(socket) {
+                tracing::debug!(%error, "connections that come in the last moment will be reset");
             }
         }
     }
@@ -294,6 +316,28 @@ impl Group {
             tracing::error!(%error, "cannot steer new connections: a reload may lose some");
         }
     }
+}
+
+/// Drops SYNs, so that clients try again and are refused once the socket is
+/// closed; closing it alone would reset what came since the last `accept`.
+///
+/// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
+/// `net/ipv4/tcp_ipv4.c`); `SO_ATTACH_FILTER` needs no privilege (socket(7)).
+fn refuse_new(listener: &Socket) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+    const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const FLAGS: u32 = 13; // RFC 9293 section 3.1
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    listener.attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
 /// A stream socket that closes on exec.
@@ -412,6 +456,60 @@ mod tests {
         let _more: Vec<_> = (0..3).map(|_| connect()).collect();
         assert_eq!(sharing.queued(Generation(2)), 10);
         assert_eq!(sharing.queued_in_all(), 10);
+    }
+
+    #[test]
+    fn a_copy_that_escaped_keeps_no_place_in_the_group() {
+        let port = free_port();
+        let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut sharing = Sharing::connection(host, port).unwrap();
+        let mut bind = |generation| sharing.bind(WorkerId(1), generation, BIND).unwrap();
+        let escaped = bind(Generation(1)).as_fd().try_clone_to_owned().unwrap();
+        drop((bind(Generation(2)), bind(Generation(3))));
+        sharing.activate(Generation(2));
+        // The first leaves, the last takes its number, the chosen one keeps its own.
+        sharing.retire(|generation| generation == Generation(3));
+        let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let held: Vec<_> = (0..6).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(2)), held.len() as u32);
+        sharing.activate(Generation(3));
+        let more: Vec<_> = (0..5).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(3)), more.len() as u32);
+        drop(escaped);
+    }
+
+    #[test]
+    fn sockets_that_refuse_new_connections_keep_those_they_have() {
+        let port = free_port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut sharing = Sharing::connection(Some(address.ip()), port).unwrap();
+        let _given = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
+        let _kept = TcpStream::connect(address).unwrap();
+        sharing.refuse_new();
+        let moment = std::time::Duration::from_millis(100);
+        let late = TcpStream::connect_timeout(&address, moment).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(sharing.queued(Generation(1)), 1);
+    }
+
+    #[test]
+    fn an_app_that_binds_in_a_loop_does_not_grow_us() {
+        let mut sharing = Sharing::request();
+        let mut last = 0;
+        for _ in 0..3 * REMEMBERED {
+            let given = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
+            last = rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
+            sharing.bound_elsewhere(WorkerId(1), last, 1);
+        }
+        assert!(matches!(
+            sharing.listened(WorkerId(1), last),
+            Listened::AppPort(Some(_))
+        ));
+        let Mode::Request { private } = &sharing.mode else {
+            panic!("made for Request dispatch");
+        };
+        assert_eq!(private[&WorkerId(1)].len(), REMEMBERED);
+        assert_eq!(sharing.foreign[&WorkerId(1)].len(), REMEMBERED);
     }
 
     #[test]

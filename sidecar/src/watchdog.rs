@@ -1,6 +1,6 @@
 //! Ends every worker, with its children, when the supervisor dies by SIGKILL.
 //!
-//! As PID 1 the kernel does that (pid_namespaces(7)). Elsewhere PDEATHSIG
+//! As PID 1 the kernel does that (`pid_namespaces(7)`). Elsewhere PDEATHSIG
 //! reaches only the worker itself, not what it forked; so a child process of
 //! ours holds the read end of a pipe and kills the groups at its end.
 

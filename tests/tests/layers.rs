@@ -36,8 +36,32 @@ fn linked(package: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// Whatever speaks with an API server, its types included.
+const CLIENT: [&str; 4] = ["kube", "kube-client", "k8s-openapi", "scaledapp-watch"];
+
 #[test]
 fn the_data_plane_never_links_a_kubernetes_client() {
+    for package in [
+        "scaledapp",
+        "scaledapp-sidecar",
+        "scaledapp-proxy",
+        "scaledapp-http1",
+        "scaledapp-engine",
+        "scaledapp-plan",
+        "scaledapp-answers",
+    ] {
+        let linked = linked(package);
+        for banned in CLIENT {
+            assert!(
+                !linked.iter().any(|name| name == banned),
+                "{package} links {banned}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_brings_a_server_of_others_along() {
     for package in [
         "scaledapp-sidecar",
         "scaledapp-balancer",
@@ -49,18 +73,47 @@ fn the_data_plane_never_links_a_kubernetes_client() {
             linked.iter().any(|name| name == "tokio"),
             "{package}: {linked:?}"
         );
-        for banned in [
-            "kube",
-            "kube-client",
-            "k8s-openapi",
-            "hickory-server",
-            "pingora",
-        ] {
+        for banned in ["hickory-server", "pingora", "openssl", "aws-lc-rs"] {
             assert!(
                 !linked.iter().any(|name| name == banned),
                 "{package} links {banned}"
             );
         }
+    }
+}
+
+/// The balancer and the DNS server must learn of pods and names in a cluster
+/// from its API server, so their binaries link a client. A process of its own
+/// beside each would keep it out, for a second thing in every pod that can be
+/// missing, and a file between the two. What requests and queries pass through
+/// (`scaledapp-proxy`, `scaledapp-answers`) is free of it by the test above;
+/// here: in the binaries, only the adapter knows it, so that no other part can
+/// come to need the API server.
+#[test]
+fn only_the_discovery_adapters_know_the_kubernetes_client() {
+    for (package, adapter) in [
+        ("balancer", ["cluster.rs", "slices.rs"]),
+        ("dns", ["apps.rs", "cluster.rs"]),
+    ] {
+        let mut found = Vec::new();
+        sources(&binaries::workspace().join(package).join("src"), &mut found);
+        let mut users = Vec::new();
+        for path in found {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let is_client = |line: &str| {
+                ["kube::", "k8s_openapi", "scaledapp_watch"]
+                    .iter()
+                    .any(|word| line.contains(word))
+            };
+            if code.into_iter().any(is_client) {
+                users.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+        users.sort();
+        assert_eq!(users, adapter, "{package}");
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "the comments of the command line are help texts, which know no markdown"
 )]
 
+mod bench;
 mod cargo;
 mod compile;
 mod console;
@@ -33,6 +34,7 @@ Examples:
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
   cargo xtask test           every test
   cargo xtask kind           a Kubernetes cluster on this machine
+  cargo xtask bench          what a hop costs, beside nginx
 
 Exit codes: 0 done, 1 failure, 64 usage.";
 
@@ -82,6 +84,13 @@ packages and from Go modules pinned in tests/cluster/parts: a quarter of an hour
 the first time, then about a minute, and seconds while the cluster is healthy.
 Everything made is kept in target/kind.";
 
+const BENCH_EXAMPLES: &str = "\
+Example:
+  cargo xtask bench
+
+Installs nginx-light and wrk if they are missing and this is root on a machine
+with apt-get. Load goes to loopback addresses only, two seconds each.";
+
 /// Builds, shows and tests the whole project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
@@ -108,6 +117,9 @@ enum Command {
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
     Kind(kind::Words),
+    /// Measure CPU time per request of each hop, as a ratio with nginx
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench,
 }
 
 /// `demo` as typed.
@@ -140,6 +152,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args.app, args.keep),
         Command::Test { fast } => test::run(fast),
         Command::Kind(words) => kind::run(words),
+        Command::Bench => bench::run(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -122,7 +122,11 @@ impl Endpoint {
     /// Requests that wait for an endpoint look again when the table is sent
     /// again, or after a moment by themselves.
     pub fn set_standing(&self, standing: Standing) {
-        self.standing.store(standing as u8, Ordering::Relaxed);
+        let before = self.standing.swap(standing as u8, Ordering::Relaxed);
+        if standing == Standing::Serving && before != standing as u8 {
+            // It says that it is back: what was before counts no more.
+            self.outlier.forgive();
+        }
     }
 
     /// Takes what the endpoint says of its load. Until the next report our own

@@ -57,16 +57,16 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
             .answer(thread, 400, malformed.reason, true, asked.is_head)
             .await;
     }
-    let mut tried = Vec::new();
+    let mut search = Search::default();
     let mut sent = 0;
     let then = loop {
-        let entered = match choose(thread, client, &mut tried).await {
+        let entered = match choose(thread, client, &mut search).await {
             Ok(entered) => entered,
             Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
         };
         let _counted = Counted::new(thread);
         let Some(upstream) = reach(thread, client, &asked, &entered, sent > 0).await else {
-            tried.push(entered.endpoint().id());
+            search.tried.push(entered.endpoint().id());
             continue;
         };
         sent += 1;
@@ -85,7 +85,7 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
         }
         // A connection that was closed in between says nothing about its endpoint.
         if !was_reused {
-            tried.push(entered.endpoint().id());
+            search.tried.push(entered.endpoint().id());
         }
         request.rewind();
     };
@@ -186,36 +186,48 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Of one request: where it was, and how long it may still look.
+#[derive(Debug, Default)]
+struct Search {
+    /// Endpoints that have failed it since it last waited.
+    tried: Vec<u64>,
+    /// Set when it first has to wait, for all of its waits together.
+    until: Option<Duration>,
+}
+
 /// An endpoint, when there is one; waits for one within limits.
 async fn choose(
     thread: &Thread,
     client: &mut Client,
-    tried: &mut Vec<u64>,
+    search: &mut Search,
 ) -> Result<InFlight, Nobody> {
-    if let Some(entered) = thread.choose(client.peer, tried) {
+    if let Some(entered) = thread.choose(client.peer, &search.tried) {
         return Ok(entered);
     }
-    if thread.counts.waiting.load(Ordering::Relaxed) >= i64::from(thread.config.limits.waiting) {
+    let limits = &thread.config.limits;
+    if thread.counts.waiting.load(Ordering::Relaxed) >= i64::from(limits.waiting) {
         return Err(Nobody::QueueFull);
     }
     let _waiting = Waiting::new(thread);
-    client.deadline.set(thread.config.limits.waiting_time);
+    let now = thread.clock.now();
+    let until = *search.until.get_or_insert(now + limits.waiting_time);
+    client.deadline.set(until.saturating_sub(now));
     loop {
         // All of them were tried: each may be back at the next look.
-        tried.clear();
+        search.tried.clear();
         let changed = thread.changed.notified();
         let mut changed = std::pin::pin!(changed);
         poll_fn(|context| {
             if client.poll_gone(thread, context) {
                 return Poll::Ready(Err(Nobody::ClientGone));
             }
-            if changed.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ok(()));
+            if client.deadline.poll(context).is_ready() {
+                return Poll::Ready(Err(Nobody::InTime));
             }
-            client.deadline.poll(context).map(|()| Err(Nobody::InTime))
+            changed.as_mut().poll(context).map(Ok)
         })
         .await?;
-        if let Some(entered) = thread.choose(client.peer, tried) {
+        if let Some(entered) = thread.choose(client.peer, &[]) {
             return Ok(entered);
         }
     }
@@ -279,14 +291,21 @@ async fn reach(
 fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
     let counts_errors =
         thread.config.ejects_errors && (outcome != Outcome::Error || !thread.ejects_too_many());
-    if endpoint.outlier.note(outcome, clock::now(), counts_errors) {
-        count(&thread.counts.ejections);
-        tracing::warn!(
+    match endpoint.outlier.note(outcome, clock::now(), counts_errors) {
+        None => return,
+        Some(1) => tracing::warn!(
             endpoint = endpoint.name(),
             ?outcome,
             "left alone for a while"
-        );
+        ),
+        Some(times) => tracing::debug!(
+            endpoint = endpoint.name(),
+            ?outcome,
+            times,
+            "left alone again"
+        ),
     }
+    count(&thread.counts.ejections);
 }
 
 /// What a failed attempt means for the endpoint, and whether another follows.

@@ -41,27 +41,28 @@ pub(crate) struct Outlier {
 }
 
 impl Outlier {
-    /// Notes an outcome; `true` if it ejects the endpoint.
-    pub(crate) fn note(&self, outcome: Outcome, now: Duration, counts_errors: bool) -> bool {
+    /// Notes an outcome; if it ejects the endpoint, how often in a row.
+    pub(crate) fn note(&self, outcome: Outcome, now: Duration, counts_errors: bool) -> Option<u32> {
         match outcome {
-            Outcome::Answered => self.clear(),
-            Outcome::Error if !counts_errors => self.clear(),
+            Outcome::Answered => self.forgive(),
+            Outcome::Error if !counts_errors => self.forgive(),
             Outcome::Error => {
                 self.failures.store(0, Ordering::Relaxed);
                 let errors = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
-                return errors >= ERRORS && self.eject(now);
+                return (errors >= ERRORS).then(|| self.eject(now))?;
             }
             // Nobody there is no matter of chance.
             Outcome::Refused => return self.eject(now),
             Outcome::Broken => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-                return failures >= FAILURES && self.eject(now);
+                return (failures >= FAILURES).then(|| self.eject(now))?;
             }
         }
-        false
+        None
     }
 
-    fn clear(&self) {
+    /// Clears the record.
+    pub(crate) fn forgive(&self) {
         // Read first: the usual case writes nothing into a shared cache line.
         for counter in [&self.failures, &self.errors, &self.ejections] {
             if counter.load(Ordering::Relaxed) != 0 {
@@ -73,16 +74,16 @@ impl Outlier {
         }
     }
 
-    fn eject(&self, now: Duration) -> bool {
+    fn eject(&self, now: Duration) -> Option<u32> {
         if self.is_ejected(now) {
             // Requests that were under way already say nothing new.
-            return false;
+            return None;
         }
         let before = self.ejections.fetch_add(1, Ordering::Relaxed);
         let time = FIRST.saturating_mul(1 << before.min(6)).min(LONGEST);
         self.until
             .store((now + time).as_millis() as u64, Ordering::Relaxed);
-        true
+        Some(before + 1)
     }
 
     /// Whether it is left alone.
@@ -102,13 +103,13 @@ mod tests {
     #[test]
     fn three_broken_in_a_row_eject_for_a_second() {
         let outlier = Outlier::default();
-        assert!(!outlier.note(Outcome::Broken, at(10), true));
-        assert!(!outlier.note(Outcome::Broken, at(10), true));
+        assert_eq!(outlier.note(Outcome::Broken, at(10), true), None);
+        assert_eq!(outlier.note(Outcome::Broken, at(10), true), None);
         outlier.note(Outcome::Answered, at(10), true);
         for _ in 0..2 {
-            assert!(!outlier.note(Outcome::Broken, at(20), true));
+            assert_eq!(outlier.note(Outcome::Broken, at(20), true), None);
         }
-        assert!(outlier.note(Outcome::Broken, at(20), true));
+        assert!(outlier.note(Outcome::Broken, at(20), true).is_some());
         assert!(outlier.is_ejected(at(1019)));
         assert!(!outlier.is_ejected(at(1020)));
     }
@@ -118,14 +119,21 @@ mod tests {
         let outlier = Outlier::default();
         let mut now = at(0);
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert!(outlier.note(Outcome::Refused, now, true));
-            assert!(!outlier.note(Outcome::Refused, now, true), "already out");
+            assert!(outlier.note(Outcome::Refused, now, true).is_some());
+            assert_eq!(
+                outlier.note(Outcome::Refused, now, true),
+                None,
+                "already out"
+            );
             now += Duration::from_secs(seconds);
-            assert!(outlier.is_ejected(now.checked_sub(at(1)).unwrap()), "{seconds}");
+            assert!(
+                outlier.is_ejected(now.checked_sub(at(1)).unwrap()),
+                "{seconds}"
+            );
             assert!(!outlier.is_ejected(now), "{seconds}");
         }
         outlier.note(Outcome::Answered, now, true);
-        assert!(outlier.note(Outcome::Refused, now, true));
+        assert!(outlier.note(Outcome::Refused, now, true).is_some());
         assert!(!outlier.is_ejected(now + FIRST));
     }
 
@@ -133,11 +141,11 @@ mod tests {
     fn errors_eject_only_where_they_count() {
         let outlier = Outlier::default();
         for _ in 0..20 {
-            assert!(!outlier.note(Outcome::Error, at(0), false));
+            assert_eq!(outlier.note(Outcome::Error, at(0), false), None);
         }
         for _ in 0..4 {
-            assert!(!outlier.note(Outcome::Error, at(0), true));
+            assert_eq!(outlier.note(Outcome::Error, at(0), true), None);
         }
-        assert!(outlier.note(Outcome::Error, at(0), true));
+        assert!(outlier.note(Outcome::Error, at(0), true).is_some());
     }
 }

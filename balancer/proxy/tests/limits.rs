@@ -138,6 +138,18 @@ fn a_request_without_an_endpoint_is_told_to_come_back() {
 }
 
 #[test]
+fn a_request_for_an_endpoint_that_refuses_waits_no_longer() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let limits = short(|limits| limits.waiting_time = MOMENT * 2);
+    let running = start(vec![Endpoint::new("gone", address)], limits);
+    let answer = running.send(b"POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(running.counts("x_failures_total{cause=\"no_endpoint\"} 1"));
+}
+
+#[test]
 fn no_more_requests_wait_than_may() {
     let running = start(Vec::new(), short(|limits| limits.waiting = 1));
     let mut first = running.connect();

@@ -6,6 +6,7 @@
     reason = "a test stops where a fact that it relies on does not hold"
 )]
 
+mod cluster;
 mod health;
 mod life;
 mod records;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -45,18 +45,31 @@ impl Server {
             fs::write(&file, records).unwrap();
         }
         let file = ["--records-file", file.to_str().unwrap()];
-        Self::spawn(listen, &[&file, more].concat(), directory)
+        Self::spawn(listen, &[&file, more].concat(), None, directory)
     }
 
     /// Serves without a records file.
     pub(crate) fn start_without_file() -> Self {
-        Self::spawn("127.0.0.1:0", &[], tempfile::tempdir().unwrap())
+        Self::spawn("127.0.0.1:0", &[], None, tempfile::tempdir().unwrap())
     }
 
-    fn spawn(listen: &str, arguments: &[&str], directory: tempfile::TempDir) -> Self {
+    /// Serves the names of the cluster's objects.
+    pub(crate) fn start_in_cluster(kubeconfig: &Path, more: &[&str]) -> Self {
+        let arguments = [&["--scaledapps"], more].concat();
+        let directory = tempfile::tempdir().unwrap();
+        Self::spawn("127.0.0.1:0", &arguments, Some(kubeconfig), directory)
+    }
+
+    fn spawn(
+        listen: &str,
+        arguments: &[&str],
+        kubeconfig: Option<&Path>,
+        directory: tempfile::TempDir,
+    ) -> Self {
         let mut child = binary(&["run", "--zone", "apps.local", "--listen", listen])
             .args(["--admin", "127.0.0.1:0"])
             .args(arguments)
+            .envs(kubeconfig.map(|path| ("KUBECONFIG", path)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -10,6 +10,9 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// Which of the two filtered calls waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -119,6 +122,16 @@ impl Listener {
     /// Takes a descriptor that `seccomp(2)` returned.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
+    }
+
+    /// Registers the descriptor with the reactor of the current runtime.
+    ///
+    /// # Errors
+    /// The reactor takes no more descriptors.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: `as_raw_fd` gives the same descriptor at every call, and it is
+        // open as long as `self` is, which owns it and never lets it go.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 
     /// Fetches one waiting call. To be asked only when the descriptor polls

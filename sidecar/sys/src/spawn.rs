@@ -14,6 +14,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use crate::notify::{FILTER, Listener};
 
 /// A child that was started under a filter.
@@ -35,6 +37,17 @@ pub fn tie_to_parent(command: &mut Command) {
     // async-signal-safe, and allocates nothing.
     unsafe {
         command.pre_exec(move || die_with(parent));
+    }
+}
+
+/// Gives `command`'s child these limits of open files instead of our own: we
+/// raise ours, and a program that is not prepared for high ones (`select(2)`)
+/// must find what it would find without us.
+pub fn limit_open_files(command: &mut Command, limit: Rlimit) {
+    // SAFETY: the closure makes one system call (prlimit64), which is
+    // async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?));
     }
 }
 

@@ -1,0 +1,264 @@
+//! The command line of `scaledapp-balancer`: flags, their `SCALEDAPP_*`
+//! variables, and the keys of the `--config` file, which are the flags' names.
+//!
+//! What wins and what goes together is decided in [`crate::settings`].
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use scaledapp_admin::duration;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+use crate::cluster::ServiceName;
+use crate::discovery::check_target;
+
+const RUN_EXAMPLES: &str = r#"Examples:
+  scaledapp-balancer run --listen 0.0.0.0:8080 --upstream 10.0.0.1:3000 --upstream 10.0.0.2:3000
+  scaledapp-balancer run --listen [::]:8080 --endpoints-file endpoints.json --admin [::]:9377
+  scaledapp-balancer run --listen [::]:8080 --endpoints-service default/hello-pods
+  scaledapp-balancer run --config balancer.json --algorithm round-robin
+
+Endpoints file (read again within 100 ms of a change; rename a new one over it):
+  [{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]
+  name     unique, for logs and /status
+  address  IP:PORT where requests go
+  admin    admin port of the pod's supervisor: readiness, drain and load from there
+           count within milliseconds. Without it the pod counts as serving.
+A file that cannot be read or used changes nothing: the last good list stays in
+force. Until the first good one is there, /readyz is 503.
+
+Endpoints of a Service: its EndpointSlices are watched through the pod's service
+account, or the cluster of KUBECONFIG. Ports by name: "http" for requests,
+"admin" (if there) as in the file. Needs get, list and watch of endpointslices
+(discovery.k8s.io) in that namespace. The last list stays in force while the API
+server is away.
+
+Config file: a JSON object whose keys are these flags in camelCase, such as
+  {"listen": "0.0.0.0:8080", "upstream": ["10.0.0.1:3000"], "drainTimeout": "1m"}
+A flag wins over its SCALEDAPP_* variable, that over the file.
+
+Signals: TERM and INT turn /readyz to 503 at once and drain; a second one exits
+at once. HUP reads the endpoints file again.
+Exit codes: 0 stopped, 2 could not start, 64 usage."#;
+
+/// HTTP/1 load balancer that loses no request.
+#[derive(Debug, Parser)]
+#[command(name = "scaledapp-balancer", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Accept requests at one address and send each to one of several servers
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// JSON file with the same names as these flags (camelCase)
+    #[arg(long, env = "SCALEDAPP_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What can be set. One type for flags with their variables and for the file,
+/// so that the two cannot differ; `None` where nothing was said.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Options {
+    /// Address and port to serve on; all addresses of IPv6 include those of IPv4
+    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A server to send requests to; repeat for more (comma-separated in the variable)
+    #[arg(
+        long,
+        env = "SCALEDAPP_UPSTREAM",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub(crate) upstream: Vec<Target>,
+    /// JSON file of servers, watched for change; together with --upstream: both
+    #[arg(long, env = "SCALEDAPP_ENDPOINTS_FILE", value_name = "FILE")]
+    pub(crate) endpoints_file: Option<PathBuf>,
+    /// A Service whose pods are the servers, watched in Kubernetes; with the above: all
+    #[arg(
+        long,
+        env = "SCALEDAPP_ENDPOINTS_SERVICE",
+        value_name = "NAMESPACE/NAME"
+    )]
+    pub(crate) endpoints_service: Option<ServiceName>,
+    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out [default: 127.0.0.1:9377, if that is free]
+    #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
+    pub(crate) admin: Option<AdminArg>,
+    /// Which server gets a request [default: least-request]
+    #[arg(long, env = "SCALEDAPP_ALGORITHM")]
+    pub(crate) algorithm: Option<AlgorithmArg>,
+    /// Threads that forward [default: one per usable core]
+    #[arg(long, env = "SCALEDAPP_THREADS", value_name = "N")]
+    pub(crate) threads: Option<NonZeroU16>,
+    /// On TERM, accept on for so long at least: who sends us clients learns late [default: 10s]
+    #[arg(long, env = "SCALEDAPP_DRAIN_MIN", value_name = "TIME")]
+    pub(crate) drain_min: Option<Time>,
+    /// … and until this long passed without a new connection [default: 2s]
+    #[arg(long, env = "SCALEDAPP_DRAIN_QUIET", value_name = "TIME")]
+    pub(crate) drain_quiet: Option<Time>,
+    /// From TERM until what is still in flight is cut off (not before --drain-min) [default: 30s]
+    #[arg(long, env = "SCALEDAPP_DRAIN_TIMEOUT", value_name = "TIME")]
+    pub(crate) drain_timeout: Option<Time>,
+    /// Client connections at once; more wait in the listen queue [default: 16384]
+    #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
+    pub(crate) connections: Option<NonZeroU32>,
+    /// Requests that may wait for a server at once; more get 503 [default: 1024]
+    #[arg(long, env = "SCALEDAPP_WAITING", value_name = "N")]
+    pub(crate) waiting: Option<u32>,
+    /// How long a request waits for a server before it gets 503 [default: 10s]
+    #[arg(long, env = "SCALEDAPP_WAITING_TIME", value_name = "TIME")]
+    pub(crate) waiting_time: Option<Time>,
+    /// For a request's head, from its first byte to its last [default: 10s]
+    #[arg(long, env = "SCALEDAPP_HEAD_TIME", value_name = "TIME")]
+    pub(crate) head_time: Option<Time>,
+    /// Between two requests of one client connection [default: 75s]
+    #[arg(long, env = "SCALEDAPP_IDLE_TIME", value_name = "TIME")]
+    pub(crate) idle_time: Option<Time>,
+    /// For a connection to a server [default: 3s]
+    #[arg(long, env = "SCALEDAPP_CONNECT_TIME", value_name = "TIME")]
+    pub(crate) connect_time: Option<Time>,
+    /// Between two bytes of a message, and for the first of an answer [default: 60s]
+    #[arg(long, env = "SCALEDAPP_STALL_TIME", value_name = "TIME")]
+    pub(crate) stall_time: Option<Time>,
+    /// Idle connections to servers older than this are not used again: less than their own limit [default: 4s]
+    #[arg(long, env = "SCALEDAPP_UPSTREAM_IDLE_TIME", value_name = "TIME")]
+    pub(crate) upstream_idle_time: Option<Time>,
+    /// Idle connections kept to one server, of one thread [default: 256]
+    #[arg(long, env = "SCALEDAPP_UPSTREAM_IDLE", value_name = "N")]
+    pub(crate) upstream_idle: Option<u32>,
+    /// How often a request is sent at most, where it may be sent again [default: 4]
+    #[arg(long, env = "SCALEDAPP_ATTEMPTS", value_name = "N")]
+    pub(crate) attempts: Option<NonZeroU32>,
+    /// Repetitions in percent of requests; a handful is always allowed [default: 20]
+    #[arg(long, env = "SCALEDAPP_RETRY_PERCENT", value_name = "N")]
+    pub(crate) retry_percent: Option<u32>,
+}
+
+/// `--algorithm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AlgorithmArg {
+    /// The less busy of two random ones
+    LeastRequest,
+    /// One after the other
+    RoundRobin,
+    /// Any
+    Random,
+    /// The same one for the same client address
+    Hash,
+}
+
+/// `--admin`: an address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AdminArg(pub(crate) Option<SocketAddr>);
+
+impl FromStr for AdminArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(address) => Ok(Self(Some(address))),
+            Err(_) => Err(format!(
+                "{text:?} is neither IP:PORT, such as 127.0.0.1:9377, nor none"
+            )),
+        }
+    }
+}
+
+/// `--upstream`: where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target(pub(crate) SocketAddr);
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = text.parse().map_err(|_| {
+            format!(
+                "{text:?} is not IP:PORT, such as 10.0.0.1:3000. Host names are not looked up: \
+                 give the addresses, or keep them in an --endpoints-file"
+            )
+        })?;
+        check_target(address).map_err(|reason| format!("{address}: {reason}"))?;
+        Ok(Self(address))
+    }
+}
+
+/// A duration with its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl FromStr for Time {
+    type Err = duration::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        duration::parse(text).map(Self)
+    }
+}
+
+macro_rules! deserialize_from_text {
+    ($($name:ident),+) => {
+        $(impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        })+
+    };
+}
+deserialize_from_text!(AdminArg, ServiceName, Target, Time);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_a_key_of_the_file_and_has_a_variable() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        let flags = run.get_arguments().filter_map(|flag| {
+            let long = flag.get_long()?;
+            (!matches!(long, "help" | "version")).then_some((long, flag))
+        });
+        for (long, flag) in flags {
+            let variable = format!("SCALEDAPP_{}", long.to_ascii_uppercase().replace('-', "_"));
+            assert_eq!(flag.get_env().unwrap(), variable.as_str());
+            if long == "config" {
+                continue;
+            }
+            let mut words = long.split('-');
+            let mut key = words.next().unwrap().to_owned();
+            for word in words {
+                key.push_str(&word[..1].to_ascii_uppercase());
+                key.push_str(&word[1..]);
+            }
+            // A wrong type, but a known key.
+            let error = serde_json::from_str::<Options>(&format!(r#"{{"{key}":{{}}}}"#));
+            let message = error.unwrap_err().to_string();
+            assert!(!message.contains("unknown field"), "{key}: {message}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The endpoints file: what is in it, and what is refused (as a whole, so that
+//! no half of a mistake takes effect).
+//!
+//! `[{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use crate::discovery::{Backend, check_target};
+
+/// Far beyond what one balancer serves; more is a mistake.
+const MOST: usize = 4096;
+/// A DNS name's length, which bounds names of pods.
+const LONGEST_NAME: usize = 253;
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndpointsError {
+    #[error("not the JSON of an endpoints file: {0}")]
+    Json(String),
+    #[error("{0} endpoints: the most is {MOST}")]
+    TooMany(usize),
+    #[error("entry {0} has no name, or one beyond {LONGEST_NAME} bytes")]
+    Name(usize),
+    #[error("the name {0:?} is there twice")]
+    NameTwice(String),
+    #[error("the address {0} is there twice")]
+    AddressTwice(SocketAddr),
+    #[error("{0:?} cannot be at {1}: {2}")]
+    Address(String, SocketAddr, &'static str),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    address: SocketAddr,
+    #[serde(default)]
+    admin: Option<SocketAddr>,
+}
+
+/// Reads the file's content.
+pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let entries: Vec<Entry> = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| EndpointsError::Json(error.to_string()))?;
+    deserializer
+        .end()
+        .map_err(|error| EndpointsError::Json(error.to_string()))?;
+    if entries.len() > MOST {
+        return Err(EndpointsError::TooMany(entries.len()));
+    }
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    let mut backends = Vec::with_capacity(entries.len());
+    for (
+        at,
+        Entry {
+            name,
+            address,
+            admin,
+        },
+    ) in entries.into_iter().enumerate()
+    {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            return Err(EndpointsError::Name(at));
+        }
+        for target in [Some(address), admin].into_iter().flatten() {
+            check_target(target)
+                .map_err(|reason| EndpointsError::Address(name.clone(), target, reason))?;
+        }
+        if !names.insert(name.clone()) {
+            return Err(EndpointsError::NameTwice(name));
+        }
+        if !addresses.insert(address) {
+            return Err(EndpointsError::AddressTwice(address));
+        }
+        backends.push(Backend {
+            name,
+            address,
+            admin,
+        });
+    }
+    Ok(backends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Vec<Backend>, String> {
+        parse(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_format_of_the_help_is_read() {
+        let json = r#"[{"name":"a","address":"10.0.0.1:3000","admin":"10.0.0.1:9377"},
+            {"name":"b","address":"[fd00::1]:3000"},{"name":"c","address":"10.0.0.3:1","admin":null}]"#;
+        let backends = read(json).unwrap();
+        assert_eq!(
+            backends[0],
+            Backend {
+                name: "a".to_owned(),
+                address: "10.0.0.1:3000".parse().unwrap(),
+                admin: "10.0.0.1:9377".parse().ok(),
+            }
+        );
+        assert_eq!(backends[1].address, "[fd00::1]:3000".parse().unwrap());
+        assert_eq!((backends[1].admin, backends[2].admin), (None, None));
+        assert_eq!(read(" [] ").unwrap(), []);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_the_reason() {
+        let one = |rest: &str| format!(r#"[{{"name":"a","address":"10.0.0.1:1"{rest}}}]"#);
+        let many: Vec<_> = (0..=MOST)
+            .map(|n| serde_json::json!({"name": n.to_string(), "address": format!("10.0.0.1:{}", n + 1)}))
+            .collect();
+        for (json, part) in [
+            (String::new(), "EOF"),
+            ("{}".to_owned(), "invalid type"),
+            ("[{]".to_owned(), "[0]"),
+            (one("") + "x", "trailing"),
+            (one(r#","weight":3"#), "[0].weight: unknown field `weight`"),
+            (
+                one(r#","admin":"none""#),
+                "[0].admin: invalid socket address",
+            ),
+            (one(r#","admin":"0.0.0.0:9377""#), "all addresses"),
+            (r#"[{"name":"a"}]"#.to_owned(), "missing field `address`"),
+            (
+                r#"[{"address":"10.0.0.1:1"}]"#.to_owned(),
+                "missing field `name`",
+            ),
+            (
+                r#"[{"name":"a","address":"app:1"}]"#.to_owned(),
+                "[0].address: invalid socket",
+            ),
+            (
+                r#"[{"name":"","address":"10.0.0.1:1"}]"#.to_owned(),
+                "entry 0 has no name",
+            ),
+            (
+                format!(
+                    r#"[{{"name":"{}","address":"10.0.0.1:1"}}]"#,
+                    "n".repeat(254)
+                ),
+                "beyond 253 bytes",
+            ),
+            (
+                r#"[{"name":"a","address":"10.0.0.1:1"},{"name":"a","address":"10.0.0.2:1"}]"#
+                    .to_owned(),
+                "the name \"a\" is there twice",
+            ),
+            (
+                r#"[{"name":"a","address":"[::1]:1"},{"name":"b","address":"[0::1]:1"}]"#
+                    .to_owned(),
+                "the address [::1]:1 is there twice",
+            ),
+            (
+                serde_json::to_string(&many).unwrap(),
+                "4097 endpoints: the most is 4096",
+            ),
+        ] {
+            let message = read(&json).unwrap_err();
+            assert!(message.contains(part), "{json:.200}: {message}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Backends as endpoints of the forwarding path. Pure reconciliation: who stays
+//! keeps its counters and record, who goes takes no new request.
+
+use std::sync::Arc;
+
+use scaledapp_proxy::{Endpoint, Standing, Table};
+
+use crate::discovery::Backend;
+use crate::watch::Target;
+
+/// The backends in use, in the order of their list.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet(Vec<Member>);
+
+#[derive(Debug)]
+struct Member {
+    backend: Backend,
+    endpoint: Arc<Endpoint>,
+}
+
+/// What a reconciliation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Change {
+    pub(crate) added: usize,
+    pub(crate) removed: usize,
+}
+
+impl Fleet {
+    /// From now on these are the backends.
+    pub(crate) fn reconcile(&mut self, backends: Vec<Backend>) -> Change {
+        let mut before = std::mem::take(&mut self.0);
+        let mut change = Change::default();
+        for backend in backends {
+            let is_same = |member: &Member| {
+                member.backend.name == backend.name && member.backend.address == backend.address
+            };
+            let kept = before
+                .iter()
+                .position(is_same)
+                .map(|at| before.swap_remove(at));
+            let endpoint = if let Some(member) = kept {
+                if member.backend.admin != backend.admin {
+                    member.endpoint.set_standing(unheard(&backend));
+                }
+                member.endpoint
+            } else {
+                change.added += 1;
+                let endpoint = Endpoint::new(backend.name.clone(), backend.address);
+                endpoint.set_standing(unheard(&backend));
+                endpoint
+            };
+            self.0.push(Member { backend, endpoint });
+        }
+        change.removed = before.len();
+        for gone in before {
+            // What is in flight there goes on.
+            gone.endpoint.close();
+        }
+        change
+    }
+
+    /// As the forwarding path takes it.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        let endpoints = self.0.iter().map(|member| Arc::clone(&member.endpoint));
+        Arc::new(Table {
+            endpoints: endpoints.collect(),
+        })
+    }
+
+    /// Those that can be listened to.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
+        self.0.iter().filter_map(|member| {
+            Some(Target {
+                admin: member.backend.admin?,
+                endpoint: Arc::clone(&member.endpoint),
+            })
+        })
+    }
+
+    /// Whether everyone who can be listened to has said something good or bad.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.targets()
+            .all(|target| target.endpoint.standing() != Standing::Suspect)
+    }
+}
+
+/// Before anything is heard of it. Who cannot be heard at all must be taken to serve.
+fn unheard(backend: &Backend) -> Standing {
+    match backend.admin {
+        Some(_) => Standing::Suspect,
+        None => Standing::Serving,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(name: &str, port: u16, admin: Option<u16>) -> Backend {
+        Backend {
+            name: name.to_owned(),
+            address: ([10, 0, 0, 1], port).into(),
+            admin: admin.map(|port| ([10, 0, 0, 1], port).into()),
+        }
+    }
+
+    fn names(table: &Table) -> Vec<&str> {
+        table
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.name())
+            .collect()
+    }
+
+    #[test]
+    fn who_stays_keeps_its_endpoint_and_who_goes_is_closed() {
+        let mut fleet = Fleet::default();
+        let (a, b, c) = (
+            backend("a", 1, None),
+            backend("b", 2, None),
+            backend("c", 3, None),
+        );
+        let change = fleet.reconcile(vec![a.clone(), b.clone()]);
+        assert_eq!((change.added, change.removed), (2, 0));
+        let before = fleet.table();
+        let change = fleet.reconcile(vec![c, b]);
+        assert_eq!((change.added, change.removed), (1, 1));
+        let after = fleet.table();
+        assert_eq!(names(&after), ["c", "b"]);
+        assert!(Arc::ptr_eq(&before.endpoints[1], &after.endpoints[1]));
+        let closed = format!("{:?}", before.endpoints[0]);
+        assert!(closed.contains("closed: true"), "{closed}");
+        // Who comes back is another one: a closed endpoint is never opened again.
+        fleet.reconcile(vec![a]);
+        assert!(!Arc::ptr_eq(
+            &before.endpoints[0],
+            &fleet.table().endpoints[0]
+        ));
+    }
+
+    #[test]
+    fn another_address_or_name_is_another_endpoint() {
+        for changed in [backend("a", 2, None), backend("b", 1, None)] {
+            let mut fleet = Fleet::default();
+            fleet.reconcile(vec![backend("a", 1, None)]);
+            let change = fleet.reconcile(vec![changed]);
+            assert_eq!((change.added, change.removed), (1, 1));
+        }
+    }
+
+    #[test]
+    fn who_can_be_heard_is_doubted_until_it_is() {
+        let mut fleet = Fleet::default();
+        fleet.reconcile(vec![backend("a", 1, Some(9)), backend("b", 2, None)]);
+        let standings = |fleet: &Fleet| {
+            let endpoints = fleet.table().endpoints.clone();
+            endpoints
+                .iter()
+                .map(|endpoint| endpoint.standing())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(standings(&fleet), [Standing::Suspect, Standing::Serving]);
+        assert!(!fleet.is_heard());
+        fleet.table().endpoints[0].set_standing(Standing::Unready);
+        assert!(fleet.is_heard());
+        // The same again changes nothing.
+        let change = fleet.reconcile(vec![backend("a", 1, Some(9)), backend("b", 2, None)]);
+        assert_eq!(change, Change::default());
+        assert_eq!(standings(&fleet), [Standing::Unready, Standing::Serving]);
+        // Heard from elsewhere now, or not to be heard any more.
+        fleet.reconcile(vec![backend("a", 1, None), backend("b", 2, Some(9))]);
+        assert_eq!(standings(&fleet), [Standing::Serving, Standing::Suspect]);
+        assert_eq!(fleet.targets().count(), 1);
+    }
+}

@@ -1,0 +1,224 @@
+//! Whether a backend serves, from what its supervisor says on `/watch` and from
+//! its silence. Pure: time is passed in.
+//!
+//! When requests themselves fail is noticed by the forwarding path (ejection);
+//! how the two rank is decided there.
+
+use std::time::{Duration, Instant};
+
+use scaledapp_proxy::{Report, Standing};
+use serde::Deserialize;
+
+/// Three heartbeats of 250 ms: a node that is gone says nothing, not even that
+/// its connections have ended.
+const SILENCE: Duration = Duration::from_millis(750);
+
+/// A line of `/watch`. Unknown keys are a newer supervisor's; it stays
+/// compatible with the version before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Snapshot {
+    ready: bool,
+    #[serde(default)]
+    draining: bool,
+    #[serde(default)]
+    capacity: u32,
+    #[serde(default)]
+    in_flight: u32,
+    #[serde(default)]
+    queued: u32,
+}
+
+impl Snapshot {
+    /// `None` for what is no snapshot.
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// Its load, as the forwarding path takes it.
+    pub(crate) fn report(self) -> Report {
+        Report {
+            capacity: self.capacity,
+            in_flight: self.in_flight,
+            queued: self.queued,
+        }
+    }
+}
+
+/// What is known of one backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Health {
+    said: Said,
+    /// It should be talking and does not.
+    doubted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Said {
+    #[default]
+    Nothing,
+    /// Something there answers and has no `/watch`.
+    NoOpinion,
+    Snapshot(Snapshot, Instant),
+}
+
+impl Health {
+    /// A snapshot came.
+    pub(crate) fn line(&mut self, now: Instant, snapshot: Snapshot) {
+        self.said = Said::Snapshot(snapshot, now);
+        self.doubted = false;
+    }
+
+    /// What answers there is no supervisor.
+    pub(crate) fn no_opinion(&mut self) {
+        self.said = Said::NoOpinion;
+        self.doubted = false;
+    }
+
+    /// The connection ended or could not be had.
+    pub(crate) fn lost(&mut self) {
+        self.doubted = true;
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.doubted |= self.deadline().is_some_and(|deadline| now >= deadline);
+    }
+
+    /// When silence becomes doubt.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.said {
+            Said::Snapshot(_, at) if !self.doubted => Some(at + SILENCE),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        match self.said {
+            // It said that it was leaving: that it is silent now is no reason
+            // to expect more of it.
+            Said::Snapshot(snapshot, _) if snapshot.draining => Standing::Draining,
+            _ if self.doubted => Standing::Suspect,
+            Said::Nothing => Standing::Suspect,
+            Said::NoOpinion => Standing::Serving,
+            Said::Snapshot(snapshot, _) if snapshot.ready => Standing::Serving,
+            Said::Snapshot(..) => Standing::Unready,
+        }
+    }
+}
+
+/// One word for logs, status and metrics.
+pub(crate) fn word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Serving => "serving",
+        Standing::Suspect => "suspect",
+        Standing::Draining => "draining",
+        Standing::Unready => "unready",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: &str =
+        r#"{"ready":true,"draining":false,"capacity":4,"inFlight":3,"queued":2,"workers":4}"#;
+    const UNREADY: &str =
+        r#"{"ready":false,"draining":false,"capacity":0,"inFlight":0,"queued":0,"workers":0}"#;
+    const DRAINING: &str =
+        r#"{"ready":false,"draining":true,"capacity":4,"inFlight":3,"queued":0,"workers":4}"#;
+
+    fn snapshot(line: &str) -> Snapshot {
+        Snapshot::parse(line.as_bytes()).unwrap()
+    }
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_backend_stands_as_it_says() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        assert_eq!(health.standing(), Standing::Suspect, "not heard yet");
+        for (line, standing) in [
+            (READY, Standing::Serving),
+            (UNREADY, Standing::Unready),
+            (READY, Standing::Serving),
+            (DRAINING, Standing::Draining),
+            (r#"{"ready":true,"draining":true}"#, Standing::Draining),
+            (r#"{"ready":true}"#, Standing::Serving),
+        ] {
+            health.line(now, snapshot(line));
+            assert_eq!(health.standing(), standing, "{line}");
+        }
+    }
+
+    #[test]
+    fn three_heartbeats_of_silence_make_it_suspect_and_a_line_makes_up_for_it() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        assert_eq!(health.deadline(), None);
+        health.line(start, snapshot(READY));
+        assert_eq!(health.deadline(), Some(start + ms(750)));
+        health.tick(start + ms(749));
+        assert_eq!(health.standing(), Standing::Serving);
+        health.line(start + ms(749), snapshot(READY));
+        health.tick(start + ms(1498));
+        assert_eq!(health.standing(), Standing::Serving);
+        health.tick(start + ms(1499));
+        assert_eq!(health.standing(), Standing::Suspect);
+        assert_eq!(health.deadline(), None, "nothing more to wait for");
+        health.line(start + ms(2000), snapshot(READY));
+        assert_eq!(health.standing(), Standing::Serving);
+    }
+
+    #[test]
+    fn a_lost_connection_is_doubt_at_once_whatever_it_said_unless_it_was_leaving() {
+        let now = Instant::now();
+        for (line, standing) in [
+            (READY, Standing::Suspect),
+            (UNREADY, Standing::Suspect),
+            (DRAINING, Standing::Draining),
+        ] {
+            let mut health = Health::default();
+            health.line(now, snapshot(line));
+            health.lost();
+            assert_eq!(health.standing(), standing, "{line}");
+            health.tick(now + ms(60_000));
+            assert_eq!(health.standing(), standing, "{line}");
+            health.line(now + ms(60_001), snapshot(READY));
+            assert_eq!(health.standing(), Standing::Serving, "it is back");
+        }
+    }
+
+    #[test]
+    fn a_server_without_an_opinion_serves_and_may_be_silent_but_not_gone() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        health.no_opinion();
+        health.tick(now + ms(60_000));
+        assert_eq!(health.standing(), Standing::Serving);
+        health.lost();
+        assert_eq!(health.standing(), Standing::Suspect);
+    }
+
+    #[test]
+    fn a_snapshot_is_read_leniently_in_what_it_may_lack_and_strictly_in_what_it_says() {
+        let report = snapshot(READY).report();
+        assert_eq!(
+            (report.capacity, report.in_flight, report.queued),
+            (4, 3, 2)
+        );
+        snapshot(r#"{"ready":true,"zone":"newer"}"#);
+        for line in [
+            "",
+            "{}",
+            "ready",
+            r#"{"ready":1}"#,
+            r#"{"ready":true,"capacity":-1}"#,
+        ] {
+            assert_eq!(Snapshot::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+}

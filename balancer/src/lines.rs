@@ -1,0 +1,259 @@
+//! The bytes of a `/watch` answer: its status, then lines, each bounded.
+//!
+//! Pure, fed with whatever arrives. Reads what our admin ports and other HTTP/1
+//! servers send (RFC 9112, chunked or until the connection closes) and refuses
+//! the rest; what status and lines mean is decided in [`crate::watch`].
+
+/// Of a status line and its fields.
+const MAX_HEAD: usize = 8 << 10;
+/// Of one line of the content.
+const MAX_LINE: usize = 64 << 10;
+/// Of the line with a chunk's size and of the fields behind the last chunk.
+const MAX_FRAMING: usize = 1 << 10;
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The head is over; this was its status.
+    Status(u16),
+    /// A line of the content, without its end.
+    Line(Vec<u8>),
+    /// The content is over.
+    End,
+}
+
+/// The bytes are not what a `/watch` answer is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a stream of lines over HTTP/1: {0}")]
+pub(crate) struct Malformed(&'static str);
+
+/// Reads one answer.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    state: State,
+    /// The head, or the line that is under way.
+    held: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    #[default]
+    Head,
+    /// Content until the connection closes.
+    Plain,
+    /// In a chunk's size.
+    Size { size: u64, digits: usize },
+    /// In a chunk's extension.
+    Extension { size: u64, length: usize },
+    /// In a chunk.
+    Data { left: u64 },
+    /// Before the line feed behind a chunk's size.
+    SizeEnd { size: u64 },
+    /// Before the CR behind a chunk.
+    DataEnd,
+    /// Before the LF behind a chunk.
+    DataEndLf,
+    /// Behind the last chunk.
+    Over,
+}
+
+impl Decoder {
+    /// Takes the next bytes in and gives what they complete.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
+        let mut events = Vec::new();
+        for &byte in bytes {
+            self.state = self.step(byte, &mut events)?;
+        }
+        Ok(events)
+    }
+
+    fn step(&mut self, byte: u8, events: &mut Vec<Event>) -> Result<State, Malformed> {
+        Ok(match self.state {
+            State::Head => {
+                self.held.push(byte);
+                if self.held.ends_with(b"\r\n\r\n") {
+                    let (status, state) = head(&self.held)?;
+                    self.held = Vec::new();
+                    events.push(Event::Status(status));
+                    state
+                } else if self.held.len() >= MAX_HEAD {
+                    return Err(Malformed("its head is longer than 8 KiB"));
+                } else {
+                    State::Head
+                }
+            }
+            State::Plain => {
+                self.content(byte, events)?;
+                State::Plain
+            }
+            State::Size { size, digits } => match (byte, (byte as char).to_digit(16)) {
+                // 15 digits cannot overflow.
+                (_, Some(digit)) if digits < 15 => State::Size {
+                    size: size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                },
+                (b'\r', _) if digits > 0 => State::SizeEnd { size },
+                (b';' | b' ' | b'\t', _) if digits > 0 => State::Extension { size, length: 0 },
+                _ => return Err(Malformed("a chunk's size cannot be read")),
+            },
+            State::Extension { size, .. } if byte == b'\r' => State::SizeEnd { size },
+            State::Extension { length, .. } if byte == b'\n' || length >= MAX_FRAMING => {
+                return Err(Malformed("a chunk's extension is no line"));
+            }
+            State::Extension { size, length } => State::Extension {
+                size,
+                length: length + 1,
+            },
+            State::SizeEnd { size } => match (byte, size) {
+                (b'\n', 0) => {
+                    events.push(Event::End);
+                    State::Over
+                }
+                (b'\n', left) => State::Data { left },
+                _ => return Err(Malformed("a chunk's size has no line end")),
+            },
+            State::Data { left } => {
+                self.content(byte, events)?;
+                match left - 1 {
+                    0 => State::DataEnd,
+                    left => State::Data { left },
+                }
+            }
+            State::DataEnd if byte == b'\r' => State::DataEndLf,
+            State::DataEndLf if byte == b'\n' => State::Size { size: 0, digits: 0 },
+            State::DataEnd | State::DataEndLf => {
+                return Err(Malformed("a chunk is longer than it says"));
+            }
+            // Nothing that follows matters: the connection is not used again.
+            State::Over => State::Over,
+        })
+    }
+
+    fn content(&mut self, byte: u8, events: &mut Vec<Event>) -> Result<(), Malformed> {
+        if byte == b'\n' {
+            events.push(Event::Line(std::mem::take(&mut self.held)));
+        } else if self.held.len() >= MAX_LINE {
+            return Err(Malformed("a line is longer than 64 KiB"));
+        } else {
+            self.held.push(byte);
+        }
+        Ok(())
+    }
+}
+
+/// Status, and how the content is framed.
+fn head(head: &[u8]) -> Result<(u16, State), Malformed> {
+    let text = std::str::from_utf8(head).map_err(|_| Malformed("its head is not text"))?;
+    let mut lines = text.split("\r\n");
+    let status = lines
+        .next()
+        .and_then(status)
+        .ok_or(Malformed("it has no status line"))?;
+    let mut state = State::Plain;
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("transfer-encoding") {
+            if !value.trim().eq_ignore_ascii_case("chunked") {
+                return Err(Malformed("its transfer coding is not chunked"));
+            }
+            state = State::Size { size: 0, digits: 0 };
+        }
+    }
+    Ok((status, state))
+}
+
+fn status(line: &str) -> Option<u16> {
+    let rest = line
+        .strip_prefix("HTTP/1.1 ")
+        .or_else(|| line.strip_prefix("HTTP/1.0 "))?;
+    let (code, reason) = rest.split_at_checked(3)?;
+    let ends = reason.is_empty() || reason.starts_with(' ');
+    code.parse()
+        .ok()
+        .filter(|code| ends && (100..600).contains(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    fn line(text: &str) -> Event {
+        Event::Line(text.as_bytes().to_vec())
+    }
+
+    /// Reads `bytes` cut into pieces of each size; all must give the same.
+    fn read(bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
+        let whole = Decoder::default().feed(bytes);
+        for size in 1..8 {
+            let mut decoder = Decoder::default();
+            let pieces = bytes.chunks(size).map(|piece| decoder.feed(piece));
+            let events: Result<Vec<_>, _> = pieces.collect();
+            assert_eq!(events.map(|events| events.concat()), whole);
+        }
+        whole
+    }
+
+    #[test]
+    fn lines_are_read_however_they_are_cut_into_chunks() {
+        let expected = [Event::Status(200), line("{}"), line(""), line("abc")];
+        for body in [
+            &b"3\r\n{}\n\r\n1\r\n\n\r\n4\r\nabc\n\r\n"[..],
+            b"8\r\n{}\n\nabc\n\r\n",
+            b"1\r\n{\r\n7;a=b\r\n}\n\nabc\n\r\n",
+            b"008 \r\n{}\n\nabc\n\r\nf\r\nnot ended",
+        ] {
+            assert_eq!(read(&[CHUNKED, body].concat()).unwrap(), expected);
+        }
+        let ended = [CHUNKED, b"2\r\na\n\r\n0\r\n\r\nHTTP/1.1 200 OK"].concat();
+        assert_eq!(
+            read(&ended).unwrap(),
+            [Event::Status(200), line("a"), Event::End]
+        );
+    }
+
+    #[test]
+    fn an_answer_without_chunks_is_read_until_it_closes() {
+        let answer = b"HTTP/1.0 200\r\nServer: other\r\n\r\na\nb\nc";
+        assert_eq!(
+            read(answer).unwrap(),
+            [Event::Status(200), line("a"), line("b")]
+        );
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n";
+        assert_eq!(read(answer).unwrap(), [Event::Status(404), line("no")]);
+    }
+
+    #[test]
+    fn what_is_no_stream_of_lines_is_refused() {
+        let chunks = |body: &str| [CHUNKED, body.as_bytes()].concat();
+        for (name, bytes) in [
+            ("another protocol", b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()),
+            ("HTTP/2", b"HTTP/2.0 200 OK\r\n\r\n".to_vec()),
+            ("no code", b"HTTP/1.1 OK\r\n\r\n".to_vec()),
+            ("a long code", b"HTTP/1.1 2000 OK\r\n\r\n".to_vec()),
+            (
+                "gzip",
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n".to_vec(),
+            ),
+            (
+                "an endless head",
+                [b"HTTP/1.1 200 OK\r\nX: ", &[b'x'; MAX_HEAD][..]].concat(),
+            ),
+            ("no size", chunks("\r\n")),
+            ("a word for a size", chunks("x\r\n")),
+            ("a large size", chunks("1000000000000000\r\n")),
+            ("a bare line feed", chunks("1\na")),
+            (
+                "an endless extension",
+                chunks(&format!("1;{}", "x".repeat(MAX_FRAMING + 1))),
+            ),
+            ("a long chunk", chunks("1\r\nab")),
+            (
+                "an endless line",
+                chunks(&format!("fffff\r\n{}", "x".repeat(MAX_LINE + 1))),
+            ),
+        ] {
+            assert!(read(&bytes).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The listening socket, and what limits how many connections can come in.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted; the kernel takes the lesser of
+/// this and `net.core.somaxconn` (4096 by default).
+const BACKLOG: i32 = 4096;
+/// Given by our own supervisor to each of its workers.
+const SLOT: &str = "SCALEDAPP_SLOT";
+
+/// The address cannot be served on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (--listen): {source}; {}", cure(.source))]
+pub(crate) struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there: stop it or choose another address"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: give one of its own, or 0.0.0.0 for all"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
+        }
+        _ => "choose another address (0.0.0.0 where IPv6 is off)",
+    }
+}
+
+/// Listens; `[::]` takes IPv4, too. Port 0 takes a free one.
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    bind(address).map_err(|source| ListenError { address, source })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // For one address it says nothing; for all of them it must not depend
+        // on `net.ipv6.bindv6only`.
+        socket.set_only_v6(false)?;
+    }
+    // Connections of a predecessor that linger must not keep us from starting.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether our supervisor holds the socket, so that it outlives us.
+pub(crate) fn is_held() -> bool {
+    std::env::var_os(SLOT).is_some()
+}
+
+/// Lets the process open as many files as it may (the soft limit of a shell is
+/// 1024, kept low for `select`, which is not used here), and says so in the log
+/// where that is too few: each connection needs one here and one upstream.
+pub(crate) fn raise_file_limit(connections: u32) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let limit = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    };
+    let needed = 2 * u64::from(connections);
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        tracing::info!(
+            limit,
+            needed,
+            "fewer open files are allowed than --connections may need: raise the limit (ulimit -Hn) or lower --connections"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn all_addresses_of_ipv6_include_those_of_ipv4() {
+        let Ok(listener) = listen("[::]:0".parse().unwrap()) else {
+            // No IPv6 on this machine.
+            return;
+        };
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_taken_address_is_named_with_the_cure() {
+        let taken = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.local_addr().unwrap();
+        let message = listen(address).unwrap_err().to_string();
+        assert!(message.contains(&address.to_string()), "{message}");
+        assert!(message.contains("another process"), "{message}");
+        let elsewhere = listen("192.0.2.1:8080".parse().unwrap()).unwrap_err();
+        assert!(elsewhere.to_string().contains("no such address"));
+    }
+}

@@ -1,0 +1,91 @@
+//! What the admin port shows of the balancer: `/livez /readyz /metrics /status`.
+//!
+//! Everything is looked up when it is asked for. Nothing here changes anything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use scaledapp_admin::{Probe, Routes};
+use scaledapp_proxy::{Proxy, Table};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::discovery::Listing;
+use crate::health::word;
+
+/// The state as the admin port sees it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) listen: SocketAddr,
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) table: watch::Receiver<Arc<Table>>,
+    pub(crate) listing: watch::Receiver<Listing>,
+    pub(crate) registry: Registry,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Report {
+    /// Unready from now on.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Routes for Report {
+    fn live(&self) -> Probe {
+        // Answering at all shows that the loop's thread turns.
+        Ok(())
+    }
+
+    /// Without any serving endpoint it is ready all the same: it must accept
+    /// and hold requests until there is one.
+    fn ready(&self) -> Probe {
+        if self.is_draining() {
+            return Err("draining".to_owned());
+        }
+        self.listing.borrow().missing().map_or(Ok(()), Err)
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String fails only if a metric fails to encode itself.
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("a metric could not be encoded");
+        }
+        text
+    }
+
+    fn status(&self) -> Value {
+        let table = Arc::clone(&self.table.borrow());
+        let endpoints: Vec<Value> = table
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                json!({
+                    "name": endpoint.name(),
+                    "address": endpoint.address(),
+                    "standing": word(endpoint.standing()),
+                    "ejected": endpoint.is_ejected(),
+                    "inFlight": endpoint.in_flight(),
+                })
+            })
+            .collect();
+        json!({
+            "listen": self.listen,
+            "ready": self.ready().is_ok(),
+            "draining": self.is_draining(),
+            "connections": self.proxy.connections(),
+            "inFlight": self.proxy.in_flight(),
+            "queued": self.proxy.queued(),
+            "problems": self.listing.borrow().problems(),
+            "endpoints": endpoints,
+        })
+    }
+}

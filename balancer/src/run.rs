@@ -1,0 +1,250 @@
+//! The balancer's life: bind, learn of endpoints, forward, drain.
+//!
+//! One thread for all of this; requests flow on threads of their own
+//! (`scaledapp-proxy`), which only see the table that is sent to them.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use scaledapp_admin::{Admin, Routes, Signal, Signals};
+use scaledapp_proxy::{Config, Proxy, Table};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::cluster;
+use crate::discovery::{Backend, Discovery, Listing};
+use crate::file::Feed;
+use crate::fleet::Fleet;
+use crate::listener;
+use crate::metrics::{Metrics, PREFIX};
+use crate::report::Report;
+use crate::settings::{Drain, Settings};
+use crate::watch::Watches;
+
+/// How long the first request waits for supervisors to say how they are. They
+/// answer within milliseconds; who is gone must not delay the others.
+const FIRST_WORD: Duration = Duration::from_millis(100);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Runs until a signal ends it; an error means that it could not start.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let signals = Signals::new().context("cannot take signals over")?;
+    listener::raise_file_limit(settings.forwarding.limits.connections);
+    let admin = match settings.admin {
+        None => None,
+        Some(address) => match Admin::bind(address).await {
+            Ok(admin) => Some(admin),
+            // Nobody has asked for this address, and requests can be served without.
+            Err(error) if !settings.admin_is_asked_for => {
+                tracing::warn!(%error, "no probes, metrics and status");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let listener = listener::listen(settings.listen)?;
+    let listen = listener.local_addr()?;
+
+    let metrics = Arc::new(Metrics::default());
+    let discovery = Discovery::default();
+    let again = Arc::new(Notify::new());
+    let upstreams = settings
+        .upstreams
+        .iter()
+        .map(|&address| Backend::at(address));
+    discover(
+        &discovery,
+        upstreams.collect(),
+        settings.endpoints_file,
+        &again,
+        &metrics,
+    );
+    if let Some(service) = settings.endpoints_service {
+        let sink = discovery.source(format!("endpoints of {service}"));
+        let feed = cluster::Feed::new(service, sink, Arc::clone(&metrics));
+        feed.start().await?;
+    }
+    let mut balancer = Balancer::new(discovery, Arc::clone(&metrics));
+    balancer.take_list();
+    balancer.first_word().await;
+
+    let mut registry = Registry::default();
+    let forwarding = Config {
+        listener_is_held: listener::is_held(),
+        ..settings.forwarding
+    };
+    let proxy = start(forwarding, listener, &balancer.table, &mut registry)?;
+    metrics.register(&mut registry, balancer.table.subscribe());
+    let report = Arc::new(Report {
+        listen,
+        proxy: Arc::clone(&proxy),
+        table: balancer.table.subscribe(),
+        listing: balancer.listing.clone(),
+        registry,
+        draining: AtomicBool::new(false),
+    });
+    let admin_address = admin
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |admin| admin.local_addr().to_string());
+    if let Some(admin) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn Routes>));
+    }
+    // The addresses are there for who chose port 0.
+    tracing::info!(
+        address = %listen,
+        admin = admin_address,
+        threads = forwarding.threads,
+        held = forwarding.listener_is_held,
+        "listening"
+    );
+    balancer
+        .run(&proxy, &report, signals, settings.drain, &again)
+        .await
+}
+
+/// Sets the sources up; each has been asked once when this returns.
+fn discover(
+    discovery: &Discovery,
+    upstreams: Vec<Backend>,
+    file: Option<PathBuf>,
+    again: &Arc<Notify>,
+    metrics: &Arc<Metrics>,
+) {
+    if !upstreams.is_empty() {
+        discovery.source("--upstream").put(upstreams);
+    }
+    if let Some(path) = file {
+        let sink = discovery.source(path.display().to_string());
+        let feed = Feed::new(path, sink, Arc::clone(metrics));
+        tokio::spawn(feed.run(Arc::clone(again)));
+    }
+}
+
+fn start(
+    config: Config,
+    listener: TcpListener,
+    table: &watch::Sender<Arc<Table>>,
+    registry: &mut Registry,
+) -> anyhow::Result<Arc<Proxy>> {
+    let metrics = scaledapp_proxy::Metrics::register(registry, PREFIX);
+    let proxy = Proxy::start(config, listener, table.subscribe(), metrics);
+    let proxy = proxy.with_context(|| {
+        format!(
+            "cannot start {} threads: fewer with --threads?",
+            config.threads
+        )
+    })?;
+    Ok(Arc::new(proxy))
+}
+
+/// What the loop turns.
+struct Balancer {
+    /// Kept for the sources to come: without a sender the listing would end.
+    _discovery: Discovery,
+    listing: watch::Receiver<Listing>,
+    fleet: Fleet,
+    watches: Watches,
+    /// A standing changed.
+    changed: Arc<Notify>,
+    table: watch::Sender<Arc<Table>>,
+}
+
+impl Balancer {
+    fn new(discovery: Discovery, metrics: Arc<Metrics>) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            listing: discovery.listing(),
+            _discovery: discovery,
+            fleet: Fleet::default(),
+            watches: Watches::new(Arc::clone(&changed), metrics),
+            changed,
+            table: watch::Sender::default(),
+        }
+    }
+
+    /// Waits a moment for all to say how they are: the first requests should
+    /// not go to pods that are about to leave.
+    async fn first_word(&self) {
+        let end = Instant::now() + FIRST_WORD;
+        while !self.fleet.is_heard() && Instant::now() < end {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// `Ok` when it was asked to stop and has.
+    async fn run(
+        mut self,
+        proxy: &Proxy,
+        report: &Report,
+        mut signals: Signals,
+        drain: Drain,
+        again: &Notify,
+    ) -> anyhow::Result<()> {
+        let changed = Arc::clone(&self.changed);
+        let drained = proxy.drained();
+        tokio::pin!(drained);
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                Ok(()) = self.listing.changed() => self.take_list(),
+                () = changed.notified() => self.publish(),
+                signal = signals.next() => match signal {
+                    Signal::Hangup => again.notify_one(),
+                    Signal::Terminate | Signal::Interrupt if draining => {
+                        tracing::info!("stopped at once: asked twice");
+                        return Ok(());
+                    }
+                    Signal::Terminate | Signal::Interrupt => {
+                        draining = true;
+                        report.drain();
+                        proxy.drain(drain.quiet, drain.min, drain.timeout);
+                        let Drain { min, timeout, .. } = drain;
+                        tracing::info!(?min, ?timeout, "draining: unready, accepting on");
+                    }
+                },
+                () = &mut drained => {
+                    if !draining {
+                        bail!("no forwarding thread is left; the log says why");
+                    }
+                    tracing::info!("stopped");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The list is another one.
+    fn take_list(&mut self) {
+        let backends = self.listing.borrow_and_update().backends();
+        let total = backends.len();
+        let change = self.fleet.reconcile(backends);
+        self.watches.follow(self.fleet.targets());
+        self.publish();
+        tracing::info!(
+            total,
+            added = change.added,
+            removed = change.removed,
+            "endpoints"
+        );
+    }
+
+    /// Sent again also when only a standing changed: requests that wait for an
+    /// endpoint look again.
+    fn publish(&self) {
+        self.table.send_replace(self.fleet.table());
+    }
+}

@@ -1,0 +1,394 @@
+//! How flags, variables and the config file become one [`Settings`]: what
+//! wins, what the defaults are, and what does not go together.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use scaledapp_proxy::{Algorithm, Config, Limits};
+
+use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
+use crate::cluster::ServiceName;
+
+/// Services and resolvers learn late that we leave.
+const DRAIN_MIN: Duration = Duration::from_secs(10);
+/// Without a new connection for so long, whoever learns has learned.
+const DRAIN_QUIET: Duration = Duration::from_secs(2);
+/// That of Kubernetes between TERM and KILL.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the balancer runs with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) upstreams: Vec<SocketAddr>,
+    pub(crate) endpoints_file: Option<PathBuf>,
+    pub(crate) endpoints_service: Option<ServiceName>,
+    pub(crate) admin: Option<SocketAddr>,
+    /// It is not the default: without it nothing may start.
+    pub(crate) admin_is_asked_for: bool,
+    pub(crate) drain: Drain,
+    pub(crate) forwarding: Config,
+}
+
+/// How to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drain {
+    pub(crate) min: Duration,
+    pub(crate) quiet: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Settings that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    #[error("cannot read the --config file {0}: {1}")]
+    Unreadable(PathBuf, std::io::Error),
+    #[error("the --config file {0} cannot be used: {1}")]
+    Config(PathBuf, serde_path_to_error::Error<serde_json::Error>),
+    #[error("no address to serve on: give --listen ADDR, such as --listen 0.0.0.0:8080")]
+    NoListen,
+    #[error(
+        "nowhere to send requests to: give --upstream ADDR (once for each server), --endpoints-file FILE or --endpoints-service NAMESPACE/NAME"
+    )]
+    NoUpstream,
+    #[error("--upstream {0} is there twice")]
+    UpstreamTwice(SocketAddr),
+    #[error("--upstream {0} is the --listen address: requests would go round for ever")]
+    Loop(SocketAddr),
+    #[error("--{0} 0s leaves no time for anything: give at least 1ms")]
+    NoTime(&'static str),
+}
+
+impl Settings {
+    pub(crate) fn resolve(args: RunArgs) -> Result<Self, UsageError> {
+        let file = match &args.config {
+            Some(path) => read(path)?,
+            None => Options::default(),
+        };
+        Self::from_options(merge(args.options, file))
+    }
+
+    fn from_options(options: Options) -> Result<Self, UsageError> {
+        let listen = options.listen.ok_or(UsageError::NoListen)?;
+        let upstreams: Vec<SocketAddr> = options.upstream.iter().map(|target| target.0).collect();
+        let is_watching = options.endpoints_file.is_some() || options.endpoints_service.is_some();
+        if upstreams.is_empty() && !is_watching {
+            return Err(UsageError::NoUpstream);
+        }
+        for (at, upstream) in upstreams.iter().enumerate() {
+            if upstreams[..at].contains(upstream) {
+                return Err(UsageError::UpstreamTwice(*upstream));
+            }
+            if *upstream == listen {
+                return Err(UsageError::Loop(*upstream));
+            }
+        }
+        let time = |time: Option<Time>, default| time.map_or(default, |time| time.0);
+        Ok(Self {
+            listen,
+            upstreams,
+            admin_is_asked_for: options.admin.is_some(),
+            admin: options.admin.map_or_else(
+                || Some(SocketAddr::from(([127, 0, 0, 1], 9377))),
+                |arg| arg.0,
+            ),
+            drain: Drain {
+                min: time(options.drain_min, DRAIN_MIN),
+                quiet: time(options.drain_quiet, DRAIN_QUIET),
+                timeout: time(options.drain_timeout, DRAIN_TIMEOUT),
+            },
+            forwarding: Config {
+                threads: threads(options.threads),
+                algorithm: options.algorithm.map_or_else(Algorithm::default, algorithm),
+                limits: limits(&options)?,
+                ..Config::balancer()
+            },
+            endpoints_file: options.endpoints_file,
+            endpoints_service: options.endpoints_service,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Options, UsageError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| UsageError::Unreadable(path.to_owned(), error))?;
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let broken = |error| UsageError::Config(path.to_owned(), error);
+    let options = serde_path_to_error::deserialize(&mut deserializer).map_err(broken)?;
+    let track = serde_path_to_error::Track::new();
+    deserializer
+        .end()
+        .map_err(|error| broken(serde_path_to_error::Error::new(track.path(), error)))?;
+    Ok(options)
+}
+
+/// What the flags (and variables, which clap has put there) say, else the file.
+fn merge(flags: Options, file: Options) -> Options {
+    macro_rules! first {
+        ($($name:ident),+ $(,)?) => {
+            Options {
+                upstream: if flags.upstream.is_empty() { file.upstream } else { flags.upstream },
+                $($name: flags.$name.or(file.$name)),+
+            }
+        };
+    }
+    first!(
+        listen,
+        endpoints_file,
+        endpoints_service,
+        admin,
+        algorithm,
+        threads,
+        drain_min,
+        drain_quiet,
+        drain_timeout,
+        connections,
+        waiting,
+        waiting_time,
+        head_time,
+        idle_time,
+        connect_time,
+        stall_time,
+        upstream_idle_time,
+        upstream_idle,
+        attempts,
+        retry_percent,
+    )
+}
+
+fn threads(wanted: Option<NonZeroU16>) -> usize {
+    // Of affinity and cgroup quota, whichever leaves less.
+    let usable = || std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.map_or_else(usable, |threads| usize::from(threads.get()))
+}
+
+fn algorithm(arg: AlgorithmArg) -> Algorithm {
+    match arg {
+        AlgorithmArg::LeastRequest => Algorithm::LeastOfTwo,
+        AlgorithmArg::RoundRobin => Algorithm::RoundRobin,
+        AlgorithmArg::Random => Algorithm::Random,
+        AlgorithmArg::Hash => Algorithm::Hash,
+    }
+}
+
+fn limits(options: &Options) -> Result<Limits, UsageError> {
+    let default = Config::balancer().limits;
+    let number = |number: Option<NonZeroU32>, default| number.map_or(default, NonZeroU32::get);
+    let time = |name, time: Option<Time>, default| match time {
+        Some(Time(Duration::ZERO)) => Err(UsageError::NoTime(name)),
+        Some(Time(time)) => Ok(time),
+        None => Ok(default),
+    };
+    Ok(Limits {
+        connections: number(options.connections, default.connections),
+        waiting: options.waiting.unwrap_or(default.waiting),
+        // None at all is a choice: 503 at once.
+        waiting_time: options
+            .waiting_time
+            .map_or(default.waiting_time, |time| time.0),
+        head_time: time("head-time", options.head_time, default.head_time)?,
+        idle_time: time("idle-time", options.idle_time, default.idle_time)?,
+        connect_time: time("connect-time", options.connect_time, default.connect_time)?,
+        stall_time: time("stall-time", options.stall_time, default.stall_time)?,
+        attempts: number(options.attempts, default.attempts),
+        retry_percent: options.retry_percent.unwrap_or(default.retry_percent),
+        // None at all turns the reuse of connections off.
+        upstream_idle_time: options
+            .upstream_idle_time
+            .map_or(default.upstream_idle_time, |time| time.0),
+        upstream_idle: options
+            .upstream_idle
+            .map_or(default.upstream_idle, |number| number as usize),
+        replay_bytes: default.replay_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    const LISTEN: &str = "--listen=127.0.0.1:8080";
+    const UPSTREAM: &str = "--upstream=10.0.0.1:3000";
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        let words = ["scaledapp-balancer", "run"].iter().chain(arguments);
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Command::Run(args) = cli.command;
+        Settings::resolve(*args).map_err(|error| error.to_string())
+    }
+
+    fn with_file(json: &str, arguments: &[&str]) -> Result<Settings, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), json).unwrap();
+        let config = format!("--config={}", file.path().display());
+        settings(&[&[config.as_str()], arguments].concat())
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn without_a_word_the_defaults_are_those_of_the_help() {
+        let settings = settings(&[LISTEN, UPSTREAM]).unwrap();
+        assert_eq!(settings.admin, Some(address("127.0.0.1:9377")));
+        let drain = Drain {
+            min: Duration::from_secs(10),
+            quiet: Duration::from_secs(2),
+            timeout: Duration::from_secs(30),
+        };
+        assert_eq!(settings.drain, drain);
+        assert!(settings.forwarding.threads >= 1);
+        let expected = Config {
+            threads: settings.forwarding.threads,
+            ..Config::balancer()
+        };
+        assert_eq!(settings.forwarding, expected);
+        // The numbers that the help names.
+        let limits = settings.forwarding.limits;
+        let numbers = [
+            limits.connections,
+            limits.waiting,
+            limits.attempts,
+            limits.retry_percent,
+            limits.upstream_idle as u32,
+        ];
+        assert_eq!(numbers, [16384, 1024, 4, 20, 256]);
+        let times = [
+            limits.waiting_time,
+            limits.head_time,
+            limits.idle_time,
+            limits.connect_time,
+            limits.stall_time,
+            limits.upstream_idle_time,
+        ];
+        assert_eq!(times.map(|time| time.as_secs()), [10, 10, 75, 3, 60, 4]);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let json = r#"{"listen":"127.0.0.1:1","upstream":["10.0.0.7:1","10.0.0.8:1"],"admin":"none",
+            "algorithm":"round-robin","threads":3,"drainMin":"1s","drainTimeout":"1m","connections":7,
+            "waitingTime":"0s","stallTime":"5s"}"#;
+        let settings = with_file(
+            json,
+            &[LISTEN, UPSTREAM, "--algorithm=hash", "--drain-min=3s"],
+        )
+        .unwrap();
+        assert_eq!(settings.listen, address("127.0.0.1:8080"));
+        assert_eq!(settings.upstreams, [address("10.0.0.1:3000")]);
+        assert_eq!(settings.admin, None);
+        assert_eq!(settings.drain.min, Duration::from_secs(3));
+        assert_eq!(settings.drain.timeout, Duration::from_mins(1));
+        let Config {
+            threads,
+            algorithm,
+            limits,
+            ..
+        } = settings.forwarding;
+        assert_eq!((threads, algorithm), (3, Algorithm::Hash));
+        assert_eq!((limits.connections, limits.waiting), (7, 1024));
+        assert_eq!(limits.waiting_time, Duration::ZERO);
+        assert_eq!(limits.stall_time, Duration::from_secs(5));
+        let file_only = with_file(json, &[]).unwrap();
+        assert_eq!(file_only.listen, address("127.0.0.1:1"));
+        assert_eq!(
+            file_only.upstreams,
+            [address("10.0.0.7:1"), address("10.0.0.8:1")]
+        );
+        assert_eq!(file_only.forwarding.algorithm, Algorithm::RoundRobin);
+    }
+
+    #[test]
+    fn all_kinds_of_endpoints_go_together() {
+        let settings = settings(&[
+            LISTEN,
+            "--upstream=10.0.0.1:1,[fd00::1]:1",
+            UPSTREAM,
+            "--endpoints-file=/e.json",
+            "--endpoints-service=default/hello-pods",
+        ])
+        .unwrap();
+        assert_eq!(settings.upstreams.len(), 3);
+        assert_eq!(
+            settings.endpoints_file.as_deref(),
+            Some(Path::new("/e.json"))
+        );
+        let service = "default/hello-pods".parse().ok();
+        assert_eq!(settings.endpoints_service, service);
+        let file = with_file(r#"{"endpointsService":"default/hello-pods"}"#, &[LISTEN]);
+        assert_eq!(file.unwrap().endpoints_service, service);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_the_cure() {
+        for (arguments, parts) in [
+            (
+                &[LISTEN][..],
+                &[
+                    "--upstream ADDR",
+                    "--endpoints-file FILE",
+                    "--endpoints-service N",
+                ][..],
+            ),
+            (&[UPSTREAM], &["--listen ADDR"]),
+            (
+                &[LISTEN, UPSTREAM, UPSTREAM],
+                &["10.0.0.1:3000 is there twice"],
+            ),
+            (&[LISTEN, "--upstream=127.0.0.1:8080"], &["go round"]),
+            (
+                &[LISTEN, "--upstream=app:3000"],
+                &["Host names are not looked up", "--endpoints-file"],
+            ),
+            (&[LISTEN, "--upstream=10.0.0.1"], &["such as 10.0.0.1:3000"]),
+            (&[LISTEN, "--upstream=10.0.0.1:0"], &["port 0"]),
+            (
+                &[LISTEN, UPSTREAM, "--admin=9377"],
+                &["such as 127.0.0.1:9377"],
+            ),
+            (
+                &[LISTEN, "--endpoints-service=hello"],
+                &["such as default/hello-pods"],
+            ),
+            (&[LISTEN, UPSTREAM, "--drain-min=5"], &["such as 500ms"]),
+            (&[LISTEN, UPSTREAM, "--head-time=0s"], &["--head-time 0s"]),
+            (&[LISTEN, UPSTREAM, "--threads=0"], &["--threads"]),
+            (&[LISTEN, UPSTREAM, "--algorithm=best"], &["least-request"]),
+            (&["--config=/no/such"], &["--config file /no/such"]),
+        ] {
+            let message = settings(arguments).unwrap_err();
+            for part in parts {
+                assert!(message.contains(part), "{arguments:?}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_key() {
+        for (json, part) in [
+            (r#"{"upstreams":[]}"#, "unknown field `upstreams`"),
+            (r#"{"drainMin":"5"}"#, "drainMin: \"5\" is not a duration"),
+            (r#"{"drainMin":5}"#, "drainMin: invalid type"),
+            (
+                r#"{"upstream":["app:80"]}"#,
+                "upstream[0]: \"app:80\" is not IP:PORT",
+            ),
+            (r#"{"connections":0}"#, "connections: invalid value"),
+            (
+                r#"{"algorithm":"best"}"#,
+                "algorithm: unknown variant `best`",
+            ),
+            ("{} {}", "trailing characters"),
+            ("7", "invalid type"),
+        ] {
+            let message = with_file(json, &[LISTEN, UPSTREAM]).unwrap_err();
+            assert!(message.contains(part), "{json}: {message}");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Listens to what supervisors say of themselves: one `/watch` stream for each
+//! backend that has an admin port.
+//!
+//! Connects, reads and connects again; what that says about the backend is
+//! [`Health`]'s to decide.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scaledapp_proxy::Endpoint;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::backoff::Pauses;
+use crate::health::{Health, Snapshot, word};
+use crate::lines::{Decoder, Event};
+use crate::metrics::{Loss, Metrics};
+
+/// For a connection; in a cluster it takes a few milliseconds, and a lost SYN
+/// is sent again after one second.
+const CONNECT: Duration = Duration::from_millis(1500);
+/// A connection on which no line came for so long is given up: the peer may
+/// have gone without a word. Doubt begins long before.
+const GIVE_UP: Duration = Duration::from_secs(3);
+/// What has no `/watch` is asked again after so long.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Lines are about a hundred bytes, and there may be thousands of streams.
+const READ: usize = 1 << 10;
+
+/// Whom to listen to, and whose standing it is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) admin: SocketAddr,
+    pub(crate) endpoint: Arc<Endpoint>,
+}
+
+/// Name, address and admin address.
+type Key = (String, SocketAddr, SocketAddr);
+
+/// The running streams, one task for each target.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    tasks: BTreeMap<Key, JoinHandle<()>>,
+    changed: Arc<Notify>,
+    metrics: Arc<Metrics>,
+}
+
+impl Watches {
+    /// Listens to nobody yet; `changed` is notified when a standing changes.
+    pub(crate) fn new(changed: Arc<Notify>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            tasks: BTreeMap::new(),
+            changed,
+            metrics,
+        }
+    }
+
+    /// From now on listens to exactly `targets`; to a new one at once. The same
+    /// key must stand for the same endpoint for as long as it is here.
+    pub(crate) fn follow(&mut self, targets: impl Iterator<Item = Target>) {
+        let mut before = std::mem::take(&mut self.tasks);
+        for target in targets {
+            let endpoint = &target.endpoint;
+            let key = (endpoint.name().to_owned(), endpoint.address(), target.admin);
+            let task = before.remove(&key).unwrap_or_else(|| {
+                let listener = Listener {
+                    target,
+                    health: Health::default(),
+                    pauses: Pauses::default(),
+                    changed: Arc::clone(&self.changed),
+                    metrics: Arc::clone(&self.metrics),
+                };
+                tokio::spawn(listener.run())
+            });
+            self.tasks.insert(key, task);
+        }
+        for task in before.into_values() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        self.follow(std::iter::empty());
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+enum End {
+    /// There is an HTTP server, but nothing to watch.
+    NoOpinion,
+    Lost(Loss, String),
+}
+
+/// One stream's task.
+struct Listener {
+    target: Target,
+    health: Health,
+    pauses: Pauses,
+    changed: Arc<Notify>,
+    metrics: Arc<Metrics>,
+}
+
+impl Listener {
+    async fn run(mut self) {
+        loop {
+            let pause = match self.stream().await {
+                End::NoOpinion => {
+                    self.health.no_opinion();
+                    self.show("its admin port has no /watch");
+                    self.pauses.reset();
+                    ASK_AGAIN
+                }
+                End::Lost(loss, reason) => {
+                    self.metrics.lost(loss);
+                    self.health.lost();
+                    self.show(&reason);
+                    tracing::debug!(endpoint = self.target.endpoint.name(), reason, "no /watch");
+                    self.pauses.next(fastrand::f64())
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// One connection, from its opening to its end.
+    async fn stream(&mut self) -> End {
+        let mut stream = match timeout(CONNECT, self.open()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return End::Lost(Loss::Unreachable, format!("its admin port: {error}"));
+            }
+            Err(_) => {
+                let reason = format!("its admin port: no connection within {CONNECT:?}");
+                return End::Lost(Loss::Unreachable, reason);
+            }
+        };
+        let mut decoder = Decoder::default();
+        let mut buffer = [0; READ];
+        let mut last = Instant::now();
+        loop {
+            let give_up = last + GIVE_UP;
+            let doubt = self.health.deadline().map_or(give_up, Instant::from_std);
+            tokio::select! {
+                // What has arrived counts, however late we come to look.
+                biased;
+                read = stream.read(&mut buffer) => match read {
+                    Ok(0) => return End::Lost(Loss::Closed, "it closed /watch".to_owned()),
+                    Ok(length) => match self.take(&mut decoder, &buffer[..length]) {
+                        Ok(true) => last = Instant::now(),
+                        Ok(false) => {}
+                        Err(end) => return end,
+                    },
+                    Err(error) => return End::Lost(Loss::Closed, format!("/watch broke: {error}")),
+                },
+                () = sleep_until(doubt.min(give_up)) => {
+                    let now = Instant::now();
+                    self.health.tick(now.into_std());
+                    self.show("it is silent");
+                    if now >= give_up {
+                        return End::Lost(Loss::Silent, format!("silent for {GIVE_UP:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn open(&self) -> std::io::Result<TcpStream> {
+        let admin = self.target.admin;
+        let mut stream = TcpStream::connect(admin).await?;
+        let request = format!(
+            "GET /watch HTTP/1.1\r\nHost: {admin}\r\nUser-Agent: scaledapp-balancer\r\nAccept: application/x-ndjson\r\n\r\n"
+        );
+        // Fits any send buffer: it does not wait for the peer.
+        stream.write_all(request.as_bytes()).await?;
+        Ok(stream)
+    }
+
+    /// Takes bytes in; `true` if a snapshot was among them.
+    fn take(&mut self, decoder: &mut Decoder, bytes: &[u8]) -> Result<bool, End> {
+        let malformed = |reason: String| End::Lost(Loss::Malformed, reason);
+        let mut heard = false;
+        for event in decoder
+            .feed(bytes)
+            .map_err(|error| malformed(error.to_string()))?
+        {
+            match event {
+                Event::Status(200) => {}
+                // It is no supervisor, or none that tells us; that is no news of the app.
+                Event::Status(400..500) => return Err(End::NoOpinion),
+                Event::Status(status) => {
+                    return Err(End::Lost(Loss::Refused, format!("/watch answers {status}")));
+                }
+                Event::Line(line) => {
+                    let snapshot = Snapshot::parse(&line)
+                        .ok_or_else(|| malformed("a line of /watch is no snapshot".to_owned()))?;
+                    self.health.line(Instant::now().into_std(), snapshot);
+                    self.target.endpoint.report(snapshot.report());
+                    self.pauses.reset();
+                    self.show("as it says");
+                    heard = true;
+                }
+                Event::End => return Err(End::Lost(Loss::Closed, "it ended /watch".to_owned())),
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Lets the forwarding path see what changed.
+    fn show(&self, reason: &str) {
+        let (endpoint, standing) = (&self.target.endpoint, self.health.standing());
+        if endpoint.standing() != standing {
+            endpoint.set_standing(standing);
+            self.changed.notify_one();
+            tracing::info!(
+                endpoint = endpoint.name(),
+                address = %endpoint.address(),
+                standing = word(standing),
+                reason,
+                "an endpoint changed"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scaledapp_proxy::Standing;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    fn chunk(line: &str) -> String {
+        format!("{:x}\r\n{line}\n\r\n", line.len() + 1)
+    }
+
+    struct Peer {
+        listener: TcpListener,
+        endpoint: Arc<Endpoint>,
+        watches: Watches,
+        changed: Arc<Notify>,
+    }
+
+    impl Peer {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = Endpoint::new("pod-0", "127.0.0.1:1".parse().unwrap());
+            endpoint.set_standing(Standing::Suspect);
+            let changed = Arc::new(Notify::new());
+            let mut watches = Watches::new(Arc::clone(&changed), Arc::default());
+            let target = Target {
+                admin: listener.local_addr().unwrap(),
+                endpoint: Arc::clone(&endpoint),
+            };
+            watches.follow(std::iter::once(target));
+            Self {
+                listener,
+                endpoint,
+                watches,
+                changed,
+            }
+        }
+
+        /// The next connection, its request read and answered with `answer`.
+        async fn answer(&self, answer: &str) -> TcpStream {
+            let (mut stream, _) = self.listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            assert!(request.starts_with(b"GET /watch HTTP/1.1\r\nHost: 127.0.0.1:"));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream
+        }
+
+        async fn becomes(&self, standing: Standing) {
+            let seen = async {
+                while self.endpoint.standing() != standing {
+                    self.changed.notified().await;
+                }
+            };
+            let waited = timeout(Duration::from_secs(10), seen).await;
+            waited.unwrap_or_else(|_| panic!("{:?}", self.endpoint.standing()));
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_change_the_standing_and_a_closed_stream_is_doubted_and_opened_again() {
+        let peer = Peer::new().await;
+        let mut stream = peer
+            .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
+            .await;
+        peer.becomes(Standing::Serving).await;
+        let draining = chunk(r#"{"ready":false,"draining":true}"#);
+        stream.write_all(draining.as_bytes()).await.unwrap();
+        peer.becomes(Standing::Draining).await;
+        stream
+            .write_all(chunk(r#"{"ready":true}"#).as_bytes())
+            .await
+            .unwrap();
+        peer.becomes(Standing::Serving).await;
+        drop(stream);
+        peer.becomes(Standing::Suspect).await;
+        let again = peer
+            .answer(&(OK.to_owned() + &chunk(r#"{"ready":false}"#)))
+            .await;
+        peer.becomes(Standing::Unready).await;
+        drop(again);
+    }
+
+    #[tokio::test]
+    async fn silence_is_doubt_and_a_late_line_makes_up_for_it() {
+        let peer = Peer::new().await;
+        let mut stream = peer
+            .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
+            .await;
+        peer.becomes(Standing::Serving).await;
+        peer.becomes(Standing::Suspect).await;
+        stream
+            .write_all(chunk(r#"{"ready":true}"#).as_bytes())
+            .await
+            .unwrap();
+        peer.becomes(Standing::Serving).await;
+        // Silent for longer: given up and opened again.
+        let again = peer
+            .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
+            .await;
+        peer.becomes(Standing::Serving).await;
+        drop((stream, again));
+    }
+
+    #[tokio::test]
+    async fn a_server_without_watch_has_no_opinion_and_one_that_fails_is_doubted() {
+        let peer = Peer::new().await;
+        let failing = peer
+            .answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        let none = peer
+            .answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        peer.becomes(Standing::Serving).await;
+        drop((failing, none));
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_doubted() {
+        let peer = Peer::new().await;
+        for nonsense in ["SSH-2.0-x\r\n\r\n", &(OK.to_owned() + &chunk("hello"))] {
+            let good = peer
+                .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
+                .await;
+            peer.becomes(Standing::Serving).await;
+            drop(good);
+            peer.becomes(Standing::Suspect).await;
+            drop(peer.answer(nonsense).await);
+        }
+        assert_eq!(peer.endpoint.standing(), Standing::Suspect);
+    }
+
+    #[tokio::test]
+    async fn who_is_not_followed_any_more_is_left_alone() {
+        let mut peer = Peer::new().await;
+        let mut stream = peer.answer(OK).await;
+        peer.watches.follow(std::iter::empty());
+        // Its end, a reset where our answer was not read yet.
+        assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+    }
+}

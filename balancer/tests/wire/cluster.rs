@@ -1,0 +1,133 @@
+//! The endpoints of a Service, from an API server that says what it should and
+//! then does not.
+
+use scaledapp_watch::testing::ApiServer;
+use serde_json::{Value, json};
+
+use crate::server::{Server, binary, wait};
+
+fn start(api: &ApiServer) -> Server {
+    let mut command = binary(&["run", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+    command.env("KUBECONFIG", api.kubeconfig());
+    command.env("SCALEDAPP_ENDPOINTS_SERVICE", "default/hello-pods");
+    Server::spawn(&mut command)
+}
+
+/// A slice with a pod for each name, at 127.0.78.N.
+fn slice(name: &str, pods: &[(&str, u8)]) -> Value {
+    let endpoints = pods.iter().map(|(name, at)| {
+        json!({
+            "addresses": [format!("127.0.78.{at}")],
+            "conditions": {"ready": true, "serving": true},
+            "targetRef": {"kind": "Pod", "namespace": "default", "name": name},
+        })
+    });
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "default",
+            "name": name,
+            "labels": {"kubernetes.io/service-name": "hello-pods"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 3000, "protocol": "TCP"}],
+        "endpoints": endpoints.collect::<Vec<_>>(),
+    })
+}
+
+#[test]
+fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
+    let api = ApiServer::start();
+    api.put(slice("hello-pods-x", &[("a", 1)]));
+    let server = start(&api);
+    server.wait_ready();
+    server.wait_standings(&["a serving"]);
+    let asked = api.requests().remove(0);
+    let list = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?";
+    assert!(asked.starts_with(list), "{asked}");
+    assert!(
+        asked.contains("kubernetes.io%2Fservice-name%3Dhello-pods"),
+        "{asked}"
+    );
+    api.put(slice("hello-pods-y", &[("c", 3), ("b", 2)]));
+    server.wait_standings(&["a serving", "b serving", "c serving"]);
+    api.put(slice("hello-pods-x", &[]));
+    server.wait_standings(&["b serving", "c serving"]);
+    api.put(slice("hello-pods-x", &[("a", 1)]));
+    server.wait_standings(&["a serving", "b serving", "c serving"]);
+    // 410: the change is in no event.
+    api.delete_unseen("default", "hello-pods-y");
+    api.expire();
+    server.wait_standings(&["a serving"]);
+    api.cut();
+    api.put(slice("hello-pods-x", &[("a", 1), ("d", 4)]));
+    server.wait_standings(&["a serving", "d serving"]);
+    let metrics = server.get("/metrics");
+    let name = "scaledapp_balancer_endpoints_service_lists_total{result=\"ok\"}";
+    assert!(metrics.contains(name), "{metrics}");
+}
+
+#[test]
+fn the_last_list_outlives_the_api_server() {
+    let api = ApiServer::start();
+    api.put(slice("hello-pods-x", &[("a", 1)]));
+    let server = start(&api);
+    server.wait_standings(&["a serving"]);
+    api.set_away(true);
+    wait("the problem", || {
+        let problem = &server.status()["problems"][0];
+        problem
+            .as_str()
+            .is_some_and(|problem| problem.starts_with("endpoints of default/hello-pods: "))
+    });
+    server.wait_log("the last good list stays");
+    assert_eq!(server.standings(), ["a serving"]);
+    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
+    api.set_away(false);
+    wait("the end of it", || server.status()["problems"] == json!([]));
+    api.put(slice("hello-pods-x", &[("a", 1), ("b", 2)]));
+    server.wait_standings(&["a serving", "b serving"]);
+}
+
+#[test]
+fn it_is_unready_until_the_first_list_and_ready_with_an_empty_one() {
+    let api = ApiServer::start();
+    api.set_away(true);
+    let server = start(&api);
+    server.wait_log("not ready until there is one");
+    let answer = server.get("/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("no list of endpoints yet: endpoints of default/hello-pods: "));
+    api.set_away(false);
+    server.wait_ready();
+    assert_eq!(server.standings(), [""; 0]);
+}
+
+#[test]
+fn a_slice_of_no_use_is_told_with_the_cure() {
+    let api = ApiServer::start();
+    let mut web = slice("hello-pods-x", &[("a", 1)]);
+    web["ports"][0]["name"] = json!("web");
+    api.put(web);
+    let server = start(&api);
+    server.wait_log("name the Service's port so");
+    server.wait_ready();
+    api.put(slice("hello-pods-x", &[("a", 1)]));
+    server.wait_standings(&["a serving"]);
+    assert_eq!(server.status()["problems"], json!([]));
+}
+
+#[test]
+fn without_a_cluster_it_does_not_start() {
+    let mut command = binary(&["run", "--listen=127.0.0.1:0", "--admin=none"]);
+    command.arg("--endpoints-service=default/hello-pods");
+    command.env("KUBECONFIG", "/no/such");
+    let output = command.output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("give KUBECONFIG, or run in a pod"),
+        "{message}"
+    );
+}

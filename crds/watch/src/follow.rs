@@ -1,0 +1,173 @@
+//! The loop: list, watch, and after any trouble list again, for ever.
+
+use std::fmt::Debug;
+use std::pin::pin;
+
+use futures_util::StreamExt;
+use kube::runtime::watcher::{self, Config, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::time::sleep;
+
+use crate::client::chain;
+use crate::objects::Objects;
+use crate::pauses::Pauses;
+
+/// How long one watch lasts. A server that vanished without a word is noticed
+/// when it should have ended; asking once a minute costs it nothing.
+pub(crate) const WATCH_SECONDS: u32 = 60;
+
+/// What there is to tell.
+#[derive(Debug)]
+pub enum News<'a, K> {
+    /// All objects there are now.
+    List(&'a Objects<K>),
+    /// Why there is no newer list. The last one told is the best there is.
+    Problem(String),
+}
+
+/// Tells of all objects of `api` that `labels` select (all of them if empty),
+/// and of each change. Never ends.
+pub async fn follow<K>(api: Api<K>, labels: &str, mut tell: impl FnMut(News<'_, K>))
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut config = Config::default().timeout(WATCH_SECONDS);
+    if !labels.is_empty() {
+        config = config.labels(labels);
+    }
+    let mut objects = Objects::default();
+    let mut pauses = Pauses::default();
+    loop {
+        // The watcher would resume a broken watch without a word, and nobody
+        // would know that the trouble is over. A list says so.
+        let mut events = pin!(watcher(api.clone(), config.clone()));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if objects.take(event) {
+                        pauses.reset();
+                        tell(News::List(&objects));
+                    }
+                }
+                Err(error) => {
+                    if is_outdated(&error) {
+                        tracing::debug!("the API server wants another list");
+                    } else {
+                        tell(News::Problem(chain(&error)));
+                    }
+                    break;
+                }
+            }
+        }
+        sleep(pauses.next(fastrand::f64())).await;
+    }
+}
+
+/// The server has forgotten what happened since our version: nothing is wrong.
+fn is_outdated(error: &watcher::Error) -> bool {
+    const GONE: u16 = 410;
+    let (watcher::Error::WatchError(status)
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    status.code == GONE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::client::connect;
+    use crate::testing::ApiServer;
+
+    fn object(name: &str) -> serde_json::Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "default", "name": name, "managedFields": [{}]}})
+    }
+
+    /// Names of each list, `!` for a problem.
+    fn start(server: &ApiServer) -> UnboundedReceiver<String> {
+        let url = format!("http://{}", server.address());
+        let client = connect(kube::Config::new(url.parse().unwrap())).unwrap();
+        let (sender, receiver) = unbounded_channel();
+        tokio::spawn(async move {
+            let api: Api<ConfigMap> = Api::namespaced(client, "default");
+            follow(api, "a=b", |news| {
+                let text = match news {
+                    News::Problem(_) => "!".to_owned(),
+                    News::List(objects) => {
+                        let names = objects.iter().map(|((_, name), object)| {
+                            assert_eq!(object.metadata.managed_fields, None);
+                            name.as_str()
+                        });
+                        names.collect::<Vec<_>>().join(" ")
+                    }
+                };
+                drop(sender.send(text));
+            })
+            .await;
+        });
+        receiver
+    }
+
+    async fn next(news: &mut UnboundedReceiver<String>) -> String {
+        let next = timeout(Duration::from_secs(20), news.recv()).await;
+        next.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn lists_changes_and_what_was_missed_are_told() {
+        let server = ApiServer::start();
+        server.put(object("a"));
+        let mut news = start(&server);
+        assert_eq!(next(&mut news).await, "a");
+        server.put(object("b"));
+        assert_eq!(next(&mut news).await, "a b");
+        server.delete("default", "a");
+        assert_eq!(next(&mut news).await, "b");
+        // Forgotten history is no problem, but needs a list.
+        server.delete_unseen("default", "b");
+        server.expire();
+        assert_eq!(next(&mut news).await, "");
+        // A connection that ends tells nothing, and nothing is lost by it.
+        server.cut();
+        server.put(object("c"));
+        loop {
+            match next(&mut news).await.as_str() {
+                "c" => break,
+                other => assert_eq!(other, "!"),
+            }
+        }
+        let list = "/api/v1/namespaces/default/configmaps?&labelSelector=a%3Db";
+        let requests = server.requests();
+        assert!(
+            requests
+                .iter()
+                .all(|request| request.contains("labelSelector=a%3Db"))
+        );
+        assert!(requests[0].starts_with(list), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn absence_is_told_and_so_is_its_end_even_if_nothing_changed() {
+        let server = ApiServer::start();
+        server.put(object("a"));
+        let mut news = start(&server);
+        assert_eq!(next(&mut news).await, "a");
+        server.set_away(true);
+        assert_eq!(next(&mut news).await, "!");
+        assert_eq!(next(&mut news).await, "!");
+        server.set_away(false);
+        while next(&mut news).await == "!" {}
+        server.put(object("b"));
+        assert_eq!(next(&mut news).await, "a b");
+    }
+}

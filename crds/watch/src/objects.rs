@@ -1,0 +1,140 @@
+//! The objects there are, from what a watch says one by one. Pure.
+
+use std::collections::BTreeMap;
+
+use kube::Resource;
+use kube::runtime::watcher::Event;
+
+/// Namespace (empty if there is none) and name.
+pub type Key = (String, String);
+
+/// All objects of a list, as they are now.
+#[derive(Debug)]
+pub struct Objects<K> {
+    all: BTreeMap<Key, K>,
+    /// A list that is not complete yet; until it is, the one before counts.
+    coming: Option<BTreeMap<Key, K>>,
+    version: u64,
+}
+
+impl<K> Default for Objects<K> {
+    fn default() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            coming: None,
+            version: 0,
+        }
+    }
+}
+
+impl<K> Objects<K> {
+    /// In the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &K)> {
+        self.all.iter()
+    }
+
+    /// The newest resource version seen of any of them, gone ones included: who
+    /// has seen the same has the same (Kubernetes orders them since 1.35).
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl<K: Resource> Objects<K> {
+    /// Whether this makes another list of them.
+    pub(crate) fn take(&mut self, event: Event<K>) -> bool {
+        match event {
+            Event::Init => self.coming = Some(BTreeMap::new()),
+            Event::InitApply(object) => {
+                let (key, object) = self.look(object);
+                self.coming.get_or_insert_default().insert(key, object);
+            }
+            Event::InitDone => {
+                self.all = self.coming.take().unwrap_or_default();
+                return true;
+            }
+            Event::Apply(object) => {
+                let (key, object) = self.look(object);
+                self.all.insert(key, object);
+                return true;
+            }
+            Event::Delete(object) => {
+                let (key, _) = self.look(object);
+                return self.all.remove(&key).is_some();
+            }
+        }
+        false
+    }
+
+    fn look(&mut self, mut object: K) -> (Key, K) {
+        let meta = object.meta_mut();
+        // As large as all the rest, and nobody's business here.
+        meta.managed_fields = None;
+        let version = meta.resource_version.as_deref().unwrap_or_default();
+        self.version = self.version.max(version.parse().unwrap_or(0));
+        let key = (
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        );
+        (key, object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn object(name: &str, version: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.name = Some(name.to_owned());
+        object.metadata.namespace = Some("default".to_owned());
+        object.metadata.resource_version = Some(version.to_owned());
+        object
+    }
+
+    fn shown(objects: &Objects<ConfigMap>) -> Vec<String> {
+        let all = objects.iter().map(|((_, name), object)| {
+            format!(
+                "{name}@{}",
+                object.metadata.resource_version.as_ref().unwrap()
+            )
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn a_list_counts_when_it_is_complete_and_the_old_one_until_then() {
+        let mut objects = Objects::default();
+        assert!(!objects.take(Event::Init));
+        assert!(!objects.take(Event::InitApply(object("a", "1"))));
+        assert_eq!(shown(&objects), [""; 0]);
+        assert!(objects.take(Event::InitDone));
+        assert_eq!(shown(&objects), ["a@1"]);
+        objects.take(Event::Init);
+        objects.take(Event::InitApply(object("b", "7")));
+        assert_eq!(shown(&objects), ["a@1"]);
+        // Broken off and begun anew.
+        objects.take(Event::Init);
+        objects.take(Event::InitApply(object("c", "8")));
+        assert!(objects.take(Event::InitDone));
+        assert_eq!(shown(&objects), ["c@8"]);
+    }
+
+    #[test]
+    fn changes_are_taken_one_by_one_and_the_version_never_goes_back() {
+        let mut objects = Objects::default();
+        objects.take(Event::Init);
+        assert!(objects.take(Event::InitDone));
+        assert!(objects.take(Event::Apply(object("a", "3"))));
+        assert!(objects.take(Event::Apply(object("b", "4"))));
+        assert!(objects.take(Event::Apply(object("a", "5"))));
+        assert_eq!(shown(&objects), ["a@5", "b@4"]);
+        assert!(objects.take(Event::Delete(object("a", "9"))));
+        assert!(!objects.take(Event::Delete(object("a", "9"))));
+        assert_eq!(
+            (shown(&objects), objects.version()),
+            (vec!["b@4".to_owned()], 9)
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! An API server that holds objects of one kind and says what tests want it to
+//! say: lists, watches, 410, nothing at all. Threads and plain HTTP.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this module is test code, helpers included"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+
+/// An API server on a loopback port.
+#[derive(Debug)]
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    directory: tempfile::TempDir,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    /// What happened, each with its version.
+    events: Vec<(u64, Value)>,
+    /// Before this version nothing is known any more.
+    oldest: u64,
+    /// Connections of an earlier epoch end.
+    epoch: u64,
+    away: bool,
+    requests: Vec<String>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+}
+
+impl ApiServer {
+    /// Holds nothing yet.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "test", "user": {}}],
+        });
+        std::fs::write(directory.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+        let served = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let shared = Arc::clone(&served);
+                // A peer that went away is no event.
+                std::thread::spawn(move || drop(serve(&shared, stream)));
+            }
+        });
+        Self {
+            address,
+            shared,
+            directory,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A file for `KUBECONFIG`.
+    pub fn kubeconfig(&self) -> PathBuf {
+        Path::join(self.directory.path(), "kubeconfig")
+    }
+
+    /// Adds or replaces the object of its namespace and name.
+    pub fn put(&self, mut object: Value) {
+        self.shared.change(|state| {
+            state.version += 1;
+            object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+            let before = state.objects.insert(key(&object), object.clone());
+            let kind = if before.is_some() {
+                "MODIFIED"
+            } else {
+                "ADDED"
+            };
+            state
+                .events
+                .push((state.version, json!({"type": kind, "object": object})));
+        });
+    }
+
+    /// Removes the object of that namespace and name.
+    pub fn delete(&self, namespace: &str, name: &str) {
+        self.shared.change(|state| {
+            state.version += 1;
+            let mut object = state
+                .objects
+                .remove(&format!("{namespace}/{name}"))
+                .unwrap();
+            object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+            state
+                .events
+                .push((state.version, json!({"type": "DELETED", "object": object})));
+        });
+    }
+
+    /// Removes it, and forgets that: only a new list tells.
+    pub fn delete_unseen(&self, namespace: &str, name: &str) {
+        self.shared.change(|state| {
+            state.version += 1;
+            state
+                .objects
+                .remove(&format!("{namespace}/{name}"))
+                .unwrap();
+        });
+    }
+
+    /// What happened so far is forgotten: watches end with 410.
+    pub fn expire(&self) {
+        self.shared.change(|state| {
+            state.version += 1;
+            state.oldest = state.version;
+            state.events.clear();
+        });
+    }
+
+    /// Ends all connections.
+    pub fn cut(&self) {
+        self.shared.change(|state| state.epoch += 1);
+    }
+
+    /// From now on it answers nobody, or does again.
+    pub fn set_away(&self, away: bool) {
+        self.shared.change(|state| {
+            state.away = away;
+            state.epoch += 1;
+        });
+    }
+
+    /// What was asked for so far, path and query.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.state().requests.clone()
+    }
+}
+
+fn key(object: &Value) -> String {
+    let word = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
+    format!("{}/{}", word("namespace"), word("name"))
+}
+
+fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
+    let epoch = shared.state().epoch;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        {
+            let mut state = shared.state();
+            if state.away || state.epoch != epoch {
+                return Ok(());
+            }
+            state.requests.push(target.clone());
+        }
+        let (_, query) = target.split_once('?').unwrap_or_default();
+        let argument = |name: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find_map(|(key, value)| (key == name).then_some(value))
+        };
+        if argument("watch") == Some("true") {
+            let from = argument("resourceVersion").and_then(|text| text.parse().ok());
+            return watch(shared, &mut writer, from.unwrap_or(0), epoch);
+        }
+        let body = {
+            let state = shared.state();
+            let items: Vec<&Value> = state.objects.values().collect();
+            json!({
+                "kind": "List",
+                "apiVersion": "v1",
+                "metadata": {"resourceVersion": state.version.to_string()},
+                "items": items,
+            })
+            .to_string()
+        };
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        writer.write_all((head + &body).as_bytes())?;
+    }
+}
+
+fn watch(shared: &Shared, writer: &mut TcpStream, mut from: u64, epoch: u64) -> io::Result<()> {
+    writer.write_all(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )?;
+    loop {
+        let (chunks, is_over) = {
+            let mut state = shared.state();
+            loop {
+                if state.epoch != epoch {
+                    return Ok(());
+                }
+                if from < state.oldest || state.events.iter().any(|(version, _)| *version > from) {
+                    break;
+                }
+                state = shared.changed.wait(state).unwrap();
+            }
+            let mut chunks = String::new();
+            let is_over = from < state.oldest;
+            let gone = json!({"type": "ERROR", "object": {
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "too old resource version", "reason": "Expired", "code": 410,
+            }});
+            let news = state.events.iter().filter(|(version, _)| *version > from);
+            let news = news.map(|(_, event)| event);
+            for event in news.chain(is_over.then_some(&gone)) {
+                let line = format!("{event}\n");
+                let _infallible = write!(chunks, "{:x}\r\n{line}\r\n", line.len());
+            }
+            from = state.version;
+            (chunks, is_over)
+        };
+        writer.write_all(chunks.as_bytes())?;
+        if is_over {
+            return writer.write_all(b"0\r\n\r\n");
+        }
+    }
+}

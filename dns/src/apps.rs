@@ -1,0 +1,363 @@
+//! What records the `ScaledApp`s of a cluster make. Pure; how they get here is
+//! [`crate::cluster`]'s business.
+//!
+//! Reads only what a name needs, so that no other field, and no field that this
+//! version does not know, takes a name out of DNS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use kube::api::ObjectMeta;
+use kube::core::DeserializeGuard;
+use scaledapp_answers::{Name, Records, Zone};
+use scaledapp_crds::kubernetes::{ScaledApp, SlotStatus};
+use scaledapp_watch::{Key, Objects};
+use serde::Deserialize;
+
+use crate::records::{DEFAULT_TTL, Entry};
+
+/// The port of a slot's Service.
+const SLOT_PORT: u16 = 80;
+/// What the definition allows: an object may be older than that rule.
+const TTLS: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(24)];
+
+/// A `ScaledApp`, as far as DNS goes.
+#[derive(Debug, Clone, Deserialize, kube::Resource)]
+#[resource(inherit = "ScaledApp")]
+pub(crate) struct App {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Spec {
+    #[serde(default)]
+    dns: Option<Dns>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Dns {
+    hostname: String,
+    #[serde(default)]
+    ttl: Option<scaledapp_crds::Duration>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    hostname: Option<String>,
+    balancers: Vec<SlotStatus>,
+}
+
+/// The objects as they were when they could be read last.
+#[derive(Debug, Default)]
+pub(crate) struct Apps(BTreeMap<Key, App>);
+
+/// What the objects say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) entries: Vec<Entry>,
+    /// What is left out, and why: once for each object.
+    pub(crate) ignored: BTreeSet<String>,
+}
+
+impl Apps {
+    /// Takes the objects that there are now. One that cannot be read counts as
+    /// it did before; gives the others' reasons.
+    pub(crate) fn take(&mut self, objects: &Objects<DeserializeGuard<App>>) -> BTreeSet<String> {
+        let objects = objects.iter();
+        self.replace(objects.map(|(key, DeserializeGuard(app))| (key, app.as_ref())))
+    }
+
+    fn replace<'a, E: std::fmt::Display>(
+        &mut self,
+        objects: impl Iterator<Item = (&'a Key, Result<&'a App, E>)>,
+    ) -> BTreeSet<String> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut unreadable = BTreeSet::new();
+        for (key, app) in objects {
+            match app {
+                Ok(app) => {
+                    self.0.insert(key.clone(), app.clone());
+                }
+                Err(error) => {
+                    let (namespace, name) = key;
+                    unreadable.insert(format!("{namespace}/{name} cannot be read: {error}"));
+                    if let Some(app) = before.remove(key) {
+                        self.0.insert(key.clone(), app);
+                    }
+                }
+            }
+        }
+        unreadable
+    }
+
+    /// Their records for the zone, of which `bare` holds the own ones.
+    pub(crate) fn read(&self, bare: &Zone) -> Read {
+        let mut apps: Vec<_> = self.0.iter().collect();
+        // The older object has a name that two want. Sorting keeps the order of
+        // namespace and name; who has no time came last.
+        apps.sort_by_key(|(_, app)| {
+            let time = app.metadata.creation_timestamp.as_ref();
+            (time.is_none(), time.map(|time| time.0))
+        });
+        let mut owners: BTreeMap<Name, &Key> = BTreeMap::new();
+        let mut zone = bare.clone();
+        let mut read = Read::default();
+        for (key, app) in apps {
+            let (namespace, object) = key;
+            let mut ignore = |why: String| {
+                read.ignored.insert(format!("{namespace}/{object}: {why}"));
+            };
+            let Some(hostname) = app.hostname() else {
+                continue;
+            };
+            let name: Name = match hostname.parse() {
+                Ok(name) => name,
+                Err(error) => {
+                    ignore(format!("{error}"));
+                    continue;
+                }
+            };
+            if let Some((namespace, object)) = owners.get(&name) {
+                ignore(format!(
+                    "{name} is the name of {namespace}/{object}, which is older"
+                ));
+                continue;
+            }
+            // Outside the zone, or the name of one of its servers.
+            if let Err(error) = zone.insert(name.clone(), Records::new(Duration::ZERO)) {
+                ignore(error.to_string());
+                continue;
+            }
+            owners.insert(name.clone(), key);
+            read.entries.push(app.entry(name));
+        }
+        read
+    }
+}
+
+impl App {
+    fn hostname(&self) -> Option<&str> {
+        let wanted = self.spec.dns.as_ref().map(|dns| dns.hostname.as_str());
+        let given = || self.status.as_ref()?.hostname.as_deref();
+        wanted.or_else(given).filter(|name| !name.is_empty())
+    }
+
+    fn entry(&self, name: Name) -> Entry {
+        let ttl = self.spec.dns.as_ref().and_then(|dns| dns.ttl);
+        let [least, most] = TTLS;
+        let ttl = ttl.map_or(Duration::from_secs(u64::from(DEFAULT_TTL)), |ttl| ttl.0);
+        let slots = self.status.iter().flat_map(|status| &status.balancers);
+        let (mut addresses, mut serving) = (Vec::new(), BTreeSet::new());
+        for slot in slots {
+            // Empty until it has one; a name where a cloud gives names only,
+            // of which the operator tells in a condition.
+            let Ok(address) = slot.address.parse::<IpAddr>() else {
+                continue;
+            };
+            if address.is_unspecified() || address.is_multicast() {
+                continue;
+            }
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+            if slot.serving {
+                serving.insert(address);
+            }
+        }
+        let withdrawn = addresses.iter().copied();
+        let withdrawn = withdrawn.filter(|address| !serving.contains(address));
+        Entry {
+            name,
+            ttl: ttl.clamp(least, most),
+            withdrawn: withdrawn.collect(),
+            addresses,
+            probe: Some(SLOT_PORT),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scaledapp_answers::{Authority, NameServer};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn zone() -> Zone {
+        let authority = Authority {
+            serial: 1,
+            ttl: TTLS[0],
+            name_servers: vec![NameServer {
+                name: "ns.apps.local".parse().unwrap(),
+                addresses: Vec::new(),
+            }],
+        };
+        Zone::new("apps.local".parse().unwrap(), authority).unwrap()
+    }
+
+    fn object(name: &str, created: &str, more: &Value) -> Value {
+        let mut object = json!({
+            "apiVersion": "scaledapp.io/v1alpha1",
+            "kind": "ScaledApp",
+            "metadata": {"namespace": "default", "name": name, "creationTimestamp": created},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            object[key] = value.clone();
+        }
+        object
+    }
+
+    const EARLY: &str = "2026-01-01T00:00:00Z";
+    const LATE: &str = "2026-01-02T00:00:00Z";
+
+    fn take(apps: &mut Apps, objects: &[Value]) -> BTreeSet<String> {
+        let objects: Vec<(Key, DeserializeGuard<App>)> = objects
+            .iter()
+            .map(|object| {
+                let word = |name: &str| object["metadata"][name].as_str().unwrap().to_owned();
+                let key = (word("namespace"), word("name"));
+                (key, serde_json::from_value(object.clone()).unwrap())
+            })
+            .collect();
+        apps.replace(objects.iter().map(|(key, guard)| (key, guard.0.as_ref())))
+    }
+
+    fn read(objects: &[Value]) -> Read {
+        let mut apps = Apps::default();
+        assert_eq!(take(&mut apps, objects), BTreeSet::new());
+        apps.read(&zone())
+    }
+
+    fn named(hostname: &str) -> Value {
+        json!({"spec": {"dns": {"hostname": hostname}}})
+    }
+
+    fn names(read: &Read) -> Vec<String> {
+        read.entries
+            .iter()
+            .map(|entry| entry.name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_name_has_the_addresses_of_its_slots_and_its_ttl() {
+        let more = json!({
+            "spec": {
+                "image": "x", "command": ["node"], "tomorrow": {"is": "another field"},
+                "dns": {"hostname": "Hello.apps.local", "ttl": "7s"},
+            },
+            "status": {
+                "hostname": "other.apps.local",
+                "balancers": [
+                    {"slot": 0, "address": "10.96.7.11", "serving": true},
+                    {"slot": 1, "address": "10.96.7.12", "serving": false},
+                    {"slot": 2, "address": "", "serving": true},
+                    {"slot": 3, "address": "lb.example.com", "serving": true},
+                    {"slot": 4, "address": "fd00::1", "serving": true},
+                    {"slot": 5, "address": "0.0.0.0", "serving": true},
+                    {"slot": 6},
+                ],
+            },
+        });
+        let read = read(&[object("hello", EARLY, &more)]);
+        let expected = Entry {
+            name: "hello.apps.local".parse().unwrap(),
+            ttl: Duration::from_secs(7),
+            addresses: ["10.96.7.11", "10.96.7.12", "fd00::1"]
+                .map(|text| text.parse().unwrap())
+                .to_vec(),
+            withdrawn: BTreeSet::from(["10.96.7.12".parse().unwrap()]),
+            probe: Some(80),
+        };
+        assert_eq!(read.entries, [expected]);
+        assert_eq!(read.ignored, BTreeSet::new());
+    }
+
+    #[test]
+    fn the_name_is_the_wanted_one_else_the_given_one_and_there_may_be_none() {
+        let given = json!({"spec": {}, "status": {"hostname": "given.apps.local"}});
+        let read = read(&[
+            object("a", EARLY, &given),
+            object("b", EARLY, &json!({"spec": {}, "status": null})),
+            object("c", EARLY, &named("wanted.apps.local.")),
+        ]);
+        assert_eq!(names(&read), ["given.apps.local.", "wanted.apps.local."]);
+        assert_eq!(read.entries[0].ttl, Duration::from_secs(30));
+        assert_eq!(read.entries[1].addresses, [] as [IpAddr; 0]);
+        assert_eq!(read.ignored, BTreeSet::new());
+    }
+
+    #[test]
+    fn a_ttl_beyond_the_rules_is_brought_within() {
+        for (ttl, seconds) in [("0s", 1), ("500ms", 1), ("90s", 90), ("48h", 86_400)] {
+            let more = json!({"spec": {"dns": {"hostname": "a.apps.local", "ttl": ttl}}});
+            let read = read(&[object("a", EARLY, &more)]);
+            assert_eq!(read.entries[0].ttl, Duration::from_secs(seconds), "{ttl}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_two_want_goes_to_the_older_object_then_by_name() {
+        let young = object("a", LATE, &named("x.apps.local"));
+        let old = object("b", EARLY, &named("X.apps.local"));
+        let as_old = object("c", EARLY, &named("x.apps.local"));
+        for objects in [
+            [young.clone(), old.clone(), as_old.clone()],
+            [as_old, old, young],
+        ] {
+            let read = read(&objects);
+            assert_eq!(names(&read), ["x.apps.local."]);
+            let expected = ["a", "c"].map(|object| {
+                format!("default/{object}: x.apps.local. is the name of default/b, which is older")
+            });
+            assert_eq!(read.ignored, BTreeSet::from(expected));
+        }
+    }
+
+    #[test]
+    fn names_that_cannot_be_served_are_left_out_with_the_reason() {
+        let read = read(&[
+            object("a", EARLY, &named("a.example.com")),
+            object("b", EARLY, &named("ns.apps.local")),
+            object("c", EARLY, &named("a..apps.local")),
+            object("d", EARLY, &named("d.apps.local")),
+        ]);
+        assert_eq!(names(&read), ["d.apps.local."]);
+        let ignored: Vec<_> = read.ignored.into_iter().collect();
+        for (line, part) in ignored.iter().zip([
+            "default/a: a.example.com. is outside the zone",
+            "default/b: ns.apps.local. is the name of one of the zone's servers",
+            "default/c: ",
+        ]) {
+            assert!(line.contains(part), "{line}");
+        }
+        assert_eq!(ignored.len(), 3);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_counts_as_before_and_stops_no_other() {
+        let broken = |name: &str| object(name, EARLY, &json!({"spec": {"dns": {"hostname": 7}}}));
+        let mut apps = Apps::default();
+        let unreadable = take(
+            &mut apps,
+            &[broken("a"), object("b", EARLY, &named("b.apps.local"))],
+        );
+        assert!(
+            unreadable
+                .first()
+                .unwrap()
+                .starts_with("default/a cannot be read: ")
+        );
+        assert_eq!(names(&apps.read(&zone())), ["b.apps.local."]);
+        take(&mut apps, &[broken("b")]);
+        assert_eq!(names(&apps.read(&zone())), ["b.apps.local."]);
+        take(&mut apps, &[]);
+        assert_eq!(names(&apps.read(&zone())), [""; 0]);
+    }
+}

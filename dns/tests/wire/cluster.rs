@@ -1,0 +1,183 @@
+//! The names of `ScaledApp`s, from an API server that says what it should and
+//! then does not.
+
+use hickory_proto::op::ResponseCode;
+use scaledapp_watch::testing::ApiServer;
+use serde_json::{Value, json};
+
+use crate::server::{A, Server, ask, binary, query, wait};
+
+fn app(namespace: &str, name: &str, hostname: &Value, addresses: &[&str]) -> Value {
+    let balancers = addresses.iter().enumerate();
+    let balancers =
+        balancers.map(|(slot, address)| json!({"slot": slot, "address": address, "serving": true}));
+    json!({
+        "apiVersion": "scaledapp.io/v1alpha1",
+        "kind": "ScaledApp",
+        "metadata": {
+            "namespace": namespace,
+            "name": name,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {"image": "x", "command": ["x"], "dns": {"hostname": hostname, "ttl": "7s"}},
+        "status": {"balancers": balancers.collect::<Vec<_>>()},
+    })
+}
+
+fn code(server: &Server, name: &str) -> ResponseCode {
+    ask(server.address, &query(1, name, A))
+        .metadata
+        .response_code
+}
+
+/// The addresses that are probed for a name.
+fn listed(server: &Server, name: &str) -> Value {
+    let status = server.get("/status");
+    let (_, json) = status.split_once("\r\n\r\n").unwrap();
+    let status: Value = serde_json::from_str(json).unwrap();
+    let entry = &status["names"][format!("{name}.apps.local.")];
+    let addresses = entry["addresses"].as_array().map(Vec::as_slice);
+    let addresses = addresses.unwrap_or_default().iter();
+    addresses
+        .map(|address| address["address"].clone())
+        .collect()
+}
+
+fn wait_listed(server: &Server, name: &str, expected: &[&str]) {
+    wait(&format!("{name} at {expected:?}"), || {
+        listed(server, name) == json!(expected)
+    });
+}
+
+#[test]
+fn names_follow_the_objects_whatever_becomes_of_the_watch() {
+    let api = ApiServer::start();
+    api.put(app(
+        "default",
+        "hello",
+        &json!("hello.apps.local"),
+        &["127.0.79.1"],
+    ));
+    api.put(app("default", "broken", &json!(7), &[]));
+    api.put(app("other", "far", &json!("far.example.com"), &[]));
+    let server = Server::start_in_cluster(&api.kubeconfig(), &[]);
+    server.wait_log("other/far: far.example.com. is outside the zone");
+    server.wait_ready();
+    wait_listed(&server, "hello", &["127.0.79.1"]);
+    let asked = api.requests().remove(0);
+    assert!(
+        asked.starts_with("/apis/scaledapp.io/v1alpha1/scaledapps?"),
+        "{asked}"
+    );
+    // A name of an app is there, probed or not.
+    assert_eq!(code(&server, "hello"), ResponseCode::NoError);
+    assert_eq!(code(&server, "new"), ResponseCode::NXDomain);
+    api.put(app(
+        "other",
+        "new",
+        &json!("new.apps.local"),
+        &["127.0.79.2"],
+    ));
+    wait_listed(&server, "new", &["127.0.79.2"]);
+    // One that cannot be read any more counts as before.
+    api.put(app("other", "new", &json!(7), &["127.0.79.3"]));
+    server.wait_log("other/new cannot be read");
+    wait_listed(&server, "new", &["127.0.79.2"]);
+    // 410: the change is in no event.
+    api.delete_unseen("other", "new");
+    api.expire();
+    wait("the end of a name", || {
+        code(&server, "new") == ResponseCode::NXDomain
+    });
+    api.cut();
+    api.put(app(
+        "default",
+        "hello",
+        &json!("hello.apps.local"),
+        &["127.0.79.4"],
+    ));
+    wait_listed(&server, "hello", &["127.0.79.4"]);
+    let metrics = server.get("/metrics");
+    let name = "scaledapp_dns_scaledapps_lists_total{result=\"ok\"}";
+    assert!(metrics.contains(name), "{metrics}");
+}
+
+#[test]
+fn until_the_first_list_queries_get_servfail_and_the_last_one_outlives_the_api_server() {
+    let api = ApiServer::start();
+    api.set_away(true);
+    api.put(app(
+        "default",
+        "hello",
+        &json!("hello.apps.local"),
+        &["127.0.79.1"],
+    ));
+    let server = Server::start_in_cluster(&api.kubeconfig(), &[]);
+    server.wait_log("no news of ScaledApps");
+    assert_eq!(code(&server, "hello"), ResponseCode::ServFail);
+    let answer = server.get("/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("no records are loaded yet: ScaledApps: "),
+        "{answer}"
+    );
+    api.set_away(false);
+    server.wait_ready();
+    assert_eq!(code(&server, "hello"), ResponseCode::NoError);
+    api.set_away(true);
+    server.wait_log("no news of ScaledApps");
+    assert_eq!(code(&server, "hello"), ResponseCode::NoError);
+    assert_eq!(listed(&server, "hello"), json!(["127.0.79.1"]));
+    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
+    api.set_away(false);
+    api.put(app(
+        "default",
+        "hello",
+        &json!("hello.apps.local"),
+        &["127.0.79.2"],
+    ));
+    wait_listed(&server, "hello", &["127.0.79.2"]);
+}
+
+#[test]
+fn a_file_and_a_cluster_are_one_zone_that_waits_for_both() {
+    let api = ApiServer::start();
+    api.set_away(true);
+    api.put(app(
+        "default",
+        "hello",
+        &json!("hello.apps.local"),
+        &["127.0.79.1"],
+    ));
+    api.put(app("default", "more", &json!("more.apps.local"), &[]));
+    let records = r#"{"hello.apps.local":{"addresses":["10.0.0.1"]}}"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), records).unwrap();
+    let flag = format!("--records-file={}", file.path().display());
+    let server = Server::start_in_cluster(&api.kubeconfig(), &[&flag]);
+    server.wait_log("records loaded");
+    assert_eq!(code(&server, "hello"), ResponseCode::ServFail);
+    api.set_away(false);
+    server.wait_addresses("hello", &["10.0.0.1"]);
+    server.wait_log("ScaledApps want names of the records file");
+    assert_eq!(code(&server, "more"), ResponseCode::NoError);
+}
+
+#[test]
+fn without_a_cluster_it_does_not_start() {
+    let arguments = [
+        "run",
+        "--listen=127.0.0.1:0",
+        "--zone=apps.local",
+        "--scaledapps",
+    ];
+    let mut command = binary(&arguments);
+    command.env("KUBECONFIG", "/no/such");
+    let output = command.output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("give KUBECONFIG, or run in a pod"),
+        "{message}"
+    );
+}
