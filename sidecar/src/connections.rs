@@ -65,29 +65,34 @@ fn entries(text: &str, port: u16) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// How many of `sockets` the processes of each group hold.
-pub(crate) fn held_by_groups(groups: &[u32], sockets: &HashSet<u64>) -> HashMap<u32, u32> {
-    let mut held: HashMap<u32, HashSet<u64>> = HashMap::new();
-    if !sockets.is_empty() {
-        for (pid, group) in processes() {
-            if groups.contains(&group) {
-                let mine = socket_inodes(pid).filter(|inode| sockets.contains(inode));
-                held.entry(group).or_default().extend(mine);
-            }
-        }
-    }
-    held.into_iter()
-        .map(|(group, inodes)| (group, inodes.len() as u32))
+/// A process and its group.
+pub(crate) type Member = (u32, u32);
+
+/// The processes of each group.
+pub(crate) fn members(groups: &[u32]) -> Vec<Member> {
+    processes()
+        .filter(|(_, group)| groups.contains(group))
         .collect()
 }
 
-/// Those of `groups` of which every thread is stopped (`SIGSTOP`), so that none
-/// can accept.
-pub(crate) fn stopped(groups: &[u32]) -> HashSet<u32> {
-    let mut stopped: HashSet<u32> = groups.iter().copied().collect();
-    for (pid, group) in processes() {
-        if stopped.contains(&group) && !is_stopped(pid) {
-            stopped.remove(&group);
+/// Those of `sockets` that each group holds.
+pub(crate) fn held(members: &[Member], sockets: &HashSet<u64>) -> HashMap<u32, HashSet<u64>> {
+    let mut held: HashMap<u32, HashSet<u64>> = HashMap::new();
+    if !sockets.is_empty() {
+        for (pid, group) in members {
+            let mine = socket_inodes(*pid).filter(|inode| sockets.contains(inode));
+            held.entry(*group).or_default().extend(mine);
+        }
+    }
+    held
+}
+
+/// Groups of which every thread is stopped (`SIGSTOP`), so that none can accept.
+pub(crate) fn stopped(members: &[Member]) -> HashSet<u32> {
+    let mut stopped: HashSet<u32> = members.iter().map(|(_, group)| *group).collect();
+    for (pid, group) in members {
+        if stopped.contains(group) && !is_stopped(*pid) {
+            stopped.remove(group);
         }
     }
     stopped
@@ -169,7 +174,9 @@ mod tests {
         assert_eq!(peers(port).len(), 1);
         let accepted = listener.accept().unwrap();
         let sockets = carrying(port);
-        assert_eq!(held_by_groups(&[group], &sockets).get(&group), Some(&1));
+        let held = held(&members(&[group]), &sockets);
+        assert_eq!(held[&group], sockets);
+        assert_eq!(sockets.len(), 1);
         // The side that closes first remembers the other for a while.
         drop(accepted);
         drop(client);
@@ -189,7 +196,7 @@ mod tests {
         let send = |signal| kill_process_group(Pid::from_child(&child), signal).unwrap();
         let until = |wanted: bool| {
             let start = Instant::now();
-            while stopped(&[group]).contains(&group) != wanted {
+            while stopped(&members(&[group])).contains(&group) != wanted {
                 assert!(start.elapsed() < Duration::from_secs(10), "{wanted}");
                 std::thread::sleep(Duration::from_millis(1));
             }

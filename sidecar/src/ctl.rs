@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::cores::{MAX_WORKERS, TooMany, within_bounds};
+use crate::cores::{TooMany, within_bounds};
 
 /// What a supervisor can be asked or told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl WorkerCount {
     /// The count meant, when `now` are wanted now.
     ///
     /// # Errors
-    /// They are more than [`MAX_WORKERS`].
+    /// They are more than [`crate::cores::MAX_WORKERS`].
     pub fn resolve(self, now: u32) -> Result<u32, TooMany> {
         within_bounds(match self {
             Self::To(n) => n,
@@ -154,6 +154,7 @@ pub fn call(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cores::MAX_WORKERS;
 
     #[test]
     fn worker_counts_are_absolute_or_relative() {

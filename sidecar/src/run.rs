@@ -348,7 +348,11 @@ fn watch_connections(
         loop {
             tokio::time::sleep(SECOND).await;
             let sockets = connections::carrying(port);
-            let by_group = connections::held_by_groups(&report.groups(), &sockets);
+            let members = connections::members(&report.groups());
+            let by_group = connections::held(&members, &sockets)
+                .into_iter()
+                .map(|(group, held)| (group, held.len() as u32))
+                .collect();
             let queued = sharing.borrow().queued_in_all();
             if inputs.send(Input::Held { by_group, queued }).is_err() {
                 return;

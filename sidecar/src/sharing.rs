@@ -282,6 +282,14 @@ impl Sharing {
         }
     }
 
+    /// The opposite of [`Self::refuse_new`].
+    pub(crate) fn take_new(&self) {
+        for (.., socket) in self.members() {
+            // One that was made since has no filter.
+            let _none = socket.detach_filter();
+        }
+    }
+
     /// Forgets a worker that is reaped.
     pub(crate) fn forget(&mut self, worker: WorkerId) {
         self.foreign.remove(&worker);
@@ -490,6 +498,9 @@ mod tests {
         let late = TcpStream::connect_timeout(&address, moment).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         assert_eq!(sharing.queued(Generation(1)), 1);
+        sharing.take_new();
+        let _next = TcpStream::connect(address).unwrap();
+        assert_eq!(sharing.queued(Generation(1)), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,16 +18,22 @@ use crate::{proc, wait};
 
 /// Lines kept of each stream; what a failing test prints.
 const LINES: usize = 2000;
+/// On a busy machine the threads that read may be late.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// One captured stream.
 #[derive(Debug, Default, Clone)]
-struct Capture(Arc<Mutex<VecDeque<String>>>);
+struct Capture {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    /// Everybody who could write has closed it.
+    ended: Arc<AtomicBool>,
+}
 
 impl Capture {
     /// Reads to the end on a thread of its own, so that the child never blocks.
     fn follow(stream: impl Read + Send + 'static) -> Self {
         let capture = Self::default();
-        let lines = Arc::clone(&capture.0);
+        let (lines, ended) = (Arc::clone(&capture.lines), Arc::clone(&capture.ended));
         std::thread::spawn(move || {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
@@ -42,12 +49,13 @@ impl Capture {
                 lines.push_back(text);
                 line.clear();
             }
+            ended.store(true, Ordering::Release);
         });
         capture
     }
 
     fn text(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines
             .iter()
             .flat_map(|line| [line.as_str(), "\n"])
@@ -150,16 +158,14 @@ impl Process {
             Ok(None) => Err(format!("it runs; its stderr:\n{}", self.stderr.text())),
             Err(error) => Err(error.to_string()),
         })?;
-        // The pipes may have more than was read; nobody writes to them any more
-        // unless a survivor holds them, which is not waited for.
-        let (mut before, mut same) = (usize::MAX, 0);
-        let settled = || {
-            let now = self.stdout.text().len() + self.stderr.text().len();
-            same = if now == before { same + 1 } else { 0 };
-            before = now;
-            same >= 4
-        };
-        wait::until_true(Duration::from_secs(1), "output settles", settled)?;
+        // The pipes may hold more than was read so far. Their end never comes
+        // where a survivor holds them too, so it is not waited for longer.
+        let streams = [&self.stdout, &self.stderr];
+        let _survivor = wait::until_true(LAST_OUTPUT, "its output ends", || {
+            streams
+                .iter()
+                .all(|stream| stream.ended.load(Ordering::Acquire))
+        });
         Ok(Ended {
             code: code(status),
             stdout: self.stdout.text(),

@@ -2,8 +2,9 @@
 //! cost nothing until they pass.
 //!
 //! A timer for each step of each request would cost more than the step. So a
-//! thread's deadlines are looked at together, every [`TICK`]; they pass up to
-//! that much late. What happens then is the caller's matter.
+//! thread's deadlines are looked at together, every [`TICK`] (every [`REST`]
+//! while nothing is under way); they pass up to that much late. What happens
+//! then is the caller's matter.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How often deadlines are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// How often while nothing is under way.
+pub(crate) const REST: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -39,14 +42,22 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// As of the last tick: late by up to [`TICK`], free of charge.
+    /// As of the last tick, or of the last request: late by up to [`TICK`]
+    /// while anything is under way, and free of charge.
     pub(crate) fn now(&self) -> Duration {
         self.now.get()
     }
 
-    /// Looks at all deadlines; `ends_idle` lets those of idle connections pass.
-    pub(crate) fn tick(&self, now: Duration, ends_idle: bool) {
+    /// Something begins: the time that its deadlines count from.
+    pub(crate) fn set(&self, now: Duration) {
         self.now.set(now);
+    }
+
+    /// Looks at all deadlines; `ends_idle` lets those of idle connections pass.
+    /// Whether anything is under way that has one.
+    pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> bool {
+        self.now.set(now);
+        let mut is_busy = false;
         self.deadlines.borrow_mut().retain(|deadline| {
             let Some(deadline) = deadline.upgrade() else {
                 return false;
@@ -59,8 +70,10 @@ impl Clock {
             {
                 waker.wake();
             }
+            is_busy |= !deadline.idle.get() && deadline.at.get() < Duration::MAX;
             true
         });
+        is_busy
     }
 
     /// A deadline that is far away.
@@ -80,6 +93,7 @@ impl Deadline {
     /// The step that begins now may take so long.
     pub(crate) fn set(&self, time: Duration) {
         self.idle.set(false);
+        // `MAX` stays what it is: no deadline.
         self.at.set(self.clock.now().saturating_add(time));
     }
 
@@ -140,8 +154,13 @@ mod tests {
         let (idle, busy) = (clock.deadline(), clock.deadline());
         idle.set_idle(seconds(60));
         busy.set(seconds(60));
-        clock.tick(seconds(1), true);
+        assert!(clock.tick(seconds(1), true), "one is under way");
         assert!(idle.has_passed() && !busy.has_passed());
+        busy.set(Duration::MAX);
+        assert!(
+            !clock.tick(seconds(1), true),
+            "it has no end that must be seen"
+        );
         drop((idle, busy));
         clock.tick(seconds(2), false);
         assert!(clock.deadlines.borrow().is_empty());

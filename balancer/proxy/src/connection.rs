@@ -134,7 +134,7 @@ impl Client {
             match poll_fn(|context| self.poll_fill(thread, context)).await {
                 Ok(0) | Err(Gone::Closed) => return Next::End,
                 Ok(_) => {
-                    thread.note_arrival();
+                    thread.stir();
                     if was_empty {
                         self.deadline.set(thread.config.limits.head_time);
                     }

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use crate::buffer::Buffers;
-use crate::clock::{self, Clock, TICK};
+use crate::clock::{self, Clock, REST, TICK};
 use crate::config::Config;
 use crate::connection;
 use crate::drain::{self, Stage};
@@ -29,8 +29,10 @@ use crate::select::{Cursor, Seen, select};
 
 /// Pause after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Ticks between two sweeps: a second.
-const SWEEP: u32 = 20;
+/// Between two sweeps of what is kept.
+const SWEEP: Duration = REST;
+/// After so long without a request the ticks become rare.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What a thread is made from.
 pub(crate) struct Seed {
@@ -60,6 +62,12 @@ pub(crate) struct Thread {
     stage: Cell<Stage>,
     arrival: Arc<Arrival>,
     connections: Cell<u32>,
+    /// When a request came last.
+    stirred: Cell<Duration>,
+    /// Ticks are rare now.
+    rests: Cell<bool>,
+    /// Ticks must not be rare any more.
+    woken: Notify,
     /// A connection has ended.
     ended: Notify,
 }
@@ -97,6 +105,9 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         stage: Cell::new(Stage::Serving),
         arrival: seed.arrival,
         connections: Cell::new(0),
+        stirred: Cell::new(Duration::ZERO),
+        rests: Cell::new(false),
+        woken: Notify::new(),
         ended: Notify::new(),
     });
     thread.clock.tick(clock::now(), false);
@@ -116,6 +127,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
             Ok(()) = seed.stage.changed() => {
                 let stage = *seed.stage.borrow_and_update();
                 thread.stage.set(stage);
+                thread.stir();
                 match stage {
                     Stage::Closing => thread.refuse_new(listener.as_ref()),
                     Stage::Closed => {
@@ -167,7 +179,7 @@ impl Thread {
     }
 
     fn begin(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
-        self.note_arrival();
+        self.stir();
         count(&self.counts.accepted);
         shift(&self.counts.connections, 1);
         self.connections.set(self.connections.get() + 1);
@@ -200,17 +212,36 @@ impl Thread {
 
     /// Ticks the clock, and everything that goes by it.
     async fn keep_house(self: Rc<Self>) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for tick in 0_u32.. {
-            ticks.tick().await;
-            self.clock
-                .tick(clock::now(), self.stage.get() >= Stage::Closed);
+        let mut swept = clock::now();
+        loop {
+            let period = if self.rests.get() { REST } else { TICK };
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                () = self.woken.notified() => {}
+            }
+            let now = clock::now();
+            let is_busy = self.clock.tick(now, self.stage.get() >= Stage::Closed);
             self.changed.notify_waiters();
-            if tick % SWEEP == 0 {
+            self.rests
+                .set(!is_busy && now.saturating_sub(self.stirred.get()) >= QUIET);
+            if now.saturating_sub(swept) >= SWEEP {
+                swept = now;
                 self.budget.borrow_mut().refill();
                 self.sweep();
             }
+        }
+    }
+
+    /// Something begins: its time counts from now, and ticks are needed.
+    pub(crate) fn stir(&self) {
+        let now = clock::now();
+        self.clock.set(now);
+        self.stirred.set(now);
+        if self.rests.replace(false) {
+            self.woken.notify_one();
+        }
+        if self.is_leaving() {
+            self.arrival.set(now);
         }
     }
 
@@ -232,13 +263,6 @@ impl Thread {
     /// Whether answers must say that the connection ends with them.
     pub(crate) fn is_leaving(&self) -> bool {
         self.stage.get() >= Stage::Leaving
-    }
-
-    /// Somebody still comes here.
-    pub(crate) fn note_arrival(&self) {
-        if self.is_leaving() {
-            self.arrival.set(clock::now());
-        }
     }
 
     /// An endpoint for a request of `client` that was not at those `tried`.

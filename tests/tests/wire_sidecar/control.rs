@@ -136,6 +136,32 @@ fn reload_fails_no_one_shot_connection_under_connection_dispatch() {
 }
 
 #[test]
+fn scale_and_restart_fail_no_one_shot_connection_under_connection_dispatch() {
+    if !has("node") {
+        return;
+    }
+    let mut sidecar = app(&["--workers", "3", "--dispatch", "connection"])
+        .ready(3)
+        .unwrap();
+    let before = sidecar.pids().unwrap();
+    let report = under_load(&sidecar, false, || {
+        for _ in 0..2 {
+            sidecar.ctl_done(&["scale", "1"]).unwrap();
+            sidecar.ctl_done(&["scale", "3"]).unwrap();
+            sidecar.ctl_done(&["restart", "0"]).unwrap();
+        }
+    });
+    println!("2 × scale 3→1→3 and restart, connection dispatch, one-shot: {report}");
+    assert_eq!(report.failed(), 0, "{report}");
+    sidecar.wait_ready(3).unwrap();
+    let after = sidecar.pids().unwrap();
+    assert!(
+        before.iter().all(|pid| !after.contains(pid)),
+        "{before:?} {after:?}"
+    );
+}
+
+#[test]
 fn without_reload_a_restart_by_signal_fails_requests() {
     if !has("node") {
         return;
@@ -208,6 +234,32 @@ fn restart_replaces_one_slot_only() {
 }
 
 #[test]
+fn more_workers_than_can_be_wanted_are_refused() {
+    if !has("node") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("desired.json");
+    let name = file.to_string_lossy().into_owned();
+    let sidecar = app(&["--workers", "1", "--desired-file", &name])
+        .ready(1)
+        .unwrap();
+    for words in [["scale", "1025"], ["scale", "+1024"]] {
+        let ended = sidecar.ctl(&words).unwrap();
+        assert_eq!(ended.code, 1, "{ended:?}");
+        let said = "1025 workers are more than 1024";
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    }
+    fs::write(&file, r#"{"workers": 2000}"#).unwrap();
+    sidecar.process.says(SOON, "at most 1024").unwrap();
+    for words in [["scale", "many"], ["signal", "40"], ["signal", "NOPE"]] {
+        let ended = sidecar.ctl(&words).unwrap();
+        assert_eq!(ended.code, 64, "{ended:?}");
+    }
+    assert_eq!(sidecar.status().unwrap()["desired"], 1);
+}
+
+#[test]
 fn signals_and_logs_reach_every_worker() {
     if !has("node") {
         return;
@@ -263,6 +315,21 @@ fn nobody_at_the_address_is_said_so() {
 }
 
 #[test]
+fn a_supervisor_on_all_addresses_is_found_by_any() {
+    if !has("node") {
+        return;
+    }
+    let mut launch = app(&["--workers", "1"]);
+    let local = launch.admin;
+    launch.admin = (std::net::Ipv4Addr::UNSPECIFIED, local.port()).into();
+    let sidecar = launch.ready(1).unwrap();
+    for admin in [local, sidecar.launch.admin] {
+        let ended = sidecar::ctl(admin, &["status"]).unwrap();
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+}
+
+#[test]
 fn the_desired_state_file_scales_and_reloads() {
     if !has("node") {
         return;
@@ -289,7 +356,8 @@ fn the_desired_state_file_scales_and_reloads() {
         before[..1],
         "the highest slot goes"
     );
-    write(r#"{"workers": "1", "reload": "b"}"#);
+    // A number is as good as a text.
+    write(r#"{"workers": 1, "reload": "b"}"#);
     wait::until_true(SOON, "the worker is another", || {
         sidecar.pids().is_ok_and(|pids| !pids.contains(&before[0]))
     })

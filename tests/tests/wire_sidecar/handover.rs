@@ -138,6 +138,27 @@ fn a_readiness_path_decides_where_it_is_given() {
 }
 
 #[test]
+fn a_worker_may_close_its_socket_and_listen_again() {
+    if !has("node") {
+        return;
+    }
+    for dispatch in ["request", "connection"] {
+        let launch = Launch::of(|port| fixtures::node("relisten.js", port)).unwrap();
+        let sidecar = launch
+            .with(&["--workers", "1", "--dispatch", dispatch])
+            .ready(1)
+            .unwrap();
+        let worker = pid_of(sidecar.address());
+        for round in 1..4 {
+            let path = if round < 3 { "/relisten" } else { "/" };
+            let answer = http::get(sidecar.address(), path).unwrap().json();
+            assert_eq!(answer["round"], round, "{dispatch}");
+            assert_eq!(answer["pid"], worker, "{dispatch}");
+        }
+    }
+}
+
+#[test]
 fn two_apps_share_a_port_number_on_two_addresses() {
     if !has("node") {
         return;
@@ -268,11 +289,11 @@ fn requests_spread_evenly_over_the_workers() {
     }
     let launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
     let sidecar = launch.with(&["--workers", "4"]).ready(4).unwrap();
-    for keep_alive in [true, false] {
+    for (keep_alive, clients) in [(true, 1), (false, 1), (true, 4), (false, 4)] {
         let load = Load {
             keep_alive,
             rate: Some(200),
-            clients: 4,
+            clients,
             tally: Some("pid"),
             ..Load::on(&[sidecar.address()])
         };
@@ -283,9 +304,12 @@ fn requests_spread_evenly_over_the_workers() {
             report.tally.values().max().unwrap(),
         );
         assert_eq!(report.tally.len(), 4, "{:?}", report.tally);
+        // One after the other, all are ties. Requests that overlap rightly go
+        // less to a worker that got less of the processor.
+        let bound = if clients == 1 { 1.1 } else { 2.0 };
         assert!(
-            *most as f64 <= *least as f64 * 1.1,
-            "keep-alive {keep_alive}: {:?}",
+            *most as f64 <= *least as f64 * bound,
+            "keep-alive {keep_alive}, {clients} clients: {:?}",
             report.tally
         );
     }
@@ -304,19 +328,19 @@ fn a_blocked_worker_holds_up_nobody_else() {
             .unwrap();
         let address = sidecar.address();
         let burning = std::thread::spawn(move || {
-            http::one_shot(address, SOON, &Request::get("/burn?ms=1500"))
+            http::one_shot(address, SOON, &Request::get("/burn?ms=3000"))
         });
         let busy = || {
             let status = sidecar.status().unwrap_or_default();
-            dispatch == "connection"
-                || status["workers"]
-                    .as_array()
-                    .is_some_and(|workers| workers.iter().any(|worker| worker["inFlight"] == 1))
+            let workers = status["workers"].as_array();
+            workers.is_some_and(|workers| workers.iter().any(|worker| worker["inFlight"] == 1))
         };
         wait::until_true(SOON, "one worker is busy", busy).unwrap();
+        // One request at a time: of two, one could rightly go to the blocked
+        // worker, which has no more in flight than the other then.
         let load = Load {
             keep_alive: false,
-            clients: 2,
+            clients: 1,
             rate: Some(100),
             ..Load::on(&[address])
         };
@@ -324,6 +348,7 @@ fn a_blocked_worker_holds_up_nobody_else() {
         assert_eq!(burning.join().unwrap().unwrap().status, 200);
         println!("one of two workers blocked, {dispatch} dispatch: {report}");
         assert_eq!(report.failed(), 0, "{report}");
-        assert!(report.longest_gap < Duration::from_millis(500), "{report}");
+        // Who waits for the blocked worker waits for most of its three seconds.
+        assert!(report.longest_gap < Duration::from_millis(1500), "{report}");
     }
 }

@@ -197,8 +197,9 @@ fn a_stop_lets_running_requests_end_and_exits_with_0() {
         ];
         let mut sidecar = app(&options).ready(2).unwrap();
         let address = sidecar.address();
+        // Long enough to be seen: connections show once a second only.
         let slow = std::thread::spawn(move || {
-            http::one_shot(address, SOON, &Request::get("/sleep?ms=1500"))
+            http::one_shot(address, SOON, &Request::get("/sleep?ms=4000"))
         });
         let busy = || {
             let line = sidecar.status().map_err(|error| error.to_string())?;
@@ -259,6 +260,42 @@ fn a_stop_under_load_turns_clients_away_without_failing_any() {
             "{report}"
         );
     }
+}
+
+#[test]
+fn a_stop_under_load_fails_no_one_shot_connection_under_connection_dispatch() {
+    if !has("node") {
+        return;
+    }
+    let options = [
+        "--workers",
+        "2",
+        "--dispatch",
+        "connection",
+        "--drain-quiet",
+        "300ms",
+        "--drain-timeout",
+        "3s",
+    ];
+    let mut sidecar = app(&options).ready(2).unwrap();
+    let load = Load {
+        keep_alive: false,
+        clients: 2,
+        rate: Some(100),
+        ..Load::on(&[sidecar.address()])
+    };
+    let running = load.start().unwrap();
+    running.wait_more(50, SOON).unwrap();
+    sidecar.process.signal(Signal::TERM).unwrap();
+    assert_eq!(sidecar.process.wait(SOON).unwrap().code, 0);
+    let report = running.stop();
+    println!("stop under load, connection dispatch, one-shot: {report}");
+    // As above: who comes after the port was closed has lost nothing.
+    assert_eq!(
+        report.failed(),
+        report.failed_with(&Failure::Refused),
+        "{report}"
+    );
 }
 
 #[test]
@@ -345,7 +382,7 @@ fn a_killed_supervisor_leaves_no_worker_behind() {
 }
 
 #[test]
-fn many_workers_started_and_ended_leak_no_descriptor() {
+fn a_thousand_workers_started_and_ended_leak_no_descriptor() {
     if !has("go") {
         return;
     }
@@ -355,7 +392,7 @@ fn many_workers_started_and_ended_leak_no_descriptor() {
         .ready(1)
         .unwrap();
     let round = || {
-        for workers in ["16", "1"] {
+        for workers in ["64", "1"] {
             sidecar.ctl_done(&["scale", workers]).unwrap();
         }
     };
@@ -369,7 +406,7 @@ fn many_workers_started_and_ended_leak_no_descriptor() {
         proc::open_files(pid).unwrap()
     };
     let before = settled(&sidecar);
-    for _ in 0..4 {
+    for _ in 0..16 {
         round();
     }
     let look = || {
@@ -377,7 +414,7 @@ fn many_workers_started_and_ended_leak_no_descriptor() {
         if now <= before {
             Ok(())
         } else {
-            Err(format!("{now} open, {before} before 64 workers"))
+            Err(format!("{now} open, {before} before 1008 workers"))
         }
     };
     wait::until(SOON, "descriptors are closed", look).unwrap();

@@ -97,6 +97,46 @@ fn it_runs_as_any_user_with_a_read_only_root() {
     }
 }
 
+#[test]
+fn another_user_may_not_control_it() {
+    let wrapper = words(&["setpriv", "--reuid", "65533", "--clear-groups"]);
+    if !has("node") || !allowed(&wrapper) {
+        return;
+    }
+    let launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
+    let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
+    let mut command = Command::new(&wrapper[0]);
+    command.args(&wrapper[1..]);
+    command.arg(scaledapp_tests::binaries::path("scaledapp-sidecar").unwrap());
+    let admin = sidecar.launch.admin.to_string();
+    command.args(["ctl", "--admin", &admin, "scale", "2"]);
+    let ended = process::run(command, SOON).unwrap();
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let said = "only its own user and root may control it";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert_eq!(sidecar.status().unwrap()["desired"], 1);
+}
+
+#[test]
+fn the_supervisor_takes_more_open_files_and_the_app_finds_its_own_limit() {
+    if !has("python3") {
+        return;
+    }
+    let mut launch = Launch::of(fixtures::python).unwrap();
+    // Python leaves its limits alone, unlike Node and Go.
+    let script = "ulimit -Sn 500 && ulimit -Hn 700 && exec \"$@\"";
+    launch.wrapper = words(&["sh", "-c", script, "sh"]);
+    let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
+    let soft = |pid: u32| {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.contains("open files"));
+        let mut columns = line.unwrap().split_whitespace().skip(3);
+        columns.next().map(str::to_owned).unwrap()
+    };
+    assert_eq!(soft(sidecar.process.pid()), "700");
+    assert_eq!(soft(sidecar.pids().unwrap()[0]), "500");
+}
+
 /// A cgroup v1 `cpu` group of this test, removed at the end.
 struct CpuGroup(PathBuf);
 
