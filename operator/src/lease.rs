@@ -243,7 +243,7 @@ impl Elector {
 
     async fn timed<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {
         match timeout(CALL_TIMEOUT, call).await {
-            Ok(result) => result.map_err(|error| LeaseError::Call(Box::new(error))),
+            Ok(result) => result.map_err(LeaseError::new),
             Err(_elapsed) => Err(LeaseError::Timeout),
         }
     }
@@ -307,12 +307,28 @@ impl Elector {
 /// The Lease could not be looked after.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The API server said no, or could not be reached.
-    #[error("the API server refuses or cannot be reached")]
-    Call(#[source] Box<kube::Error>),
+    /// Another replica wrote it in between.
+    #[error("another replica was faster")]
+    Conflict,
+    /// The API server said no.
+    #[error("the API server refuses: {0}")]
+    Refused(String),
+    /// It could not be reached.
+    #[error("the API server cannot be reached")]
+    Unreachable(#[source] Box<kube::Error>),
     /// It did not answer.
     #[error("the API server did not answer within {CALL_TIMEOUT:?}")]
     Timeout,
+}
+
+impl LeaseError {
+    fn new(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            kube::Error::Api(status) => Self::Refused(status.message.clone()),
+            error => Self::Unreachable(Box::new(error)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 mod heartbeat;
 mod lease;
+mod operator;
 mod passes;
 mod render;
 mod server;

@@ -1,0 +1,182 @@
+//! An operator whose watches the test plays, and its API server.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::Event;
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_operator::backoff::Backoff;
+use scaledapp_operator::context::{Context, Guarded};
+use scaledapp_operator::events::Sent;
+use scaledapp_operator::lease::Leadership;
+use scaledapp_operator::reconcile::{Error, error_policy, reconcile};
+use scaledapp_operator::stores::{Writers, stores};
+use scaledapp_plan::cluster::Settings;
+use serde_json::{Value, json};
+
+use crate::server::{Failure, Shared, server};
+
+const APP: &str = "/apis/scaledapp.io/v1alpha1/namespaces/default/scaledapps/hello";
+
+/// An operator, and the API server that it talks to.
+pub(crate) struct Operator {
+    pub(crate) context: Arc<Context>,
+    writers: Writers,
+    pub(crate) server: Shared,
+}
+
+pub(crate) fn hello(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "scaledapp.io/v1alpha1",
+        "kind": "ScaledApp",
+        "metadata": {
+            "name": "hello", "namespace": "default", "uid": "hello-uid", "generation": 1,
+            "creationTimestamp": "2026-11-24T00:00:00Z",
+        },
+        "spec": spec,
+    })
+}
+
+pub(crate) fn good() -> Value {
+    hello(&json!({"image": "a", "command": ["x"], "replicas": {"total": 2}}))
+}
+
+/// The pod of a balancer that serves.
+fn balancer(name: &str, slot: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "default",
+            "labels": {
+                "app.kubernetes.io/instance": "hello",
+                "app.kubernetes.io/component": "balancer",
+                "app.kubernetes.io/managed-by": "scaledapp-operator",
+                "scaledapp.io/slot": slot,
+            },
+        },
+        "spec": {"nodeName": "n", "containers": []},
+        "status": {
+            "podIP": format!("10.0.0.{slot}"),
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    })
+}
+
+impl Operator {
+    pub(crate) fn new(object: Value) -> Self {
+        let (client, server) = server();
+        let (stores, writers) = stores();
+        let context = Context {
+            sent: Sent::new("test".to_owned()),
+            client,
+            stores,
+            settings: Settings {
+                sidecar_image: "sidecar:1".to_owned(),
+                balancer_image: "balancer:1".to_owned(),
+                image_pull_policy: None,
+                image_pull_secrets: Vec::new(),
+            },
+            leadership: Leadership::fixed(true),
+            hearts: Arc::default(),
+            metrics: Arc::default(),
+            backoff: Backoff::default(),
+            now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
+        };
+        {
+            let mut state = server.lock().unwrap();
+            state.store(APP.to_owned(), object);
+            for slot in ["0", "1"] {
+                let name = format!("hello-lb-{slot}-x");
+                let path = format!("/api/v1/namespaces/default/pods/{name}");
+                state.store(path, balancer(&name, slot));
+            }
+        }
+        let mut operator = Self {
+            context: Arc::new(context),
+            writers,
+            server,
+        };
+        operator.sync();
+        operator
+    }
+
+    /// As the watches would: the stores show what the API server has.
+    pub(crate) fn sync(&mut self) {
+        let state = self.server.lock().unwrap();
+        let writers = &mut self.writers;
+        macro_rules! fill {
+            ($($writer:ident: $resource:literal,)*) => {$(
+                writers.$writer.apply_watcher_event(&Event::Init);
+                for (path, object) in &state.objects {
+                    if path.contains(concat!("/", $resource, "/")) {
+                        let object = serde_json::from_value(object.clone()).unwrap();
+                        writers.$writer.apply_watcher_event(&Event::InitApply(object));
+                    }
+                }
+                writers.$writer.apply_watcher_event(&Event::InitDone);
+            )*};
+        }
+        fill! {
+            apps: "scaledapps",
+            pods: "pods",
+            nodes: "nodes",
+            config_maps: "configmaps",
+            service_accounts: "serviceaccounts",
+            roles: "roles",
+            role_bindings: "rolebindings",
+            services: "services",
+            endpoint_slices: "endpointslices",
+            deployments: "deployments",
+            pod_disruption_budgets: "poddisruptionbudgets",
+        }
+    }
+
+    pub(crate) fn app(&self) -> Arc<Guarded> {
+        let name = ObjectRef::new("hello").within("default");
+        self.context.stores.apps.get(&name).unwrap()
+    }
+
+    pub(crate) async fn pass(&self) -> Result<Action, Error> {
+        reconcile(self.app(), Arc::clone(&self.context)).await
+    }
+
+    pub(crate) fn policy(&self, error: &Error) -> Action {
+        error_policy(&self.app(), error, &self.context)
+    }
+
+    pub(crate) fn fail(&self, method: Option<&'static str>, path: &'static str, failure: Failure) {
+        let mut state = self.server.lock().unwrap();
+        state.failures.push((method, path, failure));
+    }
+
+    pub(crate) fn writes(&self) -> Vec<String> {
+        self.server.lock().unwrap().shorts()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.server.lock().unwrap().writes.clear();
+    }
+
+    /// What is said about a failure, in whichever condition.
+    pub(crate) fn failure(&self) -> String {
+        let state = self.server.lock().unwrap();
+        let conditions = &state.objects[APP]["status"]["conditions"];
+        let mut conditions = conditions.as_array().expect("a status is written").iter();
+        let failed = conditions.find(|it| it["reason"] == "ApplyFailed");
+        failed
+            .map_or("", |it| it["message"].as_str().unwrap())
+            .to_owned()
+    }
+
+    /// Reason and message of a condition that was written.
+    pub(crate) fn condition(&self, kind: &str) -> (String, String) {
+        let state = self.server.lock().unwrap();
+        let object: ScaledApp = serde_json::from_value(state.objects[APP].clone()).unwrap();
+        let conditions = object.status.expect("a status is written").conditions;
+        let found = conditions.into_iter().find(|it| it.type_ == kind).unwrap();
+        (found.reason, found.message)
+    }
+}
