@@ -59,6 +59,12 @@ pub enum Command {
     /// Print the objects that a ScaledApp becomes, without a cluster
     #[command(after_help = RENDER_EXAMPLES)]
     Render(RenderArgs),
+    /// Send one request, for `helm test`; 0 if the answer is 2xx
+    #[command(after_help = "Example:\n  scaledapp-operator get http://hello.default/")]
+    Get {
+        /// http://HOST[:PORT]/PATH
+        url: String,
+    },
 }
 
 /// The images that pods are made of.

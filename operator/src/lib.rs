@@ -20,6 +20,7 @@ pub mod observe;
 pub mod probe;
 pub mod reconcile;
 pub mod render;
+pub mod request;
 pub mod report;
 pub mod run;
 pub mod status;

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use scaledapp_operator::cli::{Cli, Command, Settings};
-use scaledapp_operator::{render, run};
+use scaledapp_operator::{render, request, run};
 
 /// Nothing could be started.
 const COULD_NOT_START: u8 = 2;
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         }
         Command::Crd => print(render::definition()),
         Command::Render(args) => print(render::file(&args)),
+        Command::Get { url } => print(request::get(&url)),
     }
 }
 
