@@ -161,7 +161,7 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use rustix::process::{Pid, Signal, kill_process_group};
+    use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
     #[test]
     fn an_accepted_connection_is_held_by_the_group_that_accepted_it() {
@@ -186,14 +186,15 @@ mod tests {
 
     #[test]
     fn a_group_is_stopped_when_all_of_it_is() {
-        let mut command = Command::new("sh");
-        let child = command
-            .args(["-c", "sleep 1000 & sleep 1000"])
-            .process_group(0)
-            .spawn();
-        let mut child = child.unwrap();
-        let group = child.id();
-        let send = |signal| kill_process_group(Pid::from_child(&child), signal).unwrap();
+        // Each has executed its program when it is there: a shell that is just
+        // about to (vfork) would stand still in another state.
+        let sleep = |group| {
+            let mut command = Command::new("sleep");
+            command.arg("1000").process_group(group).spawn().unwrap()
+        };
+        let mut first = sleep(0);
+        let group = first.id();
+        let mut second = sleep(group as i32);
         let until = |wanted: bool| {
             let start = Instant::now();
             while stopped(&members(&[group])).contains(&group) != wanted {
@@ -202,12 +203,25 @@ mod tests {
             }
         };
         until(false);
-        send(Signal::STOP);
-        until(true);
-        send(Signal::CONT);
+        kill_process(Pid::from_child(&first), Signal::STOP).unwrap();
+        until_state(group, 'T');
         until(false);
-        send(Signal::KILL);
-        child.wait().unwrap();
+        kill_process_group(Pid::from_child(&first), Signal::STOP).unwrap();
+        until(true);
+        kill_process_group(Pid::from_child(&first), Signal::CONT).unwrap();
+        until(false);
+        kill_process_group(Pid::from_child(&first), Signal::KILL).unwrap();
+        first.wait().unwrap();
+        second.wait().unwrap();
+    }
+
+    fn until_state(pid: u32, wanted: char) {
+        let start = Instant::now();
+        let state = || parse_state(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap());
+        while state() != Some(wanted) {
+            assert!(start.elapsed() < Duration::from_secs(10), "{wanted}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]
