@@ -38,6 +38,7 @@ where
     }
     let mut objects = Objects::default();
     let mut pauses = Pauses::default();
+    let mut is_lost = false;
     loop {
         // The watcher would resume a broken watch without a word, and nobody
         // would know that the trouble is over. A list says so.
@@ -47,6 +48,9 @@ where
                 Ok(event) => {
                     if objects.take(event) {
                         pauses.reset();
+                        if std::mem::take(&mut is_lost) {
+                            tracing::info!("the API server answers again");
+                        }
                         tell(News::List(&objects));
                     }
                 }
@@ -54,13 +58,30 @@ where
                     if is_outdated(&error) {
                         tracing::debug!("the API server wants another list");
                     } else {
-                        tell(News::Problem(chain(&error)));
+                        is_lost = true;
+                        tell(News::Problem(problem(&error)));
                     }
                     break;
                 }
             }
         }
         sleep(pauses.next(fastrand::f64())).await;
+    }
+}
+
+/// Where the API server gave a reason, that one; its `Status` holds no more.
+fn problem(error: &watcher::Error) -> String {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status)) = error
+    else {
+        return chain(error);
+    };
+    if status.message.is_empty() {
+        chain(error)
+    } else {
+        status.message.clone()
     }
 }
 
