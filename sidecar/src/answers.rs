@@ -2,6 +2,7 @@
 //! the last words of workers that go with it.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use scaledapp_engine::{Event, Failure, OperationId, Slot};
 use tokio::sync::oneshot;
@@ -62,6 +63,23 @@ impl Supervisor {
         let operation = OperationId(self.state.last_operation);
         self.state.waiting.insert(operation, reply);
         operation
+    }
+
+    /// A reload that nobody waits for at the control socket; how it went is
+    /// shown in `/status` under its token.
+    pub(crate) fn reload_to(&mut self, token: String) -> Event {
+        let (reply, answer) = oneshot::channel();
+        let operation = Some(self.wait_for(reply));
+        let report = Arc::clone(&self.report);
+        tokio::task::spawn_local(async move {
+            match answer.await {
+                Ok(Reply::Ok(_)) => report.reloaded(token),
+                Ok(Reply::Error(reason)) => report.reload_failed(token, &reason),
+                // The supervisor has ended.
+                Err(_) => {}
+            }
+        });
+        Event::Reload { operation }
     }
 
     pub(crate) fn settle(&mut self, operation: OperationId, result: Result<(), Failure>) {

@@ -32,8 +32,10 @@ struct File {
 pub(crate) struct Change {
     /// A new wish for the number of workers.
     pub(crate) workers: Option<WorkerSpec>,
-    /// Reload now.
-    pub(crate) reload: bool,
+    /// Reload now; by this token it is asked for.
+    pub(crate) reload: Option<String>,
+    /// This reload needs none: the workers began after it was asked for.
+    pub(crate) had: Option<String>,
 }
 
 /// Remembers what was seen last.
@@ -108,7 +110,11 @@ fn change(before: Option<&File>, now: &File) -> Change {
     let known = before.and_then(|before| before.workers);
     Change {
         workers: now.workers.filter(|spec| known != Some(*spec)),
-        reload: now.reload.is_some() && before.is_some_and(|before| before.reload != now.reload),
+        reload: now
+            .reload
+            .clone()
+            .filter(|_| before.is_some_and(|before| before.reload != now.reload)),
+        had: now.reload.clone().filter(|_| before.is_none()),
     }
 }
 
@@ -131,13 +137,14 @@ mod tests {
         replace(r#"{"workers": "3", "reload": "a"}"#);
         let first = desired.look().unwrap();
         assert_eq!(
-            (first.workers, first.reload),
-            (Some(WorkerSpec::Fixed(3)), false)
+            (first.workers, first.reload, first.had.as_deref()),
+            (Some(WorkerSpec::Fixed(3)), None, Some("a"))
         );
         assert_eq!(desired.look().unwrap(), none);
         replace(r#"{"workers": 3, "reload": "b"}"#);
         let second = desired.look().unwrap();
-        assert_eq!((second.workers, second.reload), (None, true));
+        assert_eq!((second.workers, second.had), (None, None));
+        assert_eq!(second.reload.as_deref(), Some("b"));
     }
 
     #[test]

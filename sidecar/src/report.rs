@@ -44,6 +44,10 @@ struct View {
     /// Connections by process group (Connection dispatch).
     held: HashMap<u32, u32>,
     queued: u32,
+    /// The last reload that was asked for by file and went through, by its token.
+    reloaded: Option<String>,
+    /// The last one that did not, unless another has since.
+    reload_failed: Option<String>,
 }
 
 /// Counters of what went on, by kind.
@@ -123,6 +127,20 @@ impl Report {
         view.queued = queued;
     }
 
+    /// A reload that was asked for by file went through.
+    pub(crate) fn reloaded(&self, token: String) {
+        let mut view = lock(&self.view);
+        view.reloaded = Some(token);
+        view.reload_failed = None;
+    }
+
+    /// A reload that was asked for by file did not. Why is in the log and in
+    /// `ctl logs`: everyone who reaches the port reads what is here.
+    pub(crate) fn reload_failed(&self, token: String, reason: &str) {
+        tracing::warn!(token, reason, "the reload that was asked for has failed");
+        lock(&self.view).reload_failed = Some(token);
+    }
+
     /// Process groups of all workers.
     pub(crate) fn groups(&self) -> Vec<u32> {
         lock(&self.view)
@@ -196,7 +214,7 @@ impl Report {
                 shown
             })
             .collect();
-        json!({
+        let mut status = json!({
             "mechanism": self.mechanism,
             "dispatch": self.dispatch,
             "generation": view.generation,
@@ -204,7 +222,16 @@ impl Report {
             "ready": view.ready,
             "draining": view.draining,
             "workers": workers,
-        })
+        });
+        for (key, token) in [
+            ("reloaded", &view.reloaded),
+            ("reloadFailed", &view.reload_failed),
+        ] {
+            if let Some(token) = token {
+                status[key] = token.as_str().into();
+            }
+        }
+        status
     }
 }
 

@@ -242,7 +242,11 @@ fn watch_outside(
         }
     });
     if let Some(path) = &settings.desired_file {
-        watch_desired(Desired::new(path.clone()), inputs.clone());
+        watch_desired(
+            Desired::new(path.clone()),
+            inputs.clone(),
+            Arc::clone(report),
+        );
     }
     let shown = Arc::clone(report);
     tokio::task::spawn_local(async move {
@@ -319,7 +323,7 @@ fn forward(
     });
 }
 
-fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>) {
+fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>, report: Arc<Report>) {
     tokio::task::spawn_local(async move {
         loop {
             match desired.look() {
@@ -327,8 +331,11 @@ fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>) {
                     if let Some(spec) = change.workers {
                         drop(inputs.send(Input::Workers(spec)));
                     }
-                    if change.reload {
-                        drop(inputs.send(Input::Reload));
+                    if let Some(token) = change.had {
+                        report.reloaded(token);
+                    }
+                    if let Some(token) = change.reload {
+                        drop(inputs.send(Input::ReloadTo(token)));
                     }
                 }
                 Err(reason) => tracing::warn!(reason, "the desired-state file changes nothing"),

@@ -44,8 +44,10 @@ pub(crate) enum Input {
     Workers(WorkerSpec),
     /// The number of cores changed.
     Cores(cores::Cores),
-    /// Reload (HUP or desired-state file).
+    /// Reload (HUP).
     Reload,
+    /// Reload, and show under this token how it went (desired-state file).
+    ReloadTo(String),
     /// One worker more or less (TTIN, TTOU).
     Step(i32),
     /// End: drain first, or quickly.
@@ -155,7 +157,11 @@ impl Supervisor {
             Input::Drained(worker) => vec![Event::Drained(worker)],
             Input::Asked(asked) => self.asked(asked).into_iter().collect(),
             // Nothing starts any more.
-            Input::Workers(_) | Input::Cores(_) | Input::Reload | Input::Step(_)
+            Input::Workers(_)
+            | Input::Cores(_)
+            | Input::Reload
+            | Input::ReloadTo(_)
+            | Input::Step(_)
                 if self.state.stopping =>
             {
                 Vec::new()
@@ -171,6 +177,7 @@ impl Supervisor {
                 self.scale_to(self.spec).into_iter().collect()
             }
             Input::Reload => vec![Event::Reload { operation: None }],
+            Input::ReloadTo(token) => vec![self.reload_to(token)],
             Input::Step(by) => {
                 let workers = self.engine.desired().saturating_add_signed(by);
                 let spec = WorkerSpec::Fixed(workers);

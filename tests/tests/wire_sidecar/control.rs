@@ -349,6 +349,8 @@ fn the_desired_state_file_scales_and_reloads() {
         .unwrap();
     sidecar.wait_ready(2).unwrap();
     let before = sidecar.pids().unwrap();
+    // The workers began after it was asked for.
+    assert_eq!(sidecar.status().unwrap()["reloaded"], "a");
     write(r#"{"workers": "1", "reload": "a"}"#);
     sidecar.wait_ready(1).unwrap();
     assert_eq!(
@@ -363,6 +365,12 @@ fn the_desired_state_file_scales_and_reloads() {
     })
     .unwrap();
     sidecar.wait_ready(1).unwrap();
+    wait::until_true(SOON, "it says which reload it was", || {
+        sidecar
+            .status()
+            .is_ok_and(|status| status["reloaded"] == "b")
+    })
+    .unwrap();
     // A broken file is named and changes nothing.
     write("workers: 7");
     sidecar.process.says(SOON, "desired.json").unwrap();
