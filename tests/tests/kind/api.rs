@@ -86,9 +86,9 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
     assert_eq!(app_before, app_after);
     for object in objects["items"].as_array().unwrap() {
         let owner = &object["metadata"]["ownerReferences"][0];
-        let made_by_us =
-            object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "scaledapp-operator";
-        if made_by_us {
+        // Kubernetes makes slices of the Services that select, with their labels.
+        let slices = &object["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
+        if slices != "endpointslice-controller.k8s.io" {
             assert_eq!(owner["kind"], "ScaledApp", "{}", object["metadata"]);
         }
     }
@@ -100,7 +100,7 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
         "-o",
         "jsonpath={.spec.replicas} {.status.replicas}",
     ]);
-    assert_eq!(scale, "2 2");
+    assert_eq!(scale.trim(), "2 2");
     let columns = story.kubectl(&["get", "sapp"]);
     for part in [
         "READY",
@@ -111,7 +111,7 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
         "True",
         "2/2",
         "4/4",
-        "hello.apps.local",
+        "story-idle.apps.local",
     ] {
         assert!(columns.contains(part), "{part} in {columns}");
     }

@@ -88,8 +88,15 @@ impl Story {
         self.cluster.get(&words).unwrap()
     }
 
+    /// Applies it under a hostname of the story's own: of two objects with the
+    /// same one, the older is served.
     fn apply(&self, yaml: &str) {
-        self.cluster.apply(&self.namespace, yaml).unwrap();
+        let yaml = yaml.replace("hello.apps.local", &self.hostname());
+        self.cluster.apply(&self.namespace, &yaml).unwrap();
+    }
+
+    fn hostname(&self) -> String {
+        format!("{}.apps.local", self.namespace)
     }
 
     /// Waits as a user would; then for the generation that was applied last.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use scaledapp_tests::binaries;
 use scaledapp_tests::cluster::Report;
 
 use crate::{IMAGES, condition, hello, story};
@@ -25,11 +26,13 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
     );
     let app = story.app();
     assert_eq!(app["status"]["pods"], "2/2", "{}", app["status"]);
-    assert_eq!(
-        app["status"]["workers"]["summary"], "4/4",
-        "{}",
-        app["status"]
-    );
+    // Supervisors are asked every other second.
+    story
+        .cluster
+        .wait("all workers are known", || {
+            Ok((story.app()["status"]["workers"]["summary"] == "4/4").then_some(()))
+        })
+        .unwrap();
     assert_eq!(app["status"]["serving"], "2/2", "{}", app["status"]);
 
     let reports = story.under_load("steady, from a node", || {});
@@ -56,7 +59,8 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
     let server = dns["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let script = format!(
         "const d = new (require('dns').promises.Resolver)(); d.setServers(['{server}']);\
-         d.resolve4('hello.apps.local').then(a => console.log(a.join(' ')), e => {{ console.log(e.code); process.exit(1) }})"
+         d.resolve4('{}').then(a => console.log(a.join(' ')), e => {{ console.log(e.code); process.exit(1) }})",
+        story.hostname()
     );
     let expected: BTreeSet<String> = slots.iter().map(|slot| slot.ip().to_string()).collect();
     let pod = story.pods("app").remove(0);
@@ -134,7 +138,7 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
         "jsonpath={.items[*].spec.containers[0].image}",
     ]);
     assert!(
-        images.split(' ').all(|image| image == IMAGES[1]),
+        images.split_whitespace().all(|image| image == IMAGES[1]),
         "{images}"
     );
 
@@ -196,4 +200,34 @@ fn without_balancers_it_is_not_ready_and_without_the_object_nothing_is_left() {
             if left.trim().is_empty() { Ok(Some(())) } else { anyhow::bail!("{left}") }
         })
         .unwrap();
+}
+
+#[test]
+fn uninstalling_the_chart_leaves_apps_as_they_are_and_installing_it_takes_them_over() {
+    let Some(story) = story("uninstall") else {
+        return;
+    };
+    story.apply(&hello(IMAGES[0], ""));
+    story.wait_ready();
+    let system = ["--namespace", "scaledapp-system"];
+    let helm = |words: &[&str]| story.cluster.helm(&[words, &system].concat()).unwrap();
+    let mut values = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let text = helm(&["get", "values", "scaledapp", "--output", "yaml"]);
+    std::io::Write::write_all(&mut values, text.as_bytes()).unwrap();
+    let values = values.path().to_string_lossy().into_owned();
+    let before = story.pods("app");
+    let reports = story.under_load("helm uninstall", || {
+        helm(&["uninstall", "scaledapp", "--wait"]);
+    });
+    none_failed(&reports);
+    assert_eq!(story.pods("app"), before);
+    assert_eq!(story.app()["metadata"]["name"], "hello");
+    let chart = binaries::workspace().join("charts/scaledapp");
+    let chart = chart.to_string_lossy();
+    let install = ["install", "scaledapp", &chart, "--values", &values];
+    helm(&[&install[..], &["--wait", "--timeout", "200s"]].concat());
+    story.wait_ready();
+    assert_eq!(story.pods("app"), before, "no pod was changed");
+    let said = helm(&["test", "scaledapp"]);
+    assert!(said.contains("Succeeded"), "{said}");
 }
