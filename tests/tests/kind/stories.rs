@@ -231,3 +231,35 @@ fn uninstalling_the_chart_leaves_apps_as_they_are_and_installing_it_takes_them_o
     let said = helm(&["test", "scaledapp"]);
     assert!(said.contains("Succeeded"), "{said}");
 }
+
+#[test]
+fn an_app_in_another_language_needs_nothing_else() {
+    let Some(story) = story("python") else {
+        return;
+    };
+    let yaml = hello("localhost/scaledapp/hello-python:1", "")
+        .replace("[node, server.js]", "[python3, server.py]");
+    story.apply(&yaml);
+    story.wait_ready();
+    let reports = story.under_load("hello-python, reload of every pod", || {
+        let reload = "scaledapp.io/reload=story";
+        story.kubectl(&["annotate", "scaledapp", "hello", reload]);
+        // A process that is asked says which reload it has had.
+        story
+            .cluster
+            .wait("both pods have reloaded", || {
+                let events = story.kubectl(&[
+                    "get",
+                    "events",
+                    "-o",
+                    "name",
+                    "--field-selector",
+                    "reason=Reloading",
+                ]);
+                Ok((!events.trim().is_empty()).then_some(()))
+            })
+            .unwrap();
+        story.wait_ready();
+    });
+    none_failed(&reports);
+}

@@ -52,7 +52,8 @@ pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
     for version in ["1", "2"] {
         hello_node(cluster, version)?;
     }
-    Ok(())
+    let app = binaries::workspace().join("examples/hello-python");
+    on_debian(cluster, "hello-python:1", "python3", &app)
 }
 
 /// Of one of our programs: its tag is a hash of the program.
@@ -72,20 +73,26 @@ fn tag(path: &Path) -> anyhow::Result<String> {
 
 /// The sample on Debian's Node; the second version answers with another one.
 fn hello_node(cluster: &Cluster, version: &str) -> anyhow::Result<()> {
-    let reference = format!("{REGISTRY}/hello-node:{version}");
     let app = tempfile::tempdir()?;
     let source = binaries::workspace().join("examples/hello-node");
     fs::copy(source.join("server.js"), app.path().join("server.js"))?;
     let package = fs::read_to_string(source.join("package.json"))?;
     let package = package.replace("\"version\": \"1.", &format!("\"version\": \"{version}."));
     fs::write(app.path().join("package.json"), package)?;
-    let root = debian::root(&cluster.cache, "node", Variant::Minimal, &["nodejs"])?;
+    let image = format!("hello-node:{version}");
+    on_debian(cluster, &image, "nodejs", app.path())
+}
+
+/// An image of an app's directory on top of one Debian package.
+fn on_debian(cluster: &Cluster, image: &str, package: &str, app: &Path) -> anyhow::Result<()> {
+    let reference = format!("{REGISTRY}/{image}");
+    let root = debian::root(&cluster.cache, package, Variant::Minimal, &[package])?;
     let start = Start {
         entrypoint: &[],
         user: USER,
         directory: "/app",
     };
-    let content = [(app.path(), "/app")];
+    let content = [(app, "/app")];
     let archive = archive::build(&cluster.cache, &reference, Some(&root), &content, &start)?;
     cluster.load_image(&reference, &archive)?;
     note(&reference);
