@@ -62,7 +62,7 @@ pub enum Command {
     /// Send one request, for `helm test`; 0 if the answer is 2xx
     #[command(after_help = "Example:\n  scaledapp-operator get http://hello.default/")]
     Get {
-        /// Plain HTTP, such as http://hello.default:80/
+        /// Where to send it, over plain HTTP
         url: String,
     },
 }
