@@ -118,3 +118,54 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
     let explained = story.kubectl(&["explain", "scaledapp.spec.workers.drainTimeout"]);
     assert!(explained.contains("drainTimeout"), "{explained}");
 }
+
+#[test]
+fn what_is_ours_is_repaired_and_what_is_others_stays() {
+    let Some(story) = story("apply") else { return };
+    story.apply(&hello(IMAGES[0], ""));
+    story.wait_ready();
+    let node = "jsonpath={.items[*].spec.nodeName}";
+    let app = "app.kubernetes.io/component=app";
+    let nodes = story.kubectl(&["get", "pods", "-l", app, "-o", node]);
+    let nodes: std::collections::BTreeSet<&str> = nodes.split_whitespace().collect();
+    assert_eq!(nodes.len(), 2, "two pods on two nodes: {nodes:?}");
+
+    story.kubectl(&[
+        "annotate",
+        "deployment",
+        "hello",
+        "example.com/theirs=stays",
+    ]);
+    let five = r#"{"spec": {"replicas": 5}}"#;
+    story.kubectl(&["patch", "deployment", "hello", "--type=merge", "-p", five]);
+    let look = || {
+        let words = [
+            "-n",
+            &story.namespace,
+            "deployment",
+            "hello",
+            "--show-managed-fields",
+        ];
+        story.cluster.get(&words)
+    };
+    story
+        .cluster
+        .wait("the number of pods is ours again", || {
+            Ok((look()?["spec"]["replicas"] == 2).then_some(()))
+        })
+        .unwrap();
+    let deployment = look().unwrap();
+    assert_eq!(
+        deployment["metadata"]["annotations"]["example.com/theirs"],
+        "stays"
+    );
+    let managers = deployment["metadata"]["managedFields"].as_array().unwrap();
+    let ours: Vec<&Value> = managers
+        .iter()
+        .filter(|manager| manager["manager"] == "scaledapp-operator")
+        .collect();
+    assert!(
+        ours.len() == 1 && ours[0]["operation"] == "Apply",
+        "{managers:?}"
+    );
+}
