@@ -306,9 +306,13 @@ mod tests {
         let app = tempfile::tempdir().unwrap();
         std::fs::write(app.path().join("app.py"), "print('from', __file__)").unwrap();
         let (reference, packages) = ("localhost/scaledapp/try:dev", ["python3-minimal"]);
-        let words = ["python3", "app.py"];
+        let start = archive::Start {
+            entrypoint: &["python3", "app.py"],
+            user: "",
+            directory: "/app",
+        };
         let archive =
-            archive::from_debian(&cluster.cache, reference, &packages, app.path(), &words);
+            archive::from_debian(&cluster.cache, reference, &packages, app.path(), &start);
         cluster.load_image(reference, &archive.unwrap()).unwrap();
         let run = [
             "run",

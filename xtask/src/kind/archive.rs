@@ -12,7 +12,6 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::cache::{Cache, Key};
-#[cfg(test)]
 use super::debian::{self, Variant};
 use super::run::Run;
 
@@ -52,22 +51,16 @@ pub(crate) fn from_scratch(
 ///
 /// # Errors
 /// A package cannot be had, or the archive cannot be written.
-#[cfg(test)]
 pub(crate) fn from_debian(
     cache: &Cache,
     reference: &str,
     packages: &[&str],
     app: &Path,
-    entrypoint: &[&str],
+    start: &Start<'_>,
 ) -> anyhow::Result<PathBuf> {
-    let name = reference_file(reference);
-    let root = debian::root(cache, &name, Variant::Minimal, packages)?;
-    let start = Start {
-        entrypoint,
-        user: "",
-        directory: "/app",
-    };
-    build(cache, reference, Some(&root), &[(app, "/app")], &start)
+    // Named after the packages: apps with the same ones share it.
+    let root = debian::root(cache, &packages.join("-"), Variant::Minimal, packages)?;
+    build(cache, reference, Some(&root), &[(app, "/app")], start)
 }
 
 /// An archive of an image: files and directories on top of the archive of a

@@ -13,7 +13,7 @@ use scaledapp_tests::binaries;
 
 use super::Cluster;
 use super::archive::{self, Start};
-use super::debian::{self, Variant};
+use super::cache::Key;
 use crate::console::{note, timed};
 
 /// Namespace of the chart, in which `restricted` is enforced.
@@ -59,16 +59,8 @@ pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
 /// Of one of our programs: its tag is a hash of the program.
 fn reference(component: &str) -> anyhow::Result<String> {
     let path = binaries::path(&format!("scaledapp-{component}"))?;
-    Ok(format!("{REGISTRY}/{component}:{}", tag(&path)?))
-}
-
-/// FNV-1a of a file: names contents, keeps no secret.
-fn tag(path: &Path) -> anyhow::Result<String> {
-    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    Ok(format!("{hash:016x}"))
+    let tag = Key::new().and_file(&path)?.text();
+    Ok(format!("{REGISTRY}/{component}:{tag}"))
 }
 
 /// The sample on Debian's Node; the second version answers with another one.
@@ -86,14 +78,12 @@ fn hello_node(cluster: &Cluster, version: &str) -> anyhow::Result<()> {
 /// An image of an app's directory on top of one Debian package.
 fn on_debian(cluster: &Cluster, image: &str, package: &str, app: &Path) -> anyhow::Result<()> {
     let reference = format!("{REGISTRY}/{image}");
-    let root = debian::root(&cluster.cache, package, Variant::Minimal, &[package])?;
     let start = Start {
         entrypoint: &[],
         user: USER,
         directory: "/app",
     };
-    let content = [(app, "/app")];
-    let archive = archive::build(&cluster.cache, &reference, Some(&root), &content, &start)?;
+    let archive = archive::from_debian(&cluster.cache, &reference, &[package], app, &start)?;
     cluster.load_image(&reference, &archive)?;
     note(&reference);
     Ok(())
