@@ -23,6 +23,7 @@ mod process;
 mod report;
 pub mod run;
 pub mod selftest;
+pub mod settings;
 mod sharing;
 mod supervisor;
 pub mod watchdog;

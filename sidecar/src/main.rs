@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use scaledapp_sidecar::cli::{Cli, Command, Settings};
+use scaledapp_sidecar::cli::{Cli, Command};
+use scaledapp_sidecar::settings::Settings;
 use scaledapp_sidecar::{ctl_cli, install, run, selftest, watchdog};
 
 /// The supervisor itself could not start.

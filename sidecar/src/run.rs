@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::{AdminArg, DispatchArg, MechanismArg, Settings};
+use crate::cli::{AdminArg, DispatchArg, MechanismArg};
 use crate::connections;
 use crate::control;
 use crate::cores::Cores;
@@ -29,6 +29,7 @@ use crate::logs::Logs;
 use crate::process::{Recipe, raise_open_files, reap_all};
 use crate::report::Report;
 use crate::selftest;
+use crate::settings::Settings;
 use crate::sharing::Sharing;
 use crate::supervisor::{Input, Mechanism, SECOND, State, Supervisor};
 use crate::watchdog::Watchdog;

@@ -168,7 +168,7 @@ fn status() -> anyhow::Result<bool> {
     }
     match cluster::healthy(&cluster) {
         Ok(()) => {
-            note("Healthy: all nodes are Ready, CoreDNS is rolled out.");
+            note("Healthy: all nodes are Ready and reach Services, CoreDNS is rolled out.");
             cluster.explain();
             Ok(true)
         }

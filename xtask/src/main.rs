@@ -32,7 +32,7 @@ Examples:
   cargo xtask build          static release binaries in target/release/
   cargo xtask demo           the sample app, broken under load, failures counted
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
-  cargo xtask test           every test
+  cargo xtask test           every test (--fast: none on a cluster)
   cargo xtask kind           a Kubernetes cluster on this machine
   cargo xtask bench          what a hop costs, beside nginx
 
@@ -60,8 +60,8 @@ Takes hello-node if Node is there, else hello-python, else hello-rust. Ends with
 
 const TEST_EXAMPLES: &str = "\
 Examples:
-  cargo xtask test           every layer that this machine alone can run
-  cargo xtask test --kind    and the one on a kind cluster, made if need be
+  cargo xtask test           every layer; the last one on a kind cluster, made if need be
+  cargo xtask test --fast    without that one
 
 Installs nodejs and python3 if they are missing and this is root on a machine
 with apt-get. Tests that need a program which is not there say that they are
@@ -110,9 +110,9 @@ enum Command {
     /// Build and run every test layer
     #[command(after_help = TEST_EXAMPLES)]
     Test {
-        /// Also the layer on a kind cluster, which is made if need be
+        /// Leave out the layer on a kind cluster
         #[arg(long)]
-        kind: bool,
+        fast: bool,
     },
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
@@ -150,7 +150,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Build => compile::run(),
         Command::Demo(args) => demo::run(args.app, args.keep),
-        Command::Test { kind } => test::run(kind),
+        Command::Test { fast } => test::run(fast),
         Command::Kind(words) => kind::run(words),
         Command::Bench => bench::run(),
     };

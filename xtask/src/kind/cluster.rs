@@ -120,7 +120,8 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     let mut decision = decide(&nodes, record.as_deref(), &fingerprints);
     if decision == Decision::Reuse {
         let cluster = reach(cache, engine.clone())?;
-        match wait::until(HEALTHY, "the cluster is healthy", || healthy(&cluster)) {
+        let healthy = || wait::until(HEALTHY, "the cluster is healthy", || healthy(&cluster));
+        match healthy().or_else(|error| mend(&cluster, error).and_then(|()| healthy())) {
             Ok(()) => return Ok(cluster),
             Err(error) => decision = Decision::Replace(format!("{error:#}")),
         }
@@ -205,7 +206,43 @@ fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
     })
 }
 
-/// Whether all nodes run and are Ready, and CoreDNS is rolled out.
+/// Restarts kube-proxy on nodes that reach no Service: once, after an hour, the
+/// kernel's map of Services was seen empty on one node, with nothing in its log.
+///
+/// # Errors
+/// That is not what is wrong.
+fn mend(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<()> {
+    let nodes = containers(&cluster.engine)?;
+    let names = nodes.iter().map(|node| node.name.as_str());
+    let broken: Vec<&str> = names
+        .filter(|node| services_reached(cluster, node).is_err())
+        .collect();
+    if broken.is_empty() {
+        return Err(error);
+    }
+    for node in broken {
+        note(&format!("{error:#}: kube-proxy of {node} is restarted"));
+        let on = format!("--field-selector=spec.nodeName={node}");
+        let words = ["delete", "pods", "--selector=k8s-app=kube-proxy", &on];
+        let words = [&words[..], &["--namespace=kube-system"]].concat();
+        cluster.kubectl(&words).done()?;
+    }
+    Ok(())
+}
+
+/// The Service that every cluster has, from a node; any answer will do.
+fn services_reached(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
+    let words = ["get", "service", "kubernetes", "--request-timeout=5s"];
+    let words = [&words[..], &["--output=jsonpath={.spec.clusterIP}"]].concat();
+    let url = format!("https://{}/livez", cluster.kubectl(&words).text()?.trim());
+    let words = ["curl", "--silent", "--insecure", "--max-time", "3", &url];
+    let asked = cluster.node_exec(node, &words);
+    asked.with_context(|| format!("{node} does not reach Services ({url})"))?;
+    Ok(())
+}
+
+/// Whether all nodes run and are Ready, Services are reached from each, and
+/// CoreDNS is rolled out.
 pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
     let ask = |words: &[&str]| {
         let words = [&["--request-timeout=5s", "--output=json"][..], words].concat();
@@ -218,6 +255,9 @@ pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
         bail!("{name} is not running ({state})");
     }
     nodes_ready(&ask(&["get", "nodes"])?, nodes.len())?;
+    for node in &nodes {
+        services_reached(cluster, &node.name)?;
+    }
     let words = ["get", "deployment", "coredns", "--namespace=kube-system"];
     rolled_out(&ask(&words)?)
 }

@@ -1,0 +1,268 @@
+//! How flag, environment and file become one [`Settings`]: flags win over
+//! `SCALEDAPP_*` variables, those over the file, those over the defaults here.
+//! What cannot work together is refused, with the cure.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use scaledapp_admin::duration;
+use serde::Deserialize;
+
+use crate::cli::{AdminArg, DispatchArg, MechanismArg, RunArgs, parse_signal};
+use crate::cores::WorkerSpec;
+
+/// The file of `--config`; unknown names are refused.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileSettings {
+    host: Option<IpAddr>,
+    port: Option<u16>,
+    workers: Option<WorkerSpec>,
+    dispatch: Option<DispatchArg>,
+    admin: Option<String>,
+    mechanism: Option<MechanismArg>,
+    readiness_path: Option<String>,
+    boot_timeout: Option<String>,
+    drain_timeout: Option<String>,
+    drain_quiet: Option<String>,
+    stop_grace: Option<String>,
+    stop_signal: Option<String>,
+    instance_env: Option<String>,
+    desired_file: Option<PathBuf>,
+    dispatch_threads: Option<u16>,
+}
+
+/// Everything that `run` needs to know, complete.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address to serve on; `None`: all.
+    pub host: Option<IpAddr>,
+    /// The shared port.
+    pub port: u16,
+    /// How many workers are wanted.
+    pub workers: WorkerSpec,
+    /// Requests or connections.
+    pub dispatch: DispatchArg,
+    /// The read-only HTTP port.
+    pub admin: AdminArg,
+    /// How workers get the port.
+    pub mechanism: MechanismArg,
+    /// Probe path of each worker.
+    pub readiness_path: Option<String>,
+    /// Deadline for a worker's readiness.
+    pub boot_timeout: Duration,
+    /// Deadline for what is in flight at a stop.
+    pub drain_timeout: Duration,
+    /// Silence after which a stopping listener closes.
+    pub drain_quiet: Duration,
+    /// From the stop signal to SIGKILL.
+    pub stop_grace: Duration,
+    /// Asks a worker to end.
+    pub stop_signal: Signal,
+    /// Name of the slot variable.
+    pub instance_env: String,
+    /// The watched desired state.
+    pub desired_file: Option<PathBuf>,
+    /// Dispatcher threads; `None`: by cores.
+    pub dispatch_threads: Option<u16>,
+    /// Program and arguments of one worker.
+    pub command: Vec<String>,
+}
+
+impl Settings {
+    /// Merges flags (and environment, which clap has put there) with the file.
+    ///
+    /// # Errors
+    /// An unreadable file, a value of the wrong shape, or values that exclude
+    /// each other; the message names the setting and the cure.
+    pub fn resolve(args: RunArgs) -> anyhow::Result<Self> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None => FileSettings::default(),
+        };
+        let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
+            (Some(flag), _) => Ok(flag),
+            (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
+            (None, None) => Ok(default),
+        };
+        let admin = match (args.admin, file.admin) {
+            (Some(flag), _) => flag,
+            (None, Some(text)) => text.parse().map_err(anyhow::Error::msg)?,
+            (None, None) => AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))),
+        };
+        let stop_signal = args.stop_signal.or(file.stop_signal);
+        let settings = Self {
+            host: args.host.or(file.host),
+            port: args.port.or(file.port).unwrap_or(3000),
+            workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
+            dispatch: args
+                .dispatch
+                .or(file.dispatch)
+                .unwrap_or(DispatchArg::Request),
+            admin,
+            mechanism: args
+                .mechanism
+                .or(file.mechanism)
+                .unwrap_or(MechanismArg::Auto),
+            readiness_path: args.readiness_path.or(file.readiness_path),
+            boot_timeout: time(args.boot_timeout, file.boot_timeout, Duration::from_mins(1))?,
+            drain_timeout: time(
+                args.drain_timeout,
+                file.drain_timeout,
+                Duration::from_secs(30),
+            )?,
+            drain_quiet: time(args.drain_quiet, file.drain_quiet, Duration::from_secs(2))?,
+            stop_grace: time(args.stop_grace, file.stop_grace, Duration::from_secs(10))?,
+            stop_signal: stop_signal
+                .as_deref()
+                .map_or(Ok(Signal::TERM), parse_signal)?,
+            instance_env: args
+                .instance_env
+                .or(file.instance_env)
+                .unwrap_or_else(|| "NODE_APP_INSTANCE".to_owned()),
+            desired_file: args.desired_file.or(file.desired_file),
+            dispatch_threads: args.dispatch_threads.or(file.dispatch_threads),
+            command: args.command,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.port == 0 {
+            bail!("port 0 is no port: name the one the app listens on, such as 3000");
+        }
+        if self.dispatch_threads == Some(0) {
+            bail!("dispatchThreads 0 would dispatch nothing: give 1 or more, or leave it out");
+        }
+        let connection = self.dispatch == DispatchArg::Connection;
+        if let Some(path) = &self.readiness_path {
+            if connection {
+                bail!(
+                    "--readiness-path needs --dispatch request: with connection dispatch all \
+                     workers share one queue, so no single worker can be asked"
+                );
+            }
+            if !path.starts_with('/') || path.bytes().any(|b| b <= b' ' || b >= 0x7f) {
+                bail!("--readiness-path {path:?} must start with / and hold no spaces");
+            }
+        }
+        if connection && self.mechanism == MechanismArg::Port {
+            bail!(
+                "--mechanism port needs --dispatch request: connections can only be shared \
+                 through a socket that the supervisor hands over"
+            );
+        }
+        if self.instance_env.is_empty() || self.instance_env.contains(['=', '\0']) {
+            bail!("--instance-env {:?} is no variable name", self.instance_env);
+        }
+        Ok(())
+    }
+}
+
+fn read_file(path: &std::path::Path) -> anyhow::Result<FileSettings> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the --config file {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("the --config file {} is not what run takes", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn resolve(words: &[&str]) -> anyhow::Result<Settings> {
+        let words = ["scaledapp-sidecar", "run"].iter().chain(words);
+        match Cli::try_parse_from(words)?.command {
+            Command::Run(args) => Settings::resolve(*args),
+            other => bail!("parsed as {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_shortest_command_line_has_every_default() {
+        let settings = resolve(&["--", "node", "server.js"]).unwrap();
+        assert_eq!(settings.port, 3000);
+        assert_eq!(settings.workers, WorkerSpec::Auto);
+        assert_eq!(settings.dispatch, DispatchArg::Request);
+        assert_eq!(settings.stop_signal, Signal::TERM);
+        assert_eq!(settings.command, ["node", "server.js"]);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            &file,
+            r#"{"port": 4000, "workers": 3, "drainTimeout": "5s"}"#,
+        )
+        .unwrap();
+        let path = file.path().to_str().unwrap();
+        let settings = resolve(&["--config", path, "--port", "5000", "--", "app"]).unwrap();
+        assert_eq!(settings.port, 5000);
+        assert_eq!(settings.workers, WorkerSpec::Fixed(3));
+        assert_eq!(settings.drain_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_cure() {
+        for (words, cure) in [
+            (&["--port", "0", "--", "app"][..], "1..=65535"),
+            (&["--workers", "many", "--", "app"], "auto"),
+            (&["--workers", "2000", "--", "app"], "at most 1024"),
+            (
+                &[
+                    "--dispatch",
+                    "connection",
+                    "--readiness-path",
+                    "/h",
+                    "--",
+                    "app",
+                ],
+                "needs --dispatch request",
+            ),
+            (
+                &[
+                    "--dispatch",
+                    "connection",
+                    "--mechanism",
+                    "port",
+                    "--",
+                    "app",
+                ],
+                "needs --dispatch request",
+            ),
+            (
+                &["--readiness-path", "healthz", "--", "app"],
+                "must start with /",
+            ),
+            (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
+            (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),
+            (&["--drain-timeout", "30", "--", "app"], "such as 500ms"),
+            (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
+            (&["--config", "/nonexistent", "--", "app"], "cannot read"),
+            (&[], "COMMAND"),
+        ] {
+            let message = format!("{:#}", resolve(words).unwrap_err());
+            assert!(message.contains(cure), "{words:?} said: {message}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_file_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, r#"{"prot": 4000}"#).unwrap();
+        let path = file.path().to_str().unwrap();
+        let message = format!(
+            "{:#}",
+            resolve(&["--config", path, "--", "app"]).unwrap_err()
+        );
+        assert!(message.contains("`prot`"), "{message}");
+    }
+}
