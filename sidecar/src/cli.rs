@@ -150,12 +150,84 @@ pub struct RunArgs {
     /// JSON file {"workers": SPEC, "reload": TOKEN}, watched: a new SPEC scales, a new TOKEN reloads
     #[arg(long, env = "SCALEDAPP_DESIRED_FILE", value_name = "FILE")]
     pub desired_file: Option<PathBuf>,
+    /// When a worker is replaced by itself.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Threads of the request dispatcher [default: one per four cores]
     #[arg(long, env = "SCALEDAPP_DISPATCH_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub dispatch_threads: Option<u16>,
     /// What ONE worker runs; executed as it is, without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// Of `run`: when the supervisor replaces a worker by itself.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Recycling")]
+pub struct LimitArgs {
+    /// A worker whose processes have more than this is replaced, such as 300M (mebibytes) [default: none]
+    #[arg(long, env = "SCALEDAPP_MAX_MEMORY", value_name = "SIZE")]
+    pub max_memory: Option<Size>,
+    /// A worker that has answered so many requests is replaced [default: none]
+    #[arg(long, env = "SCALEDAPP_MAX_REQUESTS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_requests: Option<u64>,
+    /// A worker that has served for so long is replaced, such as 6h [default: none]
+    #[arg(long, env = "SCALEDAPP_MAX_AGE", value_parser = duration::parse, value_name = "TIME")]
+    pub max_age: Option<Duration>,
+    /// By how many percent less --max-requests and --max-age differ from worker to worker [default: 10]
+    #[arg(long, env = "SCALEDAPP_RECYCLE_JITTER", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub recycle_jitter: Option<u32>,
+    /// A worker with requests that sends no byte and accepts no connection for so long is killed; "none": never [default: 60s]
+    #[arg(long, env = "SCALEDAPP_HANG_TIMEOUT", value_name = "TIME")]
+    pub hang_timeout: Option<HangTimeout>,
+}
+
+/// A time, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HangTimeout(pub Option<Duration>);
+
+impl std::str::FromStr for HangTimeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match duration::parse(text) {
+            Ok(Duration::ZERO) => {
+                Err("no worker answers in no time: give 60s or \"none\"".to_owned())
+            }
+            Ok(time) => Ok(Self(Some(time))),
+            Err(error) => Err(format!("{error}, or \"none\"")),
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    /// `300M` as in PM2 and `300Mi` as in Kubernetes are both mebibytes: what is
+    /// between them is less than a worker changes from second to second.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit {
+            "" => Some(0),
+            "K" | "Ki" => Some(10),
+            "M" | "Mi" => Some(20),
+            "G" | "Gi" => Some(30),
+            _ => None,
+        };
+        let bytes = number.parse::<u64>().ok().zip(shift);
+        let bytes = bytes.and_then(|(number, shift)| number.checked_mul(1 << shift));
+        bytes.filter(|bytes| *bytes > 0).map(Self).ok_or_else(|| {
+            format!("{text:?} is no size: give bytes, or a number with K, M or G, such as 300M")
+        })
+    }
 }
 
 /// `ctl` as typed.

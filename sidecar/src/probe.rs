@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::connections;
+
 const PERIOD: Duration = Duration::from_millis(50);
 /// One answer may take this long; the app may be starting other things too.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,6 +39,27 @@ pub(crate) async fn until_ok(address: SocketAddr, path: String) {
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// Whether whoever listens there accepts: a new connection leaves the queue, or
+/// others that waited before it do. One that only its single thread keeps from
+/// accepting is deaf as well.
+pub(crate) async fn accepts(address: SocketAddr) -> bool {
+    const LOOKS: u32 = 40;
+    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
+    let Ok(Ok(_connection)) = connected else {
+        return false;
+    };
+    let first = connections::waiting(address);
+    for _ in 0..LOOKS {
+        match (connections::waiting(address), first) {
+            // Nobody listens: its end is told otherwise.
+            (None, _) => return true,
+            (Some(now), Some(first)) if now == 0 || now < first => return true,
+            _ => tokio::time::sleep(PERIOD).await,
+        }
+    }
+    false
 }
 
 async fn status(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>> {

@@ -20,7 +20,7 @@ use scaledapp_proxy::{Endpoint, Proxy};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::process::resident_bytes;
+use crate::memory;
 
 /// One worker as it is shown.
 #[derive(Debug, Clone)]
@@ -206,7 +206,7 @@ impl Report {
                     "generation": worker.generation,
                     "restarts": worker.restarts,
                     "inFlight": in_flight,
-                    "rssBytes": resident_bytes(worker.pid).unwrap_or(0),
+                    "rssBytes": memory::of_tree(worker.pid).unwrap_or(0),
                 });
                 if let Some(port) = worker.listens_elsewhere {
                     shown["listensElsewhere"] = port.into();

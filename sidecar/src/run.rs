@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +26,11 @@ use crate::cores::Cores;
 use crate::desired::{self, Desired};
 use crate::dispatch::{self, Accepting, Dispatcher, Front};
 use crate::drain::Drains;
+use crate::limits::Watch;
 use crate::logs::Logs;
+use crate::memory::Limiting;
 use crate::process::{Recipe, raise_open_files, reap_all};
+use crate::recycle;
 use crate::report::Report;
 use crate::selftest;
 use crate::settings::Settings;
@@ -71,16 +75,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
     let sharing = Rc::new(RefCell::new(sharing));
     let mechanism = choose_mechanism(&settings)?;
     let mut registry = Registry::default();
-    let front = match public {
-        Some(listener) => {
-            Front::Request(start_dispatcher(&settings, cores, listener, &mut registry)?)
-        }
-        None => Front::Connection(Accepting {
-            drains: Drains::new(settings.port, Rc::clone(&sharing)),
-            quiet: settings.drain_quiet,
-            deadline: settings.drain_timeout,
-        }),
-    };
+    let front = open_front(&settings, cores, public, &sharing, &mut registry)?;
     let proxy = match &front {
         Front::Request(dispatcher) => Some(Arc::clone(&dispatcher.proxy)),
         Front::Connection(_) => None,
@@ -96,6 +91,9 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
         take_orders(control, inputs.clone());
     }
+    let watch = Watch::new(settings.limits, jitter_seed());
+    let memory = Limiting::find(Path::new("/"));
+    look_often(&inputs, watch.limits_memory() || memory.read().is_some());
     tracing::info!(
         workers,
         mechanism = mechanism.as_str(),
@@ -110,6 +108,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             port: settings.port,
             instance_env: settings.instance_env,
             open_files,
+            max_memory: settings.limits.memory,
         },
         mechanism,
         readiness_path: settings.readiness_path,
@@ -120,6 +119,8 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         sharing,
         logs: Logs::start()?,
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
+        memory,
+        watch,
         report,
         inputs,
         started,
@@ -138,12 +139,27 @@ fn engine_config(settings: &Settings) -> Config {
         drain_timeout: settings.drain_timeout,
         stop_grace: settings.stop_grace,
         backoff: Backoff::default(),
-        // Two supervisors that start together must not retry together.
-        jitter_seed: u64::from(std::process::id())
-            ^ std::time::UNIX_EPOCH
-                .elapsed()
-                .map_or(0, |time| u64::from(time.subsec_nanos())),
+        jitter_seed: jitter_seed(),
     }
+}
+
+/// Two supervisors that start together must not retry together.
+fn jitter_seed() -> u64 {
+    let now = std::time::UNIX_EPOCH.elapsed();
+    u64::from(std::process::id()) ^ now.map_or(0, |time| u64::from(time.subsec_nanos()))
+}
+
+/// Has workers measured again and again; closely where memory is limited.
+fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
+    let period = if closely {
+        recycle::CLOSE
+    } else {
+        recycle::RELAXED
+    };
+    forward(inputs.clone(), async move || {
+        tokio::time::sleep(period).await;
+        Some(Input::Look)
+    });
 }
 
 /// The public listener (Request dispatch only) and the workers' sockets.
@@ -159,6 +175,24 @@ fn open_port(settings: &Settings) -> anyhow::Result<(Option<std::net::TcpListene
             Ok((None, sharing))
         }
     }
+}
+
+/// What stands before the workers.
+fn open_front(
+    settings: &Settings,
+    cores: Cores,
+    public: Option<std::net::TcpListener>,
+    sharing: &Rc<RefCell<Sharing>>,
+    registry: &mut Registry,
+) -> anyhow::Result<Front> {
+    Ok(match public {
+        Some(listener) => Front::Request(start_dispatcher(settings, cores, listener, registry)?),
+        None => Front::Connection(Accepting {
+            drains: Drains::new(settings.port, Rc::clone(sharing)),
+            quiet: settings.drain_quiet,
+            deadline: settings.drain_timeout,
+        }),
+    })
 }
 
 fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {

@@ -11,8 +11,12 @@ use rustix::process::Signal;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 
-use crate::cli::{AdminArg, DispatchArg, MechanismArg, RunArgs, parse_signal};
+use crate::cli::{AdminArg, DispatchArg, HangTimeout, MechanismArg, RunArgs, Size, parse_signal};
 use crate::cores::WorkerSpec;
+use crate::limits::Limits;
+
+/// What balancers wait at most for a byte: whoever asked has been answered by then.
+const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The file of `--config`; unknown names are refused.
 #[derive(Debug, Default, Deserialize)]
@@ -33,6 +37,11 @@ struct FileSettings {
     instance_env: Option<String>,
     desired_file: Option<PathBuf>,
     dispatch_threads: Option<u16>,
+    max_memory: Option<String>,
+    max_requests: Option<u64>,
+    max_age: Option<String>,
+    recycle_jitter: Option<u32>,
+    hang_timeout: Option<String>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -68,6 +77,8 @@ pub struct Settings {
     pub desired_file: Option<PathBuf>,
     /// Dispatcher threads; `None`: by cores.
     pub dispatch_threads: Option<u16>,
+    /// When a worker is replaced by itself.
+    pub(crate) limits: Limits,
     /// Program and arguments of one worker.
     pub command: Vec<String>,
 }
@@ -94,6 +105,19 @@ impl Settings {
             (None, None) => AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))),
         };
         let stop_signal = args.stop_signal.or(file.stop_signal);
+        let words = args.limits;
+        let hang_timeout = word(words.hang_timeout, file.hang_timeout.as_deref())?;
+        let max_age = match (words.max_age, &file.max_age) {
+            (None, Some(text)) => Some(duration::parse(text)?),
+            (flag, _) => flag,
+        };
+        let limits = Limits {
+            memory: word(words.max_memory, file.max_memory.as_deref())?.map(|Size(bytes)| bytes),
+            requests: words.max_requests.or(file.max_requests),
+            age: max_age,
+            silence: hang_timeout.map_or(Some(HANG_TIMEOUT), |HangTimeout(time)| time),
+            jitter_percent: words.recycle_jitter.or(file.recycle_jitter).unwrap_or(10),
+        };
         let settings = Self {
             host: args.host.or(file.host),
             port: args.port.or(file.port).unwrap_or(3000),
@@ -125,6 +149,7 @@ impl Settings {
                 .unwrap_or_else(|| "NODE_APP_INSTANCE".to_owned()),
             desired_file: args.desired_file.or(file.desired_file),
             dispatch_threads: args.dispatch_threads.or(file.dispatch_threads),
+            limits,
             command: args.command,
         };
         settings.check()?;
@@ -139,6 +164,15 @@ impl Settings {
             bail!("dispatchThreads 0 would dispatch nothing: give 1 or more, or leave it out");
         }
         let connection = self.dispatch == DispatchArg::Connection;
+        if connection && self.limits.requests.is_some() {
+            bail!(
+                "--max-requests needs --dispatch request: connections that workers accept for \
+                 themselves are not counted; --max-age and --max-memory work with both"
+            );
+        }
+        if self.limits.requests == Some(0) || self.limits.age == Some(Duration::ZERO) {
+            bail!("--max-requests and --max-age of 0 would replace workers without end");
+        }
         if let Some(path) = &self.readiness_path {
             if connection {
                 bail!(
@@ -160,6 +194,17 @@ impl Settings {
             bail!("--instance-env {:?} is no variable name", self.instance_env);
         }
         Ok(())
+    }
+}
+
+/// What the flag says, else the text of the file.
+fn word<T: std::str::FromStr<Err = String>>(
+    flag: Option<T>,
+    file: Option<&str>,
+) -> anyhow::Result<Option<T>> {
+    match (flag, file) {
+        (None, Some(text)) => text.parse().map(Some).map_err(anyhow::Error::msg),
+        (flag, _) => Ok(flag),
     }
 }
 
@@ -245,6 +290,21 @@ mod tests {
             (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
             (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),
             (&["--drain-timeout", "30", "--", "app"], "such as 500ms"),
+            (&["--max-memory", "lots", "--", "app"], "such as 300M"),
+            (&["--max-requests", "0", "--", "app"], "1.."),
+            (&["--max-age", "0s", "--", "app"], "without end"),
+            (&["--hang-timeout", "0s", "--", "app"], "none"),
+            (
+                &[
+                    "--dispatch",
+                    "connection",
+                    "--max-requests",
+                    "9",
+                    "--",
+                    "app",
+                ],
+                "needs --dispatch request",
+            ),
             (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
             (&["--config", "/nonexistent", "--", "app"], "cannot read"),
             (&[], "COMMAND"),
@@ -252,6 +312,21 @@ mod tests {
             let message = format!("{:#}", resolve(words).unwrap_err());
             assert!(message.contains(cure), "{words:?} said: {message}");
         }
+    }
+
+    #[test]
+    fn limits_are_read_from_flags_and_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"maxMemory": "300M", "maxAge": "6h", "hangTimeout": "none"}"#;
+        std::fs::write(&file, text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let words = ["--config", path, "--max-memory", "1Gi", "--", "app"];
+        let limits = resolve(&words).unwrap().limits;
+        assert_eq!(limits.memory, Some(1 << 30));
+        assert_eq!(limits.age, Some(Duration::from_hours(6)));
+        assert_eq!((limits.silence, limits.jitter_percent), (None, 10));
+        let limits = resolve(&["--", "app"]).unwrap().limits;
+        assert_eq!(limits.silence, Some(HANG_TIMEOUT));
     }
 
     #[test]

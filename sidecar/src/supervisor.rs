@@ -20,8 +20,11 @@ use crate::cores::{self, WorkerSpec};
 use crate::ctl::Reply;
 use crate::dispatch::Front;
 use crate::handover::Told;
+use crate::limits::Watch;
 use crate::logs::{Logs, Tail};
+use crate::memory::Limiting;
 use crate::process::{Reaped, Recipe};
+use crate::recycle::Starving;
 use crate::report::{Report, WorkerReport};
 use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;
@@ -57,6 +60,10 @@ pub(crate) enum Input {
     },
     /// The public listener has drained: the workers may go.
     FrontDrained,
+    /// Time to look at what workers have and do.
+    Look,
+    /// Whether a silent worker has accepted a connection.
+    Accepts(WorkerId, bool),
     /// Connections that each worker holds (Connection dispatch).
     Held {
         /// By process group.
@@ -98,6 +105,8 @@ pub(crate) struct Supervisor {
     pub(crate) sharing: Rc<RefCell<Sharing>>,
     pub(crate) logs: Logs,
     pub(crate) watchdog: Watchdog,
+    pub(crate) memory: Limiting,
+    pub(crate) watch: Watch,
     pub(crate) report: Arc<Report>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) started: Instant,
@@ -113,6 +122,7 @@ pub(crate) struct State {
     pub(crate) last_words: HashMap<Slot, (WorkerId, Tail)>,
     pub(crate) last_operation: u64,
     pub(crate) stopping: bool,
+    pub(crate) starving: Starving,
 }
 
 impl Supervisor {
@@ -128,8 +138,8 @@ impl Supervisor {
         if let Some(code) = self.carry_out(actions) {
             return code;
         }
+        self.publish();
         loop {
-            self.publish();
             let deadline = self.engine.deadline().map(|at| self.started + at);
             let input = tokio::select! {
                 input = inputs.recv() => input,
@@ -145,6 +155,7 @@ impl Supervisor {
                     return code;
                 }
             }
+            self.publish();
         }
     }
 
@@ -185,6 +196,11 @@ impl Supervisor {
             }
             Input::Stop { quick } => self.stop(quick),
             Input::FrontDrained => vec![Event::Stop { quick: false }],
+            Input::Look => self.look(),
+            Input::Accepts(worker, accepts) => {
+                self.heard(worker, accepts);
+                Vec::new()
+            }
             Input::Held { by_group, queued } => {
                 self.report.set_held(&by_group, queued);
                 Vec::new()

@@ -11,9 +11,11 @@ use tokio::task::AbortHandle;
 
 use crate::dispatch::Leaving;
 use crate::handover::{self, Caller, Told};
+use crate::hints::Share;
 use crate::logs::Tail;
 use crate::probe;
 use crate::process::{self, Reaped, signal_group};
+use crate::recycle::Hearing;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A running worker process.
@@ -26,6 +28,8 @@ pub(crate) struct Process {
     /// Where the dispatcher reaches it, once it listens.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) listens_elsewhere: Option<u16>,
+    /// What is known of whether it accepts connections.
+    pub(crate) hearing: Hearing,
     /// Asks whether it is ready.
     probe: Option<AbortHandle>,
     /// What else waits for it and is pointless without it.
@@ -52,8 +56,17 @@ impl Supervisor {
                 }
             },
         };
-        let desired = self.engine.desired();
-        match process::start(&self.recipe, slot, desired, private_port) {
+        let place = process::Place {
+            slot,
+            share: Share {
+                cores: self.cores.usable(),
+                workers: self.engine.desired(),
+                memory: self.memory.read().map(|container| container.limit),
+                each: self.recipe.max_memory,
+            },
+            private_port,
+        };
+        match process::start(&self.recipe, place) {
             Ok(started) => {
                 self.watchdog.watch(started.pid);
                 if let Some(listener) = started.listener {
@@ -66,6 +79,7 @@ impl Supervisor {
                     tail: self.logs.follow(started.stderr),
                     address: None,
                     listens_elsewhere: None,
+                    hearing: Hearing::Unknown,
                     probe: None,
                     tasks: Vec::new(),
                 };
@@ -111,7 +125,7 @@ impl Supervisor {
     }
 
     /// Runs a task that ends with the worker.
-    fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
+    pub(crate) fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
         if let Some(process) = self.state.processes.get_mut(&worker) {
             let task = tokio::task::spawn_local(task);
             process.tasks.push(task.abort_handle());
