@@ -106,6 +106,15 @@ pub struct RunArgs {
     /// The port the app listens on [default: 3000]
     #[arg(long, env = "SCALEDAPP_PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Further ports that workers share, such as 8081,9000; others work in one worker only [default: none]
+    #[arg(
+        long,
+        env = "SCALEDAPP_SHARE",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub share: Option<Vec<u16>>,
     /// auto (one per core), N, max (one per CPU, quota ignored), -K (auto less K) or Nx (N per core) [default: auto]
     #[arg(
         long,

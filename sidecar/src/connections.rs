@@ -16,23 +16,23 @@ const CARRYING: [&str; 2] = ["01", "08"];
 /// The state of a socket that accepts.
 const LISTEN: &str = "0A";
 
-/// Inodes of the accepted connections on local `port`, of both families.
-pub(crate) fn carrying(port: u16) -> HashSet<u64> {
+/// Inodes of the accepted connections on local `ports`, of both families.
+pub(crate) fn carrying(ports: &[u16]) -> HashSet<u64> {
     let carries = |entry: &Entry<'_>| CARRYING.contains(&entry.state) && entry.inode != 0;
     let mut inodes = HashSet::new();
     for text in tables() {
-        let entries = entries(&text, port).filter(carries);
+        let entries = entries(&text, ports).filter(carries);
         inodes.extend(entries.map(|entry| entry.inode));
     }
     inodes
 }
 
-/// Clients' ends of all connections on local `port`, those that are over and
+/// Clients' ends of all connections on local `ports`, those that are over and
 /// not forgotten yet included: what is new among them has arrived.
-pub(crate) fn peers(port: u16) -> HashSet<String> {
+pub(crate) fn peers(ports: &[u16]) -> HashSet<String> {
     let mut peers = HashSet::new();
     for text in tables() {
-        let entries = entries(&text, port).filter(|entry| entry.state != LISTEN);
+        let entries = entries(&text, ports).filter(|entry| entry.state != LISTEN);
         peers.extend(entries.map(|entry| entry.peer.to_owned()));
     }
     peers
@@ -42,8 +42,10 @@ pub(crate) fn peers(port: u16) -> HashSet<String> {
 /// `None`: nobody does.
 pub(crate) fn waiting(address: SocketAddr) -> Option<u32> {
     tables().find_map(|text| {
-        let mut listening = entries(&text, address.port()).filter(|entry| entry.state == LISTEN);
-        listening.next().map(|entry| entry.queue)
+        let ports = [address.port()];
+        let mut all = entries(&text, &ports);
+        all.find(|entry| entry.state == LISTEN)
+            .map(|entry| entry.queue)
     })
 }
 
@@ -63,17 +65,17 @@ struct Entry<'a> {
     inode: u64,
 }
 
-/// The lines of `proc_pid_net(5)` for a local port: `sl local rem st … inode`.
-fn entries(text: &str, port: u16) -> impl Iterator<Item = Entry<'_>> {
-    let suffix = format!(":{port:04X}");
+/// The lines of `proc_pid_net(5)` for local ports: `sl local rem st … inode`.
+fn entries<'a>(text: &'a str, ports: &'a [u16]) -> impl Iterator<Item = Entry<'a>> {
     text.lines().skip(1).filter_map(move |line| {
         let mut fields = line.split_ascii_whitespace();
-        let local = fields.nth(1)?;
+        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
         let (peer, state) = (fields.next()?, fields.next()?);
         let (_, queue) = fields.next()?.split_once(':')?;
         let queue = u32::from_str_radix(queue, 16).ok()?;
         let inode = fields.nth(4)?.parse().ok()?;
-        local.ends_with(&suffix).then_some(Entry {
+        ports.contains(&port).then_some(Entry {
             peer,
             state,
             queue,
@@ -185,20 +187,20 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let group = rustix::process::getpgrp().as_raw_nonzero().get() as u32;
-        assert!(peers(port).is_empty());
+        assert!(peers(&[port]).is_empty());
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert!(carrying(port).is_empty(), "nobody accepted it yet");
-        assert_eq!(peers(port).len(), 1);
+        assert!(carrying(&[port]).is_empty(), "nobody accepted it yet");
+        assert_eq!(peers(&[port]).len(), 1);
         let accepted = listener.accept().unwrap();
-        let sockets = carrying(port);
+        let sockets = carrying(&[port]);
         let held = held(&members(&[group]), &sockets);
         assert_eq!(held[&group], sockets);
         assert_eq!(sockets.len(), 1);
         // The side that closes first remembers the other for a while.
         drop(accepted);
         drop(client);
-        assert!(carrying(port).is_empty());
-        assert_eq!(peers(port).len(), 1);
+        assert!(carrying(&[port]).is_empty());
+        assert_eq!(peers(&[port]).len(), 1);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod ctl_cli;
 mod desired;
 mod dispatch;
 mod drain;
+mod front;
 mod handover;
 mod hints;
 pub mod install;

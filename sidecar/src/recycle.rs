@@ -106,6 +106,7 @@ impl Supervisor {
     /// to accept no connection either.
     fn deaf(&mut self, worker: WorkerId) -> Option<Duration> {
         let most = self.watch.silence()?;
+        let port = self.recipe.port;
         let silent = self.front.silent(worker);
         let process = self.state.processes.get_mut(&worker)?;
         let silent = silent.filter(|silent| *silent >= most);
@@ -119,7 +120,7 @@ impl Supervisor {
             // One that accepted may have stopped doing so.
             Hearing::Unknown | Hearing::Accepts => {
                 process.hearing = Hearing::Asked;
-                let address = process.address?;
+                let address = *process.addresses.get(&port)?;
                 let inputs = self.inputs.clone();
                 self.run_for(worker, async move {
                     let accepts = probe::accepts(address).await;

@@ -31,7 +31,8 @@ pub(crate) struct WorkerReport {
     pub(crate) generation: u32,
     pub(crate) restarts: u32,
     pub(crate) listens_elsewhere: Option<u16>,
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// In Request dispatch, for each shared port.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +67,8 @@ pub(crate) struct Report {
     dispatch: &'static str,
     view: Mutex<View>,
     counts: Counts,
-    proxy: Option<Arc<Proxy>>,
+    /// In Request dispatch, of each shared port.
+    proxies: Vec<Arc<Proxy>>,
     registry: Mutex<Registry>,
     snapshot: watch::Sender<Bytes>,
 }
@@ -82,7 +84,7 @@ impl Report {
     pub(crate) fn new(
         mechanism: &'static str,
         dispatch: &'static str,
-        proxy: Option<Arc<Proxy>>,
+        proxies: Vec<Arc<Proxy>>,
         registry: Registry,
     ) -> Arc<Self> {
         let report = Arc::new(Self {
@@ -90,7 +92,7 @@ impl Report {
             dispatch,
             view: Mutex::default(),
             counts: Counts::default(),
-            proxy,
+            proxies,
             registry: Mutex::new(registry),
             snapshot: watch::Sender::new(Bytes::new()),
         });
@@ -167,9 +169,12 @@ impl Report {
     pub(crate) fn publish(&self) {
         let line = {
             let view = lock(&self.view);
-            let (in_flight, queued) = match &self.proxy {
-                Some(proxy) => (proxy.in_flight(), proxy.queued()),
-                None => (view.held.values().sum(), view.queued),
+            let (in_flight, queued) = if self.proxies.is_empty() {
+                (view.held.values().sum(), view.queued)
+            } else {
+                let proxies = self.proxies.iter();
+                let loads = proxies.map(|proxy| (proxy.in_flight(), proxy.queued()));
+                loads.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
             };
             json!({
                 "ready": is_ready(&view),
@@ -195,9 +200,11 @@ impl Report {
             .workers
             .iter()
             .map(|worker| {
-                let in_flight = match &worker.endpoint {
-                    Some(endpoint) => endpoint.in_flight(),
-                    None => view.held.get(&worker.pid).copied().unwrap_or(0),
+                let in_flight = if self.proxies.is_empty() {
+                    view.held.get(&worker.pid).copied().unwrap_or(0)
+                } else {
+                    let endpoints = worker.endpoints.iter();
+                    endpoints.map(|endpoint| endpoint.in_flight()).sum()
                 };
                 let mut shown = json!({
                     "slot": worker.slot,

@@ -4,7 +4,6 @@
 //! Nothing of the app runs before everything of ours does.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,18 +13,16 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use scaledapp_admin::{Admin, Signal, Signals};
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
-use scaledapp_proxy::{self as proxy, Proxy, Table};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::cli::{AdminArg, DispatchArg, MechanismArg};
 use crate::connections;
 use crate::control;
 use crate::cores::Cores;
 use crate::desired::{self, Desired};
-use crate::dispatch::{self, Accepting, Dispatcher, Front};
-use crate::drain::Drains;
+use crate::front;
 use crate::limits::Watch;
 use crate::logs::Logs;
 use crate::memory::Limiting;
@@ -71,26 +68,23 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             Some((Admin::bind(address).await?, control))
         }
     };
-    let (public, sharing) = open_port(&settings)?;
+    let (public, sharing) = front::listen(&settings)?;
     let sharing = Rc::new(RefCell::new(sharing));
     let mechanism = choose_mechanism(&settings)?;
     let mut registry = Registry::default();
-    let front = open_front(&settings, cores, public, &sharing, &mut registry)?;
-    let proxy = match &front {
-        Front::Request(dispatcher) => Some(Arc::clone(&dispatcher.proxy)),
-        Front::Connection(_) => None,
-    };
+    let front = front::open(&settings, cores, public, &sharing, &mut registry)?;
     let dispatch = match settings.dispatch {
         DispatchArg::Request => "request",
         DispatchArg::Connection => "connection",
     };
-    let report = Report::new(mechanism.as_str(), dispatch, proxy, registry);
+    let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
     let (inputs, received) = mpsc::unbounded_channel();
     watch_outside(&settings, cores, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
         take_orders(control, inputs.clone());
     }
+    let ports = settings.ports().into();
     let watch = Watch::new(settings.limits, jitter_seed());
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
@@ -110,6 +104,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             open_files,
             max_memory: settings.limits.memory,
         },
+        ports,
         mechanism,
         readiness_path: settings.readiness_path,
         stop_signal: settings.stop_signal,
@@ -162,39 +157,6 @@ fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
     });
 }
 
-/// The public listener (Request dispatch only) and the workers' sockets.
-fn open_port(settings: &Settings) -> anyhow::Result<(Option<std::net::TcpListener>, Sharing)> {
-    match settings.dispatch {
-        DispatchArg::Request => {
-            let listener = dispatch::listen(settings.host, settings.port)?;
-            Ok((Some(listener), Sharing::request()))
-        }
-        DispatchArg::Connection => {
-            let sharing = Sharing::connection(settings.host, settings.port)
-                .map_err(|error| dispatch::taken(settings.host, settings.port, &error))?;
-            Ok((None, sharing))
-        }
-    }
-}
-
-/// What stands before the workers.
-fn open_front(
-    settings: &Settings,
-    cores: Cores,
-    public: Option<std::net::TcpListener>,
-    sharing: &Rc<RefCell<Sharing>>,
-    registry: &mut Registry,
-) -> anyhow::Result<Front> {
-    Ok(match public {
-        Some(listener) => Front::Request(start_dispatcher(settings, cores, listener, registry)?),
-        None => Front::Connection(Accepting {
-            drains: Drains::new(settings.port, Rc::clone(sharing)),
-            quiet: settings.drain_quiet,
-            deadline: settings.drain_timeout,
-        }),
-    })
-}
-
 fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     if settings.mechanism == MechanismArg::Port {
         return Ok(Mechanism::Port);
@@ -204,6 +166,12 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     };
     match (settings.mechanism, settings.dispatch) {
         (MechanismArg::Auto, DispatchArg::Request) => {
+            if !settings.share.is_empty() {
+                bail!(
+                    "--share needs sockets to be handed over, which this machine refuses ({reason}): \
+                     have the app listen on one port"
+                );
+            }
             tracing::warn!(
                 reason,
                 "sockets cannot be handed over: each worker gets a private port in PORT and must listen on it"
@@ -215,36 +183,6 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
         ),
         _ => bail!("--mechanism notify does not work here ({reason}): use --mechanism auto"),
     }
-}
-
-fn start_dispatcher(
-    settings: &Settings,
-    cores: Cores,
-    listener: std::net::TcpListener,
-    registry: &mut Registry,
-) -> anyhow::Result<Dispatcher> {
-    let (table, seen) = watch::channel(Arc::new(Table {
-        endpoints: Vec::new(),
-    }));
-    let threads = settings.dispatch_threads.map_or_else(
-        // The dispatcher takes some 20 µs of a request, an app ten times that.
-        || (cores.usable() / 4.0).ceil().max(1.0) as usize,
-        usize::from,
-    );
-    let config = proxy::Config {
-        threads,
-        ..proxy::Config::dispatcher()
-    };
-    let metrics = proxy::Metrics::register(registry, "scaledapp_dispatch");
-    let proxy = Proxy::start(config, listener, seen, metrics)
-        .context("cannot start the dispatcher's threads")?;
-    Ok(Dispatcher {
-        proxy: Arc::new(proxy),
-        table,
-        quiet: settings.drain_quiet,
-        deadline: settings.drain_timeout,
-        endpoints: BTreeMap::new(),
-    })
 }
 
 /// Passes on everything that comes from outside until the loop has ended.
@@ -292,7 +230,7 @@ fn watch_outside(
     });
     if settings.dispatch == DispatchArg::Connection {
         watch_connections(
-            settings.port,
+            settings.ports(),
             inputs.clone(),
             Arc::clone(report),
             Rc::clone(sharing),
@@ -381,7 +319,7 @@ fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>, rep
 }
 
 fn watch_connections(
-    port: u16,
+    ports: Vec<u16>,
     inputs: mpsc::UnboundedSender<Input>,
     report: Arc<Report>,
     sharing: Rc<RefCell<Sharing>>,
@@ -389,7 +327,7 @@ fn watch_connections(
     tokio::task::spawn_local(async move {
         loop {
             tokio::time::sleep(SECOND).await;
-            let sockets = connections::carrying(port);
+            let sockets = connections::carrying(&ports);
             let members = connections::members(&report.groups());
             let by_group = connections::held(&members, &sockets)
                 .into_iter()

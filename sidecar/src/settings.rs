@@ -24,6 +24,7 @@ const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 struct FileSettings {
     host: Option<IpAddr>,
     port: Option<u16>,
+    share: Option<Vec<u16>>,
     workers: Option<WorkerSpec>,
     dispatch: Option<DispatchArg>,
     admin: Option<String>,
@@ -49,8 +50,10 @@ struct FileSettings {
 pub struct Settings {
     /// Address to serve on; `None`: all.
     pub host: Option<IpAddr>,
-    /// The shared port.
+    /// The app's port.
     pub port: u16,
+    /// Further ports that workers share.
+    pub share: Vec<u16>,
     /// How many workers are wanted.
     pub workers: WorkerSpec,
     /// Requests or connections.
@@ -121,6 +124,7 @@ impl Settings {
         let settings = Self {
             host: args.host.or(file.host),
             port: args.port.or(file.port).unwrap_or(3000),
+            share: args.share.or(file.share).unwrap_or_default(),
             workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
             dispatch: args
                 .dispatch
@@ -156,9 +160,26 @@ impl Settings {
         Ok(settings)
     }
 
+    /// All ports that workers share, the app's own first.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let further = self.share.iter().copied();
+        std::iter::once(self.port).chain(further).collect()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         if self.port == 0 {
             bail!("port 0 is no port: name the one the app listens on, such as 3000");
+        }
+        for (index, port) in self.share.iter().enumerate() {
+            if *port == 0 || *port == self.port || self.share[..index].contains(port) {
+                bail!("--share {port}: name each further port once, without that of --port");
+            }
+        }
+        if !self.share.is_empty() && self.mechanism == MechanismArg::Port {
+            bail!(
+                "--share needs sockets to be handed over: leave out --mechanism port, or have the \
+                 app listen on one port"
+            );
         }
         if self.dispatch_threads == Some(0) {
             bail!("dispatchThreads 0 would dispatch nothing: give 1 or more, or leave it out");
@@ -290,6 +311,8 @@ mod tests {
             (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
             (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),
             (&["--drain-timeout", "30", "--", "app"], "such as 500ms"),
+            (&["--share", "3000", "--", "app"], "without that of --port"),
+            (&["--share", "81,81", "--", "app"], "each further port once"),
             (&["--max-memory", "lots", "--", "app"], "such as 300M"),
             (&["--max-requests", "0", "--", "app"], "1.."),
             (&["--max-age", "0s", "--", "app"], "without end"),

@@ -96,6 +96,8 @@ impl Mechanism {
 pub(crate) struct Supervisor {
     pub(crate) engine: Engine,
     pub(crate) recipe: Recipe,
+    /// Those that workers share, the app's own first.
+    pub(crate) ports: Rc<[u16]>,
     pub(crate) mechanism: Mechanism,
     pub(crate) readiness_path: Option<String>,
     pub(crate) stop_signal: Signal,
@@ -293,8 +295,8 @@ impl Supervisor {
             .filter(|worker| worker.state == WorkerState::Ready)
         {
             let process = self.state.processes.get(&worker.id);
-            if let Some(address) = process.and_then(|process| process.address) {
-                self.front.feed(worker.id, worker.slot, address);
+            for (port, address) in process.into_iter().flat_map(|process| &process.addresses) {
+                self.front.feed(worker.id, worker.slot, *port, *address);
             }
         }
         let slots: HashMap<Slot, u32> = engine
@@ -310,7 +312,7 @@ impl Supervisor {
                 generation: worker.generation.0,
                 restarts: slots.get(&worker.slot).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
-                endpoint: self.front.endpoint(worker.id),
+                endpoints: self.front.endpoints(worker.id),
             })
         });
         let mut workers: Vec<WorkerReport> = workers.collect();

@@ -1,6 +1,7 @@
 //! One worker's life as the supervisor carries it out: started, listening,
 //! drained, signalled, reaped. When which of them happens is the engine's word.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -25,8 +26,8 @@ pub(crate) struct Process {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) tail: Tail,
-    /// Where the dispatcher reaches it, once it listens.
-    pub(crate) address: Option<SocketAddr>,
+    /// Where it alone is reached, by shared port, once it listens.
+    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
     pub(crate) listens_elsewhere: Option<u16>,
     /// What is known of whether it accepts connections.
     pub(crate) hearing: Hearing,
@@ -77,7 +78,7 @@ impl Supervisor {
                     slot,
                     generation,
                     tail: self.logs.follow(started.stderr),
-                    address: None,
+                    addresses: BTreeMap::new(),
                     listens_elsewhere: None,
                     hearing: Hearing::Unknown,
                     probe: None,
@@ -101,7 +102,7 @@ impl Supervisor {
         let caller = Caller {
             worker,
             generation,
-            port: self.recipe.port,
+            ports: Rc::clone(&self.ports),
         };
         let sharing = Rc::clone(&self.sharing);
         let inputs = self.inputs.clone();
@@ -116,11 +117,13 @@ impl Supervisor {
     }
 
     /// With a private port, a worker listens when a connect succeeds.
-    fn wait_for_port(&mut self, worker: WorkerId, port: u16) {
+    fn wait_for_port(&mut self, worker: WorkerId, private: u16) {
         let inputs = self.inputs.clone();
+        let port = self.recipe.port;
         self.run_for(worker, async move {
-            let address = probe::until_listening(port).await;
-            let _ended = inputs.send(Input::Told(worker, Told::Listening(Some(address))));
+            let address = Some(probe::until_listening(private).await);
+            let told = Told::Listening { port, address };
+            let _ended = inputs.send(Input::Told(worker, told));
         });
     }
 
@@ -137,7 +140,20 @@ impl Supervisor {
         let process = self.state.processes.get_mut(&worker)?;
         let slot = process.slot.0;
         match told {
-            Told::Listening(address) => return self.listening(worker, address),
+            Told::Listening {
+                port: listening,
+                address,
+            } => {
+                // A worker that listens a second time may have closed the first
+                // socket; one that listens on both address families is reached at
+                // either.
+                if let Some(address) = address {
+                    process.addresses.insert(listening, address);
+                }
+                if listening == port {
+                    return self.listening(worker, address);
+                }
+            }
             Told::ListeningElsewhere(other) => {
                 if process.listens_elsewhere.replace(other).is_none() {
                     tracing::info!(
@@ -159,9 +175,6 @@ impl Supervisor {
     /// A worker listens: it is ready, unless a probe has to say so.
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
         let process = self.state.processes.get_mut(&worker)?;
-        // A worker that listens a second time may have closed the first socket;
-        // one that listens on both address families is reached at either.
-        process.address = address;
         let (Some(path), Some(address)) = (&self.readiness_path, address) else {
             return Some(Event::Ready(worker));
         };
