@@ -85,10 +85,15 @@ fn used(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
 /// Reads `proc_pid_statm(5)`, whose counters the kernel keeps anyway; a walk over
 /// page tables (smaps) would stop a large process for milliseconds.
 pub(crate) fn of_tree(pid: u32) -> Option<u64> {
+    of(&tree(pid))
+}
+
+/// The same of processes that are known already.
+pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     let (mut own, mut shared) = (0_u64, 0_u64);
     let mut found = false;
-    for process in tree(pid) {
-        if let Some((resident, files)) = resident(process) {
+    for process in tree {
+        if let Some((resident, files)) = resident(*process) {
             found = true;
             own += resident.saturating_sub(files);
             shared = shared.max(files);

@@ -90,16 +90,33 @@ impl Supervisor {
         let measured = workers.into_iter().filter_map(|worker| {
             let pid = self.state.processes.get(&worker.id)?.pid;
             let is_ready = worker.state == WorkerState::Ready;
+            let tree = memory::tree(pid);
+            self.look_for_forks(worker.id, &tree);
             let deaf = if is_ready { self.deaf(worker.id) } else { None };
             Some(Measured {
                 worker: worker.id,
                 age: is_ready.then(|| now.saturating_sub(worker.since)),
-                bytes: memory::of_tree(pid).unwrap_or(0),
+                bytes: memory::of(&tree).unwrap_or(0),
                 served: self.front.served(worker.id),
                 deaf,
             })
         });
         measured.collect()
+    }
+
+    /// An app that multiplies itself would do so in every worker.
+    fn look_for_forks(&mut self, worker: WorkerId, tree: &[u32]) {
+        let Some(process) = self.state.processes.get_mut(&worker) else {
+            return;
+        };
+        let before = std::mem::replace(&mut process.family, tree.len());
+        if tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid)) {
+            tracing::warn!(
+                slot = process.slot.0,
+                "the app forks workers of its own (Node's cluster), and every worker does: take \
+                 cluster.fork out of it, or give --workers 1"
+            );
+        }
     }
 
     /// For how long a worker with work has shown no sign of life, once it is known
@@ -141,6 +158,13 @@ impl Supervisor {
             };
         }
     }
+}
+
+/// Node's cluster module numbers what it forks by this variable.
+fn is_cluster_worker(pid: u32) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    variables.any(|variable| variable.starts_with(b"NODE_UNIQUE_ID="))
 }
 
 #[cfg(test)]

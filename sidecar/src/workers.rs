@@ -31,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) listens_elsewhere: Option<u16>,
     /// What is known of whether it accepts connections.
     pub(crate) hearing: Hearing,
+    /// How many processes it and its descendants were at the last look.
+    pub(crate) family: usize,
     /// Asks whether it is ready.
     probe: Option<AbortHandle>,
     /// What else waits for it and is pointless without it.
@@ -81,6 +83,7 @@ impl Supervisor {
                     addresses: BTreeMap::new(),
                     listens_elsewhere: None,
                     hearing: Hearing::Unknown,
+                    family: 1,
                     probe: None,
                     tasks: Vec::new(),
                 };
