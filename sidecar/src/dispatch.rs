@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use scaledapp_engine::{Generation, Slot, WorkerId};
-use scaledapp_proxy::{Endpoint, Proxy, Table};
+use scaledapp_proxy::{Endpoint, Proxy, Table, Tallies, Tally};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
@@ -40,6 +40,8 @@ pub(crate) struct Accepting {
 pub(crate) struct Dispatcher {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) table: watch::Sender<Arc<Table>>,
+    /// By slot: they outlive the processes there.
+    pub(crate) tallies: Tallies,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
     /// Every worker that was fed and is not reaped, drained ones too.
@@ -65,7 +67,7 @@ pub(crate) struct Fed {
 
 impl Fed {
     /// Whether that made a difference.
-    fn feed(&mut self, slot: Slot, address: SocketAddr) -> bool {
+    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>) -> bool {
         let known = self.endpoints.last();
         if self.closed || known.is_some_and(|known| known.address() == address) {
             return false;
@@ -75,7 +77,7 @@ impl Fed {
         }
         self.endpoints.retain(|endpoint| endpoint.in_flight() > 0);
         self.endpoints
-            .push(Endpoint::new(slot.to_string(), address));
+            .push(Endpoint::with_tally(tally.name(), address, tally));
         true
     }
 
@@ -93,7 +95,8 @@ impl Front {
     pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot, address: SocketAddr) {
         if let Self::Request(dispatcher) = self {
             let fed = dispatcher.endpoints.entry(worker).or_default();
-            if fed.feed(slot, address) {
+            let tally = dispatcher.tallies.of(&slot.to_string());
+            if fed.feed(address, &tally) {
                 dispatcher.publish();
             }
         }

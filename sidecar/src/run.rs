@@ -202,11 +202,13 @@ fn start_dispatcher(
         ..proxy::Config::dispatcher()
     };
     let metrics = proxy::Metrics::register(registry, "scaledapp_dispatch");
+    let tallies = proxy::Tallies::register(registry, "scaledapp_dispatch");
     let proxy = Proxy::start(config, listener, seen, metrics)
         .context("cannot start the dispatcher's threads")?;
     Ok(Dispatcher {
         proxy: Arc::new(proxy),
         table,
+        tallies,
         quiet: settings.drain_quiet,
         deadline: settings.drain_timeout,
         endpoints: BTreeMap::new(),
