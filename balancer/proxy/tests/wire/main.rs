@@ -10,4 +10,5 @@
 mod limits;
 mod line;
 mod peers;
+mod reuse;
 mod signs;
