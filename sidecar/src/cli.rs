@@ -2,6 +2,7 @@
 //! may be. What the words of `run` come to is in `settings`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -159,6 +160,15 @@ pub struct RunArgs {
     /// JSON file {"workers": SPEC, "reload": TOKEN}, watched: a new SPEC scales, a new TOKEN reloads
     #[arg(long, env = "SCALEDAPP_DESIRED_FILE", value_name = "FILE")]
     pub desired_file: Option<PathBuf>,
+    /// Requests that one worker gets at once; more wait in line (request dispatch) [default: no limit]
+    #[arg(long, env = "SCALEDAPP_MAX_IN_FLIGHT", value_name = "N")]
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Requests that wait in line; more get 503 with Retry-After [default: 1024]
+    #[arg(long, env = "SCALEDAPP_QUEUE_LENGTH", value_name = "N")]
+    pub queue_length: Option<u32>,
+    /// How long a request waits in line before it gets 503 [default: 30s]
+    #[arg(long, env = "SCALEDAPP_QUEUE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub queue_timeout: Option<Duration>,
     /// When a worker is replaced by itself.
     #[command(flatten)]
     pub limits: LimitArgs,

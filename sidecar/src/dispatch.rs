@@ -9,11 +9,11 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use scaledapp_engine::{Generation, Slot, WorkerId};
-use scaledapp_proxy::{Endpoint, Proxy, Table};
+use scaledapp_proxy::{Endpoint, Proxy, Table, Tallies, Tally};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
@@ -42,6 +42,8 @@ pub(crate) struct Dispatcher {
     pub(crate) port: u16,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) table: watch::Sender<Arc<Table>>,
+    /// By slot: they outlive the processes there.
+    pub(crate) tallies: Tallies,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
     /// Every worker that was fed and is not reaped, drained ones too.
@@ -63,22 +65,36 @@ pub(crate) struct Fed {
     /// The one in use, after those that requests are still in flight at.
     endpoints: Vec<Arc<Endpoint>>,
     closed: bool,
+    /// What its slot counts, and what it had counted before this worker.
+    tally: Option<(Arc<Tally>, u64)>,
 }
 
 impl Fed {
     /// Whether that made a difference.
-    fn feed(&mut self, slot: Slot, address: SocketAddr) -> bool {
+    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>) -> bool {
         let known = self.endpoints.last();
         if self.closed || known.is_some_and(|known| known.address() == address) {
             return false;
         }
+        self.tally
+            .get_or_insert_with(|| (Arc::clone(tally), answers(tally)));
         for endpoint in &self.endpoints {
             endpoint.close();
         }
         self.endpoints.retain(|endpoint| endpoint.in_flight() > 0);
         self.endpoints
-            .push(Endpoint::new(slot.to_string(), address));
+            .push(Endpoint::with_tally(tally.name(), address, tally));
         true
+    }
+
+    /// While two workers of a slot answer, each counts for both: only a worker
+    /// that has just started is told too much, and little.
+    fn served(&self) -> u64 {
+        let (tally, before) = match &self.tally {
+            Some((tally, before)) => (tally, *before),
+            None => return 0,
+        };
+        answers(tally).saturating_sub(before)
     }
 
     fn retire(&self) {
@@ -87,6 +103,11 @@ impl Fed {
             endpoint.retire();
         }
     }
+}
+
+/// Of all kinds.
+fn answers(tally: &Tally) -> u64 {
+    (1..=5).map(|hundreds| tally.answers(hundreds)).sum()
 }
 
 impl Front {
@@ -98,7 +119,8 @@ impl Front {
         };
         if let Some(dispatcher) = dispatchers.iter_mut().find(|one| one.port == port) {
             let fed = dispatcher.endpoints.entry(worker).or_default();
-            if fed.feed(slot, address) {
+            let tally = dispatcher.tallies.of(&slot.to_string());
+            if fed.feed(address, &tally) {
                 dispatcher.publish();
             }
         }
@@ -188,14 +210,18 @@ impl Front {
 
     /// Requests that a worker has answered; 0 where it accepts for itself.
     pub(crate) fn served(&self, worker: WorkerId) -> u64 {
-        let _ = (self, worker);
-        0
+        self.fed(worker).map(Fed::served).sum()
     }
 
     /// For how long a worker with requests has sent no byte.
     pub(crate) fn silent(&self, worker: WorkerId) -> Option<Duration> {
-        let _ = (self, worker);
-        None
+        let now = Instant::now();
+        let endpoints = self.fed(worker).flat_map(|fed| &fed.endpoints);
+        let silences: Vec<Duration> = endpoints
+            .filter_map(|endpoint| endpoint.silent_for(now))
+            .collect();
+        // One that answers at another port lives.
+        silences.into_iter().min()
     }
 
     /// What counts requests; nothing in Connection dispatch.

@@ -70,44 +70,36 @@ pub(crate) fn open(
             format!("scaledapp_dispatch_{port}")
         };
         let metrics = proxy::Metrics::register(registry, &prefix);
+        let tallies = proxy::Tallies::register(registry, &prefix);
         let threads = settings.dispatch_threads.map_or_else(
             // The dispatcher takes some 20 µs of a request, an app ten times that.
             || (cores.usable() / 4.0).ceil().max(1.0) as usize,
             usize::from,
         );
-        start(
-            settings,
+        let config = proxy::Config {
+            threads: if is_main { threads } else { 1 },
+            limits: proxy::Limits {
+                in_flight: settings.max_in_flight,
+                waiting: settings.queue_length,
+                waiting_time: settings.queue_timeout,
+                ..proxy::Config::dispatcher().limits
+            },
+            ..proxy::Config::dispatcher()
+        };
+        let (table, seen) = watch::channel(Arc::new(Table {
+            endpoints: Vec::new(),
+        }));
+        let proxy = Proxy::start(config, listener, seen, metrics)
+            .context("cannot start the dispatcher's threads")?;
+        Ok(Dispatcher {
             port,
-            listener,
-            if is_main { threads } else { 1 },
-            metrics,
-        )
+            proxy: Arc::new(proxy),
+            table,
+            tallies,
+            quiet: settings.drain_quiet,
+            deadline: settings.drain_timeout,
+            endpoints: BTreeMap::new(),
+        })
     });
     Ok(Front::Request(dispatchers.collect::<anyhow::Result<_>>()?))
-}
-
-fn start(
-    settings: &Settings,
-    port: u16,
-    listener: TcpListener,
-    threads: usize,
-    metrics: proxy::Metrics,
-) -> anyhow::Result<Dispatcher> {
-    let (table, seen) = watch::channel(Arc::new(Table {
-        endpoints: Vec::new(),
-    }));
-    let config = proxy::Config {
-        threads,
-        ..proxy::Config::dispatcher()
-    };
-    let proxy = Proxy::start(config, listener, seen, metrics)
-        .context("cannot start the dispatcher's threads")?;
-    Ok(Dispatcher {
-        port,
-        proxy: Arc::new(proxy),
-        table,
-        quiet: settings.drain_quiet,
-        deadline: settings.drain_timeout,
-        endpoints: BTreeMap::new(),
-    })
 }

@@ -3,6 +3,7 @@
 //! What cannot work together is refused, with the cure.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ struct FileSettings {
     instance_env: Option<String>,
     desired_file: Option<PathBuf>,
     dispatch_threads: Option<u16>,
+    max_in_flight: Option<NonZeroU32>,
+    queue_length: Option<u32>,
+    queue_timeout: Option<String>,
     max_memory: Option<String>,
     max_requests: Option<u64>,
     max_age: Option<String>,
@@ -80,6 +84,12 @@ pub struct Settings {
     pub desired_file: Option<PathBuf>,
     /// Dispatcher threads; `None`: by cores.
     pub dispatch_threads: Option<u16>,
+    /// Requests that one worker gets at once.
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Requests that wait for a worker.
+    pub queue_length: u32,
+    /// How long one waits.
+    pub queue_timeout: Duration,
     /// When a worker is replaced by itself.
     pub(crate) limits: Limits,
     /// Program and arguments of one worker.
@@ -153,6 +163,14 @@ impl Settings {
                 .unwrap_or_else(|| "NODE_APP_INSTANCE".to_owned()),
             desired_file: args.desired_file.or(file.desired_file),
             dispatch_threads: args.dispatch_threads.or(file.dispatch_threads),
+            max_in_flight: args.max_in_flight.or(file.max_in_flight),
+            queue_length: args.queue_length.or(file.queue_length).unwrap_or(1024),
+            // A worker may boot for long, and its pod's balancer waits less.
+            queue_timeout: time(
+                args.queue_timeout,
+                file.queue_timeout,
+                Duration::from_secs(30),
+            )?,
             limits,
             command: args.command,
         };
@@ -185,6 +203,12 @@ impl Settings {
             bail!("dispatchThreads 0 would dispatch nothing: give 1 or more, or leave it out");
         }
         let connection = self.dispatch == DispatchArg::Connection;
+        if connection && self.max_in_flight.is_some() {
+            bail!(
+                "--max-in-flight needs --dispatch request: with connection dispatch workers accept \
+                 what they like"
+            );
+        }
         if connection && self.limits.requests.is_some() {
             bail!(
                 "--max-requests needs --dispatch request: connections that workers accept for \

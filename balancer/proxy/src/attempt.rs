@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use crate::body::Flow;
 use crate::buffer::Buffer;
 use crate::connection::{Asked, Client};
+use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
@@ -90,6 +91,7 @@ pub(crate) struct Attempt<'a> {
     asked: &'a Asked,
     request: &'a mut Flow,
     upstream: Upstream,
+    endpoint: &'a Endpoint,
     answer: Flow,
     state: State,
 }
@@ -101,6 +103,7 @@ impl<'a> Attempt<'a> {
         asked: &'a Asked,
         request: &'a mut Flow,
         upstream: Upstream,
+        endpoint: &'a Endpoint,
     ) -> Self {
         Self {
             thread,
@@ -108,6 +111,7 @@ impl<'a> Attempt<'a> {
             asked,
             request,
             upstream,
+            endpoint,
             answer: Flow::of(thread.buffers.output()),
             state: State::Head,
         }
@@ -250,6 +254,7 @@ impl<'a> Attempt<'a> {
                 },
                 Poll::Ready(Ok(_)) => {
                     upstream.spoke = true;
+                    self.endpoint.hear(self.thread.clock.now());
                     self.moved();
                 }
             }

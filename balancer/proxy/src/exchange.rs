@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::connect::{self, connect};
 use crate::connection::{Asked, Client};
 use crate::endpoint::{Endpoint, InFlight};
+use crate::line::{Comer, Place};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
 use crate::retry::{self, Failed};
@@ -60,32 +61,36 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
     let mut search = Search::default();
     let mut sent = 0;
     let then = loop {
-        let entered = match choose(thread, client, &mut search).await {
+        let mut entered = match choose(thread, client, &mut search).await {
             Ok(entered) => entered,
             Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
         };
         let _counted = Counted::new(thread);
         let Some(upstream) = reach(thread, client, &asked, &entered, sent > 0).await else {
-            search.tried.push(entered.endpoint().id());
+            search.failed_at(entered.endpoint());
+            entered.end_quietly();
             continue;
         };
         sent += 1;
         let was_reused = upstream.reused;
-        let (end, upstream) = Attempt::new(thread, client, &asked, &mut request, upstream)
-            .run()
-            .await;
+        let endpoint = entered.endpoint();
+        let (end, upstream) =
+            Attempt::new(thread, client, &asked, &mut request, upstream, endpoint)
+                .run()
+                .await;
         let ended = Ended {
             end,
             upstream,
-            endpoint: entered.endpoint(),
+            entered: &mut entered,
             sent,
         };
         if let Some(then) = finish(thread, client, &asked, &request, ended).await {
             break then;
         }
         // A connection that was closed in between says nothing about its endpoint.
+        search.again = true;
         if !was_reused {
-            search.tried.push(entered.endpoint().id());
+            search.failed_at(entered.endpoint());
         }
         request.rewind();
     };
@@ -94,10 +99,10 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
 }
 
 /// A try that is over.
-struct Ended<'a> {
+struct Ended<'a, 'b> {
     end: End,
     upstream: Upstream,
-    endpoint: &'a Endpoint,
+    entered: &'a mut InFlight<'b>,
     /// Tries so far.
     sent: u32,
 }
@@ -108,16 +113,18 @@ async fn finish(
     client: &mut Client,
     asked: &Asked,
     request: &Flow,
-    ended: Ended<'_>,
+    ended: Ended<'_, '_>,
 ) -> Option<Then> {
     let Ended {
         end,
         upstream,
-        endpoint,
+        entered,
         sent,
     } = ended;
+    let endpoint = &Arc::clone(entered.endpoint());
     match end {
         End::Answered(answered) => {
+            tally(endpoint, answered.status);
             keep(thread, request, upstream, answered, endpoint);
             thread
                 .counts
@@ -133,6 +140,8 @@ async fn finish(
         }
         End::Switched => {
             count(&thread.counts.upgrades);
+            entered.upgrade();
+            tally(endpoint, 101);
             note(thread, endpoint, Outcome::Answered);
             thread.counts.answered(101, asked.started.elapsed());
             switch(client, upstream, endpoint).await;
@@ -193,30 +202,49 @@ struct Search {
     tried: Vec<u64>,
     /// Set when it first has to wait, for all of its waits together.
     until: Option<Duration>,
+    /// It has been at an endpoint.
+    again: bool,
+    /// Where it stood in line.
+    place: Option<Place>,
+}
+
+impl Search {
+    fn failed_at(&mut self, endpoint: &Endpoint) {
+        self.again = true;
+        self.tried.push(endpoint.id());
+    }
+
+    fn comer(&self) -> Comer {
+        if self.again {
+            Comer::Again(self.place)
+        } else {
+            Comer::New
+        }
+    }
 }
 
 /// An endpoint, when there is one; waits for one within limits.
-async fn choose(
-    thread: &Thread,
+async fn choose<'a>(
+    thread: &'a Thread,
     client: &mut Client,
     search: &mut Search,
-) -> Result<InFlight, Nobody> {
-    if let Some(entered) = thread.choose(client.peer, &search.tried) {
+) -> Result<InFlight<'a>, Nobody> {
+    if !thread.line.goes_before()
+        && let Some(entered) = thread.choose(client.peer, &search.tried)
+    {
         return Ok(entered);
     }
-    let limits = &thread.config.limits;
-    if thread.counts.waiting.load(Ordering::Relaxed) >= i64::from(limits.waiting) {
+    let Some(mut ticket) = thread.line.join(search.comer()) else {
         return Err(Nobody::QueueFull);
-    }
+    };
+    search.place = Some(ticket.place());
     let _waiting = Waiting::new(thread);
     let now = thread.clock.now();
-    let until = *search.until.get_or_insert(now + limits.waiting_time);
+    let time = thread.config.limits.waiting_time;
+    let until = *search.until.get_or_insert(now + time);
     client.deadline.set(until.saturating_sub(now));
     loop {
-        // All of them were tried: each may be back at the next look.
-        search.tried.clear();
-        let changed = thread.changed.notified();
-        let mut changed = std::pin::pin!(changed);
+        let mut waited = false;
         poll_fn(|context| {
             if client.poll_gone(thread, context) {
                 return Poll::Ready(Err(Nobody::ClientGone));
@@ -224,12 +252,21 @@ async fn choose(
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(Nobody::InTime));
             }
-            changed.as_mut().poll(context).map(Ok)
+            let turn = ticket.poll_turn(context);
+            waited |= turn.is_pending();
+            turn.map(Ok)
         })
         .await?;
-        if let Some(entered) = thread.choose(client.peer, &[]) {
+        if waited {
+            // Each of those that failed it may be back.
+            search.tried.clear();
+        }
+        if let Some(entered) = thread.choose(client.peer, &search.tried) {
+            ticket.found();
             return Ok(entered);
         }
+        ticket.found_nothing(search.tried.is_empty());
+        search.tried.clear();
     }
 }
 
@@ -254,7 +291,7 @@ async fn reach(
     thread: &Thread,
     client: &Client,
     asked: &Asked,
-    entered: &InFlight,
+    entered: &InFlight<'_>,
     is_repeated: bool,
 ) -> Option<Upstream> {
     let endpoint = entered.endpoint();
@@ -317,10 +354,16 @@ fn settle(
     failed: Failed,
     sent: u32,
 ) -> bool {
-    match cause {
-        Failure::ClientGone | Failure::ClientTimeout => return false,
-        _ if failed.reused => thread.pool.borrow_mut().forget(endpoint.id()),
-        _ => note(thread, endpoint, Outcome::Broken),
+    if matches!(cause, Failure::ClientGone | Failure::ClientTimeout) {
+        return false;
+    }
+    if let Some(tally) = endpoint.tally() {
+        tally.broke();
+    }
+    if failed.reused {
+        thread.pool.borrow_mut().forget(endpoint.id());
+    } else {
+        note(thread, endpoint, Outcome::Broken);
     }
     // A time-out has used up the client's patience, and maybe the server's strength.
     if cause != Failure::Upstream || !retry::may_repeat(failed, asked.is_idempotent) {
@@ -387,6 +430,13 @@ async fn give_up(
     client
         .answer(thread, status, reason, true, asked.is_head)
         .await
+}
+
+/// Counts an answer under the name that its endpoint is counted by.
+fn tally(endpoint: &Endpoint, status: u16) {
+    if let Some(tally) = endpoint.tally() {
+        tally.answered(status);
+    }
 }
 
 /// Keeps the upstream connection if it may be used again.
