@@ -45,18 +45,27 @@ pub(crate) async fn until_ok(address: SocketAddr, path: String) {
 /// others that waited before it do. One that only its single thread keeps from
 /// accepting is deaf as well.
 pub(crate) async fn accepts(address: SocketAddr) -> bool {
-    const LOOKS: u32 = 40;
+    // Few, since the kernel lists all connections of the machine each time.
+    const PAUSES: [Duration; 3] = [
+        Duration::from_millis(100),
+        Duration::from_millis(400),
+        Duration::from_millis(500),
+    ];
     let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
     let Ok(Ok(_connection)) = connected else {
         return false;
     };
-    let first = connections::waiting(address);
-    for _ in 0..LOOKS {
-        match (connections::waiting(address), first) {
+    let mut before = connections::waiting(address);
+    for pause in PAUSES {
+        tokio::time::sleep(pause).await;
+        let now = connections::waiting(address);
+        match (before, now) {
             // Nobody listens: its end is told otherwise.
-            (None, _) => return true,
-            (Some(now), Some(first)) if now == 0 || now < first => return true,
-            _ => tokio::time::sleep(PERIOD).await,
+            (_, None) => return true,
+            (before, Some(now)) if now == 0 || before.is_some_and(|before| now < before) => {
+                return true;
+            }
+            _ => before = now,
         }
     }
     false

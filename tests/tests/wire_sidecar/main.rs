@@ -15,6 +15,7 @@ mod exits;
 mod handover;
 mod lifecycle;
 mod machine;
+mod recycle;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
