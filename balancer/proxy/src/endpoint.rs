@@ -4,6 +4,7 @@
 //! reports; the forwarding path counts what it has in flight there. Which
 //! endpoint is chosen is decided in `select`.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -280,7 +281,7 @@ impl Endpoint {
         let entered = InFlight {
             endpoint: Arc::clone(self),
             line,
-            is_upgraded: false,
+            is_upgraded: Cell::new(false),
             is_quiet: false,
         };
         // Dropped where it is closed: it counts itself out.
@@ -301,7 +302,7 @@ fn store_time(time: &AtomicU64, now: Duration) {
 pub(crate) struct InFlight<'a> {
     endpoint: Arc<Endpoint>,
     line: &'a Line,
-    is_upgraded: bool,
+    is_upgraded: Cell<bool>,
     /// Nobody is to be told that there is room.
     is_quiet: bool,
 }
@@ -312,9 +313,8 @@ impl InFlight<'_> {
     }
 
     /// It speaks another protocol now: no answer is owed any more.
-    pub(crate) fn upgrade(&mut self) {
-        if !self.is_upgraded {
-            self.is_upgraded = true;
+    pub(crate) fn upgrade(&self) {
+        if !self.is_upgraded.replace(true) {
             self.endpoint.upgraded.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -329,7 +329,7 @@ impl InFlight<'_> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.is_upgraded {
+        if self.is_upgraded.get() {
             // In this order it never looks as if one more were awaited.
             self.endpoint.upgraded.fetch_sub(1, Ordering::Relaxed);
         }
@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(silent(22), Some(2));
         drop(another);
         assert_eq!(silent(23), None);
-        let mut tunnel = endpoint.enter(&line, second * 30).unwrap();
+        let tunnel = endpoint.enter(&line, second * 30).unwrap();
         tunnel.upgrade();
         assert_eq!(silent(50), None, "an upgraded connection owes nothing");
         let asked = endpoint.enter(&line, second * 60);

@@ -5,11 +5,10 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_http1::Version;
+use scaledapp_http1::{self as http1, Trust, Version};
 
 use crate::attempt::{Answered, Attempt, End, Upstream};
 use crate::body::Flow;
@@ -42,6 +41,8 @@ enum Nobody {
     InTime,
     QueueFull,
     ClientGone,
+    /// It may not go where it was, and there is nobody else.
+    Elsewhere,
 }
 
 /// Carries a request out.
@@ -61,7 +62,7 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
     let mut search = Search::default();
     let mut sent = 0;
     let then = loop {
-        let mut entered = match choose(thread, client, &mut search).await {
+        let entered = match choose(thread, client, &mut search).await {
             Ok(entered) => entered,
             Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
         };
@@ -72,7 +73,6 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
             continue;
         };
         sent += 1;
-        let was_reused = upstream.reused;
         let endpoint = entered.endpoint();
         let (end, upstream) =
             Attempt::new(thread, client, &asked, &mut request, upstream, endpoint)
@@ -81,16 +81,12 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
         let ended = Ended {
             end,
             upstream,
-            entered: &mut entered,
+            entered: &entered,
             sent,
+            search: &mut search,
         };
         if let Some(then) = finish(thread, client, &asked, &request, ended).await {
             break then;
-        }
-        // A connection that was closed in between says nothing about its endpoint.
-        search.again = true;
-        if !was_reused {
-            search.failed_at(entered.endpoint());
         }
         request.rewind();
     };
@@ -102,9 +98,10 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
 struct Ended<'a, 'b> {
     end: End,
     upstream: Upstream,
-    entered: &'a mut InFlight<'b>,
+    entered: &'a InFlight<'b>,
     /// Tries so far.
     sent: u32,
+    search: &'a mut Search,
 }
 
 /// What a try's end means; `None`: another one.
@@ -120,8 +117,9 @@ async fn finish(
         upstream,
         entered,
         sent,
+        search,
     } = ended;
-    let endpoint = &Arc::clone(entered.endpoint());
+    let endpoint = entered.endpoint();
     match end {
         End::Answered(answered) => {
             tally(endpoint, answered.status);
@@ -168,13 +166,25 @@ async fn finish(
                 written: request.has_begun(),
                 answered,
                 replayable: request.is_whole(),
-                reused: upstream.reused,
+                // Who hands back has answered: its connection was no stale one.
+                reused: upstream.reused && cause != Failure::HandedBack,
             };
-            if settle(thread, asked, endpoint, cause, failed, sent) {
+            // Once only: the request may be what breaks one worker after the other.
+            let is_last = search.elsewhere || sent >= thread.config.limits.attempts;
+            if settle(thread, asked, endpoint, cause, failed, is_last) {
+                search.again = true;
+                search.elsewhere |= cause == Failure::HandedBack;
+                // A connection that was closed in between says nothing about its endpoint.
+                if !failed.reused {
+                    search.failed_at(endpoint);
+                }
                 return None;
             }
             thread.counts.failed(cause);
-            Some(give_up(thread, client, asked, cause, headed).await)
+            let may_go_elsewhere = thread.config.trust == Trust::Behind
+                && cause == Failure::Upstream
+                && retry::may_repeat(failed, asked.is_idempotent);
+            Some(give_up(thread, client, asked, cause, headed, may_go_elsewhere).await)
         }
     }
 }
@@ -204,6 +214,8 @@ struct Search {
     until: Option<Duration>,
     /// It has been at an endpoint.
     again: bool,
+    /// An endpoint has handed it back: it must go to another one, or nowhere.
+    elsewhere: bool,
     /// Where it stood in line.
     place: Option<Place>,
 }
@@ -233,6 +245,9 @@ async fn choose<'a>(
         && let Some(entered) = thread.choose(client.peer, &search.tried)
     {
         return Ok(entered);
+    }
+    if search.elsewhere {
+        return Err(Nobody::Elsewhere);
     }
     let Some(mut ticket) = thread.line.join(search.comer()) else {
         return Err(Nobody::QueueFull);
@@ -352,7 +367,7 @@ fn settle(
     endpoint: &Endpoint,
     cause: Failure,
     failed: Failed,
-    sent: u32,
+    is_last: bool,
 ) -> bool {
     if matches!(cause, Failure::ClientGone | Failure::ClientTimeout) {
         return false;
@@ -360,16 +375,17 @@ fn settle(
     if let Some(tally) = endpoint.tally() {
         tally.broke();
     }
-    if failed.reused {
+    if cause == Failure::HandedBack {
+        note(thread, endpoint, Outcome::Error);
+    } else if failed.reused {
         thread.pool.borrow_mut().forget(endpoint.id());
     } else {
         note(thread, endpoint, Outcome::Broken);
     }
     // A time-out has used up the client's patience, and maybe the server's strength.
-    if cause != Failure::Upstream || !retry::may_repeat(failed, asked.is_idempotent) {
-        return false;
-    }
-    if sent >= thread.config.limits.attempts {
+    let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack)
+        && retry::may_repeat(failed, asked.is_idempotent);
+    if !may_repeat || is_last {
         return false;
     }
     // A kept connection that was closed in between is no sign of trouble.
@@ -389,32 +405,35 @@ async fn refuse(
     request: &Flow,
     nobody: Nobody,
 ) -> Then {
-    let (failure, reason) = match nobody {
-        Nobody::InTime => (Failure::NoEndpoint, "no-endpoint"),
-        Nobody::QueueFull => (Failure::QueueFull, "queue-full"),
+    let (failure, status, reason) = match nobody {
+        Nobody::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
+        Nobody::QueueFull => (Failure::QueueFull, 503, "queue-full"),
+        Nobody::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
         Nobody::ClientGone => {
             thread.counts.failed(Failure::ClientGone);
             return Then::End;
         }
     };
     thread.counts.failed(failure);
-    thread.counts.answered(503, asked.started.elapsed());
+    thread.counts.answered(status, asked.started.elapsed());
     let close = !asked.keep_alive
         || asked.version == Version::Http10
         || !request.is_taken()
         || thread.is_leaving();
     client
-        .answer(thread, 503, reason, close, asked.is_head)
+        .answer(thread, status, reason, close, asked.is_head)
         .await
 }
 
-/// The answer for a request whose attempts have failed.
+/// The answer for a request whose attempts have failed; the balancer in front
+/// may learn that it `may_go_elsewhere`.
 async fn give_up(
     thread: &Thread,
     client: &mut Client,
     asked: &Asked,
     cause: Failure,
     headed: bool,
+    may_go_elsewhere: bool,
 ) -> Then {
     if headed {
         return Then::Reset;
@@ -427,9 +446,18 @@ async fn give_up(
         _ => (502, "upstream-failed"),
     };
     thread.counts.answered(status, asked.started.elapsed());
-    client
-        .answer(thread, status, reason, true, asked.is_head)
-        .await
+    let mut out = thread.buffers.output();
+    let is_head = asked.is_head;
+    http1::write_answer(
+        &mut out,
+        status,
+        reason,
+        None,
+        may_go_elsewhere,
+        true,
+        is_head,
+    );
+    client.write(thread, out, true).await
 }
 
 /// Counts an answer under the name that its endpoint is counted by.

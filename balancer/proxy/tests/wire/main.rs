@@ -7,6 +7,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod handback;
 mod limits;
 mod line;
 mod peers;
