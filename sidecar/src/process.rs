@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 use scaledapp_engine::{Exit, Slot};
@@ -24,6 +25,8 @@ pub(crate) struct Recipe {
     pub(crate) instance_env: String,
     /// Limits of open files that the app finds.
     pub(crate) open_files: Rlimit,
+    /// Whether stdout comes through a pipe instead of being inherited.
+    pub(crate) pipe_stdout: bool,
 }
 
 /// Takes as many open files as we may have, since each request of a client
@@ -45,6 +48,8 @@ pub(crate) fn raise_open_files() -> Rlimit {
 pub(crate) struct Started {
     /// Its pid, which is its process group too.
     pub(crate) pid: u32,
+    /// Read end of its stdout, if that is a pipe.
+    pub(crate) stdout: Option<OwnedFd>,
     /// Read end of its stderr.
     pub(crate) stderr: OwnedFd,
     /// Its `bind` and `listen` calls; `None` with a private port.
@@ -73,6 +78,7 @@ pub(crate) fn start(
     let stderr = child.stderr.take().map(OwnedFd::from);
     Ok(Started {
         pid: child.id(),
+        stdout: child.stdout.take().map(OwnedFd::from),
         // Dropping `child` neither kills nor reaps: the one reaper does.
         stderr: stderr.expect("invariant: stderr was asked to be a pipe"),
         listener,
@@ -96,6 +102,9 @@ fn command(recipe: &Recipe, slot: Slot, workers: u32, private_port: Option<u16>)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .process_group(0);
+    if recipe.pipe_stdout {
+        command.stdout(Stdio::piped());
+    }
     spawn::limit_open_files(&mut command, recipe.open_files);
     command
 }
@@ -122,6 +131,24 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// CPU time used so far by the process itself: user and system time, fields 14
+/// and 15 of `proc_pid_stat(5)`, in ticks.
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks = cpu_ticks(&text)?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_millis(ticks * 1000 / per_second))
+}
+
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    // The second field, the name in parentheses, may hold spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 /// A child that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reaped {
@@ -146,4 +173,23 @@ pub(crate) fn reap_all() -> Vec<Reaped> {
         reaped.push(Reaped { pid, exit });
     }
     reaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "42 (a b) c)) S 1 42 42 0 -1 4194560 1 2 3 4 70 30 5 6 20 0 7 0 1 2 3";
+        assert_eq!(cpu_ticks(stat), Some(100));
+        assert_eq!(cpu_ticks("42 (x) S 1"), None);
+    }
+
+    #[test]
+    fn our_own_use_is_read() {
+        let own = std::process::id();
+        assert!(cpu_time(own).is_some());
+        assert!(resident_bytes(own).is_some_and(|bytes| bytes > 0));
+    }
 }

@@ -1,26 +1,32 @@
-//! What the supervisor shows: `/livez /readyz /metrics /status /watch`.
+//! What the supervisor shows: `/livez /readyz /metrics /metrics/app /status /watch`.
 //!
 //! The loop puts its state here; the admin port reads it. Nothing here can
 //! change anything, and neither environment nor arguments of the app are shown.
 
+mod metrics;
+
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Probe, Routes};
+use scaledapp_admin::{Page, Probe, Routes};
 use scaledapp_engine::Incident;
 use scaledapp_proxy::{Endpoint, Proxy};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::process::resident_bytes;
+use crate::events::Events;
+use crate::history::{Ended, History};
+use crate::process::{cpu_time, resident_bytes};
+use crate::scrape::{Scraper, Target};
+
+/// Events that `describe` shows of a slot.
+const EVENTS_OF_SLOT: usize = 10;
 
 /// One worker as it is shown.
 #[derive(Debug, Clone)]
@@ -34,9 +40,19 @@ pub(crate) struct WorkerReport {
     pub(crate) endpoint: Option<Arc<Endpoint>>,
 }
 
+/// Since when a process is there, and since when in its state.
+#[derive(Debug, Clone)]
+struct Seen {
+    begun: Instant,
+    state: String,
+    since: Instant,
+}
+
 #[derive(Debug, Default)]
 struct View {
     workers: Vec<WorkerReport>,
+    /// By pid; a pid is not used again before its worker is gone from `workers`.
+    seen: HashMap<u32, Seen>,
     generation: u32,
     desired: u32,
     ready: u32,
@@ -66,6 +82,11 @@ pub(crate) struct Report {
     dispatch: &'static str,
     view: Mutex<View>,
     counts: Counts,
+    events: Mutex<Events>,
+    history: Mutex<History>,
+    /// Lines of workers that were dropped, counted by who relays them.
+    lines_dropped: OnceLock<Arc<AtomicU64>>,
+    scraper: OnceLock<Scraper>,
     proxy: Option<Arc<Proxy>>,
     registry: Mutex<Registry>,
     snapshot: watch::Sender<Bytes>,
@@ -90,11 +111,15 @@ impl Report {
             dispatch,
             view: Mutex::default(),
             counts: Counts::default(),
+            events: Mutex::default(),
+            history: Mutex::default(),
+            lines_dropped: OnceLock::new(),
+            scraper: OnceLock::new(),
             proxy,
             registry: Mutex::new(registry),
             snapshot: watch::Sender::new(Bytes::new()),
         });
-        let collector = Box::new(Workers(Arc::downgrade(&report)));
+        let collector = Box::new(metrics::Workers(Arc::downgrade(&report)));
         lock(&report.registry).register_collector(collector);
         report.publish();
         report
@@ -111,6 +136,9 @@ impl Report {
     ) {
         {
             let mut view = lock(&self.view);
+            let now = Instant::now();
+            let seen = std::mem::take(&mut view.seen);
+            view.seen = still_seen(seen, &workers, now);
             view.workers = workers;
             view.generation = generation;
             view.desired = desired;
@@ -150,8 +178,64 @@ impl Report {
             .collect()
     }
 
-    /// Counts an incident.
+    /// Shows `counter` in the metrics: lines of workers that were dropped.
+    pub(crate) fn count_dropped_by(&self, counter: Arc<AtomicU64>) {
+        // Told once, at the start; a second one would change nothing.
+        let _told_before = self.lines_dropped.set(counter);
+    }
+
+    /// Serves what this gathers at `/metrics/app`.
+    pub(crate) fn gather_by(&self, scraper: Scraper) {
+        // Told once, at the start; a second one would change nothing.
+        let _told_before = self.scraper.set(scraper);
+    }
+
+    /// Where the metrics of each ready worker are: at its private address, or
+    /// at another port that it has to itself.
+    pub(crate) fn scrape_targets(&self, port: Option<u16>) -> Vec<Target> {
+        let view = lock(&self.view);
+        let ready = view.workers.iter().filter(|worker| worker.state == "Ready");
+        let target = |worker: &WorkerReport| {
+            let address = match (port, &worker.endpoint) {
+                (Some(port), _) => {
+                    let elsewhere = worker.listens_elsewhere.filter(|other| *other == port)?;
+                    SocketAddr::from(([127, 0, 0, 1], elsewhere))
+                }
+                (None, Some(endpoint)) => endpoint.address(),
+                (None, None) => return None,
+            };
+            Some(Target {
+                slot: worker.slot,
+                pid: worker.pid,
+                address,
+            })
+        };
+        ready.filter_map(target).collect()
+    }
+
+    /// A worker was reaped.
+    pub(crate) fn ended(&self, ended: &Ended) {
+        lock(&self.history).ended(SystemTime::now(), ended);
+    }
+
+    /// The JSON of `ctl events`.
+    pub(crate) fn events(&self) -> Value {
+        lock(&self.events).json()
+    }
+
+    /// Adds what is remembered of a slot.
+    pub(crate) fn describe_slot(&self, slot: u32, shown: &mut Value) {
+        let history = lock(&self.history);
+        shown["endsByCause"] = history.causes(slot);
+        shown["lastExit"] = history.last(slot);
+        shown["events"] = lock(&self.events).of_slot(slot, EVENTS_OF_SLOT);
+    }
+
+    /// Keeps an incident and counts it.
     pub(crate) fn count(&self, incident: &Incident) {
+        let now = SystemTime::now();
+        lock(&self.events).note(now, incident);
+        lock(&self.history).note(now, incident);
         let counter = match incident {
             Incident::Exited { .. } => &self.counts.restarts,
             Incident::BootTimedOut { .. } => &self.counts.boot_timeouts,
@@ -191,6 +275,8 @@ impl Report {
     /// The JSON of `/status` and `ctl status`.
     pub(crate) fn status(&self) -> Value {
         let view = lock(&self.view);
+        let history = lock(&self.history);
+        let now = Instant::now();
         let workers: Vec<Value> = view
             .workers
             .iter()
@@ -211,6 +297,14 @@ impl Report {
                 if let Some(port) = worker.listens_elsewhere {
                     shown["listensElsewhere"] = port.into();
                 }
+                if let Some(seen) = view.seen.get(&worker.pid) {
+                    shown["uptimeSeconds"] = seconds(now.duration_since(seen.begun)).into();
+                    shown["stateSeconds"] = seconds(now.duration_since(seen.since)).into();
+                }
+                if let Some(used) = cpu_time(worker.pid) {
+                    shown["cpuSeconds"] = seconds(used).into();
+                }
+                shown["lastExit"] = history.last(worker.slot);
                 shown
             })
             .collect();
@@ -223,6 +317,10 @@ impl Report {
             "draining": view.draining,
             "workers": workers,
         });
+        let waiting = waiting(&view, &history);
+        if !waiting.is_empty() {
+            status["waiting"] = waiting.into();
+        }
         for (key, token) in [
             ("reloaded", &view.reloaded),
             ("reloadFailed", &view.reload_failed),
@@ -233,6 +331,49 @@ impl Report {
         }
         status
     }
+}
+
+/// Slots that have no process: their next one starts after a while.
+fn waiting(view: &View, history: &History) -> Vec<Value> {
+    if view.draining {
+        return Vec::new();
+    }
+    let empty = |slot: &u32| !view.workers.iter().any(|worker| worker.slot == *slot);
+    let slots = (0..view.desired).filter(empty);
+    let shown = slots.map(|slot| {
+        json!({
+            "slot": slot,
+            "state": "CrashLoop",
+            "restarts": history.unasked(slot),
+            "lastExit": history.last(slot),
+        })
+    });
+    shown.collect()
+}
+
+/// To hundredths, which is what the kernel counts in.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 100.0).round() / 100.0
+}
+
+/// What is known of the processes that are there now.
+fn still_seen(
+    mut seen: HashMap<u32, Seen>,
+    workers: &[WorkerReport],
+    now: Instant,
+) -> HashMap<u32, Seen> {
+    let kept = workers.iter().map(|worker| {
+        let before = seen.remove(&worker.pid);
+        let begun = before.as_ref().map_or(now, |seen| seen.begun);
+        let same = before.filter(|seen| seen.state == worker.state);
+        let seen = same.unwrap_or_else(|| Seen {
+            begun,
+            state: worker.state.clone(),
+            since: now,
+        });
+        (worker.pid, seen)
+    });
+    kept.collect()
 }
 
 /// At least one worker serves and we are not leaving.
@@ -274,69 +415,11 @@ impl Routes for Report {
         Self::status(self)
     }
 
+    fn app_metrics(&self) -> Option<Page> {
+        self.scraper.get().map(Scraper::page)
+    }
+
     fn watch(&self) -> Option<watch::Receiver<Bytes>> {
         Some(self.snapshot.subscribe())
-    }
-}
-
-/// Metrics that are read from the state when they are asked for.
-#[derive(Debug)]
-struct Workers(std::sync::Weak<Report>);
-
-impl Collector for Workers {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(report) = self.0.upgrade() else {
-            return Ok(());
-        };
-        let (desired, ready, generation) = {
-            let view = lock(&report.view);
-            (view.desired, view.ready, view.generation)
-        };
-        for (name, help, value) in [
-            ("scaledapp_workers_desired", "Workers wanted", desired),
-            ("scaledapp_workers_ready", "Workers ready", ready),
-            (
-                "scaledapp_generation",
-                "Generation of the workers",
-                generation,
-            ),
-        ] {
-            let gauge = ConstGauge::new(i64::from(value));
-            let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            gauge.encode(metric)?;
-        }
-        let counts = &report.counts;
-        for (name, help, count) in [
-            (
-                "scaledapp_worker_restarts",
-                "Workers that ended unexpectedly",
-                &counts.restarts,
-            ),
-            (
-                "scaledapp_worker_boot_timeouts",
-                "Workers that were not ready in time",
-                &counts.boot_timeouts,
-            ),
-            (
-                "scaledapp_worker_kills",
-                "Workers that ignored the stop signal",
-                &counts.kills,
-            ),
-            (
-                "scaledapp_reloads",
-                "Reloads that went through",
-                &counts.reloads,
-            ),
-            (
-                "scaledapp_reloads_failed",
-                "Reloads that kept the old workers",
-                &counts.failed_reloads,
-            ),
-        ] {
-            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)?;
-        }
-        Ok(())
     }
 }

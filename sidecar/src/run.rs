@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::{AdminArg, DispatchArg, MechanismArg};
+use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
 use crate::connections;
 use crate::control;
 use crate::cores::Cores;
@@ -28,6 +28,7 @@ use crate::drain::Drains;
 use crate::logs::Logs;
 use crate::process::{Recipe, raise_open_files, reap_all};
 use crate::report::Report;
+use crate::scrape::Scraper;
 use crate::selftest;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
@@ -90,6 +91,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         DispatchArg::Connection => "connection",
     };
     let report = Report::new(mechanism.as_str(), dispatch, proxy, registry);
+    let logs = watch_workers(&settings, &report)?;
     let (inputs, received) = mpsc::unbounded_channel();
     watch_outside(&settings, cores, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
@@ -110,6 +112,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             port: settings.port,
             instance_env: settings.instance_env,
             open_files,
+            pipe_stdout: Logs::wants_stdout(settings.logs),
         },
         mechanism,
         readiness_path: settings.readiness_path,
@@ -118,7 +121,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         cores,
         front,
         sharing,
-        logs: Logs::start()?,
+        logs,
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
         report,
         inputs,
@@ -126,6 +129,34 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         state: State::default(),
     };
     Ok(supervisor.run(received).await)
+}
+
+/// Starts what looks after the workers' output and metrics.
+fn watch_workers(settings: &Settings, report: &Arc<Report>) -> anyhow::Result<Logs> {
+    if let Some(from) = settings.metrics_from.clone() {
+        gather_metrics(from, settings.port, settings.metrics_merge, report)?;
+    }
+    let logs = Logs::start(settings.logs, settings.logs_full)?;
+    report.count_dropped_by(logs.dropped());
+    Ok(logs)
+}
+
+/// Serves the workers' metrics at `/metrics/app`.
+fn gather_metrics(
+    from: MetricsFrom,
+    shared_port: u16,
+    merge: MetricsMergeArg,
+    report: &Arc<Report>,
+) -> anyhow::Result<()> {
+    let port = from.port.filter(|port| *port != shared_port);
+    let shown = Arc::downgrade(report);
+    let targets = move || {
+        let report = shown.upgrade();
+        report.map_or_else(Vec::new, |report| report.scrape_targets(port))
+    };
+    let scraper = Scraper::start(from, merge, targets).context("cannot gather metrics")?;
+    report.gather_by(scraper);
+    Ok(())
 }
 
 fn engine_config(settings: &Settings) -> Config {

@@ -11,7 +11,10 @@ use rustix::process::Signal;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 
-use crate::cli::{AdminArg, DispatchArg, MechanismArg, RunArgs, parse_signal};
+use crate::cli::{
+    AdminArg, DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsFrom, MetricsMergeArg,
+    RunArgs, parse_signal,
+};
 use crate::cores::WorkerSpec;
 
 /// The file of `--config`; unknown names are refused.
@@ -33,6 +36,10 @@ struct FileSettings {
     instance_env: Option<String>,
     desired_file: Option<PathBuf>,
     dispatch_threads: Option<u16>,
+    logs: Option<LogsArg>,
+    logs_full: Option<LogsFullArg>,
+    metrics_from: Option<String>,
+    metrics_merge: Option<MetricsMergeArg>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -68,6 +75,14 @@ pub struct Settings {
     pub desired_file: Option<PathBuf>,
     /// Dispatcher threads; `None`: by cores.
     pub dispatch_threads: Option<u16>,
+    /// What happens to the workers' lines.
+    pub logs: LogsArg,
+    /// What happens when they are not taken.
+    pub logs_full: LogsFullArg,
+    /// Where each worker's metrics are, if they are to be gathered.
+    pub metrics_from: Option<MetricsFrom>,
+    /// How they become one page.
+    pub metrics_merge: MetricsMergeArg,
     /// Program and arguments of one worker.
     pub command: Vec<String>,
 }
@@ -94,6 +109,11 @@ impl Settings {
             (None, None) => AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))),
         };
         let stop_signal = args.stop_signal.or(file.stop_signal);
+        let metrics_from = match (args.metrics_from, file.metrics_from) {
+            (Some(flag), _) => Some(flag),
+            (None, Some(text)) => Some(text.parse().map_err(anyhow::Error::msg)?),
+            (None, None) => None,
+        };
         let settings = Self {
             host: args.host.or(file.host),
             port: args.port.or(file.port).unwrap_or(3000),
@@ -125,6 +145,16 @@ impl Settings {
                 .unwrap_or_else(|| "NODE_APP_INSTANCE".to_owned()),
             desired_file: args.desired_file.or(file.desired_file),
             dispatch_threads: args.dispatch_threads.or(file.dispatch_threads),
+            logs: args.logs.or(file.logs).unwrap_or(LogsArg::Inherit),
+            logs_full: args
+                .logs_full
+                .or(file.logs_full)
+                .unwrap_or(LogsFullArg::Block),
+            metrics_from,
+            metrics_merge: args
+                .metrics_merge
+                .or(file.metrics_merge)
+                .unwrap_or(MetricsMergeArg::Label),
             command: args.command,
         };
         settings.check()?;
@@ -155,6 +185,23 @@ impl Settings {
                 "--mechanism port needs --dispatch request: connections can only be shared \
                  through a socket that the supervisor hands over"
             );
+        }
+        if let Some(from) = &self.metrics_from {
+            if connection && from.port.is_none_or(|port| port == self.port) {
+                bail!(
+                    "--metrics-from {} needs --dispatch request: with connection dispatch all \
+                     workers share the port, so no single one can be asked there; let the app \
+                     serve its metrics on another port and give PORT{}",
+                    from.path,
+                    from.path
+                );
+            }
+            if self.admin == AdminArg::Off {
+                bail!(
+                    "--metrics-from needs the admin port, which serves them at /metrics/app: \
+                     leave --admin none out"
+                );
+            }
         }
         if self.instance_env.is_empty() || self.instance_env.contains(['=', '\0']) {
             bail!("--instance-env {:?} is no variable name", self.instance_env);
@@ -241,6 +288,26 @@ mod tests {
             (
                 &["--readiness-path", "healthz", "--", "app"],
                 "must start with /",
+            ),
+            (
+                &[
+                    "--dispatch",
+                    "connection",
+                    "--metrics-from",
+                    "/metrics",
+                    "--",
+                    "app",
+                ],
+                "give PORT/metrics",
+            ),
+            (
+                &["--metrics-from", "/m", "--admin", "none", "--", "app"],
+                "leave --admin none out",
+            ),
+            (&["--metrics-from", "metrics", "--", "app"], "9464/metrics"),
+            (
+                &["--metrics-from", "0/metrics", "--", "app"],
+                "9464/metrics",
             ),
             (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
             (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),

@@ -13,8 +13,12 @@
 mod control;
 mod exits;
 mod handover;
+mod importing;
 mod lifecycle;
+mod looks;
 mod machine;
+mod output;
+mod scrape;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
