@@ -113,7 +113,7 @@ pub enum MechanismArg {
 pub enum LogsArg {
     /// As they are; stdout is not even touched
     Inherit,
-    /// With [SLOT] before each line of stdout and stderr
+    /// Each line of stdout and stderr begins with its slot in brackets
     Prefix,
     /// Each line as a JSON object with time, slot, pid, stream and message
     Json,

@@ -423,3 +423,80 @@ impl Routes for Report {
         Some(self.snapshot.subscribe())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use scaledapp_engine::{Exit, WorkerId, WorkerState};
+
+    use super::*;
+
+    fn worker(slot: u32, pid: u32, state: &str) -> WorkerReport {
+        WorkerReport {
+            slot,
+            pid,
+            state: state.to_owned(),
+            generation: 1,
+            restarts: 0,
+            listens_elsewhere: None,
+            endpoint: None,
+        }
+    }
+
+    #[test]
+    fn a_process_keeps_its_begin_and_a_new_state_begins_anew() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let seen = still_seen(HashMap::new(), &[worker(0, 7, "Starting")], at(0));
+        let seen = still_seen(seen, &[worker(0, 7, "Starting")], at(1));
+        assert_eq!((seen[&7].begun, seen[&7].since), (at(0), at(0)));
+        let seen = still_seen(seen, &[worker(0, 7, "Ready"), worker(1, 8, "Ready")], at(2));
+        assert_eq!((seen[&7].begun, seen[&7].since), (at(0), at(2)));
+        // Its pid belongs to another process the next time.
+        let seen = still_seen(seen, &[worker(1, 8, "Ready")], at(3));
+        let seen = still_seen(seen, &[worker(0, 7, "Ready"), worker(1, 8, "Ready")], at(4));
+        assert_eq!((seen[&7].begun, seen[&8].begun), (at(4), at(2)));
+    }
+
+    #[test]
+    fn a_slot_without_a_process_is_shown_with_its_last_end() {
+        let report = Report::new("notify", "request", None, Registry::default());
+        report.ended(&Ended {
+            worker: WorkerId(1),
+            slot: 1,
+            pid: 8,
+            generation: 1,
+            state: Some(WorkerState::Ready),
+            exit: Exit::Code(3),
+        });
+        report.update(vec![worker(0, 7, "Ready")], 1, 2, 1, false);
+        let status = report.status();
+        assert_eq!(status["waiting"][0]["slot"], 1);
+        assert_eq!(status["waiting"][0]["restarts"], 1);
+        assert_eq!(status["waiting"][0]["lastExit"]["text"], "exit code 3");
+        report.update(Vec::new(), 1, 2, 0, true);
+        assert_eq!(report.status()["waiting"], Value::Null);
+    }
+
+    #[test]
+    fn a_worker_is_scraped_where_it_is_known_to_be_alone() {
+        let report = Report::new("notify", "request", None, Registry::default());
+        let mut elsewhere = worker(0, 7, "Ready");
+        elsewhere.listens_elsewhere = Some(9464);
+        let mut draining = elsewhere.clone();
+        draining.state = "Draining".to_owned();
+        report.update(
+            vec![elsewhere, worker(1, 8, "Ready"), draining],
+            1,
+            2,
+            2,
+            false,
+        );
+        let address = SocketAddr::from(([127, 0, 0, 1], 9464));
+        let (slot, pid) = (0, 7);
+        assert_eq!(
+            report.scrape_targets(Some(9464)),
+            [Target { slot, pid, address }]
+        );
+        assert!(report.scrape_targets(None).is_empty());
+    }
+}

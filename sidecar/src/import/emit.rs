@@ -37,8 +37,7 @@ pub(super) fn scaledapp(app: &App) -> String {
         line!(text, "  env:");
         for (name, value) in &app.env {
             line!(text, "  - name: {}", scalar(name));
-            // `$(NAME)` would stand for another variable.
-            line!(text, "    value: {}", quoted(&value.replace("$(", "$$(")));
+            line!(text, "    value: {}", quoted(&literal(value)));
         }
     }
     if let Some(cwd) = &app.cwd {
@@ -169,8 +168,13 @@ fn list(text: &mut String, name: &str, words: &[String]) {
     }
     line!(text, "  {name}:");
     for word in words {
-        line!(text, "  - {}", scalar(word));
+        line!(text, "  - {}", scalar(&literal(word)));
     }
+}
+
+/// A `$` could begin a reference to a variable; two stand for one.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// A comment must not end early.
