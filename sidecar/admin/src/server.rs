@@ -160,7 +160,7 @@ enum Answer {
 
 fn respond(request: &Request<Incoming>, routes: &dyn Routes, watches: &Arc<Semaphore>) -> Answer {
     let slow = request.uri().path() == "/metrics/app";
-    if slow && *request.method() == Method::GET {
+    if slow && matches!(*request.method(), Method::GET | Method::HEAD) {
         return match routes.app_metrics() {
             Some(page) => Answer::Later(page),
             None => Answer::Now(text(
@@ -206,8 +206,6 @@ fn respond_now(
     }
     match path {
         "/livez" => probe(routes.live()),
-        // HEAD: its length is not known without the work that it saves.
-        "/metrics/app" => content(StatusCode::OK, PROMETHEUS, Vec::new()),
         "/readyz" => probe(routes.ready()),
         "/metrics" => content(StatusCode::OK, OPEN_METRICS, routes.metrics().into_bytes()),
         "/status" => {
