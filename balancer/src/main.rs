@@ -40,8 +40,10 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error.into(), scaledapp_admin::cli::USAGE),
     };
-    scaledapp_admin::init_logging("scaledapp-balancer");
-    match run::run(settings) {
+    let logging = scaledapp_admin::init_logging("scaledapp-balancer");
+    let ended = run::run(settings);
+    drop(logging);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, COULD_NOT_START),
     }

@@ -35,8 +35,10 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Local(args) => {
-            scaledapp_admin::init_logging("local");
-            return match local::run(&args) {
+            let logging = scaledapp_admin::init_logging("local");
+            let ended = local::run(&args);
+            drop(logging);
+            return match ended {
                 Ok(Ended::Drained) => ExitCode::SUCCESS,
                 Ok(Ended::Killed) => ExitCode::from(FAILURE),
                 Err(error) => fail(&error, COULD_NOT_START),

@@ -21,8 +21,10 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => {
-            scaledapp_admin::init_logging("scaledapp-operator");
-            match run::run(Settings::resolve(args)) {
+            let logging = scaledapp_admin::init_logging("scaledapp-operator");
+            let ended = run::run(Settings::resolve(args));
+            drop(logging);
+            match ended {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error, COULD_NOT_START),
             }

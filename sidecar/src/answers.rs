@@ -4,7 +4,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use scaledapp_engine::{Event, Failure, OperationId, Slot};
+use scaledapp_engine::{Event, Failure, OperationId, Slot, SlotState};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::control::Asked;
@@ -13,20 +14,27 @@ use crate::ctl::{Reply, Request};
 use crate::logs::Tail;
 use crate::process::signal_group;
 use crate::supervisor::Supervisor;
+use crate::workers::Process;
 
 impl Supervisor {
     pub(crate) fn asked(&mut self, asked: Asked) -> Option<Event> {
         let Asked { request, reply } = asked;
         // Whoever asked may have hung up; that changes nothing.
         let answer = |reply: oneshot::Sender<Reply>, with| drop(reply.send(with));
-        if self.state.stopping && !matches!(request, Request::Status | Request::Logs) {
+        let only_looks = matches!(
+            request,
+            Request::Status | Request::Logs { .. } | Request::Describe { .. } | Request::Events
+        );
+        if self.state.stopping && !only_looks {
             answer(reply, Reply::Error("the supervisor is stopping".to_owned()));
             return None;
         }
         match request {
             Request::Status => answer(reply, Reply::Ok(self.report.status())),
-            Request::Logs => answer(reply, Reply::Ok(self.all_tails())),
-            Request::Signal { number } => answer(reply, self.signal_all(number)),
+            Request::Logs { slot } => answer(reply, Reply::Ok(self.tails(slot))),
+            Request::Describe { slot } => answer(reply, self.describe(slot)),
+            Request::Events => answer(reply, Reply::Ok(self.report.events())),
+            Request::Signal { number, slot } => answer(reply, self.send_signal(number, slot)),
             Request::Scale { workers } => match workers.resolve(self.engine.desired()) {
                 Ok(workers) => {
                     self.spec = WorkerSpec::Fixed(workers);
@@ -48,14 +56,80 @@ impl Supervisor {
         None
     }
 
-    fn signal_all(&self, number: i32) -> Reply {
+    fn send_signal(&self, number: i32, slot: Option<u32>) -> Reply {
         let Some(signal) = rustix::process::Signal::from_named_raw(number) else {
-            return Reply::Error(format!("there is no signal {number}"));
+            return Reply::Error(format!("there is no signal {number}: give 1 to 31"));
         };
-        for process in self.state.processes.values() {
+        let meant = |process: &&Process| slot.is_none_or(|slot| process.slot.0 == slot);
+        let mut processes = self.state.processes.values().filter(meant).peekable();
+        if let (Some(slot), None) = (slot, processes.peek()) {
+            return Reply::Error(format!(
+                "no worker runs in slot {slot}: see `ctl status` for those that do"
+            ));
+        }
+        for process in processes {
             signal_group(process.pid, signal);
         }
-        Reply::Ok(serde_json::Value::Null)
+        Reply::Ok(Value::Null)
+    }
+
+    /// All that is known of each slot, or of one.
+    fn describe(&self, only: Option<u32>) -> Reply {
+        let desired = self.engine.desired();
+        if let Some(slot) = only.filter(|slot| *slot >= desired) {
+            let slot = Slot(slot);
+            return Reply::Error(Failure::NoSuchSlot { slot, desired }.to_string());
+        }
+        let status = self.report.status();
+        let now = self.started.elapsed();
+        let mut slots = Vec::new();
+        for view in self.engine.slots() {
+            let slot = view.slot.0;
+            if only.is_some_and(|only| only != slot) {
+                continue;
+            }
+            let workers = status["workers"].as_array().into_iter().flatten();
+            let workers = workers.filter(|worker| worker["slot"] == slot);
+            let workers: Vec<Value> = workers.map(|worker| self.located(worker)).collect();
+            let mut shown = json!({
+                "slot": slot,
+                "state": view.state.to_string(),
+                "restarts": view.restarts,
+                "workers": workers,
+                "stderr": self.tails(Some(slot))[slot.to_string()].take(),
+            });
+            if let SlotState::CrashLoop { next_attempt } = view.state {
+                let left = next_attempt.saturating_sub(now);
+                shown["nextStartSeconds"] = left.as_secs_f64().into();
+            }
+            self.report.describe_slot(slot, &mut shown);
+            slots.push(shown);
+        }
+        Reply::Ok(json!({
+            "mechanism": status["mechanism"],
+            "dispatch": status["dispatch"],
+            "generation": status["generation"],
+            "desired": status["desired"],
+            "ready": status["ready"],
+            "port": self.recipe.port,
+            "command": self.recipe.command,
+            "uptimeSeconds": now.as_secs_f64(),
+            "slots": slots,
+        }))
+    }
+
+    /// A worker with where it is reached.
+    fn located(&self, worker: &Value) -> Value {
+        let mut worker = worker.clone();
+        let pid = worker["pid"].as_u64();
+        let mut processes = self.state.processes.values();
+        if let Some(process) = processes.find(|process| Some(u64::from(process.pid)) == pid) {
+            worker["address"] = match process.addresses.get(&self.recipe.port) {
+                Some(address) => address.to_string().into(),
+                None => format!("the shared port {}", self.recipe.port).into(),
+            };
+        }
+        worker
     }
 
     fn wait_for(&mut self, reply: oneshot::Sender<Reply>) -> OperationId {
@@ -87,7 +161,7 @@ impl Supervisor {
             return;
         };
         let Err(failure) = result else {
-            drop(reply.send(Reply::Ok(serde_json::Value::Null)));
+            drop(reply.send(Reply::Ok(Value::Null)));
             return;
         };
         let mut text = failure.to_string();
@@ -124,21 +198,26 @@ impl Supervisor {
         (words.map(|(_, tail)| tail.clone()), None)
     }
 
-    fn all_tails(&self) -> serde_json::Value {
+    /// The last stderr lines by slot: of its last worker that ended, then of
+    /// those that run.
+    fn tails(&self, only: Option<u32>) -> Value {
+        let meant = |slot: Slot| only.is_none_or(|only| only == slot.0);
         let mut slots = serde_json::Map::new();
+        let mut add = |slot: Slot, tail: &Tail| {
+            let lines = slots.entry(slot.0.to_string()).or_insert_with(|| json!([]));
+            if let Value::Array(lines) = lines {
+                lines.extend(tail.lines().into_iter().map(Value::from));
+            }
+        };
         for (slot, (_, tail)) in &self.state.last_words {
-            slots.insert(slot.0.to_string(), tail.lines().into());
+            if meant(*slot) {
+                add(*slot, tail);
+            }
         }
         for process in self.state.processes.values() {
-            let key = process.slot.0.to_string();
-            let mut lines = process.tail.lines();
-            if let Some(serde_json::Value::Array(before)) = slots.remove(&key) {
-                let before = before
-                    .iter()
-                    .filter_map(|line| line.as_str().map(str::to_owned));
-                lines = before.chain(lines).collect();
+            if meant(process.slot) {
+                add(process.slot, &process.tail);
             }
-            slots.insert(key, lines.into());
         }
         slots.into()
     }
@@ -149,6 +228,7 @@ impl Supervisor {
         for (_, tail) in self.state.last_words.values() {
             tail.settled().await;
         }
+        self.logs.flushed().await;
         self.last_words_to_kubelet(code);
     }
 

@@ -32,10 +32,20 @@ Examples:
   scaledapp-sidecar ctl status
   scaledapp-sidecar ctl scale 4
   scaledapp-sidecar ctl --admin 127.0.78.1:9377 reload
-  scaledapp-sidecar ctl signal USR2
+  scaledapp-sidecar ctl signal USR2 0
+  scaledapp-sidecar ctl describe 0
 
 The command goes over a Unix socket named after the admin address; only the
 supervisor's own user and root may use it.";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  scaledapp-sidecar import ecosystem.config.js > scaledapp.yaml
+  scaledapp-sidecar import ecosystem.config.js --env production -o flags
+  scaledapp-sidecar import ecosystem.config.json --app api
+
+A file that is JavaScript is read by your own node, in a process of its own.
+What has no counterpart is named in comments, with the reason.";
 
 /// Runs one worker per core of an unmodified app behind one port.
 #[derive(Debug, Parser)]
@@ -47,6 +57,7 @@ pub struct Cli {
 }
 
 /// The subcommands.
+#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Supervise COMMAND: start the workers, share the port, keep them alive
@@ -55,6 +66,9 @@ pub enum Command {
     /// Ask or tell a running supervisor
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(CtlArgs),
+    /// Turn a PM2 ecosystem file into a ScaledApp or a command line
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
     /// Copy this binary into DIR (init container: puts the supervisor beside the app)
     #[command(after_help = "Example:\n  scaledapp-sidecar install /.scaledapp")]
     Install {
@@ -92,6 +106,75 @@ pub enum MechanismArg {
     Notify,
     /// Each worker gets a private port in PORT and must listen on it
     Port,
+}
+
+/// What happens to the lines that workers write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogsArg {
+    /// As they are; stdout is not even touched
+    Inherit,
+    /// Each line of stdout and stderr begins with its slot in brackets
+    Prefix,
+    /// Each line as a JSON object with time, slot, pid, stream and message
+    Json,
+}
+
+/// What happens when our own stdout or stderr takes no more.
+#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogsFullArg {
+    /// Workers wait when they write, as they would without a supervisor
+    Block,
+    /// Lines are dropped and counted in scaledapp_log_lines_dropped_total
+    Drop,
+}
+
+/// How the metrics of several workers become one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsMergeArg {
+    /// Each sample with a label worker="SLOT"
+    Label,
+    /// Counters, histograms and gauges added up; quantiles left out
+    Sum,
+}
+
+/// `--metrics-from`: `/metrics`, or with a port of its own `9464/metrics`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsFrom {
+    /// A port other than the shared one; `None`: that one.
+    pub port: Option<u16>,
+    /// What to ask for; begins with `/`.
+    pub path: String,
+}
+
+impl std::str::FromStr for MetricsFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || {
+            format!(
+                "{text:?} names no metrics: give a path such as /metrics, or 9464/metrics for another port"
+            )
+        };
+        let (port, path) = text.split_at(text.find('/').ok_or_else(error)?);
+        let port = match port {
+            "" => None,
+            port => Some(
+                port.parse()
+                    .ok()
+                    .filter(|port| *port > 0)
+                    .ok_or_else(error)?,
+            ),
+        };
+        if path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
+            return Err(error());
+        }
+        let path = path.to_owned();
+        Ok(Self { port, path })
+    }
 }
 
 /// `run` as typed; `None` where neither flag nor environment said anything.
@@ -175,6 +258,18 @@ pub struct RunArgs {
     /// Threads of the request dispatcher [default: one per four cores]
     #[arg(long, env = "SCALEDAPP_DISPATCH_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub dispatch_threads: Option<u16>,
+    /// What happens to lines that workers write to stdout and stderr [default: inherit]
+    #[arg(long, env = "SCALEDAPP_LOGS")]
+    pub logs: Option<LogsArg>,
+    /// What happens when our own stdout or stderr takes no more lines [default: block]
+    #[arg(long, env = "SCALEDAPP_LOGS_FULL")]
+    pub logs_full: Option<LogsFullArg>,
+    /// Gather every worker's metrics from PATH (or PORT/PATH) at /metrics/app of the admin port
+    #[arg(long, env = "SCALEDAPP_METRICS_FROM", value_name = "PATH")]
+    pub metrics_from: Option<MetricsFrom>,
+    /// How they become one page [default: label]
+    #[arg(long, env = "SCALEDAPP_METRICS_MERGE")]
+    pub metrics_merge: Option<MetricsMergeArg>,
     /// What ONE worker runs; executed as it is, without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -249,6 +344,33 @@ impl std::str::FromStr for Size {
     }
 }
 
+/// `import` as typed.
+#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// ecosystem.config.js, .cjs, .mjs, .json, .yaml or .yml
+    pub file: PathBuf,
+    /// Only the app of this name
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<String>,
+    /// Lay env_NAME over env, as `pm2 start --env NAME` does
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// What to make of it
+    #[arg(short, long, default_value = "scaledapp")]
+    pub output: ImportOutput,
+}
+
+/// What `import` makes.
+#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportOutput {
+    /// A ScaledApp object (YAML) for `kubectl apply` and `scaledapp local`
+    Scaledapp,
+    /// A `scaledapp-sidecar run` command line for a shell
+    Flags,
+}
+
 /// `ctl` as typed.
 #[derive(Debug, Args)]
 pub struct CtlArgs {
@@ -268,7 +390,7 @@ pub struct CtlArgs {
     pub verb: CtlVerb,
 }
 
-/// Format of `ctl status`.
+/// Format of what `ctl` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// A table for people
@@ -300,14 +422,42 @@ pub enum CtlVerb {
         /// Slot number as `status` shows it
         slot: u32,
     },
-    /// Send a signal to every worker
+    /// Send a signal to every worker, or to that of one slot
     Signal {
         /// Name or number, with or without SIG
         #[arg(value_parser = parse_signal)]
         signal: Signal,
+        /// Slot number as `status` shows it
+        slot: Option<u32>,
     },
-    /// Print the last stderr lines of each slot
-    Logs,
+    /// Print the last stderr lines of each slot, or of one
+    Logs {
+        /// Slot number as `status` shows it
+        slot: Option<u32>,
+    },
+    /// Show all that is known of each slot, or of one
+    Describe {
+        /// Slot number as `status` shows it
+        slot: Option<u32>,
+        /// How to print it
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Show the workers again and again until Ctrl-C (once, without a terminal)
+    Top {
+        /// Between two looks
+        #[arg(long, default_value = "1s", value_parser = duration::parse, value_name = "TIME")]
+        interval: Duration,
+        /// Print one table and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// Show what happened lately, with its cause
+    Events {
+        /// How to print it
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
 }
 
 /// `--admin`: an address, or `none`.

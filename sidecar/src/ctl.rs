@@ -35,13 +35,28 @@ pub enum Request {
         /// Which slot.
         slot: u32,
     },
-    /// Send a signal to every worker's process group.
+    /// Send a signal to the workers' process groups.
     Signal {
         /// Its number.
         number: i32,
+        /// Only to that slot's; `None`: to all.
+        #[serde(default)]
+        slot: Option<u32>,
     },
     /// The last stderr lines of each slot.
-    Logs,
+    Logs {
+        /// Only that slot's.
+        #[serde(default)]
+        slot: Option<u32>,
+    },
+    /// All that is known of each slot.
+    Describe {
+        /// Only that one.
+        #[serde(default)]
+        slot: Option<u32>,
+    },
+    /// What happened lately.
+    Events,
 }
 
 /// `N`, `+K` or `-K`.
@@ -185,9 +200,14 @@ mod tests {
                 workers: WorkerCount::Fewer(2),
             },
             Request::Restart { slot: 3 },
+            Request::Describe { slot: Some(1) },
+            Request::Events,
         ] {
             let line = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
         }
+        // As an older `ctl` says it.
+        let request: Request = serde_json::from_str(r#"{"verb":"logs"}"#).unwrap();
+        assert_eq!(request, Request::Logs { slot: None });
     }
 }

@@ -1,126 +1,101 @@
 //! `ctl` as a command: asks, and prints for people or for programs.
+//!
+//! What is printed looks as `tables` says; who is asked and how is in `ctl`.
 
-use std::fmt::Write;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::cli::{CtlArgs, CtlVerb, Output};
 use crate::ctl::{self, Request};
+use crate::tables;
 
-/// Carries out one `ctl` command; the text to print.
+/// Between the two looks from which a table's CPU% follows. The kernel counts in
+/// ticks of 10 ms, so a shorter time would show noise.
+const LOOK: Duration = Duration::from_millis(400);
+
+/// Whoever read the output has hung up (`ctl top | head`): there is nobody to
+/// tell anything.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output: {0}")]
+pub struct HungUp(#[from] std::io::Error);
+
+/// Carries out one `ctl` command and prints to `out`.
 ///
 /// # Errors
-/// Nobody answered, or it was not done.
-pub fn run(args: &CtlArgs) -> anyhow::Result<String> {
-    let request = match &args.verb {
-        CtlVerb::Status { .. } => Request::Status,
-        CtlVerb::Scale { workers } => Request::Scale { workers: *workers },
-        CtlVerb::Reload => Request::Reload,
-        CtlVerb::Restart { slot } => Request::Restart { slot: *slot },
-        CtlVerb::Signal { signal } => Request::Signal {
-            number: signal.as_raw(),
+/// Nobody answered, it was not done, or [`HungUp`].
+pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let ask = |request: &Request| ctl::call(args.admin, request, args.timeout);
+    let text = match &args.verb {
+        CtlVerb::Status { output } => match output {
+            Output::Json => line(&ask(&Request::Status)?),
+            Output::Table => looked_at_twice(&ask, LOOK)?,
         },
-        CtlVerb::Logs => Request::Logs,
+        CtlVerb::Top { interval, once } => {
+            if *once || !std::io::stdout().is_terminal() {
+                looked_at_twice(&ask, LOOK)?
+            } else {
+                return top(&ask, *interval, out);
+            }
+        }
+        CtlVerb::Describe { slot, output } => {
+            let answer = ask(&Request::Describe { slot: *slot })?;
+            shown(&answer, *output, tables::describe)
+        }
+        CtlVerb::Events { output } => shown(&ask(&Request::Events)?, *output, tables::events),
+        CtlVerb::Logs { slot } => tables::tails(&ask(&Request::Logs { slot: *slot })?),
+        CtlVerb::Scale { workers } => done(&ask(&Request::Scale { workers: *workers })?),
+        CtlVerb::Reload => done(&ask(&Request::Reload)?),
+        CtlVerb::Restart { slot } => done(&ask(&Request::Restart { slot: *slot })?),
+        CtlVerb::Signal { signal, slot } => done(&ask(&Request::Signal {
+            number: signal.as_raw(),
+            slot: *slot,
+        })?),
     };
-    let answer = ctl::call(args.admin, &request, args.timeout)?;
-    Ok(match &args.verb {
-        CtlVerb::Status {
-            output: Output::Json,
-        } => format!("{answer}\n"),
-        CtlVerb::Status {
-            output: Output::Table,
-        } => table(&answer),
-        CtlVerb::Logs => tails(&answer),
-        _ => String::new(),
-    })
+    Ok(out.write_all(text.as_bytes()).map_err(HungUp)?)
 }
 
-/// A status for people.
-pub fn table(status: &Value) -> String {
-    let mut text = format!(
-        "{} of {} workers ready, generation {}, {} dispatch by {}\n",
-        status["ready"],
-        status["desired"],
-        status["generation"],
-        status["dispatch"].as_str().unwrap_or("?"),
-        status["mechanism"].as_str().unwrap_or("?"),
-    );
-    let header = [
-        "SLOT",
-        "PID",
-        "STATE",
-        "GENERATION",
-        "RESTARTS",
-        "IN-FLIGHT",
-        "RSS",
-    ];
-    let mut rows = vec![header.map(str::to_owned)];
-    for worker in status["workers"].as_array().into_iter().flatten() {
-        let rss = worker["rssBytes"].as_u64().unwrap_or(0);
-        rows.push([
-            worker["slot"].to_string(),
-            worker["pid"].to_string(),
-            worker["state"].as_str().unwrap_or("?").to_owned(),
-            worker["generation"].to_string(),
-            worker["restarts"].to_string(),
-            worker["inFlight"].to_string(),
-            format!("{:.1}Mi", rss as f64 / (1024.0 * 1024.0)),
-        ]);
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    for row in &rows {
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing into a String cannot fail.
-            let _infallible = write!(text, "{cell:<width$}  ");
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    for worker in status["workers"].as_array().into_iter().flatten() {
-        if let Some(port) = worker["listensElsewhere"].as_u64() {
-            // Writing into a String cannot fail.
-            let _infallible = writeln!(
-                text,
-                "The worker in slot {} listens on {port}, which is not --port.",
-                worker["slot"]
-            );
-        }
-    }
-    text
+fn line(answer: &Value) -> String {
+    format!("{answer}\n")
 }
 
-fn tails(slots: &Value) -> String {
-    let mut text = String::new();
-    for (slot, lines) in slots.as_object().into_iter().flatten() {
-        for line in lines.as_array().into_iter().flatten() {
-            // Writing into a String cannot fail.
-            let _infallible = writeln!(text, "{slot} | {}", line.as_str().unwrap_or(""));
-        }
-    }
-    text
+/// What is done has nothing to say.
+fn done(_answer: &Value) -> String {
+    String::new()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn shown(answer: &Value, output: Output, table: impl Fn(&Value) -> String) -> String {
+    match output {
+        Output::Json => line(answer),
+        Output::Table => table(answer),
+    }
+}
 
-    #[test]
-    fn a_status_becomes_an_aligned_table() {
-        let status = serde_json::json!({
-            "mechanism": "notify", "dispatch": "request", "generation": 2, "desired": 2, "ready": 2,
-            "workers": [
-                {"slot": 0, "pid": 7, "state": "Ready", "generation": 2, "restarts": 0, "inFlight": 3, "rssBytes": 1_048_576},
-                {"slot": 1, "pid": 12_345, "state": "Draining", "generation": 1, "restarts": 10, "inFlight": 0, "rssBytes": 0, "listensElsewhere": 8080},
-            ],
-        });
-        let expected = "\
-2 of 2 workers ready, generation 2, request dispatch by notify
-SLOT  PID    STATE     GENERATION  RESTARTS  IN-FLIGHT  RSS
-0     7      Ready     2           0         3          1.0Mi
-1     12345  Draining  1           10        0          0.0Mi
-The worker in slot 1 listens on 8080, which is not --port.
-";
-        assert_eq!(table(&status), expected);
+fn looked_at_twice(
+    ask: &impl Fn(&Request) -> anyhow::Result<Value>,
+    pause: Duration,
+) -> anyhow::Result<String> {
+    let before = ask(&Request::Status)?;
+    let asked = Instant::now();
+    std::thread::sleep(pause);
+    let now = ask(&Request::Status)?;
+    Ok(tables::status(&now, Some((&before, asked.elapsed()))))
+}
+
+/// Prints the table again and again until it is interrupted.
+fn top(
+    ask: &impl Fn(&Request) -> anyhow::Result<Value>,
+    interval: Duration,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    // Home, then clear what is below (ECMA-48 CUP and ED).
+    const CLEAR: &str = "\x1b[H\x1b[J";
+    let mut pause = LOOK.min(interval);
+    loop {
+        let text = looked_at_twice(ask, pause)?;
+        write!(out, "{CLEAR}{text}").map_err(HungUp)?;
+        out.flush().map_err(HungUp)?;
+        pause = interval;
     }
 }

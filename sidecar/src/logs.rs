@@ -1,20 +1,28 @@
-//! Relays the workers' stderr and keeps its last lines.
+//! Relays what the workers write and keeps their last lines.
 //!
-//! stdout is inherited and never touched. stderr goes through a pipe because
-//! the last words of a worker that died are what explains a failed reload. A
-//! thread of its own relays, since writing to a blocked stderr must stop
-//! neither supervision nor requests.
+//! Unless lines are to be marked, stdout is inherited and never touched. stderr
+//! always goes through a pipe, because the last words of a worker that died are
+//! what explains a failed reload. One thread reads all pipes; one more for each
+//! of our own streams writes, since a reader of ours that stands still must
+//! stop neither supervision nor requests. What it does to the workers is the
+//! user's choice: they wait, as they would without us, or their lines are
+//! dropped and counted.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use scaledapp_admin::Stream;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+
+use crate::cli::{LogsArg, LogsFullArg};
+use crate::frames::{self, Lines, Mark, Origin};
 
 /// Lines kept per worker, and bytes kept of each.
 const LINES: usize = 20;
@@ -94,63 +102,260 @@ impl Tail {
     }
 }
 
-/// The relaying thread.
+/// Reads wait for room behind so many pieces, each of about [`PIECE_BYTES`].
+const PIECES: usize = 16;
+/// What is read at once; marked lines are passed on when they are four times that.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// What is on its way to one of our own streams.
+enum Sunk {
+    Bytes(Vec<u8>),
+    /// Answered when all before it is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// One of our own streams, with the thread that writes to it behind.
+#[derive(Debug, Clone)]
+struct Sink {
+    pieces: mpsc::Sender<Sunk>,
+    full: LogsFullArg,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Sink {
+    fn start(
+        name: &str,
+        full: LogsFullArg,
+        dropped: Arc<AtomicU64>,
+        mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (pieces, mut taken) = mpsc::channel(PIECES);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                while let Some(sunk) = taken.blocking_recv() {
+                    match sunk {
+                        // A closed stream must not end the relay: the ring still serves.
+                        Sunk::Bytes(bytes) => drop(write(&bytes)),
+                        Sunk::Flush(done) => drop(done.send(())),
+                    }
+                }
+            })?;
+        Ok(Self {
+            pieces,
+            full,
+            dropped,
+        })
+    }
+
+    /// Passes whole lines on (or pieces of a raw stream): waits for room, or
+    /// drops and counts.
+    async fn pass(&self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.full {
+            // Only a thread that panicked takes no more; then nothing can be done.
+            LogsFullArg::Block => drop(self.pieces.send(Sunk::Bytes(bytes)).await),
+            LogsFullArg::Drop => {
+                if let Err(mpsc::error::TrySendError::Full(Sunk::Bytes(bytes))) =
+                    self.pieces.try_send(Sunk::Bytes(bytes))
+                {
+                    let lines = bytes.split(|byte| *byte == b'\n').count() - 1;
+                    self.dropped
+                        .fetch_add(lines.max(1) as u64, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    async fn flushed(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.pieces.send(Sunk::Flush(done)).await.is_ok() {
+            // An error means that the thread is gone, and nothing waits for it.
+            let _gone = flushed.await;
+        }
+    }
+}
+
+/// A worker's pipes, on their way to the thread that reads them.
+struct Pipes {
+    slot: u32,
+    pid: u32,
+    stdout: Option<OwnedFd>,
+    stderr: OwnedFd,
+    tail: Tail,
+}
+
+/// The relaying threads.
 #[derive(Debug)]
 pub(crate) struct Logs {
-    pipes: UnboundedSender<(OwnedFd, Tail)>,
+    pipes: UnboundedSender<Pipes>,
+    sinks: Vec<Sink>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Logs {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// No thread or no runtime can be had.
-    pub(crate) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start(logs: LogsArg, full: LogsFullArg) -> io::Result<Self> {
+        let mark = mark_of(logs);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let sink = |stream: Stream| {
+            Sink::start(stream.as_str(), full, Arc::clone(&dropped), move |bytes| {
+                stream.write_whole(bytes)
+            })
+        };
+        let stderr = sink(Stream::Stderr)?;
+        let stdout = mark.map(|_| sink(Stream::Stdout)).transpose()?;
         let (pipes, incoming) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
+        let sinks = stdout.iter().chain([&stderr]).cloned().collect();
         std::thread::Builder::new()
-            .name("stderr".to_owned())
+            .name("logs".to_owned())
             .stack_size(128 * 1024)
-            .spawn(move || runtime.block_on(relay_all(incoming)))?;
-        Ok(Self { pipes })
+            .spawn(move || runtime.block_on(relay_all(incoming, mark, stdout, stderr)))?;
+        Ok(Self {
+            pipes,
+            sinks,
+            dropped,
+        })
     }
 
-    /// Relays what comes out of `pipe`, the read end of a worker's stderr.
-    pub(crate) fn follow(&self, pipe: OwnedFd) -> Tail {
+    /// Whether the workers' stdout has to come through a pipe.
+    pub(crate) fn wants_stdout(logs: LogsArg) -> bool {
+        mark_of(logs).is_some()
+    }
+
+    /// Relays what comes out of the read ends of a worker's stdout, if that is a
+    /// pipe, and stderr.
+    pub(crate) fn follow(
+        &self,
+        slot: u32,
+        pid: u32,
+        stdout: Option<OwnedFd>,
+        stderr: OwnedFd,
+    ) -> Tail {
         let tail = Tail::default();
-        if self.pipes.send((pipe, tail.clone())).is_err() {
-            tracing::error!("the stderr thread is gone");
+        let pipes = Pipes {
+            slot,
+            pid,
+            stdout,
+            stderr,
+            tail: tail.clone(),
+        };
+        if self.pipes.send(pipes).is_err() {
+            tracing::error!("the thread that relays the workers' output is gone");
             tail.end();
         }
         tail
     }
+
+    /// Lines dropped because our own streams took no more.
+    pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
+
+    /// Resolves when all that was read is written, or soon: nobody may be there
+    /// to take it.
+    pub(crate) async fn flushed(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let _unread = tokio::time::timeout(PATIENCE, async {
+            for sink in &self.sinks {
+                sink.flushed().await;
+            }
+        })
+        .await;
+    }
 }
 
-async fn relay_all(mut incoming: UnboundedReceiver<(OwnedFd, Tail)>) {
-    while let Some((pipe, tail)) = incoming.recv().await {
+fn mark_of(logs: LogsArg) -> Option<Mark> {
+    match logs {
+        LogsArg::Inherit => None,
+        LogsArg::Prefix => Some(Mark::Prefix),
+        LogsArg::Json => Some(Mark::Json),
+    }
+}
+
+async fn relay_all(
+    mut incoming: UnboundedReceiver<Pipes>,
+    mark: Option<Mark>,
+    out: Option<Sink>,
+    err: Sink,
+) {
+    while let Some(pipes) = incoming.recv().await {
+        let origin = |stream| Origin {
+            slot: pipes.slot,
+            pid: pipes.pid,
+            stream,
+        };
+        let stdout = pipes
+            .stdout
+            .zip(out.clone())
+            .map(|(pipe, sink)| relay(pipe, sink, mark, origin(Stream::Stdout), None));
+        let stderr = relay(
+            pipes.stderr,
+            err.clone(),
+            mark,
+            origin(Stream::Stderr),
+            Some(pipes.tail.clone()),
+        );
         tokio::spawn(async move {
-            relay(pipe, &tail).await;
-            tail.end();
+            match stdout {
+                Some(stdout) => drop(tokio::join!(stdout, stderr)),
+                None => stderr.await,
+            }
+            pipes.tail.end();
         });
     }
 }
 
-async fn relay(pipe: OwnedFd, tail: &Tail) {
+async fn relay(pipe: OwnedFd, sink: Sink, mark: Option<Mark>, origin: Origin, tail: Option<Tail>) {
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else {
         return;
     };
-    let mut buffer = vec![0_u8; 16 * 1024];
+    let mut lines = Lines::default();
+    let mut buffer = vec![0_u8; PIECE_BYTES];
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
-        tail.ring().push(&buffer[..length]);
-        // A closed stderr must not end the relay: the ring still serves.
-        let _closed = std::io::stderr().write_all(&buffer[..length]);
+        let read = &buffer[..length];
+        if let Some(tail) = &tail {
+            tail.ring().push(read);
+        }
+        match mark {
+            None => sink.pass(read.to_vec()).await,
+            Some(mark) => relay_marked(&sink, mark, origin, &mut lines, read).await,
+        }
     }
+    if let (Some(mark), Some(rest)) = (mark, lines.end()) {
+        let mut text = Vec::new();
+        frames::mark(&mut text, mark, origin, SystemTime::now(), &rest);
+        sink.pass(text).await;
+    }
+}
+
+/// Short lines grow much by their marks, so they are passed on in between.
+async fn relay_marked(sink: &Sink, mark: Mark, origin: Origin, lines: &mut Lines, mut read: &[u8]) {
+    let now = SystemTime::now();
+    let mut text = Vec::new();
+    while let Some(piece) = lines.next(&mut read) {
+        frames::mark(&mut text, mark, origin, now, &piece);
+        if text.len() > 4 * PIECE_BYTES {
+            sink.pass(std::mem::take(&mut text)).await;
+        }
+    }
+    sink.pass(text).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::mpsc as channel;
+
     use super::*;
 
     #[test]
@@ -163,9 +368,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_tail_ends_with_its_last_writer() {
-        let logs = Logs::start().unwrap();
-        let (reader, writer) = std::io::pipe().unwrap();
-        let tail = logs.follow(reader.into());
+        let logs = Logs::start(LogsArg::Inherit, LogsFullArg::Block).unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        let tail = logs.follow(0, 1, None, reader.into());
         (&writer).write_all(b"last words").unwrap();
         drop(writer);
         let mut ended = tail.0.ended.subscribe();
@@ -186,5 +391,50 @@ mod tests {
         let lines = ring.lines();
         assert_eq!(lines.len(), LINES);
         assert_eq!(lines.last().map(String::as_str), Some("line 999"));
+    }
+
+    /// A sink whose thread takes one piece and then stands still until told.
+    fn stuck(full: LogsFullArg) -> (Sink, channel::Sender<()>, channel::Receiver<Vec<u8>>) {
+        let (open, opened) = channel::channel();
+        let (sent, written) = channel::channel();
+        let sink = Sink::start("test", full, Arc::default(), move |bytes| {
+            let _open = opened.recv();
+            sent.send(bytes.to_vec()).map_err(io::Error::other)
+        });
+        (sink.unwrap(), open, written)
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_takes_nothing_holds_the_workers_back() {
+        let (sink, open, written) = stuck(LogsFullArg::Block);
+        let sent = sink.clone();
+        let sending = tokio::spawn(async move {
+            for number in 0..100 {
+                sent.pass(format!("{number}\n").into_bytes()).await;
+            }
+        });
+        while sink.pieces.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!sending.is_finished());
+        drop(open);
+        sending.await.unwrap();
+        sink.flushed().await;
+        assert_eq!(written.try_iter().count(), 100);
+        assert_eq!(sink.dropped.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn or_lines_are_dropped_whole_and_counted() {
+        let (sink, open, written) = stuck(LogsFullArg::Drop);
+        for number in 0..100 {
+            sink.pass(format!("{number}\nand\n").into_bytes()).await;
+        }
+        drop(open);
+        sink.flushed().await;
+        let kept = written.try_iter().count() as u64;
+        // One may be in the thread's hand besides those that wait.
+        assert!((16..=17).contains(&kept), "{kept}");
+        assert_eq!(sink.dropped.load(Ordering::Relaxed), 2 * (100 - kept));
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use scaledapp_sidecar::cli::{Cli, Command};
 use scaledapp_sidecar::settings::Settings;
-use scaledapp_sidecar::{ctl_cli, install, run, selftest, watchdog};
+use scaledapp_sidecar::{ctl_cli, import, install, run, selftest, watchdog};
 
 /// The supervisor itself could not start.
 const COULD_NOT_START: u8 = 2;
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => {
-            scaledapp_admin::init_logging("sidecar");
+            // Dropped last: what is logged until then is written.
+            let _logging = scaledapp_admin::init_logging("sidecar");
             match Settings::resolve(*args) {
                 Ok(settings) => match run::run(settings) {
                     Ok(code) => ExitCode::from(code as u8),
@@ -28,7 +29,12 @@ fn main() -> ExitCode {
                 Err(error) => fail(&error, USAGE),
             }
         }
-        Command::Ctl(args) => match ctl_cli::run(&args) {
+        Command::Ctl(args) => match ctl_cli::run(&args, &mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<ctl_cli::HungUp>() => ExitCode::FAILURE,
+            Err(error) => fail(&error, 1),
+        },
+        Command::Import(args) => match import::run(&args) {
             Ok(text) => print(&text),
             Err(error) => fail(&error, 1),
         },
@@ -53,7 +59,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    // With stderr closed there is nobody to tell but by the code.
-    let _closed = writeln!(std::io::stderr(), "scaledapp-sidecar: {error:#}");
+    scaledapp_admin::say(&format!("scaledapp-sidecar: {error:#}"));
     ExitCode::from(code)
 }

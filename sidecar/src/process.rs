@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 use scaledapp_engine::{Exit, Slot};
@@ -28,6 +29,8 @@ pub(crate) struct Recipe {
     pub(crate) open_files: Rlimit,
     /// Bytes that one worker may have.
     pub(crate) max_memory: Option<u64>,
+    /// Whether stdout comes through a pipe instead of being inherited.
+    pub(crate) pipe_stdout: bool,
 }
 
 /// What a worker is told of its place among the others.
@@ -59,6 +62,8 @@ pub(crate) fn raise_open_files() -> Rlimit {
 pub(crate) struct Started {
     /// Its pid, which is its process group too.
     pub(crate) pid: u32,
+    /// Read end of its stdout, if that is a pipe.
+    pub(crate) stdout: Option<OwnedFd>,
     /// Read end of its stderr.
     pub(crate) stderr: OwnedFd,
     /// Its `bind` and `listen` calls; `None` with a private port.
@@ -81,6 +86,7 @@ pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io:
     let stderr = child.stderr.take().map(OwnedFd::from);
     Ok(Started {
         pid: child.id(),
+        stdout: child.stdout.take().map(OwnedFd::from),
         // Dropping `child` neither kills nor reaps: the one reaper does.
         stderr: stderr.expect("invariant: stderr was asked to be a pipe"),
         listener,
@@ -112,6 +118,9 @@ fn command(recipe: &Recipe, place: Place) -> Command {
         .envs(hints(share, &recipe.command, |name| {
             std::env::var(name).ok()
         }));
+    if recipe.pipe_stdout {
+        command.stdout(Stdio::piped());
+    }
     spawn::limit_open_files(&mut command, recipe.open_files);
     command
 }
@@ -129,6 +138,24 @@ pub(crate) fn signal_group(pid: u32, signal: Signal) {
     if let Some(group) = Pid::from_raw(pid as i32) {
         let _gone = kill_process_group(group, signal);
     }
+}
+
+/// CPU time used so far by the process itself: user and system time, fields 14
+/// and 15 of `proc_pid_stat(5)`, in ticks.
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks = cpu_ticks(&text)?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_millis(ticks * 1000 / per_second))
+}
+
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    // The second field, the name in parentheses, may hold spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 /// A child that ended.
@@ -155,4 +182,22 @@ pub(crate) fn reap_all() -> Vec<Reaped> {
         reaped.push(Reaped { pid, exit });
     }
     reaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "42 (a b) c)) S 1 42 42 0 -1 4194560 1 2 3 4 70 30 5 6 20 0 7 0 1 2 3";
+        assert_eq!(cpu_ticks(stat), Some(100));
+        assert_eq!(cpu_ticks("42 (x) S 1"), None);
+    }
+
+    #[test]
+    fn our_own_use_is_read() {
+        let own = std::process::id();
+        assert!(cpu_time(own).is_some());
+    }
 }

@@ -17,7 +17,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{AdminArg, DispatchArg, MechanismArg};
+use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
 use crate::connections;
 use crate::control;
 use crate::cores::Cores;
@@ -29,6 +29,7 @@ use crate::memory::Limiting;
 use crate::process::{Recipe, raise_open_files, reap_all};
 use crate::recycle;
 use crate::report::Report;
+use crate::scrape::Scraper;
 use crate::selftest;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
@@ -37,6 +38,8 @@ use crate::watchdog::Watchdog;
 
 /// Load goes to balancers at most this often (20 times a second).
 const LOAD_PERIOD: Duration = Duration::from_millis(50);
+/// It is looked at this often when it does not change: an idle supervisor sleeps.
+const REST_PERIOD: Duration = Duration::from_millis(200);
 
 /// Supervises until told to stop; the exit code.
 ///
@@ -78,13 +81,14 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         DispatchArg::Connection => "connection",
     };
     let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
+    let logs = watch_workers(&settings, &report)?;
     let (inputs, received) = mpsc::unbounded_channel();
     watch_outside(&settings, cores, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
         take_orders(control, inputs.clone());
     }
-    let ports = settings.ports().into();
+    let ports = settings.given_ports().into();
     let watch = Watch::new(settings.limits, jitter_seed());
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
@@ -103,6 +107,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             instance_env: settings.instance_env,
             open_files,
             max_memory: settings.limits.memory,
+            pipe_stdout: Logs::wants_stdout(settings.logs),
         },
         ports,
         mechanism,
@@ -112,7 +117,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         cores,
         front,
         sharing,
-        logs: Logs::start()?,
+        logs,
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
         memory,
         watch,
@@ -122,6 +127,34 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         state: State::default(),
     };
     Ok(supervisor.run(received).await)
+}
+
+/// Starts what looks after the workers' output and metrics.
+fn watch_workers(settings: &Settings, report: &Arc<Report>) -> anyhow::Result<Logs> {
+    if let Some(from) = settings.metrics_from.clone() {
+        gather_metrics(from, settings.port, settings.metrics_merge, report)?;
+    }
+    let logs = Logs::start(settings.logs, settings.logs_full)?;
+    report.count_dropped_by(logs.dropped());
+    Ok(logs)
+}
+
+/// Serves the workers' metrics at `/metrics/app`.
+fn gather_metrics(
+    from: MetricsFrom,
+    shared_port: u16,
+    merge: MetricsMergeArg,
+    report: &Arc<Report>,
+) -> anyhow::Result<()> {
+    let port = from.port.unwrap_or(shared_port);
+    let shown = Arc::downgrade(report);
+    let targets = move || {
+        let report = shown.upgrade();
+        report.map_or_else(Vec::new, |report| report.scrape_targets(port))
+    };
+    let scraper = Scraper::start(from, merge, targets).context("cannot gather metrics")?;
+    report.gather_by(scraper);
+    Ok(())
 }
 
 fn engine_config(settings: &Settings) -> Config {
@@ -223,9 +256,14 @@ fn watch_outside(
     }
     let shown = Arc::clone(report);
     tokio::task::spawn_local(async move {
+        let mut period = LOAD_PERIOD;
         loop {
-            tokio::time::sleep(LOAD_PERIOD).await;
-            shown.publish();
+            tokio::time::sleep(period).await;
+            period = if shown.publish() {
+                LOAD_PERIOD
+            } else {
+                (period + LOAD_PERIOD).min(REST_PERIOD)
+            };
         }
     });
     if settings.dispatch == DispatchArg::Connection {

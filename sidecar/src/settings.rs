@@ -12,7 +12,10 @@ use rustix::process::Signal;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 
-use crate::cli::{AdminArg, DispatchArg, HangTimeout, MechanismArg, RunArgs, Size, parse_signal};
+use crate::cli::{
+    AdminArg, DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
+    MetricsMergeArg, RunArgs, Size, parse_signal,
+};
 use crate::cores::WorkerSpec;
 use crate::limits::Limits;
 
@@ -47,6 +50,10 @@ struct FileSettings {
     max_age: Option<String>,
     recycle_jitter: Option<u32>,
     hang_timeout: Option<String>,
+    logs: Option<LogsArg>,
+    logs_full: Option<LogsFullArg>,
+    metrics_from: Option<String>,
+    metrics_merge: Option<MetricsMergeArg>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -92,6 +99,14 @@ pub struct Settings {
     pub queue_timeout: Duration,
     /// When a worker is replaced by itself.
     pub(crate) limits: Limits,
+    /// What happens to the workers' lines.
+    pub logs: LogsArg,
+    /// What happens when they are not taken.
+    pub logs_full: LogsFullArg,
+    /// Where each worker's metrics are, if they are to be gathered.
+    pub metrics_from: Option<MetricsFrom>,
+    /// How they become one page.
+    pub metrics_merge: MetricsMergeArg,
     /// Program and arguments of one worker.
     pub command: Vec<String>,
 }
@@ -107,6 +122,7 @@ impl Settings {
             Some(path) => read_file(path)?,
             None => FileSettings::default(),
         };
+        let limits = limits(&args.limits, &file)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
@@ -118,18 +134,10 @@ impl Settings {
             (None, None) => AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))),
         };
         let stop_signal = args.stop_signal.or(file.stop_signal);
-        let words = args.limits;
-        let hang_timeout = word(words.hang_timeout, file.hang_timeout.as_deref())?;
-        let max_age = match (words.max_age, &file.max_age) {
-            (None, Some(text)) => Some(duration::parse(text)?),
-            (flag, _) => flag,
-        };
-        let limits = Limits {
-            memory: word(words.max_memory, file.max_memory.as_deref())?.map(|Size(bytes)| bytes),
-            requests: words.max_requests.or(file.max_requests),
-            age: max_age,
-            silence: hang_timeout.map_or(Some(HANG_TIMEOUT), |HangTimeout(time)| time),
-            jitter_percent: words.recycle_jitter.or(file.recycle_jitter).unwrap_or(10),
+        let metrics_from = match (args.metrics_from, file.metrics_from) {
+            (Some(flag), _) => Some(flag),
+            (None, Some(text)) => Some(text.parse().map_err(anyhow::Error::msg)?),
+            (None, None) => None,
         };
         let settings = Self {
             host: args.host.or(file.host),
@@ -172,6 +180,16 @@ impl Settings {
                 Duration::from_secs(30),
             )?,
             limits,
+            logs: args.logs.or(file.logs).unwrap_or(LogsArg::Inherit),
+            logs_full: args
+                .logs_full
+                .or(file.logs_full)
+                .unwrap_or(LogsFullArg::Block),
+            metrics_from,
+            metrics_merge: args
+                .metrics_merge
+                .or(file.metrics_merge)
+                .unwrap_or(MetricsMergeArg::Label),
             command: args.command,
         };
         settings.check()?;
@@ -182,6 +200,15 @@ impl Settings {
     pub(crate) fn ports(&self) -> Vec<u16> {
         let further = self.share.iter().copied();
         std::iter::once(self.port).chain(further).collect()
+    }
+
+    /// Those for which workers are given sockets: one that only metrics are
+    /// gathered from is private to each worker.
+    pub(crate) fn given_ports(&self) -> Vec<u16> {
+        let mut ports = self.ports();
+        let metrics = self.metrics_from.as_ref().and_then(|from| from.port);
+        ports.extend(metrics.filter(|port| !ports.contains(port)));
+        ports
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -235,11 +262,44 @@ impl Settings {
                  through a socket that the supervisor hands over"
             );
         }
+        if let Some(from) = &self.metrics_from {
+            if connection && from.port.is_none_or(|port| port == self.port) {
+                bail!(
+                    "--metrics-from {} needs --dispatch request: with connection dispatch all \
+                     workers share the port, so no single one can be asked there; let the app \
+                     serve its metrics on another port and give PORT{}",
+                    from.path,
+                    from.path
+                );
+            }
+            if self.admin == AdminArg::Off {
+                bail!(
+                    "--metrics-from needs the admin port, which serves them at /metrics/app: \
+                     leave --admin none out"
+                );
+            }
+        }
         if self.instance_env.is_empty() || self.instance_env.contains(['=', '\0']) {
             bail!("--instance-env {:?} is no variable name", self.instance_env);
         }
         Ok(())
     }
+}
+
+/// When a worker is replaced by itself.
+fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
+    let hang_timeout = word(words.hang_timeout, file.hang_timeout.as_deref())?;
+    let max_age = match (words.max_age, &file.max_age) {
+        (None, Some(text)) => Some(duration::parse(text)?),
+        (flag, _) => flag,
+    };
+    Ok(Limits {
+        memory: word(words.max_memory, file.max_memory.as_deref())?.map(|Size(bytes)| bytes),
+        requests: words.max_requests.or(file.max_requests),
+        age: max_age,
+        silence: hang_timeout.map_or(Some(HANG_TIMEOUT), |HangTimeout(time)| time),
+        jitter_percent: words.recycle_jitter.or(file.recycle_jitter).unwrap_or(10),
+    })
 }
 
 /// What the flag says, else the text of the file.
@@ -331,6 +391,26 @@ mod tests {
             (
                 &["--readiness-path", "healthz", "--", "app"],
                 "must start with /",
+            ),
+            (
+                &[
+                    "--dispatch",
+                    "connection",
+                    "--metrics-from",
+                    "/metrics",
+                    "--",
+                    "app",
+                ],
+                "give PORT/metrics",
+            ),
+            (
+                &["--metrics-from", "/m", "--admin", "none", "--", "app"],
+                "leave --admin none out",
+            ),
+            (&["--metrics-from", "metrics", "--", "app"], "9464/metrics"),
+            (
+                &["--metrics-from", "0/metrics", "--", "app"],
+                "9464/metrics",
             ),
             (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
             (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),

@@ -312,6 +312,7 @@ impl Supervisor {
                 generation: worker.generation.0,
                 restarts: slots.get(&worker.slot).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
+                addresses: process.addresses.clone(),
                 endpoints: self.front.endpoints(worker.id),
             })
         });

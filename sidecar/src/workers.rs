@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use crate::dispatch::Leaving;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
+use crate::history::Ended;
 use crate::logs::Tail;
 use crate::probe;
 use crate::process::{self, Reaped, signal_group};
@@ -79,7 +80,9 @@ impl Supervisor {
                     pid: started.pid,
                     slot,
                     generation,
-                    tail: self.logs.follow(started.stderr),
+                    tail: self
+                        .logs
+                        .follow(slot.0, started.pid, started.stdout, started.stderr),
                     addresses: BTreeMap::new(),
                     listens_elsewhere: None,
                     hearing: Hearing::Unknown,
@@ -229,6 +232,15 @@ impl Supervisor {
     pub(crate) fn reaped(&mut self, reaped: Reaped) -> Option<Event> {
         let worker = self.worker_of(reaped.pid)?;
         let process = self.state.processes.remove(&worker)?;
+        let mut views = self.engine.workers();
+        self.report.ended(&Ended {
+            worker,
+            slot: process.slot.0,
+            pid: process.pid,
+            generation: process.generation.0,
+            state: views.find(|view| view.id == worker).map(|view| view.state),
+            exit: reaped.exit,
+        });
         // What the worker left behind must not go on serving.
         signal_group(process.pid, Signal::KILL);
         self.watchdog.forget(process.pid);

@@ -9,11 +9,14 @@ pub mod cli;
 pub mod duration;
 
 mod logging;
+mod output;
+mod queue;
 mod routes;
 mod server;
 mod signals;
 
-pub use logging::init_logging;
-pub use routes::{Probe, Routes};
+pub use logging::{Logging, dropped_log_lines, flush_log, init_logging, say};
+pub use output::Stream;
+pub use routes::{Page, Probe, Routes};
 pub use server::{Admin, BindError};
 pub use signals::{Signal, Signals};

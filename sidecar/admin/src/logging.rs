@@ -3,9 +3,15 @@
 //! What is logged is the callers' decision; how much, that of `SCALEDAPP_LOG`
 //! (directives of tracing-subscriber's `EnvFilter`, such as `debug` or
 //! `info,scaledapp_proxy=trace`; default `info`).
+//!
+//! Nobody who logs waits for stderr: a pipe whose reader stands still would
+//! stop supervision, forwarding and DNS. One thread writes; what does not fit
+//! into its queue is dropped and counted.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -13,19 +19,102 @@ use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::output::Stream;
+use crate::queue::Queue;
+
 const VARIABLE: &str = "SCALEDAPP_LOG";
+/// The end of the process waits so long for a stderr that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// Keeps the log until the end: when it is dropped, what was logged is written,
+/// or a second has passed because nobody takes it.
+#[derive(Debug)]
+#[must_use = "the last lines are lost without it: keep it until the end of main"]
+pub struct Logging(());
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        flush_log();
+    }
+}
+
+/// Waits until what was logged is written, at most a second.
+pub fn flush_log() {
+    if let Some(queue) = QUEUE.get() {
+        // Not in time: nobody reads, and an end that hangs helps nobody.
+        let _unread = queue.flush(PATIENCE);
+    }
+}
+
+/// How many log lines were dropped because stderr took no more.
+pub fn dropped_log_lines() -> u64 {
+    QUEUE.get().map_or(0, Queue::dropped)
+}
+
+/// Says a last line on stderr, after what was logged before; waits at most a
+/// second for it where logging has begun.
+pub fn say(line: &str) {
+    let line = format!("{line}\n").into_bytes();
+    match QUEUE.get() {
+        Some(queue) => {
+            queue.put(line);
+            flush_log();
+        }
+        None => {
+            // With stderr closed there is nobody to tell but by the exit code.
+            let _closed = Stream::Stderr.write_whole(&line);
+        }
+    }
+}
+
+/// What a line is written to. Without a thread for the queue it goes to stderr
+/// as it is, blocking or not.
+#[derive(Debug)]
+struct Lines(Option<Queue>);
+
+/// One line on its way: the formatter writes it in one piece.
+#[derive(Debug)]
+struct Line<'a>(&'a Lines);
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.0.0 {
+            Some(queue) => queue.put(bytes.to_vec()),
+            None => Stream::Stderr.write_whole(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self)
+    }
+}
 
 /// Sends the process' log to stderr under the name of `component`.
 ///
 /// The first call of the process counts, later ones change nothing. A filter
 /// that cannot be read is reported in the log, and `info` taken instead.
-pub fn init_logging(component: &'static str) {
+pub fn init_logging(component: &'static str) -> Logging {
     let wanted = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
     let (filter, refused) = filter(wanted.as_deref());
+    let queue = Queue::start(|line| Stream::Stderr.write_whole(line));
+    let queue = queue.ok().map(|queue| QUEUE.get_or_init(|| queue).clone());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Lines(queue))
+        .with_ansi(io::stderr().is_terminal())
         // It would report a closed stderr by `eprintln!`, which panics then.
         .log_internal_errors(false)
         .event_format(Named {
@@ -34,11 +123,12 @@ pub fn init_logging(component: &'static str) {
         })
         .finish();
     if tracing::subscriber::set_global_default(subscriber).is_err() {
-        return;
+        return Logging(());
     }
     if let Some(reason) = refused {
         tracing::warn!(reason, "{VARIABLE} cannot be read; logging at info");
     }
+    Logging(())
 }
 
 fn filter(wanted: Option<&str>) -> (EnvFilter, Option<String>) {

@@ -1,4 +1,4 @@
-//! The admin port: `/livez /readyz /metrics /status /watch`, read only.
+//! The admin port: `/livez /readyz /metrics /metrics/app /status /watch`, read only.
 //!
 //! Decides routing, limits and the pace of heartbeats; every answer's content
 //! comes from [`Routes`]. HTTP semantics follow RFC 9110 (405 names the
@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::routes::{Probe, Routes};
+use crate::routes::{Page, Probe, Routes};
 
 /// Connections at once; more wait in the listen queue. An admin port serves a
 /// kubelet, a scraper and one subscriber per balancer and operator.
@@ -42,7 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const ROUTES: &str = "/livez /readyz /metrics /status /watch\n";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const ROUTES: &str = "/livez /readyz /metrics /metrics/app /status /watch\n";
 
 /// The admin port could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +132,13 @@ async fn connection(stream: TcpStream, routes: Arc<dyn Routes>, watches: Arc<Sem
         return;
     }
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&request, &*routes, &watches);
-        async move { Ok::<_, Infallible>(response) }
+        let answer = respond(&request, &*routes, &watches);
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Answer::Now(response) => response,
+                Answer::Later(page) => paged(page.await),
+            })
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -146,7 +152,34 @@ async fn connection(stream: TcpStream, routes: Arc<dyn Routes>, watches: Arc<Sem
 
 type Content = Either<Full<Bytes>, Lines>;
 
-fn respond(
+/// What a request gets: most things at once, some after a while.
+enum Answer {
+    Now(Response<Content>),
+    Later(Page),
+}
+
+fn respond(request: &Request<Incoming>, routes: &dyn Routes, watches: &Arc<Semaphore>) -> Answer {
+    let slow = request.uri().path() == "/metrics/app";
+    if slow && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return match routes.app_metrics() {
+            Some(page) => Answer::Later(page),
+            None => Answer::Now(text(
+                StatusCode::NOT_FOUND,
+                "the app's metrics are not gathered here: see --metrics-from\n".to_owned(),
+            )),
+        };
+    }
+    Answer::Now(respond_now(request, routes, watches))
+}
+
+fn paged(page: Result<String, String>) -> Response<Content> {
+    match page {
+        Ok(page) => content(StatusCode::OK, PROMETHEUS, page.into_bytes()),
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+fn respond_now(
     request: &Request<Incoming>,
     routes: &dyn Routes,
     watches: &Arc<Semaphore>,
@@ -154,7 +187,7 @@ fn respond(
     let path = request.uri().path();
     if !matches!(
         path,
-        "/livez" | "/readyz" | "/metrics" | "/status" | "/watch"
+        "/livez" | "/readyz" | "/metrics" | "/metrics/app" | "/status" | "/watch"
     ) {
         return text(
             StatusCode::NOT_FOUND,

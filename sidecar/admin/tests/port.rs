@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use scaledapp_admin::{Admin, Probe, Routes};
+use scaledapp_admin::{Admin, Page, Probe, Routes};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,6 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Example {
     ready: AtomicBool,
     values: Option<watch::Receiver<Bytes>>,
+    /// What the app's metrics are, if there are any.
+    page: Option<Result<String, String>>,
 }
 
 impl Routes for Example {
@@ -45,14 +47,29 @@ impl Routes for Example {
     fn watch(&self) -> Option<watch::Receiver<Bytes>> {
         self.values.clone()
     }
+    fn app_metrics(&self) -> Option<Page> {
+        let page = self.page.clone()?;
+        Some(Box::pin(async move {
+            tokio::task::yield_now().await;
+            page
+        }))
+    }
 }
 
 async fn start(values: Option<watch::Receiver<Bytes>>) -> (SocketAddr, Arc<Example>) {
+    start_with(values, None).await
+}
+
+async fn start_with(
+    values: Option<watch::Receiver<Bytes>>,
+    page: Option<Result<String, String>>,
+) -> (SocketAddr, Arc<Example>) {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.local_addr();
     let routes = Arc::new(Example {
         ready: AtomicBool::new(true),
         values,
+        page,
     });
     tokio::spawn(admin.serve(Arc::clone(&routes) as Arc<dyn Routes>));
     (address, routes)
@@ -117,6 +134,28 @@ async fn each_path_answers_with_its_type_and_content() {
         );
         assert!(answer.ends_with(&format!("\r\n\r\n{content}")), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn the_metrics_of_an_app_are_awaited_where_there_are_any() {
+    let (address, _routes) = start_with(None, Some(Ok("a 1\n".to_owned()))).await;
+    for (method, end) in [("GET", "\r\n\r\na 1\n"), ("HEAD", "\r\n\r\n")] {
+        let answer = ask(address, &format!("{method} /metrics/app")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.ends_with(end), "{answer}");
+    }
+    let answer = ask(address, "POST /metrics/app").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let (address, _routes) = start_with(None, Some(Err("busy".to_owned()))).await;
+    let answer = ask(address, "GET /metrics/app").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("busy\n"),
+        "{answer}"
+    );
+    let (address, _routes) = start(None).await;
+    let answer = ask(address, "HEAD /metrics/app").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
 
 #[tokio::test]
@@ -190,6 +229,7 @@ async fn watch_ends_when_its_producer_does() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.local_addr();
     tokio::spawn(admin.serve(Arc::new(Example {
+        page: None,
         ready: AtomicBool::new(true),
         values: Some(values),
     })));
@@ -252,6 +292,7 @@ async fn dropping_the_server_ends_its_connections() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.local_addr();
     let server = tokio::spawn(admin.serve(Arc::new(Example {
+        page: None,
         ready: AtomicBool::new(true),
         values: Some(values),
     })));

@@ -13,9 +13,13 @@
 mod control;
 mod exits;
 mod handover;
+mod importing;
 mod lifecycle;
+mod looks;
 mod machine;
+mod output;
 mod recycle;
+mod scrape;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,0 +1,96 @@
+//! Writing to this process's own stdout and stderr, whole pieces at a time.
+//!
+//! A write here blocks for as long as nobody takes what is written: only threads
+//! that may wait call it. What is written, and what happens when there is too
+//! much of it, is decided by the callers.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// One of this process's two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+impl Stream {
+    /// As log lines name it: `stdout` or `stderr`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+
+    /// Writes all of `bytes` with nothing of another thread of ours in between.
+    ///
+    /// # Errors
+    /// The reader is gone (`EPIPE`), the descriptor is closed (`EBADF`), or the
+    /// device failed; a part may have been written.
+    pub fn write_whole(self, bytes: &[u8]) -> io::Result<()> {
+        static STDOUT: Mutex<()> = Mutex::new(());
+        static STDERR: Mutex<()> = Mutex::new(());
+        let lock = match self {
+            Self::Stdout => &STDOUT,
+            Self::Stderr => &STDERR,
+        };
+        let _whole = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        match self {
+            Self::Stdout => write_all(io::stdout().as_fd(), bytes),
+            Self::Stderr => write_all(io::stderr().as_fd(), bytes),
+        }
+    }
+}
+
+/// Writes to a descriptor that may be non-blocking: whoever shares it with us
+/// (a parent, a terminal) may have made it so.
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_that_does_not_block_gets_everything() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+        let sent = bytes.clone();
+        let thread = std::thread::spawn(move || write_all(writer.as_fd(), &sent));
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        thread.join().unwrap().unwrap();
+        assert!(got == bytes);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_an_error() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let error = write_all(writer.as_fd(), b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,175 @@
+//! Text on its way to a stream that may not take it: a bounded queue and one
+//! thread that writes.
+//!
+//! Whoever puts something in never waits. When the queue is full, what comes is
+//! dropped and counted, and the number is said as soon as there is room again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes that wait at most; a burst at debug level fits, an hour does not.
+const BYTES: usize = 256 * 1024;
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// The thread has a piece in hand.
+    writing: bool,
+    /// Dropped since that was last said.
+    unsaid: u64,
+    /// Dropped ever.
+    dropped: u64,
+}
+
+/// The queue; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Queue(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Queue {
+    /// A queue whose thread writes by `write`. Its errors are ignored: there is
+    /// no second place to tell of the first.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub(crate) fn start(
+        mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let queue = Self::default();
+        let taken = queue.clone();
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                loop {
+                    let piece = taken.take();
+                    let _nowhere_to_tell = write(&piece);
+                }
+            })?;
+        Ok(queue)
+    }
+
+    /// Puts a piece in, or counts it as dropped.
+    pub(crate) fn put(&self, piece: Vec<u8>) {
+        let mut state = self.state();
+        if state.bytes + piece.len() > BYTES {
+            state.unsaid += 1;
+            state.dropped += 1;
+            return;
+        }
+        state.bytes += piece.len();
+        state.pieces.push_back(piece);
+        self.0.changed.notify_all();
+    }
+
+    /// How many pieces were dropped so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
+    /// Waits until all that was put in is written, at most so long; whether it is.
+    pub(crate) fn flush(&self, most: Duration) -> bool {
+        let deadline = Instant::now() + most;
+        let mut state = self.state();
+        while state.writing || !state.pieces.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.0.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// The next piece; waits for one.
+    fn take(&self) -> Vec<u8> {
+        let mut state = self.state();
+        state.writing = false;
+        loop {
+            if state.unsaid > 0 && state.pieces.is_empty() {
+                let unsaid = std::mem::take(&mut state.unsaid);
+                state.writing = true;
+                return format!("({unsaid} log lines were dropped here: stderr took no more)\n")
+                    .into_bytes();
+            }
+            if let Some(piece) = state.pieces.pop_front() {
+                state.bytes -= piece.len();
+                state.writing = true;
+                return piece;
+            }
+            self.0.changed.notify_all();
+            state = self
+                .0
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is made of steps that cannot panic.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn what_is_put_in_comes_out_in_order_and_flush_waits_for_it() {
+        let (sent, received) = mpsc::channel();
+        let queue = Queue::start(move |piece| {
+            sent.send(piece.to_vec()).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        for number in 0..100 {
+            queue.put(format!("{number}").into_bytes());
+        }
+        assert!(queue.flush(LONG));
+        let all: Vec<String> = received
+            .try_iter()
+            .map(|piece| String::from_utf8(piece).unwrap())
+            .collect();
+        let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_stream_that_takes_nothing_stops_nobody_and_the_loss_is_said() {
+        let (open, opened) = mpsc::channel::<()>();
+        let (sent, received) = mpsc::channel();
+        let queue = Queue::start(move |piece| {
+            // Blocked until the test lets go.
+            let _open = opened.recv();
+            sent.send(piece.to_vec()).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        for _ in 0..1000 {
+            queue.put(vec![b'x'; 1024]);
+        }
+        assert!(!queue.flush(Duration::from_millis(1)));
+        let dropped = queue.dropped();
+        assert!((700..1000).contains(&dropped), "{dropped}");
+        drop(open);
+        assert!(queue.flush(LONG));
+        let last = received.try_iter().last().unwrap();
+        let last = String::from_utf8(last).unwrap();
+        assert!(last.contains(&format!("({dropped} log lines")), "{last}");
+    }
+}

@@ -1,0 +1,556 @@
+//! Metrics of several workers as one page: reads what they say, and merges it.
+//!
+//! Read are the Prometheus text format 0.0.4 and `OpenMetrics` 1.0; written is
+//! the former, which every scraper takes. Timestamps and exemplars are left
+//! out: they are of the worker's scrape, not of ours. A line that is none is
+//! skipped and counted. Who is asked, and when, is in `scrape`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+/// What a family's samples mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only grows.
+    Counter,
+    /// Any value.
+    Gauge,
+    /// `_bucket`, `_sum`, `_count`.
+    Histogram,
+    /// Quantiles, `_sum`, `_count`.
+    Summary,
+    /// Not said.
+    Untyped,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+            Self::Untyped => "untyped",
+        }
+    }
+
+    /// By the words of both formats; those that only `OpenMetrics` has become
+    /// what their samples look like.
+    fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "counter" => Self::Counter,
+            "gauge" | "info" | "stateset" => Self::Gauge,
+            "histogram" => Self::Histogram,
+            "summary" => Self::Summary,
+            "untyped" | "unknown" | "gaugehistogram" => Self::Untyped,
+            _ => return None,
+        })
+    }
+}
+
+/// Labels of a sample in their order.
+pub(crate) type Labels = Vec<(String, String)>;
+
+/// One sample.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sample {
+    /// With its suffix.
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) value: f64,
+}
+
+/// Samples that belong together.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Family {
+    pub(crate) kind: Kind,
+    pub(crate) help: Option<String>,
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// A page of metrics.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Exposition {
+    /// In the order in which they came first.
+    pub(crate) families: Vec<(String, Family)>,
+    index: HashMap<String, usize>,
+    /// Lines that are no comment and no sample.
+    pub(crate) skipped: u64,
+    /// Families that were of another type before.
+    pub(crate) conflicts: u64,
+}
+
+impl Exposition {
+    fn family(&mut self, name: &str) -> Option<&mut Family> {
+        let at = *self.index.get(name)?;
+        self.families.get_mut(at).map(|(_, family)| family)
+    }
+
+    /// The family of a name, made if it is not there.
+    fn family_or(&mut self, name: &str, kind: Kind) -> &mut Family {
+        let families = &mut self.families;
+        let at = *self.index.entry(name.to_owned()).or_insert_with(|| {
+            let family = Family {
+                kind,
+                help: None,
+                samples: Vec::new(),
+            };
+            families.push((name.to_owned(), family));
+            families.len() - 1
+        });
+        &mut families[at].1
+    }
+}
+
+/// What a comment has said of a name, before it is known which samples it means.
+#[derive(Debug, Default, Clone)]
+struct Said {
+    kind: Option<Kind>,
+    help: Option<String>,
+}
+
+/// Reads a page; never fails, since a worker's broken line must not hide the rest.
+pub(crate) fn parse(text: &str) -> Exposition {
+    let mut page = Exposition::default();
+    let mut said: HashMap<&str, Said> = HashMap::new();
+    for line in text.lines() {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        if let Some(comment) = line.strip_prefix('#') {
+            read_comment(comment.trim_start(), &mut said, &mut page);
+            continue;
+        }
+        match read_sample(line) {
+            Some(sample) => add(&mut page, &said, sample),
+            None => page.skipped += 1,
+        }
+    }
+    page.families
+        .retain(|(_, family)| !family.samples.is_empty());
+    page.index = index_of(&page.families);
+    page
+}
+
+fn index_of(families: &[(String, Family)]) -> HashMap<String, usize> {
+    let names = families.iter().enumerate();
+    names.map(|(at, (name, _))| (name.clone(), at)).collect()
+}
+
+fn read_comment<'a>(comment: &'a str, said: &mut HashMap<&'a str, Said>, page: &mut Exposition) {
+    let mut words = comment.splitn(3, [' ', '\t']);
+    match (words.next(), words.next(), words.next()) {
+        (Some("TYPE"), Some(name), Some(word)) => {
+            let Some(kind) = Kind::parse(word.trim()) else {
+                page.skipped += 1;
+                return;
+            };
+            let before = &mut said.entry(name).or_default().kind;
+            match before {
+                Some(before) if *before != kind => page.conflicts += 1,
+                _ => *before = Some(kind),
+            }
+        }
+        (Some("HELP"), Some(name), help) => {
+            let before = &mut said.entry(name).or_default().help;
+            before.get_or_insert_with(|| help.unwrap_or("").to_owned());
+        }
+        // UNIT, EOF and what people write.
+        _ => {}
+    }
+}
+
+/// The family that a sample belongs to by its name and what was said before.
+fn add(page: &mut Exposition, said: &HashMap<&str, Said>, sample: Sample) {
+    let (name, kind, help) = place(said, &sample.name);
+    let help = help.cloned();
+    let name = name.to_owned();
+    let family = page.family_or(&name, kind);
+    if family.help.is_none() {
+        family.help = help;
+    }
+    family.samples.push(sample);
+}
+
+fn place<'a>(said: &'a HashMap<&str, Said>, name: &'a str) -> (&'a str, Kind, Option<&'a String>) {
+    let of = |family: &str| said.get(family);
+    if let Some(Said {
+        kind: Some(kind),
+        help,
+    }) = of(name)
+    {
+        return (name, *kind, help.as_ref());
+    }
+    for (suffix, kinds) in [
+        ("_bucket", &[Kind::Histogram][..]),
+        ("_sum", &[Kind::Histogram, Kind::Summary]),
+        ("_count", &[Kind::Histogram, Kind::Summary]),
+    ] {
+        let base = name.strip_suffix(suffix);
+        if let Some((base, said)) = base.and_then(|base| Some((base, of(base)?)))
+            && let Some(kind) = said.kind.filter(|kind| kinds.contains(kind))
+        {
+            return (base, kind, said.help.as_ref());
+        }
+    }
+    // OpenMetrics: the type stands at the name without the suffix; in 0.0.4 the
+    // whole name is the family.
+    for (suffix, theirs, ours) in [
+        ("_total", Kind::Counter, Kind::Counter),
+        ("_info", Kind::Gauge, Kind::Gauge),
+        ("_gcount", Kind::Untyped, Kind::Gauge),
+        ("_gsum", Kind::Untyped, Kind::Gauge),
+        ("_bucket", Kind::Untyped, Kind::Gauge),
+    ] {
+        let base = name.strip_suffix(suffix);
+        if let Some(said) = base.and_then(of)
+            && said.kind == Some(theirs)
+        {
+            return (name, ours, said.help.as_ref());
+        }
+    }
+    if let Some(base) = name.strip_suffix("_created")
+        && of(base).is_some()
+    {
+        return (name, Kind::Gauge, None);
+    }
+    (
+        name,
+        Kind::Untyped,
+        of(name).and_then(|said| said.help.as_ref()),
+    )
+}
+
+fn read_sample(line: &str) -> Option<Sample> {
+    let end = line.find(['{', ' ', '\t'])?;
+    let (name, mut rest) = line.split_at(end);
+    if !is_name(name, true) {
+        return None;
+    }
+    rest = rest.trim_start();
+    let mut labels = Labels::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        (labels, rest) = read_labels(inside)?;
+    }
+    let mut words = rest.split_ascii_whitespace();
+    let value = read_value(words.next()?)?;
+    match words.next() {
+        // An exemplar may follow at once, or after the timestamp.
+        None | Some("#") => {}
+        Some(timestamp) => {
+            timestamp.parse::<f64>().ok()?;
+            if words.next().is_some_and(|word| word != "#") {
+                return None;
+            }
+        }
+    }
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    })
+}
+
+fn is_name(name: &str, colons: bool) -> bool {
+    let fits = |byte: u8| byte == b'_' || byte.is_ascii_alphabetic() || (colons && byte == b':');
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(fits) && bytes.all(|byte| fits(byte) || byte.is_ascii_digit())
+}
+
+/// The labels, and what stands behind the closing brace.
+fn read_labels(mut rest: &str) -> Option<(Labels, &str)> {
+    let mut labels = Labels::new();
+    loop {
+        rest = rest.trim_start();
+        if let Some(rest) = rest.strip_prefix('}') {
+            return Some((labels, rest));
+        }
+        let (name, after) = rest.split_once('=')?;
+        let name = name.trim_end();
+        if !is_name(name, false) || labels.iter().any(|(known, _)| known == name) {
+            return None;
+        }
+        let (value, after) = read_quoted(after.trim_start())?;
+        labels.push((name.to_owned(), value));
+        rest = after.trim_start();
+        if let Some(more) = rest.strip_prefix(',') {
+            rest = more;
+        } else if !rest.starts_with('}') {
+            return None;
+        }
+    }
+}
+
+fn read_quoted(text: &str) -> Option<(String, &str)> {
+    let text = text.strip_prefix('"')?;
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match characters.next()?.1 {
+                'n' => value.push('\n'),
+                other @ ('"' | '\\') => value.push(other),
+                other => value.extend(['\\', other]),
+            },
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+fn read_value(word: &str) -> Option<f64> {
+    // Rust reads "inf" and "infinity" in any case, and so do the formats.
+    word.parse().ok()
+}
+
+/// Puts pages together, each sample with the label `worker`.
+pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {
+    let mut merged = Exposition::default();
+    for (slot, page) in pages {
+        merged.skipped += page.skipped;
+        merged.conflicts += page.conflicts;
+        for (name, family) in &page.families {
+            let Some(into) = same_kind(&mut merged, name, family) else {
+                continue;
+            };
+            for sample in &family.samples {
+                let mut sample = sample.clone();
+                for (name, _) in &mut sample.labels {
+                    // As Prometheus does when an app's label is in the way.
+                    if name == "worker" {
+                        "exported_worker".clone_into(name);
+                    }
+                }
+                sample
+                    .labels
+                    .insert(0, ("worker".to_owned(), slot.to_string()));
+                into.samples.push(sample);
+            }
+        }
+    }
+    merged
+}
+
+/// The family to merge into; `None`, counted, if it is of another kind.
+fn same_kind<'a>(merged: &'a mut Exposition, name: &str, like: &Family) -> Option<&'a mut Family> {
+    if merged
+        .family(name)
+        .is_some_and(|known| known.kind != like.kind)
+    {
+        merged.conflicts += 1;
+        return None;
+    }
+    let known = merged.family_or(name, like.kind);
+    if known.help.is_none() {
+        known.help.clone_from(&like.help);
+    }
+    Some(known)
+}
+
+/// Name and sorted labels: what makes two workers' samples the same.
+type Key = (String, Labels);
+
+fn key(sample: &Sample) -> Key {
+    let mut labels = sample.labels.clone();
+    labels.sort();
+    (sample.name.clone(), labels)
+}
+
+/// Whether a sample of a family only grows.
+fn accumulates(kind: Kind, sample: &Sample) -> bool {
+    match kind {
+        Kind::Counter | Kind::Histogram => true,
+        // The others of a summary are quantiles.
+        Kind::Summary => sample.name.ends_with("_sum") || sample.name.ends_with("_count"),
+        Kind::Gauge | Kind::Untyped => false,
+    }
+}
+
+/// Whether a sample can be added up at all. A quantile cannot, and the sum of
+/// times of creation is no time.
+fn adds_up(kind: Kind, sample: &Sample) -> bool {
+    accumulates(kind, sample)
+        || (matches!(kind, Kind::Gauge | Kind::Untyped) && !sample.name.ends_with("_created"))
+}
+
+/// Sums over workers that do not go backwards when one is replaced.
+///
+/// What a process had counted when it was seen last is kept after its end. What
+/// it counts between its last scrape and its end is lost.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    /// Of processes that are gone.
+    kept: BTreeMap<Key, f64>,
+    /// Of processes that are there, as seen last.
+    last: HashMap<u32, BTreeMap<Key, f64>>,
+    /// Name, kind and help of what is kept, for when no living worker has it.
+    known: BTreeMap<String, (Kind, Option<String>)>,
+    /// To which family a kept sample belongs.
+    families: BTreeMap<Key, String>,
+}
+
+/// Series of dead workers that are kept at most; labels without bound are the
+/// app's fault, and must not become our memory.
+const KEPT_SERIES: usize = 100_000;
+
+impl Sums {
+    /// Adds up pages by pid. `alive` are all workers, also those that did not
+    /// answer: their counters count as they were seen last.
+    pub(crate) fn sum(&mut self, alive: &[u32], pages: &[(u32, Exposition)]) -> Exposition {
+        let gone: Vec<u32> = self
+            .last
+            .keys()
+            .copied()
+            .filter(|pid| !alive.contains(pid))
+            .collect();
+        for pid in gone {
+            let values = self.last.remove(&pid).unwrap_or_default();
+            for (key, value) in values {
+                self.keep(key, value);
+            }
+        }
+        let mut merged = Exposition::default();
+        let mut values: HashMap<Key, (usize, usize)> = HashMap::new();
+        let mut place = |merged: &mut Exposition, family: usize, sample: &Sample, value: f64| {
+            let samples = &mut merged.families[family].1.samples;
+            let (family, at) = *values.entry(key(sample)).or_insert_with(|| {
+                samples.push(Sample {
+                    value: 0.0,
+                    ..sample.clone()
+                });
+                (family, samples.len() - 1)
+            });
+            merged.families[family].1.samples[at].value += value;
+        };
+        for (pid, page) in pages {
+            merged.skipped += page.skipped;
+            merged.conflicts += page.conflicts;
+            for (name, family) in &page.families {
+                if same_kind(&mut merged, name, family).is_none() {
+                    continue;
+                }
+                let at = merged.index.get(name).copied().unwrap_or(0);
+                for sample in family.samples.iter().filter(|s| adds_up(family.kind, s)) {
+                    if accumulates(family.kind, sample) {
+                        self.saw(*pid, name, family, sample);
+                    }
+                    // Its value is added below if it accumulates: the others' and
+                    // the dead workers' are added in the same place.
+                    let now = if accumulates(family.kind, sample) {
+                        0.0
+                    } else {
+                        sample.value
+                    };
+                    place(&mut merged, at, sample, now);
+                }
+            }
+        }
+        let living = self.last.values().flatten();
+        for ((name, labels), value) in self.kept.iter().chain(living) {
+            let key = (name.clone(), labels.clone());
+            let Some(family) = self.families.get(&key) else {
+                continue;
+            };
+            let Some((kind, help)) = self.known.get(family) else {
+                continue;
+            };
+            let like = Family {
+                kind: *kind,
+                help: help.clone(),
+                samples: Vec::new(),
+            };
+            if same_kind(&mut merged, family, &like).is_some() {
+                let at = merged.index.get(family).copied().unwrap_or(0);
+                let sample = Sample {
+                    name: key.0,
+                    labels: key.1,
+                    value: 0.0,
+                };
+                place(&mut merged, at, &sample, *value);
+            }
+        }
+        merged
+            .families
+            .retain(|(_, family)| !family.samples.is_empty());
+        merged.index = index_of(&merged.families);
+        merged
+    }
+
+    /// Notes what a living process has counted. If it counts from the begin
+    /// again, what it had is kept.
+    fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) {
+        let key = key(sample);
+        if !self.families.contains_key(&key) {
+            self.families.insert(key.clone(), name.to_owned());
+            let said = || (family.kind, family.help.clone());
+            self.known.entry(name.to_owned()).or_insert_with(said);
+        }
+        let last = self.last.entry(pid).or_default();
+        let before = last.insert(key.clone(), sample.value);
+        if let Some(before) = before.filter(|before| *before > sample.value) {
+            self.keep(key, before);
+        }
+    }
+
+    fn keep(&mut self, key: Key, value: f64) {
+        if self.kept.len() >= KEPT_SERIES && !self.kept.contains_key(&key) {
+            self.families.remove(&key);
+            return;
+        }
+        *self.kept.entry(key).or_insert(0.0) += value;
+    }
+}
+
+/// Writes a page as Prometheus text 0.0.4.
+pub(crate) fn render(page: &Exposition) -> String {
+    let mut text = String::new();
+    for (name, family) in &page.families {
+        // Writing into a String cannot fail.
+        if let Some(help) = &family.help {
+            let _infallible = writeln!(text, "# HELP {name} {help}");
+        }
+        let _infallible = writeln!(text, "# TYPE {name} {}", family.kind.as_str());
+        for sample in &family.samples {
+            render_sample(&mut text, sample);
+        }
+    }
+    text
+}
+
+fn render_sample(text: &mut String, sample: &Sample) {
+    text.push_str(&sample.name);
+    for (at, (name, value)) in sample.labels.iter().enumerate() {
+        text.push(if at == 0 { '{' } else { ',' });
+        text.push_str(name);
+        text.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => text.push_str("\\\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str("\\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+    }
+    if !sample.labels.is_empty() {
+        text.push('}');
+    }
+    let value = sample.value;
+    // Writing into a String cannot fail.
+    let _infallible = if value.is_nan() {
+        writeln!(text, " NaN")
+    } else if value.is_infinite() {
+        writeln!(text, " {}Inf", if value > 0.0 { '+' } else { '-' })
+    } else if value == 0.0 || (1e-5..1e17).contains(&value.abs()) {
+        writeln!(text, " {value}")
+    } else {
+        writeln!(text, " {value:e}")
+    };
+}
+
+#[cfg(test)]
+#[path = "exposition/tests.rs"]
+mod tests;

@@ -1,0 +1,327 @@
+//! How workers ended, by cause and by slot.
+//!
+//! The engine knows what ends lead to; here is only what people and metrics are
+//! told of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
+
+use scaledapp_engine::{Exit, Incident, WorkerId, WorkerState};
+use serde_json::{Value, json};
+
+use crate::clock::rfc3339;
+
+/// Why a worker is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// It returned, unasked.
+    Exited,
+    /// A signal that was not ours ended it.
+    Signalled,
+    /// Its program could not be executed.
+    NotStarted,
+    /// It was not ready in time.
+    BootTimedOut,
+    /// It ended while it was drained, before it was told to.
+    EndedDraining,
+    /// It still had work at the end of the drain time-out.
+    DrainTimedOut,
+    /// It ignored the stop signal.
+    KilledAfterGrace,
+    /// The supervisor replaced or killed it by itself, for this reason.
+    Replaced(&'static str),
+    /// It was told to end and did.
+    Ended,
+}
+
+impl Cause {
+    /// One word for labels and tables.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Exited => "Exited",
+            Self::Signalled => "Signalled",
+            Self::NotStarted => "NotStarted",
+            Self::BootTimedOut => "BootTimedOut",
+            Self::EndedDraining => "EndedDraining",
+            Self::DrainTimedOut => "DrainTimedOut",
+            Self::KilledAfterGrace => "KilledAfterGrace",
+            Self::Replaced(reason) => reason,
+            Self::Ended => "Ended",
+        }
+    }
+}
+
+/// The cause of an end, from where the worker stood and what was noted of it before.
+fn cause(state: Option<WorkerState>, noted: Option<Cause>, exit: Exit) -> Cause {
+    match (noted, state) {
+        (Some(noted), _) => noted,
+        (None, Some(WorkerState::Stopping)) => Cause::Ended,
+        (None, Some(WorkerState::Draining)) => Cause::EndedDraining,
+        (None, Some(WorkerState::Starting | WorkerState::Ready) | None) => match exit {
+            Exit::Code(_) => Cause::Exited,
+            Exit::Signal(_) => Cause::Signalled,
+            Exit::Spawn { .. } => Cause::NotStarted,
+        },
+    }
+}
+
+/// A worker that was reaped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) worker: WorkerId,
+    pub(crate) slot: u32,
+    pub(crate) pid: u32,
+    pub(crate) generation: u32,
+    /// Where it stood before; `None`: the engine had given it up.
+    pub(crate) state: Option<WorkerState>,
+    pub(crate) exit: Exit,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    time: SystemTime,
+    /// Of a process that ran.
+    process: Option<(u32, u32)>,
+    exit: Exit,
+    cause: Cause,
+}
+
+#[derive(Debug, Default)]
+struct OfSlot {
+    causes: BTreeMap<Cause, u64>,
+    last: Option<Last>,
+}
+
+/// All ends so far.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    slots: BTreeMap<u32, OfSlot>,
+    /// What is known of the end of workers that are not reaped yet.
+    noted: HashMap<WorkerId, Cause>,
+}
+
+impl History {
+    /// Notes what an incident says about how a worker will have ended.
+    pub(crate) fn note(&mut self, time: SystemTime, incident: &Incident) {
+        match *incident {
+            Incident::BootTimedOut { worker, .. } => {
+                self.noted.insert(worker, Cause::BootTimedOut);
+            }
+            Incident::DrainTimedOut { worker, .. } => {
+                self.noted.entry(worker).or_insert(Cause::DrainTimedOut);
+            }
+            Incident::KilledAfterGrace { worker, .. } => {
+                let cause = self.noted.entry(worker).or_insert(Cause::KilledAfterGrace);
+                if *cause == Cause::DrainTimedOut {
+                    *cause = Cause::KilledAfterGrace;
+                }
+            }
+            Incident::RecycleBegan { worker, cause, .. }
+            | Incident::Killed { worker, cause, .. } => {
+                self.noted.insert(worker, Cause::Replaced(cause.reason()));
+            }
+            // It never ran, so nobody reaps it.
+            Incident::Exited {
+                slot,
+                exit: exit @ Exit::Spawn { .. },
+                ..
+            } => self.record(
+                slot.0,
+                Last {
+                    time,
+                    process: None,
+                    exit,
+                    cause: Cause::NotStarted,
+                },
+            ),
+            _ => {}
+        }
+    }
+
+    /// A worker was reaped.
+    pub(crate) fn ended(&mut self, time: SystemTime, ended: &Ended) {
+        let cause = cause(ended.state, self.noted.remove(&ended.worker), ended.exit);
+        self.record(
+            ended.slot,
+            Last {
+                time,
+                process: Some((ended.pid, ended.generation)),
+                exit: ended.exit,
+                cause,
+            },
+        );
+    }
+
+    fn record(&mut self, slot: u32, last: Last) {
+        let of_slot = self.slots.entry(slot).or_default();
+        *of_slot.causes.entry(last.cause).or_default() += 1;
+        of_slot.last = Some(last);
+    }
+
+    /// Ends of all slots by cause.
+    pub(crate) fn totals(&self) -> BTreeMap<&'static str, u64> {
+        let mut totals = BTreeMap::new();
+        for (cause, count) in self.slots.values().flat_map(|slot| &slot.causes) {
+            *totals.entry(cause.as_str()).or_default() += count;
+        }
+        totals
+    }
+
+    /// Ends of a slot by cause.
+    pub(crate) fn causes(&self, slot: u32) -> Value {
+        let causes = self.slots.get(&slot).into_iter().flat_map(|s| &s.causes);
+        let causes = causes.map(|(cause, count)| (cause.as_str().to_owned(), (*count).into()));
+        Value::Object(causes.collect())
+    }
+
+    /// Ends of a slot that nobody had asked for.
+    pub(crate) fn unasked(&self, slot: u32) -> u64 {
+        let causes = self.slots.get(&slot).into_iter().flat_map(|s| &s.causes);
+        let unasked = causes.filter(|(cause, _)| {
+            matches!(
+                cause,
+                Cause::Exited | Cause::Signalled | Cause::NotStarted | Cause::BootTimedOut
+            )
+        });
+        unasked.map(|(_, count)| count).sum()
+    }
+
+    /// The last end of a slot, or null.
+    pub(crate) fn last(&self, slot: u32) -> Value {
+        match self.slots.get(&slot).and_then(|slot| slot.last.as_ref()) {
+            Some(last) => last.json(),
+            None => Value::Null,
+        }
+    }
+}
+
+impl Last {
+    fn json(&self) -> Value {
+        let mut shown = json!({
+            "time": rfc3339(self.time),
+            "reason": self.cause.as_str(),
+            "code": self.exit.code(),
+            "text": in_words(self.exit),
+        });
+        if let Exit::Signal(signal) = self.exit {
+            shown["signal"] = signal_name(signal).into();
+        }
+        if let Some((pid, generation)) = self.process {
+            shown["pid"] = pid.into();
+            shown["generation"] = generation.into();
+        }
+        shown
+    }
+}
+
+/// Such as `exit code 3` or `ended by SIGKILL`.
+fn in_words(exit: Exit) -> String {
+    match exit {
+        Exit::Signal(signal) => format!("ended by {}", signal_name(signal)),
+        other => other.to_string(),
+    }
+}
+
+/// Names by number, from 1 (signal(7), all architectures that we build for).
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+fn signal_name(number: i32) -> String {
+    let index = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
+    match index.and_then(|index| SIGNALS.get(index)) {
+        Some(name) => format!("SIG{name}"),
+        None => format!("signal {number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use scaledapp_engine::Slot;
+
+    use super::*;
+
+    const BY_KILL: Exit = Exit::Signal(9);
+
+    #[test]
+    fn a_cause_is_what_was_noted_before_or_where_the_worker_stood() {
+        use WorkerState::{Draining, Ready, Starting, Stopping};
+        for (state, noted, exit, expected) in [
+            (Some(Ready), None, Exit::Code(1), Cause::Exited),
+            (Some(Ready), None, BY_KILL, Cause::Signalled),
+            (Some(Starting), None, Exit::Code(0), Cause::Exited),
+            (Some(Draining), None, Exit::Code(0), Cause::EndedDraining),
+            (Some(Stopping), None, Exit::Signal(15), Cause::Ended),
+            (
+                Some(Stopping),
+                Some(Cause::BootTimedOut),
+                BY_KILL,
+                Cause::BootTimedOut,
+            ),
+            (
+                Some(Stopping),
+                Some(Cause::KilledAfterGrace),
+                BY_KILL,
+                Cause::KilledAfterGrace,
+            ),
+            (None, None, BY_KILL, Cause::Signalled),
+        ] {
+            assert_eq!(cause(state, noted, exit), expected, "{state:?} {noted:?}");
+        }
+    }
+
+    fn ended(worker: u64, state: WorkerState, exit: Exit) -> Ended {
+        Ended {
+            worker: WorkerId(worker),
+            slot: 0,
+            pid: 40 + worker as u32,
+            generation: 1,
+            state: Some(state),
+            exit,
+        }
+    }
+
+    #[test]
+    fn a_slot_remembers_its_causes_and_its_last_end() {
+        let mut history = History::default();
+        let time = UNIX_EPOCH + Duration::from_secs(1);
+        history.ended(time, &ended(1, WorkerState::Ready, Exit::Code(3)));
+        let (worker, slot) = (WorkerId(2), Slot(0));
+        history.note(time, &Incident::DrainTimedOut { worker, slot });
+        history.note(time, &Incident::KilledAfterGrace { worker, slot });
+        history.ended(time, &ended(2, WorkerState::Stopping, BY_KILL));
+        assert_eq!(
+            history.causes(0),
+            json!({"Exited": 1, "KilledAfterGrace": 1})
+        );
+        assert_eq!(
+            history.last(0),
+            json!({
+                "time": "1970-01-01T00:00:01.000Z", "reason": "KilledAfterGrace", "code": 137,
+                "signal": "SIGKILL", "text": "ended by SIGKILL", "pid": 42, "generation": 1,
+            })
+        );
+        assert_eq!(history.last(1), Value::Null);
+        assert_eq!(history.totals().get("Exited"), Some(&1));
+        assert!(history.noted.is_empty());
+    }
+
+    #[test]
+    fn a_command_that_does_not_start_is_an_end_too() {
+        let mut history = History::default();
+        let exited = Incident::Exited {
+            worker: WorkerId(1),
+            slot: Slot(2),
+            exit: Exit::Spawn { code: 127 },
+            ready_for: None,
+            restart_in: Duration::ZERO,
+        };
+        history.note(UNIX_EPOCH, &exited);
+        assert_eq!(history.causes(2), json!({"NotStarted": 1}));
+        assert_eq!(history.last(2)["text"], "command not found");
+    }
+}

@@ -1,0 +1,286 @@
+//! An imported app as text: a `ScaledApp` in YAML, or words for a shell.
+//!
+//! The YAML is of the plainest kind: block mappings, block lists, and every text
+//! that could be read as something else between quotes.
+
+use std::fmt::Write;
+
+use super::pm2::{App, Workers};
+
+/// Writes lines, which cannot fail into a `String`.
+macro_rules! line {
+    ($text:expr, $($arguments:tt)*) => {
+        { let _infallible = writeln!($text, $($arguments)*); }
+    };
+}
+
+/// A `ScaledApp` object.
+pub(super) fn scaledapp(app: &App) -> String {
+    let mut text = String::new();
+    let name = object_name(&app.name);
+    line!(text, "apiVersion: scaledapp.io/v1alpha1");
+    line!(text, "kind: ScaledApp");
+    line!(text, "metadata:");
+    if name != app.name {
+        line!(text, "  # {} is no name of an object.", one_line(&app.name));
+    }
+    line!(text, "  name: {name}");
+    line!(text, "spec:");
+    line!(
+        text,
+        "  # PM2 knows no image: name the one that holds the app. `scaledapp local` pulls none."
+    );
+    line!(text, "  image: {name}:latest");
+    list(&mut text, "command", &app.command);
+    list(&mut text, "args", &app.args);
+    if !app.env.is_empty() {
+        line!(text, "  env:");
+        for (name, value) in &app.env {
+            line!(text, "  - name: {}", scalar(name));
+            line!(text, "    value: {}", quoted(&literal(value)));
+        }
+    }
+    if let Some(cwd) = &app.cwd {
+        line!(text, "  workingDir: {}", scalar(cwd));
+    }
+    if let Some(port) = app.port {
+        line!(text, "  port: {port}");
+    }
+    workers(&mut text, app);
+    notes(&mut text, app, &more_notes(app));
+    text
+}
+
+fn workers(text: &mut String, app: &App) {
+    line!(text, "  workers:");
+    match app.workers {
+        Workers::Count(count) => line!(text, "    count: {count}"),
+        Workers::Cores => line!(text, "    perCore: 1"),
+        Workers::CoresLess(less) => {
+            line!(
+                text,
+                "    # instances: -{less} has no counterpart here (the flag has: --workers -{less})."
+            );
+            line!(text, "    perCore: 1");
+        }
+    }
+    line!(
+        text,
+        "    # What PM2 sends; an app without a handler for it ends by either."
+    );
+    line!(text, "    stopSignal: SIGINT");
+    if let Some(memory) = &app.max_memory {
+        line!(text, "    maxMemory: {memory}");
+    }
+    if let Some(name) = &app.instance_env {
+        line!(text, "    instanceEnv: {}", scalar(name));
+    }
+    if let Some(timeout) = &app.boot_timeout {
+        line!(text, "    readiness:");
+        line!(text, "      timeout: {timeout}");
+    }
+}
+
+/// What the flags can say and the object cannot.
+fn more_notes(app: &App) -> Vec<(String, String)> {
+    let mut notes = Vec::new();
+    if let Some(grace) = &app.stop_grace {
+        notes.push((
+            "kill_timeout".to_owned(),
+            format!(
+                "{grace} is not taken over: what is in flight is awaited before the stop signal \
+                 (drainTimeout, 30s), then a worker has 10s to end"
+            ),
+        ));
+    }
+    if app.json_logs {
+        let reason = "give the pod's environment SCALEDAPP_LOGS=json by podTemplate";
+        notes.push(("log_type".to_owned(), reason.to_owned()));
+    }
+    notes
+}
+
+fn notes(text: &mut String, app: &App, more: &[(String, String)]) {
+    let own = app.notes.iter().map(|note| (&note.field, &note.reason));
+    let more = more.iter().map(|(field, reason)| (field, reason));
+    let notes: Vec<_> = own.chain(more).collect();
+    if notes.is_empty() {
+        return;
+    }
+    line!(text, "# Not carried over:");
+    for (field, reason) in notes {
+        line!(text, "#   {}: {}.", one_line(field), one_line(reason));
+    }
+}
+
+/// A command line for a shell; `before` is how many apps of the file come before
+/// this one, since each supervisor needs an admin address of its own.
+pub(super) fn flags(app: &App, before: u16) -> String {
+    let mut text = String::new();
+    line!(text, "# {}", one_line(&app.name));
+    notes(&mut text, app, &[]);
+    let mut words: Vec<String> = Vec::new();
+    if let Some(cwd) = &app.cwd {
+        words.extend(["cd".to_owned(), shell(cwd), "&&".to_owned()]);
+    }
+    if !app.env.is_empty() {
+        words.push("env".to_owned());
+        let pairs = app.env.iter();
+        words.extend(pairs.map(|(name, value)| shell(&format!("{name}={value}"))));
+    }
+    words.extend(["scaledapp-sidecar", "run"].map(str::to_owned));
+    let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), shell(value)]);
+    if let Some(port) = app.port {
+        flag("--port", &port.to_string());
+    }
+    if before > 0 {
+        flag("--admin", &format!("127.0.0.1:{}", 9377 + before));
+    }
+    match app.workers {
+        Workers::Count(count) => flag("--workers", &count.to_string()),
+        Workers::Cores => flag("--workers", "auto"),
+        Workers::CoresLess(less) => flag("--workers", &format!("-{less}")),
+    }
+    flag("--stop-signal", "INT");
+    let optional = [
+        ("--stop-grace", &app.stop_grace),
+        ("--boot-timeout", &app.boot_timeout),
+        ("--max-memory", &app.max_memory),
+        ("--instance-env", &app.instance_env),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            flag(name, value);
+        }
+    }
+    if app.json_logs {
+        flag("--logs", "json");
+    }
+    words.push("--".to_owned());
+    words.extend(app.command.iter().chain(&app.args).map(|word| shell(word)));
+    line!(text, "{}", words.join(" "));
+    text
+}
+
+fn list(text: &mut String, name: &str, words: &[String]) {
+    if words.is_empty() {
+        return;
+    }
+    line!(text, "  {name}:");
+    for word in words {
+        line!(text, "  - {}", scalar(&literal(word)));
+    }
+}
+
+/// A `$` could begin a reference to a variable; two stand for one.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// A comment must not end early.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// A name that a Service can have: a letter, then letters, digits and hyphens.
+fn object_name(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let mut name: String = lower.chars().map(fits).collect();
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        name.insert_str(0, "app-");
+    }
+    name.truncate(63);
+    name.trim_end_matches('-').to_owned()
+}
+
+/// A text that YAML reads as that text.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./@%+=,-".contains(c);
+    let begins = |c: char| c.is_ascii_alphabetic() || "_./".contains(c);
+    let word = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
+    // `.5` and `.inf` are numbers.
+    let number = text
+        .strip_prefix('.')
+        .is_some_and(|rest| !rest.starts_with('/') && !rest.starts_with('.'));
+    if text.starts_with(begins)
+        && text.chars().all(plain)
+        && !number
+        && !word.contains(&text.to_ascii_lowercase().as_str())
+    {
+        return text.to_owned();
+    }
+    quoted(text)
+}
+
+/// JSON's quotes and escapes are YAML's too.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A word that a POSIX shell passes on as it is.
+fn shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=,-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_they_must_be() {
+        for (word, expected) in [
+            ("plain", "plain"),
+            ("./a-b_c.js", "./a-b_c.js"),
+            ("a b", "\"a b\""),
+            ("3000", "\"3000\""),
+            ("true", "\"true\""),
+            ("Yes", "\"Yes\""),
+            ("--flag", "\"--flag\""),
+            (".5", "\".5\""),
+            ("", "\"\""),
+            ("a: b # c", "\"a: b # c\""),
+        ] {
+            assert_eq!(scalar(word), expected);
+        }
+        for (word, expected) in [
+            ("plain", "plain"),
+            ("A=b c", "'A=b c'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(shell(word), expected);
+        }
+    }
+
+    #[test]
+    fn names_become_names_of_objects() {
+        for (name, expected) in [
+            ("api", "api"),
+            ("My App", "my-app"),
+            ("3d_viewer", "app-3d-viewer"),
+            ("--", "app"),
+        ] {
+            assert_eq!(object_name(name), expected);
+        }
+        assert!(object_name(&"x".repeat(100)).len() <= 63);
+    }
+
+    proptest! {
+        #[test]
+        fn yaml_reads_back_what_was_meant(word in "\\PC{0,20}|[-+.0-9eExonfa:~]{0,6}") {
+            let text = format!("- {}\n", scalar(&word));
+            let back: Vec<serde_json::Value> = serde_saphyr::from_str(&text).unwrap();
+            prop_assert_eq!(&back[0], &serde_json::Value::from(word));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The fields of a PM2 app that have no counterpart here, and why.
+
+use serde_json::Value;
+
+/// Fields that have no counterpart, by why.
+pub(super) const WITHOUT: &[(&[&str], &str)] = &[
+    (
+        &["watch", "ignore_watch", "watch_delay", "watch_options"],
+        "files are not watched: run `ctl reload` after a change (`node --watch` while developing)",
+    ),
+    (
+        &["cron_restart", "cron"],
+        "there is no clock for restarts: let cron or a CronJob run `ctl reload`, or bound a worker's age with maxAge",
+    ),
+    (
+        &["autorestart"],
+        "a worker that ends is always replaced; a job that is to end belongs into a Job",
+    ),
+    (
+        &["max_restarts", "min_uptime"],
+        "no worker is given up: after failures in a row the delay grows to 10 s, and /readyz says what is missing",
+    ),
+    (
+        &["restart_delay", "exp_backoff_restart_delay"],
+        "the first restart is at once, then 100 ms doubling to 10 s; a worker that was ready for 30 s begins anew",
+    ),
+    (
+        &["stop_exit_codes"],
+        "a worker that ends is replaced whatever its code",
+    ),
+    (
+        &[
+            "out_file",
+            "output",
+            "out",
+            "error_file",
+            "error",
+            "err_file",
+            "err",
+            "log_file",
+            "log",
+            "log_date_format",
+        ],
+        "there are no log files: all goes to stdout and stderr (--logs json adds the time)",
+    ),
+    (
+        &["merge_logs", "combine_logs"],
+        "all workers write to one stream anyway; --logs prefix says which line is whose",
+    ),
+    (
+        &["disable_logs"],
+        "send the supervisor's output to /dev/null instead",
+    ),
+    (&["pid_file", "pid"], "`ctl status -o json` names the pids"),
+    (
+        &["shutdown_with_message"],
+        "there is no message channel to workers: let the app listen to the stop signal",
+    ),
+    (
+        &["treekill"],
+        "the stop signal and SIGKILL always go to the worker's whole process group",
+    ),
+    (
+        &["kill_retry_time"],
+        "ends are told by the kernel, not polled for",
+    ),
+    (
+        &["user", "uid", "gid"],
+        "start the supervisor as that user (in a cluster: podTemplate.spec.securityContext)",
+    ),
+    (
+        &["increment_var"],
+        "nothing is counted up: compute it from the instance variable; a port needs none, all workers share one",
+    ),
+    (
+        &["filter_env"],
+        "workers get the supervisor's environment: start it with `env -i` or `env -u`",
+    ),
+    (
+        &[
+            "post_update",
+            "vizion",
+            "deploy",
+            "autostart",
+            "force",
+            "namespace",
+            "append_env_to_name",
+        ],
+        "belongs to PM2's way of installing and naming apps",
+    ),
+    (
+        &["source_map_support", "disable_source_map_support"],
+        "give node_args --enable-source-maps instead",
+    ),
+    (
+        &[
+            "trace",
+            "pmx",
+            "automation",
+            "instrument",
+            "deep_monitoring",
+            "windowsHide",
+            "time",
+            "wait_ip",
+            "execute_command",
+            "vars",
+            "version",
+        ],
+        "belongs to PM2's monitoring or daemon",
+    ),
+];
+
+/// Whether a field without a counterpart asks for what is done anyway.
+pub(super) fn is_ours_anyway(name: &str, value: &Value) -> bool {
+    match name {
+        "autorestart" | "treekill" | "autostart" | "vizion" => value == true,
+        "max_restarts" | "min_uptime" | "stop_exit_codes" => value.is_null(),
+        _ => value.is_null() || value == false,
+    }
+}

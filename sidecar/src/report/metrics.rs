@@ -1,0 +1,159 @@
+//! The supervisor's own metrics, read from its state when they are asked for.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use scaledapp_admin::dropped_log_lines;
+
+use super::{Report, lock};
+use crate::scrape::{Counts, Scraper};
+
+/// What of a [`Report`] is a metric.
+#[derive(Debug)]
+pub(super) struct Workers(pub(super) Weak<Report>);
+
+impl Collector for Workers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(report) = self.0.upgrade() else {
+            return Ok(());
+        };
+        gauges(&report, &mut encoder)?;
+        ends(&report, &mut encoder)?;
+        workers(&report, &mut encoder)?;
+        output(&report, &mut encoder)?;
+        scrapes(&report, &mut encoder)
+    }
+}
+
+fn gauges(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let (desired, ready, generation) = {
+        let view = lock(&report.view);
+        (view.desired, view.ready, view.generation)
+    };
+    for (name, help, value) in [
+        ("scaledapp_workers_desired", "Workers wanted", desired),
+        ("scaledapp_workers_ready", "Workers ready", ready),
+        (
+            "scaledapp_generation",
+            "Generation of the workers",
+            generation,
+        ),
+    ] {
+        let gauge = ConstGauge::new(i64::from(value));
+        let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        gauge.encode(metric)?;
+    }
+    Ok(())
+}
+
+fn ends(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(
+        "scaledapp_worker_exits",
+        "Workers that ended, by cause",
+        None,
+        MetricType::Counter,
+    )?;
+    for (reason, count) in lock(&report.history).totals() {
+        let labels = [("reason", reason)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn workers(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let counts = &report.counts;
+    counters(
+        encoder,
+        &[
+            (
+                "scaledapp_worker_restarts",
+                "Workers that ended unexpectedly",
+                &counts.restarts,
+            ),
+            (
+                "scaledapp_worker_boot_timeouts",
+                "Workers that were not ready in time",
+                &counts.boot_timeouts,
+            ),
+            (
+                "scaledapp_worker_kills",
+                "Workers that ignored the stop signal",
+                &counts.kills,
+            ),
+            (
+                "scaledapp_reloads",
+                "Reloads that went through",
+                &counts.reloads,
+            ),
+            (
+                "scaledapp_reloads_failed",
+                "Reloads that kept the old workers",
+                &counts.failed_reloads,
+            ),
+        ],
+    )
+}
+
+fn output(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let none = Arc::default();
+    let lines = report.lines_dropped.get().unwrap_or(&none);
+    let own = AtomicU64::new(dropped_log_lines());
+    counters(
+        encoder,
+        &[
+            (
+                "scaledapp_log_lines_dropped",
+                "Lines of workers that were dropped because stdout or stderr took no more",
+                lines,
+            ),
+            (
+                "scaledapp_own_log_lines_dropped",
+                "Log lines of the supervisor that were dropped because stderr took no more",
+                &own,
+            ),
+        ],
+    )
+}
+
+fn scrapes(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let none = Counts::default();
+    let counts = report.scraper.get().map_or(&none, Scraper::counts);
+    counters(
+        encoder,
+        &[
+            (
+                "scaledapp_app_scrapes_failed",
+                "Workers that did not answer with metrics in time",
+                &counts.failed,
+            ),
+            (
+                "scaledapp_app_scrape_lines_skipped",
+                "Lines of workers' metrics that are malformed",
+                &counts.skipped,
+            ),
+            (
+                "scaledapp_app_scrape_type_conflicts",
+                "Families whose type differs from what was seen first",
+                &counts.conflicts,
+            ),
+        ],
+    )
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    counters: &[(&str, &str, &AtomicU64)],
+) -> Result<(), fmt::Error> {
+    for (name, help, count) in counters {
+        let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+        let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        counter.encode(metric)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,356 @@
+//! Asks every ready worker for its metrics and serves one page of them.
+//!
+//! How pages become one is in `exposition`; which workers there are is told by
+//! whoever starts this. A thread of its own asks and merges: pages may be large,
+//! and supervision must not wait for them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use scaledapp_admin::Page;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cli::{MetricsFrom, MetricsMergeArg};
+use crate::exposition::{self, Exposition, Sums};
+
+/// All workers together may take so long; a scraper waits 10 s by default.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// The largest page of one worker, in bytes, head included.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Scrapes that may wait for one another.
+const WAITING: usize = 4;
+
+/// A worker that can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) slot: u32,
+    pub(crate) pid: u32,
+    pub(crate) address: SocketAddr,
+}
+
+/// What went wrong so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Workers that gave no page.
+    pub(crate) failed: AtomicU64,
+    /// Malformed lines.
+    pub(crate) skipped: AtomicU64,
+    /// Families of two types.
+    pub(crate) conflicts: AtomicU64,
+}
+
+/// The thread that asks.
+#[derive(Debug)]
+pub(crate) struct Scraper {
+    wanted: mpsc::Sender<oneshot::Sender<String>>,
+    counts: Arc<Counts>,
+}
+
+impl Scraper {
+    /// Starts the thread; `targets` is asked anew for each page.
+    ///
+    /// # Errors
+    /// No thread or no runtime can be had.
+    pub(crate) fn start(
+        from: MetricsFrom,
+        merge: MetricsMergeArg,
+        targets: impl Fn() -> Vec<Target> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (wanted, mut asked) = mpsc::channel::<oneshot::Sender<String>>(WAITING);
+        let counts = Arc::new(Counts::default());
+        let mut pages = Pages {
+            path: from.path,
+            merge,
+            counts: Arc::clone(&counts),
+            sums: Sums::default(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("scrape".to_owned())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    while let Some(answer) = asked.recv().await {
+                        let page = pages.gather(targets()).await;
+                        // Who asked may have hung up.
+                        let _gone = answer.send(page);
+                    }
+                });
+            })?;
+        Ok(Self { wanted, counts })
+    }
+
+    /// One page, asked for now.
+    pub(crate) fn page(&self) -> Page {
+        let (answer, answered) = oneshot::channel();
+        let taken = self.wanted.try_send(answer);
+        Box::pin(async move {
+            taken.map_err(|_| format!("{WAITING} scrapes wait already: scrape less often"))?;
+            let gone = |_| "the thread that asks the workers is gone: restart the supervisor";
+            Ok(answered.await.map_err(gone)?)
+        })
+    }
+
+    /// What went wrong so far.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+struct Pages {
+    path: String,
+    merge: MetricsMergeArg,
+    counts: Arc<Counts>,
+    sums: Sums,
+}
+
+impl Pages {
+    async fn gather(&mut self, targets: Vec<Target>) -> String {
+        let mut asked = tokio::task::JoinSet::new();
+        for target in &targets {
+            let (target, path) = (*target, self.path.clone());
+            asked.spawn(async move {
+                let page = tokio::time::timeout(DEADLINE, fetch(target.address, &path)).await;
+                (target, page)
+            });
+        }
+        let mut pages: Vec<(Target, Exposition)> = Vec::new();
+        while let Some(Ok((target, page))) = asked.join_next().await {
+            match page {
+                Ok(Ok(text)) => pages.push((target, exposition::parse(&text))),
+                failed => {
+                    self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    let error = match failed {
+                        Ok(Err(error)) => error.to_string(),
+                        _ => format!("no answer within {DEADLINE:?}"),
+                    };
+                    tracing::debug!(slot = target.slot, error, "a worker gave no metrics");
+                }
+            }
+        }
+        pages.sort_by_key(|(target, _)| target.slot);
+        let by = |key: fn(&Target) -> u32| {
+            let pages = pages.into_iter();
+            pages
+                .map(|(target, page)| (key(&target), page))
+                .collect::<Vec<_>>()
+        };
+        let merged = match self.merge {
+            MetricsMergeArg::Label => exposition::label(&by(|target| target.slot)),
+            MetricsMergeArg::Sum => {
+                let alive: Vec<u32> = targets.iter().map(|target| target.pid).collect();
+                self.sums.sum(&alive, &by(|target| target.pid))
+            }
+        };
+        let counts = &self.counts;
+        counts.skipped.fetch_add(merged.skipped, Ordering::Relaxed);
+        counts
+            .conflicts
+            .fetch_add(merged.conflicts, Ordering::Relaxed);
+        exposition::render(&merged)
+    }
+}
+
+/// `GET path`; the content as text.
+async fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: scaledapp-scrape\r\n\
+         Accept: text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.5\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    let mut buffer = vec![0_u8; 64 * 1024];
+    loop {
+        let length = stream.read(&mut buffer).await?;
+        answer.extend_from_slice(&buffer[..length]);
+        if answer.len() > ANSWER_BYTES {
+            return Err(io::Error::other("its metrics are larger than 4 MiB"));
+        }
+        if let Some(content) = content(&answer, length == 0).map_err(io::Error::other)? {
+            return Ok(String::from_utf8_lossy(&content).into_owned());
+        }
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// The content of an HTTP/1 answer (RFC 9112, 6.3), once it is all there.
+fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> {
+    const END: &[u8] = b"\r\n\r\n";
+    let Some(head) = answer.windows(END.len()).position(|four| four == END) else {
+        return Ok(None);
+    };
+    let body = &answer[head + END.len()..];
+    let head = std::str::from_utf8(&answer[..head]).map_err(|_| "its head is no text")?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    if status != Some("200") {
+        return Err("it did not answer with 200: check the path of --metrics-from");
+    }
+    let mut length = None;
+    let mut chunked = false;
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("content-length") {
+            let parsed = value.parse::<usize>();
+            length = Some(parsed.map_err(|_| "its Content-Length is no number")?);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            chunked = value.eq_ignore_ascii_case("chunked");
+        } else if name.eq_ignore_ascii_case("content-encoding") && value != "identity" {
+            return Err("it compressed what it was not asked to compress");
+        }
+    }
+    if chunked {
+        // Looked at as a whole only when it may be whole.
+        let whole = ended || body.ends_with(END);
+        return if whole { unchunk(body) } else { Ok(None) };
+    }
+    match length {
+        Some(length) => Ok(body.get(..length).map(<[u8]>::to_vec)),
+        None => Ok(ended.then(|| body.to_vec())),
+    }
+}
+
+/// `None` if the last chunk is missing.
+fn unchunk(mut body: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+    const BROKEN: &str = "its chunks are malformed";
+    let mut content = Vec::new();
+    loop {
+        let Some(end) = body.windows(2).position(|two| two == b"\r\n") else {
+            return Ok(None);
+        };
+        let line = std::str::from_utf8(&body[..end]).map_err(|_| BROKEN)?;
+        let size = line.split(';').next().unwrap_or("").trim();
+        let size = usize::from_str_radix(size, 16).map_err(|_| BROKEN)?;
+        body = &body[end + 2..];
+        if size == 0 {
+            return Ok(Some(content));
+        }
+        let Some(chunk) = body.get(..size) else {
+            return Ok(None);
+        };
+        content.extend_from_slice(chunk);
+        match body.get(size..).and_then(|rest| rest.get(..2)) {
+            None => return Ok(None),
+            Some(b"\r\n") => body = &body[size + 2..],
+            Some(_) => return Err(BROKEN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn content_is_found_by_its_length_its_chunks_or_the_end() {
+        let whole = Some(b"a 1\n".to_vec());
+        for (answer, ended, expected) in [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\na 1\n",
+                false,
+                &whole,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\na 1",
+                false,
+                &None,
+            ),
+            ("HTTP/1.0 200 OK\r\n\r\na 1\n", true, &whole),
+            ("HTTP/1.0 200 OK\r\n\r\na 1\n", false, &None),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na \r\n2;x=y\r\n1\n\r\n0\r\n\r\n",
+                false,
+                &whole,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na \r\n",
+                true,
+                &None,
+            ),
+            ("HTTP/1.1 200 OK\r\nconte", false, &None),
+        ] {
+            assert_eq!(
+                &content(answer.as_bytes(), ended).unwrap(),
+                expected,
+                "{answer}"
+            );
+        }
+        for answer in [
+            "HTTP/1.1 404 Not Found\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n\r\n",
+        ] {
+            assert!(content(answer.as_bytes(), true).is_err(), "{answer}");
+        }
+    }
+
+    /// A worker that answers each request with the next of `pages`.
+    fn worker(slot: u32, pages: &'static [&'static str]) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for page in pages {
+                let mut stream = listener.accept().unwrap().0;
+                let mut request = [0; 1024];
+                let _read = stream.read(&mut request).unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+                stream.write_all((head + page).as_bytes()).unwrap();
+            }
+        });
+        let pid = 100 + slot;
+        Target { slot, pid, address }
+    }
+
+    #[tokio::test]
+    async fn workers_are_asked_and_one_that_is_gone_is_counted() {
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let gone = Target {
+            slot: 2,
+            pid: 102,
+            address: gone,
+        };
+        let targets = [
+            worker(1, &["# TYPE a gauge\na 2\n"]),
+            worker(0, &["# TYPE a gauge\na 1\nx\n"]),
+            gone,
+        ];
+        let from = "/metrics".parse().unwrap();
+        let scraper =
+            Scraper::start(from, MetricsMergeArg::Label, move || targets.to_vec()).unwrap();
+        assert_eq!(
+            scraper.page().await.unwrap(),
+            "# TYPE a gauge\na{worker=\"0\"} 1\na{worker=\"1\"} 2\n"
+        );
+        assert_eq!(scraper.counts().failed.load(Ordering::Relaxed), 1);
+        assert_eq!(scraper.counts().skipped.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn sums_remember_what_a_worker_counted_that_does_not_answer() {
+        let targets = [
+            worker(0, &["# TYPE c counter\nc 1\n", "# TYPE c counter\nc 2\n"]),
+            worker(1, &["# TYPE c counter\nc 10\n"]),
+        ];
+        let from = "/metrics".parse().unwrap();
+        let scraper = Scraper::start(from, MetricsMergeArg::Sum, move || targets.to_vec()).unwrap();
+        assert_eq!(scraper.page().await.unwrap(), "# TYPE c counter\nc 11\n");
+        assert_eq!(scraper.page().await.unwrap(), "# TYPE c counter\nc 12\n");
+    }
+}
