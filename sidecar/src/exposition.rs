@@ -391,7 +391,7 @@ pub(crate) struct Sums {
     families: BTreeMap<Key, String>,
 }
 
-/// Series of dead workers that are kept at most; labels without bound are the
+/// Series that are kept at most, of each living worker and of all dead ones; labels without bound are the
 /// app's fault, and must not become our memory.
 const KEPT_SERIES: usize = 100_000;
 
@@ -433,16 +433,11 @@ impl Sums {
                 }
                 let at = merged.index.get(name).copied().unwrap_or(0);
                 for sample in family.samples.iter().filter(|s| adds_up(family.kind, s)) {
-                    if accumulates(family.kind, sample) {
-                        self.saw(*pid, name, family, sample);
-                    }
-                    // Its value is added below if it accumulates: the others' and
-                    // the dead workers' are added in the same place.
-                    let now = if accumulates(family.kind, sample) {
-                        0.0
-                    } else {
-                        sample.value
-                    };
+                    // What is remembered is added below, in the same place, with
+                    // that of the others and of the dead.
+                    let remembered =
+                        accumulates(family.kind, sample) && self.saw(*pid, name, family, sample);
+                    let now = if remembered { 0.0 } else { sample.value };
                     place(&mut merged, at, sample, now);
                 }
             }
@@ -479,19 +474,23 @@ impl Sums {
     }
 
     /// Notes what a living process has counted. If it counts from the begin
-    /// again, what it had is kept.
-    fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) {
+    /// again, what it had is kept. Whether there was room.
+    fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) -> bool {
         let key = key(sample);
+        let last = self.last.entry(pid).or_default();
+        if last.len() >= KEPT_SERIES && !last.contains_key(&key) {
+            return false;
+        }
         if !self.families.contains_key(&key) {
             self.families.insert(key.clone(), name.to_owned());
             let said = || (family.kind, family.help.clone());
             self.known.entry(name.to_owned()).or_insert_with(said);
         }
-        let last = self.last.entry(pid).or_default();
         let before = last.insert(key.clone(), sample.value);
         if let Some(before) = before.filter(|before| *before > sample.value) {
             self.keep(key, before);
         }
+        true
     }
 
     fn keep(&mut self, key: Key, value: f64) {
