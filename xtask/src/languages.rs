@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use scaledapp_tests::binaries;
@@ -182,6 +183,8 @@ fn python(directory: &str, packages: &[&str]) -> anyhow::Result<()> {
 fn run(program: &str, words: &[&str]) -> anyhow::Result<()> {
     let status = tool(&OsString::from(program))
         .args(words)
+        // What they say that matters goes to standard error.
+        .stdout(Stdio::null())
         .status()
         .with_context(|| format!("cannot start {program}: install it"))?;
     ensure!(

@@ -181,6 +181,7 @@ fn start(to: SocketAddr, kept: bool, size: Size, post_every: u64) -> anyhow::Res
             clients: 2,
             post_every,
             rate: Some(size.rate / kinds.len() as u32),
+            timeout: SOON,
             ..Load::on(&[to])
         };
         load.start()
