@@ -16,7 +16,16 @@ use crate::{DISPATCHES, SOON, answer, fixture, has, installed, sockets, words};
 
 /// Starts two workers under each dispatch; all must share the port by hand-over.
 pub(crate) fn shared(launch: impl Fn() -> Launch, look: impl Fn(&Sidecar)) {
-    for dispatch in DISPATCHES {
+    shared_over(&DISPATCHES, launch, look);
+}
+
+/// As [`shared`], under these kinds of dispatch.
+pub(crate) fn shared_over(
+    dispatches: &[&str],
+    launch: impl Fn() -> Launch,
+    look: impl Fn(&Sidecar),
+) {
+    for dispatch in dispatches {
         let launch = launch().with(&["--workers", "2", "--dispatch", dispatch]);
         let sidecar = launch.ready(2).unwrap();
         assert_eq!(sidecar.status().unwrap()["mechanism"], "notify");
