@@ -28,14 +28,7 @@ pub(crate) fn ensure(program: &str, packages: &[&str]) -> anyhow::Result<()> {
     }
     timed(
         &format!("{program} is missing: installing {}", packages.join(" ")),
-        || {
-            // The package lists of a fresh machine may be missing or old.
-            if apt(&install(packages)).is_err() {
-                apt(&["update"])?;
-                apt(&install(packages))?;
-            }
-            Ok(())
-        },
+        || install(packages),
     )
     .with_context(|| format!("{program} cannot be installed: try {by_hand}"))?;
     binaries::on_path(program)
@@ -43,8 +36,18 @@ pub(crate) fn ensure(program: &str, packages: &[&str]) -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("{program} is still not on the PATH after {by_hand}"))
 }
 
-fn install<'a>(packages: &[&'a str]) -> Vec<&'a str> {
-    [&["install", "-y", "--no-install-recommends"][..], packages].concat()
+/// Installs packages.
+///
+/// # Errors
+/// This is not root on a machine with `apt-get`, or they cannot be had.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let words = [&["install", "-y", "--no-install-recommends"][..], packages].concat();
+    // The package lists of a fresh machine may be missing or old.
+    if apt(&words).is_err() {
+        apt(&["update"])?;
+        apt(&words)?;
+    }
+    Ok(())
 }
 
 fn apt(words: &[&str]) -> anyhow::Result<()> {

