@@ -169,7 +169,13 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
         .note(format!("{executing} kills")),
     );
     bench.row(row("hung over 5 s", "", hung(ours), hung(peer)).target(Target::AtMost(0.0)));
-    let late = format!("not within 0.9 s: {}, peer {}", ours.missing, peer.missing);
+    let late = format!(
+        "not within 0.9 s: {}, peer {}; ms: {}; peer {}",
+        ours.missing,
+        peer.missing,
+        milliseconds(&ours.replaced),
+        milliseconds(&peer.replaced)
+    );
     let of = |kills: &Kills, count, percent| {
         let times = kills.replaced.get(..count).unwrap_or(&kills.replaced);
         percentile(times, percent).as_secs_f64() * 1e3
@@ -192,8 +198,21 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
             of(ours, usize::MAX, percent),
             of(peer, usize::MAX, percent),
         );
-        bench.row(row.note(late.clone()));
+        bench.row(if percent < 99.0 {
+            row.note(late.clone())
+        } else {
+            row
+        });
     }
+}
+
+/// `4 7 101`, in the order in which it happened.
+fn milliseconds(times: &[Duration]) -> String {
+    let each: Vec<String> = times
+        .iter()
+        .map(|time| time.as_millis().to_string())
+        .collect();
+    each.join(" ")
 }
 
 /// What a bad or slow release came to.

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use scaledapp_tests::load::{Load, Report, Running};
 
 use crate::Bench;
@@ -18,6 +18,8 @@ const MORE: Duration = Duration::from_secs(20);
 const QUICK: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(3);
 
+/// A load ends by itself after two minutes; before that another one begins.
+const FRESH: Duration = Duration::from_secs(50);
 /// Requests per second of each sort of clients to each server whose handler is
 /// quick; behind a slow one eight clients of each sort wait for answers.
 const RATE: u32 = 100;
@@ -116,41 +118,57 @@ fn run(storms: &[Storm], bench: &mut Bench) -> anyhow::Result<Vec<Outcome>> {
 impl Storm {
     fn rage(self, server: &Server) -> anyhow::Result<Outcome> {
         let quick = self.wait < SLOW;
-        let load = |keep_alive| {
-            Load {
-                keep_alive,
-                clients: 8,
-                rate: quick.then_some(RATE),
-                timeout: self.wait + Duration::from_secs(5),
-                ..Load::on(&[server.address])
-            }
-            .start()
-        };
         // Connection dispatch promises nothing to kept connections.
-        let kept = (self.kind != Kind::Connection)
-            .then(|| load(true))
-            .transpose()?;
-        let single = load(false)?;
-        let answered = || {
-            let more = if quick { 30 } else { 8 };
-            for running in [kept.as_ref(), Some(&single)].into_iter().flatten() {
-                running.wait_more(more, MORE)?;
-            }
-            anyhow::Ok(())
+        let sorts = if self.kind == Kind::Connection {
+            &[false][..]
+        } else {
+            &[true, false][..]
         };
-        answered()?;
+        let start = || {
+            let loads = sorts.iter().map(|keep_alive| {
+                Load {
+                    keep_alive: *keep_alive,
+                    clients: 8,
+                    rate: quick.then_some(RATE),
+                    timeout: self.wait + Duration::from_secs(5),
+                    ..Load::on(&[server.address])
+                }
+                .start()
+            });
+            loads.collect::<anyhow::Result<Vec<Running>>>()
+        };
+        let more = if quick { 30 } else { 8 };
+        let answered = |loads: &[Running]| {
+            let mut all = loads.iter();
+            all.try_for_each(|running| running.wait_more(more, MORE))
+        };
+        let mut reports = vec![Report::default(); sorts.len()];
+        let mut add = |loads: Vec<Running>| {
+            for (report, running) in reports.iter_mut().zip(loads) {
+                *report = std::mem::take(report).and(&running.stop());
+            }
+        };
+        let (mut loads, mut since) = (start()?, Instant::now());
+        answered(&loads)?;
         let (mut refused, mut took) = (0, Duration::ZERO);
         for _ in 0..self.reloads {
-            let start = Instant::now();
+            if since.elapsed() > FRESH {
+                add(loads);
+                (loads, since) = (start()?, Instant::now());
+                answered(&loads)?;
+            }
+            let begun = Instant::now();
             let ended = server.reload()?;
-            took += start.elapsed();
+            took += begun.elapsed();
             refused += u32::from(ended.code != 0);
-            answered()?;
+            answered(&loads)?;
         }
+        add(loads);
+        let single = reports.pop().context("one-shot clients are always there")?;
         Ok(Outcome {
             storm: self,
-            kept: kept.map(Running::stop),
-            single: single.stop(),
+            kept: reports.pop(),
+            single,
             refused,
             took,
         })

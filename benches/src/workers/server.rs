@@ -2,6 +2,7 @@
 //! workers, asked for their processes, told to reload, ended when dropped.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -202,16 +203,20 @@ impl Server {
         children.into_iter().filter(runs).collect()
     }
 
-    /// Whether a child runs the app: one that has not executed it yet still has
-    /// its parent's arguments, and our watchdog is the same binary. Where
-    /// workers are forks of the loaded app every child is one.
+    /// Whether a child runs the app. Ours that has not executed it yet, and our
+    /// watchdog, are still our own binary; a peer's still has its parent's
+    /// arguments. Where workers are forks of the loaded app every child is one.
     pub(crate) fn is_worker(&self, pid: u32) -> bool {
-        if matches!(self.kind, Kind::Gunicorn | Kind::Puma) {
-            return true;
+        let binary = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let words = proc::command_line;
+        match self.kind {
+            Kind::Gunicorn | Kind::Puma => true,
+            kind if is_ours(kind) => {
+                let child = binary(pid);
+                child.is_some() && child != binary(self.root())
+            }
+            _ => !words(pid).is_empty() && words(pid) != words(self.root()),
         }
-        let (parent, child) = (proc::command_line(self.root()), proc::command_line(pid));
-        let watchdog = child.contains("scaledapp-sidecar watchdog");
-        !child.is_empty() && child != parent && !watchdog
     }
 
     /// All others: supervisor and watchdog, daemon, primary, master.
@@ -302,7 +307,7 @@ fn cluster(app: &App, policy: &str, count: usize) -> anyhow::Result<Running> {
          cluster.on('exit', () => cluster.fork());\n",
         app.file.display()
     );
-    std::fs::write(&primary, text)?;
+    fs::write(&primary, text)?;
     let mut command = Command::new("node");
     command.arg(primary);
     Ok(Running::Plain(Process::spawn(command)?))

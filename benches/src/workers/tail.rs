@@ -1,17 +1,18 @@
 //! Who waits, and for whom: latency at a fixed rate with requests that block,
 //! spread over workers, and one worker that is stuck.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use scaledapp_benches::figures::percentile;
+use scaledapp_benches::figures::{median, percentile};
 use scaledapp_tests::http;
 use scaledapp_tests::load::{Load, Report, Running};
 
-use crate::app::{Does, Language};
+use crate::Bench;
+use crate::app::Does;
 use crate::openloop::{Measured, OpenLoop};
 use crate::server::{Kind, Server, is_ours};
 use crate::table::{Row, Target};
-use crate::{Bench, Pace};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const PER_SECOND: u32 = 250;
@@ -146,52 +147,58 @@ pub(crate) fn blocked(bench: &mut Bench) -> anyhow::Result<()> {
         Kind::Pm2,
         Kind::Shared,
     ];
-    let seconds = bench.pace.of(4, 4, 8);
-    let mut found = Vec::new();
-    for kind in kinds {
-        if kind == Kind::Shared && bench.pace == Pace::Quick {
-            continue;
-        }
-        let Some(server) = bench.start(kind, Language::Node, Does::Work, 4)? else {
-            continue;
-        };
-        let address = server.address;
-        let blocker = std::thread::spawn(move || {
-            http::one_shot(
-                address,
-                Duration::from_secs(10),
-                &http::Request::get("/block/3000"),
-            )
-        });
-        let load = OpenLoop {
-            to: address,
-            rate: 200,
-            requests: 200 * seconds,
-            timeout: TIMEOUT,
-            hundredth: "/",
-        };
-        let measured = load.run()?;
-        // It answers after the load has ended or not at all; both are fine.
-        let _blocked = blocker.join();
-        found.push((kind, measured));
-    }
+    let servers = bench.start_all(&kinds, Does::Work, 4)?;
     let limit = Duration::from_millis(200);
+    let mut found: Vec<_> = servers
+        .iter()
+        .map(|server| (server.kind, Vec::new(), Measured::default()))
+        .collect();
+    for _ in 0..bench.pace.of(1, 3, 5) {
+        for (server, (_, late, all)) in servers.iter().zip(&mut found) {
+            let measured = while_one_is_blocked(server.address)?;
+            late.push(measured.later_than(limit) as f64);
+            all.add(measured);
+        }
+    }
     for ours in [Kind::Request, Kind::Connection] {
         for peer in [Kind::ClusterRr, Kind::Pm2, Kind::Shared] {
-            let of = |wanted| found.iter().find(|(kind, _)| *kind == wanted);
-            let (Some((_, one)), Some((_, by))) = (of(ours), of(peer)) else {
+            let of = |wanted| found.iter().find(|(kind, ..)| *kind == wanted);
+            let (Some((_, late, one)), Some((_, theirs, by))) = (of(ours), of(peer)) else {
                 continue;
             };
             let row = Row::new(
-                "requests over 200 ms at 200/s, 1 of 4 workers blocked 3 s",
+                "of 640 requests those over 200 ms, 1 of 4 workers blocked 3 s",
                 "",
                 ours.name(),
-                one.later_than(limit) as f64,
+                median(late),
             )
-            .beside(peer.name(), by.later_than(limit) as f64)
+            .beside(peer.name(), median(theirs))
             .target(Target::AtMost(1.0));
-            bench.row(row.note(format!("{}; peer {}", one.summary(), by.summary())));
+            bench.row(row.note(format!(
+                "rounds {late:?}, {}; peer {theirs:?}, {}",
+                one.summary(),
+                by.summary()
+            )));
         }
     }
     Ok(())
+}
+
+/// 200 requests per second while one worker burns three seconds.
+fn while_one_is_blocked(to: SocketAddr) -> anyhow::Result<Measured> {
+    let blocker = std::thread::spawn(move || {
+        let request = http::Request::get("/block/3000");
+        http::one_shot(to, Duration::from_secs(10), &request)
+    });
+    let load = OpenLoop {
+        to,
+        rate: 200,
+        requests: 640,
+        timeout: TIMEOUT,
+        hundredth: "/",
+    };
+    let measured = load.run()?;
+    // It answers after the load has ended or not at all; both are fine.
+    let _blocked = blocker.join();
+    Ok(measured)
 }
