@@ -225,15 +225,27 @@ fn run(section: Section, bench: &mut Bench, results: &mut Vec<Value>, broken: &m
     if !rows.is_empty() {
         println!("{}", table::HEAD);
     }
+    let busy = load_average();
     for row in rows {
         println!("{}", row.line());
-        results.push(row.json(&name));
+        let mut result = row.json(&name);
+        result["loadAverage"] = json!(busy);
+        results.push(result);
     }
     if let Err(error) = measured {
         println!("{name} could not be measured: {error:#}");
         broken.push(format!("{name}: {error:#}"));
     }
-    println!("\n({:.0} s)", start.elapsed().as_secs_f64());
+    let seconds = start.elapsed().as_secs_f64();
+    println!("\n({seconds:.0} s, load average of the last minute {busy})");
+}
+
+/// Processes that ran or wanted to, in the mean of the last minute: how much of
+/// the machine others had. The figures of a swamped machine say little.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let first = text.split(' ').next().and_then(|word| word.parse().ok());
+    first.unwrap_or(f64::NAN)
 }
 
 fn write(
