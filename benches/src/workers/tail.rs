@@ -34,7 +34,7 @@ pub(crate) fn fixed_rate(bench: &mut Bench) -> anyhow::Result<()> {
     let mut all = vec![Measured::default(); servers.len()];
     for _ in 0..bench.pace.of(2, 4, 8) {
         for (server, measured) in servers.iter().zip(&mut all) {
-            measured.add(steady(server, PER_SECOND, bench.pace.of(400, 500, 1000))?);
+            measured.add(steady(server, PER_SECOND, bench.pace.of(300, 500, 1000))?);
         }
     }
     let of = |kind| {
@@ -83,7 +83,7 @@ fn steady(server: &Server, rate: u32, requests: u64) -> anyhow::Result<Measured>
 pub(crate) fn spread(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [Kind::Request, Kind::Connection, Kind::Shared, Kind::Pm2];
     let servers = bench.start_all(&kinds, Does::Work, 4)?;
-    let (rate, requests) = bench.pace.of((150, 1000), (100, 1500), (100, 4000));
+    let (rate, requests) = bench.pace.of((150, 600), (100, 1500), (100, 4000));
     for (keep_alive, clients) in [(true, "keep-alive"), (false, "one-shot")] {
         let running = servers.iter().map(|server| {
             let load = Load {

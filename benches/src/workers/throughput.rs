@@ -99,7 +99,7 @@ pub(crate) fn one_shot(bench: &mut Bench) -> anyhow::Result<()> {
     ];
     let servers = bench.start_all(&kinds, Does::Hello, 2)?;
     let time = Duration::from_secs(bench.pace.of(1, 2, 4));
-    let rounds = bench.pace.of(3, 3, 5);
+    let rounds = bench.pace.of(2, 3, 5);
     let all = measure(&servers, Connections::New, rounds, time)?;
     for ours in [Kind::Connection, Kind::Request] {
         for peer in kinds {
@@ -183,7 +183,7 @@ pub(crate) fn log_lines(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [Kind::Shared, Kind::Connection, Kind::Request, Kind::Pm2];
     let servers = bench.start_all(&kinds, Does::Log, 2)?;
     let time = Duration::from_secs(bench.pace.of(1, 2, 4));
-    let rounds = bench.pace.of(3, 3, 5);
+    let rounds = bench.pace.of(2, 3, 5);
     let all = measure(&servers, Connections::Kept, rounds, time)?;
     let what = "requests per second with a line each, keep-alive";
     let Some(shared) = of(&all, Kind::Shared) else {
