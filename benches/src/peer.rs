@@ -7,26 +7,31 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context;
 use scaledapp_tests::balancer::{self, Balancer};
 use scaledapp_tests::process::Process;
 use scaledapp_tests::sidecar::{self, Sidecar};
 use scaledapp_tests::{binaries, http, ports, proc, wait};
+
+use crate::cpu;
 
 const BOOT: Duration = Duration::from_secs(20);
 /// Of an answer.
 const BODY: usize = 200;
 
 /// A proxy under load.
-pub(crate) struct Peer {
-    pub(crate) name: &'static str,
-    pub(crate) address: SocketAddr,
+#[derive(Debug)]
+pub struct Peer {
+    /// As the table shows it.
+    pub name: &'static str,
+    /// Where it serves.
+    pub address: SocketAddr,
     /// The processes whose time counts.
     pids: Vec<u32>,
     _running: Running,
 }
 
 /// Ends with the peer.
+#[derive(Debug)]
 #[expect(dead_code, reason = "held only to be dropped")]
 enum Running {
     Nginx(Process),
@@ -35,7 +40,8 @@ enum Running {
 }
 
 /// What the proxies pass requests on to.
-pub(crate) struct Origin {
+#[derive(Debug)]
+pub struct Origin {
     addresses: Vec<SocketAddr>,
     /// End with it.
     processes: Vec<Process>,
@@ -46,33 +52,17 @@ impl Peer {
     ///
     /// # Errors
     /// The process is gone.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let times = self.pids.iter().map(|pid| run_time(*pid));
-        times.sum::<anyhow::Result<Duration>>()
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        cpu::run_time_of(&self.pids)
     }
 
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    /// Resident memory of the processes whose time counts.
+    pub fn resident_bytes(&self) -> u64 {
         self.pids
             .iter()
             .filter_map(|pid| proc::resident_bytes(*pid))
             .sum()
     }
-}
-
-/// Run time of all threads of a process, in nanoseconds in the first field
-/// (Documentation/scheduler/sched-stats.rst).
-fn run_time(pid: u32) -> anyhow::Result<Duration> {
-    let mut time = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let nanoseconds = text
-            .split(' ')
-            .next()
-            .context("schedstat is empty")?
-            .parse()?;
-        time += Duration::from_nanos(nanoseconds);
-    }
-    Ok(time)
 }
 
 /// One line of nginx's language for each.
@@ -109,7 +99,10 @@ fn start_nginx(directory: &Path, name: &str, servers: &str) -> anyhow::Result<Pr
 }
 
 /// Two listeners that answer by themselves.
-pub(crate) fn origin(directory: &Path) -> anyhow::Result<Origin> {
+///
+/// # Errors
+/// It cannot be started or does not serve in time.
+pub fn origin(directory: &Path) -> anyhow::Result<Origin> {
     let addresses = vec![ports::local()?, ports::local()?];
     let body = "x".repeat(BODY);
     let servers = lines(&addresses, |address| {
@@ -127,7 +120,10 @@ pub(crate) fn origin(directory: &Path) -> anyhow::Result<Origin> {
 
 /// Two processes of the example app, each on a port of its own, as somebody
 /// would run them behind nginx.
-pub(crate) fn workers() -> anyhow::Result<Origin> {
+///
+/// # Errors
+/// It cannot be started or does not serve in time.
+pub fn workers() -> anyhow::Result<Origin> {
     let mut origin = Origin {
         addresses: Vec::new(),
         processes: Vec::new(),
@@ -144,7 +140,10 @@ pub(crate) fn workers() -> anyhow::Result<Origin> {
 }
 
 /// nginx with the settings that its documentation gives for keep-alive to upstreams.
-pub(crate) fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Peer> {
+///
+/// # Errors
+/// It cannot be started or does not serve in time.
+pub fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Peer> {
     let address = ports::local()?;
     let upstreams = lines(&origin.addresses, |address| {
         format!("server {address} max_fails=1 fail_timeout=1s;")
@@ -169,7 +168,10 @@ pub(crate) fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Re
 }
 
 /// Our balancer in front of the same.
-pub(crate) fn balancer(origin: &Origin) -> anyhow::Result<Peer> {
+///
+/// # Errors
+/// It cannot be started or does not serve in time.
+pub fn balancer(origin: &Origin) -> anyhow::Result<Peer> {
     let launch = balancer::Launch::to(&origin.addresses)?.with(&["--threads", "1"]);
     let balancer = launch.ready()?;
     let address = balancer.address();
@@ -183,7 +185,10 @@ pub(crate) fn balancer(origin: &Origin) -> anyhow::Result<Peer> {
 }
 
 /// Our supervisor in front of two workers that answer as briefly.
-pub(crate) fn dispatcher() -> anyhow::Result<Peer> {
+///
+/// # Errors
+/// It cannot be started or does not serve in time.
+pub fn dispatcher() -> anyhow::Result<Peer> {
     let program = binaries::path("scaledapp-hello-rust")?;
     let launch = sidecar::Launch::of(|_| vec![program.to_string_lossy().into_owned()])?;
     // The app takes its port from PORT, as any.

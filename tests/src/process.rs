@@ -104,10 +104,19 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn spawn(mut command: Command) -> anyhow::Result<Self> {
+    pub fn spawn(command: Command) -> anyhow::Result<Self> {
+        Self::spawn_with(command, Stdio::null())
+    }
+
+    /// As [`Process::spawn`], with this on its standard input: a listening
+    /// socket, say, as inetd hands it over.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_with(mut command: Command, stdin: Stdio) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command.process_group(0);

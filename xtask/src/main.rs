@@ -36,7 +36,7 @@ Examples:
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
   cargo xtask test           every test (--fast: none on a cluster; --languages: the runtimes)
   cargo xtask kind           a Kubernetes cluster on this machine
-  cargo xtask bench          what a hop costs, beside nginx
+  cargo xtask bench          what a hop costs, beside nginx; bench workers: the supervisor
 
 Exit codes: 0 done, 1 failure, 64 usage.";
 
@@ -93,11 +93,16 @@ the first time, then about a minute, and seconds while the cluster is healthy.
 Everything made is kept in target/kind.";
 
 const BENCH_EXAMPLES: &str = "\
-Example:
-  cargo xtask bench
+Examples:
+  cargo xtask bench                      CPU time of each hop beside nginx, a minute
+  cargo xtask bench workers              the supervisor beside its peers, eight minutes
+  cargo xtask bench workers --quick      the same in three
+  cargo xtask bench workers --only reload kill
 
-Installs nginx-light and wrk if they are missing and this is root on a machine
-with apt-get. Load goes to loopback addresses only, two seconds each.";
+Installs nginx-light and wrk, and for workers nodejs, gunicorn, puma and (below
+target/bench) PM2, if they are missing and this is root on a machine with
+apt-get; a peer that cannot be had is left out. Load goes to loopback addresses
+only. What the rows mean is in benches/README.md.";
 
 /// Builds, shows and tests the whole project.
 #[derive(Debug, Parser)]
@@ -128,9 +133,9 @@ enum Command {
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
     Kind(kind::Words),
-    /// Measure CPU time per request of each hop, as a ratio with nginx
+    /// Measure hops beside nginx, or workers beside other supervisors, as ratios
     #[command(after_help = BENCH_EXAMPLES)]
-    Bench,
+    Bench(bench::BenchArgs),
 }
 
 /// `demo` as typed.
@@ -166,7 +171,7 @@ fn main() -> ExitCode {
         } => test::run_languages(),
         Command::Test { fast, .. } => test::run(fast),
         Command::Kind(words) => kind::run(words),
-        Command::Bench => bench::run(),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -7,14 +7,15 @@
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-mod load;
-mod peer;
+use std::time::Duration;
 
 use anyhow::Context;
-use load::{Connections, Load};
-use peer::Peer;
+use scaledapp_benches::figures::median;
+use scaledapp_benches::peer::{self, Peer};
+use scaledapp_benches::wrk::{self, Connections, Load};
 
 const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_secs(2);
 
 /// One proxy's figures for one kind of load.
 struct Row {
@@ -26,7 +27,7 @@ struct Row {
 }
 
 fn main() -> anyhow::Result<()> {
-    load::check()?;
+    wrk::check()?;
     let directory = tempfile::tempdir()?;
     let origin = peer::origin(directory.path())?;
     let workers = peer::workers()?;
@@ -79,7 +80,7 @@ fn measure(peers: &[Peer], connections: Connections) -> anyhow::Result<Vec<Row>>
     for _ in 0..ROUNDS {
         for (peer, row) in peers.iter().zip(&mut rows) {
             let before = peer.cpu()?;
-            let Load { requests, errors } = load::run(peer.address, connections)?;
+            let Load { requests, errors } = wrk::run(peer.address, connections, ROUND)?;
             let spent = peer.cpu()?.saturating_sub(before);
             row.cost
                 .push(spent.as_secs_f64() * 1e6 / requests.max(1) as f64);
@@ -108,10 +109,4 @@ fn show(title: &str, rows: &[Row]) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

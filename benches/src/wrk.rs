@@ -1,4 +1,4 @@
-//! Load by wrk, for two seconds, to an address on this machine.
+//! Load by wrk, as fast as answers come, to an address on this machine.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,7 +9,7 @@ use scaledapp_tests::{binaries, process};
 
 /// How clients use connections.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Connections {
+pub enum Connections {
     /// One request after the other on each.
     Kept,
     /// One request on each.
@@ -18,18 +18,18 @@ pub(crate) enum Connections {
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Load {
+pub struct Load {
     /// Answered.
-    pub(crate) requests: u64,
+    pub requests: u64,
     /// Not answered with 2xx or 3xx, or not at all.
-    pub(crate) errors: u64,
+    pub errors: u64,
 }
 
 /// Whether everything is there.
 ///
 /// # Errors
 /// It is not; says how to get it.
-pub(crate) fn check() -> anyhow::Result<()> {
+pub fn check() -> anyhow::Result<()> {
     for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
         // nginx is in /usr/sbin, which not every PATH has.
         let there = binaries::on_path(program).is_ok()
@@ -41,20 +41,20 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends requests for two seconds.
+/// Sends requests for a time, which wrk takes in whole seconds.
 ///
 /// # Errors
 /// wrk cannot be run, or says something else than expected.
-pub(crate) fn run(to: SocketAddr, connections: Connections) -> anyhow::Result<Load> {
+pub fn run(to: SocketAddr, connections: Connections, time: Duration) -> anyhow::Result<Load> {
     ensure!(to.ip().is_loopback(), "{to} is not on this machine");
     let mut command = Command::new("wrk");
-    command.args(["-t1", "-d2s"]);
+    command.args(["-t1".to_owned(), format!("-d{}s", time.as_secs().max(1))]);
     match connections {
         Connections::Kept => command.arg("-c64"),
         Connections::New => command.args(["-c16", "-H", "Connection: close"]),
     };
     command.arg(format!("http://{to}/"));
-    let ended = process::run(command, Duration::from_secs(30))?;
+    let ended = process::run(command, time + Duration::from_secs(30))?;
     read(&ended.stdout).with_context(|| format!("wrk says:\n{}{}", ended.stdout, ended.stderr))
 }
 

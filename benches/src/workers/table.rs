@@ -1,0 +1,191 @@
+//! Rows of the result: ours, a peer's, their ratio, and whether that meets its
+//! target. What the targets are is decided where things are measured.
+
+use serde_json::{Value, json};
+
+/// What a figure has to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Target {
+    /// Ours divided by the peer's.
+    RatioAtLeast(f64),
+    /// Ours divided by the peer's.
+    RatioAtMost(f64),
+    /// Ours alone.
+    AtMost(f64),
+}
+
+/// One figure of ours, beside at most one peer's.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    what: String,
+    unit: &'static str,
+    ours: (String, f64),
+    peer: Option<(String, f64)>,
+    /// Of paired rounds; else the quotient of both figures.
+    paired: Option<f64>,
+    target: Option<Target>,
+    note: String,
+}
+
+impl Row {
+    /// A figure of ours, with whom it is about.
+    pub(crate) fn new(what: &str, unit: &'static str, ours: &str, figure: f64) -> Self {
+        Self {
+            what: what.to_owned(),
+            unit,
+            ours: (ours.to_owned(), figure),
+            peer: None,
+            paired: None,
+            target: None,
+            note: String::new(),
+        }
+    }
+
+    /// Beside whom.
+    pub(crate) fn beside(mut self, peer: &str, figure: f64) -> Self {
+        self.peer = Some((peer.to_owned(), figure));
+        self
+    }
+
+    /// A ratio of paired rounds instead of the quotient of medians.
+    pub(crate) fn paired(mut self, ratio: f64) -> Self {
+        self.paired = Some(ratio);
+        self
+    }
+
+    pub(crate) fn target(mut self, target: Target) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    /// Counts, and what else a reader must know.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+
+    /// Ours divided by the peer's; `None` without a peer or by zero.
+    fn ratio(&self) -> Option<f64> {
+        let quotient = || {
+            let (_, theirs) = self.peer.as_ref()?;
+            (*theirs > 0.0).then(|| self.ours.1 / theirs)
+        };
+        self.paired
+            .or_else(quotient)
+            .filter(|ratio| ratio.is_finite())
+    }
+
+    /// `None`: no target, or nothing to measure it by.
+    pub(crate) fn met(&self) -> Option<bool> {
+        match self.target? {
+            Target::RatioAtLeast(bound) => self.ratio().map(|ratio| ratio >= bound),
+            Target::RatioAtMost(bound) => self.ratio().map(|ratio| ratio <= bound),
+            Target::AtMost(bound) => Some(self.ours.1 <= bound),
+        }
+    }
+
+    fn target_text(&self) -> String {
+        match self.target {
+            None => "-".to_owned(),
+            Some(Target::RatioAtLeast(bound)) => format!("≥ {bound} x"),
+            Some(Target::RatioAtMost(bound)) => format!("≤ {bound} x"),
+            Some(Target::AtMost(bound)) => format!("≤ {bound}"),
+        }
+    }
+
+    fn met_text(&self) -> &'static str {
+        match self.met() {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "-",
+        }
+    }
+
+    /// The line of the table.
+    pub(crate) fn line(&self) -> String {
+        let (peer, theirs) = self.peer.as_ref().map_or_else(
+            || ("-".to_owned(), "-".to_owned()),
+            |(name, figure)| (name.clone(), short(*figure)),
+        );
+        let ratio = self.ratio().map_or_else(|| "-".to_owned(), short);
+        let line = format!(
+            "| {} | {} | {} {} | {peer} | {theirs} | {ratio} | {} | {} | {} |",
+            self.what,
+            self.ours.0,
+            short(self.ours.1),
+            self.unit,
+            self.target_text(),
+            self.met_text(),
+            self.note
+        );
+        line
+    }
+
+    /// For `workers.json`.
+    pub(crate) fn json(&self, section: &str) -> Value {
+        json!({
+            "section": section, "what": self.what, "unit": self.unit,
+            "ours": { "who": self.ours.0, "figure": self.ours.1 },
+            "peer": self.peer.as_ref().map(|(who, figure)| json!({ "who": who, "figure": figure })),
+            "ratio": self.ratio(), "target": self.target_text(), "met": self.met(),
+            "note": self.note,
+        })
+    }
+}
+
+/// The two lines above rows.
+pub(crate) const HEAD: &str = "| what | ours | | peer | | ratio | target | | requests and kinds |\n\
+                               |---|---|---|---|---|---|---|---|---|";
+
+/// Three digits that matter, no exponent.
+fn short(figure: f64) -> String {
+    let digits = match figure.abs() {
+        size if size >= 100.0 || size == 0.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{figure:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_judged_by_ratio_or_by_ours_alone() {
+        let row = || Row::new("p99", "ms", "Request", 40.0).beside("PM2", 100.0);
+        let cases = [
+            (row().target(Target::RatioAtMost(0.5)), Some(true)),
+            (row().target(Target::RatioAtMost(0.3)), Some(false)),
+            (row().target(Target::RatioAtLeast(0.97)), Some(false)),
+            (
+                row().paired(0.98).target(Target::RatioAtLeast(0.97)),
+                Some(true),
+            ),
+            (row().target(Target::AtMost(40.0)), Some(true)),
+            (row().target(Target::AtMost(39.9)), Some(false)),
+            (row(), None),
+            (
+                Row::new("p99", "ms", "Request", 1.0).target(Target::RatioAtMost(1.0)),
+                None,
+            ),
+        ];
+        for (row, met) in cases {
+            assert_eq!(row.met(), met, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_divided_by_nothing_is_no_ratio() {
+        let row = Row::new("failed", "", "Request", 0.0).beside("PM2", 0.0);
+        assert_eq!(row.json("reload")["ratio"], Value::Null);
+        assert!(row.line().contains("| PM2 | 0 | - |"), "{}", row.line());
+    }
+
+    #[test]
+    fn figures_are_as_long_as_they_are_sure() {
+        let shown: Vec<String> = [0.0, 0.0123, 1.234, 12.34, 1234.5].map(short).into();
+        assert_eq!(shown, ["0", "0.012", "1.23", "12.3", "1234"]);
+    }
+}
