@@ -159,8 +159,8 @@ impl Walk {
             running.iter().eq(world.processes.keys()),
             "engine and shell disagree"
         );
-        let failed = |incident: &scaledapp_engine::Incident| {
-            matches!(incident, scaledapp_engine::Incident::ReloadFailed { .. })
+        let failed = |incident: &Incident| {
+            matches!(incident, Incident::ReloadFailed { .. })
         };
         self.reload_failed |= world.incidents.iter().any(failed);
         if engine.is_stopping() {
