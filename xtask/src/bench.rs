@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// Only these sections of `workers`
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     only: Vec<String>,
-    /// `workers` in three minutes: fewer and shorter rounds
+    /// `workers` in about five minutes: fewer and shorter rounds
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// `workers` with a hundred reloads and a minute of kills

@@ -96,7 +96,7 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench                      CPU time of each hop beside nginx, a minute
   cargo xtask bench workers              the supervisor beside its peers, eight minutes
-  cargo xtask bench workers --quick      the same in three
+  cargo xtask bench workers --quick      the same in about five
   cargo xtask bench workers --only reload kill
 
 Installs nginx-light and wrk, and for workers nodejs, gunicorn, puma and (below

@@ -40,7 +40,7 @@ struct Cli {
     /// Only these sections
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     only: Vec<Section>,
-    /// Fewer and shorter rounds, three minutes in all
+    /// Fewer and shorter rounds, about five minutes in all
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// A hundred reloads and a minute of kills
