@@ -1,86 +1,46 @@
 //! Which connections a worker still holds, for Connection dispatch.
 //!
-//! There the supervisor is not in the data path, so it asks the kernel:
-//! /proc/net/tcp lists every socket with its inode, /proc/PID/fd says who holds
-//! it. Read only while something drains, and once a second for the load report.
+//! There the supervisor is not in the data path, so it asks the kernel: `sockets`
+//! lists connections with their inodes, /proc/PID/fd says who holds which. Read
+//! only while something drains, and once a second for the load report.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// States in which a socket still carries a request or an answer
-/// (`include/net/tcp_states.h`): `ESTABLISHED` and `CLOSE_WAIT`. In the later
+use crate::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
+
+/// States in which a socket still carries a request or an answer. In the later
 /// ones the app has closed its side and the kernel finishes without it.
-const CARRYING: [&str; 2] = ["01", "08"];
-/// The state of a socket that accepts.
-const LISTEN: &str = "0A";
+const CARRYING: u32 = ESTABLISHED | CLOSE_WAIT;
 
 /// Inodes of the accepted connections on local `ports`, of both families.
 pub(crate) fn carrying(ports: &[u16]) -> HashSet<u64> {
-    let carries = |entry: &Entry<'_>| CARRYING.contains(&entry.state) && entry.inode != 0;
-    let mut inodes = HashSet::new();
-    for text in tables() {
-        let entries = entries(&text, ports).filter(carries);
-        inodes.extend(entries.map(|entry| entry.inode));
-    }
-    inodes
+    let inodes = found(ports, CARRYING).map(|socket| socket.inode);
+    inodes.filter(|inode| *inode != 0).collect()
 }
 
 /// Clients' ends of all connections on local `ports`, those that are over and
 /// not forgotten yet included: what is new among them has arrived.
-pub(crate) fn peers(ports: &[u16]) -> HashSet<String> {
-    let mut peers = HashSet::new();
-    for text in tables() {
-        let entries = entries(&text, ports).filter(|entry| entry.state != LISTEN);
-        peers.extend(entries.map(|entry| entry.peer.to_owned()));
-    }
-    peers
+pub(crate) fn peers(ports: &[u16]) -> HashSet<SocketAddr> {
+    found(ports, ALL_BUT_LISTEN)
+        .map(|socket| socket.peer)
+        .collect()
 }
 
 /// Connections that wait to be accepted by who listens at a loopback address;
 /// `None`: nobody does.
 pub(crate) fn waiting(address: SocketAddr) -> Option<u32> {
-    tables().find_map(|text| {
-        let ports = [address.port()];
-        let mut all = entries(&text, &ports);
-        all.find(|entry| entry.state == LISTEN)
-            .map(|entry| entry.queue)
-    })
+    let ports = [address.port()];
+    let mut listening = found(&ports, LISTEN);
+    listening.next().map(|socket| socket.queue)
 }
 
-fn tables() -> impl Iterator<Item = String> {
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .into_iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-}
-
-/// A line of /proc/net/tcp.
-struct Entry<'a> {
-    peer: &'a str,
-    state: &'a str,
-    /// Of a socket that accepts: what waits for it.
-    queue: u32,
-    /// 0 where nobody has accepted the connection yet, or nobody holds it any more.
-    inode: u64,
-}
-
-/// The lines of `proc_pid_net(5)` for local ports: `sl local rem st … inode`.
-fn entries<'a>(text: &'a str, ports: &'a [u16]) -> impl Iterator<Item = Entry<'a>> {
-    text.lines().skip(1).filter_map(move |line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        let (peer, state) = (fields.next()?, fields.next()?);
-        let (_, queue) = fields.next()?.split_once(':')?;
-        let queue = u32::from_str_radix(queue, 16).ok()?;
-        let inode = fields.nth(4)?.parse().ok()?;
-        ports.contains(&port).then_some(Entry {
-            peer,
-            state,
-            queue,
-            inode,
-        })
+fn found(ports: &[u16], states: u32) -> impl Iterator<Item = Found> {
+    ports.iter().flat_map(move |port| {
+        let told = sockets::at_port(*port, states);
+        told.unwrap_or_else(|_| sockets::listed(*port, states))
     })
 }
 

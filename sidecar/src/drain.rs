@@ -42,9 +42,10 @@ const HOLD: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_secs(1);
 /// How often new processes of the workers are looked for.
 const SCAN: Duration = Duration::from_millis(250);
-/// How long a group may take to stop: a thread in a long system call is not
-/// waited for, but looked at again.
-const STOPS: (u32, Duration) = (20, Duration::from_millis(1));
+/// How long a group may take to stop: on a busy machine it first needs the
+/// processor for it, and an attempt given up too early costs it that again. A
+/// thread in a long system call is not waited for, but looked at again.
+const STOPS: (u32, Duration) = (250, Duration::from_millis(2));
 /// How often the kernel is asked who has come, at a stop.
 const ARRIVALS: Duration = Duration::from_millis(100);
 /// From dropping the first SYN to the end of handshakes that had begun.

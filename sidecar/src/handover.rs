@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use scaledapp_engine::{Generation, WorkerId};
 use scaledapp_sys::notify::{Call, Listener, Notification};
 
-use crate::sharing::{Bind, Family, Listened, Sharing};
+use crate::sharing::{Bind, Family, Given, Listened, Sharing};
 
 /// Something that a worker's call told us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub(crate) enum Told {
         /// Where it alone is reached; `None` where all pull from one queue.
         address: Option<SocketAddr>,
     },
+    /// It was given a socket for this port that listens already; it may leave out
+    /// its own `listen`.
+    Given(u16),
     /// It listens on another port.
     ListeningElsewhere(u16),
     /// Its calls cannot be read; it binds for itself.
@@ -116,8 +119,9 @@ pub(crate) fn answer_one(
         },
         Call::Listen { fd } => {
             let inode = fs::metadata(descriptor(notification.pid, fd)).map(|m| m.ino());
+            let listened = inode.map(|inode| sharing.borrow_mut().listened(caller.worker, inode));
             let _gone = listener.answer_continue(id);
-            return match sharing.borrow().listened(caller.worker, inode.ok()?) {
+            return match listened.ok()? {
                 Listened::Shared { port, address } => Some(Told::Listening { port, address }),
                 Listened::Elsewhere(port) => Some(Told::ListeningElsewhere(port)),
                 Listened::Unknown => None,
@@ -147,12 +151,14 @@ fn give(
     let given = sharing
         .borrow_mut()
         .bind(caller.worker, caller.generation, bind);
-    let handed =
-        given.and_then(|socket| listener.replace_fd(id, socket.as_fd(), fd, close_on_exec));
+    let handed = given.and_then(|given| {
+        listener.replace_fd(id, given.as_fd(), fd, close_on_exec)?;
+        Ok(matches!(given, Given::Shared(_)))
+    });
     match handed {
-        Ok(()) => {
+        Ok(listens) => {
             let _gone = listener.answer_success(id);
-            None
+            listens.then_some(Told::Given(bind.port))
         }
         Err(error) => {
             tracing::error!(worker = caller.worker.0, %error, "cannot hand the app its socket");

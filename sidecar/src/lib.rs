@@ -38,6 +38,7 @@ mod scrape;
 pub mod selftest;
 pub mod settings;
 mod sharing;
+mod sockets;
 mod supervisor;
 mod tables;
 pub mod watchdog;

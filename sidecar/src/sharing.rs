@@ -50,9 +50,9 @@ pub(crate) struct Bind {
 
 /// The worker's new socket.
 pub(crate) enum Given {
-    /// To be closed here once it is handed over.
-    Own(Socket),
-    /// Kept here too.
+    /// For this worker alone.
+    Own(Rc<Socket>),
+    /// For all workers of its generation; it listens already.
     Shared(Rc<Socket>),
 }
 
@@ -60,8 +60,7 @@ impl Given {
     /// Its descriptor.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Own(socket) => socket.as_fd(),
-            Self::Shared(socket) => socket.as_fd(),
+            Self::Own(socket) | Self::Shared(socket) => socket.as_fd(),
         }
     }
 }
@@ -104,11 +103,13 @@ enum Mode {
     },
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Private {
     inode: u64,
     port: u16,
     address: SocketAddr,
+    /// Ours until the worker listens: it dies with the worker from then on.
+    bound: Option<Rc<Socket>>,
 }
 
 /// One `SO_REUSEPORT` group. The order of `members` is the kernel's numbering.
@@ -188,10 +189,10 @@ impl Sharing {
         let socket = new_socket(bind.family)?;
         let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         socket.bind(&address_for(bind.family, loopback, 0)?)?;
-        // Listening already: a dispatcher's connect right after the app's own
-        // `listen` was let through must not be refused.
-        socket.listen(BACKLOG)?;
+        // It does not listen yet: an app that is handed a listening one may leave
+        // its own `listen` out, which tells us that it is ready (gunicorn does).
         socket.set_nonblocking(bind.nonblocking)?;
+        let socket = Rc::new(socket);
         let sockets = self.private.entry(worker).or_default();
         if sockets.len() == REMEMBERED {
             sockets.remove(0);
@@ -200,6 +201,7 @@ impl Sharing {
             inode: inode(&socket)?,
             port: bind.port,
             address: local_address(&socket)?,
+            bound: Some(Rc::clone(&socket)),
         });
         Ok(Given::Own(socket))
     }
@@ -212,10 +214,16 @@ impl Sharing {
         }
     }
 
-    /// What the socket is that a worker calls `listen` on.
-    pub(crate) fn listened(&self, worker: WorkerId, inode: u64) -> Listened {
-        let mine = self.private.get(&worker).into_iter().flatten();
+    /// What the socket is that a worker calls `listen` on; told before that call
+    /// goes on. A private one listens from now on: a dispatcher's connect right
+    /// after it must not be refused.
+    pub(crate) fn listened(&mut self, worker: WorkerId, inode: u64) -> Listened {
+        let mine = self.private.get_mut(&worker).into_iter().flatten();
         if let Some(private) = mine.rev().find(|private| private.inode == inode) {
+            if let Some(socket) = private.bound.take() {
+                // What is wrong with it the app's own call will say.
+                let _said_by_the_app = socket.listen(BACKLOG);
+            }
             return Listened::Shared {
                 port: private.port,
                 address: Some(private.address),
@@ -234,6 +242,34 @@ impl Sharing {
         mine.rev()
             .find(|(known, _)| *known == inode)
             .map_or(Listened::Unknown, |(_, port)| Listened::Elsewhere(*port))
+    }
+
+    /// Takes up again what a worker has shut down: that ends the socket itself, for
+    /// all who share it (shutdown(2) of a listening socket is a disconnect). What
+    /// waited in it is lost.
+    pub(crate) fn mend(&mut self) {
+        let Mode::Connection { groups, active, .. } = &mut self.mode else {
+            return;
+        };
+        for group in groups.values_mut() {
+            let ended = |(.., socket): &(Generation, u64, Rc<Socket>)| {
+                socket.is_listener().is_ok_and(|listens| !listens)
+            };
+            while let Some(index) = group.members.iter().position(ended) {
+                // It left the group, and the last one took its number; it comes
+                // back as the last.
+                let member = group.members.swap_remove(index);
+                if let Err(error) = member.2.listen(BACKLOG) {
+                    tracing::error!(%error, "a socket that a worker has shut down is lost");
+                    continue;
+                }
+                tracing::warn!(
+                    "a worker has shut down the socket that all share; it is taken up again"
+                );
+                group.members.push(member);
+                group.steer(*active);
+            }
+        }
     }
 
     /// Turns all new connections to `generation`.
@@ -554,6 +590,46 @@ mod tests {
             }
         )));
         assert_ne!(given[0], given[1]);
+    }
+
+    #[test]
+    fn a_private_socket_listens_when_its_worker_does() {
+        let mut sharing = Sharing::request();
+        let given = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
+        let Given::Own(socket) = &given else {
+            panic!("made for one worker");
+        };
+        assert!(!socket.is_listener().unwrap());
+        let inode = inode(socket).unwrap();
+        sharing.listened(WorkerId(1), inode);
+        assert!(socket.is_listener().unwrap());
+        // No copy of it is left here.
+        assert_eq!(Rc::strong_count(socket), 1);
+    }
+
+    #[test]
+    fn a_socket_that_one_worker_has_shut_down_is_taken_up_again() {
+        let port = free_port();
+        let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut sharing = Sharing::connection(host, vec![port]).unwrap();
+        let asked = Bind { port, ..BIND };
+        let given = [1, 2, 3].map(|generation| {
+            sharing
+                .bind(WorkerId(1), Generation(generation), asked)
+                .unwrap()
+        });
+        sharing.activate(Generation(1));
+        let Given::Shared(socket) = &given[0] else {
+            panic!("made for all");
+        };
+        socket.shutdown(Shutdown::Both).unwrap();
+        sharing.mend();
+        let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let held: Vec<_> = (0..6).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(1)), held.len() as u32);
+        sharing.activate(Generation(3));
+        let more: Vec<_> = (0..5).map(|_| connect()).collect();
+        assert_eq!(sharing.queued(Generation(3)), more.len() as u32);
     }
 
     #[test]

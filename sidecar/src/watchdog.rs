@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     pipe: Option<ChildStdin>,
+    /// What it has to know, should it have to be started again.
+    groups: BTreeSet<u32>,
 }
 
 impl Watchdog {
@@ -23,38 +25,57 @@ impl Watchdog {
     /// # Errors
     /// This binary cannot be executed again.
     pub(crate) fn start() -> std::io::Result<Self> {
-        if std::process::id() == 1 {
-            return Ok(Self { pipe: None });
-        }
+        let is_needed = std::process::id() != 1;
+        Ok(Self {
+            pipe: is_needed.then(Self::open).transpose()?.flatten(),
+            groups: BTreeSet::new(),
+        })
+    }
+
+    fn open() -> std::io::Result<Option<ChildStdin>> {
         let mut child = Command::new("/proc/self/exe")
             .arg("watchdog")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()?;
-        Ok(Self {
-            pipe: child.stdin.take(),
-        })
+        Ok(child.stdin.take())
     }
 
     /// A process group that must not outlive us.
     pub(crate) fn watch(&mut self, group: u32) {
-        self.write('+', group);
+        self.groups.insert(group);
+        self.write(&format!("+{group}\n"));
     }
 
     /// The group is gone; its number may be used by somebody else now.
     pub(crate) fn forget(&mut self, group: u32) {
-        self.write('-', group);
+        self.groups.remove(&group);
+        self.write(&format!("-{group}\n"));
     }
 
-    fn write(&mut self, sign: char, group: u32) {
-        if let Some(pipe) = &mut self.pipe
-            && writeln!(pipe, "{sign}{group}").is_err()
-        {
+    /// Somebody may have killed it: then another one takes over.
+    fn write(&mut self, line: &str) {
+        let Some(pipe) = &mut self.pipe else {
+            return;
+        };
+        if pipe.write_all(line.as_bytes()).is_ok() {
+            return;
+        }
+        let groups = self.groups.iter().map(ToString::to_string);
+        let lines: Vec<String> = groups.map(|group| "+".to_owned() + &group + "\n").collect();
+        let all = lines.concat();
+        self.pipe = Self::open().ok().flatten();
+        let told = self
+            .pipe
+            .as_mut()
+            .map(|pipe| pipe.write_all(all.as_bytes()));
+        if matches!(told, Some(Ok(()))) {
+            tracing::warn!("the watchdog was gone and is started again");
+        } else {
             tracing::warn!(
                 "the watchdog is gone: workers' children may outlive a SIGKILL of the supervisor"
             );
-            self.pipe = None;
         }
     }
 }

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId};
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
-use crate::dispatch::Leaving;
+use crate::dispatch::{Front, Leaving};
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
@@ -19,6 +20,12 @@ use crate::probe;
 use crate::process::{self, Reaped, signal_group};
 use crate::recycle::Hearing;
 use crate::supervisor::{Input, Mechanism, Supervisor};
+
+/// A worker that was given a listening socket calls `listen` within this, or leaves
+/// it out (gunicorn asks `SO_ACCEPTCONN` first).
+const LISTENS: Duration = Duration::from_secs(1);
+/// A worker that ends may shut down what it shares; how often that is looked for.
+const MENDS: Duration = Duration::from_millis(5);
 
 /// A running worker process.
 #[derive(Debug)]
@@ -160,6 +167,19 @@ impl Supervisor {
                     return self.listening(worker, address);
                 }
             }
+            Told::Given(given) if given == port => {
+                let inputs = self.inputs.clone();
+                let told = Told::Listening {
+                    port,
+                    address: None,
+                };
+                self.run_for(worker, async move {
+                    // Told again it changes nothing.
+                    tokio::time::sleep(LISTENS).await;
+                    let _ended = inputs.send(Input::Told(worker, told));
+                });
+            }
+            Told::Given(_) => {}
             Told::ListeningElsewhere(other) => {
                 if process.listens_elsewhere.replace(other).is_none() {
                     tracing::info!(
@@ -221,6 +241,15 @@ impl Supervisor {
         signal_group(process.pid, self.stop_signal);
         // A stopped process, by a drain or by somebody else, sees it only then.
         signal_group(process.pid, Signal::CONT);
+        if matches!(self.front, Front::Connection(_)) {
+            let sharing = Rc::clone(&self.sharing);
+            self.run_for(worker, async move {
+                loop {
+                    tokio::time::sleep(MENDS).await;
+                    sharing.borrow_mut().mend();
+                }
+            });
+        }
     }
 
     pub(crate) fn kill(&self, worker: WorkerId) {
@@ -245,7 +274,11 @@ impl Supervisor {
         signal_group(process.pid, Signal::KILL);
         self.watchdog.forget(process.pid);
         self.front.remove(worker, process.pid);
-        self.sharing.borrow_mut().forget(worker);
+        {
+            let mut sharing = self.sharing.borrow_mut();
+            sharing.forget(worker);
+            sharing.mend();
+        }
         let last_words = (worker, process.tail.clone());
         self.state.last_words.insert(process.slot, last_words);
         Some(Event::Exited(worker, reaped.exit))

@@ -83,9 +83,9 @@ pub(crate) fn select(
     let nth = |n: usize| (0..count).filter(is_best).nth(n);
     match algorithm {
         Algorithm::LeastOfAll => {
-            // From another one each time, so that ties go round.
-            cursor.0 = cursor.0.wrapping_add(1);
-            let start = cursor.0 % count;
+            // From the one after the last choice, so that ties go round: counting
+            // on by one would give a busy one's turns to its neighbour.
+            let start = cursor.0.wrapping_add(1) % count;
             let around = (start..count).chain(0..start);
             let seen = around.map(|at| (at, see(at)));
             let best = seen
@@ -97,7 +97,9 @@ pub(crate) fn select(
                         best
                     }
                 });
-            best.map(|(at, _)| at)
+            let chosen = best?.0;
+            cursor.0 = chosen;
+            Some(chosen)
         }
         Algorithm::LeastOfTwo => {
             let first = random.usize(..eligible);
@@ -269,6 +271,13 @@ mod tests {
             chosen.values().all(|times| (900..1100).contains(times)),
             "{chosen:?}"
         );
+    }
+
+    #[test]
+    fn a_busy_ones_turns_go_to_all_others() {
+        let busy = Seen { load: 1, ..FINE };
+        let chosen = times(Algorithm::LeastOfAll, &[FINE, busy, FINE, FINE], 90);
+        assert_eq!(chosen, BTreeMap::from([(0, 30), (2, 30), (3, 30)]));
     }
 
     #[test]

@@ -369,10 +369,12 @@ impl fmt::Display for Incident {
                 write!(f, "restart failed: {failure}; the old worker stays")
             }
             Self::NothingStarts { exit } => {
-                write!(
-                    f,
-                    "no worker ever became ready, every slot failed three times; last: {exit}"
-                )
+                let cure = match exit {
+                    Exit::Code(0) => "; run the app in the foreground, not as a daemon",
+                    _ => "",
+                };
+                let what = "no worker ever became ready, every slot failed three times";
+                write!(f, "{what}; last: {exit}{cure}")
             }
         }
     }

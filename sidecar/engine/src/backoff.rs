@@ -27,7 +27,9 @@ impl Default for Backoff {
             cap: Duration::from_secs(10),
             jitter_percent: 20,
             reset_after: Duration::from_secs(30),
-            at_once_after: Duration::from_secs(5),
+            // PM2's `min_uptime`; who kills a worker each second is not to be answered
+            // with fewer and fewer of them.
+            at_once_after: Duration::from_secs(1),
         }
     }
 }

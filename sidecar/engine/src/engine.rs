@@ -19,6 +19,10 @@ use crate::view::WorkerState;
 /// broken, not unlucky.
 const TRIES: u32 = 3;
 
+/// Exit code where the app's own says that all is well (gunicorn's for a worker
+/// that cannot boot).
+const BOOT_FAILED: i32 = 3;
+
 /// What does not change while the supervisor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -334,7 +338,12 @@ impl Engine {
             return;
         }
         out.push(Action::Report(Incident::NothingStarts { exit }));
-        self.begin_ending(exit.code(), false, out);
+        let code = match exit.code() {
+            // To end well before anything was served is no success.
+            0 => BOOT_FAILED,
+            code => code,
+        };
+        self.begin_ending(code, false, out);
         self.end_all(now, out);
     }
 

@@ -159,9 +159,7 @@ impl Walk {
             running.iter().eq(world.processes.keys()),
             "engine and shell disagree"
         );
-        let failed = |incident: &Incident| {
-            matches!(incident, Incident::ReloadFailed { .. })
-        };
+        let failed = |incident: &Incident| matches!(incident, Incident::ReloadFailed { .. });
         self.reload_failed |= world.incidents.iter().any(failed);
         if engine.is_stopping() {
             return;
