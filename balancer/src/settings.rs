@@ -201,7 +201,7 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         upstream_idle: options
             .upstream_idle
             .map_or(default.upstream_idle, |number| number as usize),
-        replay_bytes: default.replay_bytes,
+        ..default
     })
 }
 

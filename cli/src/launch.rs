@@ -105,6 +105,9 @@ fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> 
         &duration::format(app.workers.drain_timeout),
     ]));
     arguments.extend(words(&["--drain-quiet", QUIET]));
+    for (flag, value) in app.workers.limits.flags() {
+        arguments.extend(words(&[flag, &value]));
+    }
     arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));
     arguments.extend(words(&["--instance-env", &app.workers.instance_env, "--"]));
     arguments.extend(app.command.iter().cloned());

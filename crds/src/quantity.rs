@@ -41,6 +41,47 @@ impl FromStr for Quantity {
     }
 }
 
+impl Quantity {
+    /// The amount as a whole number, rounded up; `None` beyond 64 bits.
+    pub fn whole(&self) -> Option<u64> {
+        let digits = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+        let end = self.0.bytes().take_while(|byte| digits(*byte)).count();
+        let (number, suffix) = self.0.split_at(end);
+        let (binary, decimal) = match suffix {
+            "Ki" => (10, 0),
+            "Mi" => (20, 0),
+            "Gi" => (30, 0),
+            "Ti" => (40, 0),
+            "Pi" => (50, 0),
+            "Ei" => (60, 0),
+            "n" => (0, -9),
+            "u" => (0, -6),
+            "m" => (0, -3),
+            "k" => (0, 3),
+            "M" => (0, 6),
+            "G" => (0, 9),
+            "T" => (0, 12),
+            "P" => (0, 15),
+            "E" => (0, 18),
+            other => (0, other.get(1..).unwrap_or("0").parse::<i32>().unwrap_or(0)),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        // Digits beyond these are less than one of anything that is asked for.
+        let fraction = fraction.get(..18).unwrap_or(fraction);
+        let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
+        let exponent = decimal - i32::try_from(fraction.len()).ok()?;
+        let scaled = digits.checked_mul(1 << binary)?;
+        let amount = if exponent >= 0 {
+            scaled.checked_mul(10_u128.checked_pow(exponent.unsigned_abs())?)?
+        } else {
+            // So small that the divisor does not fit: rounded up, it is one.
+            let divisor = 10_u128.checked_pow(exponent.unsigned_abs());
+            divisor.map_or(u128::from(scaled > 0), |divisor| scaled.div_ceil(divisor))
+        };
+        amount.try_into().ok()
+    }
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -93,6 +134,25 @@ mod tests {
         }
         for text in ["", "m", "-1", "1.2.3", "5 Gi", "512mb", "1e", "2cores"] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_read_as_whole_numbers_rounded_up() {
+        for (text, whole) in [
+            ("2", Some(2)),
+            ("300Mi", Some(300 << 20)),
+            ("300M", Some(300_000_000)),
+            ("1.5Gi", Some(3 << 29)),
+            ("500m", Some(1)),
+            ("12e3", Some(12_000)),
+            ("1E-2", Some(1)),
+            ("2E", Some(2_000_000_000_000_000_000)),
+            ("0", Some(0)),
+            ("16Ei", None),
+            ("1e99", None),
+        ] {
+            assert_eq!(text.parse::<Quantity>().unwrap().whole(), whole, "{text}");
         }
     }
 }

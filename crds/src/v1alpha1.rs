@@ -254,7 +254,7 @@ pub struct Replicas {
 /// The workers of a pod. At most one of `perCore` and `count` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}]))]
 pub struct Workers {
     /// On every core of the pod so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,6 +274,20 @@ pub struct Workers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h: a stop would hang, give at most 1h"}]))]
     pub drain_timeout: Option<Duration>,
+    /// A worker whose processes have more memory than this is replaced, losing no
+    /// request; unlimited by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<Quantity>,
+    /// A worker that has answered so many requests, or up to a tenth less, is
+    /// replaced; unlimited by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_i64), extend("x-kubernetes-validations" = [{"rule": "self >= 1", "message": "0 requests would replace workers without end: give 1 or more, or leave it out"}]))]
+    pub max_requests: Option<i64>,
+    /// A worker that has served for so long, or up to a tenth less, is replaced;
+    /// unlimited by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) >= duration('1s')", "message": "would replace workers without end: give 1s or more, or leave it out"}]))]
+    pub max_age: Option<Duration>,
     /// The signal that asks a worker to end; SIGTERM by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{"rule": "self.upperAscii().matches('^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$')", "message": "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH"}]))]

@@ -124,7 +124,7 @@ impl Supervisor {
         let pid = worker["pid"].as_u64();
         let mut processes = self.state.processes.values();
         if let Some(process) = processes.find(|process| Some(u64::from(process.pid)) == pid) {
-            worker["address"] = match process.address {
+            worker["address"] = match process.addresses.get(&self.recipe.port) {
                 Some(address) => address.to_string().into(),
                 None => format!("the shared port {}", self.recipe.port).into(),
             };

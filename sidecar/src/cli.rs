@@ -2,6 +2,7 @@
 //! may be. What the words of `run` come to is in `settings`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -189,6 +190,15 @@ pub struct RunArgs {
     /// The port the app listens on [default: 3000]
     #[arg(long, env = "SCALEDAPP_PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Further ports that workers share, such as 8081,9000; others work in one worker only [default: none]
+    #[arg(
+        long,
+        env = "SCALEDAPP_SHARE",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub share: Option<Vec<u16>>,
     /// auto (one per core), N, max (one per CPU, quota ignored), -K (auto less K) or Nx (N per core) [default: auto]
     #[arg(
         long,
@@ -233,6 +243,18 @@ pub struct RunArgs {
     /// JSON file {"workers": SPEC, "reload": TOKEN}, watched: a new SPEC scales, a new TOKEN reloads
     #[arg(long, env = "SCALEDAPP_DESIRED_FILE", value_name = "FILE")]
     pub desired_file: Option<PathBuf>,
+    /// Requests that one worker gets at once; more wait in line (request dispatch) [default: no limit]
+    #[arg(long, env = "SCALEDAPP_MAX_IN_FLIGHT", value_name = "N")]
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Requests that wait in line; more get 503 with Retry-After [default: 1024]
+    #[arg(long, env = "SCALEDAPP_QUEUE_LENGTH", value_name = "N")]
+    pub queue_length: Option<u32>,
+    /// How long a request waits in line before it gets 503 [default: 30s]
+    #[arg(long, env = "SCALEDAPP_QUEUE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub queue_timeout: Option<Duration>,
+    /// When a worker is replaced by itself.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Threads of the request dispatcher [default: one per four cores]
     #[arg(long, env = "SCALEDAPP_DISPATCH_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub dispatch_threads: Option<u16>,
@@ -278,6 +300,75 @@ pub enum ImportOutput {
     Scaledapp,
     /// A `scaledapp-sidecar run` command line for a shell
     Flags,
+}
+
+/// Of `run`: when the supervisor replaces a worker by itself.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Recycling")]
+pub struct LimitArgs {
+    /// A worker whose processes have more than this is replaced, such as 300M (mebibytes) [default: none]
+    #[arg(long, env = "SCALEDAPP_MAX_MEMORY", value_name = "SIZE")]
+    pub max_memory: Option<Size>,
+    /// A worker that has answered so many requests is replaced [default: none]
+    #[arg(long, env = "SCALEDAPP_MAX_REQUESTS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_requests: Option<u64>,
+    /// A worker that has served for so long is replaced, such as 6h [default: none]
+    #[arg(long, env = "SCALEDAPP_MAX_AGE", value_parser = duration::parse, value_name = "TIME")]
+    pub max_age: Option<Duration>,
+    /// By how many percent less --max-requests and --max-age differ from worker to worker [default: 10]
+    #[arg(long, env = "SCALEDAPP_RECYCLE_JITTER", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub recycle_jitter: Option<u32>,
+    /// A worker with requests that sends no byte and accepts no connection for so long is killed; "none": never [default: 60s]
+    #[arg(long, env = "SCALEDAPP_HANG_TIMEOUT", value_name = "TIME")]
+    pub hang_timeout: Option<HangTimeout>,
+}
+
+/// A time, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HangTimeout(pub Option<Duration>);
+
+impl std::str::FromStr for HangTimeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match duration::parse(text) {
+            Ok(Duration::ZERO) => {
+                Err("no worker answers in no time: give 60s or \"none\"".to_owned())
+            }
+            Ok(time) => Ok(Self(Some(time))),
+            Err(error) => Err(format!("{error}, or \"none\"")),
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    /// `300M` as in PM2 and `300Mi` as in Kubernetes are both mebibytes: what is
+    /// between them is less than a worker changes from second to second.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit {
+            "" => Some(0),
+            "K" | "Ki" => Some(10),
+            "M" | "Mi" => Some(20),
+            "G" | "Gi" => Some(30),
+            _ => None,
+        };
+        let bytes = number.parse::<u64>().ok().zip(shift);
+        let bytes = bytes.and_then(|(number, shift)| number.checked_mul(1 << shift));
+        bytes.filter(|bytes| *bytes > 0).map(Self).ok_or_else(|| {
+            format!("{text:?} is no size: give bytes, or a number with K, M or G, such as 300M")
+        })
+    }
 }
 
 /// `ctl` as typed.

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// States in which a socket still carries a request or an answer
@@ -15,26 +16,37 @@ const CARRYING: [&str; 2] = ["01", "08"];
 /// The state of a socket that accepts.
 const LISTEN: &str = "0A";
 
-/// Inodes of the accepted connections on local `port`, of both families.
-pub(crate) fn carrying(port: u16) -> HashSet<u64> {
+/// Inodes of the accepted connections on local `ports`, of both families.
+pub(crate) fn carrying(ports: &[u16]) -> HashSet<u64> {
     let carries = |entry: &Entry<'_>| CARRYING.contains(&entry.state) && entry.inode != 0;
     let mut inodes = HashSet::new();
     for text in tables() {
-        let entries = entries(&text, port).filter(carries);
+        let entries = entries(&text, ports).filter(carries);
         inodes.extend(entries.map(|entry| entry.inode));
     }
     inodes
 }
 
-/// Clients' ends of all connections on local `port`, those that are over and
+/// Clients' ends of all connections on local `ports`, those that are over and
 /// not forgotten yet included: what is new among them has arrived.
-pub(crate) fn peers(port: u16) -> HashSet<String> {
+pub(crate) fn peers(ports: &[u16]) -> HashSet<String> {
     let mut peers = HashSet::new();
     for text in tables() {
-        let entries = entries(&text, port).filter(|entry| entry.state != LISTEN);
+        let entries = entries(&text, ports).filter(|entry| entry.state != LISTEN);
         peers.extend(entries.map(|entry| entry.peer.to_owned()));
     }
     peers
+}
+
+/// Connections that wait to be accepted by who listens at a loopback address;
+/// `None`: nobody does.
+pub(crate) fn waiting(address: SocketAddr) -> Option<u32> {
+    tables().find_map(|text| {
+        let ports = [address.port()];
+        let mut all = entries(&text, &ports);
+        all.find(|entry| entry.state == LISTEN)
+            .map(|entry| entry.queue)
+    })
 }
 
 fn tables() -> impl Iterator<Item = String> {
@@ -47,21 +59,28 @@ fn tables() -> impl Iterator<Item = String> {
 struct Entry<'a> {
     peer: &'a str,
     state: &'a str,
+    /// Of a socket that accepts: what waits for it.
+    queue: u32,
     /// 0 where nobody has accepted the connection yet, or nobody holds it any more.
     inode: u64,
 }
 
-/// The lines of `proc_pid_net(5)` for a local port: `sl local rem st … inode`.
-fn entries(text: &str, port: u16) -> impl Iterator<Item = Entry<'_>> {
-    let suffix = format!(":{port:04X}");
+/// The lines of `proc_pid_net(5)` for local ports: `sl local rem st … inode`.
+fn entries<'a>(text: &'a str, ports: &'a [u16]) -> impl Iterator<Item = Entry<'a>> {
     text.lines().skip(1).filter_map(move |line| {
         let mut fields = line.split_ascii_whitespace();
-        let local = fields.nth(1)?;
+        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
         let (peer, state) = (fields.next()?, fields.next()?);
-        let inode = fields.nth(5)?.parse().ok()?;
-        local
-            .ends_with(&suffix)
-            .then_some(Entry { peer, state, inode })
+        let (_, queue) = fields.next()?.split_once(':')?;
+        let queue = u32::from_str_radix(queue, 16).ok()?;
+        let inode = fields.nth(4)?.parse().ok()?;
+        ports.contains(&port).then_some(Entry {
+            peer,
+            state,
+            queue,
+            inode,
+        })
     })
 }
 
@@ -168,20 +187,20 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let group = rustix::process::getpgrp().as_raw_nonzero().get() as u32;
-        assert!(peers(port).is_empty());
+        assert!(peers(&[port]).is_empty());
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert!(carrying(port).is_empty(), "nobody accepted it yet");
-        assert_eq!(peers(port).len(), 1);
+        assert!(carrying(&[port]).is_empty(), "nobody accepted it yet");
+        assert_eq!(peers(&[port]).len(), 1);
         let accepted = listener.accept().unwrap();
-        let sockets = carrying(port);
+        let sockets = carrying(&[port]);
         let held = held(&members(&[group]), &sockets);
         assert_eq!(held[&group], sockets);
         assert_eq!(sockets.len(), 1);
         // The side that closes first remembers the other for a while.
         drop(accepted);
         drop(client);
-        assert!(carrying(port).is_empty());
-        assert_eq!(peers(port).len(), 1);
+        assert!(carrying(&[port]).is_empty());
+        assert_eq!(peers(&[port]).len(), 1);
     }
 
     #[test]

@@ -6,10 +6,13 @@
 //! v1 `cpu.cfs_quota_us`). What cannot be read limits nothing.
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+
+use crate::cgroup::{self, Hierarchy};
 
 /// Set by the operator from the downward API, in millicores; 0: no request.
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
@@ -196,107 +199,40 @@ fn parse_request(text: &str) -> Option<u64> {
         .filter(|millicores| *millicores > 0)
 }
 
-/// The two kinds of cgroup hierarchies that can limit CPU time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hierarchy {
-    /// Version 1 with the cpu controller.
-    Cpu,
-    /// Version 2.
-    Unified,
-}
-
 /// Smallest CPU quota in millicores, as seen with `root` in the place of `/`.
 fn quota(root: &Path) -> Option<u64> {
-    let read = |path| std::fs::read_to_string(root.join(path)).ok();
-    let groups = read("proc/self/cgroup")?;
-    let mounts = read("proc/self/mountinfo")?;
-    let limits = [Hierarchy::Cpu, Hierarchy::Unified]
-        .into_iter()
-        .filter_map(|hierarchy| {
-            let group = own_group(&groups, hierarchy)?;
-            let directories = directories(&mounts, hierarchy, &group);
-            let limit = |directory: &PathBuf| limit_in(&root.join(directory), hierarchy);
-            directories.iter().filter_map(limit).min()
-        });
+    let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
+    let limits = hierarchies.into_iter().filter_map(|hierarchy| {
+        let directories = cgroup::own(root, hierarchy);
+        let limits = directories
+            .iter()
+            .filter_map(|directory| limit_in(directory, hierarchy));
+        limits.min()
+    });
     limits.min()
 }
 
-/// The path of our cgroup in a hierarchy, from `/proc/self/cgroup`
-/// (`ID:CONTROLLERS:PATH`, version 2 has ID 0 and no controllers).
-fn own_group(groups: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
-    groups.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let found = match hierarchy {
-            Hierarchy::Cpu => controllers.split(',').any(|controller| controller == "cpu"),
-            Hierarchy::Unified => id == "0" && controllers.is_empty(),
+/// For how long the quota has kept runnable threads from running, summed over
+/// CPUs (`throttled_usec`, version 2; `throttled_time` in nanoseconds, version 1).
+/// `None` without a quota.
+pub(crate) fn throttled(root: &Path) -> Option<Duration> {
+    let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
+    let times = hierarchies.into_iter().filter_map(|hierarchy| {
+        let directories = cgroup::own(root, hierarchy);
+        let limited = directories
+            .iter()
+            .filter(|directory| limit_in(directory, hierarchy).is_some());
+        let time = |directory: &PathBuf| {
+            let text = std::fs::read_to_string(directory.join("cpu.stat")).ok()?;
+            text.lines().find_map(|line| match line.split_once(' ')? {
+                ("throttled_usec", time) => time.parse().ok().map(Duration::from_micros),
+                ("throttled_time", time) => time.parse().ok().map(Duration::from_nanos),
+                _ => None,
+            })
         };
-        found.then(|| PathBuf::from(path))
-    })
-}
-
-/// Our cgroup's directory and those of its ancestors as far as they are
-/// mounted, without the leading `/`.
-fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf> {
-    let mounts: Vec<(PathBuf, PathBuf)> = mounts
-        .lines()
-        .filter_map(|line| parse_mount(line, hierarchy))
-        .collect();
-    let mut directories = Vec::new();
-    for (mounted, point) in &mounts {
-        let Ok(below) = group.strip_prefix(mounted) else {
-            continue;
-        };
-        // "/../x" is outside of our cgroup namespace: no path leads there.
-        if below
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-        {
-            directories.extend(below.ancestors().map(|ancestor| point.join(ancestor)));
-        }
-    }
-    if directories.is_empty() {
-        // The container sees only its own part, under a name from outside.
-        directories.extend(mounts.into_iter().map(|(_, point)| point));
-    }
-    directories
-}
-
-/// What is mounted where, if the line is a mount of that hierarchy:
-/// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAG…] - TYPE SOURCE SUPER-OPTIONS`.
-fn parse_mount(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
-    let (mounted, point) = (mount.next()?, mount.next()?);
-    let mut filesystem = filesystem.split(' ');
-    let kind = filesystem.next()?;
-    let found = match hierarchy {
-        Hierarchy::Unified => kind == "cgroup2",
-        Hierarchy::Cpu => {
-            let mut options = filesystem.nth(1)?.split(',');
-            kind == "cgroup" && options.any(|option| option == "cpu")
-        }
-    };
-    let point = unescape(point);
-    found.then(|| {
-        (
-            unescape(mounted).into(),
-            point.trim_start_matches('/').into(),
-        )
-    })
-}
-
-/// Blank, tab, newline and backslash are written as `\ooo`.
-fn unescape(field: &str) -> String {
-    let escapes = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    escapes.iter().fold(field.to_owned(), |field, (from, to)| {
-        field.replace(from, to)
-    })
+        limited.filter_map(time).max()
+    });
+    times.max()
 }
 
 fn limit_in(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
@@ -307,7 +243,9 @@ fn limit_in(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
             let (quota, period) = text.trim().split_once(' ')?;
             millicores(quota, period)
         }
-        Hierarchy::Cpu => millicores(&read("cpu.cfs_quota_us")?, &read("cpu.cfs_period_us")?),
+        Hierarchy::Controller(_) => {
+            millicores(&read("cpu.cfs_quota_us")?, &read("cpu.cfs_period_us")?)
+        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use scaledapp_engine::{Generation, Slot, WorkerId};
-use scaledapp_proxy::{Endpoint, Proxy, Table};
+use scaledapp_proxy::{Endpoint, Proxy, Table, Tallies, Tally};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
@@ -23,8 +23,9 @@ type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 
 /// See the file's head.
 pub(crate) enum Front {
-    /// Requests go through the dispatcher.
-    Request(Dispatcher),
+    /// Requests go through the dispatchers, one for each shared port, the app's
+    /// own first.
+    Request(Vec<Dispatcher>),
     /// Workers accept for themselves.
     Connection(Accepting),
 }
@@ -36,10 +37,13 @@ pub(crate) struct Accepting {
     pub(crate) deadline: Duration,
 }
 
-/// The dispatcher and the workers that it feeds.
+/// The dispatcher of a port and the workers that it feeds.
 pub(crate) struct Dispatcher {
+    pub(crate) port: u16,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) table: watch::Sender<Arc<Table>>,
+    /// By slot: they outlive the processes there.
+    pub(crate) tallies: Tallies,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
     /// Every worker that was fed and is not reaped, drained ones too.
@@ -61,22 +65,36 @@ pub(crate) struct Fed {
     /// The one in use, after those that requests are still in flight at.
     endpoints: Vec<Arc<Endpoint>>,
     closed: bool,
+    /// What its slot counts, and what it had counted before this worker.
+    tally: Option<(Arc<Tally>, u64)>,
 }
 
 impl Fed {
     /// Whether that made a difference.
-    fn feed(&mut self, slot: Slot, address: SocketAddr) -> bool {
+    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>) -> bool {
         let known = self.endpoints.last();
         if self.closed || known.is_some_and(|known| known.address() == address) {
             return false;
         }
+        self.tally
+            .get_or_insert_with(|| (Arc::clone(tally), answers(tally)));
         for endpoint in &self.endpoints {
             endpoint.close();
         }
         self.endpoints.retain(|endpoint| endpoint.in_flight() > 0);
         self.endpoints
-            .push(Endpoint::new(slot.to_string(), address));
+            .push(Endpoint::with_tally(tally.name(), address, tally));
         true
+    }
+
+    /// While two workers of a slot answer, each counts for both: only a worker
+    /// that has just started is told too much, and little.
+    fn served(&self) -> u64 {
+        let (tally, before) = match &self.tally {
+            Some((tally, before)) => (tally, *before),
+            None => return 0,
+        };
+        answers(tally).saturating_sub(before)
     }
 
     fn retire(&self) {
@@ -87,13 +105,22 @@ impl Fed {
     }
 }
 
+/// Of all kinds.
+fn answers(tally: &Tally) -> u64 {
+    (1..=5).map(|hundreds| tally.answers(hundreds)).sum()
+}
+
 impl Front {
-    /// Sends requests to a worker from now on; told again it changes nothing,
-    /// unless the worker listens at another address since.
-    pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot, address: SocketAddr) {
-        if let Self::Request(dispatcher) = self {
+    /// Sends requests for a port to a worker from now on; told again it changes
+    /// nothing, unless the worker listens at another address since.
+    pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot, port: u16, address: SocketAddr) {
+        let Self::Request(dispatchers) = self else {
+            return;
+        };
+        if let Some(dispatcher) = dispatchers.iter_mut().find(|one| one.port == port) {
             let fed = dispatcher.endpoints.entry(worker).or_default();
-            if fed.feed(slot, address) {
+            let tally = dispatcher.tallies.of(&slot.to_string());
+            if fed.feed(address, &tally) {
                 dispatcher.publish();
             }
         }
@@ -102,7 +129,13 @@ impl Front {
     /// Sends no new request to a worker; resolves when none is in flight.
     pub(crate) fn stop_feeding(&mut self, leaving: Leaving) -> Waiting {
         match self {
-            Self::Request(dispatcher) => dispatcher.stop_feeding(leaving.worker),
+            Self::Request(dispatchers) => {
+                let idle: Vec<Waiting> = dispatchers
+                    .iter_mut()
+                    .map(|dispatcher| dispatcher.stop_feeding(leaving.worker))
+                    .collect();
+                all(idle)
+            }
             Self::Connection(accepting) => {
                 let (tell, told) = oneshot::channel();
                 let tell = move || {
@@ -124,10 +157,11 @@ impl Front {
     /// Gives up what is still in flight at a worker that is about to be signalled.
     pub(crate) fn cut(&mut self, worker: WorkerId, group: u32) {
         match self {
-            Self::Request(dispatcher) => {
-                if let Some(fed) = dispatcher.endpoints.get(&worker) {
-                    fed.retire();
-                }
+            Self::Request(dispatchers) => {
+                let fed = dispatchers
+                    .iter()
+                    .filter_map(|one| one.endpoints.get(&worker));
+                fed.for_each(Fed::retire);
             }
             Self::Connection(accepting) => accepting.drains.forget(group),
         }
@@ -136,10 +170,12 @@ impl Front {
     /// Forgets a worker that is reaped.
     pub(crate) fn remove(&mut self, worker: WorkerId, group: u32) {
         match self {
-            Self::Request(dispatcher) => {
-                if let Some(fed) = dispatcher.endpoints.remove(&worker) {
-                    fed.retire();
-                    dispatcher.publish();
+            Self::Request(dispatchers) => {
+                for dispatcher in dispatchers {
+                    if let Some(fed) = dispatcher.endpoints.remove(&worker) {
+                        fed.retire();
+                        dispatcher.publish();
+                    }
                 }
             }
             Self::Connection(accepting) => accepting.drains.forget(group),
@@ -151,10 +187,13 @@ impl Front {
     /// begins any more: those that workers have are watched one by one.
     pub(crate) fn drain(&self) -> Waiting {
         match self {
-            Self::Request(dispatcher) => {
-                let proxy = Arc::clone(&dispatcher.proxy);
-                proxy.drain(dispatcher.quiet, Duration::ZERO, dispatcher.deadline);
-                Box::pin(async move { proxy.drained().await })
+            Self::Request(dispatchers) => {
+                let drained = dispatchers.iter().map(|dispatcher| {
+                    let proxy = Arc::clone(&dispatcher.proxy);
+                    proxy.drain(dispatcher.quiet, Duration::ZERO, dispatcher.deadline);
+                    Box::pin(async move { proxy.drained().await }) as Waiting
+                });
+                all(drained.collect())
             }
             Self::Connection(accepting) => {
                 let Accepting {
@@ -169,16 +208,58 @@ impl Front {
         }
     }
 
-    /// The worker's endpoint, for its count of requests in flight.
-    pub(crate) fn endpoint(&self, worker: WorkerId) -> Option<Arc<Endpoint>> {
+    /// Requests that a worker has answered; 0 where it accepts for itself.
+    pub(crate) fn served(&self, worker: WorkerId) -> u64 {
+        self.fed(worker).map(Fed::served).sum()
+    }
+
+    /// For how long a worker with requests has sent no byte.
+    pub(crate) fn silent(&self, worker: WorkerId) -> Option<Duration> {
+        let now = Instant::now();
+        let endpoints = self.fed(worker).flat_map(|fed| &fed.endpoints);
+        let silences: Vec<Duration> = endpoints
+            .filter_map(|endpoint| endpoint.silent_for(now))
+            .collect();
+        // One that answers at another port lives.
+        silences.into_iter().min()
+    }
+
+    /// What counts requests; nothing in Connection dispatch.
+    pub(crate) fn proxies(&self) -> Vec<Arc<Proxy>> {
         match self {
-            Self::Request(dispatcher) => {
-                let fed = dispatcher.endpoints.get(&worker)?;
-                fed.endpoints.last().cloned()
+            Self::Request(dispatchers) => {
+                let proxies = dispatchers.iter().map(|one| Arc::clone(&one.proxy));
+                proxies.collect()
             }
-            Self::Connection(_) => None,
+            Self::Connection(_) => Vec::new(),
         }
     }
+
+    /// The worker's endpoints, for their counts of requests in flight.
+    pub(crate) fn endpoints(&self, worker: WorkerId) -> Vec<Arc<Endpoint>> {
+        let fed = self.fed(worker);
+        fed.filter_map(|fed| fed.endpoints.last().cloned())
+            .collect()
+    }
+
+    fn fed(&self, worker: WorkerId) -> impl Iterator<Item = &Fed> {
+        let dispatchers = match self {
+            Self::Request(dispatchers) => dispatchers.as_slice(),
+            Self::Connection(_) => &[],
+        };
+        dispatchers
+            .iter()
+            .filter_map(move |dispatcher| dispatcher.endpoints.get(&worker))
+    }
+}
+
+/// Resolves when all have.
+fn all(waiting: Vec<Waiting>) -> Waiting {
+    Box::pin(async move {
+        for one in waiting {
+            one.await;
+        }
+    })
 }
 
 impl Dispatcher {

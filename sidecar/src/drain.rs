@@ -55,8 +55,8 @@ const LAST: Duration = Duration::from_millis(100);
 pub(crate) struct Drains(Rc<Inner>);
 
 struct Inner {
-    /// The app's port.
-    port: u16,
+    /// Those that workers accept at.
+    ports: Vec<u16>,
     /// Where the queues are.
     sharing: Rc<RefCell<Sharing>>,
     /// By process group.
@@ -82,9 +82,9 @@ struct Draining {
 
 impl Drains {
     /// Nothing drains.
-    pub(crate) fn new(port: u16, sharing: Rc<RefCell<Sharing>>) -> Self {
+    pub(crate) fn new(ports: Vec<u16>, sharing: Rc<RefCell<Sharing>>) -> Self {
         Self(Rc::new(Inner {
-            port,
+            ports,
             sharing,
             draining: RefCell::default(),
             watching: Cell::new(false),
@@ -121,10 +121,10 @@ impl Drains {
     pub(crate) async fn depart(self, quiet: Duration, most: Duration) {
         let begun = Instant::now();
         let mut last = begun;
-        let mut known = connections::peers(self.0.port);
+        let mut known = connections::peers(&self.0.ports);
         while last.elapsed() < quiet && begun.elapsed() < most {
             sleep(ARRIVALS.min(quiet)).await;
-            let peers = connections::peers(self.0.port);
+            let peers = connections::peers(&self.0.ports);
             if !peers.is_subset(&known) {
                 last = Instant::now();
             }
@@ -214,7 +214,7 @@ impl Inner {
     /// What each of these groups is at, as far as its `members` show it.
     fn look(&self, groups: &[u32], members: &[Member]) -> Vec<(u32, Seen)> {
         let now = Instant::now();
-        let mut held = connections::held(members, &connections::carrying(self.port));
+        let mut held = connections::held(members, &connections::carrying(&self.ports));
         let mut draining = self.draining.borrow_mut();
         let look = |group: &u32| {
             let worker = draining.get_mut(group)?;

@@ -89,6 +89,8 @@ pub(crate) fn reason(incident: &Incident) -> &'static str {
         Incident::EndedDraining { .. } => "EndedDraining",
         Incident::DrainTimedOut { .. } => "DrainTimedOut",
         Incident::KilledAfterGrace { .. } => "KilledAfterGrace",
+        Incident::RecycleBegan { .. } => "RecycleBegan",
+        Incident::Killed { .. } => "Killed",
         Incident::ReloadBegan { .. } => "ReloadBegan",
         Incident::ReloadFinished { .. } => "ReloadFinished",
         Incident::ReloadFailed { .. } => "ReloadFailed",
@@ -104,7 +106,9 @@ fn slot(incident: &Incident) -> Option<u32> {
         | Incident::BootTimedOut { slot, .. }
         | Incident::EndedDraining { slot, .. }
         | Incident::DrainTimedOut { slot, .. }
-        | Incident::KilledAfterGrace { slot, .. } => Some(slot.0),
+        | Incident::KilledAfterGrace { slot, .. }
+        | Incident::RecycleBegan { slot, .. }
+        | Incident::Killed { slot, .. } => Some(slot.0),
         Incident::ReloadFailed { failure, .. } | Incident::RestartFailed { failure } => {
             failure.slot().map(|slot| slot.0)
         }

@@ -24,8 +24,13 @@ use crate::sharing::{Bind, Family, Listened, Sharing};
 /// Something that a worker's call told us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It listens on the app's port.
-    Listening(Option<SocketAddr>),
+    /// It listens on a shared port.
+    Listening {
+        /// Which one.
+        port: u16,
+        /// Where it alone is reached; `None` where all pull from one queue.
+        address: Option<SocketAddr>,
+    },
     /// It listens on another port.
     ListeningElsewhere(u16),
     /// Its calls cannot be read; it binds for itself.
@@ -35,14 +40,14 @@ pub(crate) enum Told {
 }
 
 /// Whose calls are answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// The worker to which the listener belongs.
     pub(crate) worker: WorkerId,
     /// Its generation.
     pub(crate) generation: Generation,
-    /// The app's port.
-    pub(crate) port: u16,
+    /// The ports that workers share.
+    pub(crate) ports: Rc<[u16]>,
 }
 
 /// Answers until the worker and all its descendants are gone.
@@ -56,7 +61,7 @@ pub(crate) async fn serve(
     loop {
         let mut ready = listener.readable().await?;
         if waiting(listener.get_ref(), Duration::ZERO)? {
-            if let Some(told) = answer_one(listener.get_ref(), caller, &sharing) {
+            if let Some(told) = answer_one(listener.get_ref(), &caller, &sharing) {
                 tell(told);
             }
         } else if ready.ready().is_read_closed() {
@@ -85,14 +90,14 @@ pub(crate) fn waiting(listener: &Listener, patience: Duration) -> io::Result<boo
 /// died meanwhile, which its exit will tell.
 pub(crate) fn answer_one(
     listener: &Listener,
-    caller: Caller,
+    caller: &Caller,
     sharing: &RefCell<Sharing>,
 ) -> Option<Told> {
     let notification = listener.receive().ok()?;
     let id = notification.id;
     match notification.call {
-        Call::Bind { fd, .. } => match read_bind(&notification, caller.port) {
-            Ok(Asked::AppPort(bind)) => {
+        Call::Bind { fd, .. } => match read_bind(&notification, &caller.ports) {
+            Ok(Asked::Shared(bind)) => {
                 return give(listener, &notification, fd, caller, bind, sharing);
             }
             Ok(Asked::OtherPort { port, inode }) => {
@@ -113,7 +118,7 @@ pub(crate) fn answer_one(
             let inode = fs::metadata(descriptor(notification.pid, fd)).map(|m| m.ino());
             let _gone = listener.answer_continue(id);
             return match sharing.borrow().listened(caller.worker, inode.ok()?) {
-                Listened::AppPort(address) => Some(Told::Listening(address)),
+                Listened::Shared { port, address } => Some(Told::Listening { port, address }),
                 Listened::Elsewhere(port) => Some(Told::ListeningElsewhere(port)),
                 Listened::Unknown => None,
             };
@@ -129,7 +134,7 @@ fn give(
     listener: &Listener,
     notification: &Notification,
     fd: RawFd,
-    caller: Caller,
+    caller: &Caller,
     bind: Bind,
     sharing: &RefCell<Sharing>,
 ) -> Option<Told> {
@@ -162,7 +167,7 @@ fn give(
 /// What a `bind` is about.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
-    AppPort(Bind),
+    Shared(Bind),
     OtherPort { port: u16, inode: u64 },
     NotTcp,
 }
@@ -170,7 +175,7 @@ enum Asked {
 const O_NONBLOCK: u32 = rustix::fs::OFlags::NONBLOCK.bits();
 const O_CLOEXEC: u32 = rustix::fs::OFlags::CLOEXEC.bits();
 
-fn read_bind(notification: &Notification, app_port: u16) -> io::Result<Asked> {
+fn read_bind(notification: &Notification, shared: &[u16]) -> io::Result<Asked> {
     let Call::Bind {
         fd,
         address,
@@ -191,11 +196,12 @@ fn read_bind(notification: &Notification, app_port: u16) -> io::Result<Asked> {
     if !is_tcp(pid, fd)? {
         return Ok(Asked::NotTcp);
     }
-    if port != app_port {
+    if !shared.contains(&port) {
         let inode = fs::metadata(descriptor(pid, fd))?.ino();
         return Ok(Asked::OtherPort { port, inode });
     }
-    Ok(Asked::AppPort(Bind {
+    Ok(Asked::Shared(Bind {
+        port,
         family,
         nonblocking: flags(pid, fd)? & O_NONBLOCK != 0,
     }))

@@ -28,6 +28,10 @@ pub(crate) enum Cause {
     DrainTimedOut,
     /// It ignored the stop signal.
     KilledAfterGrace,
+    /// The supervisor replaced it by itself, for this reason.
+    Recycled(&'static str),
+    /// The supervisor killed it, for this reason.
+    Killed(&'static str),
     /// It was told to end and did.
     Ended,
 }
@@ -43,6 +47,7 @@ impl Cause {
             Self::EndedDraining => "EndedDraining",
             Self::DrainTimedOut => "DrainTimedOut",
             Self::KilledAfterGrace => "KilledAfterGrace",
+            Self::Recycled(reason) | Self::Killed(reason) => reason,
             Self::Ended => "Ended",
         }
     }
@@ -50,6 +55,9 @@ impl Cause {
 
 /// The cause of an end, from where the worker stood and what was noted of it before.
 fn cause(state: Option<WorkerState>, noted: Option<Cause>, exit: Exit) -> Cause {
+    // A worker whose replacement failed serves on, and may end by itself later.
+    let serving = matches!(state, Some(WorkerState::Ready));
+    let noted = noted.filter(|noted| !(serving && matches!(noted, Cause::Recycled(_))));
     match (noted, state) {
         (Some(noted), _) => noted,
         (None, Some(WorkerState::Stopping)) => Cause::Ended,
@@ -113,6 +121,12 @@ impl History {
                     *cause = Cause::KilledAfterGrace;
                 }
             }
+            Incident::RecycleBegan { worker, cause, .. } => {
+                self.noted.insert(worker, Cause::Recycled(cause.reason()));
+            }
+            Incident::Killed { worker, cause, .. } => {
+                self.noted.insert(worker, Cause::Killed(cause.reason()));
+            }
             // It never ran, so nobody reaps it.
             Incident::Exited {
                 slot,
@@ -173,7 +187,11 @@ impl History {
         let unasked = causes.filter(|(cause, _)| {
             matches!(
                 cause,
-                Cause::Exited | Cause::Signalled | Cause::NotStarted | Cause::BootTimedOut
+                Cause::Exited
+                    | Cause::Signalled
+                    | Cause::NotStarted
+                    | Cause::BootTimedOut
+                    | Cause::Killed(_)
             )
         });
         unasked.map(|(_, count)| count).sum()
@@ -260,6 +278,24 @@ mod tests {
                 Some(Cause::KilledAfterGrace),
                 BY_KILL,
                 Cause::KilledAfterGrace,
+            ),
+            (
+                Some(Draining),
+                Some(Cause::Recycled("MaxMemory")),
+                Exit::Code(0),
+                Cause::Recycled("MaxMemory"),
+            ),
+            (
+                Some(Ready),
+                Some(Cause::Recycled("MaxMemory")),
+                Exit::Code(1),
+                Cause::Exited,
+            ),
+            (
+                Some(Stopping),
+                Some(Cause::Killed("Hung")),
+                BY_KILL,
+                Cause::Killed("Hung"),
             ),
             (None, None, BY_KILL, Cause::Signalled),
         ] {

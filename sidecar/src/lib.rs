@@ -6,6 +6,7 @@
 //! facts to them and their decisions out.
 
 mod answers;
+mod cgroup;
 pub mod cli;
 mod clock;
 mod connections;
@@ -19,13 +20,18 @@ mod drain;
 mod events;
 mod exposition;
 mod frames;
+mod front;
 mod handover;
+mod hints;
 mod history;
 pub mod import;
 pub mod install;
+mod limits;
 mod logs;
+mod memory;
 mod probe;
 mod process;
+mod recycle;
 mod report;
 pub mod run;
 mod scrape;

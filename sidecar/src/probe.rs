@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::connections;
+
 const PERIOD: Duration = Duration::from_millis(50);
 /// One answer may take this long; the app may be starting other things too.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,6 +39,36 @@ pub(crate) async fn until_ok(address: SocketAddr, path: String) {
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// Whether whoever listens there accepts: a new connection leaves the queue, or
+/// others that waited before it do. One that only its single thread keeps from
+/// accepting is deaf as well.
+pub(crate) async fn accepts(address: SocketAddr) -> bool {
+    // Few, since the kernel lists all connections of the machine each time.
+    const PAUSES: [Duration; 3] = [
+        Duration::from_millis(100),
+        Duration::from_millis(400),
+        Duration::from_millis(500),
+    ];
+    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
+    let Ok(Ok(_connection)) = connected else {
+        return false;
+    };
+    let mut before = connections::waiting(address);
+    for pause in PAUSES {
+        tokio::time::sleep(pause).await;
+        let now = connections::waiting(address);
+        match (before, now) {
+            // Nobody listens: its end is told otherwise.
+            (_, None) => return true,
+            (before, Some(now)) if now == 0 || before.is_some_and(|before| now < before) => {
+                return true;
+            }
+            _ => before = now,
+        }
+    }
+    false
 }
 
 async fn status(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>> {

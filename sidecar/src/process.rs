@@ -14,6 +14,8 @@ use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::spawn;
 
+use crate::hints::{Share, hints};
+
 /// What all workers have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
@@ -27,6 +29,18 @@ pub(crate) struct Recipe {
     pub(crate) open_files: Rlimit,
     /// Whether stdout comes through a pipe instead of being inherited.
     pub(crate) pipe_stdout: bool,
+    /// Bytes that one worker may have.
+    pub(crate) max_memory: Option<u64>,
+}
+
+/// What a worker is told of its place among the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) slot: Slot,
+    /// What it shares the container with.
+    pub(crate) share: Share,
+    /// What it shall listen on when its calls are not answered.
+    pub(crate) private_port: Option<u16>,
 }
 
 /// Takes as many open files as we may have, since each request of a client
@@ -56,19 +70,13 @@ pub(crate) struct Started {
     pub(crate) listener: Option<Listener>,
 }
 
-/// Starts the worker of `slot`. `private_port` is what it shall listen on when
-/// its calls are not answered.
+/// Starts a worker.
 ///
 /// # Errors
 /// What the shell would say by exit code: 127 not found, 126 not executable.
-pub(crate) fn start(
-    recipe: &Recipe,
-    slot: Slot,
-    workers: u32,
-    private_port: Option<u16>,
-) -> Result<Started, (Exit, io::Error)> {
-    let mut command = command(recipe, slot, workers, private_port);
-    let started = if private_port.is_some() {
+pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io::Error)> {
+    let mut command = command(recipe, place);
+    let started = if place.private_port.is_some() {
         spawn::tie_to_parent(&mut command);
         command.spawn().map(|child| (child, None))
     } else {
@@ -85,7 +93,12 @@ pub(crate) fn start(
     })
 }
 
-fn command(recipe: &Recipe, slot: Slot, workers: u32, private_port: Option<u16>) -> Command {
+fn command(recipe: &Recipe, place: Place) -> Command {
+    let Place {
+        slot,
+        share,
+        private_port,
+    } = place;
     let (program, arguments) = recipe
         .command
         .split_first()
@@ -96,12 +109,15 @@ fn command(recipe: &Recipe, slot: Slot, workers: u32, private_port: Option<u16>)
         .env("PORT", private_port.unwrap_or(recipe.port).to_string())
         .env(&recipe.instance_env, slot.0.to_string())
         .env("SCALEDAPP_SLOT", slot.0.to_string())
-        .env("SCALEDAPP_WORKERS", workers.to_string())
+        .env("SCALEDAPP_WORKERS", share.workers.to_string())
         // A master process inside the worker must not multiply it again.
         .env("WEB_CONCURRENCY", "1")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
-        .process_group(0);
+        .process_group(0)
+        .envs(hints(share, &recipe.command, |name| {
+            std::env::var(name).ok()
+        }));
     if recipe.pipe_stdout {
         command.stdout(Stdio::piped());
     }
@@ -122,13 +138,6 @@ pub(crate) fn signal_group(pid: u32, signal: Signal) {
     if let Some(group) = Pid::from_raw(pid as i32) {
         let _gone = kill_process_group(group, signal);
     }
-}
-
-/// Resident memory in bytes (second field of `proc_pid_statm(5)`, in pages).
-pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// CPU time used so far by the process itself: user and system time, fields 14
@@ -190,6 +199,5 @@ mod tests {
     fn our_own_use_is_read() {
         let own = std::process::id();
         assert!(cpu_time(own).is_some());
-        assert!(resident_bytes(own).is_some_and(|bytes| bytes > 0));
     }
 }

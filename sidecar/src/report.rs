@@ -5,7 +5,7 @@
 
 mod metrics;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,7 +22,8 @@ use tokio::sync::watch;
 
 use crate::events::Events;
 use crate::history::{Ended, History};
-use crate::process::{cpu_time, resident_bytes};
+use crate::memory;
+use crate::process::cpu_time;
 use crate::scrape::{Scraper, Target};
 
 /// Events that `describe` shows of a slot.
@@ -37,7 +38,10 @@ pub(crate) struct WorkerReport {
     pub(crate) generation: u32,
     pub(crate) restarts: u32,
     pub(crate) listens_elsewhere: Option<u16>,
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Where it alone is reached, by shared port.
+    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
+    /// In Request dispatch, for each shared port.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }
 
 /// Since when a process is there, and since when in its state.
@@ -87,7 +91,8 @@ pub(crate) struct Report {
     /// Lines of workers that were dropped, counted by who relays them.
     lines_dropped: OnceLock<Arc<AtomicU64>>,
     scraper: OnceLock<Scraper>,
-    proxy: Option<Arc<Proxy>>,
+    /// In Request dispatch, of each shared port.
+    proxies: Vec<Arc<Proxy>>,
     registry: Mutex<Registry>,
     snapshot: watch::Sender<Bytes>,
 }
@@ -103,7 +108,7 @@ impl Report {
     pub(crate) fn new(
         mechanism: &'static str,
         dispatch: &'static str,
-        proxy: Option<Arc<Proxy>>,
+        proxies: Vec<Arc<Proxy>>,
         registry: Registry,
     ) -> Arc<Self> {
         let report = Arc::new(Self {
@@ -115,7 +120,7 @@ impl Report {
             history: Mutex::default(),
             lines_dropped: OnceLock::new(),
             scraper: OnceLock::new(),
-            proxy,
+            proxies,
             registry: Mutex::new(registry),
             snapshot: watch::Sender::new(Bytes::new()),
         });
@@ -190,24 +195,18 @@ impl Report {
         let _told_before = self.scraper.set(scraper);
     }
 
-    /// Where the metrics of each ready worker are: at its private address, or
-    /// at another port that it has to itself.
-    pub(crate) fn scrape_targets(&self, port: Option<u16>) -> Vec<Target> {
+    /// Where each ready worker can be asked for its metrics on this port: at
+    /// its private address, or, if it has the port to itself, there.
+    pub(crate) fn scrape_targets(&self, port: u16) -> Vec<Target> {
         let view = lock(&self.view);
         let ready = view.workers.iter().filter(|worker| worker.state == "Ready");
         let target = |worker: &WorkerReport| {
-            let address = match (port, &worker.endpoint) {
-                (Some(port), _) => {
-                    let elsewhere = worker.listens_elsewhere.filter(|other| *other == port)?;
-                    SocketAddr::from(([127, 0, 0, 1], elsewhere))
-                }
-                (None, Some(endpoint)) => endpoint.address(),
-                (None, None) => return None,
-            };
+            let own = worker.listens_elsewhere.filter(|own| *own == port);
+            let own = own.map(|own| SocketAddr::from(([127, 0, 0, 1], own)));
             Some(Target {
                 slot: worker.slot,
                 pid: worker.pid,
-                address,
+                address: worker.addresses.get(&port).copied().or(own)?,
             })
         };
         ready.filter_map(target).collect()
@@ -251,9 +250,12 @@ impl Report {
     pub(crate) fn publish(&self) {
         let line = {
             let view = lock(&self.view);
-            let (in_flight, queued) = match &self.proxy {
-                Some(proxy) => (proxy.in_flight(), proxy.queued()),
-                None => (view.held.values().sum(), view.queued),
+            let (in_flight, queued) = if self.proxies.is_empty() {
+                (view.held.values().sum(), view.queued)
+            } else {
+                let proxies = self.proxies.iter();
+                let loads = proxies.map(|proxy| (proxy.in_flight(), proxy.queued()));
+                loads.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
             };
             json!({
                 "ready": is_ready(&view),
@@ -281,9 +283,11 @@ impl Report {
             .workers
             .iter()
             .map(|worker| {
-                let in_flight = match &worker.endpoint {
-                    Some(endpoint) => endpoint.in_flight(),
-                    None => view.held.get(&worker.pid).copied().unwrap_or(0),
+                let in_flight = if self.proxies.is_empty() {
+                    view.held.get(&worker.pid).copied().unwrap_or(0)
+                } else {
+                    let endpoints = worker.endpoints.iter();
+                    endpoints.map(|endpoint| endpoint.in_flight()).sum()
                 };
                 let mut shown = json!({
                     "slot": worker.slot,
@@ -292,7 +296,7 @@ impl Report {
                     "generation": worker.generation,
                     "restarts": worker.restarts,
                     "inFlight": in_flight,
-                    "rssBytes": resident_bytes(worker.pid).unwrap_or(0),
+                    "rssBytes": memory::of_tree(worker.pid).unwrap_or(0),
                 });
                 if let Some(port) = worker.listens_elsewhere {
                     shown["listensElsewhere"] = port.into();
@@ -438,7 +442,8 @@ mod tests {
             generation: 1,
             restarts: 0,
             listens_elsewhere: None,
-            endpoint: None,
+            addresses: BTreeMap::new(),
+            endpoints: Vec::new(),
         }
     }
 
@@ -459,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_slot_without_a_process_is_shown_with_its_last_end() {
-        let report = Report::new("notify", "request", None, Registry::default());
+        let report = Report::new("notify", "request", Vec::new(), Registry::default());
         report.ended(&Ended {
             worker: WorkerId(1),
             slot: 1,
@@ -479,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_scraped_where_it_is_known_to_be_alone() {
-        let report = Report::new("notify", "request", None, Registry::default());
+        let report = Report::new("notify", "request", Vec::new(), Registry::default());
         let mut elsewhere = worker(0, 7, "Ready");
         elsewhere.listens_elsewhere = Some(9464);
         let mut draining = elsewhere.clone();
@@ -493,10 +498,13 @@ mod tests {
         );
         let address = SocketAddr::from(([127, 0, 0, 1], 9464));
         let (slot, pid) = (0, 7);
-        assert_eq!(
-            report.scrape_targets(Some(9464)),
-            [Target { slot, pid, address }]
-        );
-        assert!(report.scrape_targets(None).is_empty());
+        assert_eq!(report.scrape_targets(9464), [Target { slot, pid, address }]);
+        let mut private = worker(2, 9, "Ready");
+        let address = SocketAddr::from(([127, 0, 0, 1], 41_000));
+        private.addresses.insert(9464, address);
+        report.update(vec![private], 1, 1, 1, false);
+        let (slot, pid) = (2, 9);
+        assert_eq!(report.scrape_targets(9464), [Target { slot, pid, address }]);
+        assert!(report.scrape_targets(3000).is_empty());
     }
 }

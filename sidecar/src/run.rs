@@ -4,7 +4,7 @@
 //! Nothing of the app runs before everything of ours does.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,20 +13,21 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use scaledapp_admin::{Admin, Signal, Signals};
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
-use scaledapp_proxy::{self as proxy, Proxy, Table};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
 use crate::connections;
 use crate::control;
 use crate::cores::Cores;
 use crate::desired::{self, Desired};
-use crate::dispatch::{self, Accepting, Dispatcher, Front};
-use crate::drain::Drains;
+use crate::front;
+use crate::limits::Watch;
 use crate::logs::Logs;
+use crate::memory::Limiting;
 use crate::process::{Recipe, raise_open_files, reap_all};
+use crate::recycle;
 use crate::report::Report;
 use crate::scrape::Scraper;
 use crate::selftest;
@@ -68,29 +69,16 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             Some((Admin::bind(address).await?, control))
         }
     };
-    let (public, sharing) = open_port(&settings)?;
+    let (public, sharing) = front::listen(&settings)?;
     let sharing = Rc::new(RefCell::new(sharing));
     let mechanism = choose_mechanism(&settings)?;
     let mut registry = Registry::default();
-    let front = match public {
-        Some(listener) => {
-            Front::Request(start_dispatcher(&settings, cores, listener, &mut registry)?)
-        }
-        None => Front::Connection(Accepting {
-            drains: Drains::new(settings.port, Rc::clone(&sharing)),
-            quiet: settings.drain_quiet,
-            deadline: settings.drain_timeout,
-        }),
-    };
-    let proxy = match &front {
-        Front::Request(dispatcher) => Some(Arc::clone(&dispatcher.proxy)),
-        Front::Connection(_) => None,
-    };
+    let front = front::open(&settings, cores, public, &sharing, &mut registry)?;
     let dispatch = match settings.dispatch {
         DispatchArg::Request => "request",
         DispatchArg::Connection => "connection",
     };
-    let report = Report::new(mechanism.as_str(), dispatch, proxy, registry);
+    let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
     let logs = watch_workers(&settings, &report)?;
     let (inputs, received) = mpsc::unbounded_channel();
     watch_outside(&settings, cores, &inputs, &report, &sharing)?;
@@ -98,6 +86,10 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
         take_orders(control, inputs.clone());
     }
+    let ports = settings.ports().into();
+    let watch = Watch::new(settings.limits, jitter_seed());
+    let memory = Limiting::find(Path::new("/"));
+    look_often(&inputs, watch.limits_memory() || memory.read().is_some());
     tracing::info!(
         workers,
         mechanism = mechanism.as_str(),
@@ -113,7 +105,9 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             instance_env: settings.instance_env,
             open_files,
             pipe_stdout: Logs::wants_stdout(settings.logs),
+            max_memory: settings.limits.memory,
         },
+        ports,
         mechanism,
         readiness_path: settings.readiness_path,
         stop_signal: settings.stop_signal,
@@ -123,6 +117,8 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         sharing,
         logs,
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
+        memory,
+        watch,
         report,
         inputs,
         started,
@@ -148,7 +144,7 @@ fn gather_metrics(
     merge: MetricsMergeArg,
     report: &Arc<Report>,
 ) -> anyhow::Result<()> {
-    let port = from.port.filter(|port| *port != shared_port);
+    let port = from.port.unwrap_or(shared_port);
     let shown = Arc::downgrade(report);
     let targets = move || {
         let report = shown.upgrade();
@@ -169,27 +165,27 @@ fn engine_config(settings: &Settings) -> Config {
         drain_timeout: settings.drain_timeout,
         stop_grace: settings.stop_grace,
         backoff: Backoff::default(),
-        // Two supervisors that start together must not retry together.
-        jitter_seed: u64::from(std::process::id())
-            ^ std::time::UNIX_EPOCH
-                .elapsed()
-                .map_or(0, |time| u64::from(time.subsec_nanos())),
+        jitter_seed: jitter_seed(),
     }
 }
 
-/// The public listener (Request dispatch only) and the workers' sockets.
-fn open_port(settings: &Settings) -> anyhow::Result<(Option<std::net::TcpListener>, Sharing)> {
-    match settings.dispatch {
-        DispatchArg::Request => {
-            let listener = dispatch::listen(settings.host, settings.port)?;
-            Ok((Some(listener), Sharing::request()))
-        }
-        DispatchArg::Connection => {
-            let sharing = Sharing::connection(settings.host, settings.port)
-                .map_err(|error| dispatch::taken(settings.host, settings.port, &error))?;
-            Ok((None, sharing))
-        }
-    }
+/// Two supervisors that start together must not retry together.
+fn jitter_seed() -> u64 {
+    let now = std::time::UNIX_EPOCH.elapsed();
+    u64::from(std::process::id()) ^ now.map_or(0, |time| u64::from(time.subsec_nanos()))
+}
+
+/// Has workers measured again and again; closely where memory is limited.
+fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
+    let period = if closely {
+        recycle::CLOSE
+    } else {
+        recycle::RELAXED
+    };
+    forward(inputs.clone(), async move || {
+        tokio::time::sleep(period).await;
+        Some(Input::Look)
+    });
 }
 
 fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
@@ -201,6 +197,12 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     };
     match (settings.mechanism, settings.dispatch) {
         (MechanismArg::Auto, DispatchArg::Request) => {
+            if !settings.share.is_empty() {
+                bail!(
+                    "--share needs sockets to be handed over, which this machine refuses ({reason}): \
+                     have the app listen on one port"
+                );
+            }
             tracing::warn!(
                 reason,
                 "sockets cannot be handed over: each worker gets a private port in PORT and must listen on it"
@@ -212,36 +214,6 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
         ),
         _ => bail!("--mechanism notify does not work here ({reason}): use --mechanism auto"),
     }
-}
-
-fn start_dispatcher(
-    settings: &Settings,
-    cores: Cores,
-    listener: std::net::TcpListener,
-    registry: &mut Registry,
-) -> anyhow::Result<Dispatcher> {
-    let (table, seen) = watch::channel(Arc::new(Table {
-        endpoints: Vec::new(),
-    }));
-    let threads = settings.dispatch_threads.map_or_else(
-        // The dispatcher takes some 20 µs of a request, an app ten times that.
-        || (cores.usable() / 4.0).ceil().max(1.0) as usize,
-        usize::from,
-    );
-    let config = proxy::Config {
-        threads,
-        ..proxy::Config::dispatcher()
-    };
-    let metrics = proxy::Metrics::register(registry, "scaledapp_dispatch");
-    let proxy = Proxy::start(config, listener, seen, metrics)
-        .context("cannot start the dispatcher's threads")?;
-    Ok(Dispatcher {
-        proxy: Arc::new(proxy),
-        table,
-        quiet: settings.drain_quiet,
-        deadline: settings.drain_timeout,
-        endpoints: BTreeMap::new(),
-    })
 }
 
 /// Passes on everything that comes from outside until the loop has ended.
@@ -289,7 +261,7 @@ fn watch_outside(
     });
     if settings.dispatch == DispatchArg::Connection {
         watch_connections(
-            settings.port,
+            settings.ports(),
             inputs.clone(),
             Arc::clone(report),
             Rc::clone(sharing),
@@ -378,7 +350,7 @@ fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>, rep
 }
 
 fn watch_connections(
-    port: u16,
+    ports: Vec<u16>,
     inputs: mpsc::UnboundedSender<Input>,
     report: Arc<Report>,
     sharing: Rc<RefCell<Sharing>>,
@@ -386,7 +358,7 @@ fn watch_connections(
     tokio::task::spawn_local(async move {
         loop {
             tokio::time::sleep(SECOND).await;
-            let sockets = connections::carrying(port);
+            let sockets = connections::carrying(&ports);
             let members = connections::members(&report.groups());
             let by_group = connections::held(&members, &sockets)
                 .into_iter()

@@ -38,12 +38,12 @@ pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
     let caller = Caller {
         worker: WorkerId(0),
         generation: Generation(0),
-        port,
+        ports: [port].into(),
     };
     // Its one call is the bind (and its listen); a second is plenty for both.
     for _call in 0..2 {
         if waiting(&filtered.listener, PATIENCE).unwrap_or(false) {
-            answer_one(&filtered.listener, caller, &sharing);
+            answer_one(&filtered.listener, &caller, &sharing);
         }
     }
     drop(filtered.listener);

@@ -3,6 +3,7 @@
 //! What cannot work together is refused, with the cure.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,10 +13,14 @@ use scaledapp_admin::duration;
 use serde::Deserialize;
 
 use crate::cli::{
-    AdminArg, DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsFrom, MetricsMergeArg,
-    RunArgs, parse_signal,
+    AdminArg, DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
+    MetricsMergeArg, RunArgs, Size, parse_signal,
 };
 use crate::cores::WorkerSpec;
+use crate::limits::Limits;
+
+/// What balancers wait at most for a byte: whoever asked has been answered by then.
+const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The file of `--config`; unknown names are refused.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +28,7 @@ use crate::cores::WorkerSpec;
 struct FileSettings {
     host: Option<IpAddr>,
     port: Option<u16>,
+    share: Option<Vec<u16>>,
     workers: Option<WorkerSpec>,
     dispatch: Option<DispatchArg>,
     admin: Option<String>,
@@ -40,6 +46,14 @@ struct FileSettings {
     logs_full: Option<LogsFullArg>,
     metrics_from: Option<String>,
     metrics_merge: Option<MetricsMergeArg>,
+    max_in_flight: Option<NonZeroU32>,
+    queue_length: Option<u32>,
+    queue_timeout: Option<String>,
+    max_memory: Option<String>,
+    max_requests: Option<u64>,
+    max_age: Option<String>,
+    recycle_jitter: Option<u32>,
+    hang_timeout: Option<String>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -47,8 +61,10 @@ struct FileSettings {
 pub struct Settings {
     /// Address to serve on; `None`: all.
     pub host: Option<IpAddr>,
-    /// The shared port.
+    /// The app's port.
     pub port: u16,
+    /// Further ports that workers share.
+    pub share: Vec<u16>,
     /// How many workers are wanted.
     pub workers: WorkerSpec,
     /// Requests or connections.
@@ -83,6 +99,14 @@ pub struct Settings {
     pub metrics_from: Option<MetricsFrom>,
     /// How they become one page.
     pub metrics_merge: MetricsMergeArg,
+    /// Requests that one worker gets at once.
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Requests that wait for a worker.
+    pub queue_length: u32,
+    /// How long one waits.
+    pub queue_timeout: Duration,
+    /// When a worker is replaced by itself.
+    pub(crate) limits: Limits,
     /// Program and arguments of one worker.
     pub command: Vec<String>,
 }
@@ -98,6 +122,7 @@ impl Settings {
             Some(path) => read_file(path)?,
             None => FileSettings::default(),
         };
+        let limits = limits(&args.limits, &file)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
@@ -109,14 +134,11 @@ impl Settings {
             (None, None) => AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))),
         };
         let stop_signal = args.stop_signal.or(file.stop_signal);
-        let metrics_from = match (args.metrics_from, file.metrics_from) {
-            (Some(flag), _) => Some(flag),
-            (None, Some(text)) => Some(text.parse().map_err(anyhow::Error::msg)?),
-            (None, None) => None,
-        };
+        let metrics_from = word(args.metrics_from, file.metrics_from.as_deref())?;
         let settings = Self {
             host: args.host.or(file.host),
             port: args.port.or(file.port).unwrap_or(3000),
+            share: args.share.or(file.share).unwrap_or_default(),
             workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
             dispatch: args
                 .dispatch
@@ -155,20 +177,61 @@ impl Settings {
                 .metrics_merge
                 .or(file.metrics_merge)
                 .unwrap_or(MetricsMergeArg::Label),
+            max_in_flight: args.max_in_flight.or(file.max_in_flight),
+            queue_length: args.queue_length.or(file.queue_length).unwrap_or(1024),
+            // A worker may boot for long, and its pod's balancer waits less.
+            queue_timeout: time(
+                args.queue_timeout,
+                file.queue_timeout,
+                Duration::from_secs(30),
+            )?,
+            limits,
             command: args.command,
         };
         settings.check()?;
         Ok(settings)
     }
 
+    /// All ports that workers share, the app's own first.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let further = self.share.iter().copied();
+        std::iter::once(self.port).chain(further).collect()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         if self.port == 0 {
             bail!("port 0 is no port: name the one the app listens on, such as 3000");
+        }
+        for (index, port) in self.share.iter().enumerate() {
+            if *port == 0 || *port == self.port || self.share[..index].contains(port) {
+                bail!("--share {port}: name each further port once, without that of --port");
+            }
+        }
+        if !self.share.is_empty() && self.mechanism == MechanismArg::Port {
+            bail!(
+                "--share needs sockets to be handed over: leave out --mechanism port, or have the \
+                 app listen on one port"
+            );
         }
         if self.dispatch_threads == Some(0) {
             bail!("dispatchThreads 0 would dispatch nothing: give 1 or more, or leave it out");
         }
         let connection = self.dispatch == DispatchArg::Connection;
+        if connection && self.max_in_flight.is_some() {
+            bail!(
+                "--max-in-flight needs --dispatch request: with connection dispatch workers accept \
+                 what they like"
+            );
+        }
+        if connection && self.limits.requests.is_some() {
+            bail!(
+                "--max-requests needs --dispatch request: connections that workers accept for \
+                 themselves are not counted; --max-age and --max-memory work with both"
+            );
+        }
+        if self.limits.requests == Some(0) || self.limits.age == Some(Duration::ZERO) {
+            bail!("--max-requests and --max-age of 0 would replace workers without end");
+        }
         if let Some(path) = &self.readiness_path {
             if connection {
                 bail!(
@@ -207,6 +270,33 @@ impl Settings {
             bail!("--instance-env {:?} is no variable name", self.instance_env);
         }
         Ok(())
+    }
+}
+
+/// What the flag says, else the text of the file.
+/// When the supervisor replaces a worker by itself.
+fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
+    let hang_timeout = word(words.hang_timeout, file.hang_timeout.as_deref())?;
+    let max_age = match (words.max_age, &file.max_age) {
+        (None, Some(text)) => Some(duration::parse(text)?),
+        (flag, _) => flag,
+    };
+    Ok(Limits {
+        memory: word(words.max_memory, file.max_memory.as_deref())?.map(|Size(bytes)| bytes),
+        requests: words.max_requests.or(file.max_requests),
+        age: max_age,
+        silence: hang_timeout.map_or(Some(HANG_TIMEOUT), |HangTimeout(time)| time),
+        jitter_percent: words.recycle_jitter.or(file.recycle_jitter).unwrap_or(10),
+    })
+}
+
+fn word<T: std::str::FromStr<Err = String>>(
+    flag: Option<T>,
+    file: Option<&str>,
+) -> anyhow::Result<Option<T>> {
+    match (flag, file) {
+        (None, Some(text)) => text.parse().map(Some).map_err(anyhow::Error::msg),
+        (flag, _) => Ok(flag),
     }
 }
 
@@ -312,6 +402,23 @@ mod tests {
             (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
             (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),
             (&["--drain-timeout", "30", "--", "app"], "such as 500ms"),
+            (&["--share", "3000", "--", "app"], "without that of --port"),
+            (&["--share", "81,81", "--", "app"], "each further port once"),
+            (&["--max-memory", "lots", "--", "app"], "such as 300M"),
+            (&["--max-requests", "0", "--", "app"], "1.."),
+            (&["--max-age", "0s", "--", "app"], "without end"),
+            (&["--hang-timeout", "0s", "--", "app"], "none"),
+            (
+                &[
+                    "--dispatch",
+                    "connection",
+                    "--max-requests",
+                    "9",
+                    "--",
+                    "app",
+                ],
+                "needs --dispatch request",
+            ),
             (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
             (&["--config", "/nonexistent", "--", "app"], "cannot read"),
             (&[], "COMMAND"),
@@ -319,6 +426,21 @@ mod tests {
             let message = format!("{:#}", resolve(words).unwrap_err());
             assert!(message.contains(cure), "{words:?} said: {message}");
         }
+    }
+
+    #[test]
+    fn limits_are_read_from_flags_and_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"maxMemory": "300M", "maxAge": "6h", "hangTimeout": "none"}"#;
+        std::fs::write(&file, text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let words = ["--config", path, "--max-memory", "1Gi", "--", "app"];
+        let limits = resolve(&words).unwrap().limits;
+        assert_eq!(limits.memory, Some(1 << 30));
+        assert_eq!(limits.age, Some(Duration::from_hours(6)));
+        assert_eq!((limits.silence, limits.jitter_percent), (None, 10));
+        let limits = resolve(&["--", "app"]).unwrap().limits;
+        assert_eq!(limits.silence, Some(HANG_TIMEOUT));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which socket a worker gets when it binds the app's port.
+//! Which socket a worker gets when it binds a port that workers share.
 //!
 //! Request dispatch: a private loopback socket per bind, which only the
 //! dispatcher connects to; it dies with the worker, so that requests waiting in
@@ -36,9 +36,11 @@ pub(crate) enum Family {
     V6,
 }
 
-/// A `bind` of a stream socket to the app's port, with what our socket must copy.
+/// A `bind` of a stream socket to a shared port, with what our socket must copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bind {
+    /// The port that the app asked for.
+    pub(crate) port: u16,
     /// Family of the app's socket.
     pub(crate) family: Family,
     /// `O_NONBLOCK` of the app's socket; it belongs to the open file
@@ -67,8 +69,13 @@ impl Given {
 /// What a `listen` call was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listened {
-    /// The app's port; the private address in Request dispatch.
-    AppPort(Option<SocketAddr>),
+    /// A shared port.
+    Shared {
+        /// Which one.
+        port: u16,
+        /// Where this worker alone is reached; `None` where all pull from one queue.
+        address: Option<SocketAddr>,
+    },
     /// Some other port that the worker had bound before.
     Elsewhere(u16),
     /// Nothing that we saw being bound (Unix sockets, port 0).
@@ -79,22 +86,29 @@ pub(crate) enum Listened {
 #[derive(Debug)]
 pub(crate) struct Sharing {
     mode: Mode,
+    /// Each worker's sockets that it alone has, newest last.
+    private: HashMap<WorkerId, Vec<Private>>,
     /// Inodes of sockets that workers bound for themselves → port.
     foreign: HashMap<WorkerId, Vec<(u64, u16)>>,
 }
 
 #[derive(Debug)]
 enum Mode {
-    Request {
-        /// (inode, address) of each worker's private sockets, newest last.
-        private: HashMap<WorkerId, Vec<(u64, SocketAddr)>>,
-    },
+    Request,
     Connection {
         host: Option<IpAddr>,
-        port: u16,
-        groups: HashMap<Family, Group>,
+        /// Those with a queue of all workers; others are private.
+        ports: Vec<u16>,
+        groups: HashMap<(Family, u16), Group>,
         active: Option<Generation>,
     },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Private {
+    inode: u64,
+    port: u16,
+    address: SocketAddr,
 }
 
 /// One `SO_REUSEPORT` group. The order of `members` is the kernel's numbering.
@@ -106,28 +120,24 @@ struct Group {
 impl Sharing {
     /// Sockets for Request dispatch.
     pub(crate) fn request() -> Self {
-        Self::new(Mode::Request {
-            private: HashMap::new(),
-        })
+        Self::new(Mode::Request)
     }
 
     /// Sockets for Connection dispatch on `host` (all addresses when `None`).
     ///
     /// # Errors
-    /// The port is taken: tried without `SO_REUSEPORT`, since two supervisors
-    /// would share it silently otherwise.
-    pub(crate) fn connection(host: Option<IpAddr>, port: u16) -> io::Result<Self> {
-        let family = match host {
-            Some(IpAddr::V6(_)) => Family::V6,
-            _ => Family::V4,
-        };
-        let trial = new_socket(family)?;
-        trial.set_reuse_address(true)?;
-        trial.bind(&address_for(family, host, port)?)?;
-        trial.listen(1)?;
+    /// A port (which one) is taken: tried without `SO_REUSEPORT`, since two
+    /// supervisors would share it silently otherwise.
+    pub(crate) fn connection(
+        host: Option<IpAddr>,
+        ports: Vec<u16>,
+    ) -> Result<Self, (u16, io::Error)> {
+        for &port in &ports {
+            try_out(host, port).map_err(|error| (port, error))?;
+        }
         Ok(Self::new(Mode::Connection {
             host,
-            port,
+            ports,
             groups: HashMap::new(),
             active: None,
         }))
@@ -136,11 +146,12 @@ impl Sharing {
     fn new(mode: Mode) -> Self {
         Self {
             mode,
+            private: HashMap::new(),
             foreign: HashMap::new(),
         }
     }
 
-    /// The socket for a worker's bind to the app's port.
+    /// The socket for a worker's bind to a shared port.
     ///
     /// # Errors
     /// The socket cannot be made; `AddrNotAvailable` when the app asks for
@@ -151,45 +162,46 @@ impl Sharing {
         generation: Generation,
         bind: Bind,
     ) -> io::Result<Given> {
-        match &mut self.mode {
-            Mode::Request { private } => {
-                let socket = new_socket(bind.family)?;
-                let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                socket.bind(&address_for(bind.family, loopback, 0)?)?;
-                // Listening already: a dispatcher's connect right after the
-                // app's own `listen` was let through must not be refused.
-                socket.listen(BACKLOG)?;
-                socket.set_nonblocking(bind.nonblocking)?;
-                let address = local_address(&socket)?;
-                let sockets = private.entry(worker).or_default();
-                if sockets.len() == REMEMBERED {
-                    sockets.remove(0);
-                }
-                sockets.push((inode(&socket)?, address));
-                Ok(Given::Own(socket))
-            }
-            Mode::Connection {
-                host,
-                port,
-                groups,
-                active,
-            } => {
-                let group = groups.entry(bind.family).or_default();
-                let known = group.members.iter().find(|(g, ..)| *g == generation);
-                let socket = if let Some((.., socket)) = known {
-                    Rc::clone(socket)
-                } else {
-                    let address = address_for(bind.family, *host, *port)?;
-                    let socket = Rc::new(group_socket(bind.family, &address)?);
-                    let member = (generation, inode(&socket)?, Rc::clone(&socket));
-                    group.members.push(member);
-                    group.steer(*active);
-                    socket
-                };
-                socket.set_nonblocking(bind.nonblocking)?;
-                Ok(Given::Shared(socket))
-            }
+        if let Mode::Connection {
+            host,
+            ports,
+            groups,
+            active,
+        } = &mut self.mode
+            && ports.contains(&bind.port)
+        {
+            let group = groups.entry((bind.family, bind.port)).or_default();
+            let known = group.members.iter().find(|(g, ..)| *g == generation);
+            let socket = if let Some((.., socket)) = known {
+                Rc::clone(socket)
+            } else {
+                let address = address_for(bind.family, *host, bind.port)?;
+                let socket = Rc::new(group_socket(bind.family, &address)?);
+                let member = (generation, inode(&socket)?, Rc::clone(&socket));
+                group.members.push(member);
+                group.steer(*active);
+                socket
+            };
+            socket.set_nonblocking(bind.nonblocking)?;
+            return Ok(Given::Shared(socket));
         }
+        let socket = new_socket(bind.family)?;
+        let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        socket.bind(&address_for(bind.family, loopback, 0)?)?;
+        // Listening already: a dispatcher's connect right after the app's own
+        // `listen` was let through must not be refused.
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(bind.nonblocking)?;
+        let sockets = self.private.entry(worker).or_default();
+        if sockets.len() == REMEMBERED {
+            sockets.remove(0);
+        }
+        sockets.push(Private {
+            inode: inode(&socket)?,
+            port: bind.port,
+            address: local_address(&socket)?,
+        });
+        Ok(Given::Own(socket))
     }
 
     /// Remembers a bind that was let through, for messages.
@@ -202,18 +214,20 @@ impl Sharing {
 
     /// What the socket is that a worker calls `listen` on.
     pub(crate) fn listened(&self, worker: WorkerId, inode: u64) -> Listened {
-        match &self.mode {
-            Mode::Request { private } => {
-                let mine = private.get(&worker).into_iter().flatten();
-                if let Some((_, address)) = mine.rev().find(|(known, _)| *known == inode) {
-                    return Listened::AppPort(Some(*address));
-                }
-            }
-            Mode::Connection { groups, .. } => {
-                let mut members = groups.values().flat_map(|group| &group.members);
-                if members.any(|(_, known, _)| *known == inode) {
-                    return Listened::AppPort(None);
-                }
+        let mine = self.private.get(&worker).into_iter().flatten();
+        if let Some(private) = mine.rev().find(|private| private.inode == inode) {
+            return Listened::Shared {
+                port: private.port,
+                address: Some(private.address),
+            };
+        }
+        if let Mode::Connection { groups, .. } = &self.mode {
+            let is_it = |group: &Group| group.members.iter().any(|(_, known, _)| *known == inode);
+            if let Some(((_, port), _)) = groups.iter().find(|(_, group)| is_it(group)) {
+                return Listened::Shared {
+                    port: *port,
+                    address: None,
+                };
             }
         }
         let mine = self.foreign.get(&worker).into_iter().flatten();
@@ -293,14 +307,12 @@ impl Sharing {
     /// Forgets a worker that is reaped.
     pub(crate) fn forget(&mut self, worker: WorkerId) {
         self.foreign.remove(&worker);
-        if let Mode::Request { private } = &mut self.mode {
-            private.remove(&worker);
-        }
+        self.private.remove(&worker);
     }
 
     fn members(&self) -> impl Iterator<Item = &(Generation, u64, Rc<Socket>)> {
         let groups = match &self.mode {
-            Mode::Request { .. } => None,
+            Mode::Request => None,
             Mode::Connection { groups, .. } => Some(groups),
         };
         groups
@@ -346,6 +358,18 @@ fn refuse_new(listener: &Socket) -> io::Result<()> {
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ])
+}
+
+/// Whether the port can be had.
+fn try_out(host: Option<IpAddr>, port: u16) -> io::Result<()> {
+    let family = match host {
+        Some(IpAddr::V6(_)) => Family::V6,
+        _ => Family::V4,
+    };
+    let trial = new_socket(family)?;
+    trial.set_reuse_address(true)?;
+    trial.bind(&address_for(family, host, port)?)?;
+    trial.listen(1)
 }
 
 /// A stream socket that closes on exec.
@@ -403,7 +427,9 @@ mod tests {
     use super::*;
     use std::net::TcpStream;
 
+    const PORT: u16 = 3000;
     const BIND: Bind = Bind {
+        port: PORT,
         family: Family::V4,
         nonblocking: false,
     };
@@ -420,7 +446,11 @@ mod tests {
             let bind = Bind { family, ..BIND };
             let given = sharing.bind(WorkerId(1), Generation(1), bind).unwrap();
             let inode = rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
-            let Listened::AppPort(Some(address)) = sharing.listened(WorkerId(1), inode) else {
+            let Listened::Shared {
+                port: PORT,
+                address: Some(address),
+            } = sharing.listened(WorkerId(1), inode)
+            else {
                 panic!("not known: {family:?}");
             };
             assert!(address.is_ipv4() && address.ip().is_loopback());
@@ -442,14 +472,15 @@ mod tests {
     fn workers_of_one_generation_share_a_queue_and_the_next_has_its_own() {
         let port = free_port();
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let mut sharing = Sharing::connection(host, port).unwrap();
+        let mut sharing = Sharing::connection(host, vec![port]).unwrap();
         let inode_of = |given: &Given| rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
-        let first = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
-        let sibling = sharing.bind(WorkerId(2), Generation(1), BIND).unwrap();
+        let bind = Bind { port, ..BIND };
+        let first = sharing.bind(WorkerId(1), Generation(1), bind).unwrap();
+        let sibling = sharing.bind(WorkerId(2), Generation(1), bind).unwrap();
         assert_eq!(inode_of(&first), inode_of(&sibling));
         sharing.activate(Generation(1));
 
-        let next = sharing.bind(WorkerId(3), Generation(2), BIND).unwrap();
+        let next = sharing.bind(WorkerId(3), Generation(2), bind).unwrap();
         assert_ne!(inode_of(&first), inode_of(&next));
         let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
         let before: Vec<_> = (0..5).map(|_| connect()).collect();
@@ -470,8 +501,9 @@ mod tests {
     fn a_copy_that_escaped_keeps_no_place_in_the_group() {
         let port = free_port();
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let mut sharing = Sharing::connection(host, port).unwrap();
-        let mut bind = |generation| sharing.bind(WorkerId(1), generation, BIND).unwrap();
+        let mut sharing = Sharing::connection(host, vec![port]).unwrap();
+        let asked = Bind { port, ..BIND };
+        let mut bind = |generation| sharing.bind(WorkerId(1), generation, asked).unwrap();
         let escaped = bind(Generation(1)).as_fd().try_clone_to_owned().unwrap();
         drop((bind(Generation(2)), bind(Generation(3))));
         sharing.activate(Generation(2));
@@ -490,8 +522,9 @@ mod tests {
     fn sockets_that_refuse_new_connections_keep_those_they_have() {
         let port = free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut sharing = Sharing::connection(Some(address.ip()), port).unwrap();
-        let _given = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
+        let mut sharing = Sharing::connection(Some(address.ip()), vec![port]).unwrap();
+        let bind = Bind { port, ..BIND };
+        let _given = sharing.bind(WorkerId(1), Generation(1), bind).unwrap();
         let _kept = TcpStream::connect(address).unwrap();
         sharing.refuse_new();
         let moment = std::time::Duration::from_millis(100);
@@ -501,6 +534,26 @@ mod tests {
         sharing.take_new();
         let _next = TcpStream::connect(address).unwrap();
         assert_eq!(sharing.queued(Generation(1)), 2);
+    }
+
+    #[test]
+    fn a_port_that_is_not_to_be_shared_is_private_in_connection_dispatch_too() {
+        let port = free_port();
+        let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut sharing = Sharing::connection(host, vec![port]).unwrap();
+        let given = [1, 2].map(|worker| {
+            let given = sharing.bind(WorkerId(worker), Generation(1), BIND).unwrap();
+            let inode = rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
+            sharing.listened(WorkerId(worker), inode)
+        });
+        assert!(given.iter().all(|told| matches!(
+            told,
+            Listened::Shared {
+                port: PORT,
+                address: Some(_)
+            }
+        )));
+        assert_ne!(given[0], given[1]);
     }
 
     #[test]
@@ -514,12 +567,9 @@ mod tests {
         }
         assert!(matches!(
             sharing.listened(WorkerId(1), last),
-            Listened::AppPort(Some(_))
+            Listened::Shared { .. }
         ));
-        let Mode::Request { private } = &sharing.mode else {
-            panic!("made for Request dispatch");
-        };
-        assert_eq!(private[&WorkerId(1)].len(), REMEMBERED);
+        assert_eq!(sharing.private[&WorkerId(1)].len(), REMEMBERED);
         assert_eq!(sharing.foreign[&WorkerId(1)].len(), REMEMBERED);
     }
 
@@ -527,15 +577,18 @@ mod tests {
     fn a_taken_port_is_noticed_before_it_is_shared() {
         let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
-        let error = Sharing::connection(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (named, error) = Sharing::connection(host, vec![free_port(), port]).unwrap_err();
+        assert_eq!((named, error.kind()), (port, io::ErrorKind::AddrInUse));
     }
 
     #[test]
     fn an_ipv4_app_cannot_serve_an_ipv6_host() {
         let port = free_port();
-        let mut sharing = Sharing::connection(Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), port).unwrap();
-        let refused = sharing.bind(WorkerId(1), Generation(1), BIND);
+        let mut sharing =
+            Sharing::connection(Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), vec![port]).unwrap();
+        let bind = Bind { port, ..BIND };
+        let refused = sharing.bind(WorkerId(1), Generation(1), bind);
         let kind = refused.err().map(|error| error.kind());
         assert_eq!(kind, Some(io::ErrorKind::AddrNotAvailable));
     }

@@ -20,8 +20,11 @@ use crate::cores::{self, WorkerSpec};
 use crate::ctl::Reply;
 use crate::dispatch::Front;
 use crate::handover::Told;
+use crate::limits::Watch;
 use crate::logs::{Logs, Tail};
+use crate::memory::Limiting;
 use crate::process::{Reaped, Recipe};
+use crate::recycle::Starving;
 use crate::report::{Report, WorkerReport};
 use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;
@@ -57,6 +60,10 @@ pub(crate) enum Input {
     },
     /// The public listener has drained: the workers may go.
     FrontDrained,
+    /// Time to look at what workers have and do.
+    Look,
+    /// Whether a silent worker has accepted a connection.
+    Accepts(WorkerId, bool),
     /// Connections that each worker holds (Connection dispatch).
     Held {
         /// By process group.
@@ -89,6 +96,8 @@ impl Mechanism {
 pub(crate) struct Supervisor {
     pub(crate) engine: Engine,
     pub(crate) recipe: Recipe,
+    /// Those that workers share, the app's own first.
+    pub(crate) ports: Rc<[u16]>,
     pub(crate) mechanism: Mechanism,
     pub(crate) readiness_path: Option<String>,
     pub(crate) stop_signal: Signal,
@@ -98,6 +107,8 @@ pub(crate) struct Supervisor {
     pub(crate) sharing: Rc<RefCell<Sharing>>,
     pub(crate) logs: Logs,
     pub(crate) watchdog: Watchdog,
+    pub(crate) memory: Limiting,
+    pub(crate) watch: Watch,
     pub(crate) report: Arc<Report>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) started: Instant,
@@ -113,6 +124,7 @@ pub(crate) struct State {
     pub(crate) last_words: HashMap<Slot, (WorkerId, Tail)>,
     pub(crate) last_operation: u64,
     pub(crate) stopping: bool,
+    pub(crate) starving: Starving,
 }
 
 impl Supervisor {
@@ -128,8 +140,8 @@ impl Supervisor {
         if let Some(code) = self.carry_out(actions) {
             return code;
         }
+        self.publish();
         loop {
-            self.publish();
             let deadline = self.engine.deadline().map(|at| self.started + at);
             let input = tokio::select! {
                 input = inputs.recv() => input,
@@ -145,6 +157,7 @@ impl Supervisor {
                     return code;
                 }
             }
+            self.publish();
         }
     }
 
@@ -185,6 +198,11 @@ impl Supervisor {
             }
             Input::Stop { quick } => self.stop(quick),
             Input::FrontDrained => vec![Event::Stop { quick: false }],
+            Input::Look => self.look(),
+            Input::Accepts(worker, accepts) => {
+                self.heard(worker, accepts);
+                Vec::new()
+            }
             Input::Held { by_group, queued } => {
                 self.report.set_held(&by_group, queued);
                 Vec::new()
@@ -277,8 +295,8 @@ impl Supervisor {
             .filter(|worker| worker.state == WorkerState::Ready)
         {
             let process = self.state.processes.get(&worker.id);
-            if let Some(address) = process.and_then(|process| process.address) {
-                self.front.feed(worker.id, worker.slot, address);
+            for (port, address) in process.into_iter().flat_map(|process| &process.addresses) {
+                self.front.feed(worker.id, worker.slot, *port, *address);
             }
         }
         let slots: HashMap<Slot, u32> = engine
@@ -294,7 +312,8 @@ impl Supervisor {
                 generation: worker.generation.0,
                 restarts: slots.get(&worker.slot).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
-                endpoint: self.front.endpoint(worker.id),
+                addresses: process.addresses.clone(),
+                endpoints: self.front.endpoints(worker.id),
             })
         });
         let mut workers: Vec<WorkerReport> = workers.collect();

@@ -1,6 +1,7 @@
 //! One worker's life as the supervisor carries it out: started, listening,
 //! drained, signalled, reaped. When which of them happens is the engine's word.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -11,10 +12,12 @@ use tokio::task::AbortHandle;
 
 use crate::dispatch::Leaving;
 use crate::handover::{self, Caller, Told};
+use crate::hints::Share;
 use crate::history::Ended;
 use crate::logs::Tail;
 use crate::probe;
 use crate::process::{self, Reaped, signal_group};
+use crate::recycle::Hearing;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A running worker process.
@@ -24,9 +27,13 @@ pub(crate) struct Process {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) tail: Tail,
-    /// Where the dispatcher reaches it, once it listens.
-    pub(crate) address: Option<SocketAddr>,
+    /// Where it alone is reached, by shared port, once it listens.
+    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
     pub(crate) listens_elsewhere: Option<u16>,
+    /// What is known of whether it accepts connections.
+    pub(crate) hearing: Hearing,
+    /// How many processes it and its descendants were at the last look.
+    pub(crate) family: usize,
     /// Asks whether it is ready.
     probe: Option<AbortHandle>,
     /// What else waits for it and is pointless without it.
@@ -53,8 +60,17 @@ impl Supervisor {
                 }
             },
         };
-        let desired = self.engine.desired();
-        match process::start(&self.recipe, slot, desired, private_port) {
+        let place = process::Place {
+            slot,
+            share: Share {
+                cores: self.cores.usable(),
+                workers: self.engine.desired(),
+                memory: self.memory.read().map(|container| container.limit),
+                each: self.recipe.max_memory,
+            },
+            private_port,
+        };
+        match process::start(&self.recipe, place) {
             Ok(started) => {
                 self.watchdog.watch(started.pid);
                 if let Some(listener) = started.listener {
@@ -67,8 +83,10 @@ impl Supervisor {
                     tail: self
                         .logs
                         .follow(slot.0, started.pid, started.stdout, started.stderr),
-                    address: None,
+                    addresses: BTreeMap::new(),
                     listens_elsewhere: None,
+                    hearing: Hearing::Unknown,
+                    family: 1,
                     probe: None,
                     tasks: Vec::new(),
                 };
@@ -90,7 +108,7 @@ impl Supervisor {
         let caller = Caller {
             worker,
             generation,
-            port: self.recipe.port,
+            ports: Rc::clone(&self.ports),
         };
         let sharing = Rc::clone(&self.sharing);
         let inputs = self.inputs.clone();
@@ -105,16 +123,18 @@ impl Supervisor {
     }
 
     /// With a private port, a worker listens when a connect succeeds.
-    fn wait_for_port(&mut self, worker: WorkerId, port: u16) {
+    fn wait_for_port(&mut self, worker: WorkerId, private: u16) {
         let inputs = self.inputs.clone();
+        let port = self.recipe.port;
         self.run_for(worker, async move {
-            let address = probe::until_listening(port).await;
-            let _ended = inputs.send(Input::Told(worker, Told::Listening(Some(address))));
+            let address = Some(probe::until_listening(private).await);
+            let told = Told::Listening { port, address };
+            let _ended = inputs.send(Input::Told(worker, told));
         });
     }
 
     /// Runs a task that ends with the worker.
-    fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
+    pub(crate) fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
         if let Some(process) = self.state.processes.get_mut(&worker) {
             let task = tokio::task::spawn_local(task);
             process.tasks.push(task.abort_handle());
@@ -126,7 +146,20 @@ impl Supervisor {
         let process = self.state.processes.get_mut(&worker)?;
         let slot = process.slot.0;
         match told {
-            Told::Listening(address) => return self.listening(worker, address),
+            Told::Listening {
+                port: listening,
+                address,
+            } => {
+                // A worker that listens a second time may have closed the first
+                // socket; one that listens on both address families is reached at
+                // either.
+                if let Some(address) = address {
+                    process.addresses.insert(listening, address);
+                }
+                if listening == port {
+                    return self.listening(worker, address);
+                }
+            }
             Told::ListeningElsewhere(other) => {
                 if process.listens_elsewhere.replace(other).is_none() {
                     tracing::info!(
@@ -148,9 +181,6 @@ impl Supervisor {
     /// A worker listens: it is ready, unless a probe has to say so.
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
         let process = self.state.processes.get_mut(&worker)?;
-        // A worker that listens a second time may have closed the first socket;
-        // one that listens on both address families is reached at either.
-        process.address = address;
         let (Some(path), Some(address)) = (&self.readiness_path, address) else {
             return Some(Event::Ready(worker));
         };

@@ -29,6 +29,9 @@ pub(crate) enum Known {
     ForwardedProto,
     Host,
     KeepAlive,
+    /// `Scaledapp-Not-Executed`: between proxies of ours, see
+    /// [`crate::Response::may_go_elsewhere`].
+    NotExecuted,
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
@@ -68,6 +71,7 @@ const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
         ],
         18 => &[(b"proxy-authenticate", Known::ProxyAuthenticate)],
         19 => &[(b"proxy-authorization", Known::ProxyAuthorization)],
+        22 => &[(b"scaledapp-not-executed", Known::NotExecuted)],
         _ => &[],
     }
 }

@@ -21,6 +21,9 @@ pub struct Asked {
     pub upgrade: bool,
 }
 
+/// What `Scaledapp-Not-Executed` says.
+pub(crate) const RETRY: &[u8] = b"retry";
+
 /// A whole head that was found sound.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
@@ -53,6 +56,13 @@ impl<'b> Response<'b> {
     /// All fields as received, values without the space around them.
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
+    }
+
+    /// Whether it is the word of a proxy of ours that the request has got no
+    /// answer and may be repeated elsewhere: a 502 with the field
+    /// `Scaledapp-Not-Executed: retry`. Heads that are passed on never have it.
+    pub fn may_go_elsewhere(&self) -> bool {
+        self.status == 502 && self.section.first(Known::NotExecuted) == Some(RETRY)
     }
 
     /// The first field with the name, in any case.

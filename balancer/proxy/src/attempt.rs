@@ -8,12 +8,13 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Malformed, Version};
+use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Malformed, Trust, Version};
 use tokio::net::TcpStream;
 
 use crate::body::Flow;
 use crate::buffer::Buffer;
 use crate::connection::{Asked, Client};
+use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
@@ -90,6 +91,7 @@ pub(crate) struct Attempt<'a> {
     asked: &'a Asked,
     request: &'a mut Flow,
     upstream: Upstream,
+    endpoint: &'a Endpoint,
     answer: Flow,
     state: State,
 }
@@ -101,6 +103,7 @@ impl<'a> Attempt<'a> {
         asked: &'a Asked,
         request: &'a mut Flow,
         upstream: Upstream,
+        endpoint: &'a Endpoint,
     ) -> Self {
         Self {
             thread,
@@ -108,6 +111,7 @@ impl<'a> Attempt<'a> {
             asked,
             request,
             upstream,
+            endpoint,
             answer: Flow::of(thread.buffers.output()),
             state: State::Head,
         }
@@ -157,7 +161,8 @@ impl<'a> Attempt<'a> {
         End::Failed {
             cause,
             headed: self.is_headed(),
-            answered: self.upstream.spoke,
+            // A dispatcher that hands a request back speaks for nobody.
+            answered: self.upstream.spoke && cause != Failure::HandedBack,
         }
     }
 
@@ -250,6 +255,7 @@ impl<'a> Attempt<'a> {
                 },
                 Poll::Ready(Ok(_)) => {
                     upstream.spoke = true;
+                    self.endpoint.hear(self.thread.clock.now());
                     self.moved();
                 }
             }
@@ -268,10 +274,7 @@ impl<'a> Attempt<'a> {
                 State::Head => match self.take_head() {
                     Ok(true) => {}
                     Ok(false) => return None,
-                    Err(Malformed { reason }) => {
-                        tracing::debug!(reason, "malformed answer");
-                        return Some(Failure::Malformed);
-                    }
+                    Err(cause) => return Some(cause),
                 },
             }
         }
@@ -279,7 +282,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Takes a head if all of it is there.
-    fn take_head(&mut self) -> Result<bool, Malformed> {
+    fn take_head(&mut self) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
         let to = http1::Asked {
@@ -287,10 +290,15 @@ impl<'a> Attempt<'a> {
             upgrade: self.asked.upgrade,
         };
         let bytes = self.upstream.input.filled();
-        let Some(response) = http1::parse_response(bytes, &mut fields, &Limits::default(), to)?
+        let Some(response) =
+            http1::parse_response(bytes, &mut fields, &Limits::default(), to).map_err(malformed)?
         else {
             return Ok(false);
         };
+        // Who faces clients can ask another pod; a dispatcher's workers are apps.
+        if self.thread.config.trust == Trust::Edge && response.may_go_elsewhere() {
+            return Err(Failure::HandedBack);
+        }
         let version = self.asked.version;
         let mut downstream = Downstream {
             version,
@@ -328,7 +336,8 @@ impl<'a> Attempt<'a> {
         self.upstream.input.consume(length);
         if matches!(self.state, State::Body(_)) {
             // A body that is none has its end here.
-            self.answer.take(&mut self.upstream.input)?;
+            let taken = self.answer.take(&mut self.upstream.input);
+            taken.map_err(malformed)?;
         }
         Ok(true)
     }
@@ -339,6 +348,11 @@ impl<'a> Attempt<'a> {
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
+}
+
+fn malformed(Malformed { reason }: Malformed) -> Failure {
+    tracing::debug!(reason, "malformed answer");
+    Failure::Malformed
 }
 
 impl Client {

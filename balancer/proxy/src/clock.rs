@@ -24,6 +24,11 @@ pub(crate) fn now() -> Duration {
     START.elapsed()
 }
 
+/// A moment on the process's clock.
+pub(crate) fn at(moment: Instant) -> Duration {
+    moment.saturating_duration_since(*START)
+}
+
 /// When the current step of a connection must be done.
 #[derive(Debug)]
 pub(crate) struct Deadline {

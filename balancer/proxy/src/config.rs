@@ -2,6 +2,7 @@
 //!
 //! Who sets them, and by which flag, is the binaries' business.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use scaledapp_http1::Trust;
@@ -29,9 +30,17 @@ pub enum Algorithm {
 pub struct Limits {
     /// Client connections; beyond it they wait in the listen queue.
     pub connections: u32,
-    /// Requests that wait for an endpoint; beyond it they get 503.
+    /// Requests in flight at one endpoint, of all threads together and never
+    /// more; `None`: as many as come. An upgraded connection (a WebSocket)
+    /// counts as one for as long as it lasts. When all endpoints that may be
+    /// chosen are full, requests wait in line, first come, first served.
+    pub in_flight: Option<NonZeroU32>,
+    /// Requests that wait for an endpoint, of all threads together; beyond it
+    /// they get 503 at once. Those that have lost their endpoint and wait for
+    /// another are not refused.
     pub waiting: u32,
-    /// How long a request waits for an endpoint before it gets 503.
+    /// How long a request waits for an endpoint, all its waits together, before
+    /// it gets 503. Both kinds of 503 say `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
     /// From the first byte of a request's head to its last.
     pub head_time: Duration,
@@ -111,6 +120,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16 << 10,
+            // An app that queues for itself is served best by all at once.
+            in_flight: None,
             waiting: 1024,
             // As long as a rolling pod needs, shorter than clients' patience.
             waiting_time: Duration::from_secs(10),

@@ -209,7 +209,12 @@ impl Client {
         let mut out = thread.buffers.output();
         // Whoever is told to come back later should not do so at once.
         let retry_after = (status == 503).then_some(1);
-        http1::write_answer(&mut out, status, reason, retry_after, close, is_head);
+        http1::write_answer(&mut out, status, reason, retry_after, false, close, is_head);
+        self.write(thread, out, close).await
+    }
+
+    /// Sends a whole answer; `close` ends the connection with it.
+    pub(crate) async fn write(&mut self, thread: &Thread, out: Vec<u8>, close: bool) -> Then {
         let mut flow = Flow::of(out);
         self.deadline.set(thread.config.limits.head_time);
         let written = poll_fn(|context| {

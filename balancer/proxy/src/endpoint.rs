@@ -4,14 +4,19 @@
 //! reports; the forwarding path counts what it has in flight there. Which
 //! endpoint is chosen is decided in `select`.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::clock;
+use crate::line::Line;
 use crate::outlier::Outlier;
 use crate::select;
+use crate::tally::Tally;
 
 /// Whether an endpoint serves, as far as its owner knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +53,13 @@ pub struct Endpoint {
     address: SocketAddr,
     standing: AtomicU8,
     in_flight: AtomicU32,
+    /// Of these, connections that speak another protocol now.
+    upgraded: AtomicU32,
+    /// When it sent something last. Microseconds of the process's clock, as the
+    /// next one.
+    heard: AtomicU64,
+    /// When the first one of those that await an answer came.
+    asked: AtomicU64,
     capacity: AtomicU32,
     /// Reported in flight and queued, beyond what we had in flight at that time.
     beyond_ours: AtomicU32,
@@ -56,6 +68,7 @@ pub struct Endpoint {
     /// Woken when nothing is in flight at a closed endpoint, and when it retires.
     changed: Notify,
     pub(crate) outlier: Outlier,
+    tally: Option<Arc<Tally>>,
 }
 
 /// All endpoints, as one snapshot.
@@ -68,21 +81,40 @@ pub struct Table {
 impl Endpoint {
     /// A serving endpoint with nothing in flight.
     pub fn new(name: impl Into<String>, address: SocketAddr) -> Arc<Self> {
+        Arc::new(Self::with(name.into(), address, None))
+    }
+
+    /// The same, counted in `tally` with all others that are given it.
+    pub fn with_tally(
+        name: impl Into<String>,
+        address: SocketAddr,
+        tally: &Arc<Tally>,
+    ) -> Arc<Self> {
+        let endpoint = Arc::new(Self::with(name.into(), address, Some(Arc::clone(tally))));
+        tally.add(&endpoint);
+        endpoint
+    }
+
+    fn with(name: String, address: SocketAddr, tally: Option<Arc<Tally>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Self {
+        Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             key: select::key(address),
-            name: name.into(),
+            name,
             address,
             standing: AtomicU8::new(Standing::Serving as u8),
             in_flight: AtomicU32::new(0),
+            upgraded: AtomicU32::new(0),
+            heard: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             capacity: AtomicU32::new(1),
             beyond_ours: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             changed: Notify::new(),
             outlier: Outlier::default(),
-        })
+            tally,
+        }
     }
 
     /// Unique in the process: an endpoint that comes back is another one.
@@ -107,6 +139,34 @@ impl Endpoint {
     /// Requests that were sent there and are not answered.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// For how long it has owed an answer and sent nothing at all: since its
+    /// last byte, of whatever request or upgraded connection, or since the
+    /// first one of those that await an answer came. `None`: it owes none.
+    ///
+    /// Upgraded connections owe nothing; silent streams and long polls cannot be
+    /// told from a hung process. Late by up to 50 ms.
+    pub fn silent_for(&self, now: Instant) -> Option<Duration> {
+        let in_flight = self.in_flight.load(Ordering::Acquire);
+        let awaited = in_flight.saturating_sub(self.upgraded.load(Ordering::Relaxed));
+        let since = self.heard().max(load_time(&self.asked));
+        (awaited > 0).then(|| clock::at(now).saturating_sub(since))
+    }
+
+    /// When it sent something last, on the process's clock.
+    pub(crate) fn heard(&self) -> Duration {
+        load_time(&self.heard)
+    }
+
+    /// It has sent something.
+    pub(crate) fn hear(&self, now: Duration) {
+        store_time(&self.heard, now);
+    }
+
+    /// Whose numbers it adds to.
+    pub(crate) fn tally(&self) -> Option<&Tally> {
+        self.tally.as_deref()
     }
 
     /// What its owner knows of it.
@@ -141,7 +201,7 @@ impl Endpoint {
 
     /// Whether it is left alone for a while because of its failures.
     pub fn is_ejected(&self) -> bool {
-        self.outlier.is_ejected(crate::clock::now())
+        self.outlier.is_ejected(clock::now())
     }
 
     /// Requests in flight for one unit of capacity, in thousandths.
@@ -194,30 +254,90 @@ impl Endpoint {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Counts one request in, unless the endpoint is closed.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let entered = InFlight(Arc::clone(self));
+    /// Counts one request in, unless the endpoint is closed or has as many as
+    /// the limit of `line` allows. `line` is told when it is over.
+    pub(crate) fn enter<'a>(
+        self: &Arc<Self>,
+        line: &'a Line,
+        now: Duration,
+    ) -> Option<InFlight<'a>> {
+        // Before it counts, so that who sees the count sees the time.
+        let owed = self.upgraded.load(Ordering::Relaxed);
+        if self.in_flight() <= owed {
+            store_time(&self.asked, now);
+        }
+        let before = match line.limit() {
+            None => self.in_flight.fetch_add(1, Ordering::SeqCst),
+            Some(limit) => {
+                let one_more = |count| (count < limit.get()).then_some(count + 1);
+                let order = Ordering::SeqCst;
+                let counted = self.in_flight.fetch_update(order, order, one_more);
+                counted.ok()?
+            }
+        };
+        if before <= owed {
+            store_time(&self.asked, now);
+        }
+        let entered = InFlight {
+            endpoint: Arc::clone(self),
+            line,
+            is_upgraded: Cell::new(false),
+            is_quiet: false,
+        };
         // Dropped where it is closed: it counts itself out.
         (!self.closed.load(Ordering::SeqCst)).then_some(entered)
     }
 }
 
+fn load_time(time: &AtomicU64) -> Duration {
+    Duration::from_micros(time.load(Ordering::Relaxed))
+}
+
+fn store_time(time: &AtomicU64, now: Duration) {
+    time.store(now.as_micros() as u64, Ordering::Relaxed);
+}
+
 /// One request in flight; counts itself out when dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Endpoint>);
+pub(crate) struct InFlight<'a> {
+    endpoint: Arc<Endpoint>,
+    line: &'a Line,
+    is_upgraded: Cell<bool>,
+    /// Nobody is to be told that there is room.
+    is_quiet: bool,
+}
 
-impl InFlight {
+impl InFlight<'_> {
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// It speaks another protocol now: no answer is owed any more.
+    pub(crate) fn upgrade(&self) {
+        if !self.is_upgraded.replace(true) {
+            self.endpoint.upgraded.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends without a word to those that wait: the endpoint could not be
+    /// reached, and the next one would fare no better.
+    pub(crate) fn end_quietly(mut self) {
+        self.is_quiet = true;
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let before = self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && self.0.closed.load(Ordering::SeqCst) {
-            self.0.changed.notify_waiters();
+        let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.is_upgraded.get() {
+            // In this order it never looks as if one more were awaited.
+            self.endpoint.upgraded.fetch_sub(1, Ordering::Relaxed);
+        }
+        if before == 1 && self.endpoint.closed.load(Ordering::SeqCst) {
+            self.endpoint.changed.notify_waiters();
+        }
+        if !self.is_quiet {
+            self.line.freed();
         }
     }
 }
@@ -230,18 +350,22 @@ mod tests {
         Endpoint::new("a", "127.0.0.1:1".parse().unwrap())
     }
 
+    fn line() -> Line {
+        Line::new(&crate::Limits::default())
+    }
+
     #[test]
     fn load_is_ours_now_and_that_of_others_as_reported() {
-        let endpoint = endpoint();
+        let (endpoint, line) = (endpoint(), line());
         assert_eq!(endpoint.load(), 0);
-        let first = endpoint.enter().unwrap();
+        let first = endpoint.enter(&line, Duration::ZERO).unwrap();
         endpoint.report(Report {
             capacity: 2,
             in_flight: 4,
             queued: 1,
         });
         assert_eq!(endpoint.load(), 2500);
-        let second = endpoint.enter().unwrap();
+        let second = endpoint.enter(&line, Duration::ZERO).unwrap();
         assert_eq!(endpoint.load(), 3000);
         drop((first, second));
         assert_eq!(endpoint.load(), 2000, "the four of others");
@@ -255,19 +379,83 @@ mod tests {
 
     #[test]
     fn a_closed_endpoint_takes_nothing_and_counts_right() {
-        let endpoint = endpoint();
-        let entered = endpoint.enter().unwrap();
+        let (endpoint, line) = (endpoint(), line());
+        let entered = endpoint.enter(&line, Duration::ZERO).unwrap();
         endpoint.close();
-        assert!(endpoint.enter().is_none());
+        assert!(endpoint.enter(&line, Duration::ZERO).is_none());
         assert_eq!(endpoint.in_flight(), 1);
         drop(entered);
         assert_eq!(endpoint.in_flight(), 0);
     }
 
+    #[test]
+    fn threads_together_never_have_more_than_the_limit_in_flight() {
+        const LIMIT: u32 = 3;
+        let limits = crate::Limits {
+            in_flight: std::num::NonZeroU32::new(LIMIT),
+            ..crate::Limits::default()
+        };
+        let (endpoint, line) = (endpoint(), Line::new(&limits));
+        let full = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let entered = endpoint.enter(&line, Duration::ZERO);
+                        let in_flight = endpoint.in_flight();
+                        assert!(in_flight <= LIMIT, "{in_flight}");
+                        full.fetch_add(u32::from(entered.is_none()), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(endpoint.in_flight(), 0);
+        let entered: Vec<_> = (0..LIMIT)
+            .map(|_| endpoint.enter(&line, Duration::ZERO).unwrap())
+            .collect();
+        assert!(endpoint.enter(&line, Duration::ZERO).is_none());
+        drop(entered);
+    }
+
+    #[test]
+    fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
+        let (endpoint, line) = (endpoint(), line());
+        let second = Duration::from_secs(1);
+        // Of the process's clock, as are the times that are passed in.
+        let start = Instant::now().checked_sub(clock::now()).unwrap();
+        let silent = |at: u32| {
+            let silent = endpoint.silent_for(start + second * at + second / 2);
+            silent.map(|silent| silent.as_secs())
+        };
+        assert_eq!(silent(9), None);
+        let first = endpoint.enter(&line, second * 10);
+        assert_eq!(silent(14), Some(4));
+        let another = endpoint.enter(&line, second * 15);
+        assert_eq!(silent(19), Some(9), "the first one still waits");
+        endpoint.hear(second * 20);
+        assert_eq!(silent(21), Some(1));
+        drop(first);
+        assert_eq!(silent(22), Some(2));
+        drop(another);
+        assert_eq!(silent(23), None);
+        let tunnel = endpoint.enter(&line, second * 30).unwrap();
+        tunnel.upgrade();
+        assert_eq!(silent(50), None, "an upgraded connection owes nothing");
+        let asked = endpoint.enter(&line, second * 60);
+        assert_eq!(silent(61), Some(1));
+        endpoint.hear(second * 70);
+        assert_eq!(silent(71), Some(1), "a byte of the tunnel shows life");
+        drop(tunnel);
+        assert_eq!(silent(72), Some(2));
+        drop(asked);
+        assert_eq!(silent(73), None);
+        assert_eq!(endpoint.upgraded.load(Ordering::Relaxed), 0);
+    }
+
     #[tokio::test]
     async fn idle_resolves_with_the_last_request() {
-        let endpoint = endpoint();
-        let entered = endpoint.enter().unwrap();
+        let (endpoint, line) = (endpoint(), line());
+        let entered = endpoint.enter(&line, Duration::ZERO).unwrap();
         endpoint.close();
         let waiting = {
             let endpoint = Arc::clone(&endpoint);

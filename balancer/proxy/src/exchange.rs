@@ -5,11 +5,10 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_http1::Version;
+use scaledapp_http1::{self as http1, Trust, Version};
 
 use crate::attempt::{Answered, Attempt, End, Upstream};
 use crate::body::Flow;
@@ -17,6 +16,7 @@ use crate::clock;
 use crate::connect::{self, connect};
 use crate::connection::{Asked, Client};
 use crate::endpoint::{Endpoint, InFlight};
+use crate::line::{Comer, Place};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
 use crate::retry::{self, Failed};
@@ -41,6 +41,8 @@ enum Nobody {
     InTime,
     QueueFull,
     ClientGone,
+    /// It may not go where it was, and there is nobody else.
+    Elsewhere,
 }
 
 /// Carries a request out.
@@ -66,26 +68,25 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
         };
         let _counted = Counted::new(thread);
         let Some(upstream) = reach(thread, client, &asked, &entered, sent > 0).await else {
-            search.tried.push(entered.endpoint().id());
+            search.failed_at(entered.endpoint());
+            entered.end_quietly();
             continue;
         };
         sent += 1;
-        let was_reused = upstream.reused;
-        let (end, upstream) = Attempt::new(thread, client, &asked, &mut request, upstream)
-            .run()
-            .await;
+        let endpoint = entered.endpoint();
+        let (end, upstream) =
+            Attempt::new(thread, client, &asked, &mut request, upstream, endpoint)
+                .run()
+                .await;
         let ended = Ended {
             end,
             upstream,
-            endpoint: entered.endpoint(),
+            entered: &entered,
             sent,
+            search: &mut search,
         };
         if let Some(then) = finish(thread, client, &asked, &request, ended).await {
             break then;
-        }
-        // A connection that was closed in between says nothing about its endpoint.
-        if !was_reused {
-            search.tried.push(entered.endpoint().id());
         }
         request.rewind();
     };
@@ -94,12 +95,13 @@ pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked:
 }
 
 /// A try that is over.
-struct Ended<'a> {
+struct Ended<'a, 'b> {
     end: End,
     upstream: Upstream,
-    endpoint: &'a Endpoint,
+    entered: &'a InFlight<'b>,
     /// Tries so far.
     sent: u32,
+    search: &'a mut Search,
 }
 
 /// What a try's end means; `None`: another one.
@@ -108,16 +110,19 @@ async fn finish(
     client: &mut Client,
     asked: &Asked,
     request: &Flow,
-    ended: Ended<'_>,
+    ended: Ended<'_, '_>,
 ) -> Option<Then> {
     let Ended {
         end,
         upstream,
-        endpoint,
+        entered,
         sent,
+        search,
     } = ended;
+    let endpoint = entered.endpoint();
     match end {
         End::Answered(answered) => {
+            tally(endpoint, answered.status);
             keep(thread, request, upstream, answered, endpoint);
             thread
                 .counts
@@ -133,6 +138,8 @@ async fn finish(
         }
         End::Switched => {
             count(&thread.counts.upgrades);
+            entered.upgrade();
+            tally(endpoint, 101);
             note(thread, endpoint, Outcome::Answered);
             thread.counts.answered(101, asked.started.elapsed());
             switch(client, upstream, endpoint).await;
@@ -159,13 +166,25 @@ async fn finish(
                 written: request.has_begun(),
                 answered,
                 replayable: request.is_whole(),
-                reused: upstream.reused,
+                // Who hands back has answered: its connection was no stale one.
+                reused: upstream.reused && cause != Failure::HandedBack,
             };
-            if settle(thread, asked, endpoint, cause, failed, sent) {
+            // Once only: the request may be what breaks one worker after the other.
+            let is_last = search.elsewhere || sent >= thread.config.limits.attempts;
+            if settle(thread, asked, endpoint, cause, failed, is_last) {
+                search.again = true;
+                search.elsewhere |= cause == Failure::HandedBack;
+                // A connection that was closed in between says nothing about its endpoint.
+                if !failed.reused {
+                    search.failed_at(endpoint);
+                }
                 return None;
             }
             thread.counts.failed(cause);
-            Some(give_up(thread, client, asked, cause, headed).await)
+            let may_go_elsewhere = thread.config.trust == Trust::Behind
+                && cause == Failure::Upstream
+                && retry::may_repeat(failed, asked.is_idempotent);
+            Some(give_up(thread, client, asked, cause, headed, may_go_elsewhere).await)
         }
     }
 }
@@ -193,30 +212,54 @@ struct Search {
     tried: Vec<u64>,
     /// Set when it first has to wait, for all of its waits together.
     until: Option<Duration>,
+    /// It has been at an endpoint.
+    again: bool,
+    /// An endpoint has handed it back: it must go to another one, or nowhere.
+    elsewhere: bool,
+    /// Where it stood in line.
+    place: Option<Place>,
+}
+
+impl Search {
+    fn failed_at(&mut self, endpoint: &Endpoint) {
+        self.again = true;
+        self.tried.push(endpoint.id());
+    }
+
+    fn comer(&self) -> Comer {
+        if self.again {
+            Comer::Again(self.place)
+        } else {
+            Comer::New
+        }
+    }
 }
 
 /// An endpoint, when there is one; waits for one within limits.
-async fn choose(
-    thread: &Thread,
+async fn choose<'a>(
+    thread: &'a Thread,
     client: &mut Client,
     search: &mut Search,
-) -> Result<InFlight, Nobody> {
-    if let Some(entered) = thread.choose(client.peer, &search.tried) {
+) -> Result<InFlight<'a>, Nobody> {
+    if !thread.line.goes_before()
+        && let Some(entered) = thread.choose(client.peer, &search.tried)
+    {
         return Ok(entered);
     }
-    let limits = &thread.config.limits;
-    if thread.counts.waiting.load(Ordering::Relaxed) >= i64::from(limits.waiting) {
-        return Err(Nobody::QueueFull);
+    if search.elsewhere {
+        return Err(Nobody::Elsewhere);
     }
+    let Some(mut ticket) = thread.line.join(search.comer()) else {
+        return Err(Nobody::QueueFull);
+    };
+    search.place = Some(ticket.place());
     let _waiting = Waiting::new(thread);
     let now = thread.clock.now();
-    let until = *search.until.get_or_insert(now + limits.waiting_time);
+    let time = thread.config.limits.waiting_time;
+    let until = *search.until.get_or_insert(now + time);
     client.deadline.set(until.saturating_sub(now));
     loop {
-        // All of them were tried: each may be back at the next look.
-        search.tried.clear();
-        let changed = thread.changed.notified();
-        let mut changed = std::pin::pin!(changed);
+        let mut waited = false;
         poll_fn(|context| {
             if client.poll_gone(thread, context) {
                 return Poll::Ready(Err(Nobody::ClientGone));
@@ -224,12 +267,21 @@ async fn choose(
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(Nobody::InTime));
             }
-            changed.as_mut().poll(context).map(Ok)
+            let turn = ticket.poll_turn(context);
+            waited |= turn.is_pending();
+            turn.map(Ok)
         })
         .await?;
-        if let Some(entered) = thread.choose(client.peer, &[]) {
+        if waited {
+            // Each of those that failed it may be back.
+            search.tried.clear();
+        }
+        if let Some(entered) = thread.choose(client.peer, &search.tried) {
+            ticket.found();
             return Ok(entered);
         }
+        ticket.found_nothing(search.tried.is_empty());
+        search.tried.clear();
     }
 }
 
@@ -254,7 +306,7 @@ async fn reach(
     thread: &Thread,
     client: &Client,
     asked: &Asked,
-    entered: &InFlight,
+    entered: &InFlight<'_>,
     is_repeated: bool,
 ) -> Option<Upstream> {
     let endpoint = entered.endpoint();
@@ -315,18 +367,25 @@ fn settle(
     endpoint: &Endpoint,
     cause: Failure,
     failed: Failed,
-    sent: u32,
+    is_last: bool,
 ) -> bool {
-    match cause {
-        Failure::ClientGone | Failure::ClientTimeout => return false,
-        _ if failed.reused => thread.pool.borrow_mut().forget(endpoint.id()),
-        _ => note(thread, endpoint, Outcome::Broken),
-    }
-    // A time-out has used up the client's patience, and maybe the server's strength.
-    if cause != Failure::Upstream || !retry::may_repeat(failed, asked.is_idempotent) {
+    if matches!(cause, Failure::ClientGone | Failure::ClientTimeout) {
         return false;
     }
-    if sent >= thread.config.limits.attempts {
+    if let Some(tally) = endpoint.tally() {
+        tally.broke();
+    }
+    if cause == Failure::HandedBack {
+        note(thread, endpoint, Outcome::Error);
+    } else if failed.reused {
+        thread.pool.borrow_mut().forget(endpoint.id());
+    } else {
+        note(thread, endpoint, Outcome::Broken);
+    }
+    // A time-out has used up the client's patience, and maybe the server's strength.
+    let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack)
+        && retry::may_repeat(failed, asked.is_idempotent);
+    if !may_repeat || is_last {
         return false;
     }
     // A kept connection that was closed in between is no sign of trouble.
@@ -346,32 +405,35 @@ async fn refuse(
     request: &Flow,
     nobody: Nobody,
 ) -> Then {
-    let (failure, reason) = match nobody {
-        Nobody::InTime => (Failure::NoEndpoint, "no-endpoint"),
-        Nobody::QueueFull => (Failure::QueueFull, "queue-full"),
+    let (failure, status, reason) = match nobody {
+        Nobody::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
+        Nobody::QueueFull => (Failure::QueueFull, 503, "queue-full"),
+        Nobody::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
         Nobody::ClientGone => {
             thread.counts.failed(Failure::ClientGone);
             return Then::End;
         }
     };
     thread.counts.failed(failure);
-    thread.counts.answered(503, asked.started.elapsed());
+    thread.counts.answered(status, asked.started.elapsed());
     let close = !asked.keep_alive
         || asked.version == Version::Http10
         || !request.is_taken()
         || thread.is_leaving();
     client
-        .answer(thread, 503, reason, close, asked.is_head)
+        .answer(thread, status, reason, close, asked.is_head)
         .await
 }
 
-/// The answer for a request whose attempts have failed.
+/// The answer for a request whose attempts have failed; the balancer in front
+/// may learn that it `may_go_elsewhere`.
 async fn give_up(
     thread: &Thread,
     client: &mut Client,
     asked: &Asked,
     cause: Failure,
     headed: bool,
+    may_go_elsewhere: bool,
 ) -> Then {
     if headed {
         return Then::Reset;
@@ -384,9 +446,25 @@ async fn give_up(
         _ => (502, "upstream-failed"),
     };
     thread.counts.answered(status, asked.started.elapsed());
-    client
-        .answer(thread, status, reason, true, asked.is_head)
-        .await
+    let mut out = thread.buffers.output();
+    let is_head = asked.is_head;
+    http1::write_answer(
+        &mut out,
+        status,
+        reason,
+        None,
+        may_go_elsewhere,
+        true,
+        is_head,
+    );
+    client.write(thread, out, true).await
+}
+
+/// Counts an answer under the name that its endpoint is counted by.
+fn tally(endpoint: &Endpoint, status: u16) {
+    if let Some(tally) = endpoint.tally() {
+        tally.answered(status);
+    }
 }
 
 /// Keeps the upstream connection if it may be used again.

@@ -7,8 +7,9 @@
 //! which of them gets a request (`select`), what may be repeated (`retry`), who
 //! is left alone for a while (`outlier`), and how bytes flow (`exchange`).
 //!
-//! Threads share nothing on the request path but the endpoints' counters: each
-//! has its own runtime, upstream connections, buffers and clock.
+//! Threads share nothing on the request path but the endpoints' counters and the
+//! line of those that wait (`line`): each has its own runtime, upstream
+//! connections, buffers and clock.
 
 mod attempt;
 mod body;
@@ -20,12 +21,14 @@ mod connection;
 mod drain;
 mod endpoint;
 mod exchange;
+mod line;
 mod metrics;
 mod outlier;
 mod pool;
 mod proxy;
 mod retry;
 mod select;
+mod tally;
 mod thread;
 mod tunnel;
 
@@ -34,3 +37,4 @@ pub use endpoint::{Endpoint, Report, Standing, Table};
 pub use metrics::Metrics;
 pub use proxy::Proxy;
 pub use scaledapp_http1::Trust;
+pub use tally::{Tallies, Tally};

@@ -36,6 +36,8 @@ kinds! {
         Upstream => "upstream",
         /// The endpoint broke off within its answer.
         CutOff => "cut_off",
+        /// The endpoint is a dispatcher whose workers broke off, and no other took it.
+        HandedBack => "handed_back",
         /// The endpoint took too long.
         Timeout => "timeout",
         /// The endpoint's answer cannot be read in one way only.

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::drain::{Departure, Pace, Stage};
 use crate::endpoint::Table;
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::thread;
 
@@ -66,6 +67,7 @@ impl Proxy {
         let (ended, threads) = watch::channel(count);
         let ended = Arc::new(ended);
         let arrival = Arc::new(Arrival::default());
+        let line = Arc::new(Line::new(&config.limits));
         let mut last = Some(listener);
         for index in 0..count {
             // All accept from one socket: an idle thread takes what a busy one leaves.
@@ -83,6 +85,7 @@ impl Proxy {
                 stage: stages.clone(),
                 arrival: Arc::clone(&arrival),
                 counts: metrics.thread(),
+                line: Arc::clone(&line),
             };
             let ended = Arc::clone(&ended);
             std::thread::Builder::new()

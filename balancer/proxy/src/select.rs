@@ -4,6 +4,7 @@
 //! never enters an algorithm; it only decides who may be chosen at all.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::config::Algorithm;
 use crate::endpoint::Standing;
@@ -17,7 +18,11 @@ pub(crate) struct Seen {
     pub(crate) ejected: bool,
     /// Had this request already.
     pub(crate) tried: bool,
+    /// Has as much in flight as it may have.
+    pub(crate) full: bool,
     pub(crate) load: u64,
+    /// When it sent something last, on the process's clock.
+    pub(crate) heard: Duration,
 }
 
 impl Seen {
@@ -35,6 +40,13 @@ impl Seen {
             (Standing::Unready, _) => None,
         }
     }
+
+    /// Among equally busy ones, who has answered last works, and who has been
+    /// silent for longer may be blocked. Who has nothing to do owes no answer.
+    fn is_less_busy(self, than: Self) -> bool {
+        let is_livelier = self.load > 0 && self.heard > than.heard;
+        self.load < than.load || (self.load == than.load && is_livelier)
+    }
 }
 
 /// What selection remembers from one request to the next.
@@ -50,26 +62,42 @@ pub(crate) fn select(
     cursor: &mut Cursor,
     random: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let tiers = (0..count).filter_map(|at| see(at).tier());
-    let (best, eligible) = tiers.fold((u8::MAX, 0), |(best, eligible), tier| {
+    let all = (0..count).map(&see);
+    let (best, eligible) = all.fold((u8::MAX, 0), |(best, eligible), seen| {
+        let Some(tier) = seen.tier() else {
+            return (best, eligible);
+        };
+        // Full ones keep the lower tiers closed: soon there is room where all is well.
+        let free = usize::from(!seen.full);
         match tier.cmp(&best) {
-            std::cmp::Ordering::Less => (tier, 1),
-            std::cmp::Ordering::Equal => (best, eligible + 1),
+            std::cmp::Ordering::Less => (tier, free),
+            std::cmp::Ordering::Equal => (best, eligible + free),
             std::cmp::Ordering::Greater => (best, eligible),
         }
     });
     if eligible == 0 {
         return None;
     }
-    let is_best = |at: &usize| see(*at).tier() == Some(best);
+    let is_free = |seen: Seen| seen.tier() == Some(best) && !seen.full;
+    let is_best = |at: &usize| is_free(see(*at));
     let nth = |n: usize| (0..count).filter(is_best).nth(n);
     match algorithm {
         Algorithm::LeastOfAll => {
             // From another one each time, so that ties go round.
             cursor.0 = cursor.0.wrapping_add(1);
             let start = cursor.0 % count;
-            let around = (start..count).chain(0..start).filter(is_best);
-            around.min_by_key(|at| see(*at).load)
+            let around = (start..count).chain(0..start);
+            let seen = around.map(|at| (at, see(at)));
+            let best = seen
+                .filter(|(_, seen)| is_free(*seen))
+                .reduce(|best, other| {
+                    if other.1.is_less_busy(best.1) {
+                        other
+                    } else {
+                        best
+                    }
+                });
+            best.map(|(at, _)| at)
         }
         Algorithm::LeastOfTwo => {
             let first = random.usize(..eligible);
@@ -136,7 +164,9 @@ mod tests {
         standing: Standing::Serving,
         ejected: false,
         tried: false,
+        full: false,
         load: 0,
+        heard: Duration::ZERO,
     };
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const ALL: [Algorithm; 5] = [
@@ -254,6 +284,106 @@ mod tests {
             chosen[&1] > chosen[&2] && chosen[&2] > chosen[&0],
             "{chosen:?}"
         );
+    }
+
+    fn busy(load: u64, heard: u64) -> Seen {
+        Seen {
+            load,
+            heard: Duration::from_millis(heard),
+            ..FINE
+        }
+    }
+
+    #[test]
+    fn among_equally_busy_ones_a_silent_one_gets_nothing() {
+        for (endpoints, expected) in [
+            // The blocked one answered last before it was blocked.
+            (vec![busy(1, 1000), busy(1, 1300)], vec![1]),
+            (vec![busy(1, 0), busy(1, 1300), busy(1, 1300)], vec![1, 2]),
+            (vec![busy(2, 1300), busy(1, 0), busy(1, 900)], vec![2]),
+            // Less is less, however silent.
+            (vec![busy(1, 0), busy(2, 1300)], vec![0]),
+            // Nobody owes an answer.
+            (vec![busy(0, 0), busy(0, 1300)], vec![0, 1]),
+        ] {
+            let chosen = times(Algorithm::LeastOfAll, &endpoints, 100);
+            let chosen: Vec<_> = chosen.keys().copied().collect();
+            assert_eq!(chosen, expected, "{endpoints:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_one_is_never_chosen_and_keeps_the_worse_ones_closed() {
+        let full = Seen { full: true, ..FINE };
+        let ejected = Seen {
+            ejected: true,
+            ..FINE
+        };
+        for algorithm in ALL {
+            let chosen = times(algorithm, &[full, busy(9, 0), full], 50);
+            assert_eq!(chosen.keys().copied().collect::<Vec<_>>(), [1]);
+            for endpoints in [&[full, full][..], &[full, ejected]] {
+                let mut random = fastrand::Rng::with_seed(7);
+                let cursor = &mut Cursor::default();
+                let see = |at: usize| endpoints[at];
+                let chosen = select(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random);
+                assert_eq!(chosen, None, "{algorithm:?}");
+            }
+        }
+    }
+
+    /// A closed loop: each client asks again a moment after it was answered.
+    /// Where work takes as little as that moment, endpoints must still share it.
+    #[test]
+    fn short_work_is_shared_evenly_when_all_are_busy() {
+        for (endpoints, clients, work) in [
+            (2, 3, 60),
+            (2, 3, 250),
+            (2, 5, 60),
+            (4, 6, 300),
+            (4, 9, 2000),
+        ] {
+            let mut random = fastrand::Rng::with_seed(3);
+            let mut cursor = Cursor::default();
+            // Microseconds: when each client asks, and what each endpoint has to do.
+            let mut asks: Vec<u64> = (0..clients).collect();
+            let mut queues = vec![std::collections::VecDeque::<u64>::new(); endpoints];
+            let mut heard = vec![0; endpoints];
+            let mut served = vec![0_u32; endpoints];
+            for _ in 0..40_000 {
+                let ask = (0..asks.len()).min_by_key(|&at| asks[at]);
+                let done = (0..endpoints)
+                    .filter(|&at| !queues[at].is_empty())
+                    .min_by_key(|&at| queues[at][0]);
+                match (ask, done) {
+                    (Some(ask), done) if done.is_none_or(|at| asks[ask] <= queues[at][0]) => {
+                        let now = asks.swap_remove(ask);
+                        let see = |at: usize| Seen {
+                            load: queues[at].len() as u64,
+                            heard: Duration::from_micros(heard[at]),
+                            ..FINE
+                        };
+                        let least = Algorithm::LeastOfAll;
+                        let at = select(least, endpoints, see, CLIENT, &mut cursor, &mut random);
+                        let at = at.unwrap();
+                        let begin = queues[at].back().copied().unwrap_or(now).max(now);
+                        queues[at].push_back(begin + random.u64(work * 19 / 20..=work * 21 / 20));
+                    }
+                    (_, Some(at)) => {
+                        let now = queues[at].pop_front().unwrap();
+                        heard[at] = now;
+                        served[at] += 1;
+                        asks.push(now + random.u64(95..=105));
+                    }
+                    (_, None) => unreachable!("somebody always does something"),
+                }
+            }
+            let (most, least) = (served.iter().max().unwrap(), served.iter().min().unwrap());
+            assert!(
+                most * 10 <= least * 11,
+                "{clients} clients, {work} µs: {served:?}"
+            );
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connection;
 use crate::drain::{self, Stage};
 use crate::endpoint::{Endpoint, InFlight, Table};
+use crate::line::Line;
 use crate::metrics::{Counts, count, shift};
 use crate::pool::Pool;
 use crate::proxy::Arrival;
@@ -42,6 +43,7 @@ pub(crate) struct Seed {
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) arrival: Arc<Arrival>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) line: Arc<Line>,
 }
 
 /// What the connections of a thread share.
@@ -55,8 +57,8 @@ pub(crate) struct Thread {
     pub(crate) pool: RefCell<Pool>,
     pub(crate) budget: RefCell<Budget>,
     pub(crate) random: RefCell<fastrand::Rng>,
-    /// Another table, or a moment later: whoever waits for an endpoint looks again.
-    pub(crate) changed: Notify,
+    /// Requests that wait for an endpoint; all threads have the same.
+    pub(crate) line: Arc<Line>,
     table: RefCell<Arc<Table>>,
     cursor: RefCell<Cursor>,
     stage: Cell<Stage>,
@@ -99,7 +101,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         pool: RefCell::new(Pool::new(limits.upstream_idle)),
         budget: RefCell::new(Budget::new(limits.retry_percent)),
         random: RefCell::new(fastrand::Rng::new()),
-        changed: Notify::new(),
+        line: seed.line,
         table: RefCell::new(Arc::clone(&seed.table.borrow_and_update())),
         cursor: RefCell::default(),
         stage: Cell::new(Stage::Serving),
@@ -221,7 +223,8 @@ impl Thread {
             }
             let now = clock::now();
             let is_busy = self.clock.tick(now, self.stage.get() >= Stage::Closed);
-            self.changed.notify_waiters();
+            // An endpoint may be back without having said so.
+            self.line.news();
             self.rests
                 .set(!is_busy && now.saturating_sub(self.stirred.get()) >= QUIET);
             if now.saturating_sub(swept) >= SWEEP {
@@ -257,7 +260,7 @@ impl Thread {
     fn set_table(&self, table: Arc<Table>) {
         *self.table.borrow_mut() = table;
         self.sweep();
-        self.changed.notify_waiters();
+        self.line.news();
     }
 
     /// Whether answers must say that the connection ends with them.
@@ -266,10 +269,10 @@ impl Thread {
     }
 
     /// An endpoint for a request of `client` that was not at those `tried`.
-    pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight> {
+    pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight<'_>> {
         let table = self.table.borrow();
         let endpoints = &table.endpoints;
-        let now = self.clock.now();
+        let (now, limit) = (self.clock.now(), self.line.limit());
         let see = |at: usize| {
             let endpoint: &Endpoint = &endpoints[at];
             Seen {
@@ -277,12 +280,14 @@ impl Thread {
                 standing: endpoint.standing(),
                 ejected: endpoint.outlier.is_ejected(now),
                 tried: endpoint.is_closed() || tried.contains(&endpoint.id()),
+                full: limit.is_some_and(|limit| endpoint.in_flight() >= limit.get()),
                 load: endpoint.load(),
+                heard: endpoint.heard(),
             }
         };
         let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
-        // Closed in between: rare, and each one is seen as closed the next time.
-        for _ in 0..=endpoints.len() {
+        // Closed or filled in between: rare, and seen the next time.
+        loop {
             let algorithm = self.config.algorithm;
             let at = select(
                 algorithm,
@@ -292,11 +297,10 @@ impl Thread {
                 &mut cursor,
                 &mut random,
             )?;
-            if let Some(entered) = endpoints[at].enter() {
+            if let Some(entered) = endpoints[at].enter(&self.line, now) {
                 return Some(entered);
             }
         }
-        None
     }
 
     /// Whether more than half of the endpoints would be left alone with one more.

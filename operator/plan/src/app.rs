@@ -76,10 +76,40 @@ pub struct Workers {
     pub readiness: Readiness,
     /// How long what is in flight may take to end.
     pub drain_timeout: Duration,
+    /// When one is replaced by itself.
+    pub limits: Limits,
     /// Asks a worker to end; with its `SIG`.
     pub stop_signal: String,
     /// Holds a worker's number.
     pub instance_env: String,
+}
+
+/// When a worker is replaced by itself; `None`: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Bytes of memory that it may have.
+    pub memory: Option<u64>,
+    /// Requests that it may answer.
+    pub requests: Option<u64>,
+    /// For how long it may serve.
+    pub age: Option<Duration>,
+}
+
+impl Limits {
+    /// Flags of the supervisor, with their values.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        let age = self
+            .age
+            .map(|age| scaledapp_crds::Duration(age).to_string());
+        [
+            ("--max-memory", self.memory.map(|bytes| bytes.to_string())),
+            ("--max-requests", self.requests.map(|most| most.to_string())),
+            ("--max-age", age),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some((flag, value?)))
+        .collect()
+    }
 }
 
 /// When a worker counts as ready.

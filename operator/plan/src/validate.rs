@@ -9,13 +9,13 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use scaledapp_crds::v1alpha1::{Algorithm, AppProtocol, Dispatch, EnvVar, Readiness as Probe};
-use scaledapp_crds::{ScaledApp, v1alpha1};
+use scaledapp_crds::{Quantity, ScaledApp, v1alpha1};
 
 use crate::expand::expand;
 use crate::names::is_label;
 use crate::{
-    Balancers, Dns, Environment, Hostname, Pods, Protocol, Readiness, ValidatedApp, WorkerCount,
-    Workers,
+    Balancers, Dns, Environment, Hostname, Limits, Pods, Protocol, Readiness, ValidatedApp,
+    WorkerCount, Workers,
 };
 
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(3000).expect("invariant: 3000 is not 0");
@@ -29,8 +29,11 @@ const MAX_PODS: i32 = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_BOOT: Duration = Duration::from_mins(1);
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
+/// The smallest runtimes of which one makes a worker have a few mebibytes.
+const LEAST_MEMORY: u64 = 16 << 20;
 /// Signals that can ask a process to end. KILL asks nothing, and STOP ends nothing.
 const STOP_SIGNALS: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"];
 
@@ -110,6 +113,7 @@ impl Check {
         let readiness = self.readiness(workers.readiness.as_ref(), dispatch);
         let drain_timeout = self.drain_timeout(workers.drain_timeout);
         let stop_signal = self.stop_signal(workers.stop_signal.as_deref());
+        let limits = self.limits(&workers, dispatch);
         let protocol = self.protocol(spec.balancers.as_ref(), tcp);
         let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
@@ -126,6 +130,7 @@ impl Check {
                 dispatch,
                 readiness,
                 drain_timeout,
+                limits,
                 stop_signal,
                 instance_env,
             },
@@ -343,6 +348,43 @@ impl Check {
             );
         }
         time
+    }
+
+    fn limits(&mut self, workers: &v1alpha1::Workers, dispatch: Dispatch) -> Limits {
+        let memory = workers.max_memory.as_ref().and_then(Quantity::whole);
+        if workers.max_memory.is_some() && memory.is_none_or(|bytes| bytes < LEAST_MEMORY) {
+            self.violation(
+                "spec.workers.maxMemory",
+                "is less than any worker has, or beyond all measure: give 16Mi or more, such as 300Mi",
+            );
+        }
+        let requests = workers
+            .max_requests
+            .map(|most| u64::try_from(most).unwrap_or(0));
+        if requests == Some(0) {
+            self.violation(
+                "spec.workers.maxRequests",
+                "0 requests would replace workers without end: give 1 or more, or leave it out",
+            );
+        }
+        if requests.is_some() && dispatch == Dispatch::Connection {
+            self.violation(
+                "spec.workers.maxRequests",
+                "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory",
+            );
+        }
+        let age = workers.max_age.map(|age| age.0);
+        if age.is_some_and(|age| age < SECOND) {
+            self.violation(
+                "spec.workers.maxAge",
+                "would replace workers without end: give 1s or more, or leave it out",
+            );
+        }
+        Limits {
+            memory,
+            requests,
+            age,
+        }
     }
 
     fn stop_signal(&mut self, signal: Option<&str>) -> String {

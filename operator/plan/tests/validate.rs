@@ -56,6 +56,20 @@ fn absence_means_one_pod_per_node_one_worker_per_core_and_two_balancers() {
 }
 
 #[test]
+fn limits_become_flags_and_absent_ones_do_not() {
+    let flags = |lines: &str| validate(&object(lines)).unwrap().workers.limits.flags();
+    assert!(flags("").is_empty());
+    let all = "  workers: {maxMemory: 300Mi, maxRequests: 10000, maxAge: 6h}";
+    let expected = [
+        ("--max-memory", "314572800"),
+        ("--max-requests", "10000"),
+        ("--max-age", "6h"),
+    ];
+    let expected = expected.map(|(flag, value)| (flag, value.to_owned()));
+    assert_eq!(flags(all), expected);
+}
+
+#[test]
 fn tcp_means_connection_dispatch_and_no_balancers() {
     let app = validate(&object("  appProtocol: tcp")).unwrap();
     assert_eq!(app.workers.dispatch, Dispatch::Connection);
@@ -125,6 +139,22 @@ const RULES: &[(&str, &str)] = &[
     (
         "  workers: {drainTimeout: 61m}",
         "spec.workers.drainTimeout: is longer than 1h: a stop would hang, give at most 1h",
+    ),
+    (
+        "  workers: {maxMemory: 300m}",
+        "spec.workers.maxMemory: is less than any worker has, or beyond all measure: give 16Mi or more, such as 300Mi",
+    ),
+    (
+        "  workers: {maxRequests: 0}",
+        "spec.workers.maxRequests: 0 requests would replace workers without end: give 1 or more, or leave it out",
+    ),
+    (
+        "  workers: {maxRequests: 5, dispatch: Connection}",
+        "spec.workers.maxRequests: needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory",
+    ),
+    (
+        "  workers: {maxAge: 10ms}",
+        "spec.workers.maxAge: would replace workers without end: give 1s or more, or leave it out",
     ),
     (
         "  workers: {stopSignal: KILL}",

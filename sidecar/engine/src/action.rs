@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::event::Exit;
+use crate::event::{Cause, Exit};
 use crate::ids::{Generation, OperationId, Slot, WorkerId};
 
 /// Something for the shell to do; in the order given.
@@ -77,6 +77,15 @@ pub enum Failure {
         /// The boot time-out.
         after: Duration,
     },
+    /// The supervisor had to end a new worker.
+    Killed {
+        /// The worker.
+        worker: WorkerId,
+        /// Its slot.
+        slot: Slot,
+        /// Why.
+        cause: Cause,
+    },
     /// A later wish of the same kind took its place.
     Superseded,
     /// The supervisor is stopping.
@@ -94,7 +103,9 @@ impl Failure {
     /// The slot whose worker caused it.
     pub fn slot(&self) -> Option<Slot> {
         match *self {
-            Self::Exited { slot, .. } | Self::BootTimedOut { slot, .. } => Some(slot),
+            Self::Exited { slot, .. }
+            | Self::BootTimedOut { slot, .. }
+            | Self::Killed { slot, .. } => Some(slot),
             Self::Superseded | Self::Stopping | Self::NoSuchSlot { .. } => None,
         }
     }
@@ -102,7 +113,9 @@ impl Failure {
     /// The worker that caused it.
     pub fn worker(&self) -> Option<WorkerId> {
         match *self {
-            Self::Exited { worker, .. } | Self::BootTimedOut { worker, .. } => Some(worker),
+            Self::Exited { worker, .. }
+            | Self::BootTimedOut { worker, .. }
+            | Self::Killed { worker, .. } => Some(worker),
             Self::Superseded | Self::Stopping | Self::NoSuchSlot { .. } => None,
         }
     }
@@ -120,6 +133,7 @@ impl Failure {
         match self {
             Self::Exited { .. } => "Exited",
             Self::BootTimedOut { .. } => "BootTimedOut",
+            Self::Killed { cause, .. } => cause.reason(),
             Self::Superseded => "Superseded",
             Self::Stopping => "Stopping",
             Self::NoSuchSlot { .. } => "NoSuchSlot",
@@ -141,6 +155,9 @@ impl fmt::Display for Failure {
                     f,
                     "the new worker in slot {slot} was not ready within {after:?}"
                 )
+            }
+            Self::Killed { slot, cause, .. } => {
+                write!(f, "the new worker in slot {slot} was killed: {cause}")
             }
             Self::Superseded => f.write_str("superseded by a later request"),
             Self::Stopping => f.write_str("the supervisor is stopping"),
@@ -216,6 +233,24 @@ pub enum Incident {
         /// Its slot.
         slot: Slot,
     },
+    /// The supervisor replaces a worker by itself.
+    RecycleBegan {
+        /// The worker.
+        worker: WorkerId,
+        /// Its slot.
+        slot: Slot,
+        /// Why.
+        cause: Cause,
+    },
+    /// The supervisor ends a worker at once.
+    Killed {
+        /// The worker.
+        worker: WorkerId,
+        /// Its slot.
+        slot: Slot,
+        /// Why.
+        cause: Cause,
+    },
     /// A reload has begun.
     ReloadBegan {
         /// The new generation.
@@ -251,7 +286,10 @@ impl Incident {
     /// Whether something went wrong (a warning rather than a notice).
     pub fn is_failure(&self) -> bool {
         match self {
-            Self::Ready { .. } | Self::ReloadBegan { .. } | Self::ReloadFinished { .. } => false,
+            Self::Ready { .. }
+            | Self::RecycleBegan { .. }
+            | Self::ReloadBegan { .. }
+            | Self::ReloadFinished { .. } => false,
             Self::ReloadFailed { failure, .. } | Self::RestartFailed { failure } => {
                 *failure != Failure::Stopping
             }
@@ -305,6 +343,10 @@ impl fmt::Display for Incident {
             Self::KilledAfterGrace { slot, .. } => {
                 write!(f, "worker {slot} ignored the stop signal and is killed")
             }
+            Self::RecycleBegan { slot, cause, .. } => {
+                write!(f, "worker {slot} is replaced: {cause}")
+            }
+            Self::Killed { slot, cause, .. } => write!(f, "worker {slot} is killed: {cause}"),
             Self::ReloadBegan { generation } => {
                 write!(f, "reload to generation {generation} began")
             }

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use crate::action::{Action, Failure, Incident};
 use crate::backoff::{Backoff, Random};
-use crate::event::{Event, Exit};
+use crate::event::{Cause, Event, Exit};
 use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
 use crate::replace::{Running, Wish};
 use crate::view::WorkerState;
@@ -62,6 +62,8 @@ pub(crate) struct Place {
     never_ready: u32,
     pub(crate) restarts: u32,
     pub(crate) last_exit: Option<Exit>,
+    /// There is no memory for a holder beside this worker, which is on its way out.
+    pub(crate) after: Option<WorkerId>,
 }
 
 /// Everything ends.
@@ -136,6 +138,13 @@ impl Engine {
             Event::Restart { slot, operation } => {
                 self.wish(Wish::Restart { slot, operation }, &mut out);
             }
+            Event::Recycle {
+                worker,
+                cause,
+                surge,
+            } => self.recycle(worker, cause, surge, &mut out),
+            Event::Kill { worker, cause } => self.kill(now, worker, cause, &mut out),
+            Event::Starved(time) => self.starved(time),
             Event::Stop { quick } => self.stop(now, quick, &mut out),
             Event::Wake => {}
         }
@@ -358,6 +367,44 @@ impl Engine {
         }
     }
 
+    /// SIGKILL, unless it was sent before.
+    fn kill(&mut self, now: Duration, id: WorkerId, cause: Cause, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.state == WorkerState::Stopping && worker.deadline.is_none() {
+            return;
+        }
+        worker.state = WorkerState::Stopping;
+        worker.since = now;
+        worker.deadline = None;
+        out.push(Action::Report(Incident::Killed {
+            worker: id,
+            slot: worker.slot,
+            cause,
+        }));
+        let slot = worker.slot;
+        out.push(Action::Kill { worker: id });
+        let place = self.places.get(slot.0 as usize);
+        if place.is_some_and(|place| place.candidate == Some(id)) {
+            let failure = Failure::Killed {
+                worker: id,
+                slot,
+                cause,
+            };
+            self.fail_running(now, failure, out);
+        }
+    }
+
+    /// Boots have so much more time.
+    fn starved(&mut self, time: Duration) {
+        for worker in self.workers.values_mut() {
+            if worker.state == WorkerState::Starting {
+                worker.deadline = worker.deadline.map(|at| at.saturating_add(time));
+            }
+        }
+    }
+
     fn end_all(&mut self, now: Duration, out: &mut Vec<Action>) {
         for id in self.ids() {
             self.end(now, id, out);
@@ -454,6 +501,23 @@ impl Engine {
         settle(self.scaling.take(), result, out);
     }
 
+    fn recycle(&mut self, worker: WorkerId, cause: Cause, surge: bool, out: &mut Vec<Action>) {
+        // Nobody waits for it, and it is told again while its cause lasts.
+        let known = self.running.is_some_and(|running| running.concerns(worker))
+            || self.wishes.iter().any(|wish| wish.concerns(worker));
+        if known || self.ending.is_some() || self.state(worker) != Some(WorkerState::Ready) {
+            return;
+        }
+        self.wish(
+            Wish::Recycle {
+                worker,
+                cause,
+                surge,
+            },
+            out,
+        );
+    }
+
     fn wish(&mut self, wish: Wish, out: &mut Vec<Action>) {
         if self.ending.is_some() {
             settle(wish.operation(), Err(Failure::Stopping), out);
@@ -545,8 +609,11 @@ impl Engine {
 
     /// Whether a slot without a worker may start one of the current generation
     /// (when its time has come).
-    fn may_fill(&self, place: &Place) -> bool {
-        if place.holder.is_some() || self.ending.is_some() {
+    pub(crate) fn may_fill(&self, place: &Place) -> bool {
+        let crowded = place
+            .after
+            .is_some_and(|old| self.workers.contains_key(&old));
+        if place.holder.is_some() || self.ending.is_some() || crowded {
             return false;
         }
         match (place.candidate, self.config.dispatch) {

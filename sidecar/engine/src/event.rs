@@ -1,6 +1,7 @@
 //! What can happen to the engine.
 
 use core::fmt;
+use core::time::Duration;
 
 use crate::ids::{OperationId, Slot, WorkerId};
 
@@ -37,6 +38,27 @@ pub enum Event {
         /// Settled when the old worker is reaped.
         operation: Option<OperationId>,
     },
+    /// Replace a worker that serves well enough, before it does not: in the same
+    /// slot and generation, one at a time.
+    Recycle {
+        /// Which one.
+        worker: WorkerId,
+        /// Why.
+        cause: Cause,
+        /// Whether its successor starts beside it. Where there is no memory for
+        /// both it drains and ends first, and requests wait for the successor.
+        surge: bool,
+    },
+    /// End a worker by SIGKILL now: waiting for it would harm the others.
+    Kill {
+        /// Which one.
+        worker: WorkerId,
+        /// Why.
+        cause: Cause,
+    },
+    /// The machine gave us no time for so long (a quota, a paused virtual
+    /// machine): what starts is not slow by itself.
+    Starved(Duration),
     /// End everything. Quick skips the drain; a second quick one kills.
     Stop {
         /// No drain.
@@ -44,6 +66,93 @@ pub enum Event {
     },
     /// Time has passed: [`crate::Engine::deadline`] is reached.
     Wake,
+}
+
+/// Why the supervisor replaces a worker by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It has more memory than one worker may have.
+    Memory {
+        /// What it has.
+        bytes: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// The container is nearly full and this worker has the most; the kernel
+    /// would end all of them.
+    Container {
+        /// What the worker has.
+        bytes: u64,
+        /// What the container has and cannot give back.
+        used: u64,
+        /// What the container may have.
+        limit: u64,
+    },
+    /// It has answered so many requests.
+    Requests {
+        /// How many.
+        served: u64,
+    },
+    /// It has run for so long.
+    Age {
+        /// Since it was ready.
+        age: Duration,
+    },
+    /// It has work and shows no sign of life.
+    Hung {
+        /// For how long.
+        silent: Duration,
+    },
+}
+
+impl Cause {
+    /// One word for events and metric labels.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "MaxMemory",
+            Self::Container { .. } => "ContainerMemory",
+            Self::Requests { .. } => "MaxRequests",
+            Self::Age { .. } => "MaxAge",
+            Self::Hung { .. } => "Hung",
+        }
+    }
+}
+
+/// Mebibytes, rounded.
+struct Mebibytes(u64);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", (self.0 + (1 << 19)) >> 20)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Memory { bytes, limit } => write!(
+                f,
+                "it has {} of memory, more than {}",
+                Mebibytes(bytes),
+                Mebibytes(limit)
+            ),
+            Self::Container { bytes, used, limit } => write!(
+                f,
+                "the container uses {} of its {}, and this worker has {} of it, the most",
+                Mebibytes(used),
+                Mebibytes(limit),
+                Mebibytes(bytes)
+            ),
+            Self::Requests { served } => write!(f, "it has answered {served} requests"),
+            Self::Age { age } => write!(f, "it has run for {age:.0?}"),
+            Self::Hung { silent } => {
+                write!(
+                    f,
+                    "it has work and has shown no sign of life for {silent:.1?}"
+                )
+            }
+        }
+    }
 }
 
 /// How a process ended.

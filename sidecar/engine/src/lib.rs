@@ -25,6 +25,6 @@ mod view;
 pub use action::{Action, Failure, Incident};
 pub use backoff::Backoff;
 pub use engine::{Config, Engine};
-pub use event::{Event, Exit};
+pub use event::{Cause, Event, Exit};
 pub use ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
 pub use view::{SlotState, SlotView, WorkerState, WorkerView};

@@ -1,4 +1,4 @@
-//! Replacing workers: reload of all, restart of one.
+//! Replacing workers: reload of all, restart of one, recycling of one.
 //!
 //! A candidate starts beside the holder of its slot and takes over when it is
 //! ready; then the old one drains. The first candidate is the canary: nothing
@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use crate::action::{Action, Failure, Incident};
 use crate::engine::{Engine, settle};
+use crate::event::Cause;
 use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
 use crate::view::WorkerState;
 
@@ -24,13 +25,24 @@ pub(crate) enum Wish {
         slot: Slot,
         operation: Option<OperationId>,
     },
+    Recycle {
+        worker: WorkerId,
+        cause: Cause,
+        surge: bool,
+    },
 }
 
 impl Wish {
     pub(crate) fn operation(&self) -> Option<OperationId> {
         match *self {
             Self::Reload { operation } | Self::Restart { operation, .. } => operation,
+            Self::Recycle { .. } => None,
         }
+    }
+
+    /// Whether it is the recycling of this worker.
+    pub(crate) fn concerns(&self, id: WorkerId) -> bool {
+        matches!(*self, Self::Recycle { worker, .. } if worker == id)
     }
 
     /// Whether doing one makes the other needless.
@@ -50,6 +62,8 @@ pub(crate) struct Running {
     target: Generation,
     began: Duration,
     course: Course,
+    /// Whose recycling it is.
+    recycled: Option<WorkerId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +99,11 @@ enum Step {
 impl Running {
     pub(crate) fn is_reload(&self) -> bool {
         !matches!(self.course, Course::Single { .. })
+    }
+
+    /// Whether it is the recycling of this worker.
+    pub(crate) fn concerns(&self, worker: WorkerId) -> bool {
+        self.recycled == Some(worker)
     }
 }
 
@@ -132,6 +151,7 @@ impl Engine {
                     target,
                     began: now,
                     course,
+                    recycled: None,
                 }
             }
             Wish::Restart { slot, operation } => {
@@ -148,11 +168,58 @@ impl Engine {
                         slot,
                         retiring: None,
                     },
+                    recycled: None,
                 }
             }
+            Wish::Recycle {
+                worker,
+                cause,
+                surge,
+            } => match self.begin_recycling(now, worker, cause, surge, out) {
+                Some(running) => running,
+                None => return Step::Made,
+            },
         };
         self.running = Some(running);
         Step::Made
+    }
+
+    /// `None`: it has been replaced meanwhile, or is being ended.
+    fn begin_recycling(
+        &mut self,
+        now: Duration,
+        id: WorkerId,
+        cause: Cause,
+        surge: bool,
+        out: &mut Vec<Action>,
+    ) -> Option<Running> {
+        let slot = self.workers.get(&id)?.slot;
+        let place = self.places.get_mut(slot.0 as usize)?;
+        if place.holder != Some(id) {
+            return None;
+        }
+        let is_ready = |worker: &&crate::engine::Worker| worker.state == WorkerState::Ready;
+        self.workers.get(&id).filter(is_ready)?;
+        out.push(Action::Report(Incident::RecycleBegan {
+            worker: id,
+            slot,
+            cause,
+        }));
+        let retiring = (!surge).then_some(id);
+        if !surge {
+            place.holder = None;
+            place.after = Some(id);
+            place.retry_at = None;
+            self.retire(now, id, out);
+        }
+        Some(Running {
+            operation: None,
+            // Of the generation that serves.
+            target: self.generation,
+            began: now,
+            course: Course::Single { slot, retiring },
+            recycled: Some(id),
+        })
     }
 
     /// A number that no live worker has, so that what is left of a failed

@@ -54,7 +54,8 @@ pub enum SlotState {
     Starting,
     /// Its worker takes work.
     Ready,
-    /// Its worker is being ended: it was not ready in time, or all of it ends.
+    /// Its worker is being ended: it was not ready in time, or makes room for
+    /// the next, or all of it ends.
     Stopping,
     /// Its worker ended; the next one starts then.
     CrashLoop {
@@ -117,7 +118,7 @@ impl Engine {
             (None, None, Some(next_attempt)) if self.ending.is_none() => {
                 SlotState::CrashLoop { next_attempt }
             }
-            _ if self.ending.is_none() && place.holder.is_none() => SlotState::Starting,
+            _ if self.may_fill(place) => SlotState::Starting,
             _ => SlotState::Stopping,
         }
     }

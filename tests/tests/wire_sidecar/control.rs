@@ -391,7 +391,8 @@ fn the_admin_port_shows_and_never_changes() {
     for name in [
         "scaledapp_workers_desired 1",
         "scaledapp_workers_ready 1",
-        "scaledapp_dispatch_",
+        "scaledapp_dispatch_worker_responses_total{worker=\"0\",code=\"2xx\"} ",
+        "scaledapp_dispatch_worker_broken_total{worker=\"0\"} 0",
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }

@@ -18,6 +18,7 @@ mod lifecycle;
 mod looks;
 mod machine;
 mod output;
+mod recycle;
 mod scrape;
 
 use std::collections::BTreeSet;

@@ -123,6 +123,7 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         | Known::Connection
         | Known::KeepAlive
         | Known::Nominated
+        | Known::NotExecuted
         | Known::ProxyAuthenticate
         | Known::ProxyAuthorization
         | Known::ProxyConnection

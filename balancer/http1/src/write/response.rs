@@ -93,6 +93,7 @@ fn is_passed_on(known: Known, status: u16) -> bool {
         | Known::Connection
         | Known::KeepAlive
         | Known::Nominated
+        | Known::NotExecuted
         | Known::ProxyAuthenticate
         | Known::ProxyAuthorization
         | Known::ProxyConnection

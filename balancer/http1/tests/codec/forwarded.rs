@@ -32,6 +32,7 @@ fn at_the_edge() {
         X-Forwarded-Port: 1\r\n\
         X-Real-IP: 1.1.1.1\r\n\
         Forwarded: for=1.1.1.1\r\n\
+        Scaledapp-Not-Executed: retry\r\n\
         Content-Length: 005\r\n\
         Expect: 100-continue\r\n\
         X-Kept: a, b \r\n\
@@ -63,6 +64,7 @@ fn behind_a_proxy_of_ours() {
         X-Forwarded-Host: shop.example\r\n\
         X-Forwarded-Port: 443\r\n\
         X-Request-Id: not quite sane\r\n\
+        scaledapp-not-executed: retry\r\n\
         Transfer-Encoding: CHUNKED\r\n\
         \r\n";
     let sent = "GET / HTTP/1.1\r\n\

@@ -79,7 +79,7 @@ pub(super) fn pinned(
 /// workers, balancers, DNS, and everything that comes from the operator.
 fn inputs(app: &App) -> String {
     let workers = &app.app.workers;
-    let inputs = json!({
+    let mut inputs = json!({
         "image": app.app.image,
         "command": app.command,
         "env": app.env,
@@ -96,6 +96,10 @@ fn inputs(app: &App) -> String {
         "podTemplate": app.pod_template,
         "upgrade": app.upgrade,
     });
+    // Only what is there: an operator that knows a new field rolls nobody for it.
+    for (flag, value) in workers.limits.flags() {
+        inputs[flag] = value.into();
+    }
     hash(inputs.to_string().as_bytes())
 }
 
@@ -236,6 +240,9 @@ fn supervise(app: &App) -> Vec<String> {
     }
     flag("--boot-timeout", &time(workers.readiness.timeout));
     flag("--drain-timeout", &time(workers.drain_timeout));
+    for (name, value) in workers.limits.flags() {
+        flag(name, &value);
+    }
     flag("--stop-signal", &workers.stop_signal);
     flag("--instance-env", &escaped(&workers.instance_env));
     command.push("--".to_owned());

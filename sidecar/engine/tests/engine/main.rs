@@ -8,6 +8,7 @@
 )]
 
 mod lifecycle;
+mod recycle;
 mod reload;
 mod restart;
 mod scale;

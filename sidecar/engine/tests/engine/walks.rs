@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use scaledapp_engine::{
-    Dispatch, Event, Exit, OperationId, Slot, SlotState, WorkerId, WorkerState,
+    Cause, Dispatch, Event, Exit, Incident, OperationId, Slot, SlotState, WorkerId, WorkerState,
 };
 
 use crate::world::{World, millis};
+
+const CAUSE: Cause = Cause::Requests { served: 1000 };
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -22,6 +24,11 @@ enum Step {
     Scale(u32),
     Reload,
     Restart(u32),
+    /// The n-th ready worker, with or without memory for two.
+    Recycle(usize, bool),
+    /// The n-th live worker.
+    Kill(usize),
+    Starved(u64),
     Time(u64),
     /// To the engine's own deadline.
     Wake,
@@ -43,6 +50,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..5_u32).prop_map(Step::Scale),
         2 => Just(Step::Reload),
         1 => (0..5_u32).prop_map(Step::Restart),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(worker, surge)| Step::Recycle(worker, surge)),
+        1 => any::<usize>().prop_map(Step::Kill),
+        1 => (0..9_000_u64).prop_map(Step::Starved),
         2 => (0..40_000_u64).prop_map(Step::Time),
         3 => Just(Step::Wake),
         1 => (0..40_u64).prop_map(Step::Late),
@@ -88,6 +98,16 @@ impl Walk {
                 slot: Slot(slot),
                 operation: self.operation(),
             },
+            Step::Recycle(n, surge) => Event::Recycle {
+                worker: self.nth(Some(WorkerState::Ready), n)?,
+                cause: CAUSE,
+                surge,
+            },
+            Step::Kill(n) => Event::Kill {
+                worker: self.nth(None, n)?,
+                cause: CAUSE,
+            },
+            Step::Starved(time) => Event::Starved(millis(time)),
             Step::Time(time) => {
                 self.world.now += millis(time);
                 Event::Wake
@@ -107,11 +127,19 @@ impl Walk {
         };
         let engine = &self.world.engine;
         let before = engine.ready();
-        let lost = match event {
-            Event::Exited(worker, _) if self.world.state(worker) == Some(WorkerState::Ready) => 1,
+        let mut lost = match event {
+            Event::Exited(worker, _) | Event::Kill { worker, .. }
+                if self.world.state(worker) == Some(WorkerState::Ready) =>
+            {
+                1
+            }
             _ => 0,
         };
+        let told = self.world.incidents.len();
         self.world.on(event);
+        // Where there is no memory for two, one goes before the next comes.
+        let recycled = |incident: &&Incident| matches!(incident, Incident::RecycleBegan { .. });
+        lost += self.world.incidents[told..].iter().filter(recycled).count() as u32;
         let engine = &self.world.engine;
         if !matches!(event, Event::Scale { .. }) && !engine.is_stopping() {
             let least = engine.desired().min(before - lost.min(before));
@@ -146,7 +174,10 @@ impl Walk {
                     states.contains(&WorkerState::Starting) || states.contains(&WorkerState::Ready)
                 ),
                 SlotState::Ready => assert!(states.contains(&WorkerState::Ready)),
-                SlotState::Stopping => assert!(states.contains(&WorkerState::Stopping)),
+                SlotState::Stopping => assert!(
+                    states.contains(&WorkerState::Stopping)
+                        || states.contains(&WorkerState::Draining)
+                ),
                 SlotState::CrashLoop { next_attempt } => {
                     assert!(next_attempt > world.now && engine.deadline() <= Some(next_attempt));
                 }

@@ -4,111 +4,14 @@
 //! (`tests/tests/wire_balancer`); here is what needs limits of a fraction of a
 //! second.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "all of this target is test code, helpers included"
-)]
-
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
-use scaledapp_proxy::{Config, Endpoint, Limits, Metrics, Proxy, Table};
-use tokio::sync::watch;
+use scaledapp_proxy::{Endpoint, Limits, Table};
 
-/// A moment, as limits go here.
-const MOMENT: Duration = Duration::from_millis(150);
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-
-struct Running {
-    proxy: Proxy,
-    table: watch::Sender<Arc<Table>>,
-    address: SocketAddr,
-    registry: Registry,
-}
-
-fn start(endpoints: Vec<Arc<Endpoint>>, limits: Limits) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry, "x");
-    let (table, seen) = watch::channel(Arc::new(Table { endpoints }));
-    let config = Config {
-        limits,
-        ..Config::balancer()
-    };
-    Running {
-        proxy: Proxy::start(config, listener, seen, metrics).unwrap(),
-        table,
-        address,
-        registry,
-    }
-}
-
-impl Running {
-    fn counts(&self, line: &str) -> bool {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).unwrap();
-        text.lines().any(|shown| shown == line)
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        stream
-    }
-
-    /// Sends `bytes` on a connection of their own; everything that comes back.
-    fn send(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connect();
-        stream.write_all(bytes).unwrap();
-        read_all(&mut stream)
-    }
-}
-
-fn read_all(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("{error}, after {}", String::from_utf8_lossy(&answer)),
-    }
-    String::from_utf8(answer).unwrap()
-}
-
-/// An upstream that gives `answer` to every head, after `pause`.
-fn upstream(answer: &'static str, pause: Duration) -> Arc<Endpoint> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut bytes = [0; 4096];
-                while stream.read(&mut bytes).is_ok_and(|read| read > 0) {
-                    std::thread::sleep(pause);
-                    if stream.write_all(answer.as_bytes()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    Endpoint::new("one", address)
-}
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-fn short(change: impl FnOnce(&mut Limits)) -> Limits {
-    let mut limits = Limits::default();
-    change(&mut limits);
-    limits
-}
+use crate::peers::{GET, MOMENT, OK, read_all, short, start, upstream};
 
 #[test]
 fn a_request_waits_for_an_endpoint_and_is_served_when_there_is_one() {

@@ -1,0 +1,206 @@
+//! What was answered under one name, such as a worker's slot, while endpoints
+//! come and go there.
+//!
+//! The owner of the endpoints decides which of them share a tally; it must
+//! choose names from a bounded set, for each becomes a label.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::endpoint::Endpoint;
+
+/// By hundreds of the status.
+const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The numbers of one name. On cache lines of its own: all threads write here.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Tally {
+    answers: [AtomicU64; CODES.len()],
+    broken: AtomicU64,
+    name: String,
+    endpoints: Mutex<Vec<Weak<Endpoint>>>,
+}
+
+impl Tally {
+    /// All zero.
+    pub fn new(name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self {
+            answers: Default::default(),
+            broken: AtomicU64::new(0),
+            name: name.into(),
+            endpoints: Mutex::default(),
+        })
+    }
+
+    /// As given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Answers with a status of `hundreds` (1 to 5); 101 is among the first.
+    pub fn answers(&self, hundreds: u16) -> u64 {
+        let at = usize::from(hundreds).wrapping_sub(1);
+        self.answers
+            .get(at)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Requests that were sent and got no whole answer, not through their
+    /// clients' fault. A kept connection that was found closed when a request
+    /// had been written is one; a connection that was refused is none.
+    pub fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight, upgraded connections included.
+    pub fn in_flight(&self) -> u32 {
+        let endpoints = lock(&self.endpoints);
+        let alive = endpoints.iter().filter_map(Weak::upgrade);
+        alive.map(|endpoint| endpoint.in_flight()).sum()
+    }
+
+    /// One more endpoint of this name.
+    pub(crate) fn add(&self, endpoint: &Arc<Endpoint>) {
+        let mut endpoints = lock(&self.endpoints);
+        endpoints.retain(|endpoint| endpoint.strong_count() > 0);
+        endpoints.push(Arc::downgrade(endpoint));
+    }
+
+    pub(crate) fn answered(&self, status: u16) {
+        let at = usize::from(status / 100).saturating_sub(1);
+        self.answers[at.min(CODES.len() - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn broke(&self) {
+        self.broken.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tallies by name, in the order in which they were first asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Tallies(Arc<Mutex<Vec<Arc<Tally>>>>);
+
+impl Tallies {
+    /// Makes them visible in `registry` as `PREFIX_worker_responses_total` and
+    /// so on, with the name as the label `worker`.
+    pub fn register(registry: &mut Registry, prefix: &str) -> Self {
+        let tallies = Self::default();
+        let registry = registry.sub_registry_with_prefix(prefix);
+        registry.register_collector(Box::new(tallies.clone()));
+        tallies
+    }
+
+    /// The tally of a name: the same one each time.
+    pub fn of(&self, name: &str) -> Arc<Tally> {
+        let mut tallies = lock(&self.0);
+        if let Some(known) = tallies.iter().find(|tally| tally.name == name) {
+            return Arc::clone(known);
+        }
+        let tally = Tally::new(name);
+        tallies.push(Arc::clone(&tally));
+        tally
+    }
+}
+
+impl Collector for Tallies {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let tallies = lock(&self.0);
+        let mut family = encoder.encode_descriptor(
+            "worker_responses",
+            "Answers of each worker, by hundreds of the status",
+            None,
+            MetricType::Counter,
+        )?;
+        for tally in tallies.iter() {
+            for (code, count) in CODES.iter().zip(&tally.answers) {
+                let labels = [("worker", tally.name.as_str()), ("code", *code)];
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&count.load(Ordering::Relaxed), None)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "worker_broken",
+            "Requests that were sent to each worker and got no whole answer",
+            None,
+            MetricType::Counter,
+        )?;
+        for tally in tallies.iter() {
+            family
+                .encode_family(&[("worker", tally.name.as_str())])?
+                .encode_counter::<NoLabelSet, _, u64>(&tally.broken(), None)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "worker_requests_in_flight",
+            "Requests at each worker",
+            None,
+            MetricType::Gauge,
+        )?;
+        for tally in tallies.iter() {
+            family
+                .encode_family(&[("worker", tally.name.as_str())])?
+                .encode_gauge(&i64::from(tally.in_flight()))?;
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No step can panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_numbers_and_is_shown_once() {
+        let mut registry = Registry::default();
+        let tallies = Tallies::register(&mut registry, "scaledapp_test");
+        for status in [101, 204, 200, 599] {
+            tallies.of("0").answered(status);
+        }
+        tallies.of("0").broke();
+        tallies.of("1").answered(302);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "scaledapp_test_worker_responses_total{worker=\"0\",code=\"1xx\"} 1",
+            "scaledapp_test_worker_responses_total{worker=\"0\",code=\"2xx\"} 2",
+            "scaledapp_test_worker_responses_total{worker=\"0\",code=\"5xx\"} 1",
+            "scaledapp_test_worker_responses_total{worker=\"1\",code=\"3xx\"} 1",
+            "scaledapp_test_worker_responses_total{worker=\"1\",code=\"2xx\"} 0",
+            "scaledapp_test_worker_broken_total{worker=\"0\"} 1",
+            "scaledapp_test_worker_requests_in_flight{worker=\"0\"} 0",
+        ] {
+            let shown = text.lines().filter(|shown| *shown == line).count();
+            assert_eq!(shown, 1, "{line} in\n{text}");
+        }
+        assert_eq!(tallies.of("0").answers(2), 2);
+        assert_eq!(tallies.of("0").answers(0), 0);
+    }
+
+    #[test]
+    fn what_is_in_flight_is_that_of_all_endpoints_of_the_name() {
+        let tally = Tally::new("0");
+        let line = crate::line::Line::new(&crate::Limits::default());
+        let at = |port: u16| Endpoint::with_tally("0", ([127, 0, 0, 1], port).into(), &tally);
+        let (old, new) = (at(1), at(2));
+        let now = std::time::Duration::ZERO;
+        let entered = [old.enter(&line, now), new.enter(&line, now)];
+        assert_eq!(tally.in_flight(), 2);
+        old.close();
+        assert_eq!(tally.in_flight(), 2, "a drained one still has what it has");
+        drop(entered);
+        drop(old);
+        assert_eq!(tally.in_flight(), 0);
+    }
+}

@@ -1,0 +1,15 @@
+//! The forwarding path over real sockets: limits, the line of those that wait,
+//! what is known of an endpoint, and what becomes of kept connections.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
+mod handback;
+mod limits;
+mod line;
+mod peers;
+mod reuse;
+mod signs;

@@ -1,0 +1,211 @@
+//! A proxy to be tested, and upstreams that do what a test tells them.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use scaledapp_proxy::{Config, Endpoint, Limits, Metrics, Proxy, Table};
+use tokio::sync::watch;
+
+/// A moment, as limits go here.
+pub(crate) const MOMENT: Duration = Duration::from_millis(150);
+pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+pub(crate) struct Running {
+    pub(crate) proxy: Proxy,
+    pub(crate) table: watch::Sender<Arc<Table>>,
+    pub(crate) address: SocketAddr,
+    registry: Registry,
+}
+
+/// A balancer in front of `endpoints`.
+pub(crate) fn start(endpoints: Vec<Arc<Endpoint>>, limits: Limits) -> Running {
+    start_with(
+        endpoints,
+        Config {
+            limits,
+            ..Config::balancer()
+        },
+    )
+}
+
+pub(crate) fn start_with(endpoints: Vec<Arc<Endpoint>>, config: Config) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, "x");
+    let (table, seen) = watch::channel(Arc::new(Table { endpoints }));
+    Running {
+        proxy: Proxy::start(config, listener, seen, metrics).unwrap(),
+        table,
+        address,
+        registry,
+    }
+}
+
+impl Running {
+    /// Whether the metrics have this line.
+    pub(crate) fn counts(&self, line: &str) -> bool {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        text.lines().any(|shown| shown == line)
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream
+    }
+
+    /// Sends `bytes` on a connection of their own; everything that comes back.
+    pub(crate) fn send(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        read_all(&mut stream)
+    }
+}
+
+/// Everything that comes until the end.
+pub(crate) fn read_all(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error}, after {}", String::from_utf8_lossy(&answer)),
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// An upstream that gives `answer` to every head, after `pause`.
+pub(crate) fn upstream(answer: &'static str, pause: Duration) -> Arc<Endpoint> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).is_ok_and(|read| read > 0) {
+                    std::thread::sleep(pause);
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Endpoint::new("one", address)
+}
+
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// The default limits but for some.
+pub(crate) fn short(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+/// Looks until it is so, for a while.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A request for `path` on a connection of its own.
+pub(crate) fn ask(running: &Running, path: &str) -> TcpStream {
+    let mut stream = running.connect();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// An upstream whose requests the test answers one by one.
+pub(crate) struct Stage {
+    pub(crate) address: SocketAddr,
+    pub(crate) requests: mpsc::Receiver<Request>,
+}
+
+/// A request that waits for what the test does with it. Dropped, it closes the
+/// connection.
+pub(crate) struct Request {
+    /// All that was read of it.
+    pub(crate) text: String,
+    /// Which connection of this upstream it is, and which request on it.
+    pub(crate) at: (usize, usize),
+    stream: TcpStream,
+    next: mpsc::Sender<()>,
+}
+
+impl Request {
+    pub(crate) fn path(&self) -> &str {
+        self.text.split(' ').nth(1).unwrap()
+    }
+
+    /// Sends bytes that are no whole answer.
+    pub(crate) fn begin(&mut self, bytes: &str) {
+        self.stream.write_all(bytes.as_bytes()).unwrap();
+    }
+
+    /// Closes the connection at once, also if the upstream has said otherwise.
+    pub(crate) fn close(self) {
+        self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
+    /// Sends the last of the answer; the connection may have another request.
+    pub(crate) fn answer(mut self, bytes: &str) {
+        self.begin(bytes);
+        self.next.send(()).unwrap();
+    }
+}
+
+impl Stage {
+    pub(crate) fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, requests) = mpsc::channel();
+        std::thread::spawn(move || {
+            for (connection, stream) in listener.incoming().flatten().enumerate() {
+                let sender = sender.clone();
+                std::thread::spawn(move || play(&stream, connection, &sender));
+            }
+        });
+        Self { address, requests }
+    }
+
+    pub(crate) fn endpoint(&self) -> Arc<Endpoint> {
+        Endpoint::new("one", self.address)
+    }
+
+    pub(crate) fn next(&self) -> Request {
+        self.requests.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+}
+
+fn play(stream: &TcpStream, connection: usize, sender: &mpsc::Sender<Request>) {
+    for count in 0.. {
+        let mut bytes = [0; 4096];
+        let Ok(read @ 1..) = (&*stream).read(&mut bytes) else {
+            return;
+        };
+        let (next, answered) = mpsc::channel();
+        let request = Request {
+            text: String::from_utf8_lossy(&bytes[..read]).into_owned(),
+            at: (connection, count),
+            stream: stream.try_clone().unwrap(),
+            next,
+        };
+        // Dropped without an answer, or the test is over.
+        if sender.send(request).is_err() || answered.recv().is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Where the cgroups are that limit us: our own and all its ancestors, as far as
+//! they are mounted, in both versions of the hierarchy (cgroups(7)). What is
+//! read there is decided in `cores` and `memory`.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A hierarchy of cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hierarchy {
+    /// Version 1, the one with this controller.
+    Controller(&'static str),
+    /// Version 2.
+    Unified,
+}
+
+/// Directories of our cgroup and its ancestors in a hierarchy, with `root` in
+/// the place of `/`; none if it is not mounted.
+pub(crate) fn own(root: &Path, hierarchy: Hierarchy) -> Vec<PathBuf> {
+    let read = |path| std::fs::read_to_string(root.join(path)).ok();
+    let found = read("proc/self/cgroup").zip(read("proc/self/mountinfo"));
+    let Some((groups, mounts)) = found else {
+        return Vec::new();
+    };
+    let Some(group) = own_group(&groups, hierarchy) else {
+        return Vec::new();
+    };
+    let directories = directories(&mounts, hierarchy, &group).into_iter();
+    directories.map(|directory| root.join(directory)).collect()
+}
+
+/// The path of our cgroup in a hierarchy, from `/proc/self/cgroup`
+/// (`ID:CONTROLLERS:PATH`, version 2 has ID 0 and no controllers).
+fn own_group(groups: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
+    groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let found = match hierarchy {
+            Hierarchy::Controller(name) => controllers.split(',').any(|known| known == name),
+            Hierarchy::Unified => id == "0" && controllers.is_empty(),
+        };
+        found.then(|| PathBuf::from(path))
+    })
+}
+
+/// Our cgroup's directory and those of its ancestors as far as they are
+/// mounted, without the leading `/`.
+fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf> {
+    let mounts: Vec<(PathBuf, PathBuf)> = mounts
+        .lines()
+        .filter_map(|line| parse_mount(line, hierarchy))
+        .collect();
+    let mut directories = Vec::new();
+    for (mounted, point) in &mounts {
+        let Ok(below) = group.strip_prefix(mounted) else {
+            continue;
+        };
+        // "/../x" is outside of our cgroup namespace: no path leads there.
+        if below
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
+            directories.extend(below.ancestors().map(|ancestor| point.join(ancestor)));
+        }
+    }
+    if directories.is_empty() {
+        // The container sees only its own part, under a name from outside.
+        directories.extend(mounts.into_iter().map(|(_, point)| point));
+    }
+    directories
+}
+
+/// What is mounted where, if the line is a mount of that hierarchy:
+/// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAG…] - TYPE SOURCE SUPER-OPTIONS`.
+fn parse_mount(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (mounted, point) = (mount.next()?, mount.next()?);
+    let mut filesystem = filesystem.split(' ');
+    let kind = filesystem.next()?;
+    let found = match hierarchy {
+        Hierarchy::Unified => kind == "cgroup2",
+        Hierarchy::Controller(name) => {
+            let mut options = filesystem.nth(1)?.split(',');
+            kind == "cgroup" && options.any(|option| option == name)
+        }
+    };
+    let point = unescape(point);
+    found.then(|| {
+        (
+            unescape(mounted).into(),
+            point.trim_start_matches('/').into(),
+        )
+    })
+}
+
+/// Blank, tab, newline and backslash are written as `\ooo`.
+fn unescape(field: &str) -> String {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    escapes.iter().fold(field.to_owned(), |field, (from, to)| {
+        field.replace(from, to)
+    })
+}

@@ -1,0 +1,105 @@
+//! Opens what stands before the workers: a listener and a dispatcher for each
+//! shared port in Request dispatch; in Connection dispatch the workers accept
+//! for themselves. What goes on there then is in `dispatch` and `drain`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use scaledapp_proxy::{self as proxy, Proxy, Table};
+use tokio::sync::watch;
+
+use crate::cli::DispatchArg;
+use crate::cores::Cores;
+use crate::dispatch::{self, Accepting, Dispatcher, Front};
+use crate::drain::Drains;
+use crate::settings::Settings;
+use crate::sharing::Sharing;
+
+/// The public listeners (Request dispatch only) with their ports, and the
+/// workers' sockets.
+///
+/// # Errors
+/// A port is taken, or the address is not this machine's.
+pub(crate) fn listen(settings: &Settings) -> anyhow::Result<(Vec<(u16, TcpListener)>, Sharing)> {
+    let (host, ports) = (settings.host, settings.ports());
+    match settings.dispatch {
+        DispatchArg::Request => {
+            let listeners = ports
+                .into_iter()
+                .map(|port| Ok((port, dispatch::listen(host, port)?)));
+            let listeners = listeners.collect::<anyhow::Result<_>>()?;
+            Ok((listeners, Sharing::request()))
+        }
+        DispatchArg::Connection => {
+            let sharing = Sharing::connection(host, ports)
+                .map_err(|(port, error)| dispatch::taken(host, port, &error))?;
+            Ok((Vec::new(), sharing))
+        }
+    }
+}
+
+/// What stands before the workers; nothing is fed yet.
+///
+/// # Errors
+/// No thread can be had.
+pub(crate) fn open(
+    settings: &Settings,
+    cores: Cores,
+    public: Vec<(u16, TcpListener)>,
+    sharing: &Rc<RefCell<Sharing>>,
+    registry: &mut Registry,
+) -> anyhow::Result<Front> {
+    if settings.dispatch == DispatchArg::Connection {
+        return Ok(Front::Connection(Accepting {
+            drains: Drains::new(settings.ports(), Rc::clone(sharing)),
+            quiet: settings.drain_quiet,
+            deadline: settings.drain_timeout,
+        }));
+    }
+    let dispatchers = public.into_iter().map(|(port, listener)| {
+        let is_main = port == settings.port;
+        // Families of one name may not appear twice.
+        let prefix = if is_main {
+            "scaledapp_dispatch".to_owned()
+        } else {
+            format!("scaledapp_dispatch_{port}")
+        };
+        let metrics = proxy::Metrics::register(registry, &prefix);
+        let tallies = proxy::Tallies::register(registry, &prefix);
+        let threads = settings.dispatch_threads.map_or_else(
+            // The dispatcher takes some 20 µs of a request, an app ten times that.
+            || (cores.usable() / 4.0).ceil().max(1.0) as usize,
+            usize::from,
+        );
+        let config = proxy::Config {
+            threads: if is_main { threads } else { 1 },
+            limits: proxy::Limits {
+                in_flight: settings.max_in_flight,
+                waiting: settings.queue_length,
+                waiting_time: settings.queue_timeout,
+                ..proxy::Config::dispatcher().limits
+            },
+            ..proxy::Config::dispatcher()
+        };
+        let (table, seen) = watch::channel(Arc::new(Table {
+            endpoints: Vec::new(),
+        }));
+        let proxy = Proxy::start(config, listener, seen, metrics)
+            .context("cannot start the dispatcher's threads")?;
+        Ok(Dispatcher {
+            port,
+            proxy: Arc::new(proxy),
+            table,
+            tallies,
+            quiet: settings.drain_quiet,
+            deadline: settings.drain_timeout,
+            endpoints: BTreeMap::new(),
+        })
+    });
+    Ok(Front::Request(dispatchers.collect::<anyhow::Result<_>>()?))
+}

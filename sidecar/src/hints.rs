@@ -1,0 +1,172 @@
+//! Variables that tell a runtime its share of the container, where the user has
+//! not: otherwise each of N workers sizes itself for all of it.
+
+use std::fmt::Write;
+
+/// What one worker may count with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Share {
+    /// Cores of the container.
+    pub(crate) cores: f64,
+    /// Workers that share them.
+    pub(crate) workers: u32,
+    /// Bytes that the container may use; `None`: no limit.
+    pub(crate) memory: Option<u64>,
+    /// Bytes that one worker may use; `None`: no limit.
+    pub(crate) each: Option<u64>,
+}
+
+/// libuv's own number of threads, which wait for files and names rather than compute.
+const UV_THREADS: u64 = 4;
+/// Of a worker's memory, in percent, what may be old objects: the rest is young
+/// ones, code, buffers and stacks.
+const OLD_SPACE_PERCENT: u64 = 75;
+/// Less than this no Node starts with.
+const LEAST_OLD_SPACE: u64 = 32 << 20;
+
+/// Names and values to add to a worker's environment; `get` reads what it has.
+pub(crate) fn hints(
+    share: Share,
+    command: &[String],
+    get: impl Fn(&str) -> Option<String>,
+) -> Vec<(&'static str, String)> {
+    let threads = (share.cores / f64::from(share.workers.max(1)))
+        .ceil()
+        .max(1.0) as u64;
+    let mut found = Vec::new();
+    let mut unset = |name, value: String| {
+        if get(name).is_none() {
+            found.push((name, value));
+        }
+    };
+    unset("GOMAXPROCS", threads.to_string());
+    unset("OMP_NUM_THREADS", threads.to_string());
+    if threads > UV_THREADS {
+        unset("UV_THREADPOOL_SIZE", threads.to_string());
+    }
+    let of_all = share
+        .memory
+        .map(|all| all / u64::from(share.workers.max(1)));
+    let bytes = [share.each, of_all].into_iter().flatten().min();
+    let options = get("NODE_OPTIONS").unwrap_or_default();
+    let told = command.iter().any(|word| sizes_heap(word)) || options.split(' ').any(sizes_heap);
+    if let Some(bytes) = bytes
+        && !told
+    {
+        let old = (bytes.saturating_mul(OLD_SPACE_PERCENT) / 100).max(LEAST_OLD_SPACE) >> 20;
+        let mut value = options;
+        if !value.is_empty() {
+            value.push(' ');
+        }
+        // Writing into a String cannot fail.
+        let _infallible = write!(value, "--max-old-space-size={old}");
+        found.push(("NODE_OPTIONS", value));
+    }
+    found
+}
+
+/// V8 takes dashes and underscores alike.
+fn sizes_heap(word: &str) -> bool {
+    let name = word.replace('_', "-");
+    [
+        "--max-old-space-size",
+        "--max-heap-size",
+        "--max-semi-space-size",
+    ]
+    .iter()
+    .any(|known| name.starts_with(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARE: Share = Share {
+        cores: 4.0,
+        workers: 4,
+        memory: None,
+        each: None,
+    };
+
+    fn told(share: Share, command: &str, env: &[(&str, &str)]) -> Vec<String> {
+        let command: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        let get = |name: &str| {
+            let found = env.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let found = hints(share, &command, get);
+        found
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    }
+
+    #[test]
+    fn threads_are_a_fair_share_rounded_up() {
+        let one = ["GOMAXPROCS=1", "OMP_NUM_THREADS=1"];
+        assert_eq!(told(SHARE, "app", &[]), one);
+        let two = Share {
+            cores: 1.5,
+            workers: 1,
+            ..SHARE
+        };
+        assert_eq!(told(two, "app", &[]), ["GOMAXPROCS=2", "OMP_NUM_THREADS=2"]);
+        let many = Share {
+            cores: 16.0,
+            workers: 2,
+            ..SHARE
+        };
+        assert_eq!(
+            told(many, "app", &[]).last().unwrap(),
+            "UV_THREADPOOL_SIZE=8"
+        );
+        let none = Share {
+            workers: 0,
+            ..SHARE
+        };
+        assert_eq!(told(none, "app", &[])[0], "GOMAXPROCS=4");
+    }
+
+    #[test]
+    fn what_the_user_has_set_stays() {
+        let env = [("GOMAXPROCS", "3"), ("OMP_NUM_THREADS", "")];
+        assert!(told(SHARE, "app", &env).is_empty());
+    }
+
+    #[test]
+    fn a_heap_is_sized_by_the_tighter_of_both_limits() {
+        let limited = Share {
+            memory: Some(2 << 30),
+            ..SHARE
+        };
+        let heap = |share, command, env: &[_]| told(share, command, env).into_iter().nth(2);
+        let expected = Some("NODE_OPTIONS=--max-old-space-size=384".to_owned());
+        assert_eq!(heap(limited, "node app.js", &[]), expected);
+        let tighter = Share {
+            each: Some(200 << 20),
+            ..limited
+        };
+        let expected = Some("NODE_OPTIONS=--max-old-space-size=150".to_owned());
+        assert_eq!(heap(tighter, "node app.js", &[]), expected);
+        let options = [("NODE_OPTIONS", "--enable-source-maps")];
+        let expected = "NODE_OPTIONS=--enable-source-maps --max-old-space-size=384";
+        assert_eq!(
+            heap(limited, "node app.js", &options),
+            Some(expected.to_owned())
+        );
+    }
+
+    #[test]
+    fn a_heap_that_the_user_has_sized_stays() {
+        let limited = Share {
+            memory: Some(2 << 30),
+            ..SHARE
+        };
+        assert_eq!(
+            told(limited, "node --max-old-space-size=99 app.js", &[]).len(),
+            2
+        );
+        let options = [("NODE_OPTIONS", "--max_old_space_size=99")];
+        assert_eq!(told(limited, "npm start", &options).len(), 2);
+    }
+}

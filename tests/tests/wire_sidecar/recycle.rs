@@ -1,0 +1,334 @@
+//! Workers that grow, age, hang, fork or listen twice: what the supervisor does
+//! before they do harm. When it does so is decided in `limits`, and tested there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use scaledapp_tests::http::{self, Request};
+use scaledapp_tests::load::{Load, Method};
+use scaledapp_tests::sidecar::{Launch, Sidecar};
+use scaledapp_tests::{fixtures, ports, wait};
+
+use crate::{SOON, all_answer, has};
+
+fn greedy(options: &[&str]) -> Launch {
+    Launch::of(|port| fixtures::node("greedy.js", port))
+        .unwrap()
+        .with(options)
+}
+
+fn ask(sidecar: &Sidecar, path: &str) {
+    let response = http::one_shot(sidecar.address(), SOON, &Request::get(path)).unwrap();
+    assert_eq!(response.status, 200, "{path}");
+}
+
+#[test]
+fn a_worker_that_grows_is_replaced_and_no_request_is_lost() {
+    if !has("node") {
+        return;
+    }
+    for keep_alive in [true, false] {
+        let mut sidecar = greedy(&["--workers", "2", "--max-memory", "150M"])
+            .ready(2)
+            .unwrap();
+        let before: BTreeSet<u32> = sidecar.pids().unwrap().into_iter().collect();
+        let load = Load {
+            keep_alive,
+            clients: 4,
+            ..Load::on(&[sidecar.address()])
+        };
+        let running = load.start().unwrap();
+        running.wait_more(200, SOON).unwrap();
+        for _ in 0..2 {
+            ask(&sidecar, "/grow?n=200");
+        }
+        wait::until(SOON, "who grew is gone", || {
+            let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
+            let left = now.iter().filter(|pid| before.contains(pid)).count();
+            // Both requests may have met the same worker.
+            if left < 2 {
+                Ok(())
+            } else {
+                Err(format!("{now:?}"))
+            }
+        })
+        .unwrap();
+        sidecar.wait_ready(2).unwrap();
+        running.wait_more(200, SOON).unwrap();
+        let report = running.stop();
+        println!("growth over --max-memory, keep-alive {keep_alive}: {report}");
+        assert_eq!(report.failed(), 0, "{report}");
+        assert!(sidecar.process.stderr().contains("more than 150 MiB"));
+        // It was asked to leave, it did not crash.
+        assert!(
+            sidecar
+                .workers()
+                .unwrap()
+                .iter()
+                .all(|worker| worker.restarts == 0)
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_has_served_enough_is_replaced_and_no_request_is_lost() {
+    if !has("node") {
+        return;
+    }
+    let mut sidecar = greedy(&["--workers", "2", "--max-requests", "400"])
+        .ready(2)
+        .unwrap();
+    let before: BTreeSet<u32> = sidecar.pids().unwrap().into_iter().collect();
+    let running = Load::on(&[sidecar.address()]).start().unwrap();
+    wait::until(SOON * 3, "both are replaced", || {
+        let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
+        if now.iter().any(|pid| before.contains(pid)) {
+            return Err(format!("{now:?}"));
+        }
+        Ok(())
+    })
+    .unwrap();
+    let report = running.stop();
+    sidecar.wait_ready(2).unwrap();
+    println!("--max-requests: {report}");
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(sidecar.process.stderr().contains("it has answered"));
+}
+
+#[test]
+fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
+    if !has("node") {
+        return;
+    }
+    let mut launch = greedy(&["--workers", "2", "--hang-timeout", "1s"]);
+    launch.command = fixtures::node("app.js", launch.port);
+    let slow = launch.ready(2).unwrap();
+    // Silent for three times as long, but its event loop turns.
+    let pids = slow.pids().unwrap();
+    ask(&slow, "/sleep?ms=3000");
+    assert_eq!(slow.pids().unwrap(), pids);
+
+    let mut sidecar = greedy(&["--workers", "2", "--hang-timeout", "1s"])
+        .ready(2)
+        .unwrap();
+    let address = sidecar.address();
+    let before = sidecar.pids().unwrap();
+    let hung = std::thread::spawn(move || {
+        http::one_shot(address, SOON * 3, &Request::post("/block", b"x"))
+    });
+    // What the hung one is given beside that is answered by its siblings.
+    let load = Load {
+        timeout: SOON * 2,
+        ..Load::on(&[address])
+    };
+    let running = load.start().unwrap();
+    wait::until(SOON * 2, "it is replaced", || {
+        let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
+        let left = now.iter().filter(|pid| before.contains(pid)).count();
+        if left == 1 {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .unwrap();
+    sidecar.wait_ready(2).unwrap();
+    let report = running.stop();
+    println!("one of two workers hangs: {report}");
+    assert_eq!(report.failed_of(Method::Get), 0, "{report}");
+    assert!(sidecar.process.stderr().contains("no sign of life"));
+    // Whoever asked for it has an answer, too.
+    assert_eq!(
+        hung.join().unwrap().map(|response| response.status),
+        Ok(502)
+    );
+}
+
+/// A cgroup with a memory limit, of whichever version can be made here; removed
+/// at the end.
+struct Limited(PathBuf);
+
+impl Limited {
+    fn new(mebibytes: u64) -> Option<Self> {
+        let name = format!("scaledapp-test-{}", std::process::id());
+        let bytes = (mebibytes << 20).to_string();
+        for (root, limit) in [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ] {
+            let group = Self(PathBuf::from(root).join(&name));
+            let made = fs::create_dir(&group.0).is_ok();
+            if made && fs::write(group.0.join(limit), &bytes).is_ok() {
+                // Swap would hide what the test is about.
+                drop(fs::write(group.0.join("memory.swap.max"), "0"));
+                return Some(group);
+            }
+        }
+        println!("skipped: no cgroup with a memory limit can be made here");
+        None
+    }
+
+    fn wrapper(&self) -> Vec<String> {
+        let script = "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"";
+        ["sh", "-c", script, &self.0.to_string_lossy()]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// How often the kernel has killed there.
+    fn kills(&self) -> u64 {
+        let read = |name: &str| fs::read_to_string(self.0.join(name)).unwrap_or_default();
+        let text = read("memory.oom_control") + &read("memory.events");
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        let kills = pairs.filter(|(name, _)| *name == "oom_kill");
+        kills
+            .filter_map(|(_, count)| count.trim().parse::<u64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        // Whoever was in it may be on its way out still.
+        let gone = || !self.0.exists() || fs::remove_dir(&self.0).is_ok();
+        drop(wait::until_true(SOON, "the cgroup is empty", gone));
+    }
+}
+
+#[test]
+fn a_leak_never_lets_the_kernel_kill_the_container() {
+    if !has("node") {
+        return;
+    }
+    let Some(limited) = Limited::new(512) else {
+        return;
+    };
+    let mut launch = greedy(&["--workers", "2"]);
+    launch.wrapper = limited.wrapper();
+    let mut sidecar = launch.ready(2).unwrap();
+    let load = Load {
+        clients: 4,
+        keep_alive: false,
+        ..Load::on(&[sidecar.address()])
+    };
+    let running = load.start().unwrap();
+    for _ in 0..3 {
+        let before = sidecar.pids().unwrap();
+        ask(&sidecar, "/leak?n=50");
+        wait::until(SOON * 4, "who leaks is replaced", || {
+            let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
+            let new = now.iter().any(|pid| !before.contains(pid));
+            if new { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .unwrap();
+        sidecar.wait_ready(2).unwrap();
+    }
+    let report = running.stop();
+    println!("three leaks of 50 MB/s in 512 MiB: {report}");
+    assert_eq!(limited.kills(), 0, "the kernel was first");
+    assert_eq!(report.failed_of(Method::Get), 0, "{report}");
+    drop(sidecar);
+}
+
+#[test]
+fn without_a_supervisor_the_same_leak_is_killed_by_the_kernel() {
+    if !has("node") {
+        return;
+    }
+    let Some(limited) = Limited::new(256) else {
+        return;
+    };
+    // The control.
+    let address = ports::local().unwrap();
+    let mut words = limited.wrapper();
+    words.extend(fixtures::node("greedy.js", address.port()));
+    let mut command = std::process::Command::new(&words[0]);
+    command.args(&words[1..]);
+    let mut bare = scaledapp_tests::process::Process::spawn(command).unwrap();
+    wait::until(SOON, "it serves", || http::get(address, "/leak?n=200")).unwrap();
+    let ended = bare.wait(SOON * 2).unwrap();
+    assert!(limited.kills() > 0, "{ended:?}");
+}
+
+#[test]
+fn a_second_port_is_served_by_all_workers_if_it_is_shared() {
+    if !has("node") {
+        return;
+    }
+    for dispatch in ["request", "connection"] {
+        let second = ports::local().unwrap();
+        let share = second.port().to_string();
+        let mut launch = greedy(&["--workers", "2", "--dispatch", dispatch, "--share", &share]);
+        launch.command.push(share.clone());
+        let sidecar = launch.ready(2).unwrap();
+        all_answer(sidecar.address(), &sidecar.pids().unwrap());
+        let mut seen = BTreeSet::new();
+        wait::until(SOON, "both serve the second port", || {
+            let asked: Vec<_> = (0..4)
+                .map(|_| {
+                    std::thread::spawn(move || http::one_shot(second, SOON, &Request::get("/")))
+                })
+                .collect();
+            for response in asked {
+                let response = response
+                    .join()
+                    .unwrap()
+                    .map_err(|error| format!("{error:?}"))?;
+                seen.insert(response.text());
+            }
+            if seen.len() == 2 {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
+        })
+        .unwrap();
+        // A reload loses nothing there either.
+        let load = Load {
+            keep_alive: false,
+            clients: 2,
+            ..Load::on(&[second])
+        };
+        let running = load.start().unwrap();
+        running.wait_more(100, SOON).unwrap();
+        sidecar.ctl_done(&["reload"]).unwrap();
+        running.wait_more(100, SOON).unwrap();
+        let report = running.stop();
+        println!("reload, second port, {dispatch}: {report}");
+        assert_eq!(report.failed(), 0, "{report}");
+    }
+}
+
+#[test]
+fn an_app_that_forks_by_itself_is_told_the_cure() {
+    if !has("node") {
+        return;
+    }
+    let sidecar = greedy(&["--workers", "1"]).ready(1).unwrap();
+    ask(&sidecar, "/fork");
+    sidecar.process.says(SOON, "take cluster.fork out").unwrap();
+}
+
+#[test]
+fn workers_are_told_their_share() {
+    if !has("node") {
+        return;
+    }
+    let mut launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
+    launch
+        .environment
+        .push(("OMP_NUM_THREADS".into(), "7".into()));
+    // As many as there are cores or more: one thread each.
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    let workers = cores.to_string();
+    let sidecar = launch
+        .with(&["--workers", &workers, "--max-memory", "200M"])
+        .ready(cores)
+        .unwrap();
+    let answer = http::get(sidecar.address(), "/environment").unwrap().json();
+    let environment = &answer["environment"];
+    assert_eq!(environment["GOMAXPROCS"], "1", "{environment}");
+    assert_eq!(environment["OMP_NUM_THREADS"], "7");
+    assert_eq!(environment["NODE_OPTIONS"], "--max-old-space-size=150");
+}
