@@ -53,6 +53,9 @@ impl Cause {
 
 /// The cause of an end, from where the worker stood and what was noted of it before.
 fn cause(state: Option<WorkerState>, noted: Option<Cause>, exit: Exit) -> Cause {
+    // A worker whose replacement failed serves on, and may end by itself later.
+    let serving = matches!(state, Some(WorkerState::Ready));
+    let noted = noted.filter(|noted| !(serving && matches!(noted, Cause::Recycled(_))));
     match (noted, state) {
         (Some(noted), _) => noted,
         (None, Some(WorkerState::Stopping)) => Cause::Ended,
@@ -180,7 +183,11 @@ impl History {
         let unasked = causes.filter(|(cause, _)| {
             matches!(
                 cause,
-                Cause::Exited | Cause::Signalled | Cause::NotStarted | Cause::BootTimedOut
+                Cause::Exited
+                    | Cause::Signalled
+                    | Cause::NotStarted
+                    | Cause::BootTimedOut
+                    | Cause::Killed(_)
             )
         });
         unasked.map(|(_, count)| count).sum()
@@ -267,6 +274,24 @@ mod tests {
                 Some(Cause::KilledAfterGrace),
                 BY_KILL,
                 Cause::KilledAfterGrace,
+            ),
+            (
+                Some(Draining),
+                Some(Cause::Recycled("MaxMemory")),
+                Exit::Code(0),
+                Cause::Recycled("MaxMemory"),
+            ),
+            (
+                Some(Ready),
+                Some(Cause::Recycled("MaxMemory")),
+                Exit::Code(1),
+                Cause::Exited,
+            ),
+            (
+                Some(Stopping),
+                Some(Cause::Killed("Hung")),
+                BY_KILL,
+                Cause::Killed("Hung"),
             ),
             (None, None, BY_KILL, Cause::Signalled),
         ] {

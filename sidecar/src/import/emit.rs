@@ -70,7 +70,8 @@ fn workers(text: &mut String, app: &App) {
     );
     line!(text, "    stopSignal: SIGINT");
     if let Some(memory) = &app.max_memory {
-        line!(text, "    maxMemory: {memory}");
+        // PM2's units are powers of 1024.
+        line!(text, "    maxMemory: {memory}i");
     }
     if let Some(name) = &app.instance_env {
         line!(text, "    instanceEnv: {}", scalar(name));

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use scaledapp_tests::sidecar::{Launch, Sidecar};
-use scaledapp_tests::{fixtures, http, process, wait};
+use scaledapp_tests::{fixtures, http, ports, process, wait};
 
 use crate::{SOON, has};
 
@@ -78,6 +78,33 @@ fn a_sum_does_not_go_backwards_when_a_worker_is_replaced() {
     let page = page(&sidecar);
     assert_eq!(value(&page, "answered_total{path=\"/\"}"), 25, "{page}");
     assert_eq!(value(&page, "alive "), 2, "{page}");
+}
+
+#[test]
+fn metrics_on_a_port_of_their_own_are_asked_of_each_worker() {
+    if !has("node") {
+        return;
+    }
+    let metrics = ports::local().unwrap().port().to_string();
+    let mut launch = Launch::of(|port| fixtures::node("ops.js", port)).unwrap();
+    launch.command.push(metrics.clone());
+    let from = format!("{metrics}/metrics");
+    let options = [
+        "--workers",
+        "2",
+        "--share",
+        &metrics,
+        "--metrics-from",
+        &from,
+    ];
+    let sidecar = launch.with(&options).ready(2).unwrap();
+    ask(&sidecar, 3);
+    let both = || match page(&sidecar) {
+        page if value(&page, "alive{") == 2 => Ok(page),
+        page => Err(page),
+    };
+    let page = wait::until(SOON, "both workers are on the page", both).unwrap();
+    assert_eq!(value(&page, "answered_total{"), 3, "{page}");
 }
 
 #[test]
