@@ -28,8 +28,10 @@ pub(crate) enum Cause {
     DrainTimedOut,
     /// It ignored the stop signal.
     KilledAfterGrace,
-    /// The supervisor replaced or killed it by itself, for this reason.
-    Replaced(&'static str),
+    /// The supervisor replaced it by itself, for this reason.
+    Recycled(&'static str),
+    /// The supervisor killed it, for this reason.
+    Killed(&'static str),
     /// It was told to end and did.
     Ended,
 }
@@ -45,7 +47,7 @@ impl Cause {
             Self::EndedDraining => "EndedDraining",
             Self::DrainTimedOut => "DrainTimedOut",
             Self::KilledAfterGrace => "KilledAfterGrace",
-            Self::Replaced(reason) => reason,
+            Self::Recycled(reason) | Self::Killed(reason) => reason,
             Self::Ended => "Ended",
         }
     }
@@ -119,9 +121,11 @@ impl History {
                     *cause = Cause::KilledAfterGrace;
                 }
             }
-            Incident::RecycleBegan { worker, cause, .. }
-            | Incident::Killed { worker, cause, .. } => {
-                self.noted.insert(worker, Cause::Replaced(cause.reason()));
+            Incident::RecycleBegan { worker, cause, .. } => {
+                self.noted.insert(worker, Cause::Recycled(cause.reason()));
+            }
+            Incident::Killed { worker, cause, .. } => {
+                self.noted.insert(worker, Cause::Killed(cause.reason()));
             }
             // It never ran, so nobody reaps it.
             Incident::Exited {

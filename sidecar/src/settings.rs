@@ -303,22 +303,6 @@ fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
 }
 
 /// What the flag says, else the text of the file.
-/// When the supervisor replaces a worker by itself.
-fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
-    let hang_timeout = word(words.hang_timeout, file.hang_timeout.as_deref())?;
-    let max_age = match (words.max_age, &file.max_age) {
-        (None, Some(text)) => Some(duration::parse(text)?),
-        (flag, _) => flag,
-    };
-    Ok(Limits {
-        memory: word(words.max_memory, file.max_memory.as_deref())?.map(|Size(bytes)| bytes),
-        requests: words.max_requests.or(file.max_requests),
-        age: max_age,
-        silence: hang_timeout.map_or(Some(HANG_TIMEOUT), |HangTimeout(time)| time),
-        jitter_percent: words.recycle_jitter.or(file.recycle_jitter).unwrap_or(10),
-    })
-}
-
 fn word<T: std::str::FromStr<Err = String>>(
     flag: Option<T>,
     file: Option<&str>,

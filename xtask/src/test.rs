@@ -312,7 +312,7 @@ fn layers(targets: &[String]) -> Vec<Layer> {
 }
 
 /// The matrix with every runtime, one after the other: what is measured is then
-/// each one's own. Tests of known faults are left out, as they are elsewhere.
+/// each one's own.
 fn long_matrix() -> Layer {
     let words = [
         "--package",
@@ -321,8 +321,6 @@ fn long_matrix() -> Layer {
         LANGUAGES,
         "--",
         "--include-ignored",
-        "--skip",
-        "faults::",
         "--show-output",
         "--test-threads=1",
     ];

@@ -138,9 +138,11 @@ fn a_server_that_daemonises_is_no_worker() {
         for said in [
             "exit code 0, before it was ready",
             "no worker ever became ready",
+            "run the app in the foreground",
         ] {
             assert!(ended.stderr.contains(said), "{dispatch}: {}", ended.stderr);
         }
+        assert_eq!(ended.code, 3, "{dispatch}: nothing was served");
         println!(
             "{dispatch}: {} survivors, asked: {answered:?}",
             survivors.len()

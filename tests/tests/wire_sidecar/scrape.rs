@@ -89,22 +89,24 @@ fn metrics_on_a_port_of_their_own_are_asked_of_each_worker() {
     let mut launch = Launch::of(|port| fixtures::node("ops.js", port)).unwrap();
     launch.command.push(metrics.clone());
     let from = format!("{metrics}/metrics");
-    let options = [
-        "--workers",
-        "2",
-        "--share",
-        &metrics,
-        "--metrics-from",
-        &from,
-    ];
-    let sidecar = launch.with(&options).ready(2).unwrap();
-    ask(&sidecar, 3);
-    let both = || match page(&sidecar) {
-        page if value(&page, "alive{") == 2 => Ok(page),
-        page => Err(page),
-    };
-    let page = wait::until(SOON, "both workers are on the page", both).unwrap();
-    assert_eq!(value(&page, "answered_total{"), 3, "{page}");
+    for dispatch in ["request", "connection"] {
+        let options = [
+            "--workers",
+            "2",
+            "--dispatch",
+            dispatch,
+            "--metrics-from",
+            &from,
+        ];
+        let sidecar = launch.clone().with(&options).ready(2).unwrap();
+        ask(&sidecar, 3);
+        let both = || match page(&sidecar) {
+            page if value(&page, "alive{") == 2 => Ok(page),
+            page => Err(page),
+        };
+        let page = wait::until(SOON, "both workers are on the page", both).unwrap();
+        assert_eq!(value(&page, "answered_total{"), 3, "{page}");
+    }
 }
 
 #[test]
