@@ -25,7 +25,7 @@ use crate::desired::{self, Desired};
 use crate::front;
 use crate::limits::Watch;
 use crate::logs::Logs;
-use crate::memory::Limiting;
+use crate::memory::{self, Limiting};
 use crate::process::{Recipe, raise_open_files, reap_all};
 use crate::recycle;
 use crate::report::Report;
@@ -366,7 +366,13 @@ fn watch_connections(
         loop {
             tokio::time::sleep(SECOND).await;
             let sockets = connections::carrying(&ports);
-            let members = connections::members(&report.groups());
+            // Descendants only: looking through all processes costs more than it shows.
+            let trees = report.groups().into_iter();
+            let trees = trees.flat_map(|group| {
+                let tree = memory::tree(group).into_iter();
+                tree.map(move |pid| (pid, group))
+            });
+            let members: Vec<_> = trees.collect();
             let by_group = connections::held(&members, &sockets)
                 .into_iter()
                 .map(|(group, held)| (group, held.len() as u32))
