@@ -18,9 +18,9 @@ pub(crate) struct Share {
 
 /// libuv's own number of threads, which wait for files and names rather than compute.
 const UV_THREADS: u64 = 4;
-/// Of a worker's memory, in percent, what may be old objects: the rest is young
-/// ones, code, buffers and stacks.
-const OLD_SPACE_PERCENT: u64 = 75;
+/// Of a worker's memory, in percent, what old objects may take before V8 ends the
+/// process: more than all of it, so that the worker is recycled before.
+const OLD_SPACE_PERCENT: u64 = 125;
 /// Less than this no Node starts with.
 const LEAST_OLD_SPACE: u64 = 32 << 20;
 
@@ -33,17 +33,15 @@ pub(crate) fn hints(
     let threads = (share.cores / f64::from(share.workers.max(1)))
         .ceil()
         .max(1.0) as u64;
-    let mut found = Vec::new();
-    let mut unset = |name, value: String| {
-        if get(name).is_none() {
-            found.push((name, value));
-        }
-    };
-    unset("GOMAXPROCS", threads.to_string());
-    unset("OMP_NUM_THREADS", threads.to_string());
+    let mut names = vec!["GOMAXPROCS", "OMP_NUM_THREADS"];
     if threads > UV_THREADS {
-        unset("UV_THREADPOOL_SIZE", threads.to_string());
+        names.push("UV_THREADPOOL_SIZE");
     }
+    names.retain(|name| get(name).is_none());
+    let mut found: Vec<_> = names
+        .into_iter()
+        .map(|name| (name, threads.to_string()))
+        .collect();
     let of_all = share
         .memory
         .map(|all| all / u64::from(share.workers.max(1)));
@@ -63,6 +61,12 @@ pub(crate) fn hints(
         found.push(("NODE_OPTIONS", value));
     }
     found
+}
+
+/// Whether the user has said how large a Node heap may be.
+pub(crate) fn heap_is_sized(command: &[String], get: impl Fn(&str) -> Option<String>) -> bool {
+    let options = get("NODE_OPTIONS").unwrap_or_default();
+    command.iter().any(|word| sizes_heap(word)) || options.split(' ').any(sizes_heap)
 }
 
 /// V8 takes dashes and underscores alike.
@@ -140,16 +144,16 @@ mod tests {
             ..SHARE
         };
         let heap = |share, command, env: &[_]| told(share, command, env).into_iter().nth(2);
-        let expected = Some("NODE_OPTIONS=--max-old-space-size=384".to_owned());
+        let expected = Some("NODE_OPTIONS=--max-old-space-size=640".to_owned());
         assert_eq!(heap(limited, "node app.js", &[]), expected);
         let tighter = Share {
             each: Some(200 << 20),
             ..limited
         };
-        let expected = Some("NODE_OPTIONS=--max-old-space-size=150".to_owned());
+        let expected = Some("NODE_OPTIONS=--max-old-space-size=250".to_owned());
         assert_eq!(heap(tighter, "node app.js", &[]), expected);
         let options = [("NODE_OPTIONS", "--enable-source-maps")];
-        let expected = "NODE_OPTIONS=--enable-source-maps --max-old-space-size=384";
+        let expected = "NODE_OPTIONS=--enable-source-maps --max-old-space-size=640";
         assert_eq!(
             heap(limited, "node app.js", &options),
             Some(expected.to_owned())

@@ -52,6 +52,9 @@ pub(crate) struct Measured {
     pub(crate) bytes: u64,
     /// Requests answered.
     pub(crate) served: u64,
+    /// Its runtime ends it when it has outgrown its share of the container: we
+    /// told it that.
+    pub(crate) capped: bool,
     /// It accepts no connection, and has shown no sign of life for so long.
     pub(crate) deaf: Option<Duration>,
 }
@@ -96,12 +99,14 @@ impl Watch {
         self.limits.memory.is_some()
     }
 
-    /// What has to happen at the time `now` (since any fixed moment).
+    /// What has to happen at the time `now` (since any fixed moment), when so many
+    /// workers are `wanted`.
     pub(crate) fn look(
         &mut self,
         now: Duration,
         workers: &[Measured],
         container: Option<Container>,
+        wanted: u64,
     ) -> Vec<Event> {
         self.remember(workers);
         let growth = self.growth(now, container);
@@ -117,12 +122,13 @@ impl Watch {
         if let Some(container) = container {
             events.extend(self.relieve(workers, container, growth));
         }
+        let share = container.map(|container| container.limit / wanted.max(1));
         // The most urgent first: there is one at a time.
         let surge = self.has_room(container, growth);
         let mut due: Vec<(u8, u64, Event)> = workers
             .iter()
             .filter_map(|worker| {
-                let (rank, cause) = self.used_up(worker)?;
+                let (rank, cause) = self.used_up(worker, share)?;
                 let recycle = Event::Recycle {
                     worker: worker.worker,
                     cause,
@@ -203,8 +209,7 @@ impl Watch {
             return None;
         }
         let largest = workers.iter().max_by_key(by_size)?;
-        let born = self.known.get(&largest.worker).copied().unwrap_or(0);
-        if largest.bytes < born.saturating_mul(GROWN_PERCENT) / 100 {
+        if !self.has_grown(largest) {
             self.is_too_small = true;
             return None;
         }
@@ -220,6 +225,12 @@ impl Watch {
         })
     }
 
+    /// Whether a new one would be smaller.
+    fn has_grown(&self, worker: &Measured) -> bool {
+        let born = self.known.get(&worker.worker).copied().unwrap_or(0);
+        worker.bytes >= born.saturating_mul(GROWN_PERCENT) / 100
+    }
+
     /// Whether a worker more fits in, while the others go on growing.
     fn has_room(&self, container: Option<Container>, growth: u64) -> bool {
         let (Some(Container { used, limit }), Some(born)) = (container, self.born) else {
@@ -232,7 +243,7 @@ impl Watch {
     }
 
     /// Why a worker that serves has to be replaced, and how urgent that is.
-    fn used_up(&self, worker: &Measured) -> Option<(u8, Cause)> {
+    fn used_up(&self, worker: &Measured, share: Option<u64>) -> Option<(u8, Cause)> {
         let age = worker.age?;
         let Limits {
             memory,
@@ -240,7 +251,8 @@ impl Watch {
             age: most_age,
             ..
         } = self.limits;
-        if let Some(limit) = memory
+        let share = share.filter(|_| worker.capped && self.has_grown(worker));
+        if let Some(limit) = [memory, share].into_iter().flatten().min()
             && worker.bytes > limit
         {
             let bytes = worker.bytes;
@@ -281,6 +293,7 @@ mod tests {
             age: Some(Duration::from_mins(1)),
             bytes: mebibytes * MIB,
             served: 0,
+            capped: false,
             deaf: None,
         }
     }
@@ -318,7 +331,7 @@ mod tests {
             deaf: Some(Duration::MAX),
             ..worker(1, 1 << 40)
         };
-        assert_eq!(watch.look(Duration::ZERO, &[old], None), []);
+        assert_eq!(watch.look(Duration::ZERO, &[old], None, 1), []);
     }
 
     #[test]
@@ -332,7 +345,7 @@ mod tests {
             ..worker(4, 900)
         };
         let all = [worker(1, 101), worker(2, 100), worker(3, 300), leaving];
-        let events = watch.look(Duration::ZERO, &all, None);
+        let events = watch.look(Duration::ZERO, &all, None, 4);
         assert_eq!(
             shown(&events),
             [(3, true, true, "MaxMemory"), (1, true, true, "MaxMemory")]
@@ -349,12 +362,12 @@ mod tests {
             let mut watch = watch(limits);
             let young = [worker(1, 60), worker(2, 60)];
             assert_eq!(
-                watch.look(Duration::ZERO, &young, Some(container(130, limit))),
+                watch.look(Duration::ZERO, &young, Some(container(130, limit)), 2),
                 []
             );
             let grown = [worker(1, 101), worker(2, 60)];
             let later = Duration::from_mins(1);
-            let events = watch.look(later, &grown, Some(container(160, limit)));
+            let events = watch.look(later, &grown, Some(container(160, limit)), 2);
             assert_eq!(shown(&events), [(1, true, surge, "MaxMemory")]);
         }
     }
@@ -371,15 +384,37 @@ mod tests {
             let all = [worker(1, leaked), worker(2, 100)];
             let used = leaked + 110;
             assert!(used < 512, "the kernel was first");
-            seen.extend(shown(&watch.look(now, &all, Some(container(used, 512)))));
+            seen.extend(shown(&watch.look(now, &all, Some(container(used, 512)), 2)));
             leaked += 13;
             now += second;
         }
         assert_eq!(seen[0], (1, true, false, "ContainerMemory"));
         // Its memory is not back yet.
         let all = [worker(1, leaked), worker(2, 100)];
-        let again = watch.look(now, &all, Some(container(500, 512)));
+        let again = watch.look(now, &all, Some(container(500, 512)), 2);
         assert_eq!(shown(&again), []);
+    }
+
+    #[test]
+    fn a_worker_whose_heap_is_capped_goes_before_it_meets_the_cap() {
+        let mut watch = watch(Limits::default());
+        let capped = |number, mebibytes| Measured {
+            capped: true,
+            ..worker(number, mebibytes)
+        };
+        let room = Some(container(200, 1024));
+        let young = [capped(1, 60), capped(2, 600), worker(3, 60), worker(4, 60)];
+        assert_eq!(watch.look(Duration::ZERO, &young, room, 4), []);
+        // Of 256 MiB each; who was born larger is none the better for another start,
+        // and who has no cap may have what others leave.
+        let grown = [
+            capped(1, 257),
+            capped(2, 600),
+            worker(3, 500),
+            worker(4, 60),
+        ];
+        let events = watch.look(Duration::from_mins(1), &grown, room, 4);
+        assert_eq!(shown(&events), [(1, true, true, "MaxMemory")]);
     }
 
     #[test]
@@ -388,11 +423,11 @@ mod tests {
         let all = [worker(1, 220), worker(2, 230)];
         for turn in 0..5 {
             let now = Duration::from_secs(turn);
-            assert_eq!(watch.look(now, &all, Some(container(460, 512))), []);
+            assert_eq!(watch.look(now, &all, Some(container(460, 512)), 2), []);
         }
         assert!(watch.is_too_small);
         // And yet they will not take the container with them.
-        let events = watch.look(Duration::from_secs(9), &all, Some(container(500, 512)));
+        let events = watch.look(Duration::from_secs(9), &all, Some(container(500, 512)), 2);
         assert_eq!(shown(&events), [(2, false, false, "ContainerMemory")]);
     }
 
@@ -406,8 +441,8 @@ mod tests {
             deaf: Some(Duration::from_secs(seconds)),
             ..worker(1, 50)
         };
-        assert_eq!(watch.look(Duration::ZERO, &[deaf(59)], None), []);
-        let events = watch.look(Duration::ZERO, &[deaf(60), worker(2, 50)], None);
+        assert_eq!(watch.look(Duration::ZERO, &[deaf(59)], None, 2), []);
+        let events = watch.look(Duration::ZERO, &[deaf(60), worker(2, 50)], None, 2);
         assert_eq!(shown(&events), [(1, false, false, "Hung")]);
     }
 
@@ -423,7 +458,7 @@ mod tests {
         let ends = |number: u64, watch: &mut Watch, make: fn(Measured, u64) -> Measured| {
             let due = |at: &u64| {
                 let measured = make(worker(number, 50), *at);
-                !watch.look(Duration::ZERO, &[measured], None).is_empty()
+                !watch.look(Duration::ZERO, &[measured], None, 1).is_empty()
             };
             (1..=1000).find(due).unwrap()
         };

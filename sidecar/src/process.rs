@@ -29,6 +29,8 @@ pub(crate) struct Recipe {
     pub(crate) open_files: Rlimit,
     /// Bytes that one worker may have.
     pub(crate) max_memory: Option<u64>,
+    /// Whether we size Node's heap: the user has not.
+    pub(crate) caps_heap: bool,
     /// Whether stdout comes through a pipe instead of being inherited.
     pub(crate) pipe_stdout: bool,
 }

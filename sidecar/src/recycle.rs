@@ -70,7 +70,8 @@ impl Supervisor {
         let measured: Vec<Measured> = self.measure(now);
         let container = self.memory.read();
         let was_too_small = self.watch.is_too_small;
-        events.extend(self.watch.look(now, &measured, container));
+        let wanted = u64::from(self.engine.desired());
+        events.extend(self.watch.look(now, &measured, container, wanted));
         if self.watch.is_too_small && !was_too_small {
             tracing::warn!(
                 "workers fill the container as they are born: raise its memory limit or run fewer \
@@ -93,11 +94,16 @@ impl Supervisor {
             let tree = memory::tree(pid);
             self.look_for_forks(worker.id, &tree);
             let deaf = if is_ready { self.deaf(worker.id) } else { None };
+            let process = self.state.processes.get_mut(&worker.id)?;
+            // What a wrapper has started is there when it listens.
+            let runs_node = || tree.iter().any(|pid| is_node(*pid));
+            let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
             Some(Measured {
                 worker: worker.id,
                 age: is_ready.then(|| now.saturating_sub(worker.since)),
                 bytes: memory::of(&tree).unwrap_or(0),
                 served: self.front.served(worker.id),
+                capped: capped && self.recipe.caps_heap,
                 deaf,
             })
         });
@@ -158,6 +164,12 @@ impl Supervisor {
             };
         }
     }
+}
+
+/// Whether the process runs Node, by the name of its program.
+fn is_node(pid: u32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|path| path.file_name().is_some_and(|name| name == "node"))
 }
 
 /// Node's cluster module numbers what it forks by this variable.

@@ -23,6 +23,7 @@ use crate::control;
 use crate::cores::Cores;
 use crate::desired::{self, Desired};
 use crate::front;
+use crate::hints::heap_is_sized;
 use crate::limits::Watch;
 use crate::logs::Logs;
 use crate::memory::{self, Limiting};
@@ -99,6 +100,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         port = settings.port,
         "starting"
     );
+    let caps_heap = !heap_is_sized(&settings.command, |name| std::env::var(name).ok());
     let supervisor = Supervisor {
         engine: Engine::new(engine_config(&settings), workers),
         recipe: Recipe {
@@ -107,6 +109,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             instance_env: settings.instance_env,
             open_files,
             max_memory: settings.limits.memory,
+            caps_heap,
             pipe_stdout: Logs::wants_stdout(settings.logs),
         },
         ports,

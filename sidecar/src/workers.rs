@@ -41,6 +41,8 @@ pub(crate) struct Process {
     pub(crate) hearing: Hearing,
     /// How many processes it and its descendants were at the last look.
     pub(crate) family: usize,
+    /// Whether Node runs there, once it is known.
+    pub(crate) is_node: Option<bool>,
     /// Asks whether it is ready.
     probe: Option<AbortHandle>,
     /// What else waits for it and is pointless without it.
@@ -94,6 +96,7 @@ impl Supervisor {
                     listens_elsewhere: None,
                     hearing: Hearing::Unknown,
                     family: 1,
+                    is_node: None,
                     probe: None,
                     tasks: Vec::new(),
                 };
