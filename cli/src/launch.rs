@@ -105,7 +105,7 @@ fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> 
         &duration::format(app.workers.drain_timeout),
     ]));
     arguments.extend(words(&["--drain-quiet", QUIET]));
-    for (flag, value) in app.workers.limits.flags() {
+    for (flag, value) in app.workers.optional_flags() {
         arguments.extend(words(&[flag, &value]));
     }
     arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));

@@ -41,7 +41,7 @@ struct Header {
 }
 
 /// Fields and values that nothing works on yet, and what to do instead.
-const NOT_YET: [(&str, &str); 13] = [
+const NOT_YET: [(&str, &str); 10] = [
     (
         "h2c",
         "gRPC is not balanced per request yet: write tcp, which hands out connections",
@@ -55,9 +55,6 @@ const NOT_YET: [(&str, &str); 13] = [
     ("timeouts", "not there yet: leave it out"),
     ("retries", "not there yet: leave it out"),
     ("externalDns", "not there yet: leave it out"),
-    ("maxRequests", "recycling is not there yet: leave it out"),
-    ("maxAge", "recycling is not there yet: leave it out"),
-    ("maxMemory", "recycling is not there yet: leave it out"),
     (
         "autoscaling",
         "not there yet: leave it out and use `scaledapp scale`",

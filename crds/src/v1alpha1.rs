@@ -254,7 +254,7 @@ pub struct Replicas {
 /// The workers of a pod. At most one of `perCore` and `count` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxInFlight)", "message": "needs dispatch Request: with Connection workers accept what they like; leave it out", "fieldPath": ".maxInFlight"}]))]
 pub struct Workers {
     /// On every core of the pod so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -288,6 +288,23 @@ pub struct Workers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) >= duration('1s')", "message": "would replace workers without end: give 1s or more, or leave it out"}]))]
     pub max_age: Option<Duration>,
+    /// A worker that has requests, sends no byte and accepts no connection for so
+    /// long is killed and replaced; 60s by default, 0s: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hang_timeout: Option<Duration>,
+    /// Requests that one worker gets at once; more wait in line. No limit by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "a worker with 0 requests serves nothing: give 1 or more, or leave it out"}]))]
+    pub max_in_flight: Option<i32>,
+    /// Further ports that all workers serve, beside spec.port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(range(min = 1, max = 65535)), extend("x-kubernetes-list-type" = "set"))]
+    pub share: Vec<i32>,
+    /// Where each worker's metrics are, such as /metrics, or 9464/metrics on a port of
+    /// their own; gathered on one page at /metrics/app of the pod's port 9377.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [{"rule": "self.matches('^([0-9]{1,5})?/[!-~]*$')", "message": "is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics"}]))]
+    pub metrics_from: Option<String>,
     /// The signal that asks a worker to end; SIGTERM by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{"rule": "self.upperAscii().matches('^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$')", "message": "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH"}]))]

@@ -171,7 +171,7 @@ const GOOD: &[&str] = &[
     "{image: i, command: ['a b', c]}",
     "{image: i, command: [a], port: 65535, appProtocol: http, replicas: {perNode: 1}}",
     "{image: i, command: [a], replicas: {total: 6}, workers: {count: 4, dispatch: Connection}}",
-    "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h}}",
+    "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h, hangTimeout: 0s, maxInFlight: 8, share: [8081], metricsFrom: /metrics}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
@@ -251,6 +251,18 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], workers: {maxRequests: 9, dispatch: Connection}}",
         "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory",
+    ),
+    (
+        "{image: i, command: [a], workers: {maxInFlight: 0}}",
+        "a worker with 0 requests serves nothing: give 1 or more, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], workers: {maxInFlight: 9, dispatch: Connection}}",
+        "needs dispatch Request: with Connection workers accept what they like; leave it out",
+    ),
+    (
+        "{image: i, command: [a], workers: {metricsFrom: metrics}}",
+        "is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
     ),
     (
         "{image: i, command: [a], workers: {maxAge: 10ms}}",

@@ -170,10 +170,6 @@ fn a_field_of_later_says_so_and_what_to_do_now() {
              connections",
         ),
         (
-            "workers: {maxAge: 1h}",
-            "8:13: spec.workers.maxAge: recycling is not there yet: leave it out",
-        ),
-        (
             "autoscaling: {}",
             "8:3: spec.autoscaling: not there yet: leave it out and use `scaledapp scale`",
         ),

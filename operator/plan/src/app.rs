@@ -78,6 +78,10 @@ pub struct Workers {
     pub drain_timeout: Duration,
     /// When one is replaced by itself.
     pub limits: Limits,
+    /// Further ports that all of them serve.
+    pub share: Vec<NonZeroU16>,
+    /// Where their metrics are, such as `/metrics` or `9464/metrics`.
+    pub metrics_from: Option<String>,
     /// Asks a worker to end; with its `SIG`.
     pub stop_signal: String,
     /// Holds a worker's number.
@@ -93,18 +97,38 @@ pub struct Limits {
     pub requests: Option<u64>,
     /// For how long it may serve.
     pub age: Option<Duration>,
+    /// For how long it may show no sign of life; zero: for ever.
+    pub silence: Option<Duration>,
+    /// Requests that it gets at once.
+    pub in_flight: Option<NonZeroU32>,
 }
 
-impl Limits {
-    /// Flags of the supervisor, with their values.
-    pub fn flags(&self) -> Vec<(&'static str, String)> {
-        let age = self
-            .age
-            .map(|age| scaledapp_crds::Duration(age).to_string());
+impl Workers {
+    /// Flags of the supervisor that are given only where something is asked for,
+    /// with their values.
+    pub fn optional_flags(&self) -> Vec<(&'static str, String)> {
+        let Limits {
+            memory,
+            requests,
+            age,
+            silence,
+            in_flight,
+        } = self.limits;
+        let time = |time| scaledapp_crds::Duration(time).to_string();
+        let silence = silence.map(|silence| match silence {
+            Duration::ZERO => "none".to_owned(),
+            silence => time(silence),
+        });
+        let ports = self.share.iter().map(ToString::to_string);
+        let ports = ports.collect::<Vec<_>>().join(",");
         [
-            ("--max-memory", self.memory.map(|bytes| bytes.to_string())),
-            ("--max-requests", self.requests.map(|most| most.to_string())),
-            ("--max-age", age),
+            ("--max-memory", memory.map(|bytes| bytes.to_string())),
+            ("--max-requests", requests.map(|most| most.to_string())),
+            ("--max-age", age.map(time)),
+            ("--hang-timeout", silence),
+            ("--max-in-flight", in_flight.map(|most| most.to_string())),
+            ("--share", Some(ports).filter(|ports| !ports.is_empty())),
+            ("--metrics-from", self.metrics_from.clone()),
         ]
         .into_iter()
         .filter_map(|(flag, value)| Some((flag, value?)))

@@ -114,6 +114,8 @@ impl Check {
         let drain_timeout = self.drain_timeout(workers.drain_timeout);
         let stop_signal = self.stop_signal(workers.stop_signal.as_deref());
         let limits = self.limits(&workers, dispatch);
+        let share = self.share(&workers.share, port);
+        let metrics_from = self.metrics_from(workers.metrics_from.as_deref());
         let protocol = self.protocol(spec.balancers.as_ref(), tcp);
         let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
@@ -131,6 +133,8 @@ impl Check {
                 readiness,
                 drain_timeout,
                 limits,
+                share,
+                metrics_from,
                 stop_signal,
                 instance_env,
             },
@@ -380,11 +384,59 @@ impl Check {
                 "would replace workers without end: give 1s or more, or leave it out",
             );
         }
+        let in_flight = workers.max_in_flight.map(|most| {
+            let most = u32::try_from(most).ok().and_then(NonZeroU32::new);
+            if most.is_none() {
+                self.violation(
+                    "spec.workers.maxInFlight",
+                    "a worker with 0 requests serves nothing: give 1 or more, or leave it out",
+                );
+            } else if dispatch == Dispatch::Connection {
+                self.violation(
+                    "spec.workers.maxInFlight",
+                    "needs dispatch Request: with Connection workers accept what they like; leave it out",
+                );
+            }
+            most.unwrap_or(ONE)
+        });
         Limits {
             memory,
             requests,
             age,
+            silence: workers.hang_timeout.map(|time| time.0),
+            in_flight,
         }
+    }
+
+    fn share(&mut self, ports: &[i32], main: NonZeroU16) -> Vec<NonZeroU16> {
+        let mut found = Vec::new();
+        for (index, port) in ports.iter().enumerate() {
+            let path = format!("spec.workers.share[{index}]");
+            match u16::try_from(*port).ok().and_then(NonZeroU16::new) {
+                None => self.violation(path, format!("{port} is no port: give 1 to 65535")),
+                Some(port) if port == main || found.contains(&port) => self.violation(
+                    path,
+                    format!(
+                        "{port} is shared already: name each further port once, without spec.port"
+                    ),
+                ),
+                Some(port) => found.push(port),
+            }
+        }
+        found
+    }
+
+    fn metrics_from(&mut self, from: Option<&str>) -> Option<String> {
+        let from = from?;
+        let (port, path) = from.split_at(from.find('/').unwrap_or(from.len()));
+        let is_port = port.is_empty() || port.parse::<NonZeroU16>().is_ok();
+        if !is_port || path.is_empty() || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.violation(
+                "spec.workers.metricsFrom",
+                "is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
+            );
+        }
+        Some(from.to_owned())
     }
 
     fn stop_signal(&mut self, signal: Option<&str>) -> String {

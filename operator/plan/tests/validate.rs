@@ -57,13 +57,21 @@ fn absence_means_one_pod_per_node_one_worker_per_core_and_two_balancers() {
 
 #[test]
 fn limits_become_flags_and_absent_ones_do_not() {
-    let flags = |lines: &str| validate(&object(lines)).unwrap().workers.limits.flags();
+    let flags = |lines: &str| {
+        let app = validate(&object(lines)).unwrap();
+        app.workers.optional_flags()
+    };
     assert!(flags("").is_empty());
-    let all = "  workers: {maxMemory: 300Mi, maxRequests: 10000, maxAge: 6h}";
+    let all = "  workers: {maxMemory: 300Mi, maxRequests: 10000, maxAge: 6h, hangTimeout: 0s, \
+               maxInFlight: 8, share: [8081, 9000], metricsFrom: 9464/metrics}";
     let expected = [
         ("--max-memory", "314572800"),
         ("--max-requests", "10000"),
         ("--max-age", "6h"),
+        ("--hang-timeout", "none"),
+        ("--max-in-flight", "8"),
+        ("--share", "8081,9000"),
+        ("--metrics-from", "9464/metrics"),
     ];
     let expected = expected.map(|(flag, value)| (flag, value.to_owned()));
     assert_eq!(flags(all), expected);
@@ -151,6 +159,22 @@ const RULES: &[(&str, &str)] = &[
     (
         "  workers: {maxRequests: 5, dispatch: Connection}",
         "spec.workers.maxRequests: needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory",
+    ),
+    (
+        "  workers: {maxInFlight: 0}",
+        "spec.workers.maxInFlight: a worker with 0 requests serves nothing: give 1 or more, or leave it out",
+    ),
+    (
+        "  workers: {maxInFlight: 2, dispatch: Connection}",
+        "spec.workers.maxInFlight: needs dispatch Request: with Connection workers accept what they like; leave it out",
+    ),
+    (
+        "  workers: {share: [3000]}",
+        "spec.workers.share[0]: 3000 is shared already: name each further port once, without spec.port",
+    ),
+    (
+        "  workers: {metricsFrom: metrics}",
+        "spec.workers.metricsFrom: is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
     ),
     (
         "  workers: {maxAge: 10ms}",

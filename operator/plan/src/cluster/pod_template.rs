@@ -97,7 +97,7 @@ fn inputs(app: &App) -> String {
         "upgrade": app.upgrade,
     });
     // Only what is there: an operator that knows a new field rolls nobody for it.
-    for (flag, value) in workers.limits.flags() {
+    for (flag, value) in workers.optional_flags() {
         inputs[flag] = value.into();
     }
     hash(inputs.to_string().as_bytes())
@@ -240,8 +240,8 @@ fn supervise(app: &App) -> Vec<String> {
     }
     flag("--boot-timeout", &time(workers.readiness.timeout));
     flag("--drain-timeout", &time(workers.drain_timeout));
-    for (name, value) in workers.limits.flags() {
-        flag(name, &value);
+    for (name, value) in workers.optional_flags() {
+        flag(name, &escaped(&value));
     }
     flag("--stop-signal", &workers.stop_signal);
     flag("--instance-env", &escaped(&workers.instance_env));
