@@ -151,14 +151,16 @@ struct Limited(PathBuf);
 
 impl Limited {
     fn new(mebibytes: u64) -> Option<Self> {
-        let name = format!("scaledapp-test-{}", std::process::id());
+        // The limit tells tests of one process apart.
+        let name = format!("scaledapp-test-{}-{mebibytes}", std::process::id());
         let bytes = (mebibytes << 20).to_string();
         for (root, limit) in [
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             ("/sys/fs/cgroup", "memory.max"),
         ] {
             let group = Self(PathBuf::from(root).join(&name));
-            let made = fs::create_dir(&group.0).is_ok();
+            // The kernel makes the file; elsewhere writing it would make one.
+            let made = fs::create_dir(&group.0).is_ok() && group.0.join(limit).exists();
             if made && fs::write(group.0.join(limit), &bytes).is_ok() {
                 // Swap would hide what the test is about.
                 drop(fs::write(group.0.join("memory.swap.max"), "0"));
