@@ -96,6 +96,16 @@ pub enum DispatchArg {
     Connection,
 }
 
+impl DispatchArg {
+    /// As typed and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Connection => "connection",
+        }
+    }
+}
+
 /// How a worker gets its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

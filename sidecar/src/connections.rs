@@ -54,6 +54,15 @@ pub(crate) fn members(groups: &[u32]) -> Vec<Member> {
         .collect()
 }
 
+/// All sockets that each group holds, of any kind.
+pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
+    let mut all: HashMap<u32, HashSet<u64>> = HashMap::new();
+    for (pid, group) in members {
+        all.entry(*group).or_default().extend(socket_inodes(*pid));
+    }
+    all
+}
+
 /// Those of `sockets` that each group holds.
 pub(crate) fn held(members: &[Member], sockets: &HashSet<u64>) -> HashMap<u32, HashSet<u64>> {
     let mut held: HashMap<u32, HashSet<u64>> = HashMap::new();

@@ -158,10 +158,15 @@ pub struct Cores {
 impl Cores {
     /// As it is now; a quota changes when a running pod is resized.
     pub fn read() -> Self {
+        Self::within(&Quotas::find(Path::new("/")))
+    }
+
+    /// The same, where it is known already which quotas there are.
+    pub(crate) fn within(quotas: &Quotas) -> Self {
         let request = std::env::var(CPU_REQUEST).ok();
         Self {
             affinity: affinity(),
-            quota: quota(Path::new("/")),
+            quota: quotas.smallest(),
             request: request.as_deref().and_then(parse_request),
         }
     }
@@ -199,30 +204,37 @@ fn parse_request(text: &str) -> Option<u64> {
         .filter(|millicores| *millicores > 0)
 }
 
-/// Smallest CPU quota in millicores, as seen with `root` in the place of `/`.
-fn quota(root: &Path) -> Option<u64> {
-    let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
-    let limits = hierarchies.into_iter().filter_map(|hierarchy| {
-        let directories = cgroup::own(root, hierarchy);
-        let limits = directories
-            .iter()
-            .filter_map(|directory| limit_in(directory, hierarchy));
-        limits.min()
-    });
-    limits.min()
-}
+/// The cgroups whose quota may apply to us, found once: what is in them changes, but
+/// to find them the kernel has to list every mount.
+#[derive(Debug)]
+pub(crate) struct Quotas(Vec<(PathBuf, Hierarchy)>);
 
-/// For how long the quota has kept runnable threads from running, summed over
-/// CPUs (`throttled_usec`, version 2; `throttled_time` in nanoseconds, version 1).
-/// `None` without a quota.
-pub(crate) fn throttled(root: &Path) -> Option<Duration> {
-    let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
-    let times = hierarchies.into_iter().filter_map(|hierarchy| {
-        let directories = cgroup::own(root, hierarchy);
-        let limited = directories
-            .iter()
-            .filter(|directory| limit_in(directory, hierarchy).is_some());
-        let time = |directory: &PathBuf| {
+impl Quotas {
+    /// With `root` in the place of `/`.
+    pub(crate) fn find(root: &Path) -> Self {
+        let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
+        let all = hierarchies.into_iter().flat_map(|hierarchy| {
+            let own = cgroup::own(root, hierarchy).into_iter();
+            own.map(move |directory| (directory, hierarchy))
+        });
+        Self(all.collect())
+    }
+
+    /// The smallest quota in millicores.
+    fn smallest(&self) -> Option<u64> {
+        let limits = self.0.iter();
+        let limits = limits.filter_map(|(directory, hierarchy)| limit_in(directory, *hierarchy));
+        limits.min()
+    }
+
+    /// For how long a quota has kept runnable threads from running, summed over CPUs
+    /// (`throttled_usec`, version 2; `throttled_time` in nanoseconds, version 1).
+    /// `None` without a quota.
+    pub(crate) fn throttled(&self) -> Option<Duration> {
+        let limited = self.0.iter();
+        let limited =
+            limited.filter(|(directory, hierarchy)| limit_in(directory, *hierarchy).is_some());
+        let time = |(directory, _): &(PathBuf, Hierarchy)| {
             let text = std::fs::read_to_string(directory.join("cpu.stat")).ok()?;
             text.lines().find_map(|line| match line.split_once(' ')? {
                 ("throttled_usec", time) => time.parse().ok().map(Duration::from_micros),
@@ -231,8 +243,7 @@ pub(crate) fn throttled(root: &Path) -> Option<Duration> {
             })
         };
         limited.filter_map(time).max()
-    });
-    times.max()
+    }
 }
 
 fn limit_in(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
@@ -390,7 +401,7 @@ mod tests {
         }
 
         fn quota(&self) -> Option<u64> {
-            quota(self.0.path())
+            Quotas::find(self.0.path()).smallest()
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Event, WorkerId, WorkerState};
 
-use crate::cores;
 use crate::limits::Measured;
 use crate::memory;
 use crate::probe;
@@ -55,7 +54,7 @@ impl Supervisor {
     pub(crate) fn look(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         if self.starting() {
-            let throttled = cores::throttled(std::path::Path::new("/")).unwrap_or_default();
+            let throttled = self.quotas.throttled().unwrap_or_default();
             let starved = self.state.starving.look(Instant::now(), throttled);
             if starved >= Duration::from_millis(10) {
                 events.push(Event::Starved(starved));

@@ -4,6 +4,7 @@
 //! Nothing of the app runs before everything of ours does.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
 use crate::connections;
 use crate::control;
-use crate::cores::Cores;
+use crate::cores::{Cores, Quotas};
 use crate::desired::{self, Desired};
 use crate::front;
 use crate::hints::heap_is_sized;
@@ -40,7 +41,7 @@ use crate::watchdog::Watchdog;
 /// Load goes to balancers at most this often (20 times a second).
 const LOAD_PERIOD: Duration = Duration::from_millis(50);
 /// It is looked at this often when it does not change: an idle supervisor sleeps.
-const REST_PERIOD: Duration = Duration::from_millis(200);
+const REST_PERIOD: Duration = Duration::from_millis(500);
 
 /// Supervises until told to stop; the exit code.
 ///
@@ -56,7 +57,8 @@ pub fn run(settings: Settings) -> anyhow::Result<i32> {
 
 async fn start(settings: Settings) -> anyhow::Result<i32> {
     let started = Instant::now();
-    let cores = Cores::read();
+    let quotas = Quotas::find(Path::new("/"));
+    let cores = Cores::within(&quotas);
     let workers = settings.workers.workers(cores);
     let workers = workers.context("check --workers")?;
     let open_files = raise_open_files();
@@ -77,14 +79,11 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
     let mechanism = choose_mechanism(&settings)?;
     let mut registry = Registry::default();
     let front = front::open(&settings, cores, public, &sharing, &mut registry)?;
-    let dispatch = match settings.dispatch {
-        DispatchArg::Request => "request",
-        DispatchArg::Connection => "connection",
-    };
+    let dispatch = settings.dispatch.as_str();
     let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
     let logs = watch_workers(&settings, &report)?;
     let (inputs, received) = mpsc::unbounded_channel();
-    watch_outside(&settings, cores, &inputs, &report, &sharing)?;
+    watch_outside(&settings, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
         take_orders(control, inputs.clone());
@@ -122,6 +121,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         sharing,
         logs,
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
+        quotas,
         memory,
         watch,
         report,
@@ -224,7 +224,6 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
 /// Passes on everything that comes from outside until the loop has ended.
 fn watch_outside(
     settings: &Settings,
-    cores: Cores,
     inputs: &mpsc::UnboundedSender<Input>,
     report: &Arc<Report>,
     sharing: &Rc<RefCell<Sharing>>,
@@ -239,17 +238,6 @@ fn watch_outside(
         }
     });
     watch_signals(inputs)?;
-    let sent = inputs.clone();
-    let mut before = cores;
-    tokio::task::spawn_local(async move {
-        loop {
-            tokio::time::sleep(SECOND).await;
-            let now = Cores::read();
-            if now != std::mem::replace(&mut before, now) {
-                drop(sent.send(Input::Cores(now)));
-            }
-        }
-    });
     if let Some(path) = &settings.desired_file {
         watch_desired(
             Desired::new(path.clone()),
@@ -366,21 +354,31 @@ fn watch_connections(
     sharing: Rc<RefCell<Sharing>>,
 ) {
     tokio::task::spawn_local(async move {
+        let (mut known, mut told) = (HashMap::new(), HashMap::new());
+        let mut waited = 0;
         loop {
             tokio::time::sleep(SECOND).await;
-            let sockets = connections::carrying(&ports);
             // Descendants only: looking through all processes costs more than it shows.
             let trees = report.groups().into_iter();
             let trees = trees.flat_map(|group| {
                 let tree = memory::tree(group).into_iter();
                 tree.map(move |pid| (pid, group))
             });
-            let members: Vec<_> = trees.collect();
-            let by_group = connections::held(&members, &sockets)
-                .into_iter()
-                .map(|(group, held)| (group, held.len() as u32))
-                .collect();
+            let all = connections::sockets_of(&trees.collect::<Vec<_>>());
             let queued = sharing.borrow().queued_in_all();
+            // For connections the kernel walks its whole table: not for workers that
+            // hold what they held.
+            if all != known {
+                let carrying = connections::carrying(&ports);
+                let count = |mine: &HashSet<u64>| mine.intersection(&carrying).count() as u32;
+                let by_group = all.iter().map(|(group, mine)| (*group, count(mine)));
+                told = by_group.collect();
+                known = all;
+            } else if queued == waited {
+                continue;
+            }
+            waited = queued;
+            let by_group = told.clone();
             if inputs.send(Input::Held { by_group, queued }).is_err() {
                 return;
             }

@@ -16,7 +16,7 @@ use scaledapp_engine::{Action, Engine, Event, Incident, OperationId, Slot, Worke
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Asked;
-use crate::cores::{self, WorkerSpec};
+use crate::cores::{self, Quotas, WorkerSpec};
 use crate::ctl::Reply;
 use crate::dispatch::Front;
 use crate::handover::Told;
@@ -45,8 +45,6 @@ pub(crate) enum Input {
     Asked(Asked),
     /// A new wish for the number of workers.
     Workers(WorkerSpec),
-    /// The number of cores changed.
-    Cores(cores::Cores),
     /// Reload (HUP).
     Reload,
     /// Reload, and show under this token how it went (desired-state file).
@@ -107,6 +105,7 @@ pub(crate) struct Supervisor {
     pub(crate) sharing: Rc<RefCell<Sharing>>,
     pub(crate) logs: Logs,
     pub(crate) watchdog: Watchdog,
+    pub(crate) quotas: Quotas,
     pub(crate) memory: Limiting,
     pub(crate) watch: Watch,
     pub(crate) report: Arc<Report>,
@@ -125,6 +124,8 @@ pub(crate) struct State {
     pub(crate) last_operation: u64,
     pub(crate) stopping: bool,
     pub(crate) starving: Starving,
+    /// When the number of cores was read last.
+    pub(crate) cores_read: Option<Instant>,
 }
 
 impl Supervisor {
@@ -170,25 +171,12 @@ impl Supervisor {
             Input::Drained(worker) => vec![Event::Drained(worker)],
             Input::Asked(asked) => self.asked(asked).into_iter().collect(),
             // Nothing starts any more.
-            Input::Workers(_)
-            | Input::Cores(_)
-            | Input::Reload
-            | Input::ReloadTo(_)
-            | Input::Step(_)
+            Input::Workers(_) | Input::Reload | Input::ReloadTo(_) | Input::Step(_)
                 if self.state.stopping =>
             {
                 Vec::new()
             }
             Input::Workers(spec) => self.scale_to(spec).into_iter().collect(),
-            Input::Cores(cores) => {
-                let before = self.spec.workers(self.cores);
-                self.cores = cores;
-                if self.spec.workers(cores) == before {
-                    return Vec::new();
-                }
-                tracing::info!(cores = cores.usable(), "the number of cores changed");
-                self.scale_to(self.spec).into_iter().collect()
-            }
             Input::Reload => vec![Event::Reload { operation: None }],
             Input::ReloadTo(token) => vec![self.reload_to(token)],
             Input::Step(by) => {
@@ -198,7 +186,11 @@ impl Supervisor {
             }
             Input::Stop { quick } => self.stop(quick),
             Input::FrontDrained => vec![Event::Stop { quick: false }],
-            Input::Look => self.look(),
+            Input::Look => {
+                let mut events = self.look();
+                events.extend(self.look_at_cores());
+                events
+            }
             Input::Accepts(worker, accepts) => {
                 self.heard(worker, accepts);
                 Vec::new()
@@ -225,6 +217,23 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// A quota changes when a running pod is resized.
+    fn look_at_cores(&mut self) -> Option<Event> {
+        let read = self.state.cores_read.replace(Instant::now());
+        let is_due = read.is_none_or(|at| at.elapsed() >= SECOND);
+        if !is_due {
+            self.state.cores_read = read;
+            return None;
+        }
+        let before = self.spec.workers(self.cores);
+        self.cores = cores::Cores::within(&self.quotas);
+        if self.state.stopping || self.spec.workers(self.cores) == before {
+            return None;
+        }
+        tracing::info!(cores = self.cores.usable(), "the number of cores changed");
+        self.scale_to(self.spec)
     }
 
     fn stop(&mut self, quick: bool) -> Vec<Event> {
