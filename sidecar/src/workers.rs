@@ -147,6 +147,8 @@ impl Supervisor {
     pub(crate) fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
         if let Some(process) = self.state.processes.get_mut(&worker) {
             let task = tokio::task::spawn_local(task);
+            // A handle keeps its task's memory, and a silent worker is asked again and again.
+            process.tasks.retain(|task| !task.is_finished());
             process.tasks.push(task.abort_handle());
         }
     }
