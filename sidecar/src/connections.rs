@@ -111,7 +111,7 @@ fn processes() -> impl Iterator<Item = (u32, u32)> {
 }
 
 /// What follows the name, which may hold anything, in `proc_pid_stat(5)`.
-fn after_name(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+pub(crate) fn after_name(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     let (_, rest) = stat.rsplit_once(')')?;
     Some(rest.split_ascii_whitespace())
 }

@@ -217,11 +217,9 @@ impl Front {
     pub(crate) fn silent(&self, worker: WorkerId) -> Option<Duration> {
         let now = Instant::now();
         let endpoints = self.fed(worker).flat_map(|fed| &fed.endpoints);
-        let silences: Vec<Duration> = endpoints
-            .filter_map(|endpoint| endpoint.silent_for(now))
-            .collect();
+        let silences = endpoints.filter_map(|endpoint| endpoint.silent_for(now));
         // One that answers at another port lives.
-        silences.into_iter().min()
+        silences.min()
     }
 
     /// What counts requests; nothing in Connection dispatch.

@@ -260,7 +260,8 @@ impl Watch {
         }
         // Thousandths of the limit that this worker gets.
         let jitter = u64::from(self.limits.jitter_percent.min(100)) * 10;
-        let share = 1000 - mix(self.seed ^ worker.worker.0) % (jitter + 1);
+        let mut random = fastrand::Rng::with_seed(self.seed ^ worker.worker.0);
+        let share = 1000 - random.u64(..=jitter);
         if let Some(most) = requests
             && worker.served >= (most.saturating_mul(share) / 1000).max(1)
         {
@@ -270,15 +271,6 @@ impl Watch {
         let most = most_age?.saturating_mul(share as u32) / 1000;
         (age >= most).then_some((1, Cause::Age { age }))
     }
-}
-
-/// Spreads a number over all of 64 bits (the finalizer of splitmix64).
-fn mix(number: u64) -> u64 {
-    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    for multiplier in [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb_u64] {
-        bits = (bits ^ (bits >> 30)).wrapping_mul(multiplier);
-    }
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

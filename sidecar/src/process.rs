@@ -14,6 +14,7 @@ use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::spawn;
 
+use crate::connections::after_name;
 use crate::hints::{Share, hints};
 
 /// What all workers have in common.
@@ -152,9 +153,7 @@ pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
 }
 
 fn cpu_ticks(stat: &str) -> Option<u64> {
-    // The second field, the name in parentheses, may hold spaces and parentheses.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let mut fields = after_name(stat)?.skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)

@@ -221,12 +221,11 @@ impl Supervisor {
 
     /// A quota changes when a running pod is resized.
     fn look_at_cores(&mut self) -> Option<Event> {
-        let read = self.state.cores_read.replace(Instant::now());
-        let is_due = read.is_none_or(|at| at.elapsed() >= SECOND);
-        if !is_due {
-            self.state.cores_read = read;
+        let read = self.state.cores_read;
+        if read.is_some_and(|at| at.elapsed() < SECOND) {
             return None;
         }
+        self.state.cores_read = Some(Instant::now());
         let before = self.spec.workers(self.cores);
         self.cores = cores::Cores::within(&self.quotas);
         if self.state.stopping || self.spec.workers(self.cores) == before {

@@ -32,6 +32,14 @@ pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether `program` is on the `PATH`; prints the reason for skipping a test if not.
+#[expect(clippy::print_stdout, reason = "a skipped test says so on its output")]
+pub fn has(program: &str) -> bool {
+    on_path(program)
+        .map_err(|reason| println!("{reason}"))
+        .is_ok()
+}
+
 /// `Ok` if `program` is on the `PATH`.
 ///
 /// # Errors

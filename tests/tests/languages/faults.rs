@@ -10,10 +10,9 @@ use crate::sockets::shared;
 use crate::story::prove;
 use crate::{DISPATCHES, answer, has, words};
 
-/// What a server may do that finds out whether its socket listens already, as
-/// one does that another program may start with its socket.
-const LISTENS_UNLESS_IT_DOES: &str = "
-import http.server, json, os, socket, sys
+/// What both servers below answer.
+const APP: &str = "
+import http.server, json, os, signal, socket, sys
 class App(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def do_GET(self):
@@ -22,6 +21,16 @@ class App(http.server.BaseHTTPRequestHandler):
         self.send_header('Content-Length', str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+";
+
+fn python(server: &str, port: u16) -> Vec<String> {
+    let script = format!("{APP}{server}");
+    words(&["python3", "-c", &script, &port.to_string()])
+}
+
+/// What a server may do that finds out whether its socket listens already, as
+/// one does that another program may start with its socket.
+const LISTENS_UNLESS_IT_DOES: &str = "
 class Server(http.server.ThreadingHTTPServer):
     def server_activate(self):
         if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -34,22 +43,13 @@ fn a_server_that_listens_only_if_its_socket_does_not_yet_is_ready() {
     if !has("python3") {
         return;
     }
-    let command = |port: u16| words(&["python3", "-c", LISTENS_UNLESS_IT_DOES, &port.to_string()]);
+    let command = |port: u16| python(LISTENS_UNLESS_IT_DOES, port);
     shared(|| Launch::of(command).unwrap(), |_| {});
 }
 
 /// `shutdown` acts on the socket itself, not on a worker's copy of it; `WEBrick`
 /// calls it when it ends.
 const SHUTS_ITS_SOCKET_DOWN: &str = "
-import json, os, signal, socket, sys, http.server
-class App(http.server.BaseHTTPRequestHandler):
-    protocol_version = 'HTTP/1.1'
-    def do_GET(self):
-        text = json.dumps({'pid': os.getpid()}).encode()
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
 server = http.server.ThreadingHTTPServer(('', int(sys.argv[1])), App)
 def stop(*_):
     server.socket.shutdown(socket.SHUT_RDWR)
@@ -63,7 +63,7 @@ fn a_worker_that_shuts_its_socket_down_takes_it_from_nobody_else() {
     if !has("python3") {
         return;
     }
-    let command = |port: u16| words(&["python3", "-c", SHUTS_ITS_SOCKET_DOWN, &port.to_string()]);
+    let command = |port: u16| python(SHUTS_ITS_SOCKET_DOWN, port);
     shared(
         || Launch::of(command).unwrap(),
         |sidecar| {

@@ -26,6 +26,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use scaledapp_tests::binaries::has;
 use scaledapp_tests::sidecar::Launch;
 use scaledapp_tests::{binaries, http};
 use serde_json::Value;
@@ -36,17 +37,6 @@ const SOON: Duration = Duration::from_secs(40);
 
 /// Both ways to hand out work, as `--dispatch` names them.
 const DISPATCHES: [&str; 2] = ["request", "connection"];
-
-/// Whether a program is there; prints the reason for skipping if not.
-fn has(program: &str) -> bool {
-    match binaries::on_path(program) {
-        Ok(_) => true,
-        Err(reason) => {
-            println!("{reason}");
-            false
-        }
-    }
-}
 
 /// Whether the machine has IPv6 on its loopback; prints the reason if not.
 fn has_ipv6() -> bool {

@@ -25,22 +25,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use scaledapp_tests::binaries::has;
 use scaledapp_tests::http::{self, Request};
-use scaledapp_tests::{binaries, wait};
+use scaledapp_tests::wait;
 
 /// For what takes a moment on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-
-/// Whether a program is there; prints the reason for skipping if not.
-fn has(program: &str) -> bool {
-    match binaries::on_path(program) {
-        Ok(_) => true,
-        Err(reason) => {
-            println!("{reason}");
-            false
-        }
-    }
-}
 
 /// The pid that answers one request on a connection of its own.
 fn pid_of(to: SocketAddr) -> u32 {
