@@ -344,4 +344,4 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// How long one period of the periodic tasks is (cores, held connections).
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
