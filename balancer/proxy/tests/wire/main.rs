@@ -8,6 +8,7 @@
 )]
 
 mod handback;
+mod last;
 mod limits;
 mod line;
 mod peers;
