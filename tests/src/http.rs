@@ -187,15 +187,7 @@ impl Connection {
     /// # Errors
     /// Refused, timed out, or any other reason.
     pub fn open(to: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
-        let stream = TcpStream::connect_timeout(&to, timeout)?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            to,
-            timeout,
-            received: Vec::new(),
-            closing: false,
-        })
+        Self::over(TcpStream::connect_timeout(&to, timeout)?, to, timeout)
     }
 
     /// As [`Connection::open`], from a certain loopback address, so that a peer
@@ -212,7 +204,10 @@ impl Connection {
             connect(&socket, &to)?;
             Ok(TcpStream::from(socket))
         };
-        let stream = attempt()?;
+        Self::over(attempt()?, to, timeout)
+    }
+
+    fn over(stream: TcpStream, to: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
