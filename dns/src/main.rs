@@ -15,7 +15,6 @@ mod records;
 mod report;
 mod responder;
 mod run;
-mod source;
 mod tcp;
 mod udp;
 
