@@ -25,10 +25,14 @@ use crate::logs::{Logs, Tail};
 use crate::memory::Limiting;
 use crate::process::{Reaped, Recipe};
 use crate::recycle::Starving;
-use crate::report::{Report, WorkerReport};
+use crate::report::{Report, Standing, WorkerReport};
 use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;
 use crate::workers::Process;
+
+/// One period of what is done now and then: reading the number of cores, counting
+/// the connections that workers hold.
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Something that happened outside.
 #[derive(Debug)]
@@ -316,7 +320,9 @@ impl Supervisor {
             Some(WorkerReport {
                 slot: worker.slot.0,
                 pid: process.pid,
-                state: worker.state.to_string(),
+                state: worker.state,
+                since: self.started + worker.since,
+                started: self.started + worker.started,
                 generation: worker.generation.0,
                 restarts: slots.get(&worker.slot).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
@@ -326,13 +332,13 @@ impl Supervisor {
         });
         let mut workers: Vec<WorkerReport> = workers.collect();
         workers.sort_by_key(|worker| (worker.slot, worker.generation));
-        self.report.update(
+        self.report.update(Standing {
             workers,
-            engine.generation().0,
-            engine.desired(),
-            engine.ready(),
-            self.state.stopping || engine.is_stopping(),
-        );
+            generation: engine.generation().0,
+            desired: engine.desired(),
+            ready: engine.ready(),
+            draining: self.state.stopping || engine.is_stopping(),
+        });
     }
 }
 
@@ -342,6 +348,3 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-/// How long one period of the periodic tasks is (cores, held connections).
-pub(crate) const SECOND: Duration = Duration::from_secs(1);

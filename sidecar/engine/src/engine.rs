@@ -45,8 +45,9 @@ pub(crate) struct Worker {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) state: WorkerState,
+    /// When it came into its state.
     pub(crate) since: Duration,
-    started: Duration,
+    pub(crate) started: Duration,
     ready_since: Option<Duration>,
     /// When its state has lasted too long.
     deadline: Option<Duration>,
@@ -65,7 +66,6 @@ pub(crate) struct Place {
     /// Workers that ended without ever being ready.
     never_ready: u32,
     pub(crate) restarts: u32,
-    pub(crate) last_exit: Option<Exit>,
     /// There is no memory for a holder beside this worker, which is on its way out.
     pub(crate) after: Option<WorkerId>,
 }
@@ -296,7 +296,6 @@ impl Engine {
             place.failures = 0;
         }
         place.restarts = place.restarts.saturating_add(1);
-        place.last_exit = Some(exit);
         if ready_for.is_none() {
             place.never_ready = place.never_ready.saturating_add(1);
         }
@@ -384,8 +383,10 @@ impl Engine {
         if worker.state == WorkerState::Stopping && worker.deadline.is_none() {
             return;
         }
-        worker.state = WorkerState::Stopping;
-        worker.since = now;
+        if worker.state != WorkerState::Stopping {
+            worker.state = WorkerState::Stopping;
+            worker.since = now;
+        }
         worker.deadline = None;
         out.push(Action::Report(Incident::Killed {
             worker: id,
