@@ -204,20 +204,14 @@ fn parse_request(text: &str) -> Option<u64> {
         .filter(|millicores| *millicores > 0)
 }
 
-/// The cgroups whose quota may apply to us, found once: what is in them changes, but
-/// to find them the kernel has to list every mount.
+/// The cgroups whose quota may apply to us.
 #[derive(Debug)]
 pub(crate) struct Quotas(Vec<(PathBuf, Hierarchy)>);
 
 impl Quotas {
     /// With `root` in the place of `/`.
     pub(crate) fn find(root: &Path) -> Self {
-        let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
-        let all = hierarchies.into_iter().flat_map(|hierarchy| {
-            let own = cgroup::own(root, hierarchy).into_iter();
-            own.map(move |directory| (directory, hierarchy))
-        });
-        Self(all.collect())
+        Self(cgroup::limiting(root, "cpu"))
     }
 
     /// The smallest quota in millicores.
