@@ -1,10 +1,9 @@
 //! The desired-state file: what somebody outside wants of a running supervisor.
 //!
 //! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}` (a text such as `"auto"` is
-//! as good as a number). A new `workers` scales,
-//! a `reload` that differs from the one before reloads. A broken file changes
-//! nothing and is reported once; a missing one is none that is broken. Whether
-//! the file has changed is decided in [`PolledFile`].
+//! as good as a number). A new `workers` scales, a `reload` that differs from the
+//! one before reloads. A broken file changes nothing and is reported once; that
+//! there is none is no error. Whether it has changed is decided in [`PolledFile`].
 
 use std::io;
 use std::path::PathBuf;
