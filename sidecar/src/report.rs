@@ -56,6 +56,8 @@ pub(crate) struct Standing {
     pub(crate) generation: u32,
     /// Workers wanted.
     pub(crate) desired: u32,
+    /// By slot, workers that ended without having been told to.
+    pub(crate) restarts: Vec<u32>,
     /// Slots whose worker is ready.
     pub(crate) ready: u32,
     /// The supervisor is leaving.
@@ -368,7 +370,7 @@ fn waiting(standing: &Standing, history: &History) -> Vec<Value> {
         json!({
             "slot": slot,
             "state": "CrashLoop",
-            "restarts": history.unasked(slot),
+            "restarts": standing.restarts.get(slot as usize).copied().unwrap_or(0),
             "lastExit": history.last(slot),
         })
     });
@@ -450,6 +452,7 @@ mod tests {
             workers,
             generation: 1,
             desired,
+            restarts: (0..desired).collect(),
             draining: false,
         }
     }

@@ -311,10 +311,7 @@ impl Supervisor {
                 self.front.feed(worker.id, worker.slot, *port, *address);
             }
         }
-        let slots: HashMap<Slot, u32> = engine
-            .slots()
-            .map(|slot| (slot.slot, slot.restarts))
-            .collect();
+        let restarts: Vec<u32> = engine.slots().map(|slot| slot.restarts).collect();
         let workers = engine.workers().filter_map(|worker| {
             let process = self.state.processes.get(&worker.id)?;
             Some(WorkerReport {
@@ -324,7 +321,7 @@ impl Supervisor {
                 since: self.started + worker.since,
                 started: self.started + worker.started,
                 generation: worker.generation.0,
-                restarts: slots.get(&worker.slot).copied().unwrap_or(0),
+                restarts: restarts.get(worker.slot.0 as usize).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
                 addresses: process.addresses.clone(),
                 endpoints: self.front.endpoints(worker.id),
@@ -336,6 +333,7 @@ impl Supervisor {
             workers,
             generation: engine.generation().0,
             desired: engine.desired(),
+            restarts,
             ready: engine.ready(),
             draining: self.state.stopping || engine.is_stopping(),
         });
