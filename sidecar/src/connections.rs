@@ -54,6 +54,13 @@ pub(crate) fn members(groups: &[u32]) -> Vec<Member> {
         .collect()
 }
 
+/// How many descriptors a process has open; `None` if the kernel does not say so
+/// (before 6.2), or if it is gone.
+pub(crate) fn open_descriptors(pid: u32) -> Option<u64> {
+    let told = fs::metadata(format!("/proc/{pid}/fd")).ok()?.len();
+    (told > 0).then_some(told)
+}
+
 /// All sockets that each group holds, of any kind.
 pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
     let mut all: HashMap<u32, HashSet<u64>> = HashMap::new();

@@ -27,6 +27,7 @@ mod history;
 pub mod import;
 pub mod install;
 mod limits;
+mod load;
 mod logs;
 mod memory;
 mod probe;

@@ -4,7 +4,6 @@
 //! Nothing of the app runs before everything of ours does.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,15 +18,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
-use crate::connections;
 use crate::control;
 use crate::cores::{Cores, Quotas};
 use crate::desired::{self, Desired};
 use crate::front;
 use crate::hints::heap_is_sized;
 use crate::limits::Watch;
+use crate::load;
 use crate::logs::Logs;
-use crate::memory::{self, Limiting};
+use crate::memory::Limiting;
 use crate::process::{Recipe, raise_open_files, reap_all};
 use crate::recycle;
 use crate::report::Report;
@@ -35,7 +34,7 @@ use crate::scrape::Scraper;
 use crate::selftest;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
-use crate::supervisor::{Input, Mechanism, SECOND, State, Supervisor};
+use crate::supervisor::{Input, Mechanism, State, Supervisor};
 use crate::watchdog::Watchdog;
 
 /// Load goes to balancers at most this often (20 times a second).
@@ -258,7 +257,7 @@ fn watch_outside(
         }
     });
     if settings.dispatch == DispatchArg::Connection {
-        watch_connections(
+        load::watch(
             settings.ports(),
             inputs.clone(),
             Arc::clone(report),
@@ -343,45 +342,6 @@ fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>, rep
                 Err(reason) => tracing::warn!(reason, "the desired-state file changes nothing"),
             }
             tokio::time::sleep(desired::PERIOD).await;
-        }
-    });
-}
-
-fn watch_connections(
-    ports: Vec<u16>,
-    inputs: mpsc::UnboundedSender<Input>,
-    report: Arc<Report>,
-    sharing: Rc<RefCell<Sharing>>,
-) {
-    tokio::task::spawn_local(async move {
-        let (mut known, mut told) = (HashMap::new(), HashMap::new());
-        let mut waited = 0;
-        loop {
-            tokio::time::sleep(SECOND).await;
-            // Descendants only: looking through all processes costs more than it shows.
-            let trees = report.groups().into_iter();
-            let trees = trees.flat_map(|group| {
-                let tree = memory::tree(group).into_iter();
-                tree.map(move |pid| (pid, group))
-            });
-            let all = connections::sockets_of(&trees.collect::<Vec<_>>());
-            let queued = sharing.borrow().queued_in_all();
-            // For connections the kernel walks its whole table: not for workers that
-            // hold what they held.
-            if all != known {
-                let carrying = connections::carrying(&ports);
-                let count = |mine: &HashSet<u64>| mine.intersection(&carrying).count() as u32;
-                let by_group = all.iter().map(|(group, mine)| (*group, count(mine)));
-                told = by_group.collect();
-                known = all;
-            } else if queued == waited {
-                continue;
-            }
-            waited = queued;
-            let by_group = told.clone();
-            if inputs.send(Input::Held { by_group, queued }).is_err() {
-                return;
-            }
         }
     });
 }

@@ -30,9 +30,8 @@ use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;
 use crate::workers::Process;
 
-/// One period of what is done now and then: reading the number of cores, counting
-/// the connections that workers hold.
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// How often the number of cores is read at most.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Something that happened outside.
 #[derive(Debug)]

@@ -157,6 +157,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Whether what waits for the client is the last that it gets.
+    fn is_last(&self) -> bool {
+        matches!(self.state, State::Body(answered) if answered.close) && self.answer.is_taken()
+    }
+
     fn failed(&self, cause: Failure) -> End {
         End::Failed {
             cause,
@@ -177,7 +182,8 @@ impl<'a> Attempt<'a> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while !self.upstream.deaf {
             if self.request.is_pending() {
-                match self.request.poll_write(&mut self.upstream.stream, context) {
+                let stream = &mut self.upstream.stream;
+                match self.request.poll_write(stream, false, context) {
                     Poll::Pending => return Poll::Pending,
                     // It may have answered before it stopped listening.
                     Poll::Ready(Err(_)) => self.upstream.deaf = true,
@@ -219,7 +225,9 @@ impl<'a> Attempt<'a> {
                 return Poll::Ready(self.failed(cause));
             }
             if self.answer.is_pending() {
-                match self.answer.poll_write(&mut self.client.stream, context) {
+                let last = self.is_last();
+                let stream = &mut self.client.stream;
+                match self.answer.poll_write(stream, last, context) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(self.failed(Failure::ClientGone)),
                     Poll::Ready(Ok(())) => self.moved(),

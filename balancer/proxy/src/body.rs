@@ -7,8 +7,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{SendFlags, send};
 use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
@@ -116,14 +117,21 @@ impl Flow {
         &mut self.out
     }
 
-    /// Writes all that waits.
+    /// Writes all that waits. After the `last` of a connection the caller closes
+    /// our side of it at once.
     pub(crate) fn poll_write(
         &mut self,
         stream: &mut TcpStream,
+        last: bool,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
-            let result = Pin::new(&mut *stream).poll_write(context, &self.out[self.written..]);
+            let bytes = &self.out[self.written..];
+            let result = if last {
+                poll_send_last(stream, bytes, context)
+            } else {
+                Pin::new(&mut *stream).poll_write(context, bytes)
+            };
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.written += count,
@@ -147,5 +155,24 @@ impl Flow {
         self.reader = BodyReader::new(from);
         self.writer = BodyWriter::new(into);
         self.ended = false;
+    }
+}
+
+/// Writes what the end of the stream follows at once: the kernel holds the last
+/// segment back (`MSG_MORE`, send(2)), and sends it together with the FIN. That
+/// saves both hosts a packet for each connection.
+fn poll_send_last(
+    stream: &TcpStream,
+    bytes: &[u8],
+    context: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(context))?;
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, flags)?));
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return Poll::Ready(sent),
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -61,28 +61,33 @@ enum Next {
     End,
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(thread: Rc<Thread>, stream: TcpStream, peer: IpAddr) {
+/// Serves a connection to its end, each step within a `deadline` that is its own.
+pub(crate) async fn serve(
+    thread: &Thread,
+    stream: TcpStream,
+    peer: IpAddr,
+    deadline: &Rc<Deadline>,
+) {
     let mut client = Client {
         stream,
         peer,
         input: Buffer::default(),
-        deadline: thread.clock.deadline(),
+        deadline: Rc::clone(deadline),
         finished: false,
     };
     loop {
-        let then = match client.next(&thread).await {
-            Next::Request(asked) => exchange::forward(&thread, &mut client, asked).await,
+        let then = match client.next(thread).await {
+            Next::Request(asked) => exchange::forward(thread, &mut client, asked).await,
             Next::Refused(refusal) => {
                 thread.counts.failed(Failure::Refused);
                 client
-                    .answer(&thread, refusal.status, refusal.reason, true, false)
+                    .answer(thread, refusal.status, refusal.reason, true, false)
                     .await
             }
             Next::Late => {
                 thread.counts.failed(Failure::ClientTimeout);
                 client
-                    .answer(&thread, 408, "head-timeout", true, false)
+                    .answer(thread, 408, "head-timeout", true, false)
                     .await
             }
             Next::End => Then::End,
@@ -90,7 +95,13 @@ pub(crate) async fn serve(thread: Rc<Thread>, stream: TcpStream, peer: IpAddr) {
         match then {
             Then::Next => {}
             Then::Close => {
-                client.linger(&thread).await;
+                client.linger(thread).await;
+                break;
+            }
+            Then::Finish => {
+                // Not close() alone, which sends RST instead of what is held back
+                // if something has come that nobody has read.
+                drop(socket2::SockRef::from(&client.stream).shutdown(Shutdown::Write));
                 break;
             }
             Then::End => break,
@@ -218,7 +229,7 @@ impl Client {
         let mut flow = Flow::of(out);
         self.deadline.set(thread.config.limits.head_time);
         let written = poll_fn(|context| {
-            if let Poll::Ready(written) = flow.poll_write(&mut self.stream, context) {
+            if let Poll::Ready(written) = flow.poll_write(&mut self.stream, close, context) {
                 return Poll::Ready(written);
             }
             self.deadline

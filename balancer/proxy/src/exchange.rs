@@ -4,7 +4,6 @@
 //! How bytes flow in one try is `attempt`'s business.
 
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,6 +29,8 @@ pub(crate) enum Then {
     Next,
     /// It has been told that it ends, and may still be sending.
     Close,
+    /// It has been told that it ends, and has nothing more to send.
+    Finish,
     /// It is over.
     End,
     /// It must not look as if its last answer were whole.
@@ -46,7 +47,7 @@ enum Nobody {
 }
 
 /// Carries a request out.
-pub(crate) async fn forward(thread: &Rc<Thread>, client: &mut Client, mut asked: Asked) -> Then {
+pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Asked) -> Then {
     thread.budget.borrow_mut().deposit();
     let replay = thread.config.limits.replay_bytes;
     let head = std::mem::take(&mut asked.head);
@@ -131,7 +132,7 @@ async fn finish(
                 Then::Next
             } else if request.is_sent() && client.input.is_empty() {
                 // Nothing of the client's is lost by closing at once.
-                Then::End
+                Then::Finish
             } else {
                 Then::Close
             })

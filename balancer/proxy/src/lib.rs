@@ -28,6 +28,7 @@ mod outlier;
 mod pool;
 mod proxy;
 mod retry;
+mod seat;
 mod select;
 mod tally;
 mod thread;

@@ -26,6 +26,7 @@ use crate::metrics::{Counts, count, shift};
 use crate::pool::Pool;
 use crate::proxy::Arrival;
 use crate::retry::Budget;
+use crate::seat::Seats;
 use crate::select::{Cursor, Seen, select};
 
 /// Pause after `accept` failed for want of descriptors or memory.
@@ -64,6 +65,7 @@ pub(crate) struct Thread {
     stage: Cell<Stage>,
     arrival: Arc<Arrival>,
     connections: Cell<u32>,
+    seats: Seats<(TcpStream, IpAddr)>,
     /// When a request came last.
     stirred: Cell<Duration>,
     /// Ticks are rare now.
@@ -107,6 +109,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         stage: Cell::new(Stage::Serving),
         arrival: seed.arrival,
         connections: Cell::new(0),
+        seats: Seats::default(),
         stirred: Cell::new(Duration::ZERO),
         rests: Cell::new(false),
         woken: Notify::new(),
@@ -185,11 +188,23 @@ impl Thread {
         count(&self.counts.accepted);
         shift(&self.counts.connections, 1);
         self.connections.set(self.connections.get() + 1);
-        let thread = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let _open = Open(Rc::clone(&thread));
-            connection::serve(thread, stream, peer.to_canonical()).await;
-        });
+        let begun = (stream, peer.to_canonical());
+        if let Some(begun) = self.seats.give(begun) {
+            tokio::task::spawn_local(Rc::clone(self).serve(begun));
+        }
+    }
+
+    /// Serves one connection after the other.
+    async fn serve(self: Rc<Self>, first: (TcpStream, IpAddr)) {
+        let deadline = self.clock.deadline();
+        let mut next = Some(first);
+        while let Some((stream, peer)) = next {
+            let open = Open(&self);
+            connection::serve(&self, stream, peer, &deadline).await;
+            drop(open);
+            deadline.set_idle(Duration::MAX);
+            next = self.seats.next().await;
+        }
     }
 
     fn refuse_new(&self, listener: Option<&TcpListener>) {
@@ -316,11 +331,11 @@ impl Thread {
 }
 
 /// A connection that is counted.
-struct Open(Rc<Thread>);
+struct Open<'a>(&'a Thread);
 
-impl Drop for Open {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
-        let thread = &self.0;
+        let thread = self.0;
         let before = thread.connections.get();
         thread.connections.set(before - 1);
         shift(&thread.counts.connections, -1);
