@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use scaledapp_admin::cli::AdminArg;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -163,26 +164,6 @@ pub(crate) enum AlgorithmArg {
     Hash,
 }
 
-/// `--admin`: an address, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AdminArg(pub(crate) Option<SocketAddr>);
-
-impl FromStr for AdminArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        match text.parse() {
-            Ok(address) => Ok(Self(Some(address))),
-            Err(_) => Err(format!(
-                "{text:?} is neither IP:PORT, such as 127.0.0.1:9377, nor none"
-            )),
-        }
-    }
-}
-
 /// `--upstream`: where a server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target(pub(crate) SocketAddr);
@@ -223,7 +204,7 @@ macro_rules! deserialize_from_text {
         })+
     };
 }
-deserialize_from_text!(AdminArg, ServiceName, Target, Time);
+deserialize_from_text!(ServiceName, Target, Time);
 
 #[cfg(test)]
 mod tests {

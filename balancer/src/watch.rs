@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use scaledapp_admin::Pauses;
 use scaledapp_proxy::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,7 +17,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::backoff::Pauses;
 use crate::health::{Health, Snapshot, word};
 use crate::lines::{Decoder, Event};
 use crate::metrics::{Loss, Metrics};
@@ -27,6 +27,8 @@ const CONNECT: Duration = Duration::from_millis(1500);
 /// A connection on which no line came for so long is given up: the peer may
 /// have gone without a word. Doubt begins long before.
 const GIVE_UP: Duration = Duration::from_secs(3);
+/// Before a lost supervisor is connected to again.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
 /// What has no `/watch` is asked again after so long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Lines are about a hundred bytes, and there may be thousands of streams.
@@ -71,7 +73,7 @@ impl Watches {
                 let listener = Listener {
                     target,
                     health: Health::default(),
-                    pauses: Pauses::default(),
+                    pauses: PAUSES,
                     changed: Arc::clone(&self.changed),
                     metrics: Arc::clone(&self.metrics),
                 };

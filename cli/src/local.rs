@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use rustix::process::Signal as Kill;
-use scaledapp_admin::Signals;
+use scaledapp_admin::{Signals, table};
 use scaledapp_plan::local::{Machine, Plan, demand, plan};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -25,7 +25,6 @@ use crate::members::{Event, Index, Members, code};
 use crate::object::{self, Object};
 use crate::rundir::{ENDPOINTS, RECORDS, RunDir};
 use crate::state::{State, replace};
-use crate::table::table;
 
 /// Between two looks at what starts or goes.
 const LOOK: Duration = Duration::from_millis(20);

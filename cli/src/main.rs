@@ -16,20 +16,20 @@ mod object;
 mod rundir;
 mod state;
 mod status;
-mod table;
 
 use std::io::Write;
 use std::process::ExitCode;
 
+use scaledapp_admin::cli::{COULD_NOT_START, fail, parse};
+
 use cli::{Cli, Command};
 use local::Ended;
 
+const PROGRAM: &str = "scaledapp";
 const FAILURE: u8 = 1;
-/// Nothing could start.
-const COULD_NOT_START: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match scaledapp_admin::cli::parse::<Cli>() {
+    let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             return match ended {
                 Ok(Ended::Drained) => ExitCode::SUCCESS,
                 Ok(Ended::Killed) => ExitCode::from(FAILURE),
-                Err(error) => fail(&error, COULD_NOT_START),
+                Err(error) => fail(PROGRAM, &error, COULD_NOT_START),
             };
         }
         Command::Status { name, output, run } => {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(text) => print(&text),
-        Err(error) => fail(&error, FAILURE),
+        Err(error) => fail(PROGRAM, &error, FAILURE),
     }
 }
 
@@ -65,10 +65,4 @@ fn print(text: &str) -> ExitCode {
         // The reader hung up (`scaledapp status | head`): nothing to say to it.
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    // With stderr closed there is nobody to tell but by the code.
-    let _closed = writeln!(std::io::stderr(), "scaledapp: {error:#}");
-    ExitCode::from(code)
 }

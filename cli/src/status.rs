@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::bail;
+use scaledapp_admin::table;
 use scaledapp_plan::local::{ADMIN_PORT, HOLDER_ADMIN_PORT};
 use serde_json::{Value, json};
 
 use crate::cli::Output;
 use crate::state::State;
-use crate::table::table;
 use crate::{ask, control, rundir};
 
 /// Asks everything and shows it.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use scaledapp_admin::cli::AdminArg;
 use scaledapp_admin::duration;
 use scaledapp_answers::{Authority, Name, NameServer, Zone, ZoneError};
 
@@ -100,24 +101,6 @@ pub(crate) struct RunArgs {
         default_value = "5s"
     )]
     drain_min: Duration,
-}
-
-/// `--admin`: an address, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AdminArg(Option<SocketAddr>);
-
-impl FromStr for AdminArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        match text.parse() {
-            Ok(address) => Ok(Self(Some(address))),
-            Err(_) => Err("write IP:PORT, such as 127.0.0.1:9377, or none".to_owned()),
-        }
-    }
 }
 
 /// `--ns`: a name and perhaps an address.

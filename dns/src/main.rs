@@ -15,39 +15,25 @@ mod records;
 mod report;
 mod responder;
 mod run;
-mod source;
 mod tcp;
 mod udp;
 
-use std::io::Write;
 use std::process::ExitCode;
+
+use scaledapp_admin::cli::{USAGE, fail, parse, serve};
 
 use cli::{Cli, Command, Settings};
 
-/// Nothing could be served.
-const COULD_NOT_START: u8 = 2;
+const PROGRAM: &str = "scaledapp-dns";
 
 fn main() -> ExitCode {
-    let cli = match scaledapp_admin::cli::parse::<Cli>() {
+    let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     let Command::Run(args) = cli.command;
-    let settings = match Settings::resolve(args) {
-        Ok(settings) => settings,
-        Err(error) => return fail(&error.into(), scaledapp_admin::cli::USAGE),
-    };
-    let logging = scaledapp_admin::init_logging("scaledapp-dns");
-    let ended = run::run(settings);
-    drop(logging);
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, COULD_NOT_START),
+    match Settings::resolve(args) {
+        Ok(settings) => serve(PROGRAM, || run::run(settings)),
+        Err(error) => fail(PROGRAM, &error, USAGE),
     }
-}
-
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    // With stderr closed there is nobody to tell but by the code.
-    let _closed = writeln!(std::io::stderr(), "scaledapp-dns: {error:#}");
-    ExitCode::from(code)
 }

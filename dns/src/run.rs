@@ -6,10 +6,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use scaledapp_admin::{Admin, Signal, Signals};
+use scaledapp_admin::{Admin, Content, Look, PolledFile, Signal, Signals};
 use scaledapp_answers::Zone;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -24,12 +24,16 @@ use crate::probe::{Probed, Prober};
 use crate::records;
 use crate::report::Report;
 use crate::responder::Responder;
-use crate::source::{self, Look, Source};
 use crate::tcp;
 use crate::udp::Udp;
 
 /// Tries to find one port that is free for both protocols.
 const PORT_TRIES: u32 = 16;
+/// Between two looks at the records file: a change is in force within a tenth of a
+/// second.
+const LOOKS: Duration = Duration::from_millis(100);
+/// Bytes of a records file: a hundred thousand names fit.
+const MOST: u64 = 16 << 20;
 /// Results of probes that wait to be taken in; a full queue delays probes.
 const PROBE_QUEUE: usize = 256;
 
@@ -91,7 +95,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         catalog,
         origins,
         hidden: Vec::new(),
-        source: settings.records_file.map(Source::new),
+        file: settings
+            .records_file
+            .map(|path| PolledFile::new(path, MOST)),
         broken: false,
         cluster: cluster_state,
         prober: Prober::new(results),
@@ -127,7 +133,7 @@ struct Server {
     origins: Origins,
     /// Names of the cluster that the file has as well, told once.
     hidden: Vec<String>,
-    source: Option<Source>,
+    file: Option<PolledFile>,
     /// The file's newest content is of no use.
     broken: bool,
     cluster: watch::Receiver<cluster::State>,
@@ -142,12 +148,12 @@ impl Server {
         mut self,
         mut probed: mpsc::Receiver<Probed>,
         mut signals: Signals,
-        drain_min: std::time::Duration,
+        drain_min: Duration,
     ) {
         self.join();
-        let mut looks = interval(source::PERIOD);
+        let mut looks = interval(LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ended = sleep(std::time::Duration::MAX);
+        let ended = sleep(Duration::MAX);
         tokio::pin!(ended);
         let mut draining = false;
         loop {
@@ -157,8 +163,8 @@ impl Server {
                 Some((target, success)) = probed.recv() => self.probed(target, success),
                 signal = signals.next() => match signal {
                     Signal::Hangup => {
-                        if let Some(source) = &mut self.source {
-                            source.forget();
+                        if let Some(file) = &mut self.file {
+                            file.forget();
                         }
                     }
                     Signal::Terminate | Signal::Interrupt if draining => return,
@@ -179,25 +185,19 @@ impl Server {
 
     /// Looks whether the file changed.
     fn look(&mut self) {
-        if let Some(source) = &mut self.source {
-            match source.look() {
+        if let Some(file) = &mut self.file {
+            match file.look(SystemTime::now()) {
                 Look::Same => {}
-                Look::Error(error) => {
-                    let path = source.path().display().to_string();
-                    self.refuse(&path, &error);
-                }
-                Look::Content { bytes, modified } => {
-                    let path = source.path().display().to_string();
-                    match self.load(&bytes, modified) {
-                        Ok(names) => {
-                            self.broken = false;
-                            self.metrics.loaded("ok");
-                            self.join();
-                            tracing::info!(path, names, "records loaded");
-                        }
-                        Err(error) => self.refuse(&path, &format!("{error:#}")),
+                Look::Error(error) => self.refuse(&error.to_string()),
+                Look::Content(content) => match self.load(&content) {
+                    Ok(names) => {
+                        self.broken = false;
+                        self.metrics.loaded("ok");
+                        self.join();
+                        tracing::info!(path = self.path(), names, "records loaded");
                     }
-                }
+                    Err(error) => self.refuse(&format!("{error:#}")),
+                },
             }
         }
         let is_lost = self.cluster.borrow().problem.is_some();
@@ -206,18 +206,26 @@ impl Server {
         }
     }
 
-    fn load(&mut self, json: &[u8], modified: i64) -> anyhow::Result<usize> {
-        let entries = records::parse(json, self.zone.borrow().apex())?;
+    fn load(&mut self, content: &Content) -> anyhow::Result<usize> {
+        let entries = records::parse(&content.bytes, self.zone.borrow().apex())?;
         self.catalog.check(&entries)?;
         let names = entries.len();
         // The file's time: the same after a restart and on servers that share
         // the file, and later for a later file (RFC 1982 copes with the wrap).
-        let serial = modified as u32;
+        let written = content.modified.duration_since(SystemTime::UNIX_EPOCH);
+        let serial = written.unwrap_or_default().as_secs() as u32;
         self.origins.file = Origin::Gave(Given { entries, serial });
         Ok(names)
     }
 
-    fn refuse(&mut self, path: &str, error: &str) {
+    /// Of the records file.
+    fn path(&self) -> String {
+        let file = self.file.as_ref();
+        file.map_or_else(String::new, |file| file.path().display().to_string())
+    }
+
+    fn refuse(&mut self, error: &str) {
+        let path = self.path();
         self.broken = true;
         self.metrics.loaded("error");
         self.report.not_loaded(&format!("{path}: {error}"));

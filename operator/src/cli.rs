@@ -8,9 +8,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
+use scaledapp_admin::cli::AdminArg;
 use scaledapp_plan::cluster;
 
 const RUN_EXAMPLES: &str = r"Examples:
@@ -160,24 +160,6 @@ pub struct RenderArgs {
     /// The images.
     #[command(flatten)]
     pub images: Images,
-}
-
-/// `--admin`: an address, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct AdminArg(Option<SocketAddr>);
-
-impl FromStr for AdminArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        match text.parse() {
-            Ok(address) => Ok(Self(Some(address))),
-            Err(_) => Err("write IP:PORT, such as 127.0.0.1:9377, or none".to_owned()),
-        }
-    }
 }
 
 /// What the operator runs with.

@@ -13,9 +13,23 @@ pub(crate) enum Hierarchy {
     Unified,
 }
 
-/// Directories of our cgroup and its ancestors in a hierarchy, with `root` in
-/// the place of `/`; none if it is not mounted.
-pub(crate) fn own(root: &Path, hierarchy: Hierarchy) -> Vec<PathBuf> {
+/// Directories of the cgroups in which `controller` may limit us, in either
+/// version, with `root` in the place of `/`.
+///
+/// To find them the kernel has to list every mount, so this is done once: cgroups
+/// are not moved, but what is in them changes when a running pod is resized.
+pub(crate) fn limiting(root: &Path, controller: &'static str) -> Vec<(PathBuf, Hierarchy)> {
+    let hierarchies = [Hierarchy::Controller(controller), Hierarchy::Unified];
+    let all = hierarchies.into_iter().flat_map(|hierarchy| {
+        let own = own(root, hierarchy).into_iter();
+        own.map(move |directory| (directory, hierarchy))
+    });
+    all.collect()
+}
+
+/// Directories of our cgroup and its ancestors in a hierarchy; none if it is not
+/// mounted.
+fn own(root: &Path, hierarchy: Hierarchy) -> Vec<PathBuf> {
     let read = |path| std::fs::read_to_string(root.join(path)).ok();
     let found = read("proc/self/cgroup").zip(read("proc/self/mountinfo"));
     let Some((groups, mounts)) = found else {

@@ -18,7 +18,7 @@ use crate::cgroup::{self, Hierarchy};
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
 
 /// More workers than any machine has cores for are a typing error.
-pub const MAX_WORKERS: u32 = 1024;
+pub(crate) const MAX_WORKERS: u32 = 1024;
 
 /// How many workers are wanted, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub struct TooMany {
 ///
 /// # Errors
 /// They are more than [`MAX_WORKERS`].
-pub fn within_bounds(workers: u32) -> Result<u32, TooMany> {
+pub(crate) fn within_bounds(workers: u32) -> Result<u32, TooMany> {
     if workers > MAX_WORKERS {
         return Err(TooMany { workers });
     }
@@ -157,11 +157,6 @@ pub struct Cores {
 
 impl Cores {
     /// As it is now; a quota changes when a running pod is resized.
-    pub fn read() -> Self {
-        Self::within(&Quotas::find(Path::new("/")))
-    }
-
-    /// The same, where it is known already which quotas there are.
     pub(crate) fn within(quotas: &Quotas) -> Self {
         let request = std::env::var(CPU_REQUEST).ok();
         Self {
@@ -204,20 +199,14 @@ fn parse_request(text: &str) -> Option<u64> {
         .filter(|millicores| *millicores > 0)
 }
 
-/// The cgroups whose quota may apply to us, found once: what is in them changes, but
-/// to find them the kernel has to list every mount.
+/// The cgroups whose quota may apply to us.
 #[derive(Debug)]
 pub(crate) struct Quotas(Vec<(PathBuf, Hierarchy)>);
 
 impl Quotas {
     /// With `root` in the place of `/`.
     pub(crate) fn find(root: &Path) -> Self {
-        let hierarchies = [Hierarchy::Controller("cpu"), Hierarchy::Unified];
-        let all = hierarchies.into_iter().flat_map(|hierarchy| {
-            let own = cgroup::own(root, hierarchy).into_iter();
-            own.map(move |directory| (directory, hierarchy))
-        });
-        Self(all.collect())
+        Self(cgroup::limiting(root, "cpu"))
     }
 
     /// The smallest quota in millicores.
@@ -378,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_this_machine_says_can_be_read() {
-        let cores = Cores::read();
+        let cores = Cores::within(&Quotas::find(Path::new("/")));
         assert!(cores.affinity >= 1 && cores.usable() > 0.0, "{cores:?}");
     }
 

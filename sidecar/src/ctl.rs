@@ -20,7 +20,7 @@ use crate::cores::{TooMany, within_bounds};
 /// What a supervisor can be asked or told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]
-pub enum Request {
+pub(crate) enum Request {
     /// The JSON of /status.
     Status,
     /// Set the number of workers; answered when it is reached.
@@ -106,7 +106,7 @@ impl WorkerCount {
 /// The supervisor's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Done; what was asked for, or null.
     Ok(serde_json::Value),
     /// Not done, and why.
@@ -133,7 +133,7 @@ fn connect(admin: SocketAddr) -> std::io::Result<UnixStream> {
 ///
 /// # Errors
 /// Nobody is there, it refused us, it answered with a failure, or `timeout` passed.
-pub fn call(
+pub(crate) fn call(
     admin: SocketAddr,
     request: &Request,
     timeout: Duration,

@@ -1,24 +1,24 @@
 //! The desired-state file: what somebody outside wants of a running supervisor.
 //!
 //! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}` (a text such as `"auto"` is
-//! as good as a number). A new `workers` scales,
-//! a `reload` that differs from the one before reloads. It is polled, not
-//! watched: the kubelet swaps a symlink to replace a mounted file, and inotify
-//! on the path sees that on some file systems only. A broken file changes
-//! nothing and is reported once.
+//! as good as a number). A new `workers` scales, a `reload` that differs from the
+//! one before reloads. A broken file changes nothing and is reported once; that
+//! there is none is no error. Whether it has changed is decided in [`PolledFile`].
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
+use scaledapp_admin::{Look, PolledFile};
 use serde::Deserialize;
 
 use crate::cores::WorkerSpec;
 
 /// How often the file is looked at.
 pub(crate) const PERIOD: Duration = Duration::from_millis(250);
+
+/// Bytes: some hundred are wanted.
+const MOST: u64 = 64 << 10;
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -38,24 +38,19 @@ pub(crate) struct Change {
     pub(crate) had: Option<String>,
 }
 
-/// Remembers what was seen last.
+/// Remembers what was wished last.
 #[derive(Debug)]
 pub(crate) struct Desired {
-    path: PathBuf,
-    identity: Option<(u64, i64, i64, u64)>,
+    file: PolledFile,
     seen: Option<File>,
-    /// Why the file cannot even be looked at, said once.
-    blind: Option<String>,
 }
 
 impl Desired {
     /// Nothing is read yet.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
-            path,
-            identity: None,
+            file: PolledFile::new(path, MOST),
             seen: None,
-            blind: None,
         }
     }
 
@@ -63,47 +58,25 @@ impl Desired {
     /// reload is history.
     ///
     /// # Errors
-    /// The file is there and says something else than it may; asked again only
-    /// when it has changed. A missing file is no error.
+    /// The file cannot be read or says something else than it may; told once. A
+    /// missing file is no error.
     pub(crate) fn look(&mut self) -> Result<Change, String> {
-        let identity = match fs::metadata(&self.path) {
-            Ok(metadata) => (
-                metadata.ino(),
-                metadata.mtime(),
-                metadata.mtime_nsec(),
-                metadata.len(),
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::default()),
-            Err(error) => {
-                let reason = format!("cannot read {}: {error}", self.path.display());
-                if self.blind.as_ref() == Some(&reason) {
-                    return Ok(Change::default());
-                }
-                self.blind = Some(reason.clone());
-                return Err(reason);
+        let look = self.file.look(SystemTime::now());
+        let path = self.file.path().display();
+        let content = match look {
+            Look::Content(content) => content,
+            Look::Error(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("cannot read {path}: {error}"));
             }
+            Look::Same | Look::Error(_) => return Ok(Change::default()),
         };
-        self.blind = None;
-        if self.identity == Some(identity) {
-            return Ok(Change::default());
-        }
-        self.identity = Some(identity);
-        let file = read(&self.path)?;
+        let file: File = serde_json::from_slice(&content.bytes).map_err(|error| {
+            format!("{path} is not {{\"workers\": SPEC, \"reload\": TOKEN}}: {error}")
+        })?;
         let change = change(self.seen.as_ref(), &file);
         self.seen = Some(file);
         Ok(change)
     }
-}
-
-fn read(path: &Path) -> Result<File, String> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| {
-        format!(
-            "{} is not {{\"workers\": SPEC, \"reload\": TOKEN}}: {error}",
-            path.display()
-        )
-    })
 }
 
 fn change(before: Option<&File>, now: &File) -> Change {
@@ -120,6 +93,8 @@ fn change(before: Option<&File>, now: &File) -> Change {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -6,15 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use scaledapp_engine::{Generation, Slot, WorkerId};
 use scaledapp_proxy::{Endpoint, Proxy, Table, Tallies, Tally};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
 use crate::drain::Drains;
@@ -284,56 +282,4 @@ impl Dispatcher {
         let endpoints = endpoints.collect();
         self.table.send_replace(Arc::new(Table { endpoints }));
     }
-}
-
-/// The public listener: `host`, or all addresses of both families where the
-/// machine has IPv6, else of IPv4.
-///
-/// # Errors
-/// The port is taken or the address is not this machine's.
-pub(crate) fn listen(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
-    let bound = match host {
-        Some(ip) => bind(SocketAddr::new(ip, port)),
-        None => bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| {
-            // Taken is taken; anything else may be a machine without IPv6.
-            if error.kind() == std::io::ErrorKind::AddrInUse {
-                return Err(error);
-            }
-            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
-        }),
-    };
-    bound.map_err(|error| taken(host, port, &error))
-}
-
-/// The error for a port that cannot be had, with its cure.
-pub(crate) fn taken(host: Option<IpAddr>, port: u16, error: &std::io::Error) -> anyhow::Error {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let host = host.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
-    let cure = match error.kind() {
-        AddrInUse => {
-            "another process listens there: stop it, or choose another with --port or --host"
-        }
-        AddrNotAvailable => "this machine has no such address: give one of its own with --host",
-        PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with --port"
-        }
-        _ => "choose another with --port or --host",
-    };
-    anyhow!("cannot listen on port {port} of {host}: {error}; {cure}")
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }

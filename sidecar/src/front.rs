@@ -4,18 +4,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{self as proxy, Proxy, Table};
 use tokio::sync::watch;
 
 use crate::cli::DispatchArg;
 use crate::cores::Cores;
-use crate::dispatch::{self, Accepting, Dispatcher, Front};
+use crate::dispatch::{Accepting, Dispatcher, Front};
 use crate::drain::Drains;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
@@ -31,13 +31,13 @@ pub(crate) fn listen(settings: &Settings) -> anyhow::Result<(Vec<(u16, TcpListen
         DispatchArg::Request => {
             let listeners = ports
                 .into_iter()
-                .map(|port| Ok((port, dispatch::listen(host, port)?)));
+                .map(|port| Ok((port, listen_at(host, port)?)));
             let listeners = listeners.collect::<anyhow::Result<_>>()?;
             Ok((listeners, Sharing::request()))
         }
         DispatchArg::Connection => {
             let sharing = Sharing::connection(host, ports)
-                .map_err(|(port, error)| dispatch::taken(host, port, &error))?;
+                .map_err(|(port, error)| taken(host, port, &error))?;
             Ok((Vec::new(), sharing))
         }
     }
@@ -102,4 +102,42 @@ pub(crate) fn open(
         })
     });
     Ok(Front::Request(dispatchers.collect::<anyhow::Result<_>>()?))
+}
+
+/// The public listener: `host`, or all addresses of both families where the
+/// machine has IPv6, else of IPv4.
+///
+/// # Errors
+/// The port is taken or the address is not this machine's.
+fn listen_at(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
+    let bound = match host {
+        Some(ip) => proxy::listen(SocketAddr::new(ip, port)),
+        None => {
+            proxy::listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| {
+                // Taken is taken; anything else may be a machine without IPv6.
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    return Err(error);
+                }
+                proxy::listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+            })
+        }
+    };
+    bound.map_err(|error| taken(host, port, &error))
+}
+
+/// The error for a port that cannot be had, with its cure.
+fn taken(host: Option<IpAddr>, port: u16, error: &std::io::Error) -> anyhow::Error {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let host = host.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
+    let cure = match error.kind() {
+        AddrInUse => {
+            "another process listens there: stop it, or choose another with --port or --host"
+        }
+        AddrNotAvailable => "this machine has no such address: give one of its own with --host",
+        PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with --port"
+        }
+        _ => "choose another with --port or --host",
+    };
+    anyhow!("cannot listen on port {port} of {host}: {error}; {cure}")
 }

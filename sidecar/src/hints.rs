@@ -16,12 +16,13 @@ pub(crate) struct Share {
     pub(crate) each: Option<u64>,
 }
 
-/// libuv's own number of threads, which wait for files and names rather than compute.
+/// Threads that libuv starts untold; they wait for files and names rather than
+/// compute.
 const UV_THREADS: u64 = 4;
-/// Of a worker's memory, in percent, what old objects may take before V8 ends the
-/// process: more than all of it, so that the worker is recycled before.
+/// What V8's old objects may take before it ends the process, in percent of the
+/// worker's memory: more than all of it, so that the worker is recycled before.
 const OLD_SPACE_PERCENT: u64 = 125;
-/// Less than this no Node starts with.
+/// Bytes of old objects without which no Node starts.
 const LEAST_OLD_SPACE: u64 = 32 << 20;
 
 /// Names and values to add to a worker's environment; `get` reads what it has.
@@ -46,13 +47,11 @@ pub(crate) fn hints(
         .memory
         .map(|all| all / u64::from(share.workers.max(1)));
     let bytes = [share.each, of_all].into_iter().flatten().min();
-    let options = get("NODE_OPTIONS").unwrap_or_default();
-    let told = command.iter().any(|word| sizes_heap(word)) || options.split(' ').any(sizes_heap);
     if let Some(bytes) = bytes
-        && !told
+        && !heap_is_sized(command, &get)
     {
         let old = (bytes.saturating_mul(OLD_SPACE_PERCENT) / 100).max(LEAST_OLD_SPACE) >> 20;
-        let mut value = options;
+        let mut value = get("NODE_OPTIONS").unwrap_or_default();
         if !value.is_empty() {
             value.push(' ');
         }

@@ -181,22 +181,6 @@ impl History {
         Value::Object(causes.collect())
     }
 
-    /// Ends of a slot that nobody had asked for.
-    pub(crate) fn unasked(&self, slot: u32) -> u64 {
-        let causes = self.slots.get(&slot).into_iter().flat_map(|s| &s.causes);
-        let unasked = causes.filter(|(cause, _)| {
-            matches!(
-                cause,
-                Cause::Exited
-                    | Cause::Signalled
-                    | Cause::NotStarted
-                    | Cause::BootTimedOut
-                    | Cause::Killed(_)
-            )
-        });
-        unasked.map(|(_, count)| count).sum()
-    }
-
     /// The last end of a slot, or null.
     pub(crate) fn last(&self, slot: u32) -> Value {
         match self.slots.get(&slot).and_then(|slot| slot.last.as_ref()) {

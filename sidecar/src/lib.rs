@@ -1,6 +1,6 @@
 //! The in-pod supervisor: one worker per core of an unmodified app behind one port.
 //!
-//! A library so that `scaledapp` can speak [`ctl`] and the binary stays thin.
+//! Only its own binary links it: `scaledapp` runs that, and speaks to it by `ctl`.
 //! Lifecycle decisions are in `scaledapp-engine`, request forwarding in
 //! `scaledapp-proxy`, system calls in `scaledapp-sys`; what is here carries
 //! facts to them and their decisions out.
@@ -11,8 +11,8 @@ pub mod cli;
 mod clock;
 mod connections;
 mod control;
-pub mod cores;
-pub mod ctl;
+mod cores;
+mod ctl;
 pub mod ctl_cli;
 mod desired;
 mod dispatch;

@@ -5,6 +5,8 @@
 //! With cgroup v2 one out-of-memory kill ends every process of a container
 //! (`memory.oom.group`), so the supervisor must come first.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use scaledapp_engine::{Cause, Event, WorkerId};
@@ -25,6 +27,9 @@ const AHEAD: Duration = Duration::from_millis(500);
 /// A worker that has grown by less than this since it was ready, in percent, does
 /// not get smaller by being replaced.
 const GROWN_PERCENT: u64 = 125;
+
+/// How long a silent worker that accepts is left alone at first.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What one worker may have and do; `None`: as much as it likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,11 +69,12 @@ pub(crate) struct Measured {
 pub(crate) struct Watch {
     limits: Limits,
     seed: u64,
-    /// The reading before.
+    /// When the container was read last, and what it used, in bytes.
     before: Option<(Duration, u64)>,
-    /// Bytes of workers when they were first seen ready, the last known.
-    born: Option<u64>,
-    known: std::collections::HashMap<WorkerId, u64>,
+    /// What each worker had when it was first seen ready, in bytes.
+    born: HashMap<WorkerId, u64>,
+    /// The same of the one that was ready last, there still or not.
+    newborn: Option<u64>,
     /// Its end makes room; until then nobody else is killed for it.
     killed: Option<WorkerId>,
     /// Workers of normal size fill the container: said once.
@@ -82,8 +88,8 @@ impl Watch {
             limits,
             seed,
             before: None,
-            born: None,
-            known: std::collections::HashMap::new(),
+            born: HashMap::new(),
+            newborn: None,
             killed: None,
             is_too_small: false,
         }
@@ -125,7 +131,7 @@ impl Watch {
         let share = container.map(|container| container.limit / wanted.max(1));
         // The most urgent first: there is one at a time.
         let surge = self.has_room(container, growth);
-        let mut due: Vec<(u8, u64, Event)> = workers
+        let mut due: Vec<(u8, Reverse<u64>, Event)> = workers
             .iter()
             .filter_map(|worker| {
                 let (rank, cause) = self.used_up(worker, share)?;
@@ -134,24 +140,23 @@ impl Watch {
                     cause,
                     surge,
                 };
-                Some((rank, u64::MAX - worker.bytes, recycle))
+                Some((rank, Reverse(worker.bytes), recycle))
             })
             .collect();
-        due.sort_by_key(|(rank, least, _)| (*rank, *least));
+        due.sort_by_key(|(rank, bytes, _)| (*rank, *bytes));
         events.extend(due.into_iter().map(|(.., event)| event));
         events
     }
 
     fn remember(&mut self, workers: &[Measured]) {
-        self.known
-            .retain(|known, _| workers.iter().any(|worker| worker.worker == *known));
+        let alive = |id: &WorkerId| workers.iter().any(|worker| worker.worker == *id);
+        self.born.retain(|id, _| alive(id));
         for worker in workers {
-            if worker.age.is_some() && !self.known.contains_key(&worker.worker) {
-                self.known.insert(worker.worker, worker.bytes);
-                self.born = Some(worker.bytes);
+            if worker.age.is_some() && !self.born.contains_key(&worker.worker) {
+                self.born.insert(worker.worker, worker.bytes);
+                self.newborn = Some(worker.bytes);
             }
         }
-        let alive = |id: &WorkerId| workers.iter().any(|worker| worker.worker == *id);
         self.killed = self.killed.filter(alive);
     }
 
@@ -183,21 +188,21 @@ impl Watch {
     ) -> Option<Event> {
         let Container { used, limit } = container;
         let soon = used.saturating_add(growth);
-        let by_size = |worker: &&Measured| worker.bytes;
+        let largest = || workers.iter().max_by_key(|worker| worker.bytes);
+        let cause = |worker: &Measured| Cause::Container {
+            bytes: worker.bytes,
+            used,
+            limit,
+        };
         if soon >= limit.saturating_sub(limit * RESERVE_PERCENT / 100) {
             if self.killed.is_some() {
                 return None;
             }
-            let largest = workers.iter().max_by_key(by_size)?;
+            let largest = largest()?;
             self.killed = Some(largest.worker);
-            let cause = Cause::Container {
-                bytes: largest.bytes,
-                used,
-                limit,
-            };
             return Some(Event::Kill {
                 worker: largest.worker,
-                cause,
+                cause: cause(largest),
             });
         }
         if used < limit * WATERMARK_PERCENT / 100 {
@@ -208,32 +213,27 @@ impl Watch {
         if workers.iter().any(|worker| worker.age.is_none()) {
             return None;
         }
-        let largest = workers.iter().max_by_key(by_size)?;
+        let largest = largest()?;
         if !self.has_grown(largest) {
             self.is_too_small = true;
             return None;
         }
-        let cause = Cause::Container {
-            bytes: largest.bytes,
-            used,
-            limit,
-        };
         Some(Event::Recycle {
             worker: largest.worker,
-            cause,
+            cause: cause(largest),
             surge: self.has_room(Some(container), growth),
         })
     }
 
     /// Whether a new one would be smaller.
     fn has_grown(&self, worker: &Measured) -> bool {
-        let born = self.known.get(&worker.worker).copied().unwrap_or(0);
+        let born = self.born.get(&worker.worker).copied().unwrap_or(0);
         worker.bytes >= born.saturating_mul(GROWN_PERCENT) / 100
     }
 
     /// Whether a worker more fits in, while the others go on growing.
     fn has_room(&self, container: Option<Container>, growth: u64) -> bool {
-        let (Some(Container { used, limit }), Some(born)) = (container, self.born) else {
+        let (Some(Container { used, limit }), Some(born)) = (container, self.newborn) else {
             return true;
         };
         let after = used
@@ -270,6 +270,65 @@ impl Watch {
         }
         let most = most_age?.saturating_mul(share as u32) / 1000;
         (age >= most).then_some((1, Cause::Age { age }))
+    }
+}
+
+/// Whether a worker that shows no sign of life accepts connections, as far as it
+/// was asked, and when it is asked again.
+///
+/// To ask is a connection that sends nothing, and apps may log it. So one that
+/// accepts is left alone for twice as long each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    /// It was not asked since it last showed a sign of life.
+    Unknown,
+    /// It is being asked. If it accepts, it is left alone for so long.
+    Asked {
+        /// The pause after the answer.
+        pause: Duration,
+    },
+    /// It does: it is busy, not hung. It may stop doing so.
+    Accepts {
+        /// When it is asked again, on the clock of [`Watch::look`].
+        again: Duration,
+        /// The pause that ends then.
+        pause: Duration,
+    },
+    /// It does not.
+    Deaf,
+}
+
+impl Hearing {
+    /// Whether the worker has to be asked at the time `now`, when it `is_silent`
+    /// beyond the limit of `silence`, or is not.
+    pub(crate) fn look(&mut self, now: Duration, is_silent: bool, silence: Duration) -> bool {
+        if !is_silent {
+            *self = Self::Unknown;
+            return false;
+        }
+        let pause = match *self {
+            Self::Unknown => FIRST_PAUSE,
+            Self::Accepts { again, pause } if now >= again => pause.saturating_mul(2),
+            Self::Asked { .. } | Self::Accepts { .. } | Self::Deaf => return false,
+        };
+        *self = Self::Asked {
+            pause: pause.min(silence),
+        };
+        true
+    }
+
+    /// Whether it accepts, as it was found at the time `now`.
+    pub(crate) fn told(&mut self, now: Duration, accepts: bool) {
+        // A sign of life that came meanwhile says more.
+        let Self::Asked { pause } = *self else {
+            return;
+        };
+        *self = if accepts {
+            let again = now.saturating_add(pause);
+            Self::Accepts { again, pause }
+        } else {
+            Self::Deaf
+        };
     }
 }
 
@@ -436,6 +495,33 @@ mod tests {
         assert_eq!(watch.look(Duration::ZERO, &[deaf(59)], None, 2), []);
         let events = watch.look(Duration::ZERO, &[deaf(60), worker(2, 50)], None, 2);
         assert_eq!(shown(&events), [(1, false, false, "Hung")]);
+    }
+
+    #[test]
+    fn a_silent_worker_that_accepts_is_asked_ever_more_rarely() {
+        let second = Duration::from_secs;
+        let mut hearing = Hearing::Unknown;
+        assert!(!hearing.look(second(0), false, second(5)));
+        let mut asked = Vec::new();
+        for now in 0..30 {
+            if hearing.look(second(now), true, second(5)) {
+                asked.push(now);
+                // It is not asked twice at a time.
+                assert!(!hearing.look(second(now), true, second(5)));
+                hearing.told(second(now), true);
+            }
+        }
+        // Pauses of 1, 2 and 4 seconds, and then of the limit.
+        assert_eq!(asked, [0, 1, 3, 7, 12, 17, 22, 27]);
+        // A sign of life begins it all anew, and an answer that is late means nothing.
+        assert!(hearing.look(second(32), true, second(5)));
+        assert!(!hearing.look(second(33), false, second(5)));
+        hearing.told(second(33), false);
+        assert_eq!(hearing, Hearing::Unknown);
+        assert!(hearing.look(second(34), true, second(5)));
+        hearing.told(second(35), false);
+        assert_eq!(hearing, Hearing::Deaf);
+        assert!(!hearing.look(second(90), true, second(5)));
     }
 
     #[test]

@@ -3,17 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use scaledapp_admin::cli::{COULD_NOT_START, USAGE, fail, parse};
 use scaledapp_sidecar::cli::{Cli, Command};
 use scaledapp_sidecar::settings::Settings;
 use scaledapp_sidecar::{ctl_cli, import, install, run, selftest, watchdog};
 
-/// The supervisor itself could not start.
-const COULD_NOT_START: u8 = 2;
-/// Wrong usage (sysexits.h `EX_USAGE`).
-const USAGE: u8 = 64;
+const PROGRAM: &str = "scaledapp-sidecar";
 
 fn main() -> ExitCode {
-    let cli = match scaledapp_admin::cli::parse::<Cli>() {
+    let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -24,23 +22,23 @@ fn main() -> ExitCode {
             match Settings::resolve(*args) {
                 Ok(settings) => match run::run(settings) {
                     Ok(code) => ExitCode::from(code as u8),
-                    Err(error) => fail(&error, COULD_NOT_START),
+                    Err(error) => fail(PROGRAM, &error, COULD_NOT_START),
                 },
-                Err(error) => fail(&error, USAGE),
+                Err(error) => fail(PROGRAM, &error, USAGE),
             }
         }
         Command::Ctl(args) => match ctl_cli::run(&args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if error.is::<ctl_cli::HungUp>() => ExitCode::FAILURE,
-            Err(error) => fail(&error, 1),
+            Err(error) => fail(PROGRAM, &error, 1),
         },
         Command::Import(args) => match import::run(&args) {
             Ok(text) => print(&text),
-            Err(error) => fail(&error, 1),
+            Err(error) => fail(PROGRAM, &error, 1),
         },
         Command::Install { dir } => match install::install(&dir) {
             Ok(path) => print(&format!("{}\n", path.display())),
-            Err(error) => fail(&error, 1),
+            Err(error) => fail(PROGRAM, &error, 1),
         },
         Command::SelfTest { port } => ExitCode::from(u8::from(!selftest::bind_as_an_app(port))),
         Command::Watchdog => {
@@ -56,9 +54,4 @@ fn print(text: &str) -> ExitCode {
         // The reader hung up (`ctl status | head`): nothing to say to it.
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    scaledapp_admin::say(&format!("scaledapp-sidecar: {error:#}"));
-    ExitCode::from(code)
 }

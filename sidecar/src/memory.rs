@@ -14,29 +14,19 @@ pub(crate) struct Container {
     pub(crate) limit: u64,
 }
 
-/// Where the container's limit is, found once: cgroups are not moved, but a pod
-/// is resized in place.
+/// The cgroups of which one is the container's limit.
 #[derive(Debug)]
-pub(crate) struct Limiting {
-    candidates: Vec<(PathBuf, Hierarchy)>,
-}
+pub(crate) struct Limiting(Vec<(PathBuf, Hierarchy)>);
 
 impl Limiting {
     /// With `root` in the place of `/`.
     pub(crate) fn find(root: &Path) -> Self {
-        let hierarchies = [Hierarchy::Controller("memory"), Hierarchy::Unified];
-        let candidates = hierarchies.into_iter().flat_map(|hierarchy| {
-            let own = cgroup::own(root, hierarchy).into_iter();
-            own.map(move |directory| (directory, hierarchy))
-        });
-        Self {
-            candidates: candidates.collect(),
-        }
+        Self(cgroup::limiting(root, "memory"))
     }
 
     /// As it is now; `None`: nothing limits us.
     pub(crate) fn read(&self) -> Option<Container> {
-        let limited = self.candidates.iter().filter_map(|(directory, hierarchy)| {
+        let limited = self.0.iter().filter_map(|(directory, hierarchy)| {
             let limit = limit(directory, *hierarchy)?;
             Some((limit, directory, *hierarchy))
         });
@@ -135,6 +125,11 @@ fn resident(pid: u32) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
     use super::*;
 
     const V2: &str = "31 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
@@ -208,19 +203,23 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_has_more_than_its_root() {
-        let me = std::process::id();
-        let alone = of_tree(me).unwrap();
-        assert!(alone > 1 << 20, "{alone}");
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
+    fn a_tree_is_a_process_with_what_it_has_started() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 60 & echo up; wait"])
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let found = tree(me);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // The runner's threads fork, too: the child of another thread is not seen.
-        assert_eq!(found[0], me);
+        let mut up = [0; 3];
+        shell.stdout.take().unwrap().read_exact(&mut up).unwrap();
+        let found = tree(shell.id());
+        let (all, alone) = (of_tree(shell.id()), of(&found[..1]));
+        for pid in found.iter().rev() {
+            let pid = Pid::from_raw(*pid as i32).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        shell.wait().unwrap();
+        assert_eq!((found.len(), found[0]), (2, shell.id()));
+        assert!(all > alone && alone > Some(1 << 16), "{all:?} {alone:?}");
         assert_eq!(of_tree(u32::MAX), None);
     }
 }

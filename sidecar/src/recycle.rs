@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Event, WorkerId, WorkerState};
 
-use crate::limits::Measured;
+use crate::limits::{Hearing, Measured};
 use crate::memory;
 use crate::probe;
 use crate::supervisor::{Input, Supervisor};
@@ -14,19 +14,6 @@ use crate::supervisor::{Input, Supervisor};
 pub(crate) const CLOSE: Duration = Duration::from_millis(250);
 /// Between two looks where nothing is.
 pub(crate) const RELAXED: Duration = Duration::from_secs(1);
-
-/// What is known of whether a worker accepts connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hearing {
-    /// It was not asked since it last showed a sign of life.
-    Unknown,
-    /// It is being asked.
-    Asked,
-    /// It does: it is busy, not hung.
-    Accepts,
-    /// It does not.
-    Deaf,
-}
 
 /// Finds out for how long the machine has kept us from running.
 #[derive(Debug, Default)]
@@ -92,7 +79,11 @@ impl Supervisor {
             let is_ready = worker.state == WorkerState::Ready;
             let tree = memory::tree(pid);
             self.look_for_forks(worker.id, &tree);
-            let deaf = if is_ready { self.deaf(worker.id) } else { None };
+            let deaf = if is_ready {
+                self.deaf(worker.id, now)
+            } else {
+                None
+            };
             let process = self.state.processes.get_mut(&worker.id)?;
             // What a wrapper has started is there when it listens.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
@@ -126,41 +117,27 @@ impl Supervisor {
 
     /// For how long a worker with work has shown no sign of life, once it is known
     /// to accept no connection either.
-    fn deaf(&mut self, worker: WorkerId) -> Option<Duration> {
+    fn deaf(&mut self, worker: WorkerId, now: Duration) -> Option<Duration> {
         let most = self.watch.silence()?;
-        let port = self.recipe.port;
-        let silent = self.front.silent(worker);
+        let silent = self.front.silent(worker).filter(|silent| *silent >= most);
         let process = self.state.processes.get_mut(&worker)?;
-        let silent = silent.filter(|silent| *silent >= most);
-        let Some(silent) = silent else {
-            process.hearing = Hearing::Unknown;
+        let address = *process.addresses.get(&self.recipe.port)?;
+        if process.hearing.look(now, silent.is_some(), most) {
+            let inputs = self.inputs.clone();
+            self.run_for(worker, async move {
+                let accepts = probe::accepts(address).await;
+                drop(inputs.send(Input::Accepts(worker, accepts)));
+            });
             return None;
-        };
-        match process.hearing {
-            Hearing::Deaf => return Some(silent),
-            Hearing::Asked => {}
-            // One that accepted may have stopped doing so.
-            Hearing::Unknown | Hearing::Accepts => {
-                process.hearing = Hearing::Asked;
-                let address = *process.addresses.get(&port)?;
-                let inputs = self.inputs.clone();
-                self.run_for(worker, async move {
-                    let accepts = probe::accepts(address).await;
-                    drop(inputs.send(Input::Accepts(worker, accepts)));
-                });
-            }
         }
-        None
+        silent.filter(|_| process.hearing == Hearing::Deaf)
     }
 
     /// A silent worker was asked.
     pub(crate) fn heard(&mut self, worker: WorkerId, accepts: bool) {
+        let now = self.started.elapsed();
         if let Some(process) = self.state.processes.get_mut(&worker) {
-            process.hearing = if accepts {
-                Hearing::Accepts
-            } else {
-                Hearing::Deaf
-            };
+            process.hearing.told(now, accepts);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 mod metrics;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_admin::{Page, Probe, Routes};
-use scaledapp_engine::Incident;
+use scaledapp_engine::{Incident, WorkerState};
 use scaledapp_proxy::{Endpoint, Proxy};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -34,7 +34,11 @@ const EVENTS_OF_SLOT: usize = 10;
 pub(crate) struct WorkerReport {
     pub(crate) slot: u32,
     pub(crate) pid: u32,
-    pub(crate) state: String,
+    pub(crate) state: WorkerState,
+    /// When it came into its state.
+    pub(crate) since: Instant,
+    /// When its process was started.
+    pub(crate) started: Instant,
     pub(crate) generation: u32,
     pub(crate) restarts: u32,
     pub(crate) listens_elsewhere: Option<u16>,
@@ -44,23 +48,32 @@ pub(crate) struct WorkerReport {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }
 
-/// Since when a process is there, and since when in its state.
-#[derive(Debug, Clone)]
-struct Seen {
-    begun: Instant,
-    state: String,
-    since: Instant,
+/// How things stand, as the loop puts it here after each input.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// By slot, then by generation.
+    pub(crate) workers: Vec<WorkerReport>,
+    pub(crate) generation: u32,
+    /// Workers wanted.
+    pub(crate) desired: u32,
+    /// By slot, workers that ended without having been told to.
+    pub(crate) restarts: Vec<u32>,
+    /// Slots whose worker is ready.
+    pub(crate) ready: u32,
+    /// The supervisor is leaving.
+    pub(crate) draining: bool,
+}
+
+impl Standing {
+    /// At least one worker serves and we are not leaving.
+    fn is_ready(&self) -> bool {
+        self.ready > 0 && !self.draining
+    }
 }
 
 #[derive(Debug, Default)]
 struct View {
-    workers: Vec<WorkerReport>,
-    /// By pid; a pid is not used again before its worker is gone from `workers`.
-    seen: HashMap<u32, Seen>,
-    generation: u32,
-    desired: u32,
-    ready: u32,
-    draining: bool,
+    standing: Standing,
     /// Connections by process group (Connection dispatch).
     held: HashMap<u32, u32>,
     queued: u32,
@@ -144,25 +157,8 @@ impl Report {
     }
 
     /// The loop's new state; a change of readiness or drain goes out at once.
-    pub(crate) fn update(
-        &self,
-        workers: Vec<WorkerReport>,
-        generation: u32,
-        desired: u32,
-        ready: u32,
-        draining: bool,
-    ) {
-        {
-            let mut view = lock(&self.view);
-            let now = Instant::now();
-            let seen = std::mem::take(&mut view.seen);
-            view.seen = still_seen(seen, &workers, now);
-            view.workers = workers;
-            view.generation = generation;
-            view.desired = desired;
-            view.ready = ready;
-            view.draining = draining;
-        }
+    pub(crate) fn update(&self, standing: Standing) {
+        lock(&self.view).standing = standing;
         self.publish();
     }
 
@@ -189,11 +185,9 @@ impl Report {
 
     /// Process groups of all workers.
     pub(crate) fn groups(&self) -> Vec<u32> {
-        lock(&self.view)
-            .workers
-            .iter()
-            .map(|worker| worker.pid)
-            .collect()
+        let view = lock(&self.view);
+        let workers = view.standing.workers.iter();
+        workers.map(|worker| worker.pid).collect()
     }
 
     /// Shows `counter` in the metrics: lines of workers that were dropped.
@@ -212,7 +206,8 @@ impl Report {
     /// the port, or at the port if it alone listens there.
     pub(crate) fn scrape_targets(&self, port: u16) -> Vec<Target> {
         let view = lock(&self.view);
-        let ready = view.workers.iter().filter(|worker| worker.state == "Ready");
+        let workers = view.standing.workers.iter();
+        let ready = workers.filter(|worker| worker.state == WorkerState::Ready);
         let target = |worker: &WorkerReport| {
             let elsewhere = worker.listens_elsewhere.filter(|other| *other == port);
             let elsewhere = elsewhere.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
@@ -271,9 +266,9 @@ impl Report {
                 loads.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
             };
             Load {
-                ready: is_ready(&view),
-                draining: view.draining,
-                workers: view.ready,
+                ready: view.standing.is_ready(),
+                draining: view.standing.draining,
+                workers: view.standing.ready,
                 in_flight,
                 queued,
             }
@@ -297,35 +292,13 @@ impl Report {
     pub(crate) fn status(&self) -> Value {
         let view = lock(&self.view);
         let history = lock(&self.history);
-        let now = Instant::now();
-        let workers: Vec<Value> = view
-            .workers
-            .iter()
+        let standing = &view.standing;
+        let workers = standing.workers.iter();
+        let workers: Vec<Value> = workers
             .map(|worker| {
-                let in_flight = if self.proxies.is_empty() {
-                    view.held.get(&worker.pid).copied().unwrap_or(0)
-                } else {
-                    let endpoints = worker.endpoints.iter();
-                    endpoints.map(|endpoint| endpoint.in_flight()).sum()
-                };
-                let mut shown = json!({
-                    "slot": worker.slot,
-                    "pid": worker.pid,
-                    "state": worker.state,
-                    "generation": worker.generation,
-                    "restarts": worker.restarts,
-                    "inFlight": in_flight,
-                    "rssBytes": memory::of_tree(worker.pid).unwrap_or(0),
-                });
-                if let Some(port) = worker.listens_elsewhere {
-                    shown["listensElsewhere"] = port.into();
-                }
-                if let Some(seen) = view.seen.get(&worker.pid) {
-                    shown["uptimeSeconds"] = seconds(now.duration_since(seen.begun)).into();
-                    shown["stateSeconds"] = seconds(now.duration_since(seen.since)).into();
-                }
-                if let Some(used) = cpu_time(worker.pid) {
-                    shown["cpuSeconds"] = seconds(used).into();
+                let mut shown = worker.json(Instant::now());
+                if self.proxies.is_empty() {
+                    shown["inFlight"] = view.held.get(&worker.pid).copied().unwrap_or(0).into();
                 }
                 shown["lastExit"] = history.last(worker.slot);
                 shown
@@ -334,13 +307,13 @@ impl Report {
         let mut status = json!({
             "mechanism": self.mechanism,
             "dispatch": self.dispatch,
-            "generation": view.generation,
-            "desired": view.desired,
-            "ready": view.ready,
-            "draining": view.draining,
+            "generation": standing.generation,
+            "desired": standing.desired,
+            "ready": standing.ready,
+            "draining": standing.draining,
             "workers": workers,
         });
-        let waiting = waiting(&view, &history);
+        let waiting = waiting(standing, &history);
         if !waiting.is_empty() {
             status["waiting"] = waiting.into();
         }
@@ -356,18 +329,48 @@ impl Report {
     }
 }
 
+impl WorkerReport {
+    /// What it says of itself, what the dispatcher counts at it, and what the kernel
+    /// says of its process at this moment.
+    fn json(&self, now: Instant) -> Value {
+        let endpoints = self.endpoints.iter();
+        let in_flight: u32 = endpoints.map(|endpoint| endpoint.in_flight()).sum();
+        let mut shown = json!({
+            "slot": self.slot,
+            "pid": self.pid,
+            "state": self.state.to_string(),
+            "stateSeconds": seconds(now.duration_since(self.since)),
+            "uptimeSeconds": seconds(now.duration_since(self.started)),
+            "generation": self.generation,
+            "restarts": self.restarts,
+            "inFlight": in_flight,
+            "rssBytes": memory::of_tree(self.pid).unwrap_or(0),
+        });
+        if let Some(port) = self.listens_elsewhere {
+            shown["listensElsewhere"] = port.into();
+        }
+        if let Some(used) = cpu_time(self.pid) {
+            shown["cpuSeconds"] = seconds(used).into();
+        }
+        shown
+    }
+}
+
 /// Slots that have no process: their next one starts after a while.
-fn waiting(view: &View, history: &History) -> Vec<Value> {
-    if view.draining {
+fn waiting(standing: &Standing, history: &History) -> Vec<Value> {
+    if standing.draining {
         return Vec::new();
     }
-    let empty = |slot: &u32| !view.workers.iter().any(|worker| worker.slot == *slot);
-    let slots = (0..view.desired).filter(empty);
+    let mut slots: BTreeSet<u32> = (0..standing.desired).collect();
+    for worker in &standing.workers {
+        slots.remove(&worker.slot);
+    }
+    let slots = slots.into_iter();
     let shown = slots.map(|slot| {
         json!({
             "slot": slot,
             "state": "CrashLoop",
-            "restarts": history.unasked(slot),
+            "restarts": standing.restarts.get(slot as usize).copied().unwrap_or(0),
             "lastExit": history.last(slot),
         })
     });
@@ -377,31 +380,6 @@ fn waiting(view: &View, history: &History) -> Vec<Value> {
 /// To hundredths, which is what the kernel counts in.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
-}
-
-/// What is known of the processes that are there now.
-fn still_seen(
-    mut seen: HashMap<u32, Seen>,
-    workers: &[WorkerReport],
-    now: Instant,
-) -> HashMap<u32, Seen> {
-    let kept = workers.iter().map(|worker| {
-        let before = seen.remove(&worker.pid);
-        let begun = before.as_ref().map_or(now, |seen| seen.begun);
-        let same = before.filter(|seen| seen.state == worker.state);
-        let seen = same.unwrap_or_else(|| Seen {
-            begun,
-            state: worker.state.clone(),
-            since: now,
-        });
-        (worker.pid, seen)
-    });
-    kept.collect()
-}
-
-/// At least one worker serves and we are not leaving.
-fn is_ready(view: &View) -> bool {
-    view.ready > 0 && !view.draining
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -416,10 +394,10 @@ impl Routes for Report {
     }
 
     fn ready(&self) -> Probe {
-        let view = lock(&self.view);
-        match (view.draining, view.ready) {
+        let standing = &lock(&self.view).standing;
+        match (standing.draining, standing.ready) {
             (true, _) => Err("draining".to_owned()),
-            (false, 0) => Err(format!("0 of {} workers ready", view.desired)),
+            (false, 0) => Err(format!("0 of {} workers ready", standing.desired)),
             (false, _) => Ok(()),
         }
     }
@@ -449,15 +427,17 @@ impl Routes for Report {
 
 #[cfg(test)]
 mod tests {
-    use scaledapp_engine::{Exit, WorkerId, WorkerState};
+    use scaledapp_engine::{Exit, WorkerId};
 
     use super::*;
 
-    fn worker(slot: u32, pid: u32, state: &str) -> WorkerReport {
+    fn worker(slot: u32, pid: u32) -> WorkerReport {
         WorkerReport {
             slot,
             pid,
-            state: state.to_owned(),
+            state: WorkerState::Ready,
+            since: Instant::now(),
+            started: Instant::now(),
             generation: 1,
             restarts: 0,
             listens_elsewhere: None,
@@ -466,19 +446,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_process_keeps_its_begin_and_a_new_state_begins_anew() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let seen = still_seen(HashMap::new(), &[worker(0, 7, "Starting")], at(0));
-        let seen = still_seen(seen, &[worker(0, 7, "Starting")], at(1));
-        assert_eq!((seen[&7].begun, seen[&7].since), (at(0), at(0)));
-        let seen = still_seen(seen, &[worker(0, 7, "Ready"), worker(1, 8, "Ready")], at(2));
-        assert_eq!((seen[&7].begun, seen[&7].since), (at(0), at(2)));
-        // Its pid belongs to another process the next time.
-        let seen = still_seen(seen, &[worker(1, 8, "Ready")], at(3));
-        let seen = still_seen(seen, &[worker(0, 7, "Ready"), worker(1, 8, "Ready")], at(4));
-        assert_eq!((seen[&7].begun, seen[&8].begun), (at(4), at(2)));
+    fn standing(workers: Vec<WorkerReport>, desired: u32) -> Standing {
+        Standing {
+            ready: workers.len() as u32,
+            workers,
+            generation: 1,
+            desired,
+            restarts: (0..desired).collect(),
+            draining: false,
+        }
     }
 
     #[test]
@@ -492,37 +468,34 @@ mod tests {
             state: Some(WorkerState::Ready),
             exit: Exit::Code(3),
         });
-        report.update(vec![worker(0, 7, "Ready")], 1, 2, 1, false);
+        report.update(standing(vec![worker(0, 7)], 2));
         let status = report.status();
         assert_eq!(status["waiting"][0]["slot"], 1);
         assert_eq!(status["waiting"][0]["restarts"], 1);
         assert_eq!(status["waiting"][0]["lastExit"]["text"], "exit code 3");
-        report.update(Vec::new(), 1, 2, 0, true);
+        report.update(Standing {
+            draining: true,
+            ..standing(Vec::new(), 2)
+        });
         assert_eq!(report.status()["waiting"], Value::Null);
     }
 
     #[test]
     fn a_worker_is_scraped_where_it_is_known_to_be_alone() {
         let report = Report::new("notify", "request", Vec::new(), Registry::default());
-        let mut elsewhere = worker(0, 7, "Ready");
+        let mut elsewhere = worker(0, 7);
         elsewhere.listens_elsewhere = Some(9464);
         let mut draining = elsewhere.clone();
-        draining.state = "Draining".to_owned();
-        report.update(
-            vec![elsewhere, worker(1, 8, "Ready"), draining],
-            1,
-            2,
-            2,
-            false,
-        );
+        draining.state = WorkerState::Draining;
+        report.update(standing(vec![elsewhere, worker(1, 8), draining], 2));
         let address = SocketAddr::from(([127, 0, 0, 1], 9464));
         let (slot, pid) = (0, 7);
         assert_eq!(report.scrape_targets(9464), [Target { slot, pid, address }]);
         assert!(report.scrape_targets(3000).is_empty());
-        let mut private = worker(0, 7, "Ready");
+        let mut private = worker(0, 7);
         let address = SocketAddr::from(([127, 0, 0, 1], 4711));
         private.addresses.insert(3000, address);
-        report.update(vec![private], 1, 1, 1, false);
+        report.update(standing(vec![private], 1));
         assert_eq!(report.scrape_targets(3000), [Target { slot, pid, address }]);
     }
 }

@@ -8,18 +8,19 @@
 //! generation. What the worker asked for is read in `handover`; when to turn
 //! and to retire is decided by the engine.
 
+mod group;
 mod listening;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use scaledapp_engine::{Generation, WorkerId};
-use scaledapp_sys::steer;
 use socket2::Socket;
 
+use group::{Group, Member};
 use listening::{
     BACKLOG, address_for, group_socket, inode, local_address, new_socket, refuse_new, try_out,
 };
@@ -114,12 +115,6 @@ struct Private {
     bound: Option<Rc<Socket>>,
 }
 
-/// One `SO_REUSEPORT` group. The order of `members` is the kernel's numbering.
-#[derive(Debug, Default)]
-struct Group {
-    members: Vec<(Generation, u64, Rc<Socket>)>,
-}
-
 impl Sharing {
     /// Sockets for Request dispatch.
     pub(crate) fn request() -> Self {
@@ -174,17 +169,9 @@ impl Sharing {
             && ports.contains(&bind.port)
         {
             let group = groups.entry((bind.family, bind.port)).or_default();
-            let known = group.members.iter().find(|(g, ..)| *g == generation);
-            let socket = if let Some((.., socket)) = known {
-                Rc::clone(socket)
-            } else {
-                let address = address_for(bind.family, *host, bind.port)?;
-                let socket = Rc::new(group_socket(bind.family, &address)?);
-                let member = (generation, inode(&socket)?, Rc::clone(&socket));
-                group.members.push(member);
-                group.steer(*active);
-                socket
-            };
+            let address = address_for(bind.family, *host, bind.port)?;
+            let make = || group_socket(bind.family, &address);
+            let socket = group.socket_of(generation, *active, make)?;
             socket.set_nonblocking(bind.nonblocking)?;
             return Ok(Given::Shared(socket));
         }
@@ -232,8 +219,8 @@ impl Sharing {
             };
         }
         if let Mode::Connection { groups, .. } = &self.mode {
-            let is_it = |group: &Group| group.members.iter().any(|(_, known, _)| *known == inode);
-            if let Some(((_, port), _)) = groups.iter().find(|(_, group)| is_it(group)) {
+            let mut groups = groups.iter();
+            if let Some(((_, port), _)) = groups.find(|(_, group)| group.has(inode)) {
                 return Listened::Shared {
                     port: *port,
                     address: None,
@@ -254,23 +241,7 @@ impl Sharing {
             return;
         };
         for group in groups.values_mut() {
-            let ended = |(.., socket): &(Generation, u64, Rc<Socket>)| {
-                socket.is_listener().is_ok_and(|listens| !listens)
-            };
-            while let Some(index) = group.members.iter().position(ended) {
-                // It left the group, and the last one took its number; it comes
-                // back as the last.
-                let member = group.members.swap_remove(index);
-                if let Err(error) = member.2.listen(BACKLOG) {
-                    tracing::error!(%error, "a socket that a worker has shut down is lost");
-                    continue;
-                }
-                tracing::warn!(
-                    "a worker has shut down the socket that all share; it is taken up again"
-                );
-                group.members.push(member);
-                group.steer(*active);
-            }
+            group.mend(*active);
         }
     }
 
@@ -287,16 +258,14 @@ impl Sharing {
     /// Connections that wait in the sockets of `generation`.
     pub(crate) fn queued(&self, generation: Generation) -> u32 {
         self.members()
-            .filter(|(g, ..)| *g == generation)
-            .map(|(.., socket)| steer::accept_queue(socket).unwrap_or(0))
+            .filter(|one| one.generation == generation)
+            .map(Member::queued)
             .sum()
     }
 
     /// Connections that wait in all shared sockets.
     pub(crate) fn queued_in_all(&self) -> u32 {
-        self.members()
-            .map(|(.., socket)| steer::accept_queue(socket).unwrap_or(0))
-            .sum()
+        self.members().map(Member::queued).sum()
     }
 
     /// Closes the sockets of every generation but the active one for which
@@ -305,16 +274,7 @@ impl Sharing {
     pub(crate) fn retire(&mut self, in_use: impl Fn(Generation) -> bool) {
         if let Mode::Connection { groups, active, .. } = &mut self.mode {
             for group in groups.values_mut() {
-                let keep = |generation| Some(generation) == *active || in_use(generation);
-                while let Some(index) = group.members.iter().position(|(g, ..)| !keep(*g)) {
-                    // The kernel's own rule: the last member takes the number
-                    // of the one that leaves.
-                    let (.., socket) = group.members.swap_remove(index);
-                    // It leaves now, also where a process that escaped from
-                    // its worker's group still holds a copy.
-                    let _left_already = socket.shutdown(Shutdown::Both);
-                    group.steer(*active);
-                }
+                group.retire(*active, &in_use);
             }
         }
     }
@@ -327,8 +287,8 @@ impl Sharing {
     /// Lets no new connection begin at any shared socket; what waits in them is
     /// still accepted.
     pub(crate) fn refuse_new(&self) {
-        for (.., socket) in self.members() {
-            if let Err(error) = refuse_new(socket) {
+        for member in self.members() {
+            if let Err(error) = refuse_new(&member.socket) {
                 tracing::debug!(%error, "connections that come in the last moment will be reset");
             }
         }
@@ -336,9 +296,9 @@ impl Sharing {
 
     /// The opposite of [`Self::refuse_new`].
     pub(crate) fn take_new(&self) {
-        for (.., socket) in self.members() {
+        for member in self.members() {
             // One that was made since has no filter.
-            let _none = socket.detach_filter();
+            let _none = member.socket.detach_filter();
         }
     }
 
@@ -348,7 +308,7 @@ impl Sharing {
         self.private.remove(&worker);
     }
 
-    fn members(&self) -> impl Iterator<Item = &(Generation, u64, Rc<Socket>)> {
+    fn members(&self) -> impl Iterator<Item = &Member> {
         let groups = match &self.mode {
             Mode::Request => None,
             Mode::Connection { groups, .. } => Some(groups),
@@ -356,30 +316,14 @@ impl Sharing {
         groups
             .into_iter()
             .flatten()
-            .flat_map(|(_, group)| &group.members)
-    }
-}
-
-impl Group {
-    /// Attaches the program again; called whenever the numbering or the wish changed.
-    fn steer(&self, active: Option<Generation>) {
-        // Before the first activation the oldest generation is served, which
-        // is the one that will be activated.
-        let index = active
-            .and_then(|active| self.members.iter().position(|(g, ..)| *g == active))
-            .unwrap_or(0);
-        if let Some((.., socket)) = self.members.first()
-            && let Err(error) = steer::steer_group(socket, index as u32)
-        {
-            tracing::error!(%error, "cannot steer new connections: a reload may lose some");
-        }
+            .flat_map(|(_, group)| group.members())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv6Addr, TcpStream};
+    use std::net::{Ipv6Addr, Shutdown, TcpStream};
 
     const PORT: u16 = 3000;
     const BIND: Bind = Bind {

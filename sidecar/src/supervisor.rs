@@ -25,10 +25,13 @@ use crate::logs::{Logs, Tail};
 use crate::memory::Limiting;
 use crate::process::{Reaped, Recipe};
 use crate::recycle::Starving;
-use crate::report::{Report, WorkerReport};
+use crate::report::{Report, Standing, WorkerReport};
 use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;
 use crate::workers::Process;
+
+/// How often the number of cores is read at most.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Something that happened outside.
 #[derive(Debug)]
@@ -307,18 +310,17 @@ impl Supervisor {
                 self.front.feed(worker.id, worker.slot, *port, *address);
             }
         }
-        let slots: HashMap<Slot, u32> = engine
-            .slots()
-            .map(|slot| (slot.slot, slot.restarts))
-            .collect();
+        let restarts: Vec<u32> = engine.slots().map(|slot| slot.restarts).collect();
         let workers = engine.workers().filter_map(|worker| {
             let process = self.state.processes.get(&worker.id)?;
             Some(WorkerReport {
                 slot: worker.slot.0,
                 pid: process.pid,
-                state: worker.state.to_string(),
+                state: worker.state,
+                since: self.started + worker.since,
+                started: self.started + worker.started,
                 generation: worker.generation.0,
-                restarts: slots.get(&worker.slot).copied().unwrap_or(0),
+                restarts: restarts.get(worker.slot.0 as usize).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
                 addresses: process.addresses.clone(),
                 endpoints: self.front.endpoints(worker.id),
@@ -326,13 +328,14 @@ impl Supervisor {
         });
         let mut workers: Vec<WorkerReport> = workers.collect();
         workers.sort_by_key(|worker| (worker.slot, worker.generation));
-        self.report.update(
+        self.report.update(Standing {
             workers,
-            engine.generation().0,
-            engine.desired(),
-            engine.ready(),
-            self.state.stopping || engine.is_stopping(),
-        );
+            generation: engine.generation().0,
+            desired: engine.desired(),
+            restarts,
+            ready: engine.ready(),
+            draining: self.state.stopping || engine.is_stopping(),
+        });
     }
 }
 
@@ -342,6 +345,3 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-/// How long one period of the periodic tasks is (cores, held connections).
-const SECOND: Duration = Duration::from_secs(1);

@@ -6,32 +6,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use scaledapp_admin::table;
 use serde_json::Value;
 
 use crate::clock::span;
 
 /// An earlier status and how long ago it was, from which the use of CPU follows.
 pub(crate) type Before<'a> = Option<(&'a Value, Duration)>;
-
-/// Rows with aligned columns; the first one is the header.
-fn grid(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing into a String cannot fail.
-            let _infallible = write!(text, "{cell:<width$}  ");
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
-}
 
 fn word(value: &Value) -> String {
     match value {
@@ -100,9 +81,8 @@ pub(crate) fn status(status: &Value, before: Before<'_>) -> String {
         "RSS",
         "IN-FLIGHT",
     ];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
-    for worker in workers(status) {
-        rows.push(vec![
+    let running = workers(status).map(|worker| {
+        [
             word(&worker["slot"]),
             word(&worker["pid"]),
             word(&worker["state"]),
@@ -112,21 +92,19 @@ pub(crate) fn status(status: &Value, before: Before<'_>) -> String {
             cpu(worker, before),
             mebibytes(&worker["rssBytes"]),
             word(&worker["inFlight"]),
-        ]);
-    }
-    for slot in status["waiting"].as_array().into_iter().flatten() {
-        let mut row = vec![
-            word(&slot["slot"]),
-            "-".to_owned(),
-            word(&slot["state"]),
-            "-".to_owned(),
-            word(&slot["restarts"]),
-        ];
-        row.resize(header.len(), "-".to_owned());
-        rows.push(row);
-    }
-    rows[1..].sort_by_key(|row| row[0].parse::<u32>().unwrap_or(u32::MAX));
-    let mut text = headline(status) + &grid(&rows);
+        ]
+    });
+    let waiting = status["waiting"].as_array().into_iter().flatten();
+    let waiting = waiting.map(|slot| {
+        let mut row = header.map(|_| "-".to_owned());
+        row[0] = word(&slot["slot"]);
+        row[2] = word(&slot["state"]);
+        row[4] = word(&slot["restarts"]);
+        row
+    });
+    let mut rows: Vec<_> = running.chain(waiting).collect();
+    rows.sort_by_key(|row| row[0].parse::<u32>().unwrap_or(u32::MAX));
+    let mut text = headline(status) + &table(header, rows);
     for worker in workers(status) {
         if let Some(port) = worker["listensElsewhere"].as_u64() {
             // Writing into a String cannot fail.
@@ -163,20 +141,11 @@ fn exit(last: &Value) -> String {
 
 /// `ctl events`.
 pub(crate) fn events(answer: &Value) -> String {
-    let mut rows = vec![
-        ["TIME", "SLOT", "TYPE", "REASON", "TEXT"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for event in answer["events"].as_array().into_iter().flatten() {
-        let cell = |key: &str| word(&event[key]);
-        rows.push(
-            ["time", "slot", "type", "reason", "text"]
-                .map(cell)
-                .to_vec(),
-        );
-    }
-    let mut text = grid(&rows);
+    let header = ["TIME", "SLOT", "TYPE", "REASON", "TEXT"];
+    let keys = ["time", "slot", "type", "reason", "text"];
+    let events = answer["events"].as_array().into_iter().flatten();
+    let rows = events.map(|event| keys.map(|key| word(&event[key])));
+    let mut text = table(header, rows.collect());
     if let Some(forgotten @ 1..) = answer["forgotten"].as_u64() {
         // Writing into a String cannot fail.
         let _infallible = writeln!(text, "{forgotten} older ones are not kept.");
@@ -239,31 +208,7 @@ fn describe_slot(text: &mut String, slot: &Value) {
     }
     field(text, 2, "last end", &exit(&slot["lastExit"]));
     for worker in workers(slot) {
-        field(text, 2, "worker", &format!("pid {}", word(&worker["pid"])));
-        let state = format!(
-            "{} since {}",
-            word(&worker["state"]),
-            seconds(&worker["stateSeconds"])
-        );
-        field(text, 4, "state", &state);
-        field(text, 4, "generation", &word(&worker["generation"]));
-        field(text, 4, "uptime", &seconds(&worker["uptimeSeconds"]));
-        let cpu = worker["cpuSeconds"].as_f64();
-        let cpu = cpu.map_or("-".to_owned(), |used| {
-            format!("{used:.2}s, {} % of a core over its life", cpu_of(worker))
-        });
-        field(text, 4, "cpu", &cpu);
-        field(text, 4, "rss", &mebibytes(&worker["rssBytes"]));
-        field(text, 4, "in flight", &word(&worker["inFlight"]));
-        field(text, 4, "listens at", &word(&worker["address"]));
-        if let Some(port) = worker["listensElsewhere"].as_u64() {
-            field(
-                text,
-                4,
-                "and on",
-                &format!("port {port}, which is not --port"),
-            );
-        }
+        describe_worker(text, worker);
     }
     list(text, "events", &slot["events"], |event| {
         format!(
@@ -276,8 +221,26 @@ fn describe_slot(text: &mut String, slot: &Value) {
     list(text, "stderr", &slot["stderr"], word);
 }
 
-fn cpu_of(worker: &Value) -> String {
-    cpu(worker, None)
+fn describe_worker(text: &mut String, worker: &Value) {
+    field(text, 2, "worker", &format!("pid {}", word(&worker["pid"])));
+    let state = word(&worker["state"]);
+    let since = seconds(&worker["stateSeconds"]);
+    field(text, 4, "state", &format!("{state} since {since}"));
+    field(text, 4, "generation", &word(&worker["generation"]));
+    field(text, 4, "uptime", &seconds(&worker["uptimeSeconds"]));
+    let used = worker["cpuSeconds"].as_f64();
+    let used = used.map_or("-".to_owned(), |used| {
+        let share = cpu(worker, None);
+        format!("{used:.2}s, {share} % of a core over its life")
+    });
+    field(text, 4, "cpu", &used);
+    field(text, 4, "rss", &mebibytes(&worker["rssBytes"]));
+    field(text, 4, "in flight", &word(&worker["inFlight"]));
+    field(text, 4, "listens at", &word(&worker["address"]));
+    if let Some(port) = worker["listensElsewhere"].as_u64() {
+        let other = format!("port {port}, which is not --port");
+        field(text, 4, "and on", &other);
+    }
 }
 
 fn list(text: &mut String, name: &str, values: &Value, show: impl Fn(&Value) -> String) {

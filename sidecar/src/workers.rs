@@ -15,10 +15,10 @@ use crate::dispatch::{Front, Leaving};
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
+use crate::limits::Hearing;
 use crate::logs::Tail;
 use crate::probe;
 use crate::process::{self, Reaped, signal_group};
-use crate::recycle::Hearing;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
@@ -147,7 +147,7 @@ impl Supervisor {
     pub(crate) fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
         if let Some(process) = self.state.processes.get_mut(&worker) {
             let task = tokio::task::spawn_local(task);
-            // A handle keeps its task's memory, and a silent worker is asked again and again.
+            // A handle keeps its task's memory, and a worker may have many over its life.
             process.tasks.retain(|task| !task.is_finished());
             process.tasks.push(task.abort_handle());
         }

@@ -154,14 +154,6 @@ impl Cluster {
         command
     }
 
-    /// Runs a command on a node, where addresses of Services and pods are reached.
-    ///
-    /// # Errors
-    /// It does not start or end.
-    pub fn on_node(&self, node: &str, words: &[&str]) -> anyhow::Result<Ended> {
-        process::run(self.engine(&[&["exec", node][..], words].concat()), CALL)
-    }
-
     /// Puts the load generator onto a node.
     ///
     /// # Errors

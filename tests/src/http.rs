@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -188,31 +188,6 @@ impl Connection {
     /// Refused, timed out, or any other reason.
     pub fn open(to: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
         let stream = TcpStream::connect_timeout(&to, timeout)?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            to,
-            timeout,
-            received: Vec::new(),
-            closing: false,
-        })
-    }
-
-    /// As [`Connection::open`], from a certain loopback address, so that a peer
-    /// that limits or hashes by client sees another client.
-    ///
-    /// # Errors
-    /// As [`Connection::open`].
-    pub fn open_from(from: Ipv4Addr, to: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
-        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-        let attempt = || -> io::Result<TcpStream> {
-            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout))?;
-            bind(&socket, &SocketAddr::from((from, 0)))?;
-            connect(&socket, &to)?;
-            Ok(TcpStream::from(socket))
-        };
-        let stream = attempt()?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,

@@ -15,6 +15,7 @@ pub mod local;
 pub mod ports;
 pub mod proc;
 pub mod process;
+pub mod served;
 pub mod sidecar;
 pub mod upstream;
 pub mod wait;

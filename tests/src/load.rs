@@ -91,6 +91,24 @@ impl Load {
         running.wait_sent(requests, LONGEST)?;
         Ok(running.stop())
     }
+
+    /// Runs before, while and after `act` does something: until `more` requests
+    /// have been answered before it, and so many again after it.
+    ///
+    /// # Errors
+    /// As [`Load::start`], or they are not answered by the deadline.
+    pub fn around(
+        self,
+        more: u64,
+        deadline: Duration,
+        act: impl FnOnce(),
+    ) -> anyhow::Result<Report> {
+        let running = self.start()?;
+        running.wait_more(more, deadline)?;
+        act();
+        running.wait_more(more, deadline)?;
+        Ok(running.stop())
+    }
 }
 
 #[derive(Debug)]
@@ -408,6 +426,12 @@ impl Report {
             .iter()
             .filter(|((_, kind), _)| kind == failure);
         of.map(|(_, count)| count).sum()
+    }
+
+    /// Requests that failed otherwise than by finding nobody: who comes after a
+    /// port was closed has lost nothing.
+    pub fn lost(&self) -> u64 {
+        self.failed() - self.failed_with(&Failure::Refused)
     }
 
     /// Adds another report's counts; times are the worse of both.

@@ -22,6 +22,7 @@ mod drain;
 mod endpoint;
 mod exchange;
 mod line;
+mod listen;
 mod metrics;
 mod outlier;
 mod pool;
@@ -35,6 +36,7 @@ mod tunnel;
 
 pub use config::{Algorithm, Config, Limits};
 pub use endpoint::{Endpoint, Report, Standing, Table};
+pub use listen::listen;
 pub use metrics::Metrics;
 pub use proxy::Proxy;
 pub use scaledapp_http1::Trust;

@@ -10,7 +10,7 @@ fn start(api: &ApiServer) -> Server {
     let mut command = binary(&["run", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
     command.env("KUBECONFIG", api.kubeconfig());
     command.env("SCALEDAPP_ENDPOINTS_SERVICE", "default/hello-pods");
-    Server::spawn(&mut command)
+    Server::spawn(command)
 }
 
 /// A slice with a pod for each name, at 127.0.78.N.
@@ -41,7 +41,7 @@ fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
     let api = ApiServer::start();
     api.put(slice("hello-pods-x", &[("a", 1)]));
     let server = start(&api);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     server.wait_standings(&["a serving"]);
     let asked = api.requests().remove(0);
     let list = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?";
@@ -63,7 +63,7 @@ fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
     api.cut();
     api.put(slice("hello-pods-x", &[("a", 1), ("d", 4)]));
     server.wait_standings(&["a serving", "d serving"]);
-    let metrics = server.get("/metrics");
+    let metrics = server.metrics();
     let name = "scaledapp_balancer_endpoints_service_lists_total{result=\"ok\"}";
     assert!(metrics.contains(name), "{metrics}");
 }
@@ -81,9 +81,9 @@ fn the_last_list_outlives_the_api_server() {
             .as_str()
             .is_some_and(|problem| problem.starts_with("endpoints of default/hello-pods: "))
     });
-    server.wait_log("the last good list stays");
+    server.wait_log("the last good list stays").unwrap();
     assert_eq!(server.standings(), ["a serving"]);
-    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.get("/readyz").unwrap().status, 200);
     api.set_away(false);
     wait("the end of it", || server.status()["problems"] == json!([]));
     api.put(slice("hello-pods-x", &[("a", 1), ("b", 2)]));
@@ -95,12 +95,13 @@ fn it_is_unready_until_the_first_list_and_ready_with_an_empty_one() {
     let api = ApiServer::start();
     api.set_away(true);
     let server = start(&api);
-    server.wait_log("not ready until there is one");
-    let answer = server.get("/readyz");
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("no list of endpoints yet: endpoints of default/hello-pods: "));
+    server.wait_log("not ready until there is one").unwrap();
+    let answer = server.get("/readyz").unwrap();
+    assert_eq!(answer.status, 503);
+    let text = answer.text();
+    assert!(text.contains("no list of endpoints yet: endpoints of default/hello-pods: "));
     api.set_away(false);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     assert_eq!(server.standings(), [""; 0]);
 }
 
@@ -111,8 +112,8 @@ fn a_slice_of_no_use_is_told_with_the_cure() {
     web["ports"][0]["name"] = json!("web");
     api.put(web);
     let server = start(&api);
-    server.wait_log("name the Service's port so");
-    server.wait_ready();
+    server.wait_log("name the Service's port so").unwrap();
+    server.wait_ready().unwrap();
     api.put(slice("hello-pods-x", &[("a", 1)]));
     server.wait_standings(&["a serving"]);
     assert_eq!(server.status()["problems"], json!([]));

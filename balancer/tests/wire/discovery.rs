@@ -1,9 +1,12 @@
 //! Endpoints files that come late, change or break, and admin ports that are
 //! silent, gone or not a supervisor's.
 
+use std::fs;
 use std::net::TcpListener;
 
-use crate::server::{Endpoints, Server, peer, wait, write};
+use scaledapp_tests::process::Signal;
+
+use crate::server::{Endpoints, Server, peer, wait};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const SERVING: &str =
@@ -14,15 +17,16 @@ const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 fn it_is_unready_until_the_file_is_there_and_ready_even_if_nobody_serves() {
     let file = Endpoints::missing();
     let server = Server::start(&[&file.flag()]);
-    let answer = server.get("/readyz");
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("No such file"), "{answer}");
+    let answer = server.get("/readyz").unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("No such file"), "{answer:?}");
     file.replace("[{]");
     wait("the new reason", || {
-        server.get("/readyz").contains("not the JSON")
+        let answer = server.get("/readyz").unwrap();
+        answer.text().contains("not the JSON")
     });
     file.replace("[]");
-    server.wait_ready();
+    server.wait_ready().unwrap();
     assert_eq!(server.standings(), [""; 0]);
     // A broken one later is shown and changes nothing.
     file.replace(r#"[{"name":"a"}]"#);
@@ -31,8 +35,8 @@ fn it_is_unready_until_the_file_is_there_and_ready_even_if_nobody_serves() {
             .as_str()
             .is_some_and(|problem| problem.contains("missing field `address`"))
     });
-    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
-    let metrics = server.get("/metrics");
+    assert_eq!(server.get("/readyz").unwrap().status, 200);
+    let metrics = server.metrics();
     let failed = "scaledapp_balancer_endpoints_file_loads_total{result=\"error\"} 3";
     assert!(metrics.contains(failed), "{metrics}");
 }
@@ -41,22 +45,22 @@ fn it_is_unready_until_the_file_is_there_and_ready_even_if_nobody_serves() {
 fn a_file_written_in_place_and_a_hangup_are_noticed() {
     let file = Endpoints::missing();
     let entry = |name: &str| format!(r#"[{{"name":"{name}","address":"127.0.0.1:1"}}]"#);
-    write(&file.path(), &entry("a"));
+    fs::write(file.path(), entry("a")).unwrap();
     let server = Server::start(&[&file.flag(), "--upstream=127.0.0.1:2"]);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     server.wait_standings(&["127.0.0.1:2 serving", "a serving"]);
     for name in ["b", "c", "d"] {
-        write(&file.path(), &entry(name));
+        fs::write(file.path(), entry(name)).unwrap();
         server.wait_standings(&["127.0.0.1:2 serving", &format!("{name} serving")]);
     }
     let loads = || {
-        let metrics = server.get("/metrics");
+        let metrics = server.metrics();
         let name = "scaledapp_balancer_endpoints_file_loads_total{result=\"ok\"} ";
         let count = metrics.lines().find_map(|line| line.strip_prefix(name));
         count.unwrap().parse::<u32>().unwrap()
     };
     let before = loads();
-    server.signal("-HUP");
+    server.process.signal(Signal::HUP).unwrap();
     wait("another look", || loads() == before + 1);
 }
 
@@ -82,7 +86,7 @@ fn who_is_silent_is_suspect_and_who_is_no_supervisor_serves() {
     let entries: Vec<String> = entries.collect();
     file.replace(&format!("[{}]", entries.join(",")));
     let server = Server::start(&[&file.flag()]);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let standings = |first| {
         [
             first,
@@ -94,7 +98,7 @@ fn who_is_silent_is_suspect_and_who_is_no_supervisor_serves() {
     server.wait_standings(&standings("spoke-once serving"));
     // Three heartbeats later.
     server.wait_standings(&standings("spoke-once suspect"));
-    let metrics = server.get("/metrics");
+    let metrics = server.metrics();
     for line in [
         "scaledapp_balancer_endpoints{standing=\"suspect\"} 3",
         "scaledapp_balancer_watch_reconnects_total{cause=\"unreachable\"}",

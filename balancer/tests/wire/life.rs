@@ -1,8 +1,12 @@
 //! Start, usage and the end.
 
+use std::fs;
 use std::net::TcpListener;
 
-use crate::server::{Server, binary, get, peer, wait, write};
+use scaledapp_tests::http;
+use scaledapp_tests::process::Signal;
+
+use crate::server::{Server, binary, peer};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
 
@@ -14,14 +18,14 @@ fn settings_come_from_flags_then_variables_then_the_file() {
     // The address of this is not this machine's: whoever took it could not start.
     let json =
         format!(r#"{{"listen":"192.0.2.1:1","admin":"192.0.2.1:2","upstream":["{upstream}"]}}"#);
-    write(&config, &json);
+    fs::write(&config, json).unwrap();
     let mut command = binary(&["run", "--listen", "127.0.0.1:0"]);
     command.env("SCALEDAPP_LISTEN", "192.0.2.1:3");
     command.env("SCALEDAPP_ADMIN", "127.0.0.1:0");
     command.env("SCALEDAPP_CONFIG", &config);
-    let server = Server::spawn(&mut command);
-    server.wait_ready();
-    assert!(get(server.address, "/").ends_with("hello"));
+    let server = Server::spawn(command);
+    server.wait_ready().unwrap();
+    assert_eq!(http::get(server.address, "/").unwrap().text(), "hello");
     assert_eq!(server.standings(), [format!("{upstream} serving")]);
 }
 
@@ -78,17 +82,16 @@ fn a_taken_port_ends_with_2_and_is_named() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    for (first, second) in [("-TERM", "-INT"), ("-INT", "-INT")] {
-        let mut server = Server::start(&["--upstream=127.0.0.1:1", "--drain-min=1h"]);
-        server.wait_ready();
-        server.signal(first);
-        server.wait_log("draining");
-        assert!(server.get("/readyz").ends_with("draining\n"));
+    for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::INT)] {
+        let server = Server::start(&["--upstream=127.0.0.1:1", "--drain-min=1h"]);
+        server.wait_ready().unwrap();
+        server.process.signal(first).unwrap();
+        server.wait_log("draining").unwrap();
+        let answer = server.get("/readyz").unwrap();
+        assert!(answer.text().ends_with("draining\n"), "{answer:?}");
         assert_eq!(server.status()["draining"], true);
-        assert!(server.ended().is_none());
-        server.signal(second);
-        wait("the end", || server.ended().is_some());
-        assert_eq!(server.ended().unwrap().code(), Some(0));
+        server.process.signal(second).unwrap();
+        assert_eq!(server.wait_end(), 0);
     }
 }
 

@@ -2,20 +2,24 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Api, Resource};
+use scaledapp_admin::Pauses;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use crate::client::chain;
 use crate::objects::Objects;
-use crate::pauses::Pauses;
 
 /// How long one watch lasts. A server that vanished without a word is noticed
 /// when it should have ended; asking once a minute costs it nothing.
 pub(crate) const WATCH_SECONDS: u32 = 60;
+
+/// Before an API server that has failed is asked again.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// What there is to tell.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ where
         config = config.labels(labels);
     }
     let mut objects = Objects::default();
-    let mut pauses = Pauses::default();
+    let mut pauses = PAUSES;
     let mut is_lost = false;
     loop {
         // The watcher would resume a broken watch without a word, and nobody

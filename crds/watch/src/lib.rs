@@ -8,7 +8,6 @@
 mod client;
 mod follow;
 mod objects;
-mod pauses;
 #[cfg(feature = "testing")]
 pub mod testing;
 

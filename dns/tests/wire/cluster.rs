@@ -32,9 +32,7 @@ fn code(server: &Server, name: &str) -> ResponseCode {
 
 /// The addresses that are probed for a name.
 fn listed(server: &Server, name: &str) -> Value {
-    let status = server.get("/status");
-    let (_, json) = status.split_once("\r\n\r\n").unwrap();
-    let status: Value = serde_json::from_str(json).unwrap();
+    let status = server.get("/status").unwrap().json();
     let entry = &status["names"][format!("{name}.apps.local.")];
     let addresses = entry["addresses"].as_array().map(Vec::as_slice);
     let addresses = addresses.unwrap_or_default().iter();
@@ -61,8 +59,10 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
     api.put(app("default", "broken", &json!(7), &[]));
     api.put(app("other", "far", &json!("far.example.com"), &[]));
     let server = Server::start_in_cluster(&api.kubeconfig(), &[]);
-    server.wait_log("other/far: far.example.com. is outside the zone");
-    server.wait_ready();
+    server
+        .wait_log("other/far: far.example.com. is outside the zone")
+        .unwrap();
+    server.wait_ready().unwrap();
     wait_listed(&server, "hello", &["127.0.79.1"]);
     let asked = api.requests().remove(0);
     assert!(
@@ -81,7 +81,7 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
     wait_listed(&server, "new", &["127.0.79.2"]);
     // One that cannot be read any more counts as before.
     api.put(app("other", "new", &json!(7), &["127.0.79.3"]));
-    server.wait_log("other/new cannot be read");
+    server.wait_log("other/new cannot be read").unwrap();
     wait_listed(&server, "new", &["127.0.79.2"]);
     // 410: the change is in no event.
     api.delete_unseen("other", "new");
@@ -97,7 +97,7 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
         &["127.0.79.4"],
     ));
     wait_listed(&server, "hello", &["127.0.79.4"]);
-    let metrics = server.get("/metrics");
+    let metrics = server.metrics();
     let name = "scaledapp_dns_scaledapps_lists_total{result=\"ok\"}";
     assert!(metrics.contains(name), "{metrics}");
 }
@@ -113,22 +113,23 @@ fn until_the_first_list_queries_get_servfail_and_the_last_one_outlives_the_api_s
         &["127.0.79.1"],
     ));
     let server = Server::start_in_cluster(&api.kubeconfig(), &[]);
-    server.wait_log("no news of ScaledApps");
+    server.wait_log("no news of ScaledApps").unwrap();
     assert_eq!(code(&server, "hello"), ResponseCode::ServFail);
-    let answer = server.get("/readyz");
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let answer = server.get("/readyz").unwrap();
+    assert_eq!(answer.status, 503);
+    let text = answer.text();
     assert!(
-        answer.contains("no records are loaded yet: ScaledApps: "),
-        "{answer}"
+        text.contains("no records are loaded yet: ScaledApps: "),
+        "{text}"
     );
     api.set_away(false);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     assert_eq!(code(&server, "hello"), ResponseCode::NoError);
     api.set_away(true);
-    server.wait_log("no news of ScaledApps");
+    server.wait_log("no news of ScaledApps").unwrap();
     assert_eq!(code(&server, "hello"), ResponseCode::NoError);
     assert_eq!(listed(&server, "hello"), json!(["127.0.79.1"]));
-    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.get("/readyz").unwrap().status, 200);
     api.set_away(false);
     api.put(app(
         "default",
@@ -155,11 +156,13 @@ fn a_file_and_a_cluster_are_one_zone_that_waits_for_both() {
     std::fs::write(file.path(), records).unwrap();
     let flag = format!("--records-file={}", file.path().display());
     let server = Server::start_in_cluster(&api.kubeconfig(), &[&flag]);
-    server.wait_log("records loaded");
+    server.wait_log("records loaded").unwrap();
     assert_eq!(code(&server, "hello"), ResponseCode::ServFail);
     api.set_away(false);
     server.wait_addresses("hello", &["10.0.0.1"]);
-    server.wait_log("ScaledApps want names of the records file");
+    server
+        .wait_log("ScaledApps want names of the records file")
+        .unwrap();
     assert_eq!(code(&server, "more"), ResponseCode::NoError);
 }
 

@@ -26,7 +26,7 @@ fn records(port: u16) -> String {
 fn an_unhealthy_address_leaves_and_the_last_set_stays_when_all_die() {
     let (first, second, port) = backends();
     let server = Server::start(&records(port));
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let both = ["127.0.0.21", "127.0.0.22"];
     assert_eq!(
         server.addresses("hello").len(),
@@ -39,7 +39,7 @@ fn an_unhealthy_address_leaves_and_the_last_set_stays_when_all_die() {
     drop(second);
     wait("the last known set", || {
         server
-            .get("/metrics")
+            .metrics()
             .contains("scaledapp_dns_addresses{state=\"unhealthy\"} 2\n")
     });
     let answer = ask(server.address, &query(1, "hello", A));
@@ -49,7 +49,7 @@ fn an_unhealthy_address_leaves_and_the_last_set_stays_when_all_die() {
         server.addresses("hello"),
         ["127.0.0.22".parse::<std::net::IpAddr>().unwrap()]
     );
-    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.get("/readyz").unwrap().status, 200);
     let address: SocketAddr = format!("127.0.0.21:{port}").parse().unwrap();
     let back = TcpListener::bind(address).unwrap();
     let took = server.wait_addresses("hello", &both[..1]);
@@ -62,7 +62,7 @@ fn a_name_of_which_no_address_ever_answered_has_none() {
     let (first, second, port) = backends();
     drop((first, second));
     let server = Server::start(&records(port));
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let answer = ask(server.address, &query(1, "hello", A));
     assert_eq!(
         answer.metadata.response_code,
@@ -75,7 +75,7 @@ fn a_name_of_which_no_address_ever_answered_has_none() {
 fn an_address_that_a_later_file_brings_is_probed_at_once() {
     let (first, second, port) = backends();
     let server = Server::start("{}");
-    server.wait_ready();
+    server.wait_ready().unwrap();
     server.replace(&records(port));
     let took = server.wait_addresses("hello", &["127.0.0.21", "127.0.0.22"]);
     assert!(took < Duration::from_secs(2), "{took:?}");

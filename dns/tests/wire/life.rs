@@ -3,41 +3,41 @@
 use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
+use scaledapp_tests::process::Signal;
+
 use crate::server::{Server, binary, wait};
 
 const RECORDS: &str = r#"{"hello.apps.local.":{"addresses":["10.0.0.1"]}}"#;
 
 #[test]
 fn term_makes_unready_answers_on_and_ends_with_0() {
-    let mut server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1500ms"]);
-    server.wait_ready();
+    let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1500ms"]);
+    server.wait_ready().unwrap();
     let started = Instant::now();
-    server.signal("-TERM");
+    server.process.signal(Signal::TERM).unwrap();
     wait("unreadiness", || {
-        let answer = server.get("/readyz");
-        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("draining\n")
+        let answer = server.get("/readyz").unwrap();
+        answer.status == 503 && answer.text() == "draining\n"
     });
     assert_eq!(server.addresses("hello").len(), 1);
-    wait("the end", || server.ended().is_some());
-    assert_eq!(server.ended().unwrap().code(), Some(0));
+    assert_eq!(server.wait_end(), 0);
     assert!(started.elapsed() >= Duration::from_millis(1500));
 }
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1h"]);
-    server.wait_ready();
-    server.signal("-INT");
-    server.wait_log("draining");
-    server.signal("-INT");
-    wait("the end", || server.ended().is_some());
-    assert_eq!(server.ended().unwrap().code(), Some(0));
+    let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1h"]);
+    server.wait_ready().unwrap();
+    server.process.signal(Signal::INT).unwrap();
+    server.wait_log("draining").unwrap();
+    server.process.signal(Signal::INT).unwrap();
+    assert_eq!(server.wait_end(), 0);
 }
 
 #[test]
 fn without_a_records_file_the_zone_has_only_its_own_records() {
     let server = Server::start_without_file();
-    server.wait_ready();
+    server.wait_ready().unwrap();
     assert_eq!(
         server.addresses("ns"),
         ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]

@@ -3,6 +3,7 @@
 use std::fs;
 
 use hickory_proto::op::ResponseCode;
+use scaledapp_tests::process::Signal;
 
 use crate::server::{A, Server, ask, query, wait};
 
@@ -43,17 +44,17 @@ fn a_broken_file_changes_nothing_and_is_told() {
         ),
     ] {
         server.replace(broken);
-        server.wait_log(reason);
+        server.wait_log(reason).unwrap();
         server.wait_addresses("hello", &["10.0.0.1"]);
     }
     assert!(
         server
-            .get("/metrics")
+            .metrics()
             .contains("scaledapp_dns_records_loads_total{result=\"error\"} 3\n")
     );
-    assert!(server.get("/readyz").starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.get("/readyz").unwrap().status, 200);
     fs::remove_file(server.path()).unwrap();
-    server.wait_log("No such file");
+    server.wait_log("No such file").unwrap();
     server.wait_addresses("hello", &["10.0.0.1"]);
     server.replace(TWO);
     server.wait_addresses("hello", &["10.0.0.2"]);
@@ -68,40 +69,37 @@ fn until_the_first_good_file_queries_get_servfail_and_the_port_is_unready() {
             .response_code
     };
     assert_eq!(code(), ResponseCode::ServFail);
-    server.wait_log("cannot be used");
-    let answer = server.get("/readyz");
-    assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("No such file"),
-        "{answer}"
-    );
+    server.wait_log("cannot be used").unwrap();
+    let answer = server.get("/readyz").unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("No such file"), "{answer:?}");
     server.replace("{");
-    server.wait_log("not the JSON");
+    server.wait_log("not the JSON").unwrap();
     assert_eq!(code(), ResponseCode::ServFail);
     server.replace(ONE);
     server.wait_addresses("hello", &["10.0.0.1"]);
-    server.wait_ready();
+    server.wait_ready().unwrap();
 }
 
 #[test]
 fn a_hangup_reads_the_file_again() {
     let server = Server::start(ONE);
-    server.wait_ready();
-    server.wait_log("records loaded");
-    server.signal("-HUP");
-    server.wait_log("records loaded");
+    server.wait_ready().unwrap();
+    server.wait_log("records loaded").unwrap();
+    server.process.signal(Signal::HUP).unwrap();
+    server.wait_log("records loaded").unwrap();
 }
 
 #[test]
 fn status_shows_names_and_metrics_count_queries() {
     let server = Server::start(ONE);
     server.wait_addresses("hello", &["10.0.0.1"]);
-    let status = server.get("/status");
-    let (_, json) = status.split_once("\r\n\r\n").unwrap();
+    let json = server.get("/status").unwrap().text();
     assert!(
         json.contains(r#""hello.apps.local.":{"addresses":[{"address":"10.0.0.1","state":"unprobed"}],"published":["10.0.0.1"],"stale":false,"ttl":30}"#),
         "{json}"
     );
-    let metrics = server.get("/metrics");
+    let metrics = server.metrics();
     for line in [
         "scaledapp_dns_names 1\n",
         "scaledapp_dns_addresses{state=\"unprobed\"} 1\n",

@@ -1,17 +1,17 @@
 //! A running `scaledapp-dns`, and clients of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
+use scaledapp_tests::served::{SOON, Served};
+use scaledapp_tests::wait;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) const A: u16 = 1;
 pub(crate) const AAAA: u16 = 28;
 
@@ -22,13 +22,23 @@ pub(crate) fn binary(arguments: &[&str]) -> Command {
     command
 }
 
+/// Waits until `holds`.
+pub(crate) fn wait(what: &str, holds: impl FnMut() -> bool) {
+    wait::until_true(SOON, what, holds).unwrap();
+}
+
 /// A server that is killed when dropped.
 pub(crate) struct Server {
-    child: Child,
-    log: Receiver<String>,
-    pub(crate) address: SocketAddr,
-    pub(crate) admin: SocketAddr,
+    served: Served,
     directory: tempfile::TempDir,
+}
+
+impl Deref for Server {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
 }
 
 impl Server {
@@ -66,28 +76,13 @@ impl Server {
         kubeconfig: Option<&Path>,
         directory: tempfile::TempDir,
     ) -> Self {
-        let mut child = binary(&["run", "--zone", "apps.local", "--listen", listen])
+        let mut command = binary(&["run", "--zone", "apps.local", "--listen", listen]);
+        command
             .args(["--admin", "127.0.0.1:0"])
             .args(arguments)
-            .envs(kubeconfig.map(|path| ("KUBECONFIG", path)))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, log) = channel();
-        std::thread::spawn(move || {
-            // Read to the end, so that the server never waits for its reader.
-            for line in stderr.lines().map_while(Result::ok) {
-                drop(sender.send(line));
-            }
-        });
-        let line = wait_line(&log, "listening");
-        let (address, admin) = (field(&line, "address="), field(&line, "admin=\""));
+            .envs(kubeconfig.map(|path| ("KUBECONFIG", path)));
         Self {
-            child,
-            log,
-            address,
-            admin,
+            served: Served::start(command).unwrap(),
             directory,
         }
     }
@@ -103,29 +98,9 @@ impl Server {
         fs::rename(&next, self.path()).unwrap();
     }
 
-    /// Waits for a line of the log that holds `text`.
-    pub(crate) fn wait_log(&self, text: &str) -> String {
-        wait_line(&self.log, text)
-    }
-
-    pub(crate) fn wait_ready(&self) {
-        wait("readiness", || {
-            self.get("/readyz").starts_with("HTTP/1.1 200 ")
-        });
-    }
-
-    /// One request to the admin port; the whole answer.
-    pub(crate) fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+    /// `/metrics`.
+    pub(crate) fn metrics(&self) -> String {
+        self.get("/metrics").unwrap().text()
     }
 
     /// Asks over UDP for the addresses of a name of the zone, sorted.
@@ -145,60 +120,9 @@ impl Server {
         started.elapsed()
     }
 
-    pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    /// Whether it still runs, or how it ended.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn wait_line(log: &Receiver<String>, text: &str) -> String {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let line = log
-            .recv_timeout(left)
-            .unwrap_or_else(|_| panic!("no log line with {text:?}"));
-        if line.contains(text) {
-            return line;
-        }
-    }
-}
-
-fn field(line: &str, key: &str) -> SocketAddr {
-    let (_, rest) = line
-        .split_once(key)
-        .unwrap_or_else(|| panic!("no {key} in {line}"));
-    let end = rest.find([' ', '"']).unwrap_or(rest.len());
-    rest[..end]
-        .parse()
-        .unwrap_or_else(|_| panic!("no address behind {key} in {line}"))
-}
-
-/// Waits until `holds`.
-pub(crate) fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
+    /// Waits for its end; the exit code.
+    pub(crate) fn wait_end(mut self) -> i32 {
+        self.served.process.wait(SOON).unwrap().code
     }
 }
 
@@ -223,7 +147,7 @@ pub(crate) fn socket_to(server: SocketAddr) -> UdpSocket {
     };
     let socket = UdpSocket::bind(any).unwrap();
     socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
     socket
 }
 

@@ -5,14 +5,15 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
+use scaledapp_tests::served::SOON;
 
-use crate::server::{A, DEADLINE, Server, addresses_of, query, wait};
+use crate::server::{A, Server, addresses_of, query, wait};
 
 const RECORDS: &str = r#"{"hello.apps.local.":{"addresses":["10.0.0.1","10.0.0.2"]}}"#;
 
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
@@ -42,7 +43,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 #[test]
 fn tcp_answers_on_the_port_of_udp() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut stream = connect(&server);
     stream.write_all(&framed(&query(5, "hello", A))).unwrap();
     let answer = receive(&mut stream);
@@ -52,7 +53,7 @@ fn tcp_answers_on_the_port_of_udp() {
 #[test]
 fn pipelined_queries_are_answered_in_order_and_silence_skips_one() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut stream = connect(&server);
     let mut bytes = Vec::new();
     for id in 0..200 {
@@ -71,7 +72,7 @@ fn pipelined_queries_are_answered_in_order_and_silence_skips_one() {
 #[test]
 fn a_query_may_come_byte_by_byte() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut stream = connect(&server);
     for byte in framed(&query(6, "hello", A)) {
         stream.write_all(&[byte]).unwrap();
@@ -83,7 +84,7 @@ fn a_query_may_come_byte_by_byte() {
 #[test]
 fn malformed_messages_do_not_end_the_connection() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut stream = connect(&server);
     stream.write_all(&framed(&[])).unwrap();
     stream
@@ -100,7 +101,7 @@ fn malformed_messages_do_not_end_the_connection() {
 #[test]
 fn a_message_of_the_greatest_length_is_read() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut stream = connect(&server);
     let mut large = query(3, "hello", A);
     large.resize(65_535, 0);
@@ -114,7 +115,7 @@ fn a_message_of_the_greatest_length_is_read() {
 #[test]
 fn a_client_that_is_done_sending_still_gets_its_answers() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut stream = connect(&server);
     stream.write_all(&framed(&query(4, "hello", A))).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -125,7 +126,7 @@ fn a_client_that_is_done_sending_still_gets_its_answers() {
 #[test]
 fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut silent = connect(&server);
     let mut dripping = connect(&server);
     let started = Instant::now();
@@ -153,7 +154,7 @@ fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
 #[test]
 fn one_client_gets_a_hundred_connections() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let mut streams: Vec<_> = (0..100)
         .map(|_| {
             let mut stream = connect(&server);
@@ -165,7 +166,7 @@ fn one_client_gets_a_hundred_connections() {
     assert!(is_closed(&mut connect(&server)));
     assert!(
         server
-            .get("/metrics")
+            .metrics()
             .contains("scaledapp_dns_tcp_connections 100\n")
     );
     streams.clear();

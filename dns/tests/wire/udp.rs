@@ -13,7 +13,7 @@ const RECORDS: &str =
 #[test]
 fn each_address_comes_first_equally_often() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let socket = socket_to(server.address);
     let mut first: BTreeMap<IpAddr, u32> = BTreeMap::new();
     for id in 0..900 {
@@ -32,7 +32,7 @@ fn each_address_comes_first_equally_often() {
 #[test]
 fn names_types_and_zones_are_told_apart() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let code = |query: &[u8]| ask(server.address, query).metadata.response_code;
     assert_eq!(code(&query(1, "hello", AAAA)), ResponseCode::NoError);
     assert_eq!(code(&query(2, "nobody", A)), ResponseCode::NXDomain);
@@ -44,7 +44,7 @@ fn names_types_and_zones_are_told_apart() {
 #[test]
 fn malformed_datagrams_get_formerr_or_silence() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let socket = socket_to(server.address);
     let good = query(7, "hello", A);
     let mut response = good.clone();
@@ -66,7 +66,7 @@ fn malformed_datagrams_get_formerr_or_silence() {
 #[test]
 fn a_burst_is_answered_whole() {
     let server = Server::start(RECORDS);
-    server.wait_ready();
+    server.wait_ready().unwrap();
     let socket = socket_to(server.address);
     for id in 0..100 {
         socket.send(&query(id, "hello", A)).unwrap();
@@ -79,7 +79,7 @@ fn a_burst_is_answered_whole() {
 /// On loopback, 127.0.0.9 is an address like any other: an answer from
 /// 127.0.0.1 would not reach the connected socket.
 fn assert_answers_at(server: &Server, ips: &[&str]) {
-    server.wait_ready();
+    server.wait_ready().unwrap();
     for ip in ips {
         let address = SocketAddr::new(ip.parse().unwrap(), server.address.port());
         assert_eq!(

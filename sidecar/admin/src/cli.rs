@@ -1,11 +1,50 @@
-//! How a command line ends the program: help and version with 0, wrong usage
-//! with 64 (`EX_USAGE` of sysexits.h), because 2 means "nothing could start".
+//! What the command lines have in common: `--admin`, and how they end the
+//! program. Help and version end it with 0, wrong usage with 64 (`EX_USAGE` of
+//! sysexits.h), because 2 means "nothing could start".
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use crate::logging::{init_logging, say};
 
 /// Exit code of wrong usage (`EX_USAGE`).
 pub const USAGE: u8 = 64;
+/// Exit code of a service that could not start.
+pub const COULD_NOT_START: u8 = 2;
+
+/// `--admin`: an address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AdminArg(pub Option<SocketAddr>);
+
+impl FromStr for AdminArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(address) => Ok(Self(Some(address))),
+            Err(_) => Err(format!(
+                "{text:?} is neither IP:PORT, such as 127.0.0.1:9377, nor none"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for AdminArg {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
 
 /// Parses the program's arguments; on help, version or an error prints what
 /// clap has to say and returns the code to return from `main`.
@@ -25,6 +64,22 @@ where
         drop(error.print());
         ExitCode::from(code(&error))
     })
+}
+
+/// Runs a service to its end, with a log under its name; the exit code.
+pub fn serve<E: Display>(program: &'static str, run: impl FnOnce() -> Result<(), E>) -> ExitCode {
+    // Dropped at the end: what is logged until then is written.
+    let _logging = init_logging(program);
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(program, &error, COULD_NOT_START),
+    }
+}
+
+/// Says on stderr why the program ends; `code` as it is returned from `main`.
+pub fn fail(program: &str, error: &impl Display, code: u8) -> ExitCode {
+    say(&format!("{program}: {error:#}"));
+    ExitCode::from(code)
 }
 
 fn code(error: &clap::Error) -> u8 {
@@ -63,6 +118,19 @@ mod tests {
         ] {
             let error = Example::try_parse_from(arguments).unwrap_err();
             assert_eq!(code(&error), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn an_admin_address_may_be_none() {
+        assert_eq!("none".parse(), Ok(AdminArg(None)));
+        let address = AdminArg(Some(([127, 0, 0, 1], 9377).into()));
+        assert_eq!("127.0.0.1:9377".parse(), Ok(address));
+        let json = serde_json::from_str::<AdminArg>("\"127.0.0.1:9377\"");
+        assert_eq!(json.unwrap(), address);
+        for text in ["9377", "localhost:9377", ""] {
+            let error = text.parse::<AdminArg>().unwrap_err();
+            assert!(error.contains("such as 127.0.0.1:9377"), "{error}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! What every long-running binary of `ScaledApp` shares around its work: the
-//! read-only admin port, logging, stop signals, the command line's exit codes
-//! and durations.
+//! What the binaries of `ScaledApp` share around their work: the read-only admin
+//! port, logging, stop signals, files that may change, pauses between tries, the
+//! command line's exit codes, durations and tables.
 //!
 //! Nothing here decides whether a program is ready or what it measures: that
 //! is asked of its [`Routes`].
@@ -10,13 +10,19 @@ pub mod duration;
 
 mod logging;
 mod output;
+mod pauses;
+mod polled;
 mod queue;
 mod routes;
 mod server;
 mod signals;
+mod table;
 
 pub use logging::{Logging, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;
+pub use pauses::{Pauses, spread};
+pub use polled::{Content, Look, PolledFile};
 pub use routes::{Page, Probe, Routes};
 pub use server::{Admin, BindError};
 pub use signals::{Signal, Signals};
+pub use table::table;

@@ -16,10 +16,8 @@ use std::time::Duration;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
-
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::output::Stream;
 use crate::queue::Queue;

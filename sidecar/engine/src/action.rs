@@ -119,26 +119,6 @@ impl Failure {
             Self::Superseded | Self::Stopping | Self::NoSuchSlot { .. } => None,
         }
     }
-
-    /// How that worker ended, if it did.
-    pub fn exit(&self) -> Option<Exit> {
-        match *self {
-            Self::Exited { exit, .. } => Some(exit),
-            _ => None,
-        }
-    }
-
-    /// One word for events, conditions and metric labels.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Exited { .. } => "Exited",
-            Self::BootTimedOut { .. } => "BootTimedOut",
-            Self::Killed { cause, .. } => cause.reason(),
-            Self::Superseded => "Superseded",
-            Self::Stopping => "Stopping",
-            Self::NoSuchSlot { .. } => "NoSuchSlot",
-        }
-    }
 }
 
 impl fmt::Display for Failure {

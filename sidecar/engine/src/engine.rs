@@ -1,8 +1,9 @@
-//! The state machine: workers, slots, crashes, scaling, stopping.
+//! The state machine: workers, slots, crashes, scaling.
 //!
 //! After each event the engine converges: whatever the state is, the next
 //! steps follow from it alone, so that no order of events forgets a slot.
-//! How workers are replaced (reload, restart) is in `replace`.
+//! How workers are replaced (reload, restart) is in `replace`, how all of it ends in
+//! `ending`.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -10,18 +11,11 @@ use core::time::Duration;
 
 use crate::action::{Action, Failure, Incident};
 use crate::backoff::{Backoff, Random};
+use crate::ending::{Ending, TRIES};
 use crate::event::{Cause, Event, Exit};
 use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
 use crate::replace::{Running, Wish};
 use crate::view::WorkerState;
-
-/// An app of which every slot failed so often without ever being ready is
-/// broken, not unlucky.
-const TRIES: u32 = 3;
-
-/// Exit code where the app's own says that all is well (gunicorn's for a worker
-/// that cannot boot).
-const BOOT_FAILED: i32 = 3;
 
 /// What does not change while the supervisor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +39,12 @@ pub(crate) struct Worker {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) state: WorkerState,
+    /// When it came into its state.
     pub(crate) since: Duration,
-    started: Duration,
+    pub(crate) started: Duration,
     ready_since: Option<Duration>,
     /// When its state has lasted too long.
-    deadline: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// A place for one worker. Its holder serves; a candidate is to follow it.
@@ -63,19 +58,10 @@ pub(crate) struct Place {
     /// Failures in a row, for the backoff.
     pub(crate) failures: u32,
     /// Workers that ended without ever being ready.
-    never_ready: u32,
+    pub(crate) never_ready: u32,
     pub(crate) restarts: u32,
-    pub(crate) last_exit: Option<Exit>,
     /// There is no memory for a holder beside this worker, which is on its way out.
     pub(crate) after: Option<WorkerId>,
-}
-
-/// Everything ends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ending {
-    code: i32,
-    quick: bool,
-    exited: bool,
 }
 
 /// The lifecycle of all workers of one app.
@@ -94,7 +80,7 @@ pub struct Engine {
     pub(crate) wishes: VecDeque<Wish>,
     /// A scale that somebody waits for.
     scaling: Option<OperationId>,
-    ever_ready: bool,
+    pub(crate) ever_ready: bool,
     pub(crate) ending: Option<Ending>,
 }
 
@@ -296,7 +282,6 @@ impl Engine {
             place.failures = 0;
         }
         place.restarts = place.restarts.saturating_add(1);
-        place.last_exit = Some(exit);
         if ready_for.is_none() {
             place.never_ready = place.never_ready.saturating_add(1);
         }
@@ -329,22 +314,6 @@ impl Engine {
             self.settle_scale(Err(failure), out);
             self.give_up_if_nothing_starts(now, exit, out);
         }
-    }
-
-    fn give_up_if_nothing_starts(&mut self, now: Duration, exit: Exit, out: &mut Vec<Action>) {
-        let hopeless = self.places.iter().all(|place| place.never_ready >= TRIES);
-        // A reload that is on its way may be the cure.
-        if self.ever_ready || !hopeless || self.running.is_some() || !self.wishes.is_empty() {
-            return;
-        }
-        out.push(Action::Report(Incident::NothingStarts { exit }));
-        let code = match exit.code() {
-            // To end well before anything was served is no success.
-            0 => BOOT_FAILED,
-            code => code,
-        };
-        self.begin_ending(code, false, out);
-        self.end_all(now, out);
     }
 
     /// No new work for a worker; it ends when it has none left.
@@ -384,8 +353,10 @@ impl Engine {
         if worker.state == WorkerState::Stopping && worker.deadline.is_none() {
             return;
         }
-        worker.state = WorkerState::Stopping;
-        worker.since = now;
+        if worker.state != WorkerState::Stopping {
+            worker.state = WorkerState::Stopping;
+            worker.since = now;
+        }
         worker.deadline = None;
         out.push(Action::Report(Incident::Killed {
             worker: id,
@@ -414,13 +385,7 @@ impl Engine {
         }
     }
 
-    fn end_all(&mut self, now: Duration, out: &mut Vec<Action>) {
-        for id in self.ids() {
-            self.end(now, id, out);
-        }
-    }
-
-    fn ids(&self) -> Vec<WorkerId> {
+    pub(crate) fn ids(&self) -> Vec<WorkerId> {
         self.workers.keys().copied().collect()
     }
 
@@ -506,7 +471,7 @@ impl Engine {
         self.places.resize(workers as usize, Place::default());
     }
 
-    fn settle_scale(&mut self, result: Result<(), Failure>, out: &mut Vec<Action>) {
+    pub(crate) fn settle_scale(&mut self, result: Result<(), Failure>, out: &mut Vec<Action>) {
         settle(self.scaling.take(), result, out);
     }
 
@@ -542,47 +507,6 @@ impl Engine {
             *earlier = wish;
         } else {
             self.wishes.push_back(wish);
-        }
-    }
-
-    fn stop(&mut self, now: Duration, quick: bool, out: &mut Vec<Action>) {
-        let before = self.ending;
-        if before.is_none() {
-            self.begin_ending(0, quick, out);
-        }
-        if let Some(ending) = &mut self.ending {
-            ending.quick |= quick;
-        }
-        for id in self.ids() {
-            match (quick, before.is_some_and(|before| before.quick)) {
-                (true, true) => {
-                    if let Some(worker) = self.workers.get_mut(&id) {
-                        worker.deadline = None;
-                    }
-                    out.push(Action::Kill { worker: id });
-                }
-                (true, false) => self.end(now, id, out),
-                (false, _) => self.retire(now, id, out),
-            }
-        }
-    }
-
-    /// From here on nothing starts; whoever waits is told.
-    fn begin_ending(&mut self, code: i32, quick: bool, out: &mut Vec<Action>) {
-        self.ending = Some(Ending {
-            code,
-            quick,
-            exited: false,
-        });
-        self.settle_scale(Err(Failure::Stopping), out);
-        self.drop_running(Failure::Stopping, out);
-        for wish in core::mem::take(&mut self.wishes) {
-            settle(wish.operation(), Err(Failure::Stopping), out);
-        }
-        for place in &mut self.places {
-            place.holder = None;
-            place.candidate = None;
-            place.retry_at = None;
         }
     }
 

@@ -16,6 +16,7 @@ extern crate alloc;
 
 mod action;
 mod backoff;
+mod ending;
 mod engine;
 mod event;
 mod ids;

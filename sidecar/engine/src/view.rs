@@ -4,7 +4,6 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::engine::{Engine, Place};
-use crate::event::Exit;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::replace::Running;
 
@@ -43,8 +42,10 @@ pub struct WorkerView {
     pub generation: Generation,
     /// Where it stands.
     pub state: WorkerState,
-    /// Since when, as time since the supervisor's start.
+    /// Since when it stands there, as time since the supervisor's start.
     pub since: Duration,
+    /// When it was started, as time since the supervisor's start.
+    pub started: Duration,
 }
 
 /// Where a slot stands.
@@ -84,8 +85,6 @@ pub struct SlotView {
     pub state: SlotState,
     /// Workers of it that ended without having been told to.
     pub restarts: u32,
-    /// How the last of them ended.
-    pub last_exit: Option<Exit>,
 }
 
 impl Engine {
@@ -97,6 +96,7 @@ impl Engine {
             generation: worker.generation,
             state: worker.state,
             since: worker.since,
+            started: worker.started,
         })
     }
 
@@ -106,7 +106,6 @@ impl Engine {
             slot: Slot(slot),
             state: self.slot_state(place),
             restarts: place.restarts,
-            last_exit: place.last_exit,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Tables of pages, and properties of merging.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;

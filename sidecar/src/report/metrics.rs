@@ -33,8 +33,8 @@ impl Collector for Workers {
 
 fn gauges(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let (desired, ready, generation) = {
-        let view = lock(&report.view);
-        (view.desired, view.ready, view.generation)
+        let standing = &lock(&report.view).standing;
+        (standing.desired, standing.ready, standing.generation)
     };
     for (name, help, value) in [
         ("scaledapp_workers_desired", "Workers wanted", desired),

@@ -28,13 +28,8 @@ fn under_load(to: SocketAddr, keep_alive: bool, act: impl FnOnce()) -> Report {
         keep_alive,
         clients: 4,
         ..Load::on(&[to])
-    }
-    .start()
-    .unwrap();
-    load.wait_more(200, SOON).unwrap();
-    act();
-    load.wait_more(200, SOON).unwrap();
-    load.stop()
+    };
+    load.around(200, SOON, act).unwrap()
 }
 
 #[test]

@@ -30,7 +30,6 @@ fn released(directory: &Path, options: &[&str]) -> (Launch, PathBuf) {
     (launch.unwrap().with(options), release)
 }
 
-/// Load before, while and after something is done.
 fn under_load(sidecar: &Sidecar, keep_alive: bool, act: impl FnOnce()) -> Report {
     let load = Load {
         keep_alive,
@@ -39,11 +38,15 @@ fn under_load(sidecar: &Sidecar, keep_alive: bool, act: impl FnOnce()) -> Report
         tally: Some("pid"),
         ..Load::on(&[sidecar.address()])
     };
-    let running = load.start().unwrap();
-    running.wait_more(100, SOON).unwrap();
-    act();
-    running.wait_more(100, SOON).unwrap();
-    running.stop()
+    load.around(100, SOON, act).unwrap()
+}
+
+fn assert_all_replaced(before: &[u32], sidecar: &Sidecar) {
+    let after = sidecar.pids().unwrap();
+    assert!(
+        before.iter().all(|pid| !after.contains(pid)),
+        "{before:?} {after:?}"
+    );
 }
 
 #[test]
@@ -102,11 +105,7 @@ fn reload_and_scale_fail_no_request_under_request_dispatch() {
         println!("3 reloads, scale 2→4→1→2, request dispatch, keep-alive {keep_alive}: {report}");
         assert_eq!(report.failed(), 0, "{report}");
         sidecar.wait_ready(2).unwrap();
-        let after = sidecar.pids().unwrap();
-        assert!(
-            before.iter().all(|pid| !after.contains(pid)),
-            "{before:?} {after:?}"
-        );
+        assert_all_replaced(&before, &sidecar);
         assert_eq!(sidecar.status().unwrap()["generation"], 4);
     }
 }
@@ -128,11 +127,7 @@ fn reload_fails_no_one_shot_connection_under_connection_dispatch() {
     println!("3 reloads, connection dispatch, one-shot: {report}");
     assert_eq!(report.failed(), 0, "{report}");
     sidecar.wait_ready(2).unwrap();
-    let after = sidecar.pids().unwrap();
-    assert!(
-        before.iter().all(|pid| !after.contains(pid)),
-        "{before:?} {after:?}"
-    );
+    assert_all_replaced(&before, &sidecar);
 }
 
 #[test]
@@ -154,11 +149,7 @@ fn scale_and_restart_fail_no_one_shot_connection_under_connection_dispatch() {
     println!("2 × scale 3→1→3 and restart, connection dispatch, one-shot: {report}");
     assert_eq!(report.failed(), 0, "{report}");
     sidecar.wait_ready(3).unwrap();
-    let after = sidecar.pids().unwrap();
-    assert!(
-        before.iter().all(|pid| !after.contains(pid)),
-        "{before:?} {after:?}"
-    );
+    assert_all_replaced(&before, &sidecar);
 }
 
 #[test]

@@ -38,25 +38,24 @@ fn a_worker_that_grows_is_replaced_and_no_request_is_lost() {
             clients: 4,
             ..Load::on(&[sidecar.address()])
         };
-        let running = load.start().unwrap();
-        running.wait_more(200, SOON).unwrap();
-        for _ in 0..2 {
-            ask(&sidecar, "/grow?n=200");
-        }
-        wait::until(SOON, "who grew is gone", || {
-            let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
-            let left = now.iter().filter(|pid| before.contains(pid)).count();
-            // Both requests may have met the same worker.
-            if left < 2 {
-                Ok(())
-            } else {
-                Err(format!("{now:?}"))
+        let grow = || {
+            for _ in 0..2 {
+                ask(&sidecar, "/grow?n=200");
             }
-        })
-        .unwrap();
-        sidecar.wait_ready(2).unwrap();
-        running.wait_more(200, SOON).unwrap();
-        let report = running.stop();
+            wait::until(SOON, "who grew is gone", || {
+                let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
+                let left = now.iter().filter(|pid| before.contains(pid)).count();
+                // Both requests may have met the same worker.
+                if left < 2 {
+                    Ok(())
+                } else {
+                    Err(format!("{now:?}"))
+                }
+            })
+            .unwrap();
+            sidecar.wait_ready(2).unwrap();
+        };
+        let report = load.around(200, SOON, grow).unwrap();
         println!("growth over --max-memory, keep-alive {keep_alive}: {report}");
         assert_eq!(report.failed(), 0, "{report}");
         assert!(sidecar.process.stderr().contains("more than 150 MiB"));
@@ -306,11 +305,8 @@ fn a_second_port_is_served_by_all_workers_if_it_is_shared() {
             clients: 2,
             ..Load::on(&[second])
         };
-        let running = load.start().unwrap();
-        running.wait_more(100, SOON).unwrap();
-        sidecar.ctl_done(&["reload"]).unwrap();
-        running.wait_more(100, SOON).unwrap();
-        let report = running.stop();
+        let reload = || drop(sidecar.ctl_done(&["reload"]).unwrap());
+        let report = load.around(100, SOON, reload).unwrap();
         println!("reload, second port, {dispatch}: {report}");
         assert_eq!(report.failed(), 0, "{report}");
     }

@@ -1,8 +1,11 @@
 //! A new operator restarts no app, nothing is written twice, and what others
 //! changed is put right.
 
+use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_plan::cluster::{Kind, ObjectKey, Observed, Settings, is_applied, plan, validate};
+use serde::Serialize;
 
 use super::given::{app, object, running, settings};
 
@@ -12,6 +15,14 @@ fn newer() -> Settings {
         balancer_image: "registry.example/scaledapp:2".to_owned(),
         ..settings()
     }
+}
+
+fn all_applied<K>(live: &[K], planned: &[K]) -> bool
+where
+    K: Serialize + Metadata<Ty = ObjectMeta>,
+{
+    let mut pairs = live.iter().zip(planned);
+    pairs.all(|(live, planned)| is_applied(live, planned))
 }
 
 fn workload(observed: &Observed) -> &Deployment {
@@ -103,36 +114,11 @@ fn a_second_pass_writes_nothing() {
         let planned = plan(&app, &observed, &settings());
         assert!(planned.delete.is_empty() && planned.touch.is_empty() && planned.events.is_empty());
         let (live, planned) = (&observed.live, &planned.apply);
-        assert!(
-            live.deployments
-                .iter()
-                .zip(&planned.deployments)
-                .all(|(live, planned)| is_applied(live, planned))
-        );
-        assert!(
-            live.services
-                .iter()
-                .zip(&planned.services)
-                .all(|(live, planned)| is_applied(live, planned))
-        );
-        assert!(
-            live.config_maps
-                .iter()
-                .zip(&planned.config_maps)
-                .all(|(live, planned)| is_applied(live, planned))
-        );
-        assert!(
-            live.roles
-                .iter()
-                .zip(&planned.roles)
-                .all(|(live, planned)| is_applied(live, planned))
-        );
-        assert!(
-            live.endpoint_slices
-                .iter()
-                .zip(&planned.endpoint_slices)
-                .all(|(live, planned)| is_applied(live, planned))
-        );
+        assert!(all_applied(&live.deployments, &planned.deployments));
+        assert!(all_applied(&live.services, &planned.services));
+        assert!(all_applied(&live.config_maps, &planned.config_maps));
+        assert!(all_applied(&live.roles, &planned.roles));
+        assert!(all_applied(&live.endpoint_slices, &planned.endpoint_slices));
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use scaledapp_engine::{
-    Action, Dispatch, Event, Exit, Generation, Incident, Slot, SlotState, WorkerId, WorkerState,
+    Action, Cause, Dispatch, Event, Exit, Generation, Incident, Slot, SlotState, WorkerId,
+    WorkerState,
 };
 
 use crate::world::{BOOT, GRACE, World, millis, seconds, spawns};
@@ -17,6 +18,30 @@ fn every_slot_gets_a_worker_of_the_first_generation() {
         [(0, 1, starting), (1, 1, starting), (2, 1, starting)]
     );
     assert_eq!((world.engine.ready(), world.engine.desired()), (0, 3));
+}
+
+#[test]
+fn a_worker_shows_since_when_it_is_there_and_in_its_state() {
+    let mut world = World::start(Dispatch::Request, 1);
+    let worker = world.newest(0);
+    let since = |world: &World| {
+        let view = world.engine.workers().next().unwrap();
+        (view.started, view.since)
+    };
+    world.after(seconds(1));
+    world.on(Event::Spawned(worker));
+    assert_eq!(since(&world), (seconds(1), seconds(1)));
+    world.after(seconds(1));
+    world.on(Event::Ready(worker));
+    world.after(seconds(1));
+    assert_eq!(since(&world), (seconds(1), seconds(2)));
+    world.on(Event::Stop { quick: true });
+    world.after(seconds(1));
+    let silent = Duration::ZERO;
+    let cause = Cause::Hung { silent };
+    // It stops since it was told to, however that goes on.
+    world.on(Event::Kill { worker, cause });
+    assert_eq!(since(&world), (seconds(1), seconds(3)));
 }
 
 #[test]
@@ -53,10 +78,6 @@ fn a_crash_is_followed_by_a_start_at_once_and_only_in_its_slot() {
     assert_eq!(spawns(&actions), [(1, 1)]);
     let restarts: Vec<u32> = world.engine.slots().map(|slot| slot.restarts).collect();
     assert_eq!(restarts, [0, 1]);
-    assert_eq!(
-        world.engine.slots().last().unwrap().last_exit,
-        Some(Exit::Signal(9))
-    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Text in aligned columns.
+//! Text in aligned columns, for people.
 
 /// Rows with the header first; two spaces between columns, none at line ends.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
+pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned))
         .chain(rows)
         .collect();

@@ -1,0 +1,305 @@
+//! Whether a file that is looked at again holds something new.
+//!
+//! Polls: renames over a file, symbolic links turned by the kubelet (volumes of
+//! `ConfigMap`s and of the downward API) and file systems without inotify all
+//! show in `stat`. How often it is looked at, and what a content means, is its
+//! user's matter.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+/// Two changes within this may bear the same time (the kernel's clock tick is
+/// 10 ms at most), so that `stat` does not tell them apart.
+const GRANULARITY: Duration = Duration::from_millis(50);
+/// The same on file systems that keep whole seconds.
+const COARSE: Duration = Duration::from_secs(2);
+
+/// What a look showed.
+#[derive(Debug)]
+pub enum Look {
+    /// As it was when it was looked at last, good or bad.
+    Same,
+    /// Another content than before, or the same written anew.
+    Content(Content),
+    /// Not readable, for a reason that was not told before.
+    Error(io::Error),
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// All of it.
+    pub bytes: Bytes,
+    /// When it was written.
+    pub modified: SystemTime,
+}
+
+/// A file that is looked at again and again.
+#[derive(Debug)]
+pub struct PolledFile {
+    path: PathBuf,
+    most: u64,
+    known: Known,
+}
+
+impl PolledFile {
+    /// Nothing is read yet. A file of more than `most` bytes is an error.
+    pub fn new(path: PathBuf, most: u64) -> Self {
+        Self {
+            path,
+            most,
+            known: Known::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next look gives the content or the error, changed or not.
+    pub fn forget(&mut self) {
+        self.known = Known::default();
+    }
+
+    /// Looks at the time `now`.
+    pub fn look(&mut self, now: SystemTime) -> Look {
+        match self.read() {
+            Ok(None) => Look::Same,
+            Ok(Some((stamp, bytes))) => self.known.read(now, stamp, bytes),
+            Err(error) => self.known.failed(error),
+        }
+    }
+
+    /// The content, unless it is surely the one read last.
+    fn read(&self) -> io::Result<Option<(Stamp, Bytes)>> {
+        if self.known.stamp == Some(Stamp::of(&fs::metadata(&self.path)?)) {
+            return Ok(None);
+        }
+        let file = File::open(&self.path)?;
+        // Of the open file, since the name may lead elsewhere by now, and before it
+        // is read: what is written later shows at the next look.
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(self.most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > self.most {
+            let text = format!("larger than {} bytes: is it the right file?", self.most);
+            return Err(io::Error::other(text));
+        }
+        Ok(Some((Stamp::of(&metadata), bytes.into())))
+    }
+}
+
+/// What the looks so far have shown; decides what is news.
+#[derive(Debug, Default)]
+struct Known {
+    /// `None`: the next look reads, whatever `stat` says.
+    stamp: Option<Stamp>,
+    content: Option<Content>,
+    /// The error told last; told once.
+    error: Option<String>,
+}
+
+impl Known {
+    fn read(&mut self, now: SystemTime, stamp: Stamp, bytes: Bytes) -> Look {
+        self.stamp = (!stamp.is_fresh(now)).then_some(stamp);
+        let content = Content {
+            bytes,
+            modified: stamp.modified,
+        };
+        // The same as before the error is news: the error is over.
+        let is_over = self.error.take().is_some();
+        if !is_over && self.content.as_ref() == Some(&content) {
+            return Look::Same;
+        }
+        self.content = Some(content.clone());
+        Look::Content(content)
+    }
+
+    fn failed(&mut self, error: io::Error) -> Look {
+        self.stamp = None;
+        let text = error.to_string();
+        if self.error.as_ref() == Some(&text) {
+            return Look::Same;
+        }
+        self.error = Some(text);
+        Look::Error(error)
+    }
+}
+
+/// What tells one state of a file from another (`stat(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: SystemTime,
+    changed: SystemTime,
+    /// The file system keeps whole seconds, or the change fell on one.
+    is_coarse: bool,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: time(metadata.mtime(), metadata.mtime_nsec()),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
+            is_coarse: metadata.ctime_nsec() == 0,
+        }
+    }
+
+    /// Whether a change after a look at `now` may leave the stamp as it is.
+    fn is_fresh(&self, now: SystemTime) -> bool {
+        let granularity = if self.is_coarse { COARSE } else { GRANULARITY };
+        // A time to come is a clock that was set; that it says nothing about.
+        let age = now.duration_since(self.changed);
+        age.is_ok_and(|age| age < granularity)
+    }
+}
+
+/// A time before 1970 is taken for 1970.
+fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Of a file that was changed so long after 1970.
+    fn stamp(changed: Duration) -> Stamp {
+        Stamp {
+            device: 1,
+            inode: 2,
+            size: 3,
+            modified: SystemTime::UNIX_EPOCH + SECOND,
+            changed: SystemTime::UNIX_EPOCH + changed,
+            is_coarse: changed.subsec_nanos() == 0,
+        }
+    }
+
+    /// Late enough for stamps to tell changes apart.
+    fn later() -> SystemTime {
+        SystemTime::now() + SECOND * 10
+    }
+
+    fn text(look: Look) -> String {
+        match look {
+            Look::Content(content) => String::from_utf8(content.bytes.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A path at which there is nothing yet.
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        (directory, path)
+    }
+
+    /// Puts another file there, written at the epoch.
+    fn replace(path: &Path, content: &str) {
+        let next = path.with_extension("next");
+        fs::write(&next, content).unwrap();
+        let file = File::options().write(true).open(&next).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::rename(&next, path).unwrap();
+    }
+
+    #[test]
+    fn a_stamp_tells_changes_apart_once_the_clock_has_moved_on() {
+        let (fine, coarse) = (SECOND + Duration::from_millis(500), SECOND * 2);
+        for (changed, age, is_fresh) in [
+            (fine, Duration::ZERO, true),
+            (fine, GRANULARITY / 2, true),
+            (fine, GRANULARITY, false),
+            (coarse, GRANULARITY, true),
+            (coarse, COARSE, false),
+        ] {
+            let stamp = stamp(changed);
+            assert_eq!(stamp.is_fresh(stamp.changed + age), is_fresh, "{age:?}");
+        }
+        // The clock was set back.
+        assert!(!stamp(fine).is_fresh(SystemTime::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn what_was_read_too_early_is_read_again_and_is_news_only_if_it_differs() {
+        let mut known = Known::default();
+        let stamp = stamp(SECOND / 2);
+        let early = stamp.changed;
+        let late = early + SECOND;
+        assert_eq!(text(known.read(early, stamp, "one".into())), "one");
+        assert_eq!(known.stamp, None);
+        assert!(matches!(known.read(early, stamp, "one".into()), Look::Same));
+        // A second change that bears the same time.
+        assert_eq!(text(known.read(late, stamp, "two".into())), "two");
+        assert_eq!(known.stamp, Some(stamp));
+    }
+
+    #[test]
+    fn a_content_is_given_once_and_again_when_another_is_renamed_over_it() {
+        let (_directory, path) = place();
+        replace(&path, "one");
+        let mut file = PolledFile::new(path.clone(), 3);
+        assert_eq!(text(file.look(later())), "one");
+        assert!(matches!(file.look(later()), Look::Same));
+        replace(&path, "two");
+        assert_eq!(text(file.look(later())), "two");
+        // Another file with the same content of the same time is no news.
+        replace(&path, "two");
+        assert!(matches!(file.look(later()), Look::Same));
+        fs::write(&path, "two").unwrap();
+        match file.look(later()) {
+            Look::Content(content) => assert!(content.modified > SystemTime::UNIX_EPOCH),
+            other => panic!("{other:?}"),
+        }
+        file.forget();
+        assert_eq!(text(file.look(later())), "two");
+    }
+
+    #[test]
+    fn an_error_is_told_once_and_its_end_is_news() {
+        let (directory, path) = place();
+        let mut file = PolledFile::new(path.clone(), 3);
+        match file.look(later()) {
+            Look::Error(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(file.look(later()), Look::Same));
+        replace(&path, "one");
+        assert_eq!(text(file.look(later())), "one");
+        let away = directory.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        assert!(matches!(file.look(later()), Look::Error(_)));
+        fs::rename(&away, &path).unwrap();
+        assert_eq!(text(file.look(later())), "one");
+        replace(&path, "long");
+        match file.look(later()) {
+            Look::Error(error) => assert!(error.to_string().contains("3 bytes"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_and_an_endless_file_are_errors() {
+        for path in ["/", "/dev/zero"] {
+            let mut file = PolledFile::new(path.into(), 100);
+            assert!(matches!(file.look(later()), Look::Error(_)));
+        }
+    }
+}

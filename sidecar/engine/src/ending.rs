@@ -1,0 +1,95 @@
+//! How everything ends: because somebody stops it, or because no worker ever starts.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::action::{Action, Failure, Incident};
+use crate::engine::{Engine, settle};
+use crate::event::Exit;
+
+/// An app of which every slot failed so often without ever being ready is
+/// broken, not unlucky.
+pub(crate) const TRIES: u32 = 3;
+
+/// Exit code where the app's own says that all is well (gunicorn's for a worker
+/// that cannot boot).
+const BOOT_FAILED: i32 = 3;
+
+/// Everything ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    /// What the supervisor exits with.
+    pub(crate) code: i32,
+    /// Nothing is drained.
+    quick: bool,
+    /// [`Action::Exit`] was given.
+    pub(crate) exited: bool,
+}
+
+impl Engine {
+    /// Somebody wants it; who wants it quickly twice gets it at once.
+    pub(crate) fn stop(&mut self, now: Duration, quick: bool, out: &mut Vec<Action>) {
+        let before = self.ending;
+        if before.is_none() {
+            self.begin_ending(0, quick, out);
+        }
+        if let Some(ending) = &mut self.ending {
+            ending.quick |= quick;
+        }
+        for id in self.ids() {
+            match (quick, before.is_some_and(|before| before.quick)) {
+                (true, true) => {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.deadline = None;
+                    }
+                    out.push(Action::Kill { worker: id });
+                }
+                (true, false) => self.end(now, id, out),
+                (false, _) => self.retire(now, id, out),
+            }
+        }
+    }
+
+    /// Ends with the app's own exit code if every slot has failed often enough.
+    pub(crate) fn give_up_if_nothing_starts(
+        &mut self,
+        now: Duration,
+        exit: Exit,
+        out: &mut Vec<Action>,
+    ) {
+        let hopeless = self.places.iter().all(|place| place.never_ready >= TRIES);
+        // A reload that is on its way may be the cure.
+        if self.ever_ready || !hopeless || self.running.is_some() || !self.wishes.is_empty() {
+            return;
+        }
+        out.push(Action::Report(Incident::NothingStarts { exit }));
+        let code = match exit.code() {
+            // To end well before anything was served is no success.
+            0 => BOOT_FAILED,
+            code => code,
+        };
+        self.begin_ending(code, false, out);
+        for id in self.ids() {
+            self.end(now, id, out);
+        }
+    }
+
+    /// From here on nothing starts; whoever waits is told.
+    fn begin_ending(&mut self, code: i32, quick: bool, out: &mut Vec<Action>) {
+        self.ending = Some(Ending {
+            code,
+            quick,
+            exited: false,
+        });
+        self.settle_scale(Err(Failure::Stopping), out);
+        self.drop_running(Failure::Stopping, out);
+        for wish in core::mem::take(&mut self.wishes) {
+            settle(wish.operation(), Err(Failure::Stopping), out);
+        }
+        for place in &mut self.places {
+            place.holder = None;
+            place.candidate = None;
+            place.retry_at = None;
+        }
+    }
+}

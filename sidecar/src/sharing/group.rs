@@ -1,0 +1,120 @@
+//! The sockets that share a port in Connection dispatch, one of each generation, and
+//! to which of them the kernel gives new connections.
+//!
+//! It numbers them by their place in the group, and gives the number of one that
+//! leaves to the last (`net/core/sock_reuseport.c`); so does this, and attaches the
+//! steering program anew. Which generation is to have them is decided by the engine.
+
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use scaledapp_engine::Generation;
+use scaledapp_sys::steer;
+use socket2::Socket;
+
+use super::listening::{BACKLOG, inode};
+
+/// One `SO_REUSEPORT` group. The order of `members` is the kernel's numbering.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    members: Vec<Member>,
+}
+
+/// The socket of one generation.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) generation: Generation,
+    inode: u64,
+    pub(super) socket: Rc<Socket>,
+}
+
+impl Member {
+    /// Connections that wait to be accepted.
+    pub(super) fn queued(&self) -> u32 {
+        steer::accept_queue(&self.socket).unwrap_or(0)
+    }
+}
+
+impl Group {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
+    }
+
+    pub(super) fn has(&self, inode: u64) -> bool {
+        self.members.iter().any(|member| member.inode == inode)
+    }
+
+    /// The socket of a generation, made if it is not there; `active` has the new
+    /// connections.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn socket_of(
+        &mut self,
+        generation: Generation,
+        active: Option<Generation>,
+        make: impl FnOnce() -> io::Result<Socket>,
+    ) -> io::Result<Rc<Socket>> {
+        if let Some(known) = self.members().find(|one| one.generation == generation) {
+            return Ok(Rc::clone(&known.socket));
+        }
+        let socket = Rc::new(make()?);
+        self.members.push(Member {
+            generation,
+            inode: inode(&socket)?,
+            socket: Rc::clone(&socket),
+        });
+        self.steer(active);
+        Ok(socket)
+    }
+
+    /// Listens again with those that a worker has shut down.
+    pub(super) fn mend(&mut self, active: Option<Generation>) {
+        let ended = |one: &Member| one.socket.is_listener().is_ok_and(|listens| !listens);
+        while let Some(index) = self.members.iter().position(ended) {
+            // It left the group, and comes back as the last.
+            let member = self.members.swap_remove(index);
+            if let Err(error) = member.socket.listen(BACKLOG) {
+                tracing::error!(%error, "a socket that a worker has shut down is lost");
+                continue;
+            }
+            tracing::warn!(
+                "a worker has shut down the socket that all share; it is taken up again"
+            );
+            self.members.push(member);
+            self.steer(active);
+        }
+    }
+
+    /// Ends the sockets of every generation but the active one for which `in_use` is
+    /// false.
+    pub(super) fn retire(
+        &mut self,
+        active: Option<Generation>,
+        in_use: impl Fn(Generation) -> bool,
+    ) {
+        let ends = |one: &Member| Some(one.generation) != active && !in_use(one.generation);
+        while let Some(index) = self.members.iter().position(ends) {
+            let left = self.members.swap_remove(index);
+            // It leaves now, also where a process that escaped from its worker's
+            // group still holds a copy.
+            let _left_already = left.socket.shutdown(Shutdown::Both);
+            self.steer(active);
+        }
+    }
+
+    /// Attaches the program again; called whenever the numbering or the wish changed.
+    pub(super) fn steer(&self, active: Option<Generation>) {
+        // Before the first activation the oldest generation is served, which
+        // is the one that will be activated.
+        let index = active
+            .and_then(|active| self.members().position(|one| one.generation == active))
+            .unwrap_or(0);
+        if let Some(first) = self.members.first()
+            && let Err(error) = steer::steer_group(&first.socket, index as u32)
+        {
+            tracing::error!(%error, "cannot steer new connections: a reload may lose some");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A server under test that says on its log where it listens, by its log and its
+//! admin port only.
+//!
+//! For tests beside a server's own sources, which run the binary that cargo has
+//! just built. [`crate::balancer`] and [`crate::sidecar`] start released ones.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::http::{self, Response};
+use crate::process::Process;
+use crate::wait;
+
+/// For what takes a moment on a busy machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Served {
+    /// Its process.
+    pub process: Process,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// Its admin address.
+    pub admin: SocketAddr,
+    /// So much of its log was waited for, in bytes. No test logs more lines than
+    /// are kept.
+    read: Cell<usize>,
+}
+
+impl Served {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not say in time that it listens.
+    pub fn start(command: Command) -> anyhow::Result<Self> {
+        let process = Process::spawn(command)?;
+        let read = Cell::new(0);
+        let line = next_line(&process, &read, "listening")?;
+        Ok(Self {
+            address: field(&line, "address=")?,
+            admin: field(&line, "admin=\"")?,
+            process,
+            read,
+        })
+    }
+
+    /// Waits for a line of the log that holds `text`, after the one that was
+    /// waited for last.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn wait_log(&self, text: &str) -> anyhow::Result<()> {
+        next_line(&self.process, &self.read, text).map(drop)
+    }
+
+    /// Waits until `/readyz` answers with 200.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait_ready(&self) -> anyhow::Result<()> {
+        wait::until(SOON, "it is ready", || match self.get("/readyz") {
+            Ok(response) if response.status == 200 => Ok(()),
+            Ok(response) => Err(response.text()),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
+    /// What the admin port answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn get(&self, path: &str) -> anyhow::Result<Response> {
+        http::get(self.admin, path).with_context(|| path.to_owned())
+    }
+}
+
+/// Waits for a line with `text` in what was not `read` yet.
+fn next_line(process: &Process, read: &Cell<usize>, text: &str) -> anyhow::Result<String> {
+    wait::until(SOON, &format!("it logs {text:?}"), || {
+        let log = process.stderr();
+        let news = log.get(read.get()..).unwrap_or("");
+        let mut end = read.get();
+        for line in news.lines() {
+            end += line.len() + 1;
+            if line.contains(text) {
+                read.set(end);
+                return Ok(line.to_owned());
+            }
+        }
+        Err(news.to_owned())
+    })
+}
+
+/// The address behind `key`.
+fn field(line: &str, key: &str) -> anyhow::Result<SocketAddr> {
+    let (_, rest) = line
+        .split_once(key)
+        .with_context(|| format!("no {key} in {line}"))?;
+    let end = rest.find([' ', '"']).unwrap_or(rest.len());
+    rest[..end]
+        .parse()
+        .with_context(|| format!("no address behind {key} in {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_waited_for_once_and_addresses_are_read() {
+        let mut command = Command::new("sh");
+        let script =
+            "echo 'a listening address=127.0.0.1:1 admin=\"[::1]:2\"' >&2; echo b again >&2";
+        command.args(["-c", script]);
+        let process = Process::spawn(command).unwrap();
+        let read = Cell::new(0);
+        let line = next_line(&process, &read, "listening").unwrap();
+        assert_eq!(field(&line, "address=").unwrap().port(), 1);
+        assert_eq!(field(&line, "admin=\"").unwrap().port(), 2);
+        assert!(field(&line, "no=").is_err());
+        assert_eq!(next_line(&process, &read, "a").unwrap(), "b again");
+    }
+}
