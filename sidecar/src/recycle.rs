@@ -128,7 +128,7 @@ impl Supervisor {
     /// to accept no connection either.
     fn deaf(&mut self, worker: WorkerId) -> Option<Duration> {
         let most = self.watch.silence()?;
-        let port = self.recipe.port;
+        let port = self.recipe.port?;
         let silent = self.front.silent(worker);
         let process = self.state.processes.get_mut(&worker)?;
         let silent = silent.filter(|silent| *silent >= most);
