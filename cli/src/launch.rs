@@ -109,7 +109,9 @@ fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> 
         arguments.extend(words(&[flag, &value]));
     }
     arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));
-    arguments.extend(words(&["--instance-env", &app.workers.instance_env, "--"]));
+    arguments.extend(words(&["--instance-env", &app.workers.instance_env]));
+    arguments.extend(words(&app.workers.switches()));
+    arguments.push("--".to_owned());
     arguments.extend(app.command.iter().cloned());
     let mut environment = app.env.clone();
     environment.push(("SCALEDAPP_POD".to_owned(), pod.name.clone()));
@@ -219,7 +221,11 @@ spec:
 ";
 
     fn all() -> Programs {
-        let app = scaledapp_plan::validate(&scaledapp_crds::read(YAML).unwrap()).unwrap();
+        all_of(YAML)
+    }
+
+    fn all_of(yaml: &str) -> Programs {
+        let app = scaledapp_plan::validate(&scaledapp_crds::read(yaml).unwrap()).unwrap();
         let machine = Machine {
             nodes: 1.try_into().unwrap(),
             cores: 2.try_into().unwrap(),
@@ -256,6 +262,15 @@ spec:
             "run --host 127.0.78.1 --port 3000 --admin 127.0.78.1:9377 --workers 3 --dispatch request \
              --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
              --stop-signal SIGINT --instance-env NODE_APP_INSTANCE -- node server.js"
+        );
+        let says = YAML.replace(
+            "readiness: {",
+            "shutdownMessage: true, readiness: {waitReady: true, ",
+        );
+        let line = all_of(&says).pods[0].arguments.join(" ");
+        assert!(
+            line.ends_with("NODE_APP_INSTANCE --wait-ready --shutdown-message -- node server.js"),
+            "{line}"
         );
         assert_eq!(pod.directory, Path::new("/srv/hello"));
         let environment: Vec<String> = pod

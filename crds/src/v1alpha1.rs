@@ -254,7 +254,7 @@ pub struct Replicas {
 /// The workers of a pod. At most one of `perCore` and `count` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxInFlight)", "message": "needs dispatch Request: with Connection workers accept what they like; leave it out", "fieldPath": ".maxInFlight"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxInFlight)", "message": "needs dispatch Request: with Connection workers accept what they like; leave it out", "fieldPath": ".maxInFlight"}, {"rule": "!has(self.incrementEnv) || !has(self.instanceEnv) || self.incrementEnv != self.instanceEnv", "message": "holds the worker's number already: leave it out", "fieldPath": ".incrementEnv"}]))]
 pub struct Workers {
     /// On every core of the pod so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -309,6 +309,15 @@ pub struct Workers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{"rule": "self.upperAscii().matches('^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$')", "message": "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH"}]))]
     pub stop_signal: Option<String>,
+    /// Asks a worker to end by the message "shutdown" on Node's message channel
+    /// instead of the signal, which it gets if it has closed the channel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shutdown_message: bool,
+    /// A variable that is raised by the worker's number, from the value in `env`, or
+    /// from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=') && self != 'PORT' && !self.startsWith('SCALEDAPP_')", "message": "cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port"}]))]
+    pub increment_env: Option<String>,
     /// The variable that holds a worker's number; `NODE_APP_INSTANCE` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=') && self != 'PORT'", "message": "cannot hold the worker's number: give a variable's name, such as INSTANCE"}]))]
@@ -325,10 +334,14 @@ pub enum Dispatch {
     Connection,
 }
 
-/// When a worker counts as ready.
+/// When a worker counts as ready: when it listens, and all that is given here is so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Readiness {
+    /// It must have called `process.send('ready')` on Node's message channel, which
+    /// the process that `command` starts has, and none that a wrapper starts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wait_ready: bool,
     /// Path that must answer 2xx or 3xx; without it, the worker must listen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.matches('^/[!-~]*$')", "message": "must start with / and hold no spaces, such as /healthz"}]))]

@@ -172,6 +172,7 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], port: 65535, appProtocol: http, replicas: {perNode: 1}}",
     "{image: i, command: [a], replicas: {total: 6}, workers: {count: 4, dispatch: Connection}}",
     "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h, hangTimeout: 0s, maxInFlight: 8, share: [8081], metricsFrom: /metrics}}",
+    "{image: i, command: [a], workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
@@ -271,6 +272,14 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], workers: {stopSignal: KILL}}",
         "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
+    ),
+    (
+        "{image: i, command: [a], workers: {incrementEnv: PORT}}",
+        "cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port",
+    ),
+    (
+        "{image: i, command: [a], workers: {incrementEnv: A, instanceEnv: A}}",
+        "holds the worker's number already: leave it out",
     ),
     (
         "{image: i, command: [a], workers: {instanceEnv: PORT}}",

@@ -124,9 +124,12 @@ impl Supervisor {
         let pid = worker["pid"].as_u64();
         let mut processes = self.state.processes.values();
         if let Some(process) = processes.find(|process| Some(u64::from(process.pid)) == pid) {
-            worker["address"] = match process.addresses.get(&self.recipe.port) {
+            let Some(port) = self.recipe.port else {
+                return worker;
+            };
+            worker["address"] = match process.addresses.get(&port) {
                 Some(address) => address.to_string().into(),
-                None => format!("the shared port {}", self.recipe.port).into(),
+                None => format!("the shared port {port}").into(),
             };
         }
         worker
@@ -165,11 +168,10 @@ impl Supervisor {
             return;
         };
         let mut text = failure.to_string();
-        let (tail, elsewhere) = self.cause(&failure);
-        if let Some(other) = elsewhere {
-            let port = self.recipe.port;
+        let (tail, missing) = self.cause(&failure);
+        if let Some(missing) = missing {
             // Writing into a String cannot fail.
-            let _infallible = write!(text, "; it listens on {other}, --port is {port}");
+            let _infallible = write!(text, "; {missing}");
         }
         // What it wrote last may be on its way still; supervision goes on.
         tokio::task::spawn_local(async move {
@@ -184,14 +186,14 @@ impl Supervisor {
         });
     }
 
-    /// The last words of the worker that caused a failure, and where it listens
-    /// instead, if it lives.
-    fn cause(&self, failure: &Failure) -> (Option<Tail>, Option<u16>) {
+    /// The last words of the worker that caused a failure, and what it has not
+    /// shown of what makes it ready, if it lives.
+    fn cause(&self, failure: &Failure) -> (Option<Tail>, Option<String>) {
         let (Some(worker), Some(slot)) = (failure.worker(), failure.slot()) else {
             return (None, None);
         };
         if let Some(process) = self.state.processes.get(&worker) {
-            return (Some(process.tail.clone()), process.listens_elsewhere);
+            return (Some(process.tail.clone()), self.missing(worker));
         }
         let words = self.state.last_words.get(&slot);
         let words = words.filter(|(ended, _)| *ended == worker);

@@ -1,6 +1,8 @@
 //! The command line of `scaledapp-sidecar`: words, help, and what a single word
 //! may be. What the words of `run` come to is in `settings`.
 
+mod ready;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ use serde::Deserialize;
 use crate::cores::WorkerSpec;
 use crate::ctl::WorkerCount;
 
+pub use ready::{PortArg, ReadyArgs};
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   scaledapp-sidecar run -- node server.js
@@ -22,6 +26,8 @@ Examples:
   scaledapp-sidecar run --port 8000 --workers 4 -- python3 -m http.server 8000
   scaledapp-sidecar run --dispatch connection --port 6379 -- ./any-tcp-server
   scaledapp-sidecar run --readiness-path /healthz --boot-timeout 120s -- npm start
+  scaledapp-sidecar run --port none -- node queue-consumer.js
+  scaledapp-sidecar run --wait-ready --shutdown-message -- node server.js
 
 Signals: TERM drains and exits 0, a second INT exits quickly, HUP reloads.
 Exit codes: 0 drained, 2 the supervisor itself could not start, 64 usage;
@@ -197,9 +203,9 @@ pub struct RunArgs {
     /// Address to serve on [default: all addresses]
     #[arg(long, env = "SCALEDAPP_HOST", value_name = "IP")]
     pub host: Option<IpAddr>,
-    /// The port the app listens on [default: 3000]
-    #[arg(long, env = "SCALEDAPP_PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Option<u16>,
+    /// The port the app listens on; "none": it never listens [default: 3000]
+    #[arg(long, env = "SCALEDAPP_PORT", value_name = "PORT")]
+    pub port: Option<PortArg>,
     /// Further ports that workers share, such as 8081,9000; others work in one worker only [default: none]
     #[arg(
         long,
@@ -262,9 +268,6 @@ pub struct RunArgs {
     /// How long a request waits in line before it gets 503 [default: 30s]
     #[arg(long, env = "SCALEDAPP_QUEUE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
-    /// When a worker is replaced by itself.
-    #[command(flatten)]
-    pub limits: LimitArgs,
     /// Threads of the request dispatcher [default: one per four cores]
     #[arg(long, env = "SCALEDAPP_DISPATCH_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub dispatch_threads: Option<u16>,
@@ -280,6 +283,13 @@ pub struct RunArgs {
     /// How they become one page [default: label]
     #[arg(long, env = "SCALEDAPP_METRICS_MERGE")]
     pub metrics_merge: Option<MetricsMergeArg>,
+    // Last, since clap puts all that follows a heading under it.
+    /// When a worker is replaced by itself.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// How a worker says that it is ready, and is told its end.
+    #[command(flatten)]
+    pub ready: ReadyArgs,
     /// What ONE worker runs; executed as it is, without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,

@@ -1,6 +1,6 @@
 //! Opens what stands before the workers: a listener and a dispatcher for each
 //! shared port in Request dispatch; in Connection dispatch the workers accept
-//! for themselves. What goes on there then is in `dispatch` and `drain`.
+//! for themselves. Without a port there is none of either. What goes on there then is in `dispatch` and `drain`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ pub(crate) fn open(
         }));
     }
     let dispatchers = public.into_iter().map(|(port, listener)| {
-        let is_main = port == settings.port;
+        let is_main = Some(port) == settings.port;
         // Families of one name may not appear twice.
         let prefix = if is_main {
             "scaledapp_dispatch".to_owned()

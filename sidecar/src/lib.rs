@@ -7,6 +7,7 @@
 
 mod answers;
 mod cgroup;
+mod channel;
 pub mod cli;
 mod clock;
 mod connections;
@@ -32,6 +33,7 @@ mod logs;
 mod memory;
 mod probe;
 mod process;
+mod readiness;
 mod recycle;
 mod report;
 pub mod run;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,18 +15,24 @@ use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::spawn;
 
+use crate::channel;
 use crate::connections::after_name;
 use crate::hints::{Share, hints};
+use crate::settings::Counting;
 
 /// What all workers have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Recipe {
     /// Program and arguments.
     pub(crate) command: Vec<String>,
-    /// The app's port.
-    pub(crate) port: u16,
+    /// The app's port; `None`: it never listens.
+    pub(crate) port: Option<u16>,
     /// Name of the variable that holds the slot.
     pub(crate) instance_env: String,
+    /// What else counts up from slot to slot.
+    pub(crate) increment: Option<Counting>,
+    /// Where workers find Node's message channel, if they have one.
+    pub(crate) channel: Option<spawn::Number>,
     /// Limits of open files that the app finds.
     pub(crate) open_files: Rlimit,
     /// Bytes that one worker may have.
@@ -42,8 +49,19 @@ pub(crate) struct Place {
     pub(crate) slot: Slot,
     /// What it shares the container with.
     pub(crate) share: Share,
-    /// What it shall listen on when its calls are not answered.
-    pub(crate) private_port: Option<u16>,
+    /// How it comes to its sockets.
+    pub(crate) sockets: Sockets,
+}
+
+/// How a worker comes to its listening sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sockets {
+    /// Its `bind` and `listen` calls are answered.
+    Answered,
+    /// It listens on this port, which is its own.
+    Private(u16),
+    /// By itself, if it has any.
+    Own,
 }
 
 /// Takes as many open files as we may have, since each request of a client
@@ -69,8 +87,10 @@ pub(crate) struct Started {
     pub(crate) stdout: Option<OwnedFd>,
     /// Read end of its stderr.
     pub(crate) stderr: OwnedFd,
-    /// Its `bind` and `listen` calls; `None` with a private port.
+    /// Its `bind` and `listen` calls, if they are answered.
     pub(crate) listener: Option<Listener>,
+    /// Our end of its message channel, if it has one.
+    pub(crate) channel: Option<UnixStream>,
 }
 
 /// Starts a worker.
@@ -78,14 +98,20 @@ pub(crate) struct Started {
 /// # Errors
 /// What the shell would say by exit code: 127 not found, 126 not executable.
 pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io::Error)> {
+    let failed = |error: io::Error| (exit_of(&error), error);
     let mut command = command(recipe, place);
-    let started = if place.private_port.is_some() {
-        spawn::tie_to_parent(&mut command);
-        command.spawn().map(|child| (child, None))
-    } else {
-        spawn::spawn_filtered(command).map(|filtered| (filtered.child, Some(filtered.listener)))
+    let channel = open_channel(&mut command, recipe).map_err(failed)?;
+    let started = match place.sockets {
+        Sockets::Answered => {
+            let filtered = spawn::spawn_filtered(command);
+            filtered.map(|filtered| (filtered.child, Some(filtered.listener)))
+        }
+        Sockets::Private(_) | Sockets::Own => {
+            spawn::tie_to_parent(&mut command);
+            command.spawn().map(|child| (child, None))
+        }
     };
-    let (mut child, listener) = started.map_err(|error| (exit_of(&error), error))?;
+    let (mut child, listener) = started.map_err(failed)?;
     let stderr = child.stderr.take().map(OwnedFd::from);
     Ok(Started {
         pid: child.id(),
@@ -93,14 +119,33 @@ pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io:
         // Dropping `child` neither kills nor reaps: the one reaper does.
         stderr: stderr.expect("invariant: stderr was asked to be a pipe"),
         listener,
+        channel,
     })
+}
+
+/// Our end of a channel whose other end the child gets, and it alone: ours are
+/// closed by `exec`. Where we give none, one that we were started with ourselves is not
+/// the workers' to speak on.
+fn open_channel(command: &mut Command, recipe: &Recipe) -> io::Result<Option<UnixStream>> {
+    let Some(number) = &recipe.channel else {
+        command
+            .env_remove(channel::NUMBER)
+            .env_remove(channel::SERIALIZATION);
+        return Ok(None);
+    };
+    let (ours, theirs) = UnixStream::pair()?;
+    command
+        .env(channel::NUMBER, number.get().to_string())
+        .env(channel::SERIALIZATION, "json");
+    spawn::hand_down(command, theirs.into(), number);
+    Ok(Some(ours))
 }
 
 fn command(recipe: &Recipe, place: Place) -> Command {
     let Place {
         slot,
         share,
-        private_port,
+        sockets,
     } = place;
     let (program, arguments) = recipe
         .command
@@ -109,7 +154,6 @@ fn command(recipe: &Recipe, place: Place) -> Command {
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .env("PORT", private_port.unwrap_or(recipe.port).to_string())
         .env(&recipe.instance_env, slot.0.to_string())
         .env("SCALEDAPP_SLOT", slot.0.to_string())
         .env("SCALEDAPP_WORKERS", share.workers.to_string())
@@ -121,6 +165,16 @@ fn command(recipe: &Recipe, place: Place) -> Command {
         .envs(hints(share, &recipe.command, |name| {
             std::env::var(name).ok()
         }));
+    let port = match sockets {
+        Sockets::Private(port) => Some(port),
+        Sockets::Answered | Sockets::Own => recipe.port,
+    };
+    if let Some(port) = port {
+        command.env("PORT", port.to_string());
+    }
+    if let Some(counting) = &recipe.increment {
+        command.env(&counting.name, counting.value(slot.0));
+    }
     if recipe.pipe_stdout {
         command.stdout(Stdio::piped());
     }

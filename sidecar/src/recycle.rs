@@ -119,9 +119,10 @@ impl Supervisor {
     /// to accept no connection either.
     fn deaf(&mut self, worker: WorkerId, now: Duration) -> Option<Duration> {
         let most = self.watch.silence()?;
+        let port = self.recipe.port?;
         let silent = self.front.silent(worker).filter(|silent| *silent >= most);
         let process = self.state.processes.get_mut(&worker)?;
-        let address = *process.addresses.get(&self.recipe.port)?;
+        let address = *process.addresses.get(&port)?;
         if process.hearing.look(now, silent.is_some(), most) {
             let inputs = self.inputs.clone();
             self.run_for(worker, async move {

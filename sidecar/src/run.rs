@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use scaledapp_admin::{Admin, Signal, Signals};
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
+use scaledapp_sys::spawn::Number;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -47,14 +48,17 @@ const REST_PERIOD: Duration = Duration::from_millis(500);
 /// # Errors
 /// The supervisor itself could not start (exit code 2).
 pub fn run(settings: Settings) -> anyhow::Result<i32> {
+    // Before anything else of ours is open, so that it is a low one.
+    let channel = settings.opens_channel().then(Number::reserve);
+    let channel = channel.transpose().context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, start(settings))
+    local.block_on(&runtime, start(settings, channel))
 }
 
-async fn start(settings: Settings) -> anyhow::Result<i32> {
+async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i32> {
     let started = Instant::now();
     let quotas = Quotas::find(Path::new("/"));
     let cores = Cores::within(&quotas);
@@ -78,7 +82,7 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
     let mechanism = choose_mechanism(&settings)?;
     let mut registry = Registry::default();
     let front = front::open(&settings, cores, public, &sharing, &mut registry)?;
-    let dispatch = settings.dispatch.as_str();
+    let dispatch = settings.dispatch_shown();
     let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
     let logs = watch_workers(&settings, &report)?;
     let (inputs, received) = mpsc::unbounded_channel();
@@ -105,6 +109,8 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
             command: settings.command,
             port: settings.port,
             instance_env: settings.instance_env,
+            increment: settings.increment,
+            channel,
             open_files,
             max_memory: settings.limits.memory,
             caps_heap,
@@ -112,8 +118,9 @@ async fn start(settings: Settings) -> anyhow::Result<i32> {
         },
         ports,
         mechanism,
-        readiness_path: settings.readiness_path,
+        wanted: settings.wanted,
         stop_signal: settings.stop_signal,
+        shutdown_message: settings.shutdown_message,
         spec: settings.workers,
         cores,
         front,
@@ -144,11 +151,12 @@ fn watch_workers(settings: &Settings, report: &Arc<Report>) -> anyhow::Result<Lo
 /// Serves the workers' metrics at `/metrics/app`.
 fn gather_metrics(
     from: MetricsFrom,
-    shared_port: u16,
+    shared_port: Option<u16>,
     merge: MetricsMergeArg,
     report: &Arc<Report>,
 ) -> anyhow::Result<()> {
-    let port = from.port.unwrap_or(shared_port);
+    let port = from.port.or(shared_port);
+    let port = port.context("--metrics-from needs a port: give one, such as 9464/metrics")?;
     let shown = Arc::downgrade(report);
     let targets = move || {
         let report = shown.upgrade();
@@ -196,9 +204,19 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     if settings.mechanism == MechanismArg::Port {
         return Ok(Mechanism::Port);
     }
-    let Err(reason) = selftest::hand_over_works(settings.port) else {
+    // One that only metrics are gathered from is handed over as well.
+    let Some(port) = settings.given_ports().first().copied() else {
+        return Ok(Mechanism::Nothing);
+    };
+    let Err(reason) = selftest::hand_over_works(port) else {
         return Ok(Mechanism::Notify);
     };
+    if settings.port.is_none() {
+        bail!(
+            "--metrics-from with --port none needs sockets to be handed over, which this machine \
+             refuses ({reason}): leave --metrics-from out"
+        );
+    }
     match (settings.mechanism, settings.dispatch) {
         (MechanismArg::Auto, DispatchArg::Request) => {
             if !settings.share.is_empty() {

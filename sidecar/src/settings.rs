@@ -2,6 +2,9 @@
 //! `SCALEDAPP_*` variables, those over the file, those over the defaults here.
 //! What cannot work together is refused, with the cure.
 
+mod counting;
+mod portless;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -14,10 +17,13 @@ use serde::Deserialize;
 
 use crate::cli::{
     AdminArg, DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
-    MetricsMergeArg, RunArgs, Size, parse_signal,
+    MetricsMergeArg, PortArg, RunArgs, Size, parse_signal,
 };
 use crate::cores::WorkerSpec;
 use crate::limits::Limits;
+use crate::readiness::Wanted;
+
+pub use counting::Counting;
 
 /// What balancers wait at most for a byte: whoever asked has been answered by then.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
@@ -27,7 +33,7 @@ const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct FileSettings {
     host: Option<IpAddr>,
-    port: Option<u16>,
+    port: Option<PortArg>,
     share: Option<Vec<u16>>,
     workers: Option<WorkerSpec>,
     dispatch: Option<DispatchArg>,
@@ -54,6 +60,10 @@ struct FileSettings {
     logs_full: Option<LogsFullArg>,
     metrics_from: Option<String>,
     metrics_merge: Option<MetricsMergeArg>,
+    ready_after: Option<String>,
+    wait_ready: Option<bool>,
+    shutdown_message: Option<bool>,
+    increment_env: Option<String>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -61,8 +71,8 @@ struct FileSettings {
 pub struct Settings {
     /// Address to serve on; `None`: all.
     pub host: Option<IpAddr>,
-    /// The app's port.
-    pub port: u16,
+    /// The app's port; `None`: it never listens.
+    pub port: Option<u16>,
     /// Further ports that workers share.
     pub share: Vec<u16>,
     /// How many workers are wanted.
@@ -73,8 +83,10 @@ pub struct Settings {
     pub admin: AdminArg,
     /// How workers get the port.
     pub mechanism: MechanismArg,
-    /// Probe path of each worker.
-    pub readiness_path: Option<String>,
+    /// What a worker must show before it counts as ready.
+    pub(crate) wanted: Wanted,
+    /// Whether a worker is asked to end by a message instead of the signal.
+    pub shutdown_message: bool,
     /// Deadline for a worker's readiness.
     pub boot_timeout: Duration,
     /// Deadline for what is in flight at a stop.
@@ -87,6 +99,8 @@ pub struct Settings {
     pub stop_signal: Signal,
     /// Name of the slot variable.
     pub instance_env: String,
+    /// What else counts up from slot to slot.
+    pub increment: Option<Counting>,
     /// The watched desired state.
     pub desired_file: Option<PathBuf>,
     /// Dispatcher threads; `None`: by cores.
@@ -122,26 +136,22 @@ impl Settings {
             Some(path) => read_file(path)?,
             None => FileSettings::default(),
         };
+        let port = port(&args, &file)?;
+        let wanted = wanted(port, &args, &file)?;
+        let increment = increment(port, &args, &file)?;
         let limits = limits(&args.limits, &file)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
             (None, None) => Ok(default),
         };
-        let admin = match (args.admin, file.admin) {
-            (Some(flag), _) => flag,
-            (None, Some(text)) => text.parse().map_err(anyhow::Error::msg)?,
-            (None, None) => AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))),
-        };
+        let admin = word(args.admin, file.admin.as_deref())?
+            .unwrap_or(AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))));
         let stop_signal = args.stop_signal.or(file.stop_signal);
-        let metrics_from = match (args.metrics_from, file.metrics_from) {
-            (Some(flag), _) => Some(flag),
-            (None, Some(text)) => Some(text.parse().map_err(anyhow::Error::msg)?),
-            (None, None) => None,
-        };
+        let metrics_from = word(args.metrics_from, file.metrics_from.as_deref())?;
         let settings = Self {
             host: args.host.or(file.host),
-            port: args.port.or(file.port).unwrap_or(3000),
+            port,
             share: args.share.or(file.share).unwrap_or_default(),
             workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
             dispatch: args
@@ -153,7 +163,9 @@ impl Settings {
                 .mechanism
                 .or(file.mechanism)
                 .unwrap_or(MechanismArg::Auto),
-            readiness_path: args.readiness_path.or(file.readiness_path),
+            wanted,
+            shutdown_message: args.ready.shutdown_message
+                || file.shutdown_message.unwrap_or_default(),
             boot_timeout: time(args.boot_timeout, file.boot_timeout, Duration::from_mins(1))?,
             drain_timeout: time(
                 args.drain_timeout,
@@ -169,6 +181,7 @@ impl Settings {
                 .instance_env
                 .or(file.instance_env)
                 .unwrap_or_else(|| "NODE_APP_INSTANCE".to_owned()),
+            increment,
             desired_file: args.desired_file.or(file.desired_file),
             dispatch_threads: args.dispatch_threads.or(file.dispatch_threads),
             max_in_flight: args.max_in_flight.or(file.max_in_flight),
@@ -199,7 +212,17 @@ impl Settings {
     /// All ports that workers share, the app's own first.
     pub(crate) fn ports(&self) -> Vec<u16> {
         let further = self.share.iter().copied();
-        std::iter::once(self.port).chain(further).collect()
+        self.port.into_iter().chain(further).collect()
+    }
+
+    /// What is handed out to workers, as shown in status.
+    pub(crate) fn dispatch_shown(&self) -> &'static str {
+        self.port.map_or("none", |_| self.dispatch.as_str())
+    }
+
+    /// Whether workers get a message channel.
+    pub(crate) fn opens_channel(&self) -> bool {
+        self.wanted.message || self.shutdown_message
     }
 
     /// Those for which workers are given sockets: one that only metrics are
@@ -212,11 +235,8 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if self.port == 0 {
-            bail!("port 0 is no port: name the one the app listens on, such as 3000");
-        }
         for (index, port) in self.share.iter().enumerate() {
-            if *port == 0 || *port == self.port || self.share[..index].contains(port) {
+            if *port == 0 || Some(*port) == self.port || self.share[..index].contains(port) {
                 bail!("--share {port}: name each further port once, without that of --port");
             }
         }
@@ -245,7 +265,7 @@ impl Settings {
         if self.limits.requests == Some(0) || self.limits.age == Some(Duration::ZERO) {
             bail!("--max-requests and --max-age of 0 would replace workers without end");
         }
-        if let Some(path) = &self.readiness_path {
+        if let Some(path) = &self.wanted.path {
             if connection {
                 bail!(
                     "--readiness-path needs --dispatch request: with connection dispatch all \
@@ -263,7 +283,7 @@ impl Settings {
             );
         }
         if let Some(from) = &self.metrics_from {
-            if connection && from.port.is_none_or(|port| port == self.port) {
+            if connection && from.port.is_none_or(|port| Some(port) == self.port) {
                 bail!(
                     "--metrics-from {} needs --dispatch request: with connection dispatch all \
                      workers share the port, so no single one can be asked there; let the app \
@@ -279,11 +299,82 @@ impl Settings {
                 );
             }
         }
+        self.check_workers()
+    }
+
+    /// What one worker is told and must show.
+    fn check_workers(&self) -> anyhow::Result<()> {
         if self.instance_env.is_empty() || self.instance_env.contains(['=', '\0']) {
             bail!("--instance-env {:?} is no variable name", self.instance_env);
         }
+        if self.increment.as_ref().map(|counting| &counting.name) == Some(&self.instance_env) {
+            bail!(
+                "--increment-env {} is the variable of the slot number already: leave it out, or \
+                 give that one another name with --instance-env",
+                self.instance_env
+            );
+        }
+        if let Some(life) = self.wanted.life.filter(|life| *life >= self.boot_timeout) {
+            bail!(
+                "no worker would ever be ready: --ready-after {} must be less than --boot-timeout {}",
+                duration::format(life),
+                duration::format(self.boot_timeout)
+            );
+        }
         Ok(())
     }
+}
+
+/// The app's port; `None`: it never listens.
+fn port(args: &RunArgs, file: &FileSettings) -> anyhow::Result<Option<u16>> {
+    match args.port.or(file.port) {
+        None => Ok(Some(3000)),
+        Some(PortArg::At(port)) => Ok(Some(port)),
+        Some(PortArg::Nothing) => {
+            portless::check(args, file)?;
+            Ok(None)
+        }
+    }
+}
+
+/// What counts up from worker to worker, beside their number.
+fn increment(
+    port: Option<u16>,
+    args: &RunArgs,
+    file: &FileSettings,
+) -> anyhow::Result<Option<Counting>> {
+    let name = args.ready.increment_env.as_ref();
+    let name = name.or(file.increment_env.as_ref()).cloned();
+    let read = |name| Counting::read(name, port, |name| std::env::var(name).ok());
+    name.map(read).transpose()
+}
+
+/// PM2's `min_uptime`: what does not live for so long has not come up.
+const READY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a worker must show before it counts as ready.
+fn wanted(port: Option<u16>, args: &RunArgs, file: &FileSettings) -> anyhow::Result<Wanted> {
+    let life = match (args.ready.ready_after, &file.ready_after) {
+        (None, Some(text)) => Some(duration::parse(text)?),
+        (flag, _) => flag,
+    };
+    if life.is_some() && port.is_some() {
+        bail!(
+            "--ready-after needs --port none: an app with a port is ready when it listens; where \
+             that is too early, give --readiness-path or --wait-ready"
+        );
+    }
+    let message = args.ready.wait_ready || file.wait_ready.unwrap_or_default();
+    let by_life = port.is_none() && !message;
+    Ok(Wanted {
+        port,
+        path: args
+            .readiness_path
+            .clone()
+            .or_else(|| file.readiness_path.clone()),
+        life: life.or(by_life.then_some(READY_AFTER)),
+        message,
+    })
 }
 
 /// When a worker is replaced by itself.
@@ -338,7 +429,7 @@ mod tests {
     #[test]
     fn the_shortest_command_line_has_every_default() {
         let settings = resolve(&["--", "node", "server.js"]).unwrap();
-        assert_eq!(settings.port, 3000);
+        assert_eq!(settings.port, Some(3000));
         assert_eq!(settings.workers, WorkerSpec::Auto);
         assert_eq!(settings.dispatch, DispatchArg::Request);
         assert_eq!(settings.stop_signal, Signal::TERM);
@@ -355,7 +446,7 @@ mod tests {
         .unwrap();
         let path = file.path().to_str().unwrap();
         let settings = resolve(&["--config", path, "--port", "5000", "--", "app"]).unwrap();
-        assert_eq!(settings.port, 5000);
+        assert_eq!(settings.port, Some(5000));
         assert_eq!(settings.workers, WorkerSpec::Fixed(3));
         assert_eq!(settings.drain_timeout, Duration::from_secs(5));
     }
@@ -363,7 +454,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_with_the_cure() {
         for (words, cure) in [
-            (&["--port", "0", "--", "app"][..], "1..=65535"),
+            (&["--port", "0", "--", "app"][..], "1 to 65535"),
             (&["--workers", "many", "--", "app"], "auto"),
             (&["--workers", "2000", "--", "app"], "at most 1024"),
             (
@@ -454,6 +545,59 @@ mod tests {
         assert_eq!((limits.silence, limits.jitter_percent), (None, 10));
         let limits = resolve(&["--", "app"]).unwrap().limits;
         assert_eq!(limits.silence, Some(HANG_TIMEOUT));
+    }
+
+    #[test]
+    fn what_no_worker_could_show_or_be_told_is_refused_with_the_cure() {
+        for (words, cure) in [
+            (&["--ready-after", "2s"][..], "needs --port none"),
+            (
+                &["--port", "none", "--ready-after", "60s"],
+                "less than --boot-timeout 1m",
+            ),
+            (&["--increment-env", "A=B"], "such as"),
+            (
+                &["--increment-env", "NODE_APP_INSTANCE"],
+                "with --instance-env",
+            ),
+        ] {
+            let words: Vec<&str> = words.iter().copied().chain(["--", "app"]).collect();
+            let message = format!("{:#}", resolve(&words).unwrap_err());
+            assert!(message.contains(cure), "{words:?} said: {message}");
+        }
+    }
+
+    #[test]
+    fn readiness_is_what_flags_and_file_want_together() {
+        let wanted = |words: &[&str]| {
+            let words: Vec<&str> = words.iter().copied().chain(["--", "app"]).collect();
+            let settings = resolve(&words).unwrap();
+            assert_eq!(settings.wanted.port, settings.port);
+            assert_eq!(settings.ports().is_empty(), settings.port.is_none());
+            (
+                settings.wanted.life,
+                settings.wanted.message,
+                settings.opens_channel(),
+                settings.dispatch_shown(),
+            )
+        };
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(wanted(&[]), (None, false, false, "request"));
+        let none = ["--port", "none"];
+        assert_eq!(wanted(&none), (second, false, false, "none"));
+        let says = ["--port", "none", "--wait-ready"];
+        assert_eq!(wanted(&says), (None, true, true, "none"));
+        let both = ["--port", "none", "--wait-ready", "--ready-after", "1s"];
+        assert_eq!(wanted(&both), (second, true, true, "none"));
+        let ends = ["--shutdown-message", "--readiness-path", "/h"];
+        assert_eq!(wanted(&ends), (None, false, true, "request"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text =
+            r#"{"port": "none", "readyAfter": "3s", "waitReady": true, "shutdownMessage": true}"#;
+        std::fs::write(&file, text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let life = Some(Duration::from_secs(3));
+        assert_eq!(wanted(&["--config", path]), (life, true, true, "none"));
     }
 
     #[test]

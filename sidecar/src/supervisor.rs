@@ -24,6 +24,7 @@ use crate::limits::Watch;
 use crate::logs::{Logs, Tail};
 use crate::memory::Limiting;
 use crate::process::{Reaped, Recipe};
+use crate::readiness::{Sign, Wanted};
 use crate::recycle::Starving;
 use crate::report::{Report, Standing, WorkerReport};
 use crate::sharing::Sharing;
@@ -40,8 +41,8 @@ pub(crate) enum Input {
     Reaped(Reaped),
     /// A worker made a call that told something.
     Told(WorkerId, Told),
-    /// A worker answered its readiness probe.
-    Ready(WorkerId),
+    /// A worker has shown something of what makes it ready.
+    Shows(WorkerId, Sign),
     /// Nothing is in flight at a draining worker any more.
     Drained(WorkerId),
     /// Somebody asked through the control socket.
@@ -81,6 +82,8 @@ pub(crate) enum Mechanism {
     Notify,
     /// A private port in `PORT`.
     Port,
+    /// Not at all: the app never listens.
+    Nothing,
 }
 
 impl Mechanism {
@@ -89,6 +92,7 @@ impl Mechanism {
         match self {
             Self::Notify => "notify",
             Self::Port => "port",
+            Self::Nothing => "none",
         }
     }
 }
@@ -100,8 +104,11 @@ pub(crate) struct Supervisor {
     /// Those that workers share, the app's own first.
     pub(crate) ports: Rc<[u16]>,
     pub(crate) mechanism: Mechanism,
-    pub(crate) readiness_path: Option<String>,
+    pub(crate) wanted: Wanted,
     pub(crate) stop_signal: Signal,
+    /// Whether a worker is asked to end by a message, and by the signal only if
+    /// that does not reach it.
+    pub(crate) shutdown_message: bool,
     pub(crate) spec: WorkerSpec,
     pub(crate) cores: cores::Cores,
     pub(crate) front: Front,
@@ -170,7 +177,7 @@ impl Supervisor {
         match input {
             Input::Reaped(reaped) => self.reaped(reaped).into_iter().collect(),
             Input::Told(worker, told) => self.told(worker, told).into_iter().collect(),
-            Input::Ready(worker) => vec![Event::Ready(worker)],
+            Input::Shows(worker, sign) => self.shows(worker, sign).into_iter().collect(),
             Input::Drained(worker) => vec![Event::Drained(worker)],
             Input::Asked(asked) => self.asked(asked).into_iter().collect(),
             // Nothing starts any more.
@@ -290,7 +297,11 @@ impl Supervisor {
 
     fn log(&self, incident: &Incident) {
         self.report.count(incident);
-        if incident.is_failure() {
+        if let Incident::BootTimedOut { worker, .. } = incident
+            && let Some(missing) = self.missing(*worker)
+        {
+            tracing::warn!("{incident}: {missing}");
+        } else if incident.is_failure() {
             tracing::warn!("{incident}");
         } else {
             tracing::info!("{incident}");

@@ -58,13 +58,17 @@ fn cpu(worker: &Value, before: Before<'_>) -> String {
 }
 
 fn headline(status: &Value) -> String {
+    let served = if status["dispatch"] == "none" {
+        "no port".to_owned()
+    } else {
+        let (dispatch, mechanism) = (word(&status["dispatch"]), word(&status["mechanism"]));
+        format!("{dispatch} dispatch by {mechanism}")
+    };
     format!(
-        "{} of {} workers ready, generation {}, {} dispatch by {}\n",
+        "{} of {} workers ready, generation {}, {served}\n",
         word(&status["ready"]),
         word(&status["desired"]),
         word(&status["generation"]),
-        word(&status["dispatch"]),
-        word(&status["mechanism"]),
     )
 }
 
@@ -289,6 +293,14 @@ The worker in slot 2 listens on 8080, which is not --port.
 Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-11-25T00:00:00.000Z.
 ";
         assert_eq!(status(&example(), None), expected);
+        let mut portless = example();
+        portless["dispatch"] = "none".into();
+        portless["mechanism"] = "none".into();
+        let text = status(&portless, None);
+        assert!(
+            text.starts_with("1 of 3 workers ready, generation 2, no port\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId};
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
+use crate::channel::Channel;
 use crate::dispatch::{Front, Leaving};
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
@@ -18,7 +19,8 @@ use crate::history::Ended;
 use crate::limits::Hearing;
 use crate::logs::Tail;
 use crate::probe;
-use crate::process::{self, Reaped, signal_group};
+use crate::process::{self, Reaped, Sockets, Started, signal_group};
+use crate::readiness::{Shown, Sign};
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
@@ -37,6 +39,10 @@ pub(crate) struct Process {
     /// Where it alone is reached, by shared port, once it listens.
     pub(crate) addresses: BTreeMap<u16, SocketAddr>,
     pub(crate) listens_elsewhere: Option<u16>,
+    /// What it has shown of what makes it ready.
+    shown: Shown,
+    /// Where messages come from and go to.
+    channel: Option<Channel>,
     /// What is known of whether it accepts connections.
     pub(crate) hearing: Hearing,
     /// How many processes it and its descendants were at the last look.
@@ -59,10 +65,11 @@ impl Drop for Process {
 
 impl Supervisor {
     pub(crate) fn spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation) -> Event {
-        let private_port = match self.mechanism {
-            Mechanism::Notify => None,
+        let sockets = match self.mechanism {
+            Mechanism::Notify => Sockets::Answered,
+            Mechanism::Nothing => Sockets::Own,
             Mechanism::Port => match probe::free_port() {
-                Ok(port) => Some(port),
+                Ok(port) => Sockets::Private(port),
                 Err(error) => {
                     tracing::error!(%error, "no free port for a worker");
                     return Event::Exited(worker, Exit::Spawn { code: 126 });
@@ -77,32 +84,16 @@ impl Supervisor {
                 memory: self.memory.read().map(|container| container.limit),
                 each: self.recipe.max_memory,
             },
-            private_port,
+            sockets,
         };
         match process::start(&self.recipe, place) {
             Ok(started) => {
-                self.watchdog.watch(started.pid);
-                if let Some(listener) = started.listener {
-                    self.answer_calls(listener, worker, generation);
-                }
-                let process = Process {
-                    pid: started.pid,
-                    slot,
-                    generation,
-                    tail: self
-                        .logs
-                        .follow(slot.0, started.pid, started.stdout, started.stderr),
-                    addresses: BTreeMap::new(),
-                    listens_elsewhere: None,
-                    hearing: Hearing::Unknown,
-                    family: 1,
-                    is_node: None,
-                    probe: None,
-                    tasks: Vec::new(),
-                };
-                self.state.processes.insert(worker, process);
-                if let Some(port) = private_port {
+                self.watch_over(worker, slot, generation, started);
+                if let Sockets::Private(port) = sockets {
                     self.wait_for_port(worker, port);
+                }
+                if let Some(life) = self.wanted.life {
+                    self.wait_for_life(worker, life);
                 }
                 Event::Spawned(worker)
             }
@@ -111,6 +102,48 @@ impl Supervisor {
                 tracing::error!(slot = slot.0, program, %error, "cannot start the app's command");
                 Event::Exited(worker, exit)
             }
+        }
+    }
+
+    /// Takes a process up as a worker: its calls, its output, its messages.
+    fn watch_over(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        started: Started,
+    ) {
+        self.watchdog.watch(started.pid);
+        if let Some(listener) = started.listener {
+            self.answer_calls(listener, worker, generation);
+        }
+        let channel = started.channel.map(Channel::new).transpose();
+        let channel = channel.unwrap_or_else(|error| {
+            tracing::error!(slot = slot.0, %error, "a worker's messages cannot be read");
+            None
+        });
+        let process = Process {
+            pid: started.pid,
+            slot,
+            generation,
+            tail: self
+                .logs
+                .follow(slot.0, started.pid, started.stdout, started.stderr),
+            addresses: BTreeMap::new(),
+            listens_elsewhere: None,
+            shown: Shown::default(),
+            channel: channel.clone(),
+            hearing: Hearing::Unknown,
+            family: 1,
+            is_node: None,
+            probe: None,
+            tasks: Vec::new(),
+        };
+        self.state.processes.insert(worker, process);
+        if let Some(channel) = channel {
+            let inputs = self.inputs.clone();
+            let ready = move || drop(inputs.send(Input::Shows(worker, Sign::Says)));
+            self.run_for(worker, channel.read(ready));
         }
     }
 
@@ -135,12 +168,38 @@ impl Supervisor {
     /// With a private port, a worker listens when a connect succeeds.
     fn wait_for_port(&mut self, worker: WorkerId, private: u16) {
         let inputs = self.inputs.clone();
-        let port = self.recipe.port;
+        let Some(port) = self.recipe.port else {
+            return;
+        };
         self.run_for(worker, async move {
             let address = Some(probe::until_listening(private).await);
             let told = Told::Listening { port, address };
             let _ended = inputs.send(Input::Told(worker, told));
         });
+    }
+
+    /// Without a port, a worker has come up when it has not ended at once.
+    fn wait_for_life(&mut self, worker: WorkerId, life: Duration) {
+        let inputs = self.inputs.clone();
+        self.run_for(worker, async move {
+            tokio::time::sleep(life).await;
+            let _ended = inputs.send(Input::Shows(worker, Sign::Lives));
+        });
+    }
+
+    /// A worker has shown something; it may be ready now.
+    pub(crate) fn shows(&mut self, worker: WorkerId, sign: Sign) -> Option<Event> {
+        let process = self.state.processes.get_mut(&worker)?;
+        let is_ready = process.shown.add(sign, &self.wanted);
+        is_ready.then_some(Event::Ready(worker))
+    }
+
+    /// What a worker that runs has not shown of what makes it ready.
+    pub(crate) fn missing(&self, worker: WorkerId) -> Option<String> {
+        let process = self.state.processes.get(&worker)?;
+        process
+            .shown
+            .missing(&self.wanted, process.listens_elsewhere)
     }
 
     /// Runs a task that ends with the worker.
@@ -168,14 +227,14 @@ impl Supervisor {
                 if let Some(address) = address {
                     process.addresses.insert(listening, address);
                 }
-                if listening == port {
+                if Some(listening) == port {
                     return self.listening(worker, address);
                 }
             }
-            Told::Given(given) if given == port => {
+            Told::Given(given) if Some(given) == port => {
                 let inputs = self.inputs.clone();
                 let told = Told::Listening {
-                    port,
+                    port: given,
                     address: None,
                 };
                 self.run_for(worker, async move {
@@ -186,7 +245,9 @@ impl Supervisor {
             }
             Told::Given(_) => {}
             Told::ListeningElsewhere(other) => {
-                if process.listens_elsewhere.replace(other).is_none() {
+                if let Some(port) = port
+                    && process.listens_elsewhere.replace(other).is_none()
+                {
                     tracing::info!(
                         slot,
                         "the app listens on {other}, --port is {port}: if {other} is its main port, give --port {other}"
@@ -198,27 +259,26 @@ impl Supervisor {
                 "the app's bind cannot be read (it changed its user or forbids tracing): \
                  give --mechanism port and let it listen on $PORT"
             ),
-            Told::Refused => tracing::error!(slot, "the app was given no socket for port {port}"),
+            Told::Refused => tracing::error!(slot, "the app was given no socket for a shared port"),
         }
         None
     }
 
-    /// A worker listens: it is ready, unless a probe has to say so.
+    /// A worker listens: it is asked whether it is ready where that is wanted.
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
         let process = self.state.processes.get_mut(&worker)?;
-        let (Some(path), Some(address)) = (&self.readiness_path, address) else {
-            return Some(Event::Ready(worker));
-        };
-        let inputs = self.inputs.clone();
-        let probing = probe::until_ok(address, path.clone());
-        let task = tokio::task::spawn_local(async move {
-            probing.await;
-            let _ended = inputs.send(Input::Ready(worker));
-        });
-        if let Some(before) = process.probe.replace(task.abort_handle()) {
-            before.abort();
+        if let (Some(path), Some(address)) = (&self.wanted.path, address) {
+            let inputs = self.inputs.clone();
+            let probing = probe::until_ok(address, path.clone());
+            let task = tokio::task::spawn_local(async move {
+                probing.await;
+                let _ended = inputs.send(Input::Shows(worker, Sign::Answers));
+            });
+            if let Some(before) = process.probe.replace(task.abort_handle()) {
+                before.abort();
+            }
         }
-        None
+        self.shows(worker, Sign::Listens)
     }
 
     pub(crate) fn drain(&mut self, worker: WorkerId) {
@@ -237,13 +297,22 @@ impl Supervisor {
         });
     }
 
-    /// The signal that asks a worker to end.
+    /// Asks a worker to end: by the signal, or by a message that it can receive.
     pub(crate) fn terminate(&mut self, worker: WorkerId) {
         let Some(process) = self.state.processes.get(&worker) else {
             return;
         };
         self.front.cut(worker, process.pid);
-        signal_group(process.pid, self.stop_signal);
+        let mut channel = process.channel.iter();
+        if !self.shutdown_message {
+            signal_group(process.pid, self.stop_signal);
+        } else if !channel.any(Channel::ask_to_end) {
+            tracing::info!(
+                slot = process.slot.0,
+                "the worker has closed its message channel: it gets the stop signal instead"
+            );
+            signal_group(process.pid, self.stop_signal);
+        }
         // A stopped process, by a drain or by somebody else, sees it only then.
         signal_group(process.pid, Signal::CONT);
         if matches!(self.front, Front::Connection(_)) {

@@ -73,7 +73,10 @@ impl Launch {
         if let Some(host) = self.host {
             words.extend(["--host".to_owned(), host.to_string()]);
         }
-        words.extend(["--port".to_owned(), self.port.to_string()]);
+        // An app that never listens says so among its options.
+        if !self.options.iter().any(|word| word == "--port") {
+            words.extend(["--port".to_owned(), self.port.to_string()]);
+        }
         words.extend(["--admin".to_owned(), self.admin.to_string()]);
         words.extend(self.options.iter().cloned());
         words.push("--".to_owned());

@@ -84,6 +84,10 @@ pub struct Workers {
     pub metrics_from: Option<String>,
     /// Asks a worker to end; with its `SIG`.
     pub stop_signal: String,
+    /// Whether a message asks it instead.
+    pub shutdown_message: bool,
+    /// Counts up from worker to worker.
+    pub increment_env: Option<String>,
     /// Holds a worker's number.
     pub instance_env: String,
 }
@@ -129,9 +133,21 @@ impl Workers {
             ("--max-in-flight", in_flight.map(|most| most.to_string())),
             ("--share", Some(ports).filter(|ports| !ports.is_empty())),
             ("--metrics-from", self.metrics_from.clone()),
+            ("--increment-env", self.increment_env.clone()),
         ]
         .into_iter()
         .filter_map(|(flag, value)| Some((flag, value?)))
+        .collect()
+    }
+
+    /// Flags of the supervisor that have no value and are asked for.
+    pub fn switches(&self) -> Vec<&'static str> {
+        [
+            ("--wait-ready", self.readiness.message),
+            ("--shutdown-message", self.shutdown_message),
+        ]
+        .into_iter()
+        .filter_map(|(flag, is_asked_for)| is_asked_for.then_some(flag))
         .collect()
     }
 }
@@ -141,6 +157,8 @@ impl Workers {
 pub struct Readiness {
     /// Path that must answer 2xx or 3xx; `None`: it must listen.
     pub path: Option<String>,
+    /// Whether it must have sent the message `ready`, too.
+    pub message: bool,
     /// A worker that is not ready by then is replaced.
     pub timeout: Duration,
 }

@@ -116,6 +116,8 @@ impl Check {
         let limits = self.limits(&workers, dispatch);
         let share = self.share(&workers.share, port);
         let metrics_from = self.metrics_from(workers.metrics_from.as_deref());
+        let increment_env =
+            self.increment_env(workers.increment_env.as_deref(), &instance_env, &env);
         let protocol = self.protocol(spec.balancers.as_ref(), tcp);
         let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
@@ -136,6 +138,8 @@ impl Check {
                 share,
                 metrics_from,
                 stop_signal,
+                shutdown_message: workers.shutdown_message,
+                increment_env,
                 instance_env,
             },
             has_resources: spec.resources.is_some(),
@@ -340,7 +344,11 @@ impl Check {
                 "is out of range: give 1ms to 1h",
             );
         }
-        Readiness { path, timeout }
+        Readiness {
+            path,
+            message: probe.is_some_and(|probe| probe.wait_ready),
+            timeout,
+        }
     }
 
     fn drain_timeout(&mut self, time: Option<scaledapp_crds::Duration>) -> Duration {
@@ -464,6 +472,29 @@ impl Check {
             );
         }
         name.to_owned()
+    }
+
+    fn increment_env(
+        &mut self,
+        name: Option<&str>,
+        instance_env: &str,
+        env: &Environment,
+    ) -> Option<String> {
+        let name = name?;
+        let path = "spec.workers.incrementEnv";
+        if !is_variable(name) || name == "PORT" || name.starts_with("SCALEDAPP_") {
+            self.violation(path, format!("{name:?} cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port"));
+        } else if name == instance_env {
+            self.violation(
+                path,
+                format!("{name} holds the worker's number already: leave it out"),
+            );
+        }
+        let begin = env.iter().find(|(known, _)| known == name);
+        if let Some((_, value)) = begin.filter(|(_, value)| value.trim().parse::<i64>().is_err()) {
+            self.violation(path, format!("{name} is {value:?} in spec.env: give it a whole number to count from, or leave it out to begin at 0"));
+        }
+        Some(name.to_owned())
     }
 
     fn protocol(&mut self, balancers: Option<&v1alpha1::Balancers>, tcp: bool) -> Protocol {

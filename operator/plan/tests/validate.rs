@@ -63,7 +63,7 @@ fn limits_become_flags_and_absent_ones_do_not() {
     };
     assert!(flags("").is_empty());
     let all = "  workers: {maxMemory: 300Mi, maxRequests: 10000, maxAge: 6h, hangTimeout: 0s, \
-               maxInFlight: 8, share: [8081, 9000], metricsFrom: 9464/metrics}";
+               maxInFlight: 8, share: [8081, 9000], metricsFrom: 9464/metrics, incrementEnv: DEBUG_PORT}";
     let expected = [
         ("--max-memory", "314572800"),
         ("--max-requests", "10000"),
@@ -72,9 +72,32 @@ fn limits_become_flags_and_absent_ones_do_not() {
         ("--max-in-flight", "8"),
         ("--share", "8081,9000"),
         ("--metrics-from", "9464/metrics"),
+        ("--increment-env", "DEBUG_PORT"),
     ];
     let expected = expected.map(|(flag, value)| (flag, value.to_owned()));
     assert_eq!(flags(all), expected);
+}
+
+#[test]
+fn messages_become_flags_where_they_are_asked_for() {
+    for (lines, expected) in [
+        ("", &[][..]),
+        (
+            "  workers: {readiness: {waitReady: false}, shutdownMessage: false}",
+            &[],
+        ),
+        (
+            "  workers: {readiness: {waitReady: true, path: /h}, shutdownMessage: true}",
+            &["--wait-ready", "--shutdown-message"],
+        ),
+        (
+            "  workers: {readiness: {waitReady: true}, dispatch: Connection}",
+            &["--wait-ready"],
+        ),
+    ] {
+        let app = validate(&object(lines)).unwrap();
+        assert_eq!(app.workers.switches(), expected, "{lines}");
+    }
 }
 
 #[test]
@@ -187,6 +210,18 @@ const RULES: &[(&str, &str)] = &[
     (
         "  workers: {instanceEnv: 'A=B'}",
         "spec.workers.instanceEnv: \"A=B\" cannot hold the worker's number: give a variable's name, such as INSTANCE",
+    ),
+    (
+        "  workers: {incrementEnv: PORT}",
+        "spec.workers.incrementEnv: \"PORT\" cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port",
+    ),
+    (
+        "  workers: {incrementEnv: NODE_APP_INSTANCE}",
+        "spec.workers.incrementEnv: NODE_APP_INSTANCE holds the worker's number already: leave it out",
+    ),
+    (
+        "  env: [{name: A, value: word}]\n  workers: {incrementEnv: A}",
+        "spec.workers.incrementEnv: A is \"word\" in spec.env: give it a whole number to count from, or leave it out to begin at 0",
     ),
     (
         "  workers: {readiness: {path: healthz}}",

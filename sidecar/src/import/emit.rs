@@ -69,6 +69,9 @@ fn workers(text: &mut String, app: &App) {
         "    # What PM2 sends; an app without a handler for it ends by either."
     );
     line!(text, "    stopSignal: SIGINT");
+    if app.shutdown_message {
+        line!(text, "    shutdownMessage: true");
+    }
     if let Some(memory) = &app.max_memory {
         // PM2's units are powers of 1024.
         line!(text, "    maxMemory: {memory}i");
@@ -76,8 +79,20 @@ fn workers(text: &mut String, app: &App) {
     if let Some(name) = &app.instance_env {
         line!(text, "    instanceEnv: {}", scalar(name));
     }
-    if let Some(timeout) = &app.boot_timeout {
+    if let Some(name) = &app.increment_env {
+        line!(text, "    incrementEnv: {}", scalar(name));
+    }
+    if app.wait_ready || app.boot_timeout.is_some() {
         line!(text, "    readiness:");
+    }
+    if app.wait_ready {
+        line!(
+            text,
+            "      # A worker that never calls process.send('ready') fails here; PM2 counts it as ready."
+        );
+        line!(text, "      waitReady: true");
+    }
+    if let Some(timeout) = &app.boot_timeout {
         line!(text, "      timeout: {timeout}");
     }
 }
@@ -148,6 +163,7 @@ pub(super) fn flags(app: &App, before: u16) -> String {
         ("--boot-timeout", &app.boot_timeout),
         ("--max-memory", &app.max_memory),
         ("--instance-env", &app.instance_env),
+        ("--increment-env", &app.increment_env),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -157,6 +173,12 @@ pub(super) fn flags(app: &App, before: u16) -> String {
     if app.json_logs {
         flag("--logs", "json");
     }
+    let switches = [
+        ("--wait-ready", app.wait_ready),
+        ("--shutdown-message", app.shutdown_message),
+    ];
+    let asked_for = switches.iter().filter(|(_, is_asked_for)| *is_asked_for);
+    words.extend(asked_for.map(|(name, _)| (*name).to_owned()));
     words.push("--".to_owned());
     words.extend(app.command.iter().chain(&app.args).map(|word| shell(word)));
     line!(text, "{}", words.join(" "));

@@ -43,6 +43,11 @@ pub(super) struct App {
     pub(super) stop_grace: Option<String>,
     /// Only if it is longer than what we wait anyway.
     pub(super) boot_timeout: Option<String>,
+    /// Whether `process.send('ready')` is awaited.
+    pub(super) wait_ready: bool,
+    /// Whether a message asks a worker to end.
+    pub(super) shutdown_message: bool,
+    pub(super) increment_env: Option<String>,
     pub(super) instance_env: Option<String>,
     pub(super) json_logs: bool,
     pub(super) notes: Vec<Note>,
@@ -182,6 +187,9 @@ impl App {
             .take(&["kill_timeout"])
             .and_then(milliseconds)
             .map(time);
+        let wait_ready = message(&mut fields, "wait_ready", &command);
+        let shutdown_message = message(&mut fields, "shutdown_with_message", &command);
+        let increment_env = increment_env(&mut fields);
         let boot_timeout = boot_timeout(&mut fields);
         let instance_env = fields
             .text(&["instance_var"])
@@ -213,6 +221,9 @@ impl App {
             max_memory,
             stop_grace,
             boot_timeout,
+            wait_ready,
+            shutdown_message,
+            increment_env,
             instance_env,
             json_logs,
             notes: fields.notes,
@@ -323,7 +334,7 @@ fn port(
     let Some(port) = env.remove("PORT").or(field) else {
         fields.note(
             "port",
-            "the file names none (env.PORT): 3000 is taken; change it if the app listens elsewhere",
+            "the file names none (env.PORT): 3000 is taken; change it if the app listens elsewhere, and give the flag --port none if it never does",
         );
         return Ok(None);
     };
@@ -377,19 +388,43 @@ fn memory(fields: &mut Fields<'_>) -> anyhow::Result<Option<String>> {
     Ok(Some(text))
 }
 
+/// Whether the app uses PM2's message channel for this. It reaches the process
+/// that is started and no further, with PM2 as here.
+fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
+    if fields.take(&[field]).is_none_or(|asked| asked != true) {
+        return false;
+    }
+    let program = std::path::Path::new(command.first().map_or("", String::as_str));
+    let program = program.file_name().and_then(|name| name.to_str());
+    let program = program.unwrap_or_default();
+    let ends_here = ["npm", "npx", "pnpm", "yarn"].contains(&program);
+    if ends_here {
+        fields.note(
+            field,
+            format!(
+                "{program} does not pass the message channel on to the app: start node itself to have it"
+            ),
+        );
+    }
+    !ends_here
+}
+
+fn increment_env(fields: &mut Fields<'_>) -> Option<String> {
+    let name = fields.text(&["increment_var"])?;
+    if name == "PORT" {
+        fields.note(
+            "increment_var",
+            "PORT is not counted up: all workers share one port",
+        );
+        return None;
+    }
+    Some(name)
+}
+
 /// PM2 counts a worker as ready when the time is over; we count it as failed. So
 /// a short one must not be taken over.
 fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     const OURS: u64 = 60_000;
-    if fields
-        .take(&["wait_ready"])
-        .is_some_and(|wait| wait == true)
-    {
-        fields.note(
-            "wait_ready",
-            "there is no process.send: a worker is ready when it listens; give a readiness path if that is too early",
-        );
-    }
     let given = fields.take(&["listen_timeout"]).and_then(milliseconds)?;
     if given > OURS {
         return Some(time(given));
@@ -484,6 +519,24 @@ mod tests {
         }
         assert!(apps(&json!({"apps": []})).is_err());
         assert!(apps(&json!(null)).is_err());
+    }
+
+    #[test]
+    fn messages_are_taken_over_where_the_channel_reaches_the_app() {
+        for (script, reaches) in [("a.js", true), ("npm", false), ("/usr/bin/yarn", false)] {
+            let fields = json!({"script": script, "interpreter": if reaches { "node" } else { "none" },
+                "wait_ready": true, "shutdown_with_message": true});
+            let app = app(&fields);
+            assert_eq!(
+                (app.wait_ready, app.shutdown_message),
+                (reaches, reaches),
+                "{script}"
+            );
+            let mut noted = app.notes.iter().map(|note| note.field.as_str());
+            assert_eq!(noted.any(|field| field == "wait_ready"), !reaches);
+        }
+        let off = app(&json!({"script": "a.js", "wait_ready": false}));
+        assert!(!off.wait_ready && !off.shutdown_message);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     ),
     (
         &["stop_exit_codes"],
-        "a worker that ends is replaced whatever its code",
+        "a worker that ends is replaced whatever its code; one that is to end belongs into a Job",
     ),
     (
         &[
@@ -53,10 +53,6 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     ),
     (&["pid_file", "pid"], "`ctl status -o json` names the pids"),
     (
-        &["shutdown_with_message"],
-        "there is no message channel to workers: let the app listen to the stop signal",
-    ),
-    (
         &["treekill"],
         "the stop signal and SIGKILL always go to the worker's whole process group",
     ),
@@ -67,10 +63,6 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     (
         &["user", "uid", "gid"],
         "start the supervisor as that user (in a cluster: podTemplate.spec.securityContext)",
-    ),
-    (
-        &["increment_var"],
-        "nothing is counted up: compute it from the instance variable; a port needs none, all workers share one",
     ),
     (
         &["filter_env"],

@@ -7,6 +7,7 @@
 //! Code between `fork` and `exec` may only make async-signal-safe calls
 //! (signal-safety(7)): no allocation, no locks.
 
+use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -48,6 +49,47 @@ pub fn limit_open_files(command: &mut Command, limit: Rlimit) {
     // async-signal-safe, and allocates nothing.
     unsafe {
         command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?));
+    }
+}
+
+/// A descriptor's number that nothing of this process uses, so that children can
+/// have something else there.
+#[derive(Debug)]
+pub struct Number(OwnedFd);
+
+impl Number {
+    /// Keeps the lowest number that is free. A low one matters: Node hides those
+    /// that it was started with from its own children by number, from 0 up to the
+    /// first gap beyond 15.
+    ///
+    /// # Errors
+    /// `/dev/null` cannot be opened.
+    pub fn reserve() -> io::Result<Self> {
+        Ok(Self(File::open("/dev/null")?.into()))
+    }
+
+    /// The number.
+    pub fn get(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Gives `command`'s child a descriptor at this number. Our copy is closed with
+/// `command`.
+pub fn hand_down(command: &mut Command, descriptor: OwnedFd, number: &Number) {
+    let number = number.get();
+    // SAFETY: the closure makes one system call (dup2), which is
+    // async-signal-safe, and allocates nothing. `descriptor` is open as long as
+    // the closure is; what it replaces in the child is the placeholder of a
+    // `Number`, which only dup2 itself looks at.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::dup2(descriptor.as_raw_fd(), number) == number {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        });
     }
 }
 

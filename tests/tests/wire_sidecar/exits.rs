@@ -68,7 +68,7 @@ fn the_last_words_of_a_broken_app_are_passed_on() {
 fn wrong_usage_is_64_and_names_the_cure() {
     for (words, cure) in [
         (&["run"][..], "COMMAND"),
-        (&["run", "--port", "0", "--", "true"], "1..=65535"),
+        (&["run", "--port", "0", "--", "true"], "1 to 65535"),
         (&["run", "--workers", "many", "--", "true"], "auto"),
         (&["run", "--drain-timeout", "30", "--", "true"], "500ms"),
         (&["run", "--no-such-flag", "--", "true"], "--help"),

@@ -10,6 +10,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod consumers;
 mod control;
 mod exits;
 mod handover;
@@ -17,6 +18,7 @@ mod importing;
 mod lifecycle;
 mod looks;
 mod machine;
+mod messages;
 mod output;
 mod recycle;
 mod scrape;

@@ -100,6 +100,9 @@ fn inputs(app: &App) -> String {
     for (flag, value) in workers.optional_flags() {
         inputs[flag] = value.into();
     }
+    for flag in workers.switches() {
+        inputs[flag] = true.into();
+    }
     hash(inputs.to_string().as_bytes())
 }
 
@@ -245,6 +248,7 @@ fn supervise(app: &App) -> Vec<String> {
     }
     flag("--stop-signal", &workers.stop_signal);
     flag("--instance-env", &escaped(&workers.instance_env));
+    command.extend(workers.switches().into_iter().map(str::to_owned));
     command.push("--".to_owned());
     command.extend(app.command.iter().cloned());
     command

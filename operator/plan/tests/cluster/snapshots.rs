@@ -59,6 +59,37 @@ fn an_app_with_everything_that_the_object_can_say() {
 }
 
 #[test]
+fn messages_are_flags_of_the_pod_and_absent_ones_change_nothing() {
+    let line = |lines: &str| {
+        let planned = planned(lines);
+        let template = planned.apply.deployments[0].spec.template.clone();
+        let command = template.spec.unwrap().containers[0].command.clone();
+        command.unwrap().join(" ")
+    };
+    let annotations = |lines: &str| {
+        planned(lines).apply.deployments[0]
+            .metadata
+            .annotations
+            .clone()
+    };
+    let says = "  workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}";
+    let absent = "  workers: {readiness: {waitReady: false}, shutdownMessage: false}";
+    assert!(
+        line(says).contains(" --increment-env DEBUG_PORT --stop-signal"),
+        "{}",
+        line(says)
+    );
+    assert!(
+        line(says).contains(" --wait-ready --shutdown-message -- "),
+        "{}",
+        line(says)
+    );
+    assert_ne!(annotations(says), annotations(""));
+    assert_eq!(annotations(absent), annotations(""));
+    assert_eq!(line(absent), line(""));
+}
+
+#[test]
 fn connections_are_handed_out_where_that_is_asked_for() {
     insta::assert_snapshot!(workload(
         "  replicas: {total: 1}\n  workers: {perCore: 2, dispatch: Connection}"

@@ -1,0 +1,69 @@
+//! Words of `run` for apps that do not fit the rule "ready is who listens": some
+//! never listen, some say by a message when they are ready, or wait for one to
+//! end. What they come to is in `settings`.
+
+use std::time::Duration;
+
+use clap::Args;
+use scaledapp_admin::duration;
+use serde::{Deserialize, Deserializer};
+
+/// `--port`: a port, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortArg {
+    /// The app never listens.
+    Nothing,
+    /// It listens there; not 0.
+    At(u16),
+}
+
+impl std::str::FromStr for PortArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::Nothing);
+        }
+        let port = text.parse().ok().filter(|port| *port > 0);
+        port.map(Self::At).ok_or_else(|| {
+            format!(
+                "{text:?} is no port: give the one that the app listens on, 1 to 65535, or \
+                 \"none\" for an app that never listens"
+            )
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for PortArg {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "port must be a number or \"none\"")]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(number) => number.to_string(),
+            Written::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Of `run`: how a worker says that it is ready, and is told its end and its number.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Messages, and apps without a port")]
+pub struct ReadyArgs {
+    /// With --port none: a worker is ready when it has lived for so long [default: 1s; 0s with --wait-ready]
+    #[arg(long, env = "SCALEDAPP_READY_AFTER", value_parser = duration::parse, value_name = "TIME")]
+    pub ready_after: Option<Duration>,
+    /// A worker is ready only when it has called process.send('ready'), too (Node's IPC channel)
+    #[arg(long, env = "SCALEDAPP_WAIT_READY")]
+    pub wait_ready: bool,
+    /// Ask a worker to end by the message "shutdown" on Node's IPC channel; who has closed it gets the stop signal
+    #[arg(long, env = "SCALEDAPP_SHUTDOWN_MESSAGE")]
+    pub shutdown_message: bool,
+    /// Variable that is raised by the worker's slot number, from what it is in our environment (else 0)
+    #[arg(long, env = "SCALEDAPP_INCREMENT_ENV", value_name = "NAME")]
+    pub increment_env: Option<String>,
+}
