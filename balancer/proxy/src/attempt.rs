@@ -290,9 +290,12 @@ impl<'a> Attempt<'a> {
             upgrade: self.asked.upgrade,
         };
         let bytes = self.upstream.input.filled();
-        let Some(response) =
-            http1::parse_response(bytes, &mut fields, &Limits::default(), to).map_err(malformed)?
-        else {
+        let parsed = http1::parse_response(bytes, &mut fields, &Limits::default(), to);
+        let parsed = parsed.map_err(|fault| {
+            self.thread.answer_is_malformed(self.endpoint, fault);
+            Failure::Malformed
+        });
+        let Some(response) = parsed? else {
             return Ok(false);
         };
         // Who faces clients can ask another pod; a dispatcher's workers are apps.
@@ -337,7 +340,10 @@ impl<'a> Attempt<'a> {
         if matches!(self.state, State::Body(_)) {
             // A body that is none has its end here.
             let taken = self.answer.take(&mut self.upstream.input);
-            taken.map_err(malformed)?;
+            taken.map_err(|fault| {
+                self.thread.answer_is_malformed(self.endpoint, fault);
+                Failure::Malformed
+            })?;
         }
         Ok(true)
     }
@@ -348,11 +354,6 @@ impl<'a> Attempt<'a> {
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
-}
-
-fn malformed(Malformed { reason }: Malformed) -> Failure {
-    tracing::debug!(reason, "malformed answer");
-    Failure::Malformed
 }
 
 impl Client {

@@ -87,6 +87,15 @@ fn a_client_that_leaves_the_queue_is_forgotten() {
 }
 
 #[test]
+fn what_begins_as_no_request_does_not_wait_for_a_line_to_end() {
+    let running = start(Vec::new(), Limits::default());
+    // As a TLS client begins, which then waits for an answer.
+    let answer = running.send(b"\x16\x03\x01\x02\x00\x01\x00");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(running.counts("x_failures_total{cause=\"refused\"} 1"));
+}
+
+#[test]
 fn slow_clients_are_let_go() {
     let limits = short(|limits| {
         limits.head_time = MOMENT;
