@@ -73,6 +73,10 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
         "nothing is counted up: compute it from the instance variable; a port needs none, all workers share one",
     ),
     (
+        &["env_file"],
+        "is not read: give node_args --env-file=FILE (Node 20.6 or newer), or set the variables where you start it",
+    ),
+    (
         &["filter_env"],
         "workers get the supervisor's environment: start it with `env -i` or `env -u`",
     ),
