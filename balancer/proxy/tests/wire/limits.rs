@@ -131,11 +131,17 @@ fn a_silent_upstream_times_out_and_is_not_asked_again() {
 #[test]
 fn an_answer_that_stops_is_cut_off() {
     let limits = short(|limits| limits.stall_time = MOMENT);
-    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this";
+    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nonly this";
     let running = start(vec![upstream(stops, Duration::ZERO)], limits);
     let answer = running.send(GET);
     assert!(!answer.contains("HTTP/1.1 5"), "{answer}");
     assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
+    // One so short that nothing of it was passed on yet.
+    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this";
+    let running = start(vec![upstream(stops, Duration::ZERO)], limits);
+    let answer = running.send(GET);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(running.counts("x_repeated_total 0"));
 }
 
 #[test]
