@@ -31,7 +31,7 @@ impl Supervisor {
         }
         match request {
             Request::Status => answer(reply, Reply::Ok(self.report.status())),
-            Request::Logs { slot } => answer(reply, Reply::Ok(self.tails(slot))),
+            Request::Logs { slot } => answer(reply, self.logs_of(slot)),
             Request::Describe { slot } => answer(reply, self.describe(slot)),
             Request::Events => answer(reply, Reply::Ok(self.report.events())),
             Request::Signal { number, slot } => answer(reply, self.send_signal(number, slot)),
@@ -48,6 +48,11 @@ impl Supervisor {
                 return Some(Event::Reload { operation });
             }
             Request::Restart { slot } => {
+                // Not only when its turn comes.
+                if let Some(no_such) = self.no_such(Some(slot)) {
+                    answer(reply, no_such);
+                    return None;
+                }
                 let operation = Some(self.wait_for(reply));
                 let slot = Slot(slot);
                 return Some(Event::Restart { slot, operation });
@@ -73,12 +78,26 @@ impl Supervisor {
         Reply::Ok(Value::Null)
     }
 
+    /// The answer for a slot that is not there.
+    fn no_such(&self, slot: Option<u32>) -> Option<Reply> {
+        let desired = self.engine.desired();
+        let slot = Slot(slot.filter(|slot| *slot >= desired)?);
+        let failure = Failure::NoSuchSlot { slot, desired };
+        Some(Reply::Error(failure.to_string()))
+    }
+
+    /// The last stderr lines; those of a slot that has gone are kept.
+    fn logs_of(&self, slot: Option<u32>) -> Reply {
+        let tails = self.tails(slot);
+        let is_known = slot.is_none_or(|slot| tails.get(slot.to_string()).is_some());
+        let no_such = self.no_such(slot).filter(|_| !is_known);
+        no_such.unwrap_or(Reply::Ok(tails))
+    }
+
     /// All that is known of each slot, or of one.
     fn describe(&self, only: Option<u32>) -> Reply {
-        let desired = self.engine.desired();
-        if let Some(slot) = only.filter(|slot| *slot >= desired) {
-            let slot = Slot(slot);
-            return Reply::Error(Failure::NoSuchSlot { slot, desired }.to_string());
+        if let Some(no_such) = self.no_such(only) {
+            return no_such;
         }
         let status = self.report.status();
         let now = self.started.elapsed();
@@ -129,6 +148,7 @@ impl Supervisor {
             };
             worker["address"] = match process.addresses.get(&port) {
                 Some(address) => address.to_string().into(),
+                None if worker["state"] == "Starting" => "nothing yet".into(),
                 None => format!("the shared port {port}").into(),
             };
         }

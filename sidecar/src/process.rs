@@ -10,7 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
+use anyhow::{Context, bail};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit,
+    test_kill_process_group,
+};
 use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::spawn;
@@ -62,6 +67,25 @@ pub(crate) enum Sockets {
     Private(u16),
     /// By itself, if it has any.
     Own,
+}
+
+/// What workers ask for and what they have is read from /proc.
+///
+/// # Errors
+/// It is not there, or shows another PID namespace, where our numbers mean others.
+pub(crate) fn check_proc() -> anyhow::Result<()> {
+    let shown = std::fs::read_link("/proc/self").context(
+        "cannot find myself in /proc, where workers are looked at: mount it (mount -t proc proc /proc)",
+    )?;
+    let own = std::process::id().to_string();
+    if shown.as_os_str() != own.as_str() {
+        bail!(
+            "/proc shows another PID namespace (there I am {}, here {own}): mount it anew \
+             (mount -t proc proc /proc, or unshare --mount-proc)",
+            shown.display()
+        );
+    }
+    Ok(())
 }
 
 /// Takes as many open files as we may have, since each request of a client
@@ -195,6 +219,12 @@ pub(crate) fn signal_group(pid: u32, signal: Signal) {
     if let Some(group) = Pid::from_raw(pid as i32) {
         let _gone = kill_process_group(group, signal);
     }
+}
+
+/// Whether the group has a member, be it one that ends or is not reaped yet.
+pub(crate) fn group_lives(pid: u32) -> bool {
+    let group = Pid::from_raw(pid as i32);
+    group.is_some_and(|group| test_kill_process_group(group) != Err(Errno::SRCH))
 }
 
 /// CPU time used so far by the process itself: user and system time, fields 14

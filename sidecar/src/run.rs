@@ -28,7 +28,7 @@ use crate::limits::Watch;
 use crate::load;
 use crate::logs::Logs;
 use crate::memory::Limiting;
-use crate::process::{Recipe, raise_open_files, reap_all};
+use crate::process::{self, Recipe, raise_open_files, reap_all};
 use crate::recycle;
 use crate::report::Report;
 use crate::scrape::Scraper;
@@ -60,6 +60,7 @@ pub fn run(settings: Settings) -> anyhow::Result<i32> {
 
 async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i32> {
     let started = Instant::now();
+    process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
     let cores = Cores::within(&quotas);
     let workers = settings.workers.workers(cores);

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use scaledapp_engine::{Action, Engine, Event, Incident, OperationId, Slot, WorkerId, WorkerState};
+use scaledapp_engine::{
+    Action, Engine, Event, Exit, Incident, OperationId, Slot, WorkerId, WorkerState,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Asked;
@@ -39,6 +41,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) enum Input {
     /// A child ended.
     Reaped(Reaped),
+    /// What a stopped worker had started is gone as well, or was killed.
+    GroupEnded(WorkerId, Exit),
     /// A worker made a call that told something.
     Told(WorkerId, Told),
     /// A worker has shown something of what makes it ready.
@@ -176,6 +180,7 @@ impl Supervisor {
     fn interpret(&mut self, input: Input) -> Vec<Event> {
         match input {
             Input::Reaped(reaped) => self.reaped(reaped).into_iter().collect(),
+            Input::GroupEnded(worker, exit) => self.ended(worker, exit).into_iter().collect(),
             Input::Told(worker, told) => self.told(worker, told).into_iter().collect(),
             Input::Shows(worker, sign) => self.shows(worker, sign).into_iter().collect(),
             Input::Drained(worker) => vec![Event::Drained(worker)],

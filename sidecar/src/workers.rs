@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId};
+use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId, WorkerState};
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
@@ -19,7 +19,7 @@ use crate::history::Ended;
 use crate::limits::Hearing;
 use crate::logs::Tail;
 use crate::probe;
-use crate::process::{self, Reaped, Sockets, Started, signal_group};
+use crate::process::{self, Reaped, Sockets, Started, group_lives, signal_group};
 use crate::readiness::{Shown, Sign};
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
@@ -28,6 +28,8 @@ use crate::supervisor::{Input, Mechanism, Supervisor};
 const LISTENS: Duration = Duration::from_secs(1);
 /// A worker that ends may shut down what it shares; how often that is looked for.
 const MENDS: Duration = Duration::from_millis(5);
+/// How often it is looked whether what a stopped worker has started is gone.
+const LEAVES: Duration = Duration::from_millis(5);
 
 /// A running worker process.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Process {
     pub(crate) family: usize,
     /// Whether Node runs there, once it is known.
     pub(crate) is_node: Option<bool>,
+    /// How it ended, while others of its group still end.
+    left: Option<Exit>,
     /// Asks whether it is ready.
     probe: Option<AbortHandle>,
     /// What else waits for it and is pointless without it.
@@ -99,7 +103,12 @@ impl Supervisor {
             }
             Err((exit, error)) => {
                 let program = self.recipe.command.first().map_or("", String::as_str);
-                tracing::error!(slot = slot.0, program, %error, "cannot start the app's command");
+                let cure = if program.contains(' ') {
+                    ": give its words apart, as `-- node app.js`, or let a shell do it, as `-- sh -c '…'`"
+                } else {
+                    ""
+                };
+                tracing::error!(slot = slot.0, program, %error, "cannot start the app's command{cure}");
                 Event::Exited(worker, exit)
             }
         }
@@ -136,6 +145,7 @@ impl Supervisor {
             hearing: Hearing::Unknown,
             family: 1,
             is_node: None,
+            left: None,
             probe: None,
             tasks: Vec::new(),
         };
@@ -329,11 +339,46 @@ impl Supervisor {
     pub(crate) fn kill(&self, worker: WorkerId) {
         if let Some(process) = self.state.processes.get(&worker) {
             signal_group(process.pid, Signal::KILL);
+            if let Some(exit) = process.left {
+                // Whom not even that ends (a zombie that nobody reaps) is not awaited.
+                let _ended = self.inputs.send(Input::GroupEnded(worker, exit));
+            }
         }
     }
 
     pub(crate) fn reaped(&mut self, reaped: Reaped) -> Option<Event> {
         let worker = self.worker_of(reaped.pid)?;
+        if self.is_stopping(worker) && group_lives(reaped.pid) {
+            self.wait_for_group(worker, reaped);
+            return None;
+        }
+        self.ended(worker, reaped.exit)
+    }
+
+    fn is_stopping(&self, worker: WorkerId) -> bool {
+        let mut views = self.engine.workers();
+        views.any(|view| view.id == worker && view.state == WorkerState::Stopping)
+    }
+
+    /// A wrapper such as `sh start.sh` ends at the stop signal before the app that
+    /// it has started: that one has the rest of the grace. The number of a group
+    /// is not used again while it has members (`setpgid(2)`).
+    fn wait_for_group(&mut self, worker: WorkerId, leader: Reaped) {
+        let Some(process) = self.state.processes.get_mut(&worker) else {
+            return;
+        };
+        process.left = Some(leader.exit);
+        let inputs = self.inputs.clone();
+        self.run_for(worker, async move {
+            while group_lives(leader.pid) {
+                tokio::time::sleep(LEAVES).await;
+            }
+            let _ended = inputs.send(Input::GroupEnded(worker, leader.exit));
+        });
+    }
+
+    /// A worker is no more, with all that must not outlive it.
+    pub(crate) fn ended(&mut self, worker: WorkerId, exit: Exit) -> Option<Event> {
         let process = self.state.processes.remove(&worker)?;
         let mut views = self.engine.workers();
         self.report.ended(&Ended {
@@ -342,7 +387,7 @@ impl Supervisor {
             pid: process.pid,
             generation: process.generation.0,
             state: views.find(|view| view.id == worker).map(|view| view.state),
-            exit: reaped.exit,
+            exit,
         });
         // What the worker left behind must not go on serving.
         signal_group(process.pid, Signal::KILL);
@@ -355,13 +400,13 @@ impl Supervisor {
         }
         let last_words = (worker, process.tail.clone());
         self.state.last_words.insert(process.slot, last_words);
-        Some(Event::Exited(worker, reaped.exit))
+        Some(Event::Exited(worker, exit))
     }
 
     fn worker_of(&self, pid: u32) -> Option<WorkerId> {
         let mut processes = self.state.processes.iter();
         processes
-            .find(|(_, process)| process.pid == pid)
+            .find(|(_, process)| process.pid == pid && process.left.is_none())
             .map(|(worker, _)| *worker)
     }
 }

@@ -94,7 +94,14 @@ pub(crate) struct Attempt<'a> {
     endpoint: &'a Endpoint,
     answer: Flow,
     state: State,
+    /// The answer goes to the client as a whole: until then another can follow.
+    held: bool,
 }
+
+/// Answers with at most so long a body are held until they are whole. A server that
+/// is killed between the head and the body of one (many write both by themselves)
+/// costs nothing then, and nobody notices the wait for so little.
+const HELD_BYTES: u64 = 16 << 10;
 
 impl<'a> Attempt<'a> {
     pub(crate) fn new(
@@ -114,6 +121,7 @@ impl<'a> Attempt<'a> {
             endpoint,
             answer: Flow::of(thread.buffers.output()),
             state: State::Head,
+            held: false,
         }
     }
 
@@ -139,7 +147,8 @@ impl<'a> Attempt<'a> {
             // Whoever was to act last is the one that did not.
             let awaits_body =
                 !(self.request.is_taken() || self.request.is_pending() || self.upstream.deaf);
-            let cause = if self.answer.is_pending() || awaits_body {
+            let awaits_client = self.answer.is_pending() && !self.holds();
+            let cause = if awaits_client || awaits_body {
                 Failure::ClientTimeout
             } else {
                 Failure::Timeout
@@ -147,6 +156,11 @@ impl<'a> Attempt<'a> {
             return Poll::Ready(self.failed(cause));
         }
         Poll::Pending
+    }
+
+    /// Whether what there is of the answer waits for the rest.
+    fn holds(&self) -> bool {
+        self.held && !self.answer.is_taken()
     }
 
     /// Whether the client has a part of the answer, so that no other can follow.
@@ -167,7 +181,7 @@ impl<'a> Attempt<'a> {
             cause,
             headed: self.is_headed(),
             // A dispatcher that hands a request back speaks for nobody.
-            answered: self.upstream.spoke && cause != Failure::HandedBack,
+            answered: self.upstream.spoke && cause != Failure::HandedBack && !self.holds(),
         }
     }
 
@@ -224,7 +238,7 @@ impl<'a> Attempt<'a> {
             if let Some(cause) = self.take_answer() {
                 return Poll::Ready(self.failed(cause));
             }
-            if self.answer.is_pending() {
+            if self.answer.is_pending() && !self.holds() {
                 let last = self.is_last();
                 let stream = &mut self.client.stream;
                 match self.answer.poll_write(stream, last, context) {
@@ -256,6 +270,9 @@ impl<'a> Attempt<'a> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => match self.state {
                     State::Body(_) if self.answer.close().is_ok() => {}
+                    State::Body(_) if self.holds() => {
+                        return Poll::Ready(self.failed(Failure::Upstream));
+                    }
                     State::Body(_) => return Poll::Ready(self.failed(Failure::CutOff)),
                     State::Head | State::Switching => {
                         return Poll::Ready(self.failed(Failure::Upstream));
@@ -298,9 +315,12 @@ impl<'a> Attempt<'a> {
             upgrade: self.asked.upgrade,
         };
         let bytes = self.upstream.input.filled();
-        let Some(response) =
-            http1::parse_response(bytes, &mut fields, &Limits::default(), to).map_err(malformed)?
-        else {
+        let parsed = http1::parse_response(bytes, &mut fields, &Limits::default(), to);
+        let parsed = parsed.map_err(|fault| {
+            self.thread.answer_is_malformed(self.endpoint, fault);
+            Failure::Malformed
+        });
+        let Some(response) = parsed? else {
             return Ok(false);
         };
         // Who faces clients can ask another pod; a dispatcher's workers are apps.
@@ -338,6 +358,10 @@ impl<'a> Attempt<'a> {
                 close: downstream.close,
                 keep,
             });
+            self.held = self.asked.is_idempotent
+                && is_sent
+                && self.request.is_whole()
+                && matches!(response.framing, Framing::Length(length) if length <= HELD_BYTES);
             self.answer.set_body(response.framing, framing);
         }
         let length = response.head_len;
@@ -345,7 +369,10 @@ impl<'a> Attempt<'a> {
         if matches!(self.state, State::Body(_)) {
             // A body that is none has its end here.
             let taken = self.answer.take(&mut self.upstream.input);
-            taken.map_err(malformed)?;
+            taken.map_err(|fault| {
+                self.thread.answer_is_malformed(self.endpoint, fault);
+                Failure::Malformed
+            })?;
         }
         Ok(true)
     }
@@ -356,11 +383,6 @@ impl<'a> Attempt<'a> {
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
-}
-
-fn malformed(Malformed { reason }: Malformed) -> Failure {
-    tracing::debug!(reason, "malformed answer");
-    Failure::Malformed
 }
 
 impl Client {

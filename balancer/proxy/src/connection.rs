@@ -27,6 +27,9 @@ const LINGER_BYTES: usize = 256 << 10;
 /// For so long.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// First byte of what a TLS client sends first (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// One side of an exchange.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -80,6 +83,9 @@ pub(crate) async fn serve(
             Next::Request(asked) => exchange::forward(thread, &mut client, asked).await,
             Next::Refused(refusal) => {
                 thread.counts.failed(Failure::Refused);
+                if client.input.filled().first() == Some(&TLS_HANDSHAKE) {
+                    thread.client_spoke_tls();
+                }
                 client
                     .answer(thread, refusal.status, refusal.reason, true, false)
                     .await
@@ -128,9 +134,11 @@ impl Client {
             self.deadline.set(thread.config.limits.head_time);
         }
         loop {
-            // A head can only be complete, or wrong, where a line ends.
+            // A head can only be complete, or wrong, where a line ends. Its first
+            // bytes show already if it is none: whoever speaks TLS would wait for us.
             let filled = self.input.filled();
-            if filled.len() > limits.target_bytes || filled[looked..].contains(&b'\n') {
+            let is_first = looked == 0 && !filled.is_empty();
+            if is_first || filled.len() > limits.target_bytes || filled[looked..].contains(&b'\n') {
                 match self.parse(thread, &limits) {
                     Ok(Some(asked)) => return Next::Request(asked),
                     Ok(None) => {}

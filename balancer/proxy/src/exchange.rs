@@ -331,7 +331,7 @@ async fn reach(
         Err(error) => {
             tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
             if connect::is_ours(&error) {
-                tracing::warn!(%error, "no connection can be made from here");
+                thread.is_short("no connection can be made", &error);
             } else {
                 note(thread, endpoint, Outcome::Refused);
             }

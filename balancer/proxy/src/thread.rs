@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scaledapp_http1::Fields;
+use scaledapp_http1::{Fields, Malformed, Trust};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -33,6 +33,8 @@ use crate::select::{Cursor, Seen, select};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two sweeps of what is kept.
 const SWEEP: Duration = REST;
+/// Between two complaints of a kind in the log.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// After so long without a request the ticks become rare.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -74,6 +76,12 @@ pub(crate) struct Thread {
     woken: Notify,
     /// A connection has ended.
     ended: Notify,
+    /// When an answer was called malformed in the log last.
+    malformed_at: Cell<Option<Duration>>,
+    /// When the log said last that we are short of something.
+    short_at: Cell<Option<Duration>>,
+    /// A client that spoke TLS was mentioned in the log.
+    knows_tls: Cell<bool>,
 }
 
 /// Serves until the last stage is over.
@@ -114,6 +122,9 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         rests: Cell::new(false),
         woken: Notify::new(),
         ended: Notify::new(),
+        malformed_at: Cell::new(None),
+        short_at: Cell::new(None),
+        knows_tls: Cell::new(false),
     });
     thread.clock.tick(clock::now(), false);
     tokio::task::spawn_local(Rc::clone(&thread).keep_house());
@@ -177,7 +188,7 @@ impl Thread {
             // The client was gone before it was taken.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection: is the limit of open files too low?");
+                self.is_short("cannot accept a connection", &error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -276,6 +287,59 @@ impl Thread {
         *self.table.borrow_mut() = table;
         self.sweep();
         self.line.news();
+    }
+
+    /// Whether it is time for another complaint like the one at `last`.
+    fn is_due(&self, last: &Cell<Option<Duration>>) -> bool {
+        let now = self.clock.now();
+        let is_due = |at| now.saturating_sub(at) >= COMPLAINTS;
+        let due = last.get().is_none_or(is_due);
+        if due {
+            last.set(Some(now));
+        }
+        due
+    }
+
+    /// Says in the log that we ourselves have too little of something, now and then:
+    /// it is noticed with each request.
+    pub(crate) fn is_short(&self, what: &str, error: &io::Error) {
+        if !self.is_due(&self.short_at) {
+            return;
+        }
+        let cure = if error.kind() == io::ErrorKind::AddrNotAvailable {
+            "widen net.ipv4.ip_local_port_range"
+        } else {
+            "raise the limit of open files (`ulimit -Hn`, LimitNOFILE=)"
+        };
+        tracing::warn!(%error, "{what} from here: {cure}");
+    }
+
+    /// Says so in the log, not for each answer: who gets a 502 must find its cause.
+    pub(crate) fn answer_is_malformed(&self, endpoint: &Endpoint, fault: Malformed) {
+        if !self.is_due(&self.malformed_at) {
+            return;
+        }
+        let cure = match self.config.trust {
+            Trust::Behind => {
+                "; an app that serves TLS, HTTP/2 or another protocol needs --dispatch connection"
+            }
+            Trust::Edge => "",
+        };
+        tracing::warn!(
+            endpoint = endpoint.name(),
+            reason = fault.reason,
+            "an answer is not HTTP/1.x, the client gets 502{cure}"
+        );
+    }
+
+    /// Says so in the log, once; at the edge it is nothing unusual.
+    pub(crate) fn client_spoke_tls(&self) {
+        if self.config.trust == Trust::Behind && !self.knows_tls.replace(true) {
+            tracing::warn!(
+                "a client speaks TLS, which is not ended here: end it in front; if the app serves \
+                 TLS itself, give --dispatch connection"
+            );
+        }
     }
 
     /// Whether answers must say that the connection ends with them.

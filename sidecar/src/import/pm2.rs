@@ -180,7 +180,7 @@ impl App {
         let command = command(&mut fields, script);
         let args = words(fields.take(&["args"]));
         let mut env = environment_of(&mut fields, environment, &name)?;
-        let port = port(&mut fields, &mut env)?;
+        let port = port(&mut fields, &mut env, &args)?;
         let workers = workers(&mut fields)?;
         let max_memory = memory(&mut fields)?;
         let stop_grace = fields
@@ -296,8 +296,9 @@ fn environment_of(
     lay(fields.take(&["env"]));
     let others: Vec<String> = fields
         .left
-        .keys()
-        .filter_map(|name| name.strip_prefix("env_"))
+        .iter()
+        // `env_file` is a name.
+        .filter_map(|(name, value)| name.strip_prefix("env_").filter(|_| value.is_object()))
         .map(str::to_owned)
         .collect();
     if let Some(wanted) = wanted {
@@ -329,9 +330,11 @@ fn environment_of(
 fn port(
     fields: &mut Fields<'_>,
     env: &mut BTreeMap<String, String>,
+    args: &[String],
 ) -> anyhow::Result<Option<u16>> {
     let field = fields.text(&["port"]);
-    let Some(port) = env.remove("PORT").or(field) else {
+    let named = env.remove("PORT").or(field);
+    let Some(port) = named.or_else(|| port_in(args).map(str::to_owned)) else {
         fields.note(
             "port",
             "the file names none (env.PORT): 3000 is taken; change it if the app listens elsewhere, and give the flag --port none if it never does",
@@ -341,6 +344,17 @@ fn port(
     let parsed = port.parse().ok().filter(|port| *port > 0);
     let parsed = parsed.with_context(|| format!("PORT {port:?} is no port: give 1 to 65535"))?;
     Ok(Some(parsed))
+}
+
+/// What `next start -p 8080` and its like listen on.
+fn port_in(args: &[String]) -> Option<&str> {
+    let is_port = |text: &&str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    let after = args.windows(2).find_map(|pair| match pair {
+        [flag, port] if flag == "-p" || flag == "--port" => Some(port.as_str()),
+        _ => None,
+    });
+    let within = args.iter().find_map(|word| word.strip_prefix("--port="));
+    after.or(within).filter(is_port)
 }
 
 fn workers(fields: &mut Fields<'_>) -> anyhow::Result<Workers> {
@@ -497,6 +511,33 @@ mod tests {
             let app = app(&json!({"script": "a.js", "max_memory_restart": given}));
             assert_eq!(app.max_memory.as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_environment_or_of_the_arguments() {
+        for (fields, expected) in [
+            (
+                json!({"script": "next", "args": "start -p 8080"}),
+                Some(8080),
+            ),
+            (json!({"script": "a", "args": ["--port=81"]}), Some(81)),
+            (
+                json!({"script": "a", "args": "--port 81", "env": {"PORT": 82}}),
+                Some(82),
+            ),
+            (json!({"script": "a", "args": "-p src -p"}), None),
+        ] {
+            assert_eq!(app(&fields).port, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_variables_is_no_environment() {
+        let fields = json!({"script": "a", "env_file": ".env", "env_test": {}});
+        let notes = app(&fields).notes;
+        let note = |field: &str| notes.iter().find(|note| note.field == field).unwrap();
+        assert!(note("env_file").reason.contains("--env-file"));
+        assert!(note("env_test").reason.contains("--env test"));
     }
 
     #[test]

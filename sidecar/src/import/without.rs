@@ -65,6 +65,10 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
         "start the supervisor as that user (in a cluster: podTemplate.spec.securityContext)",
     ),
     (
+        &["env_file"],
+        "is not read: give node_args --env-file=FILE (Node 20.6 or newer), or set the variables where you start it",
+    ),
+    (
         &["filter_env"],
         "workers get the supervisor's environment: start it with `env -i` or `env -u`",
     ),

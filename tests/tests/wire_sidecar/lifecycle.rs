@@ -325,6 +325,72 @@ fn a_worker_that_ignores_the_stop_signal_is_killed_after_its_grace() {
     assert!(!proc::is_running(worker));
 }
 
+/// A shell that ends by TERM, and an app that it waits for.
+fn wrapped(app: &'static str, before: &'static str) -> Launch {
+    let launch = Launch::of(|port| {
+        let app = fixtures::node(app, port).join(" ");
+        let script = format!("({before} exec {app}); true");
+        vec!["sh".to_owned(), "-c".to_owned(), script]
+    });
+    launch.unwrap()
+}
+
+#[test]
+fn an_app_behind_a_wrapper_that_ends_first_has_its_grace() {
+    if !has("node") {
+        return;
+    }
+    for dispatch in ["request", "connection"] {
+        let options = [
+            "--workers",
+            "2",
+            "--dispatch",
+            dispatch,
+            "--drain-quiet",
+            "100ms",
+        ];
+        let mut sidecar = wrapped("leaver.js", "").with(&options).ready(2).unwrap();
+        sidecar.ctl_done(&["reload"]).unwrap();
+        let said = |text: String| text.matches("has left").count();
+        wait::until_true(SOON, "both old apps have left", || {
+            said(sidecar.process.stderr()) == 2
+        })
+        .unwrap();
+        sidecar.process.signal(Signal::TERM).unwrap();
+        let ended = sidecar.process.wait(SOON).unwrap();
+        assert_eq!(ended.code, 0, "{dispatch}: {}", ended.stderr);
+        assert_eq!(
+            said(ended.stderr.clone()),
+            4,
+            "{dispatch}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn an_app_behind_a_wrapper_that_ends_first_is_killed_after_the_grace() {
+    if !has("node") {
+        return;
+    }
+    let options = [
+        "--workers",
+        "1",
+        "--stop-grace",
+        "300ms",
+        "--drain-quiet",
+        "100ms",
+    ];
+    let launch = wrapped("app.js", "trap '' TERM;").with(&options);
+    let mut sidecar = launch.ready(1).unwrap();
+    let wrapper = sidecar.pids().unwrap()[0];
+    let app = pid_of(sidecar.address());
+    assert_ne!(wrapper, app);
+    sidecar.process.signal(Signal::TERM).unwrap();
+    assert_eq!(sidecar.process.wait(SOON).unwrap().code, 0);
+    assert!(!proc::is_running(app));
+}
+
 #[test]
 fn a_killed_supervisor_leaves_no_worker_behind() {
     if !has("node") {

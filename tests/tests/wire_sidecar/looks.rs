@@ -131,9 +131,27 @@ fn a_signal_goes_to_one_slot_and_a_slot_that_is_none_is_refused() {
         !said.contains(&format!("{} got SIGUSR2", pids[0])),
         "{said}"
     );
-    for words in [&["signal", "USR2", "7"][..], &["describe", "7"]] {
+    for words in [
+        &["signal", "USR2", "7"][..],
+        &["describe", "7"],
+        &["logs", "7"],
+        &["restart", "7"],
+    ] {
         let ended = sidecar.ctl(words).unwrap();
         assert_eq!(ended.code, 1);
         assert!(ended.stderr.contains("slot 7"), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_worker_that_boots_listens_at_nothing_and_nobody_waits_for_a_slot_that_is_none() {
+    let launch = Launch::of(|_| vec!["sleep".to_owned(), "1000".to_owned()]).unwrap();
+    let sidecar = launch.with(&["--workers", "1"]).start().unwrap();
+    let described = || sidecar.ctl(&["describe"]).map(|ended| ended.stdout);
+    let says_so = || described().is_ok_and(|text| text.contains("listens at   nothing yet"));
+    wait::until_true(SOON, "it is described", says_so).unwrap();
+    // A restart waits for its worker, which is never ready; one that cannot be does not.
+    let _waits = sidecar.ctl(&["--timeout", "1ms", "restart", "0"]).unwrap();
+    let ended = sidecar.ctl(&["restart", "7"]).unwrap();
+    assert!(ended.stderr.contains("no slot 7"), "{}", ended.stderr);
 }

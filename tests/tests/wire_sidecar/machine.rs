@@ -73,6 +73,32 @@ fn answering(sidecar: &scaledapp_tests::sidecar::Sidecar) -> Vec<u32> {
 }
 
 #[test]
+fn where_processes_cannot_be_looked_at_it_says_what_to_mount() {
+    let wrappers = [
+        words(&["unshare", "--pid", "--fork", "--kill-child"]),
+        words(&[
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            "umount -l /proc && exec \"$@\"",
+            "sh",
+        ]),
+    ];
+    for wrapper in wrappers {
+        if !allowed(&wrapper) {
+            continue;
+        }
+        let mut launch = Launch::of(|_| words(&["sleep", "1000"])).unwrap();
+        launch.wrapper.clone_from(&wrapper);
+        let ended = launch.run(SOON).unwrap();
+        assert_eq!(ended.code, 2, "{wrapper:?}: {}", ended.stderr);
+        let cure = "mount -t proc proc /proc";
+        assert!(ended.stderr.contains(cure), "{wrapper:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn it_runs_as_any_user_with_a_read_only_root() {
     // What a restricted pod has: a numeric user, no capability, no new
     // privileges, nothing writable.

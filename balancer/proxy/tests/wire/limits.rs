@@ -87,6 +87,15 @@ fn a_client_that_leaves_the_queue_is_forgotten() {
 }
 
 #[test]
+fn what_begins_as_no_request_does_not_wait_for_a_line_to_end() {
+    let running = start(Vec::new(), Limits::default());
+    // As a TLS client begins, which then waits for an answer.
+    let answer = running.send(b"\x16\x03\x01\x02\x00\x01\x00");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(running.counts("x_failures_total{cause=\"refused\"} 1"));
+}
+
+#[test]
 fn slow_clients_are_let_go() {
     let limits = short(|limits| {
         limits.head_time = MOMENT;
@@ -122,11 +131,17 @@ fn a_silent_upstream_times_out_and_is_not_asked_again() {
 #[test]
 fn an_answer_that_stops_is_cut_off() {
     let limits = short(|limits| limits.stall_time = MOMENT);
-    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this";
+    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nonly this";
     let running = start(vec![upstream(stops, Duration::ZERO)], limits);
     let answer = running.send(GET);
     assert!(!answer.contains("HTTP/1.1 5"), "{answer}");
     assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
+    // One so short that nothing of it was passed on yet.
+    let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this";
+    let running = start(vec![upstream(stops, Duration::ZERO)], limits);
+    let answer = running.send(GET);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(running.counts("x_repeated_total 0"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The forwarding path over real sockets: limits, the line of those that wait,
-//! what is known of an endpoint, and what becomes of kept connections.
+//! what is known of an endpoint, what becomes of kept connections and of answers
+//! that break off.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +9,7 @@
 )]
 
 mod handback;
+mod held;
 mod last;
 mod limits;
 mod line;
