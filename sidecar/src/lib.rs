@@ -24,6 +24,7 @@ mod front;
 mod handover;
 mod hints;
 mod history;
+mod hold;
 pub mod import;
 pub mod install;
 mod limits;
