@@ -14,7 +14,8 @@
 //! On a busy machine each step here may take a hundred times as long as on a quiet
 //! one, so none waits for another: a hold ends by a timer of its own, and a worker
 //! that stands still goes on as soon as it is seen to have something to do, also
-//! while others have not come to stand yet.
+//! while others have not come to stand yet. And none asks more than it must: who uses
+//! more than his share of a busy processor is made to wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -45,13 +46,14 @@ const SELDOM: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that lasts longer ends in its own time, whoever is held back.
 const SHORT: Duration = Duration::from_secs(1);
-/// How often new processes of the workers are looked for.
-const SCAN: Duration = Duration::from_millis(250);
+/// How often new processes of the workers are looked for; all processes of the machine
+/// are read for that, so it may take one part of the time out of so many.
+const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a group may take to stop: on a busy machine it first needs the
 /// processor for it, and an attempt given up too early costs it that again. A
 /// thread in a long system call is not waited for, but looked at again.
-const STOPS: Duration = Duration::from_millis(500);
-/// How often it is looked whether it has, at first.
+const STOPS: Duration = Duration::from_secs(2);
+/// After which it is looked first whether it has; each time it takes twice as long.
 const STOPPING: Duration = Duration::from_millis(2);
 /// How often the kernel is asked who has come, at a stop.
 const ARRIVALS: Duration = Duration::from_millis(100);
@@ -158,7 +160,7 @@ impl Inner {
     async fn watch(self: Rc<Self>) {
         let mut known = Vec::new();
         let mut members = Vec::new();
-        let mut scanned = Instant::now();
+        let mut scan_at = Instant::now();
         let mut pause = PERIOD;
         loop {
             sleep(pause).await;
@@ -169,10 +171,11 @@ impl Inner {
                 return;
             }
             let begun = Instant::now();
-            if groups != known || scanned.elapsed() >= SCAN {
+            if groups != known || begun >= scan_at {
                 members = connections::members(&groups);
                 known.clone_from(&groups);
-                scanned = begun;
+                let (period, share) = SCAN;
+                scan_at = Instant::now() + period.max(begun.elapsed() * share);
             }
             let seen = self.look(&groups, &members);
             pause = (begun.elapsed() * SHARE).clamp(PERIOD, SELDOM);
@@ -271,8 +274,10 @@ impl Inner {
             signal_group(*group, Signal::STOP);
         }
         let begun = Instant::now();
+        let mut pause = STOPPING;
         loop {
-            let looked = Instant::now();
+            sleep(pause).await;
+            pause = (pause * 2).min(SELDOM);
             let (still, mut waiting) = self.idle(&groups, members);
             let mut told = HashSet::new();
             if !still.is_empty() {
@@ -300,7 +305,6 @@ impl Inner {
             if groups.is_empty() {
                 return;
             }
-            sleep((looked.elapsed() * SHARE).clamp(STOPPING, SELDOM)).await;
         }
     }
 
