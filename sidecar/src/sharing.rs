@@ -10,7 +10,7 @@
 
 mod listening;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -317,6 +317,12 @@ impl Sharing {
                 }
             }
         }
+    }
+
+    /// Inodes of the sockets that the workers of `generation` accept from.
+    pub(crate) fn listeners(&self, generation: Generation) -> HashSet<u64> {
+        let mine = self.members().filter(|(g, ..)| *g == generation);
+        mine.map(|(_, inode, _)| *inode).collect()
     }
 
     /// Whether new connections go to `generation`.

@@ -12,6 +12,7 @@ use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
 use crate::dispatch::{Front, Leaving};
+use crate::ears::Ear;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
@@ -19,6 +20,7 @@ use crate::logs::Tail;
 use crate::probe;
 use crate::process::{self, Reaped, signal_group};
 use crate::recycle::Hearing;
+use crate::silence::Silence;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
@@ -39,6 +41,9 @@ pub(crate) struct Process {
     pub(crate) listens_elsewhere: Option<u16>,
     /// What is known of whether it accepts connections.
     pub(crate) hearing: Hearing,
+    /// The thread that was found waiting for connections (Connection dispatch).
+    pub(crate) ear: Option<Ear>,
+    pub(crate) silence: Silence,
     /// How many processes it and its descendants were at the last look.
     pub(crate) family: usize,
     /// Whether Node runs there, once it is known.
@@ -95,6 +100,8 @@ impl Supervisor {
                     addresses: BTreeMap::new(),
                     listens_elsewhere: None,
                     hearing: Hearing::Unknown,
+                    ear: None,
+                    silence: Silence::default(),
                     family: 1,
                     is_node: None,
                     probe: None,

@@ -13,6 +13,7 @@
 mod control;
 mod exits;
 mod handover;
+mod hang;
 mod importing;
 mod lifecycle;
 mod looks;
