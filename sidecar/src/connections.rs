@@ -133,7 +133,8 @@ fn parse_group(stat: &str) -> Option<u32> {
     after_name(stat)?.nth(2)?.parse().ok()
 }
 
-fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
+/// Of the sockets that a process holds.
+pub(crate) fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()

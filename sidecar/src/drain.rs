@@ -8,10 +8,17 @@
 //!
 //! A worker whose siblings stay may never be idle by chance. When that lasts, new
 //! connections are held back from all workers until it is: clients' SYNs are
-//! dropped, and they try again a second later by themselves.
+//! dropped, and they try again a second later by themselves. For how long, and
+//! when again, is decided in `hold`.
+//!
+//! On a busy machine each step here may take a hundred times as long as on a quiet
+//! one, so none waits for another: a hold ends by a timer of its own, and a worker
+//! that stands still goes on as soon as it is seen to have something to do, also
+//! while others have not come to stand yet. And none asks more than it must: who uses
+//! more than his share of a busy processor is made to wait for it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +27,7 @@ use scaledapp_engine::Generation;
 use tokio::time::{Instant, sleep};
 
 use crate::connections::{self, Member};
+use crate::hold::{Hold, Turn};
 use crate::process::signal_group;
 use crate::sharing::Sharing;
 
@@ -36,16 +44,17 @@ const SHARE: u32 = 5;
 const SELDOM: Duration = Duration::from_millis(100);
 /// For so long chance is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// For so long at most new connections are held back at a time.
-const HOLD: Duration = Duration::from_secs(2);
 /// A connection that lasts longer ends in its own time, whoever is held back.
 const SHORT: Duration = Duration::from_secs(1);
-/// How often new processes of the workers are looked for.
-const SCAN: Duration = Duration::from_millis(250);
+/// How often new processes of the workers are looked for; all processes of the machine
+/// are read for that, so it may take one part of the time out of so many.
+const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a group may take to stop: on a busy machine it first needs the
 /// processor for it, and an attempt given up too early costs it that again. A
 /// thread in a long system call is not waited for, but looked at again.
-const STOPS: (u32, Duration) = (250, Duration::from_millis(2));
+const STOPS: Duration = Duration::from_secs(2);
+/// After which it is looked first whether it has; each time it takes twice as long.
+const STOPPING: Duration = Duration::from_millis(2);
 /// How often the kernel is asked who has come, at a stop.
 const ARRIVALS: Duration = Duration::from_millis(100);
 /// From dropping the first SYN to the end of handshakes that had begun.
@@ -65,10 +74,9 @@ struct Inner {
     watching: Cell<bool>,
     /// No worker stays: what waits in the queues is theirs to take.
     stopping: Cell<bool>,
-    /// Since when new connections are held back.
-    holding: Cell<Option<Instant>>,
-    /// When they were let go again.
-    let_go: Cell<Option<Instant>>,
+    /// What `hold` counts from.
+    made: Instant,
+    hold: RefCell<Hold>,
 }
 
 struct Draining {
@@ -90,8 +98,8 @@ impl Drains {
             draining: RefCell::default(),
             watching: Cell::new(false),
             stopping: Cell::new(false),
-            holding: Cell::new(None),
-            let_go: Cell::new(None),
+            made: Instant::now(),
+            hold: RefCell::default(),
         }))
     }
 
@@ -152,7 +160,7 @@ impl Inner {
     async fn watch(self: Rc<Self>) {
         let mut known = Vec::new();
         let mut members = Vec::new();
-        let mut scanned = Instant::now();
+        let mut scan_at = Instant::now();
         let mut pause = PERIOD;
         loop {
             sleep(pause).await;
@@ -163,19 +171,24 @@ impl Inner {
                 return;
             }
             let begun = Instant::now();
-            if groups != known || scanned.elapsed() >= SCAN {
+            if groups != known || begun >= scan_at {
                 members = connections::members(&groups);
                 known.clone_from(&groups);
-                scanned = begun;
+                let (period, share) = SCAN;
+                scan_at = Instant::now() + period.max(begun.elapsed() * share);
             }
             let seen = self.look(&groups, &members);
             pause = (begun.elapsed() * SHARE).clamp(PERIOD, SELDOM);
             tracing::trace!(?seen, "looked at what drains");
             self.hold_back(self.is_stuck(&seen));
             let idle = seen.iter().filter(|(_, seen)| *seen == Seen::Idle);
-            let idle: Vec<u32> = idle.map(|(group, _)| *group).collect();
+            // Of one without processes its end is told soon.
+            let idle: Vec<u32> = idle
+                .map(|(group, _)| *group)
+                .filter(|idle| members.iter().any(|(_, group)| group == idle))
+                .collect();
             if !idle.is_empty() {
-                self.stand_still(&idle, &members).await;
+                self.stand_still(idle, &members).await;
             }
         }
     }
@@ -191,24 +204,30 @@ impl Inner {
     }
 
     /// Holds new connections back while that is wanted, and not for too long.
-    fn hold_back(&self, wanted: bool) {
+    fn hold_back(self: &Rc<Self>, wanted: bool) {
         if self.stopping.get() {
             // They are refused for good.
             return;
         }
-        let rested = self.let_go.get().is_none_or(|at| at.elapsed() >= PATIENCE);
-        match self.holding.get() {
-            None if wanted && rested => {
+        let turn = self.hold.borrow_mut().look(self.made.elapsed(), wanted);
+        match turn {
+            Some(Turn::Hold(most)) => {
                 tracing::info!("workers that leave keep accepting: new connections wait a moment");
-                self.holding.set(Some(Instant::now()));
                 self.sharing.borrow().refuse_new();
+                // Whoever watches may be late.
+                let inner = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    sleep(most).await;
+                    if inner.hold.borrow().is_held() {
+                        inner.hold_back(true);
+                    }
+                });
             }
-            Some(since) if !wanted || since.elapsed() >= HOLD => {
-                self.holding.set(None);
-                self.let_go.set(Some(Instant::now()));
+            Some(Turn::LetGo) => {
+                tracing::debug!("new connections begin again");
                 self.sharing.borrow().take_new();
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -249,41 +268,54 @@ impl Inner {
     }
 
     /// Stops these groups, and tells of those that are idle then, which stay so;
-    /// the others go on.
-    async fn stand_still(&self, groups: &[u32], members: &[Member]) {
-        for group in groups {
+    /// the others go on, each as soon as it is known of.
+    async fn stand_still(&self, mut groups: Vec<u32>, members: &[Member]) {
+        for group in &groups {
             signal_group(*group, Signal::STOP);
         }
-        let (looks, pause) = STOPS;
-        for _look in 0..looks {
-            if connections::stopped(members).is_superset(&groups.iter().copied().collect()) {
-                break;
-            }
+        let begun = Instant::now();
+        let mut pause = STOPPING;
+        loop {
             sleep(pause).await;
-        }
-        let mut idle = self.idle(groups, members);
-        if !idle.is_empty() {
-            // What it forked since the last scan counts, too.
-            idle = self.idle(&idle, &connections::members(&idle));
-        }
-        for group in &idle {
-            let told = self.draining.borrow_mut().remove(group);
-            if let Some(worker) = told {
-                (worker.tell)();
+            pause = (pause * 2).min(SELDOM);
+            let (still, mut waiting) = self.idle(&groups, members);
+            let mut told = HashSet::new();
+            if !still.is_empty() {
+                // What it forked since the last scan counts, too.
+                let still = Vec::from_iter(still);
+                told = self.idle(&still, &connections::members(&still)).0;
             }
-        }
-        for group in groups.iter().filter(|group| !idle.contains(group)) {
-            // Also one that was forgotten meanwhile, since it was told to end.
-            signal_group(*group, Signal::CONT);
+            if begun.elapsed() >= STOPS {
+                waiting.clear();
+            }
+            for group in &told {
+                let worker = self.draining.borrow_mut().remove(group);
+                if let Some(worker) = worker {
+                    (worker.tell)();
+                }
+            }
+            groups.retain(|group| {
+                let goes_on = !told.contains(group) && !waiting.contains(group);
+                if goes_on {
+                    // Also one that was forgotten meanwhile, since it was told to end.
+                    signal_group(*group, Signal::CONT);
+                }
+                waiting.contains(group)
+            });
+            if groups.is_empty() {
+                return;
+            }
         }
     }
 
-    /// Those that are stopped and have nothing to do.
-    fn idle(&self, groups: &[u32], members: &[Member]) -> Vec<u32> {
+    /// Those that have nothing to do and stand still; those that have nothing to do
+    /// and do not yet.
+    fn idle(&self, groups: &[u32], members: &[Member]) -> (HashSet<u32>, HashSet<u32>) {
+        // In this order: what stands still stays as it is seen.
         let stopped = connections::stopped(members);
-        let seen = self.look(groups, members);
-        let idle = seen.iter().filter(|(_, seen)| *seen == Seen::Idle);
-        let idle = idle.map(|(group, _)| *group);
-        idle.filter(|group| stopped.contains(group)).collect()
+        let seen = self.look(groups, members).into_iter();
+        let idle = seen.filter(|(_, seen)| *seen == Seen::Idle);
+        idle.map(|(group, _)| group)
+            .partition(|group| stopped.contains(group))
     }
 }

@@ -73,17 +73,20 @@ impl Supervisor {
     }
 
     fn measure(&mut self, now: Duration) -> Vec<Measured> {
+        let silent = self.silent_workers(now);
         let workers: Vec<_> = self.engine.workers().collect();
         let measured = workers.into_iter().filter_map(|worker| {
             let pid = self.state.processes.get(&worker.id)?.pid;
             let is_ready = worker.state == WorkerState::Ready;
             let tree = memory::tree(pid);
             self.look_for_forks(worker.id, &tree);
-            let deaf = if is_ready {
-                self.deaf(worker.id, now)
-            } else {
-                None
-            };
+            let deaf = silent.get(&worker.id).copied().or_else(|| {
+                if is_ready {
+                    self.deaf(worker.id, now)
+                } else {
+                    None
+                }
+            });
             let process = self.state.processes.get_mut(&worker.id)?;
             // What a wrapper has started is there when it listens.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));

@@ -11,7 +11,7 @@
 mod group;
 mod listening;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -277,6 +277,14 @@ impl Sharing {
                 group.retire(*active, &in_use);
             }
         }
+    }
+
+    /// Inodes of the sockets that the workers of `generation` accept from.
+    pub(crate) fn listeners(&self, generation: Generation) -> HashSet<u64> {
+        let mine = self
+            .members()
+            .filter(|member| member.generation == generation);
+        mine.map(|member| member.inode).collect()
     }
 
     /// Whether new connections go to `generation`.

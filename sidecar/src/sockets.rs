@@ -31,6 +31,18 @@ pub(crate) struct Found {
     pub(crate) inode: u64,
 }
 
+/// How far an accepted connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) inode: u64,
+    /// Bytes that came and were not read; the end of what comes counts as one.
+    pub(crate) unread: u32,
+    /// Bytes that were read, since its beginning.
+    pub(crate) read: u64,
+    /// Bytes that went out and were acknowledged.
+    pub(crate) answered: u64,
+}
+
 /// `SOCK_DIAG_BY_FAMILY` (`linux/sock_diag.h`).
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST | NLM_F_DUMP` (netlink(7)).
@@ -44,12 +56,40 @@ const REQUEST: usize = 56;
 /// Of `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
 const TCP: u8 = 6;
+/// `INET_DIAG_INFO` (`linux/inet_diag.h`): the attribute, and the bit that asks for it.
+const INFO: u16 = 2;
+const ASK_INFO: u8 = 1 << (INFO - 1);
+/// Of `tcpi_bytes_acked` and `tcpi_bytes_received` in `struct tcp_info` (`linux/tcp.h`),
+/// there since Linux 4.1.
+const ACKED: usize = 120;
+const RECEIVED: usize = 128;
 
 /// Sockets of both families in one of `states` at local `port`.
 ///
 /// # Errors
 /// The kernel or a sandbox refuses to tell.
 pub(crate) fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    ask(port, states, 0, &mut |bytes| {
+        found.extend(socket_of(bytes, port));
+    })?;
+    Ok(found)
+}
+
+/// How far accepted connections at local `port` have come.
+///
+/// # Errors
+/// The kernel or a sandbox refuses to tell.
+pub(crate) fn progress(port: u16) -> io::Result<Vec<Progress>> {
+    let mut found = Vec::new();
+    let states = ESTABLISHED | CLOSE_WAIT;
+    ask(port, states, ASK_INFO, &mut |bytes| {
+        found.extend(progress_of(bytes, port));
+    })?;
+    Ok(found)
+}
+
+fn ask(port: u16, states: u32, ask_for: u8, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(
         AddressFamily::NETLINK,
@@ -57,12 +97,11 @@ pub(crate) fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
         flags,
         Some(SOCK_DIAG),
     )?;
-    let mut found = Vec::new();
     // AF_INET, AF_INET6.
     for family in [2, 10] {
-        dump(&socket, family, port, states, &mut found)?;
+        dump(&socket, &request(family, port, states, ask_for), take)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The same from `/proc/net/tcp` and `tcp6` (`proc_pid_net(5)`); nothing if they
@@ -105,36 +144,25 @@ fn listed_in(line: &str, port: u16, states: u32) -> Option<Found> {
     })
 }
 
-fn dump(
-    socket: &OwnedFd,
-    family: u8,
-    port: u16,
-    states: u32,
-    found: &mut Vec<Found>,
-) -> io::Result<()> {
+fn dump(socket: &OwnedFd, request: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let kernel = SocketAddrNetlink::new(0, 0);
-    sendto(
-        socket,
-        &request(family, port, states),
-        SendFlags::empty(),
-        &kernel,
-    )?;
+    sendto(socket, request, SendFlags::empty(), &kernel)?;
     let mut buffer = vec![0_u8; 32 << 10];
     loop {
         let (length, _) = recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        if read(&buffer[..length], port, found)? {
+        if read(&buffer[..length], take)? {
             return Ok(());
         }
     }
 }
 
-fn request(family: u8, port: u16, states: u32) -> [u8; HEADER + REQUEST] {
+fn request(family: u8, port: u16, states: u32, ask_for: u8) -> [u8; HEADER + REQUEST] {
     let mut bytes = [0; HEADER + REQUEST];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     put(0, &((HEADER + REQUEST) as u32).to_ne_bytes());
     put(4, &BY_FAMILY.to_ne_bytes());
     put(6, &REQUEST_DUMP.to_ne_bytes());
-    put(16, &[family, TCP]);
+    put(16, &[family, TCP, ask_for]);
     put(20, &states.to_ne_bytes());
     // The first field of `struct inet_diag_sockid`; others of 0 mean any.
     put(24, &port.to_be_bytes());
@@ -142,7 +170,7 @@ fn request(family: u8, port: u16, states: u32) -> [u8; HEADER + REQUEST] {
 }
 
 /// Takes the messages of one datagram; whether they were the last.
-fn read(mut bytes: &[u8], port: u16, found: &mut Vec<Found>) -> io::Result<bool> {
+fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
         let length = length as usize;
         if length < HEADER || length > bytes.len() {
@@ -154,7 +182,7 @@ fn read(mut bytes: &[u8], port: u16, found: &mut Vec<Found>) -> io::Result<bool>
                 let error = number(bytes, HEADER).unwrap_or(0).cast_signed();
                 return Err(io::Error::from_raw_os_error(-error));
             }
-            BY_FAMILY => found.extend(socket_of(&bytes[HEADER..length], port)),
+            BY_FAMILY => take(&bytes[HEADER..length]),
             _ => {}
         }
         // Messages begin at multiples of four.
@@ -183,6 +211,35 @@ fn socket_of(bytes: &[u8], port: u16) -> Option<Found> {
     })
 }
 
+/// `None` also of one that nobody holds. Attributes follow the message: length and
+/// kind in two bytes each, then what they say (netlink(7)).
+fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
+    let found = socket_of(bytes, port).filter(|socket| socket.inode != 0)?;
+    let mut attributes = bytes.get(MESSAGE..)?;
+    loop {
+        let half = |at: usize| {
+            Some(u16::from_ne_bytes(
+                attributes.get(at..at + 2)?.try_into().ok()?,
+            ))
+        };
+        let (length, kind) = (usize::from(half(0)?), half(2)?);
+        if kind == INFO {
+            let info = attributes.get(4..length)?;
+            let long = |at: usize| {
+                let bytes = info.get(at..at + 8)?.try_into().ok()?;
+                Some(u64::from_ne_bytes(bytes))
+            };
+            return Some(Progress {
+                inode: found.inode,
+                unread: found.queue,
+                read: long(RECEIVED)?.saturating_sub(u64::from(found.queue)),
+                answered: long(ACKED)?,
+            });
+        }
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
+    }
+}
+
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at + 4)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
@@ -191,7 +248,9 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn sockets_of_a_port_are_told_with_their_state() {
@@ -222,6 +281,39 @@ mod tests {
     }
 
     #[test]
+    fn how_far_a_connection_has_come_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET").unwrap();
+        assert_eq!(
+            progress(address.port()).unwrap(),
+            [],
+            "nobody accepted it yet"
+        );
+        let mut server = listener.accept().unwrap().0;
+        let inode = rustix::fs::fstat(&server).unwrap().st_ino;
+        let until = |unread, read, answered| {
+            let wanted = Progress {
+                inode,
+                unread,
+                read,
+                answered,
+            };
+            let start = Instant::now();
+            while progress(address.port()).unwrap() != [wanted] {
+                assert!(start.elapsed() < Duration::from_secs(10), "{wanted:?}");
+            }
+        };
+        until(3, 0, 0);
+        server.read_exact(&mut [0; 2]).unwrap();
+        until(1, 2, 0);
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        until(1, 2, 6);
+    }
+
+    #[test]
     fn a_port_that_nobody_uses_has_none() {
         let port = {
             let probe = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -234,8 +326,10 @@ mod tests {
     fn what_is_cut_short_is_passed_over() {
         let mut found = Vec::new();
         for bytes in [&[][..], &[1, 0, 0, 0], &[255; 40]] {
-            assert!(!read(bytes, 1, &mut found).unwrap());
+            let mut take = |message: &[u8]| found.extend(socket_of(message, 1));
+            assert!(!read(bytes, &mut take).unwrap());
         }
         assert!(found.is_empty());
+        assert_eq!(progress_of(&[0; MESSAGE + 3], 0), None);
     }
 }

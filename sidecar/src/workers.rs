@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::channel::Channel;
 use crate::dispatch::{Front, Leaving};
+use crate::ears::Ear;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
@@ -21,6 +22,7 @@ use crate::logs::Tail;
 use crate::probe;
 use crate::process::{self, Reaped, Sockets, Started, group_lives, signal_group};
 use crate::readiness::{Shown, Sign};
+use crate::silence::Silence;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
@@ -47,6 +49,9 @@ pub(crate) struct Process {
     channel: Option<Channel>,
     /// What is known of whether it accepts connections.
     pub(crate) hearing: Hearing,
+    /// The thread that was found waiting for connections (Connection dispatch).
+    pub(crate) ear: Option<Ear>,
+    pub(crate) silence: Silence,
     /// How many processes it and its descendants were at the last look.
     pub(crate) family: usize,
     /// Whether Node runs there, once it is known.
@@ -143,6 +148,8 @@ impl Supervisor {
             shown: Shown::default(),
             channel: channel.clone(),
             hearing: Hearing::Unknown,
+            ear: None,
+            silence: Silence::default(),
             family: 1,
             is_node: None,
             left: None,

@@ -25,7 +25,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) generation: Generation,
-    inode: u64,
+    pub(super) inode: u64,
     pub(super) socket: Rc<Socket>,
 }
 

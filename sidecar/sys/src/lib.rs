@@ -3,7 +3,8 @@
 //! Every block carries a SAFETY comment. What is here: the seccomp user
 //! notification listener and its answers ([`notify`]), what happens between
 //! `fork` and `exec` of a worker ([`spawn`]), the steering program of a
-//! `SO_REUSEPORT` group ([`steer`]). Who gets which socket, and when, is
+//! `SO_REUSEPORT` group ([`steer`]), the numbers of calls that wait for
+//! connections ([`waiting`]). Who gets which socket, and when, is
 //! decided in `sidecar/src`.
 
 #![expect(
@@ -14,5 +15,6 @@
 pub mod notify;
 pub mod spawn;
 pub mod steer;
+pub mod waiting;
 
 pub use spawn::{ignore_terminating_signals, tie_to_parent};

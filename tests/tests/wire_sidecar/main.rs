@@ -14,6 +14,7 @@ mod consumers;
 mod control;
 mod exits;
 mod handover;
+mod hang;
 mod importing;
 mod lifecycle;
 mod looks;

@@ -1,0 +1,201 @@
+//! Whether a worker that accepts for itself (Connection dispatch) would notice a
+//! connection now: one of its threads waits for that.
+//!
+//! Nobody can ask a single worker: all accept from one queue. But the kernel says what
+//! each thread waits in (`proc_pid_syscall(5)`). An event loop that turns is found
+//! waiting sooner or later; one that stands in the app's code never is. What follows
+//! from never is decided in `silence`.
+//!
+//! The main thread may wait for whatever it likes: it is most runtimes' loop. Other
+//! threads count where it is for connections: Node has one with an epoll instance of
+//! its own for timers, which waits whatever becomes of the app.
+
+use std::collections::HashSet;
+use std::fs;
+
+use scaledapp_sys::waiting::{Waits, waits_in};
+
+use crate::connections::{after_name, socket_inodes};
+
+/// A thread that waits, and in what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ear {
+    pid: u32,
+    thread: u32,
+    call: Call,
+}
+
+/// A system call and its first argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Call {
+    number: i64,
+    first: u64,
+}
+
+/// What a look at a worker's threads has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// This one waits.
+    By(Ear),
+    /// None does, in the process with this pid, which could accept.
+    ByNobody(u32),
+    /// It cannot be told: /proc is closed to us, it is stopped, or nobody there has
+    /// the listening socket.
+    Unknown,
+}
+
+impl Ear {
+    /// Whether it waits for the same as before.
+    pub(crate) fn waits_still(&self) -> bool {
+        call_of(self.pid, self.thread) == Ok(Some(self.call))
+    }
+}
+
+/// Looks for one in the processes `tree` of a worker; `listeners` are the inodes of
+/// the sockets that workers accept from.
+pub(crate) fn find(tree: &[u32], listeners: &HashSet<u64>) -> Heard {
+    let mut heard = Heard::Unknown;
+    for pid in tree {
+        if !socket_inodes(*pid).any(|inode| listeners.contains(&inode)) {
+            continue;
+        }
+        match find_in(*pid, listeners) {
+            Heard::ByNobody(pid) => heard = Heard::ByNobody(pid),
+            other => return other,
+        }
+    }
+    heard
+}
+
+fn find_in(pid: u32, listeners: &HashSet<u64>) -> Heard {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Heard::Unknown;
+    };
+    let threads = threads.flatten();
+    let threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    for thread in threads {
+        let call = match call_of(pid, thread) {
+            Ok(Some(call)) => call,
+            Ok(None) => continue,
+            Err(Closed) => return Heard::Unknown,
+        };
+        let counts = match waits_in(call.number) {
+            Some(_) if thread == pid => true,
+            Some(Waits::Epoll) => watches(pid, call.first, listeners),
+            Some(Waits::Accept | Waits::Poll) => true,
+            None => false,
+        };
+        if counts {
+            return Heard::By(Ear { pid, thread, call });
+        }
+    }
+    if is_stopped(pid) {
+        return Heard::Unknown;
+    }
+    Heard::ByNobody(pid)
+}
+
+/// The kernel or a sandbox does not tell.
+#[derive(Debug, PartialEq, Eq)]
+struct Closed;
+
+/// `None`: the thread runs, has ended, or waits for no system call.
+fn call_of(pid: u32, thread: u32) -> Result<Option<Call>, Closed> {
+    match fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")) {
+        Ok(text) => Ok(parse_call(&text)),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Closed),
+        // Not built into this kernel, or the thread is gone: the first matters.
+        Err(_) if fs::exists(format!("/proc/{pid}/task/{thread}")).unwrap_or(false) => Err(Closed),
+        Err(_) => Ok(None),
+    }
+}
+
+/// `running`, or number and arguments, or -1 outside of system calls.
+fn parse_call(text: &str) -> Option<Call> {
+    let mut words = text.split_ascii_whitespace();
+    let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
+    let first = words.next()?.strip_prefix("0x")?;
+    Some(Call {
+        number,
+        first: u64::from_str_radix(first, 16).ok()?,
+    })
+}
+
+/// Whether an epoll instance watches one of these sockets (`proc_pid_fdinfo(5)`); also
+/// where that cannot be read.
+fn watches(pid: u32, descriptor: u64, sockets: &HashSet<u64>) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).map_or(true, |text| {
+        watched(&text).any(|inode| sockets.contains(&inode))
+    })
+}
+
+/// Inodes in lines such as `tfd: 18 events: 19 data: 12 pos:0 ino:5a2f sdev:8`.
+fn watched(text: &str) -> impl Iterator<Item = u64> {
+    let lines = text.lines().filter(|line| line.starts_with("tfd:"));
+    lines.filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let inode = words.find_map(|word| word.strip_prefix("ino:"))?;
+        u64::from_str_radix(inode, 16).ok()
+    })
+}
+
+/// By a signal or a debugger (`proc_pid_stat(5)`).
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = after_name(&stat).and_then(|mut fields| fields.next());
+    matches!(state, Some("T" | "t"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn what_a_thread_is_in_is_read() {
+        let call = |text| parse_call(text).map(|call| (call.number, call.first));
+        let waiting = "232 0xd 0x7ffc 0x400 0xffffffff 0x0 0x8 0x7ffc3f0 0x7f2b4d\n";
+        assert_eq!(call(waiting), Some((232, 13)));
+        for other in ["running\n", "-1 0x7ffc3f0 0x7f2b4d\n", "", "232"] {
+            assert_eq!(call(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_an_epoll_instance_watches_is_read() {
+        let text = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1057\n\
+            tfd:       18 events:       19 data:               12  pos:0 ino:5a2f sdev:8\n\
+            tfd:        9 events:       19 data:                9  pos:0 ino:421 sdev:f\n";
+        assert_eq!(watched(text).collect::<Vec<_>>(), [0x5a2f, 0x421]);
+    }
+
+    #[test]
+    fn a_thread_that_accepts_is_an_ear_until_it_does_something_else() {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        let inode = rustix::fs::fstat(&*listener).unwrap().st_ino;
+        let accepting = std::thread::spawn({
+            let listener = Arc::clone(&listener);
+            move || listener.accept()
+        });
+        let start = Instant::now();
+        let own = std::process::id();
+        let ear = loop {
+            match find(&[own], &HashSet::from([inode])) {
+                // Other tests wait, too.
+                Heard::By(ear) if ear.call.first == listener.as_raw_fd() as u64 => break ear,
+                Heard::Unknown => return,
+                _ => assert!(start.elapsed() < Duration::from_secs(10)),
+            }
+        };
+        assert!(ear.waits_still());
+        let _client = TcpStream::connect(address).unwrap();
+        accepting.join().unwrap().unwrap();
+        assert!(!ear.waits_still());
+        assert_eq!(find(&[own], &HashSet::new()), Heard::Unknown);
+    }
+}

@@ -1,0 +1,132 @@
+//! Looks whether workers that accept for themselves (Connection dispatch) hang: asks
+//! `ears` each time, and `sockets` about those that do not hear. What it means is
+//! decided in `silence`, what happens to them in `limits`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use scaledapp_engine::{WorkerId, WorkerState};
+
+use crate::connections::socket_inodes;
+use crate::dispatch::Front;
+use crate::ears::{self, Heard};
+use crate::memory;
+use crate::silence::Carried;
+use crate::sockets::{self, Progress};
+use crate::supervisor::Supervisor;
+
+impl Supervisor {
+    /// For how long workers have moved nothing while clients wait, at the time `now`
+    /// (since the start); those of which nothing like that is known are left out.
+    pub(crate) fn silent_workers(&mut self, now: Duration) -> HashMap<WorkerId, Duration> {
+        let mut all = HashMap::new();
+        let (Some(most), Front::Connection(_)) = (self.watch.silence(), &self.front) else {
+            return all;
+        };
+        // The same for all, and read only if somebody does not hear.
+        let mut connections = None;
+        let workers = self.engine.workers();
+        let ready: Vec<WorkerId> = workers
+            .filter(|worker| worker.state == WorkerState::Ready)
+            .map(|worker| worker.id)
+            .collect();
+        for worker in ready {
+            let Some(process) = self.state.processes.get_mut(&worker) else {
+                continue;
+            };
+            if process.ear.is_some_and(|ear| ear.waits_still()) {
+                process.silence.hears();
+                continue;
+            }
+            let tree = memory::tree(process.pid);
+            let listeners = self.sharing.borrow().listeners(process.generation);
+            let pid = match ears::find(&tree, &listeners) {
+                Heard::By(ear) => {
+                    process.ear = Some(ear);
+                    process.silence.hears();
+                    continue;
+                }
+                Heard::Unknown => {
+                    process.silence.hears();
+                    continue;
+                }
+                Heard::ByNobody(pid) => pid,
+            };
+            let kept = run_delay(pid) + self.quotas.throttled().unwrap_or_default();
+            if !process.silence.is_deaf(now, kept, most) {
+                continue;
+            }
+            let connections = connections.get_or_insert_with(|| progress(&self.ports));
+            // Where the kernel does not tell, nobody is seen to wait.
+            let carried = carried(&tree, connections);
+            all.insert(worker, process.silence.carries(carried));
+        }
+        all
+    }
+}
+
+/// By inode.
+fn progress(ports: &[u16]) -> HashMap<u64, Progress> {
+    let all = ports.iter().flat_map(|port| {
+        let told = sockets::progress(*port);
+        told.unwrap_or_default()
+    });
+    all.map(|one| (one.inode, one)).collect()
+}
+
+/// Those of `connections` that these processes hold.
+fn carried(tree: &[u32], connections: &HashMap<u64, Progress>) -> Carried {
+    let mut carried = Carried::default();
+    for inode in tree.iter().flat_map(|pid| socket_inodes(*pid)) {
+        let Some(one) = connections.get(&inode) else {
+            continue;
+        };
+        carried.moved.insert(inode, (one.read, one.answered));
+        // More than the end of what comes.
+        carried.somebody_waits |= one.unread > 1;
+    }
+    carried
+}
+
+/// For how long the main thread of a process has waited for a processor since its
+/// start: the second number in `/proc/PID/schedstat`, in nanoseconds.
+fn run_delay(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let delay = text.split_ascii_whitespace().nth(1);
+    Duration::from_nanos(delay.and_then(|delay| delay.parse().ok()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_process_carries_what_it_holds() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        let server = listener.accept().unwrap().0;
+        client.write_all(b"GET").unwrap();
+        server.peek(&mut [0; 3]).unwrap();
+        let inode = rustix::fs::fstat(&server).unwrap().st_ino;
+        let connections = progress(&[address.port()]);
+        let own = std::process::id();
+        let carried = |tree: &[u32]| carried(tree, &connections);
+        let mine = carried(&[own]);
+        assert_eq!(mine.moved.get(&inode), Some(&(0, 0)));
+        assert!(mine.somebody_waits);
+        assert_eq!(carried(&[own, own]), mine);
+        assert_eq!(carried(&[]), Carried::default());
+    }
+
+    #[test]
+    fn waiting_for_a_processor_only_grows() {
+        let before = run_delay(std::process::id());
+        assert!(run_delay(std::process::id()) >= before);
+        assert_eq!(run_delay(u32::MAX), Duration::ZERO);
+    }
+}

@@ -1,0 +1,171 @@
+//! Whether a worker that accepts for itself (Connection dispatch) hangs. Decides from
+//! what was seen of it; knows no files and no clock.
+//!
+//! Four things together, at every look for as long as `--hang-timeout`: none of its
+//! threads waits where it would notice a connection (`ears`); it has accepted none and
+//! closed none; it has read no byte and sent none; and a client's bytes lie unread. An app
+//! that lets an upload wait (back-pressure) has unread bytes, but its loop turns and is
+//! found waiting; one that computes for long has clients that wait, and yet others that
+//! are answered. Not seen is who hangs while nobody but the request that did it is
+//! waiting: its bytes have been read.
+//!
+//! Time in which the machine did not let it run does not count.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A look that comes later than this has been kept from the processor, and so may
+/// have been the worker.
+const LATE: Duration = Duration::from_secs(2);
+/// The kernel walks through all connections of the machine for a look at them: it is
+/// asked so often within the time that makes a worker hung.
+const LOOKS: u32 = 8;
+
+/// A worker's connections at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Carried {
+    /// Bytes that the worker has read, and bytes of its answers that clients have
+    /// acknowledged, by inode.
+    pub(crate) moved: BTreeMap<u64, (u64, u64)>,
+    /// Bytes of a client lie unread.
+    pub(crate) somebody_waits: bool,
+}
+
+/// What is remembered of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Silence {
+    /// When it was looked last, and for how long it had been kept from running by then.
+    looked: Option<(Duration, Duration)>,
+    /// For how long it has not heard since its connections were looked at.
+    deaf: Duration,
+    /// Its connections then.
+    before: Option<Carried>,
+    /// For how long nothing has moved.
+    silent: Duration,
+}
+
+impl Silence {
+    /// One of its threads waits for connections, or it cannot be told.
+    pub(crate) fn hears(&mut self) {
+        *self = Self::default();
+    }
+
+    /// None does at the time `now` (since any fixed moment), and since its start it was
+    /// kept from running for `kept`. Whether its connections have to be looked at, where
+    /// silence for `most` makes it hung.
+    pub(crate) fn is_deaf(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
+        if let Some((then, had)) = self.looked.replace((now, kept)) {
+            let elapsed = now.saturating_sub(then).min(LATE);
+            self.deaf += elapsed.saturating_sub(kept.saturating_sub(had));
+        }
+        self.deaf >= most / LOOKS
+    }
+
+    /// Its connections now; for how long nothing has moved while somebody waits.
+    pub(crate) fn carries(&mut self, now: Carried) -> Duration {
+        let deaf = std::mem::take(&mut self.deaf);
+        if now.somebody_waits && self.before.as_ref() == Some(&now) {
+            self.silent += deaf;
+        } else {
+            self.silent = Duration::ZERO;
+        }
+        self.before = Some(now);
+        self.silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Duration = Duration::from_mins(1);
+
+    /// (inode, bytes read)
+    fn carried(read: &[(u64, u64)], answered: u64) -> Carried {
+        Carried {
+            moved: read
+                .iter()
+                .map(|(inode, read)| (*inode, (*read, answered)))
+                .collect(),
+            somebody_waits: true,
+        }
+    }
+
+    /// What is seen of a worker at a second: its connections, where it does not hear.
+    type Story = fn(u64) -> Option<Carried>;
+
+    /// The longest silence within ten minutes of looks each second, and the second from
+    /// which on it is as long as makes a worker hung; `kept` from running in each.
+    fn watch(story: Story, kept: Duration) -> (Duration, Option<u64>) {
+        let mut silence = Silence::default();
+        let (mut longest, mut hung) = (Duration::ZERO, None);
+        for second in 0..600 {
+            let Some(carried) = story(second) else {
+                silence.hears();
+                continue;
+            };
+            if silence.is_deaf(Duration::from_secs(second), kept * second as u32, MOST) {
+                longest = longest.max(silence.carries(carried));
+                if longest >= MOST {
+                    hung = hung.or(Some(second));
+                }
+            }
+        }
+        (longest, hung)
+    }
+
+    #[test]
+    fn who_moves_nothing_while_a_client_waits_hangs() {
+        let stuck: Story = |_| Some(carried(&[(7, 90), (8, 0)], 1000));
+        let (_, hung) = watch(stuck, Duration::ZERO);
+        assert!(hung.is_some_and(|at| (60..=72).contains(&at)), "{hung:?}");
+        // Half of the time others had the processor.
+        let (_, hung) = watch(stuck, Duration::from_millis(500));
+        assert!(hung.is_some_and(|at| (120..=144).contains(&at)), "{hung:?}");
+    }
+
+    #[test]
+    fn who_shows_any_sign_of_life_does_not() {
+        let stories: [(&str, Story); 7] = [
+            ("hears once in 50 s", |second| {
+                (second % 50 > 0).then(|| carried(&[(7, 90)], 1000))
+            }),
+            ("a paused upload, the loop turns", |_| None),
+            ("accepts one a minute", |second| {
+                Some(carried(&[(7, 90), (100 + second / 59, 5)], 1000))
+            }),
+            ("answers one a minute", |second| {
+                Some(carried(&[(7, 90)], second / 59))
+            }),
+            ("reads slowly", |second| {
+                Some(carried(&[(7, second / 59)], 1000))
+            }),
+            ("computes, and nobody waits", |_| {
+                Some(Carried {
+                    somebody_waits: false,
+                    ..carried(&[(7, 90)], 1000)
+                })
+            }),
+            ("has no connection", |_| Some(Carried::default())),
+        ];
+        for (name, story) in stories {
+            let (longest, hung) = watch(story, Duration::ZERO);
+            assert_eq!(hung, None, "{name}: {longest:?}");
+        }
+    }
+
+    #[test]
+    fn looks_that_come_late_count_for_two_seconds() {
+        let mut silence = Silence::default();
+        let stuck = || carried(&[(7, 90)], 0);
+        for look in 0..8 {
+            silence.is_deaf(
+                Duration::from_mins(look),
+                Duration::ZERO,
+                Duration::from_secs(1),
+            );
+            let silent = silence.carries(stuck());
+            assert_eq!(silent, LATE * look as u32);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A worker that accepts for itself (Connection dispatch) and hangs. What counts as
+//! that is decided in the supervisor's `silence`, and tested there; here is what only
+//! processes and sockets can show.
+
+use rustix::process::Signal;
+use scaledapp_tests::http::{Connection, Request};
+use scaledapp_tests::process::send;
+use scaledapp_tests::sidecar::{Launch, Sidecar};
+use scaledapp_tests::{fixtures, wait};
+
+use crate::{SOON, has};
+
+/// A connection to the worker `pid`: the `other` one stands still meanwhile.
+fn connected(sidecar: &Sidecar, pid: u32, other: u32) -> Connection {
+    send(other, Signal::STOP).unwrap();
+    let mut connection = Connection::open(sidecar.address(), SOON * 3).unwrap();
+    let answer = connection.send(&Request::get("/")).unwrap().json();
+    send(other, Signal::CONT).unwrap();
+    assert_eq!(answer["pid"], pid);
+    connection
+}
+
+#[test]
+fn a_worker_that_hangs_is_killed_and_one_that_lets_an_upload_wait_is_not() {
+    if !has("node") {
+        return;
+    }
+    let options = [
+        "--workers",
+        "2",
+        "--dispatch",
+        "connection",
+        "--hang-timeout",
+        "1s",
+    ];
+    let launch = Launch::of(|port| fixtures::node("stuck.js", port)).unwrap();
+    let mut sidecar = launch.with(&options).ready(2).unwrap();
+    let pids = sidecar.pids().unwrap();
+    let (waiting, hung) = (pids[0], pids[1]);
+
+    // Unread for six times as long, but its event loop turns.
+    let mut upload = connected(&sidecar, waiting, hung);
+    let head = "POST /pause?ms=6000 HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n";
+    upload.write(head.as_bytes()).unwrap();
+    upload.write(&vec![b'x'; 400_000]).unwrap();
+
+    let mut block = connected(&sidecar, hung, waiting);
+    let head = "POST /block HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    block.write(head.as_bytes()).unwrap();
+    wait::until(SOON * 2, "it is replaced", || {
+        // It reads no more, sooner or later; and then the connection is reset.
+        drop(block.write(b"more"));
+        let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
+        if now.contains(&hung) {
+            return Err(format!("{now:?}\n{}", sidecar.process.stderr()));
+        }
+        Ok(())
+    })
+    .unwrap();
+    sidecar.wait_ready(2).unwrap();
+    assert!(sidecar.process.stderr().contains("no sign of life"));
+
+    let answer = upload.read("POST").unwrap();
+    assert_eq!(answer.json()["pid"], waiting);
+    assert!(sidecar.pids().unwrap().contains(&waiting));
+}
