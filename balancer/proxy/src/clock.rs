@@ -81,6 +81,21 @@ impl Clock {
         is_busy
     }
 
+    /// Lets the deadlines of those pass that were to be idle for `time` and have been
+    /// for `least` of it.
+    pub(crate) fn end_idle(&self, time: Duration, least: Duration) {
+        let until = self.now.get().saturating_add(time.saturating_sub(least));
+        let deadlines = self.deadlines.borrow();
+        for deadline in deadlines.iter().filter_map(Weak::upgrade) {
+            if deadline.idle.get() && deadline.at.get() <= until {
+                deadline.at.set(Duration::ZERO);
+                if let Some(waker) = deadline.waker.take() {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
     /// A deadline that is far away.
     pub(crate) fn deadline(self: &Rc<Self>) -> Rc<Deadline> {
         let deadline = Rc::new(Deadline {
@@ -169,5 +184,20 @@ mod tests {
         drop((idle, busy));
         clock.tick(seconds(2), false);
         assert!(clock.deadlines.borrow().is_empty());
+    }
+
+    #[test]
+    fn those_that_have_been_idle_for_a_while_end_before_others() {
+        let clock = Rc::new(Clock::default());
+        let (old, new, busy) = (clock.deadline(), clock.deadline(), clock.deadline());
+        old.set_idle(seconds(75));
+        busy.set(seconds(9));
+        clock.set(seconds(2));
+        new.set_idle(seconds(75));
+        clock.end_idle(seconds(75), seconds(1));
+        assert!(old.has_passed() && !new.has_passed() && !busy.has_passed());
+        clock.set(seconds(3));
+        clock.end_idle(seconds(75), seconds(1));
+        assert!(new.has_passed());
     }
 }

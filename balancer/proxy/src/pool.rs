@@ -59,6 +59,11 @@ impl Pool {
         self.idle.remove(&endpoint);
     }
 
+    /// Closes all of them: their descriptors are needed.
+    pub(crate) fn empty(&mut self) {
+        self.idle.clear();
+    }
+
     /// Closes what is not to be used again.
     pub(crate) fn sweep(&mut self, now: Duration, is_used: impl Fn(u64) -> bool) {
         self.idle.retain(|endpoint, idle| {

@@ -33,6 +33,8 @@ use crate::select::{Cursor, Seen, select};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two sweeps of what is kept.
 const SWEEP: Duration = REST;
+/// Who has connected or been answered so long ago is not about to send anything.
+const SHED: Duration = Duration::from_secs(1);
 /// Between two complaints of a kind in the log.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 /// After so long without a request the ticks become rare.
@@ -300,9 +302,12 @@ impl Thread {
         due
     }
 
-    /// Says in the log that we ourselves have too little of something, now and then:
-    /// it is noticed with each request.
+    /// We ourselves have too little of something: connections on which nothing goes on
+    /// give way to those that have something to say. The log says so now and then,
+    /// since it is noticed with each request.
     pub(crate) fn is_short(&self, what: &str, error: &io::Error) {
+        self.pool.borrow_mut().empty();
+        self.clock.end_idle(self.config.limits.idle_time, SHED);
         if !self.is_due(&self.short_at) {
             return;
         }

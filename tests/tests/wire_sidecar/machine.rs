@@ -163,6 +163,23 @@ fn the_supervisor_takes_more_open_files_and_the_app_finds_its_own_limit() {
     assert_eq!(soft(sidecar.pids().unwrap()[0]), "500");
 }
 
+#[test]
+fn idle_connections_give_way_where_descriptors_are_short() {
+    if !has("python3") {
+        return;
+    }
+    let mut launch = Launch::of(fixtures::python).unwrap();
+    launch.wrapper = words(&["sh", "-c", "ulimit -n 80 && exec \"$@\"", "sh"]);
+    let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
+    let open = || std::net::TcpStream::connect(sidecar.address()).unwrap();
+    // More than fit; those that do would stay for over a minute.
+    let _idle: Vec<_> = (0..100).map(|_| open()).collect();
+    let answer = http::one_shot(sidecar.address(), SOON, &Request::get("/"));
+    assert_eq!(answer.map(|answer| answer.status), Ok(200));
+    let said = "raise the limit of open files";
+    assert!(sidecar.process.stderr().contains(said));
+}
+
 /// A cgroup v1 `cpu` group of this test, removed at the end.
 struct CpuGroup(PathBuf);
 
