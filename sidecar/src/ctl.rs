@@ -5,6 +5,11 @@
 //! supervisors on different addresses never collide. The peer's uid is checked
 //! by the kernel's word (`SO_PEERCRED`), which is the whole authentication.
 
+pub(crate) mod answers;
+pub mod command;
+pub(crate) mod server;
+pub(crate) mod tables;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;

@@ -15,7 +15,7 @@ use scaledapp_engine::{Generation, Slot, WorkerId};
 use scaledapp_proxy::{Endpoint, Proxy, Table, Tallies, Tally};
 use tokio::sync::{oneshot, watch};
 
-use crate::drain::Drains;
+use crate::connection::drain::Drains;
 
 type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 

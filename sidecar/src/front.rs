@@ -1,6 +1,7 @@
 //! Opens what stands before the workers: a listener and a dispatcher for each
 //! shared port in Request dispatch; in Connection dispatch the workers accept
-//! for themselves. Without a port there is none of either. What goes on there then is in `dispatch` and `drain`.
+//! for themselves. Without a port there is none of either. What goes on there then
+//! is in `dispatch` and `connection`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,9 +15,9 @@ use scaledapp_proxy::{self as proxy, Proxy, Table};
 use tokio::sync::watch;
 
 use crate::cli::DispatchArg;
+use crate::connection::drain::Drains;
 use crate::cores::Cores;
 use crate::dispatch::{Accepting, Dispatcher, Front};
-use crate::drain::Drains;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
 

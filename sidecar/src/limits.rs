@@ -5,13 +5,19 @@
 //! With cgroup v2 one out-of-memory kill ends every process of a container
 //! (`memory.oom.group`), so the supervisor must come first.
 
+pub(crate) mod ears;
+mod hang;
+pub(crate) mod measure;
+pub(crate) mod memory;
+pub(crate) mod silence;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use scaledapp_engine::{Cause, Event, WorkerId};
 
-use crate::memory::Container;
+use crate::limits::memory::Container;
 
 /// Unreclaimable share of the container's limit, in percent, from which on the
 /// largest worker is recycled.

@@ -8,6 +8,8 @@
 //! user's choice: they wait, as they would without us, or their lines are
 //! dropped and counted.
 
+pub(crate) mod frames;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +24,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_chan
 use tokio::sync::{oneshot, watch};
 
 use crate::cli::{LogsArg, LogsFullArg};
-use crate::frames::{self, Lines, Mark, Origin};
+use crate::logs::frames::{Lines, Mark, Origin};
 
 /// Lines kept per worker, and bytes kept of each.
 const LINES: usize = 20;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use scaledapp_admin::cli::{COULD_NOT_START, USAGE, fail, parse};
 use scaledapp_sidecar::cli::{Cli, Command};
+use scaledapp_sidecar::ctl::command;
 use scaledapp_sidecar::settings::Settings;
-use scaledapp_sidecar::{ctl_cli, import, install, run, selftest, watchdog};
+use scaledapp_sidecar::{import, install, run, selftest, watchdog};
 
 const PROGRAM: &str = "scaledapp-sidecar";
 
@@ -27,9 +28,9 @@ fn main() -> ExitCode {
                 Err(error) => fail(PROGRAM, &error, USAGE),
             }
         }
-        Command::Ctl(args) => match ctl_cli::run(&args, &mut std::io::stdout()) {
+        Command::Ctl(args) => match command::run(&args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.is::<ctl_cli::HungUp>() => ExitCode::FAILURE,
+            Err(error) if error.is::<command::HungUp>() => ExitCode::FAILURE,
             Err(error) => fail(PROGRAM, &error, 1),
         },
         Command::Import(args) => match import::run(&args) {

@@ -20,9 +20,9 @@ use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::spawn;
 
-use crate::channel;
-use crate::connections::after_name;
+use crate::connection::held::after_name;
 use crate::hints::{Share, hints};
+use crate::readiness::channel;
 use crate::settings::Counting;
 
 /// What all workers have in common.

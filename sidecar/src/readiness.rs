@@ -2,6 +2,9 @@
 //! words what is missing. How the signs are seen is in `workers` and `channel`;
 //! by when they must be there is the engine's matter.
 
+pub(crate) mod channel;
+pub(crate) mod probe;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::events::Events;
 use crate::history::{Ended, History};
-use crate::memory;
+use crate::limits::memory;
 use crate::process::cpu_time;
 use crate::scrape::{Scraper, Target};
 

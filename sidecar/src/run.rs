@@ -19,17 +19,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
-use crate::control;
+use crate::connection::load;
 use crate::cores::{Cores, Quotas};
+use crate::ctl::server;
 use crate::desired::{self, Desired};
 use crate::front;
 use crate::hints::heap_is_sized;
 use crate::limits::Watch;
-use crate::load;
+use crate::limits::measure;
+use crate::limits::memory::Limiting;
 use crate::logs::Logs;
-use crate::memory::Limiting;
 use crate::process::{self, Recipe, raise_open_files, reap_all};
-use crate::recycle;
 use crate::report::Report;
 use crate::scrape::Scraper;
 use crate::selftest;
@@ -74,7 +74,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let admin = match settings.admin {
         AdminArg::Off => None,
         AdminArg::At(address) => {
-            let control = control::bind(address)?;
+            let control = server::bind(address)?;
             Some((Admin::bind(address).await?, control))
         }
     };
@@ -191,9 +191,9 @@ fn jitter_seed() -> u64 {
 /// Has workers measured again and again; closely where memory is limited.
 fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
     let period = if closely {
-        recycle::CLOSE
+        measure::CLOSE
     } else {
-        recycle::RELAXED
+        measure::RELAXED
     };
     forward(inputs.clone(), async move || {
         tokio::time::sleep(period).await;
@@ -324,7 +324,7 @@ fn watch_signals(inputs: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
 /// Passes on what `ctl` asks.
 fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
     let (asked, mut requests) = mpsc::unbounded_channel();
-    tokio::task::spawn_local(control::serve(control, asked));
+    tokio::task::spawn_local(server::serve(control, asked));
     forward(inputs, async move || {
         requests.recv().await.map(Input::Asked)
     });

@@ -17,17 +17,17 @@ use scaledapp_engine::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::Asked;
 use crate::cores::{self, Quotas, WorkerSpec};
 use crate::ctl::Reply;
+use crate::ctl::server::Asked;
 use crate::dispatch::Front;
 use crate::handover::Told;
 use crate::limits::Watch;
+use crate::limits::measure::Starving;
+use crate::limits::memory::Limiting;
 use crate::logs::{Logs, Tail};
-use crate::memory::Limiting;
 use crate::process::{Reaped, Recipe};
 use crate::readiness::{Sign, Wanted};
-use crate::recycle::Starving;
 use crate::report::{Report, Standing, WorkerReport};
 use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;

@@ -11,18 +11,18 @@ use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId, WorkerState};
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
-use crate::channel::Channel;
 use crate::dispatch::{Front, Leaving};
-use crate::ears::Ear;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
 use crate::limits::Hearing;
+use crate::limits::ears::Ear;
+use crate::limits::silence::Silence;
 use crate::logs::Tail;
-use crate::probe;
 use crate::process::{self, Reaped, Sockets, Started, group_lives, signal_group};
+use crate::readiness::channel::Channel;
+use crate::readiness::probe;
 use crate::readiness::{Shown, Sign};
-use crate::silence::Silence;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::connections;
+use crate::connection::held;
 
 const PERIOD: Duration = Duration::from_millis(50);
 /// One answer may take this long; the app may be starting other things too.
@@ -55,10 +55,10 @@ pub(crate) async fn accepts(address: SocketAddr) -> bool {
     let Ok(Ok(_connection)) = connected else {
         return false;
     };
-    let mut before = connections::waiting(address);
+    let mut before = held::waiting(address);
     for pause in PAUSES {
         tokio::time::sleep(pause).await;
-        let now = connections::waiting(address);
+        let now = held::waiting(address);
         match (before, now) {
             // Nobody listens: its end is told otherwise.
             (_, None) => return true,

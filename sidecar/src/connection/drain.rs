@@ -26,8 +26,8 @@ use rustix::process::Signal;
 use scaledapp_engine::Generation;
 use tokio::time::{Instant, sleep};
 
-use crate::connections::{self, Member};
-use crate::hold::{Hold, Turn};
+use crate::connection::held::{self, Member};
+use crate::connection::hold::{Hold, Turn};
 use crate::process::signal_group;
 use crate::sharing::Sharing;
 
@@ -130,10 +130,10 @@ impl Drains {
     pub(crate) async fn depart(self, quiet: Duration, most: Duration) {
         let begun = Instant::now();
         let mut last = begun;
-        let mut known = connections::peers(&self.0.ports);
+        let mut known = held::peers(&self.0.ports);
         while last.elapsed() < quiet && begun.elapsed() < most {
             sleep(ARRIVALS.min(quiet)).await;
-            let peers = connections::peers(&self.0.ports);
+            let peers = held::peers(&self.0.ports);
             if !peers.is_subset(&known) {
                 last = Instant::now();
             }
@@ -172,7 +172,7 @@ impl Inner {
             }
             let begun = Instant::now();
             if groups != known || begun >= scan_at {
-                members = connections::members(&groups);
+                members = held::members(&groups);
                 known.clone_from(&groups);
                 let (period, share) = SCAN;
                 scan_at = Instant::now() + period.max(begun.elapsed() * share);
@@ -234,7 +234,7 @@ impl Inner {
     /// What each of these groups is at, as far as its `members` show it.
     fn look(&self, groups: &[u32], members: &[Member]) -> Vec<(u32, Seen)> {
         let now = Instant::now();
-        let mut held = connections::held(members, &connections::carrying(&self.ports));
+        let mut held = held::held(members, &held::carrying(&self.ports));
         let mut draining = self.draining.borrow_mut();
         let look = |group: &u32| {
             let worker = draining.get_mut(group)?;
@@ -283,7 +283,7 @@ impl Inner {
             if !still.is_empty() {
                 // What it forked since the last scan counts, too.
                 let still = Vec::from_iter(still);
-                told = self.idle(&still, &connections::members(&still)).0;
+                told = self.idle(&still, &held::members(&still)).0;
             }
             if begun.elapsed() >= STOPS {
                 waiting.clear();
@@ -312,7 +312,7 @@ impl Inner {
     /// and do not yet.
     fn idle(&self, groups: &[u32], members: &[Member]) -> (HashSet<u32>, HashSet<u32>) {
         // In this order: what stands still stays as it is seen.
-        let stopped = connections::stopped(members);
+        let stopped = held::stopped(members);
         let seen = self.look(groups, members).into_iter();
         let idle = seen.filter(|(_, seen)| *seen == Seen::Idle);
         idle.map(|(group, _)| group)

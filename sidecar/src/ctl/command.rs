@@ -1,6 +1,6 @@
 //! `ctl` as a command: asks, and prints for people or for programs.
 //!
-//! What is printed looks as `tables` says; who is asked and how is in `ctl`.
+//! What is printed looks as `tables` says; the language is in `ctl`.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cli::{CtlArgs, CtlVerb, Output};
+use crate::ctl::tables;
 use crate::ctl::{self, Request};
-use crate::tables;
 
 /// Between the two looks from which a table's CPU% follows. The kernel counts in
 /// ticks of 10 ms, so a shorter time would show noise.

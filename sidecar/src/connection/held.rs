@@ -9,7 +9,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
+use crate::connection::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
 
 /// States in which a socket still carries a request or an answer. In the later
 /// ones the app has closed its side and the kernel finishes without it.

@@ -1,6 +1,6 @@
 //! How many connections each worker holds under Connection dispatch, for the load
 //! report: how often that is looked at, and what is looked at only when something
-//! has changed. Who holds what is read in `connections`.
+//! has changed. Who holds what is read in `held`.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::connections::{self, Member};
-use crate::memory;
+use crate::connection::held::{self, Member};
+use crate::limits::memory;
 use crate::report::Report;
 use crate::sharing::Sharing;
 use crate::supervisor::Input;
@@ -83,19 +83,19 @@ impl Looks {
         // one for each descriptor.
         let open: Option<Vec<(Member, u64)>> = members
             .iter()
-            .map(|member| Some((*member, connections::open_descriptors(member.0)?)))
+            .map(|member| Some((*member, held::open_descriptors(member.0)?)))
             .collect();
         if open.is_some() && open == self.open {
             return false;
         }
         self.open = open;
-        let held = connections::sockets_of(&members);
+        let held = held::sockets_of(&members);
         // For connections the kernel walks its whole table: not for workers that
         // hold what they held.
         if held == self.held {
             return false;
         }
-        let carrying = connections::carrying(ports);
+        let carrying = held::carrying(ports);
         let count = |mine: &HashSet<u64>| mine.intersection(&carrying).count() as u32;
         let counts = held.iter().map(|(group, mine)| (*group, count(mine)));
         self.counts = counts.collect();

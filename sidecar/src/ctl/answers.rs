@@ -8,8 +8,8 @@ use scaledapp_engine::{Event, Failure, OperationId, Slot, SlotState};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::control::Asked;
 use crate::cores::WorkerSpec;
+use crate::ctl::server::Asked;
 use crate::ctl::{Reply, Request};
 use crate::logs::Tail;
 use crate::process::signal_group;

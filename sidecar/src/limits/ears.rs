@@ -15,7 +15,7 @@ use std::fs;
 
 use scaledapp_sys::waiting::{Waits, waits_in};
 
-use crate::connections::{after_name, socket_inodes};
+use crate::connection::held::{after_name, socket_inodes};
 
 /// A thread that waits, and in what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Event, WorkerId, WorkerState};
 
+use crate::limits::memory;
 use crate::limits::{Hearing, Measured};
-use crate::memory;
-use crate::probe;
+use crate::readiness::probe;
 use crate::supervisor::{Input, Supervisor};
 
 /// Between two looks where memory is limited: a leak of 50 MB/s adds 12 MB.

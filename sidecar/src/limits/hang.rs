@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use scaledapp_engine::{WorkerId, WorkerState};
 
-use crate::connections::socket_inodes;
+use crate::connection::held::socket_inodes;
+use crate::connection::sockets::{self, Progress};
 use crate::dispatch::Front;
-use crate::ears::{self, Heard};
-use crate::memory;
-use crate::silence::Carried;
-use crate::sockets::{self, Progress};
+use crate::limits::ears::{self, Heard};
+use crate::limits::memory;
+use crate::limits::silence::Carried;
 use crate::supervisor::Supervisor;
 
 impl Supervisor {
