@@ -98,7 +98,7 @@ impl WorkerCount {
     /// The count meant, when `now` are wanted now.
     ///
     /// # Errors
-    /// They are more than [`crate::cores::MAX_WORKERS`].
+    /// They are more than `MAX_WORKERS` of `cores`.
     pub fn resolve(self, now: u32) -> Result<u32, TooMany> {
         within_bounds(match self {
             Self::To(n) => n,
