@@ -4,6 +4,7 @@
 //! change anything, and neither environment nor arguments of the app are shown.
 
 mod metrics;
+mod overflows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use scaledapp_admin::dropped_log_lines;
 
-use super::{Report, lock};
+use super::{Report, lock, overflows};
 use crate::scrape::{Counts, Scraper};
 
 /// What of a [`Report`] is a metric.
@@ -27,6 +27,7 @@ impl Collector for Workers {
         ends(&report, &mut encoder)?;
         workers(&report, &mut encoder)?;
         output(&report, &mut encoder)?;
+        queues(&mut encoder)?;
         scrapes(&report, &mut encoder)
     }
 }
@@ -118,6 +119,21 @@ fn output(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
                 &own,
             ),
         ],
+    )
+}
+
+fn queues(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let Some(count) = overflows::count() else {
+        return Ok(());
+    };
+    counters(
+        encoder,
+        &[(
+            "scaledapp_listen_overflows",
+            "Connections that the kernel dropped because a queue of those to be accepted was full, \
+             in this network namespace",
+            &AtomicU64::new(count),
+        )],
     )
 }
 
