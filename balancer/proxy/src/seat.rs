@@ -5,23 +5,15 @@
 //! (musl's does) would map and fault them in anew for every request.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+
+use tokio::sync::oneshot;
 
 /// Tasks of a thread that are kept waiting.
 const KEPT: usize = 64;
 
-/// Where one task waits; `T` is what it waits for.
+/// The waiting tasks of a thread, each by where it gets what it waits for.
 #[derive(Debug)]
-struct Seat<T> {
-    next: RefCell<Option<T>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// The waiting tasks of a thread.
-#[derive(Debug)]
-pub(crate) struct Seats<T>(RefCell<Vec<Rc<Seat<T>>>>);
+pub(crate) struct Seats<T>(RefCell<Vec<oneshot::Sender<T>>>);
 
 impl<T> Default for Seats<T> {
     fn default() -> Self {
@@ -32,41 +24,25 @@ impl<T> Default for Seats<T> {
 impl<T> Seats<T> {
     /// Gives `next` to the task that came last; back, if none waits.
     pub(crate) fn give(&self, next: T) -> Option<T> {
-        let Some(seat) = self.0.borrow_mut().pop() else {
-            return Some(next);
-        };
-        *seat.next.borrow_mut() = Some(next);
-        if let Some(waker) = seat.waker.take() {
-            waker.wake();
+        let seat = self.0.borrow_mut().pop();
+        match seat {
+            Some(seat) => seat.send(next).err(),
+            None => Some(next),
         }
-        None
     }
 
     /// Waits for the next one; `None`: enough others do.
     pub(crate) async fn next(&self) -> Option<T> {
-        let seat = {
+        let next = {
             let mut seats = self.0.borrow_mut();
             if seats.len() >= KEPT {
                 return None;
             }
-            let seat = Rc::new(Seat {
-                next: RefCell::new(None),
-                waker: RefCell::new(None),
-            });
-            seats.push(Rc::clone(&seat));
-            seat
+            let (seat, next) = oneshot::channel();
+            seats.push(seat);
+            next
         };
-        Some(poll_fn(|context| seat.poll(context)).await)
-    }
-}
-
-impl<T> Seat<T> {
-    fn poll(&self, context: &Context<'_>) -> Poll<T> {
-        if let Some(next) = self.next.take() {
-            return Poll::Ready(next);
-        }
-        *self.waker.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
+        next.await.ok()
     }
 }
 
@@ -74,6 +50,7 @@ impl<T> Seat<T> {
 mod tests {
     use super::*;
     use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
 
     #[test]
     fn the_one_that_came_last_gets_the_next_one() {
