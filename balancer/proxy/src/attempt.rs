@@ -315,12 +315,13 @@ impl<'a> Attempt<'a> {
             upgrade: self.asked.upgrade,
         };
         let bytes = self.upstream.input.filled();
-        let parsed = http1::parse_response(bytes, &mut fields, &Limits::default(), to);
-        let parsed = parsed.map_err(|fault| {
-            self.thread.answer_is_malformed(self.endpoint, fault);
+        let (thread, endpoint) = (self.thread, self.endpoint);
+        let malformed = |fault| {
+            thread.answer_is_malformed(endpoint, fault);
             Failure::Malformed
-        });
-        let Some(response) = parsed? else {
+        };
+        let parsed = http1::parse_response(bytes, &mut fields, &Limits::default(), to);
+        let Some(response) = parsed.map_err(malformed)? else {
             return Ok(false);
         };
         // Who faces clients can ask another pod; a dispatcher's workers are apps.
@@ -369,10 +370,7 @@ impl<'a> Attempt<'a> {
         if matches!(self.state, State::Body(_)) {
             // A body that is none has its end here.
             let taken = self.answer.take(&mut self.upstream.input);
-            taken.map_err(|fault| {
-                self.thread.answer_is_malformed(self.endpoint, fault);
-                Failure::Malformed
-            })?;
+            taken.map_err(malformed)?;
         }
         Ok(true)
     }

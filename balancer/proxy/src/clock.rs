@@ -70,10 +70,8 @@ impl Clock {
             if ends_idle && deadline.idle.get() {
                 deadline.at.set(Duration::ZERO);
             }
-            if deadline.at.get() <= now
-                && let Some(waker) = deadline.waker.take()
-            {
-                waker.wake();
+            if deadline.at.get() <= now {
+                deadline.wake();
             }
             is_busy |= !deadline.idle.get() && deadline.at.get() < Duration::MAX;
             true
@@ -89,9 +87,7 @@ impl Clock {
         for deadline in deadlines.iter().filter_map(Weak::upgrade) {
             if deadline.idle.get() && deadline.at.get() <= until {
                 deadline.at.set(Duration::ZERO);
-                if let Some(waker) = deadline.waker.take() {
-                    waker.wake();
-                }
+                deadline.wake();
             }
         }
     }
@@ -121,6 +117,13 @@ impl Deadline {
     pub(crate) fn set_idle(&self, time: Duration) {
         self.set(time);
         self.idle.set(true);
+    }
+
+    /// Whoever waits for it looks again.
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 
     /// Whether it has passed.
