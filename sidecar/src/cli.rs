@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
+use scaledapp_admin::cli::AdminArg;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 
@@ -478,28 +479,6 @@ pub enum CtlVerb {
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
-}
-
-/// `--admin`: an address, or `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdminArg {
-    /// No admin port and no control socket.
-    Off,
-    /// Where to listen.
-    At(SocketAddr),
-}
-
-impl std::str::FromStr for AdminArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self::Off);
-        }
-        text.parse().map(Self::At).map_err(|_| {
-            format!("{text:?} is neither an address such as 127.0.0.1:9377 nor \"none\"")
-        })
-    }
 }
 
 /// Reads a signal by name (`TERM`, `SIGTERM`) or number.

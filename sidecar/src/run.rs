@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{AdminArg, DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
+use crate::cli::{DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
 use crate::connection::load;
 use crate::cores::{Cores, Quotas};
 use crate::ctl::server;
@@ -71,9 +71,9 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
             .context("cannot become a subreaper")?;
     }
-    let admin = match settings.admin {
-        AdminArg::Off => None,
-        AdminArg::At(address) => {
+    let admin = match settings.admin.0 {
+        None => None,
+        Some(address) => {
             let control = server::bind(address)?;
             Some((Admin::bind(address).await?, control))
         }

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
+use scaledapp_admin::cli::AdminArg;
 use scaledapp_admin::duration;
 use serde::Deserialize;
 
 use crate::cli::{
-    AdminArg, DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
+    DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
     MetricsMergeArg, PortArg, RunArgs, Size, parse_signal,
 };
 use crate::cores::WorkerSpec;
@@ -146,7 +147,7 @@ impl Settings {
             (None, None) => Ok(default),
         };
         let admin = word(args.admin, file.admin.as_deref())?
-            .unwrap_or(AdminArg::At(SocketAddr::from(([127, 0, 0, 1], 9377))));
+            .unwrap_or(AdminArg(Some(SocketAddr::from(([127, 0, 0, 1], 9377)))));
         let stop_signal = args.stop_signal.or(file.stop_signal);
         let metrics_from = word(args.metrics_from, file.metrics_from.as_deref())?;
         let settings = Self {
@@ -292,7 +293,7 @@ impl Settings {
                     from.path
                 );
             }
-            if self.admin == AdminArg::Off {
+            if self.admin.0.is_none() {
                 bail!(
                     "--metrics-from needs the admin port, which serves them at /metrics/app: \
                      leave --admin none out"
