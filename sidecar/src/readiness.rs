@@ -60,44 +60,38 @@ impl Shown {
     /// What is wanted and not shown, with the cure where there is one; `None`:
     /// nothing. `elsewhere` is another port that it listens on.
     pub(crate) fn missing(&self, wanted: &Wanted, elsewhere: Option<u16>) -> Option<String> {
-        let lacks = |sign: &Sign| !self.0.contains(sign);
-        let mut words = Vec::new();
-        for sign in wanted.signs().filter(lacks) {
-            match (sign, wanted) {
-                (
-                    Sign::Listens,
-                    Wanted {
-                        port: Some(port), ..
-                    },
-                ) => words.push(match elsewhere {
+        let all = [
+            wanted.port.map(|port| {
+                let words = match elsewhere {
                     Some(other) => format!("it listens on {other}, --port is {port}"),
                     None => format!("it does not listen on port {port}"),
-                }),
-                (
-                    Sign::Answers,
-                    Wanted {
-                        path: Some(path), ..
-                    },
-                ) if !lacks(&Sign::Listens) => {
-                    words.push(format!(
+                };
+                (Sign::Listens, words)
+            }),
+            // Who does not listen cannot answer: said already.
+            wanted
+                .path
+                .as_ref()
+                .filter(|_| self.0.contains(&Sign::Listens))
+                .map(|path| {
+                    let words = format!(
                         "it does not answer GET {path} with 2xx or 3xx (--readiness-path)"
-                    ));
-                }
-                (
-                    Sign::Lives,
-                    Wanted {
-                        life: Some(life), ..
-                    },
-                ) => words.push(format!("it has not lived for {life:?} (--ready-after)")),
-                (Sign::Says, _) => words.push(
-                    "it has not sent the message \"ready\" (--wait-ready: process.send('ready') in \
-                     the process that is started, which npm does not pass on)"
-                        .to_owned(),
-                ),
-                // Who does not listen cannot answer: said already.
-                _ => {}
-            }
-        }
+                    );
+                    (Sign::Answers, words)
+                }),
+            wanted.life.map(|life| {
+                let words = format!("it has not lived for {life:?} (--ready-after)");
+                (Sign::Lives, words)
+            }),
+            wanted.message.then(|| {
+                let words = "it has not sent the message \"ready\" (--wait-ready: process.send('ready') in \
+                     the process that is started, which npm does not pass on)";
+                (Sign::Says, words.to_owned())
+            }),
+        ];
+        let missing = all.into_iter().flatten();
+        let missing = missing.filter(|(sign, _)| !self.0.contains(sign));
+        let words: Vec<String> = missing.map(|(_, words)| words).collect();
         let told = !words.is_empty();
         let mut text = words.join(", and ");
         if told && self.0.contains(&Sign::Says) && wanted.message {

@@ -355,16 +355,17 @@ impl Supervisor {
 
     pub(crate) fn reaped(&mut self, reaped: Reaped) -> Option<Event> {
         let worker = self.worker_of(reaped.pid)?;
-        if self.is_stopping(worker) && group_lives(reaped.pid) {
+        let is_stopping = self.state_of(worker) == Some(WorkerState::Stopping);
+        if is_stopping && group_lives(reaped.pid) {
             self.wait_for_group(worker, reaped);
             return None;
         }
         self.ended(worker, reaped.exit)
     }
 
-    fn is_stopping(&self, worker: WorkerId) -> bool {
+    fn state_of(&self, worker: WorkerId) -> Option<WorkerState> {
         let mut views = self.engine.workers();
-        views.any(|view| view.id == worker && view.state == WorkerState::Stopping)
+        views.find(|view| view.id == worker).map(|view| view.state)
     }
 
     /// A wrapper such as `sh start.sh` ends at the stop signal before the app that
@@ -387,13 +388,12 @@ impl Supervisor {
     /// A worker is no more, with all that must not outlive it.
     pub(crate) fn ended(&mut self, worker: WorkerId, exit: Exit) -> Option<Event> {
         let process = self.state.processes.remove(&worker)?;
-        let mut views = self.engine.workers();
         self.report.ended(&Ended {
             worker,
             slot: process.slot.0,
             pid: process.pid,
             generation: process.generation.0,
-            state: views.find(|view| view.id == worker).map(|view| view.state),
+            state: self.state_of(worker),
             exit,
         });
         // What the worker left behind must not go on serving.

@@ -123,8 +123,8 @@ pub(crate) fn after_name(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_
     Some(rest.split_ascii_whitespace())
 }
 
-/// The third field.
-fn parse_state(stat: &str) -> Option<char> {
+/// The third field, the state of a thread.
+pub(crate) fn parse_state(stat: &str) -> Option<char> {
     after_name(stat)?.next()?.chars().next()
 }
 

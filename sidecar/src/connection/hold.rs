@@ -139,6 +139,14 @@ mod tests {
         panic!("a client gave up at {now:?}: {holds:?}");
     }
 
+    /// One of each schedule that begins at each of these milliseconds.
+    fn clients(starts: &[u64]) -> impl Iterator<Item = (&'static [u64], Duration)> {
+        SCHEDULES.iter().flat_map(move |gaps| {
+            let starts = starts.iter().map(|start| MILLI * *start as u32);
+            starts.map(move |start| (*gaps, start))
+        })
+    }
+
     fn looks() -> impl Strategy<Value = Vec<(u64, bool)>> {
         // Mostly wanted, and mostly looked in time.
         let distance = prop_oneof![8 => 10_u64..120, 1 => 100_u64..6000];
@@ -154,8 +162,8 @@ mod tests {
             late in prop::collection::vec(0_u64..=500, 5),
         ) {
             let holds = holds(&looks, MILLI * overrun as u32);
-            for (gaps, start) in SCHEDULES.iter().flat_map(|gaps| starts.iter().map(move |start| (gaps, start))) {
-                let (mut met, _) = connect(&holds, MILLI * *start as u32, gaps, &late);
+            for (gaps, start) in clients(&starts) {
+                let (mut met, _) = connect(&holds, start, gaps, &late);
                 met.dedup();
                 prop_assert!(met.len() <= 1, "{met:?} of {holds:?}");
             }
@@ -169,8 +177,8 @@ mod tests {
             late in prop::collection::vec(0_u64..=500, 5),
         ) {
             let holds = holds(&looks, MILLI * overrun as u32);
-            for (gaps, start) in SCHEDULES.iter().flat_map(|gaps| starts.iter().map(move |start| (gaps, start))) {
-                let (met, waited) = connect(&holds, MILLI * *start as u32, gaps, &late);
+            for (gaps, start) in clients(&starts) {
+                let (met, waited) = connect(&holds, start, gaps, &late);
                 let retries = met.len() as u32;
                 prop_assert!(waited <= Duration::from_secs(3) + LATE * retries, "{waited:?}");
             }

@@ -15,7 +15,7 @@ use std::fs;
 
 use scaledapp_sys::waiting::{Waits, waits_in};
 
-use crate::connection::held::{after_name, socket_inodes};
+use crate::connection::held::{parse_state, socket_inodes};
 
 /// A thread that waits, and in what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +142,7 @@ fn watched(text: &str) -> impl Iterator<Item = u64> {
 /// By a signal or a debugger (`proc_pid_stat(5)`).
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = after_name(&stat).and_then(|mut fields| fields.next());
-    matches!(state, Some("T" | "t"))
+    matches!(parse_state(&stat), Some('T' | 't'))
 }
 
 #[cfg(test)]
