@@ -133,9 +133,27 @@ pub(crate) struct Options {
     /// For a connection to a server [default: 3s]
     #[arg(long, env = "SCALEDAPP_CONNECT_TIME", value_name = "TIME")]
     pub(crate) connect_time: Option<Time>,
-    /// Between two bytes of a message, and for the first of an answer [default: 60s]
+    /// For the head of an answer, once its request is sent; 504 then [default: 5m]
+    #[arg(long, env = "SCALEDAPP_ANSWER_TIME", value_name = "TIME")]
+    pub(crate) answer_time: Option<Time>,
+    /// Between two bytes of a body, in either direction [default: 5m]
     #[arg(long, env = "SCALEDAPP_STALL_TIME", value_name = "TIME")]
     pub(crate) stall_time: Option<Time>,
+    /// The same for answers that are streams, such as text/event-stream [default: 1h]
+    #[arg(long, env = "SCALEDAPP_STREAM_TIME", value_name = "TIME")]
+    pub(crate) stream_time: Option<Time>,
+    /// For an upgraded connection (a WebSocket) on which neither side sends anything [default: 1h]
+    #[arg(long, env = "SCALEDAPP_UPGRADE_TIME", value_name = "TIME")]
+    pub(crate) upgrade_time: Option<Time>,
+    /// For the body of a request, all waiting for its bytes together; 408 then [default: 6h]
+    #[arg(long, env = "SCALEDAPP_BODY_TIME", value_name = "TIME")]
+    pub(crate) body_time: Option<Time>,
+    /// Bytes per second that a client must send of a body, or take of one; 0: any [default: 500]
+    #[arg(long, env = "SCALEDAPP_BODY_RATE", value_name = "BYTES")]
+    pub(crate) body_rate: Option<u32>,
+    /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
+    #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIME", value_name = "TIME")]
+    pub(crate) half_close_time: Option<Time>,
     /// Idle connections to servers older than this are not used again: less than their own limit [default: 4s]
     #[arg(long, env = "SCALEDAPP_UPSTREAM_IDLE_TIME", value_name = "TIME")]
     pub(crate) upstream_idle_time: Option<Time>,

@@ -150,7 +150,13 @@ fn merge(flags: Options, file: Options) -> Options {
         head_time,
         idle_time,
         connect_time,
+        answer_time,
         stall_time,
+        stream_time,
+        upgrade_time,
+        body_time,
+        body_rate,
+        half_close_time,
         upstream_idle_time,
         upstream_idle,
         attempts,
@@ -191,7 +197,16 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         head_time: time("head-time", options.head_time, default.head_time)?,
         idle_time: time("idle-time", options.idle_time, default.idle_time)?,
         connect_time: time("connect-time", options.connect_time, default.connect_time)?,
+        answer_time: time("answer-time", options.answer_time, default.answer_time)?,
         stall_time: time("stall-time", options.stall_time, default.stall_time)?,
+        stream_time: time("stream-time", options.stream_time, default.stream_time)?,
+        upgrade_time: time("upgrade-time", options.upgrade_time, default.upgrade_time)?,
+        body_time: time("body-time", options.body_time, default.body_time)?,
+        body_rate: options.body_rate.unwrap_or(default.body_rate),
+        // None at all is a choice: the end of a side is the end of its requests.
+        half_close_time: options
+            .half_close_time
+            .map_or(default.half_close_time, |time| time.0),
         attempts: number(options.attempts, default.attempts),
         retry_percent: options.retry_percent.unwrap_or(default.retry_percent),
         // None at all turns the reuse of connections off.
@@ -264,17 +279,27 @@ mod tests {
             limits.head_time,
             limits.idle_time,
             limits.connect_time,
-            limits.stall_time,
             limits.upstream_idle_time,
         ];
-        assert_eq!(times.map(|time| time.as_secs()), [10, 10, 75, 3, 60, 4]);
+        assert_eq!(times.map(|time| time.as_secs()), [10, 10, 75, 3, 4]);
+        let times = [
+            limits.answer_time,
+            limits.stall_time,
+            limits.stream_time,
+            limits.upgrade_time,
+            limits.body_time,
+        ];
+        let minutes = times.map(|time| time.as_secs() / 60);
+        assert_eq!(minutes, [5, 5, 60, 60, 360]);
+        assert_eq!(limits.half_close_time, Duration::from_millis(500));
+        assert_eq!(limits.body_rate, 500);
     }
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let json = r#"{"listen":"127.0.0.1:1","upstream":["10.0.0.7:1","10.0.0.8:1"],"admin":"none",
             "algorithm":"round-robin","threads":3,"drainMin":"1s","drainTimeout":"1m","connections":7,
-            "waitingTime":"0s","stallTime":"5s"}"#;
+            "waitingTime":"0s","stallTime":"5s","answerTime":"6s","halfCloseTime":"0s","bodyRate":0}"#;
         let settings = with_file(
             json,
             &[LISTEN, UPSTREAM, "--algorithm=hash", "--drain-min=3s"],
@@ -295,6 +320,9 @@ mod tests {
         assert_eq!((limits.connections, limits.waiting), (7, 1024));
         assert_eq!(limits.waiting_time, Duration::ZERO);
         assert_eq!(limits.stall_time, Duration::from_secs(5));
+        assert_eq!(limits.answer_time, Duration::from_secs(6));
+        assert_eq!(limits.half_close_time, Duration::ZERO);
+        assert_eq!(limits.body_rate, 0);
         let file_only = with_file(json, &[]).unwrap();
         assert_eq!(file_only.listen, address("127.0.0.1:1"));
         assert_eq!(
@@ -358,6 +386,10 @@ mod tests {
             ),
             (&[LISTEN, UPSTREAM, "--drain-min=5"], &["such as 500ms"]),
             (&[LISTEN, UPSTREAM, "--head-time=0s"], &["--head-time 0s"]),
+            (
+                &[LISTEN, UPSTREAM, "--answer-time=0s"],
+                &["--answer-time 0s"],
+            ),
             (&[LISTEN, UPSTREAM, "--threads=0"], &["--threads"]),
             (&[LISTEN, UPSTREAM, "--algorithm=best"], &["least-request"]),
             (&["--config=/no/such"], &["--config file /no/such"]),

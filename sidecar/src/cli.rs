@@ -2,6 +2,7 @@
 //! may be. What the words of `run` come to is in `settings`.
 
 mod ready;
+mod times;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -19,6 +20,7 @@ use crate::cores::WorkerSpec;
 use crate::ctl::WorkerCount;
 
 pub use ready::{PortArg, ReadyArgs};
+pub use times::TimeArgs;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -291,6 +293,9 @@ pub struct RunArgs {
     /// How a worker says that it is ready, and is told its end.
     #[command(flatten)]
     pub ready: ReadyArgs,
+    /// How long a request, its answer and its client may take.
+    #[command(flatten)]
+    pub times: TimeArgs,
     /// What ONE worker runs; executed as it is, without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,

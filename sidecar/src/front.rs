@@ -83,7 +83,7 @@ pub(crate) fn open(
                 in_flight: settings.max_in_flight,
                 waiting: settings.queue_length,
                 waiting_time: settings.queue_timeout,
-                ..proxy::Config::dispatcher().limits
+                ..settings.times.of(proxy::Config::dispatcher().limits)
             },
             ..proxy::Config::dispatcher()
         };

@@ -4,6 +4,7 @@
 
 mod counting;
 mod portless;
+mod times;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -25,6 +26,7 @@ use crate::limits::Limits;
 use crate::readiness::Wanted;
 
 pub use counting::Counting;
+pub(crate) use times::Times;
 
 /// What balancers wait at most for a byte: whoever asked has been answered by then.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
@@ -65,6 +67,13 @@ struct FileSettings {
     wait_ready: Option<bool>,
     shutdown_message: Option<bool>,
     increment_env: Option<String>,
+    answer_timeout: Option<String>,
+    stall_timeout: Option<String>,
+    stream_timeout: Option<String>,
+    upgrade_timeout: Option<String>,
+    body_timeout: Option<String>,
+    body_rate: Option<u32>,
+    half_close_timeout: Option<String>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -112,6 +121,8 @@ pub struct Settings {
     pub queue_length: u32,
     /// How long one waits.
     pub queue_timeout: Duration,
+    /// How long a request, its answer and its client may take.
+    pub(crate) times: Times,
     /// When a worker is replaced by itself.
     pub(crate) limits: Limits,
     /// What happens to the workers' lines.
@@ -141,6 +152,7 @@ impl Settings {
         let wanted = wanted(port, &args, &file)?;
         let increment = increment(port, &args, &file)?;
         let limits = limits(&args.limits, &file)?;
+        let times = Times::resolve(&args.times, &file)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
@@ -193,6 +205,7 @@ impl Settings {
                 file.queue_timeout,
                 Duration::from_secs(30),
             )?,
+            times,
             limits,
             logs: args.logs.or(file.logs).unwrap_or(LogsArg::Inherit),
             logs_full: args

@@ -48,9 +48,30 @@ pub struct Limits {
     pub idle_time: Duration,
     /// For a connection to an endpoint.
     pub connect_time: Duration,
-    /// Between two bytes of a message that is under way, to or from either side;
-    /// also the wait for the first byte of a response.
+    /// From the end of a request, or from its last interim response, to the end of
+    /// the answer's head; 504 then.
+    pub answer_time: Duration,
+    /// Between two bytes of a body that is under way, to or from either side. Also
+    /// what a client that reads slowly may cost in waiting, see [`Self::body_rate`].
     pub stall_time: Duration,
+    /// The same for an answer that announces itself as a stream, such as
+    /// `text/event-stream`.
+    pub stream_time: Duration,
+    /// Silence of an upgraded connection in both directions.
+    pub upgrade_time: Duration,
+    /// Waiting for the bytes of one request body, all together; 408 then.
+    pub body_time: Duration,
+    /// What a client must send or take of a body, bytes per second, while we wait
+    /// for it; 0: any. A request body may be waited for [`Self::body_grace`], each
+    /// second's worth of bytes adds a second, up to three times as long. An answer
+    /// may wait for its reader as long as `stall_time` in the same way.
+    pub body_rate: u32,
+    /// See [`Self::body_rate`].
+    pub body_grace: Duration,
+    /// How long a client that has ended its side of the connection may still wait
+    /// for its answer. Between proxies of ours ([`Trust::Behind`]) it is zero: there
+    /// the end of a side means that nobody waits any more.
+    pub half_close_time: Duration,
     /// How often a request is sent at most.
     pub attempts: u32,
     /// Repetitions in percent of requests (a handful is always allowed).
@@ -95,9 +116,10 @@ impl Config {
             limits: Limits {
                 // A worker may boot for long, and its pod's balancer waits less.
                 waiting_time: Duration::from_secs(30),
-                // Long polls and streams are the app's matter: the balancer,
-                // which faces clients, has the shorter patience.
-                stall_time: Duration::from_hours(1),
+                // How long an answer takes is the app's matter: the balancer, which
+                // faces clients, has the shorter patience, and what it gives up ends
+                // here at once.
+                answer_time: Duration::from_hours(1),
                 ..Limits::default()
             },
         }
@@ -130,7 +152,23 @@ impl Default for Limits {
             idle_time: Duration::from_secs(75),
             // A SYN that was lost is sent again after one second.
             connect_time: Duration::from_secs(3),
-            stall_time: Duration::from_mins(1),
+            // Reports and uploads to slow services take minutes; nginx and HAProxy
+            // give up after one, and that is what their users raise first.
+            answer_time: Duration::from_mins(5),
+            // Envoy's limit for a stream on which nothing moves.
+            stall_time: Duration::from_mins(5),
+            // Event sources should send a comment every 15 s or so; many do not.
+            stream_time: Duration::from_hours(1),
+            // HAProxy's manual suggests as much for tunnels.
+            upgrade_time: Duration::from_hours(1),
+            // 5 GB, the largest single upload of object stores, at 2 Mbit/s.
+            body_time: Duration::from_hours(6),
+            // Those of Apache's mod_reqtimeout.
+            body_rate: 500,
+            body_grace: Duration::from_secs(20),
+            // `printf … | nc` gets its answer; a browser tab that was closed frees its
+            // place within a second.
+            half_close_time: Duration::from_millis(500),
             attempts: 4,
             retry_percent: 20,
             replay_bytes: 64 << 10,

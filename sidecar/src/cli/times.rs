@@ -1,0 +1,34 @@
+//! Words of `run` for how long the dispatcher waits, and for what. What they come to
+//! is in `settings`; what each does, in `scaledapp_proxy::Limits`.
+
+use std::time::Duration;
+
+use clap::Args;
+use scaledapp_admin::duration;
+
+/// Of `run`: how long a request, its answer and its client may take.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Time-outs of requests (request dispatch)")]
+pub struct TimeArgs {
+    /// For the head of an answer, once its request is sent; 504 then [default: 1h]
+    #[arg(long, env = "SCALEDAPP_ANSWER_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub answer_timeout: Option<Duration>,
+    /// Between two bytes of a body, in either direction [default: 5m]
+    #[arg(long, env = "SCALEDAPP_STALL_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub stall_timeout: Option<Duration>,
+    /// The same for answers that are streams, such as text/event-stream [default: 1h]
+    #[arg(long, env = "SCALEDAPP_STREAM_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub stream_timeout: Option<Duration>,
+    /// For an upgraded connection (a WebSocket) on which neither side sends anything [default: 1h]
+    #[arg(long, env = "SCALEDAPP_UPGRADE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub upgrade_timeout: Option<Duration>,
+    /// For the body of a request, all waiting for its bytes together; 408 then [default: 6h]
+    #[arg(long, env = "SCALEDAPP_BODY_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub body_timeout: Option<Duration>,
+    /// Bytes per second that a client must send of a body, or take of one; 0: any [default: 500]
+    #[arg(long, env = "SCALEDAPP_BODY_RATE", value_name = "BYTES")]
+    pub body_rate: Option<u32>,
+    /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
+    #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
+    pub half_close_timeout: Option<Duration>,
+}

@@ -1,0 +1,162 @@
+//! How long the dispatcher waits, and for what: flags and file as one [`Times`].
+
+use std::time::Duration;
+
+use anyhow::bail;
+use scaledapp_admin::duration;
+use scaledapp_proxy::{Config, Limits};
+
+use super::FileSettings;
+use crate::cli::TimeArgs;
+
+/// Of the dispatcher's [`Limits`] those that `run` can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    answer: Duration,
+    stall: Duration,
+    stream: Duration,
+    upgrade: Duration,
+    body: Duration,
+    body_rate: u32,
+    half_close: Duration,
+}
+
+impl Times {
+    /// # Errors
+    /// A duration of the file is none, or a time is 0 where nothing could be done
+    /// within it.
+    pub(super) fn resolve(args: &TimeArgs, file: &FileSettings) -> anyhow::Result<Self> {
+        let default = Config::dispatcher().limits;
+        let given = |flag: Option<Duration>, text: &Option<String>, default| match (flag, text) {
+            (Some(flag), _) => anyhow::Ok(flag),
+            (None, Some(text)) => Ok(duration::parse(text)?),
+            (None, None) => Ok(default),
+        };
+        let time = |name: &str, flag, text, default| match given(flag, text, default)? {
+            Duration::ZERO => bail!("--{name} 0s leaves no time for anything: give at least 1ms"),
+            time => anyhow::Ok(time),
+        };
+        Ok(Self {
+            answer: time(
+                "answer-timeout",
+                args.answer_timeout,
+                &file.answer_timeout,
+                default.answer_time,
+            )?,
+            stall: time(
+                "stall-timeout",
+                args.stall_timeout,
+                &file.stall_timeout,
+                default.stall_time,
+            )?,
+            stream: time(
+                "stream-timeout",
+                args.stream_timeout,
+                &file.stream_timeout,
+                default.stream_time,
+            )?,
+            upgrade: time(
+                "upgrade-timeout",
+                args.upgrade_timeout,
+                &file.upgrade_timeout,
+                default.upgrade_time,
+            )?,
+            body: time(
+                "body-timeout",
+                args.body_timeout,
+                &file.body_timeout,
+                default.body_time,
+            )?,
+            body_rate: args
+                .body_rate
+                .or(file.body_rate)
+                .unwrap_or(default.body_rate),
+            half_close: given(
+                args.half_close_timeout,
+                &file.half_close_timeout,
+                default.half_close_time,
+            )?,
+        })
+    }
+
+    /// Puts them into a dispatcher's limits.
+    pub(crate) fn of(self, limits: Limits) -> Limits {
+        Limits {
+            answer_time: self.answer,
+            stall_time: self.stall,
+            stream_time: self.stream,
+            upgrade_time: self.upgrade,
+            body_time: self.body,
+            body_rate: self.body_rate,
+            half_close_time: self.half_close,
+            ..limits
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn without_a_word_they_are_the_dispatchers() {
+        let times = Times::resolve(&TimeArgs::default(), &FileSettings::default()).unwrap();
+        let limits = Config::dispatcher().limits;
+        assert_eq!(times.of(limits), limits);
+        // The numbers that the help names.
+        let Limits {
+            answer_time,
+            stall_time,
+            stream_time,
+            upgrade_time,
+            body_time,
+            ..
+        } = limits;
+        let times = [
+            answer_time,
+            stall_time,
+            stream_time,
+            upgrade_time,
+            body_time,
+        ];
+        let minutes = times.map(|time| time.as_secs() / 60);
+        assert_eq!(minutes, [60, 5, 60, 60, 360]);
+        assert_eq!(limits.body_rate, 500);
+        assert_eq!(limits.half_close_time, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let args = TimeArgs {
+            answer_timeout: Some(SECOND),
+            half_close_timeout: Some(Duration::ZERO),
+            ..TimeArgs::default()
+        };
+        let file = FileSettings {
+            answer_timeout: Some("2s".to_owned()),
+            stall_timeout: Some("3s".to_owned()),
+            body_rate: Some(7),
+            ..FileSettings::default()
+        };
+        let limits = Times::resolve(&args, &file).unwrap().of(Limits::default());
+        let times = [
+            limits.answer_time,
+            limits.stall_time,
+            limits.half_close_time,
+        ];
+        assert_eq!(times.map(|time| time.as_secs()), [1, 3, 0]);
+        assert_eq!(limits.body_rate, 7);
+    }
+
+    #[test]
+    fn no_time_at_all_is_refused() {
+        let args = TimeArgs {
+            stall_timeout: Some(Duration::ZERO),
+            ..TimeArgs::default()
+        };
+        let error = Times::resolve(&args, &FileSettings::default()).unwrap_err();
+        assert!(error.to_string().contains("--stall-timeout 0s"), "{error}");
+    }
+}
