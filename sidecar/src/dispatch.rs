@@ -17,6 +17,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::connection::drain::Drains;
 
+/// How long clients may take to read what workers wrote last.
+const LINGER: Duration = Duration::from_secs(2);
+
 type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 
 /// See the file's head.
@@ -44,6 +47,8 @@ pub(crate) struct Dispatcher {
     pub(crate) tallies: Tallies,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
+    /// How long workers may take to end after that.
+    pub(crate) grace: Duration,
     /// Every worker that was fed and is not reaped, drained ones too.
     pub(crate) endpoints: BTreeMap<WorkerId, Fed>,
 }
@@ -124,7 +129,9 @@ impl Front {
         }
     }
 
-    /// Sends no new request to a worker; resolves when none is in flight.
+    /// Sends no new request to a worker; resolves when it owes no answer any more.
+    /// Upgraded connections are not waited for: the stop signal is what tells the app
+    /// to end them, and they live on until it has.
     pub(crate) fn stop_feeding(&mut self, leaving: Leaving) -> Waiting {
         match self {
             Self::Request(dispatchers) => {
@@ -152,15 +159,11 @@ impl Front {
         }
     }
 
-    /// Gives up what is still in flight at a worker that is about to be signalled.
-    pub(crate) fn cut(&mut self, worker: WorkerId, group: u32) {
+    /// Looks no longer after a worker that is about to be signalled. What it still has,
+    /// such as upgraded connections, lasts until it ends them or is reaped.
+    pub(crate) fn let_go(&mut self, group: u32) {
         match self {
-            Self::Request(dispatchers) => {
-                let fed = dispatchers
-                    .iter()
-                    .filter_map(|one| one.endpoints.get(&worker));
-                fed.for_each(Fed::retire);
-            }
+            Self::Request(_) => {}
             Self::Connection(accepting) => accepting.drains.forget(group),
         }
     }
@@ -180,18 +183,38 @@ impl Front {
         }
     }
 
-    /// Ends keep-alive connections and the listener; resolves when nothing is
-    /// in flight. In Connection dispatch it resolves when no new connection
-    /// begins any more: those that workers have are watched one by one.
-    pub(crate) fn drain(&self) -> Waiting {
+    /// Ends keep-alive connections and the listener; resolves when no client awaits
+    /// an answer, and at the drain's deadline at the latest. Upgraded connections, and
+    /// what is late, go on while the workers end. In Connection dispatch it resolves
+    /// when no new connection begins any more: those that workers have are watched one
+    /// by one. Gives whether it was the deadline.
+    pub(crate) fn drain(&self) -> Pin<Box<dyn Future<Output = bool>>> {
         match self {
             Self::Request(dispatchers) => {
-                let drained = dispatchers.iter().map(|dispatcher| {
-                    let proxy = Arc::clone(&dispatcher.proxy);
-                    proxy.drain(dispatcher.quiet, Duration::ZERO, dispatcher.deadline);
-                    Box::pin(async move { proxy.drained().await }) as Waiting
-                });
-                all(drained.collect())
+                let drained: Vec<_> = dispatchers
+                    .iter()
+                    .map(|dispatcher| {
+                        let proxy = Arc::clone(&dispatcher.proxy);
+                        let Dispatcher {
+                            quiet,
+                            deadline,
+                            grace,
+                            ..
+                        } = *dispatcher;
+                        proxy.drain_and_linger(quiet, Duration::ZERO, deadline, grace + LINGER);
+                        tokio::spawn(async move {
+                            let answered = tokio::time::timeout(deadline, proxy.answered());
+                            answered.await.is_err()
+                        })
+                    })
+                    .collect();
+                Box::pin(async move {
+                    let mut is_late = false;
+                    for one in drained {
+                        is_late |= one.await.unwrap_or(true);
+                    }
+                    is_late
+                })
             }
             Self::Connection(accepting) => {
                 let Accepting {
@@ -201,9 +224,24 @@ impl Front {
                 } = accepting;
                 // What has begun by then must have the time to end.
                 let most = (*quiet * 4).min(*deadline / 2);
-                Box::pin(drains.clone().depart(*quiet, most))
+                let departed = drains.clone().depart(*quiet, most);
+                Box::pin(async move {
+                    departed.await;
+                    false
+                })
             }
         }
+    }
+
+    /// Resolves when all that the workers wrote has been passed on to clients, which
+    /// takes a moment at most once they have ended.
+    pub(crate) async fn settled(&self) {
+        let passed_on = async {
+            for proxy in self.proxies() {
+                proxy.idle().await;
+            }
+        };
+        let _late = tokio::time::timeout(LINGER, passed_on).await;
     }
 
     /// Requests that a worker has answered; 0 where it accepts for itself.

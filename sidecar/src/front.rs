@@ -99,6 +99,7 @@ pub(crate) fn open(
             tallies,
             quiet: settings.drain_quiet,
             deadline: settings.drain_timeout,
+            grace: settings.stop_grace,
             endpoints: BTreeMap::new(),
         })
     });

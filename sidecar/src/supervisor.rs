@@ -65,7 +65,10 @@ pub(crate) enum Input {
         quick: bool,
     },
     /// The public listener has drained: the workers may go.
-    FrontDrained,
+    FrontDrained {
+        /// Whether that took as long as it may: nothing is waited for any more.
+        is_late: bool,
+    },
     /// Time to look at what workers have and do.
     Look,
     /// Whether a silent worker has accepted a connection.
@@ -146,6 +149,7 @@ impl Supervisor {
     /// Runs until everything has ended; returns the exit code.
     pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> i32 {
         let code = self.serve(&mut inputs).await;
+        self.front.settled().await;
         self.farewell(code).await;
         code
     }
@@ -200,7 +204,15 @@ impl Supervisor {
                 self.scale_to(spec).into_iter().collect()
             }
             Input::Stop { quick } => self.stop(quick),
-            Input::FrontDrained => vec![Event::Stop { quick: false }],
+            Input::FrontDrained { is_late } => {
+                if is_late {
+                    tracing::warn!(
+                        "requests were still in flight at the end of the drain time-out; the \
+                         workers get the stop signal"
+                    );
+                }
+                vec![Event::Stop { quick: is_late }]
+            }
             Input::Look => {
                 let mut events = self.look();
                 events.extend(self.look_at_cores());
@@ -259,8 +271,8 @@ impl Supervisor {
             let inputs = self.inputs.clone();
             let drained = self.front.drain();
             tokio::task::spawn_local(async move {
-                drained.await;
-                let _ended = inputs.send(Input::FrontDrained);
+                let is_late = drained.await;
+                let _ended = inputs.send(Input::FrontDrained { is_late });
             });
         }
         Vec::new()

@@ -319,7 +319,7 @@ impl Supervisor {
         let Some(process) = self.state.processes.get(&worker) else {
             return;
         };
-        self.front.cut(worker, process.pid);
+        self.front.let_go(process.pid);
         let mut channel = process.channel.iter();
         if !self.shutdown_message {
             signal_group(process.pid, self.stop_signal);

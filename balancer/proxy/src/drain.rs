@@ -33,8 +33,11 @@ pub(crate) struct Pace {
     pub(crate) quiet: Duration,
     /// … and for so long at least.
     pub(crate) min: Duration,
-    /// Everything ends by then.
+    /// What awaits an answer has until then.
     pub(crate) deadline: Duration,
+    /// Everything ends so long after the deadline: upgraded connections may need it,
+    /// and whoever stops what is behind them.
+    pub(crate) linger: Duration,
 }
 
 /// A departure that has begun.
@@ -60,9 +63,10 @@ impl Departure {
             quiet,
             min,
             deadline,
+            linger,
         } = self.pace;
         let elapsed = now.saturating_sub(self.begun);
-        if elapsed >= deadline.max(min) {
+        if elapsed >= deadline.max(min).saturating_add(linger) {
             return Stage::Cut;
         }
         if self.closing.is_none() {
@@ -122,6 +126,7 @@ mod tests {
             quiet: ms(quiet),
             min: ms(min),
             deadline: ms(deadline),
+            linger: Duration::ZERO,
         };
         Departure::new(pace, ms(1000))
     }
@@ -146,6 +151,15 @@ mod tests {
         assert_eq!(busy.stage(ms(6000), ms(5999)), Stage::Closing);
         assert_eq!(busy.stage(ms(10_999), ms(6000)), Stage::Closed);
         assert_eq!(busy.stage(ms(11_000), ms(6000)), Stage::Cut);
+    }
+
+    #[test]
+    fn what_lingers_is_cut_later_and_nothing_else_changes() {
+        let mut lingering = departure(200, 0, 10_000);
+        lingering.pace.linger = ms(5000);
+        assert_eq!(lingering.stage(ms(6000), ms(5999)), Stage::Closing);
+        assert_eq!(lingering.stage(ms(15_999), ms(6000)), Stage::Closed);
+        assert_eq!(lingering.stage(ms(16_000), ms(6000)), Stage::Cut);
     }
 
     #[test]

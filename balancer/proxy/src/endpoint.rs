@@ -65,7 +65,7 @@ pub struct Endpoint {
     beyond_ours: AtomicU32,
     closed: AtomicBool,
     retired: AtomicBool,
-    /// Woken when nothing is in flight at a closed endpoint, and when it retires.
+    /// Woken when a closed endpoint owes no answer any more, and when it retires.
     changed: Notify,
     pub(crate) outlier: Outlier,
     tally: Option<Arc<Tally>>,
@@ -214,22 +214,38 @@ impl Endpoint {
     pub fn close(&self) {
         // Ordered against `enter`: either we see its count or it sees this.
         self.closed.store(true, Ordering::SeqCst);
-        if self.in_flight.load(Ordering::SeqCst) == 0 {
+        if self.owes_nothing() {
             self.changed.notify_waiters();
         }
     }
 
-    /// Gives up what stays open there, such as upgraded connections.
+    /// It is gone: upgraded connections end, once what it wrote last was passed on.
     pub fn retire(&self) {
         self.close();
         self.retired.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Resolves when nothing is in flight; meant for after [`Self::close`].
+    /// Resolves when it owes no answer any more; meant for after [`Self::close`].
+    ///
+    /// Upgraded connections owe none. They may last for days, and only the app can
+    /// end them in a way that their clients understand.
     pub async fn idle(&self) {
-        self.wait(|| self.in_flight.load(Ordering::SeqCst) == 0)
-            .await;
+        self.wait(|| self.owes_nothing()).await;
+    }
+
+    /// Wakes those that wait for that.
+    fn tell_if_idle(&self) {
+        if self.closed.load(Ordering::SeqCst) && self.owes_nothing() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn owes_nothing(&self) -> bool {
+        // In this order: whatever ends in between leaves `upgraded` first, so a
+        // request is never taken for an upgraded connection.
+        let in_flight = self.in_flight.load(Ordering::SeqCst);
+        in_flight <= self.upgraded.load(Ordering::SeqCst)
     }
 
     /// Resolves when the endpoint is retired.
@@ -315,7 +331,8 @@ impl InFlight<'_> {
     /// It speaks another protocol now: no answer is owed any more.
     pub(crate) fn upgrade(&self) {
         if !self.is_upgraded.replace(true) {
-            self.endpoint.upgraded.fetch_add(1, Ordering::Relaxed);
+            self.endpoint.upgraded.fetch_add(1, Ordering::SeqCst);
+            self.endpoint.tell_if_idle();
         }
     }
 
@@ -328,14 +345,12 @@ impl InFlight<'_> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let before = self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        // In this order: see `owes_nothing`.
         if self.is_upgraded.get() {
-            // In this order it never looks as if one more were awaited.
-            self.endpoint.upgraded.fetch_sub(1, Ordering::Relaxed);
+            self.endpoint.upgraded.fetch_sub(1, Ordering::SeqCst);
         }
-        if before == 1 && self.endpoint.closed.load(Ordering::SeqCst) {
-            self.endpoint.changed.notify_waiters();
-        }
+        self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.endpoint.tell_if_idle();
         if !self.is_quiet {
             self.line.freed();
         }
@@ -467,5 +482,27 @@ mod tests {
         waiting.await.unwrap();
         endpoint.retire();
         endpoint.retired().await;
+    }
+
+    #[tokio::test]
+    async fn idle_does_not_wait_for_upgraded_connections() {
+        let (endpoint, line) = (endpoint(), line());
+        let enter = || endpoint.enter(&line, Duration::ZERO).unwrap();
+        let (first, second, request) = (enter(), enter(), enter());
+        first.upgrade();
+        endpoint.close();
+        let mut idle = std::pin::pin!(endpoint.idle());
+        let mut look = || {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            idle.as_mut().poll(&mut context).is_ready()
+        };
+        assert!(!look());
+        second.upgrade();
+        assert!(!look(), "the request is not answered");
+        drop(first);
+        assert!(!look(), "the end of a tunnel is no answer");
+        drop(request);
+        assert!(look());
+        assert_eq!(endpoint.in_flight(), 1);
     }
 }

@@ -143,7 +143,9 @@ async fn finish(
             tally(endpoint, 101);
             note(thread, endpoint, Outcome::Answered);
             thread.counts.answered(101, asked.started.elapsed());
+            shift(&thread.counts.tunnels, 1);
             switch(client, upstream, endpoint).await;
+            shift(&thread.counts.tunnels, -1);
             Some(Then::End)
         }
         End::BadBody { reason, headed } => {

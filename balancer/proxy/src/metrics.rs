@@ -74,6 +74,8 @@ pub(crate) struct Counts {
     pub(crate) connections: AtomicI64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) waiting: AtomicI64,
+    /// Of the connections, those that speak another protocol now.
+    pub(crate) tunnels: AtomicI64,
 }
 
 /// Adds one to a counter that only its own thread writes.
@@ -149,6 +151,11 @@ impl Metrics {
         u32::try_from(self.level(|counts| &counts.waiting)).unwrap_or(0)
     }
 
+    /// Upgraded connections.
+    pub(crate) fn tunnels(&self) -> u32 {
+        u32::try_from(self.level(|counts| &counts.tunnels)).unwrap_or(0)
+    }
+
     /// Client connections.
     pub(crate) fn connections(&self) -> u32 {
         u32::try_from(self.level(|counts| &counts.connections)).unwrap_or(0)
@@ -193,8 +200,13 @@ const COUNTERS: [Named<AtomicU64>; 8] = [
     ),
 ];
 
-const GAUGES: [Named<AtomicI64>; 3] = [
+const GAUGES: [Named<AtomicI64>; 4] = [
     ("connections", "Client connections open", |c| &c.connections),
+    (
+        "upgraded_connections",
+        "Client connections that speak another protocol now",
+        |c| &c.tunnels,
+    ),
     ("requests_in_flight", "Requests at endpoints", |c| {
         &c.in_flight
     }),

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Proxy {
     stage: Arc<watch::Sender<Stage>>,
     threads: watch::Receiver<usize>,
+    /// Threads that have taken their last connection.
+    closed: Arc<AtomicUsize>,
+    count: usize,
     arrival: Arc<Arrival>,
     metrics: Metrics,
 }
@@ -67,6 +70,7 @@ impl Proxy {
         let (ended, threads) = watch::channel(count);
         let ended = Arc::new(ended);
         let arrival = Arc::new(Arrival::default());
+        let closed = Arc::new(AtomicUsize::new(0));
         let line = Arc::new(Line::new(&config.limits));
         let mut last = Some(listener);
         for index in 0..count {
@@ -84,6 +88,7 @@ impl Proxy {
                 table: table.clone(),
                 stage: stages.clone(),
                 arrival: Arc::clone(&arrival),
+                closed: Arc::clone(&closed),
                 counts: metrics.thread(),
                 line: Arc::clone(&line),
             };
@@ -100,6 +105,8 @@ impl Proxy {
         Ok(Self {
             stage: Arc::new(stage),
             threads,
+            closed,
+            count,
             arrival,
             metrics,
         })
@@ -110,10 +117,22 @@ impl Proxy {
     /// flight goes on until `deadline` (all counted from now). Told again, it
     /// starts anew. To be called within a tokio runtime.
     pub fn drain(&self, quiet: Duration, min: Duration, deadline: Duration) {
+        self.drain_and_linger(quiet, min, deadline, Duration::ZERO);
+    }
+
+    /// The same, but nothing is cut before `linger` has passed since the deadline.
+    pub fn drain_and_linger(
+        &self,
+        quiet: Duration,
+        min: Duration,
+        deadline: Duration,
+        linger: Duration,
+    ) {
         let pace = Pace {
             quiet,
             min,
             deadline,
+            linger,
         };
         let mut departure = Departure::new(pace, clock::now());
         let (stage, arrival) = (Arc::clone(&self.stage), Arc::clone(&self.arrival));
@@ -140,6 +159,34 @@ impl Proxy {
         let mut threads = self.threads.clone();
         // An error says that all threads are gone, too.
         drop(threads.wait_for(|left| *left == 0).await);
+    }
+
+    /// Resolves when no client awaits an answer and none can ask any more, after
+    /// [`Self::drain`]: what is left are upgraded connections. Late by up to 20 ms.
+    pub async fn answered(&self) {
+        let answered = async {
+            loop {
+                // In this order: a tunnel that ends in between is not taken for the
+                // last connection but one.
+                let are_closed = self.closed.load(Ordering::SeqCst) == self.count;
+                let connections = self.connections();
+                if are_closed && connections <= self.metrics.tunnels() {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = answered => {}
+            () = self.drained() => {}
+        }
+    }
+
+    /// Resolves when nothing is in flight, upgraded connections included.
+    pub async fn idle(&self) {
+        while self.in_flight() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Requests at endpoints.

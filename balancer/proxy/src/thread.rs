@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use scaledapp_http1::{Fields, Malformed, Trust};
@@ -47,6 +48,8 @@ pub(crate) struct Seed {
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) arrival: Arc<Arrival>,
+    /// How many threads have taken their last connection.
+    pub(crate) closed: Arc<AtomicUsize>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) line: Arc<Line>,
 }
@@ -151,6 +154,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
                     Stage::Closed => {
                         if let Some(listener) = listener.take() {
                             thread.accept_last(&listener);
+                            seed.closed.fetch_add(1, Ordering::SeqCst);
                         }
                     }
                     // Dropping the local set ends every connection.

@@ -1,14 +1,16 @@
 //! An upgraded connection: bytes both ways until both sides have finished.
 //!
-//! What they mean is not our business any more.
+//! What they mean is not our business any more. Each direction goes on for itself:
+//! when the endpoint takes nothing more (its process has just ended), what it wrote
+//! last, such as a WebSocket's close frame, still reaches the client.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::endpoint::Endpoint;
@@ -17,9 +19,24 @@ use crate::endpoint::Endpoint;
 const BUFFER: usize = 8 << 10;
 /// A peer that vanished without a word is found out after this.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
+/// How long a client may take to read what an endpoint that has ended wrote last. To
+/// close while bytes of the client lie unread would reset its connection (RFC 9293
+/// section 3.10.4), and a reset destroys what the client has not read yet.
+const LINGER: Duration = Duration::from_secs(1);
 
-/// Passes bytes on until both sides have finished, one breaks, or the endpoint
-/// is given up. `early` is what either side has sent already.
+/// Which side ended a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The side that sends said that it has finished.
+    Finished,
+    /// The side that sends broke off.
+    ReadBroke,
+    /// The side that receives takes nothing more.
+    WriteBroke,
+}
+
+/// Passes bytes on until both sides have finished, the client breaks off, or the
+/// endpoint is gone. `early` is what either side has sent already.
 pub(crate) async fn run(
     client: &mut TcpStream,
     early_of_client: &[u8],
@@ -32,59 +49,107 @@ pub(crate) async fn run(
         // Without it, a vanished peer is noticed at the next write only.
         drop(socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive));
     }
-    let mut upstream = Heard {
-        stream: upstream,
+    if pass_on(
+        client,
+        early_of_client,
+        upstream,
+        early_of_upstream,
         endpoint,
-    };
-    let copy = async {
-        upstream.write_all(early_of_client).await?;
-        client.write_all(early_of_upstream).await?;
-        copy_bidirectional_with_sizes(client, &mut upstream, BUFFER, BUFFER).await
-    };
-    tokio::select! {
-        ended = copy => if let Err(error) = ended {
-            tracing::debug!(%error, "an upgraded connection broke");
-        },
-        () = endpoint.retired() => {}
+    )
+    .await
+    {
+        linger(client).await;
     }
 }
 
-/// The endpoint's side: what comes from there is a sign of life.
-struct Heard<'a> {
-    stream: &'a mut TcpStream,
-    endpoint: &'a Endpoint,
-}
-
-impl AsyncRead for Heard<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut *self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
-            // The thread's clock is up to a second late while there are only tunnels.
-            self.endpoint.hear(clock::now());
+/// Whether the client is still there, and the endpoint is not.
+async fn pass_on(
+    client: &mut TcpStream,
+    early_of_client: &[u8],
+    upstream: &mut TcpStream,
+    early_of_upstream: &[u8],
+    endpoint: &Endpoint,
+) -> bool {
+    let (from_client, to_client) = client.split();
+    let (from_upstream, to_upstream) = upstream.split();
+    let down = copy(early_of_upstream, from_upstream, to_client, || {
+        // What comes from there is a sign of life. The thread's clock is up to a
+        // second late while there are only tunnels.
+        endpoint.hear(clock::now());
+    });
+    let up = copy(early_of_client, from_client, to_upstream, || {});
+    tokio::pin!(down, up);
+    let (mut is_down_open, mut is_up_open) = (true, true);
+    while is_down_open {
+        tokio::select! {
+            ended = &mut down => {
+                if ended == Ended::WriteBroke {
+                    return false;
+                }
+                is_down_open = false;
+            }
+            ended = &mut up, if is_up_open => {
+                if ended == Ended::ReadBroke {
+                    return false;
+                }
+                is_up_open = false;
+            }
+            () = endpoint.retired() => {
+                // Its process is gone: what it wrote is here, and its end behind that.
+                let last = timeout(LINGER, &mut down).await;
+                return last != Ok(Ended::WriteBroke);
+            }
         }
-        Poll::Ready(Ok(()))
     }
+    if is_up_open {
+        tokio::select! {
+            ended = &mut up => return ended != Ended::ReadBroke,
+            () = endpoint.retired() => {}
+        }
+    }
+    true
 }
 
-impl AsyncWrite for Heard<'_> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write(context, bytes)
+/// Passes one direction on, and its end. `passes` is told of each piece.
+async fn copy(
+    early: &[u8],
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    passes: impl Fn(),
+) -> Ended {
+    if to.write_all(early).await.is_err() {
+        return Ended::WriteBroke;
     }
+    let mut buffer = vec![0; BUFFER];
+    let ended = loop {
+        match from.read(&mut buffer).await {
+            Ok(0) => break Ended::Finished,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                tracing::debug!(%error, "an upgraded connection broke");
+                break Ended::ReadBroke;
+            }
+            Ok(length) => {
+                passes();
+                if to.write_all(&buffer[..length]).await.is_err() {
+                    return Ended::WriteBroke;
+                }
+            }
+        }
+    };
+    // Where that side is gone already, nobody is left to be told.
+    let _gone = to.shutdown().await;
+    ended
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(context)
-    }
+/// Ends a client's connection so that it can read all that was written to it.
+async fn linger(client: &mut TcpStream) {
+    let _gone = client.shutdown().await;
+    let mut buffer = vec![0; BUFFER];
+    let read_to_end = async {
+        while let Ok(length) = client.read(&mut buffer).await
+            && length > 0
+        {}
+    };
+    let _in_time = timeout(LINGER, read_to_end).await;
 }

@@ -241,7 +241,12 @@ async fn an_upgraded_connection_ends_with_its_endpoint() {
     stream.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 101");
     assert_eq!(one.in_flight(), 1);
+    one.close();
+    one.idle().await;
+    assert_eq!(one.in_flight(), 1, "it goes on at an endpoint that leaves");
     one.retire();
     read_all(&mut stream);
-    one.idle().await;
+    while one.in_flight() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

@@ -16,3 +16,4 @@ mod line;
 mod peers;
 mod reuse;
 mod signs;
+mod tunnels;
