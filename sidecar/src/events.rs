@@ -85,6 +85,7 @@ pub(crate) fn reason(incident: &Incident) -> &'static str {
     match incident {
         Incident::Ready { .. } => "Ready",
         Incident::Exited { .. } => "Exited",
+        Incident::Finished { .. } => "Finished",
         Incident::BootTimedOut { .. } => "BootTimedOut",
         Incident::EndedDraining { .. } => "EndedDraining",
         Incident::DrainTimedOut { .. } => "DrainTimedOut",
@@ -102,6 +103,7 @@ fn slot(incident: &Incident) -> Option<u32> {
     match incident {
         Incident::Ready { slot, .. }
         | Incident::Exited { slot, .. }
+        | Incident::Finished { slot, .. }
         | Incident::BootTimedOut { slot, .. }
         | Incident::EndedDraining { slot, .. }
         | Incident::DrainTimedOut { slot, .. }
@@ -141,7 +143,7 @@ mod tests {
             json!({
                 "time": "1970-01-01T00:01:00.000Z", "slot": 1, "type": "Warning",
                 "reason": "DrainTimedOut",
-                "text": "worker 1 still had work at the end of the drain time-out; it is cut",
+                "text": "worker 1 still had work at the end of the drain time-out; it gets the stop signal",
             })
         );
     }

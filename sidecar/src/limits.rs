@@ -248,6 +248,17 @@ impl Watch {
         after < limit.saturating_sub(limit * RESERVE_PERCENT / 100)
     }
 
+    /// Whether there is no memory for a worker beside all that run, of `memory` as it
+    /// is now. A reload that waits for those that leave loses a little time; one that
+    /// does not could have the largest worker recycled meanwhile.
+    pub(crate) fn is_crowded(&self, memory: Option<Container>) -> bool {
+        let (Some(Container { used, limit }), Some(born)) = (memory, self.newborn) else {
+            return false;
+        };
+        let after = used.saturating_add(born.saturating_mul(GROWN_PERCENT) / 100);
+        after >= limit / 100 * WATERMARK_PERCENT
+    }
+
     /// Why a worker that serves has to be replaced, and how urgent that is.
     fn used_up(&self, worker: &Measured, share: Option<u64>) -> Option<(u8, Cause)> {
         let age = worker.age?;
@@ -389,6 +400,19 @@ mod tests {
             ..worker(1, 1 << 40)
         };
         assert_eq!(watch.look(Duration::ZERO, &[old], None, 1), []);
+    }
+
+    #[test]
+    fn it_is_crowded_where_one_more_would_reach_the_watermark() {
+        let mut watch = watch(Limits::default());
+        assert!(
+            !watch.is_crowded(Some(container(999, 1000))),
+            "nothing is known of workers"
+        );
+        watch.look(Duration::ZERO, &[worker(1, 80)], None, 1);
+        assert!(!watch.is_crowded(None));
+        assert!(!watch.is_crowded(Some(container(740, 1000))));
+        assert!(watch.is_crowded(Some(container(760, 1000))));
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Report {
         lock(&self.events).note(now, incident);
         lock(&self.history).note(now, incident);
         let counter = match incident {
-            Incident::Exited { .. } => &self.counts.restarts,
+            Incident::Exited { .. } | Incident::Finished { .. } => &self.counts.restarts,
             Incident::BootTimedOut { .. } => &self.counts.boot_timeouts,
             Incident::KilledAfterGrace { .. } => &self.counts.kills,
             Incident::ReloadFinished { .. } => &self.counts.reloads,

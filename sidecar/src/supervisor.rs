@@ -24,7 +24,7 @@ use crate::dispatch::Front;
 use crate::handover::Told;
 use crate::limits::Watch;
 use crate::limits::measure::Starving;
-use crate::limits::memory::Limiting;
+use crate::limits::memory::{self, Limiting};
 use crate::logs::{Logs, Tail};
 use crate::process::{Reaped, Recipe};
 use crate::readiness::{Sign, Wanted};
@@ -171,9 +171,15 @@ impl Supervisor {
                 None => vec![Event::Wake],
             };
             for event in events {
-                let actions = self.engine.on(self.started.elapsed(), event);
-                if let Some(code) = self.carry_out(actions) {
-                    return code;
+                // A reload starts its next worker in this moment, or when one has left.
+                let asks_for_room = matches!(event, Event::Ready(_) | Event::Exited(..));
+                let crowded = (asks_for_room && self.engine.reloading())
+                    .then(|| Event::Crowded(self.is_crowded()));
+                for event in crowded.into_iter().chain([event]) {
+                    let actions = self.engine.on(self.started.elapsed(), event);
+                    if let Some(code) = self.carry_out(actions) {
+                        return code;
+                    }
                 }
             }
             self.publish();
@@ -183,8 +189,8 @@ impl Supervisor {
     /// What an input means for the engine.
     fn interpret(&mut self, input: Input) -> Vec<Event> {
         match input {
-            Input::Reaped(reaped) => self.reaped(reaped).into_iter().collect(),
-            Input::GroupEnded(worker, exit) => self.ended(worker, exit).into_iter().collect(),
+            Input::Reaped(reaped) => self.reaped(reaped),
+            Input::GroupEnded(worker, exit) => self.ended(worker, exit),
             Input::Told(worker, told) => self.told(worker, told).into_iter().collect(),
             Input::Shows(worker, sign) => self.shows(worker, sign).into_iter().collect(),
             Input::Drained(worker) => vec![Event::Drained(worker)],
@@ -215,6 +221,9 @@ impl Supervisor {
             }
             Input::Look => {
                 let mut events = self.look();
+                if self.engine.reloading() {
+                    events.push(Event::Crowded(self.is_crowded()));
+                }
                 events.extend(self.look_at_cores());
                 events
             }
@@ -227,6 +236,12 @@ impl Supervisor {
                 Vec::new()
             }
         }
+    }
+
+    /// Whether there is no memory for a worker beside all that run.
+    fn is_crowded(&self) -> bool {
+        let memory = self.memory.read().or_else(memory::of_machine);
+        self.watch.is_crowded(memory)
     }
 
     /// A wish that cannot be met is said so and changes nothing.

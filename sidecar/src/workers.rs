@@ -353,12 +353,14 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn reaped(&mut self, reaped: Reaped) -> Option<Event> {
-        let worker = self.worker_of(reaped.pid)?;
+    pub(crate) fn reaped(&mut self, reaped: Reaped) -> Vec<Event> {
+        let Some(worker) = self.worker_of(reaped.pid) else {
+            return Vec::new();
+        };
         let is_stopping = self.state_of(worker) == Some(WorkerState::Stopping);
         if is_stopping && group_lives(reaped.pid) {
             self.wait_for_group(worker, reaped);
-            return None;
+            return Vec::new();
         }
         self.ended(worker, reaped.exit)
     }
@@ -386,8 +388,11 @@ impl Supervisor {
     }
 
     /// A worker is no more, with all that must not outlive it.
-    pub(crate) fn ended(&mut self, worker: WorkerId, exit: Exit) -> Option<Event> {
-        let process = self.state.processes.remove(&worker)?;
+    pub(crate) fn ended(&mut self, worker: WorkerId, exit: Exit) -> Vec<Event> {
+        let Some(process) = self.state.processes.remove(&worker) else {
+            return Vec::new();
+        };
+        let has_served = self.front.served(worker) > 0;
         self.report.ended(&Ended {
             worker,
             slot: process.slot.0,
@@ -407,7 +412,11 @@ impl Supervisor {
         }
         let last_words = (worker, process.tail.clone());
         self.state.last_words.insert(process.slot, last_words);
-        Some(Event::Exited(worker, exit))
+        let served = has_served.then_some(Event::Served(worker));
+        served
+            .into_iter()
+            .chain([Event::Exited(worker, exit)])
+            .collect()
     }
 
     fn worker_of(&self, pid: u32) -> Option<WorkerId> {

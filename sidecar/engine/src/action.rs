@@ -181,6 +181,16 @@ pub enum Incident {
         /// When the next one starts, from now.
         restart_in: Duration,
     },
+    /// The worker of a slot ended by itself as one that has done its work does; the
+    /// next one starts at once.
+    Finished {
+        /// The worker.
+        worker: WorkerId,
+        /// Its slot.
+        slot: Slot,
+        /// How long it had been ready.
+        after: Duration,
+    },
     /// A worker was not ready in time and is ended.
     BootTimedOut {
         /// The worker.
@@ -199,7 +209,8 @@ pub enum Incident {
         /// How.
         exit: Exit,
     },
-    /// Work was still in flight at the end of the drain time-out; it is cut.
+    /// Work was still in flight at the end of the drain time-out; the worker gets the
+    /// stop signal.
     DrainTimedOut {
         /// The worker.
         worker: WorkerId,
@@ -267,9 +278,14 @@ impl Incident {
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Ready { .. }
+            | Self::Finished { .. }
             | Self::RecycleBegan { .. }
             | Self::ReloadBegan { .. }
-            | Self::ReloadFinished { .. } => false,
+            | Self::ReloadFinished { .. }
+            | Self::EndedDraining {
+                exit: Exit::Code(0),
+                ..
+            } => false,
             Self::ReloadFailed { failure, .. } | Self::RestartFailed { failure } => {
                 *failure != Failure::Stopping
             }
@@ -300,15 +316,13 @@ impl fmt::Display for Incident {
                 ..
             } => {
                 write!(f, "worker {slot} ended unexpectedly: {exit}, ")?;
-                match ready_for {
-                    Some(ready_for) => write!(f, "after {ready_for:.1?} of service")?,
-                    None => f.write_str("before it was ready")?,
-                }
-                match restart_in {
-                    &Duration::ZERO => f.write_str("; restarting at once"),
-                    delay => write!(f, "; restarting in {delay:.1?}"),
-                }
+                write_next(f, *ready_for, *restart_in)
             }
+            Self::Finished { slot, after, .. } => write!(
+                f,
+                "worker {slot} ended by itself, exit code 0, after {after:.1?} of service; the \
+                 next one starts at once"
+            ),
             Self::BootTimedOut { slot, after, .. } => write!(
                 f,
                 "worker {slot} was not ready within {after:?} and is ended (the boot time-out)"
@@ -318,7 +332,7 @@ impl fmt::Display for Incident {
             }
             Self::DrainTimedOut { slot, .. } => write!(
                 f,
-                "worker {slot} still had work at the end of the drain time-out; it is cut"
+                "worker {slot} still had work at the end of the drain time-out; it gets the stop signal"
             ),
             Self::KilledAfterGrace { slot, .. } => {
                 write!(f, "worker {slot} ignored the stop signal and is killed")
@@ -357,5 +371,20 @@ impl fmt::Display for Incident {
                 write!(f, "{what}; last: {exit}{cure}")
             }
         }
+    }
+}
+
+fn write_next(
+    f: &mut fmt::Formatter<'_>,
+    ready_for: Option<Duration>,
+    restart_in: Duration,
+) -> fmt::Result {
+    match ready_for {
+        Some(ready_for) => write!(f, "after {ready_for:.1?} of service")?,
+        None => f.write_str("before it was ready")?,
+    }
+    match restart_in {
+        Duration::ZERO => f.write_str("; restarting at once"),
+        delay => write!(f, "; restarting in {delay:.1?}"),
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Worker {
     pub(crate) since: Duration,
     pub(crate) started: Duration,
     ready_since: Option<Duration>,
+    /// It is known to have done work.
+    has_served: bool,
     /// When its state has lasted too long.
     pub(crate) deadline: Option<Duration>,
 }
@@ -80,6 +82,8 @@ pub struct Engine {
     pub(crate) wishes: VecDeque<Wish>,
     /// A scale that somebody waits for.
     scaling: Option<OperationId>,
+    /// There is no memory for a worker beside all that run.
+    pub(crate) is_crowded: bool,
     pub(crate) ever_ready: bool,
     pub(crate) ending: Option<Ending>,
 }
@@ -98,6 +102,7 @@ impl Engine {
             running: None,
             wishes: VecDeque::new(),
             scaling: None,
+            is_crowded: false,
             ever_ready: false,
             ending: None,
         }
@@ -135,6 +140,8 @@ impl Engine {
             } => self.recycle(worker, cause, surge, &mut out),
             Event::Kill { worker, cause } => self.kill(now, worker, cause, &mut out),
             Event::Starved(time) => self.starved(time),
+            Event::Crowded(is_crowded) => self.is_crowded = is_crowded,
+            Event::Served(worker) => self.served(worker),
             Event::Stop { quick } => self.stop(now, quick, &mut out),
             Event::Wake => {}
         }
@@ -177,6 +184,7 @@ impl Engine {
             since: now,
             started: now,
             ready_since: None,
+            has_served: false,
             deadline: Some(now.saturating_add(self.config.boot_timeout)),
         };
         self.workers.insert(id, worker);
@@ -220,6 +228,12 @@ impl Engine {
         out.push(Action::Report(incident));
         if worker.generation == self.generation {
             self.activate(out);
+        }
+    }
+
+    fn served(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.has_served = true;
         }
     }
 
@@ -288,22 +302,36 @@ impl Engine {
         // A command that cannot be executed at all is found out without delays.
         let hopeless =
             matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && place.never_ready < TRIES;
-        let served = ready_for.is_some_and(|served| served >= backoff.at_once_after);
-        let restart_in = if hopeless || served {
+        let proved = ready_for.is_some_and(|served| served >= backoff.at_once_after);
+        // After its work, and with the code that says that all is well: recycled by
+        // itself, as `uvicorn --limit-max-requests` does.
+        let orderly = exit == Exit::Code(0)
+            && worker.state == WorkerState::Ready
+            && (proved || worker.has_served);
+        let restart_in = if hopeless || proved || orderly {
             Duration::ZERO
         } else {
             backoff.delay(place.failures, self.random.next())
         };
-        if !served {
+        if orderly {
+            place.failures = 0;
+        } else if !proved {
             place.failures = place.failures.saturating_add(1);
         }
         place.retry_at = Some(now.saturating_add(restart_in));
-        out.push(Action::Report(Incident::Exited {
-            worker: id,
-            slot,
-            exit,
-            ready_for,
-            restart_in,
+        out.push(Action::Report(match ready_for {
+            Some(after) if orderly => Incident::Finished {
+                worker: id,
+                slot,
+                after,
+            },
+            _ => Incident::Exited {
+                worker: id,
+                slot,
+                exit,
+                ready_for,
+                restart_in,
+            },
         }));
         if ready_for.is_none() {
             let failure = Failure::Exited {
@@ -479,7 +507,7 @@ impl Engine {
         // Nobody waits for it, and it is told again while its cause lasts.
         let known = self.running.is_some_and(|running| running.concerns(worker))
             || self.wishes.iter().any(|wish| wish.concerns(worker));
-        if known || self.ending.is_some() || self.state(worker) != Some(WorkerState::Ready) {
+        if known || self.state(worker) != Some(WorkerState::Ready) {
             return;
         }
         self.wish(

@@ -56,6 +56,12 @@ pub enum Event {
         /// Why.
         cause: Cause,
     },
+    /// Whether there is no memory for a worker beside all that run. A reload then
+    /// waits for those that leave before it starts the next one.
+    Crowded(bool),
+    /// The worker has done work, such as answered requests: told before its
+    /// [`Event::Exited`], so that an orderly end is not taken for a crash.
+    Served(WorkerId),
     /// The machine gave us no time for so long (a quota, a paused virtual
     /// machine): what starts is not slow by itself.
     Starved(Duration),

@@ -2,9 +2,11 @@
 //!
 //! A candidate starts beside the holder of its slot and takes over when it is
 //! ready; then the old one drains. The first candidate is the canary: nothing
-//! old is touched before it is ready. Under Request dispatch slots take turns;
-//! under Connection dispatch a single worker cannot be kept from accepting, so
-//! a generation takes over as a whole.
+//! old is touched before it is ready. Under Request dispatch slots take turns to
+//! start, but the old workers drain side by side, where there is memory for that: a
+//! drain may last as long as a WebSocket's close handshake. Under Connection dispatch
+//! a single worker cannot be kept from accepting, so a generation takes over as a
+//! whole.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -68,11 +70,8 @@ pub(crate) struct Running {
 
 #[derive(Debug, Clone, Copy)]
 enum Course {
-    /// Reload, slot by slot.
-    Rolling {
-        slot: Slot,
-        retiring: Option<WorkerId>,
-    },
+    /// Reload, slot by slot; past the last slot the old workers end.
+    Rolling { slot: Slot },
     /// Reload, all at once: only slot 0 has a candidate at first.
     Together { phase: Phase },
     /// Restart of one slot.
@@ -114,9 +113,7 @@ impl Engine {
             let step = match self.running {
                 None => self.begin_next(now, out),
                 Some(running) => match running.course {
-                    Course::Rolling { slot, retiring } => {
-                        self.advance_rolling(now, running, slot, retiring, out)
-                    }
+                    Course::Rolling { slot } => self.advance_rolling(now, running, slot, out),
                     Course::Together { phase } => self.advance_together(now, running, phase, out),
                     Course::Single { slot, retiring } => {
                         self.advance_single(now, running, slot, retiring, out)
@@ -138,10 +135,7 @@ impl Engine {
                 let target = self.next_generation();
                 out.push(Action::Report(Incident::ReloadBegan { generation: target }));
                 let course = match self.config.dispatch {
-                    Dispatch::Request => Course::Rolling {
-                        slot: Slot(0),
-                        retiring: None,
-                    },
+                    Dispatch::Request => Course::Rolling { slot: Slot(0) },
                     Dispatch::Connection => Course::Together {
                         phase: Phase::Canary,
                     },
@@ -242,18 +236,10 @@ impl Engine {
         now: Duration,
         running: Running,
         slot: Slot,
-        retiring: Option<WorkerId>,
         out: &mut Vec<Action>,
     ) -> Step {
-        if let Some(old) = retiring {
-            if self.workers.contains_key(&old) {
-                return Step::Waiting;
-            }
-            return self.roll_to(Slot(slot.0 + 1));
-        }
         let Some(place) = self.places.get(slot.0 as usize).copied() else {
-            self.finish_reload(now, running, out);
-            return Step::Made;
+            return self.await_old(now, running, out);
         };
         if let Some(candidate) = place.candidate {
             if !self.is_ready(Some(candidate)) {
@@ -262,14 +248,8 @@ impl Engine {
             // The first one shows that the new generation works: what starts
             // from now on, for whatever reason, is of it.
             self.generation = running.target;
-            let old = self.promote(slot);
-            if let Some(old) = old {
+            if let Some(old) = self.promote(slot) {
                 self.retire(now, old, out);
-                self.set_course(Course::Rolling {
-                    slot,
-                    retiring: Some(old),
-                });
-                return Step::Made;
             }
             return self.roll_to(Slot(slot.0 + 1));
         }
@@ -283,15 +263,31 @@ impl Engine {
             },
             _ => {}
         }
+        // Whoever leaves makes room soon.
+        if self.is_crowded && self.is_any_leaving() {
+            return Step::Waiting;
+        }
         self.start_candidate(now, slot, running.target, out);
         Step::Waiting
     }
 
     fn roll_to(&mut self, slot: Slot) -> Step {
-        self.set_course(Course::Rolling {
-            slot,
-            retiring: None,
-        });
+        self.set_course(Course::Rolling { slot });
+        Step::Made
+    }
+
+    fn is_any_leaving(&self) -> bool {
+        let mut workers = self.workers.values();
+        workers.any(|worker| matches!(worker.state, WorkerState::Draining | WorkerState::Stopping))
+    }
+
+    /// The reload is done when the old generation is reaped.
+    fn await_old(&mut self, now: Duration, running: Running, out: &mut Vec<Action>) -> Step {
+        let mut alive = self.workers.values();
+        if alive.any(|worker| worker.generation < running.target) {
+            return Step::Waiting;
+        }
+        self.finish_reload(now, running, out);
         Step::Made
     }
 
@@ -330,14 +326,7 @@ impl Engine {
                 self.take_over(now, running.target, out);
                 Step::Made
             }
-            Phase::Retiring => {
-                let mut alive = self.workers.values();
-                if alive.any(|worker| worker.generation < running.target) {
-                    return Step::Waiting;
-                }
-                self.finish_reload(now, running, out);
-                Step::Made
-            }
+            Phase::Retiring => self.await_old(now, running, out),
         }
     }
 

@@ -36,6 +36,24 @@ impl Limiting {
     }
 }
 
+/// The same of the whole machine (`proc_meminfo(5)`), for where nothing limits us.
+pub(crate) fn of_machine() -> Option<Container> {
+    parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn parse_meminfo(meminfo: &str) -> Option<Container> {
+    let kibibytes = |name: &str| {
+        let mut lines = meminfo.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|(key, _)| *key == name)?;
+        value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    let (total, available) = (kibibytes("MemTotal")?, kibibytes("MemAvailable")?);
+    Some(Container {
+        used: total.saturating_sub(available) << 10,
+        limit: total << 10,
+    })
+}
+
 fn limit(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     /// Version 1 says "none" by the greatest multiple of a page in an `i64`.
     const NONE: u64 = 1 << 60;
@@ -153,6 +171,18 @@ mod tests {
     fn read(machine: &tempfile::TempDir) -> Option<(u64, u64)> {
         let container = Limiting::find(machine.path()).read()?;
         Some((container.used, container.limit))
+    }
+
+    #[test]
+    fn of_the_machine_all_is_used_that_is_not_available() {
+        let text = "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:    400 kB\n";
+        let expected = Container {
+            used: 600 << 10,
+            limit: 1000 << 10,
+        };
+        assert_eq!(parse_meminfo(text), Some(expected));
+        assert_eq!(parse_meminfo("MemTotal: 5 kB\n"), None);
+        assert!(of_machine().is_some_and(|machine| machine.used < machine.limit));
     }
 
     #[test]

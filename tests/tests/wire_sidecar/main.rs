@@ -24,6 +24,8 @@ mod output;
 mod recycle;
 mod scrape;
 
+mod websockets;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;

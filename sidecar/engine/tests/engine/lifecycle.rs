@@ -299,3 +299,55 @@ fn people_can_read_what_happened() {
     let failures: Vec<bool> = world.incidents.iter().map(Incident::is_failure).collect();
     assert_eq!(failures, [false, true, true, true]);
 }
+
+#[test]
+fn a_worker_that_has_done_its_work_ends_without_a_crash_and_the_next_starts_at_once() {
+    // Served for long, or known to have served at all.
+    for (served_for, is_told) in [(seconds(5), false), (millis(200), true)] {
+        let mut world = World::ready(Dispatch::Request, 1);
+        for _ in 0..20 {
+            world.now += served_for;
+            let worker = world.newest(0);
+            if is_told {
+                world.on(Event::Served(worker));
+            }
+            assert_eq!(spawns(&world.exit(worker, Exit::Code(0))), [(0, 1)]);
+            let incident = world.incidents.last().unwrap();
+            assert!(
+                matches!(incident, Incident::Finished { .. }) && !incident.is_failure(),
+                "{incident}"
+            );
+            world.on(Event::Ready(world.newest(0)));
+        }
+    }
+}
+
+#[test]
+fn an_end_that_is_not_orderly_is_a_crash() {
+    let told = |exit, served_for, is_told| {
+        let mut world = World::ready(Dispatch::Request, 1);
+        world.now += served_for;
+        let worker = world.newest(0);
+        if is_told {
+            world.on(Event::Served(worker));
+        }
+        world.exit(worker, exit);
+        let incident = world.incidents.last().unwrap();
+        matches!(incident, Incident::Exited { .. }) && incident.is_failure()
+    };
+    assert!(told(Exit::Code(1), seconds(60), true));
+    assert!(told(Exit::Signal(9), seconds(60), true));
+    // A daemon that leaves its starter, or an app that ends for want of work.
+    assert!(told(Exit::Code(0), millis(200), false));
+    let mut world = World::start(Dispatch::Request, 1);
+    let worker = world.newest(0);
+    world.on(Event::Served(worker));
+    world.exit(worker, Exit::Code(0));
+    assert!(matches!(
+        world.incidents.last(),
+        Some(Incident::Exited {
+            ready_for: None,
+            ..
+        })
+    ));
+}

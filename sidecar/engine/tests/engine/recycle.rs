@@ -95,6 +95,51 @@ fn a_successor_that_fails_leaves_the_old_one_and_may_be_tried_again() {
 }
 
 #[test]
+fn told_twice_it_is_tried_once() {
+    // While it is under way, and while it waits for another one.
+    for first in [0, 1] {
+        let mut world = World::ready(Dispatch::Request, 2);
+        let workers = world.in_state(Ready);
+        world.on(recycle(workers[first], true));
+        world.on(recycle(workers[1], true));
+        world.on(recycle(workers[1], true));
+        while world.newest(1) == workers[1] {
+            world.behave();
+        }
+        assert_eq!(spawns(&world.exit(world.newest(1), Exit::Code(1))), []);
+        assert_eq!(world.engine.ready(), 2);
+        assert_eq!(spawns(&world.on(recycle(workers[1], true))), [(1, 1)]);
+    }
+}
+
+#[test]
+fn a_worker_that_starts_is_not_recycled_once_it_is_ready() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    world.now = seconds(60);
+    world.exit(world.newest(1), Exit::Code(1));
+    let starting = world.newest(1);
+    world.on(recycle(world.newest(0), true));
+    world.on(recycle(starting, true));
+    world.on(Event::Ready(starting));
+    world.settle_down();
+    assert_eq!(world.newest(1), starting);
+}
+
+#[test]
+fn of_two_that_wait_each_has_its_turn() {
+    let mut world = World::ready(Dispatch::Request, 3);
+    let workers = world.in_state(Ready);
+    for worker in &workers {
+        world.on(recycle(*worker, true));
+    }
+    // Another one's failure is not theirs.
+    world.exit(world.newest(0), Exit::Code(1));
+    world.settle_down();
+    assert_eq!(world.newest(0), workers[0]);
+    assert!(world.newest(1) > workers[2] && world.newest(2) > workers[2]);
+}
+
+#[test]
 fn what_a_reload_replaces_is_not_replaced_twice() {
     let mut world = World::ready(Dispatch::Request, 2);
     let workers = world.in_state(Ready);

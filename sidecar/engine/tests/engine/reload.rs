@@ -22,17 +22,24 @@ fn request_reload_goes_slot_by_slot_and_starts_the_new_before_it_drains_the_old(
     assert!(actions.contains(&Action::Drain { worker: old[0] }));
     assert_eq!(
         world.picture(),
-        [(0, 1, Draining), (1, 1, Ready), (0, 2, Ready)]
+        [
+            (0, 1, Draining),
+            (1, 1, Ready),
+            (0, 2, Ready),
+            (1, 2, Starting)
+        ]
     );
     assert_eq!(
         (world.engine.ready(), world.engine.generation()),
         (2, Generation(2))
     );
+    // The next one starts while the first drains.
+    assert_eq!(spawns(&actions), [(1, 2)]);
     assert_eq!(
         world.on(Event::Drained(old[0])),
         [Action::Terminate { worker: old[0] }]
     );
-    assert_eq!(spawns(&world.exit(old[0], Exit::Code(0))), [(1, 2)]);
+    assert_eq!(world.exit(old[0], Exit::Code(0)), []);
     world.on(Event::Ready(world.newest(1)));
     world.on(Event::Drained(old[1]));
     assert_eq!(world.result(1), None);
@@ -44,6 +51,60 @@ fn request_reload_goes_slot_by_slot_and_starts_the_new_before_it_drains_the_old(
         world.incidents.last(),
         Some(Incident::ReloadFinished { .. })
     ));
+}
+
+#[test]
+fn the_old_workers_of_a_request_reload_drain_side_by_side() {
+    let mut world = World::ready(Dispatch::Request, 4);
+    let old = world.in_state(Ready);
+    world.on(reload(1));
+    for slot in 0..4 {
+        // One starts at a time, and none waits for a drain.
+        assert_eq!(world.in_state(Starting).len(), 1);
+        world.on(Event::Ready(world.newest(slot)));
+    }
+    assert_eq!(world.in_state(Draining), old);
+    assert_eq!((world.engine.ready(), world.result(1)), (4, None));
+    world.after(DRAIN);
+    assert_eq!(world.in_state(Stopping), old, "one drain time for all");
+    for worker in &old {
+        assert_eq!(world.result(1), None);
+        world.exit(*worker, Exit::Code(0));
+    }
+    assert_eq!(world.result(1), Some(Ok(())));
+}
+
+#[test]
+fn without_memory_for_one_more_the_next_one_waits_until_an_old_one_has_left() {
+    let mut world = World::ready(Dispatch::Request, 3);
+    let old = world.in_state(Ready);
+    world.on(Event::Crowded(true));
+    // Nobody leaves yet: a reload needs room for one in any case.
+    assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
+    assert_eq!(spawns(&world.on(Event::Ready(world.newest(0)))), []);
+    assert_eq!(spawns(&world.on(Event::Drained(old[0]))), []);
+    assert_eq!(spawns(&world.exit(old[0], Exit::Code(0))), [(1, 2)]);
+    assert_eq!(spawns(&world.on(Event::Ready(world.newest(1)))), []);
+    assert_eq!(spawns(&world.on(Event::Crowded(false))), [(2, 2)]);
+    world.settle_down();
+    assert_eq!(world.result(1), Some(Ok(())));
+}
+
+#[test]
+fn a_later_slot_that_fails_while_old_ones_drain_lets_them_drain() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    let old = world.in_state(Ready);
+    world.on(reload(1));
+    world.on(Event::Ready(world.newest(0)));
+    world.exit(world.newest(1), Exit::Code(1));
+    assert_eq!(world.result(1).unwrap().unwrap_err().slot(), Some(Slot(1)));
+    assert_eq!(
+        world.picture(),
+        [(0, 1, Draining), (1, 1, Ready), (0, 2, Ready)]
+    );
+    world.on(Event::Drained(old[0]));
+    world.exit(old[0], Exit::Code(0));
+    assert_eq!(world.picture(), [(1, 1, Ready), (0, 2, Ready)]);
 }
 
 #[test]
@@ -140,6 +201,7 @@ fn a_later_slot_that_fails_keeps_its_old_worker_and_ends_the_reload() {
     }
     world.exit(world.newest(1), Exit::Code(1));
     assert_eq!(world.result(1).unwrap().unwrap_err().slot(), Some(Slot(1)));
+    world.settle_down();
     assert_eq!(
         world.picture(),
         [(1, 1, Ready), (2, 1, Ready), (0, 2, Ready)]

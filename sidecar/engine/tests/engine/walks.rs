@@ -29,6 +29,9 @@ enum Step {
     /// The n-th live worker.
     Kill(usize),
     Starved(u64),
+    Crowded(bool),
+    /// The n-th live worker.
+    Served(usize),
     Time(u64),
     /// To the engine's own deadline.
     Wake,
@@ -53,6 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), any::<bool>()).prop_map(|(worker, surge)| Step::Recycle(worker, surge)),
         1 => any::<usize>().prop_map(Step::Kill),
         1 => (0..9_000_u64).prop_map(Step::Starved),
+        1 => any::<bool>().prop_map(Step::Crowded),
+        1 => any::<usize>().prop_map(Step::Served),
         2 => (0..40_000_u64).prop_map(Step::Time),
         3 => Just(Step::Wake),
         1 => (0..40_u64).prop_map(Step::Late),
@@ -108,6 +113,8 @@ impl Walk {
                 cause: CAUSE,
             },
             Step::Starved(time) => Event::Starved(millis(time)),
+            Step::Crowded(is_crowded) => Event::Crowded(is_crowded),
+            Step::Served(n) => Event::Served(self.nth(None, n)?),
             Step::Time(time) => {
                 self.world.now += millis(time);
                 Event::Wake
