@@ -28,7 +28,8 @@ use crate::readiness::Wanted;
 pub use counting::Counting;
 pub(crate) use times::Times;
 
-/// What balancers wait at most for a byte: whoever asked has been answered by then.
+/// No event loop pauses for so long. Less than balancers wait for an answer, so that
+/// what can be repeated is answered by another worker in time.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The file of `--config`; unknown names are refused.

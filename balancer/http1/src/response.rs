@@ -21,6 +21,21 @@ pub struct Asked {
     pub upgrade: bool,
 }
 
+/// Media types of answers that are written as things happen: server-sent events, one
+/// JSON value after the other, pictures of a camera, gRPC.
+const STREAMS: [&[u8]; 10] = [
+    b"text/event-stream",
+    b"application/x-ndjson",
+    b"application/ndjson",
+    b"application/jsonl",
+    b"application/x-jsonlines",
+    b"application/json-seq",
+    b"application/stream+json",
+    b"multipart/x-mixed-replace",
+    b"application/grpc",
+    b"application/grpc-web",
+];
+
 /// What `Scaledapp-Not-Executed` says.
 pub(crate) const RETRY: &[u8] = b"retry";
 
@@ -63,6 +78,28 @@ impl<'b> Response<'b> {
     /// `Scaledapp-Not-Executed: retry`. Heads that are passed on never have it.
     pub fn may_go_elsewhere(&self) -> bool {
         self.status == 502 && self.section.first(Known::NotExecuted) == Some(RETRY)
+    }
+
+    /// Whether it announces itself as a stream, on which long silence is nothing
+    /// unusual: its end is not told, and its media type is one of those that are
+    /// written bit by bit, or it asks not to be buffered (`X-Accel-Buffering: no`, the
+    /// field that such apps send for nginx).
+    pub fn is_stream(&self) -> bool {
+        if !matches!(self.framing, Framing::Chunked | Framing::UntilClose) {
+            return false;
+        }
+        let media = self.section.named("content-type").unwrap_or_default();
+        let end = media
+            .iter()
+            .position(|byte| matches!(byte, b';' | b' ' | b'\t'));
+        let media = &media[..end.unwrap_or(media.len())];
+        STREAMS
+            .iter()
+            .any(|stream| media.eq_ignore_ascii_case(stream))
+            || self
+                .section
+                .named("x-accel-buffering")
+                .is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
     }
 
     /// The first field with the name, in any case.

@@ -11,10 +11,12 @@ use std::time::Duration;
 use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Malformed, Trust, Version};
 use tokio::net::TcpStream;
 
-use crate::body::Flow;
-use crate::buffer::Buffer;
+use crate::allowance::Allowance;
+use crate::body::{Flow, GATHER};
+use crate::buffer::{Buffer, Held};
 use crate::connection::{Asked, Client};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, InFlight};
+use crate::gone::LOOK;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
@@ -85,15 +87,27 @@ enum State {
 
 /// See the file's head.
 #[derive(Debug)]
-pub(crate) struct Attempt<'a> {
-    thread: &'a Thread,
+pub(crate) struct Attempt<'a, 't> {
+    thread: &'t Thread,
     client: &'a mut Client,
     asked: &'a Asked,
     request: &'a mut Flow,
     upstream: Upstream,
+    entered: &'a InFlight<'a>,
     endpoint: &'a Endpoint,
     answer: Flow,
     state: State,
+    begun: Duration,
+    /// When a byte moved last, in whatever direction.
+    moved: Duration,
+    /// Since when nothing but the answer's head is missing.
+    sent: Option<Duration>,
+    /// The answer announces itself as a stream.
+    streams: bool,
+    /// How long the client may be waited for to take the answer.
+    reader: Allowance,
+    /// What waits of the answer for a client that reads slowly.
+    waiting: Held<'t>,
     /// The answer goes to the client as a whole: until then another can follow.
     held: bool,
 }
@@ -103,34 +117,71 @@ pub(crate) struct Attempt<'a> {
 /// costs nothing then, and nobody notices the wait for so little.
 const HELD_BYTES: u64 = 16 << 10;
 
-impl<'a> Attempt<'a> {
+/// So much of an answer waits here for a client that reads slowly. Its server is free
+/// once it has sent the last byte: many do one thing at a time.
+const ANSWER_BYTES: usize = 256 << 10;
+
+/// What is left to send of an answer that an upstream has given.
+#[derive(Debug)]
+pub(crate) struct Rest<'a> {
+    pub(crate) flow: Flow,
+    pub(crate) reader: Allowance,
+    pub(crate) held: Held<'a>,
+}
+
+/// Whether more of an answer may wait for its reader.
+enum Room {
+    None,
+    /// As much as could was waiting until now: there may be more at hand.
+    New,
+    Left,
+}
+
+impl<'a, 't> Attempt<'a, 't> {
     pub(crate) fn new(
-        thread: &'a Thread,
+        thread: &'t Thread,
         client: &'a mut Client,
         asked: &'a Asked,
         request: &'a mut Flow,
         upstream: Upstream,
-        endpoint: &'a Endpoint,
+        entered: &'a InFlight<'a>,
     ) -> Self {
+        let now = thread.clock.now();
         Self {
             thread,
             client,
             asked,
             request,
             upstream,
-            endpoint,
+            entered,
+            endpoint: entered.endpoint(),
             answer: Flow::of(thread.buffers.output()),
             state: State::Head,
+            begun: now,
+            moved: now,
+            sent: None,
+            streams: false,
+            reader: Allowance::to_take(&thread.config.limits),
+            waiting: Held::new(&thread.buffers),
             held: false,
         }
     }
 
-    /// Runs to its end; the connection may hold what came after it.
-    pub(crate) async fn run(mut self) -> (End, Upstream) {
-        self.moved();
+    /// Runs until the upstream has done its part; the connection may hold what came
+    /// after it.
+    pub(crate) async fn run(mut self) -> (End, Upstream, Option<Rest<'t>>) {
         let end = poll_fn(|context| self.poll(context)).await;
-        self.thread.buffers.put_output(self.answer.into_out());
-        (end, self.upstream)
+        let rest = if matches!(end, End::Answered(_)) && self.answer.is_pending() {
+            Some(Rest {
+                flow: self.answer,
+                reader: self.reader,
+                held: self.waiting,
+            })
+        } else {
+            self.thread.buffers.put_output(self.answer.into_out());
+            None
+        };
+        (end, self.upstream, rest)
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -140,22 +191,93 @@ impl<'a> Attempt<'a> {
         if let Poll::Ready(end) = self.poll_answer(context) {
             return Poll::Ready(end);
         }
-        if self.request.is_sent() && self.client.poll_gone(self.thread, context) {
+        let is_gone = if self.request.is_sent() {
+            self.client.poll_gone(self.thread, context)
+        } else {
+            // Its bytes are read only as the upstream takes them.
+            !self.awaits_body() && self.client.looks_gone(self.thread)
+        };
+        if is_gone {
             return Poll::Ready(self.failed(Failure::ClientGone));
         }
-        if self.client.deadline.poll(context).is_ready() {
-            // Whoever was to act last is the one that did not.
-            let awaits_body =
-                !(self.request.is_taken() || self.request.is_pending() || self.upstream.deaf);
-            let awaits_client = self.answer.is_pending() && !self.holds();
-            let cause = if awaits_client || awaits_body {
-                Failure::ClientTimeout
-            } else {
-                Failure::Timeout
-            };
+        let now = self.thread.clock.now();
+        let (until, cause) = self.until(now);
+        if until <= now {
             return Poll::Ready(self.failed(cause));
         }
-        Poll::Pending
+        let look = self.look_at(now);
+        self.client.deadline.set_at(until.min(look));
+        // It lies ahead: this only asks to be woken.
+        self.client
+            .deadline
+            .poll(context)
+            .map(|()| self.failed(cause))
+    }
+
+    /// Whether the rest of the request is awaited from the client.
+    fn awaits_body(&self) -> bool {
+        !(self.request.is_taken() || self.request.is_pending() || self.upstream.deaf)
+    }
+
+    /// Until when the attempt may go on as it stands at `now`, and what it means when
+    /// that passes.
+    fn until(&mut self, now: Duration) -> (Duration, Failure) {
+        let limits = &self.thread.config.limits;
+        let has_head = !matches!(self.state, State::Head);
+        let awaits_reader = self.answer.is_pending() && !self.holds();
+        // A server that answers before it has the request sets the pace itself.
+        let awaits_body = self.awaits_body();
+        let is_held_up = awaits_body && !has_head || awaits_reader && self.answer.is_full();
+        self.entered.hold_up(is_held_up, now);
+        let mut least = (Duration::MAX, Failure::Timeout);
+        let mut bound = |until: Duration, cause| {
+            if until < least.0 {
+                least = (until, cause);
+            }
+        };
+        if awaits_body && !has_head {
+            bound(self.client.body.wait(now), Failure::ClientTimeout);
+        } else {
+            self.client.body.pause(now);
+        }
+        if awaits_reader {
+            bound(self.reader.wait(now), Failure::ClientTimeout);
+        } else {
+            self.reader.pause(now);
+        }
+        if self.request.is_pending() && !self.upstream.deaf {
+            let until = self.moved.saturating_add(limits.stall_time);
+            bound(until, Failure::Timeout);
+        } else if !has_head && !awaits_body {
+            let sent = *self.sent.get_or_insert(now);
+            bound(sent.saturating_add(limits.answer_time), Failure::Timeout);
+        }
+        if has_head && !awaits_reader {
+            let time = if self.streams {
+                limits.stream_time
+            } else {
+                limits.stall_time
+            };
+            bound(self.moved.saturating_add(time), Failure::Timeout);
+        }
+        // Who takes nothing now has an allowance; between our own hops an end is one.
+        if !awaits_reader || self.thread.config.trust == Trust::Behind {
+            // A stream has no end that a client could wait for with its side closed.
+            let moved = if self.streams { self.begun } else { self.moved };
+            let until = self.client.waits_until(self.thread, moved);
+            bound(until, Failure::ClientGone);
+        }
+        least
+    }
+
+    /// When the client must be looked at that cannot be read.
+    fn look_at(&self, now: Duration) -> Duration {
+        let is_read = if self.request.is_sent() {
+            self.client.finished || self.client.input.has_room()
+        } else {
+            self.awaits_body()
+        };
+        if is_read { Duration::MAX } else { now + LOOK }
     }
 
     /// Whether what there is of the answer waits for the rest.
@@ -185,11 +307,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Something has moved: the patience begins anew.
-    fn moved(&self) {
-        self.client
-            .deadline
-            .set(self.thread.config.limits.stall_time);
+    /// Something has moved.
+    fn has_moved(&mut self) {
+        self.moved = self.thread.clock.now();
     }
 
     /// Sends the request as far as it goes; ready only if that ends the attempt.
@@ -201,7 +321,7 @@ impl<'a> Attempt<'a> {
                     Poll::Pending => return Poll::Pending,
                     // It may have answered before it stopped listening.
                     Poll::Ready(Err(_)) => self.upstream.deaf = true,
-                    Poll::Ready(Ok(())) => self.moved(),
+                    Poll::Ready(Ok(())) => self.has_moved(),
                 }
                 continue;
             }
@@ -226,7 +346,10 @@ impl<'a> Attempt<'a> {
                 Poll::Ready(Ok(0) | Err(_)) => {
                     return Poll::Ready(self.failed(Failure::ClientGone));
                 }
-                Poll::Ready(Ok(_)) => self.moved(),
+                Poll::Ready(Ok(read)) => {
+                    self.has_moved();
+                    self.client.body.moved(read, self.moved);
+                }
             }
         }
         Poll::Pending
@@ -240,13 +363,31 @@ impl<'a> Attempt<'a> {
             }
             if self.answer.is_pending() && !self.holds() {
                 let last = self.is_last();
+                let before = self.answer.pending();
                 let stream = &mut self.client.stream;
-                match self.answer.poll_write(stream, last, context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(self.failed(Failure::ClientGone)),
-                    Poll::Ready(Ok(())) => self.moved(),
+                let written = self.answer.poll_write(stream, last, context);
+                if self.answer.pending() < before {
+                    self.has_moved();
+                    let moved = before - self.answer.pending();
+                    self.reader.moved(moved, self.moved);
                 }
-                continue;
+                match written {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(_)) => return Poll::Ready(self.failed(Failure::ClientGone)),
+                    Poll::Pending => {}
+                }
+                match self.state {
+                    // The rest is between the client and us.
+                    State::Body(answered) if self.answer.is_taken() => {
+                        return Poll::Ready(End::Answered(answered));
+                    }
+                    State::Body(_) => match self.room() {
+                        Room::None => return Poll::Pending,
+                        Room::New => continue,
+                        Room::Left => {}
+                    },
+                    State::Head | State::Switching => return Poll::Pending,
+                }
             }
             match self.state {
                 State::Switching => return Poll::Ready(End::Switched),
@@ -280,10 +421,23 @@ impl<'a> Attempt<'a> {
                 },
                 Poll::Ready(Ok(_)) => {
                     upstream.spoke = true;
-                    self.endpoint.hear(self.thread.clock.now());
-                    self.moved();
+                    self.moved = self.thread.clock.now();
+                    self.endpoint.hear(self.moved);
                 }
             }
+        }
+    }
+
+    /// Whether more of the answer may wait for its reader.
+    fn room(&mut self) -> Room {
+        let has_memory = self.waiting.set(self.answer.pending());
+        let was_full = self.answer.is_full();
+        self.answer
+            .gather(if has_memory { ANSWER_BYTES } else { GATHER });
+        match (was_full, self.answer.is_full()) {
+            (_, true) => Room::None,
+            (true, false) => Room::New,
+            (false, false) => Room::Left,
         }
     }
 
@@ -336,6 +490,8 @@ impl<'a> Attempt<'a> {
         };
         let out = self.answer.out();
         if response.interim {
+            // It is a sign that the answer is being worked on (102, 103).
+            self.sent = None;
             // An HTTP/1.0 client knows none (RFC 9110 section 15.2).
             if version == Version::Http11 {
                 http1::write_response(out, &response, Framing::None, &downstream);
@@ -363,6 +519,7 @@ impl<'a> Attempt<'a> {
                 && is_sent
                 && self.request.is_whole()
                 && matches!(response.framing, Framing::Length(length) if length <= HELD_BYTES);
+            self.streams = response.is_stream();
             self.answer.set_body(response.framing, framing);
         }
         let length = response.head_len;
@@ -380,24 +537,5 @@ impl<'a> Attempt<'a> {
         let ours = self.thread.config.limits.upstream_idle_time;
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
-    }
-}
-
-impl Client {
-    /// Whether it is gone; takes what it sends meanwhile, within its buffer.
-    pub(crate) fn poll_gone(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
-        while !self.finished && self.input.has_room() {
-            match self
-                .input
-                .poll_fill(&mut self.stream, &thread.buffers, context)
-            {
-                Poll::Pending => return false,
-                // It has finished sending, and may well wait for its answer.
-                Poll::Ready(Ok(0)) => self.finished = true,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return true,
-            }
-        }
-        false
     }
 }

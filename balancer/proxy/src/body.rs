@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 
-/// More than this is not gathered before it is written.
-const GATHER: usize = 64 << 10;
+/// More than this is not gathered before it is written, unless told otherwise.
+pub(crate) const GATHER: usize = 64 << 10;
 
 /// A body on its way, with the head before it.
 #[derive(Debug)]
@@ -30,11 +30,14 @@ pub(crate) struct Flow {
     whole: bool,
     /// So much is kept of what was written.
     keep: usize,
+    /// So much may wait to be written.
+    gather: usize,
 }
 
 impl Flow {
     /// `out` holds the head; `keep` bytes may be kept to be sent again.
     pub(crate) fn new(out: Vec<u8>, from: Framing, into: Framing, keep: usize) -> Self {
+        let head = out.len();
         Self {
             reader: BodyReader::new(from),
             writer: BodyWriter::new(into),
@@ -43,6 +46,8 @@ impl Flow {
             ended: false,
             whole: true,
             keep,
+            // All that is kept is gathered, if need be, before any of it is written.
+            gather: GATHER.max(head + keep),
         }
     }
 
@@ -54,8 +59,7 @@ impl Flow {
     /// Moves what it can from `input`; the number of bytes used.
     pub(crate) fn take(&mut self, input: &mut Buffer) -> Result<usize, Malformed> {
         let mut used = 0;
-        while !self.reader.is_done() && !input.is_empty() && self.out.len() - self.written < GATHER
-        {
+        while !self.reader.is_done() && !input.is_empty() && self.pending() < self.gather {
             let piece = self.reader.read(input.filled())?;
             self.writer.data(&mut self.out, &input.filled()[piece.data]);
             input.consume(piece.consumed);
@@ -90,6 +94,27 @@ impl Flow {
     /// Whether something waits to be written.
     pub(crate) fn is_pending(&self) -> bool {
         self.written < self.out.len()
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn pending(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Lets so many bytes wait to be written; those that have been are forgotten
+    /// then, if they are not kept.
+    pub(crate) fn gather(&mut self, most: usize) {
+        self.gather = most;
+        if self.written >= GATHER && self.written > self.keep {
+            self.out.drain(..self.written);
+            self.written = 0;
+            self.whole = false;
+        }
+    }
+
+    /// Whether as much waits to be written as may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending() >= self.gather
     }
 
     /// Whether every byte has been taken and written.

@@ -1,7 +1,7 @@
 //! Bytes that were read and not yet used, in memory that is lent only while
 //! there are any: an idle connection holds none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,6 +22,8 @@ pub(crate) struct Buffers {
     /// Of [`SMALL`] bytes, all initialized.
     inputs: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Vec<u8>>>,
+    /// Bytes of answers that wait for slow readers.
+    held: Cell<usize>,
 }
 
 impl Buffers {
@@ -51,6 +53,37 @@ impl Buffers {
             bytes.clear();
             outputs.push(bytes);
         }
+    }
+}
+
+/// Answers that are held for slow readers may take so much of a thread's memory,
+/// bytes. Beyond it servers wait for their readers again.
+const HELD: usize = 32 << 20;
+
+/// What one connection holds of it.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    buffers: &'a Buffers,
+    bytes: usize,
+}
+
+impl<'a> Held<'a> {
+    pub(crate) fn new(buffers: &'a Buffers) -> Self {
+        Self { buffers, bytes: 0 }
+    }
+
+    /// It holds so many bytes now; whether there may be more.
+    pub(crate) fn set(&mut self, bytes: usize) -> bool {
+        let all = self.buffers.held.get() - self.bytes + bytes;
+        self.buffers.held.set(all);
+        self.bytes = bytes;
+        all < HELD
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

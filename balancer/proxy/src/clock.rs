@@ -36,6 +36,8 @@ pub(crate) struct Deadline {
     at: Cell<Duration>,
     /// Nothing is under way: such connections end first when all must.
     idle: Cell<bool>,
+    /// It is no reason to look often.
+    lax: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -73,7 +75,8 @@ impl Clock {
             if deadline.at.get() <= now {
                 deadline.wake();
             }
-            is_busy |= !deadline.idle.get() && deadline.at.get() < Duration::MAX;
+            is_busy |=
+                !deadline.idle.get() && !deadline.lax.get() && deadline.at.get() < Duration::MAX;
             true
         });
         is_busy
@@ -98,6 +101,7 @@ impl Clock {
             clock: Rc::clone(self),
             at: Cell::new(Duration::MAX),
             idle: Cell::new(false),
+            lax: Cell::new(false),
             waker: RefCell::new(None),
         });
         self.deadlines.borrow_mut().push(Rc::downgrade(&deadline));
@@ -108,9 +112,21 @@ impl Clock {
 impl Deadline {
     /// The step that begins now may take so long.
     pub(crate) fn set(&self, time: Duration) {
-        self.idle.set(false);
         // `MAX` stays what it is: no deadline.
-        self.at.set(self.clock.now().saturating_add(time));
+        self.set_at(self.clock.now().saturating_add(time));
+    }
+
+    /// The step that goes on must be done by then.
+    pub(crate) fn set_at(&self, at: Duration) {
+        self.idle.set(false);
+        self.lax.set(false);
+        self.at.set(at);
+    }
+
+    /// As [`Self::set_at`], where a second more or less is no matter ([`REST`]).
+    pub(crate) fn set_lax(&self, at: Duration) {
+        self.set_at(at);
+        self.lax.set(true);
     }
 
     /// As [`Self::set`], for a connection on which nothing is under way.
@@ -184,6 +200,11 @@ mod tests {
             !clock.tick(seconds(1), true),
             "it has no end that must be seen"
         );
+        busy.set_lax(seconds(60));
+        assert!(!clock.tick(seconds(1), true), "it may be seen later");
+        assert!(!busy.has_passed(), "it is not idle");
+        clock.tick(seconds(60), false);
+        assert!(busy.has_passed());
         drop((idle, busy));
         clock.tick(seconds(2), false);
         assert!(clock.deadlines.borrow().is_empty());

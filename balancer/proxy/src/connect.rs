@@ -5,22 +5,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use crate::clock::Deadline;
+use crate::config::Limits;
+use crate::keepalive;
 
-/// Connects within `time`.
+/// Connects within the limits' time.
 ///
 /// # Errors
 /// As connect(2); `TimedOut` when `time` is over.
 pub(crate) async fn connect(
     address: SocketAddr,
     deadline: &Deadline,
-    time: Duration,
+    limits: &Limits,
 ) -> io::Result<TcpStream> {
-    deadline.set(time);
+    deadline.set(limits.connect_time);
     let mut connecting = pin!(TcpStream::connect(address));
     let stream = poll_fn(|context| {
         if let Poll::Ready(result) = connecting.as_mut().poll(context) {
@@ -32,6 +33,10 @@ pub(crate) async fn connect(
     })
     .await?;
     stream.set_nodelay(true)?;
+    // A process of this machine does not vanish without a word.
+    if !address.ip().is_loopback() {
+        keepalive::set(&socket2::SockRef::from(&stream), limits.stall_time)?;
+    }
     Ok(stream)
 }
 

@@ -10,14 +10,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use scaledapp_http1::{self as http1, Framing, Limits, Origin, Refusal, Version};
+use scaledapp_http1::{self as http1, Framing, Limits, Origin, Refusal, Trust, Version};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::allowance::Allowance;
+use crate::attempt::Rest;
 use crate::body::Flow;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
 use crate::exchange::{self, Then};
+use crate::gone::LOOK;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
@@ -37,8 +40,12 @@ pub(crate) struct Client {
     pub(crate) peer: IpAddr,
     pub(crate) input: Buffer,
     pub(crate) deadline: Rc<Deadline>,
-    /// It has closed its sending side.
+    /// It has closed its sending side, and everything before that was read.
     pub(crate) finished: bool,
+    /// When that was noticed, be there something left to read or not.
+    pub(crate) half_closed: Option<Duration>,
+    /// How long the body of its request may be waited for.
+    pub(crate) body: Allowance,
 }
 
 /// A request whose head was read and written anew.
@@ -52,6 +59,8 @@ pub(crate) struct Asked {
     pub(crate) is_head: bool,
     pub(crate) is_idempotent: bool,
     pub(crate) upgrade: bool,
+    /// It wants to be told before it sends its body.
+    pub(crate) expects_continue: bool,
     pub(crate) started: Instant,
 }
 
@@ -77,6 +86,8 @@ pub(crate) async fn serve(
         input: Buffer::default(),
         deadline: Rc::clone(deadline),
         finished: false,
+        half_closed: None,
+        body: Allowance::to_send(&thread.config.limits),
     };
     loop {
         let then = match client.next(thread).await {
@@ -194,6 +205,7 @@ impl Client {
             is_head: request.is_head(),
             is_idempotent: request.is_idempotent(),
             upgrade: request.upgrade,
+            expects_continue: request.expects_continue,
             started: Instant::now(),
         };
         let length = request.head_len;
@@ -201,7 +213,7 @@ impl Client {
         Ok(Some(asked))
     }
 
-    fn poll_fill(
+    pub(crate) fn poll_fill(
         &mut self,
         thread: &Thread,
         context: &mut Context<'_>,
@@ -253,6 +265,52 @@ impl Client {
         }
     }
 
+    /// Sends the rest of an answer that nobody but this client is waiting for any more.
+    pub(crate) async fn send_rest(&mut self, thread: &Thread, rest: Rest<'_>, then: Then) -> Then {
+        let Rest {
+            mut flow,
+            mut reader,
+            held,
+        } = rest;
+        let is_last = matches!(then, Then::Close | Then::Finish);
+        let written = poll_fn(|context| {
+            let before = flow.pending();
+            if let Poll::Ready(written) = flow.poll_write(&mut self.stream, is_last, context) {
+                return Poll::Ready(written.map_err(|_| Failure::ClientGone));
+            }
+            let now = thread.clock.now();
+            if flow.pending() < before {
+                reader.moved(before - flow.pending(), now);
+            }
+            if self.poll_gone(thread, context) {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            if self.half_closed.is_some() && thread.config.trust == Trust::Behind {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            let until = reader.wait(now);
+            self.deadline.set_at(until.min(now + LOOK));
+            if until <= now {
+                return Poll::Ready(Err(Failure::ClientTimeout));
+            }
+            self.deadline
+                .poll(context)
+                .map(|()| Err(Failure::ClientTimeout))
+        })
+        .await;
+        drop(held);
+        thread.buffers.put_output(flow.into_out());
+        match written {
+            Err(failure) => {
+                thread.counts.failed(failure);
+                Then::Reset
+            }
+            // It has sent something meanwhile, which closing at once would answer with RST.
+            Ok(()) if then == Then::Finish && !self.input.is_empty() => Then::Close,
+            Ok(()) => then,
+        }
+    }
+
     /// Closes our side and takes what the client still sends, for a while.
     async fn linger(&mut self, thread: &Thread) {
         if self.finished || self.stream.shutdown().await.is_err() {
@@ -270,7 +328,7 @@ impl Client {
     }
 }
 
-enum Gone {
+pub(crate) enum Gone {
     Closed,
     Late,
 }

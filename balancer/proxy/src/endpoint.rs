@@ -55,6 +55,8 @@ pub struct Endpoint {
     in_flight: AtomicU32,
     /// Of these, connections that speak another protocol now.
     upgraded: AtomicU32,
+    /// Of these, requests whose client is the side that is expected to act.
+    held_up: AtomicU32,
     /// When it sent something last. Microseconds of the process's clock, as the
     /// next one.
     heard: AtomicU64,
@@ -105,6 +107,7 @@ impl Endpoint {
             standing: AtomicU8::new(Standing::Serving as u8),
             in_flight: AtomicU32::new(0),
             upgraded: AtomicU32::new(0),
+            held_up: AtomicU32::new(0),
             heard: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             capacity: AtomicU32::new(1),
@@ -145,10 +148,16 @@ impl Endpoint {
     /// last byte, of whatever request or upgraded connection, or since the
     /// first one of those that await an answer came. `None`: it owes none.
     ///
-    /// Upgraded connections owe nothing; silent streams and long polls cannot be
-    /// told from a hung process. Late by up to 50 ms.
+    /// Nothing is owed to upgraded connections; and nothing at all while the client of
+    /// any request is waited for, to send the rest of it or to take what there is of the
+    /// answer: a process that does one thing at a time keeps all others waiting then.
+    /// Silent streams and long polls cannot be told from a hung process. Late by up to
+    /// 50 ms.
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         let in_flight = self.in_flight.load(Ordering::Acquire);
+        if self.held_up.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
         let awaited = in_flight.saturating_sub(self.upgraded.load(Ordering::Relaxed));
         let since = self.heard().max(load_time(&self.asked));
         (awaited > 0).then(|| clock::at(now).saturating_sub(since))
@@ -298,6 +307,7 @@ impl Endpoint {
             endpoint: Arc::clone(self),
             line,
             is_upgraded: Cell::new(false),
+            is_held_up: Cell::new(false),
             is_quiet: false,
         };
         // Dropped where it is closed: it counts itself out.
@@ -319,6 +329,7 @@ pub(crate) struct InFlight<'a> {
     endpoint: Arc<Endpoint>,
     line: &'a Line,
     is_upgraded: Cell<bool>,
+    is_held_up: Cell<bool>,
     /// Nobody is to be told that there is room.
     is_quiet: bool,
 }
@@ -336,6 +347,21 @@ impl InFlight<'_> {
         }
     }
 
+    /// Whether its client is the side that is expected to act, from `now` on.
+    pub(crate) fn hold_up(&self, is_held_up: bool, now: Duration) {
+        if self.is_held_up.replace(is_held_up) == is_held_up {
+            return;
+        }
+        let endpoint = &self.endpoint;
+        if is_held_up {
+            endpoint.held_up.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // Whoever waited for it meanwhile has waited for the client.
+        store_time(&endpoint.asked, now);
+        endpoint.held_up.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Ends without a word to those that wait: the endpoint could not be
     /// reached, and the next one would fare no better.
     pub(crate) fn end_quietly(mut self) {
@@ -345,6 +371,9 @@ impl InFlight<'_> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
+        if self.is_held_up.get() {
+            self.hold_up(false, clock::now());
+        }
         // In this order: see `owes_nothing`.
         if self.is_upgraded.get() {
             self.endpoint.upgraded.fetch_sub(1, Ordering::SeqCst);
@@ -465,6 +494,19 @@ mod tests {
         drop(asked);
         assert_eq!(silent(73), None);
         assert_eq!(endpoint.upgraded.load(Ordering::Relaxed), 0);
+        let upload = endpoint.enter(&line, second * 80).unwrap();
+        upload.hold_up(true, second * 81);
+        assert_eq!(silent(90), None, "its client is waited for");
+        let other = endpoint.enter(&line, second * 95);
+        assert_eq!(silent(99), None, "who keeps the other one waiting");
+        upload.hold_up(false, second * 100);
+        assert_eq!(silent(102), Some(2));
+        upload.hold_up(true, second * 103);
+        drop(upload);
+        assert!(silent(104).is_some());
+        drop(other);
+        assert_eq!(silent(104), None);
+        assert_eq!(endpoint.held_up.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

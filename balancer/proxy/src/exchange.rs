@@ -7,14 +7,16 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Trust, Version};
+use scaledapp_http1::{self as http1, Framing, Trust, Version};
 
+use crate::allowance::Allowance;
 use crate::attempt::{Answered, Attempt, End, Upstream};
 use crate::body::Flow;
 use crate::clock;
 use crate::connect::{self, connect};
-use crate::connection::{Asked, Client};
+use crate::connection::{Asked, Client, Gone};
 use crate::endpoint::{Endpoint, InFlight};
+use crate::gone::LOOK;
 use crate::line::{Comer, Place};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
@@ -51,17 +53,22 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
     thread.budget.borrow_mut().deposit();
     let replay = thread.config.limits.replay_bytes;
     let head = std::mem::take(&mut asked.head);
+    let most = head.len() + replay;
     let mut request = Flow::new(head, asked.framing, asked.framing, replay);
     // The body's first bytes usually came with the head; a malformed one is
     // refused before anybody is bothered.
     if let Err(malformed) = request.take(&mut client.input) {
-        thread.counts.failed(Failure::Refused);
-        return client
-            .answer(thread, 400, malformed.reason, true, asked.is_head)
-            .await;
+        return refuse_body(thread, client, &asked, malformed.reason).await;
+    }
+    if !request.is_taken()
+        && let Err(then) = gather(thread, client, &asked, &mut request, most).await
+    {
+        thread.buffers.put_output(request.into_out());
+        return then;
     }
     let mut search = Search::default();
     let mut sent = 0;
+    let mut rest = None;
     let then = loop {
         let entered = match choose(thread, client, &mut search).await {
             Ok(entered) => entered,
@@ -74,11 +81,11 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
             continue;
         };
         sent += 1;
-        let endpoint = entered.endpoint();
-        let (end, upstream) =
-            Attempt::new(thread, client, &asked, &mut request, upstream, endpoint)
+        let (end, upstream, unsent) =
+            Attempt::new(thread, client, &asked, &mut request, upstream, &entered)
                 .run()
                 .await;
+        rest = unsent;
         let ended = Ended {
             end,
             upstream,
@@ -92,7 +99,63 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         request.rewind();
     };
     thread.buffers.put_output(request.into_out());
-    then
+    match rest {
+        None => then,
+        // Its server has done its part, and is free for another one.
+        Some(rest) => client.send_rest(thread, rest, then).await,
+    }
+}
+
+/// Reads a short body to its end before an endpoint is chosen: a client that sends
+/// slowly would hold a server that does one thing at a time. Longer ones go on as they
+/// come, and so do those whose client waits for a word of the server. With its head a
+/// request has `most` bytes then.
+async fn gather(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    request: &mut Flow,
+    most: usize,
+) -> Result<(), Then> {
+    let replay = thread.config.limits.replay_bytes as u64;
+    let is_short = match asked.framing {
+        Framing::Length(length) => length <= replay,
+        // Until it has shown that it is longer.
+        Framing::Chunked => true,
+        Framing::None | Framing::UntilClose => false,
+    };
+    client.body = Allowance::to_send(&thread.config.limits);
+    if !is_short || asked.upgrade || asked.expects_continue {
+        return Ok(());
+    }
+    while !request.is_taken() && request.pending() < most {
+        let until = client.body.wait(thread.clock.now());
+        client.deadline.set_at(until);
+        match poll_fn(|context| client.poll_fill(thread, context)).await {
+            Ok(0) | Err(Gone::Closed) => {
+                thread.counts.failed(Failure::ClientGone);
+                return Err(Then::End);
+            }
+            Ok(read) => client.body.moved(read, thread.clock.now()),
+            Err(Gone::Late) => {
+                thread.counts.failed(Failure::ClientTimeout);
+                let cause = Failure::ClientTimeout;
+                return Err(give_up(thread, client, asked, cause, false, false).await);
+            }
+        }
+        if let Err(malformed) = request.take(&mut client.input) {
+            return Err(refuse_body(thread, client, asked, malformed.reason).await);
+        }
+    }
+    Ok(())
+}
+
+/// The answer to a body that is not well-formed.
+async fn refuse_body(thread: &Thread, client: &mut Client, asked: &Asked, reason: &str) -> Then {
+    thread.counts.failed(Failure::Refused);
+    client
+        .answer(thread, 400, reason, true, asked.is_head)
+        .await
 }
 
 /// A try that is over.
@@ -144,7 +207,7 @@ async fn finish(
             note(thread, endpoint, Outcome::Answered);
             thread.counts.answered(101, asked.started.elapsed());
             shift(&thread.counts.tunnels, 1);
-            switch(client, upstream, endpoint).await;
+            switch(thread, client, upstream, endpoint).await;
             shift(&thread.counts.tunnels, -1);
             Some(Then::End)
         }
@@ -172,6 +235,8 @@ async fn finish(
                 // Who hands back has answered: its connection was no stale one.
                 reused: upstream.reused && cause != Failure::HandedBack,
             };
+            // What is given up ends there now, however long the client takes to hear it.
+            drop(upstream);
             // Once only: the request may be what breaks one worker after the other.
             let is_last = search.elsewhere || sent >= thread.config.limits.attempts;
             if settle(thread, asked, endpoint, cause, failed, is_last) {
@@ -260,13 +325,22 @@ async fn choose<'a>(
     let now = thread.clock.now();
     let time = thread.config.limits.waiting_time;
     let until = *search.until.get_or_insert(now + time);
-    client.deadline.set(until.saturating_sub(now));
     loop {
         let mut waited = false;
         poll_fn(|context| {
-            if client.poll_gone(thread, context) {
+            let since = now;
+            let now = thread.clock.now();
+            if client.poll_gone(thread, context) || client.waits_until(thread, since) <= now {
                 return Poll::Ready(Err(Nobody::ClientGone));
             }
+            if until <= now {
+                return Poll::Ready(Err(Nobody::InTime));
+            }
+            let leaves = client.waits_until(thread, since);
+            // It may be full, and its end unseen.
+            let next = until.min(leaves).min(now + LOOK);
+            client.deadline.set_at(next);
+            // It lies ahead: this only asks to be woken.
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(Nobody::InTime));
             }
@@ -327,8 +401,8 @@ async fn reach(
         }
     }
     count(&thread.counts.connects);
-    let time = thread.config.limits.connect_time;
-    match connect(endpoint.address(), &client.deadline, time).await {
+    let limits = &thread.config.limits;
+    match connect(endpoint.address(), &client.deadline, limits).await {
         Ok(stream) => Some(Upstream::new(stream, false)),
         Err(error) => {
             tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
@@ -502,20 +576,25 @@ fn keep(
 }
 
 /// Hands both connections to the tunnel.
-async fn switch(client: &mut Client, upstream: Upstream, endpoint: &Endpoint) {
-    client.deadline.set(Duration::MAX);
+async fn switch(thread: &Thread, client: &mut Client, upstream: Upstream, endpoint: &Endpoint) {
     let early_of_client = client.input.filled().to_vec();
     client.input.consume(early_of_client.len());
     let Upstream {
         mut stream, input, ..
     } = upstream;
     let early_of_upstream = input.filled();
+    let Client {
+        stream: of_client,
+        deadline,
+        ..
+    } = client;
+    let limits = &thread.config.limits;
+    let silence = tunnel::Silence::new(deadline, limits);
     tunnel::run(
-        &mut client.stream,
-        &early_of_client,
-        &mut stream,
-        early_of_upstream,
+        (of_client, &early_of_client),
+        (&mut stream, early_of_upstream),
         endpoint,
+        &silence,
     )
     .await;
 }

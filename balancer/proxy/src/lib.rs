@@ -11,6 +11,7 @@
 //! line of those that wait (`line`): each has its own runtime, upstream
 //! connections, buffers and clock.
 
+mod allowance;
 mod attempt;
 mod body;
 mod buffer;
@@ -21,6 +22,8 @@ mod connection;
 mod drain;
 mod endpoint;
 mod exchange;
+mod gone;
+mod keepalive;
 mod line;
 mod listen;
 mod metrics;

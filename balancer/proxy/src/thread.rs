@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::connection;
 use crate::drain::{self, Stage};
 use crate::endpoint::{Endpoint, InFlight, Table};
+use crate::keepalive;
 use crate::line::Line;
 use crate::metrics::{Counts, count, shift};
 use crate::pool::Pool;
@@ -105,6 +106,8 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
     let listener = TcpListener::from_std(seed.listener)?;
     // Accepted sockets inherit it, which saves a system call for each.
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    let stall_time = seed.config.limits.stall_time;
+    keepalive::set(&socket2::SockRef::from(&listener), stall_time)?;
     let mut listener = Some(listener);
     let limits = seed.config.limits;
     let thread = Rc::new(Thread {

@@ -4,6 +4,8 @@
 //! when the endpoint takes nothing more (its process has just ended), what it wrote
 //! last, such as a WebSocket's close frame, still reaches the client.
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
@@ -12,17 +14,55 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use crate::clock;
+use crate::clock::{self, Deadline};
+use crate::config::Limits;
 use crate::endpoint::Endpoint;
 
 /// Of each direction.
 const BUFFER: usize = 8 << 10;
-/// A peer that vanished without a word is found out after this.
-const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// How long a client may take to read what an endpoint that has ended wrote last. To
 /// close while bytes of the client lie unread would reset its connection (RFC 9293
 /// section 3.10.4), and a reset destroys what the client has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long nothing may be said. The thread's clock may be a second late while there
+/// are only tunnels.
+pub(crate) struct Silence<'a> {
+    deadline: &'a Deadline,
+    time: Cell<Duration>,
+    /// Once one side has ended. `docker exec -i` goes on to print after its input has,
+    /// but not for ever.
+    after_end: Duration,
+}
+
+impl<'a> Silence<'a> {
+    pub(crate) fn new(deadline: &'a Deadline, limits: &Limits) -> Self {
+        let silence = Self {
+            deadline,
+            time: Cell::new(limits.upgrade_time),
+            after_end: limits.stall_time.min(limits.upgrade_time),
+        };
+        silence.begins();
+        silence
+    }
+
+    /// Somebody has said something.
+    fn begins(&self) {
+        let until = clock::now().saturating_add(self.time.get());
+        self.deadline.set_lax(until);
+    }
+
+    /// One side has ended.
+    fn shortens(&self) {
+        self.time.set(self.after_end);
+        self.begins();
+    }
+
+    /// Resolves when it has lasted too long.
+    async fn is_too_long(&self) {
+        poll_fn(|context| self.deadline.poll(context)).await;
+    }
+}
 
 /// Which side ended a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,49 +75,48 @@ enum Ended {
     WriteBroke,
 }
 
-/// Passes bytes on until both sides have finished, the client breaks off, or the
-/// endpoint is gone. `early` is what either side has sent already.
+/// Passes bytes on until both sides have finished, the client breaks off, nobody says
+/// anything for too long, or the endpoint is gone. Each side comes with what it has
+/// sent already.
 pub(crate) async fn run(
-    client: &mut TcpStream,
-    early_of_client: &[u8],
-    upstream: &mut TcpStream,
-    early_of_upstream: &[u8],
+    client: (&mut TcpStream, &[u8]),
+    upstream: (&mut TcpStream, &[u8]),
     endpoint: &Endpoint,
+    silence: &Silence<'_>,
 ) {
-    let keep_alive = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
-    for stream in [&*client, &*upstream] {
-        // Without it, a vanished peer is noticed at the next write only.
-        drop(socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive));
-    }
-    if pass_on(
-        client,
-        early_of_client,
-        upstream,
-        early_of_upstream,
+    let ((client, early_of_client), (upstream, early_of_upstream)) = (client, upstream);
+    let ends = pass_on(
+        (client, early_of_client),
+        (upstream, early_of_upstream),
         endpoint,
-    )
-    .await
-    {
+        silence,
+    );
+    if ends.await {
         linger(client).await;
+    } else {
+        // The app must not take what it has of the client for all of it.
+        drop(socket2::SockRef::from(&*upstream).set_linger(Some(Duration::ZERO)));
     }
 }
 
 /// Whether the client is still there, and the endpoint is not.
 async fn pass_on(
-    client: &mut TcpStream,
-    early_of_client: &[u8],
-    upstream: &mut TcpStream,
-    early_of_upstream: &[u8],
+    client: (&mut TcpStream, &[u8]),
+    upstream: (&mut TcpStream, &[u8]),
     endpoint: &Endpoint,
+    silence: &Silence<'_>,
 ) -> bool {
+    let ((client, early_of_client), (upstream, early_of_upstream)) = (client, upstream);
     let (from_client, to_client) = client.split();
     let (from_upstream, to_upstream) = upstream.split();
     let down = copy(early_of_upstream, from_upstream, to_client, || {
-        // What comes from there is a sign of life. The thread's clock is up to a
-        // second late while there are only tunnels.
+        silence.begins();
+        // What comes from there is a sign of life.
         endpoint.hear(clock::now());
     });
-    let up = copy(early_of_client, from_client, to_upstream, || {});
+    let up = copy(early_of_client, from_client, to_upstream, || {
+        silence.begins();
+    });
     tokio::pin!(down, up);
     let (mut is_down_open, mut is_up_open) = (true, true);
     while is_down_open {
@@ -87,13 +126,16 @@ async fn pass_on(
                     return false;
                 }
                 is_down_open = false;
+                silence.shortens();
             }
             ended = &mut up, if is_up_open => {
                 if ended == Ended::ReadBroke {
                     return false;
                 }
                 is_up_open = false;
+                silence.shortens();
             }
+            () = silence.is_too_long() => return false,
             () = endpoint.retired() => {
                 // Its process is gone: what it wrote is here, and its end behind that.
                 let last = timeout(LINGER, &mut down).await;
@@ -104,6 +146,7 @@ async fn pass_on(
     if is_up_open {
         tokio::select! {
             ended = &mut up => return ended != Ended::ReadBroke,
+            () = silence.is_too_long() => {}
             () = endpoint.retired() => {}
         }
     }

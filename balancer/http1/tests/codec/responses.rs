@@ -300,3 +300,31 @@ fn what_goes_to_the_client() {
         assert_eq!(written, format!("HTTP/1.1 {sent}\r\n"), "{head}");
     }
 }
+
+#[test]
+fn streams_announce_themselves() {
+    let is_stream = |fields: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        with(&head, GET, |response| {
+            assert_eq!(response.status, 200);
+            response.is_stream()
+        })
+    };
+    for fields in [
+        "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
+        "content-type: Text/Event-Stream; charset=utf-8\r\n",
+        "Content-Type: multipart/x-mixed-replace;boundary=a\r\n",
+        "Content-Type: application/x-ndjson\r\n",
+        "Content-Type: text/plain\r\nX-Accel-Buffering: no\r\n",
+    ] {
+        assert!(is_stream(fields), "{fields}");
+    }
+    for fields in [
+        "Content-Type: text/event-stream\r\nContent-Length: 9\r\n",
+        "Content-Type: text/event-streams\r\n",
+        "Content-Type: text/html\r\nX-Accel-Buffering: yes\r\n",
+        "",
+    ] {
+        assert!(!is_stream(fields), "{fields}");
+    }
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use scaledapp_proxy::{Endpoint, Limits, Table};
 
-use crate::peers::{GET, MOMENT, OK, read_all, short, start, upstream};
+use crate::peers::{GET, MOMENT, OK, Stage, ask, read_all, short, start, upstream};
 
 #[test]
 fn a_request_waits_for_an_endpoint_and_is_served_when_there_is_one() {
@@ -110,19 +110,15 @@ fn slow_clients_are_let_go() {
     );
     let body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
     let answer = running.send(body);
-    // This upstream answers without a body; one that waits for it gives 408.
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") || answer.starts_with("HTTP/1.1 408 "),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     let answer = running.send(GET);
     assert!(answer.ends_with("ok"), "idle after an answer: {answer}");
-    assert!(running.counts("x_failures_total{cause=\"client_timeout\"} 1"));
+    assert!(running.counts("x_failures_total{cause=\"client_timeout\"} 2"));
 }
 
 #[test]
 fn a_silent_upstream_times_out_and_is_not_asked_again() {
-    let limits = short(|limits| limits.stall_time = MOMENT);
+    let limits = short(|limits| limits.answer_time = MOMENT);
     let running = start(vec![upstream("", Duration::ZERO)], limits);
     assert!(running.send(GET).starts_with("HTTP/1.1 504 "));
     assert!(running.counts("x_repeated_total 0"));
@@ -142,6 +138,45 @@ fn an_answer_that_stops_is_cut_off() {
     let answer = running.send(GET);
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert!(running.counts("x_repeated_total 0"));
+}
+
+#[test]
+fn a_stream_may_be_silent_for_longer_than_other_answers() {
+    for field in ["Content-Type: text/event-stream", "X-Accel-Buffering: no"] {
+        let limits = short(|limits| {
+            limits.stall_time = MOMENT;
+            limits.stream_time = MOMENT * 4;
+        });
+        let stage = Stage::open();
+        let running = start(vec![stage.endpoint()], limits);
+        let mut client = ask(&running, "/");
+        let mut request = stage.next();
+        let head = format!("HTTP/1.1 200 OK\r\n{field}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        request.begin(&format!("{head}3\r\none\r\n"));
+        let mut first = [0; 12];
+        client.read_exact(&mut first).unwrap();
+        let silent = std::time::Instant::now();
+        request.is_left();
+        assert!(silent.elapsed() > MOMENT * 2, "{field}");
+        // It is cut, not ended.
+        assert!(!read_all(&mut client).ends_with("0\r\n\r\n"));
+        assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
+    }
+}
+
+#[test]
+fn an_upgraded_connection_ends_when_nobody_says_anything() {
+    let limits = short(|limits| limits.upgrade_time = MOMENT);
+    let stage = Stage::open();
+    let running = start(vec![stage.endpoint()], limits);
+    let mut tunnel = running.connect();
+    tunnel
+        .write_all(b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        .unwrap();
+    let mut upgraded = stage.next();
+    upgraded.begin("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    read_all(&mut tunnel);
+    upgraded.is_left();
 }
 
 #[test]

@@ -11,9 +11,11 @@
 mod handback;
 mod held;
 mod last;
+mod leaving;
 mod limits;
 mod line;
 mod peers;
 mod reuse;
 mod signs;
+mod slow;
 mod tunnels;

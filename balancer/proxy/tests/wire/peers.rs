@@ -155,6 +155,32 @@ impl Request {
         self.stream.write_all(bytes.as_bytes()).unwrap();
     }
 
+    /// The same, where the proxy may have closed the connection.
+    pub(crate) fn try_begin(&mut self, bytes: &str) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_bytes())
+    }
+
+    /// Waits until the proxy has closed the connection; what it has sent until then.
+    pub(crate) fn is_left(&mut self) -> Vec<u8> {
+        let time = Duration::from_secs(20);
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("not left: {error}"),
+        }
+        rest
+    }
+
+    /// Reads what comes next.
+    pub(crate) fn more(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 64 << 10];
+        let read = self.stream.read(&mut bytes).unwrap();
+        bytes.truncate(read);
+        bytes
+    }
+
     /// Closes the connection at once, also if the upstream has said otherwise.
     pub(crate) fn close(self) {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();

@@ -1,0 +1,165 @@
+//! How long a client may keep us waiting for the bytes of a body, sent or taken.
+//!
+//! Pure: the time is an argument. A fixed deadline would cut off large bodies, and a
+//! deadline between two bytes lets one byte a minute hold a worker for hours. So
+//! waiting is paid for: from a small allowance at first, then from what the client
+//! has moved (as with Apache's `mod_reqtimeout` and its `MinRate`). Only time in which
+//! nothing but the client is waited for counts: an app that takes its time to read an
+//! upload costs the client nothing.
+
+use std::time::Duration;
+
+use crate::config::Limits;
+
+/// What is left to one body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    /// Bytes that earn a second; 0: any byte earns everything.
+    rate: u32,
+    /// Waiting that is paid for.
+    left: Duration,
+    /// No more than that can be.
+    most: Duration,
+    /// At one time, whatever has been earned.
+    stall: Duration,
+    /// All together, whatever has been earned.
+    total: Duration,
+    /// The wait that goes on now.
+    since: Option<Duration>,
+}
+
+impl Allowance {
+    /// For the body of a request.
+    pub(crate) fn to_send(limits: &Limits) -> Self {
+        Self {
+            rate: limits.body_rate,
+            left: limits.body_grace,
+            most: limits.body_grace * 3,
+            stall: limits.stall_time,
+            total: limits.body_time,
+            since: None,
+        }
+    }
+
+    /// For the answer. A reader may pause: a browser does that to a video.
+    pub(crate) fn to_take(limits: &Limits) -> Self {
+        Self {
+            rate: limits.body_rate,
+            left: limits.stall_time,
+            most: limits.stall_time,
+            stall: limits.stall_time,
+            total: Duration::MAX,
+            since: None,
+        }
+    }
+
+    /// The client is waited for at `now`, since then or earlier; until when.
+    pub(crate) fn wait(&mut self, now: Duration) -> Duration {
+        let since = *self.since.get_or_insert(now);
+        let paid = if self.rate == 0 {
+            Duration::MAX
+        } else {
+            self.left
+        };
+        since.saturating_add(paid.min(self.stall).min(self.total))
+    }
+
+    /// The client is not waited for any more.
+    pub(crate) fn pause(&mut self, now: Duration) {
+        if let Some(since) = self.since.take() {
+            let waited = now.saturating_sub(since);
+            self.left = self.left.saturating_sub(waited);
+            self.total = self.total.saturating_sub(waited);
+        }
+    }
+
+    /// The client has moved so many bytes.
+    pub(crate) fn moved(&mut self, bytes: usize, now: Duration) {
+        self.pause(now);
+        if self.rate > 0 && self.left < self.most {
+            let earned = bytes as u64 * 1_000_000 / u64::from(self.rate);
+            self.left = (self.left + Duration::from_micros(earned)).min(self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> Limits {
+        Limits {
+            body_rate: 500,
+            body_grace: SECOND * 20,
+            body_time: SECOND * 3600,
+            stall_time: SECOND * 300,
+            ..Limits::default()
+        }
+    }
+
+    /// When a client that moves so many bytes every so often is given up, in seconds.
+    fn ends(mut allowance: Allowance, bytes: usize, every: Duration) -> Option<u64> {
+        let mut now = Duration::ZERO;
+        while now < SECOND * 100_000 {
+            let until = allowance.wait(now);
+            if until < now + every {
+                return Some(until.as_secs());
+            }
+            now += every;
+            allowance.moved(bytes, now);
+        }
+        None
+    }
+
+    #[test]
+    fn drops_are_given_up_and_a_stream_at_the_rate_is_not() {
+        let send = || Allowance::to_send(&limits());
+        assert_eq!(ends(send(), 1, SECOND * 30), Some(20));
+        assert_eq!(ends(send(), 1, SECOND), Some(20));
+        assert_eq!(ends(send(), 250, SECOND), Some(39), "half of the rate");
+        assert_eq!(ends(send(), 500, SECOND), Some(3600), "the total");
+        let endless = Limits {
+            body_time: Duration::MAX,
+            ..limits()
+        };
+        assert_eq!(ends(Allowance::to_send(&endless), 500, SECOND), None);
+    }
+
+    #[test]
+    fn a_reader_may_pause_and_not_drip() {
+        let take = || Allowance::to_take(&limits());
+        assert_eq!(ends(take(), 1 << 20, SECOND * 299), None);
+        assert_eq!(ends(take(), 1 << 20, SECOND * 301), Some(300));
+        let drips = ends(take(), 10, SECOND).unwrap();
+        assert!((300..320).contains(&drips), "{drips}");
+    }
+
+    #[test]
+    fn much_at_once_does_not_pay_for_hours() {
+        let mut send = Allowance::to_send(&limits());
+        send.moved(1 << 30, SECOND);
+        assert_eq!(send.wait(SECOND), SECOND * 61);
+    }
+
+    #[test]
+    fn only_waiting_for_the_client_counts() {
+        let mut send = Allowance::to_send(&limits());
+        send.wait(SECOND);
+        send.pause(SECOND * 11);
+        // The app does not read meanwhile.
+        assert_eq!(send.wait(SECOND * 1000), SECOND * 1010);
+    }
+
+    #[test]
+    fn without_a_rate_only_a_stall_and_the_total_count() {
+        let free = Limits {
+            body_rate: 0,
+            ..limits()
+        };
+        let send = || Allowance::to_send(&free);
+        assert_eq!(ends(send(), 1, SECOND * 299), Some(3588 + 12));
+        assert_eq!(ends(send(), 1, SECOND * 301), Some(300));
+    }
+}
