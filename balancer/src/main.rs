@@ -30,6 +30,7 @@ use settings::Settings;
 const PROGRAM: &str = "scaledapp-balancer";
 
 fn main() -> ExitCode {
+    scaledapp_admin::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

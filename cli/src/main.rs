@@ -29,6 +29,7 @@ const PROGRAM: &str = "scaledapp";
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
+    scaledapp_admin::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -27,6 +27,7 @@ use cli::{Cli, Command, Settings};
 const PROGRAM: &str = "scaledapp-dns";
 
 fn main() -> ExitCode {
+    scaledapp_admin::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -31,6 +31,7 @@ mod scrape;
 pub mod selftest;
 pub mod settings;
 mod sharing;
+mod signals;
 mod supervisor;
 pub mod watchdog;
 mod workers;

@@ -12,6 +12,8 @@ use scaledapp_sidecar::{import, install, run, selftest, watchdog};
 const PROGRAM: &str = "scaledapp-sidecar";
 
 fn main() -> ExitCode {
+    // Workers inherit what is left.
+    scaledapp_admin::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

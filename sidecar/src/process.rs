@@ -18,7 +18,7 @@ use rustix::process::{
 };
 use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
-use scaledapp_sys::spawn;
+use scaledapp_sys::{signals, spawn};
 
 use crate::connection::held::after_name;
 use crate::hints::{Share, hints};
@@ -44,6 +44,8 @@ pub(crate) struct Recipe {
     pub(crate) max_memory: Option<u64>,
     /// Whether we size Node's heap: the user has not.
     pub(crate) caps_heap: bool,
+    /// Whether workers ignore HUP, as `nohup` wants it.
+    pub(crate) ignores_hangup: bool,
     /// Whether stdout comes through a pipe instead of being inherited.
     pub(crate) pipe_stdout: bool,
 }
@@ -203,6 +205,9 @@ fn command(recipe: &Recipe, place: Place) -> Command {
         command.stdout(Stdio::piped());
     }
     spawn::limit_open_files(&mut command, recipe.open_files);
+    if recipe.ignores_hangup {
+        signals::ignore_hangup(&mut command);
+    }
     command
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Admin, Signal, Signals};
+use scaledapp_admin::Admin;
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
 use scaledapp_sys::spawn::Number;
 use tokio::net::UnixListener;
@@ -35,6 +35,7 @@ use crate::scrape::Scraper;
 use crate::selftest;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
+use crate::signals;
 use crate::supervisor::{Input, Mechanism, State, Supervisor};
 use crate::watchdog::Watchdog;
 
@@ -60,6 +61,10 @@ pub fn run(settings: Settings) -> anyhow::Result<i32> {
 
 async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i32> {
     let started = Instant::now();
+    let (inputs, received) = mpsc::unbounded_channel();
+    let ignores_hangup = scaledapp_sys::signals::ignores_hangup();
+    // From the first moment on: as PID 1 nothing is kept for us.
+    signals::watch(settings.stop_signal, &inputs)?;
     process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
     let cores = Cores::within(&quotas);
@@ -86,7 +91,6 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let dispatch = settings.dispatch_shown();
     let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
     let logs = watch_workers(&settings, &report)?;
-    let (inputs, received) = mpsc::unbounded_channel();
     watch_outside(&settings, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
@@ -115,6 +119,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
             open_files,
             max_memory: settings.limits.memory,
             caps_heap,
+            ignores_hangup,
             pipe_stdout: Logs::wants_stdout(settings.logs),
         },
         ports,
@@ -255,7 +260,6 @@ fn watch_outside(
             }
         }
     });
-    watch_signals(inputs)?;
     if let Some(path) = &settings.desired_file {
         watch_desired(
             Desired::new(path.clone()),
@@ -286,41 +290,6 @@ fn watch_outside(
     Ok(())
 }
 
-fn watch_signals(inputs: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
-    let mut stops = Signals::new()?;
-    let mut interrupts = 0;
-    forward(inputs.clone(), async move || {
-        Some(match stops.next().await {
-            Signal::Hangup => Input::Reload,
-            Signal::Interrupt => {
-                interrupts += 1;
-                Input::Stop {
-                    quick: interrupts > 1,
-                }
-            }
-            Signal::Terminate => Input::Stop { quick: false },
-        })
-    });
-    for (number, step) in [
-        (rustix::process::Signal::TTIN, 1),
-        (rustix::process::Signal::TTOU, -1),
-    ] {
-        let mut steps = signal(SignalKind::from_raw(number.as_raw()))?;
-        forward(inputs.clone(), async move || {
-            steps.recv().await.map(|()| Input::Step(step))
-        });
-    }
-    // Meant for apps (`ctl signal`); their default would end the supervisor.
-    for kind in [
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-        SignalKind::quit(),
-    ] {
-        drop(signal(kind)?);
-    }
-    Ok(())
-}
-
 /// Passes on what `ctl` asks.
 fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
     let (asked, mut requests) = mpsc::unbounded_channel();
@@ -330,7 +299,8 @@ fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
     });
 }
 
-fn forward(
+/// Passes on what comes from one place until the loop has ended.
+pub(crate) fn forward(
     inputs: mpsc::UnboundedSender<Input>,
     mut next: impl AsyncFnMut() -> Option<Input> + 'static,
 ) {

@@ -59,6 +59,8 @@ pub(crate) enum Input {
     ReloadTo(String),
     /// One worker more or less (TTIN, TTOU).
     Step(i32),
+    /// A signal that only the app can understand.
+    PassOn(Signal),
     /// End: drain first, or quickly.
     Stop {
         /// No drain.
@@ -208,6 +210,10 @@ impl Supervisor {
                 let workers = self.engine.desired().saturating_add_signed(by);
                 let spec = WorkerSpec::Fixed(workers);
                 self.scale_to(spec).into_iter().collect()
+            }
+            Input::PassOn(signal) => {
+                self.pass_on(signal);
+                Vec::new()
             }
             Input::Stop { quick } => self.stop(quick),
             Input::FrontDrained { is_late } => {

@@ -24,5 +24,5 @@ pub use pauses::{Pauses, spread};
 pub use polled::{Content, Look, PolledFile};
 pub use routes::{Page, Probe, Routes};
 pub use server::{Admin, BindError};
-pub use signals::{Signal, Signals};
+pub use signals::{Signal, Signals, reset as reset_signals};
 pub use table::table;

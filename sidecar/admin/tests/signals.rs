@@ -13,6 +13,9 @@ async fn each_signal_arrives_as_its_kind_and_ends_nothing() {
         ("-TERM", Signal::Terminate),
         ("-INT", Signal::Interrupt),
         ("-HUP", Signal::Hangup),
+        ("-QUIT", Signal::Terminate),
+        ("-PWR", Signal::Terminate),
+        ("-37", Signal::Terminate),
     ] {
         let status = Command::new("kill")
             .args([name, &std::process::id().to_string()])

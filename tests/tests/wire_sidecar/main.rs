@@ -23,6 +23,7 @@ mod messages;
 mod output;
 mod recycle;
 mod scrape;
+mod signals;
 
 mod websockets;
 
