@@ -105,6 +105,7 @@ fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> 
         &duration::format(app.workers.drain_timeout),
     ]));
     arguments.extend(words(&["--drain-quiet", QUIET]));
+    arguments.extend(words(&["--cwd", &object.directory.to_string_lossy()]));
     for (flag, value) in app.workers.optional_flags() {
         arguments.extend(words(&[flag, &value]));
     }
@@ -261,7 +262,7 @@ spec:
             pod.arguments.join(" "),
             "run --host 127.0.78.1 --port 3000 --admin 127.0.78.1:9377 --workers 3 --dispatch request \
              --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
-             --stop-signal SIGINT --instance-env NODE_APP_INSTANCE -- node server.js"
+             --cwd /srv/hello --stop-signal SIGINT --instance-env NODE_APP_INSTANCE -- node server.js"
         );
         let says = YAML.replace(
             "readiness: {",

@@ -259,6 +259,9 @@ pub struct RunArgs {
     /// Variable that holds the worker's slot number, 0 to N-1 [default: NODE_APP_INSTANCE]
     #[arg(long, env = "SCALEDAPP_INSTANCE_ENV", value_name = "NAME")]
     pub instance_env: Option<String>,
+    /// Directory that workers start in; its path is looked up at each start, so a switched symlink counts [default: $PWD]
+    #[arg(long, env = "SCALEDAPP_CWD", value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
     /// JSON file {"workers": SPEC, "reload": TOKEN}, watched: a new SPEC scales, a new TOKEN reloads
     #[arg(long, env = "SCALEDAPP_DESIRED_FILE", value_name = "FILE")]
     pub desired_file: Option<PathBuf>,
@@ -408,9 +411,9 @@ pub struct CtlArgs {
         value_name = "ADDR"
     )]
     pub admin: SocketAddr,
-    /// How long to wait for scale, reload and restart to be done
-    #[arg(long, default_value = "300s", value_parser = duration::parse, value_name = "TIME", global = true)]
-    pub timeout: Duration,
+    /// How long to wait for an answer, and for scale, reload and restart to be done [default: 300s, or as long as boots, drains and stops may take]
+    #[arg(long, value_parser = duration::parse, value_name = "TIME", global = true)]
+    pub timeout: Option<Duration>,
     /// What to ask or tell
     #[command(subcommand)]
     pub verb: CtlVerb,

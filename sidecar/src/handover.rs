@@ -1,8 +1,8 @@
 //! Answers the `bind` and `listen` calls of one worker's processes.
 //!
 //! Reads from /proc what the call is about and lets [`Sharing`] say which
-//! socket it gets. A call that cannot be read (the process changed its uid or
-//! is not dumpable) is let through and reported: the app then binds for itself.
+//! socket it gets. A call that cannot be read (the process forbids it) is let through
+//! and reported: the app then binds for itself, which fails where we hold its port.
 //! `process_vm_readv` and `pidfd_getfd` are refused under the usual container
 //! profiles; /proc/PID/mem of a child is not.
 
@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use scaledapp_engine::{Generation, WorkerId};
 use scaledapp_sys::notify::{Call, Listener, Notification};
 
+use crate::owner::look_at;
 use crate::sharing::{Bind, Family, Given, Listened, Sharing};
 
 /// Something that a worker's call told us.
@@ -103,7 +104,7 @@ pub(crate) fn answer_one(
             fd,
             address,
             length,
-        } => match read_bind(pid, fd, address, length, &caller.ports) {
+        } => match look_at(pid, || read_bind(pid, fd, address, length, &caller.ports)) {
             Ok(Asked::Shared(bind)) => {
                 return give(listener, &notification, fd, caller, bind, sharing);
             }
@@ -122,7 +123,7 @@ pub(crate) fn answer_one(
             }
         },
         Call::Listen { fd } => {
-            let inode = fs::metadata(descriptor(pid, fd)).map(|m| m.ino());
+            let inode = look_at(pid, || Ok(fs::metadata(descriptor(pid, fd))?.ino()));
             let listened = inode.map(|inode| sharing.borrow_mut().listened(caller.worker, inode));
             let _gone = listener.answer_continue(id);
             return match listened.ok()? {
@@ -147,7 +148,8 @@ fn give(
     sharing: &RefCell<Sharing>,
 ) -> Option<Told> {
     let id = notification.id;
-    let close_on_exec = flags(notification.pid, fd).is_ok_and(|flags| flags & O_CLOEXEC != 0);
+    let pid = notification.pid;
+    let close_on_exec = look_at(pid, || flags(pid, fd)).is_ok_and(|flags| flags & O_CLOEXEC != 0);
     // The pid could have been reused while we read about it.
     if !listener.is_waiting(id) {
         return None;

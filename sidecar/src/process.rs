@@ -21,6 +21,7 @@ use scaledapp_sys::notify::Listener;
 use scaledapp_sys::{signals, spawn};
 
 use crate::connection::held::after_name;
+use crate::directory::Directory;
 use crate::hints::{Share, hints};
 use crate::readiness::channel;
 use crate::settings::Counting;
@@ -30,6 +31,8 @@ use crate::settings::Counting;
 pub(crate) struct Recipe {
     /// Program and arguments.
     pub(crate) command: Vec<String>,
+    /// Where it starts.
+    pub(crate) directory: Directory,
     /// The app's port; `None`: it never listens.
     pub(crate) port: Option<u16>,
     /// Name of the variable that holds the slot.
@@ -191,6 +194,14 @@ fn command(recipe: &Recipe, place: Place) -> Command {
         .envs(hints(share, &recipe.command, |name| {
             std::env::var(name).ok()
         }));
+    let (start, changed) = recipe.directory.now();
+    if let Some(changed) = changed {
+        recipe.directory.tell(&changed);
+    }
+    if let Some(start) = start {
+        // As a shell's `cd` leaves it.
+        command.current_dir(start).env("PWD", start);
+    }
     let port = match sockets {
         Sockets::Private(port) => Some(port),
         Sockets::Answered | Sockets::Own => recipe.port,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
+use rustix::process::Rlimit;
 use scaledapp_admin::Admin;
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
 use scaledapp_sys::spawn::Number;
@@ -23,6 +24,7 @@ use crate::connection::load;
 use crate::cores::{Cores, Quotas};
 use crate::ctl::server;
 use crate::desired::{self, Desired};
+use crate::directory::Directory;
 use crate::front;
 use crate::hints::heap_is_sized;
 use crate::limits::Watch;
@@ -107,21 +109,9 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         port = settings.port,
         "starting"
     );
-    let caps_heap = !heap_is_sized(&settings.command, |name| std::env::var(name).ok());
     let supervisor = Supervisor {
         engine: Engine::new(engine_config(&settings), workers),
-        recipe: Recipe {
-            command: settings.command,
-            port: settings.port,
-            instance_env: settings.instance_env,
-            increment: settings.increment,
-            channel,
-            open_files,
-            max_memory: settings.limits.memory,
-            caps_heap,
-            ignores_hangup,
-            pipe_stdout: Logs::wants_stdout(settings.logs),
-        },
+        recipe: recipe(&settings, channel, open_files, ignores_hangup),
         ports,
         mechanism,
         wanted: settings.wanted,
@@ -142,6 +132,28 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         state: State::default(),
     };
     Ok(supervisor.run(received).await)
+}
+
+/// What all workers have in common.
+fn recipe(
+    settings: &Settings,
+    channel: Option<Number>,
+    open_files: Rlimit,
+    ignores_hangup: bool,
+) -> Recipe {
+    Recipe {
+        command: settings.command.clone(),
+        directory: Directory::find(settings.cwd.clone(), std::env::var_os("PWD")),
+        port: settings.port,
+        instance_env: settings.instance_env.clone(),
+        increment: settings.increment.clone(),
+        channel,
+        open_files,
+        max_memory: settings.limits.memory,
+        caps_heap: !heap_is_sized(&settings.command, |name| std::env::var(name).ok()),
+        ignores_hangup,
+        pipe_stdout: Logs::wants_stdout(settings.logs),
+    }
 }
 
 /// Starts what looks after the workers' output and metrics.

@@ -22,6 +22,7 @@ use crate::cli::{
     MetricsMergeArg, PortArg, RunArgs, Size, parse_signal,
 };
 use crate::cores::WorkerSpec;
+use crate::directory;
 use crate::limits::Limits;
 use crate::readiness::Wanted;
 
@@ -50,6 +51,7 @@ struct FileSettings {
     stop_grace: Option<String>,
     stop_signal: Option<String>,
     instance_env: Option<String>,
+    cwd: Option<PathBuf>,
     desired_file: Option<PathBuf>,
     dispatch_threads: Option<u16>,
     max_in_flight: Option<NonZeroU32>,
@@ -112,6 +114,8 @@ pub struct Settings {
     pub instance_env: String,
     /// What else counts up from slot to slot.
     pub increment: Option<Counting>,
+    /// Where workers start; `None`: where we are.
+    pub cwd: Option<PathBuf>,
     /// The watched desired state.
     pub desired_file: Option<PathBuf>,
     /// Dispatcher threads; `None`: by cores.
@@ -191,6 +195,7 @@ impl Settings {
             stop_signal: stop_signal
                 .as_deref()
                 .map_or(Ok(Signal::TERM), parse_signal)?,
+            cwd: cwd(args.cwd.or(file.cwd))?,
             instance_env: args
                 .instance_env
                 .or(file.instance_env)
@@ -417,6 +422,12 @@ fn word<T: std::str::FromStr<Err = String>>(
         (None, Some(text)) => text.parse().map(Some).map_err(anyhow::Error::msg),
         (flag, _) => Ok(flag),
     }
+}
+
+fn cwd(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    given
+        .map(|given| directory::absolute(&given, std::env::var_os("PWD")))
+        .transpose()
 }
 
 fn read_file(path: &std::path::Path) -> anyhow::Result<FileSettings> {

@@ -143,6 +143,8 @@ pub(crate) struct State {
     pub(crate) last_operation: u64,
     pub(crate) stopping: bool,
     pub(crate) starving: Starving,
+    /// It was said that an app's calls cannot be read.
+    pub(crate) knows_unreadable: bool,
     /// When the number of cores was read last.
     pub(crate) cores_read: Option<Instant>,
 }
@@ -226,6 +228,7 @@ impl Supervisor {
                 vec![Event::Stop { quick: is_late }]
             }
             Input::Look => {
+                self.sharing.borrow_mut().mend();
                 let mut events = self.look();
                 if self.engine.reloading() {
                     events.push(Event::Crowded(self.is_crowded()));

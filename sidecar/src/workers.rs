@@ -108,7 +108,10 @@ impl Supervisor {
             }
             Err((exit, error)) => {
                 let program = self.recipe.command.first().map_or("", String::as_str);
-                let cure = if program.contains(' ') {
+                let gone = self.recipe.directory.given().filter(|path| !path.is_dir());
+                let cure = if gone.is_some() {
+                    ": --cwd is no directory"
+                } else if program.contains(' ') {
                     ": give its words apart, as `-- node app.js`, or let a shell do it, as `-- sh -c '…'`"
                 } else {
                     ""
@@ -271,11 +274,19 @@ impl Supervisor {
                     );
                 }
             }
-            Told::Unreadable => tracing::warn!(
-                slot,
-                "the app's bind cannot be read (it changed its user or forbids tracing): \
-                 give --mechanism port and let it listen on $PORT"
-            ),
+            // It is the same for each of its workers, and at each of their starts.
+            Told::Unreadable => {
+                if !std::mem::replace(&mut self.state.knows_unreadable, true) {
+                    tracing::warn!(
+                        slot,
+                        "the app's bind cannot be read, so it has to bind for itself, and its \
+                         port is ours (EADDRINUSE): it changed its user or forbids tracing. \
+                         Change the user before the supervisor instead (USER in the image, or \
+                         setpriv, gosu or su-exec in front of it), or add the capability \
+                         SYS_PTRACE, or give --mechanism port and let the app listen on $PORT"
+                    );
+                }
+            }
             Told::Refused => tracing::error!(slot, "the app was given no socket for a shared port"),
         }
         None

@@ -133,6 +133,17 @@ impl Engine {
         self.places.iter().filter(ready).count() as u32
     }
 
+    /// How long one more operation may take at most, behind all that is asked for
+    /// already: each slot in turn starts, drains and stops, where there is no memory for
+    /// doing it side by side.
+    pub fn patience(&self) -> Duration {
+        let config = &self.config;
+        let each = config.boot_timeout + config.drain_timeout + config.stop_grace;
+        let slots = self.places.len().max(self.workers.len()).max(1);
+        let operations = 1 + usize::from(self.running.is_some()) + self.wishes.len();
+        each.saturating_mul((slots * operations) as u32)
+    }
+
     /// The newest generation that took over.
     pub fn generation(&self) -> Generation {
         self.generation

@@ -6,10 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::connection::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
+use crate::owner::look_at;
 
 /// States in which a socket still carries a request or an answer. In the later
 /// ones the app has closed its side and the kernel finishes without it.
@@ -135,18 +137,28 @@ fn parse_group(stat: &str) -> Option<u32> {
 
 /// Of the sockets that a process holds.
 pub(crate) fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries.filter_map(|entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        let inode = target
-            .to_str()?
-            .strip_prefix("socket:[")?
-            .strip_suffix(']')?;
-        inode.parse().ok()
-    })
+    let inodes = look_at(pid, || {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+        let mut inodes: Vec<u64> = Vec::new();
+        for entry in entries {
+            match fs::read_link(entry.path()) {
+                Ok(target) => inodes.extend(socket_inode(&target)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(error);
+                }
+                // Closed meanwhile.
+                Err(_) => {}
+            }
+        }
+        Ok(inodes)
+    });
+    inodes.unwrap_or_default().into_iter()
+}
+
+/// Of `socket:[INODE]` (`proc_pid_fd(5)`).
+fn socket_inode(target: &Path) -> Option<u64> {
+    let inode = target.to_str()?.strip_prefix("socket:[")?;
+    inode.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]

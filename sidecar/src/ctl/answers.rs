@@ -133,6 +133,7 @@ impl Supervisor {
             "port": self.recipe.port,
             "command": self.recipe.command,
             "uptimeSeconds": now.as_secs_f64(),
+            "patienceSeconds": self.engine.patience().as_secs_f64(),
             "slots": slots,
         }))
     }

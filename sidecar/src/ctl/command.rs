@@ -15,6 +15,9 @@ use crate::ctl::{self, Request};
 /// ticks of 10 ms, so a shorter time would show noise.
 const LOOK: Duration = Duration::from_millis(400);
 
+/// How long anything may take for which the supervisor names no time of its own.
+const TIMEOUT: Duration = Duration::from_mins(5);
+
 /// Whoever read the output has hung up (`ctl top | head`): there is nobody to
 /// tell anything.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +29,20 @@ pub struct HungUp(#[from] std::io::Error);
 /// # Errors
 /// Nobody answered, it was not done, or [`HungUp`].
 pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let ask = |request: &Request| ctl::call(args.admin, request, args.timeout);
+    let timeout = args.timeout.unwrap_or(TIMEOUT);
+    let ask = |request: &Request| ctl::call(args.admin, request, timeout);
+    // What is done only after boots, drains and stops.
+    let tell = |request: &Request| {
+        let patience = || {
+            let told = ask(&Request::Describe { slot: None }).ok()?;
+            let seconds = told["patienceSeconds"].as_f64()?;
+            Duration::try_from_secs_f64(seconds).ok()
+        };
+        let timeout = args
+            .timeout
+            .unwrap_or_else(|| patience().map_or(TIMEOUT, |most| most.max(TIMEOUT)));
+        ctl::call(args.admin, request, timeout)
+    };
     let text = match &args.verb {
         CtlVerb::Status { output } => match output {
             Output::Json => line(&ask(&Request::Status)?),
@@ -45,9 +61,9 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
         }
         CtlVerb::Events { output } => shown(&ask(&Request::Events)?, *output, tables::events),
         CtlVerb::Logs { slot } => tables::tails(&ask(&Request::Logs { slot: *slot })?),
-        CtlVerb::Scale { workers } => done(&ask(&Request::Scale { workers: *workers })?),
-        CtlVerb::Reload => done(&ask(&Request::Reload)?),
-        CtlVerb::Restart { slot } => done(&ask(&Request::Restart { slot: *slot })?),
+        CtlVerb::Scale { workers } => done(&tell(&Request::Scale { workers: *workers })?),
+        CtlVerb::Reload => done(&tell(&Request::Reload)?),
+        CtlVerb::Restart { slot } => done(&tell(&Request::Restart { slot: *slot })?),
         CtlVerb::Signal { signal, slot } => done(&ask(&Request::Signal {
             number: signal.as_raw(),
             slot: *slot,

@@ -136,9 +136,6 @@ pub(super) fn flags(app: &App, before: u16) -> String {
     line!(text, "# {}", one_line(&app.name));
     notes(&mut text, app, &[]);
     let mut words: Vec<String> = Vec::new();
-    if let Some(cwd) = &app.cwd {
-        words.extend(["cd".to_owned(), shell(cwd), "&&".to_owned()]);
-    }
     if !app.env.is_empty() {
         words.push("env".to_owned());
         let pairs = app.env.iter();
@@ -146,6 +143,9 @@ pub(super) fn flags(app: &App, before: u16) -> String {
     }
     words.extend(["scaledapp-sidecar", "run"].map(str::to_owned));
     let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), shell(value)]);
+    if let Some(cwd) = &app.cwd {
+        flag("--cwd", cwd);
+    }
     if let Some(port) = app.port {
         flag("--port", &port.to_string());
     }

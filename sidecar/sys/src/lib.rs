@@ -3,7 +3,7 @@
 //! Every block carries a SAFETY comment. What is here: the seccomp user
 //! notification listener and its answers ([`notify`]), what happens between
 //! `fork` and `exec` of a worker ([`spawn`]), the signal state that we were started with
-//! ([`signals`]), the steering program of a
+//! ([`signals`]), whose eyes we look at /proc with ([`identity`]), the steering program of a
 //! `SO_REUSEPORT` group ([`steer`]), the numbers of calls that wait for
 //! connections ([`waiting`]). Who gets which socket, and when, is
 //! decided in `sidecar/src`.
@@ -13,6 +13,7 @@
     reason = "system calls that no safe wrapper offers; each block has a SAFETY comment"
 )]
 
+pub mod identity;
 pub mod notify;
 pub mod signals;
 pub mod spawn;

@@ -300,3 +300,49 @@ fn the_supervisor_stays_small() {
         "idle costs {used:?} in 3 s"
     );
 }
+
+#[test]
+fn an_app_that_drops_to_another_user_is_handed_its_socket() {
+    // Docker's capabilities, which leave CAP_SYS_PTRACE out.
+    let wrapper = words(&[
+        "setpriv",
+        "--bounding-set",
+        "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
+         +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap",
+    ]);
+    let drop = words(&[
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ]);
+    let app = "require('http').createServer((q, s) => setTimeout(() => \
+               s.end(JSON.stringify({pid: process.pid, uid: process.getuid()})), \
+               q.url == '/slow' ? 500 : 0)).listen(+process.argv[1])";
+    if !has("node") || !allowed(&[wrapper.clone(), drop.clone()].concat()) {
+        return;
+    }
+    for dispatch in ["request", "connection"] {
+        let launch = Launch::of(|port| {
+            [drop.clone(), words(&["node", "-e", app, &port.to_string()])].concat()
+        });
+        let mut launch = launch
+            .unwrap()
+            .with(&["--workers", "2", "--dispatch", dispatch]);
+        launch.wrapper.clone_from(&wrapper);
+        let sidecar = launch.ready(2).unwrap();
+        let answer = http::get(sidecar.address(), "/").unwrap().json();
+        assert_eq!(answer["uid"], 65534, "{dispatch}");
+        // What it holds is seen, too: nothing is cut.
+        let slow: Vec<_> = (0..4)
+            .map(|_| {
+                let to = sidecar.address();
+                std::thread::spawn(move || http::get(to, "/slow"))
+            })
+            .collect();
+        sidecar.ctl_done(&["reload"]).unwrap();
+        for one in slow {
+            assert_eq!(one.join().unwrap().unwrap().status, 200, "{dispatch}");
+        }
+    }
+}

@@ -12,6 +12,7 @@
 
 mod consumers;
 mod control;
+mod directory;
 mod exits;
 mod handover;
 mod hang;

@@ -75,6 +75,17 @@ fn the_old_workers_of_a_request_reload_drain_side_by_side() {
 }
 
 #[test]
+fn patience_covers_slots_in_turn_and_what_was_asked_before() {
+    let each = BOOT + DRAIN + GRACE;
+    let mut world = World::ready(Dispatch::Request, 3);
+    assert_eq!(world.engine.patience(), each * 3);
+    world.on(reload(1));
+    // The canary is a fourth.
+    assert_eq!(world.engine.patience(), each * 4 * 2);
+    assert_eq!(World::start(Dispatch::Request, 0).engine.patience(), each);
+}
+
+#[test]
 fn without_memory_for_one_more_the_next_one_waits_until_an_old_one_has_left() {
     let mut world = World::ready(Dispatch::Request, 3);
     let old = world.in_state(Ready);

@@ -1,0 +1,60 @@
+//! Looking at a process in /proc that has dropped to another user.
+//!
+//! An image's entrypoint often starts as root and executes the app as somebody else
+//! (gosu, su-exec, setpriv). Root alone may not look at that process in a container; its
+//! own user may, and root may take that user's place for the moment of a look.
+
+use std::fs;
+use std::io;
+
+use scaledapp_sys::identity::with_fs_identity;
+
+/// What `look` gives, with the eyes of the process's user if ours are refused.
+///
+/// # Errors
+/// Those of `look`. Refused in both ways: the process forbids it (it changed its user
+/// without executing anything since), or we may not take another user's place.
+pub(crate) fn look_at<T>(pid: u32, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match look() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            match owner(&status) {
+                Some((uid, gid)) => with_fs_identity(uid, gid, look),
+                None => Err(error),
+            }
+        }
+        done => done,
+    }
+}
+
+/// Real user and group (`proc_pid_status(5)`).
+fn owner(status: &str) -> Option<(u32, u32)> {
+    let id = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    };
+    Some((id("Uid:")?, id("Gid:")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_is_read_from_status() {
+        let status = "Name:\tnode\nUid:\t1000\t1000\t1000\t1000\nGid:\t50\t50\t50\t50\n";
+        assert_eq!(owner(status), Some((1000, 50)));
+        assert_eq!(owner("Name:\tnode\n"), None);
+    }
+
+    #[test]
+    fn what_is_not_refused_is_looked_at_once() {
+        let asked = std::cell::Cell::new(0);
+        let missing = look_at(std::process::id(), || {
+            asked.set(asked.get() + 1);
+            fs::read("/nonexistent")
+        });
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(asked.get(), 1);
+    }
+}

@@ -1,0 +1,45 @@
+//! The identity by which the kernel judges what this thread may look at in /proc.
+//!
+//! What a process has open and in memory may be read by whoever has its user and group as
+//! file-system identity and all of its capabilities (`ptrace(2)`, access mode checking);
+//! a supervisor that is root has neither after the app has dropped to another user, unless
+//! it has `CAP_SYS_PTRACE`, which containers are not given.
+
+/// Runs `look` with `uid` and `gid` as this thread's file-system identity. Where we may
+/// not take them (no `CAP_SETUID`, `CAP_SETGID`), it runs with our own.
+///
+/// Only this thread is concerned (`setfsuid(2)`), so `look` must not wait.
+pub fn with_fs_identity<T>(uid: u32, gid: u32, look: impl FnOnce() -> T) -> T {
+    struct Back(libc::uid_t, libc::gid_t);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            // SAFETY: as below.
+            unsafe {
+                libc::setfsuid(self.0);
+                libc::setfsgid(self.1);
+            }
+        }
+    }
+    // SAFETY: both calls take a number, touch no memory and give the identity before.
+    let _back = unsafe {
+        let gid_before = libc::setfsgid(gid);
+        let uid_before = libc::setfsuid(uid);
+        Back(uid_before as libc::uid_t, gid_before as libc::gid_t)
+    };
+    look()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_identity_is_back_afterwards() {
+        // SAFETY: -1 is no identity: the call changes nothing and tells the current one.
+        let now = || unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
+        let before = now();
+        let within = with_fs_identity(65534, 65533, now);
+        assert!(within == (65534, 65533) || before.0 != 0, "{within:?}");
+        assert_eq!(now(), before);
+    }
+}
