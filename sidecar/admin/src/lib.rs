@@ -11,6 +11,7 @@ pub mod duration;
 mod logging;
 mod output;
 mod pauses;
+mod places;
 mod polled;
 mod queue;
 mod routes;

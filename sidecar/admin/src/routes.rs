@@ -10,7 +10,7 @@ use tokio::sync::watch;
 pub type Probe = Result<(), String>;
 
 /// A text that takes a moment to be had; `Err` is shown as `503` with the reason.
-pub type Page = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+pub type Page = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>>;
 
 /// A program's answers to its admin port. They are asked for on the admin
 /// port's thread and must not block.

@@ -1,16 +1,19 @@
 //! The admin port: `/livez /readyz /metrics /metrics/app /status /watch`, read only.
 //!
 //! Decides routing, limits and the pace of heartbeats; every answer's content
-//! comes from [`Routes`]. HTTP semantics follow RFC 9110 (405 names the
+//! comes from [`Routes`], and which connection makes room for another is decided in
+//! `places`. A connection serves one request: kubelets and scrapers ask rarely, and
+//! what stays open for nothing keeps others out. HTTP semantics follow RFC 9110 (405 names the
 //! methods in `Allow`, HEAD is GET without its content).
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -20,25 +23,55 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
+use crate::places::{Bounds, Id, Places, TooMany};
 use crate::routes::{Page, Probe, Routes};
 
-/// Connections at once; more wait in the listen queue. An admin port serves a
-/// kubelet, a scraper and one subscriber per balancer and operator.
-const CONNECTIONS: usize = 64;
-/// Of these, so many may be `/watch` streams: probes must always get in.
-const WATCHES: usize = 48;
-/// Within this a request's head must be there; idle connections end by it too.
+/// An admin port serves a kubelet, a scraper and a subscriber for each balancer and
+/// operator. A slow or hostile client takes its places from nobody but itself.
+const BOUNDS: Bounds = Bounds {
+    all: 256,
+    source: 128,
+    answers: 32,
+    watches: 64,
+    // Several balancers and the operator may stand behind one address of a node.
+    source_watches: 24,
+};
+/// Within this the whole head of a request must be there, from the moment on in
+/// which the connection was accepted.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Within this its answer must be taken, other than that of `/watch`.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client that has its answer should be gone by then.
+const LINGER: Duration = Duration::from_secs(1);
+/// What it may still send, which would turn our close into a reset (RFC 9112, 9.6).
+const LINGER_BYTES: usize = 64 << 10;
 /// A peer that takes no bytes for so long is gone (`TCP_USER_TIMEOUT`, tcp(7)).
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Heartbeat of `/watch`; subscribers call a producer dead after a few.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Pause after `accept` failed for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two complaints about it in the log.
+const COMPLAINTS: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted; the kernel bounds it by
+/// `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+/// After so many accepted connections those that have asked for something are served.
+/// Fewer than a source may hold: what was sent before the accept is always answered.
+const BATCH: usize = 32;
+/// hyper's buffers for one connection; the least that it takes.
+const BUFFER_BYTES: usize = 8 << 10;
+/// The kernel's buffers, which count as the container's memory. Answers larger than
+/// this go out at the reader's pace.
+const SEND_BYTES: u32 = 64 << 10;
+const RECEIVE_BYTES: u32 = 16 << 10;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -82,9 +115,13 @@ impl Admin {
     ///
     /// # Errors
     /// [`BindError`] names the address and the cure.
+    #[expect(
+        clippy::unused_async,
+        reason = "listeners need a runtime, which an async function has"
+    )]
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let error = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(error)?;
+        let listener = listen(address).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         Ok(Self { listener, address })
     }
@@ -96,58 +133,153 @@ impl Admin {
 
     /// Serves until the future is dropped, which also ends every connection.
     pub async fn serve(self, routes: Arc<dyn Routes>) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        let watches = Arc::new(Semaphore::new(WATCHES));
+        let port = Arc::new(Port {
+            routes,
+            places: Mutex::new(Places::new(BOUNDS)),
+        });
         let mut tasks = JoinSet::new();
+        let mut complained = None::<Instant>;
         loop {
-            let permit = Arc::clone(&connections)
-                .acquire_owned()
-                .await
-                .expect("invariant: the semaphore is never closed");
-            while tasks.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _peer)) => {
-                    let routes = Arc::clone(&routes);
-                    let watches = Arc::clone(&watches);
-                    tasks.spawn(async move {
-                        connection(stream, routes, watches).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the admin port cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+            for _ in 0..BATCH {
+                while tasks.try_join_next().is_some() {}
+                match self.listener.accept().await {
+                    Ok((stream, peer)) => port.begin(stream, peer.ip().to_canonical(), &mut tasks),
+                    // The client was gone before it was taken.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        let room = port.places().make_room();
+                        if let Some(room) = room {
+                            room.abort();
+                        }
+                        if complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
+                            complained = Some(Instant::now());
+                            tracing::warn!(
+                                %error,
+                                "the admin port cannot accept a connection and ends an old one: \
+                                 raise the limit of open files (`ulimit -Hn`, LimitNOFILE=)"
+                            );
+                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
+            // Goes on after a look at the sockets: what has come is read first.
+            tokio::task::yield_now().await;
         }
     }
 }
 
-async fn connection(stream: TcpStream, routes: Arc<dyn Routes>, watches: Arc<Semaphore>) {
-    let socket = socket2::SockRef::from(&stream);
-    if socket.set_tcp_user_timeout(Some(STALL_TIMEOUT)).is_err()
-        || stream.set_nodelay(true).is_err()
-    {
-        // Only a connection that is over already refuses its options.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit all of these.
+    socket.set_send_buffer_size(SEND_BYTES)?;
+    socket.set_recv_buffer_size(RECEIVE_BYTES)?;
+    socket.set_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_user_timeout(Some(STALL_TIMEOUT))?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// What the connections share.
+struct Port {
+    routes: Arc<dyn Routes>,
+    places: Mutex<Places<AbortHandle>>,
+}
+
+impl Port {
+    fn places(&self) -> MutexGuard<'_, Places<AbortHandle>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(self: &Arc<Self>, stream: TcpStream, source: IpAddr, tasks: &mut JoinSet<()>) {
+        let mut places = self.places();
+        let id = places.name();
+        let seat = Seat {
+            port: Arc::clone(self),
+            id,
+        };
+        let handle = tasks.spawn(connection(stream, seat));
+        if let Some(ended) = places.take(id, source, handle) {
+            ended.abort();
+        }
+    }
+}
+
+/// A connection's place, which it leaves at its end.
+struct Seat {
+    port: Arc<Port>,
+    id: Id,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.port.places().leave(self.id);
+    }
+}
+
+async fn connection(stream: TcpStream, seat: Seat) {
+    let seat = Arc::new(seat);
+    let accepted = Instant::now();
+    // Nothing is kept for a connection that says nothing.
+    if !matches!(
+        tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await,
+        Ok(Ok(()))
+    ) {
         return;
     }
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = respond(&request, &*routes, &watches);
-        async move {
-            Ok::<_, Infallible>(match answer {
-                Answer::Now(response) => response,
-                Answer::Later(page) => paged(page.await),
+    let watches = Arc::new(AtomicBool::new(false));
+    let service = {
+        let (seat, watches) = (Arc::clone(&seat), Arc::clone(&watches));
+        service_fn(move |request: Request<Incoming>| {
+            let answer = respond(&request, &seat, &watches);
+            Box::pin(async move {
+                Ok::<_, Infallible>(match answer {
+                    Answer::Now(response) => response,
+                    Answer::Later(page) => paged(page.await),
+                })
             })
-        }
-    });
+        })
+    };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(HEAD_TIMEOUT.saturating_sub(accepted.elapsed()))
+        .keep_alive(false)
+        .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "admin connection ended early");
+        .without_shutdown();
+    tokio::pin!(served);
+    let served = match tokio::time::timeout(HEAD_TIMEOUT + ANSWER_TIMEOUT, &mut served).await {
+        Ok(served) => served,
+        Err(_late) if watches.load(Ordering::Relaxed) => served.await,
+        Err(_late) => return,
+    };
+    match served {
+        Ok(parts) => {
+            seat.port.places().is_through(seat.id);
+            // What it still sends is of no interest, and neither is how it goes.
+            drop(tokio::time::timeout(LINGER, linger(parts.io.into_inner())).await);
+        }
+        Err(error) => tracing::debug!(%error, "admin connection ended early"),
     }
+}
+
+/// Closes our side and waits for the client's end.
+async fn linger(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut left = LINGER_BYTES;
+    let mut rest = [0; 1024];
+    while left > 0 {
+        match stream.read(&mut rest).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
 }
 
 type Content = Either<Full<Bytes>, Lines>;
@@ -158,7 +290,12 @@ enum Answer {
     Later(Page),
 }
 
-fn respond(request: &Request<Incoming>, routes: &dyn Routes, watches: &Arc<Semaphore>) -> Answer {
+fn respond(request: &Request<Incoming>, seat: &Arc<Seat>, watches: &AtomicBool) -> Answer {
+    let routes = &*seat.port.routes;
+    let slow = seat.port.places().answer(seat.id);
+    if let Some(slow) = slow {
+        slow.abort();
+    }
     let slow = request.uri().path() == "/metrics/app";
     if slow && matches!(*request.method(), Method::GET | Method::HEAD) {
         return match routes.app_metrics() {
@@ -169,21 +306,22 @@ fn respond(request: &Request<Incoming>, routes: &dyn Routes, watches: &Arc<Semap
             )),
         };
     }
-    Answer::Now(respond_now(request, routes, watches))
+    Answer::Now(respond_now(request, seat, watches))
 }
 
-fn paged(page: Result<String, String>) -> Response<Content> {
+fn paged(page: Result<Bytes, String>) -> Response<Content> {
     match page {
-        Ok(page) => content(StatusCode::OK, PROMETHEUS, page.into_bytes()),
+        Ok(page) => content(StatusCode::OK, PROMETHEUS, page),
         Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
 fn respond_now(
     request: &Request<Incoming>,
-    routes: &dyn Routes,
-    watches: &Arc<Semaphore>,
+    seat: &Arc<Seat>,
+    watches: &AtomicBool,
 ) -> Response<Content> {
+    let routes = &*seat.port.routes;
     let path = request.uri().path();
     if !matches!(
         path,
@@ -207,22 +345,18 @@ fn respond_now(
     match path {
         "/livez" => probe(routes.live()),
         "/readyz" => probe(routes.ready()),
-        "/metrics" => content(StatusCode::OK, OPEN_METRICS, routes.metrics().into_bytes()),
+        "/metrics" => content(StatusCode::OK, OPEN_METRICS, routes.metrics()),
         "/status" => {
             let mut json = routes.status().to_string().into_bytes();
             json.push(b'\n');
             content(StatusCode::OK, "application/json", json)
         }
-        _ => match (routes.watch(), Arc::clone(watches).try_acquire_owned()) {
-            (None, _) => text(
+        _ => match routes.watch() {
+            None => text(
                 StatusCode::NOT_FOUND,
                 "there is nothing to watch here\n".to_owned(),
             ),
-            (Some(_), Err(_)) => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("{WATCHES} watch already; no more are taken\n"),
-            ),
-            (Some(values), Ok(permit)) => watch_response(request.method(), values, permit),
+            Some(values) => watch_response(request.method(), values, seat, watches),
         },
     }
 }
@@ -235,11 +369,11 @@ fn probe(probe: Probe) -> Response<Content> {
 }
 
 fn text(status: StatusCode, text: String) -> Response<Content> {
-    content(status, TEXT, text.into_bytes())
+    content(status, TEXT, text)
 }
 
-fn content(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Content> {
-    response(status, kind, Either::Left(Full::new(Bytes::from(body))))
+fn content(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Content> {
+    response(status, kind, Either::Left(Full::new(body.into())))
 }
 
 fn response(status: StatusCode, kind: &'static str, body: Content) -> Response<Content> {
@@ -254,12 +388,36 @@ fn response(status: StatusCode, kind: &'static str, body: Content) -> Response<C
 fn watch_response(
     method: &Method,
     values: watch::Receiver<Bytes>,
-    permit: OwnedSemaphorePermit,
+    seat: &Arc<Seat>,
+    watches: &AtomicBool,
 ) -> Response<Content> {
     // One line of slack: a slow reader gets the newest state next, not a backlog.
     let (sender, lines) = mpsc::channel(1);
     if *method == Method::GET {
-        tokio::spawn(feed(values, sender, permit));
+        let place = seat.port.places().watch(seat.id);
+        if let Err(too_many) = place {
+            let reason = match too_many {
+                TooMany::InAll => format!("{} watch already", BOUNDS.watches),
+                TooMany::OfSource => {
+                    format!("your address watches {} times", BOUNDS.source_watches)
+                }
+            };
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{reason}: end one, or ask /status\n"),
+            );
+        }
+        watches.store(true, Ordering::Relaxed);
+        let (port, id) = (Arc::clone(&seat.port), seat.id);
+        tokio::spawn(async move {
+            let ended = feed(values, sender).await;
+            // hyper would wait for this reader, to tell it that the stream has ended.
+            if ended == Ended::Stalled
+                && let Some(connection) = port.places().leave(id)
+            {
+                connection.abort();
+            }
+        });
     }
     response(
         StatusCode::OK,
@@ -268,13 +426,18 @@ fn watch_response(
     )
 }
 
+/// Why a `/watch` stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Its reader or its producer has.
+    Gone,
+    /// Its reader takes nothing.
+    Stalled,
+}
+
 /// Sends the current value, each change and the heartbeats, until the reader
-/// or the producer is gone.
-async fn feed(
-    mut values: watch::Receiver<Bytes>,
-    lines: mpsc::Sender<Bytes>,
-    permit: OwnedSemaphorePermit,
-) {
+/// or the producer is gone, or the reader takes nothing any more.
+async fn feed(mut values: watch::Receiver<Bytes>, lines: mpsc::Sender<Bytes>) -> Ended {
     loop {
         let line = {
             let value = values.borrow_and_update();
@@ -283,14 +446,15 @@ async fn feed(
             line.push(b'\n');
             Bytes::from(line)
         };
-        if lines.send(line).await.is_err() {
-            break;
+        match lines.send_timeout(line, STALL_TIMEOUT).await {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(_)) => return Ended::Stalled,
+            Err(SendTimeoutError::Closed(_)) => return Ended::Gone,
         }
         if let Ok(Err(_producer_gone)) = tokio::time::timeout(HEARTBEAT, values.changed()).await {
-            break;
+            return Ended::Gone;
         }
     }
-    drop(permit);
 }
 
 /// The content of `/watch`: what comes through the channel, chunked by hyper.

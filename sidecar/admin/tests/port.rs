@@ -51,7 +51,7 @@ impl Routes for Example {
         let page = self.page.clone()?;
         Some(Box::pin(async move {
             tokio::task::yield_now().await;
-            page
+            page.map(Bytes::from)
         }))
     }
 }
@@ -243,7 +243,7 @@ async fn many_watches_leave_room_for_probes() {
     let (_sender, values) = watch::channel(Bytes::from_static(b"{}"));
     let (address, _routes) = start(Some(values)).await;
     let mut streams = Vec::new();
-    for _ in 0..48 {
+    for _ in 0..24 {
         let mut stream = send(address, WATCH).await;
         read_until(&mut stream, |text| text.contains("{}\n")).await;
         streams.push(stream);
@@ -331,4 +331,133 @@ async fn a_foreign_address_is_named_with_the_cure() {
         message.contains("192.0.2.1") && message.contains("no such address"),
         "{message}"
     );
+}
+
+const MANY: usize = 1000;
+
+/// A connection from that address of this machine.
+fn connect_from(from: &str, to: SocketAddr) -> std::io::Result<std::net::TcpStream> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let from: SocketAddr = format!("{from}:0").parse().unwrap();
+    socket.bind(&from.into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+/// A server on a thread of its own, since these clients block.
+fn start_apart(values: Option<watch::Receiver<Bytes>>) -> SocketAddr {
+    let (sender, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            sender.send(admin.local_addr()).unwrap();
+            let routes = Example {
+                ready: AtomicBool::new(true),
+                values,
+                page: None,
+            };
+            admin.serve(Arc::new(routes)).await;
+        });
+    });
+    address.recv().unwrap()
+}
+
+/// A probe as the kubelet makes it; the time that it took.
+fn probe(from: &str, to: SocketAddr, path: &str) -> Duration {
+    use std::io::{Read, Write};
+    let started = Instant::now();
+    let mut stream = connect_from(from, to).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    started.elapsed()
+}
+
+/// Both probes answer, for the same address as the others' and for another one.
+fn probes_answer(to: SocketAddr) {
+    for from in ["127.0.0.1", "127.0.0.9"] {
+        for path in ["/livez", "/readyz"] {
+            let took = probe(from, to, path);
+            assert!(
+                took < Duration::from_secs(2),
+                "{path} from {from}: {took:?}"
+            );
+        }
+    }
+}
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
+#[test]
+fn neither_silent_nor_slow_clients_nor_readers_that_do_not_read_keep_probes_out() {
+    use std::io::Write;
+    raise_open_files();
+    let (sender, values) = watch::channel(Bytes::from(vec![b'x'; 32 << 10]));
+    let address = start_apart(Some(values));
+    let mut held = Vec::new();
+    for _ in 0..MANY {
+        held.push(connect_from("127.0.0.1", address).unwrap());
+    }
+    probes_answer(address);
+    for _ in 0..MANY {
+        let mut slow = connect_from("127.0.0.1", address).unwrap();
+        // Those before it have been ended for it.
+        drop(slow.write_all(b"GET /livez HTTP/1.1\r\nX: "));
+        held.push(slow);
+    }
+    probes_answer(address);
+    for at in 0..200 {
+        let mut watches = connect_from("127.0.0.1", address).unwrap();
+        watches.write_all(WATCH.as_bytes()).unwrap();
+        held.push(watches);
+        if at % 10 == 0 {
+            sender.send_replace(Bytes::from(vec![b'y'; 32 << 10]));
+        }
+    }
+    probes_answer(address);
+}
+
+#[test]
+fn a_flood_of_new_connections_keeps_no_probe_out() {
+    raise_open_files();
+    let address = start_apart(None);
+    let over = Arc::new(AtomicBool::new(false));
+    let floods: Vec<_> = ["127.0.0.1", "127.0.0.2"]
+        .map(|from| {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || {
+                let mut held = std::collections::VecDeque::new();
+                while !over.load(Ordering::Relaxed) {
+                    // A port of ours may be taken for the moment.
+                    held.extend(connect_from(from, address).ok());
+                    if held.len() > 500 {
+                        held.pop_front();
+                    }
+                }
+            })
+        })
+        .into_iter()
+        .collect();
+    for _ in 0..50 {
+        probes_answer(address);
+    }
+    over.store(true, Ordering::Relaxed);
+    for flood in floods {
+        flood.join().unwrap();
+    }
 }
