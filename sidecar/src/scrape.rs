@@ -1,4 +1,4 @@
-//! Asks every ready worker for its metrics and serves one page of them.
+//! Asks every ready worker for its metrics and serves one page of them, for a second.
 //!
 //! How pages become one is in `exposition`; which workers there are is told by
 //! whoever starts this. A thread of its own asks and merges: pages may be large,
@@ -8,8 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use scaledapp_admin::Page;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,8 +23,14 @@ use crate::exposition::{self, Exposition, Sums};
 const DEADLINE: Duration = Duration::from_secs(2);
 /// The largest page of one worker, in bytes, head included.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// Scrapes that may wait for one another.
-const WAITING: usize = 4;
+/// The same of all workers together: pages and what they become take several times
+/// as much, in a container that is sized for the app.
+const ALL_BYTES: usize = 16 * 1024 * 1024;
+/// For so long a page is served again, unless the workers are others now: however
+/// many ask, workers answer once.
+const FRESH: Duration = Duration::from_secs(1);
+/// Scrapes that may wait for a page; as many as the admin port has answers.
+const WAITING: usize = 32;
 
 /// A worker that can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub(crate) struct Counts {
 /// The thread that asks.
 #[derive(Debug)]
 pub(crate) struct Scraper {
-    wanted: mpsc::Sender<oneshot::Sender<String>>,
+    wanted: mpsc::Sender<oneshot::Sender<Bytes>>,
     counts: Arc<Counts>,
 }
 
@@ -61,7 +68,7 @@ impl Scraper {
         merge: MetricsMergeArg,
         targets: impl Fn() -> Vec<Target> + Send + 'static,
     ) -> io::Result<Self> {
-        let (wanted, mut asked) = mpsc::channel::<oneshot::Sender<String>>(WAITING);
+        let (wanted, mut asked) = mpsc::channel::<oneshot::Sender<Bytes>>(WAITING);
         let counts = Arc::new(Counts::default());
         let mut pages = Pages {
             path: from.path,
@@ -76,9 +83,23 @@ impl Scraper {
             .name("scrape".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
+                    let mut last = None::<(Instant, Vec<Target>, Bytes)>;
                     while let Some(answer) = asked.recv().await {
-                        let page = pages.gather(targets()).await;
-                        // Who asked may have hung up.
+                        if answer.is_closed() {
+                            continue;
+                        }
+                        let targets = targets();
+                        let page = match &last {
+                            Some((made, of, page)) if made.elapsed() < FRESH && *of == targets => {
+                                page.clone()
+                            }
+                            _ => {
+                                let page = Bytes::from(pages.gather(&targets).await);
+                                last = Some((Instant::now(), targets, page.clone()));
+                                page
+                            }
+                        };
+                        // The scraper may have hung up.
                         let _gone = answer.send(page);
                     }
                 });
@@ -86,7 +107,7 @@ impl Scraper {
         Ok(Self { wanted, counts })
     }
 
-    /// One page, asked for now.
+    /// A page, asked for now or within the last second.
     pub(crate) fn page(&self) -> Page {
         let (answer, answered) = oneshot::channel();
         let taken = self.wanted.try_send(answer);
@@ -111,12 +132,13 @@ struct Pages {
 }
 
 impl Pages {
-    async fn gather(&mut self, targets: Vec<Target>) -> String {
+    async fn gather(&mut self, targets: &[Target]) -> String {
+        let most = ANSWER_BYTES.min(ALL_BYTES / targets.len().max(1));
         let mut asked = tokio::task::JoinSet::new();
-        for target in &targets {
+        for target in targets {
             let (target, path) = (*target, self.path.clone());
             asked.spawn(async move {
-                let page = tokio::time::timeout(DEADLINE, fetch(target.address, &path)).await;
+                let page = tokio::time::timeout(DEADLINE, fetch(target.address, &path, most)).await;
                 (target, page)
             });
         }
@@ -157,8 +179,8 @@ impl Pages {
     }
 }
 
-/// `GET path`; the content as text.
-async fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
+/// `GET path`; the content as text, if the answer has `most` bytes at most.
+async fn fetch(address: SocketAddr, path: &str, most: usize) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: scaledapp-scrape\r\n\
@@ -171,8 +193,9 @@ async fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
     loop {
         let length = stream.read(&mut buffer).await?;
         answer.extend_from_slice(&buffer[..length]);
-        if answer.len() > ANSWER_BYTES {
-            return Err(io::Error::other("its metrics are larger than 4 MiB"));
+        if answer.len() > most {
+            let error = format!("its metrics are larger than {} KiB", most >> 10);
+            return Err(io::Error::other(error));
         }
         if let Some(content) = content(&answer, length == 0).map_err(io::Error::other)? {
             return Ok(String::from_utf8_lossy(&content).into_owned());
@@ -351,6 +374,35 @@ mod tests {
         let from = "/metrics".parse().unwrap();
         let scraper = Scraper::start(from, MetricsMergeArg::Sum, move || targets.to_vec()).unwrap();
         assert_eq!(scraper.page().await.unwrap(), "# TYPE c counter\nc 11\n");
-        assert_eq!(scraper.page().await.unwrap(), "# TYPE c counter\nc 12\n");
+        let first = Instant::now();
+        loop {
+            let page = scraper.page().await.unwrap();
+            if page == "# TYPE c counter\nc 12\n" {
+                break;
+            }
+            assert_eq!(page, "# TYPE c counter\nc 11\n");
+            assert!(first.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn scrapes_at_the_same_time_share_a_page() {
+        // A worker that answers once.
+        let target = worker(0, &["# TYPE a gauge\na 1\n"]);
+        let from = "/metrics".parse().unwrap();
+        let scraper = Scraper::start(from, MetricsMergeArg::Label, move || vec![target]).unwrap();
+        let pages: Vec<_> = (0..WAITING).map(|_| scraper.page()).collect();
+        assert!(
+            scraper
+                .page()
+                .await
+                .unwrap_err()
+                .contains("scrape less often")
+        );
+        for page in pages {
+            assert_eq!(page.await.unwrap(), "# TYPE a gauge\na{worker=\"0\"} 1\n");
+        }
+        assert_eq!(scraper.counts().failed.load(Ordering::Relaxed), 0);
     }
 }

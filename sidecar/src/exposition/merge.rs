@@ -89,11 +89,36 @@ pub(crate) struct Sums {
     known: BTreeMap<String, (Kind, Option<String>)>,
     /// To which family a kept sample belongs.
     families: BTreeMap<Key, String>,
+    /// What all of this costs, about.
+    pub(super) bytes: usize,
 }
 
-/// Series that are kept at most, of each living worker and of all dead ones: labels
-/// without bound are the app's fault, and must not become our memory.
-const KEPT_SERIES: usize = 100_000;
+/// Bytes of all names and labels that are remembered, of the living and the dead:
+/// labels without bound are the app's fault, and must not become our memory.
+pub(super) const KEPT_BYTES: usize = 32 << 20;
+/// What a series costs beside its texts, about.
+const SERIES_BYTES: usize = 128;
+
+/// What it costs to remember a series.
+fn cost(key: &Key) -> usize {
+    let (name, labels) = key;
+    let labels = labels.iter();
+    let labels: usize = labels
+        .map(|(name, value)| name.len() + value.len() + 48)
+        .sum();
+    // The key stands in two maps.
+    2 * (name.len() + labels) + SERIES_BYTES
+}
+
+/// Sums saturate: one that has become infinite or no number would stay so for ever.
+fn add(one: f64, other: f64) -> f64 {
+    let sum = one + other;
+    if one.is_finite() && other.is_finite() {
+        sum.clamp(f64::MIN, f64::MAX)
+    } else {
+        sum
+    }
+}
 
 impl Sums {
     /// Adds up pages by pid. `alive` are all workers, also those that did not
@@ -131,6 +156,9 @@ impl Sums {
         let gone = self.last.extract_if(|pid, _| !alive.contains(pid));
         let counted: Vec<(Key, f64)> = gone.flat_map(|(_, counted)| counted).collect();
         for (key, value) in counted {
+            if self.kept.contains_key(&key) {
+                self.bytes = self.bytes.saturating_sub(cost(&key));
+            }
             self.keep(key, value);
         }
     }
@@ -164,10 +192,25 @@ impl Sums {
     /// Notes what a living process has counted. If it counts from the begin
     /// again, what it had is kept. Whether there was room.
     fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) -> bool {
+        // What is no number cannot be kept: all that follows would be none.
+        if !sample.value.is_finite() {
+            return false;
+        }
         let key = key(sample);
         let last = self.last.entry(pid).or_default();
-        if last.len() >= KEPT_SERIES && !last.contains_key(&key) {
-            return false;
+        if !last.contains_key(&key) {
+            let help = family.help.as_ref().map_or(0, String::len);
+            let is_known = self.known.contains_key(name);
+            let family_cost = if is_known {
+                0
+            } else {
+                2 * name.len() + help + 128
+            };
+            let bytes = self.bytes + cost(&key) + family_cost;
+            if bytes > KEPT_BYTES {
+                return false;
+            }
+            self.bytes = bytes;
         }
         if !self.families.contains_key(&key) {
             self.families.insert(key.clone(), name.to_owned());
@@ -176,17 +219,17 @@ impl Sums {
         }
         let before = last.insert(key.clone(), sample.value);
         if let Some(before) = before.filter(|before| *before > sample.value) {
+            if !self.kept.contains_key(&key) {
+                self.bytes += cost(&key);
+            }
             self.keep(key, before);
         }
         true
     }
 
     fn keep(&mut self, key: Key, value: f64) {
-        if self.kept.len() >= KEPT_SERIES && !self.kept.contains_key(&key) {
-            self.families.remove(&key);
-            return;
-        }
-        *self.kept.entry(key).or_insert(0.0) += value;
+        let kept = self.kept.entry(key).or_insert(0.0);
+        *kept = add(*kept, value);
     }
 }
 
@@ -216,6 +259,7 @@ impl Total {
             });
             (family, samples.len() - 1)
         });
-        families[family].1.samples[at].value += value;
+        let total = &mut families[family].1.samples[at].value;
+        *total = add(*total, value);
     }
 }

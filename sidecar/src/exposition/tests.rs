@@ -273,6 +273,36 @@ fn a_counter_never_goes_backwards_when_a_worker_is_replaced() {
     );
 }
 
+#[test]
+fn what_is_no_number_or_too_large_spoils_no_sum() {
+    let counter = |value: &str| parse(&format!("# TYPE c counter\nc {value}\n"));
+    let mut sums = Sums::default();
+    sums.sum(&[1], &[(1, counter("5"))]);
+    for bad in ["NaN", "+Inf", "-Inf"] {
+        sums.sum(&[2], &[(2, counter(bad))]);
+    }
+    let page = render(&sums.sum(&[3], &[(3, counter("1"))]));
+    assert_eq!(page, "# TYPE c counter\nc 6\n");
+    let largest = counter("1.7e308");
+    sums.sum(&[4], &[(4, largest.clone())]);
+    let page = render(&sums.sum(&[5], &[(5, largest)]));
+    assert_eq!(page, format!("# TYPE c counter\nc {:e}\n", f64::MAX));
+}
+
+#[test]
+fn labels_without_end_do_not_become_our_memory() {
+    let mut sums = Sums::default();
+    for pid in 0..20 {
+        let label = format!("{pid}-{}", "x".repeat(1 << 20));
+        let page = parse(&format!(
+            "# TYPE c counter\nc{{l=\"{label}\"}} 1\nd{pid} 1\n"
+        ));
+        sums.sum(&[pid], &[(pid, page)]);
+        assert!(sums.bytes <= merge::KEPT_BYTES);
+    }
+    assert!(sums.bytes > merge::KEPT_BYTES / 2);
+}
+
 fn page() -> impl Strategy<Value = String> {
     let sample = (0..4_u32, 0..3_u32, 0..1_000_000_u32);
     (
