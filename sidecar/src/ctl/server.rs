@@ -1,15 +1,22 @@
 //! The server side of `ctl`: accepts, checks the peer, passes requests on.
 //!
-//! What a request does is the supervisor loop's matter.
+//! What a request does is the supervisor loop's matter. Everybody in the network
+//! namespace can connect, so a peer that says nothing gives way to the next one, and
+//! one that is refused is not worth a log line each time.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdListener;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use crate::ctl::{Reply, Request, socket_address};
 
@@ -24,6 +31,12 @@ pub(crate) struct Asked {
 const LINE_BYTES: u64 = 4096;
 /// Within this the request must be there.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections without a request; the oldest ends for one more.
+const SILENT: usize = 32;
+/// Requests that wait for their answers.
+const WAITING: usize = 64;
+/// Between two lines of the log about refused peers.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Takes the socket's name.
 ///
@@ -37,43 +50,100 @@ pub(crate) fn bind(admin: SocketAddr) -> anyhow::Result<UnixListener> {
     Ok(UnixListener::from_std(listener)?)
 }
 
+/// Connections of which the request has not come, by order of arrival.
+type Silent = Rc<RefCell<BTreeMap<u64, AbortHandle>>>;
+
 /// Serves until the process ends.
 pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<Asked>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let asked = asked.clone();
-                tokio::task::spawn_local(async move {
-                    if let Err(error) = converse(stream, asked).await {
-                        tracing::debug!(%error, "control connection ended");
-                    }
-                });
-            }
+    let ours = rustix::process::geteuid().as_raw();
+    let silent = Silent::default();
+    let waiting = Rc::new(Semaphore::new(WAITING));
+    let mut refused = Refused::default();
+    for arrival in 0.. {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
             // Out of descriptors: what is running must go on, so wait for some.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             }
+        };
+        match stream.peer_cred().map(|peer| peer.uid()) {
+            Ok(peer) if peer == ours || peer == 0 => {}
+            Ok(peer) => {
+                if let Some(more) = refused.once_more(Instant::now()) {
+                    tracing::warn!(
+                        peer,
+                        more,
+                        "refused a control connection of another user: only the supervisor's \
+                         own user and root may control it"
+                    );
+                }
+                continue;
+            }
+            // It has gone already.
+            Err(_) => continue,
         }
+        if silent.borrow().len() >= SILENT
+            && let Some((_, oldest)) = silent.borrow_mut().pop_first()
+        {
+            oldest.abort();
+        }
+        let asked = asked.clone();
+        let quiet = Rc::clone(&silent);
+        let waiting = Rc::clone(&waiting);
+        let task = tokio::task::spawn_local(async move {
+            let talk = converse(stream, &asked, &waiting, || {
+                quiet.borrow_mut().remove(&arrival);
+            });
+            if let Err(error) = talk.await {
+                tracing::debug!(%error, "control connection ended");
+            }
+            quiet.borrow_mut().remove(&arrival);
+        });
+        silent.borrow_mut().insert(arrival, task.abort_handle());
     }
 }
 
+/// Refused peers, of which the log tells at a bounded rate.
+#[derive(Debug, Default)]
+struct Refused {
+    told: Option<Instant>,
+    /// Since then.
+    more: u64,
+}
+
+impl Refused {
+    /// One more at `now`. If it is to be told: how many were not.
+    fn once_more(&mut self, now: Instant) -> Option<u64> {
+        let is_due = |told| now.saturating_duration_since(told) >= COMPLAINTS;
+        if self.told.is_none_or(is_due) {
+            self.told = Some(now);
+            return Some(std::mem::take(&mut self.more));
+        }
+        self.more = self.more.saturating_add(1);
+        None
+    }
+}
+
+/// Answers one request; `has_spoken` is called when it has come.
 async fn converse(
     mut stream: UnixStream,
-    asked: mpsc::UnboundedSender<Asked>,
+    asked: &mpsc::UnboundedSender<Asked>,
+    waiting: &Semaphore,
+    has_spoken: impl FnOnce(),
 ) -> std::io::Result<()> {
-    let ours = rustix::process::geteuid().as_raw();
-    let peer = stream.peer_cred()?.uid();
-    if peer != ours && peer != 0 {
-        tracing::warn!(peer, "refused a control connection of another user");
-        return Ok(());
-    }
     let (read, mut write) = stream.split();
     let mut line = String::new();
     let mut limited = BufReader::new(tokio::io::AsyncReadExt::take(read, LINE_BYTES));
     tokio::time::timeout(PATIENCE, limited.read_line(&mut line)).await??;
+    has_spoken();
     let reply = match serde_json::from_str(&line) {
         Ok(request) => {
+            let Ok(_waiting) = waiting.try_acquire() else {
+                return answer(&mut write, &too_many()).await;
+            };
             let (reply, answered) = oneshot::channel();
             match asked.send(Asked { request, reply }) {
                 Ok(()) => answered.await.unwrap_or_else(|_| gone()),
@@ -82,11 +152,38 @@ async fn converse(
         }
         Err(error) => Reply::Error(format!("not understood: {error}")),
     };
-    let mut answer = serde_json::to_vec(&reply)?;
+    answer(&mut write, &reply).await
+}
+
+async fn answer(write: &mut WriteHalf<'_>, reply: &Reply) -> std::io::Result<()> {
+    let mut answer = serde_json::to_vec(reply)?;
     answer.push(b'\n');
-    write.write_all(&answer).await
+    tokio::time::timeout(PATIENCE, write.write_all(&answer)).await?
+}
+
+fn too_many() -> Reply {
+    Reply::Error(format!(
+        "{WAITING} commands wait for their answers already: end some of them"
+    ))
 }
 
 fn gone() -> Reply {
     Reply::Error("the supervisor is stopping".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_of_refused_peers_once_in_a_while_and_of_all_of_them() {
+        let mut refused = Refused::default();
+        let begin = Instant::now();
+        assert_eq!(refused.once_more(begin), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(refused.once_more(begin + COMPLAINTS / 2), None);
+        }
+        assert_eq!(refused.once_more(begin + COMPLAINTS), Some(1000));
+        assert_eq!(refused.once_more(begin + COMPLAINTS), None);
+    }
 }
