@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use scaledapp_admin::{Look, PolledFile};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 
 use crate::cores::WorkerSpec;
 
@@ -19,12 +20,47 @@ pub(crate) const PERIOD: Duration = Duration::from_millis(250);
 
 /// Bytes: some hundred are wanted.
 const MOST: u64 = 64 << 10;
+/// The longest token of a reload, in bytes. It stands in `/status` for as long as the
+/// process lives.
+const TOKEN_BYTES: usize = 128;
+/// Characters of a token, and of what is wrong with the file, that the log shows.
+const SHOWN_TOKEN: usize = 40;
+const SHOWN_REASON: usize = 200;
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct File {
     workers: Option<WorkerSpec>,
+    #[serde(deserialize_with = "token")]
     reload: Option<String>,
+}
+
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let token = Option::<String>::deserialize(deserializer)?;
+    match token {
+        Some(token) if token.len() > TOKEN_BYTES => Err(D::Error::custom(format!(
+            "the reload token has {} bytes, and {TOKEN_BYTES} is the most: take a time or a hash",
+            token.len()
+        ))),
+        token => Ok(token),
+    }
+}
+
+/// A token as the log shows it: its begin, and no control character.
+pub(crate) fn brief(token: &str) -> String {
+    shortened(token, SHOWN_TOKEN)
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    let mut shown: String = text
+        .chars()
+        .take(most)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(most).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// What has to be done because the file changed.
@@ -71,7 +107,9 @@ impl Desired {
             Look::Same | Look::Error(_) => return Ok(Change::default()),
         };
         let file: File = serde_json::from_slice(&content.bytes).map_err(|error| {
-            format!("{path} is not {{\"workers\": SPEC, \"reload\": TOKEN}}: {error}")
+            // It may quote whatever stands there.
+            let reason = shortened(&error.to_string(), SHOWN_REASON);
+            format!("{path} is not {{\"workers\": SPEC, \"reload\": TOKEN}}: {reason}")
         })?;
         let change = change(self.seen.as_ref(), &file);
         self.seen = Some(file);
@@ -120,6 +158,39 @@ mod tests {
         let second = desired.look().unwrap();
         assert_eq!((second.workers, second.had), (None, None));
         assert_eq!(second.reload.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn tokens_are_bounded_and_nothing_of_the_file_is_logged_at_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("desired.json");
+        let mut desired = Desired::new(path.clone());
+        let mut write = |text: &str| {
+            let partial = dir.path().join("partial");
+            fs::write(&partial, text).unwrap();
+            fs::rename(&partial, &path).unwrap();
+            desired.look()
+        };
+        let longest = "x".repeat(TOKEN_BYTES);
+        let file = format!(r#"{{"reload": "{longest}"}}"#);
+        assert_eq!(write(&file).unwrap().had, Some(longest.clone()));
+        let reason = write(&format!(r#"{{"reload": "{longest}y"}}"#)).unwrap_err();
+        assert!(
+            reason.contains("has 129 bytes") && !reason.contains("xx"),
+            "{reason}"
+        );
+        for text in [
+            r#"{"LONG": 1}"#,
+            r#"{"workers": "LONG"}"#,
+            r#"{"reload": ["LONG"]}"#,
+        ] {
+            let text = text.replace("LONG", &"z".repeat(10_000));
+            let reason = write(&text).unwrap_err();
+            assert!(reason.len() < 2 * SHOWN_REASON + 200, "{reason}");
+        }
+        assert_eq!(brief("2026-11-24T05:00:00Z"), "2026-11-24T05:00:00Z");
+        assert_eq!(brief("a\nb"), "a\\nb");
+        assert_eq!(brief(&longest).chars().count(), SHOWN_TOKEN + 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use scaledapp_proxy::{Endpoint, Proxy};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::desired;
 use crate::events::Events;
 use crate::history::{Ended, History};
 use crate::limits::memory;
@@ -180,7 +181,12 @@ impl Report {
     /// A reload that was asked for by file did not. Why is in the log and in
     /// `ctl logs`: everyone who reaches the port reads what is here.
     pub(crate) fn reload_failed(&self, token: String, reason: &str) {
-        tracing::warn!(token, reason, "the reload that was asked for has failed");
+        let shown = desired::brief(&token);
+        tracing::warn!(
+            token = shown,
+            reason,
+            "the reload that was asked for has failed"
+        );
         lock(&self.view).reload_failed = Some(token);
     }
 
