@@ -115,16 +115,19 @@ pub(crate) struct Options {
     /// From TERM until what is still in flight is cut off (not before --drain-min) [default: 30s]
     #[arg(long, env = "SCALEDAPP_DRAIN_TIMEOUT", value_name = "TIME")]
     pub(crate) drain_timeout: Option<Time>,
-    /// Client connections at once; more wait in the listen queue [default: 16384]
+    /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
     pub(crate) connections: Option<NonZeroU32>,
+    /// Client connections of one address at once; more get 503. Many clients may share one [default: any number]
+    #[arg(long, env = "SCALEDAPP_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub(crate) connections_per_address: Option<NonZeroU32>,
     /// Requests that may wait for a server at once; more get 503 [default: 1024]
     #[arg(long, env = "SCALEDAPP_WAITING", value_name = "N")]
     pub(crate) waiting: Option<u32>,
     /// How long a request waits for a server before it gets 503 [default: 10s]
     #[arg(long, env = "SCALEDAPP_WAITING_TIME", value_name = "TIME")]
     pub(crate) waiting_time: Option<Time>,
-    /// For a request's head, from its first byte to its last [default: 10s]
+    /// For a request's head, from its first byte to its last; also for the first of a connection [default: 10s]
     #[arg(long, env = "SCALEDAPP_HEAD_TIME", value_name = "TIME")]
     pub(crate) head_time: Option<Time>,
     /// Between two requests of one client connection [default: 75s]

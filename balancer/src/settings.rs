@@ -145,6 +145,7 @@ fn merge(flags: Options, file: Options) -> Options {
         drain_quiet,
         drain_timeout,
         connections,
+        connections_per_address,
         waiting,
         waiting_time,
         head_time,
@@ -189,6 +190,7 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
     };
     Ok(Limits {
         connections: number(options.connections, default.connections),
+        connections_per_address: options.connections_per_address,
         waiting: options.waiting.unwrap_or(default.waiting),
         // None at all is a choice: 503 at once.
         waiting_time: options
@@ -299,7 +301,7 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let json = r#"{"listen":"127.0.0.1:1","upstream":["10.0.0.7:1","10.0.0.8:1"],"admin":"none",
             "algorithm":"round-robin","threads":3,"drainMin":"1s","drainTimeout":"1m","connections":7,
-            "waitingTime":"0s","stallTime":"5s","answerTime":"6s","halfCloseTime":"0s","bodyRate":0}"#;
+            "connectionsPerAddress":5,"waitingTime":"0s","stallTime":"5s","answerTime":"6s","halfCloseTime":"0s","bodyRate":0}"#;
         let settings = with_file(
             json,
             &[LISTEN, UPSTREAM, "--algorithm=hash", "--drain-min=3s"],
@@ -318,6 +320,7 @@ mod tests {
         } = settings.forwarding;
         assert_eq!((threads, algorithm), (3, Algorithm::Hash));
         assert_eq!((limits.connections, limits.waiting), (7, 1024));
+        assert_eq!(limits.connections_per_address, NonZeroU32::new(5));
         assert_eq!(limits.waiting_time, Duration::ZERO);
         assert_eq!(limits.stall_time, Duration::from_secs(5));
         assert_eq!(limits.answer_time, Duration::from_secs(6));

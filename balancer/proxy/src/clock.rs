@@ -4,13 +4,16 @@
 //! A timer for each step of each request would cost more than the step. So a
 //! thread's deadlines are looked at together, every [`TICK`] (every [`REST`]
 //! while nothing is under way); they pass up to that much late. What happens
-//! then is the caller's matter.
+//! then is the caller's matter. Connections on which nothing goes on stand in an
+//! order, so that the oldest of them can be ended without a look at the others.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use crate::order::{Order, Slot};
 
 /// How often deadlines are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -38,6 +41,9 @@ pub(crate) struct Deadline {
     idle: Cell<bool>,
     /// It is no reason to look often.
     lax: Cell<bool>,
+    /// Since when it is idle.
+    since: Cell<Duration>,
+    slot: Slot,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -45,7 +51,10 @@ pub(crate) struct Deadline {
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     now: Cell<Duration>,
+    /// By slot; what is in a free one is gone.
     deadlines: RefCell<Vec<Weak<Deadline>>>,
+    /// The idle ones, the oldest first.
+    idle: RefCell<Order>,
 }
 
 impl Clock {
@@ -65,9 +74,11 @@ impl Clock {
     pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> bool {
         self.now.set(now);
         let mut is_busy = false;
-        self.deadlines.borrow_mut().retain(|deadline| {
-            let Some(deadline) = deadline.upgrade() else {
-                return false;
+        for place in self.deadlines.borrow_mut().iter_mut() {
+            let Some(deadline) = place.upgrade() else {
+                // Its memory is there for as long as anything points to it.
+                *place = Weak::new();
+                continue;
             };
             if ends_idle && deadline.idle.get() {
                 deadline.at.set(Duration::ZERO);
@@ -77,34 +88,54 @@ impl Clock {
             }
             is_busy |=
                 !deadline.idle.get() && !deadline.lax.get() && deadline.at.get() < Duration::MAX;
-            true
-        });
+        }
         is_busy
     }
 
-    /// Lets the deadlines of those pass that were to be idle for `time` and have been
-    /// for `least` of it.
-    pub(crate) fn end_idle(&self, time: Duration, least: Duration) {
-        let until = self.now.get().saturating_add(time.saturating_sub(least));
-        let deadlines = self.deadlines.borrow();
-        for deadline in deadlines.iter().filter_map(Weak::upgrade) {
-            if deadline.idle.get() && deadline.at.get() <= until {
-                deadline.at.set(Duration::ZERO);
-                deadline.wake();
-            }
+    /// Lets the deadlines of those pass that have been idle for so long.
+    pub(crate) fn end_idle(&self, least: Duration) {
+        while let Some(oldest) = self.oldest_idle()
+            && self.now.get().saturating_sub(oldest.since.get()) >= least
+        {
+            oldest.end();
         }
+    }
+
+    /// Lets the deadline of the one pass that has been idle for longest; whether there
+    /// was one.
+    pub(crate) fn end_oldest_idle(&self) -> bool {
+        let oldest = self.oldest_idle();
+        oldest.inspect(|oldest| oldest.end()).is_some()
+    }
+
+    /// Whether any is idle.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.idle.borrow().first().is_some()
+    }
+
+    fn oldest_idle(&self) -> Option<Rc<Deadline>> {
+        let first = self.idle.borrow().first()?;
+        self.deadlines.borrow()[first.index()].upgrade()
     }
 
     /// A deadline that is far away.
     pub(crate) fn deadline(self: &Rc<Self>) -> Rc<Deadline> {
+        let slot = self.idle.borrow_mut().slot();
         let deadline = Rc::new(Deadline {
             clock: Rc::clone(self),
             at: Cell::new(Duration::MAX),
             idle: Cell::new(false),
             lax: Cell::new(false),
+            since: Cell::new(Duration::ZERO),
+            slot,
             waker: RefCell::new(None),
         });
-        self.deadlines.borrow_mut().push(Rc::downgrade(&deadline));
+        let mut deadlines = self.deadlines.borrow_mut();
+        if slot.index() == deadlines.len() {
+            deadlines.push(Weak::new());
+        }
+        deadlines[slot.index()] = Rc::downgrade(&deadline);
+        drop(deadlines);
         deadline
     }
 }
@@ -118,7 +149,9 @@ impl Deadline {
 
     /// The step that goes on must be done by then.
     pub(crate) fn set_at(&self, at: Duration) {
-        self.idle.set(false);
+        if self.idle.replace(false) {
+            self.clock.idle.borrow_mut().leave(self.slot);
+        }
         self.lax.set(false);
         self.at.set(at);
     }
@@ -131,8 +164,23 @@ impl Deadline {
 
     /// As [`Self::set`], for a connection on which nothing is under way.
     pub(crate) fn set_idle(&self, time: Duration) {
-        self.set(time);
         self.idle.set(true);
+        self.lax.set(false);
+        self.since.set(self.clock.now());
+        self.at.set(self.clock.now().saturating_add(time));
+        self.clock.idle.borrow_mut().join(self.slot);
+    }
+
+    /// There is no connection.
+    pub(crate) fn rest(&self) {
+        self.set(Duration::MAX);
+    }
+
+    /// It passes, and is not idle for anybody who looks for room.
+    fn end(&self) {
+        self.clock.idle.borrow_mut().leave(self.slot);
+        self.at.set(Duration::ZERO);
+        self.wake();
     }
 
     /// Whoever waits for it looks again.
@@ -160,6 +208,12 @@ impl Deadline {
             *waker = Some(context.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.clock.idle.borrow_mut().give_back(self.slot);
     }
 }
 
@@ -207,21 +261,34 @@ mod tests {
         assert!(busy.has_passed());
         drop((idle, busy));
         clock.tick(seconds(2), false);
-        assert!(clock.deadlines.borrow().is_empty());
+        assert!(!clock.has_idle());
+        let _again = (clock.deadline(), clock.deadline());
+        assert_eq!(
+            clock.deadlines.borrow().len(),
+            2,
+            "their places are used again"
+        );
     }
 
     #[test]
-    fn those_that_have_been_idle_for_a_while_end_before_others() {
+    fn those_that_have_been_idle_for_longest_end_first() {
         let clock = Rc::new(Clock::default());
         let (old, new, busy) = (clock.deadline(), clock.deadline(), clock.deadline());
         old.set_idle(seconds(75));
         busy.set(seconds(9));
         clock.set(seconds(2));
-        new.set_idle(seconds(75));
-        clock.end_idle(seconds(75), seconds(1));
+        // One that expects less patience is no older for it.
+        new.set_idle(seconds(10));
+        clock.end_idle(seconds(1));
         assert!(old.has_passed() && !new.has_passed() && !busy.has_passed());
         clock.set(seconds(3));
-        clock.end_idle(seconds(75), seconds(1));
+        clock.end_idle(seconds(1));
         assert!(new.has_passed());
+        assert!(!clock.end_oldest_idle(), "both have their word already");
+        old.set_idle(seconds(75));
+        busy.set_idle(seconds(75));
+        old.set(seconds(9));
+        assert!(clock.end_oldest_idle() && busy.has_passed());
+        assert!(!clock.has_idle() && !old.has_passed());
     }
 }

@@ -28,8 +28,13 @@ pub enum Algorithm {
 /// [`crate::Metrics`] that says when it bites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections; beyond it they wait in the listen queue.
+    /// Client connections, of all threads together. At this many the oldest that
+    /// waits for a request ends for a new one; while each has a request under way, new
+    /// ones wait in the listen queue.
     pub connections: u32,
+    /// Client connections of one address; more are told so with 503 and closed. Not
+    /// where a balancer of ours stands in front ([`Trust::Behind`]): all come from it.
+    pub connections_per_address: Option<NonZeroU32>,
     /// Requests in flight at one endpoint, of all threads together and never
     /// more; `None`: as many as come. An upgraded connection (a WebSocket)
     /// counts as one for as long as it lasts. When all endpoints that may be
@@ -42,7 +47,8 @@ pub struct Limits {
     /// How long a request waits for an endpoint, all its waits together, before
     /// it gets 503. Both kinds of 503 say `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
-    /// From the first byte of a request's head to its last.
+    /// From the first byte of a request's head to its last; also for the first byte
+    /// of a new connection.
     pub head_time: Duration,
     /// Between two requests of a client's connection.
     pub idle_time: Duration,
@@ -142,6 +148,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16 << 10,
+            // Many clients may stand behind one address (NAT, a proxy).
+            connections_per_address: None,
             // An app that queues for itself is served best by all at once.
             in_flight: None,
             waiting: 1024,

@@ -89,8 +89,12 @@ pub(crate) async fn serve(
         half_closed: None,
         body: Allowance::to_send(&thread.config.limits),
     };
+    // A connection that has asked for nothing yet is no kept one.
+    let mut patience = thread.config.limits.head_time;
     loop {
-        let then = match client.next(thread).await {
+        let next = client.next(thread, patience).await;
+        patience = thread.config.limits.idle_time;
+        let then = match next {
             Next::Request(asked) => exchange::forward(thread, &mut client, asked).await,
             Next::Refused(refusal) => {
                 thread.counts.failed(Failure::Refused);
@@ -135,12 +139,13 @@ pub(crate) async fn serve(
 }
 
 impl Client {
-    /// Reads the next head.
-    async fn next(&mut self, thread: &Thread) -> Next {
+    /// Reads the next head; the first byte must come within `patience`.
+    async fn next(&mut self, thread: &Thread, patience: Duration) -> Next {
         let mut looked = 0;
         let limits = Limits::default();
         if self.input.is_empty() {
-            self.deadline.set_idle(thread.config.limits.idle_time);
+            self.deadline.set_idle(patience);
+            thread.one_is_idle();
         } else {
             self.deadline.set(thread.config.limits.head_time);
         }

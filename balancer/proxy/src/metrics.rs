@@ -68,6 +68,8 @@ pub(crate) struct Counts {
     pub(crate) ejections: AtomicU64,
     pub(crate) accepted: AtomicU64,
     pub(crate) at_limit: AtomicU64,
+    pub(crate) gave_way: AtomicU64,
+    pub(crate) address_full: AtomicU64,
     pub(crate) connects: AtomicU64,
     pub(crate) reuses: AtomicU64,
     pub(crate) upgrades: AtomicU64,
@@ -165,7 +167,7 @@ impl Metrics {
 /// A metric's name, its help, and where it is.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 8] = [
+const COUNTERS: [Named<AtomicU64>; 10] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -182,8 +184,18 @@ const COUNTERS: [Named<AtomicU64>; 8] = [
     }),
     (
         "connection_limit_reached",
-        "Times that accepting paused",
+        "Times that accepting paused, since every connection had a request under way",
         |c| &c.at_limit,
+    ),
+    (
+        "idle_connections_ended",
+        "Connections ended while they waited for a request, to make room",
+        |c| &c.gave_way,
+    ),
+    (
+        "address_limit_reached",
+        "Connections refused since their address had as many as it may",
+        |c| &c.address_full,
     ),
     (
         "upstream_connects",

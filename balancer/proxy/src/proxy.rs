@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use scaledapp_http1::Trust;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -14,6 +15,7 @@ use crate::drain::{Departure, Pace, Stage};
 use crate::endpoint::Table;
 use crate::line::Line;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::thread;
 
 /// How often a departure looks at arrivals.
@@ -72,6 +74,10 @@ impl Proxy {
         let arrival = Arc::new(Arrival::default());
         let closed = Arc::new(AtomicUsize::new(0));
         let line = Arc::new(Line::new(&config.limits));
+        // Behind a balancer of ours all connections are its own.
+        let of_address = config.limits.connections_per_address;
+        let of_address = of_address.filter(|_| config.trust == Trust::Edge);
+        let room = Arc::new(Room::new(config.limits.connections, of_address));
         let mut last = Some(listener);
         for index in 0..count {
             // All accept from one socket: an idle thread takes what a busy one leaves.
@@ -91,6 +97,7 @@ impl Proxy {
                 closed: Arc::clone(&closed),
                 counts: metrics.thread(),
                 line: Arc::clone(&line),
+                room: Arc::clone(&room),
             };
             let ended = Arc::clone(&ended);
             std::thread::Builder::new()

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use scaledapp_http1::{Fields, Malformed, Trust};
+use rustix::net::{SendFlags, send};
+use scaledapp_http1::{self as http1, Fields, Malformed, Trust};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -28,6 +29,7 @@ use crate::metrics::{Counts, count, shift};
 use crate::pool::Pool;
 use crate::proxy::Arrival;
 use crate::retry::Budget;
+use crate::room::Room;
 use crate::seat::Seats;
 use crate::select::{Cursor, Seen, select};
 
@@ -53,6 +55,7 @@ pub(crate) struct Seed {
     pub(crate) closed: Arc<AtomicUsize>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) line: Arc<Line>,
+    pub(crate) room: Arc<Room>,
 }
 
 /// What the connections of a thread share.
@@ -73,6 +76,10 @@ pub(crate) struct Thread {
     stage: Cell<Stage>,
     arrival: Arc<Arrival>,
     connections: Cell<u32>,
+    /// For connections of all threads.
+    room: Arc<Room>,
+    /// Accepting waits until one of ours is idle, or any has ended.
+    is_blocked: Cell<bool>,
     seats: Seats<(TcpStream, IpAddr)>,
     /// When a request came last.
     stirred: Cell<Duration>,
@@ -80,12 +87,16 @@ pub(crate) struct Thread {
     rests: Cell<bool>,
     /// Ticks must not be rare any more.
     woken: Notify,
-    /// A connection has ended.
-    ended: Notify,
+    /// A connection has ended, or gives way if asked.
+    ended: Arc<Notify>,
     /// When an answer was called malformed in the log last.
     malformed_at: Cell<Option<Duration>>,
     /// When the log said last that we are short of something.
     short_at: Cell<Option<Duration>>,
+    /// When it said last that there are as many connections as may be.
+    full_at: Cell<Option<Duration>>,
+    /// When it said last that an address has as many as it may.
+    address_full_at: Cell<Option<Duration>>,
     /// A client that spoke TLS was mentioned in the log.
     knows_tls: Cell<bool>,
 }
@@ -125,13 +136,17 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         stage: Cell::new(Stage::Serving),
         arrival: seed.arrival,
         connections: Cell::new(0),
+        room: seed.room,
+        is_blocked: Cell::new(false),
         seats: Seats::default(),
         stirred: Cell::new(Duration::ZERO),
         rests: Cell::new(false),
         woken: Notify::new(),
-        ended: Notify::new(),
+        ended: Arc::default(),
         malformed_at: Cell::new(None),
         short_at: Cell::new(None),
+        full_at: Cell::new(None),
+        address_full_at: Cell::new(None),
         knows_tls: Cell::new(false),
     });
     thread.clock.tick(clock::now(), false);
@@ -176,9 +191,9 @@ async fn accept(
     thread: &Thread,
 ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
     match listener {
-        Some(listener) if thread.connections.get() < thread.limit() => listener.accept().await,
+        Some(listener) if thread.has_room() => listener.accept().await,
         Some(_) => {
-            count(&thread.counts.at_limit);
+            thread.is_full();
             std::future::pending().await
         }
         None => std::future::pending().await,
@@ -186,9 +201,35 @@ async fn accept(
 }
 
 impl Thread {
-    /// Connections of this thread at once.
-    fn limit(&self) -> u32 {
-        (self.config.limits.connections / self.config.threads.max(1) as u32).max(1)
+    /// Whether there may be one more, or is one that ends for it.
+    fn has_room(&self) -> bool {
+        let has_room = || !self.room.is_full() || self.clock.has_idle();
+        if has_room() {
+            return true;
+        }
+        self.is_blocked.set(true);
+        self.room.wait(&self.ended);
+        // One may have ended before it knew that we wait.
+        has_room()
+    }
+
+    /// Says so in the log, now and then.
+    fn is_full(&self) {
+        count(&self.counts.at_limit);
+        if self.is_due(&self.full_at) {
+            tracing::warn!(
+                connections = self.config.limits.connections,
+                "as many connections as may be, each with a request under way: new ones wait. \
+                 Raise --connections, or find out what keeps requests"
+            );
+        }
+    }
+
+    /// A connection waits for its next request.
+    pub(crate) fn one_is_idle(&self) {
+        if self.is_blocked.replace(false) {
+            self.ended.notify_one();
+        }
     }
 
     async fn accepted(self: &Rc<Self>, accepted: io::Result<(TcpStream, std::net::SocketAddr)>) {
@@ -205,12 +246,47 @@ impl Thread {
 
     fn begin(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
         self.stir();
+        let peer = peer.to_canonical();
+        if self.room.is_full() && self.clock.end_oldest_idle() {
+            count(&self.counts.gave_way);
+        }
+        if self.room.enter(peer).is_err() {
+            self.refuse(&stream, peer);
+            return;
+        }
         count(&self.counts.accepted);
         shift(&self.counts.connections, 1);
         self.connections.set(self.connections.get() + 1);
-        let begun = (stream, peer.to_canonical());
+        let begun = (stream, peer);
         if let Some(begun) = self.seats.give(begun) {
             tokio::task::spawn_local(Rc::clone(self).serve(begun));
+        }
+    }
+
+    /// An address has as many connections as it may.
+    fn refuse(&self, stream: &TcpStream, peer: IpAddr) {
+        count(&self.counts.address_full);
+        let mut out = self.buffers.output();
+        http1::write_answer(
+            &mut out,
+            503,
+            "too-many-connections",
+            Some(1),
+            false,
+            true,
+            false,
+        );
+        // An empty socket takes it all; it is closed at once, whatever it sends.
+        // (tokio's own write would wait to hear that there is room.)
+        let _unheard = send(stream, &out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        self.buffers.put_output(out);
+        if self.is_due(&self.address_full_at) {
+            tracing::warn!(
+                %peer,
+                limit = self.config.limits.connections_per_address,
+                "an address has as many connections as it may: raise \
+                 --connections-per-address if many clients share it"
+            );
         }
     }
 
@@ -219,10 +295,10 @@ impl Thread {
         let deadline = self.clock.deadline();
         let mut next = Some(first);
         while let Some((stream, peer)) = next {
-            let open = Open(&self);
+            let open = Open(&self, peer);
             connection::serve(&self, stream, peer, &deadline).await;
             drop(open);
-            deadline.set_idle(Duration::MAX);
+            deadline.rest();
             next = self.seats.next().await;
         }
     }
@@ -314,7 +390,7 @@ impl Thread {
     /// since it is noticed with each request.
     pub(crate) fn is_short(&self, what: &str, error: &io::Error) {
         self.pool.borrow_mut().empty();
-        self.clock.end_idle(self.config.limits.idle_time, SHED);
+        self.clock.end_idle(SHED);
         if !self.is_due(&self.short_at) {
             return;
         }
@@ -407,7 +483,7 @@ impl Thread {
 }
 
 /// A connection that is counted.
-struct Open<'a>(&'a Thread);
+struct Open<'a>(&'a Thread, IpAddr);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
@@ -415,8 +491,9 @@ impl Drop for Open<'_> {
         let before = thread.connections.get();
         thread.connections.set(before - 1);
         shift(&thread.counts.connections, -1);
-        // Nobody else waits for the end of a connection.
-        if thread.is_leaving() || before >= thread.limit() {
+        thread.room.leave(self.1);
+        // Other threads that wait for it are told by the room.
+        if thread.is_leaving() {
             thread.ended.notify_one();
         }
     }

@@ -1,14 +1,16 @@
-//! Words of `run` for how long the dispatcher waits, and for what. What they come to
+//! Words of `run` for how long the dispatcher waits, and for how many connections. What they come to
 //! is in `settings`; what each does, in `scaledapp_proxy::Limits`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::Args;
 use scaledapp_admin::duration;
 
-/// Of `run`: how long a request, its answer and its client may take.
+/// Of `run`: how long a request, its answer and its client may take, and how many
+/// clients there may be.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Time-outs of requests (request dispatch)")]
+#[command(next_help_heading = "Time-outs and limits of requests (request dispatch)")]
 pub struct TimeArgs {
     /// For the head of an answer, once its request is sent; 504 then [default: 1h]
     #[arg(long, env = "SCALEDAPP_ANSWER_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
@@ -31,4 +33,10 @@ pub struct TimeArgs {
     /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
     #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub half_close_timeout: Option<Duration>,
+    /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384]
+    #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
+    pub connections: Option<NonZeroU32>,
+    /// Client connections of one address at once, without a balancer in front; more get 503 [default: any number]
+    #[arg(long, env = "SCALEDAPP_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub connections_per_address: Option<NonZeroU32>,
 }

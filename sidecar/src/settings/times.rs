@@ -1,5 +1,6 @@
-//! How long the dispatcher waits, and for what: flags and file as one [`Times`].
+//! How long the dispatcher waits, and for how many: flags and file as one [`Times`].
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -19,6 +20,8 @@ pub(crate) struct Times {
     body: Duration,
     body_rate: u32,
     half_close: Duration,
+    connections: u32,
+    per_address: Option<NonZeroU32>,
 }
 
 impl Times {
@@ -76,6 +79,13 @@ impl Times {
                 &file.half_close_timeout,
                 default.half_close_time,
             )?,
+            connections: args
+                .connections
+                .or(file.connections)
+                .map_or(default.connections, NonZeroU32::get),
+            per_address: args
+                .connections_per_address
+                .or(file.connections_per_address),
         })
     }
 
@@ -89,6 +99,8 @@ impl Times {
             body_time: self.body,
             body_rate: self.body_rate,
             half_close_time: self.half_close,
+            connections: self.connections,
+            connections_per_address: self.per_address,
             ..limits
         }
     }
@@ -132,12 +144,15 @@ mod tests {
         let args = TimeArgs {
             answer_timeout: Some(SECOND),
             half_close_timeout: Some(Duration::ZERO),
+            connections_per_address: NonZeroU32::new(9),
             ..TimeArgs::default()
         };
         let file = FileSettings {
             answer_timeout: Some("2s".to_owned()),
             stall_timeout: Some("3s".to_owned()),
             body_rate: Some(7),
+            connections: NonZeroU32::new(8),
+            connections_per_address: NonZeroU32::new(10),
             ..FileSettings::default()
         };
         let limits = Times::resolve(&args, &file).unwrap().of(Limits::default());
@@ -147,7 +162,8 @@ mod tests {
             limits.half_close_time,
         ];
         assert_eq!(times.map(|time| time.as_secs()), [1, 3, 0]);
-        assert_eq!(limits.body_rate, 7);
+        assert_eq!((limits.body_rate, limits.connections), (7, 8));
+        assert_eq!(limits.connections_per_address, NonZeroU32::new(9));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod consumers;
 mod control;
 mod directory;
+mod doors;
 mod exits;
 mod handover;
 mod hang;

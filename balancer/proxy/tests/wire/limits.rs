@@ -6,12 +6,15 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scaledapp_proxy::{Endpoint, Limits, Table};
+use scaledapp_proxy::{Config, Endpoint, Limits, Table};
 
-use crate::peers::{GET, MOMENT, OK, Stage, ask, read_all, short, start, upstream};
+use crate::peers::{
+    GET, MOMENT, OK, Stage, ask, read_all, short, start, start_with, until, upstream,
+};
 
 #[test]
 fn a_request_waits_for_an_endpoint_and_is_served_when_there_is_one() {
@@ -181,23 +184,99 @@ fn an_upgraded_connection_ends_when_nobody_says_anything() {
 
 #[test]
 fn no_more_connections_than_may_be_and_the_next_one_waits() {
-    let limits = short(|limits| limits.connections = 1);
-    let running = start(vec![upstream(OK, Duration::ZERO)], limits);
-    let mut first = running.connect();
-    first.write_all(GET).unwrap();
-    let mut answer = [0; OK.len()];
-    first.read_exact(&mut answer).unwrap();
-    let mut second = running.connect();
-    second.write_all(GET).unwrap();
-    second.set_read_timeout(Some(MOMENT)).unwrap();
-    let waits = second.read(&mut answer).unwrap_err();
+    let upstream = Stage::open();
+    let running = start_with(
+        vec![upstream.endpoint()],
+        Config {
+            // The bound is of all threads together.
+            threads: 2,
+            limits: short(|limits| limits.connections = 2),
+            ..Config::balancer()
+        },
+    );
+    let busy = [ask(&running, "/1"), ask(&running, "/2")];
+    let (one, _two) = (upstream.next(), upstream.next());
+    let mut next = ask(&running, "/3");
+    next.set_read_timeout(Some(MOMENT)).unwrap();
+    let waits = next.read(&mut [0; 1]).unwrap_err();
     assert_eq!(waits.kind(), ErrorKind::WouldBlock);
-    drop(first);
-    second
-        .set_read_timeout(Some(Duration::from_secs(10)))
+    assert!(running.counts("x_accepted_connections_total 2"));
+    one.answer(OK);
+    let third = upstream.next();
+    assert_eq!(third.path(), "/3");
+    third.answer(OK);
+    next.set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    second.read_exact(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    assert!(read_all(&mut next).ends_with("ok"));
+    drop(busy);
+}
+
+#[test]
+fn connections_that_say_nothing_give_way_to_new_ones() {
+    for threads in [1, 2] {
+        let running = start_with(
+            vec![upstream(OK, Duration::ZERO)],
+            Config {
+                threads,
+                limits: short(|limits| limits.connections = 20),
+                ..Config::balancer()
+            },
+        );
+        let mut kept = running.connect();
+        kept.write_all(GET).unwrap();
+        kept.read_exact(&mut [0; OK.len()]).unwrap();
+        let silent: Vec<_> = (0..200).map(|_| running.connect()).collect();
+        // One at a time, after all of them.
+        for _ in 0..20 {
+            let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            assert!(answer.ends_with("ok"), "{answer}");
+        }
+        assert!(running.proxy.connections() <= 20 + 2);
+        assert_eq!(read_all(&mut kept), "", "the oldest goes first");
+        drop(silent);
+    }
+}
+
+#[test]
+fn a_connection_that_has_asked_for_nothing_ends_as_a_slow_head_does() {
+    let limits = short(|limits| limits.head_time = MOMENT);
+    let running = start(vec![upstream(OK, Duration::ZERO)], limits);
+    let mut kept = running.connect();
+    kept.write_all(GET).unwrap();
+    kept.read_exact(&mut [0; OK.len()]).unwrap();
+    assert_eq!(running.send(b""), "");
+    // It was there before, and has the time between two requests.
+    kept.write_all(GET).unwrap();
+    kept.read_exact(&mut [0; OK.len()]).unwrap();
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let limits = short(|limits| limits.connections_per_address = NonZeroU32::new(2));
+    let upstreams = || vec![upstream(OK, Duration::ZERO)];
+    let running = start(upstreams(), limits);
+    let (one, _two) = (running.connect(), running.connect());
+    until("both are counted", || running.proxy.connections() == 2);
+    let answer = running.send(b"");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("too-many-connections"),
+        "{answer}"
+    );
+    assert!(running.counts("x_address_limit_reached_total 1"));
+    drop(one);
+    until("one has left", || running.proxy.connections() == 1);
+    let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.ends_with("ok"), "{answer}");
+    // Behind a balancer all clients have its address.
+    let limits = short(|limits| limits.connections_per_address = NonZeroU32::new(1));
+    let config = Config {
+        limits,
+        ..Config::dispatcher()
+    };
+    let running = start_with(upstreams(), config);
+    let _first = running.connect();
+    let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.ends_with("ok"), "{answer}");
 }
 
 #[tokio::test]

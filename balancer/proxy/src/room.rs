@@ -1,0 +1,144 @@
+//! How many connections there is room for, of all threads of a proxy together.
+//!
+//! Touched when a connection begins and when it ends, never by a request. Which
+//! connection ends to make room is each thread's matter (`clock`).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Room {
+    limit: u32,
+    taken: AtomicU32,
+    of_address: Option<OfAddress>,
+    /// Threads that wait for room, and how many they are.
+    waits: Mutex<Vec<Arc<Notify>>>,
+    waiting: AtomicU32,
+}
+
+/// Connections by client address.
+#[derive(Debug)]
+struct OfAddress {
+    limit: NonZeroU32,
+    taken: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// An address has as many connections as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AddressFull;
+
+impl Room {
+    /// For `limit` connections, and so many of each client address.
+    pub(crate) fn new(limit: u32, of_address: Option<NonZeroU32>) -> Self {
+        Self {
+            limit: limit.max(1),
+            taken: AtomicU32::new(0),
+            of_address: of_address.map(|limit| OfAddress {
+                limit,
+                taken: Mutex::default(),
+            }),
+            waits: Mutex::default(),
+            waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether one more is one too many.
+    pub(crate) fn is_full(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) >= self.limit
+    }
+
+    /// A connection begins, also if it is one too many in all.
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<(), AddressFull> {
+        if let Some(of_address) = &self.of_address {
+            let mut taken = lock(&of_address.taken);
+            let count = taken.entry(address).or_default();
+            if *count >= of_address.limit.get() {
+                return Err(AddressFull);
+            }
+            *count += 1;
+        }
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// A connection has ended.
+    pub(crate) fn leave(&self, address: IpAddr) {
+        if let Some(of_address) = &self.of_address {
+            let mut taken = lock(&of_address.taken);
+            if let Some(count) = taken.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.remove(&address);
+                }
+            }
+        }
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            let waits = std::mem::take(&mut *lock(&self.waits));
+            self.waiting.store(0, Ordering::SeqCst);
+            for wait in waits {
+                wait.notify_one();
+            }
+        }
+    }
+
+    /// The thread is told once one has ended; to be followed by another look.
+    pub(crate) fn wait(&self, thread: &Arc<Notify>) {
+        let mut waits = lock(&self.waits);
+        if !waits.iter().any(|waits| Arc::ptr_eq(waits, thread)) {
+            waits.push(Arc::clone(thread));
+        }
+        self.waiting.store(1, Ordering::SeqCst);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_full_for_all_and_for_each_address() {
+        let [one, two] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let room = Room::new(3, NonZeroU32::new(2));
+        assert_eq!((room.enter(one), room.enter(one)), (Ok(()), Ok(())));
+        assert_eq!(room.enter(one), Err(AddressFull));
+        assert!(!room.is_full(), "a refused one has no place");
+        assert_eq!(room.enter(two), Ok(()));
+        assert!(room.is_full());
+        room.leave(one);
+        assert!(!room.is_full());
+        assert_eq!(room.enter(one), Ok(()));
+        for address in [one, one, two] {
+            room.leave(address);
+        }
+        assert!(lock(&room.of_address.as_ref().unwrap().taken).is_empty());
+    }
+
+    #[test]
+    fn threads_that_wait_are_told_when_one_has_ended() {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let room = Room::new(1, None);
+        room.enter(address).unwrap();
+        let threads = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        for thread in &threads {
+            room.wait(thread);
+            room.wait(thread);
+        }
+        room.leave(address);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for thread in &threads {
+            let told = std::pin::pin!(thread.notified());
+            assert!(told.poll(&mut context).is_ready());
+        }
+    }
+}
