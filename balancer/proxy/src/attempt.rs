@@ -100,6 +100,8 @@ pub(crate) struct Attempt<'a, 't> {
     begun: Duration,
     /// When a byte moved last, in whatever direction.
     moved: Duration,
+    /// The client has sent more of its request meanwhile.
+    sends: bool,
     /// Since when nothing but the answer's head is missing.
     sent: Option<Duration>,
     /// The answer announces itself as a stream.
@@ -159,6 +161,7 @@ impl<'a, 't> Attempt<'a, 't> {
             state: State::Head,
             begun: now,
             moved: now,
+            sends: false,
             sent: None,
             streams: false,
             reader: Allowance::to_take(&thread.config.limits),
@@ -225,8 +228,9 @@ impl<'a, 't> Attempt<'a, 't> {
         let limits = &self.thread.config.limits;
         let has_head = !matches!(self.state, State::Head);
         let awaits_reader = self.answer.is_pending() && !self.holds();
-        // A server that answers before it has the request sets the pace itself.
-        let awaits_body = self.awaits_body();
+        // A client that expects `100 Continue` may wait for that itself.
+        let awaits_word = self.asked.expects_continue && !self.upstream.spoke && !self.sends;
+        let awaits_body = self.awaits_body() && !awaits_word;
         let is_held_up = awaits_body && !has_head || awaits_reader && self.answer.is_full();
         self.entered.hold_up(is_held_up, now);
         let mut least = (Duration::MAX, Failure::Timeout);
@@ -235,6 +239,7 @@ impl<'a, 't> Attempt<'a, 't> {
                 least = (until, cause);
             }
         };
+        // A server that answers before it has the request sets the pace itself.
         if awaits_body && !has_head {
             bound(self.client.body.wait(now), Failure::ClientTimeout);
         } else {
@@ -348,6 +353,7 @@ impl<'a, 't> Attempt<'a, 't> {
                 }
                 Poll::Ready(Ok(read)) => {
                     self.has_moved();
+                    self.sends = true;
                     self.client.body.moved(read, self.moved);
                 }
             }

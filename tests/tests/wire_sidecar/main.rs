@@ -18,6 +18,7 @@ mod exits;
 mod handover;
 mod hang;
 mod importing;
+mod leaving;
 mod lifecycle;
 mod looks;
 mod machine;

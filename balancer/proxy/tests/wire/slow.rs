@@ -87,6 +87,30 @@ fn a_body_that_drips_is_told_so_and_holds_nobody() {
 }
 
 #[test]
+fn a_client_that_awaits_a_word_is_not_to_blame_for_its_server() {
+    let stage = Stage::open();
+    let endpoint = stage.endpoint();
+    let limits = short(|limits| limits.body_grace = MOMENT);
+    let running = start(vec![Arc::clone(&endpoint)], limits);
+    let mut client = post(
+        &running,
+        "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+    );
+    let mut request = stage.next();
+    std::thread::sleep(MOMENT * 3);
+    let later = Instant::now() + Duration::from_hours(1);
+    assert!(endpoint.silent_for(later).is_some(), "the server is");
+    request.begin("HTTP/1.1 100 Continue\r\n\r\n");
+    let mut word = [0; 25];
+    client.read_exact(&mut word).unwrap();
+    assert!(word.starts_with(b"HTTP/1.1 100 "));
+    client.write_all(b"ab").unwrap();
+    assert_eq!(request.more(), b"ab");
+    request.answer(OK);
+    assert!(read_all(&mut client).ends_with("ok"));
+}
+
+#[test]
 fn a_body_has_a_deadline_for_all_of_its_waiting() {
     let stage = Stage::open();
     let limits = short(|limits| {
