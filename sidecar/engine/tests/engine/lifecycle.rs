@@ -339,6 +339,21 @@ fn an_end_that_is_not_orderly_is_a_crash() {
     assert!(told(Exit::Signal(9), seconds(60), true));
     // A daemon that leaves its starter, or an app that ends for want of work.
     assert!(told(Exit::Code(0), millis(200), false));
+    // It was being killed, whatever it says.
+    let mut world = World::ready(Dispatch::Request, 1);
+    world.now += seconds(60);
+    let worker = world.newest(0);
+    world.on(Event::Kill {
+        worker,
+        cause: Cause::Hung {
+            silent: seconds(60),
+        },
+    });
+    world.exit(worker, Exit::Code(0));
+    assert!(matches!(
+        world.incidents.last(),
+        Some(Incident::Exited { .. })
+    ));
     let mut world = World::start(Dispatch::Request, 1);
     let worker = world.newest(0);
     world.on(Event::Served(worker));

@@ -140,6 +140,20 @@ fn of_two_that_wait_each_has_its_turn() {
 }
 
 #[test]
+fn one_that_was_replaced_while_it_waited_is_left_alone() {
+    let mut world = World::ready(Dispatch::Request, 2);
+    let workers = world.in_state(Ready);
+    world.on(recycle(workers[0], true));
+    world.on(recycle(workers[1], true));
+    // It ends by itself; its successor has its slot.
+    world.now = seconds(60);
+    world.exit(workers[1], Exit::Code(1));
+    let successor = world.newest(1);
+    world.settle_down();
+    assert_eq!(world.newest(1), successor);
+}
+
+#[test]
 fn what_a_reload_replaces_is_not_replaced_twice() {
     let mut world = World::ready(Dispatch::Request, 2);
     let workers = world.in_state(Ready);
