@@ -6,7 +6,7 @@
 //! dropped: neither means anything to the next hop.
 
 use crate::fault::Fault;
-use crate::lexis::{is_token_byte, is_value_byte};
+use crate::lexis::{is_space, is_token_byte, is_value_byte};
 
 /// Sixteen digits are 64 bit.
 const SIZE_DIGITS: u8 = 16;
@@ -29,6 +29,7 @@ enum At {
     },
     Extension {
         bytes: u32,
+        at: Extension,
     },
     SizeLf,
     /// The data of a chunk, which is not given to [`Chunks::take`].
@@ -41,6 +42,56 @@ enum At {
     TrailerLf,
     LastLf,
     End,
+}
+
+/// Where in `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`.
+/// Space before the first semicolon is refused: too many take it for the size's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// A name must come.
+    Start,
+    Name,
+    /// In the space after a name.
+    NameEnd,
+    /// A value must come.
+    Equals,
+    Token,
+    Quoted,
+    /// After a backslash.
+    Escaped,
+    /// After the closing quote.
+    Unquoted,
+    /// In the space after a value.
+    ValueEnd,
+}
+
+impl Extension {
+    /// What follows `byte`; none where it may not stand here.
+    fn after(self, byte: u8) -> Option<Self> {
+        match self {
+            Self::Start if is_space(byte) => Some(Self::Start),
+            Self::Start | Self::Name if is_token_byte(byte) => Some(Self::Name),
+            Self::Name | Self::NameEnd if byte == b'=' => Some(Self::Equals),
+            Self::Name | Self::NameEnd if is_space(byte) => Some(Self::NameEnd),
+            Self::Equals if is_space(byte) => Some(Self::Equals),
+            Self::Equals if byte == b'"' => Some(Self::Quoted),
+            Self::Equals | Self::Token if is_token_byte(byte) => Some(Self::Token),
+            Self::Quoted if byte == b'"' => Some(Self::Unquoted),
+            Self::Quoted if byte == b'\\' => Some(Self::Escaped),
+            Self::Quoted | Self::Escaped if is_value_byte(byte) => Some(Self::Quoted),
+            Self::Token | Self::Unquoted | Self::ValueEnd if is_space(byte) => Some(Self::ValueEnd),
+            Self::Name | Self::NameEnd | Self::Token | Self::Unquoted | Self::ValueEnd
+                if byte == b';' =>
+            {
+                Some(Self::Start)
+            }
+            _ => None,
+        }
+    }
+
+    fn may_end(self) -> bool {
+        matches!(self, Self::Name | Self::Token | Self::Unquoted)
+    }
 }
 
 /// The state between two bytes of framing.
@@ -86,7 +137,7 @@ impl Chunks {
     pub(crate) fn take(&mut self, byte: u8) -> Result<(), Fault> {
         self.at = match self.at {
             At::Size { digits } => self.size(byte, digits)?,
-            At::Extension { bytes } => self.extension(byte, bytes)?,
+            At::Extension { bytes, at } => self.extension(byte, bytes, at)?,
             At::SizeLf if byte != b'\n' => return Err(Fault::ChunkSize),
             At::SizeLf if self.size == 0 => At::TrailerStart,
             At::SizeLf => At::Data,
@@ -112,20 +163,27 @@ impl Chunks {
         }
         match byte {
             b'\r' if digits > 0 => Ok(At::SizeLf),
-            b';' if digits > 0 => Ok(At::Extension { bytes: 1 }),
+            b';' if digits > 0 => Ok(At::Extension {
+                bytes: 1,
+                at: Extension::Start,
+            }),
             _ => Err(Fault::ChunkSize),
         }
     }
 
-    fn extension(&mut self, byte: u8, bytes: u32) -> Result<At, Fault> {
-        if byte == b'\r' {
+    fn extension(&mut self, byte: u8, bytes: u32, at: Extension) -> Result<At, Fault> {
+        if byte == b'\r' && at.may_end() {
             return Ok(At::SizeLf);
         }
-        if !is_value_byte(byte) || bytes == EXTENSION_BYTES || self.advance == 0 {
+        if bytes == EXTENSION_BYTES || self.advance == 0 {
             return Err(Fault::ChunkExtension);
         }
         self.advance -= 1;
-        Ok(At::Extension { bytes: bytes + 1 })
+        let at = at.after(byte).ok_or(Fault::ChunkExtension)?;
+        Ok(At::Extension {
+            bytes: bytes + 1,
+            at,
+        })
     }
 
     fn trailer(&mut self, byte: u8) -> Result<At, Fault> {

@@ -24,7 +24,7 @@ pub struct Malformed {
 
 /// One list, so that the enum, its texts and the public set cannot differ.
 macro_rules! faults {
-    ($($name:ident $status:literal $reason:literal,)*) => {
+    ($($name:ident $status:literal $reason:literal $rule:literal,)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Fault { $($name,)* }
 
@@ -32,50 +32,109 @@ macro_rules! faults {
         pub const REASONS: &[&str] = &[$($reason,)*];
 
         const STATUS: &[u16] = &[$($status,)*];
+
+        /// What was wrong, as whole words for the log.
+        const RULES: &[&str] = &[$($rule,)*];
     };
 }
 
 faults! {
-    BareLf 400 "bare-lf",
-    BareCr 400 "bare-cr",
-    RequestLine 400 "request-line",
-    Method 400 "method",
-    MethodLong 501 "method-too-long",
-    Connect 405 "connect",
-    Target 400 "target",
-    TargetLong 414 "target-too-long",
-    Version 505 "version",
-    HeadLong 431 "head-too-long",
-    FieldsMany 431 "too-many-fields",
-    FieldName 400 "field-name",
-    FieldValue 400 "field-value",
-    Folding 400 "line-folding",
-    HostMissing 400 "host-missing",
-    HostRepeated 400 "host-repeated",
-    Host 400 "host",
-    HostDiffers 400 "host-differs-from-target",
-    Options 400 "too-many-connection-options",
-    LengthAndCoding 400 "length-and-coding",
-    LengthRepeated 400 "length-repeated",
-    Length 400 "length",
-    Coding 400 "coding",
-    CodingUnknown 501 "coding-unknown",
-    CodingOld 400 "coding-in-http10",
-    StatusLine 400 "status-line",
-    Interim 400 "interim-with-body",
-    Switching 400 "switching-unasked",
-    SwitchingTo 400 "switching-to-nothing",
-    ChunkSize 400 "chunk-size",
-    ChunkExtension 400 "chunk-extension",
-    ChunkEnd 400 "chunk-end",
-    Trailer 400 "trailer",
-    TrailerLong 400 "trailer-too-long",
-    CutOff 400 "body-cut-off",
+    BareLf 400 "bare-lf"
+        "a line ends with LF alone, not with CRLF (RFC 9112 section 2.2)",
+    BareCr 400 "bare-cr"
+        "a CR stands alone in the head (RFC 9112 section 2.2)",
+    RequestLine 400 "request-line"
+        "the first line is no request line (RFC 9112 section 3)",
+    Method 400 "method"
+        "the method is no token (RFC 9110 section 9.1)",
+    MethodLong 501 "method-too-long"
+        "the method is longer than any that is in use",
+    Connect 405 "connect"
+        "CONNECT asks for a forward proxy, which this is not",
+    Target 400 "target"
+        "the request target is malformed (RFC 9112 section 3.2)",
+    TargetLong 414 "target-too-long"
+        "the request target is longer than half of the limit for a head",
+    Version 505 "version"
+        "the version is neither HTTP/1.0 nor HTTP/1.1",
+    HeadLong 431 "head-too-long"
+        "the head is longer than the limit",
+    FieldsMany 431 "too-many-fields"
+        "the head has more fields than the limit",
+    FieldName 400 "field-name"
+        "a field's name is no token, or space stands before the colon of a field that frames the message (RFC 9112 section 5.1)",
+    FieldValue 400 "field-value"
+        "a field's value has a control byte (RFC 9110 section 5.5)",
+    Folding 400 "line-folding"
+        "a field goes on in a second line (RFC 9112 section 5.2)",
+    HostMissing 400 "host-missing"
+        "Host is missing (RFC 9112 section 3.2)",
+    HostRepeated 400 "host-repeated"
+        "Host is there more than once (RFC 9112 section 3.2)",
+    Host 400 "host"
+        "Host is empty or no host (RFC 9112 section 3.2)",
+    HostDiffers 400 "host-differs-from-target"
+        "Host differs from the request target (RFC 9112 section 3.2.2)",
+    Options 400 "too-many-connection-options"
+        "Connection names too many fields",
+    LengthAndCoding 400 "length-and-coding"
+        "Content-Length and Transfer-Encoding stand together (RFC 9112 section 6.3)",
+    LengthRepeated 400 "length-repeated"
+        "Content-Length is there more than once, with numbers that differ or in a request (RFC 9110 section 8.6)",
+    Length 400 "length"
+        "Content-Length is no number (RFC 9110 section 8.6)",
+    Coding 400 "coding"
+        "Transfer-Encoding is more than chunked (RFC 9112 section 6.1)",
+    CodingUnknown 501 "coding-unknown"
+        "Transfer-Encoding is not chunked, which is all that was offered (RFC 9112 section 7)",
+    CodingOld 400 "coding-in-http10"
+        "Transfer-Encoding stands in a message of HTTP/1.0 (RFC 9112 section 6.1)",
+    StatusLine 400 "status-line"
+        "the first line is no status line of HTTP/1.0 or HTTP/1.1 (RFC 9112 section 4)",
+    Interim 400 "interim-with-body"
+        "an interim answer (1xx) tells of a body or is of HTTP/1.0 (RFC 9110 section 15.2)",
+    Switching 400 "switching-unasked"
+        "the answer is 101 and nobody asked for another protocol (RFC 9110 section 15.2.2)",
+    SwitchingTo 400 "switching-to-nothing"
+        "the answer is 101 without Upgrade (RFC 9110 section 7.8)",
+    ChunkSize 400 "chunk-size"
+        "a chunk's size is not a hexadecimal number of at most 16 digits and CRLF (RFC 9112 section 7.1)",
+    ChunkExtension 400 "chunk-extension"
+        "a chunk's extension is malformed or too long (RFC 9112 section 7.1.1)",
+    ChunkEnd 400 "chunk-end"
+        "a chunk is longer than it says (RFC 9112 section 7.1)",
+    Trailer 400 "trailer"
+        "a trailer field is malformed (RFC 9112 section 7.1.2)",
+    TrailerLong 400 "trailer-too-long"
+        "the trailer is too long",
+    CutOff 400 "body-cut-off"
+        "the connection ended within the body (RFC 9112 section 8)",
 }
 
 impl Fault {
     const fn reason(self) -> &'static str {
         REASONS[self as usize]
+    }
+}
+
+/// What `reason` means, with the rule that it is about; the reason itself where
+/// it is none of [`REASONS`].
+fn rule(reason: &'static str) -> &'static str {
+    let at = REASONS.iter().position(|&known| known == reason);
+    at.map_or(reason, |at| RULES[at])
+}
+
+impl Refusal {
+    /// What was wrong and by which rule, for the log.
+    pub fn rule(&self) -> &'static str {
+        rule(self.reason)
+    }
+}
+
+impl Malformed {
+    /// What was wrong and by which rule, for the log.
+    pub fn rule(&self) -> &'static str {
+        rule(self.reason)
     }
 }
 

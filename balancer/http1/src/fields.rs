@@ -4,18 +4,23 @@
 //! Decides nothing about what a field means.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::fault::Fault;
 use crate::known::Known;
-use crate::lexis::{is_value, token_length, trimmed};
+use crate::lexis::{after_spaces, is_value, token_length, trimmed};
 use crate::limits::Limits;
 use crate::line::end_of_line;
+
+/// So much of a refused line is shown at most.
+const NAME_SHOWN: usize = 64;
 
 /// Where one field is in the bytes of its head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     start: u32,
-    colon: u32,
+    /// Of the name.
+    end_of_name: u32,
     value: u32,
     end: u32,
     pub(crate) known: Known,
@@ -23,7 +28,7 @@ pub(crate) struct Span {
 
 impl Span {
     pub(crate) fn name<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        &bytes[self.start as usize..self.colon as usize]
+        &bytes[self.start as usize..self.end_of_name as usize]
     }
 
     pub(crate) fn value<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
@@ -36,6 +41,16 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     pub(crate) spans: Vec<Span>,
+    /// The line that was refused.
+    refused: Range<usize>,
+}
+
+/// Whose fields are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    /// RFC 9112 section 5.1: space before a colon is removed from an answer.
+    Server,
 }
 
 impl Fields {
@@ -46,8 +61,10 @@ impl Fields {
         bytes: &[u8],
         mut start: usize,
         limits: &Limits,
+        sender: Sender,
     ) -> Result<Option<usize>, Fault> {
         self.spans.clear();
+        self.refused = 0..0;
         while let Some(end) = end_of_line(bytes, start)? {
             if end == start {
                 return Ok(Some(end + 2));
@@ -55,10 +72,25 @@ impl Fields {
             if self.spans.len() >= limits.fields {
                 return Err(Fault::FieldsMany);
             }
-            self.spans.push(field(bytes, start, end)?);
+            match field(bytes, start, end, sender) {
+                Ok(span) => self.spans.push(span),
+                Err(fault) => {
+                    self.refused = start..end;
+                    return Err(fault);
+                }
+            }
             start = end + 2;
         }
         Ok(None)
+    }
+
+    /// The beginning of the field line for which the head in `bytes` was refused,
+    /// up to its colon: for the log, since values may be secrets. Empty where no
+    /// single line was to blame.
+    pub fn refused<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        let line = bytes.get(self.refused.clone()).unwrap_or_default();
+        let end = line.iter().position(|&byte| byte == b':');
+        &line[..end.unwrap_or(line.len()).min(NAME_SHOWN)]
     }
 
     pub(crate) fn section<'b>(&'b self, bytes: &'b [u8]) -> Section<'b> {
@@ -69,13 +101,22 @@ impl Fields {
     }
 }
 
-fn field(bytes: &[u8], start: usize, end: usize) -> Result<Span, Fault> {
+fn field(bytes: &[u8], start: usize, end: usize, sender: Sender) -> Result<Span, Fault> {
     if matches!(bytes[start], b' ' | b'\t') {
         return Err(Fault::Folding);
     }
-    // A space before the colon is no token byte, so it is refused here too.
-    let colon = start + token_length(&bytes[start..end]);
-    if colon == start || bytes[colon] != b':' {
+    let end_of_name = start + token_length(&bytes[start..end]);
+    let colon = match sender {
+        // A space before the colon is no token byte, so it is refused here too.
+        Sender::Client => end_of_name,
+        Sender::Server => after_spaces(bytes, end_of_name),
+    };
+    // At `end` there is the CR.
+    if end_of_name == start || bytes[colon] != b':' {
+        return Err(Fault::FieldName);
+    }
+    let known = Known::of(&bytes[start..end_of_name]);
+    if colon > end_of_name && known.frames() {
         return Err(Fault::FieldName);
     }
     let value = trimmed(bytes, colon + 1..end);
@@ -85,10 +126,10 @@ fn field(bytes: &[u8], start: usize, end: usize) -> Result<Span, Fault> {
     // The window of a head is below 4 GiB (see `Limits::window`).
     Ok(Span {
         start: start as u32,
-        colon: colon as u32,
+        end_of_name: end_of_name as u32,
         value: value.start as u32,
         end: value.end as u32,
-        known: Known::of(&bytes[start..colon]),
+        known,
     })
 }
 
@@ -117,7 +158,7 @@ impl<'b> Section<'b> {
 
     pub(crate) fn named(self, wanted: &str) -> Option<&'b [u8]> {
         let is_it = |span: &&Span| {
-            (span.colon - span.start) as usize == wanted.len()
+            (span.end_of_name - span.start) as usize == wanted.len()
                 && span
                     .name(self.bytes)
                     .eq_ignore_ascii_case(wanted.as_bytes())

@@ -4,9 +4,9 @@
 //! Decides nothing about messages that have no body by rule; see the response.
 
 use crate::fault::Fault;
-use crate::fields::Section;
+use crate::fields::{Section, Sender};
 use crate::known::Known;
-use crate::lexis::{is_token, number};
+use crate::lexis::{is_token, number, trim};
 
 /// The version of a message. Others are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,19 +40,68 @@ pub(crate) enum Told {
 }
 
 impl Told {
-    pub(crate) fn of(section: Section<'_>, version: Version) -> Result<Self, Fault> {
+    pub(crate) fn of(
+        section: Section<'_>,
+        version: Version,
+        sender: Sender,
+    ) -> Result<Self, Fault> {
         let mut lengths = section.all(Known::ContentLength);
         let mut codings = section.all(Known::TransferEncoding);
         match (lengths.next(), codings.next()) {
             (None, None) => Ok(Self::Nothing),
             (Some(_), Some(_)) => Err(Fault::LengthAndCoding),
-            // Also where both are equal: a canonical message says it once.
-            (Some(_), None) if lengths.next().is_some() => Err(Fault::LengthRepeated),
-            (Some(length), None) => number(length).map(Self::Length).ok_or(Fault::Length),
-            (None, Some(_)) if codings.next().is_some() => Err(Fault::Coding),
-            (None, Some(coding)) => only_chunked(coding, version),
+            (Some(length), None) => match sender {
+                // Also where both are equal: a canonical message says it once.
+                Sender::Client if lengths.next().is_some() => Err(Fault::LengthRepeated),
+                Sender::Client => number(length).map(Self::Length).ok_or(Fault::Length),
+                Sender::Server => same_length(length, lengths),
+            },
+            (None, Some(coding)) => match sender {
+                Sender::Client if codings.next().is_some() => Err(Fault::Coding),
+                Sender::Client => only_chunked(coding, version),
+                Sender::Server => chunked_again(coding, codings, version),
+            },
         }
     }
+}
+
+/// RFC 9110 section 8.6 lets a number that is repeated be taken for one, in
+/// several fields or as a list.
+fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> Result<Told, Fault> {
+    let mut length = None;
+    for value in core::iter::once(first).chain(others) {
+        for element in value.split(|&byte| byte == b',') {
+            let told = number(trim(element)).ok_or(Fault::Length)?;
+            if length.is_some_and(|length| length != told) {
+                return Err(Fault::LengthRepeated);
+            }
+            length = Some(told);
+        }
+    }
+    length.map(Told::Length).ok_or(Fault::Length)
+}
+
+/// Frameworks that pass an answer's fields on say `chunked` a second time. Nobody
+/// applies it twice (RFC 9112 section 6.1 forbids it), so it is meant once.
+fn chunked_again<'b>(
+    first: &'b [u8],
+    others: impl Iterator<Item = &'b [u8]>,
+    version: Version,
+) -> Result<Told, Fault> {
+    for value in core::iter::once(first).chain(others) {
+        let mut elements = value.split(|&byte| byte == b',').map(trim).peekable();
+        let first = elements.next().unwrap_or_default();
+        let is_one = elements.peek().is_none();
+        for element in core::iter::once(first).chain(elements) {
+            match only_chunked(element, version) {
+                // One of several codings is no unknown coding.
+                Err(Fault::CodingUnknown) if !is_one => return Err(Fault::Coding),
+                Err(fault) => return Err(fault),
+                Ok(_) => {}
+            }
+        }
+    }
+    Ok(Told::Chunked)
 }
 
 fn only_chunked(coding: &[u8], version: Version) -> Result<Told, Fault> {

@@ -91,6 +91,14 @@ impl Known {
         Self::Other
     }
 
+    /// Whether a message's end, or its connection's, hangs on it.
+    pub(crate) const fn frames(self) -> bool {
+        matches!(
+            self,
+            Self::Connection | Self::ContentLength | Self::TransferEncoding
+        )
+    }
+
     /// Whether `Connection` can make it a field of this hop. Fields that the
     /// codec reads or writes itself are not for a client to switch off.
     pub(crate) const fn can_be_nominated(self) -> bool {

@@ -75,8 +75,15 @@ pub(crate) fn target_length(bytes: &[u8]) -> usize {
     bytes.iter().position(other).unwrap_or(bytes.len())
 }
 
-const fn is_space(byte: u8) -> bool {
+pub(crate) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
+}
+
+/// The first place from `start` on that is no space or tab. The bytes end with
+/// something else.
+pub(crate) fn after_spaces(bytes: &[u8], start: usize) -> usize {
+    let spaces = bytes[start..].iter().take_while(|&&byte| is_space(byte));
+    start + spaces.count()
 }
 
 /// Where the content of `within` is, without spaces and tabs around it.

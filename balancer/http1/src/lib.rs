@@ -8,7 +8,8 @@
 //!
 //! Knows no socket, no clock and no runtime: bytes come in, spans into them and
 //! bytes go out. It does not choose an upstream, does not retry, and does not
-//! judge methods, paths or content. It speaks neither HTTP/2 nor `CONNECT`,
+//! judge methods, paths or content. It speaks neither `CONNECT` nor HTTP/2 (but to
+//! refuse it),
 //! drops trailers, and leaves `Via` and `Max-Forwards` alone.
 //!
 //! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
@@ -22,6 +23,7 @@ mod fault;
 mod fields;
 mod framing;
 mod host;
+mod http2;
 mod known;
 mod lexis;
 mod limits;
@@ -36,6 +38,7 @@ pub use body::{BodyReader, BodyWriter, Piece};
 pub use fault::{Malformed, REASONS, Refusal};
 pub use fields::Fields;
 pub use framing::{Framing, Version};
+pub use http2::{is_http2, write_http2_refusal};
 pub use limits::Limits;
 pub use request::{Request, parse_request};
 pub use response::{Asked, Response, parse_response};

@@ -7,23 +7,38 @@ use crate::fault::Fault;
 pub struct Limits {
     /// Bytes of a head, from its first line to its empty line.
     pub head_bytes: usize,
-    /// Bytes of a request's target.
+    /// Bytes of a request's target. What an answer's head may hold has no target.
     pub target_bytes: usize,
     /// Field lines of a head.
     pub fields: usize,
 }
 
 impl Default for Limits {
+    /// Those for requests: what the strictest of common servers take (16 KiB with
+    /// Node, 32 KiB with nginx, 60 KiB with Envoy) is well within them.
     fn default() -> Self {
-        Self {
-            head_bytes: 32 << 10,
-            target_bytes: 8 << 10,
-            fields: 128,
-        }
+        Self::of(64 << 10, 1000)
     }
 }
 
 impl Limits {
+    /// A target may take half of a head.
+    #[must_use]
+    pub const fn of(head_bytes: usize, fields: usize) -> Self {
+        Self {
+            head_bytes,
+            target_bytes: head_bytes / 2,
+            fields,
+        }
+    }
+
+    /// Those for answers: the most that browsers take (256 KiB with Chrome). Apps
+    /// that set policies and many cookies come to tens of KiB.
+    #[must_use]
+    pub const fn answers() -> Self {
+        Self::of(256 << 10, 1000)
+    }
+
     /// The most of `bytes` that a head may take. All is decided by these alone,
     /// so the verdict does not hang on how much happens to have arrived.
     pub(crate) fn window<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {

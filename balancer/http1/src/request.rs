@@ -4,7 +4,7 @@
 //! Decides no routing and nothing about what is sent on; see `write`.
 
 use crate::fault::{Fault, Refusal};
-use crate::fields::{Fields, Section};
+use crate::fields::{Fields, Section, Sender};
 use crate::framing::{Framing, Told, Version};
 use crate::host::is_authority;
 use crate::known::Known;
@@ -33,11 +33,11 @@ pub struct Request<'b> {
     /// Whether the client wants the connection to live on.
     pub keep_alive: bool,
     /// Whether it asks for another protocol, with all that this needs: version
-    /// 1.1, no body, and not HTTP/2 (see [`parse_request`]).
+    /// 1.1, and not HTTP/2 (see [`parse_request`]). Its body comes first, in HTTP.
     pub upgrade: bool,
     /// Whether it waits for an interim response before it sends its body.
     pub expects_continue: bool,
-    /// Bytes of the head, with the empty line before it that was skipped.
+    /// Bytes of the head, with the empty lines before it that were skipped.
     pub head_len: usize,
     pub(crate) path: &'b [u8],
     pub(crate) section: Section<'b>,
@@ -72,8 +72,8 @@ impl<'b> Request<'b> {
 
 /// Parses a request head at the start of `bytes`; none while it is not whole.
 ///
-/// Refuses at once what no more bytes can make sound. One empty line before the
-/// request line is skipped (RFC 9112 section 2.2). `Upgrade: h2c` is not an
+/// Refuses at once what no more bytes can make sound. Empty lines before the
+/// request line are skipped (RFC 9112 section 2.2). `Upgrade: h2c` is not an
 /// upgrade here: RFC 9113 section 3.1 has done away with it, and a tunnel to an
 /// upstream would go round all that a proxy decides per request.
 pub fn parse_request<'b>(
@@ -90,19 +90,22 @@ fn read<'b>(
     limits: &Limits,
 ) -> Result<Option<Request<'b>>, Fault> {
     let window = limits.window(bytes);
-    let start = if window.starts_with(b"\r\n") { 2 } else { 0 };
+    let mut start = 0;
+    while window[start..].starts_with(b"\r\n") {
+        start += 2;
+    }
     let Some(end) = end_of_line(window, start)? else {
         split(unfinished(window, start), limits)?;
         return limits.wait(window);
     };
     let line = RequestLine::of(&window[start..end], limits)?;
-    let Some(head_len) = fields.read(window, end + 2, limits)? else {
+    let Some(head_len) = fields.read(window, end + 2, limits, Sender::Client)? else {
         return limits.wait(window);
     };
     let options = Options::take(fields, window)?;
     let section = fields.section(window);
     let host = host(&line, section)?;
-    let framing = match Told::of(section, line.version)? {
+    let framing = match Told::of(section, line.version, Sender::Client)? {
         Told::Nothing => Framing::None,
         Told::Length(length) => Framing::Length(length),
         Told::Chunked => Framing::Chunked,
@@ -116,7 +119,7 @@ fn read<'b>(
         host,
         framing,
         keep_alive: options.persist(line.version),
-        upgrade: options.upgrade && modern && !has_body && wants_upgrade(section),
+        upgrade: options.upgrade && modern && wants_upgrade(section),
         expects_continue: modern && has_body && expects_continue(section),
         head_len,
         path: line.path,
@@ -223,6 +226,9 @@ fn host<'b>(line: &RequestLine<'b>, section: Section<'b>) -> Result<&'b [u8], Fa
         (None, _) if line.version == Version::Http11 => Err(Fault::HostMissing),
         (None, authority) => Ok(authority.unwrap_or_default()),
         (Some(host), _) if !host.is_empty() && !is_authority(host) => Err(Fault::Host),
+        // RFC 9110 section 7.2 has it for targets without an authority, which no
+        // request to a server has.
+        (Some(b""), None) if line.version == Version::Http11 => Err(Fault::Host),
         (Some(host), None) => Ok(host),
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => Ok(authority),
         (Some(_), Some(_)) => Err(Fault::HostDiffers),

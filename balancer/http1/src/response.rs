@@ -4,7 +4,7 @@
 //! Decides nothing about what is sent on; see `write`.
 
 use crate::fault::{Fault, Malformed};
-use crate::fields::{Fields, Section};
+use crate::fields::{Fields, Section, Sender};
 use crate::framing::{Framing, Told, Version};
 use crate::known::Known;
 use crate::lexis::{is_value, list, number, trim};
@@ -42,7 +42,8 @@ pub(crate) const RETRY: &[u8] = b"retry";
 /// A whole head that was found sound.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
-    /// 100 to 599.
+    /// 100 to 999: what is beyond 599 is in use, and passed on (RFC 9110 section
+    /// 15 has clients take it for a 5xx).
     pub status: u16,
     /// The reason phrase as received; may be empty.
     pub reason: &'b [u8],
@@ -51,9 +52,13 @@ pub struct Response<'b> {
     /// How the body's end is told.
     pub framing: Framing,
     /// Whether the upstream lets the connection live on, and whether that is
-    /// safe: a body that ends with the connection and a 204 that speaks of a
-    /// body both say no.
+    /// safe. It is not after a body that ends with the connection, nor after an
+    /// answer that has none by rule (HEAD, 204, 304) and speaks of one, or may:
+    /// careless servers send it all the same, and the next answer would be theirs.
     pub keep_alive: bool,
+    /// It has no body by rule, so nothing shows where a careless server ends it:
+    /// the connection should be seen to be silent before it is used again.
+    pub bodiless: bool,
     /// 1xx but 101: another head follows.
     pub interim: bool,
     /// 101: what follows is another protocol.
@@ -130,22 +135,27 @@ fn read<'b>(
         return limits.wait(window);
     };
     let (version, status, reason) = status_line(&window[..end])?;
-    let Some(head_len) = fields.read(window, end + 2, limits)? else {
+    let Some(head_len) = fields.read(window, end + 2, limits, Sender::Server)? else {
         return limits.wait(window);
     };
     let options = Options::take(fields, window)?;
     let section = fields.section(window);
-    let told = Told::of(section, version)?;
+    let told = Told::of(section, version, Sender::Server)?;
     check_interim(status, version, told, section, to)?;
     let framing = framing(status, told, to);
-    let sound = framing != Framing::UntilClose
-        && (status != 204 || matches!(told, Told::Nothing | Told::Length(0)));
+    let bodiless = framing == Framing::None && status >= 200;
+    let sound = match told {
+        _ if !bodiless => framing != Framing::UntilClose,
+        Told::Nothing => matches!(status, 204 | 304),
+        told => told == Told::Length(0),
+    };
     Ok(Some(Response {
         status,
         reason,
         version,
         framing,
         keep_alive: sound && options.persist(version),
+        bodiless,
         interim: status < 200 && status != 101,
         switching: status == 101,
         keep_alive_timeout: keep_alive_timeout(section),
@@ -206,7 +216,7 @@ fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
         _ => return Err(Fault::StatusLine),
     };
     match number(digits) {
-        Some(status @ 100..=599) if is_value(reason) => Ok((version, status as u16, trim(reason))),
+        Some(status @ 100..=999) if is_value(reason) => Ok((version, status as u16, trim(reason))),
         _ => Err(Fault::StatusLine),
     }
 }

@@ -1,6 +1,6 @@
 //! Answers of our own.
 
-use scaledapp_http1::write_answer;
+use scaledapp_http1::{is_http2, write_answer, write_http2_refusal};
 
 #[test]
 fn whole_answers() {
@@ -34,4 +34,16 @@ fn whole_answers() {
         Connection: close\r\n\
         \r\n";
     assert_eq!(String::from_utf8(out).unwrap(), wanted);
+}
+
+#[test]
+fn a_client_of_http2_is_told_in_its_own_words() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    assert!(is_http2(preface) && !is_http2(&preface[..15]));
+    assert!(!is_http2(b"PRI * HTTP/1.1\r\n"));
+    let mut out = Vec::new();
+    write_http2_refusal(&mut out, "use HTTP/1.1");
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    let goaway = b"\0\0\x14\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0duse HTTP/1.1";
+    assert_eq!(out, [&settings[..], goaway].concat());
 }

@@ -52,7 +52,7 @@ fn sound_head() -> impl Strategy<Value = String> {
     let line = prop::sample::select(vec![
         "GET /a HTTP/1.1\r\nHost: a\r\n",
         "POST http://a?q HTTP/1.1\r\nHost: A\r\n",
-        "OPTIONS * HTTP/1.1\r\nHost:\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: c\r\n",
         "OPTIONS http://a HTTP/1.0\r\n",
         "HEAD / HTTP/1.0\r\n",
         "PUT /x HTTP/1.0\r\nhost: b:80\r\n",

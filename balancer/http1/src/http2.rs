@@ -1,0 +1,41 @@
+//! What a client of HTTP/2 with prior knowledge (gRPC, `h2c`) sends first, and how
+//! it is told in its own protocol that it is wrong here (RFC 9113 sections 3.4,
+//! 4.1, 6.5 and 6.8).
+//!
+//! Speaks no more of HTTP/2 than that.
+
+use alloc::vec::Vec;
+
+/// The first line of the client's preface; no request of HTTP/1 begins so.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+/// "Use HTTP/1.1 for the request" (RFC 9113 section 7).
+const HTTP_1_1_REQUIRED: u32 = 0xd;
+
+/// Whether what a client has sent is the beginning of HTTP/2.
+pub fn is_http2(bytes: &[u8]) -> bool {
+    bytes.starts_with(PREFACE)
+}
+
+/// Appends a server's preface (`SETTINGS`, which changes nothing) and `GOAWAY`: no
+/// stream was looked at, HTTP/1.1 is required. `text` is what clients show.
+pub fn write_http2_refusal(out: &mut Vec<u8>, text: &str) {
+    put_frame_head(out, 0, SETTINGS);
+    let text = text.as_bytes();
+    // Far below the 2^14 bytes that every client takes (RFC 9113 section 4.2).
+    let text = &text[..text.len().min(1 << 10)];
+    put_frame_head(out, 8 + text.len() as u16, GOAWAY);
+    // The last stream.
+    out.extend_from_slice(&0u32.to_be_bytes());
+    out.extend_from_slice(&HTTP_1_1_REQUIRED.to_be_bytes());
+    out.extend_from_slice(text);
+}
+
+/// Without flags, of the connection as a whole.
+fn put_frame_head(out: &mut Vec<u8>, length: u16, kind: u8) {
+    out.push(0);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&[kind, 0, 0, 0, 0, 0]);
+}
