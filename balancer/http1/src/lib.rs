@@ -8,9 +8,8 @@
 //!
 //! Knows no socket, no clock and no runtime: bytes come in, spans into them and
 //! bytes go out. It does not choose an upstream, does not retry, and does not
-//! judge methods, paths or content. It speaks neither `CONNECT` nor HTTP/2 (but to
-//! refuse it),
-//! drops trailers, and leaves `Via` and `Max-Forwards` alone.
+//! judge methods, paths or content. It speaks no `CONNECT`, of HTTP/2 only a
+//! refusal, drops trailers, and leaves `Via` and `Max-Forwards` alone.
 //!
 //! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
 #![no_std]

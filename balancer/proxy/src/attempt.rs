@@ -5,10 +5,11 @@
 //! go before it has its answer. What a failed try means is decided in `exchange`.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Malformed, Trust, Version};
+use scaledapp_http1::{self as http1, Downstream, Framing, Malformed, Response, Trust, Version};
 use tokio::net::TcpStream;
 
 use crate::allowance::Allowance;
@@ -29,6 +30,9 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
     /// It takes no more of the request; its answer may be there.
     deaf: bool,
+    /// A write has met its reset, and the kernel tells of that only once: what is
+    /// read then looks like an orderly end (tcp(7), `sk_err` in Linux).
+    reset: bool,
     /// It has sent something.
     spoke: bool,
 }
@@ -40,6 +44,7 @@ impl Upstream {
             input: Buffer::default(),
             reused,
             deaf: false,
+            reset: false,
             spoke: false,
         }
     }
@@ -72,6 +77,8 @@ pub(crate) struct Answered {
     pub(crate) close: bool,
     /// How long the upstream connection may be kept; `None`: not at all.
     pub(crate) keep: Option<Duration>,
+    /// It has no body by rule.
+    pub(crate) bodiless: bool,
 }
 
 /// How far the answer is.
@@ -112,7 +119,13 @@ pub(crate) struct Attempt<'a, 't> {
     waiting: Held<'t>,
     /// The answer goes to the client as a whole: until then another can follow.
     held: bool,
+    /// Interim responses so far.
+    interims: u32,
 }
+
+/// Interim responses to one request. A server that reports progress with each of
+/// them (102, RFC 2518) needs hundreds; one that sends nothing else has lost its way.
+const INTERIMS: u32 = 1000;
 
 /// Answers with at most so long a body are held until they are whole. A server that
 /// is killed between the head and the body of one (many write both by themselves)
@@ -167,6 +180,7 @@ impl<'a, 't> Attempt<'a, 't> {
             reader: Allowance::to_take(&thread.config.limits),
             waiting: Held::new(&thread.buffers),
             held: false,
+            interims: 0,
         }
     }
 
@@ -192,6 +206,9 @@ impl<'a, 't> Attempt<'a, 't> {
             return Poll::Ready(end);
         }
         if let Poll::Ready(end) = self.poll_answer(context) {
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(end) = self.poll_discard(context) {
             return Poll::Ready(end);
         }
         let is_gone = if self.request.is_sent() {
@@ -325,7 +342,11 @@ impl<'a, 't> Attempt<'a, 't> {
                 match self.request.poll_write(stream, false, context) {
                     Poll::Pending => return Poll::Pending,
                     // It may have answered before it stopped listening.
-                    Poll::Ready(Err(_)) => self.upstream.deaf = true,
+                    Poll::Ready(Err(error)) => {
+                        self.upstream.deaf = true;
+                        // EPIPE says that its orderly end had come before.
+                        self.upstream.reset = error.kind() != ErrorKind::BrokenPipe;
+                    }
                     Poll::Ready(Ok(())) => self.has_moved(),
                 }
                 continue;
@@ -357,6 +378,28 @@ impl<'a, 't> Attempt<'a, 't> {
                     self.client.body.moved(read, self.moved);
                 }
             }
+        }
+        Poll::Pending
+    }
+
+    /// Takes what is left of an upload that nobody wants any more, so that a client
+    /// that sends all of it before it reads can come to its answer.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let State::Body(answered) = self.state else {
+            return Poll::Pending;
+        };
+        if self.request.is_taken() || !self.answer.is_pending() || self.holds() {
+            return Poll::Pending;
+        }
+        // Whoever has answered with an error and takes nothing more waits for us to
+        // take the answer, we for the client, and the client for us.
+        let is_stuck = answered.status >= 400 && self.request.is_pending();
+        if !self.upstream.deaf && !is_stuck {
+            return Poll::Pending;
+        }
+        self.upstream.deaf = true;
+        if self.client.poll_discard(self.thread, context) {
+            return Poll::Ready(self.failed(Failure::ClientGone));
         }
         Poll::Pending
     }
@@ -396,27 +439,34 @@ impl<'a, 't> Attempt<'a, 't> {
                 }
             }
             match self.state {
-                State::Switching => return Poll::Ready(End::Switched),
+                State::Switching if self.request.is_sent() => return Poll::Ready(End::Switched),
+                // Its body comes before what is of the new protocol (RFC 9110
+                // section 7.8), and must have come whole.
+                State::Switching if self.upstream.deaf => {
+                    return Poll::Ready(self.failed(Failure::CutOff));
+                }
+                State::Switching => return Poll::Pending,
                 State::Body(answered) if self.answer.is_taken() => {
                     return Poll::Ready(End::Answered(answered));
                 }
                 State::Body(_) => self.upstream.input.widen(),
                 State::Head if self.upstream.input.is_full() => {
-                    let limits = Limits::default();
-                    self.upstream
-                        .input
-                        .grow(limits.head_bytes + limits.target_bytes);
+                    let limits = self.thread.config.limits.answer_head;
+                    self.upstream.input.grow(limits.head_bytes);
                 }
                 State::Head => {}
             }
             let upstream = &mut self.upstream;
-            match upstream
-                .input
-                .poll_fill(&mut upstream.stream, &self.thread.buffers, context)
-            {
+            let read =
+                upstream
+                    .input
+                    .poll_fill(&mut upstream.stream, &self.thread.buffers, context);
+            match read {
                 Poll::Pending => return Poll::Pending,
+                // Only an orderly end is the end of a body that has no other (RFC 9112
+                // section 8: what a reset cuts off must not be taken for whole).
+                Poll::Ready(Ok(0)) if self.is_ended_by_close() => {}
                 Poll::Ready(Ok(0) | Err(_)) => match self.state {
-                    State::Body(_) if self.answer.close().is_ok() => {}
                     State::Body(_) if self.holds() => {
                         return Poll::Ready(self.failed(Failure::Upstream));
                     }
@@ -426,7 +476,7 @@ impl<'a, 't> Attempt<'a, 't> {
                     }
                 },
                 Poll::Ready(Ok(_)) => {
-                    upstream.spoke = true;
+                    self.upstream.spoke = true;
                     self.moved = self.thread.clock.now();
                     self.endpoint.hear(self.moved);
                 }
@@ -447,13 +497,26 @@ impl<'a, 't> Attempt<'a, 't> {
         }
     }
 
+    /// Takes the orderly end of the upstream's side for that of the body.
+    fn is_ended_by_close(&mut self) -> bool {
+        let is_body = matches!(self.state, State::Body(_));
+        is_body && !self.upstream.reset && self.answer.close().is_ok()
+    }
+
     /// Uses what the upstream has sent; a cause if it cannot be used.
     fn take_answer(&mut self) -> Option<Failure> {
         while !self.upstream.input.is_empty() {
             match self.state {
                 State::Body(_) => {
                     let taken = self.answer.take(&mut self.upstream.input);
-                    return taken.is_err().then_some(Failure::CutOff);
+                    let malformed = taken.err()?;
+                    self.thread.answer_is_malformed(
+                        self.endpoint,
+                        malformed.reason,
+                        malformed.rule(),
+                        b"",
+                    );
+                    return Some(Failure::CutOff);
                 }
                 State::Switching => return None,
                 State::Head => match self.take_head() {
@@ -476,14 +539,19 @@ impl<'a, 't> Attempt<'a, 't> {
         };
         let bytes = self.upstream.input.filled();
         let (thread, endpoint) = (self.thread, self.endpoint);
-        let malformed = |fault| {
-            thread.answer_is_malformed(endpoint, fault);
-            Failure::Malformed
+        let limits = &thread.config.limits.answer_head;
+        let response = match http1::parse_response(bytes, &mut fields, limits, to) {
+            Ok(Some(response)) => response,
+            Ok(None) => return Ok(false),
+            Err(fault) => {
+                let line = fields.refused(bytes);
+                thread.answer_is_malformed(endpoint, fault.reason, fault.rule(), line);
+                return Err(Failure::Malformed);
+            }
         };
-        let parsed = http1::parse_response(bytes, &mut fields, &Limits::default(), to);
-        let Some(response) = parsed.map_err(malformed)? else {
-            return Ok(false);
-        };
+        if self.is_unasked(&response) {
+            return Err(Failure::Unasked);
+        }
         // Who faces clients can ask another pod; a dispatcher's workers are apps.
         if self.thread.config.trust == Trust::Edge && response.may_go_elsewhere() {
             return Err(Failure::HandedBack);
@@ -496,6 +564,12 @@ impl<'a, 't> Attempt<'a, 't> {
         };
         let out = self.answer.out();
         if response.interim {
+            self.interims += 1;
+            if self.interims > INTERIMS {
+                let rule = "it is more than 1000 interim answers (1xx)";
+                thread.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
+                return Err(Failure::Malformed);
+            }
             // It is a sign that the answer is being worked on (102, 103).
             self.sent = None;
             // An HTTP/1.0 client knows none (RFC 9110 section 15.2).
@@ -516,10 +590,14 @@ impl<'a, 't> Attempt<'a, 't> {
             http1::write_response(out, &response, framing, &downstream);
             let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
             let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
+            if framing == Framing::UntilClose {
+                self.client.set_resets(true);
+            }
             self.state = State::Body(Answered {
                 status: response.status,
                 close: downstream.close,
                 keep,
+                bodiless: response.bodiless,
             });
             self.held = self.asked.is_idempotent
                 && is_sent
@@ -531,11 +609,30 @@ impl<'a, 't> Attempt<'a, 't> {
         let length = response.head_len;
         self.upstream.input.consume(length);
         if matches!(self.state, State::Body(_)) {
-            // A body that is none has its end here.
-            let taken = self.answer.take(&mut self.upstream.input);
-            taken.map_err(malformed)?;
+            self.begin_body()?;
         }
         Ok(true)
+    }
+
+    /// A body that is none has its end right after the head.
+    fn begin_body(&mut self) -> Result<(), Failure> {
+        let taken = self.answer.take(&mut self.upstream.input);
+        taken.map(drop).map_err(|fault| {
+            self.thread
+                .answer_is_malformed(self.endpoint, fault.reason, fault.rule(), b"");
+            Failure::Malformed
+        })
+    }
+
+    /// A server that gives an idle connection up may say 408 at the moment when a
+    /// request is written to it. By RFC 9110 section 15.5.9 it has not got that one,
+    /// which so may be repeated, whatever it is.
+    fn is_unasked(&self, response: &Response<'_>) -> bool {
+        response.status == 408
+            && !response.keep_alive
+            && self.upstream.reused
+            && self.request.is_whole()
+            && self.interims == 0
     }
 
     /// Less than the peer said it would wait, if it said so.

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 
-/// More than this is not gathered before it is written, unless told otherwise.
+/// More than this of a body is not gathered before it is written, unless told
+/// otherwise.
 pub(crate) const GATHER: usize = 64 << 10;
 
 /// A body on its way, with the head before it.
@@ -30,7 +31,8 @@ pub(crate) struct Flow {
     whole: bool,
     /// So much is kept of what was written.
     keep: usize,
-    /// So much may wait to be written.
+    /// So much may wait to be written: a head, whatever its length, and some of the
+    /// body.
     gather: usize,
 }
 
@@ -47,7 +49,7 @@ impl Flow {
             whole: true,
             keep,
             // All that is kept is gathered, if need be, before any of it is written.
-            gather: GATHER.max(head + keep),
+            gather: head + GATHER.max(keep),
         }
     }
 
@@ -180,6 +182,7 @@ impl Flow {
         self.reader = BodyReader::new(from);
         self.writer = BodyWriter::new(into);
         self.ended = false;
+        self.gather = self.out.len() + GATHER;
     }
 }
 

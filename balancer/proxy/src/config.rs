@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use scaledapp_http1::Trust;
+use scaledapp_http1::{self as http1, Trust};
 
 /// Which endpoint gets a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,6 +78,11 @@ pub struct Limits {
     /// for its answer. Between proxies of ours ([`Trust::Behind`]) it is zero: there
     /// the end of a side means that nobody waits any more.
     pub half_close_time: Duration,
+    /// Of the heads of requests; 431 beyond it. Memory for more than the first
+    /// 16 KiB is taken only by a head that needs it.
+    pub request_head: http1::Limits,
+    /// Of the heads of answers; 502 beyond it.
+    pub answer_head: http1::Limits,
     /// How often a request is sent at most.
     pub attempts: u32,
     /// Repetitions in percent of requests (a handful is always allowed).
@@ -106,6 +111,25 @@ pub struct Config {
     pub ejects_errors: bool,
     /// Bounds.
     pub limits: Limits,
+}
+
+impl Limits {
+    /// The limits of heads that `--head-bytes` and `--head-fields` mean: one number
+    /// for requests and answers, or the default of each.
+    #[must_use]
+    pub fn with_heads(self, bytes: Option<usize>, fields: Option<usize>) -> Self {
+        let of = |head: http1::Limits| {
+            http1::Limits::of(
+                bytes.unwrap_or(head.head_bytes),
+                fields.unwrap_or(head.fields),
+            )
+        };
+        Self {
+            request_head: of(self.request_head),
+            answer_head: of(self.answer_head),
+            ..self
+        }
+    }
 }
 
 impl Config {
@@ -177,6 +201,8 @@ impl Default for Limits {
             // `printf … | nc` gets its answer; a browser tab that was closed frees its
             // place within a second.
             half_close_time: Duration::from_millis(500),
+            request_head: http1::Limits::default(),
+            answer_head: http1::Limits::answers(),
             attempts: 4,
             retry_percent: 20,
             replay_bytes: 64 << 10,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use scaledapp_http1::{self as http1, Framing, Limits, Origin, Refusal, Trust, Version};
+use scaledapp_http1::{self as http1, Framing, Origin, Refusal, Trust, Version};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -21,14 +21,12 @@ use crate::buffer::Buffer;
 use crate::clock::Deadline;
 use crate::exchange::{self, Then};
 use crate::gone::LOOK;
+use crate::linger::Linger;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
-/// What a client may still send after we have answered and closed our side, so
-/// that its kernel does not throw our answer away (RFC 9112 section 9.6).
-const LINGER_BYTES: usize = 256 << 10;
-/// For so long.
-const LINGER_TIME: Duration = Duration::from_secs(2);
+/// What a client of HTTP/2 is shown; gRPC has it in the error of the call.
+const HTTP2_TEXT: &str = "HTTP/1.1 is spoken here, HTTP/2 and gRPC are not";
 
 /// First byte of what a TLS client sends first (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -46,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) half_closed: Option<Duration>,
     /// How long the body of its request may be waited for.
     pub(crate) body: Allowance,
+    /// See [`Client::set_resets`].
+    resets: bool,
 }
 
 /// A request whose head was read and written anew.
@@ -67,6 +67,8 @@ pub(crate) struct Asked {
 enum Next {
     Request(Asked),
     Refused(Refusal),
+    /// It speaks HTTP/2.
+    Http2,
     /// It took too long to send its head.
     Late,
     /// Nothing more comes.
@@ -88,6 +90,7 @@ pub(crate) async fn serve(
         finished: false,
         half_closed: None,
         body: Allowance::to_send(&thread.config.limits),
+        resets: false,
     };
     // A connection that has asked for nothing yet is no kept one.
     let mut patience = thread.config.limits.head_time;
@@ -101,9 +104,17 @@ pub(crate) async fn serve(
                 if client.input.filled().first() == Some(&TLS_HANDSHAKE) {
                     thread.client_spoke_tls();
                 }
+                thread.head_is_too_large(&refusal);
                 client
                     .answer(thread, refusal.status, refusal.reason, true, false)
                     .await
+            }
+            Next::Http2 => {
+                thread.counts.failed(Failure::Refused);
+                thread.client_spoke_http2();
+                let mut out = thread.buffers.output();
+                http1::write_http2_refusal(&mut out, HTTP2_TEXT);
+                client.write(thread, out, true).await
             }
             Next::Late => {
                 thread.counts.failed(Failure::ClientTimeout);
@@ -113,6 +124,9 @@ pub(crate) async fn serve(
             }
             Next::End => Then::End,
         };
+        if matches!(then, Then::Close | Then::Finish) && client.resets {
+            client.set_resets(false);
+        }
         match then {
             Then::Next => {}
             Then::Close => {
@@ -139,10 +153,21 @@ pub(crate) async fn serve(
 }
 
 impl Client {
+    /// While an answer is under way whose end is the connection's, whatever ends us (a
+    /// failure, the end of a drain, SIGKILL) must reset the connection: the client
+    /// would take an orderly end for that of the answer.
+    pub(crate) fn set_resets(&mut self, resets: bool) {
+        self.resets = resets;
+        let linger = resets.then_some(Duration::ZERO);
+        drop(socket2::SockRef::from(&self.stream).set_linger(linger));
+    }
+
     /// Reads the next head; the first byte must come within `patience`.
     async fn next(&mut self, thread: &Thread, patience: Duration) -> Next {
         let mut looked = 0;
-        let limits = Limits::default();
+        let limits = thread.config.limits.request_head;
+        // Old clients send one more line end after a body: it begins no request.
+        self.skip_empty_lines();
         if self.input.is_empty() {
             self.deadline.set_idle(patience);
             thread.one_is_idle();
@@ -154,16 +179,23 @@ impl Client {
             // bytes show already if it is none: whoever speaks TLS would wait for us.
             let filled = self.input.filled();
             let is_first = looked == 0 && !filled.is_empty();
-            if is_first || filled.len() > limits.target_bytes || filled[looked..].contains(&b'\n') {
+            // Each limit is looked at once, when it is passed.
+            let is_beyond = |limit| looked <= limit && limit < filled.len();
+            if is_first
+                || filled[looked..].contains(&b'\n')
+                || is_beyond(limits.target_bytes)
+                || is_beyond(limits.head_bytes - 1)
+            {
                 match self.parse(thread, &limits) {
                     Ok(Some(asked)) => return Next::Request(asked),
                     Ok(None) => {}
+                    Err(_) if http1::is_http2(self.input.filled()) => return Next::Http2,
                     Err(refusal) => return Next::Refused(refusal),
                 }
             }
             looked = self.input.filled().len();
             if self.input.is_full() {
-                self.input.grow(limits.head_bytes + limits.target_bytes);
+                self.input.grow(limits.head_bytes);
             }
             let was_empty = self.input.is_empty();
             match poll_fn(|context| self.poll_fill(thread, context)).await {
@@ -171,6 +203,9 @@ impl Client {
                 Ok(_) => {
                     thread.stir();
                     if was_empty {
+                        self.skip_empty_lines();
+                    }
+                    if was_empty && !self.input.is_empty() {
                         self.deadline.set(thread.config.limits.head_time);
                     }
                 }
@@ -180,7 +215,13 @@ impl Client {
         }
     }
 
-    fn parse(&mut self, thread: &Thread, limits: &Limits) -> Result<Option<Asked>, Refusal> {
+    fn skip_empty_lines(&mut self) {
+        while self.input.filled().starts_with(b"\r\n") {
+            self.input.consume(2);
+        }
+    }
+
+    fn parse(&mut self, thread: &Thread, limits: &http1::Limits) -> Result<Option<Asked>, Refusal> {
         let mut fields = thread.fields.borrow_mut();
         let Some(request) = http1::parse_request(self.input.filled(), &mut fields, limits)? else {
             return Ok(None);
@@ -287,7 +328,14 @@ impl Client {
             if flow.pending() < before {
                 reader.moved(before - flow.pending(), now);
             }
-            if self.poll_gone(thread, context) {
+            // Nothing that it sends is for us any more if this is its last answer; many
+            // read only once they have sent all.
+            let is_gone = if is_last {
+                self.poll_discard(thread, context)
+            } else {
+                self.poll_gone(thread, context)
+            };
+            if is_gone {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
             if self.half_closed.is_some() && thread.config.trust == Trust::Behind {
@@ -310,8 +358,9 @@ impl Client {
                 thread.counts.failed(failure);
                 Then::Reset
             }
-            // It has sent something meanwhile, which closing at once would answer with RST.
-            Ok(()) if then == Then::Finish && !self.input.is_empty() => Then::Close,
+            // It may have sent something meanwhile, which closing at once would answer
+            // with RST.
+            Ok(()) if is_last => Then::Close,
             Ok(()) => then,
         }
     }
@@ -321,12 +370,14 @@ impl Client {
         if self.finished || self.stream.shutdown().await.is_err() {
             return;
         }
-        self.deadline.set(LINGER_TIME);
-        let mut left = LINGER_BYTES;
+        let mut linger = Linger::new(thread.clock.now());
         loop {
+            let patience = linger.patience(thread.clock.now(), thread.is_leaving());
+            self.deadline.set(patience);
             self.input.consume(usize::MAX);
+            self.input.widen();
             match poll_fn(|context| self.poll_fill(thread, context)).await {
-                Ok(read) if read > 0 && read <= left => left -= read,
+                Ok(read) if read > 0 && !patience.is_zero() => linger.took(read),
                 _ => return,
             }
         }

@@ -75,7 +75,7 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
             Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
         };
         let _counted = Counted::new(thread);
-        let Some(upstream) = reach(thread, client, &asked, &entered, sent > 0).await else {
+        let Some(upstream) = reach(thread, client, &entered, sent > 0).await else {
             search.failed_at(entered.endpoint());
             entered.end_quietly();
             continue;
@@ -382,7 +382,6 @@ impl Drop for Waiting<'_> {
 async fn reach(
     thread: &Thread,
     client: &Client,
-    asked: &Asked,
     entered: &InFlight<'_>,
     is_repeated: bool,
 ) -> Option<Upstream> {
@@ -390,11 +389,7 @@ async fn reach(
     // After a failure a kept connection is not worth another try.
     if !is_repeated {
         let now = thread.clock.now();
-        // What must not be repeated goes over a connection that is surely open.
-        let kept = thread
-            .pool
-            .borrow_mut()
-            .take(endpoint.id(), now, !asked.is_idempotent);
+        let kept = thread.pool.borrow_mut().take(endpoint.id(), now);
         if let Some(stream) = kept {
             count(&thread.counts.reuses);
             return Some(Upstream::new(stream, true));
@@ -448,6 +443,12 @@ fn settle(
 ) -> bool {
     if matches!(cause, Failure::ClientGone | Failure::ClientTimeout) {
         return false;
+    }
+    if cause == Failure::Unasked {
+        // Not an answer to this request. It goes over a connection of its own now,
+        // where no such thing can be, so this costs neither a try nor the budget.
+        count(&thread.counts.repeated);
+        return true;
     }
     if let Some(tally) = endpoint.tally() {
         tally.broke();
@@ -570,8 +571,13 @@ fn keep(
         && is_clean
         && !endpoint.is_closed()
     {
-        let until = thread.clock.now() + time;
-        thread.pool.borrow_mut().put(endpoint.id(), stream, until);
+        let now = thread.clock.now();
+        let mut pool = thread.pool.borrow_mut();
+        if answered.bodiless {
+            pool.put_to_rest(endpoint.id(), stream, now, now + time);
+        } else {
+            pool.put(endpoint.id(), stream, now + time);
+        }
     }
 }
 

@@ -44,6 +44,27 @@ impl Client {
         false
     }
 
+    /// Takes what it sends and throws it away. Whether its connection is broken.
+    pub(crate) fn poll_discard(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
+        while !self.finished {
+            self.input.consume(usize::MAX);
+            self.input.widen();
+            match self
+                .input
+                .poll_fill(&mut self.stream, &thread.buffers, context)
+            {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => {
+                    self.finished = true;
+                    self.half_closed.get_or_insert(thread.clock.now());
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return true,
+            }
+        }
+        false
+    }
+
     /// The same by what the reactor has heard of the connection (`EPOLLRDHUP`), where
     /// nothing can be read. Costs no system call and wakes nobody: the caller looks
     /// again after [`LOOK`].

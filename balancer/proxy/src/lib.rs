@@ -25,6 +25,7 @@ mod exchange;
 mod gone;
 mod keepalive;
 mod line;
+mod linger;
 mod listen;
 mod metrics;
 mod order;

@@ -38,6 +38,8 @@ kinds! {
         CutOff => "cut_off",
         /// The endpoint is a dispatcher whose workers broke off, and no other took it.
         HandedBack => "handed_back",
+        /// The endpoint's answer was for nobody: it had given the connection up.
+        Unasked => "unasked",
         /// The endpoint took too long.
         Timeout => "timeout",
         /// The endpoint's answer cannot be read in one way only.

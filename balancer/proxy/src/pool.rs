@@ -2,9 +2,10 @@
 //!
 //! Decides which may be used again. A server may close an idle connection at
 //! the moment when a request is written to it; so none is used near the end of
-//! its peer's patience, and none that is known to be closed.
+//! its peer's patience, and none on which anything has come, be it only its end:
+//! an answer that was there before the request is nobody's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,15 +14,48 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 struct Idle {
     stream: TcpStream,
+    /// Not to be used before.
+    from: Duration,
     /// Not to be used from then on.
     until: Duration,
 }
 
+/// Those of one endpoint.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The last used one is at the end.
+    ready: Vec<Idle>,
+    /// In the order in which they may be used. They are watched for a while, see
+    /// [`Pool::put_to_rest`].
+    resting: VecDeque<Idle>,
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.ready.len() + self.resting.len()
+    }
+
+    fn next(&mut self, now: Duration) -> Option<Idle> {
+        let has_rested = |idle: &Idle| idle.from <= now;
+        self.ready.pop().or_else(|| {
+            let first = self.resting.front();
+            first
+                .is_some_and(has_rested)
+                .then(|| self.resting.pop_front())?
+        })
+    }
+}
+
+/// How long a connection is watched after an answer that has no body by rule. A
+/// careless server sends one all the same, at once or a few scheduler's turns later;
+/// nothing else tells that it will.
+const REST: Duration = Duration::from_secs(1);
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// By the endpoint's id; the last used one is at the end.
-    idle: HashMap<u64, Vec<Idle>>,
+    /// By the endpoint's id.
+    idle: HashMap<u64, Kept>,
     most: usize,
 }
 
@@ -34,11 +68,13 @@ impl Pool {
         }
     }
 
-    /// The connection used last; one that is `surely` open costs a system call.
-    pub(crate) fn take(&mut self, endpoint: u64, now: Duration, surely: bool) -> Option<TcpStream> {
-        let idle = self.idle.get_mut(&endpoint)?;
-        while let Some(Idle { stream, until }) = idle.pop() {
-            if now < until && is_open(&stream, surely) {
+    /// The connection used last. That nothing has come on it costs a system call:
+    /// what the reactor was told last may be older than the answer of a server that
+    /// has waited long enough.
+    pub(crate) fn take(&mut self, endpoint: u64, now: Duration) -> Option<TcpStream> {
+        let kept = self.idle.get_mut(&endpoint)?;
+        while let Some(Idle { stream, until, .. }) = kept.next(now) {
+            if now < until && is_silent(&stream, true) {
                 return Some(stream);
             }
         }
@@ -47,9 +83,34 @@ impl Pool {
 
     /// Keeps a connection that is used up to its last response byte.
     pub(crate) fn put(&mut self, endpoint: u64, stream: TcpStream, until: Duration) {
-        let idle = self.idle.entry(endpoint).or_default();
-        if idle.len() < self.most {
-            idle.push(Idle { stream, until });
+        let kept = self.idle.entry(endpoint).or_default();
+        if kept.len() < self.most {
+            let from = Duration::ZERO;
+            kept.ready.push(Idle {
+                stream,
+                from,
+                until,
+            });
+        }
+    }
+
+    /// Keeps a connection whose last response had no body by rule; it is used only
+    /// once it has been silent for a second from `now`.
+    pub(crate) fn put_to_rest(
+        &mut self,
+        endpoint: u64,
+        stream: TcpStream,
+        now: Duration,
+        until: Duration,
+    ) {
+        let kept = self.idle.entry(endpoint).or_default();
+        if kept.len() < self.most {
+            let from = now + REST;
+            kept.resting.push_back(Idle {
+                stream,
+                from,
+                until,
+            });
         }
     }
 
@@ -66,16 +127,18 @@ impl Pool {
 
     /// Closes what is not to be used again.
     pub(crate) fn sweep(&mut self, now: Duration, is_used: impl Fn(u64) -> bool) {
-        self.idle.retain(|endpoint, idle| {
-            idle.retain(|idle| now < idle.until && is_open(&idle.stream, false));
-            !idle.is_empty() && is_used(*endpoint)
+        let is_good = |idle: &Idle| now < idle.until && is_silent(&idle.stream, false);
+        self.idle.retain(|endpoint, kept| {
+            kept.ready.retain(is_good);
+            kept.resting.retain(is_good);
+            kept.len() > 0 && is_used(*endpoint)
         });
     }
 }
 
 /// Nothing may have come on an idle connection, not even its end. Without
 /// `surely` only what the reactor has been told of counts, which is free.
-fn is_open(stream: &TcpStream, surely: bool) -> bool {
+fn is_silent(stream: &TcpStream, surely: bool) -> bool {
     let mut context = Context::from_waker(Waker::noop());
     if !surely && matches!(stream.poll_read_ready(&mut context), Poll::Pending) {
         return true;
@@ -121,12 +184,39 @@ mod tests {
             theirs.push(their);
             pool.put(7, stream, second * until);
         }
-        assert!(pool.take(8, second, false).is_none());
+        assert!(pool.take(8, second).is_none());
         // The fourth did not fit, the third is too old, the second is closed.
         drop(theirs.remove(1));
-        let taken = pool.take(7, second * 3, true).unwrap();
+        let taken = pool.take(7, second * 3).unwrap();
         assert_eq!(taken.local_addr().unwrap().port(), ports[0]);
-        assert!(pool.take(7, second * 3, true).is_none());
+        assert!(pool.take(7, second * 3).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_there_before_is_nobodys() {
+        let mut pool = Pool::new(3);
+        let second = Duration::from_secs(1);
+        let (stream, their) = pair().await;
+        pool.put(7, stream, second * 9);
+        // The reactor has not been asked since.
+        their
+            .try_write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+            .unwrap();
+        assert!(pool.take(7, second).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_rests_after_an_answer_without_a_body() {
+        let mut pool = Pool::new(3);
+        let second = Duration::from_secs(1);
+        let (first, _their_first) = pair().await;
+        let (second_one, their_second) = pair().await;
+        pool.put_to_rest(7, first, second, second * 9);
+        pool.put_to_rest(7, second_one, second, second * 9);
+        assert!(pool.take(7, second * 3 / 2).is_none());
+        their_second.try_write(b"late body").unwrap();
+        assert!(pool.take(7, second * 2).is_some());
+        assert!(pool.take(7, second * 2).is_none(), "it has said something");
     }
 
     #[tokio::test]

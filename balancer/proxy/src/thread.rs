@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
-use scaledapp_http1::{self as http1, Fields, Malformed, Trust};
+use scaledapp_http1::{self as http1, Fields, Refusal, Trust};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -97,6 +97,10 @@ pub(crate) struct Thread {
     full_at: Cell<Option<Duration>>,
     /// When it said last that an address has as many as it may.
     address_full_at: Cell<Option<Duration>>,
+    /// When the log said last that a client's head is beyond a limit.
+    large_at: Cell<Option<Duration>>,
+    /// A client that spoke HTTP/2 was mentioned in the log.
+    knows_http2: Cell<bool>,
     /// A client that spoke TLS was mentioned in the log.
     knows_tls: Cell<bool>,
 }
@@ -147,6 +151,8 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         short_at: Cell::new(None),
         full_at: Cell::new(None),
         address_full_at: Cell::new(None),
+        large_at: Cell::new(None),
+        knows_http2: Cell::new(false),
         knows_tls: Cell::new(false),
     });
     thread.clock.tick(clock::now(), false);
@@ -402,21 +408,66 @@ impl Thread {
         tracing::warn!(%error, "{what} from here: {cure}");
     }
 
-    /// Says so in the log, not for each answer: who gets a 502 must find its cause.
-    pub(crate) fn answer_is_malformed(&self, endpoint: &Endpoint, fault: Malformed) {
+    /// Says so in the log, not for each answer: who gets a 502, or a part of an answer,
+    /// must find its cause. `line` is the beginning of the field that is to blame.
+    pub(crate) fn answer_is_malformed(
+        &self,
+        endpoint: &Endpoint,
+        reason: &'static str,
+        rule: &'static str,
+        line: &[u8],
+    ) {
         if !self.is_due(&self.malformed_at) {
             return;
         }
+        let endpoint = endpoint.name();
+        if reason == "status-line" {
+            let cure = match self.config.trust {
+                Trust::Behind => {
+                    "; an app that serves TLS, HTTP/2 or another protocol needs --dispatch connection"
+                }
+                Trust::Edge => "",
+            };
+            tracing::warn!(
+                endpoint,
+                reason,
+                "an answer is not HTTP/1.x, the client gets 502{cure}"
+            );
+            return;
+        }
+        let cure = cure_for_limit(reason);
+        let field = line.escape_ascii();
+        tracing::warn!(
+            endpoint,
+            reason,
+            %field,
+            "an answer is malformed and not passed on: {rule}{cure}"
+        );
+    }
+
+    /// Says so in the log, now and then: a client with a head beyond a limit is refused.
+    pub(crate) fn head_is_too_large(&self, refusal: &Refusal) {
+        let cure = cure_for_limit(refusal.reason);
+        if !cure.is_empty() && self.is_due(&self.large_at) {
+            tracing::warn!(
+                status = refusal.status,
+                "a request is refused: {}{cure}",
+                refusal.rule()
+            );
+        }
+    }
+
+    /// Says so in the log, once.
+    pub(crate) fn client_spoke_http2(&self) {
+        if self.knows_http2.replace(true) {
+            return;
+        }
         let cure = match self.config.trust {
-            Trust::Behind => {
-                "; an app that serves TLS, HTTP/2 or another protocol needs --dispatch connection"
-            }
-            Trust::Edge => "",
+            Trust::Behind => "an app that serves HTTP/2 or gRPC itself needs --dispatch connection",
+            Trust::Edge => "end HTTP/2 in front of this balancer",
         };
         tracing::warn!(
-            endpoint = endpoint.name(),
-            reason = fault.reason,
-            "an answer is not HTTP/1.x, the client gets 502{cure}"
+            "a client speaks HTTP/2 (or gRPC), which is not spoken here: let it use HTTP/1.1; {cure}"
         );
     }
 
@@ -479,6 +530,15 @@ impl Thread {
             .iter()
             .filter(|endpoint| endpoint.outlier.is_ejected(now));
         (ejected.count() + 1) * 2 > table.endpoints.len()
+    }
+}
+
+/// Which flag to raise, if `reason` is a limit.
+fn cure_for_limit(reason: &str) -> &'static str {
+    match reason {
+        "head-too-long" | "target-too-long" => "; raise --head-bytes if it is needed",
+        "too-many-fields" => "; raise --head-fields if they are needed",
+        _ => "",
     }
 }
 

@@ -27,116 +27,118 @@ fn malformed(head: &[u8], to: Asked) -> Option<&'static str> {
     result.err().map(|malformed| malformed.reason)
 }
 
+const MALFORMED: &[(&[u8], &str)] = &[
+    (b"SSH-2.0-OpenSSH\r\n\r\n", "status-line"),
+    (b"SSH-2.0", "status-line"),
+    (b"HTTP/2", "status-line"),
+    (b"\r\nHTTP/1.1 200 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.2 200 OK\r\n\r\n", "status-line"),
+    (b"http/1.1 200 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1  200 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 20 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 2000 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 +20 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 099 OK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 200\tOK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 200 O\0K\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 200 O\rK\r\n\r\n", "status-line"),
+    (b"HTTP/1.1 200 OK\nContent-Length: 1\n\n", "bare-lf"),
+    (b"HTTP/1.1 200 OK\r\nX: y\n", "bare-lf"),
+    (b"HTTP/1.1 200 OK\r\n\n", "bare-lf"),
+    (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "line-folding"),
+    (b"HTTP/1.1 200 OK\r\nX\r\n b: c\r\n\r\n", "field-name"),
+    (b"HTTP/1.1 200 OK\r\n X: a\r\n\r\n", "line-folding"),
+    (b"HTTP/1.1 200 OK\r\n: a\r\n\r\n", "field-name"),
+    (b"HTTP/1.1 200 OK\r\nX \r\n\r\n", "field-name"),
+    (b"HTTP/1.1 200 OK\r\nX Y : a\r\n\r\n", "field-name"),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
+        "field-name",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding\t: chunked\r\n\r\n",
+        "field-name",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nConnection : close\r\n\r\n",
+        "field-name",
+    ),
+    (b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n", "field-value"),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "length-and-coding",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "length-repeated",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\nContent-Length: 1, 2\r\n\r\n",
+        "length-repeated",
+    ),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 1,\r\n\r\n", "length"),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length:\r\n\r\n",
+        "length",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "length-and-coding",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+        "coding",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked,\r\n\r\n",
+        "coding",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "coding-unknown",
+    ),
+    (
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        "coding-in-http10",
+    ),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "length"),
+    (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "coding-unknown",
+    ),
+    (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "coding",
+    ),
+    (
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "coding-in-http10",
+    ),
+    (
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n",
+        "length",
+    ),
+    (
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 1\r\n\r\n",
+        "interim-with-body",
+    ),
+    (
+        b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "interim-with-body",
+    ),
+    (b"HTTP/1.0 100 Continue\r\n\r\n", "interim-with-body"),
+    (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\n\r\n",
+        "switching-unasked",
+    ),
+];
+
 #[test]
 fn malformed_responses() {
-    for (head, reason) in [
-        (&b"SSH-2.0-OpenSSH\r\n\r\n"[..], "status-line"),
-        (b"SSH-2.0", "status-line"),
-        (b"HTTP/2", "status-line"),
-        (b"\r\nHTTP/1.1 200 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.2 200 OK\r\n\r\n", "status-line"),
-        (b"http/1.1 200 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1  200 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 20 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 2000 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 +20 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 099 OK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 200\tOK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 200 O\0K\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 200 O\rK\r\n\r\n", "status-line"),
-        (b"HTTP/1.1 200 OK\nContent-Length: 1\n\n", "bare-lf"),
-        (b"HTTP/1.1 200 OK\r\nX: y\n", "bare-lf"),
-        (b"HTTP/1.1 200 OK\r\n\n", "bare-lf"),
-        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "line-folding"),
-        (b"HTTP/1.1 200 OK\r\nX\r\n b: c\r\n\r\n", "field-name"),
-        (b"HTTP/1.1 200 OK\r\n X: a\r\n\r\n", "line-folding"),
-        (b"HTTP/1.1 200 OK\r\n: a\r\n\r\n", "field-name"),
-        (b"HTTP/1.1 200 OK\r\nX \r\n\r\n", "field-name"),
-        (b"HTTP/1.1 200 OK\r\nX Y : a\r\n\r\n", "field-name"),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
-            "field-name",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding\t: chunked\r\n\r\n",
-            "field-name",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nConnection : close\r\n\r\n",
-            "field-name",
-        ),
-        (b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n", "field-value"),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "length-and-coding",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            "length-repeated",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\nContent-Length: 1, 2\r\n\r\n",
-            "length-repeated",
-        ),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 1,\r\n\r\n", "length"),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length:\r\n\r\n",
-            "length",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "length-and-coding",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
-            "coding",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked,\r\n\r\n",
-            "coding",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n",
-            "coding-unknown",
-        ),
-        (
-            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
-            "coding-in-http10",
-        ),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "length"),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-            "coding-unknown",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            "coding",
-        ),
-        (
-            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "coding-in-http10",
-        ),
-        (
-            b"HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n",
-            "length",
-        ),
-        (
-            b"HTTP/1.1 100 Continue\r\nContent-Length: 1\r\n\r\n",
-            "interim-with-body",
-        ),
-        (
-            b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "interim-with-body",
-        ),
-        (b"HTTP/1.0 100 Continue\r\n\r\n", "interim-with-body"),
-        (
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\n\r\n",
-            "switching-unasked",
-        ),
-    ] {
+    for (head, reason) in MALFORMED {
         let name = head.escape_ascii();
-        assert_eq!(malformed(head, GET), Some(reason), "{name}");
-        assert!(REASONS.contains(&reason), "{reason}");
+        assert_eq!(malformed(head, GET), Some(*reason), "{name}");
+        assert!(REASONS.contains(reason), "{reason}");
     }
     let to_nothing = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
     assert_eq!(malformed(to_nothing, UPGRADE), Some("switching-to-nothing"));
@@ -171,32 +173,6 @@ fn how_the_body_ends_and_whether_the_connection_lives() {
         ),
         ("1.1 200 OK", chunked, GET, Framing::Chunked, true),
         ("1.1 200 OK", "", GET, Framing::UntilClose, false),
-        // A careless server sends the body all the same.
-        ("1.1 200 OK", length, HEAD, Framing::None, false),
-        ("1.1 200 OK", chunked, HEAD, Framing::None, false),
-        ("1.1 200 OK", "", HEAD, Framing::None, false),
-        (
-            "1.1 200 OK",
-            "Content-Length: 0\r\n",
-            HEAD,
-            Framing::None,
-            true,
-        ),
-        ("1.1 304 Not Modified", "", HEAD, Framing::None, true),
-        ("1.1 204 No Content", "", GET, Framing::None, true),
-        (
-            "1.1 204 No Content",
-            "Content-Length: 0\r\n",
-            GET,
-            Framing::None,
-            true,
-        ),
-        // Bytes may follow that nobody should take for a response.
-        ("1.1 204 No Content", length, GET, Framing::None, false),
-        ("1.1 204 No Content", chunked, GET, Framing::None, false),
-        ("1.1 304 Not Modified", "", GET, Framing::None, true),
-        ("1.1 304 Not Modified", length, GET, Framing::None, false),
-        ("1.1 304 Not Modified", chunked, GET, Framing::None, false),
         (
             "1.1 200 OK",
             "Content-Length: 5\r\ncontent-length: 05\r\nContent-Length: 5, 5\r\n",
@@ -236,6 +212,47 @@ fn how_the_body_ends_and_whether_the_connection_lives() {
             Framing::UntilClose,
             false,
         ),
+    ] {
+        let head = format!("HTTP/{line}\r\n{fields}\r\n");
+        let found = with(&head, to, |response| {
+            assert_eq!(response.bodiless, response.framing == Framing::None);
+            (response.framing, response.keep_alive)
+        });
+        assert_eq!(found, (framing, lives), "{head}");
+    }
+}
+
+#[test]
+fn whether_the_connection_lives_after_an_answer_without_a_body() {
+    let length = "Content-Length: 5\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (line, fields, to, framing, lives) in [
+        // A careless server sends the body all the same.
+        ("1.1 200 OK", length, HEAD, Framing::None, false),
+        ("1.1 200 OK", chunked, HEAD, Framing::None, false),
+        ("1.1 200 OK", "", HEAD, Framing::None, false),
+        (
+            "1.1 200 OK",
+            "Content-Length: 0\r\n",
+            HEAD,
+            Framing::None,
+            true,
+        ),
+        ("1.1 304 Not Modified", "", HEAD, Framing::None, true),
+        ("1.1 204 No Content", "", GET, Framing::None, true),
+        (
+            "1.1 204 No Content",
+            "Content-Length: 0\r\n",
+            GET,
+            Framing::None,
+            true,
+        ),
+        // Bytes may follow that nobody should take for a response.
+        ("1.1 204 No Content", length, GET, Framing::None, false),
+        ("1.1 204 No Content", chunked, GET, Framing::None, false),
+        ("1.1 304 Not Modified", "", GET, Framing::None, true),
+        ("1.1 304 Not Modified", length, GET, Framing::None, false),
+        ("1.1 304 Not Modified", chunked, GET, Framing::None, false),
     ] {
         let head = format!("HTTP/{line}\r\n{fields}\r\n");
         let found = with(&head, to, |response| {

@@ -8,6 +8,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod broken;
 mod handback;
 mod held;
 mod last;
@@ -18,4 +19,6 @@ mod peers;
 mod reuse;
 mod signs;
 mod slow;
+mod strange;
 mod tunnels;
+mod uploads;

@@ -1,0 +1,159 @@
+//! Answers that break off: only an orderly end is the end of a body that has no
+//! other, for each version of clients and in both hops.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use scaledapp_proxy::{Config, Endpoint, Limits};
+
+use crate::peers::{MOMENT, start, start_with};
+
+/// How an upstream ends its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Orderly,
+    Reset,
+}
+
+/// An upstream that gives this to every head, and ends.
+pub(crate) fn ending(answer: &'static str, end: End) -> Arc<Endpoint> {
+    scripted(move |mut stream| {
+        head_of(&mut stream);
+        stream.write_all(answer.as_bytes()).unwrap();
+        if end == End::Reset {
+            let at_once = Some(Duration::ZERO);
+            socket2::SockRef::from(&stream).set_linger(at_once).unwrap();
+        }
+    })
+}
+
+/// An upstream that does this on each connection.
+pub(crate) fn scripted(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Arc<Endpoint> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let act = Arc::new(act);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let act = Arc::clone(&act);
+            std::thread::spawn(move || act(stream));
+        }
+    });
+    Endpoint::new("one", address)
+}
+
+/// Reads to the end of a head and no further.
+pub(crate) fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// All that comes, and whether the end was an orderly one.
+fn all(mut stream: &TcpStream) -> (String, bool) {
+    let mut answer = Vec::new();
+    let is_orderly = match stream.read_to_end(&mut answer) {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+        Err(error) => panic!("{error}"),
+    };
+    (String::from_utf8(answer).unwrap(), is_orderly)
+}
+
+#[test]
+fn only_an_orderly_end_is_the_end_of_an_answer() {
+    let rows = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nrow\nrow\n";
+    let length = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nrow\nrow\n";
+    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nrow\nrow\n\r\n";
+    for (answer, end, is_whole) in [
+        (rows, End::Orderly, true),
+        (rows, End::Reset, false),
+        (length, End::Orderly, false),
+        (length, End::Reset, false),
+        (chunks, End::Orderly, false),
+        (chunks, End::Reset, false),
+    ] {
+        for config in [Config::dispatcher(), Config::balancer()] {
+            let running = start_with(vec![ending(answer, end)], config);
+            for version in ["1.0", "1.1"] {
+                let mut client = running.connect();
+                let head = format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n");
+                client.write_all(head.as_bytes()).unwrap();
+                if is_whole && version == "1.1" {
+                    client
+                        .set_read_timeout(Some(Duration::from_secs(20)))
+                        .unwrap();
+                    let mut taken = head_of(&mut client);
+                    while !taken.ends_with("0\r\n\r\n") {
+                        taken += &head_of(&mut client);
+                    }
+                    continue;
+                }
+                let (taken, is_orderly) = all(&client);
+                let name = format!("HTTP/{version}, {}, {answer}: {taken}", end == End::Reset);
+                assert_eq!(is_orderly, is_whole, "{name}");
+                assert!(!taken.ends_with("0\r\n\r\n"), "{name}");
+            }
+        }
+    }
+}
+
+/// The kernel tells of a reset once. A write that meets it takes the word away, and
+/// what is read then looks like an orderly end.
+#[test]
+fn a_reset_that_an_upload_has_met_is_none() {
+    for _ in 0..10 {
+        let upstream = scripted(|mut stream| {
+            head_of(&mut stream);
+            let begun = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nrow\n";
+            stream.write_all(begun).unwrap();
+            // With bytes of the upload unread, to close is a reset.
+            stream.peek(&mut [0]).unwrap();
+        });
+        let running = start(vec![upstream], Limits::default());
+        let client = running.connect();
+        let mut sending = client.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            let head = b"POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n";
+            let sent = sending.write_all(head);
+            sent.and_then(|()| sending.write_all(&vec![b'x'; 8_000_000]))
+        });
+        let (taken, is_orderly) = all(&client);
+        // It may have been cut off before its head was read. The client's kernel, too,
+        // tells of a reset once only.
+        let is_taken = sender.join().unwrap().is_ok();
+        let is_ours = taken.starts_with("HTTP/1.1 502 ");
+        assert!(is_ours || !(is_orderly && is_taken), "{taken}");
+    }
+}
+
+/// Whatever ends us: an old client would take an orderly end for that of the answer.
+#[tokio::test]
+async fn a_drain_that_cuts_an_answer_to_an_old_client_resets_it() {
+    let upstream = scripted(|mut stream| {
+        head_of(&mut stream);
+        let begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrow\r\n";
+        stream.write_all(begun).unwrap();
+        let _until_it_ends = stream.read(&mut [0; 8]);
+    });
+    let running = start(vec![upstream], Limits::default());
+    let mut client = running.connect();
+    client
+        .write_all(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        .unwrap();
+    let head = head_of(&mut client);
+    assert!(head.contains("Connection: close\r\n"), "{head}");
+    running
+        .proxy
+        .drain(Duration::ZERO, Duration::ZERO, MOMENT * 2);
+    running.proxy.drained().await;
+    let (_, is_orderly) = all(&client);
+    assert!(!is_orderly);
+}
