@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::connection::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
 use crate::owner::look_at;
@@ -139,18 +139,20 @@ fn parse_group(stat: &str) -> Option<u32> {
 pub(crate) fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
     let inodes = look_at(pid, || {
         let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-        let mut inodes: Vec<u64> = Vec::new();
-        for entry in entries {
-            match fs::read_link(entry.path()) {
-                Ok(target) => inodes.extend(socket_inode(&target)),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(error);
-                }
-                // Closed meanwhile.
-                Err(_) => {}
-            }
+        let links: Vec<io::Result<PathBuf>> =
+            entries.map(|entry| fs::read_link(entry.path())).collect();
+        // One that is refused may be closing; that all are says who may look.
+        let is_refused = |link: &io::Result<PathBuf>| {
+            let error = link.as_ref().err();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        };
+        if !links.is_empty() && links.iter().all(is_refused) {
+            return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok(inodes)
+        let targets = links.into_iter().flatten();
+        Ok(targets
+            .filter_map(|target| socket_inode(&target))
+            .collect::<Vec<u64>>())
     });
     inodes.unwrap_or_default().into_iter()
 }
