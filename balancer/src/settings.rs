@@ -103,6 +103,8 @@ impl Settings {
                 threads: threads(options.threads),
                 algorithm: options.algorithm.map_or_else(Algorithm::default, algorithm),
                 limits: limits(&options)?,
+                // Who gives a number means it.
+                fits_connections: options.connections.is_none(),
                 ..Config::balancer()
             },
             endpoints_file: options.endpoints_file,
@@ -316,8 +318,10 @@ mod tests {
             threads,
             algorithm,
             limits,
+            fits_connections,
             ..
         } = settings.forwarding;
+        assert!(!fits_connections, "a number that was given is meant");
         assert_eq!((threads, algorithm), (3, Algorithm::Hash));
         assert_eq!((limits.connections, limits.waiting), (7, 1024));
         assert_eq!(limits.connections_per_address, NonZeroU32::new(5));

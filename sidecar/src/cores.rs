@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::cgroup::{self, Hierarchy};
+use scaledapp_proc::cgroup::{self, Hierarchy};
 
 /// Set by the operator from the downward API, in millicores; 0: no request.
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";

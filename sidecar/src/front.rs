@@ -85,6 +85,7 @@ pub(crate) fn open(
                 waiting_time: settings.queue_timeout,
                 ..settings.times.of(proxy::Config::dispatcher().limits)
             },
+            fits_connections: settings.times.fits_connections(),
             ..proxy::Config::dispatcher()
         };
         let (table, seen) = watch::channel(Arc::new(Table {

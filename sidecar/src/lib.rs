@@ -5,7 +5,6 @@
 //! `scaledapp-proxy`, system calls in `scaledapp-sys`; what is here carries
 //! facts to them and their decisions out.
 
-mod cgroup;
 pub mod cli;
 mod clock;
 mod connection;

@@ -202,6 +202,9 @@ impl<'a, 't> Attempt<'a, 't> {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        if self.client.deadline.is_squeezed() {
+            self.squeeze();
+        }
         if let Poll::Ready(end) = self.poll_send(context) {
             return Poll::Ready(end);
         }
@@ -220,6 +223,10 @@ impl<'a, 't> Attempt<'a, 't> {
         if is_gone {
             return Poll::Ready(self.failed(Failure::ClientGone));
         }
+        if self.client.deadline.is_shed() {
+            return Poll::Ready(self.failed(Failure::Memory));
+        }
+        self.client.deadline.holds(self.held());
         let now = self.thread.clock.now();
         let (until, cause) = self.until(now);
         if until <= now {
@@ -232,6 +239,20 @@ impl<'a, 't> Attempt<'a, 't> {
             .deadline
             .poll(context)
             .map(|()| self.failed(cause))
+    }
+
+    /// Bytes of memory that both directions take.
+    fn held(&self) -> usize {
+        let inputs = self.client.input.held() + self.upstream.input.held();
+        inputs + self.request.held() + self.answer.held()
+    }
+
+    /// Gives back what is held in vain.
+    fn squeeze(&mut self) {
+        self.request.squeeze();
+        self.answer.squeeze();
+        self.client.input.squeeze();
+        self.upstream.input.squeeze();
     }
 
     /// Whether the rest of the request is awaited from the client.
@@ -362,7 +383,9 @@ impl<'a, 't> Attempt<'a, 't> {
                 Ok(0) => {}
                 Ok(_) => continue,
             }
-            self.client.input.widen();
+            if self.thread.may_widen() {
+                self.client.input.widen();
+            }
             let client = &mut *self.client;
             match client
                 .input
@@ -449,12 +472,12 @@ impl<'a, 't> Attempt<'a, 't> {
                 State::Body(answered) if self.answer.is_taken() => {
                     return Poll::Ready(End::Answered(answered));
                 }
-                State::Body(_) => self.upstream.input.widen(),
+                State::Body(_) if self.thread.may_widen() => self.upstream.input.widen(),
                 State::Head if self.upstream.input.is_full() => {
                     let limits = self.thread.config.limits.answer_head;
                     self.upstream.input.grow(limits.head_bytes);
                 }
-                State::Head => {}
+                State::Body(_) | State::Head => {}
             }
             let upstream = &mut self.upstream;
             let read =

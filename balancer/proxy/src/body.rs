@@ -114,6 +114,20 @@ impl Flow {
         }
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        self.out.capacity()
+    }
+
+    /// Gives back what it holds in vain.
+    pub(crate) fn squeeze(&mut self) {
+        if !self.whole {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        self.out.shrink_to_fit();
+    }
+
     /// Whether as much waits to be written as may.
     pub(crate) fn is_full(&self) -> bool {
         self.pending() >= self.gather

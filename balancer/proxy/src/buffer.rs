@@ -110,6 +110,7 @@ impl Buffer {
 
     /// Marks bytes as used.
     pub(crate) fn consume(&mut self, count: usize) {
+        // `usize::MAX` stands for all of it.
         self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -136,6 +137,28 @@ impl Buffer {
         }
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives back what it holds in vain; there is room for a little more.
+    pub(crate) fn squeeze(&mut self) {
+        const ROOM: usize = 1 << 10;
+        let filled = self.end - self.start;
+        if self.bytes.len() <= filled + ROOM {
+            return;
+        }
+        let mut slim = Vec::new();
+        if filled > 0 {
+            slim.reserve_exact(filled + ROOM);
+            slim.extend_from_slice(self.filled());
+            slim.resize(filled + ROOM, 0);
+        }
+        self.bytes = slim;
+        (self.start, self.end) = (0, filled);
+    }
+
     /// Reads once; 0 is the end of the stream. To be called only with room.
     pub(crate) fn poll_fill(
         &mut self,
@@ -143,7 +166,8 @@ impl Buffer {
         buffers: &Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.bytes.is_empty() {
+        // Less than that is what it was squeezed to.
+        if self.is_empty() && self.bytes.len() < SMALL {
             self.bytes = buffers.take();
         }
         if self.start > 0 && self.end == self.bytes.len() {
@@ -172,5 +196,37 @@ impl Buffer {
     /// Whether the memory is full of unused bytes.
     pub(crate) fn is_full(&self) -> bool {
         !self.bytes.is_empty() && self.end - self.start == self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_squeezed_buffer_holds_what_was_in_it_and_has_room() {
+        let mut buffer = Buffer::default();
+        buffer.squeeze();
+        assert!(buffer.held() == 0 && buffer.is_empty());
+        buffer.bytes = vec![7; LARGE];
+        (buffer.start, buffer.end) = (100, 105);
+        buffer.squeeze();
+        assert_eq!(buffer.filled(), [7; 5]);
+        assert!(buffer.held() < 2048 && buffer.has_room());
+        buffer.consume(5);
+        buffer.squeeze();
+        assert_eq!(buffer.held(), 0);
+    }
+
+    #[test]
+    fn all_that_is_left_can_be_used_at_once() {
+        let mut buffer = Buffer {
+            bytes: vec![7; SMALL],
+            start: 3,
+            end: 5,
+            was_filled: false,
+        };
+        buffer.consume(usize::MAX);
+        assert!(buffer.is_empty());
     }
 }

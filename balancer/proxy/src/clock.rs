@@ -44,7 +44,33 @@ pub(crate) struct Deadline {
     /// Since when it is idle.
     since: Cell<Duration>,
     slot: Slot,
+    /// Bytes of memory that the connection holds.
+    held: Cell<u32>,
+    /// It ends, whatever is under way, for want of memory.
+    shed: Cell<bool>,
+    pace: Cell<Pace>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Whether anything has moved lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Moves,
+    /// Not since the last look.
+    Still,
+    /// For longer: it is to give back what it holds in vain.
+    Squeezed,
+    /// It has.
+    Slim,
+}
+
+/// What a look at all deadlines has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tick {
+    /// Anything is under way that has a deadline.
+    pub(crate) is_busy: bool,
+    /// Bytes that all connections hold.
+    pub(crate) held: u64,
 }
 
 /// A thread's deadlines.
@@ -70,10 +96,9 @@ impl Clock {
     }
 
     /// Looks at all deadlines; `ends_idle` lets those of idle connections pass.
-    /// Whether anything is under way that has one.
-    pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> bool {
+    pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> Tick {
         self.now.set(now);
-        let mut is_busy = false;
+        let (mut is_busy, mut held) = (false, 0);
         for place in self.deadlines.borrow_mut().iter_mut() {
             let Some(deadline) = place.upgrade() else {
                 // Its memory is there for as long as anything points to it.
@@ -88,17 +113,59 @@ impl Clock {
             }
             is_busy |=
                 !deadline.idle.get() && !deadline.lax.get() && deadline.at.get() < Duration::MAX;
+            held += u64::from(deadline.held.get());
         }
-        is_busy
+        Tick { is_busy, held }
     }
 
-    /// Lets the deadlines of those pass that have been idle for so long.
-    pub(crate) fn end_idle(&self, least: Duration) {
+    /// Wakes those on which nothing has moved for a look or two, once, so that they
+    /// give back what they hold in vain.
+    pub(crate) fn squeeze(&self) {
+        let deadlines = self.deadlines.borrow();
+        for deadline in deadlines.iter().filter_map(Weak::upgrade) {
+            match deadline.pace.get() {
+                Pace::Moves => deadline.pace.set(Pace::Still),
+                Pace::Still if deadline.held.get() > 0 => {
+                    deadline.pace.set(Pace::Squeezed);
+                    deadline.wake();
+                }
+                Pace::Still | Pace::Squeezed | Pace::Slim => {}
+            }
+        }
+    }
+
+    /// Lets the deadlines of those pass that hold the most, until so many bytes will be
+    /// free; how many those are.
+    pub(crate) fn end_largest(&self, bytes: u64) -> u64 {
+        let deadlines = self.deadlines.borrow();
+        let alive = deadlines.iter().filter_map(Weak::upgrade);
+        let mut holding: Vec<_> = alive.filter(|deadline| deadline.held.get() > 0).collect();
+        holding.sort_by_key(|deadline| std::cmp::Reverse(deadline.held.get()));
+        let (mut free, mut ended) = (0, 0);
+        for deadline in holding {
+            if free >= bytes {
+                break;
+            }
+            free += u64::from(deadline.held.get());
+            ended += 1;
+            // It is counted no more, and asked no second time.
+            deadline.held.set(0);
+            deadline.shed.set(true);
+            deadline.end();
+        }
+        ended
+    }
+
+    /// Lets the deadlines of those pass that have been idle for so long; how many.
+    pub(crate) fn end_idle(&self, least: Duration) -> u64 {
+        let mut ended = 0;
         while let Some(oldest) = self.oldest_idle()
             && self.now.get().saturating_sub(oldest.since.get()) >= least
         {
             oldest.end();
+            ended += 1;
         }
+        ended
     }
 
     /// Lets the deadline of the one pass that has been idle for longest; whether there
@@ -128,6 +195,9 @@ impl Clock {
             lax: Cell::new(false),
             since: Cell::new(Duration::ZERO),
             slot,
+            held: Cell::new(0),
+            shed: Cell::new(false),
+            pace: Cell::new(Pace::Moves),
             waker: RefCell::new(None),
         });
         let mut deadlines = self.deadlines.borrow_mut();
@@ -156,6 +226,36 @@ impl Deadline {
         self.at.set(at);
     }
 
+    /// The connection holds so much memory while it waits.
+    pub(crate) fn holds(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if self.held.replace(bytes) != bytes {
+            self.pace.set(Pace::Moves);
+        }
+    }
+
+    /// Whether it is to end for want of memory.
+    pub(crate) fn is_shed(&self) -> bool {
+        self.shed.get()
+    }
+
+    /// Nothing is held, since nothing is under way.
+    fn release(&self) {
+        self.held.set(0);
+        self.shed.set(false);
+        self.pace.set(Pace::Moves);
+    }
+
+    /// Whether it has waited for long and is to give back what it holds in vain; said
+    /// once.
+    pub(crate) fn is_squeezed(&self) -> bool {
+        let is_squeezed = self.pace.get() == Pace::Squeezed;
+        if is_squeezed {
+            self.pace.set(Pace::Slim);
+        }
+        is_squeezed
+    }
+
     /// As [`Self::set_at`], where a second more or less is no matter ([`REST`]).
     pub(crate) fn set_lax(&self, at: Duration) {
         self.set_at(at);
@@ -166,6 +266,7 @@ impl Deadline {
     pub(crate) fn set_idle(&self, time: Duration) {
         self.idle.set(true);
         self.lax.set(false);
+        self.release();
         self.since.set(self.clock.now());
         self.at.set(self.clock.now().saturating_add(time));
         self.clock.idle.borrow_mut().join(self.slot);
@@ -173,6 +274,7 @@ impl Deadline {
 
     /// There is no connection.
     pub(crate) fn rest(&self) {
+        self.release();
         self.set(Duration::MAX);
     }
 
@@ -192,7 +294,7 @@ impl Deadline {
 
     /// Whether it has passed.
     pub(crate) fn has_passed(&self) -> bool {
-        self.at.get() <= self.clock.now()
+        self.at.get() <= self.clock.now() || self.shed.get()
     }
 
     /// Ready when it has passed; else the task is woken then.
@@ -247,15 +349,18 @@ mod tests {
         let (idle, busy) = (clock.deadline(), clock.deadline());
         idle.set_idle(seconds(60));
         busy.set(seconds(60));
-        assert!(clock.tick(seconds(1), true), "one is under way");
+        assert!(clock.tick(seconds(1), true).is_busy, "one is under way");
         assert!(idle.has_passed() && !busy.has_passed());
         busy.set(Duration::MAX);
         assert!(
-            !clock.tick(seconds(1), true),
+            !clock.tick(seconds(1), true).is_busy,
             "it has no end that must be seen"
         );
         busy.set_lax(seconds(60));
-        assert!(!clock.tick(seconds(1), true), "it may be seen later");
+        assert!(
+            !clock.tick(seconds(1), true).is_busy,
+            "it may be seen later"
+        );
         assert!(!busy.has_passed(), "it is not idle");
         clock.tick(seconds(60), false);
         assert!(busy.has_passed());
@@ -290,5 +395,28 @@ mod tests {
         old.set(seconds(9));
         assert!(clock.end_oldest_idle() && busy.has_passed());
         assert!(!clock.has_idle() && !old.has_passed());
+    }
+
+    #[test]
+    fn what_waits_gives_back_and_what_holds_the_most_ends_first() {
+        let clock = Rc::new(Clock::default());
+        let all = [10, 30, 20].map(|held| {
+            let deadline = clock.deadline();
+            deadline.set(seconds(60));
+            deadline.holds(held);
+            deadline
+        });
+        assert_eq!(clock.tick(seconds(1), false).held, 60);
+        clock.squeeze();
+        all[0].holds(11);
+        clock.squeeze();
+        let squeezed = [0, 1, 2].map(|at: usize| all[at].is_squeezed());
+        assert_eq!(squeezed, [false, true, true]);
+        clock.squeeze();
+        assert!(!all[1].is_squeezed(), "once");
+        assert_eq!(clock.end_largest(35), 2);
+        let ended = [0, 1, 2].map(|at: usize| all[at].has_passed());
+        assert_eq!(ended, [false, true, true]);
+        assert_eq!(clock.tick(seconds(1), false).held, 11);
     }
 }

@@ -30,7 +30,8 @@ pub enum Algorithm {
 pub struct Limits {
     /// Client connections, of all threads together. At this many the oldest that
     /// waits for a request ends for a new one; while each has a request under way, new
-    /// ones wait in the listen queue.
+    /// ones wait in the listen queue. A thread that waits for a connection when others
+    /// take the last place still takes the one that it gets.
     pub connections: u32,
     /// Client connections of one address; more are told so with 503 and closed. Not
     /// where a balancer of ours stands in front ([`Trust::Behind`]): all come from it.
@@ -107,6 +108,16 @@ pub struct Config {
     /// Another process holds the listening socket and hands it on: what waits
     /// in its queue at the end is served by the next one.
     pub listener_is_held: bool,
+    /// Memory for connections, in bytes; `None`: [`Self::memory_percent`] of what the
+    /// container may use, or the machine.
+    pub memory: Option<u64>,
+    /// See [`Self::memory`].
+    pub memory_percent: u32,
+    /// The container is the proxy's alone: what its sockets hold counts too.
+    pub owns_container: bool,
+    /// Fewer connections than [`Limits::connections`] where memory or descriptors are
+    /// not enough for them.
+    pub fits_connections: bool,
     /// Leave an endpoint alone that answers 5xx only.
     pub ejects_errors: bool,
     /// Bounds.
@@ -141,6 +152,11 @@ impl Config {
             // A balancer stands in front; it has told scheme and host already.
             trust: Trust::Behind,
             listener_is_held: false,
+            memory: None,
+            // The container is sized for the app.
+            memory_percent: 25,
+            owns_container: false,
+            fits_connections: true,
             // A worker that answers is alive; its errors are the app's.
             ejects_errors: false,
             limits: Limits {
@@ -162,6 +178,10 @@ impl Config {
             algorithm: Algorithm::LeastOfTwo,
             trust: Trust::Edge,
             listener_is_held: false,
+            memory: None,
+            memory_percent: 75,
+            owns_container: true,
+            fits_connections: true,
             ejects_errors: true,
             limits: Limits::default(),
         }

@@ -198,7 +198,15 @@ impl Client {
                 self.input.grow(limits.head_bytes);
             }
             let was_empty = self.input.is_empty();
-            match poll_fn(|context| self.poll_fill(thread, context)).await {
+            let filled = poll_fn(|context| {
+                if self.deadline.is_squeezed() {
+                    self.input.squeeze();
+                }
+                let filled = self.poll_fill(thread, context);
+                self.deadline.holds(self.input.held());
+                filled
+            });
+            match filled.await {
                 Ok(0) | Err(Gone::Closed) => return Next::End,
                 Ok(_) => {
                     thread.stir();
@@ -341,6 +349,11 @@ impl Client {
             if self.half_closed.is_some() && thread.config.trust == Trust::Behind {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
+            if self.deadline.is_squeezed() {
+                flow.squeeze();
+                self.input.squeeze();
+            }
+            self.deadline.holds(flow.held() + self.input.held());
             let until = reader.wait(now);
             self.deadline.set_at(until.min(now + LOOK));
             if until <= now {

@@ -51,7 +51,7 @@ enum Nobody {
 /// Carries a request out.
 pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Asked) -> Then {
     thread.budget.borrow_mut().deposit();
-    let replay = thread.config.limits.replay_bytes;
+    let replay = thread.replay_bytes();
     let head = std::mem::take(&mut asked.head);
     let most = head.len() + replay;
     let mut request = Flow::new(head, asked.framing, asked.framing, replay);
@@ -61,7 +61,7 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         return refuse_body(thread, client, &asked, malformed.reason).await;
     }
     if !request.is_taken()
-        && let Err(then) = gather(thread, client, &asked, &mut request, most).await
+        && let Err(then) = gather(thread, client, &asked, &mut request, replay, most).await
     {
         thread.buffers.put_output(request.into_out());
         return then;
@@ -108,20 +108,20 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
 
 /// Reads a short body to its end before an endpoint is chosen: a client that sends
 /// slowly would hold a server that does one thing at a time. Longer ones go on as they
-/// come, and so do those whose client waits for a word of the server. With its head a
-/// request has `most` bytes then.
+/// come, and so do those whose client waits for a word of the server. `replay` bytes
+/// are kept at most, which with the head are `most`.
 async fn gather(
     thread: &Thread,
     client: &mut Client,
     asked: &Asked,
     request: &mut Flow,
+    replay: usize,
     most: usize,
 ) -> Result<(), Then> {
-    let replay = thread.config.limits.replay_bytes as u64;
     let is_short = match asked.framing {
-        Framing::Length(length) => length <= replay,
+        Framing::Length(length) => length <= replay as u64,
         // Until it has shown that it is longer.
-        Framing::Chunked => true,
+        Framing::Chunked => replay > 0,
         Framing::None | Framing::UntilClose => false,
     };
     client.body = Allowance::to_send(&thread.config.limits);
@@ -131,10 +131,24 @@ async fn gather(
     while !request.is_taken() && request.pending() < most {
         let until = client.body.wait(thread.clock.now());
         client.deadline.set_at(until);
-        match poll_fn(|context| client.poll_fill(thread, context)).await {
+        let filled = poll_fn(|context| {
+            if client.deadline.is_squeezed() {
+                request.squeeze();
+                client.input.squeeze();
+            }
+            let filled = client.poll_fill(thread, context);
+            client.deadline.holds(request.held() + client.input.held());
+            filled
+        });
+        match filled.await {
             Ok(0) | Err(Gone::Closed) => {
                 thread.counts.failed(Failure::ClientGone);
                 return Err(Then::End);
+            }
+            Err(Gone::Late) if client.deadline.is_shed() => {
+                thread.counts.failed(Failure::Memory);
+                let cause = Failure::Memory;
+                return Err(give_up(thread, client, asked, cause, false, false).await);
             }
             Ok(read) => client.body.moved(read, thread.clock.now()),
             Err(Gone::Late) => {
@@ -521,6 +535,7 @@ async fn give_up(
         Failure::ClientTimeout => (408, "body-timeout"),
         Failure::Timeout => (504, "upstream-timeout"),
         Failure::Malformed => (502, "upstream-malformed"),
+        Failure::Memory => (503, "out-of-memory"),
         _ => (502, "upstream-failed"),
     };
     thread.counts.answered(status, asked.started.elapsed());

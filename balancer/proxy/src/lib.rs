@@ -27,6 +27,7 @@ mod keepalive;
 mod line;
 mod linger;
 mod listen;
+mod memory;
 mod metrics;
 mod order;
 mod outlier;

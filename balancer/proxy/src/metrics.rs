@@ -46,6 +46,8 @@ kinds! {
         Malformed => "malformed",
         /// The client took too long, to send or to receive.
         ClientTimeout => "client_timeout",
+        /// Memory was short, and it held the most.
+        Memory => "memory",
         /// The client went away.
         ClientGone => "client_gone",
     }
@@ -72,6 +74,11 @@ pub(crate) struct Counts {
     pub(crate) at_limit: AtomicU64,
     pub(crate) gave_way: AtomicU64,
     pub(crate) address_full: AtomicU64,
+    /// Since memory was short.
+    pub(crate) shed_idle: AtomicU64,
+    pub(crate) shed_largest: AtomicU64,
+    pub(crate) shed_new: AtomicU64,
+    pub(crate) unkept: AtomicU64,
     pub(crate) connects: AtomicU64,
     pub(crate) reuses: AtomicU64,
     pub(crate) upgrades: AtomicU64,
@@ -86,6 +93,11 @@ pub(crate) struct Counts {
 pub(crate) fn count(counter: &AtomicU64) {
     // No other writer: a plain load and store, without a locked instruction.
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// Adds to a counter that only its own thread writes.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 /// Changes a gauge that only its own thread writes.
@@ -169,7 +181,7 @@ impl Metrics {
 /// A metric's name, its help, and where it is.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 10] = [
+const COUNTERS: [Named<AtomicU64>; 14] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -193,6 +205,26 @@ const COUNTERS: [Named<AtomicU64>; 10] = [
         "idle_connections_ended",
         "Connections ended while they waited for a request, to make room",
         |c| &c.gave_way,
+    ),
+    (
+        "memory_unkept_requests",
+        "Requests not kept to be sent again, since memory was short",
+        |c| &c.unkept,
+    ),
+    (
+        "memory_idle_ended",
+        "Idle connections ended since memory was short",
+        |c| &c.shed_idle,
+    ),
+    (
+        "memory_largest_ended",
+        "Connections ended that held the most, since memory was short",
+        |c| &c.shed_largest,
+    ),
+    (
+        "memory_refused",
+        "New connections refused since memory was short",
+        |c| &c.shed_new,
     ),
     (
         "address_limit_reached",

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::drain::{Departure, Pace, Stage};
 use crate::endpoint::Table;
 use crate::line::Line;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::thread;
@@ -77,6 +78,23 @@ impl Proxy {
         // Behind a balancer of ours all connections are its own.
         let of_address = config.limits.connections_per_address;
         let of_address = of_address.filter(|_| config.trust == Trust::Edge);
+        let memory = Arc::new(Memory::new(
+            config.memory,
+            config.memory_percent,
+            config.owns_container,
+            count,
+        ));
+        let mut config = config;
+        if config.fits_connections {
+            let most = config.limits.connections;
+            config.limits.connections = memory.connections(most);
+            if config.limits.connections < most {
+                tracing::info!(
+                    connections = config.limits.connections,
+                    "the limit of connections is what memory and open files are enough for"
+                );
+            }
+        }
         let room = Arc::new(Room::new(config.limits.connections, of_address));
         let mut last = Some(listener);
         for index in 0..count {
@@ -98,6 +116,8 @@ impl Proxy {
                 counts: metrics.thread(),
                 line: Arc::clone(&line),
                 room: Arc::clone(&room),
+                memory: Arc::clone(&memory),
+                index,
             };
             let ended = Arc::clone(&ended);
             std::thread::Builder::new()

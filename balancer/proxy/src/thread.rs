@@ -25,7 +25,8 @@ use crate::drain::{self, Stage};
 use crate::endpoint::{Endpoint, InFlight, Table};
 use crate::keepalive;
 use crate::line::Line;
-use crate::metrics::{Counts, count, shift};
+use crate::memory::{Memory, Pressure};
+use crate::metrics::{Counts, add, count, shift};
 use crate::pool::Pool;
 use crate::proxy::Arrival;
 use crate::retry::Budget;
@@ -33,6 +34,10 @@ use crate::room::Room;
 use crate::seat::Seats;
 use crate::select::{Cursor, Seen, select};
 
+/// What the kernel takes of an answer before the client's window takes it.
+const UNSENT: u32 = 128 << 10;
+/// The kernel's memory for what a client sends, when memory is short.
+const TIGHT_RECEIVE: usize = 16 << 10;
 /// Pause after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two sweeps of what is kept.
@@ -56,6 +61,9 @@ pub(crate) struct Seed {
     pub(crate) counts: Arc<Counts>,
     pub(crate) line: Arc<Line>,
     pub(crate) room: Arc<Room>,
+    pub(crate) memory: Arc<Memory>,
+    /// Which of the threads it is, from 0 on.
+    pub(crate) index: usize,
 }
 
 /// What the connections of a thread share.
@@ -78,6 +86,8 @@ pub(crate) struct Thread {
     connections: Cell<u32>,
     /// For connections of all threads.
     room: Arc<Room>,
+    memory: Arc<Memory>,
+    index: usize,
     /// Accepting waits until one of ours is idle, or any has ended.
     is_blocked: Cell<bool>,
     seats: Seats<(TcpStream, IpAddr)>,
@@ -95,6 +105,8 @@ pub(crate) struct Thread {
     short_at: Cell<Option<Duration>>,
     /// When it said last that there are as many connections as may be.
     full_at: Cell<Option<Duration>>,
+    /// When it said last that memory is short.
+    pressed_at: Cell<Option<Duration>>,
     /// When it said last that an address has as many as it may.
     address_full_at: Cell<Option<Duration>>,
     /// When the log said last that a client's head is beyond a limit.
@@ -121,6 +133,9 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
     let listener = TcpListener::from_std(seed.listener)?;
     // Accepted sockets inherit it, which saves a system call for each.
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    // So is this: a client that reads slowly, or not at all, would make the kernel
+    // hold megabytes of its answer (tcp_wmem), which count as our container's memory.
+    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT)?;
     let stall_time = seed.config.limits.stall_time;
     keepalive::set(&socket2::SockRef::from(&listener), stall_time)?;
     let mut listener = Some(listener);
@@ -141,6 +156,8 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         arrival: seed.arrival,
         connections: Cell::new(0),
         room: seed.room,
+        memory: seed.memory,
+        index: seed.index,
         is_blocked: Cell::new(false),
         seats: Seats::default(),
         stirred: Cell::new(Duration::ZERO),
@@ -150,6 +167,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         malformed_at: Cell::new(None),
         short_at: Cell::new(None),
         full_at: Cell::new(None),
+        pressed_at: Cell::new(None),
         address_full_at: Cell::new(None),
         large_at: Cell::new(None),
         knows_http2: Cell::new(false),
@@ -256,8 +274,19 @@ impl Thread {
         if self.room.is_full() && self.clock.end_oldest_idle() {
             count(&self.counts.gave_way);
         }
+        let pressure = self.memory.pressure();
+        if pressure >= Pressure::Full {
+            count(&self.counts.shed_new);
+            self.refuse(&stream, "out-of-memory");
+            return;
+        }
+        if pressure >= Pressure::Tight {
+            let socket = socket2::SockRef::from(&stream);
+            // Only a connection that is over already refuses.
+            let _ended = socket.set_recv_buffer_size(TIGHT_RECEIVE);
+        }
         if self.room.enter(peer).is_err() {
-            self.refuse(&stream, peer);
+            self.address_is_full(&stream, peer);
             return;
         }
         count(&self.counts.accepted);
@@ -269,29 +298,65 @@ impl Thread {
         }
     }
 
-    /// An address has as many connections as it may.
-    fn refuse(&self, stream: &TcpStream, peer: IpAddr) {
+    fn address_is_full(&self, stream: &TcpStream, peer: IpAddr) {
         count(&self.counts.address_full);
-        let mut out = self.buffers.output();
-        http1::write_answer(
-            &mut out,
-            503,
-            "too-many-connections",
-            Some(1),
-            false,
-            true,
-            false,
-        );
-        // An empty socket takes it all; it is closed at once, whatever it sends.
-        // (tokio's own write would wait to hear that there is room.)
-        let _unheard = send(stream, &out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        self.buffers.put_output(out);
+        self.refuse(stream, "too-many-connections");
         if self.is_due(&self.address_full_at) {
             tracing::warn!(
                 %peer,
                 limit = self.config.limits.connections_per_address,
                 "an address has as many connections as it may: raise \
                  --connections-per-address if many clients share it"
+            );
+        }
+    }
+
+    /// Tells a new connection that there is no place for it.
+    fn refuse(&self, stream: &TcpStream, reason: &str) {
+        let mut out = self.buffers.output();
+        http1::write_answer(&mut out, 503, reason, Some(1), false, true, false);
+        // An empty socket takes it all; it is closed at once, whatever it sends.
+        // (tokio's own write would wait to hear that there is room.)
+        let _unheard = send(stream, &out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        self.buffers.put_output(out);
+    }
+
+    /// What is kept of a request with its head of so many bytes, to be sent again.
+    pub(crate) fn replay_bytes(&self) -> usize {
+        if self.memory.pressure() >= Pressure::Tight {
+            count(&self.counts.unkept);
+            return 0;
+        }
+        self.config.limits.replay_bytes
+    }
+
+    /// Whether there is memory for larger buffers than the least.
+    pub(crate) fn may_widen(&self) -> bool {
+        self.memory.pressure() < Pressure::Tight
+    }
+
+    /// Ends what must end so that memory is enough.
+    fn shed(&self, pressure: Pressure) {
+        if pressure >= Pressure::Scarce {
+            self.pool.borrow_mut().empty();
+            // One that has just been answered may be about to ask again.
+            let least = if pressure >= Pressure::Critical {
+                Duration::ZERO
+            } else {
+                SHED
+            };
+            add(&self.counts.shed_idle, self.clock.end_idle(least));
+        }
+        if pressure >= Pressure::Critical {
+            let ended = self.clock.end_largest(self.memory.surplus(self.index));
+            add(&self.counts.shed_largest, ended);
+        }
+        if pressure >= Pressure::Tight && self.is_due(&self.pressed_at) {
+            tracing::warn!(
+                ?pressure,
+                "memory for connections is short: requests are not kept to be sent again, then \
+                 idle connections end, then those that hold the most. Give more memory, or \
+                 fewer --connections"
             );
         }
     }
@@ -339,14 +404,18 @@ impl Thread {
                 () = self.woken.notified() => {}
             }
             let now = clock::now();
-            let is_busy = self.clock.tick(now, self.stage.get() >= Stage::Closed);
+            let tick = self.clock.tick(now, self.stage.get() >= Stage::Closed);
+            let connections = self.connections.get();
+            let pressure = self.memory.tell(self.index, connections, tick.held, now);
+            self.shed(pressure);
             // An endpoint may be back without having said so.
             self.line.news();
             self.rests
-                .set(!is_busy && now.saturating_sub(self.stirred.get()) >= QUIET);
+                .set(!tick.is_busy && now.saturating_sub(self.stirred.get()) >= QUIET);
             if now.saturating_sub(swept) >= SWEEP {
                 swept = now;
                 self.budget.borrow_mut().refill();
+                self.clock.squeeze();
                 self.sweep();
             }
         }

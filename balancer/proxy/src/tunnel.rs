@@ -154,20 +154,22 @@ async fn pass_on(
 }
 
 /// Passes one direction on, and its end. `passes` is told of each piece.
-async fn copy(
-    early: &[u8],
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    passes: impl Fn(),
-) -> Ended {
+async fn copy(early: &[u8], from: ReadHalf<'_>, mut to: WriteHalf<'_>, passes: impl Fn()) -> Ended {
     if to.write_all(early).await.is_err() {
         return Ended::WriteBroke;
     }
-    let mut buffer = vec![0; BUFFER];
+    // Memory is there only while something passes: most such connections are silent.
+    let mut buffer = Vec::new();
     let ended = loop {
-        match from.read(&mut buffer).await {
+        if buffer.is_empty() {
+            // An error is shown by what follows.
+            drop(from.readable().await);
+            buffer.resize(BUFFER, 0);
+        }
+        match from.try_read(&mut buffer) {
             Ok(0) => break Ended::Finished,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = Vec::new(),
             Err(error) => {
                 tracing::debug!(%error, "an upgraded connection broke");
                 break Ended::ReadBroke;

@@ -33,7 +33,7 @@ pub struct TimeArgs {
     /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
     #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub half_close_timeout: Option<Duration>,
-    /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384]
+    /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384; fewer where memory or open files are too few]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
     pub connections: Option<NonZeroU32>,
     /// Client connections of one address at once, without a balancer in front; more get 503 [default: any number]

@@ -20,7 +20,7 @@ pub(crate) struct Times {
     body: Duration,
     body_rate: u32,
     half_close: Duration,
-    connections: u32,
+    connections: Option<NonZeroU32>,
     per_address: Option<NonZeroU32>,
 }
 
@@ -79,14 +79,16 @@ impl Times {
                 &file.half_close_timeout,
                 default.half_close_time,
             )?,
-            connections: args
-                .connections
-                .or(file.connections)
-                .map_or(default.connections, NonZeroU32::get),
+            connections: args.connections.or(file.connections),
             per_address: args
                 .connections_per_address
                 .or(file.connections_per_address),
         })
+    }
+
+    /// Whether nobody has said how many connections there may be.
+    pub(crate) fn fits_connections(self) -> bool {
+        self.connections.is_none()
     }
 
     /// Puts them into a dispatcher's limits.
@@ -99,7 +101,7 @@ impl Times {
             body_time: self.body,
             body_rate: self.body_rate,
             half_close_time: self.half_close,
-            connections: self.connections,
+            connections: self.connections.map_or(limits.connections, NonZeroU32::get),
             connections_per_address: self.per_address,
             ..limits
         }

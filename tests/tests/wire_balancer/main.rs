@@ -13,6 +13,7 @@
 mod discovery;
 mod forwarding;
 mod malformed;
+mod memory;
 mod upstreams;
 
 use std::time::Duration;

@@ -188,8 +188,6 @@ fn no_more_connections_than_may_be_and_the_next_one_waits() {
     let running = start_with(
         vec![upstream.endpoint()],
         Config {
-            // The bound is of all threads together.
-            threads: 2,
             limits: short(|limits| limits.connections = 2),
             ..Config::balancer()
         },

@@ -15,6 +15,7 @@ mod last;
 mod leaving;
 mod limits;
 mod line;
+mod memory;
 mod peers;
 mod reuse;
 mod signs;

@@ -55,6 +55,14 @@ impl Running {
         text.lines().any(|shown| shown == line)
     }
 
+    /// The value of a metric without labels.
+    pub(crate) fn value(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// A hierarchy of cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hierarchy {
+pub enum Hierarchy {
     /// Version 1, the one with this controller.
     Controller(&'static str),
     /// Version 2.
@@ -18,7 +18,7 @@ pub(crate) enum Hierarchy {
 ///
 /// To find them the kernel has to list every mount, so this is done once: cgroups
 /// are not moved, but what is in them changes when a running pod is resized.
-pub(crate) fn limiting(root: &Path, controller: &'static str) -> Vec<(PathBuf, Hierarchy)> {
+pub fn limiting(root: &Path, controller: &'static str) -> Vec<(PathBuf, Hierarchy)> {
     let hierarchies = [Hierarchy::Controller(controller), Hierarchy::Unified];
     let all = hierarchies.into_iter().flat_map(|hierarchy| {
         let own = own(root, hierarchy).into_iter();

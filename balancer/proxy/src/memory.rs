@@ -1,0 +1,220 @@
+//! Whether the memory for connections is short, and how many connections it is enough
+//! for. What a thread then does without, or ends, is in `thread`.
+//!
+//! Counted is what connections hold: our buffers, told by the threads, and what the
+//! kernel holds for the sockets of the container. The resident memory of the process
+//! is not: allocators give back late, and connections would end for what is free.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use scaledapp_proc::{Limiting, of_machine};
+
+/// What a connection costs on which nothing goes on, about: our task, and the
+/// kernel's socket (some 2 KiB) with its file.
+const CONNECTION_BYTES: u64 = 4 << 10;
+/// For so much memory there may be one more connection. Most have a short head under
+/// way, or nothing; the few that hold much end first when it gets tight.
+const BYTES_PER_CONNECTION: u64 = 24 << 10;
+/// Connections that there may be in any case.
+const LEAST_CONNECTIONS: u32 = 64;
+/// Descriptors for all but connections.
+const OTHER_FILES: u64 = 64;
+/// How often the kernel is asked.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How short memory is, in the order in which more is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pressure {
+    /// As planned.
+    None,
+    /// Requests are not kept to be sent again, and buffers stay small.
+    Tight,
+    /// Connections that wait for a request end.
+    Scarce,
+    /// Those end that hold the most.
+    Critical,
+    /// No new connection is taken.
+    Full,
+}
+
+impl Pressure {
+    /// Of what is used of a budget, in bytes.
+    fn of(used: u64, budget: u64) -> Self {
+        match used.saturating_mul(100) / budget.max(1) {
+            0..70 => Self::None,
+            70..80 => Self::Tight,
+            80..90 => Self::Scarce,
+            90..100 => Self::Critical,
+            _ => Self::Full,
+        }
+    }
+
+    const ALL: [Self; 5] = [
+        Self::None,
+        Self::Tight,
+        Self::Scarce,
+        Self::Critical,
+        Self::Full,
+    ];
+}
+
+/// Bytes that must go so that a budget is used to 85 %.
+fn surplus(used: u64, budget: u64) -> u64 {
+    used.saturating_sub(budget / 100 * 85)
+}
+
+/// Memory for connections, of all threads of a proxy.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// Bytes; `None`: nothing is known to limit us.
+    budget: Option<u64>,
+    /// By thread.
+    held: Vec<AtomicU64>,
+    sockets: AtomicU64,
+    pressure: AtomicU8,
+    container: Option<Mutex<Looked>>,
+}
+
+#[derive(Debug)]
+struct Looked {
+    limiting: Limiting,
+    next: Duration,
+}
+
+impl Memory {
+    /// Of the container's memory `percent`, or `budget` bytes. If `owns` the container
+    /// is the proxy's alone, so that all its sockets are.
+    pub(crate) fn new(budget: Option<u64>, percent: u32, owns: bool, threads: usize) -> Self {
+        let limiting = Limiting::find(Path::new("/"));
+        let limit = limiting.read().or_else(of_machine);
+        let share = limit.map(|memory| memory.limit / 100 * u64::from(percent));
+        Self {
+            budget: budget.or(share),
+            held: std::iter::repeat_with(AtomicU64::default)
+                .take(threads)
+                .collect(),
+            sockets: AtomicU64::new(0),
+            pressure: AtomicU8::new(0),
+            container: owns.then(|| {
+                Mutex::new(Looked {
+                    limiting,
+                    next: Duration::ZERO,
+                })
+            }),
+        }
+    }
+
+    /// `most`, or as many connections as there are memory and descriptors for: each
+    /// takes one of a client and one to a server.
+    pub(crate) fn connections(&self, most: u32) -> u32 {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        enough_for(most, self.budget, files)
+    }
+
+    /// A thread's connections, and what they hold, in bytes; how short memory is.
+    pub(crate) fn tell(
+        &self,
+        thread: usize,
+        connections: u32,
+        held: u64,
+        now: Duration,
+    ) -> Pressure {
+        let Some(budget) = self.budget else {
+            return Pressure::None;
+        };
+        let all = held + u64::from(connections) * CONNECTION_BYTES;
+        if let Some(told) = self.held.get(thread) {
+            told.store(all, Ordering::Relaxed);
+        }
+        if thread == 0
+            && let Some(container) = &self.container
+            && let Ok(mut looked) = container.try_lock()
+            && now >= looked.next
+        {
+            looked.next = now + LOOK;
+            let sockets = looked.limiting.sockets().unwrap_or(0);
+            self.sockets.store(sockets, Ordering::Relaxed);
+        }
+        let pressure = Pressure::of(self.used(), budget);
+        self.pressure.store(pressure as u8, Ordering::Relaxed);
+        pressure
+    }
+
+    /// As it was told last.
+    pub(crate) fn pressure(&self) -> Pressure {
+        Pressure::ALL[usize::from(self.pressure.load(Ordering::Relaxed)).min(4)]
+    }
+
+    /// What a thread's connections should give up, in bytes: its part of what is held
+    /// too much.
+    pub(crate) fn surplus(&self, thread: usize) -> u64 {
+        let held = |told: &AtomicU64| told.load(Ordering::Relaxed);
+        let all: u64 = self.held.iter().map(held).sum();
+        let ours = self.held.get(thread).map_or(0, held);
+        let surplus = surplus(self.used(), self.budget.unwrap_or(u64::MAX));
+        (u128::from(surplus) * u128::from(ours) / u128::from(all.max(1))) as u64
+    }
+
+    fn used(&self) -> u64 {
+        let held = self.held.iter().map(|held| held.load(Ordering::Relaxed));
+        held.sum::<u64>() + self.sockets.load(Ordering::Relaxed)
+    }
+}
+
+fn enough_for(most: u32, budget: Option<u64>, files: u64) -> u32 {
+    let by_memory = budget.map_or(u64::MAX, |budget| budget / BYTES_PER_CONNECTION);
+    let by_files = files.saturating_sub(OTHER_FILES) / 2;
+    let enough = by_memory.min(by_files).max(u64::from(LEAST_CONNECTIONS));
+    u64::from(most).min(enough) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_more_is_used_the_more_is_given_up() {
+        for (used, expected) in [
+            (0, Pressure::None),
+            (69, Pressure::None),
+            (70, Pressure::Tight),
+            (80, Pressure::Scarce),
+            (90, Pressure::Critical),
+            (100, Pressure::Full),
+            (u64::MAX / MIB, Pressure::Full),
+        ] {
+            assert_eq!(Pressure::of(used * MIB, 100 * MIB), expected, "{used}");
+        }
+        assert_eq!(surplus(95 * MIB, 100 * MIB) / MIB, 10);
+        assert_eq!(surplus(80 * MIB, 100 * MIB), 0);
+    }
+
+    #[test]
+    fn connections_are_as_many_as_memory_and_descriptors_are_enough_for() {
+        let most = 16 << 10;
+        // Of a container of 512 MiB, 256 MiB, 16 MiB.
+        assert_eq!(enough_for(most, Some(384 * MIB), 1 << 20), most);
+        assert_eq!(enough_for(most, Some(192 * MIB), 1 << 20), 8192);
+        assert_eq!(enough_for(most, Some(12 * MIB), 1 << 20), 512);
+        assert_eq!(enough_for(most, None, 1024), 480);
+        assert_eq!(enough_for(most, Some(MIB), 10), LEAST_CONNECTIONS);
+        assert_eq!(enough_for(7, None, u64::MAX), 7);
+    }
+
+    #[test]
+    fn threads_share_a_budget_and_each_gives_up_its_part() {
+        let memory = Memory::new(Some(100 * MIB), 75, false, 2);
+        let now = Duration::ZERO;
+        assert_eq!(memory.tell(0, 0, 60 * MIB, now), Pressure::None);
+        assert_eq!(memory.tell(1, 1024, 26 * MIB, now), Pressure::Critical);
+        assert_eq!(memory.pressure(), Pressure::Critical);
+        assert_eq!(memory.surplus(0) / MIB, 3, "of 5 too many 60 of 90");
+        assert_eq!(memory.tell(0, 0, 0, now), Pressure::None);
+    }
+}
