@@ -157,6 +157,12 @@ pub(crate) struct Options {
     /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
     #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIME", value_name = "TIME")]
     pub(crate) half_close_time: Option<Time>,
+    /// Bytes of a head, of requests (431 beyond) and answers (502); a request's target may take half [default: 65536 of a request, 262144 of an answer]
+    #[arg(long, env = "SCALEDAPP_HEAD_BYTES", value_name = "BYTES")]
+    pub(crate) head_bytes: Option<u32>,
+    /// Fields of a head, of requests and answers [default: 1000]
+    #[arg(long, env = "SCALEDAPP_HEAD_FIELDS", value_name = "N")]
+    pub(crate) head_fields: Option<u32>,
     /// Idle connections to servers older than this are not used again: less than their own limit [default: 4s]
     #[arg(long, env = "SCALEDAPP_UPSTREAM_IDLE_TIME", value_name = "TIME")]
     pub(crate) upstream_idle_time: Option<Time>,

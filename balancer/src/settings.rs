@@ -6,7 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use scaledapp_proxy::{Algorithm, Config, Limits};
+use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits};
 
 use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
 use crate::cluster::ServiceName;
@@ -59,6 +59,8 @@ pub(crate) enum UsageError {
     Loop(SocketAddr),
     #[error("--{0} 0s leaves no time for anything: give at least 1ms")]
     NoTime(&'static str),
+    #[error(transparent)]
+    Head(#[from] HeadLimitError),
 }
 
 impl Settings {
@@ -160,6 +162,8 @@ fn merge(flags: Options, file: Options) -> Options {
         body_time,
         body_rate,
         half_close_time,
+        head_bytes,
+        head_fields,
         upstream_idle_time,
         upstream_idle,
         attempts,
@@ -183,7 +187,9 @@ fn algorithm(arg: AlgorithmArg) -> Algorithm {
 }
 
 fn limits(options: &Options) -> Result<Limits, UsageError> {
-    let default = Config::balancer().limits;
+    let default = Config::balancer()
+        .limits
+        .with_heads(options.head_bytes, options.head_fields)?;
     let number = |number: Option<NonZeroU32>, default| number.map_or(default, NonZeroU32::get);
     let time = |name, time: Option<Time>, default| match time {
         Some(Time(Duration::ZERO)) => Err(UsageError::NoTime(name)),
@@ -297,13 +303,16 @@ mod tests {
         assert_eq!(minutes, [5, 5, 60, 60, 360]);
         assert_eq!(limits.half_close_time, Duration::from_millis(500));
         assert_eq!(limits.body_rate, 500);
+        let heads = [limits.request_head, limits.answer_head];
+        assert_eq!(heads.map(|head| head.head_bytes), [65_536, 262_144]);
+        assert_eq!(heads.map(|head| head.fields), [1000; 2]);
     }
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let json = r#"{"listen":"127.0.0.1:1","upstream":["10.0.0.7:1","10.0.0.8:1"],"admin":"none",
             "algorithm":"round-robin","threads":3,"drainMin":"1s","drainTimeout":"1m","connections":7,
-            "connectionsPerAddress":5,"waitingTime":"0s","stallTime":"5s","answerTime":"6s","halfCloseTime":"0s","bodyRate":0}"#;
+            "connectionsPerAddress":5,"waitingTime":"0s","stallTime":"5s","answerTime":"6s","halfCloseTime":"0s","bodyRate":0,"headBytes":8192}"#;
         let settings = with_file(
             json,
             &[LISTEN, UPSTREAM, "--algorithm=hash", "--drain-min=3s"],
@@ -330,6 +339,8 @@ mod tests {
         assert_eq!(limits.answer_time, Duration::from_secs(6));
         assert_eq!(limits.half_close_time, Duration::ZERO);
         assert_eq!(limits.body_rate, 0);
+        let heads = [limits.request_head, limits.answer_head];
+        assert_eq!(heads.map(|head| head.head_bytes), [8192; 2]);
         let file_only = with_file(json, &[]).unwrap();
         assert_eq!(file_only.listen, address("127.0.0.1:1"));
         assert_eq!(
@@ -396,6 +407,14 @@ mod tests {
             (
                 &[LISTEN, UPSTREAM, "--answer-time=0s"],
                 &["--answer-time 0s"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--head-bytes=1"],
+                &["--head-bytes 1 ", "4096"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--head-fields=1"],
+                &["--head-fields 1 "],
             ),
             (&[LISTEN, UPSTREAM, "--threads=0"], &["--threads"]),
             (&[LISTEN, UPSTREAM, "--algorithm=best"], &["least-request"]),

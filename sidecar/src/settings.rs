@@ -77,6 +77,8 @@ struct FileSettings {
     body_timeout: Option<String>,
     body_rate: Option<u32>,
     half_close_timeout: Option<String>,
+    head_bytes: Option<u32>,
+    head_fields: Option<u32>,
     connections: Option<NonZeroU32>,
     connections_per_address: Option<NonZeroU32>,
 }

@@ -124,22 +124,47 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// A limit of heads with which nothing works, or nothing is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadLimitError {
+    /// Fewer than browsers send with a few cookies, or more than fits into memory a
+    /// few times.
+    #[error("--head-bytes {0} cannot be meant: give 4096 to 16777216 bytes")]
+    Bytes(u32),
+    /// Fewer than ordinary requests have behind a proxy or two.
+    #[error("--head-fields {0} is less than ordinary heads have: give at least 64")]
+    Fields(u32),
+}
+
 impl Limits {
     /// The limits of heads that `--head-bytes` and `--head-fields` mean: one number
     /// for requests and answers, or the default of each.
-    #[must_use]
-    pub fn with_heads(self, bytes: Option<usize>, fields: Option<usize>) -> Self {
+    ///
+    /// # Errors
+    /// A number cannot be meant.
+    pub fn with_heads(
+        self,
+        bytes: Option<u32>,
+        fields: Option<u32>,
+    ) -> Result<Self, HeadLimitError> {
+        match (bytes, fields) {
+            (Some(bytes), _) if !(4 << 10..=16 << 20).contains(&bytes) => {
+                return Err(HeadLimitError::Bytes(bytes));
+            }
+            (_, Some(fields @ ..64)) => return Err(HeadLimitError::Fields(fields)),
+            _ => {}
+        }
         let of = |head: http1::Limits| {
             http1::Limits::of(
-                bytes.unwrap_or(head.head_bytes),
-                fields.unwrap_or(head.fields),
+                bytes.map_or(head.head_bytes, |bytes| bytes as usize),
+                fields.map_or(head.fields, |fields| fields as usize),
             )
         };
-        Self {
+        Ok(Self {
             request_head: of(self.request_head),
             answer_head: of(self.answer_head),
             ..self
-        }
+        })
     }
 }
 

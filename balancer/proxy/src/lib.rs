@@ -41,10 +41,10 @@ mod tally;
 mod thread;
 mod tunnel;
 
-pub use config::{Algorithm, Config, Limits};
+pub use config::{Algorithm, Config, HeadLimitError, Limits};
 pub use endpoint::{Endpoint, Report, Standing, Table};
 pub use listen::listen;
 pub use metrics::Metrics;
 pub use proxy::Proxy;
-pub use scaledapp_http1::Trust;
+pub use scaledapp_http1::{Limits as HeadLimits, Trust};
 pub use tally::{Tallies, Tally};

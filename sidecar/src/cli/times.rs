@@ -33,6 +33,12 @@ pub struct TimeArgs {
     /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
     #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub half_close_timeout: Option<Duration>,
+    /// Bytes of a head, of requests (431 beyond) and answers (502); a request's target may take half [default: 65536 of a request, 262144 of an answer]
+    #[arg(long, env = "SCALEDAPP_HEAD_BYTES", value_name = "BYTES")]
+    pub head_bytes: Option<u32>,
+    /// Fields of a head, of requests and answers [default: 1000]
+    #[arg(long, env = "SCALEDAPP_HEAD_FIELDS", value_name = "N")]
+    pub head_fields: Option<u32>,
     /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384; fewer where memory or open files are too few]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
     pub connections: Option<NonZeroU32>,

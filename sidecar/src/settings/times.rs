@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use scaledapp_admin::duration;
-use scaledapp_proxy::{Config, Limits};
+use scaledapp_proxy::{Config, HeadLimits, Limits};
 
 use super::FileSettings;
 use crate::cli::TimeArgs;
@@ -21,15 +21,20 @@ pub(crate) struct Times {
     body_rate: u32,
     half_close: Duration,
     connections: Option<NonZeroU32>,
+    request_head: HeadLimits,
+    answer_head: HeadLimits,
     per_address: Option<NonZeroU32>,
 }
 
 impl Times {
     /// # Errors
-    /// A duration of the file is none, or a time is 0 where nothing could be done
-    /// within it.
+    /// A duration of the file is none, a time is 0 where nothing could be done within
+    /// it, or a limit of heads cannot be meant.
     pub(super) fn resolve(args: &TimeArgs, file: &FileSettings) -> anyhow::Result<Self> {
         let default = Config::dispatcher().limits;
+        let head_bytes = args.head_bytes.or(file.head_bytes);
+        let head_fields = args.head_fields.or(file.head_fields);
+        let heads = default.with_heads(head_bytes, head_fields)?;
         let given = |flag: Option<Duration>, text: &Option<String>, default| match (flag, text) {
             (Some(flag), _) => anyhow::Ok(flag),
             (None, Some(text)) => Ok(duration::parse(text)?),
@@ -80,6 +85,8 @@ impl Times {
                 default.half_close_time,
             )?,
             connections: args.connections.or(file.connections),
+            request_head: heads.request_head,
+            answer_head: heads.answer_head,
             per_address: args
                 .connections_per_address
                 .or(file.connections_per_address),
@@ -102,6 +109,8 @@ impl Times {
             body_rate: self.body_rate,
             half_close_time: self.half_close,
             connections: self.connections.map_or(limits.connections, NonZeroU32::get),
+            request_head: self.request_head,
+            answer_head: self.answer_head,
             connections_per_address: self.per_address,
             ..limits
         }
@@ -147,12 +156,15 @@ mod tests {
             answer_timeout: Some(SECOND),
             half_close_timeout: Some(Duration::ZERO),
             connections_per_address: NonZeroU32::new(9),
+            head_bytes: Some(5000),
             ..TimeArgs::default()
         };
         let file = FileSettings {
+            head_bytes: Some(6000),
             answer_timeout: Some("2s".to_owned()),
             stall_timeout: Some("3s".to_owned()),
             body_rate: Some(7),
+            head_fields: Some(70),
             connections: NonZeroU32::new(8),
             connections_per_address: NonZeroU32::new(10),
             ..FileSettings::default()
@@ -165,6 +177,9 @@ mod tests {
         ];
         assert_eq!(times.map(|time| time.as_secs()), [1, 3, 0]);
         assert_eq!((limits.body_rate, limits.connections), (7, 8));
+        let head = limits.answer_head;
+        assert_eq!((head.head_bytes, head.fields), (5000, 70));
+        assert_eq!(limits.request_head, head);
         assert_eq!(limits.connections_per_address, NonZeroU32::new(9));
     }
 
@@ -176,5 +191,11 @@ mod tests {
         };
         let error = Times::resolve(&args, &FileSettings::default()).unwrap_err();
         assert!(error.to_string().contains("--stall-timeout 0s"), "{error}");
+        let args = TimeArgs {
+            head_bytes: Some(10),
+            ..TimeArgs::default()
+        };
+        let error = Times::resolve(&args, &FileSettings::default()).unwrap_err();
+        assert!(error.to_string().contains("--head-bytes 10 "), "{error}");
     }
 }

@@ -122,6 +122,44 @@ fn an_answer_that_is_none_is_a_bad_gateway() {
     }
 }
 
+/// Whoever gets a 502 must find its cause: which field, which rule, which flag.
+#[test]
+fn the_log_says_what_is_wrong_with_an_answer() {
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(5000));
+    for (answer, words) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx".to_owned(),
+            "Content-Length is there more than once",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nSet Cookie: secret\r\n\r\n".to_owned(),
+            "field=Set Cookie",
+        ),
+        (long, "raise --head-bytes"),
+    ] {
+        let upstream = Upstream::start(move |mut peer| {
+            peer.read_request();
+            peer.write(answer.as_bytes());
+        })
+        .unwrap();
+        let balancer = Launch::to(&[upstream.address()])
+            .unwrap()
+            .with(&["--head-bytes=4096"])
+            .ready()
+            .unwrap();
+        assert_eq!(
+            post(balancer.address()).map(|response| response.status),
+            Ok(502)
+        );
+        wait::until(SOON, "the log says it", || {
+            let log = balancer.process.stderr();
+            let says = log.contains(words) && !log.contains("secret");
+            if says { Ok(()) } else { Err(log) }
+        })
+        .unwrap();
+    }
+}
+
 #[test]
 fn a_body_that_is_cut_off_is_never_made_to_look_whole() {
     for (name, answer) in [

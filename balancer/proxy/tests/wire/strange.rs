@@ -132,7 +132,7 @@ fn large_heads_pass_and_the_limits_can_be_set() {
         assert!(running.send(large.as_bytes()).ends_with("ok"));
         for (bytes, count) in [(Some(55_000), None), (None, Some(899))] {
             let mut config = config;
-            config.limits = config.limits.with_heads(bytes, count);
+            config.limits = config.limits.with_heads(bytes, count).unwrap();
             let running = start_with(vec![upstream(answer, Duration::ZERO)], config);
             let taken = running.send(b"GET / HTTP/1.0\r\n\r\n");
             assert!(taken.starts_with("HTTP/1.1 502 "), "{bytes:?} {count:?}");
@@ -145,7 +145,7 @@ fn large_heads_pass_and_the_limits_can_be_set() {
 
 #[test]
 fn heads_in_small_pieces_are_refused_at_the_limit() {
-    let limits = short(|limits| *limits = limits.with_heads(Some(40_000), None));
+    let limits = short(|limits| *limits = limits.with_heads(Some(40_000), None).unwrap());
     let running = start(vec![upstream(OK, Duration::ZERO)], limits);
     for (start, status) in [("GET / HTTP/1.1\r\nX: ", "431"), ("GET /", "414")] {
         let mut client = running.connect();
