@@ -40,6 +40,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// CPU time per request of each hop, beside nginx
     Hop,
+    /// Memory of each connection in each state, beside nginx
+    Memory,
     /// The supervisor beside Node cluster, PM2, gunicorn and Puma
     Workers,
 }
@@ -64,6 +66,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<bool> {
     }
     let bin = match args.what {
         What::Hop => "hop",
+        What::Memory => "memory",
         What::Workers => {
             peers()?;
             "workers"

@@ -251,8 +251,9 @@ impl<'a, 't> Attempt<'a, 't> {
     fn squeeze(&mut self) {
         self.request.squeeze();
         self.answer.squeeze();
-        self.client.input.squeeze();
-        self.upstream.input.squeeze();
+        let buffers = &self.thread.buffers;
+        self.client.input.squeeze(buffers);
+        self.upstream.input.squeeze(buffers);
     }
 
     /// Whether the rest of the request is awaited from the client.

@@ -143,7 +143,7 @@ impl Buffer {
     }
 
     /// Gives back what it holds in vain; there is room for a little more.
-    pub(crate) fn squeeze(&mut self) {
+    pub(crate) fn squeeze(&mut self, buffers: &Buffers) {
         const ROOM: usize = 1 << 10;
         let filled = self.end - self.start;
         if self.bytes.len() <= filled + ROOM {
@@ -155,7 +155,7 @@ impl Buffer {
             slim.extend_from_slice(self.filled());
             slim.resize(filled + ROOM, 0);
         }
-        self.bytes = slim;
+        buffers.put(std::mem::replace(&mut self.bytes, slim));
         (self.start, self.end) = (0, filled);
     }
 
@@ -205,16 +205,16 @@ mod tests {
 
     #[test]
     fn a_squeezed_buffer_holds_what_was_in_it_and_has_room() {
-        let mut buffer = Buffer::default();
-        buffer.squeeze();
+        let (mut buffer, buffers) = (Buffer::default(), Buffers::default());
+        buffer.squeeze(&buffers);
         assert!(buffer.held() == 0 && buffer.is_empty());
         buffer.bytes = vec![7; LARGE];
         (buffer.start, buffer.end) = (100, 105);
-        buffer.squeeze();
+        buffer.squeeze(&buffers);
         assert_eq!(buffer.filled(), [7; 5]);
         assert!(buffer.held() < 2048 && buffer.has_room());
         buffer.consume(5);
-        buffer.squeeze();
+        buffer.squeeze(&buffers);
         assert_eq!(buffer.held(), 0);
     }
 

@@ -20,6 +20,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// How often while nothing is under way.
 pub(crate) const REST: Duration = Duration::from_secs(1);
 
+/// Deadlines that are kept for the next connections.
+const SPARE: usize = 64;
+
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Since the process's first look at the clock.
@@ -81,6 +84,8 @@ pub(crate) struct Clock {
     deadlines: RefCell<Vec<Weak<Deadline>>>,
     /// The idle ones, the oldest first.
     idle: RefCell<Order>,
+    /// Of connections that are over.
+    spare: RefCell<Vec<Rc<Deadline>>>,
 }
 
 impl Clock {
@@ -125,7 +130,7 @@ impl Clock {
         for deadline in deadlines.iter().filter_map(Weak::upgrade) {
             match deadline.pace.get() {
                 Pace::Moves => deadline.pace.set(Pace::Still),
-                Pace::Still if deadline.held.get() > 0 => {
+                Pace::Still if deadline.held.get() > 0 || deadline.idle.get() => {
                     deadline.pace.set(Pace::Squeezed);
                     deadline.wake();
                 }
@@ -185,8 +190,20 @@ impl Clock {
         self.deadlines.borrow()[first.index()].upgrade()
     }
 
+    /// Takes the deadline of a connection that is over, for the next one.
+    pub(crate) fn put_back(&self, deadline: Rc<Deadline>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE && Rc::strong_count(&deadline) == 1 {
+            deadline.rest();
+            spare.push(deadline);
+        }
+    }
+
     /// A deadline that is far away.
     pub(crate) fn deadline(self: &Rc<Self>) -> Rc<Deadline> {
+        if let Some(spare) = self.spare.borrow_mut().pop() {
+            return spare;
+        }
         let slot = self.idle.borrow_mut().slot();
         let deadline = Rc::new(Deadline {
             clock: Rc::clone(self),

@@ -73,32 +73,27 @@ enum Next {
     Late,
     /// Nothing more comes.
     End,
+    /// Nothing has come for a while.
+    Rest,
 }
 
-/// Serves a connection to its end, each step within a `deadline` that is its own.
-pub(crate) async fn serve(
-    thread: &Thread,
-    stream: TcpStream,
-    peer: IpAddr,
-    deadline: &Rc<Deadline>,
-) {
-    let mut client = Client {
-        stream,
-        peer,
-        input: Buffer::default(),
-        deadline: Rc::clone(deadline),
-        finished: false,
-        half_closed: None,
-        body: Allowance::to_send(&thread.config.limits),
-        resets: false,
-    };
-    // A connection that has asked for nothing yet is no kept one.
-    let mut patience = thread.config.limits.head_time;
+/// How the service of a connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// The connection is over.
+    Ended,
+    /// Nothing goes on, and the task is of use elsewhere until something comes.
+    Rests,
+}
+
+/// Serves a connection while anything goes on there; the next byte must come within
+/// `patience`.
+pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut patience: Duration) -> Served {
     loop {
         let next = client.next(thread, patience).await;
         patience = thread.config.limits.idle_time;
         let then = match next {
-            Next::Request(asked) => exchange::forward(thread, &mut client, asked).await,
+            Next::Request(asked) => exchange::forward(thread, client, asked).await,
             Next::Refused(refusal) => {
                 thread.counts.failed(Failure::Refused);
                 if client.input.filled().first() == Some(&TLS_HANDSHAKE) {
@@ -123,6 +118,7 @@ pub(crate) async fn serve(
                     .await
             }
             Next::End => Then::End,
+            Next::Rest => return Served::Rests,
         };
         if matches!(then, Then::Close | Then::Finish) && client.resets {
             client.set_resets(false);
@@ -150,9 +146,38 @@ pub(crate) async fn serve(
     }
     client.input.consume(usize::MAX);
     client.input.release(&thread.buffers);
+    Served::Ended
 }
 
 impl Client {
+    pub(crate) fn new(thread: &Thread, stream: TcpStream, peer: IpAddr) -> Self {
+        Self {
+            stream,
+            peer,
+            input: Buffer::default(),
+            deadline: thread.clock.deadline(),
+            finished: false,
+            half_closed: None,
+            body: Allowance::to_send(&thread.config.limits),
+            resets: false,
+        }
+    }
+
+    /// Waits for the next byte within `patience`, without a buffer; whether something
+    /// has come, be it the end.
+    pub(crate) async fn rest(&self, patience: Option<Duration>) -> bool {
+        if let Some(patience) = patience {
+            self.deadline.set_idle(patience);
+        }
+        poll_fn(|context| {
+            if self.stream.poll_read_ready(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            self.deadline.poll(context).map(|()| false)
+        })
+        .await
+    }
+
     /// While an answer is under way whose end is the connection's, whatever ends us (a
     /// failure, the end of a drain, SIGKILL) must reset the connection: the client
     /// would take an orderly end for that of the answer.
@@ -199,14 +224,24 @@ impl Client {
             }
             let was_empty = self.input.is_empty();
             let filled = poll_fn(|context| {
-                if self.deadline.is_squeezed() {
-                    self.input.squeeze();
+                let is_squeezed = self.deadline.is_squeezed();
+                let filled = self.poll_fill(thread, context).map(Some);
+                if filled.is_pending() {
+                    // Most heads come as a whole: what waits for the rest of one may
+                    // wait for long, and needs no more memory than it has bytes.
+                    self.input.squeeze(&thread.buffers);
                 }
-                let filled = self.poll_fill(thread, context);
                 self.deadline.holds(self.input.held());
+                let may_rest = self.input.is_empty() && (is_squeezed || thread.is_crowded());
+                if filled.is_pending() && may_rest {
+                    return Poll::Ready(None);
+                }
                 filled
             });
-            match filled.await {
+            let Some(filled) = filled.await else {
+                return Next::Rest;
+            };
+            match filled {
                 Ok(0) | Err(Gone::Closed) => return Next::End,
                 Ok(_) => {
                     thread.stir();
@@ -351,7 +386,7 @@ impl Client {
             }
             if self.deadline.is_squeezed() {
                 flow.squeeze();
-                self.input.squeeze();
+                self.input.squeeze(&thread.buffers);
             }
             self.deadline.holds(flow.held() + self.input.held());
             let until = reader.wait(now);

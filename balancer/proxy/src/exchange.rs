@@ -66,6 +66,8 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         thread.buffers.put_output(request.into_out());
         return then;
     }
+    // Neither a queue nor a connection to come needs its memory.
+    client.input.release(&thread.buffers);
     let mut search = Search::default();
     let mut sent = 0;
     let mut rest = None;
@@ -134,7 +136,7 @@ async fn gather(
         let filled = poll_fn(|context| {
             if client.deadline.is_squeezed() {
                 request.squeeze();
-                client.input.squeeze();
+                client.input.squeeze(&thread.buffers);
             }
             let filled = client.poll_fill(thread, context);
             client.deadline.holds(request.held() + client.input.held());
@@ -598,12 +600,18 @@ fn keep(
 
 /// Hands both connections to the tunnel.
 async fn switch(thread: &Thread, client: &mut Client, upstream: Upstream, endpoint: &Endpoint) {
-    let early_of_client = client.input.filled().to_vec();
-    client.input.consume(early_of_client.len());
     let Upstream {
-        mut stream, input, ..
+        mut stream,
+        mut input,
+        ..
     } = upstream;
-    let early_of_upstream = input.filled();
+    // The buffers are of no use any more; such a connection may last for days.
+    let [early_of_client, early_of_upstream] = [&mut client.input, &mut input].map(|input| {
+        let early = input.filled().to_vec();
+        input.consume(early.len());
+        input.release(&thread.buffers);
+        early
+    });
     let Client {
         stream: of_client,
         deadline,
@@ -613,7 +621,7 @@ async fn switch(thread: &Thread, client: &mut Client, upstream: Upstream, endpoi
     let silence = tunnel::Silence::new(deadline, limits);
     tunnel::run(
         (of_client, &early_of_client),
-        (&mut stream, early_of_upstream),
+        (&mut stream, &early_of_upstream),
         endpoint,
         &silence,
     )

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::buffer::Buffers;
 use crate::clock::{self, Clock, REST, TICK};
 use crate::config::Config;
-use crate::connection;
+use crate::connection::{self, Client, Served};
 use crate::drain::{self, Stage};
 use crate::endpoint::{Endpoint, InFlight, Table};
 use crate::keepalive;
@@ -90,7 +90,7 @@ pub(crate) struct Thread {
     index: usize,
     /// Accepting waits until one of ours is idle, or any has ended.
     is_blocked: Cell<bool>,
-    seats: Seats<(TcpStream, IpAddr)>,
+    seats: Seats<Guest>,
     /// When a request came last.
     stirred: Cell<Duration>,
     /// Ticks are rare now.
@@ -292,9 +292,17 @@ impl Thread {
         count(&self.counts.accepted);
         shift(&self.counts.connections, 1);
         self.connections.set(self.connections.get() + 1);
-        let begun = (stream, peer);
-        if let Some(begun) = self.seats.give(begun) {
-            tokio::task::spawn_local(Rc::clone(self).serve(begun));
+        let guest = Guest {
+            client: Client::new(self, stream, peer),
+            // A connection that has asked for nothing yet is no kept one.
+            patience: self.config.limits.head_time,
+            _open: Open(Rc::clone(self), peer),
+        };
+        // Without a task that has nothing else to do it waits for its first byte where
+        // that costs less.
+        if let Some(guest) = self.seats.give(guest) {
+            let patience = Some(guest.patience);
+            tokio::task::spawn_local(Rc::clone(self).rest(Box::new(guest), patience));
         }
     }
 
@@ -362,16 +370,49 @@ impl Thread {
     }
 
     /// Serves one connection after the other.
-    async fn serve(self: Rc<Self>, first: (TcpStream, IpAddr)) {
-        let deadline = self.clock.deadline();
+    async fn serve(self: Rc<Self>, first: Guest) {
+        let _task = Task::begin(&self.seats);
         let mut next = Some(first);
-        while let Some((stream, peer)) = next {
-            let open = Open(&self, peer);
-            connection::serve(&self, stream, peer, &deadline).await;
-            drop(open);
-            deadline.rest();
+        while let Some(mut guest) = next {
+            let Guest {
+                client, patience, ..
+            } = &mut guest;
+            match connection::serve(&self, client, *patience).await {
+                Served::Rests => {
+                    let guest = Box::new(guest);
+                    tokio::task::spawn_local(Rc::clone(&self).rest(guest, None));
+                }
+                Served::Ended => self.ends(guest),
+            }
             next = self.seats.next().await;
         }
+    }
+
+    /// Waits until something comes on a connection, in as little memory as it takes; a
+    /// task that serves it takes some kilobytes.
+    async fn rest(self: Rc<Self>, guest: Box<Guest>, patience: Option<Duration>) {
+        self.one_is_idle();
+        if !guest.client.rest(patience).await {
+            self.ends(*guest);
+            return;
+        }
+        let mut guest = *guest;
+        // Its first byte is there.
+        guest.patience = self.config.limits.head_time;
+        if let Some(guest) = self.seats.give(guest) {
+            tokio::task::spawn_local(Rc::clone(&self).serve(guest));
+        }
+    }
+
+    fn ends(&self, guest: Guest) {
+        let Guest { client, _open, .. } = guest;
+        let Client { deadline, .. } = client;
+        self.clock.put_back(deadline);
+    }
+
+    /// Whether a task should not wait for a silent connection.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.seats.is_crowded()
     }
 
     fn refuse_new(&self, listener: Option<&TcpListener>) {
@@ -611,12 +652,38 @@ fn cure_for_limit(reason: &str) -> &'static str {
     }
 }
 
-/// A connection that is counted.
-struct Open<'a>(&'a Thread, IpAddr);
+/// A client's connection on its way from task to task.
+#[derive(Debug)]
+struct Guest {
+    client: Client,
+    /// For its next byte.
+    patience: Duration,
+    _open: Open,
+}
 
-impl Drop for Open<'_> {
+/// A task that is counted.
+struct Task<'a>(&'a Seats<Guest>);
+
+impl<'a> Task<'a> {
+    fn begin(seats: &'a Seats<Guest>) -> Self {
+        seats.begin();
+        Self(seats)
+    }
+}
+
+impl Drop for Task<'_> {
     fn drop(&mut self) {
-        let thread = self.0;
+        self.0.end();
+    }
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+struct Open(Rc<Thread>, IpAddr);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let thread = &self.0;
         let before = thread.connections.get();
         thread.connections.set(before - 1);
         shift(&thread.counts.connections, -1);

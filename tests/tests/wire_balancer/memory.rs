@@ -9,8 +9,8 @@ use scaledapp_tests::upstream::Upstream;
 use scaledapp_tests::{http, proc, wait};
 
 const CLIENTS: u64 = 3000;
-/// Several times what it should be, and a fraction of what two full buffers are.
-const BYTES: u64 = 16 << 10;
+/// Twice what it should be, and less than one buffer.
+const BYTES: u64 = 10 << 10;
 
 /// Opens connections that send `bytes` and no more; what each costs in the end.
 fn cost(balancer: &Balancer, bytes: &[u8]) -> u64 {
