@@ -23,8 +23,9 @@ const BYTES_PER_CONNECTION: u64 = 24 << 10;
 const LEAST_CONNECTIONS: u32 = 64;
 /// Descriptors for all but connections.
 const OTHER_FILES: u64 = 64;
-/// How often the kernel is asked.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the kernel is asked, and how often connections end for what it says:
+/// what has been ended shows at the next look only.
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// How short memory is, in the order in which more is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,13 +151,13 @@ impl Memory {
     }
 
     /// What a thread's connections should give up, in bytes: its part of what is held
-    /// too much.
+    /// too much. A connection that ends gives back its sockets' memory, too.
     pub(crate) fn surplus(&self, thread: usize) -> u64 {
-        let held = |told: &AtomicU64| told.load(Ordering::Relaxed);
-        let all: u64 = self.held.iter().map(held).sum();
-        let ours = self.held.get(thread).map_or(0, held);
-        let surplus = surplus(self.used(), self.budget.unwrap_or(u64::MAX));
-        (u128::from(surplus) * u128::from(ours) / u128::from(all.max(1))) as u64
+        let ours = self.held.get(thread);
+        let ours = ours.map_or(0, |told| told.load(Ordering::Relaxed));
+        let used = self.used();
+        let surplus = surplus(used, self.budget.unwrap_or(u64::MAX));
+        (u128::from(surplus) * u128::from(ours) / u128::from(used.max(1))) as u64
     }
 
     fn used(&self) -> u64 {

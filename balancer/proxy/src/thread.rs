@@ -25,7 +25,7 @@ use crate::drain::{self, Stage};
 use crate::endpoint::{Endpoint, InFlight, Table};
 use crate::keepalive;
 use crate::line::Line;
-use crate::memory::{Memory, Pressure};
+use crate::memory::{self, Memory, Pressure};
 use crate::metrics::{Counts, add, count, shift};
 use crate::pool::Pool;
 use crate::proxy::Arrival;
@@ -105,6 +105,8 @@ pub(crate) struct Thread {
     short_at: Cell<Option<Duration>>,
     /// When it said last that there are as many connections as may be.
     full_at: Cell<Option<Duration>>,
+    /// When the largest connections may end again.
+    shed_at: Cell<Duration>,
     /// When it said last that memory is short.
     pressed_at: Cell<Option<Duration>>,
     /// When it said last that an address has as many as it may.
@@ -167,6 +169,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         malformed_at: Cell::new(None),
         short_at: Cell::new(None),
         full_at: Cell::new(None),
+        shed_at: Cell::new(Duration::ZERO),
         pressed_at: Cell::new(None),
         address_full_at: Cell::new(None),
         large_at: Cell::new(None),
@@ -355,7 +358,9 @@ impl Thread {
             };
             add(&self.counts.shed_idle, self.clock.end_idle(least));
         }
-        if pressure >= Pressure::Critical {
+        let now = self.clock.now();
+        if pressure >= Pressure::Critical && now >= self.shed_at.get() {
+            self.shed_at.set(now + memory::LOOK);
             let ended = self.clock.end_largest(self.memory.surplus(self.index));
             add(&self.counts.shed_largest, ended);
         }

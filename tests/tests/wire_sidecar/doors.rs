@@ -92,7 +92,7 @@ fn a_control_socket_of_somebody_else_is_not_asked() {
         .unwrap();
     let mut said = stranger.stdout.take().unwrap();
     said.read_exact(&mut [0; 3]).unwrap();
-    let ended = sidecar::ctl(admin, &["scale", "3"]).unwrap();
+    let ended = sidecar::ctl(admin, &["logs"]).unwrap();
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(
         ended.stderr.contains("runs as user 65533"),
