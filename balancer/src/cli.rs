@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scaledapp_admin::cli::AdminArg;
 use scaledapp_admin::duration;
+use scaledapp_proxy::{Network, NetworkError};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
@@ -100,6 +101,17 @@ pub(crate) struct Options {
     /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out [default: 127.0.0.1:9377, if that is free]
     #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<AdminArg>,
+    /// Proxies in front, such as a TLS terminator, whose X-Forwarded-*, Forwarded and X-Request-Id count [default: nobody's]
+    #[arg(
+        long,
+        env = "SCALEDAPP_FORWARDED_FROM",
+        value_name = "CIDR,…",
+        value_delimiter = ','
+    )]
+    pub(crate) forwarded_from: Vec<Trusted>,
+    /// File with the token that shows servers run by scaledapp-sidecar --trust behind who we are; its first line counts
+    #[arg(long, env = "SCALEDAPP_TRUST_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) trust_token_file: Option<PathBuf>,
     /// Which server gets a request [default: least-request]
     #[arg(long, env = "SCALEDAPP_ALGORITHM")]
     pub(crate) algorithm: Option<AlgorithmArg>,
@@ -210,6 +222,18 @@ impl FromStr for Target {
     }
 }
 
+/// `--forwarded-from`: proxies whose word counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trusted(pub(crate) Network);
+
+impl FromStr for Trusted {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// A duration with its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Duration);
@@ -231,7 +255,7 @@ macro_rules! deserialize_from_text {
         })+
     };
 }
-deserialize_from_text!(ServiceName, Target, Time);
+deserialize_from_text!(ServiceName, Target, Time, Trusted);
 
 #[cfg(test)]
 mod tests {

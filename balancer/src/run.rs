@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Admin, Routes, Signal, Signals};
-use scaledapp_proxy::{Config, Proxy, Table};
+use scaledapp_admin::{Admin, Routes, Signal, Signals, follow};
+use scaledapp_proxy::{Callers, Config, Network, Proxy, Table, Tokens};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
@@ -31,6 +31,9 @@ use crate::watch::Watches;
 const FIRST_WORD: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// Room for the most and the longest tokens.
+const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
 /// Runs until a signal ends it; an error means that it could not start.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
@@ -87,7 +90,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listener_is_held: listener::is_held(),
         ..settings.forwarding
     };
-    let proxy = start(forwarding, listener, &balancer.table, &mut registry)?;
+    let callers = callers(settings.forwarded_from, settings.trust_token_file);
+    let proxy = start(
+        forwarding,
+        callers,
+        listener,
+        &balancer.table,
+        &mut registry,
+    )?;
     metrics.register(&mut registry, balancer.table.subscribe());
     let report = Arc::new(Report {
         listen,
@@ -116,6 +126,19 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
 }
 
+/// Whose word counts, and what pods are shown; the token file is followed from now on.
+fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers {
+    let tokens = token_file.map(|path| {
+        let without = "pods that ask for a token take us for anybody";
+        let none = Tokens::default();
+        follow(path, TOKEN_FILE_BYTES, none, without, Tokens::parse)
+    });
+    Callers {
+        forwarded_from: forwarded_from.into(),
+        tokens,
+    }
+}
+
 /// Sets the sources up; each has been asked once when this returns.
 fn discover(
     discovery: &Discovery,
@@ -136,12 +159,13 @@ fn discover(
 
 fn start(
     config: Config,
+    callers: Callers,
     listener: TcpListener,
     table: &watch::Sender<Arc<Table>>,
     registry: &mut Registry,
 ) -> anyhow::Result<Arc<Proxy>> {
     let metrics = scaledapp_proxy::Metrics::register(registry, PREFIX);
-    let proxy = Proxy::start(config, listener, table.subscribe(), metrics);
+    let proxy = Proxy::start(config, listener, table.subscribe(), metrics, callers);
     let proxy = proxy.with_context(|| {
         format!(
             "cannot start {} threads: fewer with --threads?",

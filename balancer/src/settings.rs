@@ -6,7 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits};
+use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network};
 
 use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
 use crate::cluster::ServiceName;
@@ -30,6 +30,10 @@ pub(crate) struct Settings {
     pub(crate) admin_is_asked_for: bool,
     pub(crate) drain: Drain,
     pub(crate) forwarding: Config,
+    /// Proxies whose word about clients counts.
+    pub(crate) forwarded_from: Vec<Network>,
+    /// Holds what is shown to supervisors.
+    pub(crate) trust_token_file: Option<PathBuf>,
 }
 
 /// How to leave.
@@ -109,6 +113,8 @@ impl Settings {
                 fits_connections: options.connections.is_none(),
                 ..Config::balancer()
             },
+            forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
+            trust_token_file: options.trust_token_file,
             endpoints_file: options.endpoints_file,
             endpoints_service: options.endpoints_service,
         })
@@ -134,6 +140,11 @@ fn merge(flags: Options, file: Options) -> Options {
         ($($name:ident),+ $(,)?) => {
             Options {
                 upstream: if flags.upstream.is_empty() { file.upstream } else { flags.upstream },
+                forwarded_from: if flags.forwarded_from.is_empty() {
+                    file.forwarded_from
+                } else {
+                    flags.forwarded_from
+                },
                 $($name: flags.$name.or(file.$name)),+
             }
         };
@@ -143,6 +154,7 @@ fn merge(flags: Options, file: Options) -> Options {
         endpoints_file,
         endpoints_service,
         admin,
+        trust_token_file,
         algorithm,
         threads,
         drain_min,
@@ -351,6 +363,21 @@ mod tests {
     }
 
     #[test]
+    fn networks_of_the_flag_take_the_place_of_those_of_the_file() {
+        let json = r#"{"forwardedFrom":["10.0.0.0/8"],"trustTokenFile":"/t"}"#;
+        let texts = |arguments: &[&str]| {
+            let settings = with_file(json, arguments).unwrap();
+            assert_eq!(settings.trust_token_file.as_deref(), Some(Path::new("/t")));
+            let networks = settings.forwarded_from.iter();
+            networks.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&[LISTEN, UPSTREAM]), ["10.0.0.0/8"]);
+        let flag = "--forwarded-from=fd00::/8,::ffff:192.0.2.7";
+        let both = texts(&[LISTEN, UPSTREAM, flag, "--forwarded-from=192.0.2.9"]);
+        assert_eq!(both, ["fd00::/8", "192.0.2.7/32", "192.0.2.9/32"]);
+    }
+
+    #[test]
     fn all_kinds_of_endpoints_go_together() {
         let settings = settings(&[
             LISTEN,
@@ -416,6 +443,14 @@ mod tests {
                 &[LISTEN, UPSTREAM, "--head-fields=1"],
                 &["--head-fields 1 "],
             ),
+            (
+                &[LISTEN, UPSTREAM, "--forwarded-from=10.0.0.0/8,10.0.0.1/8"],
+                &["--forwarded-from", "give 10.0.0.0/8 for the whole network"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--forwarded-from=proxy.example"],
+                &["names are not looked up"],
+            ),
             (&[LISTEN, UPSTREAM, "--threads=0"], &["--threads"]),
             (&[LISTEN, UPSTREAM, "--algorithm=best"], &["least-request"]),
             (&["--config=/no/such"], &["--config file /no/such"]),
@@ -436,6 +471,10 @@ mod tests {
             (
                 r#"{"upstream":["app:80"]}"#,
                 "upstream[0]: \"app:80\" is not IP:PORT",
+            ),
+            (
+                r#"{"forwardedFrom":["10.0.0.0/8","10/8"]}"#,
+                "forwardedFrom[1]: \"10/8\" is neither a network",
             ),
             (r#"{"connections":0}"#, "connections: invalid value"),
             (

@@ -3,6 +3,7 @@
 
 mod ready;
 mod times;
+mod trust;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -21,6 +22,7 @@ use crate::ctl::WorkerCount;
 
 pub use ready::{PortArg, ReadyArgs};
 pub use times::TimeArgs;
+pub use trust::{TrustArg, TrustArgs};
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -299,6 +301,9 @@ pub struct RunArgs {
     /// How long a request, its answer and its client may take.
     #[command(flatten)]
     pub times: TimeArgs,
+    /// Whose word about a client counts.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// What ONE worker runs; executed as it is, without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,

@@ -62,6 +62,7 @@ pub(crate) fn open(
             deadline: settings.drain_timeout,
         }));
     }
+    let callers = settings.believed.callers();
     let dispatchers = public.into_iter().map(|(port, listener)| {
         let is_main = Some(port) == settings.port;
         // Families of one name may not appear twice.
@@ -79,6 +80,7 @@ pub(crate) fn open(
         );
         let config = proxy::Config {
             threads: if is_main { threads } else { 1 },
+            trust: settings.believed.trust,
             limits: proxy::Limits {
                 in_flight: settings.max_in_flight,
                 waiting: settings.queue_length,
@@ -91,7 +93,7 @@ pub(crate) fn open(
         let (table, seen) = watch::channel(Arc::new(Table {
             endpoints: Vec::new(),
         }));
-        let proxy = Proxy::start(config, listener, seen, metrics)
+        let proxy = Proxy::start(config, listener, seen, metrics, callers.clone())
             .context("cannot start the dispatcher's threads")?;
         Ok(Dispatcher {
             port,

@@ -5,6 +5,7 @@
 mod counting;
 mod portless;
 mod times;
+mod trust;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 
 use crate::cli::{
     DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
-    MetricsMergeArg, PortArg, RunArgs, Size, parse_signal,
+    MetricsMergeArg, PortArg, RunArgs, Size, TrustArg, parse_signal,
 };
 use crate::cores::WorkerSpec;
 use crate::directory;
@@ -28,6 +29,7 @@ use crate::readiness::Wanted;
 
 pub use counting::Counting;
 pub(crate) use times::Times;
+pub(crate) use trust::Believed;
 
 /// No event loop pauses for so long. Less than balancers wait for an answer, so that
 /// what can be repeated is answered by another worker in time.
@@ -81,6 +83,9 @@ struct FileSettings {
     head_fields: Option<u32>,
     connections: Option<NonZeroU32>,
     connections_per_address: Option<NonZeroU32>,
+    trust: Option<TrustArg>,
+    trust_token_file: Option<PathBuf>,
+    forwarded_from: Option<Vec<String>>,
 }
 
 /// Everything that `run` needs to know, complete.
@@ -132,6 +137,8 @@ pub struct Settings {
     pub queue_timeout: Duration,
     /// How long a request, its answer and its client may take.
     pub(crate) times: Times,
+    /// Whose word about a client counts.
+    pub(crate) believed: Believed,
     /// When a worker is replaced by itself.
     pub(crate) limits: Limits,
     /// What happens to the workers' lines.
@@ -162,6 +169,9 @@ impl Settings {
         let increment = increment(port, &args, &file)?;
         let limits = limits(&args.limits, &file)?;
         let times = Times::resolve(&args.times, &file)?;
+        let dispatch = args.dispatch.or(file.dispatch);
+        let dispatch = dispatch.unwrap_or(DispatchArg::Request);
+        let believed = Believed::resolve(&args.trust, &file, dispatch)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
@@ -176,10 +186,7 @@ impl Settings {
             port,
             share: args.share.or(file.share).unwrap_or_default(),
             workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
-            dispatch: args
-                .dispatch
-                .or(file.dispatch)
-                .unwrap_or(DispatchArg::Request),
+            dispatch,
             admin,
             mechanism: args
                 .mechanism
@@ -216,6 +223,7 @@ impl Settings {
                 Duration::from_secs(30),
             )?,
             times,
+            believed,
             limits,
             logs: args.logs.or(file.logs).unwrap_or(LogsArg::Inherit),
             logs_full: args

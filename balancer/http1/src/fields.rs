@@ -147,7 +147,7 @@ impl<'b> Section<'b> {
     }
 
     /// The values of all fields with this meaning, in their order.
-    pub(crate) fn all(self, known: Known) -> impl Iterator<Item = &'b [u8]> {
+    pub(crate) fn all(self, known: Known) -> impl DoubleEndedIterator<Item = &'b [u8]> {
         let spans = self.spans.iter().filter(move |span| span.known == known);
         spans.map(move |span| span.value(self.bytes))
     }

@@ -10,12 +10,12 @@ pub(crate) enum Known {
     Other,
     /// Named by `Connection`, so for this hop only.
     Nominated,
-    /// A known name written with `_`. Gateway interfaces that turn both bytes
-    /// into `_` would take it for the real one (as CGI does, RFC 3875 section
-    /// 4.1.18).
+    /// A known name with another byte where the name has `-`. Gateway interfaces
+    /// that turn both into `_` would take it for the real one: CGI does so with `_`
+    /// (RFC 3875 section 4.1.18), some servers with every byte that is neither a
+    /// letter nor a digit.
     Shadow,
-    /// What only a proxy can say about a client: `X-Real-IP` and those
-    /// `X-Forwarded-` fields that the codec does not write.
+    /// What only a proxy can say about a client, and the codec does not write.
     Claim,
     /// `Proxy`, which gateway interfaces turn into the variable `HTTP_PROXY`
     /// (CVE-2016-5385 and its kin).
@@ -35,8 +35,11 @@ pub(crate) enum Known {
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
+    RealIp,
     RequestId,
     Te,
+    /// `Scaledapp-Token`: shows that a proxy of ours speaks.
+    Token,
     Trailer,
     TransferEncoding,
     Upgrade,
@@ -50,27 +53,58 @@ const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
         5 => &[(b"proxy", Known::Proxy)],
         6 => &[(b"expect", Known::Expect)],
         7 => &[(b"trailer", Known::Trailer), (b"upgrade", Known::Upgrade)],
+        8 => &[(b"x-scheme", Known::Claim)],
         9 => &[
             (b"forwarded", Known::Forwarded),
-            (b"x-real-ip", Known::Claim),
+            (b"x-real-ip", Known::RealIp),
         ],
         10 => &[
             (b"connection", Known::Connection),
             (b"keep-alive", Known::KeepAlive),
         ],
-        12 => &[(b"x-request-id", Known::RequestId)],
-        14 => &[(b"content-length", Known::ContentLength)],
-        15 => &[(b"x-forwarded-for", Known::ForwardedFor)],
+        11 => &[
+            (b"client-cert", Known::Claim),
+            (b"x-client-ip", Known::Claim),
+            (b"x-forwarded", Known::Claim),
+        ],
+        12 => &[
+            (b"x-request-id", Known::RequestId),
+            (b"x-url-scheme", Known::Claim),
+        ],
+        13 => &[
+            (b"forwarded-for", Known::Claim),
+            (b"x-rewrite-url", Known::Claim),
+        ],
+        14 => &[
+            (b"content-length", Known::ContentLength),
+            (b"true-client-ip", Known::Claim),
+            (b"x-original-url", Known::Claim),
+        ],
+        15 => &[
+            (b"x-forwarded-for", Known::ForwardedFor),
+            (b"scaledapp-token", Known::Token),
+            (b"front-end-https", Known::Claim),
+            (b"x-original-host", Known::Claim),
+        ],
         16 => &[
             (b"x-forwarded-host", Known::ForwardedHost),
             (b"proxy-connection", Known::ProxyConnection),
+            (b"cf-connecting-ip", Known::Claim),
+            (b"fastly-client-ip", Known::Claim),
         ],
         17 => &[
             (b"transfer-encoding", Known::TransferEncoding),
             (b"x-forwarded-proto", Known::ForwardedProto),
+            (b"client-cert-chain", Known::Claim),
         ],
-        18 => &[(b"proxy-authenticate", Known::ProxyAuthenticate)],
-        19 => &[(b"proxy-authorization", Known::ProxyAuthorization)],
+        18 => &[
+            (b"proxy-authenticate", Known::ProxyAuthenticate),
+            (b"cf-connecting-ipv6", Known::Claim),
+        ],
+        19 => &[
+            (b"proxy-authorization", Known::ProxyAuthorization),
+            (b"x-cluster-client-ip", Known::Claim),
+        ],
         22 => &[(b"scaledapp-not-executed", Known::NotExecuted)],
         _ => &[],
     }
@@ -100,19 +134,24 @@ impl Known {
     }
 
     /// Whether `Connection` can make it a field of this hop. Fields that the
-    /// codec reads or writes itself are not for a client to switch off.
+    /// codec reads or writes itself are not for a client to switch off, and neither
+    /// is what a proxy says about it: one that passes the client's `Connection` on
+    /// would lose its own words here (as in CVE-2022-31813 of Apache).
     pub(crate) const fn can_be_nominated(self) -> bool {
-        matches!(self, Self::Other | Self::Claim | Self::Forwarded)
+        matches!(self, Self::Other)
     }
 }
 
 fn is_alike(name: &[u8], known: &[u8]) -> bool {
-    let same = |(&a, &b): (&u8, &u8)| a.to_ascii_lowercase() == b || (a == b'_' && b == b'-');
+    let same = |(&a, &b): (&u8, &u8)| {
+        a.to_ascii_lowercase() == b || (b == b'-' && !a.is_ascii_alphanumeric())
+    };
     name.iter().zip(known).all(same)
 }
 
 fn or_shadow(name: &[u8], meaning: Known) -> Known {
-    if name.contains(&b'_') {
+    let is_other = |byte: &u8| *byte != b'-' && !byte.is_ascii_alphanumeric();
+    if name.iter().any(is_other) {
         Known::Shadow
     } else {
         meaning
@@ -140,6 +179,10 @@ mod tests {
             ("X_Forwarded-For", Known::Shadow),
             ("Content_Length", Known::Shadow),
             ("x_forwarded_port", Known::Shadow),
+            ("X.Forwarded~For", Known::Shadow),
+            ("X_Real-IP", Known::Shadow),
+            ("Scaledapp_Token", Known::Shadow),
+            ("X-Forwarded", Known::Claim),
             ("X-Forwarded-Port", Known::Claim),
             ("X-Forwarded-", Known::Other),
             ("my_field", Known::Other),

@@ -104,7 +104,7 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
 
 /// The elements of a comma-separated list; empty ones do not count (RFC 9110
 /// section 5.6.1.2). Not for values with quoted strings.
-pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let elements = value.split(|&byte| byte == b',').map(trim);
     elements.filter(|element| !element.is_empty())
 }

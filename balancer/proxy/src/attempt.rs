@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::allowance::Allowance;
 use crate::body::{Flow, GATHER};
 use crate::buffer::{Buffer, Held};
+use crate::config::Role;
 use crate::connection::{Asked, Client};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::gone::LOOK;
@@ -305,7 +306,7 @@ impl<'a, 't> Attempt<'a, 't> {
             bound(self.moved.saturating_add(time), Failure::Timeout);
         }
         // Who takes nothing now has an allowance; between our own hops an end is one.
-        if !awaits_reader || self.thread.config.trust == Trust::Behind {
+        if !awaits_reader || self.client.trust == Trust::Behind {
             // A stream has no end that a client could wait for with its side closed.
             let moved = if self.streams { self.begun } else { self.moved };
             let until = self.client.waits_until(self.thread, moved);
@@ -577,7 +578,7 @@ impl<'a, 't> Attempt<'a, 't> {
             return Err(Failure::Unasked);
         }
         // Who faces clients can ask another pod; a dispatcher's workers are apps.
-        if self.thread.config.trust == Trust::Edge && response.may_go_elsewhere() {
+        if self.thread.config.role == Role::Balancer && response.may_go_elsewhere() {
             return Err(Failure::HandedBack);
         }
         let version = self.asked.version;

@@ -24,6 +24,15 @@ pub enum Algorithm {
     Hash,
 }
 
+/// Which hop this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// In front of pods, whose dispatchers are ours.
+    Balancer,
+    /// In front of the workers of an app.
+    Dispatcher,
+}
+
 /// What may exist at once, and for how long. Each bound has a counter in
 /// [`crate::Metrics`] that says when it bites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +112,11 @@ pub struct Config {
     pub threads: usize,
     /// Which endpoint gets a request.
     pub algorithm: Algorithm,
-    /// What clients say about themselves.
+    /// Which hop this is.
+    pub role: Role,
+    /// What callers are: [`Trust::Edge`], anybody; [`Trust::Behind`], proxies of ours,
+    /// if they show what [`crate::Callers::tokens`] asks for. Each request is decided
+    /// about on its own.
     pub trust: Trust,
     /// Another process holds the listening socket and hands it on: what waits
     /// in its queue at the end is served by the next one.
@@ -174,6 +187,7 @@ impl Config {
         Self {
             threads: 1,
             algorithm: Algorithm::LeastOfAll,
+            role: Role::Dispatcher,
             // A balancer stands in front; it has told scheme and host already.
             trust: Trust::Behind,
             listener_is_held: false,
@@ -201,6 +215,7 @@ impl Config {
         Self {
             threads: 1,
             algorithm: Algorithm::LeastOfTwo,
+            role: Role::Balancer,
             trust: Trust::Edge,
             listener_is_held: false,
             memory: None,

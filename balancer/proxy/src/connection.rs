@@ -36,6 +36,12 @@ const TLS_HANDSHAKE: u8 = 22;
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) peer: IpAddr,
+    /// The peer is a proxy that somebody has named.
+    is_named: bool,
+    /// What it was found to be with its last request.
+    pub(crate) trust: Trust,
+    /// The client of its last request, as far as that is known; else the peer.
+    pub(crate) source: IpAddr,
     pub(crate) input: Buffer,
     pub(crate) deadline: Rc<Deadline>,
     /// It has closed its sending side, and everything before that was read.
@@ -151,9 +157,13 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut patience: Du
 
 impl Client {
     pub(crate) fn new(thread: &Thread, stream: TcpStream, peer: IpAddr) -> Self {
+        let is_named = thread.callers.is_named(peer);
         Self {
             stream,
             peer,
+            is_named,
+            trust: thread.trust(None, is_named),
+            source: peer,
             input: Buffer::default(),
             deadline: thread.clock.deadline(),
             finished: false,
@@ -271,11 +281,10 @@ impl Client {
         };
         let mut head = thread.buffers.output();
         let id = request_id(&mut thread.random.borrow_mut());
-        let origin = Origin {
-            client: self.peer,
-            scheme: "http",
-            trust: thread.config.trust,
-            request_id: std::str::from_utf8(&id).unwrap_or_default(),
+        let trust = thread.trust(request.token(), self.is_named);
+        let source = match trust {
+            Trust::Proxy => request.source(self.peer, |hop| thread.callers.is_named(hop)),
+            _ => self.peer,
         };
         // HTTP/1.0 needs no Host and HTTP/1.1 does: ours stands in.
         let ours = if request.host.is_empty() {
@@ -285,7 +294,17 @@ impl Client {
         } else {
             String::new()
         };
-        http1::write_request(&mut head, &request, &origin, &ours);
+        thread.with_token(|token| {
+            let origin = Origin {
+                peer: self.peer,
+                source,
+                scheme: "http",
+                trust,
+                request_id: std::str::from_utf8(&id).unwrap_or_default(),
+                token,
+            };
+            http1::write_request(&mut head, &request, &origin, &ours);
+        });
         let asked = Asked {
             head,
             framing: request.framing,
@@ -298,6 +317,8 @@ impl Client {
             started: Instant::now(),
         };
         let length = request.head_len;
+        self.trust = trust;
+        self.source = source;
         self.input.consume(length);
         Ok(Some(asked))
     }
@@ -381,7 +402,7 @@ impl Client {
             if is_gone {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
-            if self.half_closed.is_some() && thread.config.trust == Trust::Behind {
+            if self.half_closed.is_some() && self.trust == Trust::Behind {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
             if self.deadline.is_squeezed() {

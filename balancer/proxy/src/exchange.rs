@@ -265,7 +265,7 @@ async fn finish(
                 return None;
             }
             thread.counts.failed(cause);
-            let may_go_elsewhere = thread.config.trust == Trust::Behind
+            let may_go_elsewhere = client.trust == Trust::Behind
                 && cause == Failure::Upstream
                 && retry::may_repeat(failed, asked.is_idempotent);
             Some(give_up(thread, client, asked, cause, headed, may_go_elsewhere).await)
@@ -326,7 +326,7 @@ async fn choose<'a>(
     search: &mut Search,
 ) -> Result<InFlight<'a>, Nobody> {
     if !thread.line.goes_before()
-        && let Some(entered) = thread.choose(client.peer, &search.tried)
+        && let Some(entered) = thread.choose(client.source, &search.tried)
     {
         return Ok(entered);
     }
@@ -369,7 +369,7 @@ async fn choose<'a>(
             // Each of those that failed it may be back.
             search.tried.clear();
         }
-        if let Some(entered) = thread.choose(client.peer, &search.tried) {
+        if let Some(entered) = thread.choose(client.source, &search.tried) {
             ticket.found();
             return Ok(entered);
         }

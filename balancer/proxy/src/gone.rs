@@ -87,7 +87,7 @@ impl Client {
     pub(crate) fn waits_until(&self, thread: &Thread, moved: Duration) -> Duration {
         match self.half_closed {
             None => Duration::MAX,
-            Some(_) if thread.config.trust == Trust::Behind => Duration::ZERO,
+            Some(_) if self.trust == Trust::Behind => Duration::ZERO,
             Some(ended) => ended
                 .max(moved)
                 .saturating_add(thread.config.limits.half_close_time),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use scaledapp_http1::Trust;
 use tokio::sync::watch;
 
+use crate::callers::Callers;
 use crate::clock;
 use crate::config::Config;
 use crate::drain::{Departure, Pace, Stage};
@@ -53,7 +54,7 @@ impl Arrival {
 impl Proxy {
     /// Starts the threads; they serve at once. A table sent through `table`
     /// takes effect on each thread within a moment; requests that find no
-    /// endpoint wait for one.
+    /// endpoint wait for one. `callers` says whose word about a client counts.
     ///
     /// # Errors
     /// No thread or descriptor is to be had.
@@ -66,6 +67,7 @@ impl Proxy {
         listener: TcpListener,
         table: watch::Receiver<Arc<Table>>,
         metrics: Metrics,
+        callers: Callers,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let (stage, stages) = watch::channel(Stage::Serving);
@@ -108,6 +110,7 @@ impl Proxy {
             };
             let seed = thread::Seed {
                 config,
+                callers: callers.clone(),
                 listener,
                 table: table.clone(),
                 stage: stages.clone(),

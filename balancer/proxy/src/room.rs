@@ -54,8 +54,9 @@ impl Room {
     }
 
     /// A connection begins, also if it is one too many in all.
-    pub(crate) fn enter(&self, address: IpAddr) -> Result<(), AddressFull> {
-        if let Some(of_address) = &self.of_address {
+    /// Without an address it counts for none.
+    pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
+        if let (Some(of_address), Some(address)) = (&self.of_address, address) {
             let mut taken = lock(&of_address.taken);
             let count = taken.entry(address).or_default();
             if *count >= of_address.limit.get() {
@@ -68,8 +69,8 @@ impl Room {
     }
 
     /// A connection has ended.
-    pub(crate) fn leave(&self, address: IpAddr) {
-        if let Some(of_address) = &self.of_address {
+    pub(crate) fn leave(&self, address: Option<IpAddr>) {
+        if let (Some(of_address), Some(address)) = (&self.of_address, address) {
             let mut taken = lock(&of_address.taken);
             if let Some(count) = taken.get_mut(&address) {
                 *count -= 1;
@@ -108,13 +109,15 @@ mod tests {
 
     #[test]
     fn it_is_full_for_all_and_for_each_address() {
-        let [one, two] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let [one, two] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
         let room = Room::new(3, NonZeroU32::new(2));
         assert_eq!((room.enter(one), room.enter(one)), (Ok(()), Ok(())));
         assert_eq!(room.enter(one), Err(AddressFull));
         assert!(!room.is_full(), "a refused one has no place");
         assert_eq!(room.enter(two), Ok(()));
         assert!(room.is_full());
+        assert_eq!(room.enter(None), Ok(()));
+        room.leave(None);
         room.leave(one);
         assert!(!room.is_full());
         assert_eq!(room.enter(one), Ok(()));
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn threads_that_wait_are_told_when_one_has_ended() {
-        let address = IpAddr::from([10, 0, 0, 1]);
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
         let room = Room::new(1, None);
         room.enter(address).unwrap();
         let threads = [Arc::new(Notify::new()), Arc::new(Notify::new())];

@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use crate::buffer::Buffers;
+use crate::callers::{self, Callers, Tokens};
 use crate::clock::{self, Clock, REST, TICK};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::connection::{self, Client, Served};
 use crate::drain::{self, Stage};
 use crate::endpoint::{Endpoint, InFlight, Table};
@@ -52,6 +53,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What a thread is made from.
 pub(crate) struct Seed {
     pub(crate) config: Config,
+    pub(crate) callers: Callers,
     pub(crate) listener: std::net::TcpListener,
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) stage: watch::Receiver<Stage>,
@@ -70,6 +72,9 @@ pub(crate) struct Seed {
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) config: Config,
+    pub(crate) callers: Callers,
+    /// Those of `callers`, as they are now.
+    tokens: RefCell<Option<Tokens>>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) buffers: Buffers,
@@ -144,6 +149,8 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
     let limits = seed.config.limits;
     let thread = Rc::new(Thread {
         config: seed.config,
+        tokens: RefCell::new(seed.callers.tokens.as_mut().map(now)),
+        callers: seed.callers.clone(),
         counts: seed.counts,
         clock: Rc::default(),
         buffers: Buffers::default(),
@@ -207,8 +214,27 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
                     Stage::Serving | Stage::Leaving => {}
                 }
             }
+            () = changed(seed.callers.tokens.as_mut()) => {
+                *thread.tokens.borrow_mut() = seed.callers.tokens.as_mut().map(now);
+            }
             () = thread.ended.notified() => {}
         }
+    }
+}
+
+fn now(tokens: &mut watch::Receiver<Tokens>) -> Tokens {
+    tokens.borrow_and_update().clone()
+}
+
+/// Resolves when there are other tokens than before.
+async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
+    let is_news = match tokens {
+        Some(tokens) => tokens.changed().await.is_ok(),
+        None => false,
+    };
+    // Without an owner the last ones stay.
+    if !is_news {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -288,7 +314,7 @@ impl Thread {
             // Only a connection that is over already refuses.
             let _ended = socket.set_recv_buffer_size(TIGHT_RECEIVE);
         }
-        if self.room.enter(peer).is_err() {
+        if self.room.enter(self.counted(peer)).is_err() {
             self.address_is_full(&stream, peer);
             return;
         }
@@ -309,6 +335,13 @@ impl Thread {
         }
     }
 
+    /// The address that a connection counts for. Behind a proxy that somebody has named
+    /// there are many clients.
+    fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
+        (!self.callers.is_named(peer)).then_some(peer)
+    }
+
+    /// An address has as many connections as it may.
     fn address_is_full(&self, stream: &TcpStream, peer: IpAddr) {
         count(&self.counts.address_full);
         self.refuse(stream, "too-many-connections");
@@ -537,11 +570,11 @@ impl Thread {
         }
         let endpoint = endpoint.name();
         if reason == "status-line" {
-            let cure = match self.config.trust {
-                Trust::Behind => {
+            let cure = match self.config.role {
+                Role::Dispatcher => {
                     "; an app that serves TLS, HTTP/2 or another protocol needs --dispatch connection"
                 }
-                Trust::Edge => "",
+                Role::Balancer => "",
             };
             tracing::warn!(
                 endpoint,
@@ -577,9 +610,11 @@ impl Thread {
         if self.knows_http2.replace(true) {
             return;
         }
-        let cure = match self.config.trust {
-            Trust::Behind => "an app that serves HTTP/2 or gRPC itself needs --dispatch connection",
-            Trust::Edge => "end HTTP/2 in front of this balancer",
+        let cure = match self.config.role {
+            Role::Dispatcher => {
+                "an app that serves HTTP/2 or gRPC itself needs --dispatch connection"
+            }
+            Role::Balancer => "end HTTP/2 in front of this balancer",
         };
         tracing::warn!(
             "a client speaks HTTP/2 (or gRPC), which is not spoken here: let it use HTTP/1.1; {cure}"
@@ -588,12 +623,25 @@ impl Thread {
 
     /// Says so in the log, once; at the edge it is nothing unusual.
     pub(crate) fn client_spoke_tls(&self) {
-        if self.config.trust == Trust::Behind && !self.knows_tls.replace(true) {
+        if self.config.role == Role::Dispatcher && !self.knows_tls.replace(true) {
             tracing::warn!(
                 "a client speaks TLS, which is not ended here: end it in front; if the app serves \
                  TLS itself, give --dispatch connection"
             );
         }
+    }
+
+    /// What a caller is that has shown this with its request.
+    pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
+        let tokens = self.tokens.borrow();
+        callers::trust(self.config.trust, tokens.as_ref(), shown, is_named)
+    }
+
+    /// Hands on what is to be shown to the next hop.
+    pub(crate) fn with_token<T>(&self, then: impl FnOnce(Option<&str>) -> T) -> T {
+        let tokens = self.tokens.borrow();
+        let shown = tokens.as_ref().and_then(Tokens::first);
+        then(shown.filter(|_| self.config.role == Role::Balancer))
     }
 
     /// Whether answers must say that the connection ends with them.
@@ -692,7 +740,7 @@ impl Drop for Open {
         let before = thread.connections.get();
         thread.connections.set(before - 1);
         shift(&thread.counts.connections, -1);
-        thread.room.leave(self.1);
+        thread.room.leave(thread.counted(self.1));
         // Other threads that wait for it are told by the room.
         if thread.is_leaving() {
             thread.ended.notify_one();

@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod duration;
 
+mod follow;
 mod logging;
 mod output;
 mod pauses;
@@ -15,15 +16,18 @@ mod places;
 mod polled;
 mod queue;
 mod routes;
+mod secret;
 mod server;
 mod signals;
 mod table;
 
+pub use follow::follow;
 pub use logging::{Logging, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;
 pub use pauses::{Pauses, spread};
 pub use polled::{Content, Look, PolledFile};
 pub use routes::{Page, Probe, Routes};
+pub use secret::secret;
 pub use server::{Admin, BindError};
 pub use signals::{Signal, Signals, reset as reset_signals};
 pub use table::table;

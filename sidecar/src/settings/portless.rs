@@ -4,7 +4,7 @@
 
 use anyhow::bail;
 
-use super::FileSettings;
+use super::{FileSettings, trust};
 use crate::cli::{HangTimeout, MechanismArg, RunArgs};
 
 /// Refuses what needs a port.
@@ -70,6 +70,11 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
             "--mechanism",
             mechanism.is_some_and(|mechanism| mechanism != MechanismArg::Auto),
             "leave it out: no port is handed over",
+        ),
+        (
+            trust::given(&args.trust, file).unwrap_or_default(),
+            trust::given(&args.trust, file).is_some(),
+            "leave it out: there are no callers",
         ),
         (
             "--host",

@@ -27,6 +27,7 @@ mod output;
 mod recycle;
 mod scrape;
 mod signals;
+mod trust;
 
 mod websockets;
 

@@ -18,12 +18,15 @@ fuzz_target!(|bytes: &[u8]| {
             .map(|head| head.is_none());
         assert_eq!(beginning, Ok(true));
     }
-    for trust in [Trust::Edge, Trust::Behind] {
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    for trust in [Trust::Edge, Trust::Proxy, Trust::Behind] {
         let origin = Origin {
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            peer,
+            source: request.source(peer, |address| address.is_loopback()),
             scheme: "http",
             trust,
             request_id: "id",
+            token: (trust == Trust::Edge).then_some("token"),
         };
         let mut out = Vec::new();
         write_request(&mut out, &request, &origin, "fallback");

@@ -17,26 +17,45 @@ use crate::request::Request;
 /// What the proxy knows of the client and adds.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// The client's address, or that of the proxy before.
-    pub client: IpAddr,
-    /// `http` or `https`, as the client spoke.
+    /// Who sent the request: the client's address, or that of the proxy before.
+    pub peer: IpAddr,
+    /// The client as far as it is known, see [`Request::source`]; `peer` where the
+    /// peer is not believed.
+    pub source: IpAddr,
+    /// `http` or `https`, as the peer spoke.
     pub scheme: &'a str,
     /// Whose word counts.
     pub trust: Trust,
-    /// Used where the request has none, and at the edge also where its own is
-    /// not 1 to 128 visible ASCII bytes.
+    /// Used where that of the request does not count.
     pub request_id: &'a str,
+    /// Shows the next hop, if it is one of ours, that we are, too.
+    pub token: Option<&'a str>,
 }
 
-/// Whether what a client says about itself counts.
+/// Whether what the sender of a request says about its client counts.
+///
+/// In all cases `X-Forwarded-For` keeps what it had, with the sender's address last:
+/// common gateways append, and applications count from the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Clients are anybody: `X-Forwarded-Proto` and `-Host` are replaced, and
-    /// `Forwarded`, `X-Real-IP` and other `X-Forwarded-` fields are dropped.
-    /// `X-Forwarded-For` keeps what it had, with the client's address last.
+    /// It is anybody. `X-Forwarded-Proto`, `-Host`, `X-Real-IP` and `X-Request-Id` are
+    /// replaced; `Forwarded`, other `X-Forwarded-` fields and others that only a proxy
+    /// can say are dropped.
     Edge,
-    /// Clients are proxies of ours: what they say is kept.
+    /// It is a proxy that somebody has named. What it says is kept, and said for it
+    /// where it says nothing; `X-Real-IP` follows from the list of `X-Forwarded-For`,
+    /// because many proxies set only that and let a client's `X-Real-IP` through. A
+    /// `X-Request-Id` counts if it is 1 to 128 visible ASCII bytes.
+    Proxy,
+    /// It is a proxy of ours: all that it says is kept as it is.
     Behind,
+}
+
+impl Trust {
+    /// Whether it counts at all.
+    pub fn believes(self) -> bool {
+        self != Self::Edge
+    }
 }
 
 const REQUEST_ID_BYTES: usize = 128;
@@ -48,8 +67,13 @@ impl<'b> Request<'b> {
         'b: 'a,
     {
         let own = self.section.first(Known::RequestId).filter(|id| {
-            let sane = id.len() <= REQUEST_ID_BYTES && id.iter().all(u8::is_ascii_graphic);
-            !id.is_empty() && (sane || origin.trust == Trust::Behind)
+            let is_sane = || id.len() <= REQUEST_ID_BYTES && id.iter().all(u8::is_ascii_graphic);
+            !id.is_empty()
+                && match origin.trust {
+                    Trust::Edge => false,
+                    Trust::Proxy => is_sane(),
+                    Trust::Behind => true,
+                }
         });
         own.unwrap_or(origin.request_id.as_bytes())
     }
@@ -83,9 +107,7 @@ pub fn write_request(
         }
     }
     put_framing(out, request.framing);
-    if request.upgrade {
-        out.extend_from_slice(b"Connection: upgrade\r\n");
-    }
+    put_connection(out, request.upgrade, origin.token);
     put_origin(out, request, origin);
     out.extend_from_slice(b"\r\n");
 }
@@ -103,6 +125,21 @@ fn put_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
+/// The token is for one hop, and said to be: a dispatcher that does not know it takes
+/// it away, as it does with every field that `Connection` names.
+fn put_connection(out: &mut Vec<u8>, upgrade: bool, token: Option<&str>) {
+    let options: &[u8] = match (upgrade, token) {
+        (false, None) => return,
+        (true, None) => b"upgrade",
+        (false, Some(_)) => b"Scaledapp-Token",
+        (true, Some(_)) => b"upgrade, Scaledapp-Token",
+    };
+    put_field(out, b"Connection", options);
+    if let Some(token) = token {
+        put_field(out, b"Scaledapp-Token", token.as_bytes());
+    }
+}
+
 fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
     match known {
         Known::Other => true,
@@ -110,7 +147,8 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         // which an upstream that is spoken to in 1.1 could not know.
         Known::Expect => request.version == Version::Http11,
         Known::Upgrade => request.upgrade,
-        Known::Forwarded | Known::Claim => trust == Trust::Behind,
+        Known::Forwarded | Known::Claim => trust.believes(),
+        Known::RealIp => trust == Trust::Behind,
         // Written anew.
         Known::Host
         | Known::ContentLength
@@ -128,6 +166,7 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         | Known::ProxyAuthorization
         | Known::ProxyConnection
         | Known::Te
+        | Known::Token
         | Known::Trailer
         // Only harm.
         | Known::Proxy
@@ -140,20 +179,29 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     if put_list(out, request, Known::ForwardedFor) {
         out.extend_from_slice(b", ");
     }
-    // Writing into memory cannot fail. Clients of a socket for both families
-    // are shown as what they are.
-    let _ = write!(Text(out), "{}", origin.client.to_canonical());
-    out.extend_from_slice(b"\r\n");
-    let scheme = origin.scheme.as_bytes();
+    put_address(out, origin.peer);
+    if origin.trust != Trust::Behind {
+        out.extend_from_slice(b"X-Real-IP: ");
+        put_address(out, origin.source);
+    }
+    let ours = origin.scheme.as_bytes();
+    let scheme = match origin.trust {
+        Trust::Edge => ours,
+        // Looked for only where it is needed: our own proxies say it the usual way.
+        _ if request.section.first(Known::ForwardedProto).is_some() => ours,
+        _ => request.scheme_otherwise().unwrap_or(ours),
+    };
     put_claim(out, request, origin.trust, Known::ForwardedProto, scheme);
-    put_claim(
-        out,
-        request,
-        origin.trust,
-        Known::ForwardedHost,
-        request.host,
-    );
+    let host = request.host;
+    put_claim(out, request, origin.trust, Known::ForwardedHost, host);
     put_field(out, b"X-Request-Id", request.request_id(origin));
+}
+
+/// Ends the line. Clients of a socket for both families are shown as what they are.
+fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+    // Writing into memory cannot fail.
+    let _ = write!(Text(out), "{}", address.to_canonical());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn put_claim(out: &mut Vec<u8>, request: &Request<'_>, trust: Trust, known: Known, ours: &[u8]) {
@@ -162,7 +210,7 @@ fn put_claim(out: &mut Vec<u8>, request: &Request<'_>, trust: Trust, known: Know
         Known::ForwardedProto => b"X-Forwarded-Proto: ",
         _ => b"X-Forwarded-Host: ",
     });
-    if trust == Trust::Edge || !put_list(out, request, known) {
+    if !trust.believes() || !put_list(out, request, known) {
         if ours.is_empty() {
             out.truncate(start);
             return;

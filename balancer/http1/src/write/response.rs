@@ -98,6 +98,7 @@ fn is_passed_on(known: Known, status: u16) -> bool {
         | Known::ProxyAuthorization
         | Known::ProxyConnection
         | Known::Te
+        | Known::Token
         | Known::Trailer => false,
         // Fields of requests mean nothing special here.
         Known::Other
@@ -109,6 +110,7 @@ fn is_passed_on(known: Known, status: u16) -> bool {
         | Known::ForwardedProto
         | Known::Host
         | Known::Proxy
+        | Known::RealIp
         | Known::RequestId
         | Known::Shadow => true,
     }

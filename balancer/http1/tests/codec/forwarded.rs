@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use scaledapp_http1::{Fields, Limits, Origin, parse_request};
 
-use crate::{BEHIND, EDGE, sent_on};
+use crate::{BEHIND, EDGE, PEER, PROXY, sent_on};
 
 #[test]
 fn at_the_edge() {
     let received = "POST /path?q=1 HTTP/1.1\r\n\
         user-agent:x\r\n\
         HOST:  shop.example\r\n\
-        Connection: X-Hop, keep-alive, Host, X-Forwarded-For, Content-Length\r\n\
+        Connection: X-Hop, keep-alive, Host, X-Forwarded-For, X-Real-IP, Content-Length\r\n\
         X-Hop: a\r\n\
         x-hop: b\r\n\
         Keep-Alive: timeout=5\r\n\
@@ -28,9 +28,21 @@ fn at_the_edge() {
         X-Forwarded-Proto: https\r\n\
         X-Forwarded-Host: evil\r\n\
         X_Forwarded_Host: evil\r\n\
+        X.Real.IP: evil\r\n\
         Content_Length: 9\r\n\
         X-Forwarded-Port: 1\r\n\
+        x-forwarded-client-cert: Hash=0\r\n\
         X-Real-IP: 1.1.1.1\r\n\
+        X-REAL-IP: 2.2.2.2\r\n\
+        X-Client-IP: 1.1.1.1\r\n\
+        True-Client-IP: 1.1.1.1\r\n\
+        CF-Connecting-IP: 1.1.1.1\r\n\
+        Client-Cert: :AAAA:\r\n\
+        Front-End-Https: on\r\n\
+        X-Original-URL: /admin\r\n\
+        X-Request-Id: forged\r\n\
+        Scaledapp-Token: guessed\r\n\
+        traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
         Forwarded: for=1.1.1.1\r\n\
         Scaledapp-Not-Executed: retry\r\n\
         Content-Length: 005\r\n\
@@ -41,11 +53,13 @@ fn at_the_edge() {
     let sent = "POST /path?q=1 HTTP/1.1\r\n\
         Host: shop.example\r\n\
         user-agent: x\r\n\
+        traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
         Expect: 100-continue\r\n\
         X-Kept: a, b\r\n\
         X-Kept: \r\n\
         Content-Length: 5\r\n\
         X-Forwarded-For: 203.0.113.7, 203.0.113.8, 192.0.2.1\r\n\
+        X-Real-IP: 192.0.2.1\r\n\
         X-Forwarded-Proto: http\r\n\
         X-Forwarded-Host: shop.example\r\n\
         X-Request-Id: id-1\r\n\
@@ -146,6 +160,7 @@ fn an_old_request_becomes_a_modern_one() {
         Host: fallback\r\n\
         Content-Length: 1\r\n\
         X-Forwarded-For: 192.0.2.1\r\n\
+        X-Real-IP: 192.0.2.1\r\n\
         X-Forwarded-Proto: http\r\n\
         X-Request-Id: id-1\r\n\
         \r\n";
@@ -165,19 +180,24 @@ fn addresses_are_written_as_what_they_are() {
         ("::ffff:192.0.2.7", "192.0.2.7"),
         ("2001:db8::1", "2001:db8::1"),
     ] {
-        let client: IpAddr = address.parse().unwrap();
-        let sent = sent_on(b"GET / HTTP/1.0\r\n\r\n", &Origin { client, ..EDGE });
-        assert!(
-            sent.contains(&format!("X-Forwarded-For: {written}\r\n")),
-            "{sent}"
-        );
+        let peer: IpAddr = address.parse().unwrap();
+        let source = peer;
+        let origin = Origin {
+            peer,
+            source,
+            ..EDGE
+        };
+        let sent = sent_on(b"GET / HTTP/1.0\r\n\r\n", &origin);
+        for name in ["X-Forwarded-For", "X-Real-IP"] {
+            assert!(sent.contains(&format!("{name}: {written}\r\n")), "{sent}");
+        }
     }
 }
 
 #[test]
 fn a_request_has_one_id() {
     let long = "x".repeat(129);
-    for (fields, at_edge, behind) in [
+    for (fields, proxy, behind) in [
         ("", "id-1", "id-1"),
         ("X-Request-Id: mine\r\n", "mine", "mine"),
         (
@@ -190,7 +210,7 @@ fn a_request_has_one_id() {
         (&format!("X-Request-Id: {long}\r\n"), "id-1", &long),
     ] {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        for (origin, wanted) in [(EDGE, at_edge), (BEHIND, behind)] {
+        for (origin, wanted) in [(EDGE, "id-1"), (PROXY, proxy), (BEHIND, behind)] {
             let sent = sent_on(head.as_bytes(), &origin);
             assert!(
                 sent.ends_with(&format!("\r\nX-Request-Id: {wanted}\r\n\r\n")),
@@ -201,6 +221,135 @@ fn a_request_has_one_id() {
             let request = parse_request(head.as_bytes(), &mut memory, &Limits::default());
             let request = request.unwrap().unwrap();
             assert_eq!(request.request_id(&origin), wanted.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn behind_a_proxy_that_somebody_has_named() {
+    let received = "GET / HTTP/1.1\r\n\
+        Host: inner\r\n\
+        Connection: X-Forwarded-Proto, X-Forwarded-Port, Forwarded, X-Hop\r\n\
+        X-Hop: 1\r\n\
+        Forwarded: for=\"[2001:db8::7]:4711\"\r\n\
+        X-Real-IP: 6.6.6.6\r\n\
+        X-Forwarded-For: 6.6.6.6, 203.0.113.7\r\n\
+        X-FORWARDED-PROTO: https\r\n\
+        X_Forwarded_Proto: gopher\r\n\
+        X-Forwarded-Host: shop.example\r\n\
+        X-Forwarded-Port: 443\r\n\
+        X-Request-Id: abc\r\n\
+        Scaledapp-Token: guessed\r\n\
+        \r\n";
+    let sent = "GET / HTTP/1.1\r\n\
+        Host: inner\r\n\
+        Forwarded: for=\"[2001:db8::7]:4711\"\r\n\
+        X-Forwarded-Port: 443\r\n\
+        X-Forwarded-For: 6.6.6.6, 203.0.113.7, 192.0.2.1\r\n\
+        X-Real-IP: 203.0.113.7\r\n\
+        X-Forwarded-Proto: https\r\n\
+        X-Forwarded-Host: shop.example\r\n\
+        X-Request-Id: abc\r\n\
+        \r\n";
+    assert_eq!(sent_on(received.as_bytes(), &PROXY), sent);
+}
+
+/// A scheme that is contradicted makes an application redirect for ever.
+#[test]
+fn a_scheme_that_a_proxy_tells_in_another_way_is_not_contradicted() {
+    for (fields, wanted) in [
+        ("", "http"),
+        ("X-Forwarded-Proto: https\r\n", "https"),
+        ("Forwarded: for=1.1.1.1;proto=https\r\n", "https"),
+        (
+            "Forwarded: proto=https\r\nForwarded: proto=http\r\n",
+            "http",
+        ),
+        ("X-Forwarded-Scheme: HTTPS\r\n", "https"),
+        ("X-Forwarded-Ssl: on\r\n", "https"),
+        ("Front-End-Https: On\r\n", "https"),
+        ("X-Forwarded-Ssl: off\r\n", "http"),
+        ("X-Forwarded-Scheme: \"><\r\n", "http"),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let said = |scheme: &str| format!("\r\nX-Forwarded-Proto: {scheme}\r\n");
+        for (origin, wanted) in [(PROXY, wanted), (BEHIND, wanted), (EDGE, "http")] {
+            let sent = sent_on(head.as_bytes(), &origin);
+            assert!(sent.contains(&said(wanted)), "{fields}: {sent}");
+        }
+    }
+}
+
+#[test]
+fn the_client_is_whom_the_last_believed_proxy_saw() {
+    for (fields, wanted) in [
+        ("", "192.0.2.1"),
+        ("X-Forwarded-For: 203.0.113.7\r\n", "203.0.113.7"),
+        (
+            "X-Forwarded-For: 6.6.6.6, 203.0.113.7:4711\r\n",
+            "203.0.113.7",
+        ),
+        // Further proxies that are believed are passed over, on all lines.
+        (
+            "X-Forwarded-For: 6.6.6.6, 203.0.113.7\r\nX-Forwarded-For: 10.0.0.2, ::ffff:10.0.0.1\r\n",
+            "203.0.113.7",
+        ),
+        (
+            "X-Forwarded-For: [2001:db8::7]:4711, 10.0.0.1\r\n",
+            "2001:db8::7",
+        ),
+        (
+            "X-Forwarded-For: 6.6.6.6, unknown, 10.0.0.1\r\n",
+            "10.0.0.1",
+        ),
+        ("X-Forwarded-For: unknown\r\n", "192.0.2.1"),
+        ("X-Forwarded-For: 10.0.0.2, 10.0.0.1\r\n", "10.0.0.2"),
+        // A client's own, let through by a proxy that sets the list only.
+        (
+            "X-Forwarded-For: 203.0.113.7\r\nX-Real-IP: 6.6.6.6\r\n",
+            "203.0.113.7",
+        ),
+        ("X-Real-IP: 203.0.113.7\r\n", "203.0.113.7"),
+        ("X-Real-IP: unknown\r\nX-Forwarded-For: ,\r\n", "192.0.2.1"),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut memory = Fields::default();
+        let request = parse_request(head.as_bytes(), &mut memory, &Limits::default());
+        let believed = |address: IpAddr| address.to_string().starts_with("10.");
+        let source = request.unwrap().unwrap().source(PEER, believed);
+        assert_eq!(source.to_string(), wanted, "{fields}");
+    }
+}
+
+#[test]
+fn a_token_is_shown_to_the_next_hop_and_to_nobody_else() {
+    let ours = Origin {
+        token: Some("t0ken"),
+        ..EDGE
+    };
+    let sent = sent_on(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &ours);
+    let wanted = "Host: a\r\nConnection: Scaledapp-Token\r\nScaledapp-Token: t0ken\r\nX-Forwarded";
+    assert!(sent.contains(wanted), "{sent}");
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let sent = sent_on(upgrade, &ours);
+    assert!(
+        sent.contains("\r\nConnection: upgrade, Scaledapp-Token\r\n"),
+        "{sent}"
+    );
+    for (fields, token) in [
+        ("scaledapp-TOKEN: t0ken\r\n", Some("t0ken")),
+        ("Scaledapp-Token: a\r\nScaledapp-Token: t0ken\r\n", None),
+        ("Scaledapp_Token: t0ken\r\n", None),
+        ("", None),
+    ] {
+        let head =
+            format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Scaledapp-Token\r\n{fields}\r\n");
+        let mut memory = Fields::default();
+        let request = parse_request(head.as_bytes(), &mut memory, &Limits::default());
+        assert_eq!(request.unwrap().unwrap().token(), token.map(str::as_bytes));
+        for origin in [EDGE, PROXY, BEHIND] {
+            let sent = sent_on(head.as_bytes(), &origin);
+            assert!(!sent.to_ascii_lowercase().contains("token"), "{sent}");
         }
     }
 }

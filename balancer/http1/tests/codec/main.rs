@@ -35,11 +35,21 @@ fn verdict_within(bytes: &[u8], limits: &Limits) -> Verdict {
     }
 }
 
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
 const EDGE: Origin<'static> = Origin {
-    client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    peer: PEER,
+    source: PEER,
     scheme: "http",
     trust: Trust::Edge,
     request_id: "id-1",
+    token: None,
+};
+
+const PROXY: Origin<'static> = Origin {
+    trust: Trust::Proxy,
+    source: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
+    ..EDGE
 };
 
 const BEHIND: Origin<'static> = Origin {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use scaledapp_proxy::{Config, Endpoint, Limits, Metrics, Proxy, Table};
+use scaledapp_proxy::{Callers, Config, Endpoint, Limits, Metrics, Proxy, Table};
 use tokio::sync::watch;
 
 /// A moment, as limits go here.
@@ -40,7 +40,7 @@ pub(crate) fn start_with(endpoints: Vec<Arc<Endpoint>>, config: Config) -> Runni
     let metrics = Metrics::register(&mut registry, "x");
     let (table, seen) = watch::channel(Arc::new(Table { endpoints }));
     Running {
-        proxy: Proxy::start(config, listener, seen, metrics).unwrap(),
+        proxy: Proxy::start(config, listener, seen, metrics, Callers::default()).unwrap(),
         table,
         address,
         registry,

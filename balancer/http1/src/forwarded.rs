@@ -1,0 +1,146 @@
+//! What a proxy that is believed says about the client, read: the address at the
+//! far end and the scheme (`X-Forwarded-For` as the field has it; RFC 7239).
+//!
+//! Decides not whether it is believed; see [`crate::Trust`].
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::known::Known;
+use crate::lexis::{list, trim};
+use crate::request::Request;
+
+impl<'b> Request<'b> {
+    /// The token that shows a proxy of ours; none where there are several.
+    pub fn token(&self) -> Option<&'b [u8]> {
+        let mut tokens = self.section.all(Known::Token);
+        tokens.next().filter(|_| tokens.next().is_none())
+    }
+
+    /// The address of the client that `peer`, who is believed, speaks for.
+    ///
+    /// Each proxy appends whom it saw to `X-Forwarded-For`, so the list is read from
+    /// its end, and on while the address is that of a proxy that `is_believed`, too:
+    /// what stands before the first other one may be forged. Without the field
+    /// `X-Real-IP` counts. What is no address (`unknown`) ends the reading.
+    pub fn source(&self, peer: IpAddr, is_believed: impl Fn(IpAddr) -> bool) -> IpAddr {
+        let lists = self.section.all(Known::ForwardedFor).rev();
+        let mut hops = lists.flat_map(|value| list(value).rev()).peekable();
+        if hops.peek().is_none() {
+            let mut real = self.section.all(Known::RealIp);
+            return real.next_back().and_then(address).unwrap_or(peer);
+        }
+        let mut source = peer;
+        for hop in hops {
+            let Some(hop) = address(hop) else { break };
+            source = hop;
+            if !is_believed(hop) {
+                break;
+            }
+        }
+        source
+    }
+
+    /// The scheme, told in another way than by `X-Forwarded-Proto`.
+    pub(crate) fn scheme_otherwise(&self) -> Option<&'static [u8]> {
+        let scheme = |value: &[u8]| match value {
+            _ if value.eq_ignore_ascii_case(b"https") => Some(&b"https"[..]),
+            _ if value.eq_ignore_ascii_case(b"http") => Some(&b"http"[..]),
+            _ => None,
+        };
+        let of_forwarded = self.section.all(Known::Forwarded).next_back();
+        let named = |name| self.field(name);
+        let is_on = |value: &[u8]| value.eq_ignore_ascii_case(b"on");
+        of_forwarded
+            .and_then(proto)
+            .or_else(|| named("X-Forwarded-Scheme"))
+            .and_then(scheme)
+            .or_else(|| {
+                let mut switches = ["X-Forwarded-Ssl", "Front-End-Https"].into_iter();
+                let on = switches.find(|name| named(name).is_some_and(is_on));
+                on.map(|_| &b"https"[..])
+            })
+    }
+}
+
+/// An address, maybe with a port; IPv6 maybe in brackets.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = core::str::from_utf8(text).ok()?;
+    let bare = || {
+        let inside = text.strip_prefix('[')?.strip_suffix(']')?;
+        inside.parse().ok()
+    };
+    let parsed = text.parse::<IpAddr>().ok();
+    let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
+    let address = parsed.or_else(with_port).or_else(bare)?;
+    Some(address.to_canonical())
+}
+
+/// `proto` of the last element of `Forwarded`, which the proxy before wrote.
+fn proto(value: &[u8]) -> Option<&[u8]> {
+    let last = pieces(value, b',').last()?;
+    let mut pairs = pieces(last, b';').filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        Some((trim(&pair[..at]), trim(&pair[at + 1..])))
+    });
+    let (_, proto) = pairs.find(|(name, _)| name.eq_ignore_ascii_case(b"proto"))?;
+    let inside = proto
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    Some(inside.unwrap_or(proto))
+}
+
+/// What is between separators outside of quoted strings.
+fn pieces(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    value.split(move |&byte| {
+        let was_escaped = escaped;
+        escaped = quoted && !was_escaped && byte == b'\\';
+        if byte == b'"' && !was_escaped {
+            quoted = !quoted;
+        }
+        byte == separator && !quoted
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_have_a_port_and_brackets() {
+        for (text, wanted) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1:4711", Some("192.0.2.1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:80", Some("2001:db8::1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
+            ("unknown", None),
+            ("_hidden", None),
+            ("192.0.2", None),
+            ("192.0.2.1:", None),
+            ("[2001:db8::1", None),
+            ("", None),
+        ] {
+            let wanted = wanted.map(|wanted| wanted.parse().unwrap());
+            assert_eq!(address(text.as_bytes()), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_element_of_forwarded_tells_the_scheme() {
+        for (value, wanted) in [
+            ("for=192.0.2.1;proto=https", Some("https")),
+            ("For=\"[2001:db8::1]:4711\"; Proto=\"https\"", Some("https")),
+            ("proto=https, proto=http", Some("http")),
+            ("proto=https, for=10.0.0.1", None),
+            ("for=\"a,proto=https\"", None),
+            ("for=\"a\\\",proto=https\"", None),
+            ("for=\"a;proto=https\";proto=http", Some("http")),
+            ("", None),
+        ] {
+            let wanted = wanted.map(str::as_bytes);
+            assert_eq!(proto(value.as_bytes()), wanted, "{value}");
+        }
+    }
+}
