@@ -65,24 +65,38 @@ pub(crate) struct Programs {
     pub(crate) dns: Program,
 }
 
-/// The programs of a plan; `endpoints` and `records` are the files that they read.
+/// The files that the programs of a run read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Files {
+    pub(crate) endpoints: PathBuf,
+    pub(crate) records: PathBuf,
+    /// Shows pods that a balancer of theirs speaks.
+    pub(crate) token: PathBuf,
+}
+
+/// The programs of a plan.
 pub(crate) fn programs(
     object: &Object,
     plan: &Plan,
     binaries: &Binaries,
-    endpoints: &Path,
-    records: &Path,
+    files: &Files,
 ) -> Programs {
-    let pod = |pod| supervisor(object, pod, plan.workers, binaries);
-    let slot = |slot| balancer(&object.app, slot, binaries, endpoints);
+    let pod = |pod| supervisor(object, pod, plan.workers, binaries, files);
+    let slot = |slot| balancer(&object.app, slot, binaries, files);
     Programs {
         pods: plan.pods.iter().map(pod).collect(),
         slots: plan.slots.iter().map(slot).collect(),
-        dns: dns(&plan.dns, binaries, records),
+        dns: dns(&plan.dns, binaries, &files.records),
     }
 }
 
-fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> Program {
+fn supervisor(
+    object: &Object,
+    pod: &Pod,
+    workers: u32,
+    binaries: &Binaries,
+    files: &Files,
+) -> Program {
     let app = &object.app;
     let mut arguments = words(&["run", "--host", &pod.address.ip().to_string()]);
     arguments.extend(words(&["--port", &pod.address.port().to_string()]));
@@ -93,6 +107,10 @@ fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> 
         Dispatch::Connection => "connection",
     };
     arguments.extend(words(&["--dispatch", dispatch]));
+    if app.asks_for_token() {
+        let file = files.token.to_string_lossy();
+        arguments.extend(words(&["--trust", "behind", "--trust-token-file", &file]));
+    }
     if let Some(path) = &app.workers.readiness.path {
         arguments.extend(words(&["--readiness-path", path]));
     }
@@ -127,7 +145,7 @@ fn supervisor(object: &Object, pod: &Pod, workers: u32, binaries: &Binaries) -> 
 }
 
 /// A balancer as the one worker of a supervisor, whose socket outlives it.
-fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, endpoints: &Path) -> Program {
+fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files) -> Program {
     let (ip, port) = (
         slot.address.ip().to_string(),
         slot.address.port().to_string(),
@@ -154,9 +172,19 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, endpoints: &Pa
     arguments.push(binaries.balancer.to_string_lossy().into_owned());
     arguments.extend(words(&["run", "--listen", &slot.address.to_string()]));
     arguments.extend(words(&["--admin", &slot.admin.to_string()]));
-    arguments.extend(words(&["--endpoints-file", &endpoints.to_string_lossy()]));
+    arguments.extend(words(&[
+        "--endpoints-file",
+        &files.endpoints.to_string_lossy(),
+    ]));
     if let Protocol::Http(balancers) = app.protocol {
         arguments.extend(words(&["--algorithm", algorithm(balancers.algorithm)]));
+    }
+    if let Some(networks) = app.forwarded_from() {
+        arguments.extend(words(&["--forwarded-from", &networks]));
+    }
+    if app.asks_for_token() {
+        let file = files.token.to_string_lossy();
+        arguments.extend(words(&["--trust-token-file", &file]));
     }
     arguments.extend(words(&[
         "--drain-min",
@@ -248,11 +276,12 @@ spec:
             balancer: PathBuf::from("/bin/scaledapp-balancer"),
             dns: PathBuf::from("/bin/scaledapp-dns"),
         };
-        let (endpoints, records) = (
-            Path::new("/run/endpoints.json"),
-            Path::new("/run/records.json"),
-        );
-        programs(&object, &plan, &binaries, endpoints, records)
+        let files = Files {
+            endpoints: PathBuf::from("/run/endpoints.json"),
+            records: PathBuf::from("/run/records.json"),
+            token: PathBuf::from("/run/token"),
+        };
+        programs(&object, &plan, &binaries, &files)
     }
 
     #[test]
@@ -261,7 +290,7 @@ spec:
         assert_eq!(
             pod.arguments.join(" "),
             "run --host 127.0.78.1 --port 3000 --admin 127.0.78.1:9377 --workers 3 --dispatch request \
-             --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
+             --trust behind --trust-token-file /run/token --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
              --cwd /srv/hello --stop-signal SIGINT --instance-env NODE_APP_INSTANCE -- node server.js"
         );
         let says = YAML.replace(
@@ -296,7 +325,27 @@ spec:
             "run --host 127.0.77.1 --port 8080 --admin 127.0.77.1:9378 --workers 1 --dispatch connection \
              --drain-timeout 0s --stop-grace 6500ms -- /bin/scaledapp-balancer run --listen 127.0.77.1:8080 \
              --admin 127.0.77.1:9377 --endpoints-file /run/endpoints.json --algorithm round-robin \
-             --drain-min 200ms --drain-timeout 1500ms"
+             --trust-token-file /run/token --drain-min 200ms --drain-timeout 1500ms"
+        );
+    }
+
+    #[test]
+    fn a_token_stays_between_our_own_processes_and_networks_reach_the_balancers() {
+        let yaml = YAML.replace("workers: {", "workers: {dispatch: Connection, ");
+        let yaml = yaml.replace("readiness: {path: /healthz, timeout: 20s}, ", "");
+        let yaml = yaml.replace(
+            "replicas: 1, ",
+            "replicas: 1, forwardedFrom: [10.0.0.0/8, 'fd00::1'], ",
+        );
+        let all = all_of(&yaml);
+        for program in [&all.pods[0], &all.slots[0]] {
+            let line = program.arguments.join(" ");
+            assert!(!line.contains("token"), "{line}");
+        }
+        let line = all.slots[0].arguments.join(" ");
+        assert!(
+            line.contains("--forwarded-from 10.0.0.0/8,fd00::1/128 "),
+            "{line}"
         );
     }
 

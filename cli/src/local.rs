@@ -5,11 +5,14 @@
 //! death: the name goes from DNS, balancers drain, then pods, then DNS itself.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
 use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use rustix::process::Signal as Kill;
 use scaledapp_admin::{Signals, table};
 use scaledapp_plan::local::{Machine, Plan, demand, plan};
@@ -20,10 +23,10 @@ use crate::addresses::{self, Taken};
 use crate::ask;
 use crate::binaries::Binaries;
 use crate::cli::LocalArgs;
-use crate::launch::{Programs, programs};
+use crate::launch::{Files, Programs, programs};
 use crate::members::{Event, Index, Members, code};
 use crate::object::{self, Object};
-use crate::rundir::{ENDPOINTS, RECORDS, RunDir};
+use crate::rundir::{ENDPOINTS, RECORDS, RunDir, TOKEN};
 use crate::state::{State, replace};
 
 /// Between two looks at what starts or goes.
@@ -69,10 +72,15 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     )?;
     let taken: Taken = addresses::take(demand)?;
     let plan = plan(&object.app, machine, demand, taken.addresses);
-    let files = [ENDPOINTS, RECORDS].map(|name| run.file(name));
-    replace(&files[0], &endpoints(&plan))?;
-    replace(&files[1], &records(&plan))?;
-    let programs = programs(&object, &plan, &binaries, &files[0], &files[1]);
+    let files = Files {
+        endpoints: run.file(ENDPOINTS),
+        records: run.file(RECORDS),
+        token: run.file(TOKEN),
+    };
+    replace(&files.endpoints, &endpoints(&plan))?;
+    replace(&files.records, &records(&plan))?;
+    write_token(&files.token)?;
+    let programs = programs(&object, &plan, &binaries, &files);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -258,6 +266,23 @@ async fn named(plan: &Plan) {
     }
 }
 
+/// A new one for each run, that only we can read.
+fn write_token(path: &Path) -> anyhow::Result<()> {
+    // What a run left that could not clean up.
+    drop(fs::remove_file(path));
+    let write = || -> io::Result<()> {
+        let token = scaledapp_admin::secret()?;
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        writeln!(file, "{token}")
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
 fn endpoints(plan: &Plan) -> serde_json::Value {
     let pods = plan.pods.iter();
     pods.map(|pod| json!({"name": pod.name, "address": pod.address, "admin": pod.admin}))
@@ -349,6 +374,6 @@ fn counted(count: usize, what: &str) -> String {
 
 fn announce(text: &str) {
     // With stdout closed the state file still says it.
-    let mut out = std::io::stdout();
+    let mut out = io::stdout();
     let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -100,7 +100,7 @@ impl Drop for RunDir {
     /// Removes what the run made, and nothing else.
     fn drop(&mut self) {
         self.remove_states();
-        for name in [ENDPOINTS, RECORDS] {
+        for name in [ENDPOINTS, RECORDS, TOKEN] {
             drop(fs::remove_file(self.work.join(name)));
         }
         for directory in &self.made {
@@ -115,6 +115,8 @@ impl Drop for RunDir {
 pub(crate) const ENDPOINTS: &str = "endpoints.json";
 /// The app's name, for DNS.
 pub(crate) const RECORDS: &str = "records.json";
+/// Shows pods that a balancer of theirs speaks.
+pub(crate) const TOKEN: &str = "token";
 
 /// State files of all runs of this user, or of one app.
 pub(crate) fn states(name: Option<&str>) -> Vec<PathBuf> {

@@ -380,6 +380,11 @@ pub struct Balancers {
     /// Which pod gets a request; `LeastRequest` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
+    /// Networks of proxies in front, such as a TLS terminator, whose X-Forwarded-*,
+    /// Forwarded and X-Request-Id the balancers believe; nobody's by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
+    pub forwarded_from: Vec<String>,
 }
 
 /// Who can reach the balancers' addresses: the cluster (`ClusterIP`, the

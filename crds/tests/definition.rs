@@ -175,6 +175,7 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
+    "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
     "{image: i, command: [a], resources: {requests: {cpu: 2}, limits: {cpu: 500m}}, podTemplate: {spec: {anything: 1}}, paused: true}",
 ];
@@ -288,6 +289,18 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], balancers: {replicas: 0}}",
         "0 balancers answer nobody, and one DNS answer holds 8: give 1 to 8",
+    ),
+    (
+        "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, proxy.example]}}",
+        "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
+    ),
+    (
+        "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/33]}}",
+        "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
+    ),
+    (
+        "{image: i, command: [a], balancers: {forwardedFrom: ['fd00::/129']}}",
+        "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
     ),
     (
         "{image: i, command: [a], dns: {hostname: Hello_world}}",

@@ -13,6 +13,7 @@ use crate::heartbeat::Hearts;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::stores::Stores;
+use crate::tokens::Tokens;
 
 /// One that cannot be read must not stop the watch of all others.
 pub type Guarded = DeserializeGuard<ScaledApp>;
@@ -40,6 +41,8 @@ pub struct Context {
     pub sent: Sent,
     /// Failures in a row.
     pub backoff: Backoff<ObjectRef<Guarded>>,
+    /// For apps that have none yet.
+    pub tokens: Tokens,
     /// The time; an argument, so that tests can choose it.
     pub now: fn() -> Timestamp,
 }

@@ -25,4 +25,5 @@ pub mod request;
 pub mod run;
 pub mod status;
 pub mod stores;
+pub mod tokens;
 pub mod watches;

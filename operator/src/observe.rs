@@ -47,12 +47,20 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         pod.heard = context.hearts.heard(&pod.uid);
         pod
     });
+    let uid = app.metadata.uid.as_deref().unwrap_or_default();
+    let token = if cluster::has_token(&live) {
+        context.tokens.forget(uid);
+        None
+    } else {
+        context.tokens.of(uid)
+    };
     Observed {
         now: (context.now)(),
         nodes,
         live,
         pods: pods.collect(),
         foreign: Vec::new(),
+        token,
         hostname_taken_by: hostnames::taken_by(app, &stores.apps),
     }
 }

@@ -27,6 +27,7 @@ use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::report::Report;
 use crate::stores::{self, Writers};
+use crate::tokens::Tokens;
 use crate::watches::{Health, Triggers, Watches};
 
 /// Between looks for the definition.
@@ -86,6 +87,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         hearts: Arc::default(),
         metrics,
         backoff: Backoff::default(),
+        tokens: Tokens::default(),
         now: Timestamp::now,
     });
     let work = Work {

@@ -5,6 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
+use scaledapp_http1::Network;
 
 use crate::Hostname;
 
@@ -29,6 +30,8 @@ pub struct ValidatedApp {
     pub pods: Pods,
     /// What runs in a pod.
     pub workers: Workers,
+    /// Proxies in front whose word about clients the balancers believe.
+    pub forwarded_from: Vec<Network>,
     /// Whether amounts of CPU or memory are asked for or limited.
     pub has_resources: bool,
     /// Its name in DNS; `None` leaves it to where the app runs.
@@ -105,6 +108,21 @@ pub struct Limits {
     pub silence: Option<Duration>,
     /// Requests that it gets at once.
     pub in_flight: Option<NonZeroU32>,
+}
+
+impl ValidatedApp {
+    /// Whether a dispatcher of ours stands in each pod, which a balancer can show that
+    /// it is one of the app's. Under Connection dispatch the app itself would get it.
+    pub fn asks_for_token(&self) -> bool {
+        self.workers.dispatch == Dispatch::Request
+    }
+
+    /// The value of `--forwarded-from`; `None` where nobody is believed.
+    pub fn forwarded_from(&self) -> Option<String> {
+        let networks = self.forwarded_from.iter().map(ToString::to_string);
+        let networks = networks.collect::<Vec<_>>().join(",");
+        Some(networks).filter(|networks| !networks.is_empty())
+    }
 }
 
 impl Workers {

@@ -32,6 +32,7 @@ pub use objects::{
 };
 pub use observed::{Heard, Node, Observed, Pod, PodFailure, Supervisor};
 pub use status::{Outcome, events, status};
+pub use told::has_token;
 
 use meta::Owner;
 use pod_template::Pinned;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use scaledapp_crds::v1alpha1::{Algorithm, AppProtocol, Dispatch, EnvVar, Readiness as Probe};
 use scaledapp_crds::{Quantity, ScaledApp, v1alpha1};
+use scaledapp_http1::{Network, NetworkError};
 
 use crate::expand::expand;
 use crate::names::is_label;
@@ -119,6 +120,7 @@ impl Check {
         let increment_env =
             self.increment_env(workers.increment_env.as_deref(), &instance_env, &env);
         let protocol = self.protocol(spec.balancers.as_ref(), tcp);
+        let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
         let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
             name,
@@ -142,6 +144,7 @@ impl Check {
                 increment_env,
                 instance_env,
             },
+            forwarded_from,
             has_resources: spec.resources.is_some(),
             dns,
         }
@@ -522,6 +525,22 @@ impl Check {
             slots,
             algorithm: algorithm.unwrap_or(Algorithm::LeastRequest),
         })
+    }
+
+    fn forwarded_from(&mut self, balancers: Option<&v1alpha1::Balancers>) -> Vec<Network> {
+        let texts = balancers.into_iter().flat_map(|one| &one.forwarded_from);
+        let mut networks = Vec::new();
+        for (index, text) in texts.enumerate() {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(error) => {
+                    let field = format!("spec.balancers.forwardedFrom[{index}]");
+                    let error: NetworkError = error;
+                    self.violation(field, error.to_string());
+                }
+            }
+        }
+        networks
     }
 
     fn dns(&mut self, dns: Option<&v1alpha1::Dns>) -> Dns {

@@ -315,6 +315,25 @@ fn a_command_must_be_words() {
 }
 
 #[test]
+fn proxies_are_named_by_network() {
+    let lines = "  balancers: {forwardedFrom: [10.0.0.0/8, '::ffff:192.0.2.7', 'fd00::/8']}";
+    let app = validate(&object(lines)).unwrap();
+    let flag = app.forwarded_from();
+    assert_eq!(flag.as_deref(), Some("10.0.0.0/8,192.0.2.7/32,fd00::/8"));
+    assert_eq!(validate(&object("")).unwrap().forwarded_from(), None);
+    let lines = "  balancers: {forwardedFrom: [10.0.0.0/8, 10.1.2.3/8, proxy.example]}";
+    let violations = validate(&object(lines)).unwrap_err();
+    let texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(
+        texts[0].starts_with("spec.balancers.forwardedFrom[1]")
+            && texts[0].contains("give 10.0.0.0/8 for the whole network, or 10.1.2.3"),
+        "{texts:?}"
+    );
+    assert!(texts[1].contains("names are not looked up"), "{texts:?}");
+}
+
+#[test]
 fn all_violations_come_at_once_in_the_order_of_the_fields() {
     let yaml = format!(
         "{}  image: ''\n  command: []\n  port: 0\n  workers: {{count: 0}}\n  dns: {{hostname: x}}\n",

@@ -13,6 +13,7 @@ use scaledapp_operator::events::Sent;
 use scaledapp_operator::lease::Leadership;
 use scaledapp_operator::reconcile::{Error, error_policy, reconcile};
 use scaledapp_operator::stores::{Writers, stores};
+use scaledapp_operator::tokens::Tokens;
 use scaledapp_plan::cluster::Settings;
 use serde_json::{Value, json};
 
@@ -83,6 +84,7 @@ impl Operator {
             hearts: Arc::default(),
             metrics: Arc::default(),
             backoff: Backoff::default(),
+            tokens: Tokens::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };
         {

@@ -18,7 +18,9 @@ use scaledapp_crds::v1alpha1::Algorithm;
 use scaledapp_crds::words::{component, label, port};
 
 use super::meta::selects;
-use super::pod_template::{pod_security, probe, security, words};
+use super::pod_template::{
+    pod_security, probe, security, token_file, token_mount, token_volume, words,
+};
 use super::slots::POD_PORT;
 use super::{App, Settings};
 use crate::local::ADMIN_PORT;
@@ -88,6 +90,7 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
         security_context: Some(pod_security()),
         service_account_name: Some(owner.balancers()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
+        volumes: app.app.asks_for_token().then(|| vec![token_volume(app)]),
         ..PodSpec::default()
     }
 }
@@ -110,6 +113,13 @@ fn container(app: &App, settings: &Settings) -> Container {
     );
     flag("--algorithm", algorithm);
     flag("--drain-timeout", DRAIN);
+    if let Some(networks) = app.app.forwarded_from() {
+        flag("--forwarded-from", &networks);
+    }
+    let asks_for_token = app.app.asks_for_token();
+    if asks_for_token {
+        flag("--trust-token-file", &token_file());
+    }
     let named = |name: &str, number: u16| ContainerPort {
         name: Some(name.to_owned()),
         container_port: i32::from(number),
@@ -142,6 +152,7 @@ fn container(app: &App, settings: &Settings) -> Container {
         }),
         security_context: Some(security(true)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: asks_for_token.then(|| vec![token_mount()]),
         ..Container::default()
     }
 }

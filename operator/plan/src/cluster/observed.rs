@@ -24,6 +24,8 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// Objects of [`super::names`] that exist without this app as controller.
     pub foreign: Vec<ObjectKey>,
+    /// A random token, for an app that has none yet.
+    pub token: Option<String>,
     /// `NAMESPACE/NAME` of an older `ScaledApp` with the same hostname.
     pub hostname_taken_by: Option<String>,
 }

@@ -6,11 +6,11 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
-    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceFieldSelector, ResourceRequirements, SeccompProfile, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, ConfigMapKeySelector, ConfigMapVolumeSource, Container, ContainerPort,
+    DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, SeccompProfile,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -33,6 +33,10 @@ const DESIRED_FILE: &str = "desired.json";
 /// Keys of the `ConfigMap`; a container reads the first when it starts.
 pub(super) const WORKERS_KEY: &str = "workers";
 pub(super) const RELOAD_KEY: &str = "reload";
+/// Shows pods that a balancer of theirs speaks. Mounted, since it may be replaced.
+pub(super) const TOKEN_KEY: &str = "token";
+const TRUST: &str = "/.scaledapp-trust";
+const VOLUME_TRUST: &str = "scaledapp-trust";
 const VOLUME_BINARIES: &str = "scaledapp";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// From SIGTERM beyond the drain: silence of the listener (2 s), grace of the
@@ -156,7 +160,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
             service_account_name: Some(app.app.name.clone()),
             termination_grace_period_seconds: Some(grace as i64),
             topology_spread_constraints: Some(vec![spread(app)]),
-            volumes: Some(volumes()),
+            volumes: Some(volumes(app)),
             ..PodSpec::default()
         }),
     }
@@ -198,6 +202,11 @@ fn container(app: &App) -> Container {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
+    let mut mounts = vec![
+        mount(VOLUME_BINARIES, BINARIES),
+        mount(VOLUME_DESIRED, DESIRED),
+    ];
+    mounts.extend(app.app.asks_for_token().then(token_mount));
     Container {
         name: CONTAINER.to_owned(),
         image: Some(app.app.image.clone()),
@@ -215,10 +224,7 @@ fn container(app: &App) -> Container {
             .filter(|all| *all != ResourceRequirements::default()),
         security_context: Some(security(false)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        volume_mounts: Some(vec![
-            mount(VOLUME_BINARIES, BINARIES),
-            mount(VOLUME_DESIRED, DESIRED),
-        ]),
+        volume_mounts: Some(mounts),
         working_dir: app.app.working_dir.clone(),
         ..Container::default()
     }
@@ -238,6 +244,10 @@ fn supervise(app: &App) -> Vec<String> {
     flag("--dispatch", dispatch);
     flag("--admin", &format!("[::]:{ADMIN_PORT}"));
     flag("--desired-file", &format!("{DESIRED}/{DESIRED_FILE}"));
+    if app.app.asks_for_token() {
+        flag("--trust", "behind");
+        flag("--trust-token-file", &token_file());
+    }
     if let Some(path) = &workers.readiness.path {
         flag("--readiness-path", &escaped(path));
     }
@@ -304,8 +314,8 @@ fn environment(app: &App) -> Vec<EnvVar> {
     ours.into_iter().chain(app.env.iter().cloned()).collect()
 }
 
-fn volumes() -> Vec<Volume> {
-    vec![
+fn volumes(app: &App) -> Vec<Volume> {
+    let mut volumes = vec![
         Volume {
             name: VOLUME_BINARIES.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -329,7 +339,41 @@ fn volumes() -> Vec<Volume> {
             }),
             ..Volume::default()
         },
-    ]
+    ];
+    volumes.extend(app.app.asks_for_token().then(|| token_volume(app)));
+    volumes
+}
+
+/// The file with the token, for pods and for balancers. Both start without it, too:
+/// an operator of an older version takes the key away.
+pub(super) fn token_file() -> String {
+    format!("{TRUST}/{TOKEN_KEY}")
+}
+
+pub(super) fn token_mount() -> VolumeMount {
+    VolumeMount {
+        name: VOLUME_TRUST.to_owned(),
+        mount_path: TRUST.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+pub(super) fn token_volume(app: &App) -> Volume {
+    Volume {
+        name: VOLUME_TRUST.to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: app.owner().desired(),
+            items: Some(vec![KeyToPath {
+                key: TOKEN_KEY.to_owned(),
+                path: TOKEN_KEY.to_owned(),
+                ..KeyToPath::default()
+            }]),
+            optional: Some(true),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 /// Pods per node must not gather on one; a total may, where there is no other room.

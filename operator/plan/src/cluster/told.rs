@@ -1,5 +1,5 @@
-//! What running pods are told without a restart: how many workers, and to
-//! reload.
+//! What running pods are told without a restart: how many workers, to reload, and
+//! what balancers of the app show them.
 //!
 //! The `ConfigMap` is the truth: a container reads its number of workers there
 //! when it starts, even while the operator is away. A running pod reads one of
@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::meta::{annotate, annotation as annotated, map};
 use super::nodes;
-use super::pod_template::{Pinned, RELOAD_KEY, WORKERS_KEY};
+use super::pod_template::{Pinned, RELOAD_KEY, TOKEN_KEY, WORKERS_KEY};
 use super::workload::{Scale, app_pods};
-use super::{App, Heard, Observed, Pod, PodAnnotations};
+use super::{App, Heard, Objects, Observed, Pod, PodAnnotations};
 use crate::WorkerCount;
 
 /// A pod that is told to reload and does not say how it went is given this long.
@@ -49,6 +49,16 @@ fn entry<'a>(map: &'a ConfigMap, key: &str) -> Option<&'a str> {
     map.data.as_ref()?.get(key).map(String::as_str)
 }
 
+/// Whether the app has a token already. It stays as it is: who replaces it by hand
+/// writes several, one a line.
+pub fn has_token(live: &Objects) -> bool {
+    live.config_maps.iter().any(|map| token(map).is_some())
+}
+
+fn token(map: &ConfigMap) -> Option<&str> {
+    entry(map, TOKEN_KEY).filter(|token| !token.trim().is_empty())
+}
+
 /// Whether the number of workers is another one than before.
 pub(super) fn is_other_number(app: &App, observed: &Observed) -> bool {
     live(app, observed).is_some_and(|live| entry(live, WORKERS_KEY) != Some(&*workers(app)))
@@ -60,7 +70,7 @@ pub(super) fn is_new_reload(app: &App, observed: &Observed) -> bool {
         && live(app, observed).is_some_and(|live| entry(live, RELOAD_KEY) != app.reload.as_deref())
 }
 
-/// The truth about workers and reload, and since when it is so.
+/// The truth about workers and reload, and since when it is so; and the token.
 pub(super) fn desired(app: &App, observed: &Observed) -> ConfigMap {
     let owner = app.owner();
     let live = live(app, observed);
@@ -86,6 +96,9 @@ pub(super) fn desired(app: &App, observed: &Observed) -> ConfigMap {
     let mut data = map([(WORKERS_KEY, &workers(app))]);
     if let Some(token) = &app.reload {
         data.insert(RELOAD_KEY.to_owned(), token.clone());
+    }
+    if let Some(token) = live.and_then(token).or(observed.token.as_deref()) {
+        data.insert(TOKEN_KEY.to_owned(), token.to_owned());
     }
     ConfigMap {
         metadata,

@@ -207,3 +207,101 @@ fn what_belongs_to_nothing_any_more_is_removed() {
         }]
     );
 }
+
+/// Pods that an operator made which knew no token keep their template, also beside
+/// balancers that show one.
+#[test]
+fn a_template_of_before_there_were_tokens_stays() {
+    let app = app("");
+    let mut observed = running(&app);
+    let live = &mut observed.live.deployments[0];
+    let pod = live.spec.template.spec.as_mut().unwrap();
+    let command = pod.containers[0].command.as_mut().unwrap();
+    let at = command.iter().position(|word| word == "--trust").unwrap();
+    let removed: Vec<String> = command.drain(at..at + 4).collect();
+    assert_eq!(
+        removed,
+        [
+            "--trust",
+            "behind",
+            "--trust-token-file",
+            "/.scaledapp-trust/token"
+        ]
+    );
+    let is_older = |name: &str| name != "scaledapp-trust";
+    let mounts = pod.containers[0].volume_mounts.as_mut().unwrap();
+    mounts.retain(|mount| is_older(&mount.name));
+    let volumes = pod.volumes.as_mut().unwrap();
+    volumes.retain(|volume| is_older(&volume.name));
+    let older = live.spec.template.clone();
+    let text = serde_json::to_string(&older).unwrap();
+    assert!(!text.contains("trust"), "{text}");
+    let annotations = live.metadata.annotations.as_mut().unwrap();
+    let kept = annotations.get_mut("scaledapp.io/template").unwrap();
+    *kept = text;
+    let planned = plan(&app, &observed, &newer());
+    assert_eq!(planned.apply.deployments[0].spec.template, older);
+    // The hash of what the user gave, as it was then.
+    let meta = &planned.apply.deployments[0].metadata;
+    let inputs = &meta.annotations.as_ref().unwrap()["scaledapp.io/inputs"];
+    assert_eq!(inputs, "9011af55ac1dbfed");
+    let balancer = serde_json::to_string(&planned.apply.deployments[1]).unwrap();
+    assert!(balancer.contains("--trust-token-file"), "{balancer}");
+}
+
+#[test]
+fn an_app_keeps_the_token_that_it_has() {
+    let app = app("");
+    let token = |observed: &Observed| {
+        let planned = plan(&app, observed, &settings());
+        let data = planned.apply.config_maps[0].data.clone().unwrap();
+        data.get("token").cloned()
+    };
+    let mut observed = running(&app);
+    observed.token = Some("another".to_owned());
+    assert_eq!(token(&observed).as_deref(), Some("fresh-token"));
+    for (live, wanted) in [
+        // By hand, in exchange.
+        (Some("new\nfresh-token\n"), Some("new\nfresh-token\n")),
+        (Some(" \n"), Some("another")),
+        (None, Some("another")),
+    ] {
+        let data = observed.live.config_maps[0].data.as_mut().unwrap();
+        match live {
+            Some(live) => data.insert("token".to_owned(), live.to_owned()),
+            None => data.remove("token"),
+        };
+        assert_eq!(token(&observed).as_deref(), wanted);
+    }
+    // Nothing random is at hand: no token is better than one that can be guessed.
+    observed.token = None;
+    assert_eq!(token(&observed), None);
+}
+
+/// Without a dispatcher the app itself would get it.
+#[test]
+fn no_token_is_shown_to_apps() {
+    let app = app("  workers: {dispatch: Connection}");
+    let planned = plan(&app, &running(&app), &settings());
+    let deployments = serde_json::to_string(&planned.apply.deployments).unwrap();
+    assert!(!deployments.contains("trust"), "{deployments}");
+}
+
+#[test]
+fn networks_reach_the_balancers_and_roll_no_app() {
+    let before = running(&app(""));
+    let lines = "  balancers: {forwardedFrom: [10.0.0.0/8, '::ffff:192.0.2.7']}";
+    let planned = plan(&app(lines), &before, &newer());
+    assert_eq!(
+        planned.apply.deployments[0].spec.template,
+        workload(&before).spec.template
+    );
+    let pod = planned.apply.deployments[1].spec.template.spec.clone();
+    let command = pod.unwrap().containers[0].command.clone().unwrap();
+    assert!(
+        command
+            .windows(2)
+            .any(|words| words == ["--forwarded-from", "10.0.0.0/8,192.0.2.7/32"]),
+        "{command:?}"
+    );
+}

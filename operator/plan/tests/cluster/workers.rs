@@ -36,7 +36,10 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     let template = observed.live.deployments[0].spec.template.clone();
     let changed = object("  workers: {count: 3}");
     let planned = step(&changed, &mut observed);
-    assert_eq!(truth(&planned), [("workers", "3")]);
+    assert_eq!(
+        truth(&planned),
+        [("token", "fresh-token"), ("workers", "3")]
+    );
     let expected = [
         ("hello-0".to_owned(), "3".to_owned()),
         ("hello-1".to_owned(), "3".to_owned()),
@@ -69,7 +72,10 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     observed.now = at(100);
     // Per core, in the supervisor's words.
     let planned = step(&object("  workers: {perCore: 2}"), &mut observed);
-    assert_eq!(truth(&planned), [("workers", "2x")]);
+    assert_eq!(
+        truth(&planned),
+        [("token", "fresh-token"), ("workers", "2x")]
+    );
     assert_eq!(planned.touch.len(), 4);
 }
 
@@ -119,7 +125,10 @@ fn a_reload_goes_pod_by_pod_and_ends() {
     let mut observed = running(&app(""));
     let object = reload("a");
     let planned = step(&object, &mut observed);
-    assert_eq!(truth(&planned), [("reload", "a"), ("workers", "1x")]);
+    assert_eq!(
+        truth(&planned),
+        [("reload", "a"), ("token", "fresh-token"), ("workers", "1x")]
+    );
     assert_eq!(
         touched(&planned, RELOAD).into_keys().collect::<Vec<_>>(),
         ["hello-0"]
