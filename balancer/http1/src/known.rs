@@ -28,14 +28,18 @@ pub(crate) enum Known {
     ForwardedHost,
     ForwardedProto,
     Host,
+    /// `Scaledapp-Interrupted`: between proxies of ours, see [`crate::Elsewhere`].
+    Interrupted,
     KeepAlive,
-    /// `Scaledapp-Not-Executed`: between proxies of ours, see
-    /// [`crate::Response::may_go_elsewhere`].
+    /// `Scaledapp-Not-Executed`: between proxies of ours, see [`crate::Elsewhere`].
     NotExecuted,
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
     RealIp,
+    /// `Scaledapp-Repeated`: between proxies of ours, see
+    /// [`crate::Request::is_repeated`].
+    Repeated,
     RequestId,
     Te,
     /// `Scaledapp-Token`: shows that a proxy of ours speaks.
@@ -100,11 +104,13 @@ const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
         18 => &[
             (b"proxy-authenticate", Known::ProxyAuthenticate),
             (b"cf-connecting-ipv6", Known::Claim),
+            (b"scaledapp-repeated", Known::Repeated),
         ],
         19 => &[
             (b"proxy-authorization", Known::ProxyAuthorization),
             (b"x-cluster-client-ip", Known::Claim),
         ],
+        21 => &[(b"scaledapp-interrupted", Known::Interrupted)],
         22 => &[(b"scaledapp-not-executed", Known::NotExecuted)],
         _ => &[],
     }

@@ -42,8 +42,8 @@ pub use framing::{Framing, Version};
 pub use http2::{is_http2, write_http2_refusal};
 pub use limits::Limits;
 pub use networks::{Network, NetworkError};
-pub use request::{Request, parse_request};
-pub use response::{Asked, Response, parse_response};
+pub use request::{REPEATED, Request, parse_request};
+pub use response::{Asked, Elsewhere, Response, parse_response};
 pub use write::{
     Downstream, Origin, Trust, downstream_framing, write_answer, write_request, write_response,
 };

@@ -16,6 +16,9 @@ use crate::options::Options;
 /// The longest method that is read. Those that are registered have 16 at most.
 const METHOD_BYTES: usize = 32;
 
+/// The field line that tells of [`Request::is_repeated`].
+pub const REPEATED: &[u8] = b"Scaledapp-Repeated: 1\r\n";
+
 /// A whole head that was found sound.
 #[derive(Clone, Debug)]
 pub struct Request<'b> {
@@ -57,6 +60,13 @@ impl<'b> Request<'b> {
             method,
             b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
         )
+    }
+
+    /// Whether a proxy of ours says that the request has met the end of a server
+    /// already that may be its doing (`Scaledapp-Repeated: 1`, see [`REPEATED`]).
+    /// Only such a proxy's word counts; heads that are passed on never have it.
+    pub fn is_repeated(&self) -> bool {
+        self.section.first(Known::Repeated) == Some(b"1")
     }
 
     /// All fields as received, values without the space around them.

@@ -36,7 +36,19 @@ const STREAMS: [&[u8]; 10] = [
     b"application/grpc-web",
 ];
 
-/// What `Scaledapp-Not-Executed` says.
+/// How a proxy of ours says that a request that has got no answer may be repeated
+/// at another server: by a field of its 502, with the value `retry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// `Scaledapp-Not-Executed`: no server has begun to execute it. Proxies of older
+    /// versions say so also of a request whose servers ended.
+    NotExecuted,
+    /// `Scaledapp-Interrupted`: its servers were ended from outside while they had
+    /// it, which is not its doing.
+    Interrupted,
+}
+
+/// The value of both.
 pub(crate) const RETRY: &[u8] = b"retry";
 
 /// A whole head that was found sound.
@@ -79,10 +91,13 @@ impl<'b> Response<'b> {
     }
 
     /// Whether it is the word of a proxy of ours that the request has got no
-    /// answer and may be repeated elsewhere: a 502 with the field
-    /// `Scaledapp-Not-Executed: retry`. Heads that are passed on never have it.
-    pub fn may_go_elsewhere(&self) -> bool {
-        self.status == 502 && self.section.first(Known::NotExecuted) == Some(RETRY)
+    /// answer and may be repeated elsewhere. Heads that are passed on never say so.
+    pub fn may_go_elsewhere(&self) -> Option<Elsewhere> {
+        let says = |known| self.status == 502 && self.section.first(known) == Some(RETRY);
+        if says(Known::Interrupted) {
+            return Some(Elsewhere::Interrupted);
+        }
+        says(Known::NotExecuted).then_some(Elsewhere::NotExecuted)
     }
 
     /// Whether it announces itself as a stream, on which long silence is nothing

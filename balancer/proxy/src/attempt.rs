@@ -9,7 +9,9 @@ use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Downstream, Framing, Malformed, Response, Trust, Version};
+use scaledapp_http1::{
+    self as http1, Downstream, Elsewhere, Framing, Malformed, Response, Trust, Version,
+};
 use tokio::net::TcpStream;
 
 use crate::allowance::Allowance;
@@ -36,6 +38,8 @@ pub(crate) struct Upstream {
     reset: bool,
     /// It has sent something.
     spoke: bool,
+    /// It is a dispatcher's, and that has handed the request back.
+    pub(crate) hands_back: Option<Elsewhere>,
 }
 
 impl Upstream {
@@ -47,6 +51,7 @@ impl Upstream {
             deaf: false,
             reset: false,
             spoke: false,
+            hands_back: None,
         }
     }
 }
@@ -577,9 +582,11 @@ impl<'a, 't> Attempt<'a, 't> {
         if self.is_unasked(&response) {
             return Err(Failure::Unasked);
         }
-        // Who faces clients can ask another pod; a dispatcher's workers are apps.
-        if self.thread.config.role == Role::Balancer && response.may_go_elsewhere() {
-            return Err(Failure::HandedBack);
+        if endpoint.hands_back() {
+            self.upstream.hands_back = response.may_go_elsewhere();
+            if self.upstream.hands_back.is_some() {
+                return Err(Failure::HandedBack);
+            }
         }
         let version = self.asked.version;
         let mut downstream = Downstream {

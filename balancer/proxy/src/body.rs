@@ -153,6 +153,14 @@ impl Flow {
         self.written = 0;
     }
 
+    /// Adds a field line to a head that can be sent again, in whole.
+    pub(crate) fn add_field(&mut self, line: &[u8]) {
+        let mut windows = self.out.windows(4);
+        if let Some(at) = windows.position(|end| end == b"\r\n\r\n") {
+            self.out.splice(at + 2..at + 2, line.iter().copied());
+        }
+    }
+
     /// Puts more in front of the body: an interim response.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out

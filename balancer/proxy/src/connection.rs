@@ -64,6 +64,8 @@ pub(crate) struct Asked {
     pub(crate) keep_alive: bool,
     pub(crate) is_head: bool,
     pub(crate) is_idempotent: bool,
+    /// A proxy of ours has repeated it already, see [`http1::Request::is_repeated`].
+    pub(crate) is_repeated: bool,
     pub(crate) upgrade: bool,
     /// It wants to be told before it sends its body.
     pub(crate) expects_continue: bool,
@@ -312,6 +314,7 @@ impl Client {
             keep_alive: request.keep_alive,
             is_head: request.is_head(),
             is_idempotent: request.is_idempotent(),
+            is_repeated: thread.config.trust == Trust::Behind && request.is_repeated(),
             upgrade: request.upgrade,
             expects_continue: request.expects_continue,
             started: Instant::now(),
@@ -350,7 +353,7 @@ impl Client {
         let mut out = thread.buffers.output();
         // Whoever is told to come back later should not do so at once.
         let retry_after = (status == 503).then_some(1);
-        http1::write_answer(&mut out, status, reason, retry_after, false, close, is_head);
+        http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
         self.write(thread, out, close).await
     }
 

@@ -5,6 +5,7 @@
 //! endpoint is chosen is decided in `select`.
 
 use std::cell::Cell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::line::Line;
 use crate::outlier::Outlier;
+use crate::retry::Fate;
 use crate::select;
 use crate::tally::Tally;
 
@@ -43,6 +45,27 @@ pub struct Report {
     pub queued: u32,
 }
 
+/// What ended the process behind an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EndedBy {
+    /// Nothing else that is known: a request that it executed may be the cause.
+    Itself = 1,
+    /// Clearly something else, such as its owner for reasons of its own.
+    Other = 2,
+}
+
+/// The process behind an endpoint, as its owner sees it.
+pub trait Process: fmt::Debug + Send + Sync {
+    /// Whether nothing that serves requests there can have ended. `false` where that is
+    /// not certain. Called on a forwarding thread, so it must not block.
+    fn surely_runs(&self) -> bool;
+}
+
+/// How long the end of a process may take to be noticed by its owner. The kernel closes
+/// its sockets a moment before it can be reaped.
+const REAPING: Duration = Duration::from_millis(100);
+
 /// Where requests can go. Shared between threads; its counters are exact.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -67,10 +90,15 @@ pub struct Endpoint {
     beyond_ours: AtomicU32,
     closed: AtomicBool,
     retired: AtomicBool,
-    /// Woken when a closed endpoint owes no answer any more, and when it retires.
+    hands_back: AtomicBool,
+    /// Woken when a closed endpoint owes no answer any more, when its process has ended,
+    /// and when it retires.
     changed: Notify,
     pub(crate) outlier: Outlier,
     tally: Option<Arc<Tally>>,
+    process: Option<Box<dyn Process>>,
+    /// An [`EndedBy`], or 0: nobody has said so.
+    ended: AtomicU8,
 }
 
 /// All endpoints, as one snapshot.
@@ -83,7 +111,7 @@ pub struct Table {
 impl Endpoint {
     /// A serving endpoint with nothing in flight.
     pub fn new(name: impl Into<String>, address: SocketAddr) -> Arc<Self> {
-        Arc::new(Self::with(name.into(), address, None))
+        Arc::new(Self::with(name.into(), address, None, None))
     }
 
     /// The same, counted in `tally` with all others that are given it.
@@ -92,12 +120,37 @@ impl Endpoint {
         address: SocketAddr,
         tally: &Arc<Tally>,
     ) -> Arc<Self> {
-        let endpoint = Arc::new(Self::with(name.into(), address, Some(Arc::clone(tally))));
+        Self::counted(name.into(), address, tally, None)
+    }
+
+    /// The same for a process whose end its owner tells with [`Self::ended`].
+    pub fn of_process(
+        name: impl Into<String>,
+        address: SocketAddr,
+        tally: &Arc<Tally>,
+        process: Box<dyn Process>,
+    ) -> Arc<Self> {
+        Self::counted(name.into(), address, tally, Some(process))
+    }
+
+    fn counted(
+        name: String,
+        address: SocketAddr,
+        tally: &Arc<Tally>,
+        process: Option<Box<dyn Process>>,
+    ) -> Arc<Self> {
+        let counted = Some(Arc::clone(tally));
+        let endpoint = Arc::new(Self::with(name, address, counted, process));
         tally.add(&endpoint);
         endpoint
     }
 
-    fn with(name: String, address: SocketAddr, tally: Option<Arc<Tally>>) -> Self {
+    fn with(
+        name: String,
+        address: SocketAddr,
+        tally: Option<Arc<Tally>>,
+        process: Option<Box<dyn Process>>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -117,6 +170,9 @@ impl Endpoint {
             changed: Notify::new(),
             outlier: Outlier::default(),
             tally,
+            process,
+            ended: AtomicU8::new(0),
+            hands_back: AtomicBool::new(false),
         }
     }
 
@@ -233,6 +289,51 @@ impl Endpoint {
         self.close();
         self.retired.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
+    }
+
+    /// Its process has ended, or is about to be ended by its owner. The first word
+    /// counts: what is ended once does not end for another reason later.
+    pub fn ended(&self, by: EndedBy) {
+        let order = Ordering::SeqCst;
+        let first = self.ended.compare_exchange(0, by as u8, order, order);
+        if first.is_ok() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn ended_by(&self) -> Option<EndedBy> {
+        match self.ended.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(EndedBy::Itself),
+            _ => Some(EndedBy::Other),
+        }
+    }
+
+    /// What became of its process when a connection to it broke off; waits a moment
+    /// for its owner's word.
+    pub(crate) async fn fate(&self) -> Fate {
+        let Some(process) = &self.process else {
+            return Fate::Unknown;
+        };
+        if self.ended_by().is_none() {
+            if process.surely_runs() && self.ended_by().is_none() {
+                return Fate::Lives;
+            }
+            let told = self.wait(|| self.ended_by().is_some());
+            // In vain: then nobody knows.
+            drop(tokio::time::timeout(REAPING, told).await);
+        }
+        self.ended_by().map_or(Fate::Unknown, Fate::Ended)
+    }
+
+    /// A dispatcher of ours answers there, which may hand requests back. What else
+    /// answers there is an app, which has no say in it.
+    pub fn set_hands_back(&self, hands_back: bool) {
+        self.hands_back.store(hands_back, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hands_back(&self) -> bool {
+        self.hands_back.load(Ordering::Relaxed)
     }
 
     /// Resolves when it owes no answer any more; meant for after [`Self::close`].

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Framing, Trust, Version};
+use scaledapp_http1::{self as http1, Elsewhere, Framing, Trust, Version};
 
 use crate::allowance::Allowance;
 use crate::attempt::{Answered, Attempt, End, Upstream};
@@ -15,12 +15,12 @@ use crate::body::Flow;
 use crate::clock;
 use crate::connect::{self, connect};
 use crate::connection::{Asked, Client, Gone};
-use crate::endpoint::{Endpoint, InFlight};
+use crate::endpoint::{EndedBy, Endpoint, InFlight};
 use crate::gone::LOOK;
 use crate::line::{Comer, Place};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
-use crate::retry::{self, Failed};
+use crate::retry::{self, Failed, Fate, Next, Past};
 use crate::thread::Thread;
 use crate::tunnel;
 
@@ -69,7 +69,10 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
     // Neither a queue nor a connection to come needs its memory.
     client.input.release(&thread.buffers);
     let mut search = Search::default();
-    let mut sent = 0;
+    let mut past = Past {
+        deaths: u32::from(asked.is_repeated),
+        ..Past::default()
+    };
     let mut rest = None;
     let then = loop {
         let entered = match choose(thread, client, &mut search).await {
@@ -77,12 +80,12 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
             Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
         };
         let _counted = Counted::new(thread);
-        let Some(upstream) = reach(thread, client, &entered, sent > 0).await else {
+        let Some(upstream) = reach(thread, client, &entered, past.tries > 0).await else {
             search.failed_at(entered.endpoint());
             entered.end_quietly();
             continue;
         };
-        sent += 1;
+        past.tries += 1;
         let (end, upstream, unsent) =
             Attempt::new(thread, client, &asked, &mut request, upstream, &entered)
                 .run()
@@ -92,13 +95,18 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
             end,
             upstream,
             entered: &entered,
-            sent,
+            past: &mut past,
             search: &mut search,
         };
         if let Some(then) = finish(thread, client, &asked, &request, ended).await {
             break then;
         }
         request.rewind();
+        if past.deaths > 0 && !asked.is_repeated {
+            // A dispatcher that gets it now must not begin to count anew.
+            asked.is_repeated = true;
+            request.add_field(http1::REPEATED);
+        }
     };
     thread.buffers.put_output(request.into_out());
     match rest {
@@ -156,7 +164,7 @@ async fn gather(
             Err(Gone::Late) => {
                 thread.counts.failed(Failure::ClientTimeout);
                 let cause = Failure::ClientTimeout;
-                return Err(give_up(thread, client, asked, cause, false, false).await);
+                return Err(give_up(thread, client, asked, cause, false, None).await);
             }
         }
         if let Err(malformed) = request.take(&mut client.input) {
@@ -179,8 +187,7 @@ struct Ended<'a, 'b> {
     end: End,
     upstream: Upstream,
     entered: &'a InFlight<'b>,
-    /// Tries so far.
-    sent: u32,
+    past: &'a mut Past,
     search: &'a mut Search,
 }
 
@@ -196,7 +203,7 @@ async fn finish(
         end,
         upstream,
         entered,
-        sent,
+        past,
         search,
     } = ended;
     let endpoint = entered.endpoint();
@@ -251,13 +258,16 @@ async fn finish(
                 // Who hands back has answered: its connection was no stale one.
                 reused: upstream.reused && cause != Failure::HandedBack,
             };
+            let fate = fate(endpoint, cause, failed, upstream.hands_back).await;
             // What is given up ends there now, however long the client takes to hear it.
             drop(upstream);
-            // Once only: the request may be what breaks one worker after the other.
-            let is_last = search.elsewhere || sent >= thread.config.limits.attempts;
-            if settle(thread, asked, endpoint, cause, failed, is_last) {
+            past.broke(failed, fate);
+            let tries = thread.config.limits.attempts;
+            let next = retry::next(failed, past, asked.is_idempotent, tries);
+            if settle(thread, endpoint, cause, failed, next) {
                 search.again = true;
-                search.elsewhere |= cause == Failure::HandedBack;
+                past.handed_back |= cause == Failure::HandedBack;
+                search.elsewhere = past.handed_back;
                 // A connection that was closed in between says nothing about its endpoint.
                 if !failed.reused {
                     search.failed_at(endpoint);
@@ -265,11 +275,35 @@ async fn finish(
                 return None;
             }
             thread.counts.failed(cause);
-            let may_go_elsewhere = client.trust == Trust::Behind
-                && cause == Failure::Upstream
-                && retry::may_repeat(failed, asked.is_idempotent);
-            Some(give_up(thread, client, asked, cause, headed, may_go_elsewhere).await)
+            let elsewhere = match next {
+                Next::HandBack(elsewhere) if cause == Failure::Upstream => Some(elsewhere),
+                // For want of budget.
+                Next::Again if cause == Failure::Upstream && past.deaths == 0 => {
+                    Some(Elsewhere::Interrupted)
+                }
+                _ => None,
+            };
+            // Clients must not see it.
+            let elsewhere = elsewhere.filter(|_| client.trust == Trust::Behind);
+            Some(give_up(thread, client, asked, cause, headed, elsewhere).await)
         }
+    }
+}
+
+/// What became of the process behind an endpoint at which a try has failed; `says` is
+/// what a dispatcher there has said of it.
+async fn fate(
+    endpoint: &Endpoint,
+    cause: Failure,
+    failed: Failed,
+    says: Option<Elsewhere>,
+) -> Fate {
+    match (cause, says) {
+        (Failure::HandedBack, Some(Elsewhere::Interrupted)) => Fate::Ended(EndedBy::Other),
+        // Dispatchers of older versions say so of whatever ended their workers.
+        (Failure::HandedBack, _) => Fate::Unknown,
+        (Failure::Upstream | Failure::CutOff, _) if failed.written => endpoint.fate().await,
+        _ => Fate::Lives,
     }
 }
 
@@ -451,11 +485,10 @@ fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
 /// What a failed attempt means for the endpoint, and whether another follows.
 fn settle(
     thread: &Thread,
-    asked: &Asked,
     endpoint: &Endpoint,
     cause: Failure,
     failed: Failed,
-    is_last: bool,
+    next: Next,
 ) -> bool {
     if matches!(cause, Failure::ClientGone | Failure::ClientTimeout) {
         return false;
@@ -477,9 +510,8 @@ fn settle(
         note(thread, endpoint, Outcome::Broken);
     }
     // A time-out has used up the client's patience, and maybe the server's strength.
-    let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack)
-        && retry::may_repeat(failed, asked.is_idempotent);
-    if !may_repeat || is_last {
+    let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack);
+    if !may_repeat || next != Next::Again {
         return false;
     }
     // A kept connection that was closed in between is no sign of trouble.
@@ -519,15 +551,15 @@ async fn refuse(
         .await
 }
 
-/// The answer for a request whose attempts have failed; the balancer in front
-/// may learn that it `may_go_elsewhere`.
+/// The answer for a request whose attempts have failed; a balancer of ours in front
+/// may learn that it can go `elsewhere`.
 async fn give_up(
     thread: &Thread,
     client: &mut Client,
     asked: &Asked,
     cause: Failure,
     headed: bool,
-    may_go_elsewhere: bool,
+    elsewhere: Option<Elsewhere>,
 ) -> Then {
     if headed {
         return Then::Reset;
@@ -543,15 +575,7 @@ async fn give_up(
     thread.counts.answered(status, asked.started.elapsed());
     let mut out = thread.buffers.output();
     let is_head = asked.is_head;
-    http1::write_answer(
-        &mut out,
-        status,
-        reason,
-        None,
-        may_go_elsewhere,
-        true,
-        is_head,
-    );
+    http1::write_answer(&mut out, status, reason, None, elsewhere, true, is_head);
     client.write(thread, out, true).await
 }
 

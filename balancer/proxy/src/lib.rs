@@ -44,7 +44,7 @@ mod tunnel;
 
 pub use callers::{Callers, Tokens, TokensError};
 pub use config::{Algorithm, Config, HeadLimitError, Limits, Role};
-pub use endpoint::{Endpoint, Report, Standing, Table};
+pub use endpoint::{EndedBy, Endpoint, Process, Report, Standing, Table};
 pub use listen::listen;
 pub use metrics::Metrics;
 pub use proxy::Proxy;

@@ -1,7 +1,12 @@
 //! What may be sent again after a failure, and how often.
 //!
 //! Pure. RFC 9110 section 9.2.2: a proxy must not repeat a request that is not
-//! idempotent unless it knows that nothing of it was processed.
+//! idempotent unless it knows that nothing of it was processed. What is idempotent may
+//! still be what ends one worker after the other; see [`next`].
+
+use scaledapp_http1::Elsewhere;
+
+use crate::endpoint::EndedBy;
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +22,71 @@ pub(crate) struct Failed {
     pub(crate) reused: bool,
 }
 
-/// Whether the request may be sent again.
-pub(crate) fn may_repeat(failed: Failed, idempotent: bool) -> bool {
-    !failed.answered && failed.replayable && (idempotent || !failed.written)
+/// What became of the process that had the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It runs on: it has closed the connection, and that was all.
+    Lives,
+    /// It is gone, or about to be.
+    Ended(EndedBy),
+    /// Nobody knows: a pod that others supervise, or a process among several.
+    Unknown,
+}
+
+/// What a request has behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Past {
+    /// How often it was sent.
+    pub(crate) tries: u32,
+    /// Bytes of it were written in one of these.
+    pub(crate) written: bool,
+    /// How often it was executed when its process ended, for all that is known by
+    /// its own doing; here or in the hop before.
+    pub(crate) deaths: u32,
+    /// A dispatcher has handed it back, so that this was its last try.
+    pub(crate) handed_back: bool,
+}
+
+impl Past {
+    /// Takes in how a try broke off.
+    pub(crate) fn broke(&mut self, failed: Failed, fate: Fate) {
+        self.written |= failed.written;
+        let suspicious = matches!(fate, Fate::Ended(EndedBy::Itself) | Fate::Unknown);
+        self.deaths += u32::from(failed.written && suspicious);
+    }
+}
+
+/// What follows a try that broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another try.
+    Again,
+    /// The last word is that of the proxy in front, if one of ours stands there.
+    HandBack(Elsewhere),
+    /// The client is told that it failed.
+    GiveUp,
+}
+
+/// A process that ends while it executes a request is the strongest sign that the
+/// request is the cause. So it is repeated once, and a second end is the last one.
+const DEATHS: u32 = 2;
+
+/// What follows a try that broke off, when `tries` are allowed.
+pub(crate) fn next(failed: Failed, past: &Past, is_idempotent: bool, tries: u32) -> Next {
+    let is_lost = failed.answered || !failed.replayable || (failed.written && !is_idempotent);
+    if is_lost || past.deaths >= DEATHS {
+        return Next::GiveUp;
+    }
+    if past.tries < tries && !past.handed_back {
+        return Next::Again;
+    }
+    // The proxy in front does not know which chances are used up: only a request
+    // that has used none for itself may have more of them elsewhere.
+    match past {
+        Past { deaths: 1.., .. } => Next::GiveUp,
+        Past { written: true, .. } => Next::HandBack(Elsewhere::Interrupted),
+        _ => Next::HandBack(Elsewhere::NotExecuted),
+    }
 }
 
 /// Keeps repetitions from becoming the load: when everything fails, a budget
@@ -66,42 +133,121 @@ impl Budget {
 mod tests {
     use super::*;
 
+    const BROKE: Failed = Failed {
+        written: true,
+        answered: false,
+        replayable: true,
+        reused: false,
+    };
+
+    /// What follows each of these ends in a row, with four tries.
+    fn course(fates: &[Fate], failed: Failed, is_idempotent: bool) -> Vec<Next> {
+        let mut past = Past::default();
+        let follows = fates.iter().map(|fate| {
+            past.tries += 1;
+            past.broke(failed, *fate);
+            next(failed, &past, is_idempotent, 4)
+        });
+        follows.collect()
+    }
+
     #[test]
-    fn nothing_is_repeated_that_may_have_happened() {
-        let failed = Failed {
-            written: true,
-            answered: false,
-            replayable: true,
-            reused: false,
-        };
-        assert!(may_repeat(failed, true));
-        assert!(
-            !may_repeat(failed, false),
-            "a POST may have been carried out"
-        );
-        assert!(may_repeat(
-            Failed {
-                written: false,
-                ..failed
-            },
-            false
-        ));
-        for idempotent in [true, false] {
-            assert!(!may_repeat(
-                Failed {
-                    answered: true,
-                    ..failed
-                },
-                idempotent
-            ));
-            assert!(!may_repeat(
-                Failed {
-                    replayable: false,
-                    ..failed
-                },
-                idempotent
-            ));
+    fn what_may_have_happened_is_repeated_only_if_that_changes_nothing() {
+        let fates = [
+            Fate::Lives,
+            Fate::Unknown,
+            Fate::Ended(EndedBy::Itself),
+            Fate::Ended(EndedBy::Other),
+        ];
+        for (fate, is_idempotent) in fates
+            .iter()
+            .flat_map(|fate| [(*fate, true), (*fate, false)])
+        {
+            for (written, answered, replayable) in [
+                (true, false, true),
+                (false, false, true),
+                (true, true, true),
+                (true, false, false),
+                (true, true, false),
+            ] {
+                let failed = Failed {
+                    written,
+                    answered,
+                    replayable,
+                    reused: false,
+                };
+                let may = !answered && replayable && (is_idempotent || !written);
+                let follows = course(&[fate], failed, is_idempotent);
+                let expected = if may { Next::Again } else { Next::GiveUp };
+                assert_eq!(follows, [expected], "{fate:?} {is_idempotent} {failed:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_second_end_of_its_process_is_the_last_one() {
+        use EndedBy::{Itself, Other};
+        use Fate::{Ended, Lives, Unknown};
+        use Next::{Again, GiveUp, HandBack};
+        let interrupted = HandBack(Elsewhere::Interrupted);
+        for (fates, follows) in [
+            (&[Ended(Itself), Ended(Itself)][..], &[Again, GiveUp][..]),
+            (&[Unknown, Unknown], &[Again, GiveUp]),
+            (&[Unknown, Ended(Itself)], &[Again, GiveUp]),
+            (&[Ended(Itself), Unknown], &[Again, GiveUp]),
+            (
+                &[Ended(Other), Ended(Itself), Ended(Other), Ended(Itself)],
+                &[Again, Again, Again, GiveUp],
+            ),
+            // Innocent so far: all tries, and another pod.
+            (&[Ended(Other); 4], &[Again, Again, Again, interrupted]),
+            (&[Lives; 4], &[Again, Again, Again, interrupted]),
+            (
+                &[Ended(Other), Lives, Ended(Other), Lives],
+                &[Again, Again, Again, interrupted],
+            ),
+            // What has used its repetition is not handed to whom it would get another from.
+            (
+                &[Ended(Itself), Ended(Other), Lives, Ended(Other)],
+                &[Again, Again, Again, GiveUp],
+            ),
+        ] {
+            assert_eq!(course(fates, BROKE, true), follows, "{fates:?}");
+        }
+        let unwritten = Failed {
+            written: false,
+            ..BROKE
+        };
+        let back = HandBack(Elsewhere::NotExecuted);
+        let fates = [Ended(Itself); 4];
+        for is_idempotent in [true, false] {
+            let follows = course(&fates, unwritten, is_idempotent);
+            assert_eq!(follows, [Again, Again, Again, back], "it executed nothing");
+        }
+    }
+
+    #[test]
+    fn what_was_repeated_before_it_came_has_one_end_left() {
+        let mut past = Past {
+            deaths: 1,
+            tries: 1,
+            ..Past::default()
+        };
+        assert_eq!(next(BROKE, &past, true, 4), Next::Again, "an innocent end");
+        past.broke(BROKE, Fate::Ended(EndedBy::Itself));
+        assert_eq!(next(BROKE, &past, true, 4), Next::GiveUp);
+    }
+
+    #[test]
+    fn what_was_handed_back_goes_to_one_other_pod() {
+        let mut past = Past {
+            tries: 1,
+            ..Past::default()
+        };
+        assert_eq!(next(BROKE, &past, true, 4), Next::Again);
+        past.handed_back = true;
+        past.tries = 2;
+        assert_ne!(next(BROKE, &past, true, 4), Next::Again);
     }
 
     #[test]

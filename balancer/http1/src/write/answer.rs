@@ -4,20 +4,19 @@ use alloc::vec::Vec;
 
 use super::response::put_status_line;
 use super::{put_field, put_length, put_number};
-use crate::response::RETRY;
+use crate::response::{Elsewhere, RETRY};
 
 /// Appends a whole answer with `text` and a line's end as its body, which is
 /// left out (but counted) where `head` says that it answers a `HEAD` request.
 ///
 /// `retry_after` is in seconds. `elsewhere` says to a proxy of ours that the
-/// request may be repeated at another server, see
-/// [`Response::may_go_elsewhere`](crate::Response::may_go_elsewhere).
+/// request may be repeated at another server.
 pub fn write_answer(
     out: &mut Vec<u8>,
     status: u16,
     text: &str,
     retry_after: Option<u32>,
-    elsewhere: bool,
+    elsewhere: Option<Elsewhere>,
     close: bool,
     head: bool,
 ) {
@@ -33,8 +32,10 @@ pub fn write_answer(
         put_number(out, u64::from(seconds));
         out.extend_from_slice(b"\r\n");
     }
-    if elsewhere {
-        put_field(out, b"Scaledapp-Not-Executed", RETRY);
+    match elsewhere {
+        None => {}
+        Some(Elsewhere::NotExecuted) => put_field(out, b"Scaledapp-Not-Executed", RETRY),
+        Some(Elsewhere::Interrupted) => put_field(out, b"Scaledapp-Interrupted", RETRY),
     }
     if close {
         out.extend_from_slice(b"Connection: close\r\n");

@@ -159,12 +159,14 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         | Known::RequestId
         // Of this hop.
         | Known::Connection
+        | Known::Interrupted
         | Known::KeepAlive
         | Known::Nominated
         | Known::NotExecuted
         | Known::ProxyAuthenticate
         | Known::ProxyAuthorization
         | Known::ProxyConnection
+        | Known::Repeated
         | Known::Te
         | Known::Token
         | Known::Trailer

@@ -91,12 +91,14 @@ fn is_passed_on(known: Known, status: u16) -> bool {
         Known::ContentLength
         | Known::TransferEncoding
         | Known::Connection
+        | Known::Interrupted
         | Known::KeepAlive
         | Known::Nominated
         | Known::NotExecuted
         | Known::ProxyAuthenticate
         | Known::ProxyAuthorization
         | Known::ProxyConnection
+        | Known::Repeated
         | Known::Te
         | Known::Token
         | Known::Trailer => false,

@@ -1,14 +1,25 @@
 //! Answers of our own.
 
-use scaledapp_http1::{is_http2, write_answer, write_http2_refusal};
+use scaledapp_http1::{Elsewhere, is_http2, write_answer, write_http2_refusal};
 
 #[test]
 fn whole_answers() {
     let mut out = Vec::new();
-    write_answer(&mut out, 503, "no-upstream", Some(2), false, false, false);
-    write_answer(&mut out, 405, "connect", None, false, true, false);
-    write_answer(&mut out, 400, "bare-lf", None, false, true, true);
-    write_answer(&mut out, 502, "upstream-failed", None, true, true, true);
+    write_answer(&mut out, 503, "no-upstream", Some(2), None, false, false);
+    write_answer(&mut out, 405, "connect", None, None, true, false);
+    write_answer(&mut out, 400, "bare-lf", None, None, true, true);
+    for elsewhere in [Elsewhere::NotExecuted, Elsewhere::Interrupted] {
+        let elsewhere = Some(elsewhere);
+        write_answer(
+            &mut out,
+            502,
+            "upstream-failed",
+            None,
+            elsewhere,
+            true,
+            true,
+        );
+    }
     let wanted = "HTTP/1.1 503 Service Unavailable\r\n\
         Content-Type: text/plain\r\n\
         Content-Length: 12\r\n\
@@ -31,6 +42,12 @@ fn whole_answers() {
         Content-Type: text/plain\r\n\
         Content-Length: 16\r\n\
         Scaledapp-Not-Executed: retry\r\n\
+        Connection: close\r\n\
+        \r\n\
+        HTTP/1.1 502 Bad Gateway\r\n\
+        Content-Type: text/plain\r\n\
+        Content-Length: 16\r\n\
+        Scaledapp-Interrupted: retry\r\n\
         Connection: close\r\n\
         \r\n";
     assert_eq!(String::from_utf8(out).unwrap(), wanted);

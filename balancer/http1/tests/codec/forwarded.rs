@@ -45,6 +45,8 @@ fn at_the_edge() {
         traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
         Forwarded: for=1.1.1.1\r\n\
         Scaledapp-Not-Executed: retry\r\n\
+        Scaledapp-Interrupted: retry\r\n\
+        Scaledapp-Repeated: 1\r\n\
         Content-Length: 005\r\n\
         Expect: 100-continue\r\n\
         X-Kept: a, b \r\n\
@@ -79,6 +81,8 @@ fn behind_a_proxy_of_ours() {
         X-Forwarded-Port: 443\r\n\
         X-Request-Id: not quite sane\r\n\
         scaledapp-not-executed: retry\r\n\
+        scaledapp-interrupted: retry\r\n\
+        scaledapp-repeated: 1\r\n\
         Transfer-Encoding: CHUNKED\r\n\
         \r\n";
     let sent = "GET / HTTP/1.1\r\n\

@@ -1,7 +1,7 @@
 //! Responses: which are usable, how their bodies end, and how they go on.
 
 use scaledapp_http1::{
-    Asked, Downstream, Fields, Framing, Limits, Malformed, REASONS, Response, Version,
+    Asked, Downstream, Elsewhere, Fields, Framing, Limits, Malformed, REASONS, Response, Version,
     downstream_framing, parse_response, write_response,
 };
 
@@ -328,17 +328,25 @@ const OLD_KEEPING: Downstream = Downstream {
 #[test]
 fn only_a_502_that_says_so_may_go_elsewhere() {
     let says = "Content-Length: 0\r\nScaledapp-Not-Executed: ";
+    let interrupted = "Content-Length: 0\r\nScaledapp-Interrupted: ";
+    let not_executed = Some(Elsewhere::NotExecuted);
     for (line, fields, expected) in [
-        ("502 Bad Gateway", format!("{says}retry\r\n"), true),
+        ("502 Bad Gateway", format!("{says}retry\r\n"), not_executed),
         (
             "502 ",
             format!("Connection: Scaledapp-Not-Executed\r\n{says}retry\r\n"),
-            true,
+            not_executed,
         ),
-        ("502 Bad Gateway", format!("{says}yes\r\n"), false),
-        ("502 Bad Gateway", "Content-Length: 0\r\n".to_owned(), false),
-        ("503 Service Unavailable", format!("{says}retry\r\n"), false),
-        ("200 OK", format!("{says}retry\r\n"), false),
+        (
+            "502 Bad Gateway",
+            format!("{interrupted}retry\r\n"),
+            Some(Elsewhere::Interrupted),
+        ),
+        ("500 ", format!("{interrupted}retry\r\n"), None),
+        ("502 Bad Gateway", format!("{says}yes\r\n"), None),
+        ("502 Bad Gateway", "Content-Length: 0\r\n".to_owned(), None),
+        ("503 Service Unavailable", format!("{says}retry\r\n"), None),
+        ("200 OK", format!("{says}retry\r\n"), None),
     ] {
         let head = format!("HTTP/1.1 {line}\r\n{fields}\r\n");
         let is_so = with(&head, GET, |response| {
@@ -353,7 +361,7 @@ fn what_goes_to_the_client() {
     let length = "Content-Length: 5\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
     let all = "Server: x\r\nDate: y\r\nConnection: X-Hop, close\r\nX-Hop: z\r\nKeep-Alive: timeout=5\r\n\
-        Proxy-Connection: a\r\nProxy-Authenticate: Basic\r\nTrailer: X\r\nUpgrade: h2c\r\nScaledApp-Not-Executed: retry\r\nSet-Cookie: a\r\nset-cookie:b\r\n\
+        Proxy-Connection: a\r\nProxy-Authenticate: Basic\r\nTrailer: X\r\nUpgrade: h2c\r\nScaledApp-Not-Executed: retry\r\nScaledApp-Interrupted: retry\r\nScaledapp-Repeated: 1\r\nSet-Cookie: a\r\nset-cookie:b\r\n\
         Content-Length: 05\r\n";
     let kept = "Server: x\r\nDate: y\r\nSet-Cookie: a\r\nset-cookie: b\r\nContent-Length: 5\r\n";
     let switch = "Connection: Upgrade\r\nUpgrade: echo\r\nX: y\r\n";

@@ -3,22 +3,26 @@
 
 use std::io::Write;
 
-use scaledapp_proxy::{Config, Endpoint, Limits};
+use scaledapp_proxy::{Config, EndedBy, Endpoint, Limits};
 
-use crate::peers::{OK, Running, Stage, ask, read_all, start, start_with};
+use crate::peers::{OK, Request, Running, Stage, ask, read_all, start, start_with};
 
-const SAYS: &str = "\r\nScaledapp-Not-Executed: retry\r\n";
+const SAYS: &str = "\r\nScaledapp-Interrupted: retry\r\n";
 const HANDED_BACK: &str =
+    "HTTP/1.1 502 Bad Gateway\r\nScaledapp-Interrupted: retry\r\nContent-Length: 0\r\n\r\n";
+/// Of a dispatcher of the version before.
+const OLD_HANDED_BACK: &str =
     "HTTP/1.1 502 Bad Gateway\r\nScaledapp-Not-Executed: retry\r\nContent-Length: 0\r\n\r\n";
 
-/// A dispatcher in front of a worker that the test plays.
+/// A dispatcher in front of a worker that the test plays, and that something else ends.
 fn dispatcher(worker: &Stage, attempts: u32) -> Running {
     let config = Config::dispatcher();
     let limits = Limits {
         attempts,
         ..config.limits
     };
-    start_with(vec![worker.endpoint()], Config { limits, ..config })
+    let endpoint = worker.process(false, Some(EndedBy::Other));
+    start_with(vec![endpoint], Config { limits, ..config })
 }
 
 fn post(running: &Running, body: &str) -> String {
@@ -48,7 +52,7 @@ fn only_what_may_be_repeated_is_handed_back() {
     request.close();
     let answer = read_all(&mut client);
     assert!(
-        answer.starts_with("HTTP/1.1 502 ") && !answer.contains(SAYS),
+        answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
         "{answer}"
     );
     // It may have been carried out.
@@ -57,7 +61,7 @@ fn only_what_may_be_repeated_is_handed_back() {
         drop(worker.next());
         let answer = client.join().unwrap();
         assert!(
-            answer.starts_with("HTTP/1.1 502 ") && !answer.contains(SAYS),
+            answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
             "{answer}"
         );
     });
@@ -66,7 +70,7 @@ fn only_what_may_be_repeated_is_handed_back() {
     worker.next().answer(HANDED_BACK);
     let answer = read_all(&mut client);
     assert!(
-        answer.starts_with("HTTP/1.1 502 ") && !answer.contains(SAYS),
+        answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
         "{answer}"
     );
 }
@@ -77,7 +81,11 @@ fn a_pod_whose_workers_break_costs_no_request_while_another_serves() {
     let pods = [dispatcher(&bad, 1), dispatcher(&good, 1)];
     let endpoints = pods
         .iter()
-        .map(|pod| Endpoint::new("pod", pod.address))
+        .map(|pod| {
+            let endpoint = Endpoint::new("pod", pod.address);
+            endpoint.set_hands_back(true);
+            endpoint
+        })
         .collect();
     let balancer = start(endpoints, Limits::default());
     let mut repeated = 0;
@@ -103,7 +111,7 @@ fn a_pod_whose_workers_break_costs_no_request_while_another_serves() {
 #[test]
 fn a_request_is_handed_on_once_and_clients_never_see_it() {
     let pods = [Stage::open(), Stage::open(), Stage::open()];
-    let endpoints = pods.iter().map(Stage::endpoint).collect();
+    let endpoints = pods.iter().map(Stage::pod).collect();
     let balancer = start(endpoints, Limits::default());
     let mut client = ask(&balancer, "/");
     let mut handed_back = 0;
@@ -129,7 +137,7 @@ fn a_request_is_handed_on_once_and_clients_never_see_it() {
 #[test]
 fn what_is_handed_back_goes_nowhere_if_it_must_not_or_cannot() {
     let pod = Stage::open();
-    let balancer = start(vec![pod.endpoint()], Limits::default());
+    let balancer = start(vec![pod.pod()], Limits::default());
     // There is no other pod.
     let mut client = ask(&balancer, "/");
     pod.next().answer(HANDED_BACK);
@@ -139,7 +147,7 @@ fn what_is_handed_back_goes_nowhere_if_it_must_not_or_cannot() {
         "{answer}"
     );
     let other = Stage::open();
-    let balancer = start(vec![pod.endpoint(), other.endpoint()], Limits::default());
+    let balancer = start(vec![pod.pod(), other.pod()], Limits::default());
     let mut client = balancer.connect();
     client
         .write_all(b"POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
@@ -158,4 +166,78 @@ fn what_is_handed_back_goes_nowhere_if_it_must_not_or_cannot() {
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     assert!(unasked.requests.try_recv().is_err());
     assert!(balancer.counts("x_repeated_total 0"));
+}
+
+#[test]
+fn an_app_cannot_hand_a_request_back() {
+    for (answer, is_pod) in [
+        (HANDED_BACK, false),
+        (OLD_HANDED_BACK, false),
+        // In a pod its dispatcher never passes the field on.
+        (HANDED_BACK, true),
+    ] {
+        let apps = [Stage::open(), Stage::open()];
+        let endpoints = apps.iter().map(Stage::endpoint).collect();
+        let running = if is_pod {
+            start_with(endpoints, Config::dispatcher())
+        } else {
+            start(endpoints, Limits::default())
+        };
+        let mut client = ask(&running, "/");
+        let asked = loop {
+            if let Some(request) = apps.iter().find_map(|app| app.requests.try_recv().ok()) {
+                break request;
+            }
+            std::thread::yield_now();
+        };
+        asked.answer(answer);
+        let answer = read_all(&mut client);
+        assert!(
+            answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
+            "{answer}"
+        );
+        assert!(running.counts("x_repeated_total 0"));
+    }
+}
+
+/// The next request of whichever of these gets it.
+fn of_any(pods: &[Stage]) -> Request {
+    loop {
+        if let Some(request) = pods.iter().find_map(|pod| pod.requests.try_recv().ok()) {
+            return request;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_next_pod_learns_what_is_used_up() {
+    for (answer, is_used) in [
+        (Some(HANDED_BACK), false),
+        // It may be what has ended four workers.
+        (Some(OLD_HANDED_BACK), true),
+        // The whole pod is gone.
+        (None, true),
+    ] {
+        let pods = [Stage::open(), Stage::open()];
+        let endpoints = pods.iter().map(Stage::pod).collect();
+        let balancer = start(endpoints, Limits::default());
+        let mut client = balancer.connect();
+        // A client's own word is none.
+        client
+            .write_all(b"GET / HTTP/1.0\r\nHost: a\r\nScaledapp-Repeated: 1\r\n\r\n")
+            .unwrap();
+        let first = of_any(&pods);
+        assert!(!first.text.contains("Scaledapp"), "{}", first.text);
+        match answer {
+            Some(answer) => first.answer(answer),
+            None => first.close(),
+        }
+        let second = of_any(&pods);
+        let says = second.text.contains("\r\nScaledapp-Repeated: 1\r\n\r\n");
+        assert_eq!(says, is_used, "{}", second.text);
+        second.answer(OK);
+        let answer = read_all(&mut client);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod broken;
+mod deaths;
 mod handback;
 mod held;
 mod last;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use scaledapp_proxy::{Callers, Config, Endpoint, Limits, Metrics, Proxy, Table};
+use scaledapp_proxy::{
+    Callers, Config, EndedBy, Endpoint, Limits, Metrics, Process, Proxy, Table, Tally,
+};
 use tokio::sync::watch;
 
 /// A moment, as limits go here.
@@ -219,8 +221,35 @@ impl Stage {
         Endpoint::new("one", self.address)
     }
 
+    /// The same as a dispatcher of ours, which may hand requests back.
+    pub(crate) fn pod(&self) -> Arc<Endpoint> {
+        let endpoint = self.endpoint();
+        endpoint.set_hands_back(true);
+        endpoint
+    }
+
+    /// The same as a process of which it is known whether it runs, and what ended it.
+    pub(crate) fn process(&self, runs: bool, ended: Option<EndedBy>) -> Arc<Endpoint> {
+        let process = Box::new(Runs(runs));
+        let endpoint = Endpoint::of_process("one", self.address, &Tally::new("0"), process);
+        if let Some(by) = ended {
+            endpoint.ended(by);
+        }
+        endpoint
+    }
+
     pub(crate) fn next(&self) -> Request {
         self.requests.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+}
+
+/// Whether a process runs, for sure.
+#[derive(Debug)]
+struct Runs(bool);
+
+impl Process for Runs {
+    fn surely_runs(&self) -> bool {
+        self.0
     }
 }
 

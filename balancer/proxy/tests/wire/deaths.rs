@@ -1,0 +1,147 @@
+//! Requests whose worker ends while it executes them: innocent ones survive, and one
+//! that is the cause ends two workers at most, however many hops and pods there are.
+
+use std::time::Duration;
+
+use scaledapp_proxy::{Config, EndedBy, Endpoint, Limits};
+
+use crate::peers::{OK, Stage, ask, read_all, start, start_with};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn a_worker_that_ends_by_itself_costs_one_repetition() {
+    let worker = Stage::open();
+    let endpoint = worker.process(false, Some(EndedBy::Itself));
+    let running = start_with(vec![endpoint], Config::dispatcher());
+    let mut client = ask(&running, "/");
+    for _ in 0..2 {
+        worker.next().close();
+    }
+    let answer = read_all(&mut client);
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
+        "{answer}"
+    );
+    assert!(running.counts("x_repeated_total 1"));
+    assert!(worker.requests.try_recv().is_err());
+    // The balancer has repeated it already.
+    let mut client = running.connect();
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nScaledapp-Repeated: 1\r\n\r\n";
+    std::io::Write::write_all(&mut client, head).unwrap();
+    let request = worker.next();
+    assert!(!request.text.contains("Scaledapp"), "{}", request.text);
+    request.close();
+    let answer = read_all(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(running.counts("x_repeated_total 1"));
+}
+
+#[test]
+fn an_end_that_nobody_explains_counts_as_one_of_its_own() {
+    let worker = Stage::open();
+    let unexplained = worker.process(false, None);
+    for (endpoint, config) in [
+        (unexplained, Config::dispatcher()),
+        (worker.endpoint(), Config::balancer()),
+    ] {
+        let running = start_with(vec![endpoint], config);
+        let mut client = ask(&running, "/");
+        for _ in 0..2 {
+            worker.next().close();
+        }
+        let answer = read_all(&mut client);
+        assert!(
+            answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
+            "{answer}"
+        );
+        assert!(running.counts("x_repeated_total 1"));
+    }
+}
+
+#[test]
+fn a_worker_that_lives_or_was_ended_by_others_costs_all_tries() {
+    for (runs, ended) in [(true, None), (false, Some(EndedBy::Other))] {
+        let worker = Stage::open();
+        let running = start_with(vec![worker.process(runs, ended)], Config::dispatcher());
+        let mut client = ask(&running, "/");
+        for _ in 0..3 {
+            worker.next().close();
+        }
+        worker.next().answer(OK);
+        let answer = read_all(&mut client);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(running.counts("x_repeated_total 3"));
+    }
+}
+
+#[test]
+fn the_word_on_an_end_may_come_a_moment_late() {
+    let worker = Stage::open();
+    let endpoint = worker.process(false, None);
+    let running = start_with(vec![std::sync::Arc::clone(&endpoint)], Config::dispatcher());
+    let mut client = ask(&running, "/");
+    let broken = worker.next();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(5));
+            endpoint.ended(EndedBy::Other);
+            // Too late to be true.
+            endpoint.ended(EndedBy::Itself);
+        });
+        broken.close();
+        for _ in 0..2 {
+            worker.next().close();
+        }
+        worker.next().answer(OK);
+    });
+    let answer = read_all(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn over_both_hops_a_request_ends_two_workers_at_most() {
+    let workers = [Stage::open(), Stage::open()];
+    let pods: Vec<_> = workers
+        .iter()
+        .map(|worker| {
+            let endpoint = worker.process(false, Some(EndedBy::Itself));
+            start_with(vec![endpoint], Config::dispatcher())
+        })
+        .collect();
+    let endpoints = pods.iter().map(|pod| {
+        let endpoint = Endpoint::new("pod", pod.address);
+        endpoint.set_hands_back(true);
+        endpoint
+    });
+    let balancer = start(endpoints.collect(), Limits::default());
+    let mut client = balancer.connect();
+    std::io::Write::write_all(&mut client, GET).unwrap();
+    let ended = std::thread::spawn(move || {
+        let mut ended = 0;
+        loop {
+            for worker in &workers {
+                if let Ok(request) = worker.requests.try_recv() {
+                    request.close();
+                    ended += 1;
+                }
+            }
+            if ended >= 2 {
+                return ended;
+            }
+            std::thread::yield_now();
+        }
+    });
+    let answer = read_all(&mut client);
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
+        "{answer}"
+    );
+    assert_eq!(ended.join().unwrap(), 2);
+    let repeated = |running: &crate::peers::Running, times: u32| {
+        running.counts(&format!("x_repeated_total {times}"))
+    };
+    assert!(repeated(&balancer, 0));
+    assert_eq!(pods.iter().filter(|pod| repeated(pod, 1)).count(), 1);
+    assert_eq!(pods.iter().filter(|pod| repeated(pod, 0)).count(), 1);
+}
