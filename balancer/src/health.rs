@@ -13,6 +13,19 @@ use serde::Deserialize;
 /// its connections have ended.
 const SILENCE: Duration = Duration::from_millis(750);
 
+/// How requests reach the workers of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Dispatch {
+    /// Through its dispatcher.
+    Request,
+    /// Straight.
+    Connection,
+    /// A newer supervisor's word.
+    #[serde(other)]
+    Unknown,
+}
+
 /// A line of `/watch`. Unknown keys are a newer supervisor's; it stays
 /// compatible with the version before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -27,12 +40,21 @@ pub(crate) struct Snapshot {
     in_flight: u32,
     #[serde(default)]
     queued: u32,
+    /// Supervisors of the version before do not say.
+    #[serde(default)]
+    dispatch: Option<Dispatch>,
 }
 
 impl Snapshot {
     /// `None` for what is no snapshot.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
+    }
+
+    /// Whether a dispatcher answers there, which may hand requests back. An app has no
+    /// say in what is repeated.
+    pub(crate) fn hands_back(self) -> bool {
+        matches!(self.dispatch, None | Some(Dispatch::Request))
     }
 
     /// Its load, as the forwarding path takes it.
@@ -211,6 +233,14 @@ mod tests {
             (4, 3, 2)
         );
         snapshot(r#"{"ready":true,"zone":"newer"}"#);
+        for (line, hands_back) in [
+            (r#"{"ready":true}"#, true),
+            (r#"{"ready":true,"dispatch":"request"}"#, true),
+            (r#"{"ready":true,"dispatch":"connection"}"#, false),
+            (r#"{"ready":true,"dispatch":"newer"}"#, false),
+        ] {
+            assert_eq!(snapshot(line).hands_back(), hands_back, "{line}");
+        }
         for line in [
             "",
             "{}",

@@ -204,7 +204,9 @@ impl Listener {
                     let snapshot = Snapshot::parse(&line)
                         .ok_or_else(|| malformed("a line of /watch is no snapshot".to_owned()))?;
                     self.health.line(Instant::now().into_std(), snapshot);
-                    self.target.endpoint.report(snapshot.report());
+                    let endpoint = &self.target.endpoint;
+                    endpoint.report(snapshot.report());
+                    endpoint.set_hands_back(snapshot.hands_back());
                     self.pauses.reset();
                     self.show("as it says");
                     heard = true;

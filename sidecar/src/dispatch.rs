@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Generation, Slot, WorkerId};
-use scaledapp_proxy::{Endpoint, Proxy, Table, Tallies, Tally};
+use scaledapp_proxy::{EndedBy, Endpoint, Proxy, Table, Tallies, Tally};
 use tokio::sync::{oneshot, watch};
 
 use crate::connection::drain::Drains;
+use crate::ends::Runs;
 
 /// How long clients may take to read what workers wrote last.
 const LINGER: Duration = Duration::from_secs(2);
@@ -62,6 +63,17 @@ pub(crate) struct Leaving {
     pub(crate) generation: Generation,
 }
 
+/// Where a worker takes requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Feed {
+    pub(crate) slot: Slot,
+    pub(crate) pid: u32,
+    /// The shared one.
+    pub(crate) port: u16,
+    /// Its own.
+    pub(crate) address: SocketAddr,
+}
+
 /// A worker that was fed once.
 #[derive(Default)]
 pub(crate) struct Fed {
@@ -74,7 +86,7 @@ pub(crate) struct Fed {
 
 impl Fed {
     /// Whether that made a difference.
-    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>) -> bool {
+    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>, pid: u32) -> bool {
         let known = self.endpoints.last();
         if self.closed || known.is_some_and(|known| known.address() == address) {
             return false;
@@ -85,8 +97,12 @@ impl Fed {
             endpoint.close();
         }
         self.endpoints.retain(|endpoint| endpoint.in_flight() > 0);
-        self.endpoints
-            .push(Endpoint::with_tally(tally.name(), address, tally));
+        self.endpoints.push(Endpoint::of_process(
+            tally.name(),
+            address,
+            tally,
+            Box::new(Runs { pid }),
+        ));
         true
     }
 
@@ -98,6 +114,12 @@ impl Fed {
             None => return 0,
         };
         answers(tally).saturating_sub(before)
+    }
+
+    fn ended(&self, by: EndedBy) {
+        for endpoint in &self.endpoints {
+            endpoint.ended(by);
+        }
     }
 
     fn retire(&self) {
@@ -116,14 +138,20 @@ fn answers(tally: &Tally) -> u64 {
 impl Front {
     /// Sends requests for a port to a worker from now on; told again it changes
     /// nothing, unless the worker listens at another address since.
-    pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot, port: u16, address: SocketAddr) {
+    pub(crate) fn feed(&mut self, worker: WorkerId, to: Feed) {
+        let Feed {
+            slot,
+            pid,
+            port,
+            address,
+        } = to;
         let Self::Request(dispatchers) = self else {
             return;
         };
         if let Some(dispatcher) = dispatchers.iter_mut().find(|one| one.port == port) {
             let fed = dispatcher.endpoints.entry(worker).or_default();
             let tally = dispatcher.tallies.of(&slot.to_string());
-            if fed.feed(address, &tally) {
+            if fed.feed(address, &tally, pid) {
                 dispatcher.publish();
             }
         }
@@ -165,6 +193,13 @@ impl Front {
         match self {
             Self::Request(_) => {}
             Self::Connection(accepting) => accepting.drains.forget(group),
+        }
+    }
+
+    /// A worker has ended, or is about to be ended. The first word counts.
+    pub(crate) fn ended(&self, worker: WorkerId, by: EndedBy) {
+        for fed in self.fed(worker) {
+            fed.ended(by);
         }
     }
 

@@ -13,6 +13,7 @@ pub mod ctl;
 mod desired;
 mod directory;
 mod dispatch;
+mod ends;
 mod events;
 mod exposition;
 mod front;

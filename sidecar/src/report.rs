@@ -290,6 +290,9 @@ impl Report {
             "inFlight": load.in_flight,
             "queued": load.queued,
             "workers": load.workers,
+            // Whether requests come from our dispatcher or straight to the app, which has no
+            // say in what a balancer repeats.
+            "dispatch": self.dispatch,
         });
         self.snapshot.send_replace(Bytes::from(line.to_string()));
         true

@@ -25,6 +25,7 @@ use crate::cores::{Cores, Quotas};
 use crate::ctl::server;
 use crate::desired::{self, Desired};
 use crate::directory::Directory;
+use crate::ends::OutOfMemory;
 use crate::front;
 use crate::hints::heap_is_sized;
 use crate::limits::Watch;
@@ -125,6 +126,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
         quotas,
         memory,
+        out_of_memory: OutOfMemory::watch(Path::new("/")),
         watch,
         report,
         inputs,

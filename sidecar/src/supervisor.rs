@@ -15,12 +15,14 @@ use rustix::process::Signal;
 use scaledapp_engine::{
     Action, Engine, Event, Exit, Incident, OperationId, Slot, WorkerId, WorkerState,
 };
+use scaledapp_proxy::EndedBy;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cores::{self, Quotas, WorkerSpec};
 use crate::ctl::Reply;
 use crate::ctl::server::Asked;
-use crate::dispatch::Front;
+use crate::dispatch::{Feed, Front};
+use crate::ends::OutOfMemory;
 use crate::handover::Told;
 use crate::limits::Watch;
 use crate::limits::measure::Starving;
@@ -126,6 +128,7 @@ pub(crate) struct Supervisor {
     pub(crate) watchdog: Watchdog,
     pub(crate) quotas: Quotas,
     pub(crate) memory: Limiting,
+    pub(crate) out_of_memory: OutOfMemory,
     pub(crate) watch: Watch,
     pub(crate) report: Arc<Report>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
@@ -337,6 +340,10 @@ impl Supervisor {
     }
 
     fn log(&self, incident: &Incident) {
+        if let Incident::Killed { worker, .. } = incident {
+            // It hangs, or has taken all memory: a request may be the cause.
+            self.front.ended(*worker, EndedBy::Itself);
+        }
         self.report.count(incident);
         if let Incident::BootTimedOut { worker, .. } = incident
             && let Some(missing) = self.missing(*worker)
@@ -358,8 +365,16 @@ impl Supervisor {
             .filter(|worker| worker.state == WorkerState::Ready)
         {
             let process = self.state.processes.get(&worker.id);
-            for (port, address) in process.into_iter().flat_map(|process| &process.addresses) {
-                self.front.feed(worker.id, worker.slot, *port, *address);
+            if let Some(process) = process {
+                for (&port, &address) in &process.addresses {
+                    let to = Feed {
+                        slot: worker.slot,
+                        pid: process.pid,
+                        port,
+                        address,
+                    };
+                    self.front.feed(worker.id, to);
+                }
             }
         }
         let restarts: Vec<u32> = engine.slots().map(|slot| slot.restarts).collect();

@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId, WorkerState};
+use scaledapp_proxy::EndedBy;
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
 use crate::dispatch::{Front, Leaving};
+use crate::ends;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
@@ -330,6 +332,7 @@ impl Supervisor {
         let Some(process) = self.state.processes.get(&worker) else {
             return;
         };
+        self.front.ended(worker, EndedBy::Other);
         self.front.let_go(process.pid);
         let mut channel = process.channel.iter();
         if !self.shutdown_message {
@@ -356,6 +359,8 @@ impl Supervisor {
 
     pub(crate) fn kill(&self, worker: WorkerId) {
         if let Some(process) = self.state.processes.get(&worker) {
+            // Unless it was said before why.
+            self.front.ended(worker, EndedBy::Other);
             signal_group(process.pid, Signal::KILL);
             if let Some(exit) = process.left {
                 // Whom not even that ends (a zombie that nobody reaps) is not awaited.
@@ -404,6 +409,8 @@ impl Supervisor {
             return Vec::new();
         };
         let has_served = self.front.served(worker) > 0;
+        let out_of_memory = self.out_of_memory.look(Instant::now());
+        self.front.ended(worker, ends::whose(exit, out_of_memory));
         self.report.ended(&Ended {
             worker,
             slot: process.slot.0,

@@ -55,6 +55,8 @@ impl Supervisor {
         let now = self.started.elapsed();
         let measured: Vec<Measured> = self.measure(now);
         let container = self.memory.read();
+        // Its counter says more when it is seen to grow.
+        self.out_of_memory.look(Instant::now());
         let was_too_small = self.watch.is_too_small;
         let wanted = u64::from(self.engine.desired());
         events.extend(self.watch.look(now, &measured, container, wanted));
