@@ -33,17 +33,32 @@ pub(crate) struct Events {
 impl Events {
     /// Keeps an incident of this time; the oldest goes if there is no room.
     pub(crate) fn note(&mut self, time: SystemTime, incident: &Incident) {
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-            self.forgotten += 1;
-        }
-        self.kept.push_back(Record {
+        self.keep(Record {
             time,
             slot: slot(incident),
             reason: reason(incident),
             failure: incident.is_failure(),
             text: incident.to_string(),
         });
+    }
+
+    /// Keeps what the dispatcher says of a path that goes on ending workers.
+    pub(crate) fn note_fatal_path(&mut self, time: SystemTime, text: &str) {
+        self.keep(Record {
+            time,
+            slot: None,
+            reason: "FatalPath",
+            failure: true,
+            text: text.to_owned(),
+        });
+    }
+
+    fn keep(&mut self, record: Record) {
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+            self.forgotten += 1;
+        }
+        self.kept.push_back(record);
     }
 
     /// All that are kept, with the number of those before them.
@@ -167,6 +182,7 @@ mod tests {
         events.note(UNIX_EPOCH, &cut(1));
         let generation = Generation(2);
         events.note(UNIX_EPOCH, &Incident::ReloadBegan { generation });
+        events.note_fatal_path(UNIX_EPOCH, "GET /throw ended 3 workers in 10 s");
         let reasons = |shown: Value| -> Vec<String> {
             let shown = shown.as_array().unwrap().clone();
             let reason = |event: &Value| event["reason"].as_str().unwrap().to_owned();
@@ -174,8 +190,8 @@ mod tests {
         };
         assert_eq!(
             reasons(events.of_slot(1, 10)),
-            ["DrainTimedOut", "ReloadBegan"]
+            ["DrainTimedOut", "ReloadBegan", "FatalPath"]
         );
-        assert_eq!(reasons(events.of_slot(0, 1)), ["ReloadBegan"]);
+        assert_eq!(reasons(events.of_slot(0, 1)), ["FatalPath"]);
     }
 }

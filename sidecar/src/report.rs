@@ -232,6 +232,18 @@ impl Report {
         lock(&self.history).ended(SystemTime::now(), ended);
     }
 
+    /// Shows what the dispatchers find out of paths that go on ending workers.
+    pub(crate) fn note_fatal_paths(self: &Arc<Self>) {
+        for proxy in &self.proxies {
+            let report = Arc::downgrade(self);
+            proxy.on_fatal_path(move |text| {
+                if let Some(report) = report.upgrade() {
+                    lock(&report.events).note_fatal_path(SystemTime::now(), text);
+                }
+            });
+        }
+    }
+
     /// The JSON of `ctl events`.
     pub(crate) fn events(&self) -> Value {
         lock(&self.events).json()

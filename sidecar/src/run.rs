@@ -93,6 +93,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let front = front::open(&settings, cores, public, &sharing, &mut registry)?;
     let dispatch = settings.dispatch_shown();
     let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
+    report.note_fatal_paths();
     let logs = watch_workers(&settings, &report)?;
     watch_outside(&settings, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {

@@ -153,6 +153,11 @@ impl Flow {
         self.written = 0;
     }
 
+    /// The head with what follows it; empty if it is not kept.
+    pub(crate) fn head(&self) -> &[u8] {
+        if self.whole { &self.out } else { &[] }
+    }
+
     /// Adds a field line to a head that can be sent again, in whole.
     pub(crate) fn add_field(&mut self, line: &[u8]) {
         let mut windows = self.out.windows(4);

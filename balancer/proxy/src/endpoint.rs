@@ -91,6 +91,10 @@ pub struct Endpoint {
     closed: AtomicBool,
     retired: AtomicBool,
     hands_back: AtomicBool,
+    /// Of those in flight, requests that may be what ends workers.
+    suspects: AtomicU32,
+    /// Requests that broke off there.
+    broken: AtomicU32,
     /// Woken when a closed endpoint owes no answer any more, when its process has ended,
     /// and when it retires.
     changed: Notify,
@@ -173,6 +177,8 @@ impl Endpoint {
             process,
             ended: AtomicU8::new(0),
             hands_back: AtomicBool::new(false),
+            suspects: AtomicU32::new(0),
+            broken: AtomicU32::new(0),
         }
     }
 
@@ -301,7 +307,7 @@ impl Endpoint {
         }
     }
 
-    fn ended_by(&self) -> Option<EndedBy> {
+    pub(crate) fn ended_by(&self) -> Option<EndedBy> {
         match self.ended.load(Ordering::SeqCst) {
             0 => None,
             1 => Some(EndedBy::Itself),
@@ -324,6 +330,25 @@ impl Endpoint {
             drop(tokio::time::timeout(REAPING, told).await);
         }
         self.ended_by().map_or(Fate::Unknown, Fate::Ended)
+    }
+
+    /// Whether its owner tells what becomes of its process.
+    pub(crate) fn is_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(crate) fn has_suspects(&self) -> bool {
+        self.suspects.load(Ordering::Relaxed) > 0
+    }
+
+    /// A request has broken off there; whether it was the only one.
+    pub(crate) fn broke_alone(&self) -> bool {
+        let upgraded = self.upgraded.load(Ordering::SeqCst);
+        let owed = self
+            .in_flight
+            .load(Ordering::SeqCst)
+            .saturating_sub(upgraded);
+        self.broken.fetch_add(1, Ordering::SeqCst) == 0 && owed <= 1
     }
 
     /// A dispatcher of ours answers there, which may hand requests back. What else
@@ -409,6 +434,7 @@ impl Endpoint {
             line,
             is_upgraded: Cell::new(false),
             is_held_up: Cell::new(false),
+            is_suspect: Cell::new(false),
             is_quiet: false,
         };
         // Dropped where it is closed: it counts itself out.
@@ -431,6 +457,7 @@ pub(crate) struct InFlight<'a> {
     line: &'a Line,
     is_upgraded: Cell<bool>,
     is_held_up: Cell<bool>,
+    is_suspect: Cell<bool>,
     /// Nobody is to be told that there is room.
     is_quiet: bool,
 }
@@ -445,6 +472,13 @@ impl InFlight<'_> {
         if !self.is_upgraded.replace(true) {
             self.endpoint.upgraded.fetch_add(1, Ordering::SeqCst);
             self.endpoint.tell_if_idle();
+        }
+    }
+
+    /// It may be what ends workers: others of its kind go elsewhere if they can.
+    pub(crate) fn suspect(&self) {
+        if !self.is_suspect.replace(true) {
+            self.endpoint.suspects.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -474,6 +508,9 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if self.is_held_up.get() {
             self.hold_up(false, clock::now());
+        }
+        if self.is_suspect.get() {
+            self.endpoint.suspects.fetch_sub(1, Ordering::Relaxed);
         }
         // In this order: see `owes_nothing`.
         if self.is_upgraded.get() {

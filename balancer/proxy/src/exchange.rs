@@ -21,6 +21,7 @@ use crate::line::{Comer, Place};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
 use crate::retry::{self, Failed, Fate, Next, Past};
+use crate::suspects::{self, Admission, Suspects};
 use crate::thread::Thread;
 use crate::tunnel;
 
@@ -46,6 +47,8 @@ enum Nobody {
     ClientGone,
     /// It may not go where it was, and there is nobody else.
     Elsewhere,
+    /// Its path goes on ending workers.
+    Suspect,
 }
 
 /// Carries a request out.
@@ -73,23 +76,41 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         deaths: u32::from(asked.is_repeated),
         ..Past::default()
     };
+    if !request.is_taken() {
+        // Its head may be gone when it is needed.
+        search.name = Some(suspects::name(request.head()));
+    }
+    let Ok(_admitted) = admit(thread, &request, &mut search, &mut past) else {
+        let then = refuse(thread, client, &asked, &request, Nobody::Suspect).await;
+        thread.buffers.put_output(request.into_out());
+        return then;
+    };
     let mut rest = None;
+    let mut turn = None;
     let then = loop {
         let entered = match choose(thread, client, &mut search).await {
             Ok(entered) => entered,
             Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
         };
         let _counted = Counted::new(thread);
+        if search.is_suspect {
+            entered.suspect();
+            if turn.is_none() {
+                turn = thread.suspects.turn().await;
+            }
+        }
         let Some(upstream) = reach(thread, client, &entered, past.tries > 0).await else {
             search.failed_at(entered.endpoint());
             entered.end_quietly();
             continue;
         };
         past.tries += 1;
-        let (end, upstream, unsent) =
-            Attempt::new(thread, client, &asked, &mut request, upstream, &entered)
-                .run()
-                .await;
+        let attempt = Attempt::new(thread, client, &asked, &mut request, upstream, &entered).run();
+        let (end, upstream, unsent) = if search.is_suspect {
+            Suspects::alone(&mut turn, attempt).await
+        } else {
+            attempt.await
+        };
         rest = unsent;
         let ended = Ended {
             end,
@@ -102,7 +123,8 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
             break then;
         }
         request.rewind();
-        if past.deaths > 0 && !asked.is_repeated {
+        turn = None;
+        if past.deaths > 0 && !asked.is_repeated && !entered.endpoint().is_process() {
             // A dispatcher that gets it now must not begin to count anew.
             asked.is_repeated = true;
             request.add_field(http1::REPEATED);
@@ -209,6 +231,9 @@ async fn finish(
     let endpoint = entered.endpoint();
     match end {
         End::Answered(answered) => {
+            if thread.suspects.are_known() {
+                search.answered(thread, request);
+            }
             tally(endpoint, answered.status);
             keep(thread, request, upstream, answered, endpoint);
             thread
@@ -258,10 +283,16 @@ async fn finish(
                 // Who hands back has answered: its connection was no stale one.
                 reused: upstream.reused && cause != Failure::HandedBack,
             };
+            let was_alone = failed.written && endpoint.broke_alone();
             let fate = fate(endpoint, cause, failed, upstream.hands_back).await;
             // What is given up ends there now, however long the client takes to hear it.
             drop(upstream);
             past.broke(failed, fate);
+            search.is_suspect |= past.deaths > 0;
+            if failed.written && fate == Fate::Ended(EndedBy::Itself) {
+                count(&thread.counts.fatal);
+                search.met_end(thread, request, endpoint, was_alone || past.deaths > 1);
+            }
             let tries = thread.config.limits.attempts;
             let next = retry::next(failed, past, asked.is_idempotent, tries);
             if settle(thread, endpoint, cause, failed, next) {
@@ -307,6 +338,42 @@ async fn fate(
     }
 }
 
+/// A request of a path that goes on ending workers; no other of that path may go on.
+struct Admitted<'a> {
+    thread: &'a Thread,
+    name: String,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.thread.suspects.left(&self.name);
+    }
+}
+
+/// Keeps a path that goes on ending workers from the last one.
+fn admit<'a>(
+    thread: &'a Thread,
+    request: &Flow,
+    search: &mut Search,
+    past: &mut Past,
+) -> Result<Option<Admitted<'a>>, ()> {
+    if !thread.suspects.are_known() {
+        return Ok(None);
+    }
+    let name = search.name(request).to_owned();
+    let ready = thread.ready();
+    match thread.suspects.admit(thread.clock.now(), &name, ready) {
+        Admission::Free => Ok(None),
+        Admission::Refused => Err(()),
+        Admission::Alone => {
+            search.is_suspect = true;
+            // One more end is the last.
+            past.deaths = past.deaths.max(1);
+            Ok(Some(Admitted { thread, name }))
+        }
+    }
+}
+
 /// Counts a request at an endpoint.
 struct Counted<'a>(&'a Thread);
 
@@ -336,12 +403,41 @@ struct Search {
     elsewhere: bool,
     /// Where it stood in line.
     place: Option<Place>,
+    /// It may be what ends workers.
+    is_suspect: bool,
+    /// The first worker that has ended while it executed this.
+    ended: Option<u64>,
+    /// Method and path, once they are needed.
+    name: Option<String>,
 }
 
 impl Search {
     fn failed_at(&mut self, endpoint: &Endpoint) {
         self.again = true;
         self.tried.push(endpoint.id());
+    }
+
+    fn name(&mut self, request: &Flow) -> &str {
+        self.name
+            .get_or_insert_with(|| suspects::name(request.head()))
+    }
+
+    /// Its worker has ended while it executed this.
+    fn met_end(&mut self, thread: &Thread, request: &Flow, endpoint: &Endpoint, is_proven: bool) {
+        let now = thread.clock.now();
+        let worker = endpoint.id();
+        let first = *self.ended.get_or_insert(worker);
+        let name = self.name(request);
+        for worker in [first, worker] {
+            let end = suspects::End { worker, is_proven };
+            thread.suspects.ended(now, name, end);
+        }
+    }
+
+    /// It has an answer.
+    fn answered(&mut self, thread: &Thread, request: &Flow) {
+        let (now, ended) = (thread.clock.now(), self.ended);
+        thread.suspects.answered(now, self.name(request), ended);
     }
 
     fn comer(&self) -> Comer {
@@ -359,6 +455,12 @@ async fn choose<'a>(
     client: &mut Client,
     search: &mut Search,
 ) -> Result<InFlight<'a>, Nobody> {
+    if search.is_suspect
+        && !thread.line.goes_before()
+        && let Some(entered) = thread.choose(client.peer, &thread.apart(&search.tried))
+    {
+        return Ok(entered);
+    }
     if !thread.line.goes_before()
         && let Some(entered) = thread.choose(client.source, &search.tried)
     {
@@ -535,6 +637,7 @@ async fn refuse(
         Nobody::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
         Nobody::QueueFull => (Failure::QueueFull, 503, "queue-full"),
         Nobody::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
+        Nobody::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
         Nobody::ClientGone => {
             thread.counts.failed(Failure::ClientGone);
             return Then::End;

@@ -38,6 +38,7 @@ mod retry;
 mod room;
 mod seat;
 mod select;
+mod suspects;
 mod tally;
 mod thread;
 mod tunnel;

@@ -40,6 +40,8 @@ kinds! {
         HandedBack => "handed_back",
         /// The endpoint's answer was for nobody: it had given the connection up.
         Unasked => "unasked",
+        /// Its path goes on ending workers.
+        Suspect => "suspect",
         /// The endpoint took too long.
         Timeout => "timeout",
         /// The endpoint's answer cannot be read in one way only.
@@ -69,6 +71,7 @@ pub(crate) struct Counts {
     time: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) budget_spent: AtomicU64,
+    pub(crate) fatal: AtomicU64,
     pub(crate) ejections: AtomicU64,
     pub(crate) accepted: AtomicU64,
     pub(crate) at_limit: AtomicU64,
@@ -181,7 +184,7 @@ impl Metrics {
 /// A metric's name, its help, and where it is.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 14] = [
+const COUNTERS: [Named<AtomicU64>; 15] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -189,6 +192,11 @@ const COUNTERS: [Named<AtomicU64>; 14] = [
         "retry_budget_spent",
         "Requests not sent again for want of budget",
         |c| &c.budget_spent,
+    ),
+    (
+        "fatal_requests",
+        "Requests during which their worker ended by itself",
+        |c| &c.fatal,
     ),
     ("ejections", "Endpoints left alone for a while", |c| {
         &c.ejections

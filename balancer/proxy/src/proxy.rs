@@ -18,6 +18,7 @@ use crate::line::Line;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::room::Room;
+use crate::suspects::Suspects;
 use crate::thread;
 
 /// How often a departure looks at arrivals.
@@ -34,6 +35,7 @@ pub struct Proxy {
     count: usize,
     arrival: Arc<Arrival>,
     metrics: Metrics,
+    suspects: Arc<Suspects>,
 }
 
 /// When a client came last, on the process's clock.
@@ -77,6 +79,7 @@ impl Proxy {
         let arrival = Arc::new(Arrival::default());
         let closed = Arc::new(AtomicUsize::new(0));
         let line = Arc::new(Line::new(&config.limits));
+        let suspects = Arc::new(Suspects::default());
         // Behind a balancer of ours all connections are its own.
         let of_address = config.limits.connections_per_address;
         let of_address = of_address.filter(|_| config.trust == Trust::Edge);
@@ -118,6 +121,7 @@ impl Proxy {
                 closed: Arc::clone(&closed),
                 counts: metrics.thread(),
                 line: Arc::clone(&line),
+                suspects: Arc::clone(&suspects),
                 room: Arc::clone(&room),
                 memory: Arc::clone(&memory),
                 index,
@@ -139,6 +143,7 @@ impl Proxy {
             count,
             arrival,
             metrics,
+            suspects,
         })
     }
 
@@ -217,6 +222,13 @@ impl Proxy {
         while self.in_flight() > 0 {
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Has `tell` told, in words, of each path that goes on ending workers, such as
+    /// `GET /throw ended 3 workers in 10 s`. It is called on a forwarding thread, now and
+    /// then; the first one that is given here is kept.
+    pub fn on_fatal_path(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.suspects.tell(Box::new(tell));
     }
 
     /// Requests at endpoints.

@@ -23,7 +23,7 @@ use crate::clock::{self, Clock, REST, TICK};
 use crate::config::{Config, Role};
 use crate::connection::{self, Client, Served};
 use crate::drain::{self, Stage};
-use crate::endpoint::{Endpoint, InFlight, Table};
+use crate::endpoint::{Endpoint, InFlight, Standing, Table};
 use crate::keepalive;
 use crate::line::Line;
 use crate::memory::{self, Memory, Pressure};
@@ -34,6 +34,7 @@ use crate::retry::Budget;
 use crate::room::Room;
 use crate::seat::Seats;
 use crate::select::{Cursor, Seen, select};
+use crate::suspects::Suspects;
 
 /// What the kernel takes of an answer before the client's window takes it.
 const UNSENT: u32 = 128 << 10;
@@ -62,6 +63,7 @@ pub(crate) struct Seed {
     pub(crate) closed: Arc<AtomicUsize>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) line: Arc<Line>,
+    pub(crate) suspects: Arc<Suspects>,
     pub(crate) room: Arc<Room>,
     pub(crate) memory: Arc<Memory>,
     /// Which of the threads it is, from 0 on.
@@ -84,6 +86,8 @@ pub(crate) struct Thread {
     pub(crate) random: RefCell<fastrand::Rng>,
     /// Requests that wait for an endpoint; all threads have the same.
     pub(crate) line: Arc<Line>,
+    /// The same for requests that may be what ends workers.
+    pub(crate) suspects: Arc<Suspects>,
     table: RefCell<Arc<Table>>,
     cursor: RefCell<Cursor>,
     stage: Cell<Stage>,
@@ -159,6 +163,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         budget: RefCell::new(Budget::new(limits.retry_percent)),
         random: RefCell::new(fastrand::Rng::new()),
         line: seed.line,
+        suspects: seed.suspects,
         table: RefCell::new(Arc::clone(&seed.table.borrow_and_update())),
         cursor: RefCell::default(),
         stage: Cell::new(Stage::Serving),
@@ -682,6 +687,29 @@ impl Thread {
                 return Some(entered);
             }
         }
+    }
+
+    /// Endpoints that serve, as far as is known.
+    pub(crate) fn ready(&self) -> usize {
+        let table = self.table.borrow();
+        let now = self.clock.now();
+        let serves = |endpoint: &&Arc<Endpoint>| {
+            endpoint.standing() == Standing::Serving
+                && !endpoint.is_closed()
+                && endpoint.ended_by().is_none()
+                && !endpoint.outlier.is_ejected(now)
+        };
+        table.endpoints.iter().filter(serves).count()
+    }
+
+    /// Endpoints at which a request that may be what ends workers should not be: those
+    /// `tried`, and where another one of its kind is.
+    pub(crate) fn apart(&self, tried: &[u64]) -> Vec<u64> {
+        let table = self.table.borrow();
+        let endpoints = table.endpoints.iter();
+        let suspicious = endpoints.filter(|endpoint| endpoint.has_suspects());
+        let suspicious = suspicious.map(|endpoint| endpoint.id());
+        tried.iter().copied().chain(suspicious).collect()
     }
 
     /// Whether more than half of the endpoints would be left alone with one more.

@@ -1,0 +1,503 @@
+//! Requests that may be what ends workers: they are kept apart from each other, and a
+//! path that goes on ending workers does not get the last one.
+//!
+//! A worker that ends takes all requests along that it was executing, and one of them
+//! may be the cause. Each is repeated once ([`crate::retry`]). Were they repeated side
+//! by side, the cause would take the others along a second time, so they go one after
+//! the other. [`Paths`] is pure, time is passed in.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// An end of a worker counts for so long.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Paths that are remembered, and ends of each.
+const MOST: usize = 64;
+/// So many workers that a path has ended for sure make it a suspect.
+const PROVEN: usize = 2;
+/// So many that it may have ended, without one answer in between, do so too.
+const POSSIBLE: usize = 5;
+/// From so many on it is named.
+const NAMED: usize = 3;
+/// Between the last end and the next request of a suspect path, doubled with each one
+/// more. A worker that was ready for a second is replaced at once (the engine's
+/// backoff), and others have been served meanwhile.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of a path in its name.
+const NAME_BYTES: usize = 96;
+
+/// What ends its worker does so soon: after so long the next suspect goes.
+const ALONE: Duration = Duration::from_millis(250);
+/// A suspect waits at most so long for those before it.
+const TURN: Duration = Duration::from_secs(1);
+/// Where more of them wait, a whole machine is gone rather than one request's victim.
+const WAITING: usize = 32;
+
+/// Hears of a path that ends workers, in words.
+pub(crate) type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Of all threads of a proxy.
+pub(crate) struct Suspects {
+    turn: Semaphore,
+    waiting: AtomicUsize,
+    /// Paths that are remembered. While it is 0 nobody takes the lock.
+    known: AtomicUsize,
+    paths: Mutex<Paths>,
+    tell: OnceLock<Tell>,
+}
+
+impl std::fmt::Debug for Suspects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Suspects").finish_non_exhaustive()
+    }
+}
+
+impl Default for Suspects {
+    fn default() -> Self {
+        Self {
+            turn: Semaphore::new(1),
+            waiting: AtomicUsize::new(0),
+            known: AtomicUsize::new(0),
+            paths: Mutex::default(),
+            tell: OnceLock::new(),
+        }
+    }
+}
+
+impl Suspects {
+    /// Whom to tell of paths that end workers; the first one is kept.
+    pub(crate) fn tell(&self, tell: Tell) {
+        drop(self.tell.set(tell));
+    }
+
+    /// Whether any path is remembered.
+    pub(crate) fn are_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when it is a suspect's turn; after a while in any case.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let waiting = Waiting(&self.waiting);
+        if waiting.0.fetch_add(1, Ordering::Relaxed) >= WAITING {
+            return None;
+        }
+        let turn = tokio::time::timeout(TURN, self.turn.acquire()).await;
+        turn.ok()?.ok()
+    }
+
+    /// Runs a suspect's attempt, whose turn is over after a while.
+    pub(crate) async fn alone<T>(
+        turn: &mut Option<SemaphorePermit<'_>>,
+        attempt: impl Future<Output = T>,
+    ) -> T {
+        if turn.is_none() {
+            return attempt.await;
+        }
+        let mut attempt = std::pin::pin!(attempt);
+        match tokio::time::timeout(ALONE, &mut attempt).await {
+            Ok(end) => end,
+            Err(_) => {
+                turn.take();
+                attempt.await
+            }
+        }
+    }
+
+    /// A worker ended while it executed a request, by itself.
+    pub(crate) fn ended(&self, now: Duration, path: &str, end: End) {
+        let news = self.change(|paths| paths.ended(now, path, end));
+        if let Some(news) = news {
+            tracing::warn!("{news}");
+            if let Some(tell) = self.tell.get() {
+                tell(&news);
+            }
+        }
+    }
+
+    /// A request was answered, after it had met the end of the worker `acquitted`.
+    pub(crate) fn answered(&self, now: Duration, path: &str, acquitted: Option<u64>) {
+        self.change(|paths| paths.answered(now, path, acquitted));
+    }
+
+    /// Whether a request may go on, when so many workers are `ready`.
+    pub(crate) fn admit(&self, now: Duration, path: &str, ready: usize) -> Admission {
+        self.change(|paths| paths.admit(now, path, ready))
+    }
+
+    /// A request that was admitted alone is over.
+    pub(crate) fn left(&self, path: &str) {
+        self.change(|paths| paths.left(path));
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Paths) -> T) -> T {
+        let mut paths: MutexGuard<'_, Paths> =
+            self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut paths);
+        self.known.store(paths.0.len(), Ordering::Relaxed);
+        changed
+    }
+}
+
+/// Counts itself out.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The end of a worker while it executed a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Which worker: several requests may have met the same end.
+    pub(crate) worker: u64,
+    /// No other request was there, or this one has met a second end.
+    pub(crate) is_proven: bool,
+}
+
+/// Whether a request may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// As all others.
+    Free,
+    /// As the only one of its path, and without another try.
+    Alone,
+    /// Not now.
+    Refused,
+}
+
+/// Paths that have met the ends of workers lately.
+#[derive(Debug, Default)]
+struct Paths(Vec<Path>);
+
+#[derive(Debug)]
+struct Path {
+    /// Method and path.
+    name: String,
+    ends: Vec<(Duration, End)>,
+    /// When one was answered last.
+    answered: Option<Duration>,
+    /// One is admitted alone.
+    is_tried: bool,
+    /// How many ends it was named for last, and when.
+    named: Option<(usize, Duration)>,
+}
+
+impl Path {
+    /// Ends that count against it now: how many are proven, and how many there are.
+    fn count(&self) -> (usize, usize) {
+        let since = self.answered;
+        let later = self.ends.iter().filter(|(at, _)| Some(*at) > since);
+        let proven = later.clone().filter(|(_, end)| end.is_proven).count();
+        (proven, later.count())
+    }
+
+    fn is_suspect(&self) -> bool {
+        let (proven, all) = self.count();
+        proven >= PROVEN || all >= POSSIBLE
+    }
+
+    /// When the next one may be tried.
+    fn again(&self) -> Duration {
+        let last = self.ends.iter().map(|(at, _)| *at).max();
+        let doublings = self.count().1.saturating_sub(PROVEN).min(2) as u32;
+        last.unwrap_or_default() + PAUSE * (1 << doublings)
+    }
+
+    /// What is to be said of it, if that is worth it.
+    fn news(&mut self, now: Duration) -> Option<String> {
+        let since = self.answered;
+        let counts = |(at, end): &&(Duration, End)| end.is_proven || Some(*at) > since;
+        let ends: Vec<Duration> = self.ends.iter().filter(counts).map(|(at, _)| *at).collect();
+        let proven = self.ends.iter().filter(|(_, end)| end.is_proven).count();
+        let count = ends.len();
+        if proven < PROVEN && count < NAMED {
+            return None;
+        }
+        let is_news = self.named.is_none_or(|(before, at)| {
+            count == NAMED && before < NAMED || count >= before * 2 || now >= at + WINDOW
+        });
+        if !is_news {
+            return None;
+        }
+        self.named = Some((count, now));
+        let first = ends.iter().min().copied().unwrap_or(now);
+        let span = now.saturating_sub(first).as_millis().div_ceil(1000).max(1);
+        let name = &self.name;
+        Some(format!("{name} ended {count} workers in {span} s"))
+    }
+}
+
+impl Paths {
+    fn forget(&mut self, now: Duration) {
+        self.0.retain_mut(|path| {
+            path.ends.retain(|(at, _)| now < *at + WINDOW);
+            !path.ends.is_empty() || path.is_tried
+        });
+    }
+
+    fn find(&mut self, name: &str) -> Option<&mut Path> {
+        self.0.iter_mut().find(|path| path.name == name)
+    }
+
+    fn ended(&mut self, now: Duration, name: &str, end: End) -> Option<String> {
+        self.forget(now);
+        if self.find(name).is_none() {
+            if self.0.len() == MOST {
+                let last = |path: &Path| path.ends.last().map(|(at, _)| *at);
+                let oldest = self.0.iter().enumerate();
+                let oldest = oldest.min_by_key(|(_, path)| (path.is_tried, last(path)));
+                let at = oldest.map(|(at, _)| at)?;
+                self.0.swap_remove(at);
+            }
+            self.0.push(Path {
+                name: name.to_owned(),
+                ends: Vec::new(),
+                answered: None,
+                is_tried: false,
+                named: None,
+            });
+        }
+        let path = self.find(name)?;
+        let mut known = path.ends.iter_mut();
+        if let Some((_, known)) = known.find(|(_, known)| known.worker == end.worker) {
+            known.is_proven |= end.is_proven;
+        } else {
+            if path.ends.len() == MOST {
+                path.ends.remove(0);
+            }
+            path.ends.push((now, end));
+        }
+        path.news(now)
+    }
+
+    fn answered(&mut self, now: Duration, name: &str, acquitted: Option<u64>) {
+        if let Some(path) = self.find(name) {
+            path.answered = Some(now);
+            // What was answered by another worker did not end the first one, and what is
+            // only possible is not likely any more.
+            path.ends
+                .retain(|(_, end)| end.is_proven && Some(end.worker) != acquitted);
+        }
+        self.forget(now);
+    }
+
+    fn admit(&mut self, now: Duration, name: &str, ready: usize) -> Admission {
+        self.forget(now);
+        match self.find(name) {
+            Some(path) if path.is_suspect() => {
+                if ready <= 1 || path.is_tried || now < path.again() {
+                    return Admission::Refused;
+                }
+                path.is_tried = true;
+                Admission::Alone
+            }
+            _ => Admission::Free,
+        }
+    }
+
+    fn left(&mut self, name: &str) {
+        if let Some(path) = self.find(name) {
+            path.is_tried = false;
+        }
+    }
+}
+
+/// Method and path of a request head, without the query: bounded, and safe to print.
+pub(crate) fn name(head: &[u8]) -> String {
+    let mut words = head.split(|byte| matches!(byte, b' ' | b'\r'));
+    let method = words.next().unwrap_or_default();
+    let target = words.next().unwrap_or_default();
+    let path = target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default();
+    let cut = &path[..path.len().min(NAME_BYTES)];
+    let mut name = String::new();
+    // Writing into memory cannot fail.
+    let _ = write!(name, "{} {}", method.escape_ascii(), cut.escape_ascii());
+    if cut.len() < path.len() {
+        name.push('…');
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn proven(worker: u64) -> End {
+        End {
+            worker,
+            is_proven: true,
+        }
+    }
+
+    fn possible(worker: u64) -> End {
+        End {
+            worker,
+            is_proven: false,
+        }
+    }
+
+    const BAD: &str = "GET /throw";
+
+    #[test]
+    fn a_path_is_named_without_its_query_and_bounded() {
+        for (head, expected) in [
+            ("GET /throw?token=secret HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+            ("POST / HTTP/1.1\r\n\r\n", "POST /"),
+            ("GET /a\u{1b}\"b HTTP/1.1\r\n", r#"GET /a\x1b\"b"#),
+            ("", " "),
+        ] {
+            assert_eq!(name(head.as_bytes()), expected);
+        }
+        let long = name(format!("GET /{} HTTP/1.1", "x".repeat(5000)).as_bytes());
+        assert!(long.ends_with('…') && long.len() < 120, "{long}");
+    }
+
+    #[test]
+    fn a_path_that_ends_workers_is_named_now_and_then() {
+        let mut paths = Paths::default();
+        let mut news = Vec::new();
+        for worker in 0..9 {
+            let now = ms(worker * 500);
+            news.extend(paths.ended(now, BAD, proven(worker)));
+            // Another request that was there.
+            assert_eq!(paths.ended(now, BAD, proven(worker)), None);
+        }
+        let times = [(2, 1), (3, 1), (6, 3)];
+        let expected =
+            times.map(|(count, span)| format!("{BAD} ended {count} workers in {span} s"));
+        assert_eq!(news, expected);
+    }
+
+    #[test]
+    fn who_was_only_there_is_not_named_while_it_is_answered() {
+        let mut paths = Paths::default();
+        for worker in 0..20 {
+            let now = ms(worker * 100);
+            assert_eq!(paths.ended(now, "GET /", possible(worker)), None);
+            if worker % 2 == 1 {
+                paths.answered(now, "GET /", None);
+            }
+            assert_eq!(paths.admit(now, "GET /", 1), Admission::Free);
+        }
+        // One request that was alone, and was answered by the next worker.
+        for worker in 20..30 {
+            let now = ms(worker * 100);
+            assert_eq!(paths.ended(now, "GET /", proven(worker)), None);
+            paths.answered(now, "GET /", Some(worker));
+        }
+        assert!(paths.0.is_empty());
+    }
+
+    #[test]
+    fn a_suspect_never_gets_the_last_worker_and_is_tried_ever_more_rarely() {
+        let mut paths = Paths::default();
+        assert_eq!(paths.admit(ms(0), BAD, 1), Admission::Free);
+        paths.ended(ms(0), BAD, proven(1));
+        assert_eq!(paths.admit(ms(0), BAD, 1), Admission::Free);
+        paths.ended(ms(0), BAD, proven(2));
+        assert_eq!(paths.admit(ms(999), BAD, 2), Admission::Refused);
+        for ready in [0, 1] {
+            assert_eq!(paths.admit(ms(1000), BAD, ready), Admission::Refused);
+        }
+        assert_eq!(paths.admit(ms(1000), "GET /", 1), Admission::Free);
+        assert_eq!(paths.admit(ms(1000), BAD, 2), Admission::Alone);
+        assert_eq!(paths.admit(ms(1000), BAD, 9), Admission::Refused, "one");
+        paths.ended(ms(1100), BAD, proven(3));
+        paths.left(BAD);
+        assert_eq!(paths.admit(ms(3099), BAD, 9), Admission::Refused);
+        assert_eq!(paths.admit(ms(3100), BAD, 9), Admission::Alone);
+        // It is mended.
+        paths.answered(ms(3200), BAD, None);
+        paths.left(BAD);
+        assert_eq!(paths.admit(ms(3200), BAD, 1), Admission::Free);
+    }
+
+    #[test]
+    fn what_is_only_possible_needs_more_ends() {
+        let mut paths = Paths::default();
+        for worker in 0..5 {
+            assert_eq!(paths.admit(ms(worker), BAD, 1), Admission::Free);
+            let news = paths.ended(ms(worker), BAD, possible(worker));
+            assert_eq!(news.is_some(), worker == 2);
+        }
+        assert_eq!(paths.admit(ms(9), BAD, 1), Admission::Refused);
+        assert_eq!(paths.admit(ms(9) + WINDOW, BAD, 1), Admission::Free);
+    }
+
+    /// Whatever happens in whatever order: memory is bounded, no suspicion outlives its
+    /// window, one of a path is tried at a time, and never with the last worker.
+    #[test]
+    fn bounds_hold_in_any_order() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut paths = Paths::default();
+            let mut tried: Vec<String> = Vec::new();
+            let mut now = Duration::ZERO;
+            for _ in 0..3000 {
+                now += ms(random.u64(0..300));
+                let name = format!("GET /{}", random.u32(0..100));
+                let worker = random.u64(0..1000);
+                match random.u32(0..5) {
+                    0 | 1 => {
+                        let is_proven = random.bool();
+                        paths.ended(now, &name, End { worker, is_proven });
+                    }
+                    2 => paths.answered(now, &name, random.bool().then_some(worker)),
+                    3 => {
+                        let ready = random.usize(0..4);
+                        let was_tried = tried.contains(&name);
+                        match paths.admit(now, &name, ready) {
+                            Admission::Alone => {
+                                assert!(ready > 1 && !was_tried, "{name}");
+                                tried.push(name);
+                            }
+                            Admission::Free | Admission::Refused => {}
+                        }
+                    }
+                    _ => {
+                        if let Some(name) = tried.pop() {
+                            paths.left(&name);
+                        }
+                    }
+                }
+                assert!(paths.0.len() <= MOST);
+                assert!(paths.0.iter().all(|path| path.ends.len() <= MOST));
+            }
+            for name in tried.drain(..) {
+                paths.left(&name);
+            }
+            now += WINDOW;
+            for path in 0..100 {
+                let name = format!("GET /{path}");
+                assert_eq!(paths.admit(now, &name, 0), Admission::Free);
+            }
+            assert!(paths.0.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_go_one_after_the_other_and_slow_ones_hold_up_nobody_for_long() {
+        let suspects = Suspects::default();
+        let start = tokio::time::Instant::now();
+        let run = async |time: Duration| {
+            let mut turn = suspects.turn().await;
+            Suspects::alone(&mut turn, tokio::time::sleep(time)).await;
+            start.elapsed()
+        };
+        let ended = tokio::join!(run(ms(100)), run(ms(60_000)), run(ms(100)));
+        assert_eq!(ended, (ms(100), ms(60_100), ms(450)));
+    }
+}
