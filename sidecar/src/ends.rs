@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use scaledapp_engine::Exit;
+use scaledapp_proc::cgroup::{self, Hierarchy};
 use scaledapp_proxy::{EndedBy, Process};
 
-use crate::cgroup::{self, Hierarchy};
 use crate::connection::held::after_name;
 
 /// Who sends SIGKILL is not told. The kernel counts those that it sends for want of

@@ -180,7 +180,7 @@ async fn gather(
             Err(Gone::Late) if client.deadline.is_shed() => {
                 thread.counts.failed(Failure::Memory);
                 let cause = Failure::Memory;
-                return Err(give_up(thread, client, asked, cause, false, false).await);
+                return Err(give_up(thread, client, asked, cause, false, None).await);
             }
             Ok(read) => client.body.moved(read, thread.clock.now()),
             Err(Gone::Late) => {

@@ -363,7 +363,7 @@ impl Thread {
     /// Tells a new connection that there is no place for it.
     fn refuse(&self, stream: &TcpStream, reason: &str) {
         let mut out = self.buffers.output();
-        http1::write_answer(&mut out, 503, reason, Some(1), false, true, false);
+        http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
         // An empty socket takes it all; it is closed at once, whatever it sends.
         // (tokio's own write would wait to hear that there is room.)
         let _unheard = send(stream, &out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

@@ -18,6 +18,9 @@ pub struct Backoff {
     /// A worker that was ready for so long is replaced at once: the time it
     /// served bounds the rate of restarts as well as a delay would.
     pub at_once_after: Duration,
+    /// After a worker that has served something no delay is longer: the app starts, and
+    /// what ended it may have been one request of many. The others must not wait.
+    pub served_cap: Duration,
 }
 
 impl Default for Backoff {
@@ -30,6 +33,9 @@ impl Default for Backoff {
             // PM2's `min_uptime`; who kills a worker each second is not to be answered
             // with fewer and fewer of them.
             at_once_after: Duration::from_secs(1),
+            // A fifth of a second of waiting is hardly noticed; five boots a second and
+            // slot are what a crashing app costs at most.
+            served_cap: Duration::from_millis(200),
         }
     }
 }

@@ -311,7 +311,12 @@ impl Engine {
         let restart_in = if hopeless || proved || orderly {
             Duration::ZERO
         } else {
-            backoff.delay(place.failures, self.random.next())
+            let delay = backoff.delay(place.failures, self.random.next());
+            if ready_for.is_some() && worker.has_served {
+                delay.min(backoff.served_cap)
+            } else {
+                delay
+            }
         };
         if orderly {
             place.failures = 0;

@@ -323,6 +323,31 @@ fn a_worker_that_has_done_its_work_ends_without_a_crash_and_the_next_starts_at_o
 }
 
 #[test]
+fn a_worker_that_has_served_is_replaced_soon_however_often_it_crashes() {
+    let longest = |has_served: bool| {
+        let mut world = World::ready(Dispatch::Request, 1);
+        let mut longest = Duration::ZERO;
+        for _ in 0..20 {
+            world.now += millis(50);
+            let worker = world.newest(0);
+            if has_served {
+                world.on(Event::Served(worker));
+            }
+            world.exit(worker, Exit::Code(1));
+            let Some(Incident::Exited { restart_in, .. }) = world.incidents.last() else {
+                panic!("{:?}", world.incidents.last());
+            };
+            longest = longest.max(*restart_in);
+            world.after(*restart_in);
+            world.on(Event::Ready(world.newest(0)));
+        }
+        longest
+    };
+    assert!(longest(true) <= millis(200), "{:?}", longest(true));
+    assert!(longest(false) >= seconds(5), "nothing shows that it works");
+}
+
+#[test]
 fn an_end_that_is_not_orderly_is_a_crash() {
     let told = |exit, served_for, is_told| {
         let mut world = World::ready(Dispatch::Request, 1);
