@@ -314,7 +314,7 @@ impl Client {
             keep_alive: request.keep_alive,
             is_head: request.is_head(),
             is_idempotent: request.is_idempotent(),
-            is_repeated: thread.config.trust == Trust::Behind && request.is_repeated(),
+            is_repeated: trust == Trust::Behind && request.is_repeated(),
             upgrade: request.upgrade,
             expects_continue: request.expects_continue,
             started: Instant::now(),

@@ -315,21 +315,30 @@ impl Endpoint {
         }
     }
 
-    /// What became of its process when a connection to it broke off; waits a moment
-    /// for its owner's word.
-    pub(crate) async fn fate(&self) -> Fate {
+    /// What became of its process when a connection to it broke off, and whether the
+    /// request on that was the only one; waits a moment for its owner's word.
+    pub(crate) async fn fate(&self) -> (Fate, bool) {
         let Some(process) = &self.process else {
-            return Fate::Unknown;
+            return (Fate::Unknown, false);
         };
+        let upgraded = self.upgraded.load(Ordering::SeqCst);
+        let owed = self
+            .in_flight
+            .load(Ordering::SeqCst)
+            .saturating_sub(upgraded);
+        // One of several may be the last to look.
+        let was_alone = self.broken.fetch_add(1, Ordering::SeqCst) == 0 && owed <= 1;
         if self.ended_by().is_none() {
             if process.surely_runs() && self.ended_by().is_none() {
-                return Fate::Lives;
+                self.broken.fetch_sub(1, Ordering::SeqCst);
+                return (Fate::Lives, false);
             }
             let told = self.wait(|| self.ended_by().is_some());
             // In vain: then nobody knows.
             drop(tokio::time::timeout(REAPING, told).await);
         }
-        self.ended_by().map_or(Fate::Unknown, Fate::Ended)
+        let fate = self.ended_by().map_or(Fate::Unknown, Fate::Ended);
+        (fate, was_alone)
     }
 
     /// Whether its owner tells what becomes of its process.
@@ -339,16 +348,6 @@ impl Endpoint {
 
     pub(crate) fn has_suspects(&self) -> bool {
         self.suspects.load(Ordering::Relaxed) > 0
-    }
-
-    /// A request has broken off there; whether it was the only one.
-    pub(crate) fn broke_alone(&self) -> bool {
-        let upgraded = self.upgraded.load(Ordering::SeqCst);
-        let owed = self
-            .in_flight
-            .load(Ordering::SeqCst)
-            .saturating_sub(upgraded);
-        self.broken.fetch_add(1, Ordering::SeqCst) == 0 && owed <= 1
     }
 
     /// A dispatcher of ours answers there, which may hand requests back. What else

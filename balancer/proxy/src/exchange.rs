@@ -76,10 +76,6 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         deaths: u32::from(asked.is_repeated),
         ..Past::default()
     };
-    if !request.is_taken() {
-        // Its head may be gone when it is needed.
-        search.name = Some(suspects::name(request.head()));
-    }
     let Ok(_admitted) = admit(thread, &request, &mut search, &mut past) else {
         let then = refuse(thread, client, &asked, &request, Nobody::Suspect).await;
         thread.buffers.put_output(request.into_out());
@@ -112,6 +108,9 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
             attempt.await
         };
         rest = unsent;
+        if !matches!(end, End::Failed { .. }) {
+            drop(turn.take());
+        }
         let ended = Ended {
             end,
             upstream,
@@ -124,7 +123,7 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         }
         request.rewind();
         turn = None;
-        if past.deaths > 0 && !asked.is_repeated && !entered.endpoint().is_process() {
+        if past.deaths > 0 && !asked.is_repeated && thread.config.role == Role::Balancer {
             // A dispatcher that gets it now must not begin to count anew.
             asked.is_repeated = true;
             request.add_field(http1::REPEATED);
@@ -255,6 +254,9 @@ async fn finish(
             note(thread, endpoint, Outcome::Answered);
             thread.counts.answered(101, asked.started.elapsed());
             shift(&thread.counts.tunnels, 1);
+            if thread.suspects.are_known() {
+                search.answered(thread, request);
+            }
             switch(thread, client, upstream, endpoint).await;
             shift(&thread.counts.tunnels, -1);
             Some(Then::End)
@@ -276,65 +278,97 @@ async fn finish(
             headed,
             answered,
         } => {
-            let failed = Failed {
-                written: request.has_begun(),
+            let broke = Broke {
+                cause,
+                headed,
                 answered,
-                replayable: request.is_whole(),
-                // Who hands back has answered: its connection was no stale one.
-                reused: upstream.reused && cause != Failure::HandedBack,
+                upstream,
+                endpoint,
+                past,
+                search,
             };
-            let was_alone = failed.written && endpoint.broke_alone();
-            let fate = fate(endpoint, cause, failed, upstream.hands_back).await;
-            // What is given up ends there now, however long the client takes to hear it.
-            drop(upstream);
-            past.broke(failed, fate);
-            search.is_suspect |= past.deaths > 0;
-            if failed.written && fate == Fate::Ended(EndedBy::Itself) {
-                count(&thread.counts.fatal);
-                search.met_end(thread, request, endpoint, was_alone || past.deaths > 1);
-            }
-            let tries = thread.config.limits.attempts;
-            let next = retry::next(failed, past, asked.is_idempotent, tries);
-            if settle(thread, endpoint, cause, failed, next) {
-                search.again = true;
-                past.handed_back |= cause == Failure::HandedBack;
-                search.elsewhere = past.handed_back;
-                // A connection that was closed in between says nothing about its endpoint.
-                if !failed.reused {
-                    search.failed_at(endpoint);
-                }
-                return None;
-            }
-            thread.counts.failed(cause);
-            let elsewhere = match next {
-                Next::HandBack(elsewhere) if cause == Failure::Upstream => Some(elsewhere),
-                // For want of budget.
-                Next::Again if cause == Failure::Upstream && past.deaths == 0 => {
-                    Some(Elsewhere::Interrupted)
-                }
-                _ => None,
-            };
-            // Clients must not see it.
-            let elsewhere = elsewhere.filter(|_| client.trust == Trust::Behind);
-            Some(give_up(thread, client, asked, cause, headed, elsewhere).await)
+            broke_off(thread, client, asked, request, broke).await
         }
     }
 }
 
-/// What became of the process behind an endpoint at which a try has failed; `says` is
-/// what a dispatcher there has said of it.
+/// A try that has got no whole answer.
+struct Broke<'a> {
+    cause: Failure,
+    headed: bool,
+    answered: bool,
+    upstream: Upstream,
+    endpoint: &'a Endpoint,
+    past: &'a mut Past,
+    search: &'a mut Search,
+}
+
+/// What such a try means; `None`: another one.
+async fn broke_off(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    request: &Flow,
+    broke: Broke<'_>,
+) -> Option<Then> {
+    let Broke {
+        cause,
+        headed,
+        answered,
+        upstream,
+        endpoint,
+        past,
+        search,
+    } = broke;
+    let failed = Failed {
+        written: request.has_begun(),
+        answered,
+        replayable: request.is_whole(),
+        // Who hands back has answered: its connection was no stale one.
+        reused: upstream.reused && cause != Failure::HandedBack,
+    };
+    let fate = fate(endpoint, cause, failed, upstream.hands_back).await;
+    // What is given up ends there now, however long the client takes to hear it.
+    drop(upstream);
+    past.broke(failed, fate.0);
+    if failed.written {
+        search.broke(thread, request, endpoint, past, fate);
+    }
+    let tries = thread.config.limits.attempts;
+    let next = retry::next(failed, past, asked.is_idempotent, tries);
+    if settle(thread, endpoint, cause, failed, next) {
+        past.handed_back |= cause == Failure::HandedBack;
+        search.go_on(endpoint, failed, past);
+        return None;
+    }
+    thread.counts.failed(cause);
+    let elsewhere = match next {
+        Next::HandBack(elsewhere) if cause == Failure::Upstream => Some(elsewhere),
+        // For want of budget.
+        Next::Again if cause == Failure::Upstream && past.deaths == 0 => {
+            Some(Elsewhere::Interrupted)
+        }
+        _ => None,
+    };
+    // Clients must not see it.
+    let elsewhere = elsewhere.filter(|_| client.trust == Trust::Behind);
+    Some(give_up(thread, client, asked, cause, headed, elsewhere).await)
+}
+
+/// What became of the process behind an endpoint at which a try has failed, and whether
+/// this was the only request there; `says` is what a dispatcher there has said of it.
 async fn fate(
     endpoint: &Endpoint,
     cause: Failure,
     failed: Failed,
     says: Option<Elsewhere>,
-) -> Fate {
+) -> (Fate, bool) {
     match (cause, says) {
-        (Failure::HandedBack, Some(Elsewhere::Interrupted)) => Fate::Ended(EndedBy::Other),
+        (Failure::HandedBack, Some(Elsewhere::Interrupted)) => (Fate::Ended(EndedBy::Other), false),
         // Dispatchers of older versions say so of whatever ended their workers.
-        (Failure::HandedBack, _) => Fate::Unknown,
+        (Failure::HandedBack, _) => (Fate::Unknown, false),
         (Failure::Upstream | Failure::CutOff, _) if failed.written => endpoint.fate().await,
-        _ => Fate::Lives,
+        _ => (Fate::Lives, false),
     }
 }
 
@@ -357,6 +391,10 @@ fn admit<'a>(
     search: &mut Search,
     past: &mut Past,
 ) -> Result<Option<Admitted<'a>>, ()> {
+    if !request.is_taken() {
+        // Its head may be gone when it is needed.
+        search.name(request);
+    }
     if !thread.suspects.are_known() {
         return Ok(None);
     }
@@ -422,8 +460,31 @@ impl Search {
             .get_or_insert_with(|| suspects::name(request.head()))
     }
 
-    /// Its worker has ended while it executed this.
-    fn met_end(&mut self, thread: &Thread, request: &Flow, endpoint: &Endpoint, is_proven: bool) {
+    /// A try has broken off, and another one follows.
+    fn go_on(&mut self, endpoint: &Endpoint, failed: Failed, past: &Past) {
+        self.again = true;
+        self.elsewhere = past.handed_back;
+        // A connection that was closed in between says nothing about its endpoint.
+        if !failed.reused {
+            self.failed_at(endpoint);
+        }
+    }
+
+    /// An endpoint has broken off while it executed this, and what became of it.
+    fn broke(
+        &mut self,
+        thread: &Thread,
+        request: &Flow,
+        endpoint: &Endpoint,
+        past: &Past,
+        (fate, was_alone): (Fate, bool),
+    ) {
+        self.is_suspect |= past.deaths > 0;
+        if fate != Fate::Ended(EndedBy::Itself) {
+            return;
+        }
+        count(&thread.counts.fatal);
+        let is_proven = was_alone || past.deaths > 1;
         let now = thread.clock.now();
         let worker = endpoint.id();
         let first = *self.ended.get_or_insert(worker);
@@ -457,7 +518,7 @@ async fn choose<'a>(
 ) -> Result<InFlight<'a>, Nobody> {
     if search.is_suspect
         && !thread.line.goes_before()
-        && let Some(entered) = thread.choose(client.peer, &thread.apart(&search.tried))
+        && let Some(entered) = thread.choose(client.source, &thread.apart(&search.tried))
     {
         return Ok(entered);
     }

@@ -98,13 +98,11 @@ impl Suspects {
             return attempt.await;
         }
         let mut attempt = std::pin::pin!(attempt);
-        match tokio::time::timeout(ALONE, &mut attempt).await {
-            Ok(end) => end,
-            Err(_) => {
-                turn.take();
-                attempt.await
-            }
+        if let Ok(end) = tokio::time::timeout(ALONE, &mut attempt).await {
+            return end;
         }
+        turn.take();
+        attempt.await
     }
 
     /// A worker ended while it executed a request, by itself.
