@@ -17,7 +17,6 @@ use tokio::net::TcpStream;
 use crate::allowance::Allowance;
 use crate::body::{Flow, GATHER};
 use crate::buffer::{Buffer, Held};
-use crate::config::Role;
 use crate::connection::{Asked, Client};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::gone::LOOK;

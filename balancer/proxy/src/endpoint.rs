@@ -341,11 +341,6 @@ impl Endpoint {
         (fate, was_alone)
     }
 
-    /// Whether its owner tells what becomes of its process.
-    pub(crate) fn is_process(&self) -> bool {
-        self.process.is_some()
-    }
-
     pub(crate) fn has_suspects(&self) -> bool {
         self.suspects.load(Ordering::Relaxed) > 0
     }

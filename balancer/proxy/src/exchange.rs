@@ -13,6 +13,7 @@ use crate::allowance::Allowance;
 use crate::attempt::{Answered, Attempt, End, Upstream};
 use crate::body::Flow;
 use crate::clock;
+use crate::config::Role;
 use crate::connect::{self, connect};
 use crate::connection::{Asked, Client, Gone};
 use crate::endpoint::{EndedBy, Endpoint, InFlight};

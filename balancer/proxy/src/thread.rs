@@ -141,16 +141,9 @@ pub(crate) fn run(seed: Seed) -> io::Result<()> {
 }
 
 async fn serve(mut seed: Seed) -> io::Result<()> {
-    let listener = TcpListener::from_std(seed.listener)?;
-    // Accepted sockets inherit it, which saves a system call for each.
-    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
-    // So is this: a client that reads slowly, or not at all, would make the kernel
-    // hold megabytes of its answer (tcp_wmem), which count as our container's memory.
-    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT)?;
-    let stall_time = seed.config.limits.stall_time;
-    keepalive::set(&socket2::SockRef::from(&listener), stall_time)?;
-    let mut listener = Some(listener);
     let limits = seed.config.limits;
+    set_options(&seed.listener, limits.stall_time)?;
+    let mut listener = Some(TcpListener::from_std(seed.listener)?);
     let thread = Rc::new(Thread {
         config: seed.config,
         tokens: RefCell::new(seed.callers.tokens.as_mut().map(now)),
@@ -225,6 +218,16 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
             () = thread.ended.notified() => {}
         }
     }
+}
+
+/// Sets what accepted sockets inherit, which saves system calls for each.
+fn set_options(listener: &std::net::TcpListener, stall_time: Duration) -> io::Result<()> {
+    let socket = socket2::SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    // A client that reads slowly, or not at all, would make the kernel hold megabytes of
+    // its answer (tcp_wmem), which count as our container's memory.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    keepalive::set(&socket, stall_time)
 }
 
 fn now(tokens: &mut watch::Receiver<Tokens>) -> Tokens {
