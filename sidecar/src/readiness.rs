@@ -57,6 +57,11 @@ impl Shown {
         wanted.signs().all(|sign| self.0.contains(&sign))
     }
 
+    /// Whether it listens on its port.
+    pub(crate) fn listens(&self) -> bool {
+        self.0.contains(&Sign::Listens)
+    }
+
     /// What is wanted and not shown, with the cure where there is one; `None`:
     /// nothing. `elsewhere` is another port that it listens on.
     pub(crate) fn missing(&self, wanted: &Wanted, elsewhere: Option<u16>) -> Option<String> {

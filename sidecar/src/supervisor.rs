@@ -49,6 +49,8 @@ pub(crate) enum Input {
     Told(WorkerId, Told),
     /// A worker has shown something of what makes it ready.
     Shows(WorkerId, Sign),
+    /// It began to listen on another port some time ago.
+    StillElsewhere(WorkerId),
     /// Nothing is in flight at a draining worker any more.
     Drained(WorkerId),
     /// Somebody asked through the control socket.
@@ -200,6 +202,10 @@ impl Supervisor {
             Input::GroupEnded(worker, exit) => self.ended(worker, exit),
             Input::Told(worker, told) => self.told(worker, told).into_iter().collect(),
             Input::Shows(worker, sign) => self.shows(worker, sign).into_iter().collect(),
+            Input::StillElsewhere(worker) => {
+                self.still_elsewhere(worker);
+                Vec::new()
+            }
             Input::Drained(worker) => vec![Event::Drained(worker)],
             Input::Asked(asked) => self.asked(asked).into_iter().collect(),
             // Nothing starts any more.

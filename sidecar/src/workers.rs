@@ -30,6 +30,8 @@ use crate::supervisor::{Input, Mechanism, Supervisor};
 /// A worker that was given a listening socket calls `listen` within this, or leaves
 /// it out (gunicorn asks `SO_ACCEPTCONN` first).
 const LISTENS: Duration = Duration::from_secs(1);
+/// An app that opens a port for its metrics first listens on its main one soon after.
+const ELSEWHERE: Duration = Duration::from_secs(3);
 /// A worker that ends may shut down what it shares; how often that is looked for.
 const MENDS: Duration = Duration::from_millis(5);
 /// How often it is looked whether what a stopped worker has started is gone.
@@ -267,13 +269,12 @@ impl Supervisor {
             }
             Told::Given(_) => {}
             Told::ListeningElsewhere(other) => {
-                if let Some(port) = port
-                    && process.listens_elsewhere.replace(other).is_none()
-                {
-                    tracing::info!(
-                        slot,
-                        "the app listens on {other}, --port is {port}: if {other} is its main port, give --port {other}"
-                    );
+                if port.is_some() && process.listens_elsewhere.replace(other).is_none() {
+                    let inputs = self.inputs.clone();
+                    self.run_for(worker, async move {
+                        tokio::time::sleep(ELSEWHERE).await;
+                        let _ended = inputs.send(Input::StillElsewhere(worker));
+                    });
                 }
             }
             // It is the same for each of its workers, and at each of their starts.
@@ -292,6 +293,21 @@ impl Supervisor {
             Told::Refused => tracing::error!(slot, "the app was given no socket for a shared port"),
         }
         None
+    }
+
+    /// Says where a worker listens that has had the time to listen on its port,
+    /// too, and does not. One that does has a second port, and nothing is wrong.
+    pub(crate) fn still_elsewhere(&self, worker: WorkerId) {
+        let process = self.state.processes.get(&worker);
+        if let (Some(process), Some(port)) = (process, self.recipe.port)
+            && let Some(other) = process.listens_elsewhere
+            && !process.shown.listens()
+        {
+            tracing::info!(
+                slot = process.slot.0,
+                "the app listens on {other}, --port is {port}: if {other} is its main port, give --port {other}"
+            );
+        }
     }
 
     /// A worker listens: it is asked whether it is ready where that is wanted.

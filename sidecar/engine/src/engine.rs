@@ -437,8 +437,11 @@ impl Engine {
                 WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
                 WorkerState::Ready => {}
                 WorkerState::Draining => {
-                    let incident = Incident::DrainTimedOut { worker: id, slot };
-                    out.push(Action::Report(incident));
+                    // With no time for a drain, its end is no news.
+                    if !self.config.drain_timeout.is_zero() {
+                        let incident = Incident::DrainTimedOut { worker: id, slot };
+                        out.push(Action::Report(incident));
+                    }
                     self.end(now, id, out);
                 }
                 WorkerState::Stopping => {

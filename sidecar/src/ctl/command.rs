@@ -17,6 +17,9 @@ const LOOK: Duration = Duration::from_millis(400);
 
 /// How long anything may take for which the supervisor names no time of its own.
 const TIMEOUT: Duration = Duration::from_mins(5);
+/// `logs` without a line, which looks like a fault and is none.
+const NO_LINES: &str = "Nothing was written to stderr. What is written to stdout is not kept: it goes to \
+    the supervisor's own stdout (its terminal, its journal, `kubectl logs`).";
 
 /// Whoever read the output has hung up (`ctl top | head`): there is nobody to
 /// tell anything.
@@ -60,7 +63,14 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
             shown(&answer, *output, tables::describe)
         }
         CtlVerb::Events { output } => shown(&ask(&Request::Events)?, *output, tables::events),
-        CtlVerb::Logs { slot } => tables::tails(&ask(&Request::Logs { slot: *slot })?),
+        CtlVerb::Logs { slot } => {
+            let text = tables::tails(&ask(&Request::Logs { slot: *slot })?);
+            if text.is_empty() {
+                // On stderr: what is piped on holds lines of workers only.
+                scaledapp_admin::say(NO_LINES);
+            }
+            text
+        }
         CtlVerb::Scale { workers } => done(&tell(&Request::Scale { workers: *workers })?),
         CtlVerb::Reload => done(&tell(&Request::Reload)?),
         CtlVerb::Restart { slot } => done(&tell(&Request::Restart { slot: *slot })?),
