@@ -22,7 +22,7 @@ mod signals;
 mod table;
 
 pub use follow::follow;
-pub use logging::{Logging, dropped_log_lines, flush_log, init_logging, say};
+pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;
 pub use pauses::{Pauses, spread};
 pub use polled::{Content, Look, PolledFile};

@@ -100,6 +100,13 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
+/// Whether a terminal gets colours: unless `NO_COLOR` has a value
+/// (<https://no-color.org>), or the terminal says that it knows none.
+pub fn colours_wanted() -> bool {
+    let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    unset("NO_COLOR") && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
+}
+
 /// Sends the process' log to stderr under the name of `component`.
 ///
 /// The first call of the process counts, later ones change nothing. A filter
@@ -112,7 +119,7 @@ pub fn init_logging(component: &'static str) -> Logging {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Lines(queue))
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && colours_wanted())
         // It would report a closed stderr by `eprintln!`, which panics then.
         .log_internal_errors(false)
         .event_format(Named {

@@ -6,9 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
 /// One of this process's two output streams.
@@ -29,7 +30,8 @@ impl Stream {
         }
     }
 
-    /// Writes all of `bytes` with nothing of another thread of ours in between.
+    /// Writes all of `bytes` with nothing of another thread of ours in between,
+    /// even where both streams lead to one pipe or terminal (`2>&1`).
     ///
     /// # Errors
     /// The reader is gone (`EPIPE`), the descriptor is closed (`EBADF`), or the
@@ -38,8 +40,8 @@ impl Stream {
         static STDOUT: Mutex<()> = Mutex::new(());
         static STDERR: Mutex<()> = Mutex::new(());
         let lock = match self {
-            Self::Stdout => &STDOUT,
-            Self::Stderr => &STDERR,
+            Self::Stdout if !are_one() => &STDOUT,
+            _ => &STDERR,
         };
         let _whole = lock.lock().unwrap_or_else(PoisonError::into_inner);
         match self {
@@ -47,6 +49,16 @@ impl Stream {
             Self::Stderr => write_all(io::stderr().as_fd(), bytes),
         }
     }
+}
+
+/// Whether stdout and stderr are the same file, as they were at the first look.
+fn are_one() -> bool {
+    static ONE: OnceLock<bool> = OnceLock::new();
+    *ONE.get_or_init(|| {
+        let both = (fstat(io::stdout()), fstat(io::stderr()));
+        matches!(both, (Ok(out), Ok(err))
+            if (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
+    })
 }
 
 /// Writes to a descriptor that may be non-blocking: whoever shares it with us
