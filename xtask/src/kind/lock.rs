@@ -1,14 +1,17 @@
 //! One run at a time: which file says so, and what a second run says and does.
 //!
 //! The cluster is the machine's, not the checkout's, so the lock is, too. It is
-//! the kernel's (flock): a killed run holds none. Rust opens files so that
-//! commands do not inherit them.
+//! the kernel's (flock): a killed run holds none. Its name can be guessed and
+//! `/tmp` is everybody's, so the file has to be ours: another user may have put
+//! a link there, a FIFO, or a file that they hold locked themselves.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::console::note;
 
@@ -25,24 +28,27 @@ pub(crate) struct Lock {
 /// Waits until no other run works on the cluster.
 ///
 /// # Errors
-/// The lock's file cannot be opened, or another run takes too long.
+/// The lock's file is not ours or cannot be opened, or another run takes too long.
 pub(crate) fn take() -> anyhow::Result<Lock> {
     let user = rustix::process::geteuid().as_raw();
     let name = format!("scaledapp-kind-{user}.lock");
     let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let directory = directory.filter(|directory| directory.is_dir());
+    let directory = directory.filter(|directory| is_ours(directory, user));
     let path = directory.unwrap_or_else(std::env::temp_dir).join(name);
     take_file(&path, PATIENCE)
 }
 
+/// `sudo` may have kept another user's directory.
+fn is_ours(directory: &Path, user: u32) -> bool {
+    rustix::fs::lstat(directory).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            && stat.st_uid == user
+            && stat.st_mode & 0o022 == 0
+    })
+}
+
 fn take_file(path: &Path, patience: Duration) -> anyhow::Result<Lock> {
-    let mut options = File::options();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    let file = open(path)?;
     let start = Instant::now();
     let mut said = false;
     loop {
@@ -67,8 +73,37 @@ fn take_file(path: &Path, patience: Duration) -> anyhow::Result<Lock> {
     }
 }
 
+/// Opens the file, or makes it for us alone; follows no link, waits for no FIFO.
+/// The descriptor is not inherited by commands.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let shown = path.display();
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let cure = || {
+        format!(
+            "{shown} is not our lock.\nCure: remove it, or set XDG_RUNTIME_DIR to a directory of your own"
+        )
+    };
+    let fd = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => fd,
+        // A link (open(2)), a FIFO that nobody reads, a directory, another
+        // user's file (proc_sys_fs(5), protected_regular).
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => bail!("{}", cure()),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {shown}")),
+    };
+    let stat = rustix::fs::fstat(&fd)?;
+    let is_ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && stat.st_uid == rustix::process::geteuid().as_raw()
+        && stat.st_nlink == 1;
+    ensure!(is_ours, "{}", cure());
+    Ok(File::from(fd))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -81,5 +116,44 @@ mod tests {
         assert!(text.contains("fuser -v"), "{text}");
         drop(first);
         take().unwrap();
+    }
+
+    #[test]
+    fn what_another_user_may_have_put_there_is_refused_with_the_cure() {
+        let directory = tempfile::tempdir().unwrap();
+        let (victim, path) = (
+            directory.path().join("victim"),
+            directory.path().join("lock"),
+        );
+        fs::write(&victim, "precious").unwrap();
+        let missing = directory.path().join("missing");
+        let plant: [&dyn Fn(); 5] = [
+            &|| symlink(&victim, &path).unwrap(),
+            &|| symlink(&missing, &path).unwrap(),
+            &|| fs::hard_link(&victim, &path).unwrap(),
+            &|| rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+            &|| {
+                fs::write(&path, "").unwrap();
+                // Only root can give a file away.
+                if rustix::fs::chown(&path, Some(rustix::fs::Uid::from_raw(65_534)), None).is_err()
+                {
+                    fs::remove_file(&path).unwrap();
+                    fs::hard_link(&victim, &path).unwrap();
+                }
+            },
+        ];
+        for plant in plant {
+            plant();
+            let text = take_file(&path, Duration::from_millis(20))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                text.contains("is not our lock") && text.contains("Cure"),
+                "{text}"
+            );
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!missing.exists());
     }
 }
