@@ -20,7 +20,7 @@ pub mod words;
 
 pub use duration::{Duration, DurationError};
 pub use quantity::{Quantity, QuantityError};
-pub use read::{ReadError, read};
+pub use read::{Objects, ReadError, read, read_all};
 pub use v1alpha1::ScaledApp;
 
 /// API version of the object, group and version.

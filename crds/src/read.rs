@@ -40,6 +40,13 @@ struct Header {
     kind: String,
 }
 
+impl Header {
+    /// Whether it is clearly an object of another kind, and no slip of the pen.
+    fn is_other(&self) -> bool {
+        !self.kind.is_empty() && !self.api_version.is_empty() && self.kind != KIND
+    }
+}
+
 /// Fields and values that nothing works on yet, and what to do instead.
 const NOT_YET: [(&str, &str); 10] = [
     (
@@ -84,6 +91,109 @@ pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
         });
     }
     deserialize(text)
+}
+
+/// What a text with any number of objects holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objects {
+    /// At least one, in their order.
+    pub apps: Vec<ScaledApp>,
+    /// What else is there, in words, such as `a Service of v1`.
+    pub others: Vec<String>,
+}
+
+/// Reads every `ScaledApp` of a text: of one document or several (YAML 1.2
+/// section 9.2), and the items of a `List`, as `kubectl get -o yaml` prints it.
+/// Lines and columns in errors are those of the whole text.
+///
+/// # Errors
+/// As [`read`], of any document; no `ScaledApp` at all; a `List` in which
+/// something else is, too.
+pub fn read_all(text: &str) -> Result<Objects, ReadError> {
+    let documents = documents(text);
+    if documents.is_empty() {
+        return read(text).map(|app| Objects {
+            apps: vec![app],
+            others: Vec::new(),
+        });
+    }
+    let (mut apps, mut others) = (Vec::new(), Vec::new());
+    let mut refused = None;
+    for document in &documents {
+        let header: Header = deserialize(document)?;
+        if LISTS.contains(&header.kind.as_str()) {
+            apps.extend(read_list(document)?);
+            continue;
+        }
+        match read(document) {
+            Ok(app) => apps.push(app),
+            Err(error) if header.is_other() => {
+                others.push(described(&header));
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match refused {
+        Some(error) if apps.is_empty() => Err(error),
+        _ => Ok(Objects { apps, others }),
+    }
+}
+
+const LISTS: [&str; 2] = ["List", "ScaledAppList"];
+
+#[derive(Debug, Deserialize)]
+struct List<T> {
+    items: Vec<T>,
+}
+
+fn read_list(document: &str) -> Result<Vec<ScaledApp>, ReadError> {
+    let headers: List<Header> = deserialize(document)?;
+    let mut headers = headers.items.iter().enumerate();
+    if let Some((index, other)) =
+        headers.find(|(_, header)| header.kind != KIND || header.api_version != API_VERSION)
+    {
+        return Err(ReadError {
+            at: None,
+            path: format!("items[{index}]"),
+            message: format!(
+                "holds {}, not a {KIND}: of a List every item must be one, so take it out",
+                described(other)
+            ),
+        });
+    }
+    let list: List<ScaledApp> = deserialize(document)?;
+    Ok(list.items)
+}
+
+/// The documents of a text that hold anything, each behind as many empty lines
+/// as were before it, so that places in errors are right.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = Vec::new();
+    let mut document = String::new();
+    for line in text.split_inclusive('\n') {
+        // At the first column this can be nothing else, not even in a block of text.
+        let marker = ["---", "..."]
+            .into_iter()
+            .find_map(|marker| line.strip_prefix(marker));
+        match marker.filter(|rest| rest.chars().next().is_none_or(char::is_whitespace)) {
+            Some(rest) => {
+                let lines = document.matches('\n').count();
+                documents.push(std::mem::replace(&mut document, "\n".repeat(lines)));
+                document.push_str("   ");
+                document.push_str(rest);
+            }
+            None => document.push_str(line),
+        }
+    }
+    documents.push(document);
+    documents.retain(|document| document.lines().any(holds_something));
+    documents
+}
+
+fn holds_something(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with(['#', '%'])
 }
 
 fn described(header: &Header) -> String {

@@ -5,8 +5,8 @@
     reason = "all of this target is test code, helpers included"
 )]
 
-use scaledapp_crds::read;
 use scaledapp_crds::v1alpha1::{Algorithm, AppProtocol, Dispatch};
+use scaledapp_crds::{read, read_all};
 
 const SHORTEST: &str = "
 apiVersion: scaledapp.io/v1alpha1
@@ -213,4 +213,83 @@ fn what_is_no_scaled_app_is_named() {
     let two = format!("{SHORTEST}---\nkind: Service\n");
     let message = read(&two).unwrap_err().to_string();
     assert!(message.starts_with("9:1: one object per file"), "{message}");
+}
+
+fn named(name: &str) -> String {
+    format!(
+        "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: {name}}}\nspec: {{image: i, command: [a]}}\n"
+    )
+}
+
+fn names(text: &str) -> Vec<String> {
+    let apps = read_all(text).unwrap().apps;
+    apps.into_iter().map(|app| app.metadata.name).collect()
+}
+
+#[test]
+fn every_document_and_every_item_of_a_list_is_read() {
+    let (one, two) = (named("one"), named("two"));
+    for text in [
+        format!("{one}---\n{two}"),
+        format!("# both\n---\n{one}--- # and\n{two}...\n---\n# nothing\n"),
+        format!("---\r\n{one}---\r\n{two}"),
+    ] {
+        assert_eq!(names(&text), ["one", "two"], "{text}");
+    }
+    let item = |text: &str| format!("- {}\n", text.trim_end().replace('\n', "\n  "));
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n{}{}",
+        item(&one),
+        item(&two)
+    );
+    assert_eq!(names(&list), ["one", "two"]);
+    assert_eq!(names(&one), ["one"]);
+}
+
+#[test]
+fn errors_name_the_place_in_the_whole_text() {
+    let text = format!(
+        "{}---\n{}  replica: 3\n",
+        named("one"),
+        named("two").replace(
+            "spec: {image: i, command: [a]}",
+            "spec:\n  image: i\n  command: [a]"
+        )
+    );
+    let error = read_all(&text).unwrap_err();
+    assert_eq!(
+        (error.at, error.path.as_str()),
+        (Some((12, 3)), "spec.replica")
+    );
+}
+
+#[test]
+fn other_objects_are_named_and_do_not_stand_for_an_app() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n";
+    let both = read_all(&format!("{service}---\n{}", named("one"))).unwrap();
+    assert_eq!(
+        (both.apps.len(), both.others),
+        (1, vec!["a Service of v1".to_owned()])
+    );
+    let error = read_all(&format!("{service}---\n{service}"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("holds a Service of v1, not a ScaledApp"),
+        "{error}"
+    );
+    let slip = named("two").replace("v1alpha1", "v1");
+    let error = read_all(&format!("{}---\n{slip}", named("one")))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("scaledapp.io/v1, not"), "{error}");
+    let list = format!("kind: List\nitems:\n- {}", service.replace('\n', "\n  "));
+    let error = read_all(&list).unwrap_err().to_string();
+    assert!(error.contains("items[0]: holds a Service"), "{error}");
+}
+
+#[test]
+fn three_dashes_in_a_text_are_no_new_document() {
+    let text = named("one").replace("[a]", "['a --- b', '----']");
+    assert_eq!(names(&format!("{text}# --- c\n")), ["one"]);
 }
