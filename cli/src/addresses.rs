@@ -38,19 +38,25 @@ pub(crate) fn reserve(name: &str) -> io::Result<Option<Reservation>> {
     }
 }
 
-/// Addresses for a run, and what keeps other runs away from them.
+/// Addresses for an app, and what keeps other runs away from them.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) addresses: Addresses,
-    _reservations: [Reservation; 2],
+    _reservation: Reservation,
 }
 
-/// Finds room for `demand`.
+/// An address for a DNS server.
+#[derive(Debug)]
+pub(crate) struct TakenDns {
+    pub(crate) listen: SocketAddr,
+    _reservation: Reservation,
+}
+
+/// Finds room for `demand` of an app that is named at `dns`.
 ///
 /// # Errors
 /// There is none; the message names the port that is in the way and the cure.
-pub(crate) fn take(demand: Demand) -> anyhow::Result<Taken> {
-    let (dns, reserved_dns) = take_dns()?;
+pub(crate) fn take(demand: Demand, dns: SocketAddr) -> anyhow::Result<Taken> {
     let mut obstacle = None;
     for octet in BLOCKS.step_by(2) {
         let [balancers, pods] = [octet, octet + 1].map(|octet| Ipv4Addr::new(127, 0, octet, 0));
@@ -67,7 +73,7 @@ pub(crate) fn take(demand: Demand) -> anyhow::Result<Taken> {
                 };
                 return Ok(Taken {
                     addresses,
-                    _reservations: [reserved, reserved_dns],
+                    _reservation: reserved,
                 });
             }
             Err(reason) => obstacle = Some(reason),
@@ -137,14 +143,21 @@ fn free(ip: IpAddr, port: u16, or: &'static str) -> Result<(), Obstacle> {
     }
 }
 
-fn take_dns() -> anyhow::Result<(SocketAddr, Reservation)> {
+/// Finds an address for a DNS server.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn take_dns() -> anyhow::Result<TakenDns> {
     for port in DNS_PORTS {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let Some(reserved) = reserve(&at.to_string())? else {
             continue;
         };
         if UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok() {
-            return Ok((at, reserved));
+            return Ok(TakenDns {
+                listen: at,
+                _reservation: reserved,
+            });
         }
     }
     None.with_context(|| {
@@ -160,6 +173,8 @@ fn take_dns() -> anyhow::Result<(SocketAddr, Reservation)> {
 mod tests {
     use super::*;
 
+    const DNS: &str = "127.0.0.1:5353";
+
     fn demand(port: u16) -> Demand {
         Demand {
             pods: 2,
@@ -172,26 +187,39 @@ mod tests {
     #[test]
     fn two_runs_at_once_get_different_blocks_and_dns_ports() {
         let port = 21_987;
-        let first = take(demand(port)).unwrap();
-        let second = take(demand(port)).unwrap();
+        let dns = [take_dns().unwrap(), take_dns().unwrap()];
+        assert_ne!(dns[0].listen, dns[1].listen);
+        let [first, second] = dns
+            .each_ref()
+            .map(|dns| take(demand(port), dns.listen).unwrap());
         assert_ne!(first.addresses.balancers, second.addresses.balancers);
         assert_ne!(first.addresses.pods, second.addresses.pods);
-        assert_ne!(first.addresses.dns, second.addresses.dns);
     }
 
     #[test]
     fn an_address_that_is_taken_moves_the_run_to_the_next_block() {
         let port = 21_986;
-        let pods = take(demand(port)).unwrap().addresses.pods;
+        let pods = take(demand(port), DNS.parse().unwrap())
+            .unwrap()
+            .addresses
+            .pods;
         let _other = TcpListener::bind(SocketAddr::new(numbered(pods, 1), port)).unwrap();
-        assert_ne!(take(demand(port)).unwrap().addresses.pods, pods);
+        assert_ne!(
+            take(demand(port), DNS.parse().unwrap())
+                .unwrap()
+                .addresses
+                .pods,
+            pods
+        );
     }
 
     #[test]
     fn a_port_that_is_taken_everywhere_is_named() {
         let port = 21_985;
         let _other = TcpListener::bind(("0.0.0.0", port)).unwrap();
-        let error = take(demand(port)).unwrap_err().to_string();
+        let error = take(demand(port), DNS.parse().unwrap())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("port 21985 is taken"), "{error}");
         assert!(error.contains("change spec.port"), "{error}");
     }

@@ -33,15 +33,30 @@ with port 8080 or the next free one; DNS gets the first free port from 5353 on
 127.0.0.1. `replicas: {perNode: N}` means N pods for each simulated node; with
 `workers: {perCore: N}` the pods share the machine's cores.
 A command runs in spec.workingDir if that is here, else beside FILE.
+FILE may hold several objects (`---` between them, or a List): all of them run,
+each at addresses of its own, named by one DNS server for each zone.
 
-Signals: INT and TERM withdraw the DNS record, drain balancers, then pods, and
-leave nothing behind; a second one kills. What ends by itself is started again.
+What the app writes is printed line by line behind its pod and slot:
+  hello-0/1 | listening
+in colours on a terminal, unless NO_COLOR is set. Balancers and DNS say what is
+wrong only; SCALEDAPP_LOG=info shows all. Python gets PYTHONUNBUFFERED=1.
+
+Signals: INT, TERM and HUP (a closed terminal) withdraw the DNS record, drain
+balancers, then pods, and leave nothing behind; a second one kills. What ends by
+itself is started again.
+
+Files are in $XDG_RUNTIME_DIR/scaledapp/NAME, or /tmp/scaledapp-UID/NAME without
+it. What another user could change is not used: the message says what is in the
+way. Exit codes: 0 drained, 1 killed, 2 it could not start, 64 usage.
 
 The state file, written when all is ready:
   {\"dns\": \"127.0.0.1:5353\", \"hostname\": \"hello.apps.local\",
    \"balancers\": [\"127.0.77.1:8080\", …],
    \"pods\": [{\"name\": \"hello-0\", \"address\": \"127.0.78.1:3000\",
-             \"admin\": \"127.0.78.1:9377\"}, …]}";
+             \"admin\": \"127.0.78.1:9377\"}, …]}
+With several apps, these keys are those of the first, and \"apps\" lists all of
+them in the same form. It counts as long as its run lives: commands refuse, and
+remove, what a killed run has left.";
 
 const SCALE_EXAMPLES: &str = "\
 Examples:
@@ -110,7 +125,7 @@ pub(crate) enum Command {
 /// `local` as typed.
 #[derive(Debug, Args)]
 pub(crate) struct LocalArgs {
-    /// YAML or JSON file with one ScaledApp
+    /// YAML or JSON file with ScaledApps
     pub(crate) file: PathBuf,
     /// Also write where everything is to this file, when all is ready
     #[arg(long, env = "SCALEDAPP_STATE_FILE", value_name = "FILE")]

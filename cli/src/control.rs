@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use anyhow::{Context, bail};
 
 use crate::binaries::find;
-use crate::rundir;
-use crate::state::{PodState, State};
+use crate::runs;
+use crate::state::PodState;
 
 /// Sets the number of workers in each pod.
 ///
@@ -32,19 +32,34 @@ pub(crate) fn reload(name: &str, state: Option<&Path>) -> anyhow::Result<String>
     })
 }
 
-/// The last stderr lines of each worker, as `POD/SLOT | line`.
+/// What `logs` has to show.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Logs {
+    /// `POD/SLOT | line`, a line each.
+    pub(crate) lines: String,
+    /// Where else to look, if there are none.
+    pub(crate) note: Option<String>,
+}
+
+/// The last stderr lines of each worker.
 ///
 /// # Errors
 /// As [`scale`].
-pub(crate) fn logs(name: &str, state: Option<&Path>) -> anyhow::Result<String> {
-    each_pod(name, state, |pod| {
+pub(crate) fn logs(name: &str, state: Option<&Path>) -> anyhow::Result<Logs> {
+    let lines = each_pod(name, state, |pod| {
         let lines = ctl(pod, &["logs"])?;
         let named: Vec<String> = lines
             .lines()
             .map(|line| format!("{}/{line}\n", pod.name))
             .collect();
         Ok(named.concat())
-    })
+    })?;
+    let note = lines.is_empty().then(|| {
+        format!(
+            "{name} has written nothing to stderr. What it writes to stdout is not kept: it is in the terminal (or wherever the output goes) of its `scaledapp local`"
+        )
+    });
+    Ok(Logs { lines, note })
 }
 
 /// One pod after the other, up to the first that fails; their texts together.
@@ -53,27 +68,10 @@ fn each_pod(
     state: Option<&Path>,
     act: impl FnMut(&PodState) -> anyhow::Result<String>,
 ) -> anyhow::Result<String> {
-    find_run(name, state)?.pods.iter().map(act).collect()
-}
-
-/// The run of an app.
-///
-/// # Errors
-/// There is no state file, or it is another app's.
-pub(crate) fn find_run(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
-    let path = match state {
-        Some(path) => path.to_owned(),
-        None => rundir::states(Some(name)).remove(0),
-    };
-    let state = State::read(&path)?;
-    if state.app() != name {
-        bail!(
-            "{} is the run of {}, not of {name}",
-            path.display(),
-            state.app()
-        );
-    }
-    Ok(state)
+    let run = runs::find(name, state)?;
+    // Before the first of them is touched.
+    run.pods.iter().try_for_each(runs::check)?;
+    run.pods.iter().map(act).collect()
 }
 
 /// Runs the supervisor's `ctl` against a pod; its output.

@@ -1,6 +1,7 @@
 //! Which programs a plan becomes: their command lines, environment and directory.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,15 +9,19 @@ use std::time::Duration;
 
 use scaledapp_admin::duration;
 use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
-use scaledapp_plan::local::{Plan, Pod, Record, Slot};
+use scaledapp_plan::local::{Plan, Pod, Slot};
 use scaledapp_plan::{Protocol, ValidatedApp};
 
 use crate::binaries::Binaries;
 use crate::object::Object;
+use crate::runs;
 
 /// On one machine nobody learns of a stop late: this long without a new
 /// connection, and a listener may close.
 const QUIET: &str = "200ms";
+/// Python keeps what it prints for itself until a block is full where stdout is
+/// no terminal, and here it is a pipe.
+const UNBUFFERED: &str = "PYTHONUNBUFFERED";
 /// What a balancer gets beyond its own drain before its holder kills it.
 const HOLDER_MARGIN: Duration = Duration::from_secs(5);
 
@@ -28,7 +33,16 @@ pub(crate) struct Program {
     binary: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
+    /// What its workers run, if it is a pod.
+    pub(crate) workers: Option<Workers>,
+}
+
+/// What the workers of a pod run, and on which port they should listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Workers {
+    pub(crate) command: Vec<String>,
+    pub(crate) port: u16,
 }
 
 impl Program {
@@ -41,7 +55,9 @@ impl Program {
         command
             .args(&self.arguments)
             .current_dir(&self.directory)
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
             command.env_remove(name);
         }
@@ -57,19 +73,17 @@ fn is_setting(name: &OsString) -> bool {
     name.starts_with("SCALEDAPP_") && name != "SCALEDAPP_LOG"
 }
 
-/// Everything that a run starts.
+/// Everything that an app starts.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) pods: Vec<Program>,
     pub(crate) slots: Vec<Program>,
-    pub(crate) dns: Program,
 }
 
-/// The files that the programs of a run read.
+/// The files that the programs of an app read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Files {
     pub(crate) endpoints: PathBuf,
-    pub(crate) records: PathBuf,
     /// Shows pods that a balancer of theirs speaks.
     pub(crate) token: PathBuf,
 }
@@ -86,7 +100,6 @@ pub(crate) fn programs(
     Programs {
         pods: plan.pods.iter().map(pod).collect(),
         slots: plan.slots.iter().map(slot).collect(),
-        dns: dns(&plan.dns, binaries, &files.records),
     }
 }
 
@@ -130,10 +143,16 @@ fn supervisor(
     arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));
     arguments.extend(words(&["--instance-env", &app.workers.instance_env]));
     arguments.extend(words(&app.workers.switches()));
+    // The marks become the slot's number in front of each line.
+    arguments.extend(words(&["--logs", "prefix"]));
     arguments.push("--".to_owned());
     arguments.extend(app.command.iter().cloned());
-    let mut environment = app.env.clone();
-    environment.push(("SCALEDAPP_POD".to_owned(), pod.name.clone()));
+    let mut environment = Vec::new();
+    if std::env::var_os(UNBUFFERED).is_none() {
+        environment.push((UNBUFFERED.to_owned(), "1".to_owned()));
+    }
+    environment.extend(app.env.iter().cloned());
+    environment.push((runs::POD.to_owned(), pod.name.clone()));
     environment.push(("SCALEDAPP_NODE".to_owned(), pod.node.clone()));
     Program {
         name: pod.name.clone(),
@@ -141,6 +160,10 @@ fn supervisor(
         arguments,
         environment,
         directory: object.directory.clone(),
+        workers: Some(Workers {
+            command: app.command.clone(),
+            port: pod.address.port(),
+        }),
     }
 }
 
@@ -196,8 +219,18 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
         name: slot.name.clone(),
         binary: binaries.sidecar.clone(),
         arguments,
-        environment: Vec::new(),
+        environment: quiet(),
         directory: PathBuf::from("/"),
+        workers: None,
+    }
+}
+
+/// A newcomer looks for the app's words: balancers and DNS say what is wrong
+/// only, unless the user has asked for more.
+fn quiet() -> Vec<(String, String)> {
+    match std::env::var_os("SCALEDAPP_LOG") {
+        Some(_) => Vec::new(),
+        None => vec![("SCALEDAPP_LOG".to_owned(), "warn".to_owned())],
     }
 }
 
@@ -210,18 +243,26 @@ fn algorithm(algorithm: Algorithm) -> &'static str {
     }
 }
 
-fn dns(record: &Record, binaries: &Binaries, records: &Path) -> Program {
-    let mut arguments = words(&["run", "--listen", &record.listen.to_string()]);
-    arguments.extend(words(&["--zone", record.hostname.zone()]));
+/// A DNS server that answers for one zone; `records` is the file that it reads.
+pub(crate) fn dns(
+    name: String,
+    zone: &str,
+    listen: SocketAddr,
+    binaries: &Binaries,
+    records: &Path,
+) -> Program {
+    let mut arguments = words(&["run", "--listen", &listen.to_string()]);
+    arguments.extend(words(&["--zone", zone]));
     arguments.extend(words(&["--records-file", &records.to_string_lossy()]));
     // The record is withdrawn long before the server is told to stop.
     arguments.extend(words(&["--drain-min", "0s"]));
     Program {
-        name: "dns".to_owned(),
+        name,
         binary: binaries.dns.clone(),
         arguments,
-        environment: Vec::new(),
+        environment: quiet(),
         directory: PathBuf::from("/"),
+        workers: None,
     }
 }
 
@@ -271,17 +312,19 @@ spec:
             directory: PathBuf::from("/srv/hello"),
             notes: Vec::new(),
         };
-        let binaries = Binaries {
+        let files = Files {
+            endpoints: PathBuf::from("/run/endpoints.json"),
+            token: PathBuf::from("/run/token"),
+        };
+        programs(&object, &plan, &binaries(), &files)
+    }
+
+    fn binaries() -> Binaries {
+        Binaries {
             sidecar: PathBuf::from("/bin/scaledapp-sidecar"),
             balancer: PathBuf::from("/bin/scaledapp-balancer"),
             dns: PathBuf::from("/bin/scaledapp-dns"),
-        };
-        let files = Files {
-            endpoints: PathBuf::from("/run/endpoints.json"),
-            records: PathBuf::from("/run/records.json"),
-            token: PathBuf::from("/run/token"),
-        };
-        programs(&object, &plan, &binaries, &files)
+        }
     }
 
     #[test]
@@ -291,7 +334,7 @@ spec:
             pod.arguments.join(" "),
             "run --host 127.0.78.1 --port 3000 --admin 127.0.78.1:9377 --workers 3 --dispatch request \
              --trust behind --trust-token-file /run/token --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
-             --cwd /srv/hello --stop-signal SIGINT --instance-env NODE_APP_INSTANCE -- node server.js"
+             --cwd /srv/hello --stop-signal SIGINT --instance-env NODE_APP_INSTANCE --logs prefix -- node server.js"
         );
         let says = YAML.replace(
             "readiness: {",
@@ -299,13 +342,17 @@ spec:
         );
         let line = all_of(&says).pods[0].arguments.join(" ");
         assert!(
-            line.ends_with("NODE_APP_INSTANCE --wait-ready --shutdown-message -- node server.js"),
+            line.ends_with(
+                "NODE_APP_INSTANCE --wait-ready --shutdown-message --logs prefix -- node server.js"
+            ),
             "{line}"
         );
         assert_eq!(pod.directory, Path::new("/srv/hello"));
         let environment: Vec<String> = pod
             .environment
             .iter()
+            // Who tests may have it already.
+            .filter(|(name, _)| name != UNBUFFERED)
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         assert_eq!(
@@ -351,8 +398,16 @@ spec:
 
     #[test]
     fn dns_serves_the_zone_of_the_host_name() {
+        let listen = "127.0.0.1:5353".parse().unwrap();
+        let dns = dns(
+            "dns".to_owned(),
+            "apps.local",
+            listen,
+            &binaries(),
+            Path::new("/run/records.json"),
+        );
         assert_eq!(
-            all().dns.arguments.join(" "),
+            dns.arguments.join(" "),
             "run --listen 127.0.0.1:5353 --zone apps.local --records-file /run/records.json --drain-min 0s"
         );
     }

@@ -1,34 +1,40 @@
-//! `scaledapp local`: everything of an app on this machine, from the first
+//! `scaledapp local`: everything of the apps of a file on this machine, from the first
 //! process to the last.
 //!
 //! Order of life: pods and balancers, then DNS, then the state file. Order of
 //! death: the name goes from DNS, balancers drain, then pods, then DNS itself.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Write as _};
 use std::num::NonZeroU32;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal as Kill;
-use scaledapp_admin::{Signals, table};
-use scaledapp_plan::local::{Machine, Plan, demand, plan};
-use serde_json::json;
+use scaledapp_admin::{Signals, Stream, table};
+use scaledapp_plan::local::{Demand, Machine, Plan, Record, demand, hostname, plan};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::addresses::{self, Taken};
+use crate::addresses::{self, Taken, TakenDns};
 use crate::ask;
 use crate::binaries::Binaries;
 use crate::cli::LocalArgs;
-use crate::launch::{Files, Programs, programs};
+use crate::failure::{self, Failed, Ran};
+use crate::launch::{Files, Program, dns, programs};
 use crate::members::{Event, Index, Members, code};
-use crate::object::{self, Object};
-use crate::rundir::{ENDPOINTS, RECORDS, RunDir, TOKEN};
-use crate::state::{State, replace};
+use crate::object::{self, Object, Objects};
+use crate::output::Output;
+use crate::rundir::RunDir;
+use crate::state::State;
 
+/// The pods of an app, for its balancers; of several apps, `NAME-endpoints.json`.
+const ENDPOINTS: &str = "endpoints.json";
+/// The names of a zone, for its DNS server; of the second zone, `2-records.json`.
+const RECORDS: &str = "records.json";
+/// Shows pods that a balancer of theirs speaks; of several apps, `NAME-token`.
+const TOKEN: &str = "token";
+/// Most apps listen sooner.
+const LONG: Duration = Duration::from_secs(5);
 /// Between two looks at what starts or goes.
 const LOOK: Duration = Duration::from_millis(20);
 /// DNS sees a new records file within a tenth of this.
@@ -45,12 +51,12 @@ pub(crate) enum Ended {
     Killed,
 }
 
-/// Runs an app until a signal asks for its end.
+/// Runs the apps of a file until a signal asks for their end.
 ///
 /// # Errors
-/// It could not start; nothing of it is left then.
+/// One could not start; nothing is left then.
 pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
-    let object = object::load(&args.file)?;
+    let objects = object::load(&args.file)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores = u32::try_from(cores)
         .ok()
@@ -60,55 +66,171 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         nodes: args.nodes,
         cores,
     };
-    let demand = demand(&object.app, machine)?;
+    let demands = objects
+        .apps
+        .iter()
+        .map(|object| demand(&object.app, machine));
+    let demands = demands.collect::<Result<Vec<Demand>, _>>()?;
     let binaries = Binaries::find()?;
-    for note in &object.notes {
-        tracing::warn!("{note}");
+    say_notes(&objects);
+    let names: Vec<&str> = objects
+        .apps
+        .iter()
+        .map(|object| object.app.name.as_str())
+        .collect();
+    let mut run = RunDir::take(&names, args.workdir.as_deref(), args.state_file.as_deref())?;
+    let zones = zones(&objects)?;
+    let mut apps = Vec::new();
+    for (object, demand) in objects.apps.iter().zip(demands) {
+        let zone = hostname(&object.app).zone().to_owned();
+        let dns = zones.iter().find(|known| known.name == zone);
+        let dns = dns.context("the zone of the host name has no server")?;
+        let taken = addresses::take(demand, dns.taken.listen)?;
+        let plan = plan(&object.app, machine, demand, taken.addresses);
+        apps.push(App {
+            object,
+            plan,
+            _taken: taken,
+        });
     }
-    let run = RunDir::take(
-        &object.app.name,
-        args.workdir.as_deref(),
-        args.state_file.as_deref(),
-    )?;
-    let taken: Taken = addresses::take(demand)?;
-    let plan = plan(&object.app, machine, demand, taken.addresses);
-    let files = Files {
-        endpoints: run.file(ENDPOINTS),
-        records: run.file(RECORDS),
-        token: run.file(TOKEN),
-    };
-    replace(&files.endpoints, &endpoints(&plan))?;
-    replace(&files.records, &records(&plan))?;
-    write_token(&files.token)?;
-    let programs = programs(&object, &plan, &binaries, &files);
+    let programs = programs_of(&apps, &zones, &run, &binaries)?;
+    let states: Vec<State> = apps.iter().map(|app| State::of(&app.plan)).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let drains = apps.iter().map(|app| app.object.app.workers.drain_timeout);
     runtime.block_on(async {
         let mut all = Local {
-            members: Members::new(),
+            members: Members::new(Output::start()?),
             signals: Signals::new()?,
-            plan: &plan,
-            run: &run,
-            stop_time: object.app.workers.drain_timeout + MARGIN,
+            apps: &apps,
+            zones: &zones,
+            stop_time: drains.max().unwrap_or_default() + MARGIN,
             pods: Vec::new(),
             slots: Vec::new(),
         };
         let begun = Instant::now();
-        match all.start(programs).await {
-            Ok(Started::Ready) => {
-                run.publish(&State::of(&plan))?;
-                announce(&describe(&object, &plan, begun.elapsed()));
-                all.keep().await;
-                Ok(all.stop().await)
-            }
-            Ok(Started::Interrupted) => Ok(all.stop().await),
-            Err(error) => {
-                all.stop().await;
-                Err(error)
+        let ended = match all.start(programs).await {
+            Ok(Started::Ready) => match run.publish(&states) {
+                Ok(()) => {
+                    for app in &apps {
+                        announce(&describe(app.object, &app.plan, begun.elapsed()));
+                    }
+                    announce("  Ctrl-C drains and ends it\n");
+                    all.keep().await;
+                    Ok(all.stop(&run).await)
+                }
+                Err(error) => Err(error),
+            },
+            Ok(Started::Interrupted) => Ok(all.stop(&run).await),
+            Err(error) => Err(error),
+        };
+        if ended.is_err() {
+            all.stop(&run).await;
+        }
+        all.members.flushed().await;
+        ended
+    })
+}
+
+fn say_notes(objects: &Objects) {
+    for note in &objects.notes {
+        tracing::warn!("{note}");
+    }
+    for object in &objects.apps {
+        for note in &object.notes {
+            if objects.apps.len() == 1 {
+                tracing::warn!("{note}");
+            } else {
+                tracing::warn!("{}: {note}", object.app.name);
             }
         }
-    })
+    }
+}
+
+/// An app of the run.
+struct App<'a> {
+    object: &'a Object,
+    plan: Plan,
+    _taken: Taken,
+}
+
+/// A zone with the DNS server that answers for it.
+struct Zone {
+    name: String,
+    taken: TakenDns,
+    /// The file that the server reads.
+    records: String,
+}
+
+/// The zones of all host names. A server answers for one, so each has its own.
+fn zones(objects: &Objects) -> anyhow::Result<Vec<Zone>> {
+    let mut zones: Vec<Zone> = Vec::new();
+    for object in &objects.apps {
+        let name = hostname(&object.app).zone().to_owned();
+        if zones.iter().all(|known| known.name != name) {
+            let records = match zones.len() {
+                0 => RECORDS.to_owned(),
+                more => format!("{}-{RECORDS}", more + 1),
+            };
+            let taken = addresses::take_dns()?;
+            zones.push(Zone {
+                name,
+                taken,
+                records,
+            });
+        }
+    }
+    Ok(zones)
+}
+
+/// What is started, with the files that it reads.
+struct AllPrograms {
+    pods: Vec<Program>,
+    slots: Vec<Program>,
+    dns: Vec<Program>,
+}
+
+fn programs_of(
+    apps: &[App<'_>],
+    zones: &[Zone],
+    run: &RunDir,
+    binaries: &Binaries,
+) -> anyhow::Result<AllPrograms> {
+    let mut all = AllPrograms {
+        pods: Vec::new(),
+        slots: Vec::new(),
+        dns: Vec::new(),
+    };
+    for app in apps {
+        let named = |file: &str| match apps.len() {
+            1 => file.to_owned(),
+            _ => format!("{}-{file}", app.object.app.name),
+        };
+        let (file, token) = (named(ENDPOINTS), named(TOKEN));
+        run.write(&file, &endpoints(&app.plan))?;
+        run.write_secret(&token, &scaledapp_admin::secret()?)?;
+        let files = Files {
+            endpoints: run.file(&file),
+            token: run.file(&token),
+        };
+        let programs = programs(app.object, &app.plan, binaries, &files);
+        all.pods.extend(programs.pods);
+        all.slots.extend(programs.slots);
+    }
+    for zone in zones {
+        let named = apps.iter().map(|app| &app.plan.dns);
+        let named = named.filter(|record| record.hostname.zone() == zone.name);
+        run.write(&zone.records, &records(named))?;
+        let name = match zones.len() {
+            1 => "dns".to_owned(),
+            _ => format!("dns-{}", zone.name),
+        };
+        let records = run.file(&zone.records);
+        all.dns
+            .push(dns(name, &zone.name, zone.taken.listen, binaries, &records));
+    }
+    Ok(all)
 }
 
 /// What became of the start.
@@ -121,8 +243,8 @@ enum Started {
 struct Local<'a> {
     members: Members,
     signals: Signals,
-    plan: &'a Plan,
-    run: &'a RunDir,
+    apps: &'a [App<'a>],
+    zones: &'a [Zone],
     /// A supervisor that has not stopped by then never will.
     stop_time: Duration,
     pods: Vec<Index>,
@@ -130,36 +252,59 @@ struct Local<'a> {
 }
 
 impl Local<'_> {
-    async fn start(&mut self, programs: Programs) -> anyhow::Result<Started> {
+    async fn start(&mut self, programs: AllPrograms) -> anyhow::Result<Started> {
         for program in programs.pods {
             self.pods.push(self.members.add(program)?);
         }
         for program in programs.slots {
             self.slots.push(self.members.add(program)?);
         }
-        let plan = self.plan;
-        if let Started::Interrupted = self.wait(serving(plan)).await? {
+        let apps = self.apps;
+        let serving = async {
+            for app in apps {
+                serving(&app.plan).await;
+            }
+        };
+        if let Started::Interrupted = self.wait(serving).await? {
             return Ok(Started::Interrupted);
         }
         // Not before: its first look at the balancers is then the right one.
-        self.members.add(programs.dns)?;
-        self.wait(named(plan)).await
+        for program in programs.dns {
+            self.members.add(program)?;
+        }
+        let named = async {
+            for app in apps {
+                named(&app.plan).await;
+            }
+        };
+        self.wait(named).await
     }
 
     /// Waits until all that was started is ready. A process that ends before
     /// is no accident but a mistake of the app or of ours.
     async fn wait(&mut self, ready: impl Future<Output = ()>) -> anyhow::Result<Started> {
-        tokio::select! {
-            () = ready => Ok(Started::Ready),
-            event = self.members.next() => match event {
-                Event::Ended(index, status) => {
-                    let (name, code) = (self.members.name(index), code(status));
-                    bail!("{name} could not start ({}); its own words are above", meaning(code))
-                }
-                Event::StartAgain(_) => bail!("a process starts again before all was ready"),
-            },
-            _ = self.signals.next() => Ok(Started::Interrupted),
-        }
+        let event = tokio::select! {
+            () = ready => return Ok(Started::Ready),
+            event = self.members.next() => event,
+            _ = self.signals.next() => return Ok(Started::Interrupted),
+        };
+        let Event::Ended(index, status) = event else {
+            bail!("a process starts again before all was ready");
+        };
+        let (program, said) = self.members.program(index);
+        let said = said.last().await;
+        let ran = program.workers.as_ref().map(|workers| Ran {
+            command: &workers.command,
+            directory: &program.directory,
+            port: workers.port,
+        });
+        let failed = Failed {
+            name: &program.name,
+            code: code(status),
+            app: ran,
+            said: &said,
+        };
+        bail!("{}", failure::text(failed))
     }
 
     /// Starts again what ends, until a signal comes.
@@ -176,12 +321,12 @@ impl Local<'_> {
     }
 
     /// Stops everything in order; nothing runs any more when it returns.
-    async fn stop(&mut self) -> Ended {
+    async fn stop(&mut self, run: &RunDir) -> Ended {
         tracing::info!("stopping: balancers drain first, then pods; a second Ctrl-C kills");
         let all = self.members.all();
         let (pods, slots) = (self.pods.clone(), self.slots.clone());
         let in_order = [&slots, &pods, &all];
-        self.withdraw().await;
+        self.withdraw(run).await;
         for these in in_order {
             self.members.signal(these, Kill::TERM);
             if self.gone(these).await == Ended::Killed {
@@ -195,20 +340,24 @@ impl Local<'_> {
         Ended::Drained
     }
 
-    /// Takes the name from DNS, and waits until DNS knows.
-    async fn withdraw(&self) {
-        if let Err(error) = replace(&self.run.file(RECORDS), &json!({})) {
-            tracing::warn!("the name stays in DNS: {error:#}");
-            return;
+    /// Takes the names from DNS, and waits until DNS knows.
+    async fn withdraw(&self, run: &RunDir) {
+        for zone in self.zones {
+            if let Err(error) = run.write(&zone.records, &json!({})) {
+                tracing::warn!("the names of {} stay in DNS: {error:#}", zone.name);
+                return;
+            }
         }
-        let record = &self.plan.dns;
         let withdrawn = async {
-            // No answer is as good: it never started.
-            while ask::addresses(record.listen, record.hostname.as_str())
-                .await
-                .is_ok_and(|left| !left.is_empty())
-            {
-                sleep(LOOK).await;
+            for app in self.apps {
+                let record = &app.plan.dns;
+                // No answer is as good: it never started.
+                while ask::addresses(record.listen, record.hostname.as_str())
+                    .await
+                    .is_ok_and(|left| !left.is_empty())
+                {
+                    sleep(LOOK).await;
+                }
             }
         };
         if timeout(WITHDRAWN, withdrawn).await.is_err() {
@@ -234,15 +383,27 @@ impl Local<'_> {
     }
 }
 
-/// Resolves when every worker and every balancer is ready.
+/// Resolves when every worker and every balancer is ready; says what it waits
+/// for when that takes long.
 async fn serving(plan: &Plan) {
+    let begun = Instant::now();
     for pod in &plan.pods {
-        let complete = |status: serde_json::Value| {
-            status["ready"]
+        let mut told = false;
+        loop {
+            let status = ask::status(pod.admin).await.unwrap_or_default();
+            if status["ready"]
                 .as_u64()
                 .is_some_and(|ready| ready >= u64::from(plan.workers))
-        };
-        while !ask::status(pod.admin).await.is_ok_and(complete) {
+            {
+                break;
+            }
+            if !told && begun.elapsed() >= LONG {
+                told = true;
+                tracing::warn!(
+                    "{}",
+                    awaited(&pod.name, pod.address.port(), plan.workers, &status)
+                );
+            }
             sleep(LOOK).await;
         }
     }
@@ -250,6 +411,21 @@ async fn serving(plan: &Plan) {
         while ask::ready(slot.admin).await.is_err() {
             sleep(LOOK).await;
         }
+    }
+}
+
+/// What a pod is waited for, from its status; `null` before it has one.
+fn awaited(name: &str, port: u16, workers: u32, status: &Value) -> String {
+    let mut elsewhere = status["workers"].as_array().into_iter().flatten();
+    let elsewhere = elsewhere.find_map(|worker| worker["listensElsewhere"].as_u64());
+    match elsewhere {
+        Some(other) => format!(
+            "{name} is not ready: its app listens on {other}, spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
+        ),
+        None => format!(
+            "{name} is not ready yet: {} of {workers} workers listen on port {port}; what the app says is above",
+            status["ready"].as_u64().unwrap_or(0)
+        ),
     }
 }
 
@@ -266,48 +442,22 @@ async fn named(plan: &Plan) {
     }
 }
 
-/// A new one for each run, that only we can read.
-fn write_token(path: &Path) -> anyhow::Result<()> {
-    // What a run left that could not clean up.
-    drop(fs::remove_file(path));
-    let write = || -> io::Result<()> {
-        let token = scaledapp_admin::secret()?;
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        writeln!(file, "{token}")
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn endpoints(plan: &Plan) -> serde_json::Value {
+fn endpoints(plan: &Plan) -> Value {
     let pods = plan.pods.iter();
     pods.map(|pod| json!({"name": pod.name, "address": pod.address, "admin": pod.admin}))
         .collect()
 }
 
-fn records(plan: &Plan) -> serde_json::Value {
-    let record = &plan.dns;
-    json!({format!("{}.", record.hostname): {
-        "ttl": record.ttl.as_secs(),
-        "addresses": record.addresses,
-        "probe": format!("tcp:{}", record.probe),
-    }})
-}
-
-/// What a supervisor's exit code says.
-fn meaning(code: i32) -> String {
-    match code {
-        0 => "it ended with 0 without ever serving".to_owned(),
-        2 => "its supervisor ended with 2".to_owned(),
-        126 => "126: the command cannot be executed".to_owned(),
-        127 => "127: the command was not found".to_owned(),
-        code if code > 128 => format!("{code}: signal {}", code - 128),
-        code => format!("it ended with {code}"),
-    }
+fn records<'a>(records: impl Iterator<Item = &'a Record>) -> Value {
+    let records = records.map(|record| {
+        let value = json!({
+            "ttl": record.ttl.as_secs(),
+            "addresses": record.addresses,
+            "probe": format!("tcp:{}", record.probe),
+        });
+        (format!("{}.", record.hostname), value)
+    });
+    Value::Object(records.collect())
 }
 
 /// Where everything is, for people.
@@ -357,7 +507,6 @@ fn describe(object: &Object, plan: &Plan, took: Duration) -> String {
     line(format!(
         "scaledapp status | scale {name} N | reload {name} | logs {name}"
     ));
-    line("Ctrl-C drains and ends it".to_owned());
     text
 }
 
@@ -374,6 +523,20 @@ fn counted(count: usize, what: &str) -> String {
 
 fn announce(text: &str) {
     // With stdout closed the state file still says it.
-    let mut out = io::stdout();
-    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _closed = Stream::Stdout.write_whole(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_awaited_is_said_with_the_cure() {
+        let status =
+            json!({"ready": 0, "workers": [{"slot": 0}, {"slot": 1, "listensElsewhere": 4000}]});
+        let text = awaited("hello-0", 3000, 2, &status);
+        assert!(text.contains("change spec.port to 4000"), "{text}");
+        let text = awaited("hello-0", 3000, 2, &Value::Null);
+        assert!(text.contains("0 of 2 workers"), "{text}");
+    }
 }

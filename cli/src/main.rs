@@ -9,11 +9,15 @@ mod ask;
 mod binaries;
 mod cli;
 mod control;
+mod directory;
+mod failure;
 mod launch;
 mod local;
 mod members;
 mod object;
+mod output;
 mod rundir;
+mod runs;
 mod state;
 mod status;
 
@@ -21,6 +25,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use scaledapp_admin::cli::{COULD_NOT_START, fail, parse};
+use scaledapp_admin::say;
 
 use cli::{Cli, Command};
 use local::Ended;
@@ -52,7 +57,15 @@ fn main() -> ExitCode {
             control::scale(&name, run.state_file.as_deref(), &workers)
         }
         Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
-        Command::Logs { name, run } => control::logs(&name, run.state_file.as_deref()),
+        Command::Logs { name, run } => {
+            let logs = control::logs(&name, run.state_file.as_deref());
+            logs.map(|logs| {
+                if let Some(note) = logs.note {
+                    say(&format!("{PROGRAM}: {note}"));
+                }
+                logs.lines
+            })
+        }
     };
     match done {
         Ok(text) => print(&text),

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::launch::Program;
+use crate::output::{Output, Said};
 
 /// Before the second start in a row; doubled for each one after it.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -42,22 +43,26 @@ struct Member {
     started: Instant,
     /// Ends in a row, each soon after its start.
     failures: u32,
+    /// What it wrote last.
+    said: Said,
 }
 
 /// All processes.
 #[derive(Debug)]
 pub(crate) struct Members {
     list: Vec<Member>,
+    output: Output,
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Members {
-    /// None yet.
-    pub(crate) fn new() -> Self {
+    /// None yet; what they write goes to `output`.
+    pub(crate) fn new(output: Output) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         Self {
             list: Vec::new(),
+            output,
             sender,
             events,
         }
@@ -73,6 +78,7 @@ impl Members {
             process: None,
             started: Instant::now(),
             failures: 0,
+            said: Said::default(),
         };
         let index = self.list.len();
         self.list.push(member);
@@ -89,6 +95,8 @@ impl Members {
         let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32));
         let pid = pid.expect("invariant: nobody has waited for the child yet");
         member.process = Some(pidfd_open(pid, PidfdFlags::empty())?);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        member.said = self.output.follow(name, index, stdout, stderr);
         member.started = Instant::now();
         let sender = self.sender.clone();
         tokio::spawn(async move {
@@ -144,9 +152,18 @@ impl Members {
         }
     }
 
-    /// What people call a process.
-    pub(crate) fn name(&self, index: Index) -> &str {
-        &self.list[index].program.name
+    /// What a process was started by, and what it said last.
+    pub(crate) fn program(&self, index: Index) -> (&Program, &Said) {
+        let member = &self.list[index];
+        (&member.program, &member.said)
+    }
+
+    /// Resolves when all that they wrote is passed on, or soon.
+    pub(crate) async fn flushed(&self) {
+        for member in &self.list {
+            drop(member.said.last().await);
+        }
+        self.output.flushed().await;
     }
 
     /// Sends a signal to those that still run.

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use scaledapp_crds::ScaledApp;
+use scaledapp_plan::local::hostname;
 use scaledapp_plan::{Protocol, ValidatedApp, validate};
 
 /// An app and its place on this machine.
@@ -16,21 +18,74 @@ pub(crate) struct Object {
     pub(crate) notes: Vec<String>,
 }
 
-/// Reads and checks an object.
+/// What a file says to run.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// At least one, in the file's order; no two have a name or a host name in common.
+    pub(crate) apps: Vec<Object>,
+    /// What the user should know of the file, a line each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Reads and checks the objects of a file.
 ///
 /// # Errors
-/// Unreadable, no `ScaledApp`, or one that makes no sense; the message names
-/// file, place, field and cure, of every violation.
-pub(crate) fn load(file: &Path) -> anyhow::Result<Object> {
+/// Unreadable, no `ScaledApp`, one that makes no sense, or two that exclude each
+/// other; the message names file, place, field and cure, of every violation.
+pub(crate) fn load(file: &Path) -> anyhow::Result<Objects> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read {shown}: give the file of a ScaledApp, such as examples/hello-node/scaledapp.yaml"))?;
-    let app = scaledapp_crds::read(&text).map_err(|error| match error.at {
+    let read = scaledapp_crds::read_all(&text).map_err(|error| match error.at {
         // As compilers write it, so that editors find the place.
         Some(_) => anyhow::anyhow!("{shown}:{error}"),
         None => anyhow::anyhow!("{shown}: {error}"),
     })?;
-    let app = validate(&app).map_err(|violations| match violations.as_slice() {
+    let several = read.apps.len() > 1;
+    let mut apps = Vec::new();
+    for app in &read.apps {
+        let of = if several {
+            format!("{shown}: {}", app.metadata.name)
+        } else {
+            shown.to_string()
+        };
+        apps.push(object(file, &of, app)?);
+    }
+    if let Some(twice) = twice(&apps) {
+        bail!("{shown}: {twice}");
+    }
+    let others = read.others.iter();
+    Ok(Objects {
+        apps,
+        notes: others
+            .map(|other| format!("{shown} also holds {other}, which has no effect on one machine"))
+            .collect(),
+    })
+}
+
+/// What two apps have in common that only one can have.
+fn twice(apps: &[Object]) -> Option<String> {
+    for (index, object) in apps.iter().enumerate() {
+        let before = &apps[..index];
+        let name = &object.app.name;
+        if before.iter().any(|other| other.app.name == *name) {
+            return Some(format!(
+                "two objects are named {name}: give one of them another metadata.name"
+            ));
+        }
+        let wanted = hostname(&object.app);
+        if let Some(other) = before.iter().find(|other| hostname(&other.app) == wanted) {
+            return Some(format!(
+                "{} and {name} both want {wanted}: give one of them another spec.dns.hostname",
+                other.app.name
+            ));
+        }
+    }
+    None
+}
+
+fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
+    let app = validate(app).map_err(|violations| match violations.as_slice() {
         [violation] => anyhow::anyhow!("{shown}: {violation}"),
         all => {
             let lines = all.iter().map(|violation| format!("\n  {violation}"));
@@ -99,7 +154,43 @@ mod tests {
     fn load_text(directory: &Path, spec: &str) -> anyhow::Result<Object> {
         let file = directory.join("app.yaml");
         std::fs::write(&file, format!("{HEAD}{spec}\n")).unwrap();
-        load(&file)
+        load(&file).map(|mut objects| objects.apps.remove(0))
+    }
+
+    #[test]
+    fn of_several_objects_no_two_have_a_name_in_common() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("app.yaml");
+        let app = |name: &str, more: &str| {
+            format!("{}  command: [a]\n{more}---\n", HEAD.replace("hello", name))
+        };
+        let load = |text: String| {
+            std::fs::write(&file, text).unwrap();
+            load(&file)
+        };
+        let both = load(app("one", "") + &app("two", "  workers: {count: 3}\n")).unwrap();
+        let names: Vec<&str> = both
+            .apps
+            .iter()
+            .map(|object| object.app.name.as_str())
+            .collect();
+        assert_eq!(names, ["one", "two"]);
+        let error = load(app("one", "") + &app("one", ""))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("two objects are named one"), "{error}");
+        let same = "  dns: {hostname: one.apps.local}\n";
+        let error = load(app("one", "") + &app("two", same))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("one and two both want one.apps.local"),
+            "{error}"
+        );
+        let error = load(app("one", "") + &app("two", "  port: 70000\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("app.yaml: two: spec.port"), "{error}");
     }
 
     #[test]

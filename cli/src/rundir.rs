@@ -1,217 +1,414 @@
 //! The files of a run: where they are, who owns the place, and that nothing
 //! is left of them.
 //!
-//! `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or `/tmp/scaledapp-UID/NAME/` without it.
-//! The owner of a name holds an abstract socket (unix(7)) of that name, which
-//! the kernel frees however the owner ends.
+//! `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or `/tmp/scaledapp-UID/NAME/` without it;
+//! NAME is the app's. Each is for its user alone, and the run that has it holds
+//! a lock on it, which the kernel frees however the run ends. How a place is
+//! checked is in `directory`, what a state file says in `state`.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail};
+use serde::Serialize;
 
-use crate::addresses::{Reservation, reserve};
-use crate::state;
+use crate::directory::{self, Directory, For, Made, Unsafe, Writer};
+use crate::state::{State, StateFile};
 
+/// A state file's name in an app's directory.
 const STATE: &str = "state.json";
+/// A command that cleans up may hold a directory for a moment.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Where all runs of this user are.
+#[derive(Debug)]
+pub(crate) struct Root {
+    parent: Directory,
+    name: OsString,
+}
+
+impl Root {
+    /// # Errors
+    /// The directory above it could be changed by other users.
+    pub(crate) fn find() -> Result<Self, Unsafe> {
+        if let Some(parent) = runtime_directory() {
+            let name = OsString::from("scaledapp");
+            return Ok(Self { parent, name });
+        }
+        let parent = Directory::open(&std::env::temp_dir())?;
+        let name = OsString::from(format!("scaledapp-{}", directory::our_uid()));
+        Ok(Self { parent, name })
+    }
+
+    fn make(&self, made: &mut Vec<Made>) -> Result<Directory, Unsafe> {
+        self.parent.private(&self.name, made)
+    }
+
+    /// `None` if there has never been a run.
+    ///
+    /// # Errors
+    /// The place is another user's.
+    pub(crate) fn open(&self) -> Result<Option<Directory>, Unsafe> {
+        self.parent.existing(&self.name)
+    }
+
+    fn remove_if_empty(&self) {
+        self.parent.remove_directory(&self.name);
+    }
+}
+
+/// `$XDG_RUNTIME_DIR` if it is ours, as its specification demands; `sudo` may
+/// have kept another user's.
+fn runtime_directory() -> Option<Directory> {
+    let path = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
+    if !path.is_absolute() {
+        return None;
+    }
+    let refused = match Directory::open(&path) {
+        Ok(directory) if directory.is_ours() => return Some(directory),
+        Ok(_) => "it is another user's".to_owned(),
+        Err(error) if error.is_missing() => return None,
+        Err(error) => error.to_string(),
+    };
+    let temporary = std::env::temp_dir();
+    tracing::warn!(
+        "XDG_RUNTIME_DIR is not used, {} is: {refused}",
+        temporary.display()
+    );
+    None
+}
+
+/// Removes what runs have left that were killed: one app's, or all of them.
+/// Gives the names of what was removed.
+pub(crate) fn clean(root: &Root, only: Option<&str>) -> Vec<String> {
+    let Ok(Some(all)) = root.open() else {
+        return Vec::new();
+    };
+    let mut cleaned = Vec::new();
+    for name in all.names() {
+        let shown = name.to_string_lossy().into_owned();
+        if only.is_some_and(|only| only != shown) {
+            continue;
+        }
+        let Ok(home) = all.private(&name, &mut Vec::new()) else {
+            continue;
+        };
+        if matches!(home.lock(), Ok(true)) {
+            home.clear();
+            all.remove_directory(&name);
+            cleaned.push(shown);
+        }
+    }
+    root.remove_if_empty();
+    cleaned
+}
+
+/// One place of a state file, and what is told there.
+#[derive(Debug)]
+struct Place {
+    directory: Directory,
+    name: OsString,
+    /// The app that it is about; `None` for all.
+    app: Option<usize>,
+    /// The file as it was written: as long as it is open, readers see that we live.
+    kept: Option<File>,
+}
 
 /// The places of one run.
 #[derive(Debug)]
 pub(crate) struct RunDir {
-    work: PathBuf,
+    work: Directory,
+    /// What is in `work`.
+    files: RefCell<BTreeSet<OsString>>,
+    root: Option<(Root, Directory)>,
+    /// In the root, locked: by name.
+    homes: Vec<(OsString, Directory)>,
     /// Directories that were not there before; the innermost first.
-    made: Vec<PathBuf>,
-    states: Vec<PathBuf>,
-    _owner: Option<Reservation>,
+    made: Vec<Made>,
+    states: Vec<Place>,
 }
 
 impl RunDir {
-    /// Takes the app's name and makes its directory. A state file of an
-    /// earlier run is removed, so that one that is there means "ready".
+    /// Takes the apps' names and makes their directories. State files of an
+    /// earlier run are removed, so that one that is there means "ready".
     ///
     /// # Errors
-    /// The app runs here already and no other place was given, or a directory
-    /// cannot be made.
+    /// An app runs here already and no other place was given, a directory
+    /// cannot be made, or another user could change what is in it.
     pub(crate) fn take(
-        name: &str,
+        names: &[&str],
         work: Option<&Path>,
         state: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let uid = rustix::process::getuid().as_raw();
-        let owner = reserve(&format!("{uid}/{name}"))?;
-        let home = home(name);
-        if owner.is_none() && state.is_none() {
-            bail!(
-                "{name} runs here already (see `scaledapp status {name}`): stop that one, or give this one a --state-file of its own"
-            );
-        }
         let mut made = Vec::new();
+        let explicit = state.map(explicit_place).transpose()?;
+        let mut homes = Vec::new();
         let mut states = Vec::new();
-        if owner.is_some() {
-            // What a run left that could not clean up.
-            drop(fs::remove_dir_all(&home));
-            make(&home, &mut made)?;
-            states.push(home.join(STATE));
-        }
-        let work = match work {
-            Some(work) => std::path::absolute(work)?,
-            None if owner.is_some() => home,
-            None => home.with_file_name(format!("{name}.{}", std::process::id())),
+        let root = match taken_root(&mut made) {
+            Ok(root) => Some(root),
+            Err(error) if work.is_some() && state.is_some() => {
+                tracing::warn!("commands will need --state-file: {error:#}");
+                None
+            }
+            Err(error) => return Err(error),
         };
-        make(&work, &mut made)?;
-        if let Some(state) = state {
-            states.push(std::path::absolute(state)?);
+        for (app, name) in names.iter().enumerate() {
+            let Some((root, all)) = &root else { continue };
+            match taken_home(root, all, OsStr::new(name), &mut made)? {
+                Some(home) => {
+                    states.push(Place {
+                        directory: home.again()?,
+                        name: OsString::from(STATE),
+                        app: Some(app),
+                        kept: None,
+                    });
+                    homes.push((OsString::from(name), home));
+                }
+                None if state.is_none() => bail!(
+                    "{name} runs here already (see `scaledapp status {name}`): stop that one, or give this one a --state-file of its own"
+                ),
+                None => {}
+            }
         }
-        let taken = Self {
+        let work = match (work, homes.first(), &root) {
+            (Some(work), ..) => Directory::make(work, &mut made).map_err(|error| {
+                anyhow!(
+                    "--workdir: {error}; give a directory of your own, or one that is not there yet"
+                )
+            })?,
+            (None, Some((name, home)), _) if name.as_os_str() == names[0] => home.again()?,
+            (None, _, Some((root, all))) => {
+                let name = OsString::from(format!("{}.{}", names[0], std::process::id()));
+                let home = taken_home(root, all, &name, &mut made)?;
+                let home = home
+                    .with_context(|| format!("{} is in use", all.path().join(&name).display()))?;
+                let work = home.again()?;
+                homes.push((name, home));
+                work
+            }
+            (None, ..) => bail!("there is no place for the run's files: give --workdir"),
+        };
+        states.extend(explicit);
+        Ok(Self {
             work,
+            files: RefCell::default(),
+            root,
+            homes,
             made,
             states,
-            _owner: owner,
-        };
-        taken.remove_states();
-        Ok(taken)
+        })
     }
 
     /// Path of a file of the run.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.work.join(name)
+        self.work.path().join(name)
+    }
+
+    /// Puts `value` as JSON into a file of the run, for readers either the old
+    /// or the new one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        let name = OsStr::new(name);
+        self.files.borrow_mut().insert(name.to_owned());
+        // Programs of ours read it, which do not ask whether we live.
+        drop(write(&self.work, name, value)?);
+        Ok(())
+    }
+
+    /// Puts a line that only we may read into a file of the run.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write_secret(&self, name: &str, line: &str) -> anyhow::Result<()> {
+        let name = OsStr::new(name);
+        self.files.borrow_mut().insert(name.to_owned());
+        let text = format!("{line}\n");
+        let written = self.work.replace(name, text.as_bytes(), For::Us);
+        drop(written.context("cannot write a file of the run")?);
+        Ok(())
     }
 
     /// Writes the state to every place that was asked for.
     ///
     /// # Errors
     /// One of them is not writable.
-    pub(crate) fn publish(&self, state: &state::State) -> anyhow::Result<()> {
-        self.states
-            .iter()
-            .try_for_each(|path| state::replace(path, state))
-    }
-
-    fn remove_states(&self) {
-        for path in &self.states {
-            drop(fs::remove_file(path));
+    pub(crate) fn publish(&mut self, apps: &[State]) -> anyhow::Result<()> {
+        for place in &mut self.states {
+            let told = match place.app {
+                Some(app) => StateFile::of(&apps[app..=app]),
+                None => StateFile::of(apps),
+            };
+            place.kept = Some(write(&place.directory, &place.name, &told)?);
         }
+        Ok(())
     }
 }
 
 impl Drop for RunDir {
     /// Removes what the run made, and nothing else.
     fn drop(&mut self) {
-        self.remove_states();
-        for name in [ENDPOINTS, RECORDS, TOKEN] {
-            drop(fs::remove_file(self.work.join(name)));
+        for place in &self.states {
+            if place.kept.is_some() {
+                place.directory.remove(&place.name);
+            }
         }
-        for directory in &self.made {
-            // Not empty: somebody else's file is in it, or another run.
-            drop(fs::remove_dir(directory));
+        for name in self.files.borrow().iter() {
+            self.work.remove(name);
         }
-        drop(fs::remove_dir(root()));
-    }
-}
-
-/// The pods, for balancers.
-pub(crate) const ENDPOINTS: &str = "endpoints.json";
-/// The app's name, for DNS.
-pub(crate) const RECORDS: &str = "records.json";
-/// Shows pods that a balancer of theirs speaks.
-pub(crate) const TOKEN: &str = "token";
-
-/// State files of all runs of this user, or of one app.
-pub(crate) fn states(name: Option<&str>) -> Vec<PathBuf> {
-    if let Some(name) = name {
-        return vec![home(name).join(STATE)];
-    }
-    let runs = fs::read_dir(root()).into_iter().flatten().flatten();
-    let mut states: Vec<PathBuf> = runs
-        .map(|run| run.path().join(STATE))
-        .filter(|path| path.is_file())
-        .collect();
-    states.sort();
-    states
-}
-
-fn root() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(directory) if directory.is_dir() => directory.join("scaledapp"),
-        _ => {
-            let uid = rustix::process::getuid().as_raw();
-            std::env::temp_dir().join(format!("scaledapp-{uid}"))
+        for made in &self.made {
+            made.remove();
+        }
+        if let Some((root, all)) = &self.root {
+            for (name, _home) in &self.homes {
+                all.remove_directory(name);
+            }
+            root.remove_if_empty();
         }
     }
 }
 
-fn home(name: &str) -> PathBuf {
-    root().join(name)
+fn write(directory: &Directory, name: &OsStr, value: &impl Serialize) -> anyhow::Result<File> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    directory
+        .replace(name, &text, For::All)
+        .context("cannot write a file of the run")
 }
 
-/// Makes a directory and those above it that only we may enter; notes what is new.
-fn make(directory: &Path, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    // The end of another run may take an empty parent away from under us.
-    for _ in 0..10 {
-        match DirBuilder::new().mode(0o700).create(directory) {
-            Ok(()) => {
-                made.insert(0, directory.to_owned());
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return is_ours(directory);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(directory.parent().unwrap_or(Path::new("/")), made)?;
-            }
-            Err(error) => {
-                let shown = directory.display();
-                return Err(error).with_context(|| format!("cannot make the directory {shown}"));
-            }
+fn taken_root(made: &mut Vec<Made>) -> anyhow::Result<(Root, Directory)> {
+    const CURE: &str =
+        "set XDG_RUNTIME_DIR or TMPDIR to a directory of your own, or remove what is in the way";
+    let root = Root::find().map_err(|error| anyhow!("{error}; {CURE}"))?;
+    let mut tries = 0;
+    loop {
+        match root.make(made) {
+            Ok(all) => return Ok((root, all)),
+            Err(error) if error.is_missing() && tries < TRIES => tries += 1,
+            Err(error) => bail!("{error}; {CURE}"),
         }
     }
-    bail!(
-        "cannot make the directory {}: it disappears again and again",
-        directory.display()
-    )
 }
 
-/// `/tmp` is everybody's: a place that another user made is theirs.
-fn is_ours(directory: &Path) -> anyhow::Result<()> {
-    let ours = rustix::process::getuid().as_raw();
-    let owner = fs::symlink_metadata(directory)?.uid();
-    ensure!(
-        fs::metadata(directory)?.is_dir() && (owner == ours || ours == 0),
-        "{} is not our directory: remove it, or give --workdir and --state-file",
-        directory.display()
-    );
-    Ok(())
+/// The directory of one name, locked and empty; `None` if another run has it.
+fn taken_home(
+    root: &Root,
+    all: &Directory,
+    name: &OsStr,
+    made: &mut Vec<Made>,
+) -> anyhow::Result<Option<Directory>> {
+    for _ in 0..TRIES {
+        let home = match all.private(name, made) {
+            // The root has just been removed by the end of another run.
+            Err(error) if error.is_missing() => {
+                drop(root.make(made)?);
+                continue;
+            }
+            home => home?,
+        };
+        if !home.lock()? {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        if home.is_still(all, name) {
+            // What a run left that could not clean up.
+            home.clear();
+            return Ok(Some(home));
+        }
+    }
+    Ok(None)
+}
+
+/// The place of a state file that the user named. Nothing that could be
+/// anything else is ever removed.
+fn explicit_place(path: &Path) -> anyhow::Result<Place> {
+    let shown = path.display();
+    let absolute = std::path::absolute(path)?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        bail!("--state-file {shown} names no file: give one in a directory that is there");
+    };
+    let directory = Directory::open(parent).map_err(|error| {
+        if error.is_missing() {
+            anyhow!(
+                "--state-file {shown}: {} is not there: make it",
+                parent.display()
+            )
+        } else {
+            anyhow!("--state-file {shown}: {error}; give a file in a directory of your own")
+        }
+    })?;
+    match directory.read(name) {
+        Err(error) if error.is_missing() => {}
+        Err(error) => bail!("--state-file: {error}; give another one"),
+        Ok((_, text)) if !text.trim().is_empty() && StateFile::parse(&text).is_err() => {
+            bail!("--state-file {shown} is there and holds something else: give another one")
+        }
+        Ok((file, _)) if directory::writer(&file) == Writer::Lives => {
+            bail!("--state-file {shown} belongs to a run that goes on: give another one")
+        }
+        Ok(_) => directory.remove(name),
+    }
+    // Better now than when everything runs.
+    let trial = directory
+        .replace(name, b"", For::All)
+        .map_err(|error| anyhow!("--state-file {shown} cannot be written: {error}"))?;
+    drop(trial);
+    directory.remove(name);
+    Ok(Place {
+        directory,
+        name: name.to_owned(),
+        app: None,
+        kept: None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn name(of: &str) -> String {
         format!("test-{of}-{}", std::process::id())
     }
 
+    fn state(app: &str) -> State {
+        State {
+            dns: "127.0.0.1:5353".parse().unwrap(),
+            hostname: "h".to_owned(),
+            balancers: vec![],
+            pods: vec![crate::state::PodState {
+                name: format!("{app}-0"),
+                address: "127.0.78.1:3000".parse().unwrap(),
+                admin: "127.0.78.1:9377".parse().unwrap(),
+            }],
+        }
+    }
+
+    fn home(name: &str) -> PathBuf {
+        let root = Root::find().unwrap();
+        root.parent.path().join(&root.name).join(name)
+    }
+
     #[test]
     fn nothing_is_left_of_a_run_but_what_was_there_before() {
         let outside = tempfile::tempdir().unwrap();
-        let (work, state) = (
+        let (work, file) = (
             outside.path().join("a/work"),
             outside.path().join("state.json"),
         );
         let name = name("clean");
-        let run = RunDir::take(&name, Some(&work), Some(&state)).unwrap();
-        let plan = state::State {
-            dns: "127.0.0.1:5353".parse().unwrap(),
-            hostname: "h".to_owned(),
-            balancers: vec![],
-            pods: vec![],
-        };
-        run.publish(&plan).unwrap();
-        state::replace(&run.file(ENDPOINTS), &1).unwrap();
-        assert!(state.is_file() && work.join(ENDPOINTS).is_file());
-        assert!(states(Some(&name))[0].is_file());
+        let mut run = RunDir::take(&[&name], Some(&work), Some(&file)).unwrap();
+        run.publish(&[state(&name)]).unwrap();
+        run.write("endpoints.json", &1).unwrap();
+        assert!(file.is_file() && work.join("endpoints.json").is_file());
+        assert!(home(&name).join(STATE).is_file());
         drop(run);
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(!home(&name).exists());
@@ -221,7 +418,7 @@ mod tests {
     fn a_directory_that_was_there_stays() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("mine"), "").unwrap();
-        drop(RunDir::take(&name("stays"), Some(outside.path()), None).unwrap());
+        drop(RunDir::take(&[&name("stays")], Some(outside.path()), None).unwrap());
         assert!(outside.path().join("mine").is_file());
     }
 
@@ -229,12 +426,64 @@ mod tests {
     fn a_second_run_of_a_name_needs_its_own_state_file() {
         let outside = tempfile::tempdir().unwrap();
         let name = name("twice");
-        let first = RunDir::take(&name, None, None).unwrap();
-        let error = RunDir::take(&name, None, None).unwrap_err().to_string();
+        let first = RunDir::take(&[&name], None, None).unwrap();
+        let error = RunDir::take(&[&name], None, None).unwrap_err().to_string();
         assert!(error.contains("--state-file"), "{error}");
-        let second = RunDir::take(&name, None, Some(&outside.path().join("s"))).unwrap();
-        assert_ne!(first.work, second.work);
+        let second = RunDir::take(&[&name], None, Some(&outside.path().join("s"))).unwrap();
+        assert_ne!(first.work.path(), second.work.path());
         drop((first, second));
-        RunDir::take(&name, None, None).unwrap();
+        RunDir::take(&[&name], None, None).unwrap();
+    }
+
+    #[test]
+    fn apps_of_one_run_have_a_state_file_each_and_one_together() {
+        let outside = tempfile::tempdir().unwrap();
+        let (one, two) = (name("one"), name("two"));
+        let file = outside.path().join("state.json");
+        let mut run = RunDir::take(&[&one, &two], None, Some(&file)).unwrap();
+        run.publish(&[state(&one), state(&two)]).unwrap();
+        let apps = |path: &Path| -> Vec<String> {
+            let text = fs::read_to_string(path).unwrap();
+            let file = StateFile::parse(&text).unwrap();
+            file.runs().iter().map(|run| run.app().to_owned()).collect()
+        };
+        assert_eq!(apps(&home(&one).join(STATE)), std::slice::from_ref(&one));
+        assert_eq!(apps(&home(&two).join(STATE)), std::slice::from_ref(&two));
+        assert_eq!(apps(&file), [one.clone(), two.clone()]);
+        drop(run);
+        assert!(!home(&one).exists() && !home(&two).exists() && !file.exists());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_cleaned_and_what_lives_is_not() {
+        let (dead, alive) = (name("dead"), name("alive"));
+        let mut run = RunDir::take(&[&alive], None, None).unwrap();
+        run.publish(&[state(&alive)]).unwrap();
+        fs::create_dir(home(&dead)).unwrap();
+        fs::set_permissions(
+            home(&dead),
+            std::os::unix::fs::PermissionsExt::from_mode(0o700),
+        )
+        .unwrap();
+        fs::write(home(&dead).join(STATE), "{}").unwrap();
+        let root = Root::find().unwrap();
+        assert_eq!(clean(&root, Some(&dead)), std::slice::from_ref(&dead));
+        assert_eq!(clean(&root, Some(&alive)), Vec::<String>::new());
+        assert!(!home(&dead).exists() && home(&alive).join(STATE).is_file());
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_is_neither_removed_nor_written_to() {
+        let outside = tempfile::tempdir().unwrap();
+        let file = outside.path().join("server.js");
+        fs::write(&file, "precious").unwrap();
+        let take = || RunDir::take(&[&name("file")], None, Some(&file)).map(drop);
+        let error = take().unwrap_err().to_string();
+        assert!(error.contains("holds something else"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &file).unwrap();
+        let error = take().unwrap_err().to_string();
+        assert!(error.contains("no ordinary file"), "{error}");
     }
 }

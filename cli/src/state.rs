@@ -1,17 +1,15 @@
 //! The state file: where everything of a run is (its keys are fixed).
 //!
-//! It is written by rename when all is ready, so that whoever sees it may
-//! use what it names. Where files are is decided in [`crate::rundir`].
+//! It is written when all is ready, so that a reader may use what it names.
+//! Where the files are is decided in `rundir`, whether their run still lives in
+//! `runs`.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 
-use anyhow::Context;
 use scaledapp_plan::local::Plan;
 use serde::{Deserialize, Serialize};
 
-/// What the file holds.
+/// One app of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The DNS server.
@@ -36,7 +34,7 @@ pub(crate) struct PodState {
 }
 
 impl State {
-    /// The state of a run that is ready.
+    /// The state of an app that is ready.
     pub(crate) fn of(plan: &Plan) -> Self {
         let pods = plan.pods.iter().map(|pod| PodState {
             name: pod.name.clone(),
@@ -56,62 +54,75 @@ impl State {
         let first = self.pods.first().map_or("", |pod| pod.name.as_str());
         first.rsplit_once('-').map_or(first, |(app, _)| app)
     }
-
-    /// Reads a state file.
-    ///
-    /// # Errors
-    /// It is not there or holds something else.
-    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| {
-            format!(
-                "cannot read the state file {}: is `scaledapp local` running?",
-                path.display()
-            )
-        })?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no state file", path.display()))
-    }
 }
 
-/// Puts `value` as JSON at `path`, for readers either the old or the new file.
-///
-/// # Errors
-/// The directory is missing or not writable.
-pub(crate) fn replace(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let partial = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&partial)?;
-        serde_json::to_writer(&mut file, value)?;
-        file.write_all(b"\n")?;
-        std::fs::rename(&partial, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+/// What a file holds: the first app, and where a run has several, all of them
+/// under `apps`. A reader that knows one app only finds one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateFile {
+    #[serde(flatten)]
+    first: State,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    apps: Vec<State>,
+}
+
+impl StateFile {
+    /// The file of a run.
+    ///
+    /// # Panics
+    /// There is no app.
+    pub(crate) fn of(apps: &[State]) -> Self {
+        let first = apps.first().cloned();
+        Self {
+            first: first.expect("invariant: a run has an app"),
+            apps: if apps.len() > 1 {
+                apps.to_vec()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text)
+    }
+
+    /// All apps of the run.
+    pub(crate) fn runs(self) -> Vec<State> {
+        if self.apps.is_empty() {
+            vec![self.first]
+        } else {
+            self.apps
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ONE: &str = r#"{"dns":"127.0.0.1:5353","hostname":"hello.apps.local","balancers":["127.0.77.1:8080"],"pods":[{"name":"my-app-0","address":"127.0.78.1:3000","admin":"127.0.78.1:9377"}]}"#;
+
     #[test]
-    fn the_keys_are_those_of_the_contract() {
-        let json = r#"{"dns":"127.0.0.1:5353","hostname":"hello.apps.local","balancers":["127.0.77.1:8080"],"pods":[{"name":"my-app-0","address":"127.0.78.1:3000","admin":"127.0.78.1:9377"}]}"#;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        std::fs::write(&path, json).unwrap();
-        let state = State::read(&path).unwrap();
-        assert_eq!(state.app(), "my-app");
-        replace(&path, &state).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), json);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    fn the_keys_of_one_app_are_those_of_the_contract() {
+        let apps = StateFile::parse(ONE).unwrap().runs();
+        assert_eq!(apps[0].app(), "my-app");
+        assert_eq!(serde_json::to_string(&StateFile::of(&apps)).unwrap(), ONE);
     }
 
     #[test]
-    fn a_missing_file_hints_at_the_cure() {
-        let error = State::read(Path::new("/nonexistent/state.json")).unwrap_err();
-        assert!(
-            error.to_string().contains("is `scaledapp local` running?"),
-            "{error}"
-        );
+    fn of_several_apps_the_first_is_where_one_would_be() {
+        let first = StateFile::parse(ONE).unwrap().runs().remove(0);
+        let mut second = first.clone();
+        second.hostname = "chat.apps.local".to_owned();
+        second.pods[0].name = "chat-0".to_owned();
+        let apps = [first.clone(), second];
+        let text = serde_json::to_string(&StateFile::of(&apps)).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), first);
+        assert_eq!(StateFile::parse(&text).unwrap().runs(), apps);
     }
 }

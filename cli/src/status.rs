@@ -7,9 +7,10 @@ use scaledapp_admin::table;
 use scaledapp_plan::local::{ADMIN_PORT, HOLDER_ADMIN_PORT};
 use serde_json::{Value, json};
 
+use crate::ask;
 use crate::cli::Output;
+use crate::runs::{self, Runs};
 use crate::state::State;
-use crate::{ask, control, rundir};
 
 /// Asks everything and shows it.
 ///
@@ -20,33 +21,27 @@ pub(crate) fn run(
     state: Option<&Path>,
     output: Output,
 ) -> anyhow::Result<String> {
-    let runs = match (name, state) {
-        (Some(name), state) => vec![control::find_run(name, state)?],
-        (None, Some(state)) => vec![State::read(state)?],
-        (None, None) => rundir::states(None)
-            .iter()
-            .filter_map(|path| State::read(path).ok())
-            .collect(),
+    let runs = match name {
+        Some(name) => Runs {
+            living: vec![runs::find(name, state)?],
+            notes: Vec::new(),
+        },
+        None => runs::all(state)?,
     };
+    for note in &runs.notes {
+        scaledapp_admin::say(&format!("scaledapp: {note}"));
+    }
+    if runs.living.is_empty() {
+        bail!("nothing runs here: start an app with `scaledapp local FILE`");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut seen = Vec::new();
-    for run in &runs {
-        let view = runtime.block_on(look(run));
-        // Its owner was killed: the file is all that is left.
-        if view["pods"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|pod| !pod["status"].is_null())
-        {
-            seen.push(view);
-        }
-    }
-    if seen.is_empty() {
-        bail!("nothing runs here: start an app with `scaledapp local FILE`");
-    }
+    let seen: Vec<Value> = runs
+        .living
+        .iter()
+        .map(|run| runtime.block_on(look(run)))
+        .collect();
     Ok(match output {
         Output::Json => format!("{}\n", Value::from(seen)),
         Output::Table => seen.iter().map(show).collect::<Vec<_>>().join("\n"),
@@ -57,7 +52,11 @@ pub(crate) fn run(
 async fn look(run: &State) -> Value {
     let mut pods = Vec::new();
     for pod in &run.pods {
-        let status = ask::status(pod.admin).await.unwrap_or_default();
+        let status = match runs::check(pod) {
+            Ok(()) => ask::status(pod.admin).await.unwrap_or_default(),
+            // Somebody else's answer would be worse than none.
+            Err(_) => Value::Null,
+        };
         pods.push(
             json!({"name": pod.name, "address": pod.address, "admin": pod.admin, "status": status}),
         );

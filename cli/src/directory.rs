@@ -1,0 +1,672 @@
+//! Directories whose names nobody but us and root can change, and the files in
+//! them.
+//!
+//! A run writes to places whose names anybody can guess (`/tmp/scaledapp-0`).
+//! Another user may have put a symbolic link, a FIFO or a directory of their own
+//! there before us. So a path is walked one name at a time without following
+//! what is not ours or root's, every directory on the way is checked, and what
+//! is done afterwards is done relative to the descriptor that was checked
+//! (openat(2)). Where the files of a run are is decided in `rundir`.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// As many symbolic links are followed in one path as the kernel follows (`ELOOP`).
+const MAX_LINKS: usize = 40;
+/// Tries for what another process of ours may undo at the same time.
+const TRIES: usize = 20;
+/// A state file of 250 pods has some 30 KiB.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Why a place is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unsafe {
+    #[error("{0} belongs to the user with uid {1}, who could replace what is in it")]
+    Owner(PathBuf, u32),
+    #[error(
+        "{0} is a symbolic link that the user with uid {1} has made: it may lead to anybody's files"
+    )]
+    Link(PathBuf, u32),
+    #[error("{0} may be changed by other users (its mode is {1:o}): `chmod go-w {0}` stops that")]
+    Writable(PathBuf, u32),
+    #[error("{0} may be entered by other users (its mode is {1:o}): `chmod 700 {0}` stops that")]
+    Open(PathBuf, u32),
+    #[error("{0} is no directory")]
+    NoDirectory(PathBuf),
+    #[error("{0} is no ordinary file")]
+    NoFile(PathBuf),
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+impl Unsafe {
+    fn io(path: &Path) -> impl FnOnce(Errno) -> Self {
+        let path = path.to_owned();
+        |error| Self::Io(path, error.into())
+    }
+
+    /// Whether the place is simply not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Whose directories and links are as good as our own.
+#[derive(Debug, Clone, Copy)]
+struct Trusted {
+    us: u32,
+    group: u32,
+    /// The owner of `/`: root, or what a user namespace shows of it.
+    machine: u32,
+}
+
+impl Trusted {
+    fn owner(self, uid: u32) -> bool {
+        uid == self.us || uid == self.machine || uid == 0
+    }
+
+    /// Checks a directory on the way to ours. In a sticky one (`/tmp`) a name
+    /// can only be changed by its owner, who is checked in the next step.
+    fn on_the_way(self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Unsafe> {
+        if !self.owner(uid) {
+            return Err(Unsafe::Owner(path.to_owned(), uid));
+        }
+        let by_group = mode & 0o020 != 0 && gid != self.group && gid != 0;
+        let by_all = mode & 0o002 != 0;
+        if (by_group || by_all) && mode & 0o1000 == 0 {
+            return Err(Unsafe::Writable(path.to_owned(), mode & 0o7777));
+        }
+        Ok(())
+    }
+}
+
+/// Our effective uid, to which new files belong.
+pub(crate) fn our_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn trusted() -> Result<Trusted, Unsafe> {
+    let machine = rustix::fs::stat("/").map_err(Unsafe::io(Path::new("/")))?;
+    Ok(Trusted {
+        us: our_uid(),
+        group: rustix::process::getegid().as_raw(),
+        machine: machine.st_uid,
+    })
+}
+
+/// A directory that was checked, by its descriptor.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A directory that was not there before, by the one that it is in.
+#[derive(Debug)]
+pub(crate) struct Made {
+    parent: OwnedFd,
+    name: OsString,
+}
+
+impl Made {
+    /// Removes it if it is empty.
+    pub(crate) fn remove(&self) {
+        // Not empty: somebody else's file is in it, or another run.
+        let _stays = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
+    }
+}
+
+impl Directory {
+    /// A directory that is there.
+    ///
+    /// # Errors
+    /// It is not, or another user could change what is in it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Unsafe> {
+        let (reached, missing) = walk(path)?;
+        match missing.first() {
+            None => Ok(reached),
+            Some(name) => Err(Unsafe::io(&reached.path.join(name))(Errno::NOENT)),
+        }
+    }
+
+    /// A directory that is ours and that only we can write to; made, with those
+    /// above it, where it is missing.
+    ///
+    /// # Errors
+    /// As [`Self::open`], it is another user's, or it cannot be made.
+    pub(crate) fn make(path: &Path, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
+        let mut tries = 0;
+        loop {
+            // The end of another run may take an empty parent away from under us.
+            match make_once(path, made) {
+                Err(error) if error.is_missing() && tries < TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// The directory `name` in this one, which only we can enter; made if missing.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub(crate) fn private(&self, name: &OsStr, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
+        let inner = self.child(name, made)?;
+        let stat = inner.stat()?;
+        if stat.st_uid != our_uid() {
+            return Err(Unsafe::Owner(inner.path, stat.st_uid));
+        }
+        if stat.st_mode & 0o077 != 0 {
+            return Err(Unsafe::Open(inner.path, stat.st_mode & 0o7777));
+        }
+        Ok(inner)
+    }
+
+    /// As [`Self::private`], if it is there.
+    ///
+    /// # Errors
+    /// As [`Self::private`].
+    pub(crate) fn existing(&self, name: &OsStr) -> Result<Option<Self>, Unsafe> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => self.private(name, &mut Vec::new()).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(Unsafe::io(&self.path.join(name))(error)),
+        }
+    }
+
+    fn child(&self, name: &OsStr, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
+        let path = self.path.join(name);
+        match rustix::fs::mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) => made.insert(
+                0,
+                Made {
+                    parent: self
+                        .fd
+                        .try_clone()
+                        .map_err(|error| Unsafe::Io(path.clone(), error))?,
+                    name: name.to_owned(),
+                },
+            ),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(Unsafe::io(&path)(error)),
+        }
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(Unsafe::io(&path))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {}
+            FileType::Symlink => return Err(Unsafe::Link(path, stat.st_uid)),
+            _ => return Err(Unsafe::NoDirectory(path)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(
+                |error| match error {
+                    // What is not ours cannot even be opened.
+                    Errno::ACCESS => Unsafe::Owner(path.clone(), stat.st_uid),
+                    error => Unsafe::io(&path)(error),
+                },
+            )?;
+        Ok(Self { fd, path })
+    }
+
+    fn stat(&self) -> Result<Stat, Unsafe> {
+        rustix::fs::fstat(&self.fd).map_err(Unsafe::io(&self.path))
+    }
+
+    /// Whether it belongs to us.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.stat().is_ok_and(|stat| stat.st_uid == our_uid())
+    }
+
+    /// The same directory once more, with the same lock.
+    ///
+    /// # Errors
+    /// No more files can be opened.
+    pub(crate) fn again(&self) -> Result<Self, Unsafe> {
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|error| Unsafe::Io(self.path.clone(), error))?;
+        Ok(Self {
+            fd,
+            path: self.path.clone(),
+        })
+    }
+
+    /// Where it is, for people and for programs of ours.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether `name` in `parent` is still this directory.
+    pub(crate) fn is_still(&self, parent: &Self, name: &OsStr) -> bool {
+        let there = rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let here = rustix::fs::fstat(&self.fd);
+        matches!((there, here), (Ok(there), Ok(here))
+            if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
+    }
+
+    /// Takes the directory for this process, until the process has ended or
+    /// this is dropped; `false` if another one has it (flock(2)).
+    ///
+    /// # Errors
+    /// The file system knows no locks.
+    pub(crate) fn lock(&self) -> Result<bool, Unsafe> {
+        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(Unsafe::io(&self.path)(error)),
+        }
+    }
+
+    /// Puts `bytes` at `name`, for readers either the old or the new file, and
+    /// gives the file, locked: as long as it is kept, readers see that its
+    /// writer lives.
+    ///
+    /// What was at `name` is replaced, never written to: not through a link of
+    /// either kind, and not into a FIFO.
+    ///
+    /// # Errors
+    /// The directory takes no new file, or `name` is a directory.
+    pub(crate) fn replace(&self, name: &OsStr, bytes: &[u8], readers: For) -> Result<File, Unsafe> {
+        let path = self.path.join(name);
+        let (mut file, partial) = self.create(name, readers)?;
+        // Where there are no locks, readers go by what answers.
+        let _no_locks = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &partial, &self.fd, name)?));
+        match written {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                self.remove(&partial);
+                Err(Unsafe::Io(path, error))
+            }
+        }
+    }
+
+    /// A new file beside `name`. Its name can be guessed, so that a file may be
+    /// there already: then the next one is tried.
+    fn create(&self, name: &OsStr, readers: For) -> Result<(File, OsString), Unsafe> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(match readers {
+            For::All => 0o644,
+            For::Us => 0o600,
+        });
+        let mut tried = 0;
+        loop {
+            let mut partial = OsString::from(".");
+            partial.push(name);
+            partial.push(format!(".{}.{tried}", std::process::id()));
+            match rustix::fs::openat(&self.fd, &partial, flags, mode) {
+                Ok(fd) => return Ok((File::from(fd), partial)),
+                Err(Errno::EXIST) if tried < TRIES => tried += 1,
+                Err(error) => return Err(Unsafe::io(&self.path.join(partial))(error)),
+            }
+        }
+    }
+
+    /// Opens a file of ours to read it; never a link, and never waits for a FIFO.
+    ///
+    /// # Errors
+    /// It is missing, something else, or another user's.
+    pub(crate) fn read(&self, name: &OsStr) -> Result<(File, String), Unsafe> {
+        read_at(&self.fd, name, &self.path.join(name))
+    }
+
+    /// Removes a file; a missing one is as good.
+    pub(crate) fn remove(&self, name: &OsStr) {
+        let _missing = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+    }
+
+    /// Removes every file, and no directory.
+    pub(crate) fn clear(&self) {
+        for name in self.names() {
+            self.remove(&name);
+        }
+    }
+
+    /// Removes a directory in this one if it is empty.
+    pub(crate) fn remove_directory(&self, name: &OsStr) {
+        let _stays = rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR);
+    }
+
+    /// What is in it; nothing if it cannot be read.
+    pub(crate) fn names(&self) -> Vec<OsString> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let entries = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).and_then(Dir::new);
+        let entries = entries.into_iter().flatten().flatten();
+        let names = entries.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+        names.filter(|name| name != "." && name != "..").collect()
+    }
+}
+
+/// Opens a file by its path, as [`Directory::read`] does.
+///
+/// # Errors
+/// As [`Directory::read`].
+pub(crate) fn read(path: &Path) -> Result<(File, String), Unsafe> {
+    read_at(CWD, path.as_os_str(), path)
+}
+
+fn read_at(at: impl AsFd, name: &OsStr, path: &Path) -> Result<(File, String), Unsafe> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(at, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::LOOP | Errno::NXIO) => return Err(Unsafe::NoFile(path.to_owned())),
+        Err(error) => return Err(Unsafe::io(path)(error)),
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(Unsafe::io(path))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Unsafe::NoFile(path.to_owned()));
+    }
+    if !trusted()?.owner(stat.st_uid) {
+        return Err(Unsafe::Owner(path.to_owned(), stat.st_uid));
+    }
+    let mut text = String::new();
+    let file = File::from(fd);
+    io::Read::read_to_string(&mut io::Read::take(&file, MAX_FILE_BYTES), &mut text)
+        .map_err(|error| Unsafe::Io(path.to_owned(), error))?;
+    Ok((file, text))
+}
+
+/// Who may read a file, where the directory lets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    All,
+    Us,
+}
+
+/// What is known of the writer of a file from [`Directory::replace`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writer {
+    Lives,
+    Gone,
+    /// The file system knows no locks.
+    Unknown,
+}
+
+/// Whether the process that wrote a file still keeps it.
+pub(crate) fn writer(file: &File) -> Writer {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            let _unlocked = rustix::fs::flock(file, FlockOperation::Unlock);
+            Writer::Gone
+        }
+        Err(Errno::WOULDBLOCK) => Writer::Lives,
+        Err(_) => Writer::Unknown,
+    }
+}
+
+fn make_once(path: &Path, made: &mut Vec<Made>) -> Result<Directory, Unsafe> {
+    let (mut reached, missing) = walk(path)?;
+    for name in &missing {
+        reached = reached.child(name, made)?;
+    }
+    let stat = reached.stat()?;
+    if stat.st_uid != our_uid() {
+        return Err(Unsafe::Owner(reached.path, stat.st_uid));
+    }
+    // Nobody but us changes names in it, sticky or not.
+    if stat.st_mode & 0o002 != 0 {
+        return Err(Unsafe::Writable(reached.path, stat.st_mode & 0o7777));
+    }
+    Ok(reached)
+}
+
+/// Follows a path as far as it is there: the last directory, checked like all
+/// before it, and the names that are missing in it.
+fn walk(path: &Path) -> Result<(Directory, Vec<OsString>), Unsafe> {
+    let trusted = trusted()?;
+    let absolute = std::path::absolute(path).map_err(|error| Unsafe::Io(path.to_owned(), error))?;
+    let mut ahead: VecDeque<OsString> = names(&absolute);
+    let mut links = 0;
+    let mut at = top()?;
+    while let Some(name) = ahead.pop_front() {
+        if name == ".." {
+            at = step(
+                &at,
+                &name,
+                at.path.parent().unwrap_or(Path::new("/")).to_owned(),
+            )?;
+            continue;
+        }
+        let there = at.path.join(&name);
+        let stat = match rustix::fs::statat(&at.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) if !ahead.iter().any(|name| name == "..") => {
+                ahead.push_front(name);
+                break;
+            }
+            Err(error) => return Err(Unsafe::io(&there)(error)),
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => at = step(&at, &name, there)?,
+            FileType::Symlink if !trusted.owner(stat.st_uid) => {
+                return Err(Unsafe::Link(there, stat.st_uid));
+            }
+            FileType::Symlink if links == MAX_LINKS => {
+                return Err(Unsafe::io(&there)(Errno::LOOP));
+            }
+            FileType::Symlink => {
+                links += 1;
+                let target = rustix::fs::readlinkat(&at.fd, &name, Vec::new())
+                    .map_err(Unsafe::io(&there))?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                if target.is_absolute() {
+                    at = top()?;
+                }
+                for name in names(target).into_iter().rev() {
+                    ahead.push_front(name);
+                }
+                continue;
+            }
+            _ => return Err(Unsafe::NoDirectory(there)),
+        }
+        let stat = at.stat()?;
+        trusted.on_the_way(&at.path, stat.st_uid, stat.st_gid, stat.st_mode)?;
+    }
+    Ok((at, ahead.into()))
+}
+
+/// The names of a path, one at a time; `.` and `/` are none.
+fn names(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some(OsString::from("..")),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+        })
+        .collect()
+}
+
+fn top() -> Result<Directory, Unsafe> {
+    let path = PathBuf::from("/");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(Unsafe::io(&path))?;
+    Ok(Directory { fd, path })
+}
+
+fn step(at: &Directory, name: &OsStr, path: PathBuf) -> Result<Directory, Unsafe> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&at.fd, name, flags, Mode::empty()).map_err(Unsafe::io(&path))?;
+    Ok(Directory { fd, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    const WE: Trusted = Trusted {
+        us: 1000,
+        group: 1000,
+        machine: 0,
+    };
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_on_the_way_is_ours_or_roots_and_not_for_others_to_write() {
+        for (uid, gid, mode, ok) in [
+            (0, 0, 0o755, true),
+            (1000, 1000, 0o700, true),
+            // The private group of a user, with umask 002.
+            (1000, 1000, 0o775, true),
+            // As `/tmp` is.
+            (0, 0, 0o1777, true),
+            (0, 0, 0o777, false),
+            (0, 50, 0o2775, false),
+            (1001, 1001, 0o755, false),
+            (1001, 1001, 0o1777, false),
+        ] {
+            let checked = WE.on_the_way(Path::new("/x"), uid, gid, mode);
+            assert_eq!(checked.is_ok(), ok, "{uid} {gid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_made_for_us_alone_and_removed_again() {
+        let home = tempfile::tempdir().unwrap();
+        let mut made = Vec::new();
+        let inner = Directory::make(&home.path().join("a/b"), &mut made).unwrap();
+        assert_eq!(inner.stat().unwrap().st_mode & 0o7777, 0o700);
+        assert_eq!(
+            fs::metadata(home.path().join("a")).unwrap().mode() & 0o7777,
+            0o700
+        );
+        for made in &made {
+            made.remove();
+        }
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn our_own_links_and_parents_lead_on() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        fs::create_dir_all(home.join("real/inner")).unwrap();
+        mode(&home.join("real/inner"), 0o700);
+        symlink("real", home.join("link")).unwrap();
+        symlink(home.join("real/inner"), home.join("far")).unwrap();
+        for way in ["link/inner", "link/../real/inner", "far", "real/./inner/"] {
+            let directory = Directory::open(&home.join(way)).unwrap();
+            assert_eq!(directory.path(), home.join("real/inner"), "{way}");
+        }
+        symlink("around", home.join("around")).unwrap();
+        let error = Directory::open(&home.join("around/x")).unwrap_err();
+        assert!(matches!(error, Unsafe::Io(..)), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused_with_the_cure() {
+        let home = tempfile::tempdir().unwrap();
+        let open = home.path().join("open");
+        fs::create_dir(&open).unwrap();
+        mode(&open, 0o777);
+        for path in [open.clone(), open.join("work")] {
+            let error = Directory::make(&path, &mut Vec::new())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("chmod go-w"), "{error}");
+        }
+        mode(&open, 0o755);
+        let parent = Directory::open(home.path()).unwrap();
+        let error = parent
+            .private(OsStr::new("open"), &mut Vec::new())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_directory_is_not_taken_for_one() {
+        let home = tempfile::tempdir().unwrap();
+        let parent = Directory::open(home.path()).unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        symlink("/", home.path().join("link")).unwrap();
+        rustix::fs::mknodat(CWD, home.path().join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for name in ["file", "link", "fifo"] {
+            let error = parent
+                .private(OsStr::new(name), &mut Vec::new())
+                .unwrap_err();
+            assert!(
+                matches!(error, Unsafe::NoDirectory(_) | Unsafe::Link(..)),
+                "{name}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_never_written_through() {
+        let home = tempfile::tempdir().unwrap();
+        let victim = home.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let inner = Directory::make(&home.path().join("run"), &mut Vec::new()).unwrap();
+        let name = OsStr::new("state.json");
+        let path = home.path().join("run/state.json");
+        // Where the new file would be first, for good measure.
+        let guessed = format!("run/.state.json.{}.0", std::process::id());
+        symlink(&victim, home.path().join(guessed)).unwrap();
+        let plant: [&dyn Fn(); 3] = [
+            &|| symlink(&victim, &path).unwrap(),
+            &|| fs::hard_link(&victim, &path).unwrap(),
+            &|| rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+        ];
+        for plant in plant {
+            inner.remove(name);
+            plant();
+            drop(inner.replace(name, b"new", For::All).unwrap());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+            assert!(fs::symlink_metadata(&path).unwrap().is_file());
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        }
+    }
+
+    #[test]
+    fn only_an_ordinary_file_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x");
+        fs::write(home.path().join("real"), "text").unwrap();
+        symlink("real", &path).unwrap();
+        assert!(matches!(read(&path), Err(Unsafe::NoFile(_))));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert!(matches!(read(&path), Err(Unsafe::NoFile(_))));
+        assert!(matches!(read(home.path()), Err(Unsafe::NoFile(_))));
+        assert_eq!(read(&home.path().join("real")).unwrap().1, "text");
+    }
+
+    #[test]
+    fn a_secret_is_for_us_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let inner = Directory::open(home.path()).unwrap();
+        drop(inner.replace(OsStr::new("token"), b"x", For::Us).unwrap());
+        let mode = fs::metadata(home.path().join("token")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_shows_whether_its_writer_keeps_it() {
+        let home = tempfile::tempdir().unwrap();
+        let inner = Directory::open(home.path()).unwrap();
+        let name = OsStr::new("state.json");
+        let kept = inner.replace(name, b"x", For::All).unwrap();
+        let look = || writer(&inner.read(name).unwrap().0);
+        assert_eq!([look(), look()], [Writer::Lives, Writer::Lives]);
+        drop(kept);
+        assert_eq!([look(), look()], [Writer::Gone, Writer::Gone]);
+    }
+}

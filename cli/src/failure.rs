@@ -1,0 +1,298 @@
+//! The last words of a start that failed: what failed, what the app said, and
+//! the cure, in a few lines after everything that scrolled by.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::output::Line;
+
+/// Lines of the app that are repeated.
+const LINES: usize = 5;
+
+/// A process that ended before all was ready.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed<'a> {
+    /// What people call it.
+    pub(crate) name: &'a str,
+    /// Its exit code as shells say it.
+    pub(crate) code: i32,
+    /// What its workers run, if it is a pod.
+    pub(crate) app: Option<Ran<'a>>,
+    /// What it said last.
+    pub(crate) said: &'a [Line],
+}
+
+/// What the workers of a pod run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ran<'a> {
+    pub(crate) command: &'a [String],
+    pub(crate) directory: &'a Path,
+    /// `spec.port`.
+    pub(crate) port: u16,
+}
+
+/// The text for people; several lines, the last without a newline.
+pub(crate) fn text(failed: Failed<'_>) -> String {
+    let own: Vec<&str> = lines(failed.said, |line| line.slot.is_none());
+    let reason = own
+        .iter()
+        .rev()
+        .find_map(|line| line.split_once("; last: "));
+    let reason = match (failed.code, reason) {
+        (126 | 127, _) | (_, None) => meaning(failed.code),
+        (_, Some((_, reason))) => reason.to_owned(),
+    };
+    let mut text = format!("{} could not start ({reason})", failed.name);
+    let own_words: Vec<&str> = own.iter().filter_map(|line| complaint(line)).collect();
+    let Some(app) = failed.app else {
+        return text + &words(&last_words(&own_words));
+    };
+    let command = app.command.join(" ");
+    let directory = app.directory.display();
+    // Writing into a String cannot fail.
+    let _infallible = write!(text, "\n  command: {command}, in {directory}");
+    let said = lines(failed.said, |line| line.slot.is_some());
+    let said = last_words(&said);
+    // Of an app that never ran, its supervisor knows more.
+    text += &words(if said.is_empty() { &own_words } else { &said });
+    text + "\n  cure: " + &cure(failed.code, &reason, &said, app)
+}
+
+/// What one of our programs complains about, without component, time and level;
+/// `None` for what is no error.
+fn complaint(line: &str) -> Option<&str> {
+    match line.split_once(" ERROR ") {
+        Some((_, message)) => Some(message.trim_start()),
+        None => line.starts_with("scaledapp-").then_some(line),
+    }
+}
+
+fn lines(said: &[Line], is: fn(&Line) -> bool) -> Vec<&str> {
+    let lines = said.iter().filter(|line| is(line));
+    lines.map(|line| line.text.as_str()).collect()
+}
+
+fn words(lines: &[&str]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines = &lines[lines.len().saturating_sub(LINES)..];
+    format!("\n  its last words:\n    {}", lines.join("\n    "))
+}
+
+/// The lines that say what is wrong: no frames of a stack, and what stands
+/// around the last one that reads like an error.
+fn last_words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let telling: Vec<&str> = lines.iter().copied().filter(|line| tells(line)).collect();
+    let error = telling.iter().rposition(|line| is_error(line));
+    let window = match error {
+        Some(error) => error.saturating_sub(2)..(error + 3).min(telling.len()),
+        None => telling.len().saturating_sub(LINES)..telling.len(),
+    };
+    telling[window].to_vec()
+}
+
+fn tells(line: &str) -> bool {
+    let start = line.trim_start();
+    let is_frame =
+        start.starts_with("at ") || line.starts_with('\t') || start.starts_with("goroutine ");
+    let is_rule = start.chars().all(|character| "^~-=".contains(character));
+    !is_frame && !is_rule && !start.starts_with("Node.js v")
+}
+
+fn is_error(line: &str) -> bool {
+    const SIGNS: [&str; 9] = [
+        "error",
+        "panic",
+        "exception",
+        "fatal",
+        "cannot",
+        "not found",
+        "no such",
+        "denied",
+        "refused",
+    ];
+    let line = line.to_lowercase();
+    SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+/// What a supervisor's exit code says.
+fn meaning(code: i32) -> String {
+    match code {
+        0 => "exit code 0 without ever serving".to_owned(),
+        2 => "its supervisor ended with 2".to_owned(),
+        126 => "126: the command cannot be executed".to_owned(),
+        127 => "127: the command was not found".to_owned(),
+        code if code > 128 => format!("{code}: signal {}", code - 128),
+        code => format!("it ended with {code}"),
+    }
+}
+
+fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
+    let program = app.command.first().map_or("", String::as_str);
+    let port = app.port;
+    if let Some(other) = other_port(reason) {
+        return format!("change spec.port to {other}, or let the app listen on the port in $PORT");
+    }
+    let is_taken = |line: &&str| {
+        let line = line.to_lowercase();
+        line.contains("eaddrinuse") || line.contains("address already in use")
+    };
+    match code {
+        127 => format!(
+            "install {program}, or correct spec.command: a program is looked for on PATH, and one with a slash from the directory above"
+        ),
+        126 => format!(
+            "make {program} executable (`chmod +x`), or name its interpreter first in spec.command"
+        ),
+        2 => "the words above name it".to_owned(),
+        _ if said.iter().any(is_taken) => format!(
+            "all workers share port {port} (spec.port, also in $PORT); the app listens on another port, which another program or another worker has: change spec.port to that, or the app"
+        ),
+        _ if reason.starts_with("exit code 0") => {
+            "a server has to stay in the foreground: take away what sends it to the background"
+                .to_owned()
+        }
+        _ => "make the command serve when it is run by hand in that directory, then start again"
+            .to_owned(),
+    }
+}
+
+/// The port of `it listens on 4000, --port is 3000`.
+fn other_port(line: &str) -> Option<u16> {
+    let (before, _) = line.split_once(", --port is ")?;
+    let (_, port) = before.rsplit_once("listens on ")?;
+    port.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(slot: Option<u32>, text: &str) -> Vec<Line> {
+        let line = |text: &str| Line {
+            slot,
+            text: text.to_owned(),
+        };
+        text.lines().map(line).collect()
+    }
+
+    fn shown(code: i32, said: &[Line]) -> String {
+        let command = ["node".to_owned(), "bad.js".to_owned()];
+        text(Failed {
+            name: "bad-0",
+            code,
+            app: Some(Ran {
+                command: &command,
+                directory: Path::new("/srv/bad"),
+                port: 3000,
+            }),
+            said,
+        })
+    }
+
+    const NODE: &str = "\
+/srv/bad/bad.js:1
+throw new Error(\"no database\")
+^
+
+Error: no database
+    at Object.<anonymous> (/srv/bad/bad.js:1:7)
+    at Module._compile (node:internal/modules/cjs/loader:1521:14)
+
+Node.js v20.20.2";
+
+    #[test]
+    fn a_crash_is_told_without_its_stack() {
+        let mut lines = said(Some(0), &[NODE, NODE, NODE].join("\n"));
+        lines.extend(said(None, "sidecar T WARN no worker ever became ready, every slot failed three times; last: exit code 1"));
+        assert_eq!(
+            shown(1, &lines),
+            "bad-0 could not start (exit code 1)
+  command: node bad.js, in /srv/bad
+  its last words:
+    /srv/bad/bad.js:1
+    throw new Error(\"no database\")
+    Error: no database
+  cure: make the command serve when it is run by hand in that directory, then start again"
+        );
+    }
+
+    #[test]
+    fn languages_say_it_in_different_places() {
+        for (all, telling) in [
+            (
+                "Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    raise ValueError('x')\nValueError: x",
+                "ValueError: x",
+            ),
+            (
+                "panic: no database\n\ngoroutine 1 [running]:\nmain.main()\n\t/srv/main.go:4 +0x25\nexit status 2",
+                "panic: no database",
+            ),
+            ("one\ntwo\nthree\nfour\nfive\nsix\nseven", "seven"),
+        ] {
+            let lines: Vec<&str> = all.lines().collect();
+            let words = last_words(&lines);
+            assert!(
+                words.contains(&telling) && words.len() <= LINES,
+                "{words:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_cause_has_its_cure() {
+        let elsewhere = said(
+            None,
+            "sidecar T WARN no worker ever became ready, every slot failed three times; last: it listens on 4000, --port is 3000",
+        );
+        let taken = said(Some(0), "OSError: [Errno 98] Address already in use");
+        for (code, lines, cure) in [
+            (127, &[][..], "install node, or correct spec.command"),
+            (126, &[], "chmod +x"),
+            (0, &[], "foreground"),
+            (1, &elsewhere, "change spec.port to 4000"),
+            (1, &taken, "all workers share port 3000"),
+            (137, &[], "run by hand"),
+        ] {
+            let text = shown(code, lines);
+            let last = text.lines().last().unwrap();
+            assert!(
+                last.starts_with("  cure: ") && last.contains(cure),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_an_app_that_never_ran_its_supervisor_tells() {
+        let mut lines = said(
+            None,
+            "sidecar T  INFO starting workers=1\nsidecar T ERROR cannot start the app's command program=\"node\" error=No such file",
+        );
+        lines.extend(said(None, "sidecar T  WARN no worker ever became ready, every slot failed three times; last: command not found"));
+        let text = shown(127, &lines);
+        assert!(
+            text.contains("its last words:\n    cannot start the app's command program=\"node\" error=No such file\n  cure"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_pod_has_its_own_words() {
+        let lines = said(
+            None,
+            "scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98",
+        );
+        let text = text(Failed {
+            name: "dns",
+            code: 2,
+            app: None,
+            said: &lines,
+        });
+        assert_eq!(
+            text,
+            "dns could not start (its supervisor ended with 2)\n  its last words:\n    scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98"
+        );
+    }
+}

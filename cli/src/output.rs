@@ -1,0 +1,361 @@
+//! What the processes of a run write: line by line to our own stdout and
+//! stderr, marked with who wrote it (`hello-0/1 | …` is worker 1 of pod
+//! hello-0), and the last lines kept for the words at the end of a failed start.
+//!
+//! A line is never broken by another one: it is bounded, and only one thread
+//! writes to each of our streams. That thread may wait for a terminal that
+//! stands still; then the writers of the lines wait, and nothing else.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use scaledapp_admin::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+/// The longest line that is passed on in one piece, in bytes: what a supervisor
+/// passes on in one piece, and its mark.
+const LINE_BYTES: usize = 16 * 1024 + 64;
+const READ_BYTES: usize = 16 * 1024;
+/// Pieces on their way to a stream.
+const PIECES: usize = 16;
+/// Lines kept of each process, and bytes of each.
+const KEPT_LINES: usize = 100;
+const KEPT_BYTES: usize = 400;
+/// For a stream that takes nothing any more, and for a process' last lines.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Foreground colours of names (ECMA-48 SGR): cyan, yellow, green, magenta, blue.
+const COLOURS: [u8; 5] = [36, 33, 32, 35, 34];
+
+enum Sunk {
+    Lines(Vec<u8>),
+    /// Answered when all before it is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// One of our streams and the thread that writes to it.
+#[derive(Debug, Clone)]
+struct Sink {
+    pieces: mpsc::Sender<Sunk>,
+    colours: bool,
+}
+
+impl Sink {
+    fn start(stream: Stream) -> io::Result<Self> {
+        let (pieces, mut taken) = mpsc::channel(PIECES);
+        std::thread::Builder::new()
+            .name(stream.as_str().to_owned())
+            .spawn(move || {
+                while let Some(sunk) = taken.blocking_recv() {
+                    match sunk {
+                        // With the stream closed (`| head`) the run goes on.
+                        Sunk::Lines(bytes) => drop(stream.write_whole(&bytes)),
+                        Sunk::Flush(done) => drop(done.send(())),
+                    }
+                }
+            })?;
+        let is_terminal = match stream {
+            Stream::Stdout => io::stdout().is_terminal(),
+            Stream::Stderr => io::stderr().is_terminal(),
+        };
+        Ok(Self {
+            pieces,
+            colours: is_terminal && scaledapp_admin::colours_wanted(),
+        })
+    }
+
+    async fn flushed(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.pieces.send(Sunk::Flush(done)).await.is_ok() {
+            // An error means that the thread is gone, and nothing waits for it.
+            let _gone = flushed.await;
+        }
+    }
+}
+
+/// Both of our streams.
+#[derive(Debug)]
+pub(crate) struct Output {
+    out: Sink,
+    err: Sink,
+}
+
+impl Output {
+    /// # Errors
+    /// No thread can be had.
+    pub(crate) fn start() -> io::Result<Self> {
+        Ok(Self {
+            out: Sink::start(Stream::Stdout)?,
+            err: Sink::start(Stream::Stderr)?,
+        })
+    }
+
+    /// Passes on what a process writes under its name, `number` of all.
+    pub(crate) fn follow(
+        &self,
+        name: &str,
+        number: usize,
+        stdout: Option<ChildStdout>,
+        stderr: Option<ChildStderr>,
+    ) -> Said {
+        let said = Said::default();
+        let name = Name {
+            name: name.to_owned(),
+            colour: COLOURS[number % COLOURS.len()],
+        };
+        let out = stdout.map(|pipe| relay(pipe, self.out.clone(), name.clone(), said.clone()));
+        let err = stderr.map(|pipe| relay(pipe, self.err.clone(), name, said.clone()));
+        let end = said.ended.clone();
+        tokio::spawn(async move {
+            let out = async {
+                if let Some(out) = out {
+                    out.await;
+                }
+            };
+            let err = async {
+                if let Some(err) = err {
+                    err.await;
+                }
+            };
+            tokio::join!(out, err);
+            end.send_replace(true);
+        });
+        said
+    }
+
+    /// Resolves when all that was passed on is written, or soon.
+    pub(crate) async fn flushed(&self) {
+        let both = async { tokio::join!(self.out.flushed(), self.err.flushed()) };
+        let _unread = timeout(PATIENCE, both).await;
+    }
+}
+
+/// The last lines of a process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Said {
+    lines: Arc<Mutex<VecDeque<Line>>>,
+    ended: watch::Sender<bool>,
+}
+
+/// A line without its mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Which worker wrote it; `None` for the process itself.
+    pub(crate) slot: Option<u32>,
+    pub(crate) text: String,
+}
+
+impl Said {
+    /// The last lines, oldest first, as soon as the process has written its last.
+    pub(crate) async fn last(&self) -> Vec<Line> {
+        let mut ended = self.ended.subscribe();
+        let _timed_out = timeout(PATIENCE, ended.wait_for(|ended| *ended)).await;
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect()
+    }
+
+    fn push(&self, slot: Option<u32>, text: &[u8]) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT_LINES {
+            lines.pop_front();
+        }
+        let text = &text[..text.len().min(KEPT_BYTES)];
+        let text = String::from_utf8_lossy(text).trim_end().to_owned();
+        lines.push_back(Line { slot, text });
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Name {
+    name: String,
+    colour: u8,
+}
+
+impl Name {
+    /// Puts a line behind `text`, marked. A piece that goes on a line that was
+    /// too long has a `+` behind the bar.
+    fn mark(
+        &self,
+        text: &mut Vec<u8>,
+        colours: bool,
+        slot: Option<u32>,
+        goes_on: bool,
+        line: &[u8],
+    ) {
+        let slot = slot.map_or_else(String::new, |slot| format!("/{slot}"));
+        let plus = if goes_on { "+" } else { "" };
+        let name = &self.name;
+        let mark = if colours {
+            format!("\x1b[{}m{name}{slot} |\x1b[0m{plus} ", self.colour)
+        } else {
+            format!("{name}{slot} |{plus} ")
+        };
+        text.extend_from_slice(mark.as_bytes());
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+}
+
+async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, said: Said) {
+    let mut lines = Lines::default();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => &[][..],
+            Ok(length) => &buffer[..length],
+        };
+        let mut text = Vec::new();
+        let pass = |line: &[u8], goes_on: bool| {
+            let (slot, continues, line) = marked_by_supervisor(line);
+            said.push(slot, line);
+            name.mark(&mut text, sink.colours, slot, goes_on || continues, line);
+        };
+        match read {
+            [] => lines.end(pass),
+            read => lines.push(read, pass),
+        }
+        if !text.is_empty() {
+            // Only a thread that panicked takes no more; then nothing can be done.
+            let _gone = sink.pieces.send(Sunk::Lines(text)).await;
+        }
+        if read.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Bytes cut into lines of bounded length.
+#[derive(Debug, Default)]
+struct Lines {
+    begun: Vec<u8>,
+    goes_on: bool,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], mut pass: impl FnMut(&[u8], bool)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let line = piece.strip_suffix(b"\n");
+            let mut rest = line.unwrap_or(piece);
+            while self.begun.len() + rest.len() > LINE_BYTES {
+                let (now, later) = rest.split_at(LINE_BYTES - self.begun.len());
+                self.begun.extend_from_slice(now);
+                rest = later;
+                self.pass(&mut pass);
+                self.goes_on = true;
+            }
+            self.begun.extend_from_slice(rest);
+            if line.is_some() {
+                self.pass(&mut pass);
+                self.goes_on = false;
+            }
+        }
+    }
+
+    /// Passes on a last line without its newline.
+    fn end(&mut self, mut pass: impl FnMut(&[u8], bool)) {
+        if !self.begun.is_empty() {
+            self.pass(&mut pass);
+        }
+    }
+
+    fn pass(&mut self, pass: &mut impl FnMut(&[u8], bool)) {
+        pass(&self.begun, self.goes_on);
+        self.begun.clear();
+    }
+}
+
+/// Takes the mark of `run --logs prefix` off a line: `[SLOT] ` or `[SLOT]+ `.
+fn marked_by_supervisor(line: &[u8]) -> (Option<u32>, bool, &[u8]) {
+    let unmarked = (None, false, line);
+    let Some(rest) = line.strip_prefix(b"[") else {
+        return unmarked;
+    };
+    let Some(end) = rest.iter().take(11).position(|byte| *byte == b']') else {
+        return unmarked;
+    };
+    let slot = std::str::from_utf8(&rest[..end])
+        .ok()
+        .and_then(|slot| slot.parse().ok());
+    let rest = &rest[end + 1..];
+    match (slot, rest.strip_prefix(b" "), rest.strip_prefix(b"+ ")) {
+        (Some(slot), Some(line), _) => (Some(slot), false, line),
+        (Some(slot), None, Some(line)) => (Some(slot), true, line),
+        _ => unmarked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(reads: &[&[u8]]) -> Vec<(String, bool)> {
+        let mut lines = Lines::default();
+        let mut all = Vec::new();
+        let mut pass =
+            |line: &[u8], goes_on| all.push((String::from_utf8_lossy(line).into_owned(), goes_on));
+        for read in reads {
+            lines.push(read, &mut pass);
+        }
+        lines.end(&mut pass);
+        all
+    }
+
+    #[test]
+    fn lines_are_whole_over_reads_and_bounded() {
+        let lines = cut(&[b"on", b"e\n\ntw", b"o"]);
+        let texts: Vec<&str> = lines.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(texts, ["one", "", "two"]);
+        let long = [vec![b'x'; LINE_BYTES * 2 + 1], b"\nnext".to_vec()].concat();
+        let pieces: Vec<(usize, bool)> = cut(&[&long])
+            .into_iter()
+            .map(|(text, on)| (text.len(), on))
+            .collect();
+        assert_eq!(
+            pieces,
+            [
+                (LINE_BYTES, false),
+                (LINE_BYTES, true),
+                (1, true),
+                (4, false)
+            ]
+        );
+        assert_eq!(cut(&[&vec![b'x'; LINE_BYTES], b"\n"]).len(), 1);
+    }
+
+    #[test]
+    fn a_supervisors_mark_becomes_the_slot_and_nothing_else_does() {
+        for (line, expected) in [
+            (&b"[1] hello"[..], (Some(1), false, &b"hello"[..])),
+            (b"[12]+ rest", (Some(12), true, b"rest")),
+            (b"[3] ", (Some(3), false, b"")),
+            (b"[1]hello", (None, false, b"[1]hello")),
+            (b"[x] hello", (None, false, b"[x] hello")),
+            (b"[99999999999] a", (None, false, b"[99999999999] a")),
+            (b"sidecar [1] a", (None, false, b"sidecar [1] a")),
+            (b"[", (None, false, b"[")),
+        ] {
+            assert_eq!(marked_by_supervisor(line), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_stands_before_each_line_in_colours_where_they_are_wanted() {
+        let name = Name {
+            name: "hello-0".to_owned(),
+            colour: 36,
+        };
+        let mut text = Vec::new();
+        name.mark(&mut text, false, Some(1), false, b"a");
+        name.mark(&mut text, false, None, false, b"b");
+        name.mark(&mut text, false, Some(1), true, b"c");
+        name.mark(&mut text, true, Some(1), false, b"d");
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "hello-0/1 | a\nhello-0 | b\nhello-0/1 |+ c\n\x1b[36mhello-0/1 |\x1b[0m d\n"
+        );
+    }
+}
