@@ -137,7 +137,7 @@ fn supervisor(
     ]));
     arguments.extend(words(&["--drain-quiet", QUIET]));
     arguments.extend(words(&["--cwd", &object.directory.to_string_lossy()]));
-    for (flag, value) in app.workers.optional_flags() {
+    for (flag, value) in app.supervisor_flags() {
         arguments.extend(words(&[flag, &value]));
     }
     arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));
@@ -201,6 +201,9 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
     ]));
     if let Protocol::Http(balancers) = app.protocol {
         arguments.extend(words(&["--algorithm", algorithm(balancers.algorithm)]));
+        for (flag, value) in balancers.optional_flags() {
+            arguments.extend(words(&[flag, &value]));
+        }
     }
     if let Some(networks) = app.forwarded_from() {
         arguments.extend(words(&["--forwarded-from", &networks]));

@@ -39,8 +39,8 @@ const LONG: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 /// DNS sees a new records file within a tenth of this.
 const WITHDRAWN: Duration = Duration::from_secs(1);
-/// What a supervisor needs beyond the drain: stop grace, and a busy machine.
-const MARGIN: Duration = Duration::from_secs(15);
+/// What a supervisor needs beyond drain and stop grace on a busy machine.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// How a run ended that had started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,14 +98,17 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let drains = apps.iter().map(|app| app.object.app.workers.drain_timeout);
+    let stops = apps.iter().map(|app| {
+        let workers = &app.object.app.workers;
+        workers.drain_timeout + workers.stop_grace()
+    });
     runtime.block_on(async {
         let mut all = Local {
             members: Members::new(Output::start()?),
             signals: Signals::new()?,
             apps: &apps,
             zones: &zones,
-            stop_time: drains.max().unwrap_or_default() + MARGIN,
+            stop_time: stops.max().unwrap_or_default() + MARGIN,
             pods: Vec::new(),
             slots: Vec::new(),
         };

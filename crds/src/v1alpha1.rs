@@ -274,6 +274,11 @@ pub struct Workers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h: a stop would hang, give at most 1h"}]))]
     pub drain_timeout: Option<Duration>,
+    /// How long a worker may take from the stop signal to its end, before it is
+    /// killed (PM2's `kill_timeout`); 10s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h: a stop would hang, give at most 1h"}]))]
+    pub stop_grace: Option<Duration>,
     /// A worker whose processes have more memory than this is replaced, losing no
     /// request; unlimited by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -385,6 +390,83 @@ pub struct Balancers {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
     pub forwarded_from: Vec<String>,
+    /// How long the balancers wait, and for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// What the balancers allow at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BalancerLimits>,
+}
+
+/// How long the balancers wait, and for what. The dispatcher in each pod waits as long
+/// for `body`, `answer`, `stall`, `stream` and `upgrade`: a change of these rolls the
+/// pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Timeouts {
+    /// For the head of a request, from its first byte to its last; 10s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub head: Option<Duration>,
+    /// Waiting for the body of one request, all together; 6h by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub body: Option<Duration>,
+    /// For the head of an answer, after which the client gets 504; 5m by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub answer: Option<Duration>,
+    /// Between two bytes of a body that is under way; 5m by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub stall: Option<Duration>,
+    /// Silence of an event stream; 1h by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub stream: Option<Duration>,
+    /// Silence of an upgraded connection (a WebSocket) in both directions; 1h by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub upgrade: Option<Duration>,
+    /// Between two requests of a client's connection; 75s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
+    pub idle: Option<Duration>,
+    /// How long a client that has ended its side of the connection may still await its
+    /// answer; 500ms by default, 0s: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 0s to 24h"}]))]
+    pub half_close: Option<Duration>,
+}
+
+/// What a balancer allows. The dispatcher in each pod has the same `bodyRate`,
+/// `headBytes` and `headFields`: a change of these rolls the pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BalancerLimits {
+    /// Client connections of one balancer; 16384 by default, fewer where memory or
+    /// descriptors are too few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve nobody: give 1 to 1000000, or leave it out"}]))]
+    pub connections: Option<i32>,
+    /// Of these, from one address; any number by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve nobody: give 1 to 1000000, or leave it out"}]))]
+    pub connections_per_address: Option<i32>,
+    /// Bytes per second that a client must send or take of a body; 500 by default,
+    /// 0: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 0 && self <= 1000000000", "message": "is no rate: give bytes per second, 0 for any rate"}]))]
+    pub body_rate: Option<i32>,
+    /// Bytes of a head: a request with more gets 431, an answer with more becomes 502;
+    /// by default 65536 of a request and 262144 of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 4096, max = 16_777_216), extend("x-kubernetes-validations" = [{"rule": "self >= 4096 && self <= 16777216", "message": "is out of range: give 4096 to 16777216, or leave it out"}]))]
+    pub head_bytes: Option<i32>,
+    /// Fields of a head, of requests and of answers; 1000 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 64, max = 100_000), extend("x-kubernetes-validations" = [{"rule": "self >= 64 && self <= 100000", "message": "is out of range: give 64 to 100000, or leave it out"}]))]
+    pub head_fields: Option<i32>,
 }
 
 /// Who can reach the balancers' addresses: the cluster (`ClusterIP`, the

@@ -174,6 +174,7 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h, hangTimeout: 0s, maxInFlight: 8, share: [8081], metricsFrom: /metrics}}",
     "{image: i, command: [a], workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
+    "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, bodyRate: 0, headBytes: 131072, headFields: 200}}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
@@ -182,6 +183,42 @@ const GOOD: &[&str] = &[
 
 /// The bad inputs, and what the rule says of each.
 const BAD: &[(&str, &str)] = &[
+    (
+        "{image: i, command: [a], workers: {stopGrace: 2h}}",
+        "is longer than 1h: a stop would hang, give at most 1h",
+    ),
+    (
+        "{image: i, command: [a], balancers: {timeouts: {answer: 0s}}}",
+        "is out of range: give 1ms to 24h",
+    ),
+    (
+        "{image: i, command: [a], balancers: {timeouts: {stream: 25h}}}",
+        "is out of range: give 1ms to 24h",
+    ),
+    (
+        "{image: i, command: [a], balancers: {timeouts: {halfClose: 48h}}}",
+        "is out of range: give 0s to 24h",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {connections: 0}}}",
+        "0 connections serve nobody: give 1 to 1000000, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {connectionsPerAddress: 0}}}",
+        "0 connections serve nobody: give 1 to 1000000, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {headBytes: 100}}}",
+        "is out of range: give 4096 to 16777216, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {headFields: 3}}}",
+        "is out of range: give 64 to 100000, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {bodyRate: -1}}}",
+        "is no rate: give bytes per second, 0 for any rate",
+    ),
     (
         "{image: i}",
         "is empty: say what one worker runs, such as [node, server.js]",

@@ -79,6 +79,8 @@ pub struct Workers {
     pub readiness: Readiness,
     /// How long what is in flight may take to end.
     pub drain_timeout: Duration,
+    /// From the stop signal to SIGKILL; `None`: [`Workers::STOP_GRACE`].
+    pub stop_grace: Option<Duration>,
     /// When one is replaced by itself.
     pub limits: Limits,
     /// Further ports that all of them serve.
@@ -123,9 +125,29 @@ impl ValidatedApp {
         let networks = networks.collect::<Vec<_>>().join(",");
         Some(networks).filter(|networks| !networks.is_empty())
     }
+
+    /// Flags of the supervisor that are given only where something is asked for: of
+    /// the workers, and of the dispatcher where there is one.
+    pub fn supervisor_flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = self.workers.optional_flags();
+        if let (Protocol::Http(balancers), Dispatch::Request) =
+            (self.protocol, self.workers.dispatch)
+        {
+            flags.extend(balancers.dispatcher_flags());
+        }
+        flags
+    }
 }
 
 impl Workers {
+    /// The supervisor's default of `--stop-grace`.
+    pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+    /// From the stop signal to SIGKILL.
+    pub fn stop_grace(&self) -> Duration {
+        self.stop_grace.unwrap_or(Self::STOP_GRACE)
+    }
+
     /// Flags of the supervisor that are given only where something is asked for,
     /// with their values.
     pub fn optional_flags(&self) -> Vec<(&'static str, String)> {
@@ -144,6 +166,7 @@ impl Workers {
         let ports = self.share.iter().map(ToString::to_string);
         let ports = ports.collect::<Vec<_>>().join(",");
         [
+            ("--stop-grace", self.stop_grace.map(time)),
             ("--max-memory", memory.map(|bytes| bytes.to_string())),
             ("--max-requests", requests.map(|most| most.to_string())),
             ("--max-age", age.map(time)),
@@ -188,6 +211,113 @@ pub struct Balancers {
     pub slots: NonZeroU32,
     /// Which pod gets a request.
     pub algorithm: Algorithm,
+    /// How long they wait.
+    pub times: Times,
+    /// Client connections of one of them.
+    pub connections: Option<NonZeroU32>,
+    /// Of these, from one address.
+    pub connections_per_address: Option<NonZeroU32>,
+    /// Bytes per second that a client must send or take of a body; 0: any.
+    pub body_rate: Option<u32>,
+    /// Bytes of a head, of requests and of answers.
+    pub head_bytes: Option<u32>,
+    /// Fields of a head, of requests and of answers.
+    pub head_fields: Option<u32>,
+}
+
+/// How long balancers wait; `None`: their default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// For a request's head.
+    pub head: Option<Duration>,
+    /// For all of a request's body.
+    pub body: Option<Duration>,
+    /// For an answer's head.
+    pub answer: Option<Duration>,
+    /// Between two bytes of a body.
+    pub stall: Option<Duration>,
+    /// Silence of an event stream.
+    pub stream: Option<Duration>,
+    /// Silence of an upgraded connection.
+    pub upgrade: Option<Duration>,
+    /// Between two requests of a connection.
+    pub idle: Option<Duration>,
+    /// For the answer of a client that has ended its side.
+    pub half_close: Option<Duration>,
+}
+
+impl Balancers {
+    /// Flags of the balancer that are given only where something is asked for.
+    pub fn optional_flags(&self) -> Vec<(&'static str, String)> {
+        let Times {
+            head,
+            body,
+            answer,
+            stall,
+            stream,
+            upgrade,
+            idle,
+            half_close,
+        } = self.times;
+        let times = [
+            ("--head-time", head),
+            ("--body-time", body),
+            ("--answer-time", answer),
+            ("--stall-time", stall),
+            ("--stream-time", stream),
+            ("--upgrade-time", upgrade),
+            ("--idle-time", idle),
+            ("--half-close-time", half_close),
+        ];
+        let mut flags = given(&times);
+        let numbers = [
+            ("--connections", self.connections.map(NonZeroU32::get)),
+            (
+                "--connections-per-address",
+                self.connections_per_address.map(NonZeroU32::get),
+            ),
+        ];
+        flags.extend(counts(&numbers));
+        flags.extend(counts(&self.passed_on()));
+        flags
+    }
+
+    /// Flags of the dispatcher in each pod: what the balancers allow must not be
+    /// refused there, and what they wait for must not end earlier.
+    pub fn dispatcher_flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = given(&[
+            ("--body-timeout", self.times.body),
+            ("--answer-timeout", self.times.answer),
+            ("--stall-timeout", self.times.stall),
+            ("--stream-timeout", self.times.stream),
+            ("--upgrade-timeout", self.times.upgrade),
+        ]);
+        flags.extend(counts(&self.passed_on()));
+        flags
+    }
+
+    /// What both hops have a flag of the same name for.
+    fn passed_on(&self) -> [(&'static str, Option<u32>); 3] {
+        [
+            ("--body-rate", self.body_rate),
+            ("--head-bytes", self.head_bytes),
+            ("--head-fields", self.head_fields),
+        ]
+    }
+}
+
+fn counts(numbers: &[(&'static str, Option<u32>)]) -> Vec<(&'static str, String)> {
+    let numbers = numbers.iter();
+    numbers
+        .filter_map(|(flag, number)| Some((*flag, (*number)?.to_string())))
+        .collect()
+}
+
+fn given(times: &[(&'static str, Option<Duration>)]) -> Vec<(&'static str, String)> {
+    let times = times.iter();
+    times
+        .filter_map(|(flag, time)| Some((*flag, scaledapp_crds::Duration((*time)?).to_string())))
+        .collect()
 }
 
 /// The name in DNS.

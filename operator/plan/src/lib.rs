@@ -14,8 +14,8 @@ mod names;
 mod validate;
 
 pub use app::{
-    Balancers, Dns, Environment, Limits, Pods, Protocol, Readiness, ValidatedApp, WorkerCount,
-    Workers,
+    Balancers, Dns, Environment, Limits, Pods, Protocol, Readiness, Times, ValidatedApp,
+    WorkerCount, Workers,
 };
 pub use names::{Hostname, HostnameError};
 pub use validate::{Violation, validate};

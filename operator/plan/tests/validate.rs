@@ -79,6 +79,56 @@ fn limits_become_flags_and_absent_ones_do_not() {
 }
 
 #[test]
+fn times_and_limits_of_balancers_become_flags_and_dispatchers_wait_as_long() {
+    let app = validate(&object(
+        "  workers: {stopGrace: 90s}\n  balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, \
+         stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, \
+         limits: {connections: 4000, connectionsPerAddress: 100, bodyRate: 0, \
+         headBytes: 131072, headFields: 200}}",
+    ))
+    .unwrap();
+    let Protocol::Http(balancers) = app.protocol else {
+        unreachable!("http is the default")
+    };
+    let owned = |flags: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
+        let flags = flags.iter();
+        flags
+            .map(|(flag, value)| (*flag, (*value).to_owned()))
+            .collect()
+    };
+    let expected = [
+        ("--head-time", "5s"),
+        ("--body-time", "1h"),
+        ("--answer-time", "10m"),
+        ("--stall-time", "20m"),
+        ("--stream-time", "6h"),
+        ("--upgrade-time", "12h"),
+        ("--idle-time", "30s"),
+        ("--half-close-time", "0s"),
+        ("--connections", "4000"),
+        ("--connections-per-address", "100"),
+        ("--body-rate", "0"),
+        ("--head-bytes", "131072"),
+        ("--head-fields", "200"),
+    ];
+    assert_eq!(balancers.optional_flags(), owned(&expected));
+    let expected = [
+        ("--stop-grace", "90s"),
+        ("--body-timeout", "1h"),
+        ("--answer-timeout", "10m"),
+        ("--stall-timeout", "20m"),
+        ("--stream-timeout", "6h"),
+        ("--upgrade-timeout", "12h"),
+        ("--body-rate", "0"),
+        ("--head-bytes", "131072"),
+        ("--head-fields", "200"),
+    ];
+    assert_eq!(app.supervisor_flags(), owned(&expected));
+    let silent = validate(&object("  balancers: {replicas: 3}")).unwrap();
+    assert_eq!(silent.supervisor_flags(), []);
+}
+
+#[test]
 fn messages_become_flags_where_they_are_asked_for() {
     for (lines, expected) in [
         ("", &[][..]),

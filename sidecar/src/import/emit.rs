@@ -82,6 +82,9 @@ fn workers(text: &mut String, app: &App) {
     if let Some(name) = &app.increment_env {
         line!(text, "    incrementEnv: {}", scalar(name));
     }
+    if let Some(grace) = &app.stop_grace {
+        line!(text, "    stopGrace: {grace}");
+    }
     if app.wait_ready || app.boot_timeout.is_some() {
         line!(text, "    readiness:");
     }
@@ -100,15 +103,6 @@ fn workers(text: &mut String, app: &App) {
 /// What the flags can say and the object cannot.
 fn more_notes(app: &App) -> Vec<(String, String)> {
     let mut notes = Vec::new();
-    if let Some(grace) = &app.stop_grace {
-        notes.push((
-            "kill_timeout".to_owned(),
-            format!(
-                "{grace} is not taken over: what is in flight is awaited before the stop signal \
-                 (drainTimeout, 30s), then a worker has 10s to end"
-            ),
-        ));
-    }
     if app.json_logs {
         let reason = "give the pod's environment SCALEDAPP_LOGS=json by podTemplate";
         notes.push(("log_type".to_owned(), reason.to_owned()));

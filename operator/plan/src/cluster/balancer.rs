@@ -113,6 +113,9 @@ fn container(app: &App, settings: &Settings) -> Container {
     );
     flag("--algorithm", algorithm);
     flag("--drain-timeout", DRAIN);
+    for (name, value) in app.balancers.optional_flags() {
+        flag(name, &value);
+    }
     if let Some(networks) = app.app.forwarded_from() {
         flag("--forwarded-from", &networks);
     }

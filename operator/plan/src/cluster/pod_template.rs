@@ -4,6 +4,8 @@
 //! day on which the user gave it: [`pinned`] hands out the template that was
 //! made then, so that a new operator restarts no app.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapKeySelector, ConfigMapVolumeSource, Container, ContainerPort,
@@ -39,9 +41,9 @@ const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
 const VOLUME_BINARIES: &str = "scaledapp";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
-/// From SIGTERM beyond the drain: silence of the listener (2 s), grace of the
-/// workers (10 s), and time for both to be noticed.
-const STOP_MARGIN: u64 = 20;
+/// From SIGTERM beyond the drain and the grace of the workers: silence of the
+/// listener (2 s), and time for all of it to be noticed.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// An annotation holds 256 KiB in all.
 const MOST_PINNED: usize = 128 * 1024;
 
@@ -101,7 +103,7 @@ fn inputs(app: &App) -> String {
         "upgrade": app.upgrade,
     });
     // Only what is there: an operator that knows a new field rolls nobody for it.
-    for (flag, value) in workers.optional_flags() {
+    for (flag, value) in app.app.supervisor_flags() {
         inputs[flag] = value.into();
     }
     for flag in workers.switches() {
@@ -110,7 +112,7 @@ fn inputs(app: &App) -> String {
     hash(inputs.to_string().as_bytes())
 }
 
-fn time(time: std::time::Duration) -> String {
+fn time(time: Duration) -> String {
     scaledapp_crds::Duration(time).to_string()
 }
 
@@ -141,7 +143,8 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
     let secrets: Vec<_> = secrets
         .map(|name| LocalObjectReference { name: name.clone() })
         .collect();
-    let grace = app.app.workers.drain_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
+    let workers = &app.app.workers;
+    let grace = workers.drain_timeout + workers.stop_grace() + STOP_MARGIN;
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             // Nothing is wished of a new pod.
@@ -158,7 +161,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
             init_containers: Some(vec![install(settings)]),
             security_context: Some(pod_security()),
             service_account_name: Some(app.app.name.clone()),
-            termination_grace_period_seconds: Some(grace as i64),
+            termination_grace_period_seconds: Some(grace.as_secs_f64().ceil() as i64),
             topology_spread_constraints: Some(vec![spread(app)]),
             volumes: Some(volumes(app)),
             ..PodSpec::default()
@@ -253,7 +256,7 @@ fn supervise(app: &App) -> Vec<String> {
     }
     flag("--boot-timeout", &time(workers.readiness.timeout));
     flag("--drain-timeout", &time(workers.drain_timeout));
-    for (name, value) in workers.optional_flags() {
+    for (name, value) in app.app.supervisor_flags() {
         flag(name, &escaped(&value));
     }
     flag("--stop-signal", &workers.stop_signal);
