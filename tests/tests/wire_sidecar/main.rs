@@ -12,6 +12,7 @@
 
 mod consumers;
 mod control;
+mod deaths;
 mod directory;
 mod doors;
 mod exits;

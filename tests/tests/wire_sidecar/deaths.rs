@@ -1,0 +1,215 @@
+//! Requests that end the worker which executes them: alone, through a balancer in front
+//! of two pods, and in both kinds of dispatch. What follows an end is decided and
+//! tested in `scaledapp-proxy`; whose doing it is, in the supervisor's `ends`.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use scaledapp_tests::balancer;
+use scaledapp_tests::fixtures::node;
+use scaledapp_tests::http::{self, Failure, Request, Response};
+use scaledapp_tests::load::Load;
+use scaledapp_tests::process::send;
+use scaledapp_tests::sidecar::{Launch, Sidecar};
+use scaledapp_tests::wait;
+
+use crate::{SOON, has};
+
+/// Far more than an end and its repetition take, and less than time-outs.
+const QUICK: Duration = Duration::from_secs(5);
+
+fn start(options: &[&str]) -> Sidecar {
+    let launch = Launch::of(|port| node("deadly.js", port)).unwrap();
+    let launch = launch.with(&["--workers", "2"]).with(options);
+    launch.ready(2).unwrap()
+}
+
+/// Workers that have ended by themselves.
+fn ended(sidecar: &Sidecar) -> u64 {
+    let workers = sidecar.status().unwrap();
+    let restarts = |worker: &serde_json::Value| worker["restarts"].as_u64().unwrap_or(0);
+    let shown = workers["workers"].as_array().unwrap().iter();
+    let waiting = workers["waiting"].as_array().into_iter().flatten();
+    shown.chain(waiting).map(restarts).sum()
+}
+
+fn get(to: std::net::SocketAddr, path: &str) -> Result<Response, Failure> {
+    http::one_shot(to, SOON * 2, &Request::get(path))
+}
+
+/// A 502 that says nothing to clients that is meant for proxies.
+fn is_refused(answer: &Response) -> bool {
+    let says = |(name, _): &(String, String)| name.starts_with("scaledapp");
+    answer.status == 502 && !answer.fields.iter().any(says)
+}
+
+#[test]
+fn a_request_that_ends_its_worker_ends_two_and_no_other_request_fails() {
+    if !has("node") {
+        return;
+    }
+    let mut sidecar = start(&[]);
+    let mut before = 0;
+    for path in ["/throw", "/exit", "/abort", "/fault", "/late"] {
+        let load = Load {
+            post_every: 0,
+            path: "/slow".to_owned(),
+            ..Load::on(&[sidecar.address()])
+        };
+        let mut answer = None;
+        let report = load
+            .around(50, SOON * 3, || {
+                let asked = Instant::now();
+                answer = Some(get(sidecar.address(), path).unwrap());
+                assert!(asked.elapsed() < QUICK, "{path}: {:?}", asked.elapsed());
+            })
+            .unwrap();
+        assert_eq!(report.failed(), 0, "{path}: {report}");
+        let answer = answer.unwrap();
+        assert!(is_refused(&answer), "{path}: {answer:?}");
+        sidecar.wait_ready(2).unwrap();
+        let now = ended(&sidecar);
+        assert_eq!(now - before, 2, "{path}: {}", sidecar.process.stderr());
+        before = now;
+        let events = sidecar.ctl_done(&["events"]).unwrap();
+        let named = format!("GET {path} ended 2 workers in ");
+        assert!(events.contains(&named), "{events}");
+    }
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    assert!(!events.contains("GET /slow"), "{events}");
+    let metrics = http::get(sidecar.launch.admin, "/metrics").unwrap().text();
+    assert!(metrics.contains("\nscaledapp_dispatch_fatal_requests_total "));
+    assert!(!metrics.contains("/throw"), "{metrics}");
+}
+
+#[test]
+fn a_path_that_goes_on_ending_workers_is_kept_from_the_last_one() {
+    if !has("node") {
+        return;
+    }
+    let sidecar = start(&[]);
+    assert_eq!(get(sidecar.address(), "/throw?n=1").unwrap().status, 502);
+    // As fast as answers come; each may end a worker, and none the last one.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (report, statuses) = std::thread::scope(|scope| {
+        let hammer = scope.spawn(|| {
+            let mut statuses = Vec::new();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let answer = get(sidecar.address(), "/throw?token=secret").unwrap();
+                statuses.push(answer.status);
+            }
+            statuses
+        });
+        let load = Load {
+            post_every: 0,
+            rate: Some(300),
+            ..Load::on(&[sidecar.address()])
+        };
+        let report = load.run(1200).unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (report, hammer.join().unwrap())
+    });
+    let ended = ended(&sidecar);
+    assert!(ended < 12, "{ended} workers ended");
+    assert_eq!(report.failed(), 0, "{report}");
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(refused * 2 > statuses.len(), "{statuses:?}");
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    assert!(events.contains("GET /throw ended ") && !events.contains("secret"));
+}
+
+#[test]
+fn workers_that_are_killed_from_outside_cost_no_request() {
+    if !has("node") {
+        return;
+    }
+    let mut sidecar = start(&[]);
+    let load = Load {
+        post_every: 0,
+        path: "/slow".to_owned(),
+        ..Load::on(&[sidecar.address()])
+    };
+    let report = load
+        .around(100, SOON * 3, || {
+            for _ in 0..4 {
+                // Both at once: each request meets as many ends as it may.
+                for pid in sidecar.pids().unwrap() {
+                    // One that was shown may be gone by now.
+                    drop(send(pid, Signal::KILL));
+                }
+                wait::until(SOON, "others are there", || {
+                    let status = sidecar.status().map_err(|error| error.to_string())?;
+                    if status["ready"] == 2 {
+                        return Ok(());
+                    }
+                    Err(status.to_string())
+                })
+                .unwrap();
+            }
+        })
+        .unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    sidecar.wait_ready(2).unwrap();
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    assert!(!events.contains("FatalPath"), "{events}");
+}
+
+#[test]
+fn an_app_that_only_closes_its_connections_ends_nothing() {
+    if !has("node") {
+        return;
+    }
+    let sidecar = start(&[]);
+    let answer = get(sidecar.address(), "/close").unwrap();
+    assert!(is_refused(&answer), "{answer:?}");
+    assert_eq!(ended(&sidecar), 0);
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    assert!(!events.contains("FatalPath"), "{events}");
+}
+
+#[test]
+fn over_a_balancer_and_two_pods_it_ends_two_workers_too() {
+    if !has("node") {
+        return;
+    }
+    for dispatch in ["request", "connection"] {
+        let mut options = vec!["--dispatch", dispatch];
+        if dispatch == "request" {
+            options.extend(["--trust", "behind"]);
+        }
+        let mut pods = [start(&options), start(&options)];
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoints.json");
+        let endpoints: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                serde_json::json!({
+                    "name": format!("pod-{}", pod.launch.port),
+                    "address": pod.address(),
+                    "admin": pod.launch.admin,
+                })
+            })
+            .collect();
+        std::fs::write(&file, serde_json::to_vec(&endpoints).unwrap()).unwrap();
+        let options = ["--endpoints-file", file.to_str().unwrap()];
+        let launch = balancer::Launch::new(&options).unwrap();
+        let balancer = launch.ready().unwrap();
+        for path in ["/throw", "/exit"] {
+            let before: u64 = pods.iter().map(ended).sum();
+            let asked = Instant::now();
+            let answer = get(balancer.address(), path).unwrap();
+            assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
+            assert!(is_refused(&answer), "{dispatch} {path}: {answer:?}");
+            for pod in &mut pods {
+                pod.wait_ready(2).unwrap();
+            }
+            let after: u64 = pods.iter().map(ended).sum();
+            assert_eq!(after - before, 2, "{dispatch} {path}");
+        }
+        // An app has no say in what is repeated, and clients do not hear it.
+        let answer = get(balancer.address(), "/").unwrap();
+        assert_eq!(answer.status, 200);
+        assert!(answer.field("scaledapp-interrupted").is_none());
+        assert!(answer.field("scaledapp-not-executed").is_none());
+    }
+}
