@@ -3,12 +3,13 @@
 //!
 //! How bytes flow in one try is `attempt`'s business.
 
+mod search;
+
 use std::future::poll_fn;
-use std::task::Poll;
-use std::time::Duration;
 
 use scaledapp_http1::{self as http1, Elsewhere, Framing, Trust, Version};
 
+use self::search::{Nobody, Search, choose};
 use crate::allowance::Allowance;
 use crate::attempt::{Answered, Attempt, End, Upstream};
 use crate::body::Flow;
@@ -17,12 +18,10 @@ use crate::config::Role;
 use crate::connect::{self, connect};
 use crate::connection::{Asked, Client, Gone};
 use crate::endpoint::{EndedBy, Endpoint, InFlight};
-use crate::gone::LOOK;
-use crate::line::{Comer, Place};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
 use crate::retry::{self, Failed, Fate, Next, Past};
-use crate::suspects::{self, Admission, Suspects};
+use crate::suspects::{Admission, Suspects};
 use crate::thread::Thread;
 use crate::tunnel;
 
@@ -39,17 +38,6 @@ pub(crate) enum Then {
     End,
     /// It must not look as if its last answer were whole.
     Reset,
-}
-
-/// Why there is no endpoint for a request.
-enum Nobody {
-    InTime,
-    QueueFull,
-    ClientGone,
-    /// It may not go where it was, and there is nobody else.
-    Elsewhere,
-    /// Its path goes on ending workers.
-    Suspect,
 }
 
 /// Carries a request out.
@@ -426,169 +414,6 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         shift(&self.0.counts.in_flight, -1);
-    }
-}
-
-/// Of one request: where it was, and how long it may still look.
-#[derive(Debug, Default)]
-struct Search {
-    /// Endpoints that have failed it since it last waited.
-    tried: Vec<u64>,
-    /// Set when it first has to wait, for all of its waits together.
-    until: Option<Duration>,
-    /// It has been at an endpoint.
-    again: bool,
-    /// An endpoint has handed it back: it must go to another one, or nowhere.
-    elsewhere: bool,
-    /// Where it stood in line.
-    place: Option<Place>,
-    /// It may be what ends workers.
-    is_suspect: bool,
-    /// The first worker that has ended while it executed this.
-    ended: Option<u64>,
-    /// Method and path, once they are needed.
-    name: Option<String>,
-}
-
-impl Search {
-    fn failed_at(&mut self, endpoint: &Endpoint) {
-        self.again = true;
-        self.tried.push(endpoint.id());
-    }
-
-    fn name(&mut self, request: &Flow) -> &str {
-        self.name
-            .get_or_insert_with(|| suspects::name(request.head()))
-    }
-
-    /// A try has broken off, and another one follows.
-    fn go_on(&mut self, endpoint: &Endpoint, failed: Failed, past: &Past) {
-        self.again = true;
-        self.elsewhere = past.handed_back;
-        // A connection that was closed in between says nothing about its endpoint.
-        if !failed.reused {
-            self.failed_at(endpoint);
-        }
-    }
-
-    /// An endpoint has broken off while it executed this, and what became of it.
-    fn broke(
-        &mut self,
-        thread: &Thread,
-        request: &Flow,
-        endpoint: &Endpoint,
-        past: &Past,
-        (fate, was_alone): (Fate, bool),
-    ) {
-        self.is_suspect |= past.deaths > 0;
-        if fate != Fate::Ended(EndedBy::Itself) {
-            return;
-        }
-        count(&thread.counts.fatal);
-        let is_proven = was_alone || past.deaths > 1;
-        let now = thread.clock.now();
-        let worker = endpoint.id();
-        let first = *self.ended.get_or_insert(worker);
-        let name = self.name(request);
-        for worker in [first, worker] {
-            let end = suspects::End { worker, is_proven };
-            thread.suspects.ended(now, name, end);
-        }
-    }
-
-    /// It has an answer.
-    fn answered(&mut self, thread: &Thread, request: &Flow) {
-        let (now, ended) = (thread.clock.now(), self.ended);
-        thread.suspects.answered(now, self.name(request), ended);
-    }
-
-    fn comer(&self) -> Comer {
-        if self.again {
-            Comer::Again(self.place)
-        } else {
-            Comer::New
-        }
-    }
-}
-
-/// An endpoint, when there is one; waits for one within limits.
-async fn choose<'a>(
-    thread: &'a Thread,
-    client: &mut Client,
-    search: &mut Search,
-) -> Result<InFlight<'a>, Nobody> {
-    if search.is_suspect
-        && !thread.line.goes_before()
-        && let Some(entered) = thread.choose(client.source, &thread.apart(&search.tried))
-    {
-        return Ok(entered);
-    }
-    if !thread.line.goes_before()
-        && let Some(entered) = thread.choose(client.source, &search.tried)
-    {
-        return Ok(entered);
-    }
-    if search.elsewhere {
-        return Err(Nobody::Elsewhere);
-    }
-    let Some(mut ticket) = thread.line.join(search.comer()) else {
-        return Err(Nobody::QueueFull);
-    };
-    search.place = Some(ticket.place());
-    let _waiting = Waiting::new(thread);
-    let now = thread.clock.now();
-    let time = thread.config.limits.waiting_time;
-    let until = *search.until.get_or_insert(now + time);
-    loop {
-        let mut waited = false;
-        poll_fn(|context| {
-            let since = now;
-            let now = thread.clock.now();
-            if client.poll_gone(thread, context) || client.waits_until(thread, since) <= now {
-                return Poll::Ready(Err(Nobody::ClientGone));
-            }
-            if until <= now {
-                return Poll::Ready(Err(Nobody::InTime));
-            }
-            let leaves = client.waits_until(thread, since);
-            // It may be full, and its end unseen.
-            let next = until.min(leaves).min(now + LOOK);
-            client.deadline.set_at(next);
-            // It lies ahead: this only asks to be woken.
-            if client.deadline.poll(context).is_ready() {
-                return Poll::Ready(Err(Nobody::InTime));
-            }
-            let turn = ticket.poll_turn(context);
-            waited |= turn.is_pending();
-            turn.map(Ok)
-        })
-        .await?;
-        if waited {
-            // Each of those that failed it may be back.
-            search.tried.clear();
-        }
-        if let Some(entered) = thread.choose(client.source, &search.tried) {
-            ticket.found();
-            return Ok(entered);
-        }
-        ticket.found_nothing(search.tried.is_empty());
-        search.tried.clear();
-    }
-}
-
-/// Counts a request that waits.
-struct Waiting<'a>(&'a Thread);
-
-impl<'a> Waiting<'a> {
-    fn new(thread: &'a Thread) -> Self {
-        shift(&thread.counts.waiting, 1);
-        Self(thread)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        shift(&self.0.counts.waiting, -1);
     }
 }
 

@@ -4,6 +4,9 @@
 //! What happens on a connection is decided in `connection`; when which stage of
 //! the end begins, in `drain`.
 
+mod choice;
+mod complaints;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
-use scaledapp_http1::{self as http1, Fields, Refusal, Trust};
+use scaledapp_http1::{self as http1, Fields, Trust};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -23,7 +26,7 @@ use crate::clock::{self, Clock, REST, TICK};
 use crate::config::{Config, Role};
 use crate::connection::{self, Client, Served};
 use crate::drain::{self, Stage};
-use crate::endpoint::{Endpoint, InFlight, Standing, Table};
+use crate::endpoint::Table;
 use crate::keepalive;
 use crate::line::Line;
 use crate::memory::{self, Memory, Pressure};
@@ -33,7 +36,7 @@ use crate::proxy::Arrival;
 use crate::retry::Budget;
 use crate::room::Room;
 use crate::seat::Seats;
-use crate::select::{Cursor, Seen, select};
+use crate::select::Cursor;
 use crate::suspects::Suspects;
 
 /// What the kernel takes of an answer before the client's window takes it.
@@ -46,8 +49,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP: Duration = REST;
 /// Who has connected or been answered so long ago is not about to send anything.
 const SHED: Duration = Duration::from_secs(1);
-/// Between two complaints of a kind in the log.
-const COMPLAINTS: Duration = Duration::from_secs(10);
 /// After so long without a request the ticks become rare.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -536,109 +537,6 @@ impl Thread {
         self.line.news();
     }
 
-    /// Whether it is time for another complaint like the one at `last`.
-    fn is_due(&self, last: &Cell<Option<Duration>>) -> bool {
-        let now = self.clock.now();
-        let is_due = |at| now.saturating_sub(at) >= COMPLAINTS;
-        let due = last.get().is_none_or(is_due);
-        if due {
-            last.set(Some(now));
-        }
-        due
-    }
-
-    /// We ourselves have too little of something: connections on which nothing goes on
-    /// give way to those that have something to say. The log says so now and then,
-    /// since it is noticed with each request.
-    pub(crate) fn is_short(&self, what: &str, error: &io::Error) {
-        self.pool.borrow_mut().empty();
-        self.clock.end_idle(SHED);
-        if !self.is_due(&self.short_at) {
-            return;
-        }
-        let cure = if error.kind() == io::ErrorKind::AddrNotAvailable {
-            "widen net.ipv4.ip_local_port_range"
-        } else {
-            "raise the limit of open files (`ulimit -Hn`, LimitNOFILE=)"
-        };
-        tracing::warn!(%error, "{what} from here: {cure}");
-    }
-
-    /// Says so in the log, not for each answer: who gets a 502, or a part of an answer,
-    /// must find its cause. `line` is the beginning of the field that is to blame.
-    pub(crate) fn answer_is_malformed(
-        &self,
-        endpoint: &Endpoint,
-        reason: &'static str,
-        rule: &'static str,
-        line: &[u8],
-    ) {
-        if !self.is_due(&self.malformed_at) {
-            return;
-        }
-        let endpoint = endpoint.name();
-        if reason == "status-line" {
-            let cure = match self.config.role {
-                Role::Dispatcher => {
-                    "; an app that serves TLS, HTTP/2 or another protocol needs --dispatch connection"
-                }
-                Role::Balancer => "",
-            };
-            tracing::warn!(
-                endpoint,
-                reason,
-                "an answer is not HTTP/1.x, the client gets 502{cure}"
-            );
-            return;
-        }
-        let cure = cure_for_limit(reason);
-        let field = line.escape_ascii();
-        tracing::warn!(
-            endpoint,
-            reason,
-            %field,
-            "an answer is malformed and not passed on: {rule}{cure}"
-        );
-    }
-
-    /// Says so in the log, now and then: a client with a head beyond a limit is refused.
-    pub(crate) fn head_is_too_large(&self, refusal: &Refusal) {
-        let cure = cure_for_limit(refusal.reason);
-        if !cure.is_empty() && self.is_due(&self.large_at) {
-            tracing::warn!(
-                status = refusal.status,
-                "a request is refused: {}{cure}",
-                refusal.rule()
-            );
-        }
-    }
-
-    /// Says so in the log, once.
-    pub(crate) fn client_spoke_http2(&self) {
-        if self.knows_http2.replace(true) {
-            return;
-        }
-        let cure = match self.config.role {
-            Role::Dispatcher => {
-                "an app that serves HTTP/2 or gRPC itself needs --dispatch connection"
-            }
-            Role::Balancer => "end HTTP/2 in front of this balancer",
-        };
-        tracing::warn!(
-            "a client speaks HTTP/2 (or gRPC), which is not spoken here: let it use HTTP/1.1; {cure}"
-        );
-    }
-
-    /// Says so in the log, once; at the edge it is nothing unusual.
-    pub(crate) fn client_spoke_tls(&self) {
-        if self.config.role == Role::Dispatcher && !self.knows_tls.replace(true) {
-            tracing::warn!(
-                "a client speaks TLS, which is not ended here: end it in front; if the app serves \
-                 TLS itself, give --dispatch connection"
-            );
-        }
-    }
-
     /// What a caller is that has shown this with its request.
     pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
         let tokens = self.tokens.borrow();
@@ -655,84 +553,6 @@ impl Thread {
     /// Whether answers must say that the connection ends with them.
     pub(crate) fn is_leaving(&self) -> bool {
         self.stage.get() >= Stage::Leaving
-    }
-
-    /// An endpoint for a request of `client` that was not at those `tried`.
-    pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight<'_>> {
-        let table = self.table.borrow();
-        let endpoints = &table.endpoints;
-        let (now, limit) = (self.clock.now(), self.line.limit());
-        let see = |at: usize| {
-            let endpoint: &Endpoint = &endpoints[at];
-            Seen {
-                key: endpoint.key(),
-                standing: endpoint.standing(),
-                ejected: endpoint.outlier.is_ejected(now),
-                tried: endpoint.is_closed() || tried.contains(&endpoint.id()),
-                full: limit.is_some_and(|limit| endpoint.in_flight() >= limit.get()),
-                load: endpoint.load(),
-                heard: endpoint.heard(),
-            }
-        };
-        let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
-        // Closed or filled in between: rare, and seen the next time.
-        loop {
-            let algorithm = self.config.algorithm;
-            let at = select(
-                algorithm,
-                endpoints.len(),
-                see,
-                client,
-                &mut cursor,
-                &mut random,
-            )?;
-            if let Some(entered) = endpoints[at].enter(&self.line, now) {
-                return Some(entered);
-            }
-        }
-    }
-
-    /// Endpoints that serve, as far as is known.
-    pub(crate) fn ready(&self) -> usize {
-        let table = self.table.borrow();
-        let now = self.clock.now();
-        let serves = |endpoint: &&Arc<Endpoint>| {
-            endpoint.standing() == Standing::Serving
-                && !endpoint.is_closed()
-                && endpoint.ended_by().is_none()
-                && !endpoint.outlier.is_ejected(now)
-        };
-        table.endpoints.iter().filter(serves).count()
-    }
-
-    /// Endpoints at which a request that may be what ends workers should not be: those
-    /// `tried`, and where another one of its kind is.
-    pub(crate) fn apart(&self, tried: &[u64]) -> Vec<u64> {
-        let table = self.table.borrow();
-        let endpoints = table.endpoints.iter();
-        let suspicious = endpoints.filter(|endpoint| endpoint.has_suspects());
-        let suspicious = suspicious.map(|endpoint| endpoint.id());
-        tried.iter().copied().chain(suspicious).collect()
-    }
-
-    /// Whether more than half of the endpoints would be left alone with one more.
-    pub(crate) fn ejects_too_many(&self) -> bool {
-        let table = self.table.borrow();
-        let now = self.clock.now();
-        let ejected = table
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.outlier.is_ejected(now));
-        (ejected.count() + 1) * 2 > table.endpoints.len()
-    }
-}
-
-/// Which flag to raise, if `reason` is a limit.
-fn cure_for_limit(reason: &str) -> &'static str {
-    match reason {
-        "head-too-long" | "target-too-long" => "; raise --head-bytes if it is needed",
-        "too-many-fields" => "; raise --head-fields if they are needed",
-        _ => "",
     }
 }
 

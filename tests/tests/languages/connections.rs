@@ -1,6 +1,6 @@
 //! Connections that last over a reload: a WebSocket through the request
 //! dispatcher, a line protocol over Connection dispatch. They stay where they
-//! are until they end or the drain timeout has passed.
+//! are until they end or the time for it (stop grace, drain timeout) has passed.
 
 use std::net::SocketAddr;
 
@@ -76,13 +76,16 @@ fn turned(sidecar: &Sidecar) {
     scaledapp_tests::wait::until(SOON, "new workers serve beside the old ones", || {
         let workers = sidecar.workers().map_err(|error| error.to_string())?;
         let newest = workers.iter().map(|worker| worker.generation).max();
-        let ready = |state: &str, new: bool| {
-            let of = workers
-                .iter()
-                .filter(|worker| (Some(worker.generation) == newest) == new);
-            of.filter(|worker| worker.state == state).count()
+        let new = |state: &str, generation| Some(generation) == newest && state == "Ready";
+        let old = |state: &str, generation| {
+            Some(generation) != newest && matches!(state, "Draining" | "Stopping")
         };
-        if newest > Some(1) && ready("Ready", true) >= 1 && ready("Draining", false) >= 1 {
+        let any = |is: &dyn Fn(&str, u64) -> bool| {
+            workers
+                .iter()
+                .any(|worker| is(&worker.state, worker.generation))
+        };
+        if newest > Some(1) && any(&new) && any(&old) {
             Ok(())
         } else {
             Err(format!("{workers:?}"))
@@ -120,13 +123,13 @@ fn a_websocket_stays_over_a_reload_until_it_closes() {
 }
 
 #[test]
-fn a_websocket_that_never_closes_ends_at_the_drain_timeout() {
+fn a_websocket_that_never_closes_ends_with_the_stop_grace() {
     if !has("node") {
         return;
     }
     let script = fixture("websocket.js");
     let launch = Launch::of(|port| words(&["node", &script, &port.to_string()])).unwrap();
-    let options = ["--workers", "1", "--drain-timeout", "1500ms"];
+    let options = ["--workers", "1", "--stop-grace", "1500ms"];
     let sidecar = launch.with(&options).ready(1).unwrap();
     let mut socket = WebSocket::open(sidecar.address());
     socket.receive().unwrap();

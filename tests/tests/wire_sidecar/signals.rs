@@ -141,7 +141,10 @@ fn workers_find_clean_signals_and_what_nohup_promised() {
         u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & !(0b11 << 31)
     };
     for (wrapper, ignored) in [
-        ("env --block-signal --ignore-signal=CHLD,INT,PIPE,TERM", 0),
+        (
+            "env --default-signal=HUP --block-signal --ignore-signal=CHLD,INT,PIPE,TERM",
+            0,
+        ),
         ("nohup", 1),
     ] {
         let launch = Launch::of(|_| words("sleep 1000")).unwrap();

@@ -1,0 +1,163 @@
+//! What the upstream has sent becomes the answer to the client: its head is
+//! read and rewritten, its body passed on.
+//!
+//! When bytes are read and written is decided in `attempt`.
+
+use std::time::Duration;
+
+use scaledapp_http1::{self as http1, Downstream, Framing, Response, Version};
+
+use super::{Answered, Attempt, State};
+use crate::metrics::Failure;
+
+/// Interim responses to one request. A server that reports progress with each of
+/// them (102, RFC 2518) needs hundreds; one that sends nothing else has lost its way.
+const INTERIMS: u32 = 1000;
+
+/// Answers with at most so long a body are held until they are whole. A server that
+/// is killed between the head and the body of one (many write both by themselves)
+/// costs nothing then, and nobody notices the wait for so little.
+const HELD_BYTES: u64 = 16 << 10;
+
+impl Attempt<'_, '_> {
+    /// Uses what the upstream has sent; a cause if it cannot be used.
+    pub(super) fn take_answer(&mut self) -> Option<Failure> {
+        while !self.upstream.input.is_empty() {
+            match self.state {
+                State::Body(_) => {
+                    let taken = self.answer.take(&mut self.upstream.input);
+                    let malformed = taken.err()?;
+                    self.thread.answer_is_malformed(
+                        self.endpoint,
+                        malformed.reason,
+                        malformed.rule(),
+                        b"",
+                    );
+                    return Some(Failure::CutOff);
+                }
+                State::Switching => return None,
+                State::Head => match self.take_head() {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(cause) => return Some(cause),
+                },
+            }
+        }
+        None
+    }
+
+    /// Takes a head if all of it is there.
+    fn take_head(&mut self) -> Result<bool, Failure> {
+        let is_sent = self.request.is_sent();
+        let mut fields = self.thread.fields.borrow_mut();
+        let to = http1::Asked {
+            head: self.asked.is_head,
+            upgrade: self.asked.upgrade,
+        };
+        let bytes = self.upstream.input.filled();
+        let (thread, endpoint) = (self.thread, self.endpoint);
+        let limits = &thread.config.limits.answer_head;
+        let response = match http1::parse_response(bytes, &mut fields, limits, to) {
+            Ok(Some(response)) => response,
+            Ok(None) => return Ok(false),
+            Err(fault) => {
+                let line = fields.refused(bytes);
+                thread.answer_is_malformed(endpoint, fault.reason, fault.rule(), line);
+                return Err(Failure::Malformed);
+            }
+        };
+        if self.is_unasked(&response) {
+            return Err(Failure::Unasked);
+        }
+        if endpoint.hands_back() {
+            self.upstream.hands_back = response.may_go_elsewhere();
+            if self.upstream.hands_back.is_some() {
+                return Err(Failure::HandedBack);
+            }
+        }
+        let version = self.asked.version;
+        let mut downstream = Downstream {
+            version,
+            close: false,
+            keep_alive: false,
+        };
+        let out = self.answer.out();
+        if response.interim {
+            self.interims += 1;
+            if self.interims > INTERIMS {
+                let rule = "it is more than 1000 interim answers (1xx)";
+                thread.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
+                return Err(Failure::Malformed);
+            }
+            // It is a sign that the answer is being worked on (102, 103).
+            self.sent = None;
+            // An HTTP/1.0 client knows none (RFC 9110 section 15.2).
+            if version == Version::Http11 {
+                http1::write_response(out, &response, Framing::None, &downstream);
+            }
+        } else if response.switching {
+            http1::write_response(out, &response, Framing::None, &downstream);
+            self.state = State::Switching;
+        } else {
+            let framing = http1::downstream_framing(response.framing, version);
+            downstream.close = framing == Framing::UntilClose
+                || !self.asked.keep_alive
+                // What is left of its request would be taken for another one.
+                || !is_sent
+                || self.thread.is_leaving();
+            downstream.keep_alive = version == Version::Http10 && !downstream.close;
+            http1::write_response(out, &response, framing, &downstream);
+            let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
+            let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
+            if framing == Framing::UntilClose {
+                self.client.set_resets(true);
+            }
+            self.state = State::Body(Answered {
+                status: response.status,
+                close: downstream.close,
+                keep,
+                bodiless: response.bodiless,
+            });
+            self.held = self.asked.is_idempotent
+                && is_sent
+                && self.request.is_whole()
+                && matches!(response.framing, Framing::Length(length) if length <= HELD_BYTES);
+            self.streams = response.is_stream();
+            self.answer.set_body(response.framing, framing);
+        }
+        let length = response.head_len;
+        self.upstream.input.consume(length);
+        if matches!(self.state, State::Body(_)) {
+            self.begin_body()?;
+        }
+        Ok(true)
+    }
+
+    /// A body that is none has its end right after the head.
+    fn begin_body(&mut self) -> Result<(), Failure> {
+        let taken = self.answer.take(&mut self.upstream.input);
+        taken.map(drop).map_err(|fault| {
+            self.thread
+                .answer_is_malformed(self.endpoint, fault.reason, fault.rule(), b"");
+            Failure::Malformed
+        })
+    }
+
+    /// A server that gives an idle connection up may say 408 at the moment when a
+    /// request is written to it. By RFC 9110 section 15.5.9 it has not got that one,
+    /// which so may be repeated, whatever it is.
+    fn is_unasked(&self, response: &Response<'_>) -> bool {
+        response.status == 408
+            && !response.keep_alive
+            && self.upstream.reused
+            && self.request.is_whole()
+            && self.interims == 0
+    }
+
+    /// Less than the peer said it would wait, if it said so.
+    fn keep_time(&self, told: Option<u64>) -> Duration {
+        let ours = self.thread.config.limits.upstream_idle_time;
+        let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
+        theirs.map_or(ours, |theirs| theirs.min(ours))
+    }
+}

@@ -1,0 +1,159 @@
+use super::*;
+
+fn endpoint() -> Arc<Endpoint> {
+    Endpoint::new("a", "127.0.0.1:1".parse().unwrap())
+}
+
+fn line() -> Line {
+    Line::new(&crate::Limits::default())
+}
+
+#[test]
+fn load_is_ours_now_and_that_of_others_as_reported() {
+    let (endpoint, line) = (endpoint(), line());
+    assert_eq!(endpoint.load(), 0);
+    let first = endpoint.enter(&line, Duration::ZERO).unwrap();
+    endpoint.report(Report {
+        capacity: 2,
+        in_flight: 4,
+        queued: 1,
+    });
+    assert_eq!(endpoint.load(), 2500);
+    let second = endpoint.enter(&line, Duration::ZERO).unwrap();
+    assert_eq!(endpoint.load(), 3000);
+    drop((first, second));
+    assert_eq!(endpoint.load(), 2000, "the four of others");
+    endpoint.report(Report {
+        capacity: 0,
+        in_flight: 0,
+        queued: 0,
+    });
+    assert_eq!(endpoint.load(), 0);
+}
+
+#[test]
+fn a_closed_endpoint_takes_nothing_and_counts_right() {
+    let (endpoint, line) = (endpoint(), line());
+    let entered = endpoint.enter(&line, Duration::ZERO).unwrap();
+    endpoint.close();
+    assert!(endpoint.enter(&line, Duration::ZERO).is_none());
+    assert_eq!(endpoint.in_flight(), 1);
+    drop(entered);
+    assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[test]
+fn threads_together_never_have_more_than_the_limit_in_flight() {
+    const LIMIT: u32 = 3;
+    let limits = crate::Limits {
+        in_flight: std::num::NonZeroU32::new(LIMIT),
+        ..crate::Limits::default()
+    };
+    let (endpoint, line) = (endpoint(), Line::new(&limits));
+    let full = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    let entered = endpoint.enter(&line, Duration::ZERO);
+                    let in_flight = endpoint.in_flight();
+                    assert!(in_flight <= LIMIT, "{in_flight}");
+                    full.fetch_add(u32::from(entered.is_none()), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(endpoint.in_flight(), 0);
+    let entered: Vec<_> = (0..LIMIT)
+        .map(|_| endpoint.enter(&line, Duration::ZERO).unwrap())
+        .collect();
+    assert!(endpoint.enter(&line, Duration::ZERO).is_none());
+    drop(entered);
+}
+
+#[test]
+fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
+    let (endpoint, line) = (endpoint(), line());
+    let second = Duration::from_secs(1);
+    // Of the process's clock, as are the times that are passed in.
+    let start = Instant::now().checked_sub(clock::now()).unwrap();
+    let silent = |at: u32| {
+        let silent = endpoint.silent_for(start + second * at + second / 2);
+        silent.map(|silent| silent.as_secs())
+    };
+    assert_eq!(silent(9), None);
+    let first = endpoint.enter(&line, second * 10);
+    assert_eq!(silent(14), Some(4));
+    let another = endpoint.enter(&line, second * 15);
+    assert_eq!(silent(19), Some(9), "the first one still waits");
+    endpoint.hear(second * 20);
+    assert_eq!(silent(21), Some(1));
+    drop(first);
+    assert_eq!(silent(22), Some(2));
+    drop(another);
+    assert_eq!(silent(23), None);
+    let tunnel = endpoint.enter(&line, second * 30).unwrap();
+    tunnel.upgrade();
+    assert_eq!(silent(50), None, "an upgraded connection owes nothing");
+    let asked = endpoint.enter(&line, second * 60);
+    assert_eq!(silent(61), Some(1));
+    endpoint.hear(second * 70);
+    assert_eq!(silent(71), Some(1), "a byte of the tunnel shows life");
+    drop(tunnel);
+    assert_eq!(silent(72), Some(2));
+    drop(asked);
+    assert_eq!(silent(73), None);
+    assert_eq!(endpoint.upgraded.load(Ordering::Relaxed), 0);
+    let upload = endpoint.enter(&line, second * 80).unwrap();
+    upload.hold_up(true, second * 81);
+    assert_eq!(silent(90), None, "its client is waited for");
+    let other = endpoint.enter(&line, second * 95);
+    assert_eq!(silent(99), None, "who keeps the other one waiting");
+    upload.hold_up(false, second * 100);
+    assert_eq!(silent(102), Some(2));
+    upload.hold_up(true, second * 103);
+    drop(upload);
+    assert!(silent(104).is_some());
+    drop(other);
+    assert_eq!(silent(104), None);
+    assert_eq!(endpoint.held_up.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn idle_resolves_with_the_last_request() {
+    let (endpoint, line) = (endpoint(), line());
+    let entered = endpoint.enter(&line, Duration::ZERO).unwrap();
+    endpoint.close();
+    let waiting = {
+        let endpoint = Arc::clone(&endpoint);
+        tokio::spawn(async move { endpoint.idle().await })
+    };
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(entered);
+    waiting.await.unwrap();
+    endpoint.retire();
+    endpoint.retired().await;
+}
+
+#[tokio::test]
+async fn idle_does_not_wait_for_upgraded_connections() {
+    let (endpoint, line) = (endpoint(), line());
+    let enter = || endpoint.enter(&line, Duration::ZERO).unwrap();
+    let (first, second, request) = (enter(), enter(), enter());
+    first.upgrade();
+    endpoint.close();
+    let mut idle = std::pin::pin!(endpoint.idle());
+    let mut look = || {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        idle.as_mut().poll(&mut context).is_ready()
+    };
+    assert!(!look());
+    second.upgrade();
+    assert!(!look(), "the request is not answered");
+    drop(first);
+    assert!(!look(), "the end of a tunnel is no answer");
+    drop(request);
+    assert!(look());
+    assert_eq!(endpoint.in_flight(), 1);
+}

@@ -1,0 +1,142 @@
+//! What `spec.balancers` asks of the balancers.
+
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use scaledapp_crds::v1alpha1::{self, Algorithm};
+use scaledapp_http1::{Network, NetworkError};
+
+use super::{Check, DAY, TWO};
+use crate::{Balancers, Protocol, Times};
+
+/// What fits into one DNS answer of ours.
+const MAX_SLOTS: i32 = 8;
+const MAX_CONNECTIONS: i32 = 1_000_000;
+/// What the balancer's own flags take.
+const MIN_HEAD_BYTES: u32 = 4 << 10;
+const MAX_HEAD_BYTES: u32 = 16 << 20;
+const MIN_HEAD_FIELDS: u32 = 64;
+const MAX_HEAD_FIELDS: u32 = 100_000;
+
+impl Check {
+    fn times(&mut self, timeouts: &v1alpha1::Timeouts) -> Times {
+        let mut time = |name: &str, time: Option<scaledapp_crds::Duration>, least: Duration| {
+            let time = time?.0;
+            if time < least || time > DAY {
+                let least = scaledapp_crds::Duration(least);
+                self.violation(
+                    format!("spec.balancers.timeouts.{name}"),
+                    format!("is out of range: give {least} to 24h"),
+                );
+            }
+            Some(time)
+        };
+        let least = Duration::from_millis(1);
+        Times {
+            head: time("head", timeouts.head, least),
+            body: time("body", timeouts.body, least),
+            answer: time("answer", timeouts.answer, least),
+            stall: time("stall", timeouts.stall, least),
+            stream: time("stream", timeouts.stream, least),
+            upgrade: time("upgrade", timeouts.upgrade, least),
+            idle: time("idle", timeouts.idle, least),
+            half_close: time("halfClose", timeouts.half_close, Duration::ZERO),
+        }
+    }
+
+    fn connections(&mut self, name: &str, most: Option<i32>) -> Option<NonZeroU32> {
+        let path = format!("spec.balancers.limits.{name}");
+        Some(self.count(&path, most?, MAX_CONNECTIONS, "connections serve nobody"))
+    }
+
+    fn body_rate(&mut self, rate: Option<i32>) -> Option<u32> {
+        let rate = u32::try_from(rate?);
+        if rate.is_err() {
+            self.violation(
+                "spec.balancers.limits.bodyRate",
+                "is no rate: give bytes per second, 0 for any rate",
+            );
+        }
+        rate.ok()
+    }
+
+    fn head(&mut self, name: &str, most: Option<i32>, range: RangeInclusive<u32>) -> Option<u32> {
+        let most = most?;
+        let most = u32::try_from(most).ok().filter(|most| range.contains(most));
+        if most.is_none() {
+            let (least, most) = range.into_inner();
+            self.violation(
+                format!("spec.balancers.limits.{name}"),
+                format!("is out of range: give {least} to {most}, or leave it out"),
+            );
+        }
+        most
+    }
+
+    pub(super) fn protocol(
+        &mut self,
+        balancers: Option<&v1alpha1::Balancers>,
+        tcp: bool,
+    ) -> Protocol {
+        let slots = balancers
+            .and_then(|balancers| balancers.replicas)
+            .map_or(TWO, |replicas| {
+                self.count(
+                    "spec.balancers.replicas",
+                    replicas,
+                    MAX_SLOTS,
+                    "balancers answer nobody",
+                )
+            });
+        if tcp && balancers.is_some() {
+            self.violation(
+                "spec.balancers",
+                "the balancer passes HTTP only so far, and spec.appProtocol is tcp: leave balancers out, DNS then names the pods",
+            );
+        }
+        if tcp {
+            return Protocol::Tcp;
+        }
+        let balancers = balancers.cloned().unwrap_or_default();
+        let limits = balancers.limits.unwrap_or_default();
+        Protocol::Http(Balancers {
+            slots,
+            algorithm: balancers.algorithm.unwrap_or(Algorithm::LeastRequest),
+            times: self.times(&balancers.timeouts.unwrap_or_default()),
+            connections: self.connections("connections", limits.connections),
+            connections_per_address: self
+                .connections("connectionsPerAddress", limits.connections_per_address),
+            body_rate: self.body_rate(limits.body_rate),
+            head_bytes: self.head(
+                "headBytes",
+                limits.head_bytes,
+                MIN_HEAD_BYTES..=MAX_HEAD_BYTES,
+            ),
+            head_fields: self.head(
+                "headFields",
+                limits.head_fields,
+                MIN_HEAD_FIELDS..=MAX_HEAD_FIELDS,
+            ),
+        })
+    }
+
+    pub(super) fn forwarded_from(
+        &mut self,
+        balancers: Option<&v1alpha1::Balancers>,
+    ) -> Vec<Network> {
+        let texts = balancers.into_iter().flat_map(|one| &one.forwarded_from);
+        let mut networks = Vec::new();
+        for (index, text) in texts.enumerate() {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(error) => {
+                    let field = format!("spec.balancers.forwardedFrom[{index}]");
+                    let error: NetworkError = error;
+                    self.violation(field, error.to_string());
+                }
+            }
+        }
+        networks
+    }
+}
