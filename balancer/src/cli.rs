@@ -36,7 +36,7 @@ force. Until the first good one is there, /readyz is 503.
 
 Endpoints of a Service: its EndpointSlices are watched through the pod's service
 account, or the cluster of KUBECONFIG. Ports by name: "http" for requests,
-"admin" (if there) as in the file. Needs get, list and watch of endpointslices
+"admin" (if there) as in the file. Needs list and watch of endpointslices
 (discovery.k8s.io) in that namespace. The last list stays in force while the API
 server is away.
 

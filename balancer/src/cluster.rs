@@ -1,7 +1,7 @@
 //! The pods behind a Service as a source: watches its `EndpointSlice`s and puts
 //! the list that [`crate::slices`] reads from them.
 //!
-//! Needs `get`, `list` and `watch` of `endpointslices` in the namespace, nothing
+//! Needs `list` and `watch` of `endpointslices` in the namespace, nothing
 //! more. While the API server is away the last list stays; the pods themselves
 //! are heard by [`crate::watch`] all the while.
 

@@ -104,6 +104,8 @@ pub mod reason {
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// An older object has the same hostname.
     pub const HOSTNAME_TAKEN: &str = "HostnameTaken";
+    /// The Role or the `RoleBinding` of the balancers is not as the operator makes it.
+    pub const RIGHTS_DIFFER: &str = "RightsDiffer";
     /// The API server refused or did not answer.
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// `spec.paused`.
@@ -154,13 +156,14 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 31] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
         INVALID_POD_TEMPLATE,
         NAME_CONFLICT,
         HOSTNAME_TAKEN,
+        RIGHTS_DIFFER,
         APPLY_FAILED,
         PAUSED,
         STARTING,

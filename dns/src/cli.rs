@@ -33,7 +33,7 @@ force. Until the first good one is there, queries get SERVFAIL.
 
 ScaledApps: spec.dns.hostname (else status.hostname) with the addresses of the
 slots that status says serve and that accept TCP on port 80. Watched through the
-pod's service account, or the cluster of KUBECONFIG; needs get, list and watch
+pod's service account, or the cluster of KUBECONFIG; needs list and watch
 of scaledapps (scaledapp.io) in all namespaces. A name that two objects want
 goes to the older one; with --records-file too, the file's names go first. The
 last set stays in force while the API server is away.

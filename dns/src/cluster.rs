@@ -1,7 +1,7 @@
 //! The `ScaledApp`s of a cluster as a source of records: watches them and keeps
 //! what [`crate::apps`] reads from them.
 //!
-//! Needs `get`, `list` and `watch` of `scaledapps` in all namespaces, nothing
+//! Needs `list` and `watch` of `scaledapps` in all namespaces, nothing
 //! more. While the API server is away the last set stays.
 
 use std::collections::BTreeSet;

@@ -1,6 +1,9 @@
 //! Carries out a plan: server-side apply of what differs, then the removal of
 //! what nothing needs, then word to running pods.
 //!
+//! Roles and `RoleBinding`s are only made where there are none (`scaledapp_plan` has
+//! the reason, and says in a condition where one is not as it should be).
+//!
 //! Order: what pods refer to comes before the pods (a Deployment whose
 //! `ServiceAccount` is not there makes no pods); where addresses lead comes before
 //! new pods, since requests wait for it and nobody waits for a pod's start.
@@ -17,7 +20,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use scaledapp_plan::cluster::{Kind, ObjectKey, Objects, Plan, PodAnnotations, is_applied};
@@ -98,8 +101,8 @@ pub async fn apply(
     };
     pass.apply::<ServiceAccount>(service_accounts, &live.service_accounts)
         .await?;
-    pass.apply::<Role>(roles, &live.roles).await?;
-    pass.apply::<RoleBinding>(role_bindings, &live.role_bindings)
+    pass.make::<Role>(roles, &live.roles).await?;
+    pass.make::<RoleBinding>(role_bindings, &live.role_bindings)
         .await?;
     pass.apply::<ConfigMap>(config_maps, &live.config_maps)
         .await?;
@@ -144,14 +147,54 @@ impl Pass<'_> {
             if current.is_some_and(|current| is_applied(current, object)) {
                 continue;
             }
-            match self.put(object, name.map_or("", String::as_str)).await {
-                Ok(()) => self.written += 1,
-                Err(error) if error.is_about_this_object() => {
-                    tracing::warn!(kind = K::KIND, name, %error, "an object is refused");
-                    self.refused.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
+            let written = self.put(object, name.map_or("", String::as_str)).await;
+            self.note::<K>(name, written)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what is not there, and leaves what is.
+    async fn make<K: Planned>(&mut self, planned: &[K], live: &[K]) -> Result<(), CallError> {
+        for object in planned {
+            let name = Metadata::metadata(object).name.as_ref();
+            let mut names = live.iter().map(|live| &Metadata::metadata(live).name);
+            if names.any(|live| live.as_ref() == name) {
+                continue;
             }
+            let params = PostParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            let api = self.api::<K>();
+            let call = Call::new("create", K::KIND);
+            let made = match api::write(self.context, call, api.create(&params, object)).await {
+                Ok(_) => {
+                    let namespace = self.of.namespace;
+                    tracing::info!(kind = K::KIND, namespace, name, "made");
+                    Ok(())
+                }
+                // It is there, and the watch has not told yet.
+                Err(error) if error.code() == Some(409) => continue,
+                Err(error) => Err(error),
+            };
+            self.note::<K>(name, made)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a write. A refused object keeps no other from being written.
+    fn note<K: Planned>(
+        &mut self,
+        name: Option<&String>,
+        written: Result<(), CallError>,
+    ) -> Result<(), CallError> {
+        match written {
+            Ok(()) => self.written += 1,
+            Err(error) if error.is_about_this_object() => {
+                tracing::warn!(kind = K::KIND, name, %error, "an object is refused");
+                self.refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -178,10 +221,8 @@ impl Pass<'_> {
             return Ok(());
         };
         match key.kind {
-            Kind::ConfigMap => self.remove::<ConfigMap>(&key.name, uid).await,
-            Kind::ServiceAccount => self.remove::<ServiceAccount>(&key.name, uid).await,
-            Kind::Role => self.remove::<Role>(&key.name, uid).await,
-            Kind::RoleBinding => self.remove::<RoleBinding>(&key.name, uid).await,
+            // Never planned, and there is no right to do it.
+            Kind::ConfigMap | Kind::ServiceAccount | Kind::Role | Kind::RoleBinding => Ok(()),
             Kind::Service => self.remove::<Service>(&key.name, uid).await,
             Kind::EndpointSlice => self.remove::<EndpointSlice>(&key.name, uid).await,
             Kind::Deployment => self.remove::<Deployment>(&key.name, uid).await,

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
@@ -108,6 +108,8 @@ pub async fn foreign(
             continue;
         }
         let is_foreign = match found(live, &key) {
+            // One of ours that has lost its owner is told of by its own condition.
+            Some(meta) if !key.kind.is_changed() && controller(meta).is_none() => false,
             Some(meta) => !is_owner(&app.uid, meta),
             None => look_up(context, &app.namespace, &key)
                 .await?
@@ -122,10 +124,12 @@ pub async fn foreign(
 
 /// Whether the object with this uid is the controller.
 pub(crate) fn is_owner(uid: &str, meta: &ObjectMeta) -> bool {
-    let owners = meta.owner_references.iter().flatten();
-    owners
-        .filter(|owner| owner.controller == Some(true))
-        .any(|owner| owner.uid == uid)
+    controller(meta).is_some_and(|owner| owner.uid == uid)
+}
+
+fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true))
 }
 
 /// The metadata of a live object.

@@ -2,6 +2,7 @@
 //! then does not.
 
 use scaledapp_watch::testing::ApiServer;
+use scaledapp_watch::testing::rights::granted;
 use serde_json::{Value, json};
 
 use crate::server::{Server, binary, wait};
@@ -63,6 +64,18 @@ fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
     api.cut();
     api.put(slice("hello-pods-x", &[("a", 1), ("d", 4)]));
     server.wait_standings(&["a serving", "d serving"]);
+    // The operator makes a Role that grants what was needed for all that. `get` is in it
+    // since the first operator, and a Role cannot be changed by a later one; who may
+    // list may read anyway.
+    let role = include_str!("../../../operator/tests/api/snapshots/api__render__hello.snap");
+    let (_, role) = role.split_once("kind: Role\n").unwrap();
+    let (_, rules) = role.split_once("rules:\n").unwrap();
+    let (rules, _) = rules.split_once("---").unwrap();
+    let rules: Value = serde_saphyr::from_str(rules).unwrap();
+    let mut used = api.used();
+    let group = "discovery.k8s.io".to_owned();
+    used.insert(("get".to_owned(), group, "endpointslices".to_owned()));
+    assert_eq!(used, granted(&rules, None));
     let metrics = server.metrics();
     let name = "scaledapp_balancer_endpoints_service_lists_total{result=\"ok\"}";
     assert!(metrics.contains(name), "{metrics}");

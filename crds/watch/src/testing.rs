@@ -6,7 +6,9 @@
     reason = "all of this module is test code, helpers included"
 )]
 
-use std::collections::BTreeMap;
+pub mod rights;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -158,6 +160,16 @@ impl ApiServer {
             state.away = away;
             state.epoch += 1;
         });
+    }
+
+    /// What the requests so far needed of RBAC. All of them read.
+    pub fn used(&self) -> BTreeSet<rights::Right> {
+        let requests = self.requests();
+        let needs = requests.iter().flat_map(|target| {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            rights::Asked::of(path).needs("GET", query, true)
+        });
+        needs.collect()
     }
 
     /// What was asked for so far, path and query.

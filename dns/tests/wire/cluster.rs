@@ -3,6 +3,7 @@
 
 use hickory_proto::op::ResponseCode;
 use scaledapp_watch::testing::ApiServer;
+use scaledapp_watch::testing::rights::granted;
 use serde_json::{Value, json};
 
 use crate::server::{A, Server, ask, binary, query, wait};
@@ -97,6 +98,13 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
         &["127.0.79.4"],
     ));
     wait_listed(&server, "hello", &["127.0.79.4"]);
+    // The chart grants what was needed for all that, and nothing else.
+    let rights = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../charts/scaledapp/files/rights.yaml"
+    );
+    let rights: Value = serde_saphyr::from_str(&std::fs::read_to_string(rights).unwrap()).unwrap();
+    assert_eq!(api.used(), granted(&rights["dns"], None));
     let metrics = server.metrics();
     let name = "scaledapp_dns_scaledapps_lists_total{result=\"ok\"}";
     assert!(metrics.contains(name), "{metrics}");

@@ -16,6 +16,7 @@ mod objects;
 mod observed;
 mod overlay;
 mod pod_template;
+mod rights;
 mod slots;
 mod status;
 mod told;
@@ -154,8 +155,9 @@ fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) ->
     plan
 }
 
-/// Live objects of this app that the plan does not name. A slice that nothing
-/// serves behind is not planned either, and stays while its slot does.
+/// Live objects of this app that the plan does not name, of the kinds that the
+/// operator removes. A slice that nothing serves behind is not planned either, and
+/// stays while its slot does.
 fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<ObjectKey> {
     let kept = planned.keys();
     let kept_slots: Vec<String> = planned
@@ -177,7 +179,8 @@ fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<Obj
         .live
         .metas()
         .filter(|(_, meta)| owner.owns(meta) && meta.deletion_timestamp.is_none());
-    live.filter(|(kind, meta)| *kind != Kind::EndpointSlice || !is_kept_slice(meta))
+    live.filter(|(kind, _)| kind.is_removed())
+        .filter(|(kind, meta)| *kind != Kind::EndpointSlice || !is_kept_slice(meta))
         .filter_map(|(kind, meta)| {
             Some(ObjectKey {
                 kind,

@@ -13,4 +13,5 @@ mod lease;
 mod operator;
 mod passes;
 mod render;
+mod rights;
 mod server;

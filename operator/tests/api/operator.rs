@@ -136,6 +136,28 @@ impl Operator {
         }
     }
 
+    /// A pod of the app's that is older than any reload, so that it is told of one.
+    pub(crate) fn add_app_pod(&mut self) {
+        let mut pod = balancer("hello-0", "0");
+        let labels = &mut pod["metadata"]["labels"];
+        labels["app.kubernetes.io/component"] = json!("app");
+        labels.as_object_mut().unwrap().remove("scaledapp.io/slot");
+        pod["metadata"]["creationTimestamp"] = json!("2026-11-01T00:00:00Z");
+        let path = "/api/v1/namespaces/default/pods/hello-0".to_owned();
+        self.server.lock().unwrap().store(path, pod);
+        self.sync();
+    }
+
+    /// How many resources are watched.
+    pub(crate) fn watched(&self) -> usize {
+        let state = self.server.lock().unwrap();
+        state
+            .used
+            .iter()
+            .filter(|(verb, ..)| verb == "watch")
+            .count()
+    }
+
     pub(crate) fn app(&self) -> Arc<Guarded> {
         let name = ObjectRef::new("hello").within("default");
         self.context.stores.apps.get(&name).unwrap()

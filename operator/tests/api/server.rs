@@ -1,8 +1,9 @@
 //! An API server in memory, as far as a pass needs one: it keeps what is
 //! applied, finds what is asked for, and fails on request. Every request but
-//! reads is written down.
+//! reads is written down. What the chart's rules do not grant fails the test,
+//! in every story.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response, StatusCode};
@@ -10,6 +11,10 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+
+use scaledapp_watch::testing::rights::{Asked, Right, is_watch};
+
+use crate::rights;
 
 /// A request that writes.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +51,8 @@ pub(crate) struct State {
     pub(crate) writes: Vec<Write>,
     /// Requests of this method, or any, whose path ends so fail so.
     pub(crate) failures: Vec<(Option<&'static str>, &'static str, Failure)>,
+    /// What the requests so far needed of the operator's rules.
+    pub(crate) used: BTreeSet<Right>,
     versions: u64,
 }
 
@@ -83,6 +90,16 @@ pub(crate) fn server() -> (Client, Shared) {
 }
 
 fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
+    let exists = state.objects.contains_key(&request.path);
+    let asked = Asked::of(&request.path);
+    let granted = rights::granted(asked.name.as_deref());
+    for right in asked.needs(&request.method, &request.query, exists) {
+        assert!(
+            granted.contains(&right),
+            "the chart's rules do not grant {right:?}"
+        );
+        state.used.insert(right);
+    }
     let failure = state
         .failures
         .iter()
@@ -101,6 +118,9 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
     }
     let path = request.path.trim_end_matches("/status").to_owned();
     Some(match request.method.as_str() {
+        // Watches bring nothing.
+        "GET" if is_watch(&request.query) => return None,
+        "GET" if asked.name.is_none() => (200, state.list(&path)),
         "GET" => match state.objects.get(&path) {
             Some(object) => (200, object.clone()),
             None => (404, refusal(404)),
@@ -134,9 +154,26 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
                 body = state.objects.get(&path).cloned().unwrap_or(body);
                 body["status"] = status;
             }
+            if !request.query.contains("force=true") {
+                let mut merged = state.objects.get(&path).cloned().unwrap_or_default();
+                merge(&mut merged, &body);
+                body = merged;
+            }
             (200, state.store(path, body))
         }
     })
+}
+
+/// RFC 7396, without the removal of fields.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (name, value) in patch {
+                merge(into.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, patch) => *into = patch.clone(),
+    }
 }
 
 impl State {
@@ -149,6 +186,18 @@ impl State {
         }
         self.objects.insert(path, object.clone());
         object
+    }
+
+    /// All of a resource, in all namespaces or in the path's.
+    fn list(&self, path: &str) -> Value {
+        let (above, resource) = path.rsplit_once('/').unwrap();
+        let items = self
+            .objects
+            .iter()
+            .filter(|(path, _)| path.starts_with(above) && path.contains(&format!("/{resource}/")));
+        let items: Vec<&Value> = items.map(|(_, object)| object).collect();
+        let version = self.versions.to_string();
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items})
     }
 
     pub(crate) fn shorts(&self) -> Vec<String> {

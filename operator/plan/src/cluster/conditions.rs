@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{condition, reason};
 
+use super::rights;
 use super::status::Facts;
 use super::{Observed, Outcome, PodFailure};
 
@@ -231,6 +232,11 @@ impl Judge<'_> {
                 reason::RELOAD_FAILED,
                 "a pod could not reload, its old workers keep serving and the other pods were left alone: cure the app, then set the annotation scaledapp.io/reload to another value",
             );
+        }
+        if let Some((_, plan)) = self.outcome.planned()
+            && let Some(why) = rights::difference(&plan.apply, &self.observed.live)
+        {
+            return said(true, reason::RIGHTS_DIFFER, why);
         }
         if facts.no_node {
             return Said {

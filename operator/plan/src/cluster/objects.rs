@@ -52,6 +52,25 @@ pub enum Kind {
     PodDisruptionBudget,
 }
 
+impl Kind {
+    /// Whether the operator may write an object of this kind after it was made. It
+    /// may not where that right would reach everybody's access rules.
+    pub fn is_changed(self) -> bool {
+        !matches!(self, Self::Role | Self::RoleBinding)
+    }
+
+    /// Whether the operator ever removes one while the app lives. Of the others each
+    /// app has the same ones from its first day to its last, and they go with it.
+    pub fn is_removed(self) -> bool {
+        match self {
+            Self::Service | Self::EndpointSlice | Self::Deployment | Self::PodDisruptionBudget => {
+                true
+            }
+            Self::ConfigMap | Self::ServiceAccount | Self::Role | Self::RoleBinding => false,
+        }
+    }
+}
+
 /// An object in the app's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ObjectKey {

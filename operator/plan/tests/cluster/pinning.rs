@@ -195,14 +195,21 @@ fn objects_of_others_are_neither_taken_nor_removed() {
 fn what_belongs_to_nothing_any_more_is_removed() {
     let app = app("");
     let mut observed = running(&app);
+    let mut old = observed.live.pod_disruption_budgets[0].clone();
+    old.metadata.name = Some("hello-old".to_owned());
+    observed.live.pod_disruption_budgets.push(old);
+    // Of the kinds that are never removed, for which there is no right.
     let mut old = observed.live.config_maps[0].clone();
     old.metadata.name = Some("hello-old".to_owned());
     observed.live.config_maps.push(old);
+    let mut old = observed.live.role_bindings[0].clone();
+    old.metadata.name = Some("hello-old".to_owned());
+    observed.live.role_bindings.push(old);
     let planned = plan(&app, &observed, &settings());
     assert_eq!(
         planned.delete,
         [ObjectKey {
-            kind: Kind::ConfigMap,
+            kind: Kind::PodDisruptionBudget,
             name: "hello-old".to_owned()
         }]
     );

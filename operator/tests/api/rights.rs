@@ -1,0 +1,149 @@
+//! What the operator may do beside what it does: the chart's rules grant what its
+//! requests need, and nothing that none of them needs.
+//!
+//! The first half is checked by [`crate::server`] at each request of each story; here
+//! is one story that makes every kind of request.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use scaledapp_operator::events;
+use scaledapp_operator::lease::Elector;
+use scaledapp_operator::stores::stores;
+use scaledapp_operator::watches::{Health, Triggers, Watches};
+use scaledapp_plan::cluster::{Event, EventType};
+use scaledapp_watch::testing::rights::{self, Right};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use crate::operator::{Operator, good};
+
+/// Rules that no request of ours shows the need of.
+const UNSEEN: [(&str, &str, &str, &str); 1] = [(
+    "update",
+    "scaledapp.io",
+    "scaledapps/finalizers",
+    "an admission plugin asks for it when an owner reference is written",
+)];
+
+/// All rules of the operator, from the file that the chart renders.
+fn rules() -> &'static Value {
+    static RULES: OnceLock<Value> = OnceLock::new();
+    RULES.get_or_init(|| {
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/scaledapp");
+        let text = std::fs::read_to_string(format!("{chart}/files/rights.yaml")).unwrap();
+        let rules: Value = serde_saphyr::from_str(&text).unwrap();
+        let lists = ["operator", "nodes", "lease"].map(|list| rules[list].as_array().unwrap());
+        lists.into_iter().flatten().cloned().collect()
+    })
+}
+
+/// What may be done with an object of that name, or with any.
+pub(crate) fn granted(name: Option<&str>) -> BTreeSet<Right> {
+    rights::granted(rules(), name)
+}
+
+/// An object of each kind that is ever removed, which nothing needs.
+fn leave_orphans(operator: &Operator) {
+    let mut state = operator.server.lock().unwrap();
+    for path in [
+        "/api/v1/namespaces/default/services/hello-lb-0",
+        "/apis/apps/v1/namespaces/default/deployments/hello-lb-0",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/hello-lb-0",
+        "/apis/policy/v1/namespaces/default/poddisruptionbudgets/hello",
+    ] {
+        let mut old = state.objects[path].clone();
+        old["metadata"]["name"] = json!("hello-old");
+        old["metadata"]["uid"] = json!(null);
+        // A slot that was retired long ago.
+        old["metadata"]["labels"]["scaledapp.io/slot"] = json!("9");
+        old["metadata"]["annotations"]["scaledapp.io/retired-at"] = json!("2026-11-01T00:00:00Z");
+        let (directory, _) = path.rsplit_once('/').unwrap();
+        state.store(format!("{directory}/hello-old"), old);
+    }
+}
+
+async fn watch_all(operator: &Operator) {
+    let (stores, writers) = stores();
+    let (triggers, _queue) = Triggers::new(stores.apps.clone());
+    let watches = Watches {
+        client: operator.context.client.clone(),
+        namespace: None,
+        triggers,
+        health: Arc::new(Health::default()),
+        metrics: Arc::default(),
+    };
+    watches.spawn(writers, Arc::default());
+    let synced = timeout(Duration::from_secs(30), stores.synced()).await;
+    synced.expect("every kind is listed").unwrap();
+    // Each list is followed by a watch.
+    let all_watched = async {
+        while operator.watched() < 11 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), all_watched).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_chart_grants_what_is_used_and_nothing_else() {
+    let mut object = good();
+    object["metadata"]["annotations"] = json!({"scaledapp.io/reload": "1"});
+    let mut operator = Operator::new(object);
+    operator.add_app_pod();
+    watch_all(&operator).await;
+    operator.pass().await.unwrap();
+    leave_orphans(&operator);
+    operator.sync();
+    operator.pass().await.unwrap();
+    let event = Event {
+        kind: EventType::Normal,
+        reason: "Reloading",
+        action: "Reload",
+        note: "twice, which makes a series".to_owned(),
+    };
+    let app = operator.app();
+    events::send(
+        &operator.context,
+        app.0.as_ref().unwrap(),
+        &[event.clone(), event],
+    )
+    .await;
+    let leases: Api<Lease> = Api::namespaced(operator.context.client.clone(), "default");
+    let (mut elector, _leadership) = Elector::new(leases, "a".to_owned());
+    elector.step(Instant::now()).await.unwrap();
+    elector.step(Instant::now()).await.unwrap();
+
+    let used = operator.server.lock().unwrap().used.clone();
+    let unseen = UNSEEN.map(|(verb, group, resource, _why)| {
+        (verb.to_owned(), group.to_owned(), resource.to_owned())
+    });
+    let expected: BTreeSet<Right> = used.into_iter().chain(unseen).collect();
+    let granted = granted(None);
+    let unused: Vec<_> = granted.difference(&expected).collect();
+    assert!(unused.is_empty(), "granted and never used: {unused:?}");
+    let missing: Vec<_> = expected.difference(&granted).collect();
+    assert!(missing.is_empty(), "used and not granted: {missing:?}");
+}
+
+#[test]
+fn access_rules_of_others_can_be_neither_changed_nor_deleted() {
+    let granted = granted(None);
+    for (verb, group, resource) in &granted {
+        if group == "rbac.authorization.k8s.io" {
+            let made = ["get", "list", "watch", "create"].contains(&verb.as_str());
+            let is_namespaced = ["roles", "rolebindings"].contains(&resource.as_str());
+            assert!(made && is_namespaced, "{verb} {resource}");
+        }
+        for word in [verb, group, resource] {
+            assert!(
+                word != "*" && word != "secrets",
+                "{verb} {group} {resource}"
+            );
+        }
+    }
+    assert!(granted.len() > 40, "{granted:?}");
+}
