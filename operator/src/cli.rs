@@ -14,9 +14,10 @@ use scaledapp_admin::cli::AdminArg;
 use scaledapp_plan::cluster;
 
 const RUN_EXAMPLES: &str = r"Examples:
-  scaledapp-operator run --sidecar-image example/sidecar:1 --balancer-image example/balancer:1
+  scaledapp-operator run --sidecar-image registry.example/sidecar:1 \
+      --balancer-image registry.example/balancer:1
   KUBECONFIG=kubeconfig scaledapp-operator run --namespace scaledapp-system \
-      --sidecar-image example/sidecar:1 --balancer-image example/balancer:1
+      --sidecar-image registry.example/sidecar:1 --balancer-image registry.example/balancer:1
 
 In a pod it finds the API server by the pod's service account, elsewhere by
 KUBECONFIG or ~/.kube/config. Several replicas may run: the one that holds the
@@ -31,7 +32,7 @@ Exit codes: 0 stopped, 2 could not start, 64 usage.";
 
 const RENDER_EXAMPLES: &str = r"Examples:
   scaledapp-operator render -f scaledapp.yaml
-  scaledapp-operator render -f scaledapp.yaml --nodes 3 --sidecar-image example/sidecar:1
+  scaledapp-operator render -f scaledapp.yaml --nodes 3 --sidecar-image registry.example/sidecar:1
 
 Prints what the operator would apply on a cluster of so many equal nodes where
 nothing runs yet. Owner references are left out, since there is no owner to
@@ -70,22 +71,12 @@ pub enum Command {
 /// The images that pods are made of.
 #[derive(Debug, Clone, Args)]
 pub struct Images {
-    /// Image of scaledapp-sidecar, put into the pods of apps
-    #[arg(
-        long,
-        env = "SCALEDAPP_SIDECAR_IMAGE",
-        value_name = "IMAGE",
-        default_value = concat!("scaledapp/sidecar:", env!("CARGO_PKG_VERSION"))
-    )]
-    pub sidecar_image: String,
-    /// Image of scaledapp-balancer
-    #[arg(
-        long,
-        env = "SCALEDAPP_BALANCER_IMAGE",
-        value_name = "IMAGE",
-        default_value = concat!("scaledapp/balancer:", env!("CARGO_PKG_VERSION"))
-    )]
-    pub balancer_image: String,
+    /// Image of scaledapp-sidecar, put into the pods of apps; `run` needs it
+    #[arg(long, env = "SCALEDAPP_SIDECAR_IMAGE", value_name = "IMAGE")]
+    pub sidecar_image: Option<String>,
+    /// Image of scaledapp-balancer; `run` needs it
+    #[arg(long, env = "SCALEDAPP_BALANCER_IMAGE", value_name = "IMAGE")]
+    pub balancer_image: Option<String>,
     /// Pull policy of both images [default: Kubernetes' own]
     #[arg(
         long,
@@ -104,13 +95,43 @@ pub struct Images {
     pub image_pull_secrets: Vec<String>,
 }
 
-impl From<Images> for cluster::Settings {
-    fn from(images: Images) -> Self {
-        Self {
-            sidecar_image: images.sidecar_image,
-            balancer_image: images.balancer_image,
-            image_pull_policy: images.image_pull_policy,
-            image_pull_secrets: images.image_pull_secrets,
+/// An image that only its owner can name: a default would be pulled from whoever
+/// registers that name first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{flag} is missing: give the image that you have pushed, such as {flag} registry.example/team/scaledapp-{name}:1"
+)]
+pub struct MissingImage {
+    flag: &'static str,
+    name: &'static str,
+}
+
+impl Images {
+    fn all_given(self) -> Result<cluster::Settings, MissingImage> {
+        let given = |image: &Option<String>, flag, name| match image {
+            Some(image) if !image.is_empty() => Ok(()),
+            _ => Err(MissingImage { flag, name }),
+        };
+        given(&self.sidecar_image, "--sidecar-image", "sidecar")?;
+        given(&self.balancer_image, "--balancer-image", "balancer")?;
+        Ok(self.or_example())
+    }
+
+    /// For a look at what an app becomes: an image that is not given has a name that
+    /// nobody can own (RFC 6761 keeps `.example` free).
+    pub fn or_example(mut self) -> cluster::Settings {
+        let example = |name| {
+            format!(
+                "registry.example/scaledapp-{name}:{}",
+                env!("CARGO_PKG_VERSION")
+            )
+        };
+        let given = |image: &mut Option<String>| image.take().filter(|image| !image.is_empty());
+        cluster::Settings {
+            sidecar_image: given(&mut self.sidecar_image).unwrap_or_else(|| example("sidecar")),
+            balancer_image: given(&mut self.balancer_image).unwrap_or_else(|| example("balancer")),
+            image_pull_policy: self.image_pull_policy,
+            image_pull_secrets: self.image_pull_secrets,
         }
     }
 }
@@ -181,7 +202,10 @@ pub struct Settings {
 
 impl Settings {
     /// Fills in what only the machine knows.
-    pub fn resolve(args: RunArgs) -> Self {
+    ///
+    /// # Errors
+    /// An image is not given.
+    pub fn resolve(args: RunArgs) -> Result<Self, MissingImage> {
         let RunArgs {
             images,
             namespace,
@@ -191,8 +215,8 @@ impl Settings {
             admin,
         } = args;
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        Self {
-            plan: images.into(),
+        Ok(Self {
+            plan: images.all_given()?,
             namespace: given(namespace),
             watch_namespace: given(watch_namespace),
             identity: given(identity)
@@ -201,7 +225,7 @@ impl Settings {
                 .unwrap_or_else(|| format!("scaledapp-operator-{:08x}", fastrand::u32(..))),
             concurrency,
             admin: admin.0,
-        }
+        })
     }
 }
 
@@ -210,12 +234,32 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+    fn parsed(arguments: &[&str]) -> Result<Settings, String> {
         let start = ["scaledapp-operator", "run"];
         let cli = Cli::try_parse_from(start.iter().chain(arguments)).map_err(|e| e.to_string())?;
         match cli.command {
-            Command::Run(args) => Ok(Settings::resolve(args)),
+            Command::Run(args) => Settings::resolve(args).map_err(|error| error.to_string()),
             other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        let images = ["--sidecar-image=s:1", "--balancer-image=b:1"];
+        parsed(&[&images, arguments].concat())
+    }
+
+    #[test]
+    fn nobody_pulls_an_image_that_was_not_named() {
+        for (arguments, part) in [
+            (&["--balancer-image=b:1"][..], "--sidecar-image is missing"),
+            (&["--sidecar-image=s:1"], "--balancer-image is missing"),
+            (
+                &["--sidecar-image=", "--balancer-image=b:1"],
+                "--sidecar-image is missing",
+            ),
+        ] {
+            let message = parsed(arguments).unwrap_err();
+            assert!(message.contains(part), "{arguments:?}: {message}");
         }
     }
 

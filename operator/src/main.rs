@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use scaledapp_admin::cli::{fail, parse, serve};
+use scaledapp_admin::cli::{USAGE, fail, parse, serve};
 use scaledapp_operator::cli::{Cli, Command, Settings};
 use scaledapp_operator::{render, request, run};
 
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match cli.command {
-        Command::Run(args) => serve(PROGRAM, || run::run(Settings::resolve(args))),
+        Command::Run(args) => match Settings::resolve(args) {
+            Ok(settings) => serve(PROGRAM, || run::run(settings)),
+            Err(error) => fail(PROGRAM, &error, USAGE),
+        },
         Command::Crd => print(render::definition()),
         Command::Render(args) => print(render::file(&args)),
         Command::Get { url } => print(request::get(&url)),

@@ -38,7 +38,7 @@ pub fn file(args: &RenderArgs) -> anyhow::Result<String> {
         .namespace
         .get_or_insert_with(|| "default".to_owned());
     let observed = empty_cluster(args.nodes);
-    let settings = args.images.clone().into();
+    let settings = args.images.clone().or_example();
     match objects(&object, &observed, &settings) {
         Ok(text) => Ok(text?),
         Err(violations) => bail!("{name}: {}", listed(&violations)),

@@ -134,6 +134,15 @@ pub(crate) fn for_tests() -> anyhow::Result<Vec<(&'static str, String)>> {
     ])
 }
 
+/// Where helm is, for tests that need no cluster; compiled at its first use.
+///
+/// # Errors
+/// It does not compile.
+pub(crate) fn helm_for_tests() -> anyhow::Result<(&'static str, String)> {
+    let helm = golang::client(&Cache::new(), &recipe::HELM)?;
+    Ok(("SCALEDAPP_HELM", helm.to_string_lossy().into_owned()))
+}
+
 /// A running cluster, new or as it was.
 ///
 /// # Errors

@@ -21,10 +21,24 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- printf "%s-%s" ($root.Release.Name | trunc 40 | trimSuffix "-") (index . 1) -}}
 {{- end }}
 
+{{/* Of a component: its own repository, else one below image.registry. */}}
 {{- define "scaledapp.image" -}}
 {{- $root := index . 0 -}}
-{{- $image := index $root.Values.images (index . 1) -}}
-{{- printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) -}}
+{{- $component := index . 1 -}}
+{{- $image := index $root.Values.images $component -}}
+{{- $registry := ($root.Values.image | default dict).registry | default ($root.Values.global | default dict).imageRegistry | default "" -}}
+{{- $repository := $image.repository -}}
+{{- if and (not $repository) $registry -}}
+{{- $repository = printf "%s/scaledapp-%s" (trimSuffix "/" $registry) $component -}}
+{{- end -}}
+{{- if not $repository -}}
+{{- fail (printf "there is no image of the %s: push the images to a registry of yours (README, Kubernetes) and give --set image.registry=registry.example/team for all of them, or images.%s.repository for this one" $component $component) -}}
+{{- end -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (default $root.Chart.AppVersion $image.tag) -}}
+{{- end -}}
 {{- end }}
 
 {{/* Pod Security "restricted", and more. */}}
