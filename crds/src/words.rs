@@ -104,6 +104,12 @@ pub mod reason {
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// An older object has the same hostname.
     pub const HOSTNAME_TAKEN: &str = "HostnameTaken";
+    /// The hostname is in a zone that belongs to other namespaces.
+    pub const HOSTNAME_REFUSED: &str = "HostnameRefused";
+    /// The hostname is one of the DNS zone's own.
+    pub const HOSTNAME_RESERVED: &str = "HostnameReserved";
+    /// No DNS of ours answers for the hostname.
+    pub const HOSTNAME_OUTSIDE: &str = "HostnameOutsideZones";
     /// The Role or the `RoleBinding` of the balancers is not as the operator makes it.
     pub const RIGHTS_DIFFER: &str = "RightsDiffer";
     /// The API server refused or did not answer.
@@ -156,13 +162,16 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 31] = [
+    pub const ALL: [&str; 34] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
         INVALID_POD_TEMPLATE,
         NAME_CONFLICT,
         HOSTNAME_TAKEN,
+        HOSTNAME_REFUSED,
+        HOSTNAME_RESERVED,
+        HOSTNAME_OUTSIDE,
         RIGHTS_DIFFER,
         APPLY_FAILED,
         PAUSED,

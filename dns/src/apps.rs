@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
-use scaledapp_answers::{Name, Records, Zone};
+use scaledapp_answers::{Name, Ownership, Records, Zone};
 use scaledapp_crds::kubernetes::{ScaledApp, SlotStatus};
 use scaledapp_watch::{Key, Objects};
 use serde::Deserialize;
@@ -51,6 +51,14 @@ struct Dns {
 struct Status {
     hostname: Option<String>,
     balancers: Vec<SlotStatus>,
+}
+
+/// Which names may be had, and by whom.
+#[derive(Debug)]
+pub(crate) struct Naming {
+    /// The zone with its own records only.
+    pub(crate) bare: Zone,
+    pub(crate) ownership: Ownership,
 }
 
 /// The objects as they were when they could be read last.
@@ -96,8 +104,8 @@ impl Apps {
         unreadable
     }
 
-    /// Their records for the zone, of which `bare` holds the own ones.
-    pub(crate) fn read(&self, bare: &Zone) -> Read {
+    /// Their records for the zone.
+    pub(crate) fn read(&self, naming: &Naming) -> Read {
         let mut apps: Vec<_> = self.0.iter().collect();
         // The older object has a name that two want. Sorting keeps the order of
         // namespace and name; who has no time came last.
@@ -106,7 +114,7 @@ impl Apps {
             (time.is_none(), time.map(|time| time.0))
         });
         let mut owners: BTreeMap<Name, &Key> = BTreeMap::new();
-        let mut zone = bare.clone();
+        let mut zone = naming.bare.clone();
         let mut read = Read::default();
         for (key, app) in apps {
             let (namespace, object) = key;
@@ -116,6 +124,11 @@ impl Apps {
             let Some(hostname) = app.hostname() else {
                 continue;
             };
+            // Before age counts: who may not have a name keeps it from nobody.
+            if let Err(refusal) = naming.ownership.check(hostname, namespace) {
+                ignore(refusal.to_string());
+                continue;
+            }
             let name: Name = match hostname.parse() {
                 Ok(name) => name,
                 Err(error) => {
@@ -129,7 +142,7 @@ impl Apps {
                 ));
                 continue;
             }
-            // Outside the zone, or the name of one of its servers.
+            // The name of one of its servers.
             if let Err(error) = zone.insert(name.clone(), Records::new(Duration::ZERO)) {
                 ignore(error.to_string());
                 continue;
@@ -189,6 +202,18 @@ mod tests {
 
     use super::*;
 
+    fn naming() -> Naming {
+        bound(&[])
+    }
+
+    /// With zones bound to namespaces.
+    fn bound(bindings: &[&str]) -> Naming {
+        let bindings = bindings.iter().map(|text| text.parse().unwrap());
+        let bare = zone();
+        let ownership = Ownership::new(Some(bare.apex().clone()), bindings).unwrap();
+        Naming { bare, ownership }
+    }
+
     fn zone() -> Zone {
         let authority = Authority {
             serial: 1,
@@ -231,7 +256,7 @@ mod tests {
     fn read(objects: &[Value]) -> Read {
         let mut apps = Apps::default();
         assert_eq!(take(&mut apps, objects), BTreeSet::new());
-        apps.read(&zone())
+        apps.read(&naming())
     }
 
     fn named(hostname: &str) -> Value {
@@ -327,17 +352,41 @@ mod tests {
             object("b", EARLY, &named("ns.apps.local")),
             object("c", EARLY, &named("a..apps.local")),
             object("d", EARLY, &named("d.apps.local")),
+            object("e", EARLY, &named("apps.local.")),
         ]);
         assert_eq!(names(&read), ["d.apps.local."]);
         let ignored: Vec<_> = read.ignored.into_iter().collect();
         for (line, part) in ignored.iter().zip([
-            "default/a: a.example.com. is outside the zone",
-            "default/b: ns.apps.local. is the name of one of the zone's servers",
+            "default/a: a.example.com is outside of apps.local",
+            "default/b: ns.apps.local belongs to the DNS of apps.local itself",
             "default/c: ",
+            "default/e: apps.local belongs to the DNS of apps.local itself",
         ]) {
             assert!(line.contains(part), "{line}");
         }
-        assert_eq!(ignored.len(), 3);
+        assert_eq!(ignored.len(), 4);
+    }
+
+    #[test]
+    fn a_bound_zone_is_answered_for_its_namespaces_only_however_old_another_object_is() {
+        let mut thief = object("thief", EARLY, &named("X.team-a.apps.local."));
+        thief["metadata"]["namespace"] = json!("b");
+        let mut owner = object("owner", LATE, &named("x.team-a.apps.local"));
+        owner["metadata"]["namespace"] = json!("a");
+        // From the status, where the spec asks for nothing.
+        let given = json!({"spec": {}, "status": {"hostname": "y.team-a.apps.local"}});
+        let open = object("open", LATE, &named("open.apps.local"));
+        let objects = [thief, owner.clone(), open, object("given", EARLY, &given)];
+        let mut apps = Apps::default();
+        take(&mut apps, &objects);
+        let read = apps.read(&bound(&["team-a.apps.local=a"]));
+        let mut entries = names(&read);
+        entries.sort();
+        assert_eq!(entries, ["open.apps.local.", "x.team-a.apps.local."]);
+        let refused: Vec<_> = read.ignored.iter().map(String::as_str).collect();
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert!(refused[0].starts_with("b/thief: names in team-a.apps.local belong"));
+        assert!(refused[1].starts_with("default/given: names in team-a.apps.local belong"));
     }
 
     #[test]
@@ -354,10 +403,10 @@ mod tests {
                 .unwrap()
                 .starts_with("default/a cannot be read: ")
         );
-        assert_eq!(names(&apps.read(&zone())), ["b.apps.local."]);
+        assert_eq!(names(&apps.read(&naming())), ["b.apps.local."]);
         take(&mut apps, &[broken("b")]);
-        assert_eq!(names(&apps.read(&zone())), ["b.apps.local."]);
+        assert_eq!(names(&apps.read(&naming())), ["b.apps.local."]);
         take(&mut apps, &[]);
-        assert_eq!(names(&apps.read(&zone())), [""; 0]);
+        assert_eq!(names(&apps.read(&naming())), [""; 0]);
     }
 }

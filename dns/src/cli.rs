@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use scaledapp_admin::cli::AdminArg;
 use scaledapp_admin::duration;
-use scaledapp_answers::{Authority, Name, NameServer, Zone, ZoneError};
+use scaledapp_answers::{
+    Authority, Binding, NAME_SERVER, Name, NameServer, Ownership, OwnershipError, Zone, ZoneError,
+};
 
 /// Of the zone's own records; those of apps bring theirs.
 const AUTHORITY_TTL: Duration = Duration::from_mins(1);
@@ -36,7 +38,8 @@ slots that status says serve and that accept TCP on port 80. Watched through the
 pod's service account, or the cluster of KUBECONFIG; needs list and watch
 of scaledapps (scaledapp.io) in all namespaces. A name that two objects want
 goes to the older one; with --records-file too, the file's names go first. The
-last set stays in force while the API server is away.
+last set stays in force while the API server is away. The apex and ns.ZONE are
+no object's, and --zone-namespaces binds zones below to namespaces.
 
 Listening on 0.0.0.0 or [::], answers leave from the address that was asked.
 TCP: 1024 connections, 100 of one client, 10 s idle. There is no response-rate
@@ -75,6 +78,15 @@ pub(crate) struct RunArgs {
     /// Serve the names of all `ScaledApp` objects of the cluster, watched in Kubernetes
     #[arg(long, env = "SCALEDAPP_SCALEDAPPS")]
     scaledapps: bool,
+    /// Names in this zone are answered for `ScaledApp`s of these namespaces only; repeat
+    /// for more. The most specific zone counts, names in none of them are open to all
+    #[arg(
+        long,
+        env = "SCALEDAPP_ZONE_NAMESPACES",
+        value_name = "ZONE=NS,NS",
+        value_delimiter = ';'
+    )]
+    zone_namespaces: Vec<Binding>,
     /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out
     #[arg(
         long,
@@ -133,6 +145,8 @@ pub(crate) enum UsageError {
     NoAddress(Name),
     #[error("--zone and --ns do not fit: {0}")]
     Zone(#[from] ZoneError),
+    #[error("--zone-namespaces: {0}")]
+    Ownership(#[from] OwnershipError),
 }
 
 /// What the server runs with.
@@ -143,6 +157,8 @@ pub(crate) struct Settings {
     pub(crate) zone: Zone,
     pub(crate) records_file: Option<PathBuf>,
     pub(crate) scaledapps: bool,
+    /// Which namespace may have which name.
+    pub(crate) ownership: Ownership,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) drain_min: Duration,
 }
@@ -154,10 +170,12 @@ impl Settings {
             zone,
             records_file,
             scaledapps,
+            zone_namespaces,
             admin,
             ns,
             drain_min,
         } = args;
+        let ownership = Ownership::new(Some(zone.clone()), zone_namespaces)?;
         let name_servers = name_servers(&zone, listen.ip(), ns)?;
         let authority = Authority {
             serial: 1,
@@ -170,6 +188,7 @@ impl Settings {
             zone,
             records_file,
             scaledapps,
+            ownership,
             admin: admin.0,
             drain_min,
         })
@@ -201,7 +220,7 @@ fn name_servers(
         } else {
             vec![listen]
         };
-        let name = format!("ns.{apex}")
+        let name = format!("{NAME_SERVER}.{apex}")
             .parse()
             .map_err(|_| ZoneError::LongApex(apex.clone()))?;
         servers.push(NameServer { name, addresses });
@@ -282,6 +301,14 @@ mod tests {
             (["--ns", "n s"], "holds ' '"),
             (["--admin", "9377"], "such as 127.0.0.1:9377"),
             (["--drain-min", "5"], "such as 500ms"),
+            (
+                ["--zone-namespaces", "a.apps.local"],
+                "write ZONE=NAMESPACE",
+            ),
+            (
+                ["--zone-namespaces", "a.aps.local=a"],
+                "outside of apps.local.",
+            ),
         ] {
             let message = settings(&arguments).unwrap_err();
             assert!(message.contains(part), "{arguments:?}: {message}");

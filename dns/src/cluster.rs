@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
-use scaledapp_answers::Zone;
 use scaledapp_watch::News;
 use tokio::sync::watch;
 
-use crate::apps::{App, Apps};
+use crate::apps::{App, Apps, Naming};
 use crate::metrics::Metrics;
 use crate::origins::Given;
 
@@ -31,16 +30,16 @@ pub(crate) struct State {
 /// # Errors
 /// There is no API server to ask. One that does not answer is no error.
 pub(crate) async fn start(
-    bare: Zone,
+    naming: Naming,
     state: watch::Sender<State>,
     metrics: Arc<Metrics>,
 ) -> Result<(), scaledapp_watch::ClientError> {
     let client = scaledapp_watch::client().await?;
-    tokio::spawn(run(client, bare, state, metrics));
+    tokio::spawn(run(client, naming, state, metrics));
     Ok(())
 }
 
-async fn run(client: Client, bare: Zone, state: watch::Sender<State>, metrics: Arc<Metrics>) {
+async fn run(client: Client, naming: Naming, state: watch::Sender<State>, metrics: Arc<Metrics>) {
     let mut apps = Apps::default();
     // Each is told when it is new.
     let mut told = BTreeSet::new();
@@ -48,7 +47,7 @@ async fn run(client: Client, bare: Zone, state: watch::Sender<State>, metrics: A
     scaledapp_watch::follow(api, "", |news| match news {
         News::List(objects) => {
             let unreadable = apps.take(objects);
-            let mut read = apps.read(&bare);
+            let mut read = apps.read(&naming);
             read.ignored.extend(unreadable);
             for reason in read.ignored.difference(&told) {
                 tracing::warn!(reason, "left out of DNS");

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::apps::Naming;
 use crate::catalog::{Catalog, Change};
 use crate::cli::Settings;
 use crate::cluster;
@@ -70,7 +71,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     // Without a sender, it never changes.
     let (cluster, cluster_state) = watch::channel(cluster::State::default());
     if settings.scaledapps {
-        let started = cluster::start(settings.zone.clone(), cluster, Arc::clone(&metrics)).await;
+        let naming = Naming {
+            bare: settings.zone.clone(),
+            ownership: settings.ownership,
+        };
+        let started = cluster::start(naming, cluster, Arc::clone(&metrics)).await;
         started.context("--scaledapps")?;
     }
     let origins = Origins {

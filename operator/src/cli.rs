@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use scaledapp_admin::cli::AdminArg;
+use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
 use scaledapp_plan::cluster;
 
 const RUN_EXAMPLES: &str = r"Examples:
@@ -147,6 +148,19 @@ pub struct RunArgs {
     /// Watch the ScaledApps of this namespace only [default: of all]
     #[arg(long, env = "SCALEDAPP_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     watch_namespace: Option<String>,
+    /// The zone that the DNS server answers for; a hostname outside is told of
+    /// [default: not known]
+    #[arg(long, env = "SCALEDAPP_ZONE", value_name = "ZONE")]
+    zone: Option<Name>,
+    /// Hostnames in this zone are for ScaledApps of these namespaces only; repeat for
+    /// more. The most specific zone counts, names in none of them are open to all
+    #[arg(
+        long,
+        env = "SCALEDAPP_ZONE_NAMESPACES",
+        value_name = "ZONE=NS,NS",
+        value_delimiter = ';'
+    )]
+    zone_namespaces: Vec<Binding>,
     /// Name of this replica in the Lease [default: HOSTNAME, which is the pod's name]
     #[arg(long, env = "SCALEDAPP_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
@@ -183,6 +197,17 @@ pub struct RenderArgs {
     pub images: Images,
 }
 
+/// Flags that are missing or do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// An image has no default.
+    #[error(transparent)]
+    Image(#[from] MissingImage),
+    /// Zones cannot be bound so.
+    #[error("--zone-namespaces: {0}")]
+    Ownership(#[from] OwnershipError),
+}
+
 /// What the operator runs with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -192,6 +217,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// Where `ScaledApp`s are looked for; `None` is everywhere.
     pub watch_namespace: Option<String>,
+    /// Which namespace may have which hostname.
+    pub ownership: Ownership,
     /// Who this replica is.
     pub identity: String,
     /// Apps that are worked on at once.
@@ -204,12 +231,14 @@ impl Settings {
     /// Fills in what only the machine knows.
     ///
     /// # Errors
-    /// An image is not given.
-    pub fn resolve(args: RunArgs) -> Result<Self, MissingImage> {
+    /// An image is not given, or flags do not fit.
+    pub fn resolve(args: RunArgs) -> Result<Self, UsageError> {
         let RunArgs {
             images,
             namespace,
             watch_namespace,
+            zone,
+            zone_namespaces,
             identity,
             concurrency,
             admin,
@@ -219,6 +248,7 @@ impl Settings {
             plan: images.all_given()?,
             namespace: given(namespace),
             watch_namespace: given(watch_namespace),
+            ownership: Ownership::new(zone, zone_namespaces)?,
             identity: given(identity)
                 .or_else(|| given(std::env::var("HOSTNAME").ok()))
                 // Two replicas of one name would both think that they lead.
@@ -292,6 +322,8 @@ mod tests {
             ("--admin=9377", "such as 127.0.0.1:9377"),
             ("--image-pull-policy=Sometimes", "IfNotPresent"),
             ("--concurrency=0", "1..=64"),
+            ("--zone-namespaces=a.example", "write ZONE=NAMESPACE"),
+            ("--zone-namespaces=a.example=a;A.example.=b", "bound twice"),
         ] {
             let message = settings(&[arguments]).unwrap_err();
             assert!(message.contains(part), "{arguments}: {message}");

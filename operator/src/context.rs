@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, core::DeserializeGuard};
+use scaledapp_answers::Ownership;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::Settings;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Context {
     pub stores: Stores,
     /// What plans are made with.
     pub settings: Settings,
+    /// Which namespace may have which hostname.
+    pub ownership: Ownership,
     /// Whether this replica writes.
     pub leadership: Leadership,
     /// What pods say.

@@ -1,10 +1,15 @@
-//! Who has a hostname: of several that want the same, the oldest.
+//! Who has a hostname: of several that may have it and want it, the oldest.
+//!
+//! Who may is decided in `scaledapp_answers`, as it is for the DNS server.
 
 use std::collections::HashMap;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
+use scaledapp_answers::{Ownership, Refusal};
 use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::words::reason;
+use scaledapp_plan::cluster::Stalled;
 
 use crate::context::Guarded;
 
@@ -14,9 +19,28 @@ pub fn hostname(app: &ScaledApp) -> Option<String> {
     Some(hostname.trim_end_matches('.').to_ascii_lowercase())
 }
 
+/// Why the app's namespace may not have the hostname that it wants.
+pub fn refused(app: &ScaledApp, ownership: &Ownership) -> Option<Stalled> {
+    let refusal = check(app, ownership)?.err()?;
+    Some(Stalled {
+        reason: match refusal {
+            Refusal::Name(_) | Refusal::Bound { .. } => reason::HOSTNAME_REFUSED,
+            Refusal::Reserved { .. } => reason::HOSTNAME_RESERVED,
+            Refusal::Outside { .. } => reason::HOSTNAME_OUTSIDE,
+        },
+        message: format!("spec.dns.hostname: {refusal}"),
+    })
+}
+
+/// `None` for an app that wants no hostname.
+fn check(app: &ScaledApp, ownership: &Ownership) -> Option<Result<(), Refusal>> {
+    let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
+    Some(ownership.check(&hostname(app)?, namespace))
+}
+
 /// `NAMESPACE/NAME` of the oldest app that has this one's hostname, if that is
-/// another one.
-pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>) -> Option<String> {
+/// another one. One that may not have it keeps it from nobody.
+pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>, ownership: &Ownership) -> Option<String> {
     let wanted = hostname(app)?;
     let age = |app: &ScaledApp| {
         let created = app.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -34,6 +58,7 @@ pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>) -> Option<String> {
     let (_, _, namespace, name) = others
         .filter(|other| other.metadata.uid != app.metadata.uid)
         .filter(|other| hostname(other).as_ref() == Some(&wanted))
+        .filter(|other| matches!(check(other, ownership), Some(Ok(()))))
         .map(age)
         .chain([age(app)])
         .min()?;
@@ -121,9 +146,42 @@ mod tests {
         for app in &apps {
             writer.apply_watcher_event(&Event::Apply(app.clone()));
         }
-        let taken = apps.map(|app| taken_by(&app.0.unwrap(), &store));
+        let open = Ownership::default();
+        let taken = apps.map(|app| taken_by(&app.0.unwrap(), &store, &open));
         let by = Some("default/as-old".to_owned());
         assert_eq!(taken, [by.clone(), by, None, None, None]);
+    }
+
+    #[test]
+    fn who_may_not_have_a_name_keeps_it_from_nobody() {
+        let bound = "h.example.com=team".parse().unwrap();
+        let ownership = Ownership::new(Some("example.com".parse().unwrap()), [bound]).unwrap();
+        let (store, mut writer) = reflector::store();
+        let thief = app("thief", 0, Some("H.example.com."));
+        let mut owner = app("owner", 1, Some("h.example.com"));
+        if let Ok(owner) = &mut owner.0 {
+            owner.metadata.namespace = Some("team".to_owned());
+        }
+        for app in [&thief, &owner] {
+            writer.apply_watcher_event(&Event::Apply(app.clone()));
+        }
+        let (thief, owner) = (thief.0.unwrap(), owner.0.unwrap());
+        assert_eq!(taken_by(&owner, &store, &ownership), None);
+        assert_eq!(refused(&owner, &ownership), None);
+        let stalled = refused(&thief, &ownership).unwrap();
+        assert_eq!(stalled.reason, "HostnameRefused");
+        for (hostname, reason) in [
+            ("example.com", "HostnameReserved"),
+            ("ns.example.com", "HostnameReserved"),
+            ("example.org", "HostnameOutsideZones"),
+        ] {
+            let app = app("a", 0, Some(hostname)).0.unwrap();
+            let stalled = refused(&app, &ownership).unwrap();
+            assert_eq!(stalled.reason, reason);
+            assert!(stalled.message.contains("give a name"), "{stalled:?}");
+        }
+        let none = app("a", 0, None).0.unwrap();
+        assert_eq!(refused(&none, &ownership), None);
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         pods: pods.collect(),
         foreign: Vec::new(),
         token,
-        hostname_taken_by: hostnames::taken_by(app, &stores.apps),
+        hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),
+        hostname_refused: hostnames::refused(app, &context.ownership),
     }
 }
 

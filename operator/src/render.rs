@@ -95,6 +95,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         // The same file gives the same text, and a token that everybody knows is none.
         token: None,
         hostname_taken_by: None,
+        hostname_refused: None,
     }
 }
 

@@ -83,6 +83,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         client,
         stores,
         settings: settings.plan.clone(),
+        ownership: settings.ownership.clone(),
         leadership,
         hearts: Arc::default(),
         metrics,

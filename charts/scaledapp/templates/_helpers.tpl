@@ -41,6 +41,23 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- end -}}
 {{- end }}
 
+{{/* Which namespaces may have names in which zone, for the operator and for DNS. */}}
+{{- define "scaledapp.zoneFlags" -}}
+{{- $served := trimSuffix "." .Values.dns.zone -}}
+{{- $bound := dict -}}
+{{- range .Values.dns.zones }}
+{{- $name := trimSuffix "." .name }}
+{{- if and $.Values.dns.enabled (ne $name $served) (not (hasSuffix (printf ".%s" $served) $name)) }}
+{{- fail (printf "dns.zones binds %s, which is outside of dns.zone (%s): names there are not answered; give a zone within it" $name $served) }}
+{{- end }}
+{{- if hasKey $bound $name }}
+{{- fail (printf "dns.zones binds %s twice: name all its namespaces in one place" $name) }}
+{{- end }}
+{{- $_ := set $bound $name true }}
+- {{ printf "--zone-namespaces=%s=%s" $name (join "," .namespaces) | quote }}
+{{- end }}
+{{- end }}
+
 {{/* Pod Security "restricted", and more. */}}
 {{- define "scaledapp.podSecurity" -}}
 runAsNonRoot: true

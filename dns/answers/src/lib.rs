@@ -3,18 +3,21 @@
 //! Decides what an authoritative server of one zone says (RFC 1034, 1035,
 //! 2181, 2308, 6891, 8020, 8482, 8914) and which addresses of a name are given
 //! in which order. Knows no socket, no clock and no source of randomness: the
-//! caller passes those in. It never recurses, never refers upwards and does not
+//! caller passes those in. Which namespace may have which name is decided here too, for the
+//! server and for the operator ([`Ownership`]). It never recurses, never refers upwards and does not
 //! sign (no DNSSEC).
 
 mod answer;
 mod message;
 mod name;
+mod ownership;
 mod rotation;
 mod writer;
 mod zone;
 
 pub use answer::{Dropped, Outcome, QueryKind, Rcode, Reply, Transport, answer};
 pub use name::{Name, NameError};
+pub use ownership::{Binding, NAME_SERVER, Ownership, OwnershipError, Refusal};
 pub use zone::{
     ADDRESSES_PER_ANSWER, Authority, FAIL_OPEN_TTL, NEGATIVE_TTL, NameServer, Records, Zone,
     ZoneError,

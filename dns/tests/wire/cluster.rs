@@ -61,7 +61,7 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
     api.put(app("other", "far", &json!("far.example.com"), &[]));
     let server = Server::start_in_cluster(&api.kubeconfig(), &[]);
     server
-        .wait_log("other/far: far.example.com. is outside the zone")
+        .wait_log("other/far: far.example.com is outside of apps.local")
         .unwrap();
     server.wait_ready().unwrap();
     wait_listed(&server, "hello", &["127.0.79.1"]);

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
+use scaledapp_answers::Ownership;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_operator::backoff::Backoff;
 use scaledapp_operator::context::{Context, Guarded};
@@ -80,6 +81,7 @@ impl Operator {
                 image_pull_policy: None,
                 image_pull_secrets: Vec::new(),
             },
+            ownership: Ownership::default(),
             leadership: Leadership::fixed(true),
             hearts: Arc::default(),
             metrics: Arc::default(),

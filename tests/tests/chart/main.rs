@@ -12,6 +12,7 @@
 )]
 
 mod images;
+mod zones;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,13 +54,18 @@ fn run(words: &[&str]) -> Option<Ended> {
     Some(process::run(command, DEADLINE).unwrap())
 }
 
-/// `helm template` with these `--set` values.
+/// `helm template` with these values, lists as JSON.
 fn template(values: &[&str]) -> Option<Ended> {
     let chart = chart();
     let mut words = vec!["template", RELEASE, &chart, "--namespace", NAMESPACE];
     words.extend(["--set", "crd.install=false"]);
     for value in values {
-        words.extend(["--set", value]);
+        let flag = if value.contains("=[") {
+            "--set-json"
+        } else {
+            "--set"
+        };
+        words.extend([flag, value]);
     }
     run(&words)
 }

@@ -8,6 +8,7 @@
 )]
 
 mod message;
+mod ownership;
 mod properties;
 mod rotation;
 mod size;

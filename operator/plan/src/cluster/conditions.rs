@@ -261,6 +261,9 @@ impl Judge<'_> {
                 ..named()
             };
         }
+        if let Some(refused) = &self.observed.hostname_refused {
+            return said(true, refused.reason, refused.message.clone());
+        }
         if let Some(other) = &self.observed.hostname_taken_by {
             return said(
                 true,

@@ -8,7 +8,7 @@ use scaledapp_crds::words::{label, reason};
 
 use super::meta::slot_of;
 use super::overlay::INSTALL;
-use super::{ObjectKey, Objects};
+use super::{ObjectKey, Objects, Stalled};
 
 /// Everything that a decision about one app needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Observed {
     pub token: Option<String>,
     /// `NAMESPACE/NAME` of an older `ScaledApp` with the same hostname.
     pub hostname_taken_by: Option<String>,
+    /// Why the app's namespace may not have the hostname, whoever else wants it.
+    pub hostname_refused: Option<Stalled>,
 }
 
 /// A node, as far as it decides where pods go.

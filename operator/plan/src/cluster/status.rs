@@ -68,7 +68,9 @@ pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> 
     let before = object.status.clone().unwrap_or_default();
     let facts = Facts::of(object, observed, outcome, &before);
     let hostname = match outcome.planned() {
-        Some((app, _)) if observed.hostname_taken_by.is_none() => {
+        Some((app, _))
+            if observed.hostname_taken_by.is_none() && observed.hostname_refused.is_none() =>
+        {
             app.app.dns.hostname.as_ref().map(ToString::to_string)
         }
         Some(_) => None,

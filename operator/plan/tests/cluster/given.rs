@@ -67,6 +67,7 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         foreign: Vec::new(),
         token: Some("fresh-token".to_owned()),
         hostname_taken_by: None,
+        hostname_refused: None,
     }
 }
 

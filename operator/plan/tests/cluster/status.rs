@@ -241,6 +241,16 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFTFF HostnameTaken",
     ),
     (
+        "the name is others'",
+        |observed| {
+            observed.hostname_refused = Some(scaledapp_plan::cluster::Stalled {
+                reason: "HostnameRefused",
+                message: "names there belong to others".to_owned(),
+            });
+        },
+        "TFTFF HostnameRefused",
+    ),
+    (
         "a reload fails",
         |observed| {
             observed.pods[2].heard = Heard::Supervisor(Supervisor {
