@@ -127,7 +127,7 @@ pub(crate) struct Options {
     /// From TERM until what is still in flight is cut off (not before --drain-min) [default: 30s]
     #[arg(long, env = "SCALEDAPP_DRAIN_TIMEOUT", value_name = "TIME")]
     pub(crate) drain_timeout: Option<Time>,
-    /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384; fewer where memory or open files are too few]
+    /// Client connections at once; then one that is idle ends for a new one, or else one whose client has sent or read nothing for two seconds [default: 16384; fewer where memory or open files are too few]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
     pub(crate) connections: Option<NonZeroU32>,
     /// Client connections of one address at once; more get 503. Many clients may share one [default: any number]

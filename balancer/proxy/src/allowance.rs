@@ -6,6 +6,10 @@
 //! has moved (as with Apache's `mod_reqtimeout` and its `MinRate`). Only time in which
 //! nothing but the client is waited for counts: an app that takes its time to read an
 //! upload costs the client nothing.
+//!
+//! The same account says since when a client is behind with what it owes, which counts
+//! where connections are short: what it moves must be worth, at the rate, the time since
+//! then, so that a byte now and then does not make it the last in line.
 
 use std::time::Duration;
 
@@ -26,6 +30,10 @@ pub(crate) struct Allowance {
     total: Duration,
     /// The wait that goes on now.
     since: Option<Duration>,
+    /// Since when it is behind, while it is waited for.
+    behind: Option<Duration>,
+    /// What it has moved since then.
+    bytes: u64,
 }
 
 impl Allowance {
@@ -38,6 +46,8 @@ impl Allowance {
             stall: limits.stall_time,
             total: limits.body_time,
             since: None,
+            behind: None,
+            bytes: 0,
         }
     }
 
@@ -50,12 +60,15 @@ impl Allowance {
             stall: limits.stall_time,
             total: Duration::MAX,
             since: None,
+            behind: None,
+            bytes: 0,
         }
     }
 
     /// The client is waited for at `now`, since then or earlier; until when.
     pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         let since = *self.since.get_or_insert(now);
+        self.behind.get_or_insert(now);
         let paid = if self.rate == 0 {
             Duration::MAX
         } else {
@@ -66,6 +79,17 @@ impl Allowance {
 
     /// The client is not waited for any more.
     pub(crate) fn pause(&mut self, now: Duration) {
+        self.settle(now);
+        (self.behind, self.bytes) = (None, 0);
+    }
+
+    /// Since when the client has kept us waiting, if it does.
+    pub(crate) fn stalled(&self) -> Option<Duration> {
+        self.behind
+    }
+
+    /// Takes off what has been waited.
+    fn settle(&mut self, now: Duration) {
         if let Some(since) = self.since.take() {
             let waited = now.saturating_sub(since);
             self.left = self.left.saturating_sub(waited);
@@ -75,10 +99,23 @@ impl Allowance {
 
     /// The client has moved so many bytes.
     pub(crate) fn moved(&mut self, bytes: usize, now: Duration) {
-        self.pause(now);
+        self.settle(now);
         if self.rate > 0 && self.left < self.most {
-            let earned = bytes as u64 * 1_000_000 / u64::from(self.rate);
-            self.left = (self.left + Duration::from_micros(earned)).min(self.most);
+            let earned = self.worth(bytes as u64);
+            self.left = self.left.saturating_add(earned).min(self.most);
+        }
+        self.bytes += bytes as u64;
+        let is_even = |since| now.saturating_sub(since) <= self.worth(self.bytes);
+        if self.behind.is_some_and(is_even) {
+            (self.behind, self.bytes) = (None, 0);
+        }
+    }
+
+    /// The time that so many bytes may take.
+    fn worth(&self, bytes: u64) -> Duration {
+        match u64::from(self.rate) {
+            0 => Duration::MAX,
+            rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate),
         }
     }
 }
@@ -150,6 +187,30 @@ mod tests {
         send.pause(SECOND * 11);
         // The app does not read meanwhile.
         assert_eq!(send.wait(SECOND * 1000), SECOND * 1010);
+    }
+
+    #[test]
+    fn a_client_is_behind_until_it_has_made_up_for_its_pause() {
+        let mut send = Allowance::to_send(&limits());
+        let at = |seconds| SECOND * seconds;
+        assert_eq!(send.stalled(), None);
+        send.wait(at(1));
+        send.moved(1, at(2));
+        send.wait(at(2));
+        assert_eq!(send.stalled(), Some(at(1)), "one byte pays for nothing");
+        send.moved(999, at(3));
+        assert_eq!(send.stalled(), None, "two seconds at the rate");
+        send.wait(at(3));
+        assert_eq!(send.stalled(), Some(at(3)));
+        send.pause(at(4));
+        assert_eq!(send.stalled(), None, "it is not waited for");
+        let mut free = Allowance::to_send(&Limits {
+            body_rate: 0,
+            ..limits()
+        });
+        free.wait(at(1));
+        free.moved(1, at(9));
+        assert_eq!(free.stalled(), None, "any byte will do");
     }
 
     #[test]

@@ -219,22 +219,23 @@ impl<'a, 't> Attempt<'a, 't> {
         if is_gone {
             return Poll::Ready(self.failed(Failure::ClientGone));
         }
-        if self.client.deadline.is_shed() {
-            return Poll::Ready(self.failed(Failure::Memory));
+        if let Some(cut) = self.client.deadline.cut() {
+            return Poll::Ready(self.failed(cut.into()));
         }
         self.client.deadline.holds(self.held());
         let now = self.thread.clock.now();
         let (until, cause) = self.until(now);
+        let stalled = self.stalled();
         if until <= now {
             return Poll::Ready(self.failed(cause));
         }
         let look = self.look_at(now);
-        self.client.deadline.set_at(until.min(look));
+        self.client.deadline.set_stalled(until.min(look), stalled);
         // It lies ahead: this only asks to be woken.
         self.client
             .deadline
             .poll(context)
-            .map(|()| self.failed(cause))
+            .map(|()| self.failed(self.client.deadline.cut().map_or(cause, Failure::from)))
     }
 
     /// Bytes of memory that both directions take.
@@ -308,6 +309,13 @@ impl<'a, 't> Attempt<'a, 't> {
             bound(until, Failure::ClientGone);
         }
         least
+    }
+
+    /// Since when the client has kept us waiting, to send or to read, as of the last look.
+    fn stalled(&self) -> Option<Duration> {
+        let sends = self.client.body.stalled();
+        let reads = self.reader.stalled();
+        sends.into_iter().chain(reads).min()
     }
 
     /// When the client must be looked at that cannot be read.

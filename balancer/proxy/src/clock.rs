@@ -4,24 +4,23 @@
 //! A timer for each step of each request would cost more than the step. So a
 //! thread's deadlines are looked at together, every [`TICK`] (every [`REST`]
 //! while nothing is under way); they pass up to that much late. What happens
-//! then is the caller's matter. Connections on which nothing goes on stand in an
-//! order, so that the oldest of them can be ended without a look at the others.
+//! then is the caller's matter. They lie in one piece of memory: a look at all of
+//! them reads it from end to end, and a connection costs no more than its part.
+//! Connections on which nothing goes on, and those whose client keeps us waiting, are
+//! each in an order, so that the oldest can be ended without a look at the others.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::order::{Order, Slot};
+use crate::order::{List, Order, Slot};
 
 /// How often deadlines are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// How often while nothing is under way.
 pub(crate) const REST: Duration = Duration::from_secs(1);
-
-/// Deadlines that are kept for the next connections.
-const SPARE: usize = 64;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -39,20 +38,29 @@ pub(crate) fn at(moment: Instant) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Deadline {
     clock: Rc<Clock>,
-    at: Cell<Duration>,
-    /// Nothing is under way: such connections end first when all must.
-    idle: Cell<bool>,
-    /// It is no reason to look often.
-    lax: Cell<bool>,
-    /// Since when it is idle.
-    since: Cell<Duration>,
     slot: Slot,
-    /// Bytes of memory that the connection holds.
-    held: Cell<u32>,
-    /// It ends, whatever is under way, for want of memory.
-    shed: Cell<bool>,
-    pace: Cell<Pace>,
-    waker: RefCell<Option<Waker>>,
+}
+
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Something is under way.
+    Busy,
+    /// The same, but its deadline is no reason to look often.
+    Lax,
+    /// Nothing is under way: such connections end first when all must.
+    Idle,
+    /// Its client keeps us waiting.
+    Stalled,
+}
+
+/// Why a connection ends, whatever is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// For want of memory.
+    Memory,
+    /// It gives way to a new connection.
+    Room,
 }
 
 /// Whether anything has moved lately.
@@ -65,6 +73,38 @@ enum Pace {
     Squeezed,
     /// It has.
     Slim,
+}
+
+/// The current step of a connection.
+#[derive(Debug)]
+struct Step {
+    at: Duration,
+    /// Since when it is idle, or the client has kept us waiting.
+    since: Duration,
+    waker: Option<Waker>,
+    /// Bytes of memory that the connection holds.
+    held: u32,
+    kind: Kind,
+    pace: Pace,
+    cut: Option<Cut>,
+}
+
+/// There is no connection.
+const NOTHING: Step = Step {
+    at: Duration::MAX,
+    since: Duration::ZERO,
+    waker: None,
+    held: 0,
+    kind: Kind::Busy,
+    pace: Pace::Moves,
+    cut: None,
+};
+
+/// Those of all connections of a thread, by slot.
+#[derive(Debug, Default)]
+struct Steps {
+    all: Vec<Step>,
+    order: Order,
 }
 
 /// What a look at all deadlines has found.
@@ -80,12 +120,7 @@ pub(crate) struct Tick {
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     now: Cell<Duration>,
-    /// By slot; what is in a free one is gone.
-    deadlines: RefCell<Vec<Weak<Deadline>>>,
-    /// The idle ones, the oldest first.
-    idle: RefCell<Order>,
-    /// Of connections that are over.
-    spare: RefCell<Vec<Rc<Deadline>>>,
+    steps: RefCell<Steps>,
 }
 
 impl Clock {
@@ -104,130 +139,157 @@ impl Clock {
     pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> Tick {
         self.now.set(now);
         let (mut is_busy, mut held) = (false, 0);
-        for place in self.deadlines.borrow_mut().iter_mut() {
-            let Some(deadline) = place.upgrade() else {
-                // Its memory is there for as long as anything points to it.
-                *place = Weak::new();
-                continue;
-            };
-            if ends_idle && deadline.idle.get() {
-                deadline.at.set(Duration::ZERO);
+        let mut woken = Vec::new();
+        for step in &mut self.steps.borrow_mut().all {
+            if ends_idle && step.kind == Kind::Idle {
+                step.at = Duration::ZERO;
             }
-            if deadline.at.get() <= now {
-                deadline.wake();
+            if step.at <= now {
+                woken.extend(step.waker.take());
             }
-            is_busy |=
-                !deadline.idle.get() && !deadline.lax.get() && deadline.at.get() < Duration::MAX;
-            held += u64::from(deadline.held.get());
+            is_busy |= matches!(step.kind, Kind::Busy | Kind::Stalled) && step.at < Duration::MAX;
+            held += u64::from(step.held);
         }
+        wake(woken);
         Tick { is_busy, held }
     }
 
     /// Wakes those on which nothing has moved for a look or two, once, so that they
     /// give back what they hold in vain.
     pub(crate) fn squeeze(&self) {
-        let deadlines = self.deadlines.borrow();
-        for deadline in deadlines.iter().filter_map(Weak::upgrade) {
-            match deadline.pace.get() {
-                Pace::Moves => deadline.pace.set(Pace::Still),
-                Pace::Still if deadline.held.get() > 0 || deadline.idle.get() => {
-                    deadline.pace.set(Pace::Squeezed);
-                    deadline.wake();
+        let mut woken = Vec::new();
+        for step in &mut self.steps.borrow_mut().all {
+            match step.pace {
+                Pace::Moves => step.pace = Pace::Still,
+                Pace::Still if step.held > 0 || step.kind == Kind::Idle => {
+                    step.pace = Pace::Squeezed;
+                    woken.extend(step.waker.take());
                 }
                 Pace::Still | Pace::Squeezed | Pace::Slim => {}
             }
         }
+        wake(woken);
     }
 
-    /// Lets the deadlines of those pass that hold the most, until so many bytes will be
-    /// free; how many those are.
+    /// Ends those that hold the most, until so many bytes will be free; how many those
+    /// are.
     pub(crate) fn end_largest(&self, bytes: u64) -> u64 {
-        let deadlines = self.deadlines.borrow();
-        let alive = deadlines.iter().filter_map(Weak::upgrade);
-        let mut holding: Vec<_> = alive.filter(|deadline| deadline.held.get() > 0).collect();
-        holding.sort_by_key(|deadline| std::cmp::Reverse(deadline.held.get()));
-        let (mut free, mut ended) = (0, 0);
-        for deadline in holding {
+        let mut steps = self.steps.borrow_mut();
+        let holding = steps.all.iter_mut().enumerate();
+        let mut holding: Vec<_> = holding
+            .filter(|(_, step)| step.held > 0)
+            .map(|(at, step)| (step.held, Slot::of(at)))
+            .collect();
+        holding.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
+        let (mut free, mut ended) = (0, Vec::new());
+        for (held, slot) in holding {
             if free >= bytes {
                 break;
             }
-            free += u64::from(deadline.held.get());
-            ended += 1;
-            // It is counted no more, and asked no second time.
-            deadline.held.set(0);
-            deadline.shed.set(true);
-            deadline.end();
+            free += u64::from(held);
+            ended.push(steps.cut(slot, Cut::Memory));
         }
-        ended
+        drop(steps);
+        let count = ended.len() as u64;
+        wake(ended.into_iter().flatten());
+        count
     }
 
-    /// Lets the deadlines of those pass that have been idle for so long; how many.
+    /// Ends those that have been idle for so long; how many.
     pub(crate) fn end_idle(&self, least: Duration) -> u64 {
         let mut ended = 0;
-        while let Some(oldest) = self.oldest_idle()
-            && self.now.get().saturating_sub(oldest.since.get()) >= least
-        {
-            oldest.end();
+        while self.end_oldest_idle(least) {
             ended += 1;
         }
         ended
     }
 
-    /// Lets the deadline of the one pass that has been idle for longest; whether there
-    /// was one.
-    pub(crate) fn end_oldest_idle(&self) -> bool {
-        let oldest = self.oldest_idle();
-        oldest.inspect(|oldest| oldest.end()).is_some()
+    /// Ends the one that has been idle for longest, and for so long; whether there was
+    /// one.
+    pub(crate) fn end_oldest_idle(&self, least: Duration) -> bool {
+        let Some(slot) = self.oldest(List::Idle, least) else {
+            return false;
+        };
+        let waker = self.steps.borrow_mut().end(slot);
+        wake(waker);
+        true
+    }
+
+    /// Ends the one whose client has kept us waiting for longest, and for longer than
+    /// `grace`; whether there was one.
+    pub(crate) fn end_longest_stalled(&self, grace: Duration) -> bool {
+        let Some(slot) = self.oldest(List::Stalled, grace) else {
+            return false;
+        };
+        let waker = self.steps.borrow_mut().cut(slot, Cut::Room);
+        wake(waker);
+        true
     }
 
     /// Whether any is idle.
     pub(crate) fn has_idle(&self) -> bool {
-        self.idle.borrow().first().is_some()
+        self.oldest(List::Idle, Duration::ZERO).is_some()
     }
 
-    fn oldest_idle(&self) -> Option<Rc<Deadline>> {
-        let first = self.idle.borrow().first()?;
-        self.deadlines.borrow()[first.index()].upgrade()
+    /// Whether any client has kept us waiting for so long.
+    pub(crate) fn has_stalled(&self, grace: Duration) -> bool {
+        self.oldest(List::Stalled, grace).is_some()
     }
 
-    /// Takes the deadline of a connection that is over, for the next one.
-    pub(crate) fn put_back(&self, deadline: Rc<Deadline>) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE && Rc::strong_count(&deadline) == 1 {
-            deadline.rest();
-            spare.push(deadline);
-        }
+    /// The one that has been in a list for longest, if that is so long.
+    fn oldest(&self, list: List, least: Duration) -> Option<Slot> {
+        let steps = self.steps.borrow();
+        let first = steps.order.first(list)?;
+        let since = steps.all[first.index()].since;
+        (self.now.get().saturating_sub(since) >= least).then_some(first)
     }
 
     /// A deadline that is far away.
-    pub(crate) fn deadline(self: &Rc<Self>) -> Rc<Deadline> {
-        if let Some(spare) = self.spare.borrow_mut().pop() {
-            return spare;
+    pub(crate) fn deadline(self: &Rc<Self>) -> Deadline {
+        let mut steps = self.steps.borrow_mut();
+        let slot = steps.order.slot();
+        if slot.index() == steps.all.len() {
+            steps.all.push(NOTHING);
         }
-        let slot = self.idle.borrow_mut().slot();
-        let deadline = Rc::new(Deadline {
+        drop(steps);
+        Deadline {
             clock: Rc::clone(self),
-            at: Cell::new(Duration::MAX),
-            idle: Cell::new(false),
-            lax: Cell::new(false),
-            since: Cell::new(Duration::ZERO),
             slot,
-            held: Cell::new(0),
-            shed: Cell::new(false),
-            pace: Cell::new(Pace::Moves),
-            waker: RefCell::new(None),
-        });
-        let mut deadlines = self.deadlines.borrow_mut();
-        if slot.index() == deadlines.len() {
-            deadlines.push(Weak::new());
         }
-        deadlines[slot.index()] = Rc::downgrade(&deadline);
-        drop(deadlines);
-        deadline
+    }
+}
+
+impl Steps {
+    /// The deadline of one passes, and nobody who looks for room finds it; who waits for
+    /// it.
+    fn end(&mut self, slot: Slot) -> Option<Waker> {
+        self.order.leave(slot);
+        let step = &mut self.all[slot.index()];
+        step.at = Duration::ZERO;
+        step.waker.take()
+    }
+
+    /// The same whatever is under way. It is counted no more, and asked no second time.
+    fn cut(&mut self, slot: Slot, why: Cut) -> Option<Waker> {
+        let step = &mut self.all[slot.index()];
+        step.held = 0;
+        step.cut = Some(why);
+        self.end(slot)
+    }
+}
+
+/// To be called with nothing borrowed: what wakes, or goes with a waker, is not ours.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        waker.wake();
     }
 }
 
 impl Deadline {
+    fn with<T>(&self, then: impl FnOnce(&mut Step) -> T) -> T {
+        then(&mut self.clock.steps.borrow_mut().all[self.slot.index()])
+    }
+
     /// The step that begins now may take so long.
     pub(crate) fn set(&self, time: Duration) {
         // `MAX` stays what it is: no deadline.
@@ -236,103 +298,111 @@ impl Deadline {
 
     /// The step that goes on must be done by then.
     pub(crate) fn set_at(&self, at: Duration) {
-        if self.idle.replace(false) {
-            self.clock.idle.borrow_mut().leave(self.slot);
+        self.put(at, Kind::Busy, Duration::ZERO);
+    }
+
+    /// As [`Self::set_at`]; if `since` is given the client has kept us waiting since
+    /// then.
+    pub(crate) fn set_stalled(&self, at: Duration, since: Option<Duration>) {
+        match since {
+            Some(since) => self.put(at, Kind::Stalled, since),
+            None => self.set_at(at),
         }
-        self.lax.set(false);
-        self.at.set(at);
+    }
+
+    /// As [`Self::set_at`], where a second more or less is no matter ([`REST`]).
+    pub(crate) fn set_lax(&self, at: Duration) {
+        self.put(at, Kind::Lax, Duration::ZERO);
+    }
+
+    /// As [`Self::set`], for a connection on which nothing is under way.
+    pub(crate) fn set_idle(&self, time: Duration) {
+        let now = self.clock.now();
+        self.release();
+        self.put(now.saturating_add(time), Kind::Idle, now);
+    }
+
+    fn put(&self, at: Duration, kind: Kind, since: Duration) {
+        let steps = &mut *self.clock.steps.borrow_mut();
+        let step = &mut steps.all[self.slot.index()];
+        step.at = at;
+        let before = (step.kind, step.since);
+        (step.kind, step.since) = (kind, since);
+        let is_cut = step.cut.is_some();
+        let list = match kind {
+            Kind::Busy | Kind::Lax => None,
+            Kind::Idle => Some(List::Idle),
+            Kind::Stalled if before == (kind, since) => return,
+            Kind::Stalled => Some(List::Stalled).filter(|_| !is_cut),
+        };
+        if let Some(list) = list {
+            steps.order.join(self.slot, list);
+        } else if matches!(before.0, Kind::Idle | Kind::Stalled) {
+            steps.order.leave(self.slot);
+        }
     }
 
     /// The connection holds so much memory while it waits.
     pub(crate) fn holds(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if self.held.replace(bytes) != bytes {
-            self.pace.set(Pace::Moves);
-        }
+        self.with(|step| {
+            if std::mem::replace(&mut step.held, bytes) != bytes {
+                step.pace = Pace::Moves;
+            }
+        });
     }
 
-    /// Whether it is to end for want of memory.
-    pub(crate) fn is_shed(&self) -> bool {
-        self.shed.get()
+    /// Whether, and why, it is to end whatever is under way.
+    pub(crate) fn cut(&self) -> Option<Cut> {
+        self.with(|step| step.cut)
     }
 
     /// Nothing is held, since nothing is under way.
     fn release(&self) {
-        self.held.set(0);
-        self.shed.set(false);
-        self.pace.set(Pace::Moves);
+        self.with(|step| {
+            step.held = 0;
+            step.cut = None;
+            step.pace = Pace::Moves;
+        });
     }
 
     /// Whether it has waited for long and is to give back what it holds in vain; said
     /// once.
     pub(crate) fn is_squeezed(&self) -> bool {
-        let is_squeezed = self.pace.get() == Pace::Squeezed;
-        if is_squeezed {
-            self.pace.set(Pace::Slim);
-        }
-        is_squeezed
-    }
-
-    /// As [`Self::set_at`], where a second more or less is no matter ([`REST`]).
-    pub(crate) fn set_lax(&self, at: Duration) {
-        self.set_at(at);
-        self.lax.set(true);
-    }
-
-    /// As [`Self::set`], for a connection on which nothing is under way.
-    pub(crate) fn set_idle(&self, time: Duration) {
-        self.idle.set(true);
-        self.lax.set(false);
-        self.release();
-        self.since.set(self.clock.now());
-        self.at.set(self.clock.now().saturating_add(time));
-        self.clock.idle.borrow_mut().join(self.slot);
-    }
-
-    /// There is no connection.
-    pub(crate) fn rest(&self) {
-        self.release();
-        self.set(Duration::MAX);
-    }
-
-    /// It passes, and is not idle for anybody who looks for room.
-    fn end(&self) {
-        self.clock.idle.borrow_mut().leave(self.slot);
-        self.at.set(Duration::ZERO);
-        self.wake();
-    }
-
-    /// Whoever waits for it looks again.
-    fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// Whether it has passed.
-    pub(crate) fn has_passed(&self) -> bool {
-        self.at.get() <= self.clock.now() || self.shed.get()
+        self.with(|step| {
+            let is_squeezed = step.pace == Pace::Squeezed;
+            if is_squeezed {
+                step.pace = Pace::Slim;
+            }
+            is_squeezed
+        })
     }
 
     /// Ready when it has passed; else the task is woken then.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        if self.has_passed() {
-            return Poll::Ready(());
-        }
-        let mut waker = self.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()))
-        {
-            *waker = Some(context.waker().clone());
-        }
-        Poll::Pending
+        let now = self.clock.now();
+        let before = self.with(|step| {
+            if step.at <= now || step.cut.is_some() {
+                return Err(());
+            }
+            let is_known = |waker: &Waker| waker.will_wake(context.waker());
+            if step.waker.as_ref().is_some_and(is_known) {
+                return Ok(None);
+            }
+            Ok(step.waker.replace(context.waker().clone()))
+        });
+        // Dropped here, with nothing borrowed.
+        before.map_or(Poll::Ready(()), |_waker| Poll::Pending)
     }
 }
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.clock.idle.borrow_mut().give_back(self.slot);
+        let mut steps = self.clock.steps.borrow_mut();
+        steps.order.give_back(self.slot);
+        let gone = std::mem::replace(&mut steps.all[self.slot.index()], NOTHING);
+        drop(steps);
+        drop(gone);
     }
 }
 
@@ -342,6 +412,11 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    fn has_passed(deadline: &Deadline) -> bool {
+        let context = Context::from_waker(Waker::noop());
+        deadline.poll(&context).is_ready()
     }
 
     #[test]
@@ -367,7 +442,7 @@ mod tests {
         idle.set_idle(seconds(60));
         busy.set(seconds(60));
         assert!(clock.tick(seconds(1), true).is_busy, "one is under way");
-        assert!(idle.has_passed() && !busy.has_passed());
+        assert!(has_passed(&idle) && !has_passed(&busy));
         busy.set(Duration::MAX);
         assert!(
             !clock.tick(seconds(1), true).is_busy,
@@ -378,15 +453,15 @@ mod tests {
             !clock.tick(seconds(1), true).is_busy,
             "it may be seen later"
         );
-        assert!(!busy.has_passed(), "it is not idle");
+        assert!(!has_passed(&busy), "it is not idle");
         clock.tick(seconds(60), false);
-        assert!(busy.has_passed());
+        assert!(has_passed(&busy));
         drop((idle, busy));
         clock.tick(seconds(2), false);
         assert!(!clock.has_idle());
         let _again = (clock.deadline(), clock.deadline());
         assert_eq!(
-            clock.deadlines.borrow().len(),
+            clock.steps.borrow().all.len(),
             2,
             "their places are used again"
         );
@@ -402,16 +477,19 @@ mod tests {
         // One that expects less patience is no older for it.
         new.set_idle(seconds(10));
         clock.end_idle(seconds(1));
-        assert!(old.has_passed() && !new.has_passed() && !busy.has_passed());
+        assert!(has_passed(&old) && !has_passed(&new) && !has_passed(&busy));
         clock.set(seconds(3));
         clock.end_idle(seconds(1));
-        assert!(new.has_passed());
-        assert!(!clock.end_oldest_idle(), "both have their word already");
+        assert!(has_passed(&new));
+        assert!(
+            !clock.end_oldest_idle(Duration::ZERO),
+            "both have their word already"
+        );
         old.set_idle(seconds(75));
         busy.set_idle(seconds(75));
         old.set(seconds(9));
-        assert!(clock.end_oldest_idle() && busy.has_passed());
-        assert!(!clock.has_idle() && !old.has_passed());
+        assert!(clock.end_oldest_idle(Duration::ZERO) && has_passed(&busy));
+        assert!(!clock.has_idle() && !has_passed(&old));
     }
 
     #[test]
@@ -432,8 +510,48 @@ mod tests {
         clock.squeeze();
         assert!(!all[1].is_squeezed(), "once");
         assert_eq!(clock.end_largest(35), 2);
-        let ended = [0, 1, 2].map(|at: usize| all[at].has_passed());
+        let ended = [0, 1, 2].map(|at: usize| has_passed(&all[at]));
         assert_eq!(ended, [false, true, true]);
         assert_eq!(clock.tick(seconds(1), false).held, 11);
+    }
+
+    #[test]
+    fn who_has_kept_us_waiting_for_longest_gives_way_and_nobody_else_does() {
+        let clock = Rc::new(Clock::default());
+        let (old, new, works, answered) = (
+            clock.deadline(),
+            clock.deadline(),
+            clock.deadline(),
+            clock.deadline(),
+        );
+        works.set(seconds(3600));
+        answered.set_stalled(seconds(60), Some(seconds(0)));
+        old.set_stalled(seconds(60), Some(seconds(0)));
+        clock.set(seconds(1));
+        new.set_stalled(seconds(60), Some(seconds(1)));
+        // It is waited for no more.
+        answered.set_at(seconds(60));
+        // A look in between changes nothing.
+        old.set_stalled(seconds(61), Some(seconds(0)));
+        assert!(!clock.end_longest_stalled(seconds(2)), "none for so long");
+        clock.set(seconds(2));
+        assert!(clock.has_stalled(seconds(2)));
+        assert!(clock.end_longest_stalled(seconds(2)));
+        assert_eq!(old.cut(), Some(Cut::Room));
+        assert!(has_passed(&old) && !has_passed(&new));
+        // What it still does is not waited for, and it is no place for two.
+        old.set_stalled(seconds(90), Some(seconds(2)));
+        assert!(has_passed(&old));
+        clock.set(seconds(3));
+        assert!(clock.end_longest_stalled(seconds(2)) && has_passed(&new));
+        clock.set(seconds(59));
+        assert!(!clock.end_longest_stalled(seconds(2)));
+        assert!(!has_passed(&works) && !has_passed(&answered));
+    }
+
+    #[test]
+    fn a_connection_costs_little_here() {
+        assert!(size_of::<Step>() <= 56, "{}", size_of::<Step>());
+        assert!(size_of::<Deadline>() <= 16);
     }
 }

@@ -37,10 +37,10 @@ pub enum Role {
 /// [`crate::Metrics`] that says when it bites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections, of all threads together. At this many the oldest that
-    /// waits for a request ends for a new one; while each has a request under way, new
-    /// ones wait in the listen queue. A thread that waits for a connection when others
-    /// take the last place still takes the one that it gets.
+    /// Client connections, of all threads together. At this many the oldest that waits
+    /// for a request ends for a new one, or else the one whose client has kept us
+    /// waiting for longest; while servers work on all of them, new ones wait in the
+    /// listen queue.
     pub connections: u32,
     /// Client connections of one address; more are told so with 503 and closed. Not
     /// where a balancer of ours stands in front ([`Trust::Behind`]): all come from it.

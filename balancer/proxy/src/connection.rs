@@ -6,7 +6,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Shutdown};
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use crate::allowance::Allowance;
 use crate::attempt::Rest;
 use crate::body::Flow;
 use crate::buffer::Buffer;
-use crate::clock::Deadline;
+use crate::clock::{Cut, Deadline};
 use crate::exchange::{self, Then};
 use crate::gone::LOOK;
 use crate::linger::Linger;
@@ -43,7 +42,7 @@ pub(crate) struct Client {
     /// The client of its last request, as far as that is known; else the peer.
     pub(crate) source: IpAddr,
     pub(crate) input: Buffer,
-    pub(crate) deadline: Rc<Deadline>,
+    pub(crate) deadline: Deadline,
     /// It has closed its sending side, and everything before that was read.
     pub(crate) finished: bool,
     /// When that was noticed, be there something left to read or not.
@@ -120,10 +119,15 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut patience: Du
                 client.write(thread, out, true).await
             }
             Next::Late => {
-                thread.counts.failed(Failure::ClientTimeout);
-                client
-                    .answer(thread, 408, "head-timeout", true, false)
-                    .await
+                let cut = client.deadline.cut();
+                thread
+                    .counts
+                    .failed(cut.map_or(Failure::ClientTimeout, Failure::from));
+                let reason = match cut {
+                    Some(Cut::Room) => "gave-way",
+                    _ => "head-timeout",
+                };
+                client.answer(thread, 408, reason, true, false).await
             }
             Next::End => Then::End,
             Next::Rest => return Served::Rests,
@@ -158,7 +162,12 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut patience: Du
 }
 
 impl Client {
-    pub(crate) fn new(thread: &Thread, stream: TcpStream, peer: IpAddr) -> Self {
+    pub(crate) fn new(
+        thread: &Thread,
+        stream: TcpStream,
+        peer: IpAddr,
+        deadline: Deadline,
+    ) -> Self {
         let is_named = thread.callers.is_named(peer);
         Self {
             stream,
@@ -167,27 +176,12 @@ impl Client {
             trust: thread.trust(None, is_named),
             source: peer,
             input: Buffer::default(),
-            deadline: thread.clock.deadline(),
+            deadline,
             finished: false,
             half_closed: None,
             body: Allowance::to_send(&thread.config.limits),
             resets: false,
         }
-    }
-
-    /// Waits for the next byte within `patience`, without a buffer; whether something
-    /// has come, be it the end.
-    pub(crate) async fn rest(&self, patience: Option<Duration>) -> bool {
-        if let Some(patience) = patience {
-            self.deadline.set_idle(patience);
-        }
-        poll_fn(|context| {
-            if self.stream.poll_read_ready(context).is_ready() {
-                return Poll::Ready(true);
-            }
-            self.deadline.poll(context).map(|()| false)
-        })
-        .await
     }
 
     /// While an answer is under way whose end is the connection's, whatever ends us (a
@@ -209,7 +203,7 @@ impl Client {
             self.deadline.set_idle(patience);
             thread.one_is_idle();
         } else {
-            self.deadline.set(thread.config.limits.head_time);
+            self.begin_head(thread);
         }
         loop {
             // A head can only be complete, or wrong, where a line ends. Its first
@@ -261,13 +255,25 @@ impl Client {
                         self.skip_empty_lines();
                     }
                     if was_empty && !self.input.is_empty() {
-                        self.deadline.set(thread.config.limits.head_time);
+                        self.begin_head(thread);
                     }
                 }
                 Err(Gone::Late) if was_empty => return Next::End,
                 Err(Gone::Late) => return Next::Late,
             }
         }
+    }
+
+    /// The first byte of a head is there: the others are owed from now on.
+    fn begin_head(&self, thread: &Thread) {
+        self.owes(thread, thread.config.limits.head_time);
+    }
+
+    /// The client must do something within `time`, and keeps us waiting meanwhile.
+    fn owes(&self, thread: &Thread, time: Duration) {
+        let now = thread.clock.now();
+        self.deadline
+            .set_stalled(now.saturating_add(time), Some(now));
     }
 
     fn skip_empty_lines(&mut self) {
@@ -360,7 +366,7 @@ impl Client {
     /// Sends a whole answer; `close` ends the connection with it.
     pub(crate) async fn write(&mut self, thread: &Thread, out: Vec<u8>, close: bool) -> Then {
         let mut flow = Flow::of(out);
-        self.deadline.set(thread.config.limits.head_time);
+        self.owes(thread, thread.config.limits.head_time);
         let written = poll_fn(|context| {
             if let Poll::Ready(written) = flow.poll_write(&mut self.stream, close, context) {
                 return Poll::Ready(written);
@@ -414,13 +420,15 @@ impl Client {
             }
             self.deadline.holds(flow.held() + self.input.held());
             let until = reader.wait(now);
-            self.deadline.set_at(until.min(now + LOOK));
+            let stalled = reader.stalled();
+            self.deadline.set_stalled(until.min(now + LOOK), stalled);
             if until <= now {
                 return Poll::Ready(Err(Failure::ClientTimeout));
             }
-            self.deadline
-                .poll(context)
-                .map(|()| Err(Failure::ClientTimeout))
+            self.deadline.poll(context).map(|()| {
+                let cut = self.deadline.cut();
+                Err(cut.map_or(Failure::ClientTimeout, Failure::from))
+            })
         })
         .await;
         drop(held);
@@ -445,7 +453,7 @@ impl Client {
         let mut linger = Linger::new(thread.clock.now());
         loop {
             let patience = linger.patience(thread.clock.now(), thread.is_leaving());
-            self.deadline.set(patience);
+            self.owes(thread, patience);
             self.input.consume(usize::MAX);
             self.input.widen();
             match poll_fn(|context| self.poll_fill(thread, context)).await {

@@ -150,7 +150,7 @@ async fn gather(
     }
     while !request.is_taken() && request.pending() < most {
         let until = client.body.wait(thread.clock.now());
-        client.deadline.set_at(until);
+        client.deadline.set_stalled(until, client.body.stalled());
         let filled = poll_fn(|context| {
             if client.deadline.is_squeezed() {
                 request.squeeze();
@@ -165,15 +165,11 @@ async fn gather(
                 thread.counts.failed(Failure::ClientGone);
                 return Err(Then::End);
             }
-            Err(Gone::Late) if client.deadline.is_shed() => {
-                thread.counts.failed(Failure::Memory);
-                let cause = Failure::Memory;
-                return Err(give_up(thread, client, asked, cause, false, None).await);
-            }
             Ok(read) => client.body.moved(read, thread.clock.now()),
             Err(Gone::Late) => {
-                thread.counts.failed(Failure::ClientTimeout);
-                let cause = Failure::ClientTimeout;
+                let cut = client.deadline.cut();
+                let cause = cut.map_or(Failure::ClientTimeout, Failure::from);
+                thread.counts.failed(cause);
                 return Err(give_up(thread, client, asked, cause, false, None).await);
             }
         }
@@ -479,7 +475,11 @@ fn settle(
     failed: Failed,
     next: Next,
 ) -> bool {
-    if matches!(cause, Failure::ClientGone | Failure::ClientTimeout) {
+    // None of them is the endpoint's doing.
+    if matches!(
+        cause,
+        Failure::ClientGone | Failure::ClientTimeout | Failure::Memory | Failure::GaveWay
+    ) {
         return false;
     }
     if cause == Failure::Unasked {
@@ -557,6 +557,7 @@ async fn give_up(
     let (status, reason) = match cause {
         Failure::ClientGone => return Then::End,
         Failure::ClientTimeout => (408, "body-timeout"),
+        Failure::GaveWay => (408, "gave-way"),
         Failure::Timeout => (504, "upstream-timeout"),
         Failure::Malformed => (502, "upstream-malformed"),
         Failure::Memory => (503, "out-of-memory"),

@@ -12,6 +12,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::clock::Cut;
+
 macro_rules! kinds {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -50,8 +52,20 @@ kinds! {
         ClientTimeout => "client_timeout",
         /// Memory was short, and it held the most.
         Memory => "memory",
+        /// There were as many connections as may be, and its client had kept us waiting
+        /// for longest.
+        GaveWay => "gave_way",
         /// The client went away.
         ClientGone => "client_gone",
+    }
+}
+
+impl From<Cut> for Failure {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Memory => Self::Memory,
+            Cut::Room => Self::GaveWay,
+        }
     }
 }
 
@@ -76,6 +90,7 @@ pub(crate) struct Counts {
     pub(crate) accepted: AtomicU64,
     pub(crate) at_limit: AtomicU64,
     pub(crate) gave_way: AtomicU64,
+    pub(crate) stalled_gave_way: AtomicU64,
     pub(crate) address_full: AtomicU64,
     /// Since memory was short.
     pub(crate) shed_idle: AtomicU64,
@@ -184,7 +199,7 @@ impl Metrics {
 /// A metric's name, its help, and where it is.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 15] = [
+const COUNTERS: [Named<AtomicU64>; 16] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -206,13 +221,18 @@ const COUNTERS: [Named<AtomicU64>; 15] = [
     }),
     (
         "connection_limit_reached",
-        "Times that accepting paused, since every connection had a request under way",
+        "Times that accepting paused, since every connection had a request under way that is not held up by its client",
         |c| &c.at_limit,
     ),
     (
         "idle_connections_ended",
         "Connections ended while they waited for a request, to make room",
         |c| &c.gave_way,
+    ),
+    (
+        "stalled_connections_ended",
+        "Connections ended while their client kept us waiting, to make room",
+        |c| &c.stalled_gave_way,
     ),
     (
         "memory_unkept_requests",

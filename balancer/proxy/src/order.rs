@@ -1,10 +1,11 @@
-//! An order that is joined at its end and left from anywhere, each in constant time:
-//! a doubly linked list whose nodes lie in one piece of memory.
+//! Lists that are joined at their end and left from anywhere, each in constant time:
+//! doubly linked ones whose nodes lie in one piece of memory. Which connection is in
+//! which list, and what follows from that, is decided in `clock`.
 
 /// No node.
 const NONE: u32 = u32::MAX;
 
-/// A place in an [`Order`], whether it is in line or not.
+/// A place in an [`Order`], whether it is in a list or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
@@ -12,43 +13,66 @@ impl Slot {
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The one with that index.
+    pub(crate) fn of(index: usize) -> Self {
+        Self(index as u32)
+    }
+}
+
+/// Which list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum List {
+    /// Of connections on which nothing is under way.
+    Idle,
+    /// Of those whose client keeps us waiting.
+    Stalled,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
     before: u32,
     after: u32,
-    is_in: bool,
+    list: Option<List>,
 }
 
 const OUT: Node = Node {
     before: NONE,
     after: NONE,
-    is_in: false,
+    list: None,
 };
 
-/// Those in line, the longest there first.
-#[derive(Debug)]
-pub(crate) struct Order {
-    nodes: Vec<Node>,
-    free: Vec<u32>,
+/// Where a list begins and ends.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
     first: u32,
     last: u32,
 }
 
+/// Those in each list, the longest there first. A slot is in one list at most.
+#[derive(Debug)]
+pub(crate) struct Order {
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    lists: [Ends; 2],
+}
+
 impl Default for Order {
     fn default() -> Self {
+        let empty = Ends {
+            first: NONE,
+            last: NONE,
+        };
         Self {
             nodes: Vec::new(),
             free: Vec::new(),
-            first: NONE,
-            last: NONE,
+            lists: [empty; 2],
         }
     }
 }
 
 impl Order {
-    /// A slot, not in line yet; one that was given back, if there is one.
+    /// A slot, in no list yet; one that was given back, if there is one.
     pub(crate) fn slot(&mut self) -> Slot {
         Slot(self.free.pop().unwrap_or_else(|| {
             self.nodes.push(OUT);
@@ -63,40 +87,41 @@ impl Order {
         self.free.push(slot.0);
     }
 
-    /// To the end of the line, from wherever it is.
-    pub(crate) fn join(&mut self, slot: Slot) {
+    /// To the end of a list, from wherever it is.
+    pub(crate) fn join(&mut self, slot: Slot, list: List) {
         self.leave(slot);
+        let ends = &mut self.lists[list as usize];
+        let before = std::mem::replace(&mut ends.last, slot.0);
         self.nodes[slot.index()] = Node {
-            before: self.last,
+            before,
             after: NONE,
-            is_in: true,
+            list: Some(list),
         };
-        match self.last {
-            NONE => self.first = slot.0,
-            last => self.nodes[last as usize].after = slot.0,
+        match before {
+            NONE => ends.first = slot.0,
+            before => self.nodes[before as usize].after = slot.0,
         }
-        self.last = slot.0;
     }
 
-    /// Out of the line, if it is in it.
+    /// Out of its list, if it is in one.
     pub(crate) fn leave(&mut self, slot: Slot) {
         let node = std::mem::replace(&mut self.nodes[slot.index()], OUT);
-        if !node.is_in {
-            return;
-        }
+        let Some(list) = node.list else { return };
+        let ends = &mut self.lists[list as usize];
         match node.before {
-            NONE => self.first = node.after,
+            NONE => ends.first = node.after,
             before => self.nodes[before as usize].after = node.after,
         }
         match node.after {
-            NONE => self.last = node.before,
+            NONE => ends.last = node.before,
             after => self.nodes[after as usize].before = node.before,
         }
     }
 
-    /// The one that has been in line the longest.
-    pub(crate) fn first(&self) -> Option<Slot> {
-        (self.first != NONE).then_some(Slot(self.first))
+    /// The one that has been in a list the longest.
+    pub(crate) fn first(&self, list: List) -> Option<Slot> {
+        let first = self.lists[list as usize].first;
+        (first != NONE).then_some(Slot(first))
     }
 
     /// The one that joined after that one.
@@ -112,8 +137,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(order: &Order) -> Vec<usize> {
-        let first = order.first();
+    fn all(order: &Order, list: List) -> Vec<usize> {
+        let first = order.first(list);
         std::iter::successors(first, |slot| order.after(*slot))
             .map(Slot::index)
             .collect()
@@ -122,33 +147,36 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_the_order_in_which_they_joined_last(
-            steps in prop::collection::vec((0..6_usize, any::<bool>()), 0..100)
+            steps in prop::collection::vec((0..6_usize, 0..3_usize), 0..100)
         ) {
             let mut order = Order::default();
             let slots: Vec<_> = (0..6).map(|_| order.slot()).collect();
-            let mut expected = Vec::new();
-            for (at, joins) in steps {
-                expected.retain(|other| *other != at);
-                if joins {
-                    expected.push(at);
-                    order.join(slots[at]);
+            let lists = [List::Idle, List::Stalled];
+            let mut expected = [Vec::new(), Vec::new()];
+            for (at, to) in steps {
+                for list in &mut expected {
+                    list.retain(|other| *other != at);
+                }
+                if let Some(list) = lists.get(to) {
+                    expected[to].push(at);
+                    order.join(slots[at], *list);
                 } else {
                     order.leave(slots[at]);
                 }
-                prop_assert_eq!(all(&order), expected.clone());
+                prop_assert_eq!(lists.map(|list| all(&order, list)), expected.clone());
             }
         }
     }
 
     #[test]
-    fn a_slot_that_was_given_back_is_out_of_line_and_used_again() {
+    fn a_slot_that_was_given_back_is_in_no_list_and_used_again() {
         let mut order = Order::default();
         let (one, two) = (order.slot(), order.slot());
-        order.join(one);
-        order.join(two);
+        order.join(one, List::Idle);
+        order.join(two, List::Idle);
         order.give_back(one);
-        assert_eq!(all(&order), [two.index()]);
+        assert_eq!(all(&order, List::Idle), [two.index()]);
         assert_eq!(order.slot(), one);
-        assert_eq!(all(&order), [two.index()]);
+        assert_eq!(all(&order, List::Idle), [two.index()]);
     }
 }

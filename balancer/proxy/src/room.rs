@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+/// Connections more than there may be, for the moment that it takes to end as many.
+const BEYOND: u32 = 64;
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -53,6 +56,12 @@ impl Room {
         self.taken.load(Ordering::SeqCst) >= self.limit
     }
 
+    /// Whether so many that were to end for others have not yet, that none may come until
+    /// some have: one that says something in the last moment is heard, and stays.
+    pub(crate) fn is_beyond(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) >= self.limit.saturating_add(BEYOND)
+    }
+
     /// A connection begins, also if it is one too many in all.
     /// Without an address it counts for none.
     pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
@@ -81,9 +90,12 @@ impl Room {
         }
         self.taken.fetch_sub(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            let waits = std::mem::take(&mut *lock(&self.waits));
+            let mut waits = lock(&self.waits);
+            let told = std::mem::take(&mut *waits);
+            // Before the lock is free: a thread that comes then sets it anew.
             self.waiting.store(0, Ordering::SeqCst);
-            for wait in waits {
+            drop(waits);
+            for wait in told {
                 wait.notify_one();
             }
         }
@@ -115,8 +127,15 @@ mod tests {
         assert_eq!(room.enter(one), Err(AddressFull));
         assert!(!room.is_full(), "a refused one has no place");
         assert_eq!(room.enter(two), Ok(()));
-        assert!(room.is_full());
+        assert!(room.is_full() && !room.is_beyond());
         assert_eq!(room.enter(None), Ok(()));
+        for _ in 1..BEYOND {
+            assert_eq!(room.enter(None), Ok(()));
+        }
+        assert!(room.is_beyond());
+        for _ in 1..BEYOND {
+            room.leave(None);
+        }
         room.leave(None);
         room.leave(one);
         assert!(!room.is_full());

@@ -6,13 +6,16 @@
 
 mod choice;
 mod complaints;
+mod rest;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
@@ -38,6 +41,7 @@ use crate::room::Room;
 use crate::seat::Seats;
 use crate::select::Cursor;
 use crate::suspects::Suspects;
+use crate::thread::rest::{Guest, Open};
 
 /// What the kernel takes of an answer before the client's window takes it.
 const UNSENT: u32 = 128 << 10;
@@ -49,6 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP: Duration = REST;
 /// Who has connected or been answered so long ago is not about to send anything.
 const SHED: Duration = Duration::from_secs(1);
+/// A client that has kept us waiting for so long gives way if there are as many
+/// connections as may be. A lost packet is sent again within a second.
+const GRACE: Duration = Duration::from_secs(2);
 /// After so long without a request the ticks become rare.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -117,6 +124,8 @@ pub(crate) struct Thread {
     full_at: Cell<Option<Duration>>,
     /// When the largest connections may end again.
     shed_at: Cell<Duration>,
+    /// When it said last that connections of slow clients end for new ones.
+    stalled_at: Cell<Option<Duration>>,
     /// When it said last that memory is short.
     pressed_at: Cell<Option<Duration>>,
     /// When it said last that an address has as many as it may.
@@ -176,6 +185,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         short_at: Cell::new(None),
         full_at: Cell::new(None),
         shed_at: Cell::new(Duration::ZERO),
+        stalled_at: Cell::new(None),
         pressed_at: Cell::new(None),
         address_full_at: Cell::new(None),
         large_at: Cell::new(None),
@@ -247,32 +257,37 @@ async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
     }
 }
 
-/// The next connection, when there may be one more.
+/// The next connection, when there may be one more. Looked at again when one comes:
+/// what was idle before may not be any more.
 async fn accept(
     listener: Option<&TcpListener>,
     thread: &Thread,
 ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
-    match listener {
-        Some(listener) if thread.has_room() => listener.accept().await,
-        Some(_) => {
-            thread.is_full();
-            std::future::pending().await
-        }
-        None => std::future::pending().await,
-    }
+    poll_fn(|context| match listener {
+        Some(listener) if thread.has_room() => listener.poll_accept(context),
+        Some(_) | None => Poll::Pending,
+    })
+    .await
 }
 
 impl Thread {
     /// Whether there may be one more, or is one that ends for it.
     fn has_room(&self) -> bool {
-        let has_room = || !self.room.is_full() || self.clock.has_idle();
+        let gives_way = || self.clock.has_idle() || self.clock.has_stalled(GRACE);
+        let has_room = || !self.room.is_full() || !self.room.is_beyond() && gives_way();
         if has_room() {
             return true;
         }
-        self.is_blocked.set(true);
+        let was_blocked = self.is_blocked.replace(true);
         self.room.wait(&self.ended);
         // One may have ended before it knew that we wait.
-        has_room()
+        if has_room() {
+            return true;
+        }
+        if !was_blocked {
+            self.is_full();
+        }
+        false
     }
 
     /// Says so in the log, now and then.
@@ -281,13 +296,14 @@ impl Thread {
         if self.is_due(&self.full_at) {
             tracing::warn!(
                 connections = self.config.limits.connections,
-                "as many connections as may be, each with a request under way: new ones wait. \
-                 Raise --connections, or find out what keeps requests"
+                "as many connections as may be, each with a request under way that its client \
+                 does not hold up: new ones wait. Raise --connections, or find out what keeps \
+                 requests"
             );
         }
     }
 
-    /// A connection waits for its next request.
+    /// A connection waits for its next request, or could give way.
     pub(crate) fn one_is_idle(&self) {
         if self.is_blocked.replace(false) {
             self.ended.notify_one();
@@ -309,9 +325,6 @@ impl Thread {
     fn begin(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
         self.stir();
         let peer = peer.to_canonical();
-        if self.room.is_full() && self.clock.end_oldest_idle() {
-            count(&self.counts.gave_way);
-        }
         let pressure = self.memory.pressure();
         if pressure >= Pressure::Full {
             count(&self.counts.shed_new);
@@ -323,24 +336,49 @@ impl Thread {
             // Only a connection that is over already refuses.
             let _ended = socket.set_recv_buffer_size(TIGHT_RECEIVE);
         }
+        let was_full = self.room.is_full();
         if self.room.enter(self.counted(peer)).is_err() {
             self.address_is_full(&stream, peer);
             return;
+        }
+        if was_full {
+            // Nobody ends for one that is refused.
+            self.make_way();
         }
         count(&self.counts.accepted);
         shift(&self.counts.connections, 1);
         self.connections.set(self.connections.get() + 1);
         let guest = Guest {
-            client: Client::new(self, stream, peer),
-            // A connection that has asked for nothing yet is no kept one.
-            patience: self.config.limits.head_time,
-            _open: Open(Rc::clone(self), peer),
+            stream,
+            deadline: self.clock.deadline(),
+            open: Open(Rc::clone(self), peer),
         };
-        // Without a task that has nothing else to do it waits for its first byte where
-        // that costs less.
-        if let Some(guest) = self.seats.give(guest) {
-            let patience = Some(guest.patience);
-            tokio::task::spawn_local(Rc::clone(self).rest(Box::new(guest), patience));
+        // Most have something to say at once. Until it was looked at it is not idle, or
+        // it could end before it is heard.
+        self.wakes(guest);
+    }
+
+    /// Ends a connection for a new one: the one that has waited for a request for
+    /// longest; if none has for long, the one whose client has kept us waiting for
+    /// longest. One that is new itself may be about to say what it wants. What an
+    /// endpoint works on never ends.
+    fn make_way(&self) {
+        if self.clock.end_oldest_idle(GRACE) {
+            count(&self.counts.gave_way);
+        } else if !self.clock.end_longest_stalled(GRACE) {
+            if self.clock.end_oldest_idle(Duration::ZERO) {
+                count(&self.counts.gave_way);
+            }
+        } else {
+            count(&self.counts.stalled_gave_way);
+            if self.is_due(&self.stalled_at) {
+                tracing::warn!(
+                    connections = self.config.limits.connections,
+                    "as many connections as may be, and none is idle: those end whose clients \
+                     have sent, or taken, nothing for longest. If these are ordinary slow \
+                     clients raise --connections, else limit --connections-per-address"
+                );
+            }
         }
     }
 
@@ -420,41 +458,31 @@ impl Thread {
     async fn serve(self: Rc<Self>, first: Guest) {
         let _task = Task::begin(&self.seats);
         let mut next = Some(first);
-        while let Some(mut guest) = next {
+        while let Some(guest) = next {
             let Guest {
-                client, patience, ..
-            } = &mut guest;
-            match connection::serve(&self, client, *patience).await {
+                stream,
+                deadline,
+                open,
+            } = guest;
+            let mut client = Client::new(&self, stream, open.1, deadline);
+            // A connection that has asked for nothing yet is no kept one.
+            let patience = self.config.limits.head_time;
+            match connection::serve(&self, &mut client, patience).await {
                 Served::Rests => {
-                    let guest = Box::new(guest);
-                    tokio::task::spawn_local(Rc::clone(&self).rest(guest, None));
+                    let Client {
+                        stream, deadline, ..
+                    } = client;
+                    self.rest(Guest {
+                        stream,
+                        deadline,
+                        open,
+                    });
                 }
-                Served::Ended => self.ends(guest),
+                // Not only when the next one has come.
+                Served::Ended => drop((client, open)),
             }
             next = self.seats.next().await;
         }
-    }
-
-    /// Waits until something comes on a connection, in as little memory as it takes; a
-    /// task that serves it takes some kilobytes.
-    async fn rest(self: Rc<Self>, guest: Box<Guest>, patience: Option<Duration>) {
-        self.one_is_idle();
-        if !guest.client.rest(patience).await {
-            self.ends(*guest);
-            return;
-        }
-        let mut guest = *guest;
-        // Its first byte is there.
-        guest.patience = self.config.limits.head_time;
-        if let Some(guest) = self.seats.give(guest) {
-            tokio::task::spawn_local(Rc::clone(&self).serve(guest));
-        }
-    }
-
-    fn ends(&self, guest: Guest) {
-        let Guest { client, _open, .. } = guest;
-        let Client { deadline, .. } = client;
-        self.clock.put_back(deadline);
     }
 
     /// Whether a task should not wait for a silent connection.
@@ -474,9 +502,9 @@ impl Thread {
 
     /// Takes what has come; a held socket keeps it for the next process.
     fn accept_last(self: &Rc<Self>, listener: &TcpListener) {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut context = Context::from_waker(Waker::noop());
         while !self.config.listener_is_held
-            && let std::task::Poll::Ready(Ok((stream, peer))) = listener.poll_accept(&mut context)
+            && let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(&mut context)
         {
             self.begin(stream, peer.ip());
         }
@@ -493,6 +521,9 @@ impl Thread {
             }
             let now = clock::now();
             let tick = self.clock.tick(now, self.stage.get() >= Stage::Closed);
+            if self.is_blocked.get() && self.clock.has_stalled(GRACE) {
+                self.one_is_idle();
+            }
             let connections = self.connections.get();
             let pressure = self.memory.tell(self.index, connections, tick.held, now);
             self.shed(pressure);
@@ -556,15 +587,6 @@ impl Thread {
     }
 }
 
-/// A client's connection on its way from task to task.
-#[derive(Debug)]
-struct Guest {
-    client: Client,
-    /// For its next byte.
-    patience: Duration,
-    _open: Open,
-}
-
 /// A task that is counted.
 struct Task<'a>(&'a Seats<Guest>);
 
@@ -578,23 +600,5 @@ impl<'a> Task<'a> {
 impl Drop for Task<'_> {
     fn drop(&mut self) {
         self.0.end();
-    }
-}
-
-/// A connection that is counted.
-#[derive(Debug)]
-struct Open(Rc<Thread>, IpAddr);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let thread = &self.0;
-        let before = thread.connections.get();
-        thread.connections.set(before - 1);
-        shift(&thread.counts.connections, -1);
-        thread.room.leave(thread.counted(self.1));
-        // Other threads that wait for it are told by the room.
-        if thread.is_leaving() {
-            thread.ended.notify_one();
-        }
     }
 }

@@ -39,7 +39,7 @@ pub struct TimeArgs {
     /// Fields of a head, of requests and answers [default: 1000]
     #[arg(long, env = "SCALEDAPP_HEAD_FIELDS", value_name = "N")]
     pub head_fields: Option<u32>,
-    /// Client connections at once; then the oldest that waits for a request ends for a new one [default: 16384; fewer where memory or open files are too few]
+    /// Client connections at once; then one that is idle ends for a new one, or else one whose client has sent or read nothing for two seconds [default: 16384; fewer where memory or open files are too few]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
     pub connections: Option<NonZeroU32>,
     /// Client connections of one address at once, without a balancer in front; more get 503 [default: any number]

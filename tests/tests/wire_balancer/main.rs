@@ -11,6 +11,7 @@
 )]
 
 mod discovery;
+mod doors;
 mod forwarding;
 mod malformed;
 mod memory;

@@ -21,6 +21,7 @@ mod peers;
 mod reuse;
 mod signs;
 mod slow;
+mod stalls;
 mod strange;
 mod tunnels;
 mod uploads;

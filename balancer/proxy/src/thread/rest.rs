@@ -1,0 +1,103 @@
+//! A connection on which nothing is under way, in as little memory as it takes: a task
+//! that serves one takes some kilobytes.
+//!
+//! When a connection goes to rest is decided in `connection`, which one ends in `clock`.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use rustix::net::{RecvFlags, recv};
+use tokio::net::TcpStream;
+
+use super::Thread;
+use crate::clock::Deadline;
+use crate::metrics::shift;
+
+/// A client's connection on its way from task to task: what is left of it while nothing
+/// is under way.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) stream: TcpStream,
+    pub(super) deadline: Deadline,
+    pub(super) open: Open,
+}
+
+/// Waits for the next byte. Written out, since a future of the compiler's holds its
+/// arguments twice.
+struct Rest(Option<Guest>);
+
+impl Future for Rest {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(guest) = &self.0 else {
+            return Poll::Ready(());
+        };
+        let is_over = guest.deadline.poll(context).is_ready();
+        let mut is_awake = guest.stream.poll_read_ready(context).is_ready();
+        if !is_awake && !is_over {
+            return Poll::Pending;
+        }
+        // Who has said something since it was to end is heard.
+        is_awake = is_awake && (!is_over || has_said(&guest.stream));
+        if let Some(guest) = self.0.take()
+            && is_awake
+        {
+            let thread = Rc::clone(&guest.open.0);
+            thread.wakes(guest);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Whether there is something to read; an end is nothing.
+fn has_said(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(stream, &mut [0; 1][..], flags).is_ok_and(|(count, _)| count > 0)
+}
+
+impl Thread {
+    /// Lets a connection rest until something comes, be it its end. Its deadline is set.
+    pub(super) fn rest(self: &Rc<Self>, guest: Guest) {
+        self.one_is_idle();
+        tokio::task::spawn_local(Rest(Some(guest)));
+    }
+
+    /// Gives a connection to a task that serves it.
+    pub(super) fn wakes(self: &Rc<Self>, guest: Guest) {
+        if let Some(guest) = self.seats.give(guest) {
+            tokio::task::spawn_local(Rc::clone(self).serve(guest));
+        }
+    }
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+pub(super) struct Open(pub(super) Rc<Thread>, pub(super) IpAddr);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let thread = &self.0;
+        let before = thread.connections.get();
+        thread.connections.set(before - 1);
+        shift(&thread.counts.connections, -1);
+        thread.room.leave(thread.counted(self.1));
+        // Other threads that wait for it are told by the room.
+        if thread.is_leaving() {
+            thread.ended.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_at_rest_takes_little() {
+        // With tokio's task around it, which begins and ends on a multiple of 128.
+        assert!(size_of::<Rest>() <= 96, "{}", size_of::<Rest>());
+    }
+}

@@ -1,0 +1,173 @@
+//! As many connections as may be, and each of them held up by its client: those that
+//! have kept us waiting for longest give way, and nothing that a server works on does.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use scaledapp_proxy::Config;
+
+use crate::peers::{
+    MOMENT, OK, Request, Running, Stage, ask, read_all, short, start_with, until, upstream,
+};
+
+/// As long as a client may keep us waiting, and some more.
+const SOON: Duration = Duration::from_secs(4);
+const PLACES: u32 = 20;
+const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+/// Its server answers with more than the sockets take.
+const LARGE: usize = 4 << 20;
+
+fn config(threads: usize) -> Config {
+    Config {
+        threads,
+        limits: short(|limits| limits.connections = PLACES),
+        ..Config::balancer()
+    }
+}
+
+/// As many clients as may be, each of which sends `bytes` and no more.
+fn all(running: &Running, bytes: &[u8]) -> Vec<TcpStream> {
+    let clients = (0..PLACES).map(|_| {
+        let mut client = running.connect();
+        client.write_all(bytes).unwrap();
+        client
+    });
+    let clients = clients.collect();
+    until("all are there", || running.proxy.connections() == PLACES);
+    // What they have sent is read.
+    std::thread::sleep(MOMENT);
+    clients
+}
+
+/// A new client, and one more, are answered soon.
+fn others_are_served(running: &Running) {
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let answer = running.send(CLOSE);
+        assert!(answer.ends_with("ok"), "{answer}");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    }
+    assert!(running.proxy.connections() <= PLACES + 2);
+}
+
+#[test]
+fn stalled_heads_and_bodies_give_way_and_are_told_so() {
+    for threads in [1, 2] {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: "[..],
+            // Held here until it is whole, and passed on as it comes.
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nsome",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6000000\r\n\r\nsome",
+        ] {
+            let stage = Stage::open();
+            let running = start_with(vec![stage.endpoint()], config(threads));
+            let mut stalled = all(&running, bytes);
+            let begun = Instant::now();
+            let mut others: Vec<_> = (0..2).map(|_| ask(&running, "/other")).collect();
+            // Uploads that are passed on as they come are there, too, and stay.
+            let mut requests: Vec<Request> = Vec::new();
+            let is_other = |request: &Request| request.path() == "/other";
+            while requests.iter().filter(|one| is_other(one)).count() < 2 {
+                requests.push(stage.next());
+            }
+            assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+            let (asked, _stalled): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_other);
+            for request in asked {
+                request.answer(OK);
+            }
+            for other in &mut others {
+                assert!(read_all(other).ends_with("ok"));
+            }
+            assert_eq!(running.value("x_stalled_connections_ended_total"), 2);
+            assert!(running.counts("x_failures_total{cause=\"gave_way\"} 2"));
+            assert!(running.counts("x_ejections_total 0"));
+            let mut told = 0;
+            for client in &mut stalled {
+                client
+                    .set_read_timeout(Some(Duration::from_millis(5)))
+                    .unwrap();
+                let mut answer = vec![0; 400];
+                if let Ok(read @ 1..) = client.read(&mut answer) {
+                    let answer = String::from_utf8_lossy(&answer[..read]);
+                    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+                    assert!(answer.contains("gave-way"), "{answer}");
+                    told += 1;
+                }
+            }
+            assert_eq!(told, 2);
+        }
+    }
+}
+
+#[test]
+fn a_byte_now_and_then_is_no_way_to_keep_a_place() {
+    let running = start_with(vec![upstream(OK, Duration::ZERO)], config(1));
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
+    let mut clients = all(&running, head);
+    let drips = std::thread::spawn(move || {
+        let begun = Instant::now();
+        while begun.elapsed() < SOON * 2 {
+            for client in &mut clients {
+                // It may have ended.
+                drop(client.write(b"x"));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+    others_are_served(&running);
+    drips.join().unwrap();
+}
+
+#[test]
+fn who_does_not_read_gives_way() {
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+    let answer: &'static str = (answer + &"x".repeat(LARGE)).leak();
+    // What waits for such a reader is with us, or with its server.
+    for part in [answer, &answer[..answer.len() - LARGE + (2 << 20)]] {
+        let running = start_with(vec![upstream(part, Duration::ZERO)], config(1));
+        let _deaf = all(&running, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let begun = Instant::now();
+        let mut other = running.connect();
+        other.write_all(CLOSE).unwrap();
+        other.read_exact(&mut [0; 4096]).unwrap();
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert_eq!(running.value("x_stalled_connections_ended_total"), 1);
+        assert!(running.counts("x_ejections_total 0"));
+    }
+}
+
+#[test]
+fn what_a_server_works_on_never_gives_way() {
+    let stage = Stage::open();
+    let running = start_with(vec![stage.endpoint()], config(1));
+    let mut working: Vec<_> = (0..PLACES).map(|_| ask(&running, "/work")).collect();
+    let requests: Vec<_> = (0..PLACES).map(|_| stage.next()).collect();
+    let mut next = ask(&running, "/next");
+    next.set_read_timeout(Some(SOON)).unwrap();
+    assert!(next.read(&mut [0; 1]).is_err(), "it waits");
+    assert_eq!(running.value("x_stalled_connections_ended_total"), 0);
+    for request in requests {
+        request.answer(OK);
+    }
+    stage.next().answer(OK);
+    for client in working.iter_mut().chain([&mut next]) {
+        assert!(read_all(client).ends_with("ok"));
+    }
+}
+
+#[test]
+fn one_that_is_refused_ends_nobody() {
+    let config = Config {
+        limits: short(|limits| {
+            limits.connections = 2;
+            limits.connections_per_address = std::num::NonZeroU32::new(2);
+        }),
+        ..Config::balancer()
+    };
+    let running = start_with(vec![upstream(OK, Duration::ZERO)], config);
+    let _idle = [running.connect(), running.connect()];
+    until("both are there", || running.proxy.connections() == 2);
+    assert!(running.send(b"").contains("too-many-connections"));
+    assert_eq!(running.value("x_idle_connections_ended_total"), 0);
+}

@@ -1,0 +1,54 @@
+//! As many connections as may be, all held up by their clients: the built balancer lets
+//! new clients in.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use scaledapp_tests::balancer::Launch;
+use scaledapp_tests::http::{self, Connection, Request};
+use scaledapp_tests::upstream::Upstream;
+
+use crate::SOON;
+
+const PLACES: usize = 50;
+/// A client may keep us waiting for two seconds.
+const LET_IN: Duration = Duration::from_millis(3500);
+
+#[test]
+fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
+    let upstream = Upstream::answering("x").unwrap();
+    let launch = Launch::to(&[upstream.address()]).unwrap();
+    let balancer = launch
+        .with(&["--connections", "50", "--threads", "2"])
+        .ready()
+        .unwrap();
+    let mut stalled: Vec<TcpStream> = (0..PLACES)
+        .map(|_| {
+            let mut client = TcpStream::connect(balancer.address()).unwrap();
+            let upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nsome";
+            client.write_all(upload).unwrap();
+            client
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut next = Connection::open(balancer.address(), SOON).unwrap();
+    assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
+    println!("the next client was served after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < LET_IN, "{:?}", begun.elapsed());
+    // Now there is always one that gives way.
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let mut next = Connection::open(balancer.address(), SOON).unwrap();
+        assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+    // The oldest went first, and was told why.
+    let mut answer = [0; 12];
+    stalled[0].set_read_timeout(Some(SOON)).unwrap();
+    stalled[0].read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    let metrics = http::get(balancer.launch.admin, "/metrics").unwrap().text();
+    let ended = "scaledapp_balancer_stalled_connections_ended_total ";
+    assert!(metrics.contains(ended), "{metrics}");
+}
