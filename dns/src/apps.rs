@@ -104,14 +104,14 @@ impl Apps {
         unreadable
     }
 
-    /// Their records for the zone.
-    pub(crate) fn read(&self, naming: &Naming) -> Read {
-        let mut apps: Vec<_> = self.0.iter().collect();
-        // The older object has a name that two want. Sorting keeps the order of
-        // namespace and name; who has no time came last.
-        apps.sort_by_key(|(_, app)| {
+    /// The records of all of them for the zone.
+    pub(crate) fn read<'a>(all: impl Iterator<Item = &'a Self>, naming: &Naming) -> Read {
+        let mut apps: Vec<_> = all.flat_map(|apps| apps.0.iter()).collect();
+        // The older object has a name that two want, then the first by namespace and
+        // name; one that has no time came last.
+        apps.sort_by_key(|(key, app)| {
             let time = app.metadata.creation_timestamp.as_ref();
-            (time.is_none(), time.map(|time| time.0))
+            (time.is_none(), time.map(|time| time.0), *key)
         });
         let mut owners: BTreeMap<Name, &Key> = BTreeMap::new();
         let mut zone = naming.bare.clone();
@@ -256,7 +256,7 @@ mod tests {
     fn read(objects: &[Value]) -> Read {
         let mut apps = Apps::default();
         assert_eq!(take(&mut apps, objects), BTreeSet::new());
-        apps.read(&naming())
+        Apps::read([&apps].into_iter(), &naming())
     }
 
     fn named(hostname: &str) -> Value {
@@ -379,7 +379,7 @@ mod tests {
         let objects = [thief, owner.clone(), open, object("given", EARLY, &given)];
         let mut apps = Apps::default();
         take(&mut apps, &objects);
-        let read = apps.read(&bound(&["team-a.apps.local=a"]));
+        let read = Apps::read([&apps].into_iter(), &bound(&["team-a.apps.local=a"]));
         let mut entries = names(&read);
         entries.sort();
         assert_eq!(entries, ["open.apps.local.", "x.team-a.apps.local."]);
@@ -403,10 +403,16 @@ mod tests {
                 .unwrap()
                 .starts_with("default/a cannot be read: ")
         );
-        assert_eq!(names(&apps.read(&naming())), ["b.apps.local."]);
+        assert_eq!(
+            names(&Apps::read([&apps].into_iter(), &naming())),
+            ["b.apps.local."]
+        );
         take(&mut apps, &[broken("b")]);
-        assert_eq!(names(&apps.read(&naming())), ["b.apps.local."]);
+        assert_eq!(
+            names(&Apps::read([&apps].into_iter(), &naming())),
+            ["b.apps.local."]
+        );
         take(&mut apps, &[]);
-        assert_eq!(names(&apps.read(&naming())), [""; 0]);
+        assert_eq!(names(&Apps::read([&apps].into_iter(), &naming())), [""; 0]);
     }
 }

@@ -1,6 +1,7 @@
 //! The command line of `scaledapp-dns`, and how it becomes [`Settings`]: flags
 //! win over `SCALEDAPP_*` variables, those over the defaults here.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -36,7 +37,9 @@ force. Until the first good one is there, queries get SERVFAIL.
 ScaledApps: spec.dns.hostname (else status.hostname) with the addresses of the
 slots that status says serve and that accept TCP on port 80. Watched through the
 pod's service account, or the cluster of KUBECONFIG; needs list and watch
-of scaledapps (scaledapp.io) in all namespaces. A name that two objects want
+of scaledapps (scaledapp.io) in all namespaces, or in those of --watch-namespace:
+one that cannot be read keeps no other from being served, and is named at /status.
+A name that two objects want
 goes to the older one; with --records-file too, the file's names go first. The
 last set stays in force while the API server is away. The apex and ns.ZONE are
 no object's, and --zone-namespaces binds zones below to namespaces.
@@ -78,6 +81,14 @@ pub(crate) struct RunArgs {
     /// Serve the names of all `ScaledApp` objects of the cluster, watched in Kubernetes
     #[arg(long, env = "SCALEDAPP_SCALEDAPPS")]
     scaledapps: bool,
+    /// Serve the `ScaledApp`s of this namespace only; repeat for more [default: of all]
+    #[arg(
+        long,
+        env = "SCALEDAPP_WATCH_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ','
+    )]
+    watch_namespace: Vec<String>,
     /// Names in this zone are answered for `ScaledApp`s of these namespaces only; repeat
     /// for more. The most specific zone counts, names in none of them are open to all
     #[arg(
@@ -157,6 +168,8 @@ pub(crate) struct Settings {
     pub(crate) zone: Zone,
     pub(crate) records_file: Option<PathBuf>,
     pub(crate) scaledapps: bool,
+    /// Where they are looked for, each once; everywhere if none is named.
+    pub(crate) watch_namespaces: Vec<String>,
     /// Which namespace may have which name.
     pub(crate) ownership: Ownership,
     pub(crate) admin: Option<SocketAddr>,
@@ -170,12 +183,15 @@ impl Settings {
             zone,
             records_file,
             scaledapps,
+            watch_namespace,
             zone_namespaces,
             admin,
             ns,
             drain_min,
         } = args;
         let ownership = Ownership::new(Some(zone.clone()), zone_namespaces)?;
+        let namespaces = watch_namespace.into_iter().filter(|name| !name.is_empty());
+        let watch_namespaces: BTreeSet<String> = namespaces.collect();
         let name_servers = name_servers(&zone, listen.ip(), ns)?;
         let authority = Authority {
             serial: 1,
@@ -188,6 +204,7 @@ impl Settings {
             zone,
             records_file,
             scaledapps,
+            watch_namespaces: watch_namespaces.into_iter().collect(),
             ownership,
             admin: admin.0,
             drain_min,
@@ -313,6 +330,17 @@ mod tests {
             let message = settings(&arguments).unwrap_err();
             assert!(message.contains(part), "{arguments:?}: {message}");
         }
+    }
+
+    #[test]
+    fn namespaces_are_named_once() {
+        assert!(settings(&[]).unwrap().watch_namespaces.is_empty());
+        let flags = [
+            "--watch-namespace=b,a",
+            "--watch-namespace=",
+            "--watch-namespace=b",
+        ];
+        assert_eq!(settings(&flags).unwrap().watch_namespaces, ["a", "b"]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ struct View {
     unready: Option<String>,
     draining: bool,
     names: Value,
+    /// Why there is no news of some or of all records.
+    problem: Option<String>,
     /// When the records in use were last known to be those of their source.
     confirmed: Instant,
 }
@@ -49,6 +51,7 @@ impl Report {
             unready: Some("no records are loaded yet".to_owned()),
             draining: false,
             names: json!({}),
+            problem: None,
             confirmed: now,
         };
         Self {
@@ -76,6 +79,11 @@ impl Report {
         if view.unready.is_some() {
             view.unready = Some(format!("no records are loaded yet: {reason}"));
         }
+    }
+
+    /// Why there is no news of some or of all records, if that is so.
+    pub(crate) fn lacks(&self, problem: Option<String>) {
+        self.view().problem = problem;
     }
 
     pub(crate) fn drain(&self) {
@@ -150,6 +158,7 @@ impl Routes for Report {
             "listen": self.listen,
             "ready": ready,
             "draining": view.draining,
+            "problem": view.problem,
             "recordsAgeSeconds": view.confirmed.elapsed().as_secs(),
             "names": view.names,
         })

@@ -75,7 +75,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             bare: settings.zone.clone(),
             ownership: settings.ownership,
         };
-        let started = cluster::start(naming, cluster, Arc::clone(&metrics)).await;
+        let started = cluster::start(
+            naming,
+            settings.watch_namespaces,
+            cluster,
+            Arc::clone(&metrics),
+        )
+        .await;
         started.context("--scaledapps")?;
     }
     let origins = Origins {
@@ -105,6 +111,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             .map(|path| PolledFile::new(path, MOST)),
         broken: false,
         cluster: cluster_state,
+        lost: None,
         prober: Prober::new(results),
         zone,
         report,
@@ -142,6 +149,8 @@ struct Server {
     /// The file's newest content is of no use.
     broken: bool,
     cluster: watch::Receiver<cluster::State>,
+    /// Why there is no news from the cluster, as far as it was told.
+    lost: Option<String>,
     prober: Prober,
     zone: watch::Sender<Arc<Zone>>,
     report: Arc<Report>,
@@ -249,7 +258,7 @@ impl Server {
             let state = self.cluster.borrow_and_update();
             (state.given.clone(), state.problem.clone())
         };
-        if let Some(problem) = problem {
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.lost) {
             self.report.not_loaded(&format!("ScaledApps: {problem}"));
             let kept = given.is_some();
             tracing::warn!(
@@ -257,8 +266,9 @@ impl Server {
                 kept,
                 "no news of ScaledApps; what was loaded stays"
             );
-            return;
         }
+        self.report.lacks(problem.clone());
+        self.lost = problem;
         let Some(given) = given else { return };
         let names = given.entries.len();
         let is_news = match &self.origins.cluster {

@@ -6,6 +6,7 @@
     reason = "what documents an argument is its help, and that is plain text"
 )]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -145,9 +146,14 @@ pub struct RunArgs {
     /// Namespace of the Lease [default: that of the pod, or of the kubeconfig's context]
     #[arg(long, env = "SCALEDAPP_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Watch the ScaledApps of this namespace only [default: of all]
-    #[arg(long, env = "SCALEDAPP_WATCH_NAMESPACE", value_name = "NAMESPACE")]
-    watch_namespace: Option<String>,
+    /// Watch the ScaledApps of this namespace only; repeat for more [default: of all]
+    #[arg(
+        long,
+        env = "SCALEDAPP_WATCH_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ','
+    )]
+    watch_namespace: Vec<String>,
     /// The zone that the DNS server answers for; a hostname outside is told of
     /// [default: not known]
     #[arg(long, env = "SCALEDAPP_ZONE", value_name = "ZONE")]
@@ -215,8 +221,8 @@ pub struct Settings {
     pub plan: cluster::Settings,
     /// Where the Lease is; `None` is the client's own namespace.
     pub namespace: Option<String>,
-    /// Where `ScaledApp`s are looked for; `None` is everywhere.
-    pub watch_namespace: Option<String>,
+    /// Where `ScaledApp`s are looked for, each once; everywhere if none is named.
+    pub watch_namespaces: Vec<String>,
     /// Which namespace may have which hostname.
     pub ownership: Ownership,
     /// Who this replica is.
@@ -243,11 +249,16 @@ impl Settings {
             concurrency,
             admin,
         } = args;
+        let watch_namespaces: BTreeSet<String> = watch_namespace
+            .into_iter()
+            .filter(|namespace| !namespace.is_empty())
+            .collect();
+        let watch_namespaces = watch_namespaces.into_iter().collect();
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self {
             plan: images.all_given()?,
             namespace: given(namespace),
-            watch_namespace: given(watch_namespace),
+            watch_namespaces,
             ownership: Ownership::new(zone, zone_namespaces)?,
             identity: given(identity)
                 .or_else(|| given(std::env::var("HOSTNAME").ok()))
@@ -302,6 +313,8 @@ mod tests {
     fn flags_become_settings_and_empty_ones_count_as_absent() {
         let settings = settings(&[
             "--namespace=",
+            "--watch-namespace=team,shop",
+            "--watch-namespace=",
             "--watch-namespace=team",
             "--identity=a",
             "--image-pull-secret=one,two",
@@ -309,7 +322,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(settings.namespace, None);
-        assert_eq!(settings.watch_namespace.as_deref(), Some("team"));
+        assert_eq!(settings.watch_namespaces, ["shop", "team"]);
         assert_eq!(settings.identity, "a");
         assert_eq!(settings.plan.image_pull_secrets, ["one", "two"]);
         assert_eq!(settings.admin, None);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::backoff::Backoff;
 use crate::events::Sent;
+use crate::health::Health;
 use crate::heartbeat::Hearts;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct Context {
     pub ownership: Ownership,
     /// Whether this replica writes.
     pub leadership: Leadership,
+    /// How the watches do.
+    pub health: Arc<Health>,
     /// What pods say.
     pub hearts: Arc<Hearts>,
     /// What is counted.

@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::api::Call;
+use crate::health::State;
 
 /// A pass without writes takes well below a millisecond, one with a hanging API
 /// server some seconds.
@@ -36,6 +37,11 @@ struct Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NamespaceState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProbeResult {
     component: &'static str,
     result: &'static str,
@@ -51,6 +57,7 @@ pub struct Metrics {
     apps: Gauge,
     watch_errors: Family<Kind, Counter>,
     watch_age: Family<Kind, Gauge<f64, AtomicU64>>,
+    namespaces: Family<NamespaceState, Gauge>,
     probes: Family<ProbeResult, Counter>,
 }
 
@@ -64,6 +71,7 @@ impl Default for Metrics {
             apps: Gauge::default(),
             watch_errors: Family::default(),
             watch_age: Family::default(),
+            namespaces: Family::default(),
             probes: Family::default(),
         }
     }
@@ -100,6 +108,11 @@ impl Metrics {
             self.watch_age.clone(),
         );
         registry.register(
+            "namespaces",
+            "Namespaces that are watched by name, by how that goes",
+            self.namespaces.clone(),
+        );
+        registry.register(
             "probes",
             "Looks at the admin ports of pods",
             self.probes.clone(),
@@ -128,6 +141,22 @@ impl Metrics {
         self.watch_age
             .get_or_create(&Kind { kind })
             .set(age.as_secs_f64());
+    }
+
+    pub(crate) fn set_namespaces(&self, namespaces: &[(String, State)]) {
+        let mut counts = [("watched", 0), ("waiting", 0), ("failing", 0)];
+        for (_, state) in namespaces {
+            let place = match state {
+                State::Synced => 0,
+                State::Waiting => 1,
+                State::Failing(_) => 2,
+            };
+            counts[place].1 += 1;
+        }
+        for (state, count) in counts {
+            let labels = NamespaceState { state };
+            self.namespaces.get_or_create(&labels).set(count);
+        }
     }
 
     pub(crate) fn set_state(&self, leads: bool, apps: usize) {

@@ -68,6 +68,12 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    if !context.health.knows(namespace) {
+        // The list that is missing asks for a pass over all apps.
+        tracing::debug!(namespace, "not all is known of this namespace yet");
+        return Ok(Action::await_change());
+    }
     let begun = Instant::now();
     let result = pass(&context, object).await;
     let word = match &result {

@@ -8,8 +8,8 @@ use scaledapp_admin::{Probe, Routes};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::health::{Health, State};
 use crate::metrics::Metrics;
-use crate::watches::Health;
 
 /// The state as the admin port sees it.
 #[allow(missing_debug_implementations, reason = "kube's client has none")]
@@ -63,6 +63,23 @@ impl Report {
         view.unready = None;
     }
 
+    /// Each watched namespace, and what stands in the way there; null where all are.
+    fn namespaces(&self) -> Value {
+        let namespaces = self.health.namespaces();
+        if namespaces.is_empty() {
+            return Value::Null;
+        }
+        let shown = namespaces.into_iter().map(|(name, state)| {
+            let state = match state {
+                State::Synced => "watched".to_owned(),
+                State::Waiting => "waiting for the first lists".to_owned(),
+                State::Failing(reason) => reason,
+            };
+            (name, Value::from(state))
+        });
+        Value::Object(shown.collect())
+    }
+
     /// It ends.
     pub fn stops(&self) {
         self.view().stopping = true;
@@ -89,6 +106,7 @@ impl Routes for Report {
         for (kind, age) in self.health.ages() {
             self.metrics.set_watch_age(kind, age);
         }
+        self.metrics.set_namespaces(&self.health.namespaces());
         if let Some(context) = &self.view().context {
             let apps = context.stores.apps.len();
             self.metrics.set_state(context.leadership.leads(), apps);
@@ -120,6 +138,7 @@ impl Routes for Report {
             "leader": context.and_then(|context| context.leadership.holder()),
             "apps": context.map_or(0, |context| context.stores.apps.len()),
             "pods": pods,
+            "namespaces": self.namespaces(),
         })
     }
 }

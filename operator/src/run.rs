@@ -3,6 +3,7 @@
 //!
 //! One thread: what takes time is done by the API server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +23,14 @@ use crate::cli::Settings;
 use crate::context::{Context, Guarded};
 use crate::controller;
 use crate::events::Sent;
+use crate::health::Health;
 use crate::heartbeat::{self, Hearts};
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::report::Report;
 use crate::stores::{self, Writers};
 use crate::tokens::Tokens;
-use crate::watches::{Health, Triggers, Watches};
+use crate::watches::{Triggers, Watches};
 
 /// Between looks for the definition.
 const DEFINITION_PERIOD: Duration = Duration::from_secs(2);
@@ -85,6 +87,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         settings: settings.plan.clone(),
         ownership: settings.ownership.clone(),
         leadership,
+        health: Arc::clone(&health),
         hearts: Arc::default(),
         metrics,
         backoff: Backoff::default(),
@@ -139,15 +142,10 @@ impl Work<'_> {
             health,
             report,
         } = self;
-        definition(
-            &context.client,
-            settings.watch_namespace.as_deref(),
-            &report,
-        )
-        .await;
+        definition(&context.client, &settings.watch_namespaces, &report).await;
         let watches = Watches {
             client: context.client.clone(),
-            namespace: settings.watch_namespace.clone(),
+            namespaces: settings.watch_namespaces.clone(),
             triggers: triggers.clone(),
             health,
             metrics: Arc::clone(&context.metrics),
@@ -178,16 +176,18 @@ impl Work<'_> {
     }
 }
 
-/// Waits until `ScaledApp`s can be listed. Asked by listing them: that needs no
-/// right to read definitions.
-async fn definition(client: &Client, namespace: Option<&str>, report: &Report) {
-    let api: Api<ScaledApp> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+/// Waits until `ScaledApp`s can be listed, of one of the namespaces at least. Asked by
+/// listing them: that needs no right to read definitions.
+async fn definition(client: &Client, namespaces: &[String], report: &Report) {
+    let named = namespaces.iter();
+    let named = named.map(|namespace| Api::namespaced(client.clone(), namespace));
+    let mut apis: Vec<Api<ScaledApp>> = named.collect();
+    if apis.is_empty() {
+        apis.push(Api::all(client.clone()));
+    }
     let one = ListParams::default().limit(1);
-    let mut told = String::new();
-    loop {
+    let mut told = BTreeSet::new();
+    for api in apis.iter().cycle() {
         let listed = timeout(CALL_TIMEOUT, api.list_metadata(&one));
         let reason = match listed.await {
             Ok(Ok(_)) => return,
@@ -198,11 +198,11 @@ async fn definition(client: &Client, namespace: Option<&str>, report: &Report) {
             Ok(Err(error)) => format!("the API server cannot be reached: {error}"),
             Err(_elapsed) => format!("the API server did not answer within {CALL_TIMEOUT:?}"),
         };
-        if told != reason {
+        report.waits(reason.clone());
+        if !told.contains(&reason) {
             tracing::warn!("{reason}");
-            report.waits(reason.clone());
-            told = reason;
+            told.insert(reason);
         }
-        sleep(DEFINITION_PERIOD).await;
+        sleep(DEFINITION_PERIOD / apis.len() as u32).await;
     }
 }

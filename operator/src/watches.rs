@@ -1,15 +1,16 @@
 //! The watches: they fill the stores, and say which apps a change concerns.
 //!
-//! Each kind has one watch, narrowed to what is ours by label. Each change
-//! leads to the name of a `ScaledApp` that is to be looked at.
+//! Each kind has one watch, or one in each namespace that is looked after ([`crate::merged`]
+//! makes one list of them), narrowed to what is ours by label. Each change leads to the
+//! name of a `ScaledApp` that is to be looked at.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::channel::mpsc;
-use futures::{Stream, StreamExt, pin_mut};
+use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
@@ -22,8 +23,10 @@ use scaledapp_plan::cluster;
 use serde::de::DeserializeOwned;
 
 use crate::context::Guarded;
+use crate::health::Health;
 use crate::heartbeat::Hearts;
 use crate::hostnames::Hostnames;
+use crate::merged::{Change, Merged};
 use crate::metrics::Metrics;
 use crate::stores::Writers;
 
@@ -59,57 +62,14 @@ impl Triggers {
     }
 }
 
-/// How the watches do, for the admin port.
-#[derive(Debug, Default)]
-pub struct Health {
-    watches: Mutex<HashMap<&'static str, Watch>>,
-}
-
-#[derive(Debug)]
-struct Watch {
-    synced: bool,
-    error: Option<String>,
-    last: Instant,
-}
-
-impl Health {
-    fn note(&self, kind: &'static str, change: impl FnOnce(&mut Watch)) {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        change(watches.entry(kind).or_insert_with(|| Watch {
-            synced: false,
-            error: None,
-            last: Instant::now(),
-        }));
-    }
-
-    /// The watch that stands in the way of the first pass.
-    pub fn unsynced(&self) -> Option<String> {
-        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut unsynced: Vec<_> = watches.iter().filter(|(_, watch)| !watch.synced).collect();
-        unsynced.sort_by_key(|(kind, watch)| (watch.error.is_none(), **kind));
-        unsynced.first().map(|(kind, watch)| match &watch.error {
-            Some(error) => format!("cannot list {kind}: {error}"),
-            None => format!("waiting for the first list of {kind}"),
-        })
-    }
-
-    pub(crate) fn ages(&self) -> Vec<(&'static str, Duration)> {
-        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches
-            .iter()
-            .map(|(kind, watch)| (*kind, watch.last.elapsed()))
-            .collect()
-    }
-}
-
 /// What all watches share.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "kube's client has none")]
 pub struct Watches {
     /// The API server.
     pub client: Client,
-    /// `None`: all namespaces.
-    pub namespace: Option<String>,
+    /// Those that are looked after; all of them if none is named.
+    pub namespaces: Vec<String>,
     /// Who is told.
     pub triggers: Triggers,
     /// How they do.
@@ -147,14 +107,23 @@ impl Watches {
         self.owned("PodDisruptionBudgets", pod_disruption_budgets);
     }
 
-    fn api<K>(&self) -> Api<K>
+    /// What each watch of a kind brings, with its namespace.
+    fn events<K>(&self, config: &watcher::Config) -> Vec<Source<K>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+        if self.namespaces.is_empty() {
+            let events = watcher(Api::all(self.client.clone()), config.clone());
+            return vec![(None, events.boxed())];
         }
+        let namespaces = self.namespaces.iter();
+        let source = namespaces.map(|namespace| {
+            let api = Api::namespaced(self.client.clone(), namespace);
+            let events = watcher(api, config.clone()).boxed();
+            (Some(namespace.clone()), events)
+        });
+        source.collect()
     }
 
     fn apps(&self, writer: Writer<Guarded>) {
@@ -174,11 +143,10 @@ impl Watches {
                     .into_iter()
                     .for_each(|app| triggers.send(app));
             }
-            Event::Init => hostnames = Hostnames::default(),
-            Event::InitApply(app) => drop(hostnames.apply(app)),
+            Event::Init | Event::InitApply(_) => {}
             Event::InitDone => triggers.all(),
         };
-        let events = watcher(self.api(), watcher::Config::default());
+        let events = self.events(&watcher::Config::default());
         self.follow("ScaledApps", events, writer, changed);
     }
 
@@ -188,7 +156,7 @@ impl Watches {
             instance(event, &triggers);
             hearts.pods_changed.notify_one();
         };
-        self.follow("Pods", watcher(self.api(), ours()), writer, changed);
+        self.follow("Pods", self.events(&ours()), writer, changed);
     }
 
     /// Kubelets write their node every few minutes; only what decides where
@@ -197,8 +165,7 @@ impl Watches {
         let mut known: HashMap<String, cluster::Node> = HashMap::new();
         let triggers = self.triggers.clone();
         let changed = move |event: &Event<Node>| match event {
-            Event::Init => known.clear(),
-            Event::InitApply(node) => drop(known.insert(node.name_any(), node.into())),
+            Event::Init | Event::InitApply(_) => {}
             Event::InitDone => triggers.all(),
             Event::Apply(node) => {
                 let now = cluster::Node::from(node);
@@ -218,7 +185,7 @@ impl Watches {
                 status.images = None;
             }
         });
-        self.follow("Nodes", events, writer, changed);
+        self.follow("Nodes", vec![(None, events.boxed())], writer, changed);
     }
 
     fn owned<K>(&self, kind: &'static str, writer: Writer<K>)
@@ -228,50 +195,132 @@ impl Watches {
     {
         let triggers = self.triggers.clone();
         let changed = move |event: &Event<K>| instance(event, &triggers);
-        self.follow(kind, watcher(self.api(), ours()), writer, changed);
+        self.follow(kind, self.events(&ours()), writer, changed);
     }
 
+    /// Fills a store from all watches of a kind, in a task of its own.
     fn follow<K>(
         &self,
         kind: &'static str,
-        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-        mut writer: Writer<K>,
-        mut changed: impl FnMut(&Event<K>) + Send + 'static,
+        sources: Vec<Source<K>>,
+        writer: Writer<K>,
+        changed: impl FnMut(&Event<K>) + Send + 'static,
     ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        let health = Arc::clone(&self.health);
-        let metrics = Arc::clone(&self.metrics);
-        health.note(kind, |_| {});
-        tokio::spawn(async move {
+        let mut scopes = Vec::new();
+        let mut streams = Vec::new();
+        for (source, (scope, events)) in sources.into_iter().enumerate() {
+            self.health.begins(kind, scope.as_deref());
+            scopes.push(scope);
+            // Each waits for itself after a failure.
             let events = events.default_backoff();
-            pin_mut!(events);
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
-                        // Who wrote which field takes half of an object's memory.
-                        let event = event.modify(|object| {
-                            object.meta_mut().managed_fields = None;
-                        });
-                        writer.apply_watcher_event(&event);
-                        changed(&event);
-                        let done = matches!(event, Event::InitDone);
-                        health.note(kind, |watch| {
-                            watch.synced |= done;
-                            watch.error = None;
-                            watch.last = Instant::now();
-                        });
-                    }
-                    Err(error) => {
-                        metrics.watch_failed(kind);
-                        tracing::warn!(kind, %error, "a watch failed; it is begun again");
-                        health.note(kind, |watch| watch.error = Some(error.to_string()));
-                    }
-                }
+            streams.push(events.map(move |event| (source, event)).boxed());
+        }
+        let mut filling = Filling {
+            kind,
+            merged: Merged::new(scopes.len()),
+            scopes,
+            is_complete: false,
+            writer,
+            changed,
+            health: Arc::clone(&self.health),
+            metrics: Arc::clone(&self.metrics),
+        };
+        tokio::spawn(async move {
+            let mut events = select_all(streams);
+            while let Some((source, event)) = events.next().await {
+                filling.take(source, event);
             }
         });
     }
 }
+
+/// A store that is filled from several watches.
+struct Filling<K, F>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    kind: &'static str,
+    /// The namespace of each watch.
+    scopes: Vec<Option<String>>,
+    merged: Merged<ObjectRef<K>>,
+    is_complete: bool,
+    writer: Writer<K>,
+    changed: F,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl<K, F> Filling<K, F>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+    F: FnMut(&Event<K>),
+{
+    fn take(&mut self, source: usize, event: watcher::Result<Event<K>>) {
+        let scope = self.scopes[source].as_deref();
+        match event {
+            Ok(event) => {
+                // Who wrote which field takes half of an object's memory.
+                let event = event.modify(|object| object.meta_mut().managed_fields = None);
+                let change = self.merged.on(source, event, ObjectRef::from_obj);
+                self.health
+                    .brought(self.kind, scope, matches!(change, Change::Listed(_)));
+                self.make(change);
+            }
+            Err(error) => {
+                self.metrics.watch_failed(self.kind);
+                let kind = self.kind;
+                tracing::warn!(kind, namespace = scope, %error, "a watch failed; it is begun again");
+                self.health.failed(kind, scope, error.to_string());
+                self.merged.failed(source);
+            }
+        }
+        if !self.is_complete && self.merged.is_complete() {
+            self.is_complete = true;
+            self.open();
+        }
+    }
+
+    fn make(&mut self, change: Change<K, ObjectRef<K>>) {
+        match change {
+            Change::Nothing => {}
+            Change::Put(object) => self.give(&Event::Apply(object)),
+            Change::Gone(object) => self.give(&Event::Delete(object)),
+            Change::Listed(gone) => {
+                let store = self.writer.as_reader();
+                for object in gone.iter().filter_map(|gone| store.get(gone)) {
+                    self.give(&Event::Delete((*object).clone()));
+                }
+                // What waited until this namespace is known.
+                (self.changed)(&Event::InitDone);
+            }
+        }
+    }
+
+    fn give(&mut self, event: &Event<K>) {
+        self.writer.apply_watcher_event(event);
+        (self.changed)(event);
+    }
+
+    /// Lets go those who wait for the store. A complete list is what a store takes as
+    /// the sign for that.
+    fn open(&mut self) {
+        let all = self.writer.as_reader().state();
+        self.writer.apply_watcher_event(&Event::Init);
+        for object in all {
+            let object = Event::InitApply((*object).clone());
+            self.writer.apply_watcher_event(&object);
+        }
+        self.writer.apply_watcher_event(&Event::InitDone);
+    }
+}
+
+/// One of the watches of a kind: its namespace, if it has one, and what it brings.
+type Source<K> = (
+    Option<String>,
+    BoxStream<'static, watcher::Result<Event<K>>>,
+);
 
 /// What carries our label, in namespaces of others too.
 fn ours() -> watcher::Config {

@@ -58,6 +58,63 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* Where ScaledApps are watched, for the operator and for DNS. */}}
+{{- define "scaledapp.watchFlags" -}}
+{{- range .Values.watchNamespaces }}
+- --watch-namespace={{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Gives a component the rules of files/rights.yaml where ScaledApps are watched, in the
+     whole cluster or in some namespaces: scaledapp.rights (list $ "operator" RULES). */}}
+{{- define "scaledapp.rights" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $rules := index . 2 -}}
+{{- if $root.Values.watchNamespaces }}
+{{- range $root.Values.watchNamespaces }}
+{{ include "scaledapp.grant" (list $root $component $rules .) }}
+{{- end }}
+{{- else }}
+{{ include "scaledapp.grant" (list $root $component $rules "") }}
+{{- end }}
+{{- end }}
+
+{{/* A Role of a namespace with its binding, or, without one, a ClusterRole. */}}
+{{- define "scaledapp.grant" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $namespace := index . 3 -}}
+{{- $account := include "scaledapp.name" (list $root $component) -}}
+{{- $name := printf "%s-%s" $root.Release.Namespace $account -}}
+{{- $kind := ternary "Role" "ClusterRole" (ne $namespace "") -}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+metadata:
+  name: {{ $name }}
+  {{- with $namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- include "scaledapp.labels" (list $root $component) | nindent 4 }}
+rules:
+{{ toYaml (index . 2) }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+metadata:
+  name: {{ $name }}
+  {{- with $namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- include "scaledapp.labels" (list $root $component) | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ $kind }}, name: {{ $name }}}
+subjects:
+- {kind: ServiceAccount, name: {{ $account }}, namespace: {{ $root.Release.Namespace }}}
+{{- end }}
+
 {{/* Pod Security "restricted", and more. */}}
 {{- define "scaledapp.podSecurity" -}}
 runAsNonRoot: true

@@ -42,6 +42,8 @@ struct State {
     /// Connections of an earlier epoch end.
     epoch: u64,
     away: bool,
+    /// Namespaces that may not be read.
+    forbidden: BTreeSet<String>,
     requests: Vec<String>,
 }
 
@@ -154,6 +156,18 @@ impl ApiServer {
         self.shared.change(|state| state.epoch += 1);
     }
 
+    /// Whether what is in a namespace may be read.
+    pub fn set_forbidden(&self, namespace: &str, forbidden: bool) {
+        self.shared.change(|state| {
+            if forbidden {
+                state.forbidden.insert(namespace.to_owned());
+            } else {
+                state.forbidden.remove(namespace);
+            }
+            state.epoch += 1;
+        });
+    }
+
     /// From now on it answers nobody, or does again.
     pub fn set_away(&self, away: bool) {
         self.shared.change(|state| {
@@ -202,18 +216,36 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
             }
             state.requests.push(target.clone());
         }
-        let (_, query) = target.split_once('?').unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or_default();
+        let namespace = path.split_once("/namespaces/").map(|(_, rest)| rest);
+        let namespace = namespace.and_then(|rest| rest.split('/').next());
+        if let Some(namespace) = namespace.filter(|it| shared.state().forbidden.contains(*it)) {
+            let message = format!("nothing in {namespace} may be read");
+            let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                "status": "Failure", "message": message, "reason": "Forbidden", "code": 403})
+            .to_string();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            );
+            writer.write_all((head + &body).as_bytes())?;
+            continue;
+        }
+        let is_asked = |object: &Value| {
+            namespace.is_none_or(|namespace| object["metadata"]["namespace"] == namespace)
+        };
         let argument = |name: &str| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find_map(|(key, value)| (key == name).then_some(value))
         };
         if argument("watch") == Some("true") {
             let from = argument("resourceVersion").and_then(|text| text.parse().ok());
-            return watch(shared, &mut writer, from.unwrap_or(0), epoch);
+            return watch(shared, &mut writer, from.unwrap_or(0), epoch, &is_asked);
         }
         let body = {
             let state = shared.state();
-            let items: Vec<&Value> = state.objects.values().collect();
+            let items = state.objects.values().filter(|object| is_asked(object));
+            let items: Vec<&Value> = items.collect();
             json!({
                 "kind": "List",
                 "apiVersion": "v1",
@@ -230,7 +262,13 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
     }
 }
 
-fn watch(shared: &Shared, writer: &mut TcpStream, mut from: u64, epoch: u64) -> io::Result<()> {
+fn watch(
+    shared: &Shared,
+    writer: &mut TcpStream,
+    mut from: u64,
+    epoch: u64,
+    is_asked: &dyn Fn(&Value) -> bool,
+) -> io::Result<()> {
     writer.write_all(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
     )?;
@@ -254,6 +292,7 @@ fn watch(shared: &Shared, writer: &mut TcpStream, mut from: u64, epoch: u64) -> 
             }});
             let news = state.events.iter().filter(|(version, _)| *version > from);
             let news = news.map(|(_, event)| event);
+            let news = news.filter(|event| is_asked(&event["object"]));
             for event in news.chain(is_over.then_some(&gone)) {
                 let line = format!("{event}\n");
                 let _infallible = write!(chunks, "{:x}\r\n{line}\r\n", line.len());

@@ -192,3 +192,55 @@ fn without_a_cluster_it_does_not_start() {
         "{message}"
     );
 }
+
+#[test]
+fn of_some_namespaces_one_that_cannot_be_read_keeps_no_other_from_being_served() {
+    let api = ApiServer::start();
+    api.set_forbidden("late", true);
+    for (namespace, name, address) in [
+        ("team", "hello", "127.0.79.1"),
+        ("late", "late", "127.0.79.2"),
+        ("theirs", "theirs", "127.0.79.3"),
+    ] {
+        let hostname = json!(format!("{name}.apps.local"));
+        api.put(app(namespace, name, &hostname, &[address]));
+    }
+    let flags = [
+        "--watch-namespace=team,late",
+        "--zone-namespaces=own.apps.local=late",
+    ];
+    let server = Server::start_in_cluster(&api.kubeconfig(), &flags);
+    server.wait_ready().unwrap();
+    wait_listed(&server, "hello", &["127.0.79.1"]);
+    assert_eq!(code(&server, "theirs"), ResponseCode::NXDomain);
+    let status = server.get("/status").unwrap().json();
+    assert_eq!(
+        status["problem"],
+        "in namespace late: nothing in late may be read"
+    );
+    // The others' changes are taken in meanwhile.
+    let hostname = json!("hello.apps.local");
+    api.put(app("team", "hello", &hostname, &["127.0.79.4"]));
+    wait_listed(&server, "hello", &["127.0.79.4"]);
+    api.set_forbidden("late", false);
+    wait_listed(&server, "late", &["127.0.79.2"]);
+    wait("the end of the problem", || {
+        server.get("/status").unwrap().json()["problem"].is_null()
+    });
+    // A zone of one namespace is no other's, and the apex is nobody's.
+    for (name, hostname) in [("hello", "own.apps.local"), ("late", "x.own.apps.local")] {
+        let namespace = if name == "hello" { "team" } else { name };
+        api.put(app(namespace, name, &json!(hostname), &["127.0.79.5"]));
+    }
+    wait_listed(&server, "x.own", &["127.0.79.5"]);
+    server
+        .wait_log("team/hello: names in own.apps.local belong to other namespaces")
+        .unwrap();
+    wait("the old name's end", || {
+        code(&server, "hello") == ResponseCode::NXDomain
+    });
+    assert_eq!(listed(&server, "own"), json!([]));
+    for path in api.requests() {
+        assert!(path.contains("/namespaces/"), "{path}");
+    }
+}

@@ -10,6 +10,7 @@
 
 mod heartbeat;
 mod lease;
+mod namespaces;
 mod operator;
 mod passes;
 mod render;

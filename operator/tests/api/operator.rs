@@ -15,6 +15,7 @@ use scaledapp_operator::lease::Leadership;
 use scaledapp_operator::reconcile::{Error, error_policy, reconcile};
 use scaledapp_operator::stores::{Writers, stores};
 use scaledapp_operator::tokens::Tokens;
+use scaledapp_operator::watches::{Triggers, Watches};
 use scaledapp_plan::cluster::Settings;
 use serde_json::{Value, json};
 
@@ -83,6 +84,7 @@ impl Operator {
             },
             ownership: Ownership::default(),
             leadership: Leadership::fixed(true),
+            health: Arc::default(),
             hearts: Arc::default(),
             metrics: Arc::default(),
             backoff: Backoff::default(),
@@ -148,6 +150,22 @@ impl Operator {
         let path = "/api/v1/namespaces/default/pods/hello-0".to_owned();
         self.server.lock().unwrap().store(path, pod);
         self.sync();
+    }
+
+    /// Lets the real watches fill the stores from here on, of these namespaces.
+    pub(crate) fn watch(&mut self, namespaces: &[&str]) {
+        let (stores, writers) = stores();
+        let (triggers, _queue) = Triggers::new(stores.apps.clone());
+        let context = Arc::get_mut(&mut self.context).unwrap();
+        context.stores = stores;
+        let watches = Watches {
+            client: context.client.clone(),
+            namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
+            triggers,
+            health: Arc::clone(&context.health),
+            metrics: Arc::default(),
+        };
+        watches.spawn(writers, Arc::default());
     }
 
     /// How many resources are watched.

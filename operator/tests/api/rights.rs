@@ -5,15 +5,13 @@
 //! is one story that makes every kind of request.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use scaledapp_operator::events;
 use scaledapp_operator::lease::Elector;
-use scaledapp_operator::stores::stores;
-use scaledapp_operator::watches::{Health, Triggers, Watches};
 use scaledapp_plan::cluster::{Event, EventType};
 use scaledapp_watch::testing::rights::{self, Right};
 use serde_json::{Value, json};
@@ -66,18 +64,9 @@ fn leave_orphans(operator: &Operator) {
     }
 }
 
-async fn watch_all(operator: &Operator) {
-    let (stores, writers) = stores();
-    let (triggers, _queue) = Triggers::new(stores.apps.clone());
-    let watches = Watches {
-        client: operator.context.client.clone(),
-        namespace: None,
-        triggers,
-        health: Arc::new(Health::default()),
-        metrics: Arc::default(),
-    };
-    watches.spawn(writers, Arc::default());
-    let synced = timeout(Duration::from_secs(30), stores.synced()).await;
+async fn watch_all(operator: &mut Operator) {
+    operator.watch(&[]);
+    let synced = timeout(Duration::from_secs(30), operator.context.stores.synced()).await;
     synced.expect("every kind is listed").unwrap();
     // Each list is followed by a watch.
     let all_watched = async {
@@ -94,11 +83,11 @@ async fn the_chart_grants_what_is_used_and_nothing_else() {
     object["metadata"]["annotations"] = json!({"scaledapp.io/reload": "1"});
     let mut operator = Operator::new(object);
     operator.add_app_pod();
-    watch_all(&operator).await;
     operator.pass().await.unwrap();
     leave_orphans(&operator);
     operator.sync();
     operator.pass().await.unwrap();
+    watch_all(&mut operator).await;
     let event = Event {
         kind: EventType::Normal,
         reason: "Reloading",

@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) writes: Vec<Write>,
     /// Requests of this method, or any, whose path ends so fail so.
     pub(crate) failures: Vec<(Option<&'static str>, &'static str, Failure)>,
+    /// Paths that were read.
+    pub(crate) reads: Vec<String>,
     /// What the requests so far needed of the operator's rules.
     pub(crate) used: BTreeSet<Right>,
     versions: u64,
@@ -108,7 +110,9 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
         })
         .map(|(_, _, failure)| *failure);
     let reads = request.method == "GET";
-    if !reads {
+    if reads {
+        state.reads.push(request.path.clone());
+    } else {
         state.writes.push(request.clone());
     }
     match failure {

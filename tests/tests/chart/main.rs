@@ -12,6 +12,7 @@
 )]
 
 mod images;
+mod rights;
 mod zones;
 
 use std::path::PathBuf;

@@ -1,0 +1,98 @@
+//! What the tokens of the chart may do, everywhere or in some namespaces.
+
+use serde_json::Value;
+
+use crate::{NAMESPACE, RELEASE, find, flag, refused, rendered};
+
+const NAME: [&str; 2] = [
+    "scaledapp-system-scaledapp-operator",
+    "scaledapp-system-scaledapp-dns",
+];
+
+fn named(objects: &[Value], kind: &str) -> Vec<String> {
+    let mut found: Vec<String> = objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .map(|object| {
+            let meta = &object["metadata"];
+            let namespace = meta["namespace"].as_str().unwrap_or("*");
+            format!("{namespace}/{}", meta["name"].as_str().unwrap())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn resources(object: &Value) -> Vec<&str> {
+    let rules = object["rules"].as_array().unwrap().iter();
+    let resources = rules.flat_map(|rule| rule["resources"].as_array().unwrap());
+    resources.filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn by_default_all_namespaces_are_watched() {
+    let Some(objects) = rendered(&[]) else { return };
+    let all = [format!("*/{}", NAME[1]), format!("*/{}", NAME[0])];
+    assert_eq!(named(&objects, "ClusterRole"), all);
+    assert_eq!(named(&objects, "ClusterRoleBinding"), all);
+    let lease = [format!("{NAMESPACE}/{RELEASE}-operator")];
+    assert_eq!(named(&objects, "Role"), lease);
+    assert_eq!(named(&objects, "RoleBinding"), lease);
+    let operator = find(&objects, "ClusterRole", NAME[0]);
+    assert!(resources(operator).contains(&"nodes"));
+    assert!(resources(operator).contains(&"deployments"));
+    for component in ["operator", "dns"] {
+        assert_eq!(flag(&objects, component, "watch-namespace"), [""; 0]);
+    }
+}
+
+#[test]
+fn named_namespaces_have_a_role_each_and_the_cluster_shows_its_nodes_only() {
+    let Some(objects) = rendered(&["watchNamespaces={team-a,team-b}"]) else {
+        return;
+    };
+    let nodes = [format!("*/{}", NAME[0])];
+    assert_eq!(named(&objects, "ClusterRole"), nodes);
+    assert_eq!(named(&objects, "ClusterRoleBinding"), nodes);
+    let rules = &find(&objects, "ClusterRole", NAME[0])["rules"];
+    let expected: Value =
+        serde_saphyr::from_str("[{apiGroups: [''], resources: [nodes], verbs: [list, watch]}]")
+            .unwrap();
+    assert_eq!(*rules, expected);
+    let mut roles = vec![format!("{NAMESPACE}/{RELEASE}-operator")];
+    for namespace in ["team-a", "team-b"] {
+        roles.extend(NAME.map(|name| format!("{namespace}/{name}")));
+    }
+    roles.sort();
+    assert_eq!(named(&objects, "Role"), roles);
+    assert_eq!(named(&objects, "RoleBinding"), roles);
+    for object in &objects {
+        let is_binding = object["kind"].as_str().unwrap().ends_with("RoleBinding");
+        if is_binding {
+            let role = &object["roleRef"];
+            let kind = object["kind"].as_str().unwrap();
+            assert_eq!(role["kind"], kind.trim_end_matches("Binding"));
+            assert_eq!(role["name"], object["metadata"]["name"]);
+            assert_eq!(object["subjects"][0]["namespace"], NAMESPACE);
+        }
+    }
+    for component in ["operator", "dns"] {
+        let watched = flag(&objects, component, "watch-namespace");
+        assert_eq!(watched, ["team-a", "team-b"], "{component}");
+    }
+}
+
+#[test]
+fn namespaces_that_cannot_be_are_refused() {
+    for (value, part) in [
+        ("watchNamespaces={Team}", "/watchNamespaces/0"),
+        ("watchNamespaces={a,a}", "/watchNamespaces"),
+        ("watchNamespaces=team", "/watchNamespaces"),
+        ("watchNamespaces={*}", "/watchNamespaces/0"),
+    ] {
+        let Some(message) = refused(&[crate::REGISTRY, value]) else {
+            return;
+        };
+        assert!(message.contains(part), "{value}: {message}");
+    }
+}
