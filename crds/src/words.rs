@@ -60,6 +60,9 @@ pub mod annotation {
     pub const TEMPLATE: &str = "scaledapp.io/template";
     /// On a Deployment with pods per node: how many nodes it counts on.
     pub const NODES: &str = "scaledapp.io/nodes";
+    /// On a Deployment with pods per node: hashes of the nodes that lack a pod and
+    /// take none, each with a letter for the reason.
+    pub const FULL_NODES: &str = "scaledapp.io/full-nodes";
     /// On a Deployment with pods per node: since when there are fewer nodes.
     pub const FEWER_SINCE: &str = "scaledapp.io/fewer-nodes-since";
     /// On everything: hash of what we applied, so that equal need not be written.
@@ -128,6 +131,8 @@ pub mod reason {
     pub const UNSCHEDULABLE: &str = "Unschedulable";
     /// No node takes any pod.
     pub const NO_MATCHING_NODE: &str = "NoMatchingNode";
+    /// A node has no room for its pod.
+    pub const NODES_WITHOUT_ROOM: &str = "NodesWithoutRoom";
     /// A container cannot be started as it is.
     pub const CONTAINER_CONFIG: &str = "ContainerConfigError";
     /// The image cannot be pulled.
@@ -162,7 +167,7 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 34] = [
+    pub const ALL: [&str; 35] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
@@ -181,6 +186,7 @@ pub mod reason {
         SCALING,
         UNSCHEDULABLE,
         NO_MATCHING_NODE,
+        NODES_WITHOUT_ROOM,
         CONTAINER_CONFIG,
         IMAGE_PULL,
         CRASHING,

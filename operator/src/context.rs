@@ -14,6 +14,7 @@ use crate::health::Health;
 use crate::heartbeat::Hearts;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
+use crate::rooms::Rooms;
 use crate::stores::Stores;
 use crate::tokens::Tokens;
 
@@ -49,6 +50,8 @@ pub struct Context {
     pub backoff: Backoff<ObjectRef<Guarded>>,
     /// For apps that have none yet.
     pub tokens: Tokens,
+    /// What runs on nodes that lack a pod.
+    pub rooms: Rooms,
     /// The time; an argument, so that tests can choose it.
     pub now: fn() -> Timestamp,
 }

@@ -24,6 +24,7 @@ pub mod reconcile;
 pub mod render;
 pub mod report;
 pub mod request;
+pub mod rooms;
 pub mod run;
 pub mod status;
 pub mod stores;

@@ -57,6 +57,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     Observed {
         now: (context.now)(),
         nodes,
+        used: std::collections::BTreeMap::new(),
         live,
         pods: pods.collect(),
         foreign: Vec::new(),

@@ -15,7 +15,7 @@ use crate::api::CallError;
 use crate::apply::{self, Of};
 use crate::backoff;
 use crate::context::{Context, Guarded};
-use crate::{events, observe, status};
+use crate::{events, observe, rooms, status};
 
 /// A look at everything though nothing changed, in case a watch missed it. Of
 /// an app that is as it should be it costs no request.
@@ -114,6 +114,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
         Ok(app) => app,
         Err(violations) => return invalid(context, object, &observed, &violations).await,
     };
+    rooms::look(context, &app, &mut observed).await;
     let mut plan = cluster::plan(&app, &observed, &context.settings);
     match observe::foreign(context, &app, &observed.live, &plan.apply).await {
         Ok(foreign) if foreign.is_empty() => {}

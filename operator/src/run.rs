@@ -28,6 +28,7 @@ use crate::heartbeat::{self, Hearts};
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::report::Report;
+use crate::rooms::Rooms;
 use crate::stores::{self, Writers};
 use crate::tokens::Tokens;
 use crate::watches::{Triggers, Watches};
@@ -92,6 +93,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         metrics,
         backoff: Backoff::default(),
         tokens: Tokens::default(),
+        rooms: Rooms::default(),
         now: Timestamp::now,
     });
     let work = Work {

@@ -143,6 +143,35 @@ pub(crate) fn helm_for_tests() -> anyhow::Result<(&'static str, String)> {
     Ok(("SCALEDAPP_HELM", helm.to_string_lossy().into_owned()))
 }
 
+/// Where the programs of a control plane are, for tests that start one without
+/// nodes; compiled if need be, as for the nodes of a cluster. Empty without Go:
+/// the tests say what they miss.
+///
+/// # Errors
+/// One does not compile.
+pub(crate) fn control_plane() -> anyhow::Result<Vec<(&'static str, String)>> {
+    if !golang::is_there() {
+        return Ok(Vec::new());
+    }
+    for (program, package) in [("openssl", "openssl"), ("ip", "iproute2")] {
+        distribution::ensure(program, &[package])?;
+    }
+    let _lock = lock::take()?;
+    let cache = Cache::new();
+    let units = [
+        ("SCALEDAPP_KUBERNETES", &recipe::KUBERNETES),
+        ("SCALEDAPP_ETCD", &recipe::ETCD),
+    ];
+    let found = units.map(|(variable, unit)| {
+        let directory = golang::programs(&cache, unit)?;
+        Ok((variable, directory.to_string_lossy().into_owned()))
+    });
+    let mut found: Vec<_> = found.into_iter().collect::<anyhow::Result<_>>()?;
+    let helm = golang::client(&cache, &recipe::HELM)?;
+    found.push(("SCALEDAPP_HELM", helm.to_string_lossy().into_owned()));
+    Ok(found)
+}
+
 /// A running cluster, new or as it was.
 ///
 /// # Errors

@@ -24,11 +24,12 @@ use crate::{compile, distribution, languages};
 
 /// Test targets of `tests/`, the weaker and quicker ones first. One that is not
 /// named here runs before the last two of these.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 7] = [
     "layers",
     "wire_sidecar",
     "wire_balancer",
     LANGUAGES,
+    APISERVER,
     "local_stories",
     KIND,
 ];
@@ -44,6 +45,9 @@ const CHART: &str = "chart";
 
 /// The target that needs a cluster.
 const KIND: &str = "kind";
+
+/// The target that needs the control plane of one, compiled.
+const APISERVER: &str = "apiserver";
 
 /// Programs that tests run, what they are for, and the packages to get them
 /// from where that is usual.
@@ -84,8 +88,8 @@ struct Layer {
     environment: Vec<(&'static str, String)>,
 }
 
-/// Builds and runs everything, the layer on a cluster only if it need not be
-/// `fast`; whether all passed.
+/// Builds and runs everything, the layers that need Kubernetes only if it need not
+/// be `fast`; whether all passed.
 ///
 /// # Errors
 /// Something does not compile.
@@ -95,7 +99,7 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
     compile::run()?;
     compile_tests(&["--workspace"])?;
     let mut targets = targets(&binaries::workspace().join("tests/tests"))?;
-    targets.retain(|target| !fast || target != KIND);
+    targets.retain(|target| !fast || ![KIND, APISERVER].contains(&target.as_str()));
     run_all(layers(&targets), begun)
 }
 
@@ -336,16 +340,18 @@ fn long_matrix() -> Layer {
 
 impl Layer {
     fn prepare_and_run(&self) -> anyhow::Result<Ran> {
-        if self.name == CHART {
-            // Without Go its tests are skipped, and say so.
-            let helm = crate::kind::helm_for_tests();
-            let helm = helm.inspect_err(|error| note(&format!("No helm: {error:#}")));
-            return self.run(&helm.into_iter().collect::<Vec<_>>());
-        }
-        if self.name != KIND {
-            return self.run(&self.environment);
-        }
-        match crate::kind::for_tests() {
+        let environment = match self.name.as_str() {
+            CHART => {
+                // Without Go its tests are skipped, and say so.
+                let helm = crate::kind::helm_for_tests();
+                let helm = helm.inspect_err(|error| note(&format!("No helm: {error:#}")));
+                return self.run(&helm.into_iter().collect::<Vec<_>>());
+            }
+            KIND => crate::kind::for_tests(),
+            APISERVER => crate::kind::control_plane(),
+            _ => return self.run(&self.environment),
+        };
+        match environment {
             Ok(environment) => self.run(&environment),
             Err(error) => {
                 note(&format!("No cluster: {error:#}"));

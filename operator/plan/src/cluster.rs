@@ -17,6 +17,7 @@ mod observed;
 mod overlay;
 mod pod_template;
 mod rights;
+mod room;
 mod slots;
 mod status;
 mod told;
@@ -32,6 +33,7 @@ pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
 pub use observed::{Heard, Node, Observed, Pod, PodFailure, Supervisor};
+pub use room::Room;
 pub use status::{Outcome, events, status};
 pub use told::has_token;
 
@@ -64,6 +66,29 @@ pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
             stalled: Some(stalled),
             ..slots_only(&owner, observed)
         },
+    }
+}
+
+/// Names of the nodes that could take one more pod of the app if they have room,
+/// and how many they hold: what runs there goes into [`Observed::used`].
+pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Vec<(&'a str, u32)> {
+    let crate::Pods::PerNode(per_node) = app.app.pods else {
+        return Vec::new();
+    };
+    let live = workload::live(app, observed);
+    match pod_template::pinned(app, live, settings) {
+        Ok(pinned) => {
+            let begins = workload::begins(live, &pinned);
+            let pod = pinned.template.spec.unwrap_or_default();
+            // The successor of each pod needs room beside it.
+            let wanted = if live.is_some() && begins {
+                u32::MAX
+            } else {
+                per_node.get()
+            };
+            nodes::lacking(observed, wanted, &pod)
+        }
+        Err(_) => Vec::new(),
     }
 }
 

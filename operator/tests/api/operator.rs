@@ -89,6 +89,7 @@ impl Operator {
             metrics: Arc::default(),
             backoff: Backoff::default(),
             tokens: Tokens::default(),
+            rooms: scaledapp_operator::rooms::Rooms::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };
         {

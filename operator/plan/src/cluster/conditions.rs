@@ -255,6 +255,13 @@ impl Judge<'_> {
                 "fewer pods serve than were asked for",
             );
         }
+        if facts.full_nodes {
+            return said(
+                true,
+                reason::NODES_WITHOUT_ROOM,
+                "a node has no room for its pod, the others have theirs: free some of it, lower spec.resources.requests, or leave the node out by spec.podTemplate.spec.nodeSelector",
+            );
+        }
         if facts.named_slot {
             return Said {
                 holds: true,

@@ -73,7 +73,7 @@ fn is_empty(value: &Value) -> bool {
 
 /// An amount in billionths; `None` where it is none, or one of a size that
 /// nobody has.
-fn amount(text: &str) -> Option<i128> {
+pub(super) fn amount(text: &str) -> Option<i128> {
     let digits = text
         .bytes()
         .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')

@@ -78,7 +78,9 @@ impl Owner<'_> {
                 name: self.name.to_owned(),
                 uid: self.uid.to_owned(),
                 controller: Some(true),
-                block_owner_deletion: Some(true),
+                // Where OwnerReferencesPermissionEnforcement is on, as on OpenShift,
+                // that takes a right to the app's finalizers, of which we have none.
+                block_owner_deletion: None,
             }]),
             ..ObjectMeta::default()
         }

@@ -2,9 +2,17 @@
 //!
 //! A node counts if the pod could be placed there: its labels match the pod's
 //! selectors, the pod tolerates its taints, and nobody has cordoned it. A node
-//! that is only unwell (`NotReady`, under pressure) keeps counting, or a short
-//! outage would delete pods elsewhere; it does not start to count either.
+//! that is only unwell (`NotReady`, under pressure) counts with the pods that it
+//! has, or a short outage would delete pods elsewhere.
+//!
+//! A pod that waits for a node makes a cluster autoscaler add one, and the new
+//! node would ask for a pod of its own: for ever. So no pod is asked for that
+//! only a new node takes. A node counts for no more pods than it has room for;
+//! where a pod is refused all the same, the nodes that lack one are remembered
+//! with what is known of them, and count again when that changes. One pod is
+//! asked for in any case, so that a cluster without a node can grow one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -12,21 +20,35 @@ use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use scaledapp_crds::words::annotation;
+use scaledapp_crds::words::{annotation, reason};
 
-use super::Node;
-use super::meta::annotation as annotated;
+use super::meta::{annotation as annotated, hash};
+use super::workload::app_pods;
+use super::{Node, Observed, Pod, Room};
 
-/// How long fewer nodes are waited out before pods are taken away: a cordon is
-/// often the beginning of a drain, which evicts more gently.
+/// How long pods stay on nodes that no longer count: a cordon is often the
+/// beginning of a drain, which evicts more gently.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+/// A scheduler may see a new node a moment later than we do.
+const REFUSED: Duration = Duration::from_secs(1);
+/// A pod that was refused is tried again ever later, and at most so much later,
+/// though a node has room by now.
+const REFUSED_ALL_THE_SAME: Duration = Duration::from_secs(15);
+/// Between looks whether a full node has room again.
+const ROOM_AGAIN: Duration = Duration::from_secs(15);
+/// Nodes that are remembered: an annotation holds 256 KiB.
+const MOST_REMEMBERED: usize = 8192;
 
-/// How many nodes are counted on.
+/// How many pods there shall be, and what has to be remembered for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Counted on now; at least 1, so that a drained cluster still asks for a pod.
+    /// Pods; at least 1, so that a drained cluster still asks for one.
+    pub(super) pods: u32,
+    /// Nodes that count in full.
     pub(super) nodes: u32,
-    /// Since when there are fewer, as long as that is waited out.
+    /// Nodes that lack a pod and take none, in the words of [`annotation::FULL_NODES`].
+    pub(super) full: Option<String>,
+    /// Since when pods are on nodes that no longer count.
     pub(super) fewer_since: Option<Timestamp>,
     /// When to look again.
     pub(super) wake: Option<Duration>,
@@ -34,47 +56,211 @@ pub(super) struct Count {
     pub(super) none: bool,
 }
 
-/// Nodes to count on, given how many were before.
+/// Why a node that lacks a pod is not asked to take one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// It has no room. Counts again once it has.
+    NoRoom,
+    /// The scheduler refused, and nobody knows how much room there is.
+    Refused,
+    /// The scheduler refused although there is room. Counts again once the node changes.
+    Other,
+}
+
+/// The pods to ask for, so many on each node.
 pub(super) fn count(
-    nodes: &[Node],
+    observed: &Observed,
+    per_node: u32,
     pod: &PodSpec,
     live: Option<&Deployment>,
-    now: Timestamp,
 ) -> Count {
-    let mut matching = nodes.iter().filter(|node| takes(node, pod));
-    let all = matching.clone().count() as u32;
-    let ready = matching.by_ref().filter(|node| is_well(node, pod)).count() as u32;
-    let meta = live.map(|live| &live.metadata);
-    let before: Option<u32> =
-        meta.and_then(|meta| annotated(meta, annotation::NODES)?.parse().ok());
-    let since: Option<Timestamp> =
-        meta.and_then(|meta| annotated(meta, annotation::FEWER_SINCE)?.parse().ok());
-    let settled = |nodes: u32| Count {
-        nodes: nodes.max(1),
-        fewer_since: None,
-        wake: None,
-        none: all == 0,
-    };
-    match before {
-        None => settled(ready),
-        Some(before) if before <= ready => settled(ready),
-        // Some of those counted on are unwell.
-        Some(before) if before <= all.max(1) => settled(before),
-        Some(before) => {
-            let since = since.unwrap_or(now);
-            let patience = SignedDuration::try_from(PATIENCE).unwrap_or_default();
-            let left = patience - now.duration_since(since);
-            if left <= SignedDuration::ZERO {
-                return settled(all);
+    let now = observed.now;
+    let mut held: BTreeMap<&str, u32> = BTreeMap::new();
+    for node in app_pods(observed).filter_map(|pod| pod.node.as_deref()) {
+        *held.entry(node).or_default() += 1;
+    }
+    let holds = |name: &str| held.get(name).copied().unwrap_or_default().min(per_node);
+    let refused = Refused::of(observed);
+    let before = live
+        .and_then(|live| annotated(&live.metadata, annotation::FULL_NODES))
+        .map(remembered)
+        .unwrap_or_default();
+    let mut full = BTreeSet::new();
+    let (mut pods, mut missing, mut nodes, mut all) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for node in observed.nodes.iter().filter(|node| takes(node, pod)) {
+        all += 1;
+        let holds = holds(&node.name);
+        if !is_well(node, pod) || holds == per_node {
+            pods = pods.saturating_add(holds);
+            nodes += u32::from(holds > 0);
+            continue;
+        }
+        let print = fingerprint(node);
+        let room = room(node, observed, pod);
+        let known = before.get(&*print).copied();
+        let why = match (known, room) {
+            (Some(Full::Other), _) => Some(Full::Other),
+            (_, Some(0)) => Some(Full::NoRoom),
+            (_, Some(_)) => refused.for_long.then_some(Full::Other),
+            (_, None) if refused.now => Some(Full::Refused),
+            (known, None) => known,
+        };
+        match why {
+            Some(why) => {
+                pods = pods.saturating_add(holds);
+                full.insert(format!("{print}{}", why.letter()));
             }
-            Count {
-                nodes: before,
-                fewer_since: Some(since),
-                wake: Duration::try_from(left).ok(),
-                none: all == 0,
+            None => {
+                let more = room.unwrap_or(u32::MAX).min(per_node - holds);
+                pods = pods.saturating_add(holds + more);
+                missing = missing.saturating_add(more);
+                nodes += 1;
             }
         }
     }
+    let leaving: u32 = held
+        .keys()
+        .filter(|name| {
+            let node = observed.nodes.iter().find(|node| node.name == **name);
+            node.is_none_or(|node| !takes(node, pod))
+        })
+        .map(|name| holds(name))
+        .sum();
+    let since = live
+        .and_then(|live| {
+            annotated(&live.metadata, annotation::FEWER_SINCE)?
+                .parse()
+                .ok()
+        })
+        .unwrap_or(now);
+    let patience = SignedDuration::try_from(PATIENCE).unwrap_or_default();
+    let left = Duration::try_from(patience - now.duration_since(since)).unwrap_or_default();
+    let waits = leaving > 0 && !left.is_zero();
+    // After that they stay until their successors are placed elsewhere.
+    pods = pods.saturating_add(if waits { leaving } else { leaving.min(missing) });
+    let wakes = [
+        waits.then_some(left),
+        refused.wake,
+        (!full.is_empty()).then_some(ROOM_AGAIN),
+    ];
+    let full: Vec<String> = full.into_iter().take(MOST_REMEMBERED).collect();
+    Count {
+        pods: pods.max(1),
+        nodes: nodes.max(1),
+        full: (!full.is_empty()).then(|| full.join(" ")),
+        fewer_since: (leaving > 0).then_some(since),
+        wake: wakes.into_iter().flatten().min(),
+        none: all == 0,
+    }
+}
+
+/// What a scheduler says of the pods that wait.
+struct Refused {
+    /// One is refused; all nodes have been looked at.
+    now: bool,
+    /// So long that no haste or backoff of the scheduler explains it.
+    for_long: bool,
+    wake: Option<Duration>,
+}
+
+impl Refused {
+    fn of(observed: &Observed) -> Self {
+        let age = oldest_refused(observed);
+        let over = |limit: Duration| age.is_some_and(|age| age >= limit);
+        let left = |limit: Duration| Some(limit.saturating_sub(age?)).filter(|it| !it.is_zero());
+        Self {
+            now: over(REFUSED),
+            for_long: over(REFUSED_ALL_THE_SAME),
+            wake: left(REFUSED).or(left(REFUSED_ALL_THE_SAME)),
+        }
+    }
+}
+
+/// For how long the scheduler has refused one of the pods.
+pub(super) fn oldest_refused(observed: &Observed) -> Option<Duration> {
+    let is_refused = |pod: &&Pod| {
+        let failure = pod.failure.as_ref();
+        failure.is_some_and(|failure| failure.reason == reason::UNSCHEDULABLE)
+    };
+    let age = |pod: &Pod| {
+        let created = pod.created.unwrap_or(observed.now);
+        Duration::try_from(observed.now.duration_since(created)).unwrap_or_default()
+    };
+    app_pods(observed).filter(is_refused).map(age).max()
+}
+
+/// Whether a node that has a pod has no room for its successor beside it.
+pub(super) fn is_one_full(observed: &Observed, pod: &PodSpec) -> bool {
+    let mut nodes = observed.nodes.iter().filter(|node| takes(node, pod));
+    nodes.any(|node| room(node, observed, pod) == Some(0))
+}
+
+/// How many more pods fit onto a node, as far as that is known.
+fn room(node: &Node, observed: &Observed, pod: &PodSpec) -> Option<u32> {
+    let used = observed.used.get(&node.name).copied();
+    if node.offers == Room::default() {
+        return None;
+    }
+    let fits = node.offers.fits(used.unwrap_or_default(), pod);
+    // Even an empty one would be too small.
+    (used.is_some() || fits == 0).then_some(fits)
+}
+
+/// Nodes that could take a pod more, if they have room, and how many they hold: it
+/// has to be looked at before a pod is asked for.
+pub(super) fn lacking<'a>(
+    observed: &'a Observed,
+    wanted: u32,
+    pod: &PodSpec,
+) -> Vec<(&'a str, u32)> {
+    let held = |node: &Node| {
+        let mut pods = app_pods(observed).filter(|pod| pod.node.as_ref() == Some(&node.name));
+        pods.by_ref().count() as u32
+    };
+    let mut lacking = Vec::new();
+    for node in &observed.nodes {
+        let tells = node.offers != Room::default();
+        if tells && takes(node, pod) && is_well(node, pod) {
+            let held = held(node);
+            if held < wanted {
+                lacking.push((node.name.as_str(), held));
+            }
+        }
+    }
+    lacking
+}
+
+impl Full {
+    fn letter(self) -> char {
+        match self {
+            Self::NoRoom => 'f',
+            Self::Refused => 'r',
+            Self::Other => 'o',
+        }
+    }
+}
+
+fn remembered<'a>(text: &'a str) -> BTreeMap<&'a str, Full> {
+    let read = |entry: &'a str| {
+        [Full::NoRoom, Full::Refused, Full::Other]
+            .into_iter()
+            .find_map(|full| Some((entry.strip_suffix(full.letter())?, full)))
+    };
+    text.split(' ').filter_map(read).collect()
+}
+
+/// Of all that decides whether a node takes a pod, but for what runs there.
+fn fingerprint(node: &Node) -> String {
+    let Node {
+        name,
+        schedulable: _,
+        ready: _,
+        labels,
+        taints,
+        offers,
+    } = node;
+    let text = format!("{name} {labels:?} {taints:?} {offers:?}");
+    hash(text.as_bytes())[..8].to_owned()
 }
 
 /// Whether the pod belongs on the node, if the node is well.
@@ -93,8 +279,11 @@ pub(super) fn takes(node: &Node, pod: &PodSpec) -> bool {
             .required_during_scheduling_ignored_during_execution
             .as_ref()
     });
+    // The supervisor is a Linux program.
+    let system = node.labels.get("kubernetes.io/os");
     let mut lasting = node.taints.iter().filter(|taint| !is_passing(taint));
     node.schedulable
+        && system.is_none_or(|system| system == "linux")
         && selected
         && required.is_none_or(|required| selects(required, node))
         && lasting.all(|taint| is_tolerated(taint, pod))

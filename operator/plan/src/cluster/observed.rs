@@ -8,7 +8,7 @@ use scaledapp_crds::words::{label, reason};
 
 use super::meta::slot_of;
 use super::overlay::INSTALL;
-use super::{ObjectKey, Objects, Stalled};
+use super::{ObjectKey, Objects, Room, Stalled};
 
 /// Everything that a decision about one app needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Observed {
     pub now: Timestamp,
     /// All nodes.
     pub nodes: Vec<Node>,
+    /// What the pods of a node ask for, of nodes where that was looked at.
+    pub used: BTreeMap<String, Room>,
     /// The objects labelled as this app's (`instance` and `managed-by`), in its
     /// namespace.
     pub live: Objects,
@@ -45,6 +47,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Its taints.
     pub taints: Vec<Taint>,
+    /// What it has for pods, used or not; all 0 where it does not say.
+    pub offers: Room,
 }
 
 /// A pod of the app or of its balancers. Made from the API's pod with `From`;
@@ -133,6 +137,7 @@ impl From<&v1::Node> for Node {
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: spec.taints.unwrap_or_default(),
+            offers: Room::of(status.and_then(|status| status.allocatable.as_ref())),
         }
     }
 }

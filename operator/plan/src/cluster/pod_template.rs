@@ -162,7 +162,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
             security_context: Some(pod_security()),
             service_account_name: Some(app.app.name.clone()),
             termination_grace_period_seconds: Some(grace.as_secs_f64().ceil() as i64),
-            topology_spread_constraints: Some(vec![spread(app)]),
+            topology_spread_constraints: Some(spread(app)),
             volumes: Some(volumes(app)),
             ..PodSpec::default()
         }),
@@ -380,15 +380,24 @@ pub(super) fn token_volume(app: &App) -> Volume {
 }
 
 /// Pods per node must not gather on one; a total may, where there is no other room.
-fn spread(app: &App) -> TopologySpreadConstraint {
-    let unsatisfiable = match app.app.pods {
-        Pods::PerNode(_) => "DoNotSchedule",
-        Pods::Total(_) => "ScheduleAnyway",
-    };
+/// A full node has none of them, and must not keep the others from having all.
+fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
+    match app.app.pods {
+        Pods::PerNode(per_node) if per_node.get() > 1 => {
+            let most = i32::try_from(per_node.get()).unwrap_or(i32::MAX);
+            let even = constraint(app, "ScheduleAnyway", 1);
+            vec![constraint(app, "DoNotSchedule", most), even]
+        }
+        Pods::PerNode(_) => vec![constraint(app, "DoNotSchedule", 1)],
+        Pods::Total(_) => vec![constraint(app, "ScheduleAnyway", 1)],
+    }
+}
+
+fn constraint(app: &App, unsatisfiable: &str, max_skew: i32) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         label_selector: Some(selects(app.owner().selector(component::APP))),
         match_label_keys: Some(words(["pod-template-hash"])),
-        max_skew: 1,
+        max_skew,
         node_affinity_policy: Some("Honor".to_owned()),
         node_taints_policy: Some("Honor".to_owned()),
         topology_key: "kubernetes.io/hostname".to_owned(),

@@ -60,6 +60,8 @@ pub(super) struct Facts {
     pub(super) workers: WorkersStatus,
     pub(super) reload_failed: bool,
     pub(super) no_node: bool,
+    /// Nodes that lack a pod have no room for one.
+    pub(super) full_nodes: bool,
 }
 
 /// The status after a pass. Times of conditions change only where their status
@@ -188,6 +190,9 @@ impl Facts {
                 |pod| matches!(&pod.heard, Heard::Supervisor(said) if said.reload_failed.is_some()),
             ),
             no_node: no_node(observed, outcome),
+            full_nodes: planned.is_some_and(|planned| {
+                annotated(&planned.metadata, annotation::FULL_NODES).is_some()
+            }),
             slots,
         }
     }

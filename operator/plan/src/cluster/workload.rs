@@ -1,23 +1,31 @@
 //! The app's own Deployment, and the headless Service that lists its pods.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
 };
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use scaledapp_crds::words::{annotation, component, port, reason};
+use scaledapp_crds::words::{annotation, component, port};
 
-use super::meta::{annotate, selects};
+use super::meta::{annotate, annotation as annotated, selects};
 use super::nodes::{self, Count};
 use super::pod_template::Pinned;
 use super::{App, Observed, Pod};
 use crate::Pods;
 use crate::local::ADMIN_PORT;
 
+/// In a cluster that can grow, a pod that waits has a node by then; in another, an
+/// old pod has to make room.
+const A_WHILE: Duration = Duration::from_secs(60);
+
 /// How many pods, and what has to be remembered for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scale {
     pub(super) replicas: i32,
+    /// New pods come before old ones go; else one goes first.
+    pub(super) surge: bool,
     pub(super) count: Option<Count>,
 }
 
@@ -27,34 +35,53 @@ pub(super) fn live<'a>(app: &App, observed: &'a Observed) -> Option<&'a Deployme
 }
 
 pub(super) fn scale(app: &App, observed: &Observed, pinned: &Pinned) -> Scale {
+    let live = live(app, observed);
+    // Of a release that never becomes ready, old pods must not be the price. But
+    // a pod as large as its node finds no room beside its predecessor.
+    let status = live
+        .and_then(|live| live.status.clone())
+        .unwrap_or_default();
+    let is_rolling =
+        status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default();
+    let went_first = live.is_some_and(goes_first);
+    let waits = |least| nodes::oldest_refused(observed).is_some_and(|age| age >= least);
     let per_node = match app.app.pods {
         Pods::Total(total) => {
+            let replicas = total.get() as i32;
             return Scale {
-                replicas: total.get() as i32,
+                replicas,
+                surge: replicas == 1 || !(is_rolling && (went_first || waits(A_WHILE))),
                 count: None,
             };
         }
         Pods::PerNode(per_node) => per_node.get(),
     };
-    let live = live(app, observed);
     let pod = pinned.template.spec.clone().unwrap_or_default();
-    let count = nodes::count(&observed.nodes, &pod, live, observed.now);
-    let wanted = per_node.saturating_mul(count.nodes) as i32;
-    let now = live.and_then(|live| live.spec.replicas);
-    // More of what finds no place finds no place either.
-    let stuck = app_pods(observed).any(|pod| {
-        pod.failure
-            .as_ref()
-            .is_some_and(|failure| failure.reason == reason::UNSCHEDULABLE)
-    });
-    let replicas = match now {
-        Some(now) if stuck && now > 0 => wanted.min(now),
-        _ => wanted,
+    let count = nodes::count(observed, per_node, &pod, live);
+    let replicas = i32::try_from(count.pods).unwrap_or(i32::MAX);
+    let is_new = live.is_some() && begins(live, pinned);
+    let one_goes_first = if is_new {
+        nodes::is_one_full(observed, &pod)
+    } else {
+        went_first || is_rolling && waits(Duration::ZERO)
     };
     Scale {
         replicas,
+        surge: replicas == 1 || !one_goes_first,
         count: Some(count),
     }
+}
+
+/// Whether this pass begins to replace pods.
+pub(super) fn begins(live: Option<&Deployment>, pinned: &Pinned) -> bool {
+    live.and_then(|live| annotated(&live.metadata, annotation::INPUTS)) != Some(&*pinned.inputs)
+}
+
+/// Whether an old pod goes before its successor comes, as was planned last.
+fn goes_first(live: &Deployment) -> bool {
+    let strategy = live.spec.strategy.as_ref();
+    let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+    rolling.is_some_and(|rolling| rolling.max_surge == Some(IntOrString::Int(0)))
 }
 
 pub(super) fn app_pods(observed: &Observed) -> impl Iterator<Item = &Pod> {
@@ -71,13 +98,14 @@ pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment
     }
     if let Some(count) = &scale.count {
         annotate(&mut metadata, annotation::NODES, count.nodes.to_string());
+        if let Some(full) = &count.full {
+            annotate(&mut metadata, annotation::FULL_NODES, full.clone());
+        }
         if let Some(since) = count.fewer_since {
             annotate(&mut metadata, annotation::FEWER_SINCE, since.to_string());
         }
     }
-    // A pod as large as its node finds no room beside its predecessor, so one
-    // may go first; of a single pod none may.
-    let unavailable = i32::from(scale.replicas > 1);
+    let surge = i32::from(scale.surge);
     let boot = app.app.workers.readiness.timeout.as_secs() as i32;
     Deployment {
         metadata,
@@ -87,8 +115,8 @@ pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(unavailable)),
+                    max_surge: Some(IntOrString::Int(surge)),
+                    max_unavailable: Some(IntOrString::Int(1 - surge)),
                 }),
             }),
             progress_deadline_seconds: Some(600.max(boot.saturating_mul(2))),

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
-    App, Heard, Node, Observed, Outcome, Plan, Pod, Settings, plan, status, validate,
+    App, Heard, Kind, Node, Observed, Outcome, Plan, Pod, Settings, plan, status, validate,
 };
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
@@ -54,6 +54,7 @@ pub(crate) fn node(name: &str) -> Node {
         ]
         .into(),
         taints: Vec::new(),
+        offers: scaledapp_plan::cluster::Room::default(),
     }
 }
 
@@ -68,6 +69,7 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         token: Some("fresh-token".to_owned()),
         hostname_taken_by: None,
         hostname_refused: None,
+        used: std::collections::BTreeMap::new(),
     }
 }
 
@@ -139,23 +141,17 @@ pub(crate) fn apply(observed: &mut Observed, planned: &Plan) {
     }
     observed.live = live;
     for key in &planned.delete {
-        let is_it = |meta: &ObjectMeta| meta.name.as_deref() == Some(&key.name);
-        observed
-            .live
-            .services
-            .retain(|object| !is_it(object.metadata()));
-        observed
-            .live
-            .deployments
-            .retain(|object| !is_it(object.metadata()));
-        observed
-            .live
-            .endpoint_slices
-            .retain(|object| !is_it(object.metadata()));
-        observed
-            .live
-            .pod_disruption_budgets
-            .retain(|object| !is_it(object.metadata()));
+        fn remove<K: Metadata<Ty = ObjectMeta>>(objects: &mut Vec<K>, name: &str) {
+            objects.retain(|object| object.metadata().name.as_deref() != Some(name));
+        }
+        let live = &mut observed.live;
+        match key.kind {
+            Kind::Service => remove(&mut live.services, &key.name),
+            Kind::Deployment => remove(&mut live.deployments, &key.name),
+            Kind::EndpointSlice => remove(&mut live.endpoint_slices, &key.name),
+            Kind::PodDisruptionBudget => remove(&mut live.pod_disruption_budgets, &key.name),
+            _ => {}
+        }
     }
     for touch in &planned.touch {
         let pod = observed

@@ -5,6 +5,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod autoscaler;
 mod given;
 mod nodes;
 mod observed;

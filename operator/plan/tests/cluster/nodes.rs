@@ -1,7 +1,8 @@
 //! How many pods "so many on each node" are, as nodes come and go.
 
 use k8s_openapi::api::core::v1::Taint;
-use scaledapp_plan::cluster::{Node, Observed, Plan, PodFailure, plan};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use scaledapp_plan::cluster::{Node, Observed, Plan, Pod, PodFailure, Room, plan};
 
 use super::given::{app, apply, at, cluster, node, pod, settings};
 
@@ -134,6 +135,7 @@ fn a_node_that_is_ill_keeps_counting_and_one_that_leaves_counts_for_a_minute() {
     assert_eq!(planned.events[0].note, "pods: from 3 to 2");
     assert!(step(&mut observed, "").events.is_empty());
     // A new node counts at once.
+    observed.pods.pop();
     observed.nodes.push(node("n9"));
     assert_eq!(replicas(&step(&mut observed, "")), 3);
 }
@@ -153,17 +155,162 @@ fn fewer_per_node_counts_at_once_and_no_node_at_all_still_asks_for_one() {
     assert_eq!(replicas(&plan(&app(""), &cluster(0), &settings())), 1);
 }
 
+/// Waits for a node, and has for so many seconds.
+fn pending(index: u32, seconds: i64) -> Pod {
+    Pod {
+        node: None,
+        ready: false,
+        created: Some(at(-seconds)),
+        failure: Some(PodFailure {
+            reason: "Unschedulable",
+            message: "0/2 nodes are available".to_owned(),
+        }),
+        ..pod(index)
+    }
+}
+
 #[test]
-fn pods_that_find_no_place_get_no_company() {
+fn a_pod_that_no_node_takes_is_not_asked_for_until_a_node_changes() {
     let mut observed = cluster(2);
-    observed.pods = (0..2).map(pod).collect();
-    step(&mut observed, "");
-    observed.pods[1].failure = Some(PodFailure {
-        reason: "Unschedulable",
-        message: "0/2 nodes are available".to_owned(),
-    });
-    observed.nodes.push(node("n3"));
+    observed.pods = vec![pod(0), pending(1, 0)];
+    let planned = step(&mut observed, "");
+    // A scheduler needs a moment.
+    assert_eq!(
+        (replicas(&planned), planned.wake.unwrap().as_secs()),
+        (2, 1)
+    );
+    observed.pods[1] = pending(1, 1);
+    assert_eq!(replicas(&step(&mut observed, "")), 1);
+    // It is remembered once the pod is gone, and a node beside it counts.
+    observed.pods.pop();
+    assert_eq!(replicas(&step(&mut observed, "")), 1);
+    observed.nodes.push(node("n9"));
     assert_eq!(replicas(&step(&mut observed, "")), 2);
-    observed.pods[1].failure = None;
+    // Another node by now.
+    observed.nodes[1]
+        .labels
+        .insert("size".to_owned(), "8".to_owned());
     assert_eq!(replicas(&step(&mut observed, "")), 3);
+}
+
+#[test]
+fn a_pod_that_was_evicted_from_a_cordoned_node_is_not_asked_for_elsewhere() {
+    let mut observed = cluster(3);
+    observed.pods = (0..3).map(pod).collect();
+    step(&mut observed, "");
+    observed.nodes[2].schedulable = false;
+    assert_eq!(replicas(&step(&mut observed, "")), 3);
+    // The eviction: its successor finds no place on the others.
+    observed.pods[2].deleting = true;
+    observed.pods.push(pending(3, 0));
+    assert_eq!(replicas(&step(&mut observed, "")), 2);
+}
+
+/// A node of so many CPUs, of which so many are used.
+fn sized(observed: &mut Observed, name: &str, cpus: i128, used: i128) {
+    let room = |cpus: i128| Room {
+        cpu: cpus * 1_000_000_000,
+        memory: i128::MAX / 4,
+        pods: 110_000_000_000,
+    };
+    observed.nodes.push(Node {
+        offers: room(cpus),
+        ..node(name)
+    });
+    let used = Room {
+        memory: 0,
+        pods: 0,
+        ..room(used)
+    };
+    observed.used.insert(name.to_owned(), used);
+}
+
+const TWO_CPUS: &str = "  replicas: {perNode: 2}\n  resources: {requests: {cpu: 2}}";
+
+#[test]
+fn a_node_counts_for_no_more_pods_than_it_has_room_for() {
+    let mut observed = cluster(0);
+    for (name, cpus, used) in [("n0", 4, 0), ("n1", 4, 1), ("n2", 4, 3), ("n3", 1, 0)] {
+        sized(&mut observed, name, cpus, used);
+    }
+    assert_eq!(replicas(&step(&mut observed, TWO_CPUS)), 3);
+    // They run; n2 gets room for one.
+    let on = |index: u32, node: &str| Pod {
+        node: Some(node.to_owned()),
+        ..pod(index)
+    };
+    observed.pods = vec![on(0, "n0"), on(1, "n0"), on(2, "n1")];
+    observed.used.clear();
+    for (name, cpus) in [("n0", 4), ("n1", 3), ("n2", 2), ("n3", 0)] {
+        let used = Room {
+            cpu: cpus * 1_000_000_000,
+            ..Room::default()
+        };
+        observed.used.insert(name.to_owned(), used);
+    }
+    assert_eq!(replicas(&step(&mut observed, TWO_CPUS)), 4);
+}
+
+#[test]
+fn a_node_of_another_system_takes_no_pod() {
+    let mut observed = cluster(1);
+    observed
+        .nodes
+        .push(labelled("w", "kubernetes.io/os", "windows"));
+    observed
+        .nodes
+        .push(labelled("l", "kubernetes.io/os", "linux"));
+    assert_eq!(replicas(&step(&mut observed, "")), 2);
+}
+
+fn strategy(planned: &Plan) -> (IntOrString, IntOrString) {
+    let strategy = planned.apply.deployments[0].spec.strategy.as_ref();
+    let rolling = strategy.unwrap().rolling_update.as_ref().unwrap();
+    let (surge, unavailable) = (&rolling.max_surge, &rolling.max_unavailable);
+    (surge.clone().unwrap(), unavailable.clone().unwrap())
+}
+
+const NEW_FIRST: (IntOrString, IntOrString) = (IntOrString::Int(1), IntOrString::Int(0));
+const OLD_FIRST: (IntOrString, IntOrString) = (IntOrString::Int(0), IntOrString::Int(1));
+
+#[test]
+fn an_old_pod_goes_first_only_where_its_successor_finds_no_room_beside_it() {
+    for (used, expected) in [(2, NEW_FIRST), (3, OLD_FIRST)] {
+        let mut observed = cluster(0);
+        sized(&mut observed, "n0", 4, used);
+        sized(&mut observed, "n1", 4, 2);
+        observed.pods = vec![pod(0), pod(1)];
+        let lines = |image: &str| {
+            format!(
+                "  replicas: {{perNode: 1}}\n  resources: {{requests: {{cpu: 2}}}}\n  workingDir: /{image}"
+            )
+        };
+        assert_eq!(strategy(&step(&mut observed, &lines("1"))), NEW_FIRST);
+        assert_eq!(strategy(&step(&mut observed, &lines("2"))), expected);
+        // And so it stays, whatever is known of the nodes later.
+        observed.used.clear();
+        assert_eq!(strategy(&step(&mut observed, &lines("2"))), expected);
+    }
+}
+
+#[test]
+fn a_total_of_pods_loses_none_to_a_release_that_does_not_start() {
+    let total = "  replicas: {total: 2}";
+    let mut observed = cluster(2);
+    observed.pods = vec![pod(0), pod(1)];
+    assert_eq!(strategy(&step(&mut observed, total)), NEW_FIRST);
+    // It has found no node for a minute: nothing else makes room.
+    observed.pods.push(pending(2, 60));
+    assert_eq!(strategy(&step(&mut observed, total)), NEW_FIRST);
+    let status = observed.live.deployments[0].status.as_mut().unwrap();
+    (status.replicas, status.updated_replicas) = (Some(3), Some(1));
+    assert_eq!(
+        strategy(&plan(&app(total), &observed, &settings())),
+        OLD_FIRST
+    );
+    observed.pods[2] = pending(2, 59);
+    assert_eq!(
+        strategy(&plan(&app(total), &observed, &settings())),
+        NEW_FIRST
+    );
 }

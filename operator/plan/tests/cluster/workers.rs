@@ -153,6 +153,7 @@ fn a_reload_goes_pod_by_pod_and_ends() {
     assert!(planned.touch.is_empty() && planned.wake.is_none());
     // A pod born later has nothing to reload.
     let mut late = pod(5);
+    late.node = Some("n1".to_owned());
     late.created = Some(at(30));
     observed.pods.push(late);
     assert!(step(&object, &mut observed).touch.is_empty());

@@ -1,0 +1,325 @@
+//! Simulated nodes: what a kubelet says of its node and of its pods, by rules
+//! that a test gives, and the admin ports that our pods would have.
+//!
+//! Time is shortened where a kubelet would wait: between restarts above all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+use crate::api::Api;
+
+/// Between looks at all pods.
+const PERIOD: Duration = Duration::from_millis(100);
+const ADMIN_PORT: u16 = 9377;
+/// A container that crashes lives so long, and is waited for so long.
+const LIFE: Duration = Duration::from_millis(600);
+const BACK_OFF: Duration = Duration::from_millis(1_500);
+
+/// What becomes of a pod that has a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// It is ready after so long and answers on its admin port.
+    Ready(Duration),
+    /// Its kubelet finds it ready, others cannot reach it.
+    Unreachable,
+    /// It runs and never becomes ready.
+    Unready,
+    /// Its main container ends again and again, with this code and last words.
+    Crashes(i32, &'static str),
+    /// Its main container waits for ever, with this reason and message.
+    Waits(&'static str, &'static str),
+    /// As [`Behaviour::Waits`], before any other container starts.
+    InitWaits(&'static str, &'static str),
+}
+
+pub(crate) type Rule = Arc<dyn Fn(&Value) -> Behaviour + Send + Sync>;
+
+/// A pod that a kubelet has taken up.
+struct Taken {
+    address: Ipv4Addr,
+    begun: Instant,
+    behaviour: Behaviour,
+    admin: Option<AbortHandle>,
+    /// What was told last.
+    told: Value,
+}
+
+/// All kubelets.
+#[derive(Clone)]
+pub(crate) struct Kubelets {
+    api: Api,
+    /// By namespace; without one, every pod is ready at once.
+    rules: Arc<Mutex<HashMap<String, Rule>>>,
+}
+
+impl Kubelets {
+    pub(crate) fn new(api: Api) -> Self {
+        Self {
+            api,
+            rules: Arc::default(),
+        }
+    }
+
+    fn rules(&self) -> MutexGuard<'_, HashMap<String, Rule>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What becomes of the pods of a namespace from now on.
+    pub(crate) fn rule(
+        &self,
+        namespace: &str,
+        rule: impl Fn(&Value) -> Behaviour + Send + Sync + 'static,
+    ) {
+        self.rules().insert(namespace.to_owned(), Arc::new(rule));
+    }
+
+    /// A node that is Ready.
+    pub(crate) fn add_node(&self, name: &str, labels: &BTreeMap<String, String>, cpu: &str) {
+        let mut all = BTreeMap::from(
+            [
+                ("kubernetes.io/hostname", name),
+                ("kubernetes.io/os", "linux"),
+                ("kubernetes.io/arch", "amd64"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        all.extend(labels.clone());
+        let taint = labels
+            .get("story")
+            .map(|story| json!({"key": "story", "value": story, "effect": "NoSchedule"}));
+        let taints: Vec<Value> = taint.into_iter().collect();
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": all}, "spec": {"taints": taints}});
+        self.api.post("/api/v1/nodes", &node).unwrap();
+        let room =
+            json!({"cpu": cpu, "memory": "64Gi", "pods": "110", "ephemeral-storage": "100Gi"});
+        let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [
+            {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "", "lastTransitionTime": now(), "lastHeartbeatTime": now()},
+        ]}});
+        let path = format!("/api/v1/nodes/{name}");
+        self.api.merge(&format!("{path}/status"), &status).unwrap();
+        // Admission taints every new node, and no controller of ours takes that back.
+        self.api
+            .merge(&path, &json!({"spec": {"taints": taints}}))
+            .unwrap();
+    }
+
+    /// Begins to play all kubelets; ends with the process.
+    pub(crate) fn start(&self) {
+        let kubelets = self.clone();
+        std::thread::spawn(move || {
+            let mut taken = HashMap::new();
+            loop {
+                if let Ok(pods) = kubelets.api.list("/api/v1/pods?resourceVersion=0") {
+                    taken.retain(|uid: &String, pod: &mut Taken| {
+                        let stays = pods.iter().any(|pod| pod["metadata"]["uid"] == **uid);
+                        if !stays && let Some(admin) = &pod.admin {
+                            admin.abort();
+                        }
+                        stays
+                    });
+                    for pod in &pods {
+                        kubelets.look(pod, &mut taken);
+                    }
+                }
+                std::thread::sleep(PERIOD);
+            }
+        });
+    }
+
+    fn look(&self, pod: &Value, taken: &mut HashMap<String, Taken>) {
+        let meta = &pod["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (namespace, uid) = (text(&meta["namespace"]), text(&meta["uid"]));
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/pods/{}",
+            text(&meta["name"])
+        );
+        if !meta["deletionTimestamp"].is_null() {
+            let now = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+            drop(self.api.delete(&path, &now));
+            return;
+        }
+        if pod["spec"]["nodeName"].is_null() {
+            return;
+        }
+        let rule = self.rules().get(&namespace).cloned();
+        let behaviour = rule.map_or(Behaviour::Ready(Duration::ZERO), |rule| rule(pod));
+        let known = taken.entry(uid).or_insert_with(|| Taken {
+            address: address(),
+            begun: Instant::now(),
+            behaviour: behaviour.clone(),
+            admin: None,
+            told: Value::Null,
+        });
+        if known.behaviour != behaviour {
+            known.behaviour = behaviour;
+            known.begun = Instant::now();
+        }
+        let ready =
+            matches!(known.behaviour, Behaviour::Ready(after) if known.begun.elapsed() >= after);
+        if ready && known.admin.is_none() {
+            let at = SocketAddr::from((known.address, ADMIN_PORT));
+            known.admin = Some(self.api.runtime.spawn(answer(at)).abort_handle());
+        } else if !ready && let Some(admin) = known.admin.take() {
+            admin.abort();
+        }
+        let status = status(pod, known);
+        if known.told != status
+            && self
+                .api
+                .merge(&format!("{path}/status"), &json!({"status": status}))
+                .is_ok()
+        {
+            known.told = status;
+        }
+    }
+}
+
+/// An address of the network namespace that no pod had before.
+fn address() -> Ipv4Addr {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(198, 19, (number / 250) as u8, 1 + (number % 250) as u8)
+}
+
+/// As a supervisor or a balancer would, as far as others ask.
+async fn answer(at: SocketAddr) {
+    let Ok(listener) = TcpListener::bind(at).await else {
+        return;
+    };
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 2048];
+        let Ok(_) = stream.read(&mut request).await else {
+            continue;
+        };
+        let body = if request.starts_with(b"GET /status") {
+            json!({"desired": 1, "ready": 1}).to_string()
+        } else {
+            "ok".to_owned()
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        drop(stream.write_all((head + &body).as_bytes()).await);
+    }
+}
+
+fn now() -> String {
+    humantime(std::time::SystemTime::now())
+}
+
+/// RFC 3339, in seconds.
+fn humantime(at: std::time::SystemTime) -> String {
+    k8s_openapi::jiff::Timestamp::try_from(at)
+        .map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_default()
+}
+
+/// State of the main container, whether it is ready, its last state, its restarts.
+fn main_container(known: &Taken) -> (Value, bool, Value, u32) {
+    let running = json!({"running": {"startedAt": null}});
+    let elapsed = known.begun.elapsed();
+    match &known.behaviour {
+        Behaviour::Ready(after) => (running, elapsed >= *after, Value::Null, 0),
+        Behaviour::Unreachable => (running, true, Value::Null, 0),
+        Behaviour::Unready => (running, false, Value::Null, 0),
+        Behaviour::Waits(reason, message) => (
+            json!({"waiting": {"reason": reason, "message": message}}),
+            false,
+            Value::Null,
+            0,
+        ),
+        Behaviour::InitWaits(..) => (
+            json!({"waiting": {"reason": "PodInitializing"}}),
+            false,
+            Value::Null,
+            0,
+        ),
+        Behaviour::Crashes(code, words) => {
+            let ended =
+                json!({"terminated": {"exitCode": code, "reason": "Error", "message": words}});
+            let round = (elapsed.as_millis() / (LIFE + BACK_OFF).as_millis()) as u32;
+            let within = elapsed - (LIFE + BACK_OFF) * round;
+            let last = if round > 0 {
+                ended.clone()
+            } else {
+                Value::Null
+            };
+            if within < LIFE {
+                (running, false, last, round)
+            } else if within < LIFE + Duration::from_millis(200) {
+                (ended, false, last, round)
+            } else {
+                let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}});
+                (waiting, false, ended, round + 1)
+            }
+        }
+    }
+}
+
+fn status(pod: &Value, known: &Taken) -> Value {
+    let (state, ready, last, restarts) = main_container(known);
+    let names = |list: &str| -> Vec<Value> {
+        let containers = pod["spec"][list].as_array();
+        containers
+            .into_iter()
+            .flatten()
+            .map(|it| it["name"].clone())
+            .collect()
+    };
+    let container = |name: &Value, state: &Value, ready: bool, last: &Value, restarts: u32| json!({"name": name, "image": "registry.test/x", "imageID": "x", "ready": ready, "started": ready, "restartCount": restarts, "state": state, "lastState": last});
+    let held = if let Behaviour::InitWaits(reason, message) = &known.behaviour {
+        Some(json!({"waiting": {"reason": reason, "message": message}}))
+    } else {
+        None
+    };
+    let done = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+    let inits: Vec<Value> = names("initContainers")
+        .iter()
+        .map(|name| {
+            container(
+                name,
+                held.as_ref().unwrap_or(&done),
+                held.is_none(),
+                &Value::Null,
+                0,
+            )
+        })
+        .collect();
+    let all: Vec<Value> = names("containers")
+        .iter()
+        .map(|name| container(name, &state, ready, &last, restarts))
+        .collect();
+    let is = |holds: bool| if holds { "True" } else { "False" };
+    let condition = |kind: &str, holds: bool| {
+        let before = known.told["conditions"].as_array().into_iter().flatten();
+        let before = before
+            .into_iter()
+            .find(|it| it["type"] == *kind && it["status"] == is(holds));
+        let since = before.map_or_else(|| json!(now()), |it| it["lastTransitionTime"].clone());
+        json!({"type": kind, "status": is(holds), "lastTransitionTime": since})
+    };
+    let waits = state["waiting"].is_object() && restarts == 0;
+    json!({
+        "phase": if waits { "Pending" } else { "Running" },
+        "podIP": known.address.to_string(),
+        "podIPs": [{"ip": known.address.to_string()}],
+        "conditions": [
+            condition("PodScheduled", true),
+            condition("Initialized", held.is_none()),
+            condition("ContainersReady", ready),
+            condition("Ready", ready),
+        ],
+        "initContainerStatuses": inits,
+        "containerStatuses": all,
+    })
+}

@@ -1,0 +1,21 @@
+//! The operator against a real API server, its controllers and its scheduler,
+//! with simulated nodes: what Kubernetes refuses, defaults, places and deletes,
+//! and what the operator makes of that.
+//!
+//! Between the API server in memory (`operator/tests/api`), which shows single
+//! requests, and the kind layer, where containers run. Nothing is served here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "all of this target is test code, helpers included"
+)]
+
+mod api;
+mod kubelet;
+mod life;
+mod placement;
+mod refusals;
+mod server;
+mod story;

@@ -1,0 +1,184 @@
+//! Pods per node while nodes fill, come and go, beside a cluster autoscaler that
+//! adds a node whenever a pod finds none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::story::{Story, condition, story};
+
+/// An autoscaler that adds a node for a pod that it finds without one in two looks,
+/// half a second apart. Real ones take seconds.
+struct Autoscaler {
+    added: Arc<AtomicUsize>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Autoscaler {
+    fn start(story: &Story, nodes: usize) -> Self {
+        let (added, ends) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let scaler = Self {
+            added: Arc::clone(&added),
+            ends: Arc::clone(&ends),
+        };
+        let (server, namespace) = (story.server, story.namespace.clone());
+        std::thread::spawn(move || {
+            let own = Story {
+                server,
+                namespace: namespace.clone(),
+            };
+            let mut before: Vec<Value> = Vec::new();
+            while !ends.load(Ordering::Relaxed) {
+                let pods = server.api.list(&own.at("/api/v1", "pods"));
+                let waits = |pod: &Value| {
+                    let conditions = pod["status"]["conditions"].as_array();
+                    let mut conditions = conditions.into_iter().flatten();
+                    pod["metadata"]["deletionTimestamp"].is_null()
+                        && conditions.any(|it| it["reason"] == "Unschedulable")
+                };
+                let pods = pods.unwrap_or_default().into_iter().filter(waits);
+                let waiting: Vec<Value> = pods.map(|pod| pod["metadata"]["uid"].clone()).collect();
+                let is_late = waiting.iter().any(|uid| before.contains(uid));
+                before = waiting;
+                if is_late {
+                    let number = nodes + 1 + added.fetch_add(1, Ordering::Relaxed);
+                    own.add_node(number);
+                }
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            // Its namespace is the story's to delete.
+            std::mem::forget(own);
+        });
+        scaler
+    }
+
+    fn added(&self) -> usize {
+        self.added.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Autoscaler {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Story {
+    /// A pod of others that takes so many CPUs of a node.
+    fn fill(&self, number: usize, cpu: &str) {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "hog", "namespace": self.namespace},
+            "spec": {
+                "nodeName": self.node(number),
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{
+                    "name": "hog", "image": "registry.test/hog:1",
+                    "resources": {"requests": {"cpu": cpu}},
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                }],
+            },
+        });
+        self.server.api.apply(&pod).unwrap();
+    }
+
+    fn nodes_of(&self, name: &str) -> Vec<String> {
+        let pods = self.pods(name, "app");
+        let nodes = pods
+            .iter()
+            .filter_map(|pod| pod["spec"]["nodeName"].as_str());
+        let mut nodes: Vec<String> = nodes.map(str::to_owned).collect();
+        nodes.sort();
+        nodes
+    }
+}
+
+#[test]
+fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
+    let Some(story) = story("full", 3) else {
+        return;
+    };
+    story.fill(2, "3500m");
+    let scaler = Autoscaler::start(&story, 3);
+    story.apply("hello", "replicas: {perNode: 1}");
+    let app = story.wait_complete("hello");
+    assert_eq!(app["status"]["pods"], "2/2");
+    let degraded = condition(&app, "Degraded");
+    assert_eq!(degraded.reason, "NodesWithoutRoom", "{degraded:?}");
+    // It was not only the first moment.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(story.nodes_of("hello"), ["full-1", "full-3"]);
+    // A new node gets its pod, and asks for no other.
+    story.add_node(9);
+    story.wait("hello", "a pod for the new node", |app| {
+        app["status"]["pods"] == "3/3"
+    });
+    // The full one gets room.
+    story
+        .server
+        .api
+        .delete(&story.at("/api/v1", "pods/hog"), &json!({}))
+        .unwrap();
+    let app = story.wait("hello", "a pod for the old node", |app| {
+        app["status"]["pods"] == "4/4"
+    });
+    assert_eq!(condition(&app, "Degraded").status, "False");
+    assert_eq!(scaler.added(), 0);
+}
+
+#[test]
+fn a_drain_and_a_rollout_grow_no_cluster_either() {
+    let Some(story) = story("drain", 3) else {
+        return;
+    };
+    // A pod is as large as a node allows: no second one fits beside it.
+    story.apply(
+        "hello",
+        "replicas: {perNode: 1}\nresources: {requests: {cpu: '3'}}",
+    );
+    story.wait_complete("hello");
+    let scaler = Autoscaler::start(&story, 3);
+    let node = format!("/api/v1/nodes/{}", story.node(1));
+    story
+        .server
+        .api
+        .merge(&node, &json!({"spec": {"unschedulable": true}}))
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let pods = story.pods("hello", "app");
+    let on_it = pods
+        .iter()
+        .find(|pod| pod["spec"]["nodeName"] == story.node(1))
+        .unwrap();
+    let name = on_it["metadata"]["name"].as_str().unwrap();
+    let evict = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    story
+        .server
+        .api
+        .post(
+            &story.at("/api/v1", &format!("pods/{name}/eviction")),
+            &evict,
+        )
+        .unwrap();
+    let app = story.wait("hello", "two pods on two nodes", |app| {
+        app["status"]["pods"] == "2/2"
+    });
+    assert_eq!(condition(&app, "Ready").status, "True");
+    story
+        .server
+        .api
+        .merge(&node, &json!({"spec": {"unschedulable": null}}))
+        .unwrap();
+    story.wait("hello", "three again", |app| app["status"]["pods"] == "3/3");
+    assert_eq!(scaler.added(), 0, "while a node was drained");
+
+    story.apply(
+        "hello",
+        "replicas: {perNode: 1}\nimage: registry.test/app:2\nresources: {requests: {cpu: '3'}}",
+    );
+    story.wait_complete("hello");
+    assert_eq!(story.nodes_of("hello"), ["drain-1", "drain-2", "drain-3"]);
+    assert_eq!(scaler.added(), 0, "while pods were replaced");
+}

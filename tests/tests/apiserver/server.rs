@@ -1,0 +1,387 @@
+//! The control plane of this layer: etcd, kube-apiserver, the controllers, the
+//! scheduler and the real operator, without a node or a container.
+//!
+//! All of it runs in a network namespace of its own, on loopback: ports are
+//! fixed, and pods can have addresses that Kubernetes accepts. One control plane
+//! serves a whole run of the tests; namespaces of Kubernetes keep tests apart.
+//! The kernel ends every process with the thread that started it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use scaledapp_tests::process::{self, Process};
+use scaledapp_tests::{binaries, wait};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::kubelet::Kubelets;
+
+/// Namespace of the operator.
+pub(crate) const SYSTEM: &str = "scaledapp-system";
+/// Own addresses of the network namespace: for what refuses 127.0.0.0/8.
+const ADDRESS: &str = "198.18.0.1";
+const ETCD: &str = "http://127.0.0.1:2379";
+const API: &str = "https://127.0.0.1:6443";
+/// Of a cluster's administrator.
+const ADMIN: &str = "admin-token";
+/// Beyond what Kubernetes enables by itself (Pod Security, quotas and limit
+/// ranges among them): what OpenShift enables.
+const PLUGINS: &str = "OwnerReferencesPermissionEnforcement";
+/// On two busy cores.
+const START: Duration = Duration::from_mins(2);
+
+/// What xtask has compiled, or what it left below `target/kind`.
+struct Programs {
+    kubernetes: PathBuf,
+    etcd: PathBuf,
+    helm: PathBuf,
+}
+
+impl Programs {
+    /// # Errors
+    /// They are not there; the text is the reason to print for skipped tests.
+    fn find() -> Result<Self, String> {
+        let find = |variable: &str, unit: &str, program: &str| {
+            let given = std::env::var_os(variable).map(PathBuf::from);
+            let built = || {
+                let built = binaries::workspace().join("target/kind/go").read_dir();
+                let mut built = built.into_iter().flatten().flatten();
+                let is_it = |name: &str| {
+                    name.rsplit_once('-')
+                        .is_some_and(|(name, key)| name == unit && !key.contains('.'))
+                };
+                built
+                    .find(|entry| entry.file_name().to_str().is_some_and(is_it))
+                    .map(|entry| entry.path())
+            };
+            let given = given.map(|given| {
+                let is_program = given.is_file();
+                if is_program { given } else { given.join(program) }
+            });
+            given
+                .or_else(|| Some(built()?.join(program)))
+                .filter(|path| path.is_file())
+                .ok_or_else(|| {
+                    format!(
+                        "skipped: {program} is not compiled: `cargo xtask test` does that, with Go"
+                    )
+                })
+        };
+        Ok(Self {
+            kubernetes: find("SCALEDAPP_KUBERNETES", "kubernetes", "kube-apiserver")?
+                .parent()
+                .map(Path::to_path_buf)
+                .unwrap_or_default(),
+            etcd: find("SCALEDAPP_ETCD", "etcd", "etcd")?,
+            helm: find("SCALEDAPP_HELM", "helm", "helm")?,
+        })
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The control plane.
+pub(crate) struct Server {
+    pub(crate) api: Api,
+    pub(crate) kubelets: Kubelets,
+    network: File,
+    directory: PathBuf,
+    operator: Mutex<Option<Process>>,
+    /// To the thread that starts processes and lives as long as they shall.
+    jobs: Mutex<mpsc::Sender<Job>>,
+}
+
+/// The control plane of this run, started by the first test that asks; the
+/// calling thread is in its network from here on. `None` where it cannot be had;
+/// says so.
+pub(crate) fn server() -> Option<&'static Server> {
+    static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        let programs = Programs::find()?;
+        if !rustix::process::geteuid().is_root() {
+            return Err("skipped: a network namespace needs root: run it under `unshare --user --map-root-user`".to_owned());
+        }
+        Ok(Server::start(&programs).unwrap())
+    });
+    match server {
+        Ok(server) => {
+            server.enter().unwrap();
+            Some(server)
+        }
+        Err(reason) => {
+            println!("{reason}");
+            None
+        }
+    }
+}
+
+fn enter(network: &File) -> anyhow::Result<()> {
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        .context("cannot enter the network namespace")
+}
+
+/// A new network namespace with loopback and [`ADDRESS`] only.
+fn network() -> anyhow::Result<File> {
+    let script = format!(
+        "ip link set lo up && ip address add {ADDRESS}/15 dev lo && echo up && exec sleep 60"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script]);
+    let process = Process::spawn(command)?;
+    wait::until(Duration::from_secs(10), "a network namespace", || {
+        if process.stdout().contains("up") {
+            Ok(())
+        } else {
+            Err(process.stderr())
+        }
+    })?;
+    // It lives as long as the file is open.
+    Ok(File::open(format!("/proc/{}/ns/net", process.pid()))?)
+}
+
+/// A directory that is removed when this process is gone, however it ends.
+fn directory() -> anyhow::Result<PathBuf> {
+    let directory = tempfile::tempdir()?.keep();
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat; sleep 1; rm -rf \"$1\"", "sh"]);
+    let child = command.arg(&directory).stdin(Stdio::piped()).spawn()?;
+    // The kernel closes its other end for us.
+    std::mem::forget(child);
+    Ok(directory)
+}
+
+impl Server {
+    fn start(programs: &Programs) -> anyhow::Result<Self> {
+        let network = network()?;
+        let directory = directory()?;
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let inside = network.try_clone()?;
+        std::thread::spawn(move || {
+            enter(&inside).unwrap();
+            todo.into_iter().for_each(|job| job());
+        });
+        keys(&directory)?;
+        enter(&network)?;
+        let api = Api::new(API, ADMIN)?;
+        let server = Self {
+            kubelets: Kubelets::new(api.clone()),
+            api,
+            network,
+            directory,
+            operator: Mutex::default(),
+            jobs: Mutex::new(jobs),
+        };
+        server.control_plane(programs)?;
+        server.install(programs)?;
+        server.kubelets.start();
+        for name in ["base-1", "base-2"] {
+            server.kubelets.add_node(name, &BTreeMap::new(), "64");
+        }
+        server.start_operator()?;
+        Ok(server)
+    }
+
+    /// Moves the calling thread in.
+    pub(crate) fn enter(&self) -> anyhow::Result<()> {
+        enter(&self.network)
+    }
+
+    /// A process that ends with us.
+    fn spawn(
+        &self,
+        program: &Path,
+        words: &[String],
+        env: &[(&str, String)],
+    ) -> anyhow::Result<Process> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command.args(words);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let (send, started) = mpsc::channel();
+        let job: Job = Box::new(move || drop(send.send(Process::spawn(command))));
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.send(job)
+            .ok()
+            .context("the thread of processes is gone")?;
+        started.recv().context("the thread of processes is gone")?
+    }
+
+    fn control_plane(&self, programs: &Programs) -> anyhow::Result<()> {
+        let at = |name: &str| self.directory.join(name).to_string_lossy().into_owned();
+        let kubeconfig = self.kubeconfig("admin", ADMIN)?;
+        let etcd = [
+            format!("--data-dir={}", at("etcd")),
+            format!("--listen-client-urls={ETCD}"),
+            format!("--advertise-client-urls={ETCD}"),
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=warn".to_owned(),
+        ];
+        let server = [
+            format!("--etcd-servers={ETCD}"),
+            "--secure-port=6443".to_owned(),
+            format!("--bind-address={ADDRESS}"),
+            format!("--advertise-address={ADDRESS}"),
+            format!("--cert-dir={}", at("certificates")),
+            "--service-cluster-ip-range=10.201.0.0/16".to_owned(),
+            "--service-account-issuer=https://kubernetes.test".to_owned(),
+            format!("--service-account-key-file={}", at("sa.pub")),
+            format!("--service-account-signing-key-file={}", at("sa.key")),
+            "--authorization-mode=RBAC".to_owned(),
+            format!("--token-auth-file={}", at("tokens.csv")),
+            format!("--enable-admission-plugins={PLUGINS}"),
+            "--enable-priority-and-fairness=false".to_owned(),
+        ];
+        let server = server
+            .map(|word| word.replace(&format!("bind-address={ADDRESS}"), "bind-address=0.0.0.0"));
+        let controllers = [
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--service-account-private-key-file={}", at("sa.key")),
+            "--leader-elect=false".to_owned(),
+            // What a kubelet, a cloud or somebody's patience would have to play.
+            "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller".to_owned(),
+            "--kube-api-qps=200".to_owned(),
+            "--kube-api-burst=400".to_owned(),
+            "--concurrent-deployment-syncs=5".to_owned(),
+        ];
+        let scheduler = [
+            format!("--kubeconfig={kubeconfig}"),
+            "--leader-elect=false".to_owned(),
+        ];
+        let mut started = vec![self.spawn(&programs.etcd, &etcd, &[])?];
+        let kubernetes = |name: &str| programs.kubernetes.join(name);
+        started.push(self.spawn(&kubernetes("kube-apiserver"), &server, &[])?);
+        let ready = wait::until(START, "the API server is ready", || {
+            self.api.text("/readyz").map_err(|error| error.to_string())
+        });
+        ready.with_context(|| started.iter().map(Process::stderr).collect::<String>())?;
+        started.push(self.spawn(&kubernetes("kube-controller-manager"), &controllers, &[])?);
+        started.push(self.spawn(&kubernetes("kube-scheduler"), &scheduler, &[])?);
+        // Nobody drops what a whole run needs; the kernel ends it.
+        std::mem::forget(started);
+        wait::until(START, "the default account is there", || {
+            self.api
+                .get("/api/v1/namespaces/default/serviceaccounts/default")
+        })?;
+        Ok(())
+    }
+
+    /// Path of a kubeconfig with this token.
+    fn kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<String> {
+        let content = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": API, "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "c",
+        });
+        let path = self.directory.join(format!("{name}.kubeconfig"));
+        std::fs::write(&path, content.to_string())?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// The definition, accounts and rights, as the chart says them.
+    fn install(&self, programs: &Programs) -> anyhow::Result<()> {
+        let mut command = Command::new(&programs.helm);
+        command.args(["template", "scaledapp", "charts/scaledapp"]);
+        command.args(["--namespace", SYSTEM, "--include-crds"]);
+        for image in ["operator", "sidecar", "balancer", "dns"] {
+            let value = format!("images.{image}.repository=registry.test/{image}");
+            command.args(["--set", &value]);
+        }
+        command.current_dir(binaries::workspace());
+        command.env("HELM_CACHE_HOME", self.directory.join("helm"));
+        let ended = process::run(command, START)?;
+        ensure!(ended.code == 0, "helm template: {}", ended.stderr);
+        self.api.apply(&json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM},
+        }))?;
+        // What the harness keeps of a process is its last lines; a chart is short.
+        for text in ended.stdout.split("\n---") {
+            let object: Value = serde_saphyr::from_str(text).unwrap_or_default();
+            let kind = object["kind"].as_str().unwrap_or_default();
+            let wanted = ["Role", "ServiceAccount", "CustomResourceDefinition"];
+            if wanted.iter().any(|wanted| kind.contains(wanted)) {
+                self.api.apply(&object).with_context(|| text.to_owned())?;
+            }
+        }
+        wait::until(START, "ScaledApps are served", || {
+            self.api.get("/apis/scaledapp.io/v1alpha1/scaledapps")
+        })?;
+        Ok(())
+    }
+
+    /// Starts the operator with the rights of the chart.
+    pub(crate) fn start_operator(&self) -> anyhow::Result<()> {
+        let path = format!("/api/v1/namespaces/{SYSTEM}/serviceaccounts");
+        let accounts = self.api.get(&path)?;
+        let names = accounts["items"].as_array().into_iter().flatten();
+        let name = names
+            .filter_map(|account| account["metadata"]["name"].as_str())
+            .find(|name| name.ends_with("operator"))
+            .context("the chart has no account for the operator")?;
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 36_000},
+        });
+        let answer = self.api.post(&format!("{path}/{name}/token"), &request)?;
+        let token = answer["status"]["token"].as_str().context("no token")?;
+        let words = [
+            "run",
+            "--admin=127.0.0.1:9999",
+            "--sidecar-image=registry.test/sidecar:1",
+            "--balancer-image=registry.test/balancer:1",
+        ];
+        let env = [
+            ("KUBECONFIG", self.kubeconfig("operator", token)?),
+            ("SCALEDAPP_NAMESPACE", SYSTEM.to_owned()),
+            ("SCALEDAPP_IDENTITY", "operator".to_owned()),
+        ];
+        let program = binaries::path("scaledapp-operator")?;
+        let process = self.spawn(&program, &words.map(str::to_owned), &env)?;
+        *self.operator() = Some(process);
+        Ok(())
+    }
+
+    /// Ends the operator, as a node's loss would.
+    pub(crate) fn stop_operator(&self) {
+        *self.operator() = None;
+    }
+
+    /// What the operator logged last.
+    pub(crate) fn operator_log(&self) -> String {
+        self.operator()
+            .as_ref()
+            .map(Process::stderr)
+            .unwrap_or_default()
+    }
+
+    fn operator(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.operator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the API server signs and knows clients by.
+fn keys(directory: &Path) -> anyhow::Result<()> {
+    std::fs::write(
+        directory.join("tokens.csv"),
+        format!("{ADMIN},admin,1,\"system:masters\"\n"),
+    )?;
+    for words in [
+        &["genrsa", "-out", "sa.key", "2048"][..],
+        &["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"],
+    ] {
+        let mut command = Command::new("openssl");
+        command.args(words).current_dir(directory);
+        let ended = process::run(command, START)?;
+        ensure!(ended.code == 0, "openssl: {}", ended.stderr);
+    }
+    Ok(())
+}
