@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-use crate::compile;
 use crate::console::{heading, note, say, seconds, timed};
+use crate::{compile, distribution};
 use cache::Cache;
 use engine::Engine;
 use run::Run;

@@ -248,7 +248,7 @@ fn main_container(known: &Taken) -> (Value, bool, Value, u32) {
             let ended =
                 json!({"terminated": {"exitCode": code, "reason": "Error", "message": words}});
             let round = (elapsed.as_millis() / (LIFE + BACK_OFF).as_millis()) as u32;
-            let within = elapsed - (LIFE + BACK_OFF) * round;
+            let within = elapsed.saturating_sub((LIFE + BACK_OFF) * round);
             let last = if round > 0 {
                 ended.clone()
             } else {

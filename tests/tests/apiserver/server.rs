@@ -32,7 +32,7 @@ const API: &str = "https://127.0.0.1:6443";
 /// Of a cluster's administrator.
 const ADMIN: &str = "admin-token";
 /// Beyond what Kubernetes enables by itself (Pod Security, quotas and limit
-/// ranges among them): what OpenShift enables.
+/// ranges among them): what `OpenShift` enables.
 const PLUGINS: &str = "OwnerReferencesPermissionEnforcement";
 /// On two busy cores.
 const START: Duration = Duration::from_mins(2);
@@ -165,7 +165,9 @@ impl Server {
         let inside = network.try_clone()?;
         std::thread::spawn(move || {
             enter(&inside).unwrap();
-            todo.into_iter().for_each(|job| job());
+            for job in todo {
+                job();
+            }
         });
         keys(&directory)?;
         enter(&network)?;

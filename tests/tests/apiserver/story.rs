@@ -53,7 +53,7 @@ impl Story {
         format!("{group}/namespaces/{}/{rest}", self.namespace)
     }
 
-    /// Path of a ScaledApp.
+    /// Path of an app.
     pub(crate) fn app_path(&self, name: &str) -> String {
         self.at("/apis/scaledapp.io/v1alpha1", &format!("scaledapps/{name}"))
     }
@@ -178,7 +178,7 @@ impl Drop for Story {
                 .get(&self.at("/apis/scaledapp.io/v1alpha1", "scaledapps"));
             for app in apps
                 .iter()
-                .flat_map(|apps| apps["items"].as_array())
+                .filter_map(|apps| apps["items"].as_array())
                 .flatten()
             {
                 println!("{}: {:#}", app["metadata"]["name"], app["status"]);

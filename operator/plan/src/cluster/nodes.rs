@@ -90,33 +90,20 @@ pub(super) fn count(
     for node in observed.nodes.iter().filter(|node| takes(node, pod)) {
         all += 1;
         let holds = holds(&node.name);
-        if !is_well(node, pod) || holds == per_node {
-            pods = pods.saturating_add(holds);
-            nodes += u32::from(holds > 0);
-            continue;
-        }
-        let print = fingerprint(node);
-        let room = room(node, observed, pod);
-        let known = before.get(&*print).copied();
-        let why = match (known, room) {
-            (Some(Full::Other), _) => Some(Full::Other),
-            (_, Some(0)) => Some(Full::NoRoom),
-            (_, Some(_)) => refused.for_long.then_some(Full::Other),
-            (_, None) if refused.now => Some(Full::Refused),
-            (known, None) => known,
-        };
-        match why {
-            Some(why) => {
-                pods = pods.saturating_add(holds);
+        let mut more = 0;
+        if is_well(node, pod) && holds < per_node {
+            let print = fingerprint(node);
+            let room = room(node, observed, pod);
+            let known = before.get(&*print).copied();
+            if let Some(why) = why_full(known, room, &refused) {
                 full.insert(format!("{print}{}", why.letter()));
-            }
-            None => {
-                let more = room.unwrap_or(u32::MAX).min(per_node - holds);
-                pods = pods.saturating_add(holds + more);
-                missing = missing.saturating_add(more);
-                nodes += 1;
+            } else {
+                more = room.unwrap_or(u32::MAX).min(per_node - holds);
             }
         }
+        missing = missing.saturating_add(more);
+        pods = pods.saturating_add(holds + more);
+        nodes += u32::from(holds + more > 0);
     }
     let leaving: u32 = held
         .keys()
@@ -151,6 +138,18 @@ pub(super) fn count(
         fewer_since: (leaving > 0).then_some(since),
         wake: wakes.into_iter().flatten().min(),
         none: all == 0,
+    }
+}
+
+/// Why a node that lacks a pod is not asked for one, given what was known of it, how
+/// many fit, and what the scheduler says.
+fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option<Full> {
+    match (known, room) {
+        (Some(Full::Other), _) => Some(Full::Other),
+        (_, Some(0)) => Some(Full::NoRoom),
+        (_, Some(_)) => refused.for_long.then_some(Full::Other),
+        (_, None) if refused.now => Some(Full::Refused),
+        (known, None) => known,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::local::ADMIN_PORT;
 
 /// In a cluster that can grow, a pod that waits has a node by then; in another, an
 /// old pod has to make room.
-const A_WHILE: Duration = Duration::from_secs(60);
+const A_WHILE: Duration = Duration::from_mins(1);
 
 /// How many pods, and what has to be remembered for that.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -93,7 +93,7 @@ impl Model {
         pods.filter(|pod| pod.node.as_deref() == Some(name)).count()
     }
 
-    /// What the operator, the controller of the ReplicaSet and the scheduler do.
+    /// What the operator, the controller of replicas and the scheduler do.
     fn settle(&mut self) {
         for _ in 0..4 {
             let nodes = self.observed.nodes.clone();
