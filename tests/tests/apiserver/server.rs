@@ -63,7 +63,11 @@ impl Programs {
             };
             let given = given.map(|given| {
                 let is_program = given.is_file();
-                if is_program { given } else { given.join(program) }
+                if is_program {
+                    given
+                } else {
+                    given.join(program)
+                }
             });
             given
                 .or_else(|| Some(built()?.join(program)))
