@@ -15,7 +15,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use scaledapp_crds::words::{component, label, port};
-use scaledapp_plan::cluster::{Heard, Supervisor};
+use scaledapp_plan::cluster::{Heard, Supervisor, TOKEN_BYTES};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -237,7 +237,7 @@ async fn ask(
                 app = target.app,
                 address = %target.address,
                 component,
-                heard = ?hearts.heard(&target.uid),
+                heard = brief(&hearts.heard(&target.uid)),
                 "a pod says something else than before"
             );
             triggers.app(&target.namespace, &target.app);
@@ -277,14 +277,42 @@ async fn supervisor(address: SocketAddr) -> Result<Heard, ProbeError> {
     if status != StatusCode::OK {
         return Err(ProbeError::Foreign(status));
     }
-    let said: Said =
-        serde_json::from_slice(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
-    Ok(Heard::Supervisor(Supervisor {
+    let said = said(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
+    Ok(Heard::Supervisor(said))
+}
+
+/// Whoever can make pods can let one say anything: what is kept of it is bounded.
+fn said(content: &[u8]) -> serde_json::Result<Supervisor> {
+    let said: Said = serde_json::from_slice(content)?;
+    // One that is longer is none of ours, but that a reload failed counts all the same.
+    let token = |token: Option<String>| {
+        token.map(|mut token| {
+            token.truncate(token.floor_char_boundary(TOKEN_BYTES));
+            token.shrink_to_fit();
+            token
+        })
+    };
+    Ok(Supervisor {
         desired: said.desired,
         ready: said.ready,
-        reloaded: said.reloaded,
-        reload_failed: said.reload_failed,
-    }))
+        reloaded: token(said.reloaded),
+        reload_failed: token(said.reload_failed),
+    })
+}
+
+/// For the log: no text that a pod has chosen.
+fn brief(heard: &Heard) -> String {
+    match heard {
+        Heard::NotYet => "nothing yet".to_owned(),
+        Heard::Silent => "silence".to_owned(),
+        Heard::Balancer { serving: true } => "it serves".to_owned(),
+        Heard::Balancer { serving: false } => "it does not serve".to_owned(),
+        Heard::Supervisor(said) => {
+            let failed = said.reload_failed.is_some();
+            let reload = if failed { ", its reload failed" } else { "" };
+            format!("{} of {} workers{reload}", said.ready, said.desired)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -313,6 +341,36 @@ mod tests {
             assert_eq!(pulse.on(look.clone()), changed, "{look:?}");
             assert_eq!(pulse.heard, heard);
         }
+    }
+
+    #[test]
+    fn what_a_pod_says_is_bounded_and_none_of_it_is_logged() {
+        let long = "ä".repeat(100_000);
+        let text = serde_json::json!({
+            "desired": u32::MAX, "ready": 0, "reloaded": long, "reloadFailed": format!("a{long}"),
+            "more": [long],
+        });
+        let said = said(text.to_string().as_bytes()).unwrap();
+        assert_eq!(said.desired, u32::MAX);
+        assert_eq!(said.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
+        assert_eq!(said.reload_failed.as_ref().unwrap().len(), TOKEN_BYTES - 1);
+        let logged = brief(&Heard::Supervisor(said));
+        assert_eq!(logged, "0 of 4294967295 workers, its reload failed");
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_no_answer() {
+        for text in [
+            r#"{"desired": -1}"#,
+            r#"{"desired": 4294967296}"#,
+            r#"{"desired": 1e400}"#,
+            r#"{"ready": "4"}"#,
+            "",
+        ] {
+            assert!(said(text.as_bytes()).is_err(), "{text}");
+        }
+        let deep = format!(r#"{{"more": {}"#, "[".repeat(100_000));
+        assert!(said(deep.as_bytes()).is_err());
     }
 
     /// Died right after an answer; each look takes as long as it may.

@@ -32,7 +32,7 @@ pub use drift::is_applied;
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
-pub use observed::{Heard, Node, Observed, Pod, PodFailure, Supervisor};
+pub use observed::{Heard, Node, Observed, Pod, PodFailure, Supervisor, TOKEN_BYTES};
 pub use room::Room;
 pub use status::{Outcome, events, status};
 pub use told::has_token;

@@ -1,6 +1,7 @@
 //! Balancers that answer, fall silent, or are none, on real sockets.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -130,6 +131,32 @@ async fn a_supervisor_says_how_many_workers_it_has() {
         Heard::Supervisor(said) => assert_eq!((said.desired, said.ready), (4, 3)),
         other => panic!("{other:?}"),
     }
+}
+
+/// Whoever can make pods can give one our labels, and answer for ever.
+#[tokio::test]
+async fn an_endless_status_is_no_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let sent = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"desired\": 4, \"more\": \"";
+            let mut connection = stream.write_all(head).await;
+            let sent = Arc::clone(&sent);
+            tokio::spawn(async move {
+                while connection.is_ok() {
+                    connection = stream.write_all(&[b'x'; 16 << 10]).await;
+                    sent.fetch_add(16 << 10, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let mut listening = Listening::to("app", port, true);
+    assert_eq!(listening.next().await, Heard::Silent);
+    // Three looks, and what the kernel's buffers took beyond.
+    assert!(taken.load(Ordering::Relaxed) < 64 << 20);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use scaledapp_crds::v1alpha1::{self, AppProtocol, Exposure, Spec};
 use scaledapp_crds::words::annotation;
 use serde_json::Value;
 
+use super::TOKEN_BYTES;
 use super::meta::Owner;
 use crate::validate::Check;
 use crate::{Balancers, Protocol, ValidatedApp, Violation};
@@ -88,6 +89,17 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
             ),
         );
     }
+    let token = |name| object.metadata.annotations.as_ref()?.get(name).cloned();
+    let reload: Option<String> = token(annotation::RELOAD);
+    if let Some(reload) = reload.as_ref().filter(|it| it.len() > TOKEN_BYTES) {
+        check.violation(
+            format!("metadata.annotations[{}]", annotation::RELOAD),
+            format!(
+                "it has {} bytes, and {TOKEN_BYTES} is the most: take a time or a hash, such as $(date +%s)",
+                reload.len()
+            ),
+        );
+    }
     references(&mut check, spec);
     if spec.app_protocol == Some(AppProtocol::Tcp) {
         check.violation(
@@ -102,7 +114,6 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
     let (Protocol::Http(balancers), exposure) = (app.protocol, spec.balancers.as_ref()) else {
         return Err(Vec::new());
     };
-    let token = |name| object.metadata.annotations.as_ref()?.get(name).cloned();
     Ok(App {
         app,
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
@@ -118,7 +129,7 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
             .unwrap_or(Exposure::ClusterIP),
         pod_template: spec.pod_template.clone(),
         paused: spec.paused,
-        reload: token(annotation::RELOAD),
+        reload,
         upgrade: token(annotation::UPGRADE),
     })
 }

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{condition, reason};
 
+use super::meta::cut;
 use super::rights;
 use super::status::Facts;
 use super::{Observed, Outcome, PodFailure};
@@ -23,6 +24,9 @@ const NOT_STARTED: [&str; 6] = [
     reason::NAME_CONFLICT,
     reason::APPLY_FAILED,
 ];
+
+/// Of one condition: what a terminal still shows, and five of them fit well into an object.
+const MESSAGE_BYTES: usize = 4096;
 
 /// A condition without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,10 +101,18 @@ fn stamp(
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason: said.reason.to_owned(),
-        message: said.message,
+        message: bounded(said.message),
         observed_generation: generation,
         last_transition_time: since.unwrap_or(Time(now)),
     }
+}
+
+/// Some of it is in others' words: a kubelet's, an app's, an admission plugin's.
+fn bounded(message: String) -> String {
+    if message.len() <= MESSAGE_BYTES {
+        return message;
+    }
+    format!("{}…", cut(&message, MESSAGE_BYTES - '…'.len_utf8()))
 }
 
 struct Judge<'a> {

@@ -131,6 +131,15 @@ pub(super) fn annotate(meta: &mut ObjectMeta, name: &str, value: String) {
     annotations.insert(name.to_owned(), value);
 }
 
+/// At most so many bytes, cut between characters.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// The JSON of a value of ours.
 pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("invariant: these types have text keys only")

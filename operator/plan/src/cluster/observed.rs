@@ -109,6 +109,10 @@ pub enum Heard {
     Supervisor(Supervisor),
 }
 
+/// The longest token of a reload, in bytes, as in the supervisor: a pod that is told a
+/// longer one refuses all that it is told with it.
+pub const TOKEN_BYTES: usize = 128;
+
 /// The part of a supervisor's `/status` that counts here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervisor {

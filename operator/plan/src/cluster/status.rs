@@ -11,11 +11,17 @@ use scaledapp_crds::words::{annotation, component, condition};
 
 use super::conditions::conditions;
 use super::drift::carries;
-use super::meta::{Owner, annotation as annotated, slot_of};
+use super::meta::{Owner, annotation as annotated, cut, slot_of};
 use super::slots::{leads_somewhere, serves};
 use super::workload::app_pods;
 use super::{App, Event, EventType, Heard, Observed, Plan, PodFailure};
 use crate::Violation;
+
+/// Supervisors of so many versions are named: two during an upgrade, and whoever can make
+/// pods can give them our labels.
+const IMAGES: usize = 8;
+/// Of one image's name, a digest included.
+const IMAGE_BYTES: usize = 512;
 
 /// How a pass went.
 #[derive(Debug, Clone, Copy)]
@@ -80,10 +86,12 @@ pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> 
         None => before.hostname.clone(),
     };
     let mut images: Vec<String> = app_pods(observed)
-        .filter_map(|pod| pod.sidecar_image.clone())
+        .filter_map(|pod| pod.sidecar_image.as_deref())
+        .map(|image| cut(image, IMAGE_BYTES).to_owned())
         .collect();
     images.sort();
     images.dedup();
+    images.truncate(IMAGES);
     let serving = facts.slots.iter().filter(|slot| slot.serving).count();
     ScaledAppStatus {
         observed_generation: object.metadata.generation,
@@ -253,11 +261,13 @@ fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
     if unknown && !before.summary.is_empty() {
         return before.clone();
     }
+    // Whatever a pod says, it cannot make the sum of all a lie by overflow.
+    let add = |sum: i32, said: u32| sum.saturating_add(i32::try_from(said).unwrap_or(i32::MAX));
     let (mut desired, mut ready) = (0, 0);
     for pod in app_pods(observed) {
         if let Heard::Supervisor(said) = &pod.heard {
-            desired += said.desired as i32;
-            ready += said.ready as i32;
+            desired = add(desired, said.desired);
+            ready = add(ready, said.ready);
         }
     }
     WorkersStatus {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, ServiceStatus};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
-    Heard, Observed, Outcome, PodFailure, Supervisor, events, plan, status, validate,
+    Heard, Observed, Outcome, Pod, PodFailure, Supervisor, events, plan, status, validate,
 };
 
 use super::given::{apply, at, balancer, cluster, object, pass, pod, settings};
@@ -402,4 +402,47 @@ fn a_slot_of_the_cloud_has_the_address_of_the_cloud() {
     );
     let (said, address) = give(ingress(Some("203.0.113.7"), None));
     assert_eq!((&*said, &*address), ("TFFFF", "203.0.113.7"));
+}
+
+/// Whoever can make pods can let them say anything, and give them our labels.
+#[test]
+fn what_pods_say_makes_no_sum_overflow_and_no_status_large() {
+    let (object, mut observed) = started("");
+    let boasting = Supervisor {
+        desired: u32::MAX,
+        ready: u32::MAX / 2 + 7,
+        ..Supervisor::default()
+    };
+    let pod = observed.pods[2].clone();
+    observed.pods.extend((0..50).map(|index| Pod {
+        name: format!("boasting-{index}"),
+        uid: format!("boasting-{index}"),
+        heard: Heard::Supervisor(boasting.clone()),
+        sidecar_image: Some(format!("{index}.example/{}", "x".repeat(5_000))),
+        ready: false,
+        failure: Some(PodFailure {
+            reason: "AppCrashing",
+            message: "ä".repeat(100_000),
+        }),
+        ..pod.clone()
+    }));
+    observed.live.deployments[0]
+        .status
+        .get_or_insert_default()
+        .ready_replicas = Some(0);
+    let app = validate(&object).unwrap();
+    let planned = plan(&app, &observed, &settings());
+    let status = status(&object, &observed, Outcome::Applied(&app, &planned));
+    let degraded = status.conditions.iter().find(|it| it.type_ == "Degraded");
+    let message = &degraded.unwrap().message;
+    assert!(
+        message.contains("ää") && message.ends_with('…'),
+        "{message}"
+    );
+    assert_eq!(
+        (status.workers.desired, status.workers.ready),
+        (i32::MAX, i32::MAX)
+    );
+    let size = serde_json::to_string(&status).unwrap().len();
+    assert!(size < 32 << 10, "{size} bytes");
 }

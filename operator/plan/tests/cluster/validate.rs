@@ -123,3 +123,19 @@ fn what_cannot_be_laid_over_stalls_and_names_the_path() {
         assert!(planned.apply.deployments.is_empty() && planned.delete.is_empty());
     }
 }
+
+/// A pod refuses all that it is told with a longer one.
+#[test]
+fn a_reload_token_has_a_length_that_pods_take() {
+    let with = |length: usize| {
+        let mut object = object("");
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.insert("scaledapp.io/reload".to_owned(), "x".repeat(length));
+        validate(&object)
+    };
+    assert!(with(128).is_ok());
+    let violations = with(129).unwrap_err();
+    let text = violations[0].to_string();
+    assert!(text.contains("annotations[scaledapp.io/reload]"), "{text}");
+    assert!(text.contains("128 is the most"), "{text}");
+}
