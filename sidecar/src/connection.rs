@@ -6,4 +6,3 @@ pub(crate) mod drain;
 pub(crate) mod held;
 pub(crate) mod hold;
 pub(crate) mod load;
-pub(crate) mod sockets;

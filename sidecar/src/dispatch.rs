@@ -64,10 +64,10 @@ pub(crate) struct Leaving {
 }
 
 /// Where a worker takes requests.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Feed {
     pub(crate) slot: Slot,
-    pub(crate) pid: u32,
+    pub(crate) process: Runs,
     /// The shared one.
     pub(crate) port: u16,
     /// Its own.
@@ -86,9 +86,10 @@ pub(crate) struct Fed {
 
 impl Fed {
     /// Whether that made a difference.
-    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>, pid: u32) -> bool {
+    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>, process: Runs) -> bool {
         let known = self.endpoints.last();
-        if self.closed || known.is_some_and(|known| known.address() == address) {
+        let is_known = |known: &Arc<Endpoint>| known.address() == address && !known.is_closed();
+        if self.closed || known.is_some_and(is_known) {
             return false;
         }
         self.tally
@@ -101,7 +102,7 @@ impl Fed {
             tally.name(),
             address,
             tally,
-            Box::new(Runs { pid }),
+            Box::new(process),
         ));
         true
     }
@@ -141,7 +142,7 @@ impl Front {
     pub(crate) fn feed(&mut self, worker: WorkerId, to: Feed) {
         let Feed {
             slot,
-            pid,
+            process,
             port,
             address,
         } = to;
@@ -151,7 +152,7 @@ impl Front {
         if let Some(dispatcher) = dispatchers.iter_mut().find(|one| one.port == port) {
             let fed = dispatcher.endpoints.entry(worker).or_default();
             let tally = dispatcher.tallies.of(&slot.to_string());
-            if fed.feed(address, &tally, pid) {
+            if fed.feed(address, &tally, process) {
                 dispatcher.publish();
             }
         }
@@ -352,7 +353,7 @@ impl Dispatcher {
     fn publish(&self) {
         let open = self.endpoints.values().filter(|fed| !fed.closed);
         let endpoints = open.filter_map(|fed| fed.endpoints.last().cloned());
-        let endpoints = endpoints.collect();
+        let endpoints = endpoints.filter(|one| !one.is_closed()).collect();
         self.table.send_replace(Arc::new(Table { endpoints }));
     }
 }

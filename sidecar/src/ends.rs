@@ -5,14 +5,20 @@
 //! What the supervisor itself ends is said before the signal, in `workers`; here is what
 //! an exit, the kernel's count of out-of-memory kills and `/proc` tell.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use scaledapp_engine::Exit;
+use scaledapp_engine::{Exit, WorkerId};
 use scaledapp_proc::cgroup::{self, Hierarchy};
 use scaledapp_proxy::{EndedBy, Process};
 
+use tokio::sync::mpsc;
+
 use crate::connection::held::after_name;
+use crate::supervisor::Input;
 
 /// Who sends SIGKILL is not told. The kernel counts those that it sends for want of
 /// memory, which a request may be the cause of; all others come from outside. A wrapper
@@ -86,9 +92,23 @@ fn read(path: &Path) -> Option<u64> {
 }
 
 /// A worker's process, for the dispatcher.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Runs {
     pub(crate) pid: u32,
+    /// See [`crate::handover::Caller`].
+    pub(crate) resets: Arc<AtomicBool>,
+    /// Hears when nobody listens there any more.
+    pub(crate) refuses: Refuses,
+}
+
+/// Tells that nobody listens at a worker's address any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Refuses {
+    pub(crate) worker: WorkerId,
+    /// The shared one, and where the worker was reached.
+    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
 }
 
 impl Process for Runs {
@@ -102,6 +122,24 @@ impl Process for Runs {
         let children = read(format!("/proc/{pid}/task/{pid}/children"));
         let is_alone = children.is_some_and(|children| children.trim().is_empty());
         is_alone && stat.is_some_and(|stat| is_running_alone(&stat))
+    }
+
+    fn may_reset(&self) -> bool {
+        self.resets.load(Ordering::SeqCst)
+    }
+
+    fn refuses(&self) {
+        let Refuses {
+            worker,
+            port,
+            address,
+            ref inputs,
+        } = self.refuses;
+        let _ended = inputs.send(Input::Refuses {
+            worker,
+            port,
+            address,
+        });
     }
 }
 
@@ -192,6 +230,19 @@ mod tests {
         assert!(!OutOfMemory::watch(machine(&[]).path()).look(Instant::now()));
     }
 
+    fn runs(pid: u32) -> Runs {
+        Runs {
+            pid,
+            resets: Arc::default(),
+            refuses: Refuses {
+                worker: WorkerId(1),
+                port: 1,
+                address: ([127, 0, 0, 1], 1).into(),
+                inputs: mpsc::unbounded_channel().0,
+            },
+        }
+    }
+
     #[test]
     fn only_a_lone_living_process_surely_runs() {
         let stat = |state: &str, flags: u32, faults: u32| {
@@ -202,7 +253,7 @@ mod tests {
         assert!(!is_running_alone(&stat("R", 0x0040_4004, 0)));
         assert!(!is_running_alone(&stat("S", 0x0040_4000, 1)));
         assert!(!is_running_alone("42 (x)"));
-        assert!(!Runs { pid: u32::MAX }.surely_runs());
+        assert!(!runs(u32::MAX).surely_runs());
     }
 
     #[test]
@@ -212,7 +263,7 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let process = Runs { pid: cat.id() };
+        let process = runs(cat.id());
         assert!(process.surely_runs());
         cat.kill().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -1,4 +1,5 @@
-//! Answers the `bind` and `listen` calls of one worker's processes.
+//! Answers the `bind` and `listen` calls of one worker's processes, and notices when one
+//! of them may reset connections (`SO_LINGER`): see [`Caller::resets`].
 //!
 //! Reads from /proc what the call is about and lets [`Sharing`] say which
 //! socket it gets. A call that cannot be read (the process forbids it) is let through
@@ -13,6 +14,8 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,6 +55,9 @@ pub(crate) struct Caller {
     pub(crate) generation: Generation,
     /// The ports that workers share.
     pub(crate) ports: Rc<[u16]>,
+    /// Set before any of its processes can reset a connection that it has read
+    /// (`SO_LINGER`): from then on the end of one does not show that nobody has.
+    pub(crate) resets: Arc<AtomicBool>,
 }
 
 /// Answers until the worker and all its descendants are gone.
@@ -131,6 +137,10 @@ pub(crate) fn answer_one(
                 Listened::Elsewhere(port) => Some(Told::ListeningElsewhere(port)),
                 Listened::Unknown => None,
             };
+        }
+        Call::Linger => {
+            caller.resets.store(true, Ordering::SeqCst);
+            let _gone = listener.answer_continue(id);
         }
         Call::Other => {
             let _gone = listener.answer_continue(id);

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use scaledapp_engine::{Generation, WorkerId};
@@ -39,6 +40,7 @@ pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
         worker: WorkerId(0),
         generation: Generation(0),
         ports: [port].into(),
+        resets: Arc::default(),
     };
     // Its one call is the bind (and its listen); a second is plenty for both.
     for _call in 0..2 {

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::cores::{self, Quotas, WorkerSpec};
 use crate::ctl::Reply;
 use crate::ctl::server::Asked;
 use crate::dispatch::{Feed, Front};
-use crate::ends::OutOfMemory;
+use crate::ends::{OutOfMemory, Refuses, Runs};
 use crate::handover::Told;
 use crate::limits::Watch;
 use crate::limits::measure::Starving;
@@ -49,6 +50,17 @@ pub(crate) enum Input {
     Told(WorkerId, Told),
     /// A worker has shown something of what makes it ready.
     Shows(WorkerId, Sign),
+    /// A connection to where it listened was refused.
+    Refuses {
+        /// Which one.
+        worker: WorkerId,
+        /// The shared port.
+        port: u16,
+        /// Where it was reached.
+        address: SocketAddr,
+    },
+    /// It closed its listener some time ago.
+    StillDeaf(WorkerId),
     /// It began to listen on another port some time ago.
     StillElsewhere(WorkerId),
     /// Nothing is in flight at a draining worker any more.
@@ -202,6 +214,15 @@ impl Supervisor {
             Input::GroupEnded(worker, exit) => self.ended(worker, exit),
             Input::Told(worker, told) => self.told(worker, told).into_iter().collect(),
             Input::Shows(worker, sign) => self.shows(worker, sign).into_iter().collect(),
+            Input::Refuses {
+                worker,
+                port,
+                address,
+            } => {
+                self.refuses(worker, port, address);
+                Vec::new()
+            }
+            Input::StillDeaf(worker) => self.still_deaf(worker).into_iter().collect(),
             Input::StillElsewhere(worker) => {
                 self.still_elsewhere(worker);
                 Vec::new()
@@ -257,7 +278,7 @@ impl Supervisor {
     }
 
     /// Whether there is no memory for a worker beside all that run.
-    fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         let memory = self.memory.read().or_else(memory::of_machine);
         self.watch.is_crowded(memory)
     }
@@ -375,7 +396,16 @@ impl Supervisor {
                 for (&port, &address) in &process.addresses {
                     let to = Feed {
                         slot: worker.slot,
-                        pid: process.pid,
+                        process: Runs {
+                            pid: process.pid,
+                            resets: Arc::clone(&process.resets),
+                            refuses: Refuses {
+                                worker: worker.id,
+                                port,
+                                address,
+                                inputs: self.inputs.clone(),
+                            },
+                        },
                         port,
                         address,
                     };

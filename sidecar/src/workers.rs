@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use scaledapp_engine::{Event, Exit, Generation, Slot, WorkerId, WorkerState};
+use scaledapp_engine::{Cause, Event, Exit, Generation, Slot, WorkerId, WorkerState};
 use scaledapp_proxy::EndedBy;
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
@@ -32,6 +34,8 @@ use crate::supervisor::{Input, Mechanism, Supervisor};
 const LISTENS: Duration = Duration::from_secs(1);
 /// An app that opens a port for its metrics first listens on its main one soon after.
 const ELSEWHERE: Duration = Duration::from_secs(3);
+/// A worker that has closed its listener may open another one, or end by itself.
+const DEAF: Duration = Duration::from_millis(250);
 /// A worker that ends may shut down what it shares; how often that is looked for.
 const MENDS: Duration = Duration::from_millis(5);
 /// How often it is looked whether what a stopped worker has started is gone.
@@ -41,6 +45,8 @@ const LEAVES: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
+    /// See [`Caller`].
+    pub(crate) resets: Arc<AtomicBool>,
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) tail: Tail,
@@ -135,8 +141,10 @@ impl Supervisor {
         started: Started,
     ) {
         self.watchdog.watch(started.pid);
+        // Of calls that nobody sees anything can be true.
+        let resets = Arc::new(AtomicBool::new(started.listener.is_none()));
         if let Some(listener) = started.listener {
-            self.answer_calls(listener, worker, generation);
+            self.answer_calls(listener, worker, generation, Arc::clone(&resets));
         }
         let channel = started.channel.map(Channel::new).transpose();
         let channel = channel.unwrap_or_else(|error| {
@@ -145,6 +153,7 @@ impl Supervisor {
         });
         let process = Process {
             pid: started.pid,
+            resets,
             slot,
             generation,
             tail: self
@@ -171,11 +180,18 @@ impl Supervisor {
         }
     }
 
-    fn answer_calls(&self, listener: Listener, worker: WorkerId, generation: Generation) {
+    fn answer_calls(
+        &self,
+        listener: Listener,
+        worker: WorkerId,
+        generation: Generation,
+        resets: Arc<AtomicBool>,
+    ) {
         let caller = Caller {
             worker,
             generation,
             ports: Rc::clone(&self.ports),
+            resets,
         };
         let sharing = Rc::clone(&self.sharing);
         let inputs = self.inputs.clone();
@@ -293,6 +309,37 @@ impl Supervisor {
             Told::Refused => tracing::error!(slot, "the app was given no socket for a shared port"),
         }
         None
+    }
+
+    /// Nobody listens where a worker was reached: it gets no request there any more. It
+    /// may listen again, or be about to leave by itself.
+    pub(crate) fn refuses(&mut self, worker: WorkerId, port: u16, address: SocketAddr) {
+        let Some(process) = self.state.processes.get_mut(&worker) else {
+            return;
+        };
+        if process.addresses.get(&port) != Some(&address) {
+            return;
+        }
+        process.addresses.remove(&port);
+        if Some(port) == self.recipe.port {
+            let inputs = self.inputs.clone();
+            self.run_for(worker, async move {
+                tokio::time::sleep(DEAF).await;
+                let _ended = inputs.send(Input::StillDeaf(worker));
+            });
+        }
+    }
+
+    /// A worker that has closed its listener and lives on is replaced: what it still has
+    /// it may finish.
+    pub(crate) fn still_deaf(&self, worker: WorkerId) -> Option<Event> {
+        let process = self.state.processes.get(&worker)?;
+        let is_deaf = !process.addresses.contains_key(&self.recipe.port?);
+        is_deaf.then(|| Event::Recycle {
+            worker,
+            cause: Cause::NotListening,
+            surge: !self.is_crowded(),
+        })
     }
 
     /// Says where a worker listens that has had the time to listen on its port,

@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use scaledapp_http1::{Elsewhere, Malformed, Trust};
-use tokio::net::TcpStream;
 
 use crate::allowance::Allowance;
 use crate::body::{Flow, GATHER};
@@ -22,11 +21,12 @@ use crate::endpoint::{Endpoint, InFlight};
 use crate::gone::LOOK;
 use crate::metrics::Failure;
 use crate::thread::Thread;
+use crate::unread::{Link, Sent};
 
 /// An upstream connection with a request on it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) stream: TcpStream,
+    pub(crate) link: Link,
     pub(crate) input: Buffer,
     /// It has carried a request before.
     pub(crate) reused: bool,
@@ -35,6 +35,10 @@ pub(crate) struct Upstream {
     /// A write has met its reset, and the kernel tells of that only once: what is
     /// read then looks like an orderly end (tcp(7), `sk_err` in Linux).
     reset: bool,
+    /// It has closed its side in order.
+    finished: bool,
+    /// Bytes that were written to it before this request.
+    before: u64,
     /// It has sent something.
     spoke: bool,
     /// It is a dispatcher's, and that has handed the request back.
@@ -42,16 +46,29 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(stream: TcpStream, reused: bool) -> Self {
+    pub(crate) fn new(link: Link, reused: bool) -> Self {
         Self {
-            stream,
+            before: link.sent,
+            link,
             input: Buffer::default(),
             reused,
             deaf: false,
             reset: false,
+            finished: false,
             spoke: false,
             hands_back: None,
         }
+    }
+
+    /// What was sent on it, if the end of it can be found out.
+    pub(crate) fn sent(&self, may_reset: bool) -> Option<Sent> {
+        Some(Sent {
+            ends: self.link.ends?,
+            before: self.before,
+            request: self.link.sent - self.before,
+            is_orderly: self.finished && !self.reset,
+            may_reset,
+        })
     }
 }
 
@@ -364,8 +381,11 @@ impl<'a, 't> Attempt<'a, 't> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while !self.upstream.deaf {
             if self.request.is_pending() {
-                let stream = &mut self.upstream.stream;
-                match self.request.poll_write(stream, false, context) {
+                let link = &mut self.upstream.link;
+                let before = self.request.pending();
+                let written = self.request.poll_write(&mut link.stream, false, context);
+                link.sent += (before - self.request.pending()) as u64;
+                match written {
                     Poll::Pending => return Poll::Pending,
                     // It may have answered before it stopped listening.
                     Poll::Ready(Err(error)) => {
@@ -488,7 +508,8 @@ impl<'a, 't> Attempt<'a, 't> {
             let read =
                 upstream
                     .input
-                    .poll_fill(&mut upstream.stream, &self.thread.buffers, context);
+                    .poll_fill(&mut upstream.link.stream, &self.thread.buffers, context);
+            upstream.finished |= matches!(read, Poll::Ready(Ok(0)));
             match read {
                 Poll::Pending => return Poll::Pending,
                 // Only an orderly end is the end of a body that has no other (RFC 9112

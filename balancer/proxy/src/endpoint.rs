@@ -60,6 +60,13 @@ pub trait Process: fmt::Debug + Send + Sync {
     /// Whether nothing that serves requests there can have ended. `false` where that is
     /// not certain. Called on a forwarding thread, so it must not block.
     fn surely_runs(&self) -> bool;
+
+    /// Whether connections that it has accepted and read may end as if nobody had
+    /// accepted them (`SO_LINGER` with a time of 0). `true` where that is not certain.
+    fn may_reset(&self) -> bool;
+
+    /// It listens there no more: told once, on a forwarding thread, so it must not block.
+    fn refuses(&self);
 }
 
 /// How long the end of a process may take to be noticed by its owner. The kernel closes
@@ -281,6 +288,20 @@ impl Endpoint {
         all * 1000 / u64::from(self.capacity.load(Ordering::Relaxed))
     }
 
+    /// Nobody listens there. A process that has closed its listener is about to leave,
+    /// so it gets no new request, over kept connections neither; what listens again is
+    /// another endpoint. Whether that is known of this one: others may come back.
+    pub(crate) fn refuses(&self) -> bool {
+        let Some(process) = &self.process else {
+            return false;
+        };
+        if !self.is_closed() {
+            self.close();
+            process.refuses();
+        }
+        true
+    }
+
     /// Takes no new request from now on. Not to be undone.
     pub fn close(&self) {
         // Ordered against `enter`: either we see its count or it sees this.
@@ -341,6 +362,12 @@ impl Endpoint {
         (fate, was_alone)
     }
 
+    /// Whether connections that were read there may end as if nobody had accepted them.
+    pub(crate) fn may_reset(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_none_or(|process| process.may_reset())
+    }
+
     pub(crate) fn has_suspects(&self) -> bool {
         self.suspects.load(Ordering::Relaxed) > 0
     }
@@ -395,7 +422,8 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether it takes no new request.
+    pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 

@@ -3,27 +3,32 @@
 //!
 //! How bytes flow in one try is `attempt`'s business.
 
+mod admission;
+mod broken;
 mod search;
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 
-use scaledapp_http1::{self as http1, Elsewhere, Framing, Trust, Version};
+use scaledapp_http1::{self as http1, Elsewhere, Framing, Version};
 
+use self::admission::admit;
+use self::broken::{Broke, broke_off, note};
 use self::search::{Nobody, Search, choose};
 use crate::allowance::Allowance;
 use crate::attempt::{Answered, Attempt, End, Upstream};
 use crate::body::Flow;
-use crate::clock;
 use crate::config::Role;
 use crate::connect::{self, connect};
 use crate::connection::{Asked, Client, Gone};
-use crate::endpoint::{EndedBy, Endpoint, InFlight};
+use crate::endpoint::{Endpoint, InFlight};
 use crate::metrics::{Failure, count, shift};
 use crate::outlier::Outcome;
-use crate::retry::{self, Failed, Fate, Next, Past};
-use crate::suspects::{Admission, Suspects};
+use crate::retry::{self, Past};
+use crate::suspects::Suspects;
 use crate::thread::Thread;
 use crate::tunnel;
+use crate::unread::Link;
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,53 +48,51 @@ pub(crate) enum Then {
 /// Carries a request out.
 pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Asked) -> Then {
     thread.budget.borrow_mut().deposit();
-    let replay = thread.replay_bytes();
     let head = std::mem::take(&mut asked.head);
-    let most = head.len() + replay;
-    let mut request = Flow::new(head, asked.framing, asked.framing, replay);
-    // The body's first bytes usually came with the head; a malformed one is
-    // refused before anybody is bothered.
-    if let Err(malformed) = request.take(&mut client.input) {
-        return refuse_body(thread, client, &asked, malformed.reason).await;
-    }
-    if !request.is_taken()
-        && let Err(then) = gather(thread, client, &asked, &mut request, replay, most).await
-    {
-        thread.buffers.put_output(request.into_out());
-        return then;
-    }
-    // Neither a queue nor a connection to come needs its memory.
-    client.input.release(&thread.buffers);
+    let mut request = match begin(thread, client, &asked, head).await {
+        Ok(request) => request,
+        Err(then) => return then,
+    };
     let mut search = Search::default();
     let mut past = Past {
         deaths: u32::from(asked.is_repeated),
         ..Past::default()
     };
-    let Ok(_admitted) = admit(thread, &request, &mut search, &mut past) else {
-        let then = refuse(thread, client, &asked, &request, Nobody::Suspect).await;
-        thread.buffers.put_output(request.into_out());
-        return then;
+    let Ok(mut admitted) = admit(thread, &request, &mut search, &mut past) else {
+        return refuse(thread, client, &asked, &request, Nobody::Suspect, &past).await;
     };
     let mut rest = None;
     let mut turn = None;
     let then = loop {
         let entered = match choose(thread, client, &mut search).await {
             Ok(entered) => entered,
-            Err(nobody) => break refuse(thread, client, &asked, &request, nobody).await,
+            Err(nobody) => break refuse(thread, client, &asked, &request, nobody, &past).await,
         };
         let _counted = Counted::new(thread);
         if search.is_suspect {
             entered.suspect();
             if turn.is_none() {
                 turn = thread.suspects.turn().await;
+                search.has_waited = true;
             }
         }
-        let Some(upstream) = reach(thread, client, &entered, past.tries > 0).await else {
+        // Meanwhile others of its kind may have ended workers.
+        if admitted.is_none() && std::mem::take(&mut search.has_waited) {
+            let Ok(now) = admit(thread, &request, &mut search, &mut past) else {
+                let nobody = Nobody::Suspect;
+                break refuse(thread, client, &asked, &request, nobody, &past).await;
+            };
+            admitted = now;
+        }
+        let Some(mut upstream) = reach(thread, client, &entered, past.tries > 0).await else {
             search.failed_at(entered.endpoint());
             entered.end_quietly();
             continue;
         };
         past.tries += 1;
+        if retry::may_need_proof(&past, asked.is_idempotent) {
+            thread.witness.watch(thread.clock.now(), &mut upstream.link);
+        }
         let attempt = Attempt::new(thread, client, &asked, &mut request, upstream, &entered).run();
         let (end, upstream, unsent) = if search.is_suspect {
             Suspects::alone(&mut turn, attempt).await
@@ -112,10 +115,8 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         }
         request.rewind();
         turn = None;
-        if past.deaths > 0 && !asked.is_repeated && thread.config.role == Role::Balancer {
-            // A dispatcher that gets it now must not begin to count anew.
-            asked.is_repeated = true;
-            request.add_field(http1::REPEATED);
+        if thread.config.role == Role::Balancer {
+            tell_repeated(&mut asked, &mut request, &past);
         }
     };
     thread.buffers.put_output(request.into_out());
@@ -124,6 +125,39 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         // Its server has done its part, and is free for another one.
         Some(rest) => client.send_rest(thread, rest, then).await,
     }
+}
+
+/// A dispatcher that gets a request again must not begin to count its ends anew.
+fn tell_repeated(asked: &mut Asked, request: &mut Flow, past: &Past) {
+    if past.deaths > 0 && !std::mem::replace(&mut asked.is_repeated, true) {
+        request.add_field(http1::REPEATED);
+    }
+}
+
+/// Takes what there is of a request, and all of it if that is short.
+async fn begin(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    head: Vec<u8>,
+) -> Result<Flow, Then> {
+    let replay = thread.replay_bytes();
+    let most = head.len() + replay;
+    let mut request = Flow::new(head, asked.framing, asked.framing, replay);
+    // The body's first bytes usually came with the head; a malformed one is
+    // refused before anybody is bothered.
+    if let Err(malformed) = request.take(&mut client.input) {
+        return Err(refuse_body(thread, client, asked, malformed.reason).await);
+    }
+    if !request.is_taken()
+        && let Err(then) = gather(thread, client, asked, &mut request, replay, most).await
+    {
+        thread.buffers.put_output(request.into_out());
+        return Err(then);
+    }
+    // Neither a queue nor a connection to come needs its memory.
+    client.input.release(&thread.buffers);
+    Ok(request)
 }
 
 /// Reads a short body to its end before an endpoint is chosen: a client that sends
@@ -215,6 +249,7 @@ async fn finish(
     let endpoint = entered.endpoint();
     match end {
         End::Answered(answered) => {
+            thread.suspects.note(thread.clock.now(), request.head());
             if thread.suspects.are_known() {
                 search.answered(thread, request);
             }
@@ -277,126 +312,6 @@ async fn finish(
     }
 }
 
-/// A try that has got no whole answer.
-struct Broke<'a> {
-    cause: Failure,
-    headed: bool,
-    answered: bool,
-    upstream: Upstream,
-    endpoint: &'a Endpoint,
-    past: &'a mut Past,
-    search: &'a mut Search,
-}
-
-/// What such a try means; `None`: another one.
-async fn broke_off(
-    thread: &Thread,
-    client: &mut Client,
-    asked: &Asked,
-    request: &Flow,
-    broke: Broke<'_>,
-) -> Option<Then> {
-    let Broke {
-        cause,
-        headed,
-        answered,
-        upstream,
-        endpoint,
-        past,
-        search,
-    } = broke;
-    let failed = Failed {
-        written: request.has_begun(),
-        answered,
-        replayable: request.is_whole(),
-        // Who hands back has answered: its connection was no stale one.
-        reused: upstream.reused && cause != Failure::HandedBack,
-    };
-    let fate = fate(endpoint, cause, failed, upstream.hands_back).await;
-    // What is given up ends there now, however long the client takes to hear it.
-    drop(upstream);
-    past.broke(failed, fate.0);
-    if failed.written {
-        search.broke(thread, request, endpoint, past, fate);
-    }
-    let tries = thread.config.limits.attempts;
-    let next = retry::next(failed, past, asked.is_idempotent, tries);
-    if settle(thread, endpoint, cause, failed, next) {
-        past.handed_back |= cause == Failure::HandedBack;
-        search.go_on(endpoint, failed, past);
-        return None;
-    }
-    thread.counts.failed(cause);
-    let elsewhere = match next {
-        Next::HandBack(elsewhere) if cause == Failure::Upstream => Some(elsewhere),
-        // For want of budget.
-        Next::Again if cause == Failure::Upstream && past.deaths == 0 => {
-            Some(Elsewhere::Interrupted)
-        }
-        _ => None,
-    };
-    // Clients must not see it.
-    let elsewhere = elsewhere.filter(|_| client.trust == Trust::Behind);
-    Some(give_up(thread, client, asked, cause, headed, elsewhere).await)
-}
-
-/// What became of the process behind an endpoint at which a try has failed, and whether
-/// this was the only request there; `says` is what a dispatcher there has said of it.
-async fn fate(
-    endpoint: &Endpoint,
-    cause: Failure,
-    failed: Failed,
-    says: Option<Elsewhere>,
-) -> (Fate, bool) {
-    match (cause, says) {
-        (Failure::HandedBack, Some(Elsewhere::Interrupted)) => (Fate::Ended(EndedBy::Other), false),
-        // Dispatchers of older versions say so of whatever ended their workers.
-        (Failure::HandedBack, _) => (Fate::Unknown, false),
-        (Failure::Upstream | Failure::CutOff, _) if failed.written => endpoint.fate().await,
-        _ => (Fate::Lives, false),
-    }
-}
-
-/// A request of a path that goes on ending workers; no other of that path may go on.
-struct Admitted<'a> {
-    thread: &'a Thread,
-    name: String,
-}
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        self.thread.suspects.left(&self.name);
-    }
-}
-
-/// Keeps a path that goes on ending workers from the last one.
-fn admit<'a>(
-    thread: &'a Thread,
-    request: &Flow,
-    search: &mut Search,
-    past: &mut Past,
-) -> Result<Option<Admitted<'a>>, ()> {
-    if !request.is_taken() {
-        // Its head may be gone when it is needed.
-        search.name(request);
-    }
-    if !thread.suspects.are_known() {
-        return Ok(None);
-    }
-    let name = search.name(request).to_owned();
-    let ready = thread.ready();
-    match thread.suspects.admit(thread.clock.now(), &name, ready) {
-        Admission::Free => Ok(None),
-        Admission::Refused => Err(()),
-        Admission::Alone => {
-            search.is_suspect = true;
-            // One more end is the last.
-            past.deaths = past.deaths.max(1);
-            Ok(Some(Admitted { thread, name }))
-        }
-    }
-}
-
 /// Counts a request at an endpoint.
 struct Counted<'a>(&'a Thread);
 
@@ -425,91 +340,27 @@ async fn reach(
     if !is_repeated {
         let now = thread.clock.now();
         let kept = thread.pool.borrow_mut().take(endpoint.id(), now);
-        if let Some(stream) = kept {
+        if let Some(link) = kept {
             count(&thread.counts.reuses);
-            return Some(Upstream::new(stream, true));
+            return Some(Upstream::new(link, true));
         }
     }
     count(&thread.counts.connects);
     let limits = &thread.config.limits;
     match connect(endpoint.address(), &client.deadline, limits).await {
-        Ok(stream) => Some(Upstream::new(stream, false)),
+        Ok(stream) => Some(Upstream::new(Link::new(stream), false)),
         Err(error) => {
             tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
             if connect::is_ours(&error) {
                 thread.is_short("no connection can be made", &error);
-            } else {
+            } else if error.kind() != ErrorKind::ConnectionRefused || !endpoint.refuses() {
                 note(thread, endpoint, Outcome::Refused);
+            } else {
+                thread.pool.borrow_mut().forget(endpoint.id());
             }
             None
         }
     }
-}
-
-/// Takes an outcome into the endpoint's record.
-fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
-    let counts_errors =
-        thread.config.ejects_errors && (outcome != Outcome::Error || !thread.ejects_too_many());
-    match endpoint.outlier.note(outcome, clock::now(), counts_errors) {
-        None => return,
-        Some(1) => tracing::warn!(
-            endpoint = endpoint.name(),
-            ?outcome,
-            "left alone for a while"
-        ),
-        Some(times) => tracing::debug!(
-            endpoint = endpoint.name(),
-            ?outcome,
-            times,
-            "left alone again"
-        ),
-    }
-    count(&thread.counts.ejections);
-}
-
-/// What a failed attempt means for the endpoint, and whether another follows.
-fn settle(
-    thread: &Thread,
-    endpoint: &Endpoint,
-    cause: Failure,
-    failed: Failed,
-    next: Next,
-) -> bool {
-    // None of them is the endpoint's doing.
-    if matches!(
-        cause,
-        Failure::ClientGone | Failure::ClientTimeout | Failure::Memory | Failure::GaveWay
-    ) {
-        return false;
-    }
-    if cause == Failure::Unasked {
-        // Not an answer to this request. It goes over a connection of its own now,
-        // where no such thing can be, so this costs neither a try nor the budget.
-        count(&thread.counts.repeated);
-        return true;
-    }
-    if let Some(tally) = endpoint.tally() {
-        tally.broke();
-    }
-    if cause == Failure::HandedBack {
-        note(thread, endpoint, Outcome::Error);
-    } else if failed.reused {
-        thread.pool.borrow_mut().forget(endpoint.id());
-    } else {
-        note(thread, endpoint, Outcome::Broken);
-    }
-    // A time-out has used up the client's patience, and maybe the server's strength.
-    let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack);
-    if !may_repeat || next != Next::Again {
-        return false;
-    }
-    // A kept connection that was closed in between is no sign of trouble.
-    if !failed.reused && !thread.budget.borrow_mut().withdraw() {
-        count(&thread.counts.budget_spent);
-        return false;
-    }
-    count(&thread.counts.repeated);
-    true
 }
 
 /// The answer for a request that found no endpoint.
@@ -519,11 +370,14 @@ async fn refuse(
     asked: &Asked,
     request: &Flow,
     nobody: Nobody,
+    past: &Past,
 ) -> Then {
     let (failure, status, reason) = match nobody {
         Nobody::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
         Nobody::QueueFull => (Failure::QueueFull, 503, "queue-full"),
         Nobody::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
+        // It was executed, so this is no matter of coming back later.
+        Nobody::Suspect if past.written => (Failure::Suspect, 502, "upstream-failed"),
         Nobody::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
         Nobody::ClientGone => {
             thread.counts.failed(Failure::ClientGone);
@@ -592,7 +446,7 @@ fn keep(
     };
     note(thread, endpoint, outcome);
     let Upstream {
-        stream, mut input, ..
+        link, mut input, ..
     } = upstream;
     // More than the answer was there: whose would it be?
     let is_clean = input.is_empty();
@@ -606,9 +460,9 @@ fn keep(
         let now = thread.clock.now();
         let mut pool = thread.pool.borrow_mut();
         if answered.bodiless {
-            pool.put_to_rest(endpoint.id(), stream, now, now + time);
+            pool.put_to_rest(endpoint.id(), link, now, now + time);
         } else {
-            pool.put(endpoint.id(), stream, now + time);
+            pool.put(endpoint.id(), link, now + time);
         }
     }
 }
@@ -616,7 +470,7 @@ fn keep(
 /// Hands both connections to the tunnel.
 async fn switch(thread: &Thread, client: &mut Client, upstream: Upstream, endpoint: &Endpoint) {
     let Upstream {
-        mut stream,
+        mut link,
         mut input,
         ..
     } = upstream;
@@ -636,7 +490,7 @@ async fn switch(thread: &Thread, client: &mut Client, upstream: Upstream, endpoi
     let silence = tunnel::Silence::new(deadline, limits);
     tunnel::run(
         (of_client, &early_of_client),
-        (&mut stream, &early_of_upstream),
+        (&mut link.stream, &early_of_upstream),
         endpoint,
         &silence,
     )

@@ -42,6 +42,7 @@ mod suspects;
 mod tally;
 mod thread;
 mod tunnel;
+mod unread;
 
 pub use callers::{Callers, Tokens, TokensError};
 pub use config::{Algorithm, Config, HeadLimitError, Limits, Role};

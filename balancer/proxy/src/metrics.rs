@@ -1,7 +1,8 @@
 //! What the forwarding path counts.
 //!
 //! Each thread counts for itself, so that counting costs no shared cache line;
-//! a scrape adds up. Labels come from closed sets.
+//! a scrape adds up. Labels come from closed sets, but for the few paths that end workers
+//! ([`crate::suspects`]).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::clock::Cut;
+use crate::suspects::Fatal;
 
 macro_rules! kinds {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal),+ $(,)? }) => {
@@ -86,6 +88,7 @@ pub(crate) struct Counts {
     pub(crate) repeated: AtomicU64,
     pub(crate) budget_spent: AtomicU64,
     pub(crate) fatal: AtomicU64,
+    pub(crate) unread: AtomicU64,
     pub(crate) ejections: AtomicU64,
     pub(crate) accepted: AtomicU64,
     pub(crate) at_limit: AtomicU64,
@@ -141,7 +144,11 @@ impl Counts {
 
 /// The counters of one [`crate::Proxy`].
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Arc<Mutex<Vec<Arc<Counts>>>>);
+pub struct Metrics {
+    threads: Arc<Mutex<Vec<Arc<Counts>>>>,
+    /// Paths that end workers.
+    pub(crate) fatal: Fatal,
+}
 
 impl Metrics {
     /// Makes them visible in `registry` as `PREFIX_requests_total` and so on.
@@ -155,7 +162,7 @@ impl Metrics {
     /// Numbers for one more thread.
     pub(crate) fn thread(&self) -> Arc<Counts> {
         let counts = Arc::new(Counts::default());
-        self.0
+        self.threads
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::clone(&counts));
@@ -163,12 +170,12 @@ impl Metrics {
     }
 
     fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
-        let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.iter().map(|counts| of(counts)).sum()
     }
 
     fn level(&self, of: impl Fn(&Counts) -> &AtomicI64) -> i64 {
-        let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads
             .iter()
             .map(|counts| of(counts).load(Ordering::Relaxed))
@@ -199,7 +206,7 @@ impl Metrics {
 /// A metric's name, its help, and where it is.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 16] = [
+const COUNTERS: [Named<AtomicU64>; 17] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -212,6 +219,11 @@ const COUNTERS: [Named<AtomicU64>; 16] = [
         "fatal_requests",
         "Requests during which their worker ended by itself",
         |c| &c.fatal,
+    ),
+    (
+        "unread_requests",
+        "Requests that certainly nobody had read when their connection ended",
+        |c| &c.unread,
     ),
     ("ejections", "Endpoints left alone for a while", |c| {
         &c.ejections
@@ -321,6 +333,20 @@ impl Collector for Metrics {
             family
                 .encode_family(&[("cause", *cause)])?
                 .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
+        }
+        let fatal = self.fatal.counts();
+        if !fatal.is_empty() {
+            let mut family = encoder.encode_descriptor(
+                "path_ended_workers",
+                "Workers that requests for a path have ended, for sure, by method and path",
+                None,
+                MetricType::Counter,
+            )?;
+            for (path, count) in fatal {
+                family
+                    .encode_family(&[("path", path)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
         }
         for (name, help, of) in COUNTERS {
             let total = self.sum(|counts| get(of(counts)));

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::unread::Link;
+
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    link: Link,
     /// Not to be used before.
     from: Duration,
     /// Not to be used from then on.
@@ -71,26 +73,22 @@ impl Pool {
     /// The connection used last. That nothing has come on it costs a system call:
     /// what the reactor was told last may be older than the answer of a server that
     /// has waited long enough.
-    pub(crate) fn take(&mut self, endpoint: u64, now: Duration) -> Option<TcpStream> {
+    pub(crate) fn take(&mut self, endpoint: u64, now: Duration) -> Option<Link> {
         let kept = self.idle.get_mut(&endpoint)?;
-        while let Some(Idle { stream, until, .. }) = kept.next(now) {
-            if now < until && is_silent(&stream, true) {
-                return Some(stream);
+        while let Some(Idle { link, until, .. }) = kept.next(now) {
+            if now < until && is_silent(&link.stream, true) {
+                return Some(link);
             }
         }
         None
     }
 
     /// Keeps a connection that is used up to its last response byte.
-    pub(crate) fn put(&mut self, endpoint: u64, stream: TcpStream, until: Duration) {
+    pub(crate) fn put(&mut self, endpoint: u64, link: Link, until: Duration) {
         let kept = self.idle.entry(endpoint).or_default();
         if kept.len() < self.most {
             let from = Duration::ZERO;
-            kept.ready.push(Idle {
-                stream,
-                from,
-                until,
-            });
+            kept.ready.push(Idle { link, from, until });
         }
     }
 
@@ -99,18 +97,14 @@ impl Pool {
     pub(crate) fn put_to_rest(
         &mut self,
         endpoint: u64,
-        stream: TcpStream,
+        link: Link,
         now: Duration,
         until: Duration,
     ) {
         let kept = self.idle.entry(endpoint).or_default();
         if kept.len() < self.most {
             let from = now + REST;
-            kept.resting.push_back(Idle {
-                stream,
-                from,
-                until,
-            });
+            kept.resting.push_back(Idle { link, from, until });
         }
     }
 
@@ -127,7 +121,7 @@ impl Pool {
 
     /// Closes what is not to be used again.
     pub(crate) fn sweep(&mut self, now: Duration, is_used: impl Fn(u64) -> bool) {
-        let is_good = |idle: &Idle| now < idle.until && is_silent(&idle.stream, false);
+        let is_good = |idle: &Idle| now < idle.until && is_silent(&idle.link.stream, false);
         self.idle.retain(|endpoint, kept| {
             kept.ready.retain(is_good);
             kept.resting.retain(is_good);
@@ -182,13 +176,13 @@ mod tests {
             let (stream, their) = pair().await;
             ports.push(stream.local_addr().unwrap().port());
             theirs.push(their);
-            pool.put(7, stream, second * until);
+            pool.put(7, Link::new(stream), second * until);
         }
         assert!(pool.take(8, second).is_none());
         // The fourth did not fit, the third is too old, the second is closed.
         drop(theirs.remove(1));
         let taken = pool.take(7, second * 3).unwrap();
-        assert_eq!(taken.local_addr().unwrap().port(), ports[0]);
+        assert_eq!(taken.stream.local_addr().unwrap().port(), ports[0]);
         assert!(pool.take(7, second * 3).is_none());
     }
 
@@ -197,7 +191,7 @@ mod tests {
         let mut pool = Pool::new(3);
         let second = Duration::from_secs(1);
         let (stream, their) = pair().await;
-        pool.put(7, stream, second * 9);
+        pool.put(7, Link::new(stream), second * 9);
         // The reactor has not been asked since.
         their
             .try_write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
@@ -211,8 +205,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let (first, _their_first) = pair().await;
         let (second_one, their_second) = pair().await;
-        pool.put_to_rest(7, first, second, second * 9);
-        pool.put_to_rest(7, second_one, second, second * 9);
+        pool.put_to_rest(7, Link::new(first), second, second * 9);
+        pool.put_to_rest(7, Link::new(second_one), second, second * 9);
         assert!(pool.take(7, second * 3 / 2).is_none());
         their_second.try_write(b"late body").unwrap();
         assert!(pool.take(7, second * 2).is_some());
@@ -227,7 +221,7 @@ mod tests {
         for (endpoint, until) in [(1, 9), (1, 2), (2, 9), (3, 9)] {
             let (stream, their) = pair().await;
             theirs.push(their);
-            pool.put(endpoint, stream, second * until);
+            pool.put(endpoint, Link::new(stream), second * until);
         }
         drop(theirs.remove(2));
         // The reactor has to be told of the end.

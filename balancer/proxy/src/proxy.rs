@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::suspects::Suspects;
 use crate::thread;
+use crate::unread::Witness;
 
 /// How often a departure looks at arrivals.
 const LOOK: Duration = Duration::from_millis(20);
@@ -79,7 +80,8 @@ impl Proxy {
         let arrival = Arc::new(Arrival::default());
         let closed = Arc::new(AtomicUsize::new(0));
         let line = Arc::new(Line::new(&config.limits));
-        let suspects = Arc::new(Suspects::default());
+        let suspects = Arc::new(Suspects::new(metrics.fatal.clone()));
+        let witness = Arc::new(Witness::default());
         // Behind a balancer of ours all connections are its own.
         let of_address = config.limits.connections_per_address;
         let of_address = of_address.filter(|_| config.trust == Trust::Edge);
@@ -122,6 +124,7 @@ impl Proxy {
                 counts: metrics.thread(),
                 line: Arc::clone(&line),
                 suspects: Arc::clone(&suspects),
+                witness: Arc::clone(&witness),
                 room: Arc::clone(&room),
                 memory: Arc::clone(&memory),
                 index,

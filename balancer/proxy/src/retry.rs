@@ -11,7 +11,7 @@ use crate::endpoint::EndedBy;
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed {
-    /// Bytes of the request that were handed to the kernel.
+    /// Bytes of the request were handed to the kernel, and may have been read.
     pub(crate) written: bool,
     /// Any byte of a response has been seen.
     pub(crate) answered: bool,
@@ -70,6 +70,19 @@ pub(crate) enum Next {
 /// A process that ends while it executes a request is the strongest sign that the
 /// request is the cause. So it is repeated once, and a second end is the last one.
 const DEATHS: u32 = 2;
+
+/// Whether a request that is about to be written may be repeated only with a proof that
+/// it was not read: one that is not idempotent, and one that has met an end, of which a
+/// second is the last.
+pub(crate) fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
+    !is_idempotent || past.deaths > 0
+}
+
+/// The same of one that was written and broke off, if a proof would help.
+pub(crate) fn needs_proof(failed: Failed, past: &Past, is_idempotent: bool) -> bool {
+    let may_help = failed.written && !failed.answered && failed.replayable;
+    may_help && may_need_proof(past, is_idempotent)
+}
 
 /// What follows a try that broke off, when `tries` are allowed.
 pub(crate) fn next(failed: Failed, past: &Past, is_idempotent: bool, tries: u32) -> Next {

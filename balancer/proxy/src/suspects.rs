@@ -4,7 +4,11 @@
 //! A worker that ends takes all requests along that it was executing, and one of them
 //! may be the cause. Each is repeated once ([`crate::retry`]). Were they repeated side
 //! by side, the cause would take the others along a second time, so they go one after
-//! the other. [`Paths`] is pure, time is passed in.
+//! the other. [`Paths`] is pure, time is passed in; which paths have been answered lately
+//! is remembered in `recent`, how often the worst have ended workers in `fatal`.
+
+mod fatal;
+mod recent;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +16,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub(crate) use self::fatal::Fatal;
+use self::recent::Recent;
 
 /// An end of a worker counts for so long.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -47,6 +54,8 @@ pub(crate) struct Suspects {
     /// Paths that are remembered. While it is 0 nobody takes the lock.
     known: AtomicUsize,
     paths: Mutex<Paths>,
+    recent: Recent,
+    fatal: Fatal,
     tell: OnceLock<Tell>,
 }
 
@@ -56,19 +65,20 @@ impl std::fmt::Debug for Suspects {
     }
 }
 
-impl Default for Suspects {
-    fn default() -> Self {
+impl Suspects {
+    /// The worst paths are counted in `fatal`.
+    pub(crate) fn new(fatal: Fatal) -> Self {
         Self {
             turn: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
             known: AtomicUsize::new(0),
             paths: Mutex::default(),
+            recent: Recent::default(),
+            fatal,
             tell: OnceLock::new(),
         }
     }
-}
 
-impl Suspects {
     /// Whom to tell of paths that end workers; the first one is kept.
     pub(crate) fn tell(&self, tell: Tell) {
         drop(self.tell.set(tell));
@@ -106,8 +116,16 @@ impl Suspects {
     }
 
     /// A worker ended while it executed a request, by itself.
-    pub(crate) fn ended(&self, now: Duration, path: &str, end: End) {
-        let news = self.change(|paths| paths.ended(now, path, end));
+    pub(crate) fn ended(&self, now: Duration, path: &Name, worker: u64, sign: Sign) {
+        let is_proven = match sign {
+            Sign::Beside => false,
+            // Others of its kind were answered a moment ago: so may this one have been.
+            Sign::Alone => !self.recent.has(now, path.key),
+            Sign::Twice => true,
+        };
+        let end = End { worker, is_proven };
+        let (news, surely) = self.change(|paths| paths.ended(now, &path.text, end));
+        self.fatal.add(&path.text, surely);
         if let Some(news) = news {
             tracing::warn!("{news}");
             if let Some(tell) = self.tell.get() {
@@ -116,19 +134,32 @@ impl Suspects {
         }
     }
 
+    /// A request was answered, whatever it was; `head` is its own.
+    pub(crate) fn note(&self, now: Duration, head: &[u8]) {
+        self.recent.note(now, self.recent.key(head));
+    }
+
+    /// What a request is called by.
+    pub(crate) fn name(&self, head: &[u8]) -> Name {
+        Name {
+            text: name(head),
+            key: self.recent.key(head),
+        }
+    }
+
     /// A request was answered, after it had met the end of the worker `acquitted`.
-    pub(crate) fn answered(&self, now: Duration, path: &str, acquitted: Option<u64>) {
-        self.change(|paths| paths.answered(now, path, acquitted));
+    pub(crate) fn answered(&self, now: Duration, path: &Name, acquitted: Option<u64>) {
+        self.change(|paths| paths.answered(now, &path.text, acquitted));
     }
 
     /// Whether a request may go on, when so many workers are `ready`.
-    pub(crate) fn admit(&self, now: Duration, path: &str, ready: usize) -> Admission {
-        self.change(|paths| paths.admit(now, path, ready))
+    pub(crate) fn admit(&self, now: Duration, path: &Name, ready: usize) -> Admission {
+        self.change(|paths| paths.admit(now, &path.text, ready))
     }
 
     /// A request that was admitted alone is over.
-    pub(crate) fn left(&self, path: &str) {
-        self.change(|paths| paths.left(path));
+    pub(crate) fn left(&self, path: &Name) {
+        self.change(|paths| paths.left(&path.text));
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Paths) -> T) -> T {
@@ -149,13 +180,31 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Method and path of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    text: String,
+    /// In [`Recent`].
+    key: u64,
+}
+
+/// What speaks for a request as the cause of its worker's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// It was one of several there.
+    Beside,
+    /// No other was there.
+    Alone,
+    /// It has met a second end.
+    Twice,
+}
+
 /// The end of a worker while it executed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
+struct End {
     /// Which worker: several requests may have met the same end.
-    pub(crate) worker: u64,
-    /// No other request was there, or this one has met a second end.
-    pub(crate) is_proven: bool,
+    worker: u64,
+    is_proven: bool,
 }
 
 /// Whether a request may go on.
@@ -184,6 +233,8 @@ struct Path {
     is_tried: bool,
     /// How many ends it was named for last, and when.
     named: Option<(usize, Duration)>,
+    /// Workers that it has surely ended and that are not told yet as such.
+    untold: u64,
 }
 
 impl Path {
@@ -243,15 +294,18 @@ impl Paths {
         self.0.iter_mut().find(|path| path.name == name)
     }
 
-    fn ended(&mut self, now: Duration, name: &str, end: End) -> Option<String> {
+    /// What is to be said of a path then, and how many workers more it has surely ended,
+    /// once it is named at all.
+    fn ended(&mut self, now: Duration, name: &str, end: End) -> (Option<String>, u64) {
         self.forget(now);
         if self.find(name).is_none() {
             if self.0.len() == MOST {
                 let last = |path: &Path| path.ends.last().map(|(at, _)| *at);
                 let oldest = self.0.iter().enumerate();
                 let oldest = oldest.min_by_key(|(_, path)| (path.is_tried, last(path)));
-                let at = oldest.map(|(at, _)| at)?;
-                self.0.swap_remove(at);
+                if let Some(at) = oldest.map(|(at, _)| at) {
+                    self.0.swap_remove(at);
+                }
             }
             self.0.push(Path {
                 name: name.to_owned(),
@@ -259,19 +313,29 @@ impl Paths {
                 answered: None,
                 is_tried: false,
                 named: None,
+                untold: 0,
             });
         }
-        let path = self.find(name)?;
+        let Some(path) = self.find(name) else {
+            return (None, 0);
+        };
         let mut known = path.ends.iter_mut();
         if let Some((_, known)) = known.find(|(_, known)| known.worker == end.worker) {
+            path.untold += u64::from(end.is_proven && !known.is_proven);
             known.is_proven |= end.is_proven;
         } else {
+            path.untold += u64::from(end.is_proven);
             if path.ends.len() == MOST {
                 path.ends.remove(0);
             }
             path.ends.push((now, end));
         }
-        path.news(now)
+        let news = path.news(now);
+        let surely = match path.named {
+            Some(_) => std::mem::take(&mut path.untold),
+            None => 0,
+        };
+        (news, surely)
     }
 
     fn answered(&mut self, now: Duration, name: &str, acquitted: Option<u64>) {
@@ -306,15 +370,18 @@ impl Paths {
     }
 }
 
-/// Method and path of a request head, without the query: bounded, and safe to print.
-pub(crate) fn name(head: &[u8]) -> String {
+/// Method and path of a request head, without the query.
+fn words(head: &[u8]) -> (&[u8], &[u8]) {
     let mut words = head.split(|byte| matches!(byte, b' ' | b'\r'));
     let method = words.next().unwrap_or_default();
     let target = words.next().unwrap_or_default();
-    let path = target
-        .split(|byte| *byte == b'?')
-        .next()
-        .unwrap_or_default();
+    let path = target.split(|byte| *byte == b'?').next();
+    (method, path.unwrap_or_default())
+}
+
+/// The same in words: bounded, and safe to print.
+fn name(head: &[u8]) -> String {
+    let (method, path) = words(head);
     let cut = &path[..path.len().min(NAME_BYTES)];
     let mut name = String::new();
     // Writing into memory cannot fail.
@@ -369,9 +436,9 @@ mod tests {
         let mut news = Vec::new();
         for worker in 0..9 {
             let now = ms(worker * 500);
-            news.extend(paths.ended(now, BAD, proven(worker)));
+            news.extend(paths.ended(now, BAD, proven(worker)).0);
             // Another request that was there.
-            assert_eq!(paths.ended(now, BAD, proven(worker)), None);
+            assert_eq!(paths.ended(now, BAD, proven(worker)), (None, 0));
         }
         let times = [(2, 1), (3, 1), (6, 3)];
         let expected =
@@ -384,7 +451,7 @@ mod tests {
         let mut paths = Paths::default();
         for worker in 0..20 {
             let now = ms(worker * 100);
-            assert_eq!(paths.ended(now, "GET /", possible(worker)), None);
+            assert_eq!(paths.ended(now, "GET /", possible(worker)), (None, 0));
             if worker % 2 == 1 {
                 paths.answered(now, "GET /", None);
             }
@@ -393,7 +460,7 @@ mod tests {
         // One request that was alone, and was answered by the next worker.
         for worker in 20..30 {
             let now = ms(worker * 100);
-            assert_eq!(paths.ended(now, "GET /", proven(worker)), None);
+            assert_eq!(paths.ended(now, "GET /", proven(worker)), (None, 0));
             paths.answered(now, "GET /", Some(worker));
         }
         assert!(paths.0.is_empty());
@@ -428,7 +495,7 @@ mod tests {
         let mut paths = Paths::default();
         for worker in 0..5 {
             assert_eq!(paths.admit(ms(worker), BAD, 1), Admission::Free);
-            let news = paths.ended(ms(worker), BAD, possible(worker));
+            let (news, _) = paths.ended(ms(worker), BAD, possible(worker));
             assert_eq!(news.is_some(), worker == 2);
         }
         assert_eq!(paths.admit(ms(9), BAD, 1), Admission::Refused);
@@ -488,7 +555,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn suspects_go_one_after_the_other_and_slow_ones_hold_up_nobody_for_long() {
-        let suspects = Suspects::default();
+        let suspects = Suspects::new(Fatal::default());
         let start = tokio::time::Instant::now();
         let run = async |time: Duration| {
             let mut turn = suspects.turn().await;

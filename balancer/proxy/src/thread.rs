@@ -42,6 +42,7 @@ use crate::seat::Seats;
 use crate::select::Cursor;
 use crate::suspects::Suspects;
 use crate::thread::rest::{Guest, Open};
+use crate::unread::Witness;
 
 /// What the kernel takes of an answer before the client's window takes it.
 const UNSENT: u32 = 128 << 10;
@@ -72,6 +73,7 @@ pub(crate) struct Seed {
     pub(crate) counts: Arc<Counts>,
     pub(crate) line: Arc<Line>,
     pub(crate) suspects: Arc<Suspects>,
+    pub(crate) witness: Arc<Witness>,
     pub(crate) room: Arc<Room>,
     pub(crate) memory: Arc<Memory>,
     /// Which of the threads it is, from 0 on.
@@ -96,6 +98,8 @@ pub(crate) struct Thread {
     pub(crate) line: Arc<Line>,
     /// The same for requests that may be what ends workers.
     pub(crate) suspects: Arc<Suspects>,
+    /// Of all threads, too.
+    pub(crate) witness: Arc<Witness>,
     table: RefCell<Arc<Table>>,
     cursor: RefCell<Cursor>,
     stage: Cell<Stage>,
@@ -167,6 +171,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         random: RefCell::new(fastrand::Rng::new()),
         line: seed.line,
         suspects: seed.suspects,
+        witness: seed.witness,
         table: RefCell::new(Arc::clone(&seed.table.borrow_and_update())),
         cursor: RefCell::default(),
         stage: Cell::new(Stage::Serving),
@@ -535,6 +540,7 @@ impl Thread {
                 swept = now;
                 self.budget.borrow_mut().refill();
                 self.clock.squeeze();
+                self.witness.rest(now);
                 self.sweep();
             }
         }

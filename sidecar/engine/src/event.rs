@@ -104,6 +104,8 @@ pub enum Cause {
         /// Since it was ready.
         age: Duration,
     },
+    /// It has closed the socket that it was reached at, and lives on.
+    NotListening,
     /// It has work and shows no sign of life.
     Hung {
         /// For how long.
@@ -119,6 +121,7 @@ impl Cause {
             Self::Container { .. } => "ContainerMemory",
             Self::Requests { .. } => "MaxRequests",
             Self::Age { .. } => "MaxAge",
+            Self::NotListening => "NotListening",
             Self::Hung { .. } => "Hung",
         }
     }
@@ -151,6 +154,7 @@ impl fmt::Display for Cause {
             ),
             Self::Requests { served } => write!(f, "it has answered {served} requests"),
             Self::Age { age } => write!(f, "it has run for {age:.0?}"),
+            Self::NotListening => f.write_str("it listens no more"),
             Self::Hung { silent } => {
                 write!(
                     f,

@@ -10,8 +10,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::connection::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
 use crate::owner::look_at;
+use scaledapp_proc::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
 
 /// States in which a socket still carries a request or an answer. In the later
 /// ones the app has closed its side and the kernel finishes without it.

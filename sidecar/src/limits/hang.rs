@@ -9,12 +9,12 @@ use std::time::Duration;
 use scaledapp_engine::{WorkerId, WorkerState};
 
 use crate::connection::held::socket_inodes;
-use crate::connection::sockets::{self, Progress};
 use crate::dispatch::Front;
 use crate::limits::ears::{self, Heard};
 use crate::limits::memory;
 use crate::limits::silence::Carried;
 use crate::supervisor::Supervisor;
+use scaledapp_proc::sockets::{self, Progress};
 
 impl Supervisor {
     /// For how long workers have moved nothing while clients wait, at the time `now`

@@ -1,9 +1,9 @@
-//! seccomp user notification: a worker's `bind` and `listen` stop in the
-//! kernel until the supervisor has answered (`seccomp_unotify(2)`, Linux 5.9+
+//! seccomp user notification: a worker's `bind` and `listen`, and what makes it reset
+//! connections (`SO_LINGER`), stop in the kernel until the supervisor has answered (`seccomp_unotify(2)`, Linux 5.9+
 //! for `ADDFD`).
 //!
 //! This file speaks the protocol; it does not know ports or workers. The
-//! filter looks at the system call's number only, so that its cost for every
+//! filter looks at the system call's number first, so that its cost for every
 //! other call is a few comparisons.
 
 use std::io;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Which of the two filtered calls waits for an answer.
+/// Which of the filtered calls waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// `bind(fd, addr, len)`: where the address lies in the caller's memory.
@@ -30,6 +30,8 @@ pub enum Call {
         /// The caller's descriptor.
         fd: RawFd,
     },
+    /// `setsockopt(fd, SOL_SOCKET, SO_LINGER, …)`.
+    Linger,
     /// A call that the filter should not have sent; let it continue.
     Other,
 }
@@ -153,6 +155,7 @@ impl Listener {
             libc::SYS_listen => Call::Listen {
                 fd: raw.args[0] as RawFd,
             },
+            libc::SYS_setsockopt => Call::Linger,
             _ => Call::Other,
         };
         Ok(Notification {
@@ -229,15 +232,20 @@ impl AsRawFd for Listener {
     }
 }
 
-/// The filter: `bind` and `listen` of the native ABI notify, all else is
+/// The filter: `bind`, `listen` and `SO_LINGER` of the native ABI notify, all else is
 /// allowed. A foreign ABI (32-bit code) is allowed too: its worker then binds
 /// for itself and the supervisor sees no `listen`, which it reports.
-pub(crate) const FILTER: [libc::sock_filter; 7] = [
+pub(crate) const FILTER: [libc::sock_filter; 12] = [
     statement(LOAD_WORD, OFFSET_ARCH),
-    jump(AUDIT_ARCH, 0, 4),
+    jump(AUDIT_ARCH, 0, 9),
     statement(LOAD_WORD, OFFSET_NR),
-    jump(libc::SYS_bind as u32, 1, 0),
-    jump(libc::SYS_listen as u32, 0, 1),
+    jump(libc::SYS_bind as u32, 6, 0),
+    jump(libc::SYS_listen as u32, 5, 0),
+    jump(libc::SYS_setsockopt as u32, 0, 5),
+    statement(LOAD_WORD, OFFSET_SECOND),
+    jump(libc::SOL_SOCKET as u32, 0, 3),
+    statement(LOAD_WORD, OFFSET_THIRD),
+    jump(libc::SO_LINGER as u32, 0, 1),
     statement(RETURN, libc::SECCOMP_RET_USER_NOTIF),
     statement(RETURN, libc::SECCOMP_RET_ALLOW),
 ];
@@ -247,6 +255,9 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const OFFSET_NR: u32 = 0; // struct seccomp_data
 const OFFSET_ARCH: u32 = 4;
+// The lower halves of arguments, on machines that keep them first (both of ours).
+const OFFSET_SECOND: u32 = 24;
+const OFFSET_THIRD: u32 = 32;
 
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xC000_003E;

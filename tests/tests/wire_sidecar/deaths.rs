@@ -79,7 +79,12 @@ fn a_request_that_ends_its_worker_ends_two_and_no_other_request_fails() {
     assert!(!events.contains("GET /slow"), "{events}");
     let metrics = http::get(sidecar.launch.admin, "/metrics").unwrap().text();
     assert!(metrics.contains("\nscaledapp_dispatch_fatal_requests_total "));
-    assert!(!metrics.contains("/throw"), "{metrics}");
+    for path in ["throw", "late"] {
+        let line =
+            format!("\nscaledapp_dispatch_path_ended_workers_total{{path=\"GET /{path}\"}} 2\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    assert!(!metrics.contains("/slow"), "{metrics}");
 }
 
 #[test]

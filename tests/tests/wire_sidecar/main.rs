@@ -25,6 +25,7 @@ mod looks;
 mod machine;
 mod messages;
 mod output;
+mod quits;
 mod recycle;
 mod scrape;
 mod signals;

@@ -13,7 +13,7 @@ use crate::gone::LOOK;
 use crate::line::{Comer, Place};
 use crate::metrics::{count, shift};
 use crate::retry::{Failed, Fate, Past};
-use crate::suspects;
+use crate::suspects::{Name, Sign};
 use crate::thread::Thread;
 
 /// Why there is no endpoint for a request.
@@ -45,7 +45,9 @@ pub(super) struct Search {
     /// The first worker that has ended while it executed this.
     ended: Option<u64>,
     /// Method and path, once they are needed.
-    name: Option<String>,
+    name: Option<Name>,
+    /// It has waited for an endpoint since it was admitted.
+    pub(super) has_waited: bool,
 }
 
 impl Search {
@@ -54,9 +56,9 @@ impl Search {
         self.tried.push(endpoint.id());
     }
 
-    pub(super) fn name(&mut self, request: &Flow) -> &str {
+    pub(super) fn name(&mut self, thread: &Thread, request: &Flow) -> &Name {
         self.name
-            .get_or_insert_with(|| suspects::name(request.head()))
+            .get_or_insert_with(|| thread.suspects.name(request.head()))
     }
 
     /// A try has broken off, and another one follows.
@@ -83,21 +85,25 @@ impl Search {
             return;
         }
         count(&thread.counts.fatal);
-        let is_proven = was_alone || past.deaths > 1;
+        let sign = match past.deaths {
+            2.. => Sign::Twice,
+            _ if was_alone => Sign::Alone,
+            _ => Sign::Beside,
+        };
         let now = thread.clock.now();
         let worker = endpoint.id();
         let first = *self.ended.get_or_insert(worker);
-        let name = self.name(request);
+        let name = self.name(thread, request);
         for worker in [first, worker] {
-            let end = suspects::End { worker, is_proven };
-            thread.suspects.ended(now, name, end);
+            thread.suspects.ended(now, name, worker, sign);
         }
     }
 
     /// It has an answer.
     pub(super) fn answered(&mut self, thread: &Thread, request: &Flow) {
         let (now, ended) = (thread.clock.now(), self.ended);
-        thread.suspects.answered(now, self.name(request), ended);
+        let name = self.name(thread, request);
+        thread.suspects.answered(now, name, ended);
     }
 
     fn comer(&self) -> Comer {
@@ -133,6 +139,7 @@ pub(super) async fn choose<'a>(
         return Err(Nobody::QueueFull);
     };
     search.place = Some(ticket.place());
+    search.has_waited = true;
     let _waiting = Waiting::new(thread);
     let now = thread.clock.now();
     let time = thread.config.limits.waiting_time;

@@ -145,3 +145,81 @@ fn over_both_hops_a_request_ends_two_workers_at_most() {
     assert_eq!(pods.iter().filter(|pod| repeated(pod, 1)).count(), 1);
     assert_eq!(pods.iter().filter(|pod| repeated(pod, 0)).count(), 1);
 }
+
+/// The next request, at whichever of them.
+fn next_of(stages: &[Stage]) -> crate::peers::Request {
+    for _ in 0..2000 {
+        for stage in stages {
+            if let Ok(request) = stage.requests.try_recv() {
+                return request;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no request came");
+}
+
+#[test]
+fn who_waits_as_a_suspect_is_looked_at_again_when_its_turn_comes() {
+    let workers = [Stage::open(), Stage::open(), Stage::open()];
+    let endpoints = workers
+        .iter()
+        .map(|worker| worker.process(false, Some(EndedBy::Itself)))
+        .collect();
+    let running = start_with(endpoints, Config::dispatcher());
+    let mut first = ask(&running, "/bad");
+    let of_first = next_of(&workers);
+    let mut second = ask(&running, "/bad");
+    let of_second = next_of(&workers);
+    // It is repeated, and has its turn.
+    of_first.close();
+    let again = next_of(&workers);
+    // It is to be repeated, and waits for its turn.
+    of_second.close();
+    std::thread::sleep(Duration::from_millis(50));
+    again.close();
+    for client in [&mut first, &mut second] {
+        let answer = read_all(client);
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        assert!(!answer.contains("Scaledapp"), "{answer}");
+    }
+    let asked = workers
+        .iter()
+        .any(|worker| worker.requests.try_recv().is_ok());
+    assert!(!asked, "a third worker had to end");
+    assert!(running.counts("x_failures_total{cause=\"suspect\"} 1"));
+    // One that nobody has executed yet may come back.
+    let answer = read_all(&mut ask(&running, "/bad"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(running.counts("x_path_ended_workers_total{path=\"GET /bad\"} 3"));
+}
+
+#[test]
+fn a_busy_path_is_not_what_ends_workers() {
+    let workers = [Stage::open(), Stage::open(), Stage::open()];
+    let endpoints = workers
+        .iter()
+        .map(|worker| worker.process(false, Some(EndedBy::Itself)))
+        .collect();
+    let running = start_with(endpoints, Config::dispatcher());
+    let mut client = ask(&running, "/busy");
+    next_of(&workers).answer(OK);
+    assert!(read_all(&mut client).starts_with("HTTP/1.1 200 "));
+    // Each alone at a worker that leaves, and then served by another.
+    let mut clients = [ask(&running, "/busy"), ask(&running, "/busy")];
+    let both = [next_of(&workers), next_of(&workers)];
+    for request in both {
+        request.close();
+    }
+    let again = next_of(&workers);
+    std::thread::sleep(Duration::from_millis(50));
+    let mut third = ask(&running, "/busy");
+    let other = next_of(&workers);
+    again.answer(OK);
+    other.answer(OK);
+    next_of(&workers).answer(OK);
+    for client in clients.iter_mut().chain([&mut third]) {
+        let answer = read_all(client);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}

@@ -24,4 +24,5 @@ mod slow;
 mod stalls;
 mod strange;
 mod tunnels;
+mod unread;
 mod uploads;

@@ -251,6 +251,12 @@ impl Process for Runs {
     fn surely_runs(&self) -> bool {
         self.0
     }
+
+    fn may_reset(&self) -> bool {
+        false
+    }
+
+    fn refuses(&self) {}
 }
 
 fn play(stream: &TcpStream, connection: usize, sender: &mpsc::Sender<Request>) {

@@ -13,49 +13,51 @@ use rustix::net::{
 };
 
 /// States of a TCP socket (`include/net/tcp_states.h`), as bits.
-pub(crate) const ESTABLISHED: u32 = 1 << 1;
+pub const ESTABLISHED: u32 = 1 << 1;
 /// The peer has closed its side.
-pub(crate) const CLOSE_WAIT: u32 = 1 << 8;
+pub const CLOSE_WAIT: u32 = 1 << 8;
 /// It accepts.
-pub(crate) const LISTEN: u32 = 1 << 10;
+pub const LISTEN: u32 = 1 << 10;
 /// All others, those that are over and not forgotten yet included.
-pub(crate) const ALL_BUT_LISTEN: u32 = 0x0fff & !LISTEN;
+pub const ALL_BUT_LISTEN: u32 = 0x0fff & !LISTEN;
 
 /// A socket as the kernel describes it (`struct inet_diag_msg`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) peer: SocketAddr,
+pub struct Found {
+    /// The other end.
+    pub peer: SocketAddr,
     /// Of one that accepts: what waits to be accepted.
-    pub(crate) queue: u32,
+    pub queue: u32,
     /// 0 where nobody has accepted the connection yet, or nobody holds it any more.
-    pub(crate) inode: u64,
+    pub inode: u64,
 }
 
 /// How far an accepted connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Progress {
-    pub(crate) inode: u64,
+pub struct Progress {
+    /// Of the connection.
+    pub inode: u64,
     /// Bytes that came and were not read; the end of what comes counts as one.
-    pub(crate) unread: u32,
+    pub unread: u32,
     /// Bytes that were read, since its beginning.
-    pub(crate) read: u64,
+    pub read: u64,
     /// Bytes that went out and were acknowledged.
-    pub(crate) answered: u64,
+    pub answered: u64,
 }
 
 /// `SOCK_DIAG_BY_FAMILY` (`linux/sock_diag.h`).
-const BY_FAMILY: u16 = 20;
+pub(crate) const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST | NLM_F_DUMP` (netlink(7)).
 const REQUEST_DUMP: u16 = 0x301;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 /// Of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 /// Of `struct inet_diag_req_v2`.
-const REQUEST: usize = 56;
+pub(crate) const REQUEST: usize = 56;
 /// Of `struct inet_diag_msg`.
-const MESSAGE: usize = 72;
-const TCP: u8 = 6;
+pub(crate) const MESSAGE: usize = 72;
+pub(crate) const TCP: u8 = 6;
 /// `INET_DIAG_INFO` (`linux/inet_diag.h`): the attribute, and the bit that asks for it.
 const INFO: u16 = 2;
 const ASK_INFO: u8 = 1 << (INFO - 1);
@@ -68,7 +70,7 @@ const RECEIVED: usize = 128;
 ///
 /// # Errors
 /// The kernel or a sandbox refuses to tell.
-pub(crate) fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
+pub fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     ask(port, states, 0, &mut |bytes| {
         found.extend(socket_of(bytes, port));
@@ -80,7 +82,7 @@ pub(crate) fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
 ///
 /// # Errors
 /// The kernel or a sandbox refuses to tell.
-pub(crate) fn progress(port: u16) -> io::Result<Vec<Progress>> {
+pub fn progress(port: u16) -> io::Result<Vec<Progress>> {
     let mut found = Vec::new();
     let states = ESTABLISHED | CLOSE_WAIT;
     ask(port, states, ASK_INFO, &mut |bytes| {
@@ -106,7 +108,7 @@ fn ask(port: u16, states: u32, ask_for: u8, take: &mut dyn FnMut(&[u8])) -> io::
 
 /// The same from `/proc/net/tcp` and `tcp6` (`proc_pid_net(5)`); nothing if they
 /// cannot be read.
-pub(crate) fn listed(port: u16, states: u32) -> Vec<Found> {
+pub fn listed(port: u16, states: u32) -> Vec<Found> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     let texts = tables.map(|path| std::fs::read_to_string(path).unwrap_or_default());
     let lines = texts.iter().flat_map(|text| text.lines().skip(1));
@@ -170,7 +172,7 @@ fn request(family: u8, port: u16, states: u32, ask_for: u8) -> [u8; HEADER + REQ
 }
 
 /// Takes the messages of one datagram; whether they were the last.
-fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+pub(crate) fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
         let length = length as usize;
         if length < HEADER || length > bytes.len() {
@@ -211,11 +213,28 @@ fn socket_of(bytes: &[u8], port: u16) -> Option<Found> {
     })
 }
 
-/// `None` also of one that nobody holds. Attributes follow the message: length and
-/// kind in two bytes each, then what they say (netlink(7)).
+/// `None` also of one that nobody holds.
 fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
     let found = socket_of(bytes, port).filter(|socket| socket.inode != 0)?;
-    let mut attributes = bytes.get(MESSAGE..)?;
+    let counted = counted(bytes.get(MESSAGE..)?)?;
+    Some(Progress {
+        inode: found.inode,
+        unread: found.queue,
+        read: counted.received.saturating_sub(u64::from(found.queue)),
+        answered: counted.acknowledged,
+    })
+}
+
+/// Bytes of a connection since its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) acknowledged: u64,
+    pub(crate) received: u64,
+}
+
+/// Attributes follow the message: length and kind in two bytes each, then what they
+/// say (netlink(7)).
+pub(crate) fn counted(mut attributes: &[u8]) -> Option<Counted> {
     loop {
         let half = |at: usize| {
             Some(u16::from_ne_bytes(
@@ -229,18 +248,16 @@ fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
                 let bytes = info.get(at..at + 8)?.try_into().ok()?;
                 Some(u64::from_ne_bytes(bytes))
             };
-            return Some(Progress {
-                inode: found.inode,
-                unread: found.queue,
-                read: long(RECEIVED)?.saturating_sub(u64::from(found.queue)),
-                answered: long(ACKED)?,
+            return Some(Counted {
+                received: long(RECEIVED)?,
+                acknowledged: long(ACKED)?,
             });
         }
         attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at + 4)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }

@@ -1,0 +1,57 @@
+//! How many workers each of the worst paths has ended, for metrics. Labels are bounded:
+//! clients choose paths, so only those that are named in events have one of their own,
+//! and of these the first few.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Paths with a label of their own.
+const MOST: usize = 16;
+/// The label of all others.
+const OTHERS: &str = "others";
+
+/// Shared by those that count and those that show it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fatal(Arc<Mutex<Vec<(String, u64)>>>);
+
+impl Fatal {
+    pub(super) fn add(&self, path: &str, workers: u64) {
+        if workers == 0 {
+            return;
+        }
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = counts.len() >= MOST;
+        let known = counts.iter().position(|(name, _)| name == path);
+        let others = || counts.iter().position(|(name, _)| name == OTHERS);
+        match known.or_else(|| is_full.then(others)?) {
+            Some(at) => counts[at].1 += workers,
+            None if is_full => counts.push((OTHERS.to_owned(), workers)),
+            None => counts.push((path.to_owned(), workers)),
+        }
+    }
+
+    /// Each with its count.
+    pub(crate) fn counts(&self) -> Vec<(String, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_bounded() {
+        let fatal = Fatal::default();
+        for round in 0..2 {
+            for path in 0..100 {
+                fatal.add(&format!("GET /{path}"), 1 + round);
+            }
+        }
+        fatal.add("GET /0", 0);
+        let counts = fatal.counts();
+        assert_eq!(counts.len(), MOST + 1);
+        assert_eq!(counts[0], ("GET /0".to_owned(), 3));
+        assert_eq!(counts[MOST], (OTHERS.to_owned(), 3 * (100 - MOST as u64)));
+    }
+}

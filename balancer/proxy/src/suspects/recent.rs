@@ -1,0 +1,82 @@
+//! Which paths have been answered lately: a busy path is beside the cause of many ends
+//! and not their cause. Bounded, and cheap enough for each answer: a hash, and a look at
+//! one word that changes once a second. Where two paths share a place the later one has
+//! it, so the other may be forgotten; none is ever made up but by chance (one in 2^31).
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{WINDOW, words};
+
+/// Paths that are remembered, at most.
+const PLACES: usize = 1024;
+/// The lower bits of a word hold the second of the answer, the upper ones the path.
+const SECONDS: u64 = (1 << 24) - 1;
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Recent {
+    /// With a seed of its own, so that nobody can choose paths that meet.
+    hasher: RandomState,
+    places: Box<[AtomicU64]>,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            places: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl Recent {
+    pub(super) fn key(&self, head: &[u8]) -> u64 {
+        self.hasher.hash_one(words(head))
+    }
+
+    fn place(&self, key: u64) -> &AtomicU64 {
+        &self.places[key as usize % PLACES]
+    }
+
+    pub(super) fn note(&self, now: Duration, key: u64) {
+        let place = self.place(key);
+        let word = (key & !SECONDS) | (second(now) & SECONDS);
+        if place.load(Ordering::Relaxed) != word {
+            place.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was answered within [`WINDOW`], or a second more.
+    pub(super) fn has(&self, now: Duration, key: u64) -> bool {
+        let word = self.place(key).load(Ordering::Relaxed);
+        let age = second(now).wrapping_sub(word & SECONDS) & SECONDS;
+        word != 0 && word & !SECONDS == key & !SECONDS && age <= WINDOW.as_secs()
+    }
+}
+
+/// From 1 on: 0 is a place that was never used.
+fn second(now: Duration) -> u64 {
+    now.as_secs() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_remembered_for_a_while() {
+        let recent = Recent::default();
+        let key = recent.key(b"GET /a?x=1 HTTP/1.1\r\n");
+        assert_eq!(key, recent.key(b"GET /a HTTP/1.1\r\nHost: b\r\n"));
+        let start = Duration::from_secs(100);
+        assert!(!recent.has(start, key));
+        recent.note(start, key);
+        assert!(recent.has(start, key));
+        assert!(recent.has(start + WINDOW, key));
+        assert!(!recent.has(start + WINDOW + Duration::from_secs(1), key));
+        assert!(!recent.has(start, recent.key(b"POST /a HTTP/1.1\r\n")));
+    }
+}

@@ -1,0 +1,328 @@
+//! Whether a request was certainly not read by the process that had it, though bytes of
+//! it were written: then it was not executed, and may be sent again whatever it is.
+//!
+//! A server that leaves in an orderly way (`uvicorn --limit-max-requests`, Node's
+//! `server.close()`), or whose process ends, closes connections at the moment when
+//! requests are written to them. On the wire that is a reset, which says only that
+//! something was not read. The kernel knows how much, and tells it when it destroys a
+//! socket ([`scaledapp_proc::destroyed`]). [`proves`] decides; [`Witness`] listens while
+//! requests are under way that may not be repeated without such a proof.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use scaledapp_proc::destroyed::{Cookies, Destroyed, Watch, own_cookie};
+use tokio::net::TcpStream;
+
+/// A connection to an upstream, with what is known of it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) stream: TcpStream,
+    /// The kernel's names for both of its ends, once they are needed.
+    pub(crate) ends: Option<Ends>,
+    /// Bytes that were written to it.
+    pub(crate) sent: u64,
+}
+
+impl Link {
+    /// A new one.
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            ends: None,
+            sent: 0,
+        }
+    }
+}
+
+/// The kernel's names for the ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ends {
+    ours: Option<u64>,
+    /// Only where the peer is a process of this network namespace.
+    theirs: Option<u64>,
+}
+
+/// What was sent on a connection that is over, and how that ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    pub(crate) ends: Ends,
+    /// Bytes of the requests before.
+    pub(crate) before: u64,
+    /// Bytes of this one.
+    pub(crate) request: u64,
+    /// The peer had closed its side in order.
+    pub(crate) is_orderly: bool,
+    /// The peer may reset connections that it has accepted and read (`SO_LINGER`).
+    pub(crate) may_reset: bool,
+}
+
+/// Whether the end of a socket shows that nothing of a request was read.
+fn proves(destroyed: &Destroyed, sent: &Sent) -> bool {
+    if Some(destroyed.cookie) == sent.ends.theirs {
+        if destroyed.is_disconnected {
+            // Nobody had accepted the connection when its listener was closed.
+            return sent.before == 0 && !sent.may_reset;
+        }
+        return destroyed.read <= sent.before;
+    }
+    // The peer's orderly end acknowledges all that had come until it closed. What was
+    // not acknowledged came later, and what comes then nobody reads.
+    Some(destroyed.cookie) == sent.ends.ours
+        && !destroyed.is_disconnected
+        && sent.is_orderly
+        && u64::from(destroyed.unacknowledged) >= sent.request
+}
+
+/// Ends of sockets that are remembered: those that the requests of a moment may ask for.
+const MOST: usize = 512;
+/// The kernel tells of an end by a worker thread of its own, mostly within a
+/// millisecond, and where all cores are busy much later. Milliseconds.
+const PAUSES: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
+/// Listening stops when no request has needed it for so long.
+const IDLE: Duration = Duration::from_secs(5);
+/// After the kernel has refused to tell it is asked again.
+const AGAIN: Duration = Duration::from_mins(5);
+
+/// Listens to the ends of sockets, for all threads of a proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    /// When it was needed last, in milliseconds of the process's clock.
+    needed: AtomicU64,
+    hears: Mutex<Hears>,
+}
+
+#[derive(Debug, Default)]
+enum Hears {
+    #[default]
+    Nothing,
+    All {
+        watch: Watch,
+        cookies: Cookies,
+        /// The latest at the end.
+        heard: VecDeque<Destroyed>,
+    },
+    /// The kernel has refused, at that time.
+    Refused(Duration),
+}
+
+impl Hears {
+    fn begin(&mut self, now: Duration) {
+        match self {
+            Self::All { .. } => return,
+            Self::Refused(at) if now < *at + AGAIN => return,
+            Self::Refused(_) | Self::Nothing => {}
+        }
+        let begun = Watch::begin().and_then(|watch| Ok((watch, Cookies::open()?)));
+        *self = match begun {
+            Ok((watch, cookies)) => Self::All {
+                watch,
+                cookies,
+                heard: VecDeque::new(),
+            },
+            Err(error) => {
+                tracing::debug!(
+                    %error,
+                    "the kernel does not tell what is left unread: a request that is not \
+                     idempotent is not repeated once bytes of it were written"
+                );
+                Self::Refused(now)
+            }
+        };
+    }
+
+    /// Takes what the kernel has told since the last time.
+    fn catch_up(&mut self) -> Option<&VecDeque<Destroyed>> {
+        let Self::All { watch, heard, .. } = self else {
+            return None;
+        };
+        heard.extend(watch);
+        let surplus = heard.len().saturating_sub(MOST);
+        heard.drain(..surplus);
+        Some(heard)
+    }
+}
+
+impl Witness {
+    fn hears(&self) -> MutexGuard<'_, Hears> {
+        self.hears.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens from now on, and learns the names of a connection's ends; to be called
+    /// before a request is written. `None`: nothing will be known of it.
+    pub(crate) fn watch(&self, now: Duration, link: &mut Link) -> Option<Ends> {
+        self.needed.store(now.as_millis() as u64, Ordering::Relaxed);
+        let mut hears = self.hears();
+        hears.begin(now);
+        let Hears::All { cookies, .. } = &*hears else {
+            return None;
+        };
+        if link.ends.is_none() {
+            link.ends = Some(ends(cookies, &link.stream));
+        }
+        link.ends
+    }
+
+    /// Whether a request was certainly not read; our end of its connection must be
+    /// closed. Waits a moment for the kernel's word.
+    pub(crate) async fn is_unread(&self, sent: &Sent) -> bool {
+        for pause in PAUSES {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            match self.hears().catch_up() {
+                None => return false,
+                Some(heard) if heard.iter().any(|one| proves(one, sent)) => return true,
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
+    /// To be called now and then: forgets what nobody needs, and listens no more once
+    /// nobody has for a while.
+    pub(crate) fn rest(&self, now: Duration) {
+        let needed = Duration::from_millis(self.needed.load(Ordering::Relaxed));
+        // Others are about to look.
+        let Ok(mut hears) = self.hears.try_lock() else {
+            return;
+        };
+        if now.saturating_sub(needed) >= IDLE && matches!(&*hears, Hears::All { .. }) {
+            *hears = Hears::Nothing;
+        }
+        hears.catch_up();
+    }
+}
+
+fn ends(cookies: &Cookies, stream: &TcpStream) -> Ends {
+    let canonical =
+        |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let addresses = stream
+        .peer_addr()
+        .and_then(|peer| Ok((peer, stream.local_addr()?)));
+    let theirs = addresses.ok().and_then(|(peer, local)| {
+        let [peer, local] = [peer, local].map(canonical);
+        // Another machine's sockets, or another container's, are not ours to see.
+        let is_here = peer.ip().is_loopback();
+        is_here.then(|| cookies.of(peer, local).ok())?
+    });
+    Ends {
+        ours: own_cookie(stream).ok(),
+        theirs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    const ENDS: Ends = Ends {
+        ours: Some(1),
+        theirs: Some(2),
+    };
+    const SENT: Sent = Sent {
+        ends: ENDS,
+        before: 100,
+        request: 50,
+        is_orderly: true,
+        may_reset: false,
+    };
+    const GONE: Destroyed = Destroyed {
+        cookie: 2,
+        is_disconnected: false,
+        read: 100,
+        unread: 50,
+        unacknowledged: 0,
+    };
+
+    #[test]
+    fn only_what_nothing_was_read_of_is_unread() {
+        assert!(proves(&GONE, &SENT));
+        let beginning_was_read = Destroyed { read: 101, ..GONE };
+        assert!(!proves(&beginning_was_read, &SENT));
+        let anothers = Destroyed { cookie: 3, ..GONE };
+        assert!(!proves(&anothers, &SENT));
+        let unknown = Sent {
+            ends: Ends {
+                ours: None,
+                theirs: None,
+            },
+            ..SENT
+        };
+        assert!(!proves(&GONE, &unknown));
+    }
+
+    #[test]
+    fn what_nobody_has_accepted_was_not_read_unless_the_app_may_reset_it_later() {
+        let gone = Destroyed {
+            is_disconnected: true,
+            read: 0,
+            unread: 0,
+            ..GONE
+        };
+        let first = Sent { before: 0, ..SENT };
+        assert!(proves(&gone, &first));
+        let resets = Sent {
+            may_reset: true,
+            ..first
+        };
+        assert!(!proves(&gone, &resets));
+        assert!(!proves(&gone, &SENT), "it had answered before");
+    }
+
+    #[test]
+    fn what_came_after_an_orderly_end_was_not_read() {
+        let ours = Destroyed {
+            cookie: 1,
+            read: 7,
+            unread: 0,
+            unacknowledged: 50,
+            ..GONE
+        };
+        assert!(proves(&ours, &SENT));
+        let part_had_come = Destroyed {
+            unacknowledged: 49,
+            ..ours
+        };
+        assert!(!proves(&part_had_come, &SENT));
+        let reset = Sent {
+            is_orderly: false,
+            ..SENT
+        };
+        assert!(!proves(&ours, &reset), "acknowledgements may have been due");
+    }
+
+    /// A server that reads `reads` bytes of what comes, and then closes.
+    async fn outcome(witness: &Witness, reads: usize) -> bool {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut link = Link::new(stream);
+        let ends = witness.watch(Duration::from_secs(1), &mut link).unwrap();
+        let mut client = link.stream.into_std().unwrap();
+        client.write_all(&[0; 50]).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.read_exact(&mut vec![0; reads]).unwrap();
+        drop(server);
+        drop(client);
+        let sent = Sent {
+            ends,
+            before: 0,
+            ..SENT
+        };
+        witness.is_unread(&sent).await
+    }
+
+    #[tokio::test]
+    async fn a_witness_hears_what_was_read() {
+        let witness = Witness::default();
+        for (reads, is_unread) in [(0, true), (1, false), (50, false)] {
+            assert_eq!(outcome(&witness, reads).await, is_unread, "{reads}");
+        }
+        witness.rest(Duration::from_secs(1) + IDLE);
+        assert!(matches!(*witness.hears(), Hears::Nothing));
+        assert!(outcome(&witness, 0).await, "it listens again");
+    }
+}

@@ -1,0 +1,341 @@
+//! TCP sockets that the kernel has just destroyed, with the number of bytes that their
+//! holder had not read (`sock_diag(7)`, the group `SKNLGRP_INET_TCP_DESTROY`, Linux
+//! 4.3). After `close` nothing else tells: a reset says that something was left unread,
+//! not how much. No privilege is needed within one's own network namespace.
+//!
+//! While anybody listens, the end of each TCP socket of the namespace costs the kernel a
+//! message (some microseconds on a worker thread of its own), so one listens only while
+//! the answer matters.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+};
+use socket2::{SockFilter, SockRef};
+
+use crate::sockets::{BY_FAMILY, HEADER, MESSAGE, REQUEST, TCP, counted, number, read};
+
+/// A socket that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destroyed {
+    /// The kernel's name for it, never used twice.
+    pub cookie: u64,
+    /// It had been disconnected before: nobody had accepted it when its listener closed,
+    /// or its holder resets its connections (`SO_LINGER` with a time of 0). All counts
+    /// are 0 then.
+    pub is_disconnected: bool,
+    /// Bytes that its holder had read.
+    pub read: u64,
+    /// Bytes that had come and were not read.
+    pub unread: u32,
+    /// Bytes that it had been given to send and that its peer's kernel had not taken.
+    pub unacknowledged: u32,
+}
+
+/// Hears of sockets that leave something unread or unacknowledged, and of those that
+/// are not connected any more; the many others end without a word.
+#[derive(Debug)]
+pub struct Watch {
+    socket: OwnedFd,
+    /// Of one datagram.
+    heard: VecDeque<Destroyed>,
+}
+
+/// A bit for each group from 1 on: IPv4 and IPv6 (`linux/sock_diag.h`).
+const TCP_DESTROYED: u32 = 1 << 0 | 1 << 2;
+
+impl Watch {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// The kernel or a sandbox refuses to tell.
+    pub fn begin() -> io::Result<Self> {
+        let socket = open()?;
+        SockRef::from(&socket).attach_filter(&filter())?;
+        bind(&socket, &SocketAddrNetlink::new(0, TCP_DESTROYED))?;
+        Ok(Self {
+            socket,
+            heard: VecDeque::new(),
+        })
+    }
+}
+
+impl Iterator for Watch {
+    type Item = Destroyed;
+
+    /// The next one that the kernel has told of; never blocks.
+    fn next(&mut self) -> Option<Destroyed> {
+        let mut buffer = [0_u8; 4096];
+        while self.heard.is_empty() {
+            let length = match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => length,
+                // More than the kernel keeps for us: some are lost, others are there.
+                Err(Errno::NOBUFS | Errno::INTR) => continue,
+                Err(_) => return None,
+            };
+            let mut take = |message: &[u8]| self.heard.extend(destroyed(message));
+            // An error would answer a request, and there is none.
+            let _nobodys = read(&buffer[..length], &mut take);
+        }
+        self.heard.pop_front()
+    }
+}
+
+/// Asks for the cookies of sockets.
+#[derive(Debug)]
+pub struct Cookies(OwnedFd);
+
+impl Cookies {
+    /// Prepares to ask.
+    ///
+    /// # Errors
+    /// The kernel or a sandbox refuses to tell.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(open()?))
+    }
+
+    /// That of the connected socket at `local` whose peer is `peer`, of this network
+    /// namespace, whether accepted or not.
+    ///
+    /// # Errors
+    /// There is none, or the kernel does not tell.
+    pub fn of(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
+        let kernel = SocketAddrNetlink::new(0, 0);
+        sendto(&self.0, &one(local, peer), SendFlags::empty(), &kernel)?;
+        let mut buffer = [0_u8; 4096];
+        let (length, _) = recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT)?;
+        let mut found = None;
+        // Where no connection is, the kernel tells of who listens there.
+        let mut take = |message: &[u8]| {
+            found = (peer_port(message) == Some(peer.port()))
+                .then(|| cookie(message))
+                .flatten();
+        };
+        read(&buffer[..length], &mut take)?;
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::NETLINK, SocketType::DGRAM);
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socket_with(family, kind, flags, Some(SOCK_DIAG))?)
+}
+
+/// The cookie of a socket of this process; its peer's is another one.
+///
+/// # Errors
+/// It is no socket.
+pub fn own_cookie(socket: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::net::sockopt::socket_cookie(socket)?)
+}
+
+/// `struct inet_diag_req_v2` for one socket (see `sockets`).
+fn one(local: SocketAddr, peer: SocketAddr) -> [u8; HEADER + REQUEST] {
+    /// `NLM_F_REQUEST`
+    const REQUEST_ONE: u16 = 0x1;
+    let mut bytes = [0; HEADER + REQUEST];
+    let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    let family = if local.is_ipv4() { 2 } else { 10 };
+    put(0, &((HEADER + REQUEST) as u32).to_ne_bytes());
+    put(4, &BY_FAMILY.to_ne_bytes());
+    put(6, &REQUEST_ONE.to_ne_bytes());
+    put(16, &[family, TCP]);
+    put(20, &u32::MAX.to_ne_bytes());
+    put(24, &local.port().to_be_bytes());
+    put(26, &peer.port().to_be_bytes());
+    for (at, address) in [(28, local), (44, peer)] {
+        match address.ip() {
+            IpAddr::V4(ip) => put(at, &ip.octets()),
+            IpAddr::V6(ip) => put(at, &ip.octets()),
+        }
+    }
+    // Any interface, `INET_DIAG_NOCOOKIE`.
+    put(64, &[0xff; 8]);
+    bytes
+}
+
+fn peer_port(message: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(message.get(6..8)?.try_into().ok()?))
+}
+
+fn cookie(message: &[u8]) -> Option<u64> {
+    // Two words, the lower one first.
+    let [low, high] = [44, 48].map(|at| number(message, at).map(u64::from));
+    Some(low? | high? << 32)
+}
+
+/// `struct inet_diag_msg`, as in `sockets`.
+fn destroyed(message: &[u8]) -> Option<Destroyed> {
+    let (unread, unacknowledged) = (number(message, 56)?, number(message, 60)?);
+    let is_disconnected = peer_port(message)? == 0;
+    let received = counted(message.get(MESSAGE..)?)?.received;
+    Some(Destroyed {
+        cookie: cookie(message)?,
+        is_disconnected,
+        read: received.saturating_sub(u64::from(unread)),
+        unread,
+        unacknowledged,
+    })
+}
+
+/// Takes messages with unread or unacknowledged bytes, or without a peer. The end of
+/// what one side sends counts as a byte, so a single one is none.
+fn filter() -> [SockFilter; 10] {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let at = |offset: usize| (HEADER + offset) as u32;
+    // Loads take the bytes for big-endian ones.
+    let one = 1_u32.to_be();
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, at(56)),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, 0),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 6, one),
+        SockFilter::new(LOAD_WORD, 0, 0, at(60)),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, 0),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 3, one),
+        SockFilter::new(LOAD_HALF, 0, 0, at(6)),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, 0),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    struct Pair {
+        listener: TcpListener,
+        client: TcpStream,
+        /// Cookies of the client's end and the server's.
+        ours: u64,
+        theirs: u64,
+    }
+
+    fn pair(host: &str) -> Option<Pair> {
+        let listener = TcpListener::bind((host, 0)).ok()?;
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let cookies = Cookies::open().unwrap();
+        let [local, peer] = [client.peer_addr(), client.local_addr()].map(Result::unwrap);
+        let theirs = cookies.of(local, peer).unwrap();
+        Some(Pair {
+            ours: own_cookie(&client).unwrap(),
+            theirs,
+            listener,
+            client,
+        })
+    }
+
+    /// What is told of a socket; `None`: nothing within a moment.
+    fn told(watch: &mut Watch, cookie: u64) -> Option<Destroyed> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) {
+            if let Some(told) = watch.find(|told| told.cookie == cookie) {
+                return Some(told);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    #[test]
+    fn what_a_server_leaves_unread_is_told_to_the_byte() {
+        for host in ["127.0.0.1", "::1"] {
+            let Some(mut pair) = pair(host) else {
+                continue;
+            };
+            let mut watch = Watch::begin().unwrap();
+            let (mut server, _) = pair.listener.accept().unwrap();
+            pair.client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+            server.read_exact(&mut [0; 4]).unwrap();
+            drop(server);
+            let told = told(&mut watch, pair.theirs).unwrap();
+            assert_eq!((told.read, told.unread), (4, 12));
+            assert!(!told.is_disconnected);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_nobody_has_accepted_was_disconnected() {
+        let Pair {
+            listener,
+            mut client,
+            theirs,
+            ..
+        } = pair("127.0.0.1").unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        let mut watch = Watch::begin().unwrap();
+        drop(listener);
+        let told = told(&mut watch, theirs).unwrap();
+        assert!(told.is_disconnected);
+        assert_eq!((told.read, told.unread), (0, 0));
+    }
+
+    /// The reason why the supervisor has to know about `SO_LINGER`.
+    #[test]
+    fn who_resets_its_connections_looks_the_same() {
+        let mut pair = pair("127.0.0.1").unwrap();
+        let mut watch = Watch::begin().unwrap();
+        let (mut server, _) = pair.listener.accept().unwrap();
+        SockRef::from(&server)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        pair.client.write_all(b"GET").unwrap();
+        server.read_exact(&mut [0; 3]).unwrap();
+        drop(server);
+        let told = told(&mut watch, pair.theirs).unwrap();
+        assert!(told.is_disconnected);
+    }
+
+    #[test]
+    fn what_comes_after_an_orderly_end_is_never_acknowledged() {
+        let mut pair = pair("127.0.0.1").unwrap();
+        let mut watch = Watch::begin().unwrap();
+        drop(pair.listener.accept().unwrap());
+        pair.client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        assert_eq!(pair.client.read(&mut [0; 9]).unwrap(), 0);
+        drop(pair.client);
+        assert_eq!(told(&mut watch, pair.ours).unwrap().unacknowledged, 16);
+    }
+
+    #[test]
+    fn others_end_without_a_word() {
+        let mut pair = pair("127.0.0.1").unwrap();
+        let watch = Watch::begin().unwrap();
+        let (mut server, _) = pair.listener.accept().unwrap();
+        pair.client.write_all(b"GET").unwrap();
+        pair.client.shutdown(Shutdown::Write).unwrap();
+        server.read_to_end(&mut Vec::new()).unwrap();
+        server.write_all(b"answer").unwrap();
+        drop(server);
+        pair.client.read_to_end(&mut Vec::new()).unwrap();
+        drop(pair.client);
+        std::thread::sleep(Duration::from_millis(100));
+        let mut all = watch.filter(|told| [pair.ours, pair.theirs].contains(&told.cookie));
+        assert_eq!(all.next(), None);
+    }
+
+    #[test]
+    fn a_connection_that_is_not_there_has_no_cookie() {
+        let pair = pair("127.0.0.1").unwrap();
+        let listens = pair.listener.local_addr().unwrap();
+        let cookies = Cookies::open().unwrap();
+        let nobody = SocketAddr::new(listens.ip(), 1);
+        assert!(cookies.of(listens, nobody).is_err(), "the listener's own");
+        assert!(cookies.of(nobody, listens).is_err());
+        let client = pair.client.local_addr().unwrap();
+        assert_eq!(cookies.of(listens, client).unwrap(), pair.theirs);
+    }
+}
