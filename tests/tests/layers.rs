@@ -191,3 +191,43 @@ fn unsafe_code_is_in_one_package_and_each_block_has_its_reason() {
         );
     }
 }
+
+/// Flags that a help text names at the beginning of a line.
+fn flags_of(binary: &str) -> Vec<String> {
+    let mut command = Command::new(binaries::path(binary).unwrap());
+    command.args(["run", "--help"]);
+    let ended = process::run(command, Duration::from_mins(1)).unwrap();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    // A text that goes on in the next line is indented further.
+    let words = ended.stdout.lines().filter_map(|line| {
+        let flag = line.strip_prefix("      --")?.split(' ').next()?;
+        Some(format!("--{flag}"))
+    });
+    words.collect()
+}
+
+#[test]
+fn every_flag_is_documented_and_no_other() {
+    let page = binaries::workspace().join("docs/flags.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let flags = ["scaledapp-sidecar", "scaledapp-balancer"].map(flags_of);
+    let code = page.split('`').filter(|code| code.starts_with("--"));
+    let documented: Vec<_> = code.filter_map(|code| code.split(' ').next()).collect();
+    for (flags, least) in flags.iter().zip([45, 25]) {
+        assert!(flags.len() >= least, "{flags:?}");
+        for flag in flags {
+            assert!(
+                documented.contains(&flag.as_str()),
+                "{flag} is not in docs/flags.md"
+            );
+        }
+    }
+    for flag in documented {
+        // In another place of the help text.
+        if matches!(flag, "--help" | "--version") {
+            continue;
+        }
+        let is_there = flags.iter().flatten().any(|there| there == flag);
+        assert!(is_there, "docs/flags.md names {flag}, which is no flag");
+    }
+}

@@ -66,7 +66,7 @@ faults! {
     FieldValue 400 "field-value"
         "a field's value has a control byte (RFC 9110 section 5.5)",
     Folding 400 "line-folding"
-        "a field goes on in a second line (RFC 9112 section 5.2)",
+        "a line begins with a space, so that a field goes on in it: in a request, of a field that frames the message, or where there is none before it (RFC 9112 section 5.2)",
     HostMissing 400 "host-missing"
         "Host is missing (RFC 9112 section 3.2)",
     HostRepeated 400 "host-repeated"
@@ -132,6 +132,11 @@ impl Refusal {
 }
 
 impl Malformed {
+    /// Whether a field goes on in a second line, which [`crate::unfold`] may mend.
+    pub fn is_folded(&self) -> bool {
+        self.reason == Fault::Folding.reason()
+    }
+
     /// What was wrong and by which rule, for the log.
     pub fn rule(&self) -> &'static str {
         rule(self.reason)

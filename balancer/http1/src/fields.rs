@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::known::Known;
 use crate::lexis::{after_spaces, is_value, token_length, trimmed};
 use crate::limits::Limits;
-use crate::line::end_of_line;
+use crate::line::{Line, end_of_line};
 
 /// So much of a refused line is shown at most.
 const NAME_SHOWN: usize = 64;
@@ -43,6 +43,8 @@ pub struct Fields {
     pub(crate) spans: Vec<Span>,
     /// The line that was refused.
     refused: Range<usize>,
+    /// A line ended with LF alone.
+    pub(crate) has_bare_end: bool,
 }
 
 /// Whose fields are read.
@@ -65,9 +67,12 @@ impl Fields {
     ) -> Result<Option<usize>, Fault> {
         self.spans.clear();
         self.refused = 0..0;
-        while let Some(end) = end_of_line(bytes, start)? {
+        self.has_bare_end = false;
+        while let Some(line) = end_of_line(bytes, start, sender)? {
+            let Line { end, next } = line;
+            self.has_bare_end |= line.is_bare();
             if end == start {
-                return Ok(Some(end + 2));
+                return Ok(Some(next));
             }
             if self.spans.len() >= limits.fields {
                 return Err(Fault::FieldsMany);
@@ -79,7 +84,7 @@ impl Fields {
                     return Err(fault);
                 }
             }
-            start = end + 2;
+            start = next;
         }
         Ok(None)
     }
@@ -111,7 +116,7 @@ fn field(bytes: &[u8], start: usize, end: usize, sender: Sender) -> Result<Span,
         Sender::Client => end_of_name,
         Sender::Server => after_spaces(bytes, end_of_name),
     };
-    // At `end` there is the CR.
+    // At `end` there is the line's end.
     if end_of_name == start || bytes[colon] != b':' {
         return Err(Fault::FieldName);
     }

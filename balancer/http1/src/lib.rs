@@ -2,9 +2,10 @@
 //!
 //! Decides where a message begins and ends, which messages are refused because
 //! two parsers could read them in two ways, and what is written instead of what
-//! was received (RFC 9110, RFC 9112). Nothing is repaired: what is not exactly
-//! the grammar is refused, and what is forwarded is never a copy of a head but
-//! a new one, written from what was understood.
+//! was received (RFC 9110, RFC 9112). Nothing of a request is repaired: what is not
+//! exactly the grammar is refused. Of an answer is repaired what RFC 9112 lets a proxy
+//! repair and old apps send: bare line ends, folded lines, space before a colon. What is
+//! forwarded is never a copy of a head but a new one, written from what was understood.
 //!
 //! Knows no socket, no clock and no runtime: bytes come in, spans into them and
 //! bytes go out. It does not choose an upstream, does not retry, and does not
@@ -20,6 +21,7 @@ mod body;
 mod chunks;
 mod fault;
 mod fields;
+mod folding;
 mod forwarded;
 mod framing;
 mod host;
@@ -38,6 +40,7 @@ mod write;
 pub use body::{BodyReader, BodyWriter, Piece};
 pub use fault::{Malformed, REASONS, Refusal};
 pub use fields::Fields;
+pub use folding::unfold;
 pub use framing::{Framing, Version};
 pub use http2::{is_http2, write_http2_refusal};
 pub use limits::Limits;

@@ -1,22 +1,54 @@
-//! Where a line of a head ends: CRLF and nothing else.
+//! Where a line of a head ends: at CRLF, and in an answer also at a bare LF.
 //!
-//! RFC 9112 section 2.2 lets a recipient take a bare LF for an end. That
-//! leniency is what makes two parsers differ, so here it is a fault, seen as
-//! soon as the byte is there: a head that would be complete for a lenient
-//! parser never waits for more.
+//! RFC 9112 section 2.2 lets a recipient take a bare LF for an end. In a request that
+//! leniency is what makes two parsers differ, so there it is a fault, seen as soon as
+//! the byte is there: a head that would be complete for a lenient parser never waits for
+//! more. Apps that write their answers by hand do end lines so, and nginx, `HAProxy` and
+//! Go take them; what it means for their connection is decided in `response`.
 
 use memchr::memchr;
 
 use crate::fault::Fault;
+use crate::fields::Sender;
 
-/// The position of the CR that ends the line that starts at `start`; none while
-/// it has not ended.
-pub(crate) fn end_of_line(bytes: &[u8], start: usize) -> Result<Option<usize>, Fault> {
+/// A line that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Where its content ends, and CRLF or LF begins.
+    pub(crate) end: usize,
+    /// Where the next one begins.
+    pub(crate) next: usize,
+}
+
+impl Line {
+    /// Whether it ends with LF alone.
+    pub(crate) const fn is_bare(self) -> bool {
+        self.next - self.end == 1
+    }
+}
+
+/// The end of the line that starts at `start`; none while it has not ended.
+pub(crate) fn end_of_line(
+    bytes: &[u8],
+    start: usize,
+    sender: Sender,
+) -> Result<Option<Line>, Fault> {
     let rest = &bytes[start..];
     match memchr(b'\n', rest) {
-        Some(0) => Err(Fault::BareLf),
-        Some(length) if rest[length - 1] != b'\r' => Err(Fault::BareLf),
-        Some(length) => Ok(Some(start + length - 1)),
+        Some(length) => {
+            let next = start + length + 1;
+            if length > 0 && rest[length - 1] == b'\r' {
+                let end = next - 2;
+                return Ok(Some(Line { end, next }));
+            }
+            match sender {
+                Sender::Client => Err(Fault::BareLf),
+                Sender::Server => Ok(Some(Line {
+                    end: next - 1,
+                    next,
+                })),
+            }
+        }
         // The last byte may be the CR of a CRLF that is under way.
         None => match memchr(b'\r', rest) {
             Some(at) if at + 1 < rest.len() => Err(Fault::BareCr),

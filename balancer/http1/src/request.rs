@@ -104,12 +104,12 @@ fn read<'b>(
     while window[start..].starts_with(b"\r\n") {
         start += 2;
     }
-    let Some(end) = end_of_line(window, start)? else {
+    let Some(first) = end_of_line(window, start, Sender::Client)? else {
         split(unfinished(window, start), limits)?;
         return limits.wait(window);
     };
-    let line = RequestLine::of(&window[start..end], limits)?;
-    let Some(head_len) = fields.read(window, end + 2, limits, Sender::Client)? else {
+    let line = RequestLine::of(&window[start..first.end], limits)?;
+    let Some(head_len) = fields.read(window, first.next, limits, Sender::Client)? else {
         return limits.wait(window);
     };
     let options = Options::take(fields, window)?;

@@ -66,7 +66,9 @@ pub struct Response<'b> {
     /// Whether the upstream lets the connection live on, and whether that is
     /// safe. It is not after a body that ends with the connection, nor after an
     /// answer that has none by rule (HEAD, 204, 304) and speaks of one, or may:
-    /// careless servers send it all the same, and the next answer would be theirs.
+    /// careless servers send it all the same, and the next answer would be theirs. Nor
+    /// is it where a line ends with LF alone: an app may have let a client write it, who
+    /// could write whole answers of others then.
     pub keep_alive: bool,
     /// It has no body by rule, so nothing shows where a careless server ends it:
     /// the connection should be seen to be silent before it is used again.
@@ -145,14 +147,15 @@ fn read<'b>(
     to: Asked,
 ) -> Result<Option<Response<'b>>, Fault> {
     let window = limits.window(bytes);
-    let Some(end) = end_of_line(window, 0)? else {
+    let Some(first) = end_of_line(window, 0, Sender::Server)? else {
         begins_like_http(unfinished(window, 0))?;
         return limits.wait(window);
     };
-    let (version, status, reason) = status_line(&window[..end])?;
-    let Some(head_len) = fields.read(window, end + 2, limits, Sender::Server)? else {
+    let (version, status, reason) = status_line(&window[..first.end])?;
+    let Some(head_len) = fields.read(window, first.next, limits, Sender::Server)? else {
         return limits.wait(window);
     };
+    let has_bare_end = first.is_bare() || fields.has_bare_end;
     let options = Options::take(fields, window)?;
     let section = fields.section(window);
     let told = Told::of(section, version, Sender::Server)?;
@@ -169,7 +172,7 @@ fn read<'b>(
         reason,
         version,
         framing,
-        keep_alive: sound && options.persist(version),
+        keep_alive: sound && !has_bare_end && options.persist(version),
         bodiless,
         interim: status < 200 && status != 101,
         switching: status == 101,

@@ -499,7 +499,7 @@ impl<'a, 't> Attempt<'a, 't> {
                 }
                 State::Body(_) if self.thread.may_widen() => self.upstream.input.widen(),
                 State::Head if self.upstream.input.is_full() => {
-                    let limits = self.thread.config.limits.answer_head;
+                    let limits = self.head_limits();
                     self.upstream.input.grow(limits.head_bytes);
                 }
                 State::Body(_) | State::Head => {}

@@ -181,7 +181,32 @@ impl Limits {
     }
 }
 
+/// What a hop of ours may add to a head: who its client is, by several fields, and a
+/// token. It grows by the client's own words twice at most, its host and its address.
+const ADDED_BYTES: usize = 4 << 10;
+/// In fields.
+const ADDED_FIELDS: usize = 16;
+
+/// Limits for a head that the other hop has counted, and has added to.
+pub(crate) fn grown(limits: http1::Limits) -> http1::Limits {
+    http1::Limits {
+        head_bytes: limits.head_bytes + ADDED_BYTES,
+        fields: limits.fields + ADDED_FIELDS,
+        ..limits
+    }
+}
+
 impl Config {
+    /// The same; of a dispatcher behind balancers with room for what they have added to a
+    /// request that they have let pass.
+    #[must_use]
+    pub(crate) fn with_room_for_added(mut self) -> Self {
+        if self.role == Role::Dispatcher && self.trust == Trust::Behind {
+            self.limits.request_head = grown(self.limits.request_head);
+        }
+        self
+    }
+
     /// In front of a pod's workers.
     pub fn dispatcher() -> Self {
         Self {

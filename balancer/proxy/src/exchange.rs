@@ -279,7 +279,9 @@ async fn finish(
             }
             switch(thread, client, upstream, endpoint).await;
             shift(&thread.counts.tunnels, -1);
-            Some(Then::End)
+            // One that gives way has not read what was written to it.
+            let is_cut = client.deadline.cut().is_some();
+            Some(if is_cut { Then::Reset } else { Then::End })
         }
         End::BadBody { reason, headed } => {
             thread.counts.failed(Failure::Refused);

@@ -159,7 +159,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
     set_options(&seed.listener, limits.stall_time)?;
     let mut listener = Some(TcpListener::from_std(seed.listener)?);
     let thread = Rc::new(Thread {
-        config: seed.config,
+        config: seed.config.with_room_for_added(),
         tokens: RefCell::new(seed.callers.tokens.as_mut().map(now)),
         callers: seed.callers.clone(),
         counts: seed.counts,
@@ -301,8 +301,8 @@ impl Thread {
         if self.is_due(&self.full_at) {
             tracing::warn!(
                 connections = self.config.limits.connections,
-                "as many connections as may be, each with a request under way that its client \
-                 does not hold up: new ones wait. Raise --connections, or find out what keeps \
+                "as many connections as may be, none idle and none held up by its client for \
+                 two seconds: new ones wait. Raise --connections, or find out what keeps \
                  requests"
             );
         }

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,6 +45,13 @@ impl<'a> Silence<'a> {
         };
         silence.begins();
         silence
+    }
+
+    /// The client does not read what was written to it.
+    fn stalls(&self) {
+        let now = clock::now();
+        let until = now.saturating_add(self.time.get());
+        self.deadline.set_stalled(until, Some(now));
     }
 
     /// Somebody has said something.
@@ -109,13 +117,20 @@ async fn pass_on(
     let ((client, early_of_client), (upstream, early_of_upstream)) = (client, upstream);
     let (from_client, to_client) = client.split();
     let (from_upstream, to_upstream) = upstream.split();
-    let down = copy(early_of_upstream, from_upstream, to_client, || {
+    let down = copy(early_of_upstream, from_upstream, to_client, |piece| {
+        match piece {
+            // What comes from there is a sign of life.
+            Piece::Read => endpoint.hear(clock::now()),
+            Piece::Waits => return silence.stalls(),
+            Piece::Written => {}
+        }
         silence.begins();
-        // What comes from there is a sign of life.
-        endpoint.hear(clock::now());
     });
-    let up = copy(early_of_client, from_client, to_upstream, || {
-        silence.begins();
+    let up = copy(early_of_client, from_client, to_upstream, |piece| {
+        // Who takes nothing there is no client.
+        if piece == Piece::Read {
+            silence.begins();
+        }
     });
     tokio::pin!(down, up);
     let (mut is_down_open, mut is_up_open) = (true, true);
@@ -153,8 +168,23 @@ async fn pass_on(
     true
 }
 
+/// What becomes of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Read,
+    /// The other side does not take it.
+    Waits,
+    /// It did, after such a wait.
+    Written,
+}
+
 /// Passes one direction on, and its end. `passes` is told of each piece.
-async fn copy(early: &[u8], from: ReadHalf<'_>, mut to: WriteHalf<'_>, passes: impl Fn()) -> Ended {
+async fn copy(
+    early: &[u8],
+    from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    passes: impl Fn(Piece),
+) -> Ended {
     if to.write_all(early).await.is_err() {
         return Ended::WriteBroke;
     }
@@ -175,9 +205,22 @@ async fn copy(early: &[u8], from: ReadHalf<'_>, mut to: WriteHalf<'_>, passes: i
                 break Ended::ReadBroke;
             }
             Ok(length) => {
-                passes();
-                if to.write_all(&buffer[..length]).await.is_err() {
+                passes(Piece::Read);
+                let mut written = pin!(to.write_all(&buffer[..length]));
+                let mut waits = false;
+                let written = poll_fn(|context| {
+                    let written = written.as_mut().poll(context);
+                    if written.is_pending() && !waits {
+                        waits = true;
+                        passes(Piece::Waits);
+                    }
+                    written
+                });
+                if written.await.is_err() {
                     return Ended::WriteBroke;
+                }
+                if waits {
+                    passes(Piece::Written);
                 }
             }
         }

@@ -1,3 +1,5 @@
+//! Tests of what is too dangerous to use as a directory.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 

@@ -1,3 +1,5 @@
+//! Tests of what flags and the file come to.
+
 use clap::Parser;
 
 use super::*;

@@ -43,11 +43,15 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
         assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
         assert!(begun.elapsed() < Duration::from_secs(1));
     }
-    // The oldest went first, and was told why.
-    let mut answer = [0; 12];
-    stalled[0].set_read_timeout(Some(SOON)).unwrap();
-    stalled[0].read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    // Those that gave way were told why.
+    let told = stalled.iter_mut().filter_map(|client| {
+        let mut answer = [0; 12];
+        client.set_nonblocking(true).unwrap();
+        client.read_exact(&mut answer).ok()?;
+        assert_eq!(&answer, b"HTTP/1.1 408");
+        Some(())
+    });
+    assert!(told.count() > 0);
     let metrics = http::get(balancer.launch.admin, "/metrics").unwrap().text();
     let ended = "scaledapp_balancer_stalled_connections_ended_total ";
     assert!(metrics.contains(ended), "{metrics}");

@@ -95,10 +95,21 @@ fn an_answer_that_is_none_is_a_bad_gateway() {
             "two CL",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
         ),
-        ("bare LF", b"HTTP/1.1 200 OK\nContent-Length: 1\n\nx"),
         (
-            "folded",
-            b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 1\r\n\r\nx",
+            "folded length",
+            b"HTTP/1.1 200 OK\r\nX: a\r\nContent-Length:\r\n 1\r\n\r\nx",
+        ),
+        (
+            "coding in HTTP/1.0",
+            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        ),
+        (
+            "two codings",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        ),
+        (
+            "chunk with bare LF",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\nx\n0\n\n",
         ),
         (
             "NUL",
@@ -119,6 +130,39 @@ fn an_answer_that_is_none_is_a_bad_gateway() {
             Ok(502),
             "{name}: {response:?}"
         );
+    }
+}
+
+/// What RFC 9112 lets a proxy mend, and old apps send (as in envoyproxy/envoy#31009).
+#[test]
+fn what_can_be_mended_of_an_answer_is() {
+    for (answer, status, policy) in [
+        (
+            &b"HTTP/1.1 200 OK\nContent-Security-Policy: a\nContent-Length: 1\n\nx"[..],
+            200,
+            "a",
+        ),
+        (b"HTTP/1.0 404\nContent-Security-Policy: a\n\nx", 404, "a"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Security-Policy:\r\n    a;\r\n\tb\r\nContent-Length: 1\r\n\r\nx",
+            200,
+            "a;  \tb",
+        ),
+    ] {
+        let upstream = Upstream::start(move |mut peer| {
+            peer.read_request();
+            // The fold may come apart from the line that it goes on.
+            let middle = answer.len() / 2;
+            peer.write(&answer[..middle]);
+            std::thread::sleep(Duration::from_millis(20));
+            peer.write(&answer[middle..]);
+        })
+        .unwrap();
+        let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
+        let got = http::get(balancer.address(), "/").unwrap();
+        assert_eq!((got.status, got.text().as_str()), (status, "x"));
+        let named = got.field("content-security-policy");
+        assert_eq!(named, Some(policy), "{got:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use scaledapp_http1::{
     Asked, BodyReader, BodyWriter, Downstream, Fields, Framing, Limits, Version,
-    downstream_framing, parse_request, parse_response, write_request, write_response,
+    downstream_framing, parse_request, parse_response, unfold, write_request, write_response,
 };
 
 use crate::bodies::read;
@@ -45,6 +45,25 @@ const WORDS: &[&[u8]] = &[
     b":",
     b" ",
     b"\r\n\r\n",
+];
+
+const ANSWER_WORDS: &[&[u8]] = &[
+    b"\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n ",
+    b"\n\t",
+    b" ",
+    b"X: y",
+    b"Y:",
+    b"Content-Length: 1",
+    b"Content-Length:",
+    b"Transfer-Encoding: chunked",
+    b"Connection: close",
+    b"1",
+    b"\r\n\r\n",
+    b"\n\n",
 ];
 
 /// Heads that are taken.
@@ -99,6 +118,45 @@ fn once(bytes: &[u8], behind: bool) -> Option<(Vec<u8>, String)> {
     Some((out, understood))
 }
 
+/// What is understood of an answer of which so many bytes come at a time, by a reader
+/// that mends folded lines; none while it is not whole.
+fn answer(bytes: &[u8], size: usize, asked: Asked) -> Result<Option<String>, &'static str> {
+    let mut input = Vec::new();
+    for part in bytes.chunks(size.max(1)) {
+        input.extend_from_slice(part);
+        let limits = Limits::default();
+        let parsed = |input: &[u8]| {
+            let mut fields = Fields::default();
+            let response = parse_response(input, &mut fields, &limits, asked)?;
+            Ok(response.map(|response| {
+                let to = Downstream {
+                    version: Version::Http11,
+                    close: false,
+                    keep_alive: false,
+                };
+                let framing = downstream_framing(response.framing, to.version);
+                let mut out = Vec::new();
+                write_response(&mut out, &response, framing, &to);
+                format!("{framing:?} {} {}", response.keep_alive, out.escape_ascii())
+            }))
+        };
+        let mut now = parsed(&input);
+        while now
+            .as_ref()
+            .is_err_and(scaledapp_http1::Malformed::is_folded)
+            && unfold(&mut input)
+        {
+            now = parsed(&input);
+        }
+        match now {
+            Ok(None) => {}
+            Ok(head) => return Ok(head),
+            Err(malformed) => return Err(malformed.reason),
+        }
+    }
+    Ok(None)
+}
+
 /// All but what grows per hop: an address each, and a host that only the second
 /// one was told.
 fn without_hops(head: &[u8]) -> Vec<u8> {
@@ -151,6 +209,28 @@ proptest! {
         if let Some((first, _)) = once(&bytes, false) {
             let (second, _) = once(&first, false).unwrap();
             prop_assert_eq!(without_hops(&first), without_hops(&second));
+        }
+    }
+
+    /// However an answer comes, the same is understood, and no line that is written ends
+    /// with LF alone or begins with a space.
+    #[test]
+    fn an_answer_is_the_same_however_it_comes(
+        words in vec(prop::sample::select(ANSWER_WORDS), 0..16),
+        size in 1..20_usize,
+        head: bool,
+    ) {
+        let bytes = [&b"HTTP/1.1 200 OK"[..], &words.concat()].concat();
+        let asked = Asked { head, upgrade: false };
+        let whole = answer(&bytes, bytes.len(), asked);
+        if let Ok(head) = &whole {
+            prop_assert_eq!(&answer(&bytes, size, asked).ok().flatten(), head);
+            prop_assert_eq!(&answer(&bytes, 1, asked).ok().flatten(), head);
+            let written = head.as_deref().unwrap_or_default().replace("\\r\\n", "|");
+            prop_assert!(!written.contains("\\n") && !written.contains("\\r"), "{}", written);
+            prop_assert!(!written.contains("| "), "{}", written);
+        } else {
+            prop_assert!(answer(&bytes, 1, asked).is_err());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use scaledapp_http1::{
     Asked, Downstream, Elsewhere, Fields, Framing, Limits, Malformed, REASONS, Response, Version,
-    downstream_framing, parse_response, write_response,
+    downstream_framing, parse_response, unfold, write_response,
 };
 
 const GET: Asked = Asked {
@@ -42,9 +42,12 @@ const MALFORMED: &[(&[u8], &str)] = &[
     (b"HTTP/1.1 200\tOK\r\n\r\n", "status-line"),
     (b"HTTP/1.1 200 O\0K\r\n\r\n", "status-line"),
     (b"HTTP/1.1 200 O\rK\r\n\r\n", "status-line"),
-    (b"HTTP/1.1 200 OK\nContent-Length: 1\n\n", "bare-lf"),
-    (b"HTTP/1.1 200 OK\r\nX: y\n", "bare-lf"),
-    (b"HTTP/1.1 200 OK\r\n\n", "bare-lf"),
+    (b"HTTP/1.1 200 OK\r\nX: a\rb\n\n", "field-value"),
+    (b"HTTP/1.1 200 OK\r\nX: a\r\r\n\r\n", "field-value"),
+    (
+        b"HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked\n\n",
+        "length-and-coding",
+    ),
     (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "line-folding"),
     (b"HTTP/1.1 200 OK\r\nX\r\n b: c\r\n\r\n", "field-name"),
     (b"HTTP/1.1 200 OK\r\n X: a\r\n\r\n", "line-folding"),
@@ -450,4 +453,69 @@ fn the_log_can_say_which_field_and_which_rule() {
     let result = parse_response(long.as_bytes(), &mut fields, &Limits::answers(), GET);
     assert!(result.is_err());
     assert_eq!(fields.refused(long.as_bytes()).len(), 64);
+}
+
+#[test]
+fn lines_may_end_with_lf_alone_and_the_connection_ends_then() {
+    for (head, status) in [
+        (&b"HTTP/1.1 200 OK\nContent-Length: 1\n\nx"[..], 200),
+        (b"HTTP/1.1 404 \r\nContent-Length: 1\nX: y\r\n\r\nx", 404),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\nx", 200),
+        (b"HTTP/1.1 200\r\nX: y\n\r\nx", 200),
+    ] {
+        let mut fields = Fields::default();
+        let limits = Limits::default();
+        let to = Asked::default();
+        let response = parse_response(head, &mut fields, &limits, to);
+        let response = response.unwrap().unwrap();
+        assert_eq!(response.status, status);
+        assert_eq!(response.head_len, head.len() - 1);
+        assert!(!response.keep_alive, "{}", head.escape_ascii());
+        // Part of it is no head, and no fault.
+        for end in 0..response.head_len {
+            let mut fields = Fields::default();
+            let part = parse_response(&head[..end], &mut fields, &limits, to);
+            assert_eq!(part.map(|head| head.is_none()), Ok(true));
+        }
+    }
+}
+
+#[test]
+fn a_folded_line_is_joined_unless_it_frames_the_message() {
+    for (head, joined) in [
+        ("X: a\r\n b\r\n\r\n", Some("X: a   b\r\n\r\n")),
+        (
+            "X: a\r\n\tb\r\n  c\r\nY: d\r\n\r\n",
+            Some("X: a  \tb    c\r\nY: d\r\n\r\n"),
+        ),
+        ("X: a\n b\n\n", Some("X: a  b\n\n")),
+        ("X:\r\n \r\n\r\n", Some("X:   \r\n\r\n")),
+        // What is behind the head is no line of it.
+        (
+            "X: a\r\n b\r\n\r\n c\r\n d",
+            Some("X: a   b\r\n\r\n c\r\n d"),
+        ),
+        // The end of a line is not there yet.
+        ("X: a\r\n b", None),
+        (" X: a\r\n\r\n", None),
+        ("Content-Length: 1\r\n 2\r\n\r\n", None),
+        ("transfer-encoding:\r\n chunked\r\n\r\n", None),
+        ("Connection: a,\r\n close\r\n\r\n", None),
+        ("X: a\r\nContent-Length: 1\r\n\t\r\n\r\n", None),
+        ("X: a\r\n\r\n b\r\n", None),
+    ] {
+        let start = "HTTP/1.1 200 OK\r\n";
+        let mut bytes = format!("{start}{head}").into_bytes();
+        let is_changed = unfold(&mut bytes);
+        assert_eq!(is_changed, joined.is_some(), "{head:?}");
+        let expected = format!("{start}{}", joined.unwrap_or(head));
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+    // One that cannot be joined leaves those before it joined, and is refused.
+    let mut bytes = b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 1\r\n 2\r\n\r\n".to_vec();
+    assert!(unfold(&mut bytes));
+    let mut fields = Fields::default();
+    let refused = parse_response(&bytes, &mut fields, &Limits::default(), Asked::default());
+    assert!(refused.unwrap_err().is_folded());
+    assert!(!unfold(&mut bytes));
 }

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Downstream, Framing, Response, Version};
+use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Response, Version};
 
 use super::{Answered, Attempt, State};
+use crate::config::grown;
+use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
+use crate::thread::Thread;
 
 /// Interim responses to one request. A server that reports progress with each of
 /// them (102, RFC 2518) needs hundreds; one that sends nothing else has lost its way.
@@ -46,20 +49,41 @@ impl Attempt<'_, '_> {
         None
     }
 
+    /// What the head of an answer may take. A dispatcher of ours has counted it already,
+    /// before it wrote it anew.
+    pub(super) fn head_limits(&self) -> Limits {
+        let limits = self.thread.config.limits.answer_head;
+        if self.endpoint.hands_back() {
+            grown(limits)
+        } else {
+            limits
+        }
+    }
+
     /// Takes a head if all of it is there.
     fn take_head(&mut self) -> Result<bool, Failure> {
+        self.take_head_of(false)
+    }
+
+    /// The same; `is_mended`: no line of it can be joined with the one before.
+    fn take_head_of(&mut self, is_mended: bool) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
         let to = http1::Asked {
             head: self.asked.is_head,
             upgrade: self.asked.upgrade,
         };
+        let limits = &self.head_limits();
         let bytes = self.upstream.input.filled();
         let (thread, endpoint) = (self.thread, self.endpoint);
-        let limits = &thread.config.limits.answer_head;
         let response = match http1::parse_response(bytes, &mut fields, limits, to) {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(false),
+            Err(fault) if fault.is_folded() && !is_mended => {
+                drop(fields);
+                let is_mended = !http1::unfold(self.upstream.input.filled_mut());
+                return self.take_head_of(is_mended);
+            }
             Err(fault) => {
                 let line = fields.refused(bytes);
                 thread.answer_is_malformed(endpoint, fault.reason, fault.rule(), line);
@@ -85,9 +109,7 @@ impl Attempt<'_, '_> {
         if response.interim {
             self.interims += 1;
             if self.interims > INTERIMS {
-                let rule = "it is more than 1000 interim answers (1xx)";
-                thread.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
-                return Err(Failure::Malformed);
+                return Err(too_many_interims(thread, endpoint));
             }
             // It is a sign that the answer is being worked on (102, 103).
             self.sent = None;
@@ -118,10 +140,7 @@ impl Attempt<'_, '_> {
                 keep,
                 bodiless: response.bodiless,
             });
-            self.held = self.asked.is_idempotent
-                && is_sent
-                && self.request.is_whole()
-                && matches!(response.framing, Framing::Length(length) if length <= HELD_BYTES);
+            self.held = self.may_be_held(response.framing);
             self.streams = response.is_stream();
             self.answer.set_body(response.framing, framing);
         }
@@ -131,6 +150,14 @@ impl Attempt<'_, '_> {
             self.begin_body()?;
         }
         Ok(true)
+    }
+
+    /// Whether an answer that breaks off could still be had from another server.
+    fn may_be_held(&self, framing: Framing) -> bool {
+        self.asked.is_idempotent
+            && self.request.is_sent()
+            && self.request.is_whole()
+            && matches!(framing, Framing::Length(length) if length <= HELD_BYTES)
     }
 
     /// A body that is none has its end right after the head.
@@ -160,4 +187,10 @@ impl Attempt<'_, '_> {
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
+}
+
+fn too_many_interims(thread: &Thread, endpoint: &Endpoint) -> Failure {
+    let rule = "it is more than 1000 interim answers (1xx)";
+    thread.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
+    Failure::Malformed
 }

@@ -1,3 +1,5 @@
+//! Tests of how busy an endpoint is, and of when it owes an answer.
+
 use super::*;
 
 fn endpoint() -> Arc<Endpoint> {

@@ -1,0 +1,41 @@
+//! Fields of an answer that go on in a second line. RFC 9112 section 5.2 lets a proxy
+//! replace such a line's end by spaces; old apps still write it.
+//!
+//! Which heads are looked at again is decided by the caller. In a request it is refused.
+
+use memchr::memchr;
+
+use crate::known::Known;
+use crate::lexis::{is_space, token_length};
+
+/// Joins such lines of the head at the start of `bytes`, as far as it is there; whether
+/// there were any. Not those of a field that frames the message, and not one with no
+/// field before it: they stay, and the head is refused for them.
+pub fn unfold(bytes: &mut [u8]) -> bool {
+    let mut is_changed = false;
+    // The line end before the line that is looked at.
+    let Some(mut feed) = memchr(b'\n', bytes) else {
+        return false;
+    };
+    let mut may_go_on = false;
+    while let Some(length) = memchr(b'\n', &bytes[feed + 1..]) {
+        let start = feed + 1;
+        let line = &bytes[start..start + length];
+        match line {
+            [] | [b'\r'] => break,
+            [first, ..] if is_space(*first) => {
+                if !may_go_on {
+                    break;
+                }
+                bytes[feed] = b' ';
+                if bytes[feed - 1] == b'\r' {
+                    bytes[feed - 1] = b' ';
+                }
+                is_changed = true;
+            }
+            line => may_go_on = !Known::of(&line[..token_length(line)]).frames(),
+        }
+        feed = start + length;
+    }
+    is_changed
+}
