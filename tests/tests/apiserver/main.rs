@@ -18,5 +18,6 @@ mod kubelet;
 mod life;
 mod placement;
 mod refusals;
+mod rights;
 mod server;
 mod story;

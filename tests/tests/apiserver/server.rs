@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -295,9 +296,40 @@ impl Server {
 
     /// The definition, accounts and rights, as the chart says them.
     fn install(&self, programs: &Programs) -> anyhow::Result<()> {
+        self.api.apply(&json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM},
+        }))?;
+        self.chart_of(programs, "scaledapp", SYSTEM, &[])?;
+        wait::until(START, "ScaledApps are served", || {
+            self.api.get("/apis/scaledapp.io/v1alpha1/scaledapps")
+        })?;
+        Ok(())
+    }
+
+    /// Accounts and rights of another release of the chart.
+    pub(crate) fn chart(
+        &self,
+        release: &str,
+        namespace: &str,
+        values: &[&str],
+    ) -> anyhow::Result<()> {
+        let programs = Programs::find().map_err(anyhow::Error::msg)?;
+        self.chart_of(&programs, release, namespace, values)
+    }
+
+    fn chart_of(
+        &self,
+        programs: &Programs,
+        release: &str,
+        namespace: &str,
+        values: &[&str],
+    ) -> anyhow::Result<()> {
         let mut command = Command::new(&programs.helm);
-        command.args(["template", "scaledapp", "charts/scaledapp"]);
-        command.args(["--namespace", SYSTEM, "--include-crds"]);
+        command.args(["template", release, "charts/scaledapp"]);
+        command.args(["--namespace", namespace, "--include-crds"]);
+        for value in values {
+            command.args(["--set", value]);
+        }
         for image in ["operator", "sidecar", "balancer", "dns"] {
             let value = format!("images.{image}.repository=registry.test/{image}");
             command.args(["--set", &value]);
@@ -306,9 +338,6 @@ impl Server {
         command.env("HELM_CACHE_HOME", self.directory.join("helm"));
         let ended = process::run(command, START)?;
         ensure!(ended.code == 0, "helm template: {}", ended.stderr);
-        self.api.apply(&json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM},
-        }))?;
         // What the harness keeps of a process is its last lines; a chart is short.
         for text in ended.stdout.split("\n---") {
             let object: Value = serde_saphyr::from_str(text).unwrap_or_default();
@@ -318,42 +347,65 @@ impl Server {
                 self.api.apply(&object).with_context(|| text.to_owned())?;
             }
         }
-        wait::until(START, "ScaledApps are served", || {
-            self.api.get("/apis/scaledapp.io/v1alpha1/scaledapps")
-        })?;
         Ok(())
     }
 
     /// Starts the operator with the rights of the chart.
     pub(crate) fn start_operator(&self) -> anyhow::Result<()> {
-        let path = format!("/api/v1/namespaces/{SYSTEM}/serviceaccounts");
-        let accounts = self.api.get(&path)?;
-        let names = accounts["items"].as_array().into_iter().flatten();
-        let name = names
-            .filter_map(|account| account["metadata"]["name"].as_str())
-            .find(|name| name.ends_with("operator"))
-            .context("the chart has no account for the operator")?;
+        let words = ["--admin=127.0.0.1:9999"];
+        let process = self.operator_as(SYSTEM, "scaledapp-operator", &words)?;
+        *self.operator() = Some(process);
+        Ok(())
+    }
+
+    /// An operator with the token of this account.
+    pub(crate) fn operator_as(
+        &self,
+        namespace: &str,
+        account: &str,
+        words: &[&str],
+    ) -> anyhow::Result<Process> {
+        let token = self.token(namespace, account)?;
+        let all = [
+            &[
+                "run",
+                "--sidecar-image=registry.test/sidecar:1",
+                "--balancer-image=registry.test/balancer:1",
+            ],
+            words,
+        ];
+        let all: Vec<String> = all.concat().iter().map(|&word| word.to_owned()).collect();
+        let env = [
+            ("KUBECONFIG", self.kubeconfig(account, &token)?),
+            ("SCALEDAPP_NAMESPACE", namespace.to_owned()),
+            ("SCALEDAPP_IDENTITY", account.to_owned()),
+        ];
+        self.spawn(&binaries::path("scaledapp-operator")?, &all, &env)
+    }
+
+    /// A client with the token of this account.
+    pub(crate) fn as_account(&self, namespace: &str, account: &str) -> anyhow::Result<Api> {
+        Api::new(API, &self.token(namespace, account)?)
+    }
+
+    fn token(&self, namespace: &str, account: &str) -> anyhow::Result<String> {
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
             "spec": {"expirationSeconds": 36_000},
         });
-        let answer = self.api.post(&format!("{path}/{name}/token"), &request)?;
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let answer = self.api.post(&path, &request)?;
         let token = answer["status"]["token"].as_str().context("no token")?;
-        let words = [
-            "run",
-            "--admin=127.0.0.1:9999",
-            "--sidecar-image=registry.test/sidecar:1",
-            "--balancer-image=registry.test/balancer:1",
-        ];
-        let env = [
-            ("KUBECONFIG", self.kubeconfig("operator", token)?),
-            ("SCALEDAPP_NAMESPACE", SYSTEM.to_owned()),
-            ("SCALEDAPP_IDENTITY", "operator".to_owned()),
-        ];
-        let program = binaries::path("scaledapp-operator")?;
-        let process = self.spawn(&program, &words.map(str::to_owned), &env)?;
-        *self.operator() = Some(process);
-        Ok(())
+        Ok(token.to_owned())
+    }
+
+    /// What an admin port in the network says, which the calling thread is in.
+    pub(crate) fn admin(&self, port: u16, path: &str) -> anyhow::Result<Value> {
+        self.enter()?;
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        let answer = scaledapp_tests::http::get(at, path);
+        let answer = answer.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        Ok(answer.json())
     }
 
     /// Ends the operator, as a node's loss would.
