@@ -113,10 +113,11 @@ fn fits(demand: Demand, balancers: Ipv4Addr, pods: Ipv4Addr) -> Result<u16, Obst
             port,
             ", or let the app listen elsewhere and change spec.port",
         )?;
-        free(ip, ADMIN_PORT, "")?;
+        let admin = demand.admin_port.get();
+        free(ip, admin, ", or give spec.adminPort another one")?;
     }
     for ip in members(balancers, demand.slots) {
-        free(ip, ADMIN_PORT, "")?;
+        free(ip, ADMIN_PORT.get(), "")?;
         free(ip, HOLDER_ADMIN_PORT, "")?;
     }
     let all_free =
@@ -181,6 +182,7 @@ mod tests {
             workers: 1,
             slots: 2,
             port: port.try_into().unwrap(),
+            admin_port: 9377.try_into().unwrap(),
         }
     }
 

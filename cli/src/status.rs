@@ -64,7 +64,7 @@ async fn look(run: &State) -> Value {
     let mut balancers = Vec::new();
     for (index, address) in run.balancers.iter().enumerate() {
         let (mut admin, mut holder) = (*address, *address);
-        admin.set_port(ADMIN_PORT);
+        admin.set_port(ADMIN_PORT.get());
         holder.set_port(HOLDER_ADMIN_PORT);
         balancers.push(json!({
             "name": format!("{}-lb-{index}", run.app()),

@@ -75,7 +75,7 @@ pub struct Metadata {
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that one", "fieldPath": ".env"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that one", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "holds the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one", "fieldPath": ".workers.share"}]))]
 pub struct Spec {
     /// The container image. `scaledapp local` runs `command` from this machine
     /// and pulls no image.
@@ -109,6 +109,11 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give the one that the app listens on, 1 to 65535"}]))]
     pub port: Option<i32>,
+    /// The port of each pod on which the supervisor tells of itself: probes, metrics,
+    /// state. 9377 by default; give another one where the app needs that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give one that the app does not use, 1 to 65535"}]))]
+    pub admin_port: Option<i32>,
     /// What the app speaks on its port; `http` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "self != 'tcp'", "message": "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`"}]))]

@@ -169,6 +169,7 @@ fn said(name: &str, spec: &str) -> Vec<String> {
 const GOOD: &[&str] = &[
     "{image: i, command: [a]}",
     "{image: i, command: ['a b', c]}",
+    "{image: i, command: [a], port: 9377, adminPort: 9400, workers: {share: [9378]}}",
     "{image: i, command: [a], port: 65535, appProtocol: http, replicas: {perNode: 1}}",
     "{image: i, command: [a], replicas: {total: 6}, workers: {count: 4, dispatch: Connection}}",
     "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h, hangTimeout: 0s, maxInFlight: 8, share: [8081], metricsFrom: /metrics}}",
@@ -350,6 +351,22 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], dns: {hostname: a.b, ttl: 500ms}}",
         "is out of range: give whole seconds from 1s to 24h",
+    ),
+    (
+        "{image: i, command: [a], port: 9377}",
+        "is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+    ),
+    (
+        "{image: i, command: [a], adminPort: 3000}",
+        "is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+    ),
+    (
+        "{image: i, command: [a], adminPort: 0}",
+        "is no port: give one that the app does not use, 1 to 65535",
+    ),
+    (
+        "{image: i, command: [a], workers: {share: [9377]}}",
+        "holds the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
     ),
     (
         "{image: i, command: [a], env: [{name: PORT, value: '80'}]}",

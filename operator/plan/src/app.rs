@@ -24,6 +24,8 @@ pub struct ValidatedApp {
     pub working_dir: Option<String>,
     /// The port that the app listens on.
     pub port: NonZeroU16,
+    /// The port on which each pod's supervisor tells of itself.
+    pub admin_port: NonZeroU16,
     /// What it speaks.
     pub protocol: Protocol,
     /// How many pods.

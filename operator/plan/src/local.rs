@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::{Hostname, Pods, Protocol, ValidatedApp, WorkerCount};
 
-/// Admin port of a pod's supervisor and of a balancer, as in a cluster.
-pub const ADMIN_PORT: u16 = 9377;
+/// Admin port of a balancer, and of a pod's supervisor where the app says no other
+/// one; as in a cluster.
+pub const ADMIN_PORT: NonZeroU16 = NonZeroU16::new(9377).expect("invariant: 9377 is not 0");
 /// Admin port of the supervisor that holds a balancer's socket.
 pub const HOLDER_ADMIN_PORT: u16 = 9378;
 /// Pods of one run: their addresses share the first three octets.
@@ -50,6 +51,8 @@ pub struct Demand {
     pub slots: u32,
     /// The port of every pod: what the app listens on.
     pub port: NonZeroU16,
+    /// The port of every pod on which its supervisor tells of itself.
+    pub admin_port: NonZeroU16,
 }
 
 /// Addresses that the caller has found free.
@@ -146,6 +149,7 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
         workers,
         slots,
         port: app.port,
+        admin_port: app.admin_port,
     })
 }
 
@@ -158,7 +162,7 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
                 name: format!("{}-{index}", app.name),
                 node: format!("node-{}", index % machine.nodes),
                 address: SocketAddr::new(ip, demand.port.get()),
-                admin: SocketAddr::new(ip, ADMIN_PORT),
+                admin: SocketAddr::new(ip, demand.admin_port.get()),
             }
         })
         .collect();
@@ -168,7 +172,7 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
             Slot {
                 name: format!("{}-lb-{index}", app.name),
                 address: SocketAddr::new(ip, addresses.balancer_port),
-                admin: SocketAddr::new(ip, ADMIN_PORT),
+                admin: SocketAddr::new(ip, ADMIN_PORT.get()),
                 holder_admin: SocketAddr::new(ip, HOLDER_ADMIN_PORT),
             }
         })

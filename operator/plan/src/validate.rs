@@ -14,6 +14,7 @@ use scaledapp_crds::v1alpha1::{AppProtocol, Dispatch, EnvVar, Readiness as Probe
 use scaledapp_crds::{Quantity, ScaledApp, v1alpha1};
 
 use crate::expand::expand;
+use crate::local::ADMIN_PORT;
 use crate::names::is_label;
 use crate::{
     Dns, Environment, Hostname, Limits, Pods, Readiness, ValidatedApp, WorkerCount, Workers,
@@ -94,6 +95,7 @@ impl Check {
             );
         }
         let port = self.port(spec.port);
+        let admin_port = self.admin_port(spec.admin_port, port, &spec.workers);
         let workers = spec.workers.clone().unwrap_or_default();
         let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
         let instance_env = self.instance_env(workers.instance_env.as_deref());
@@ -128,6 +130,7 @@ impl Check {
             env,
             working_dir,
             port,
+            admin_port,
             protocol,
             pods,
             workers: Workers {
@@ -207,6 +210,37 @@ impl Check {
             );
             DEFAULT_PORT
         })
+    }
+
+    /// The supervisor of each pod listens beside the app, and needs a port for itself.
+    fn admin_port(
+        &mut self,
+        admin_port: Option<i32>,
+        port: NonZeroU16,
+        workers: &Option<v1alpha1::Workers>,
+    ) -> NonZeroU16 {
+        let number = admin_port.unwrap_or_else(|| i32::from(ADMIN_PORT.get()));
+        let valid = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        let Some(admin_port) = valid else {
+            let message = "is no port: give one that the app does not use, 1 to 65535";
+            self.violation("spec.adminPort", format!("{number} {message}"));
+            return ADMIN_PORT;
+        };
+        let cure = "let the app listen on another one, or give spec.adminPort another one";
+        if port == admin_port {
+            self.violation(
+                "spec.port",
+                format!("{port} is the supervisor's admin port in each pod: {cure}"),
+            );
+        }
+        let shared = workers.iter().flat_map(|workers| &workers.share);
+        for (index, _) in shared.enumerate().filter(|(_, port)| **port == number) {
+            self.violation(
+                format!("spec.workers.share[{index}]"),
+                format!("{number} is the supervisor's admin port in each pod: {cure}"),
+            );
+        }
+        admin_port
     }
 
     fn env(&mut self, env: &[EnvVar], port: NonZeroU16, instance_env: &str) -> Environment {

@@ -103,6 +103,16 @@ fn http_is_named_by_its_balancers() {
 }
 
 #[test]
+fn an_app_that_needs_our_admin_port_gives_us_another_one() {
+    let app = app("  port: 9377\n  adminPort: 9400\n");
+    let machine = machine(1, 1);
+    let plan = plan(&app, machine, demand(&app, machine).unwrap(), ADDRESSES);
+    let pod = &plan.pods[0];
+    assert_eq!((pod.address.port(), pod.admin.port()), (9377, 9400));
+    assert_eq!(plan.slots[0].admin.port(), 9377);
+}
+
+#[test]
 fn tcp_is_named_by_its_pods() {
     let app = app("  appProtocol: tcp\n  port: 6379\n  replicas: {total: 3}");
     let machine = machine(2, 2);
@@ -113,7 +123,8 @@ fn tcp_is_named_by_its_pods() {
             pods: 3,
             workers: 1,
             slots: 0,
-            port: 6379.try_into().unwrap()
+            port: 6379.try_into().unwrap(),
+            admin_port: 9377.try_into().unwrap(),
         }
     );
     let plan = plan(&app, machine, needed, ADDRESSES);

@@ -186,6 +186,22 @@ const RULES: &[(&str, &str)] = &[
         "spec.port: -1 is no port: give the one that the app listens on, 1 to 65535",
     ),
     (
+        "  port: 9377",
+        "spec.port: 9377 is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+    ),
+    (
+        "  adminPort: 3000",
+        "spec.port: 3000 is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+    ),
+    (
+        "  adminPort: 0",
+        "spec.adminPort: 0 is no port: give one that the app does not use, 1 to 65535",
+    ),
+    (
+        "  workers: {share: [8081, 9377]}",
+        "spec.workers.share[1]: 9377 is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+    ),
+    (
         "  replicas: {perNode: 1, total: 2}",
         "spec.replicas: perNode and total exclude each other: leave one out",
     ),

@@ -145,7 +145,7 @@ fn container(app: &App, settings: &Settings) -> Container {
         liveness_probe: Some(probe("/livez", 10, 3, 5)),
         ports: Some(vec![
             named(port::HTTP, POD_PORT),
-            named(port::ADMIN, ADMIN_PORT),
+            named(port::ADMIN, ADMIN_PORT.get()),
         ]),
         readiness_probe: Some(probe("/readyz", 1, 2, 1)),
         resources: Some(ResourceRequirements {

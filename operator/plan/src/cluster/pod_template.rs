@@ -25,7 +25,6 @@ use super::meta::{annotation as annotated, hash, json as text, map, selects};
 use super::overlay::{CONTAINER, INSTALL, merge};
 use super::{App, Settings, Stalled};
 use crate::Pods;
-use crate::local::ADMIN_PORT;
 
 /// Where the init container puts the supervisor, and its name there.
 const BINARIES: &str = "/.scaledapp";
@@ -220,7 +219,7 @@ fn container(app: &App) -> Container {
         liveness_probe: Some(probe("/livez", 10, 6, 5)),
         ports: Some(vec![
             named(port::HTTP, app.app.port.get()),
-            named(port::ADMIN, ADMIN_PORT),
+            named(port::ADMIN, app.app.admin_port.get()),
         ]),
         readiness_probe: Some(probe("/readyz", 2, 2, 2)),
         resources: Some(app.resources.clone())
@@ -245,7 +244,7 @@ fn supervise(app: &App) -> Vec<String> {
     let mut flag = |name: &str, value: &str| command.extend(words([name, value]));
     flag("--port", &app.app.port.to_string());
     flag("--dispatch", dispatch);
-    flag("--admin", &format!("[::]:{ADMIN_PORT}"));
+    flag("--admin", &format!("[::]:{}", app.app.admin_port));
     flag("--desired-file", &format!("{DESIRED}/{DESIRED_FILE}"));
     if app.app.asks_for_token() {
         flag("--trust", "behind");

@@ -14,7 +14,6 @@ use super::nodes::{self, Count};
 use super::pod_template::Pinned;
 use super::{App, Observed, Pod};
 use crate::Pods;
-use crate::local::ADMIN_PORT;
 
 /// In a cluster that can grow, a pod that waits has a node by then; in another, an
 /// old pod has to make room.
@@ -143,7 +142,7 @@ pub(super) fn pods_service(app: &App) -> Service {
             cluster_ip: Some("None".to_owned()),
             ports: Some(vec![
                 named(port::HTTP, app.app.port.get()),
-                named(port::ADMIN, ADMIN_PORT),
+                named(port::ADMIN, app.app.admin_port.get()),
             ]),
             selector: Some(owner.selector(component::APP)),
             type_: Some("ClusterIP".to_owned()),
