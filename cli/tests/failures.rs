@@ -10,11 +10,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 const YAML: &str = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: NAME}\nspec:\n  image: i\n  command: [nothing]\n  port: 21984\n";
 
+/// One at a time: a program that another test's child holds open for writing, for the
+/// moment between its fork and its exec, cannot be executed (ETXTBSY).
+static WRITING: Mutex<()> = Mutex::new(());
+
 /// A copy of `scaledapp` whose siblings are the shell script `sibling`.
 fn local(directory: &Path, sibling: Option<&str>) -> Output {
+    let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let ours = directory.join("scaledapp");
     fs::copy(env!("CARGO_BIN_EXE_scaledapp"), &ours).unwrap();
     for name in ["scaledapp-sidecar", "scaledapp-balancer", "scaledapp-dns"] {
