@@ -95,7 +95,7 @@ impl Check {
             );
         }
         let port = self.port(spec.port);
-        let admin_port = self.admin_port(spec.admin_port, port, &spec.workers);
+        let admin_port = self.admin_port(spec.admin_port, port, spec.workers.as_ref());
         let workers = spec.workers.clone().unwrap_or_default();
         let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
         let instance_env = self.instance_env(workers.instance_env.as_deref());
@@ -217,7 +217,7 @@ impl Check {
         &mut self,
         admin_port: Option<i32>,
         port: NonZeroU16,
-        workers: &Option<v1alpha1::Workers>,
+        workers: Option<&v1alpha1::Workers>,
     ) -> NonZeroU16 {
         let number = admin_port.unwrap_or_else(|| i32::from(ADMIN_PORT.get()));
         let valid = u16::try_from(number).ok().and_then(NonZeroU16::new);
@@ -233,7 +233,7 @@ impl Check {
                 format!("{port} is the supervisor's admin port in each pod: {cure}"),
             );
         }
-        let shared = workers.iter().flat_map(|workers| &workers.share);
+        let shared = workers.into_iter().flat_map(|workers| &workers.share);
         for (index, _) in shared.enumerate().filter(|(_, port)| **port == number) {
             self.violation(
                 format!("spec.workers.share[{index}]"),
