@@ -12,6 +12,8 @@ pub mod label {
     pub const PART_OF: &str = "app.kubernetes.io/part-of";
     /// Always [`super::MANAGER`].
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// On pods: the app's name, under a name that is ours alone.
+    pub const APP: &str = "scaledapp.io/app";
     /// Number of a balancer's slot.
     pub const SLOT: &str = "scaledapp.io/slot";
     /// Name of the Service that an `EndpointSlice` is of.

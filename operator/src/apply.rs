@@ -205,7 +205,21 @@ impl Pass<'_> {
         let patch = Patch::Apply(object);
         let call = Call::new("apply", K::KIND);
         let request = api.patch(name, &params, &patch);
-        api::write(self.context, call, request).await?;
+        let mut written = api::write(self.context, call, request).await;
+        // OwnerReferencesPermissionEnforcement asks for the right to delete of whoever
+        // adopts, and of ConfigMaps and accounts that would be everybody's.
+        if let Err(CallError::Refused {
+            code: 403, message, ..
+        }) = &mut written
+            && message.contains("ownerRef")
+        {
+            message.push_str(&format!(
+                "; an earlier app has left it: delete it, and it is made anew (kubectl -n {} delete {} {name})",
+                self.of.namespace,
+                K::KIND.to_lowercase(),
+            ));
+        }
+        written?;
         tracing::info!(
             kind = K::KIND,
             namespace = self.of.namespace,

@@ -9,7 +9,7 @@ use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::label;
+use scaledapp_crds::words::{MANAGER, label};
 use scaledapp_plan::cluster::{self, App, Kind, ObjectKey, Objects, Observed, Pod};
 use serde::de::DeserializeOwned;
 
@@ -47,6 +47,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         pod.heard = context.hearts.heard(&pod.uid);
         pod
     });
+    let pods = pods.filter(|pod| !pod.is_foreign_to(&whose.app));
     let uid = app.metadata.uid.as_deref().unwrap_or_default();
     let token = if cluster::has_token(&live) {
         context.tokens.forget(uid);
@@ -109,15 +110,14 @@ pub async fn foreign(
         if !planned.contains(&key) {
             continue;
         }
-        let is_foreign = match found(live, &key) {
-            // One of ours that has lost its owner is told of by its own condition.
-            Some(meta) if !key.kind.is_changed() && controller(meta).is_none() => false,
-            Some(meta) => !is_owner(&app.uid, meta),
+        let is_foreign = |meta: &ObjectMeta| !is_owner(&app.uid, meta) && !is_orphan(app, meta);
+        let taken = match found(live, &key) {
+            Some(meta) => is_foreign(meta),
             None => look_up(context, &app.namespace, &key)
                 .await?
-                .is_some_and(|meta| !is_owner(&app.uid, &meta)),
+                .is_some_and(|meta| is_foreign(&meta)),
         };
-        if is_foreign {
+        if taken {
             foreign.push(key);
         }
     }
@@ -127,6 +127,18 @@ pub async fn foreign(
 /// Whether the object with this uid is the controller.
 pub(crate) fn is_owner(uid: &str, meta: &ObjectMeta) -> bool {
     controller(meta).is_some_and(|owner| owner.uid == uid)
+}
+
+/// Whether the object is what an app of this name has left behind: its labels, and
+/// no controller. It becomes the app's again.
+fn is_orphan(app: &App, meta: &ObjectMeta) -> bool {
+    let labels = meta.labels.as_ref();
+    let is = |name: &str, value: &str| {
+        labels.and_then(|labels| labels.get(name).map(String::as_str)) == Some(value)
+    };
+    controller(meta).is_none()
+        && is(label::INSTANCE, &app.app.name)
+        && is(label::MANAGED_BY, MANAGER)
 }
 
 fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {

@@ -18,6 +18,7 @@ mod overlay;
 mod pod_template;
 mod rights;
 mod room;
+mod selection;
 mod slots;
 mod status;
 mod told;
@@ -25,7 +26,7 @@ mod workload;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::reason;
+use scaledapp_crds::words::{component, reason};
 
 pub use app::{App, Settings, validate};
 pub use drift::is_applied;
@@ -163,18 +164,24 @@ fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) ->
     apply.service_accounts = balancer::accounts(app);
     apply.roles.push(balancer::role(app));
     apply.role_bindings.push(balancer::role_binding(app));
-    apply.services.push(slots::app_service(app));
-    apply.services.push(workload::pods_service(app));
-    apply.pod_disruption_budgets = balancer::budgets(app, scale.replicas, slots.len());
+    let app_pods = selection::of(&owner, component::APP, &pinned.template, observed);
     apply
         .deployments
         .push(workload::deployment(app, pinned, &scale));
+    let mut balancers = owner.selector(component::BALANCER);
+    for slot in &slots {
+        let deployment = balancer::deployment(app, slot.number, settings);
+        let template = &deployment.spec.template;
+        balancers = selection::of(&owner, component::BALANCER, template, observed);
+        apply.deployments.push(deployment);
+    }
+    apply.services.push(slots::app_service(app, &balancers));
+    apply.services.push(workload::pods_service(app, &app_pods));
     for slot in &slots {
         apply.services.push(slots::service(app, slot));
-        apply
-            .deployments
-            .push(balancer::deployment(app, slot.number, settings));
     }
+    apply.pod_disruption_budgets =
+        balancer::budgets(app, scale.replicas, &app_pods, slots.len(), &balancers);
     plan.delete = orphans(&owner, observed, &plan.apply);
     plan.apply.seal();
     plan

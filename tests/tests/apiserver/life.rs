@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::story::{SOON, condition, story};
+use crate::story::{SOON, Story, condition, story};
 use scaledapp_tests::wait;
 
 #[test]
@@ -75,4 +75,124 @@ fn pods_per_node_follow_the_nodes() {
         .collect();
     nodes.sort_unstable();
     assert_eq!(nodes, ["nodes-1", "nodes-2", "nodes-3"]);
+}
+
+/// As `kubectl delete --cascade=orphan`, and what a restored backup comes to.
+#[test]
+fn what_an_app_left_behind_becomes_its_own_again() {
+    let Some(story) = story("orphan", 1) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 2}");
+    story.wait_complete("hello");
+    let uids = |story: &Story| -> Vec<Value> {
+        let pods = story.pods("hello", "app");
+        pods.iter()
+            .map(|pod| pod["metadata"]["uid"].clone())
+            .collect()
+    };
+    let before = uids(&story);
+    let options = json!({"propagationPolicy": "Orphan"});
+    let api = &story.server.api;
+    api.delete(&story.app_path("hello"), &options).unwrap();
+    wait::until(SOON, "the app is gone", || {
+        match api.get(&story.app_path("hello")) {
+            Ok(_) => Err("it is there"),
+            Err(_) => Ok(()),
+        }
+    })
+    .unwrap();
+    // This API server asks more of whoever adopts than most do: what it refuses is
+    // told with its cure, and does not keep the rest from being adopted.
+    let app = story.apply("hello", "replicas: {total: 2}");
+    let told = story.wait("hello", "what is refused is told", |app| {
+        condition(app, "Progressing").reason == "ApplyFailed"
+    });
+    let message = condition(&told, "Progressing").message;
+    assert!(
+        message.contains("kubectl -n orphan delete serviceaccount hello"),
+        "{message}"
+    );
+    for left in [
+        "serviceaccounts/hello",
+        "serviceaccounts/hello-lb",
+        "configmaps/hello-desired",
+    ] {
+        api.delete(&story.at("/api/v1", left), &json!({})).unwrap();
+    }
+    story.wait_complete("hello");
+    let owner = &story.deployment("hello")["metadata"]["ownerReferences"][0]["uid"];
+    assert_eq!(*owner, app["metadata"]["uid"]);
+    assert_eq!(uids(&story), before);
+}
+
+/// One without our labels is somebody's.
+#[test]
+fn a_name_that_somebody_else_has_is_left_to_them() {
+    let Some(story) = story("conflict", 1) else {
+        return;
+    };
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "hello-desired", "namespace": "conflict"},
+        "data": {"theirs": "stays"},
+    });
+    story.try_apply(&theirs).unwrap();
+    story.apply("hello", "replicas: {total: 1}");
+    let app = story.wait("hello", "the conflict is told", |app| {
+        condition(app, "Stalled").reason == "NameConflict"
+    });
+    assert!(condition(&app, "Ready").message.contains("hello-desired"));
+    let map = story.at("/api/v1", "configmaps/hello-desired");
+    assert_eq!(story.server.api.get(&map).unwrap()["data"], theirs["data"]);
+}
+
+/// Labels as many charts set them.
+#[test]
+fn pods_of_others_with_the_same_labels_get_no_request() {
+    let Some(story) = story("foreign", 1) else {
+        return;
+    };
+    let labels = json!({
+        "app.kubernetes.io/instance": "side",
+        "app.kubernetes.io/component": "app",
+        "app.kubernetes.io/managed-by": "scaledapp-operator",
+    });
+    let theirs = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "shop", "namespace": "foreign"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{
+                    "name": "web", "image": "registry.test/shop:1",
+                    "ports": [{"name": "http", "containerPort": 8080}, {"name": "admin", "containerPort": 9377}],
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                }],
+            },
+        }},
+    });
+    story.try_apply(&theirs).unwrap();
+    story.apply("side", "replicas: {total: 1}");
+    let app = story.wait_complete("side");
+    assert_eq!(app["status"]["pods"], "1/1");
+    assert_eq!(app["status"]["workers"]["summary"], "1/1");
+    let slices = story.list(
+        "/apis/discovery.k8s.io/v1",
+        "endpointslices?labelSelector=kubernetes.io/service-name%3Dside-pods",
+    );
+    let endpoints = slices
+        .iter()
+        .filter_map(|slice| slice["endpoints"].as_array());
+    let names: Vec<&str> = endpoints
+        .flatten()
+        .filter_map(|it| it["targetRef"]["name"].as_str())
+        .collect();
+    assert!(
+        names.len() == 1 && names[0].starts_with("side-"),
+        "{names:?}"
+    );
+    let selector = app["status"]["selector"].as_str().unwrap();
+    assert!(selector.contains("scaledapp.io/app=side"), "{selector}");
 }

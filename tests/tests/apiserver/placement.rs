@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use crate::story::{Story, condition, story};
 
-/// An autoscaler that adds a node for a pod that it finds without one in two looks,
-/// half a second apart. Real ones take seconds.
+const LOOKS: Duration = Duration::from_secs(2);
+
+/// An autoscaler that adds a node for a pod that it finds without one in two looks
+/// that are so far apart. A real one looks every ten seconds.
 struct Autoscaler {
     added: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -46,7 +48,7 @@ impl Autoscaler {
                     let number = nodes + 1 + added.fetch_add(1, Ordering::Relaxed);
                     own.add_node(number);
                 }
-                std::thread::sleep(Duration::from_millis(500));
+                std::thread::sleep(LOOKS);
             }
             // Its namespace is the story's to delete.
             std::mem::forget(own);

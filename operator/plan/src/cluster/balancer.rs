@@ -34,7 +34,8 @@ pub(super) fn deployment(app: &App, slot: u32, settings: &Settings) -> Deploymen
     let mut selector = owner.selector(component::BALANCER);
     selector.insert(label::SLOT.to_owned(), slot.to_string());
     let metadata = owner.slot_meta(slot);
-    let labels = metadata.labels.clone();
+    let mut labels = metadata.labels.clone();
+    labels.get_or_insert_default().extend(owner.mark());
     Deployment {
         metadata,
         spec: DeploymentSpec {
@@ -208,20 +209,26 @@ pub(super) fn role_binding(app: &App) -> RoleBinding {
 }
 
 /// One at a time, and none for what is alone: a drain would wait for ever.
-pub(super) fn budgets(app: &App, replicas: i32, slots: usize) -> Vec<PodDisruptionBudget> {
+pub(super) fn budgets(
+    app: &App,
+    replicas: i32,
+    pods: &BTreeMap<String, String>,
+    slots: usize,
+    balancers: &BTreeMap<String, String>,
+) -> Vec<PodDisruptionBudget> {
     let owner = app.owner();
-    let budget = |name: String, of: &str| PodDisruptionBudget {
+    let budget = |name: String, of: &str, pods: &BTreeMap<String, String>| PodDisruptionBudget {
         metadata: owner.meta(name, of),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
-            selector: Some(selects(owner.selector(of))),
+            selector: Some(selects(pods.clone())),
             // What is broken anyway must not hold a drain up.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,
     };
-    let app_budget = (replicas > 1).then(|| budget(app.app.name.clone(), component::APP));
-    let balancers = (slots > 1).then(|| budget(owner.balancers(), component::BALANCER));
+    let app_budget = (replicas > 1).then(|| budget(app.app.name.clone(), component::APP, pods));
+    let balancers = (slots > 1).then(|| budget(owner.balancers(), component::BALANCER, balancers));
     app_budget.into_iter().chain(balancers).collect()
 }

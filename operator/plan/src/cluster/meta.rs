@@ -50,7 +50,13 @@ impl Owner<'_> {
         self.named("lb")
     }
 
-    /// The labels that select; two, and never more.
+    /// What our pods have and nobody else's.
+    pub(super) fn mark(&self) -> BTreeMap<String, String> {
+        map([(label::APP, self.name)])
+    }
+
+    /// The labels that select in Deployments, which keep theirs for ever: two, and
+    /// never more.
     pub(super) fn selector(&self, component: &str) -> BTreeMap<String, String> {
         map([(label::INSTANCE, self.name), (label::COMPONENT, component)])
     }

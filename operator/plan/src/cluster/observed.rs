@@ -63,6 +63,10 @@ pub struct Pod {
     pub component: String,
     /// The slot of a balancer.
     pub slot: Option<u32>,
+    /// It has the label that is ours alone.
+    pub marked: bool,
+    /// Name of the controller that made it.
+    pub made_by: Option<String>,
     /// Its address.
     pub ip: Option<String>,
     /// The node that it is on.
@@ -165,6 +169,13 @@ impl From<&v1::Pod> for Pod {
                 .and_then(|labels| labels.get(label::COMPONENT).cloned())
                 .unwrap_or_default(),
             slot: slot_of(meta),
+            marked: labels.is_some_and(|labels| labels.contains_key(label::APP)),
+            made_by: meta
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.controller == Some(true))
+                .map(|owner| owner.name.clone()),
             ip: status.pod_ip.clone().filter(|ip| !ip.is_empty()),
             node: spec.and_then(|spec| spec.node_name.clone()),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),

@@ -148,7 +148,13 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
         metadata: Some(ObjectMeta {
             // Nothing is wished of a new pod.
             annotations: Some(map([(annotation::DESIRED, "{}")])),
-            labels: Some(owner.labels(component::APP)),
+            labels: Some(
+                owner
+                    .labels(component::APP)
+                    .into_iter()
+                    .chain(owner.mark())
+                    .collect(),
+            ),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
@@ -394,7 +400,13 @@ fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
 
 fn constraint(app: &App, unsatisfiable: &str, max_skew: i32) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
-        label_selector: Some(selects(app.owner().selector(component::APP))),
+        label_selector: Some(selects(
+            app.owner()
+                .mark()
+                .into_iter()
+                .chain(app.owner().selector(component::APP))
+                .collect(),
+        )),
         match_label_keys: Some(words(["pod-template-hash"])),
         max_skew,
         node_affinity_policy: Some("Honor".to_owned()),

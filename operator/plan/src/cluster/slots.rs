@@ -4,6 +4,7 @@
 //! own balancer while that serves, else to every other one that does. Nothing
 //! is ever written that leads nowhere: then the last known stays.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort, ServiceSpec};
@@ -90,13 +91,13 @@ pub(super) fn service(app: &App, slot: &Slot) -> Service {
 
 /// The Service of the app's own name: all balancers, for `kubectl port-forward`
 /// and for clients in the cluster that need no slots.
-pub(super) fn app_service(app: &App) -> Service {
+pub(super) fn app_service(app: &App, balancers: &BTreeMap<String, String>) -> Service {
     let owner = app.owner();
     Service {
         metadata: owner.meta(app.app.name.clone(), component::BALANCER),
         spec: Some(ServiceSpec {
             ports: Some(vec![http_port()]),
-            selector: Some(owner.selector(component::BALANCER)),
+            selector: Some(balancers.clone()),
             type_: Some("ClusterIP".to_owned()),
             ..ServiceSpec::default()
         }),

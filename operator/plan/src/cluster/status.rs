@@ -12,6 +12,7 @@ use scaledapp_crds::words::{annotation, component, condition};
 use super::conditions::conditions;
 use super::drift::carries;
 use super::meta::{Owner, annotation as annotated, cut, slot_of};
+use super::selection;
 use super::slots::{leads_somewhere, serves};
 use super::workload::app_pods;
 use super::{App, Event, EventType, Heard, Observed, Plan, PodFailure};
@@ -99,7 +100,7 @@ pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> 
         ready_replicas: facts.ready,
         pods: format!("{}/{}", facts.ready, facts.wanted),
         workers: facts.workers.clone(),
-        selector: selector(object),
+        selector: selector(object, observed, outcome),
         serving: format!("{serving}/{}", facts.slots.len()),
         hostname,
         sidecar_version: Some(images.join(", ")).filter(|images| !images.is_empty()),
@@ -117,12 +118,15 @@ fn owner(object: &ScaledApp) -> Owner<'_> {
     }
 }
 
-fn selector(object: &ScaledApp) -> String {
-    let labels = owner(object).selector(component::APP).into_iter();
-    let pairs: Vec<String> = labels
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    pairs.join(",")
+/// As the Service of the pods has it: what is planned, else what is there.
+fn selector(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> String {
+    let owner = owner(object);
+    let name = owner.pods();
+    let planned = outcome.planned().map(|(_, plan)| &plan.apply.services);
+    let services = planned.into_iter().flatten().chain(&observed.live.services);
+    let mut named = services.filter(|service| service.metadata.name.as_ref() == Some(&name));
+    let labels = named.find_map(|service| service.spec.as_ref()?.selector.clone());
+    selection::text(&labels.unwrap_or_else(|| owner.selector(component::APP)))
 }
 
 impl Facts {

@@ -1,5 +1,6 @@
 //! The app's own Deployment, and the headless Service that lists its pods.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{
@@ -127,7 +128,7 @@ pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment
 }
 
 /// Lists the app's pods for the balancers, with their admin ports.
-pub(super) fn pods_service(app: &App) -> Service {
+pub(super) fn pods_service(app: &App, pods: &BTreeMap<String, String>) -> Service {
     let owner = app.owner();
     let named = |name: &str, number: u16| ServicePort {
         name: Some(name.to_owned()),
@@ -144,7 +145,7 @@ pub(super) fn pods_service(app: &App) -> Service {
                 named(port::HTTP, app.app.port.get()),
                 named(port::ADMIN, app.app.admin_port.get()),
             ]),
-            selector: Some(owner.selector(component::APP)),
+            selector: Some(pods.clone()),
             type_: Some("ClusterIP".to_owned()),
             ..ServiceSpec::default()
         }),

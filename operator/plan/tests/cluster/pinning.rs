@@ -1,13 +1,17 @@
 //! A new operator restarts no app, nothing is written twice, and what others
 //! changed is put right.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use scaledapp_plan::cluster::{Kind, ObjectKey, Observed, Settings, is_applied, plan, validate};
+use scaledapp_plan::cluster::{
+    Kind, ObjectKey, Observed, Plan, Settings, is_applied, plan, validate,
+};
 use serde::Serialize;
 
-use super::given::{app, object, running, settings};
+use super::given::{app, apply, object, running, settings};
 
 fn newer() -> Settings {
     Settings {
@@ -311,4 +315,53 @@ fn networks_reach_the_balancers_and_roll_no_app() {
             .any(|words| words == ["--forwarded-from", "10.0.0.0/8,192.0.2.7/32"]),
         "{command:?}"
     );
+}
+
+fn selector(planned: &Plan) -> BTreeMap<String, String> {
+    let mut services = planned.apply.services.iter();
+    let pods = services.find(|service| service.metadata.name.as_deref() == Some("hello-pods"));
+    pods.unwrap().spec.clone().unwrap().selector.unwrap()
+}
+
+/// An earlier operator's pods lack the label that is ours alone, and so do new ones
+/// of the template that it made.
+#[test]
+fn selectors_ask_for_our_label_once_template_and_pods_have_it() {
+    let ours = "scaledapp.io/app";
+    let mut observed = running(&app(""));
+    assert_eq!(
+        selector(&plan(&app(""), &observed, &settings()))[ours],
+        "hello"
+    );
+    // As it was upgraded: neither has it.
+    let deployments = &mut observed.live.deployments;
+    let live = deployments
+        .iter_mut()
+        .find(|it| it.metadata.name.as_deref() == Some("hello"));
+    let annotations = live.unwrap().metadata.annotations.as_mut().unwrap();
+    let kept = annotations.get_mut("scaledapp.io/template").unwrap();
+    *kept = kept.replace(&format!(r#","{ours}":"hello""#), "");
+    for pod in &mut observed.pods {
+        pod.marked = false;
+    }
+    let planned = plan(&app(""), &observed, &settings());
+    assert!(!selector(&planned).contains_key(ours));
+    let template = planned.apply.deployments[0].spec.template.metadata.as_ref();
+    assert!(
+        !template
+            .unwrap()
+            .labels
+            .as_ref()
+            .unwrap()
+            .contains_key(ours)
+    );
+    // A new image brings the label; while old pods serve, they are selected.
+    let new = app("  workingDir: /new");
+    let planned = plan(&new, &observed, &settings());
+    assert!(!selector(&planned).contains_key(ours));
+    apply(&mut observed, &planned);
+    observed.pods[2].marked = true;
+    assert!(!selector(&plan(&new, &observed, &settings())).contains_key(ours));
+    observed.pods[3].marked = true;
+    assert_eq!(selector(&plan(&new, &observed, &settings()))[ours], "hello");
 }

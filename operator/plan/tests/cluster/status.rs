@@ -66,7 +66,7 @@ fn numbers_stand_in_their_fields() {
     );
     assert_eq!(
         status.selector,
-        "app.kubernetes.io/component=app,app.kubernetes.io/instance=hello"
+        "app.kubernetes.io/component=app,app.kubernetes.io/instance=hello,scaledapp.io/app=hello"
     );
     assert_eq!(status.hostname.as_deref(), Some("hello.apps.example.com"));
     assert_eq!(
