@@ -213,11 +213,10 @@ impl Pass<'_> {
         }) = &mut written
             && message.contains("ownerRef")
         {
-            message.push_str(&format!(
-                "; an earlier app has left it: delete it, and it is made anew (kubectl -n {} delete {} {name})",
-                self.of.namespace,
-                K::KIND.to_lowercase(),
-            ));
+            let (namespace, kind) = (self.of.namespace, K::KIND.to_lowercase());
+            *message = format!(
+                "{message}; an earlier app has left it: delete it, and it is made anew (kubectl -n {namespace} delete {kind} {name})"
+            );
         }
         written?;
         tracing::info!(

@@ -12,7 +12,7 @@ use crate::kubelet::Behaviour;
 use crate::server::{Server, server};
 
 /// On two busy cores.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// A condition as people read it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
