@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::AdminArg;
+use scaledapp_admin::cli::{AdminArg, namespace};
 use scaledapp_admin::duration;
 use scaledapp_answers::{
     Authority, Binding, NAME_SERVER, Name, NameServer, Ownership, OwnershipError, Zone, ZoneError,
@@ -86,7 +86,8 @@ pub(crate) struct RunArgs {
         long,
         env = "SCALEDAPP_WATCH_NAMESPACE",
         value_name = "NAMESPACE",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = namespace
     )]
     watch_namespace: Vec<String>,
     /// Names in this zone are answered for `ScaledApp`s of these namespaces only; repeat

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::AdminArg;
+use scaledapp_admin::cli::{AdminArg, namespace};
 use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
 use scaledapp_plan::cluster;
 
@@ -151,7 +151,8 @@ pub struct RunArgs {
         long,
         env = "SCALEDAPP_WATCH_NAMESPACE",
         value_name = "NAMESPACE",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = namespace
     )]
     watch_namespace: Vec<String>,
     /// The zone that the DNS server answers for; a hostname outside is told of
@@ -313,7 +314,7 @@ mod tests {
     fn flags_become_settings_and_empty_ones_count_as_absent() {
         let settings = settings(&[
             "--namespace=",
-            "--watch-namespace=team,shop",
+            "--watch-namespace=team,  shop",
             "--watch-namespace=",
             "--watch-namespace=team",
             "--identity=a",
@@ -335,6 +336,7 @@ mod tests {
             ("--admin=9377", "such as 127.0.0.1:9377"),
             ("--image-pull-policy=Sometimes", "IfNotPresent"),
             ("--concurrency=0", "1..=64"),
+            ("--watch-namespace=*", "leave it out"),
             ("--zone-namespaces=a.example", "write ZONE=NAMESPACE"),
             ("--zone-namespaces=a.example=a;A.example.=b", "bound twice"),
         ] {

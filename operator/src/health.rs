@@ -66,9 +66,15 @@ impl Health {
         });
     }
 
-    /// It failed, and is begun again.
-    pub fn failed(&self, kind: &'static str, scope: Option<&str>, error: String) {
-        self.note(kind, scope, |watch| watch.error = Some(error));
+    /// It failed, and is begun again; whether that is news. One that may not be read is
+    /// tried for ever.
+    pub fn failed(&self, kind: &'static str, scope: Option<&str>, error: String) -> bool {
+        let mut is_news = false;
+        self.note(kind, scope, |watch| {
+            is_news = watch.error.as_ref() != Some(&error);
+            watch.error = Some(error);
+        });
+        is_news
     }
 
     /// Whether all is known that decisions about an app of this namespace need. Before
@@ -158,7 +164,8 @@ mod tests {
         health.brought("Nodes", None, true);
         let reason = health.unsynced().unwrap();
         assert!(reason.contains("first list of Pods"), "{reason}");
-        health.failed("Pods", None, "forbidden".to_owned());
+        assert!(health.failed("Pods", None, "forbidden".to_owned()));
+        assert!(!health.failed("Pods", None, "forbidden".to_owned()));
         let reason = health.unsynced().unwrap();
         assert_eq!(reason, "cannot list Pods: forbidden");
         assert!(!health.knows("any"));
@@ -166,7 +173,7 @@ mod tests {
         assert_eq!(health.unsynced(), None);
         assert!(health.knows("any"));
         // What was known once counts on.
-        health.failed("Pods", None, "away".to_owned());
+        assert!(health.failed("Pods", None, "away".to_owned()));
         assert_eq!(health.unsynced(), None);
         assert!(health.knows("any") && health.namespaces().is_empty());
     }

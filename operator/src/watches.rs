@@ -271,8 +271,9 @@ where
             Err(error) => {
                 self.metrics.watch_failed(self.kind);
                 let kind = self.kind;
-                tracing::warn!(kind, namespace = scope, %error, "a watch failed; it is begun again");
-                self.health.failed(kind, scope, error.to_string());
+                if self.health.failed(kind, scope, error.to_string()) {
+                    tracing::warn!(kind, namespace = scope, %error, "a watch failed; it is begun again");
+                }
                 self.merged.failed(source);
             }
         }

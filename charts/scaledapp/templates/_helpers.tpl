@@ -1,24 +1,37 @@
 {{/* Of a component: scaledapp.labels (list $ "operator") */}}
 {{- define "scaledapp.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: scaledapp
+app.kubernetes.io/name: {{ $root.Values.nameOverride | default "scaledapp" }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
 {{- define "scaledapp.labels" -}}
 {{- $root := index . 0 -}}
+{{- $ours := include "scaledapp.ownLabels" . -}}
+{{ $ours }}
+{{- $own := $ours | fromYaml }}
+{{- range $name, $value := $root.Values.commonLabels }}
+{{- if not (hasKey $own $name) }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "scaledapp.ownLabels" -}}
+{{- $root := index . 0 -}}
 {{ include "scaledapp.selector" . }}
 app.kubernetes.io/part-of: scaledapp
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{/* One name for each component: RELEASE-COMPONENT */}}
 {{- define "scaledapp.name" -}}
 {{- $root := index . 0 -}}
-{{- printf "%s-%s" ($root.Release.Name | trunc 40 | trimSuffix "-") (index . 1) -}}
+{{- $base := $root.Values.fullnameOverride | default $root.Release.Name -}}
+{{- printf "%s-%s" ($base | trunc 40 | trimSuffix "-") (index . 1) -}}
 {{- end }}
 
 {{/* Of a component: its own repository, else one below image.registry. */}}
@@ -83,6 +96,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{/* A Role of a namespace with its binding, or, without one, a ClusterRole. */}}
 {{- define "scaledapp.grant" -}}
 {{- $root := index . 0 -}}
+{{- if include "scaledapp.hasRbac" $root }}
 {{- $component := index . 1 -}}
 {{- $namespace := index . 3 -}}
 {{- $account := include "scaledapp.name" (list $root $component) -}}
@@ -114,13 +128,17 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ $kind }}, name: {{ $name
 subjects:
 - {kind: ServiceAccount, name: {{ $account }}, namespace: {{ $root.Release.Namespace }}}
 {{- end }}
+{{- end }}
 
-{{/* Pod Security "restricted", and more. */}}
+{{/* Whether access rules are made; values of an older release have no such key. */}}
+{{- define "scaledapp.hasRbac" -}}
+{{- if dig "create" true (.Values.rbac | default dict) }}yes{{ end -}}
+{{- end }}
+
+{{/* Pod Security "restricted", and more. Values of an older release have no such key. */}}
 {{- define "scaledapp.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65534
-runAsGroup: 65534
-seccompProfile: {type: RuntimeDefault}
+{{- $ours := dict "runAsNonRoot" true "runAsUser" 65534 "runAsGroup" 65534 "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- toYaml (.Values.podSecurityContext | default $ours) -}}
 {{- end }}
 
 {{- define "scaledapp.containerSecurity" -}}
@@ -129,12 +147,77 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* Names, one a line: ours and those that a parent chart gives to all, as texts or with a name. */}}
+{{- define "scaledapp.pullSecretNames" -}}
+{{- $global := (.Values.global | default dict).imagePullSecrets | default list -}}
+{{- $names := list -}}
+{{- range concat (.Values.images.pullSecrets | default list) $global }}
+{{- $names = append $names (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .) }}
+{{- end }}
+{{- join "\n" ($names | uniq) -}}
+{{- end }}
+
 {{- define "scaledapp.pullSecrets" -}}
-{{- with .Values.images.pullSecrets }}
+{{- with include "scaledapp.pullSecretNames" . }}
 imagePullSecrets:
-{{- range . }}
+{{- range splitList "\n" . }}
 - name: {{ . }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of a component's pods, ours before others: scaledapp.podLabels (list $ "operator") */}}
+{{- define "scaledapp.podLabels" -}}
+{{- $ours := include "scaledapp.labels" . -}}
+{{ $ours }}
+{{- $own := $ours | fromYaml }}
+{{- range $name, $value := (index (index . 0).Values (index . 1)).podLabels }}
+{{- if not (hasKey $own $name) }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where a component's pods go, and before whom. */}}
+{{- define "scaledapp.scheduling" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+{{ toYaml . }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- if $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{ toYaml $values.topologySpreadConstraints }}
+{{- else }}
+{{ include "scaledapp.spread" . }}
+{{- end }}
+{{- end }}
+
+{{/* Annotations of a component's pods. */}}
+{{- define "scaledapp.podAnnotations" -}}
+{{- with (index (index . 0).Values (index . 1)).podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Annotations of a component's ServiceAccount. */}}
+{{- define "scaledapp.accountAnnotations" -}}
+{{- with ((index (index . 0).Values (index . 1)).serviceAccount | default dict).annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -146,4 +229,20 @@ topologySpreadConstraints:
   labelSelector:
     matchLabels:
       {{- include "scaledapp.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* Whose the definition is, where it is there and not of this release: of another release,
+     whose `helm uninstall` kept it, or of whoever applied it. Helm would refuse the install. */}}
+{{- define "scaledapp.crdOwner" -}}
+{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "scaledapps.scaledapp.io" -}}
+{{- if $crd -}}
+{{- $annotations := $crd.metadata.annotations | default dict -}}
+{{- $name := index $annotations "meta.helm.sh/release-name" | default "" -}}
+{{- $namespace := index $annotations "meta.helm.sh/release-namespace" | default "" -}}
+{{- if not $name -}}
+kubectl
+{{- else if or (ne $name .Release.Name) (ne $namespace .Release.Namespace) -}}
+release {{ $name }} in namespace {{ $namespace }}
+{{- end -}}
+{{- end -}}
 {{- end }}

@@ -1,4 +1,4 @@
-//! What the command lines have in common: `--admin`, and how they end the
+//! What the command lines have in common: `--admin`, names of namespaces, and how they end the
 //! program. Help and version end it with 0, wrong usage with 64 (`EX_USAGE` of
 //! sysexits.h), because 2 means "nothing could start".
 
@@ -46,6 +46,27 @@ impl TryFrom<String> for AdminArg {
     }
 }
 
+/// Reads the name of a Kubernetes namespace, for a list of them that people write with
+/// spaces, too. Nothing is the empty text: a variable may be there and empty.
+///
+/// # Errors
+/// It can be no namespace's name; the text names the cure.
+pub fn namespace(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = name.len() <= 63
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if is_label {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "{name:?} is no namespace: a-z, 0-9 and - are in such a name; to mean all namespaces, leave it out"
+        ))
+    }
+}
+
 /// Parses the program's arguments; on help, version or an error prints what
 /// clap has to say and returns the code to return from `main`.
 pub fn parse<C: clap::Parser>() -> Result<C, ExitCode> {
@@ -90,6 +111,17 @@ fn code(error: &clap::Error) -> u8 {
 mod tests {
     use super::*;
     use clap::Parser;
+
+    #[test]
+    fn a_namespace_may_be_written_with_spaces_around_and_nothing_is_no_name() {
+        for (text, name) in [("team-a", "team-a"), (" b ", "b"), ("", ""), (" ", "")] {
+            assert_eq!(namespace(text).as_deref(), Ok(name));
+        }
+        for text in ["*", "Team", "a b", "-a", "a.b", &"a".repeat(64)] {
+            let message = namespace(text).unwrap_err();
+            assert!(message.contains("is no namespace"), "{message}");
+        }
+    }
 
     #[derive(Debug, Parser)]
     #[command(version = "1.2.3", subcommand_required = true)]

@@ -14,6 +14,7 @@
 )]
 
 mod api;
+mod chart;
 mod kubelet;
 mod life;
 mod placement;

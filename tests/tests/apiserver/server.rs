@@ -399,6 +399,17 @@ impl Server {
         Ok(token.to_owned())
     }
 
+    /// helm as the cluster's administrator, in the directory of the workspace.
+    pub(crate) fn helm(&self, words: &[&str]) -> anyhow::Result<process::Ended> {
+        self.enter()?;
+        let programs = Programs::find().map_err(anyhow::Error::msg)?;
+        let mut command = Command::new(&programs.helm);
+        command.args(words).current_dir(binaries::workspace());
+        command.env("KUBECONFIG", self.kubeconfig("admin", ADMIN)?);
+        command.env("HELM_CACHE_HOME", self.directory.join("helm"));
+        process::run(command, START)
+    }
+
     /// What an admin port in the network says, which the calling thread is in.
     pub(crate) fn admin(&self, port: u16, path: &str) -> anyhow::Result<Value> {
         self.enter()?;

@@ -11,6 +11,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod common;
 mod images;
 mod rights;
 mod zones;

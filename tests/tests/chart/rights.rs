@@ -82,6 +82,24 @@ fn named_namespaces_have_a_role_each_and_the_cluster_shows_its_nodes_only() {
     }
 }
 
+/// Who may install but not grant has it granted by others.
+#[test]
+fn without_rbac_there_are_accounts_and_no_rules() {
+    for values in [
+        &["rbac.create=false"][..],
+        &["rbac.create=false", "watchNamespaces={a}"],
+    ] {
+        let Some(objects) = rendered(values) else {
+            return;
+        };
+        for kind in ["Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"] {
+            assert_eq!(named(&objects, kind), [""; 0]);
+        }
+        find(&objects, "ServiceAccount", "scaledapp-operator");
+        find(&objects, "ServiceAccount", "scaledapp-dns");
+    }
+}
+
 #[test]
 fn namespaces_that_cannot_be_are_refused() {
     for (value, part) in [
