@@ -91,7 +91,7 @@ impl Check {
         if spec.image.trim().is_empty() {
             self.violation(
                 "spec.image",
-                "an image is required, such as example/hello:1.0",
+                "an image is required, such as registry.example/hello:1.0",
             );
         }
         let port = self.port(spec.port);

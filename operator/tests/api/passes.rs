@@ -298,3 +298,30 @@ async fn a_role_that_the_watch_has_not_shown_yet_is_no_failure() {
     operator.pass().await.unwrap();
     operator.pass().await.unwrap();
 }
+
+/// As an operator before this one applied them, with the references that blocked.
+#[tokio::test]
+async fn rules_that_an_older_operator_applied_are_as_they_should_be() {
+    let mut operator = Operator::new(good());
+    operator.pass().await.unwrap();
+    {
+        let mut state = operator.server.lock().unwrap();
+        let older = state
+            .objects
+            .iter()
+            .filter(|(path, _)| path.contains("role"));
+        let older: Vec<_> = older.map(|(path, it)| (path.clone(), it.clone())).collect();
+        assert_eq!(older.len(), 2);
+        for (path, mut object) in older {
+            object["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = json!(true);
+            object["metadata"]["annotations"]["scaledapp.io/applied"] = json!("of another plan");
+            state.store(path, object);
+        }
+    }
+    operator.sync();
+    operator.forget();
+    operator.pass().await.unwrap();
+    let writes = operator.writes();
+    assert!(!writes.iter().any(|it| it.contains("role")), "{writes:?}");
+    assert_ne!(operator.condition("Degraded").0, "RightsDiffer");
+}

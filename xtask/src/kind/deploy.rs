@@ -175,7 +175,10 @@ fn explain(cluster: &Cluster) {
 pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
     let yaml = binaries::workspace().join("examples/hello-node/scaledapp.yaml");
     let text = fs::read_to_string(&yaml).with_context(|| yaml.display().to_string())?;
-    let text = text.replace("example/hello:1.0", &format!("{REGISTRY}/hello-node:1"));
+    let text = text.replace(
+        "registry.example/hello:1.0",
+        &format!("{REGISTRY}/hello-node:1"),
+    );
     let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
     let path = file.path().to_string_lossy().into_owned();
