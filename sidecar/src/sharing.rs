@@ -10,6 +10,7 @@
 
 mod group;
 mod listening;
+mod mending;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -24,6 +25,8 @@ use group::{Group, Member};
 use listening::{
     BACKLOG, address_for, group_socket, inode, local_address, new_socket, refuse_new, try_out,
 };
+use mending::Unwatched;
+pub(crate) use mending::watch_new;
 
 /// Sockets remembered per worker and kind: an app has a handful of ports; one that
 /// binds in a loop must not grow us.
@@ -92,6 +95,8 @@ pub(crate) struct Sharing {
     private: HashMap<WorkerId, Vec<Private>>,
     /// Inodes of sockets that workers bound for themselves → port.
     foreign: HashMap<WorkerId, Vec<(u64, u16)>>,
+    /// Shared sockets that were made since the last [`watch_new`].
+    unwatched: Vec<Unwatched>,
 }
 
 #[derive(Debug)]
@@ -146,6 +151,7 @@ impl Sharing {
             mode,
             private: HashMap::new(),
             foreign: HashMap::new(),
+            unwatched: Vec::new(),
         }
     }
 
@@ -171,7 +177,13 @@ impl Sharing {
             let group = groups.entry((bind.family, bind.port)).or_default();
             let address = address_for(bind.family, *host, bind.port)?;
             let make = || group_socket(bind.family, &address);
-            let socket = group.socket_of(generation, *active, make)?;
+            let (socket, is_new) = group.socket_of(generation, *active, make)?;
+            if is_new {
+                self.unwatched.push(Unwatched {
+                    inode: inode(&socket)?,
+                    socket: Rc::clone(&socket),
+                });
+            }
             socket.set_nonblocking(bind.nonblocking)?;
             return Ok(Given::Shared(socket));
         }
@@ -243,6 +255,11 @@ impl Sharing {
         for group in groups.values_mut() {
             group.mend(*active);
         }
+    }
+
+    /// Whether a socket is one of those that are shared.
+    fn has(&self, inode: u64) -> bool {
+        self.members().any(|member| member.inode == inode)
     }
 
     /// Turns all new connections to `generation`.

@@ -14,7 +14,7 @@ use scaledapp_proxy::EndedBy;
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
-use crate::dispatch::{Front, Leaving};
+use crate::dispatch::Leaving;
 use crate::ends;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
@@ -27,6 +27,7 @@ use crate::process::{self, Reaped, Sockets, Started, group_lives, signal_group};
 use crate::readiness::channel::Channel;
 use crate::readiness::probe;
 use crate::readiness::{Shown, Sign};
+use crate::sharing;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
@@ -36,8 +37,6 @@ const LISTENS: Duration = Duration::from_secs(1);
 const ELSEWHERE: Duration = Duration::from_secs(3);
 /// A worker that has closed its listener may open another one, or end by itself.
 const DEAF: Duration = Duration::from_millis(250);
-/// A worker that ends may shut down what it shares; how often that is looked for.
-const MENDS: Duration = Duration::from_millis(5);
 /// How often it is looked whether what a stopped worker has started is gone.
 const LEAVES: Duration = Duration::from_millis(5);
 
@@ -272,6 +271,7 @@ impl Supervisor {
                 }
             }
             Told::Given(given) if Some(given) == port => {
+                sharing::watch_new(&self.sharing);
                 let inputs = self.inputs.clone();
                 let told = Told::Listening {
                     port: given,
@@ -283,7 +283,7 @@ impl Supervisor {
                     let _ended = inputs.send(Input::Told(worker, told));
                 });
             }
-            Told::Given(_) => {}
+            Told::Given(_) => sharing::watch_new(&self.sharing),
             Told::ListeningElsewhere(other) => {
                 if port.is_some() && process.listens_elsewhere.replace(other).is_none() {
                     let inputs = self.inputs.clone();
@@ -409,15 +409,6 @@ impl Supervisor {
         }
         // A stopped process, by a drain or by somebody else, sees it only then.
         signal_group(process.pid, Signal::CONT);
-        if matches!(self.front, Front::Connection(_)) {
-            let sharing = Rc::clone(&self.sharing);
-            self.run_for(worker, async move {
-                loop {
-                    tokio::time::sleep(MENDS).await;
-                    sharing.borrow_mut().mend();
-                }
-            });
-        }
     }
 
     pub(crate) fn kill(&self, worker: WorkerId) {

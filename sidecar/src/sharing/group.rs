@@ -45,8 +45,8 @@ impl Group {
         self.members.iter().any(|member| member.inode == inode)
     }
 
-    /// The socket of a generation, made if it is not there; `active` has the new
-    /// connections.
+    /// The socket of a generation, made if it is not there, and whether it was; `active`
+    /// has the new connections.
     ///
     /// # Errors
     /// It cannot be made.
@@ -55,9 +55,9 @@ impl Group {
         generation: Generation,
         active: Option<Generation>,
         make: impl FnOnce() -> io::Result<Socket>,
-    ) -> io::Result<Rc<Socket>> {
+    ) -> io::Result<(Rc<Socket>, bool)> {
         if let Some(known) = self.members().find(|one| one.generation == generation) {
-            return Ok(Rc::clone(&known.socket));
+            return Ok((Rc::clone(&known.socket), false));
         }
         let socket = Rc::new(make()?);
         self.members.push(Member {
@@ -66,7 +66,7 @@ impl Group {
             socket: Rc::clone(&socket),
         });
         self.steer(active);
-        Ok(socket)
+        Ok((socket, true))
     }
 
     /// Listens again with those that a worker has shut down.

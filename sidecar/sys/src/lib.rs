@@ -5,7 +5,7 @@
 //! `fork` and `exec` of a worker ([`spawn`]), the signal state that we were started with
 //! ([`signals`]), whose eyes we look at /proc with ([`identity`]), the steering program of a
 //! `SO_REUSEPORT` group ([`steer`]), the numbers of calls that wait for
-//! connections ([`waiting`]). Who gets which socket, and when, is
+//! connections ([`waiting`]), when a socket hangs up ([`hangup`]). Who gets which socket, and when, is
 //! decided in `sidecar/src`.
 
 #![expect(
@@ -13,6 +13,7 @@
     reason = "system calls that no safe wrapper offers; each block has a SAFETY comment"
 )]
 
+pub mod hangup;
 pub mod identity;
 pub mod notify;
 pub mod signals;

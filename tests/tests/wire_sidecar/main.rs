@@ -28,6 +28,7 @@ mod output;
 mod quits;
 mod recycle;
 mod scrape;
+mod shuts;
 mod signals;
 mod trust;
 

@@ -193,6 +193,36 @@ fn connection_dispatch_tells_them_at_the_end_of_one_drain() {
 }
 
 #[test]
+fn connection_dispatch_tells_those_of_a_recycled_worker() {
+    if !has("node") {
+        return;
+    }
+    let mut sidecar = start(&[
+        "--dispatch",
+        "connection",
+        "--max-age",
+        "1s",
+        "--recycle-jitter",
+        "0",
+        "--drain-timeout",
+        "1s",
+    ]);
+    let begun = Instant::now();
+    let clients = Clients::open(4, sidecar.address());
+    let connect = || drop(open(sidecar.address()));
+    // Others come and go meanwhile.
+    while begun.elapsed() < Duration::from_secs(2) {
+        connect();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    clients.are_told(4);
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    assert!(events.contains("MaxAge"), "{events}");
+    sidecar.process.signal(Signal::TERM).unwrap();
+    assert_eq!(sidecar.process.wait(DRAIN).unwrap().code, 0);
+}
+
+#[test]
 fn they_are_told_through_a_balancer_too() {
     if !has("node") {
         return;

@@ -1,0 +1,50 @@
+//! Waits for a descriptor to hang up (poll(2)), and for nothing else: what becomes
+//! readable or writable meanwhile wakes nobody.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Resolves when `descriptor` has hung up, at once if it has already: a listening socket
+/// that somebody has shut down, a connection that is over.
+///
+/// # Errors
+/// The reactor of the current runtime takes no more descriptors.
+pub async fn hung_up(descriptor: OwnedFd) -> io::Result<()> {
+    // SAFETY: an `OwnedFd` gives the same descriptor at every call, and it is open as
+    // long as it is, which the `AsyncFd` owns and never lets go.
+    let descriptor = unsafe { AsyncFd::register_with_interest(descriptor, Interest::PRIORITY) }?;
+    loop {
+        let mut ready = descriptor.ready(Interest::PRIORITY).await?;
+        if ready.ready().is_read_closed() {
+            return Ok(());
+        }
+        // Urgent data of a connection.
+        ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_listener_hangs_up_when_it_is_shut_down_and_not_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = socket2::Socket::from(listener.try_clone().unwrap());
+        let hung_up = || hung_up(listener.try_clone().unwrap().into());
+        let moment = Duration::from_millis(50);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(tokio::time::timeout(moment, hung_up()).await.is_err());
+        for _ in 0..2 {
+            socket.shutdown(Shutdown::Both).unwrap();
+            hung_up().await.unwrap();
+            socket.listen(9).unwrap();
+            assert!(tokio::time::timeout(moment, hung_up()).await.is_err());
+        }
+    }
+}

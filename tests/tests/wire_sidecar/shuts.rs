@@ -1,0 +1,62 @@
+//! A living worker that shuts its listening socket down: with a shared socket that is
+//! the end of it for all, with its own it is as good as gone.
+
+use std::time::Duration;
+
+use scaledapp_tests::fixtures::app;
+use scaledapp_tests::http;
+use scaledapp_tests::sidecar::{Launch, Sidecar};
+
+use crate::{has, pid_of};
+
+/// Less than the second between two looks at everything; a busy machine needs it.
+const AT_ONCE: Duration = Duration::from_millis(300);
+
+fn start(options: &[&str]) -> Sidecar {
+    let launch = Launch::of(|port| {
+        let command = ["python3", &app("shuts.py"), &port.to_string()];
+        command.map(str::to_owned).to_vec()
+    });
+    let launch = launch.unwrap();
+    launch.with(options).ready(1).unwrap()
+}
+
+#[test]
+fn a_shared_socket_is_taken_up_again_at_once() {
+    if !has("python3") {
+        return;
+    }
+    let sidecar = start(&["--workers", "1", "--dispatch", "connection"]);
+    let before = pid_of(sidecar.address());
+    for _ in 0..3 {
+        let answer = http::get(sidecar.address(), "/shutdown").unwrap();
+        assert_eq!(answer.status, 200);
+        // It shuts the socket down after that answer.
+        std::thread::sleep(AT_ONCE);
+    }
+    assert_eq!(pid_of(sidecar.address()), before);
+    let log = sidecar.process.stderr();
+    assert!(
+        log.contains("has shut down the socket that all share"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_worker_that_listens_no_more_gets_no_request_and_is_replaced() {
+    if !has("python3") {
+        return;
+    }
+    let sidecar = start(&["--workers", "1"]);
+    let before = pid_of(sidecar.address());
+    let answer = http::get(sidecar.address(), "/shutdown").unwrap();
+    assert_eq!(answer.status, 200);
+    // It waits for the next one, and does not fail.
+    let after = pid_of(sidecar.address());
+    assert_ne!(after, before);
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    assert!(
+        events.contains("worker 0 is replaced: it listens no more"),
+        "{events}"
+    );
+}
