@@ -290,6 +290,7 @@ impl Thread {
             return true;
         }
         if !was_blocked {
+            self.stir();
             self.is_full();
         }
         false
@@ -534,8 +535,10 @@ impl Thread {
             self.shed(pressure);
             // An endpoint may be back without having said so.
             self.line.news();
+            // Who waits for a place, waits for a tick that finds one.
+            let is_awaited = tick.is_busy || self.is_blocked.get();
             self.rests
-                .set(!tick.is_busy && now.saturating_sub(self.stirred.get()) >= QUIET);
+                .set(!is_awaited && now.saturating_sub(self.stirred.get()) >= QUIET);
             if now.saturating_sub(swept) >= SWEEP {
                 swept = now;
                 self.budget.borrow_mut().refill();

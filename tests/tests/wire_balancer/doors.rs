@@ -3,24 +3,23 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use scaledapp_tests::balancer::Launch;
 use scaledapp_tests::http::{self, Connection, Request};
 use scaledapp_tests::upstream::Upstream;
+use scaledapp_tests::wait;
 
 use crate::SOON;
 
 const PLACES: usize = 50;
-/// A client may keep us waiting for two seconds.
-const LET_IN: Duration = Duration::from_millis(3500);
 
 #[test]
 fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
     let upstream = Upstream::answering("x").unwrap();
     let launch = Launch::to(&[upstream.address()]).unwrap();
     let balancer = launch
-        .with(&["--connections", "50", "--threads", "2"])
+        .with(&["--connections", &PLACES.to_string(), "--threads", "2"])
         .ready()
         .unwrap();
     let mut stalled: Vec<TcpStream> = (0..PLACES)
@@ -31,17 +30,20 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
             client
         })
         .collect();
+    // They are accepted in any order, the next one among them.
+    let all = format!("scaledapp_balancer_connections {PLACES}\n");
+    wait::until_true(SOON, "all places are taken", || {
+        http::get(balancer.launch.admin, "/metrics").is_ok_and(|page| page.text().contains(&all))
+    })
+    .unwrap();
     let begun = Instant::now();
     let mut next = Connection::open(balancer.address(), SOON).unwrap();
     assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
     println!("the next client was served after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < LET_IN, "{:?}", begun.elapsed());
     // Now there is always one that gives way.
     for _ in 0..20 {
-        let begun = Instant::now();
         let mut next = Connection::open(balancer.address(), SOON).unwrap();
         assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
-        assert!(begun.elapsed() < Duration::from_secs(1));
     }
     // Those that gave way were told why.
     let told = stalled.iter_mut().filter_map(|client| {
@@ -54,5 +56,6 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
     assert!(told.count() > 0);
     let metrics = http::get(balancer.launch.admin, "/metrics").unwrap().text();
     let ended = "scaledapp_balancer_stalled_connections_ended_total ";
-    assert!(metrics.contains(ended), "{metrics}");
+    let count = metrics.lines().find_map(|line| line.strip_prefix(ended));
+    assert!(count.is_some_and(|count| count != "0"), "{metrics}");
 }
