@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal as Kill;
-use scaledapp_admin::{Signals, Stream, table};
+use scaledapp_admin::{Signals, table};
 use scaledapp_plan::local::{Demand, Machine, Plan, Record, demand, hostname, plan};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -117,9 +117,10 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
             Ok(Started::Ready) => match run.publish(&states) {
                 Ok(()) => {
                     for app in &apps {
-                        announce(&describe(app.object, &app.plan, begun.elapsed()));
+                        let text = describe(app.object, &app.plan, begun.elapsed());
+                        all.members.announce(&text).await;
                     }
-                    announce("  Ctrl-C drains and ends it\n");
+                    all.members.announce("  Ctrl-C drains and ends it\n").await;
                     all.keep().await;
                     Ok(all.stop(&run).await)
                 }
@@ -522,11 +523,6 @@ fn counted(count: usize, what: &str) -> String {
         Some((first, rest)) => format!("{count} {first}s {rest}"),
         None => format!("{count} {what}s"),
     }
-}
-
-fn announce(text: &str) {
-    // With stdout closed the state file still says it.
-    let _closed = Stream::Stdout.write_whole(text.as_bytes());
 }
 
 #[cfg(test)]

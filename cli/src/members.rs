@@ -166,6 +166,11 @@ impl Members {
         self.output.flushed().await;
     }
 
+    /// Says something of our own, between the lines of the others.
+    pub(crate) async fn announce(&self, text: &str) {
+        self.output.say(text).await;
+    }
+
     /// Sends a signal to those that still run.
     pub(crate) fn signal(&self, which: &[Index], signal: Signal) {
         for index in which {

@@ -127,6 +127,14 @@ impl Output {
         said
     }
 
+    /// Passes on what is ours to say, between the lines of the others. With stdout closed
+    /// the state file still says it.
+    pub(crate) async fn say(&self, text: &str) {
+        let text = Sunk::Lines(text.as_bytes().to_vec());
+        // An error means that the thread is gone, and nobody would read it.
+        let _gone = self.out.pieces.send(text).await;
+    }
+
     /// Resolves when all that was passed on is written, or soon.
     pub(crate) async fn flushed(&self) {
         let both = async { tokio::join!(self.out.flushed(), self.err.flushed()) };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use scaledapp_engine::{
-    Action, Engine, Event, Exit, Incident, OperationId, Slot, WorkerId, WorkerState,
+    Action, Cause, Engine, Event, Exit, Incident, OperationId, Slot, WorkerId, WorkerState,
 };
 use scaledapp_proxy::EndedBy;
 use tokio::sync::{mpsc, oneshot};
@@ -366,10 +366,20 @@ impl Supervisor {
         None
     }
 
-    fn log(&self, incident: &Incident) {
-        if let Incident::Killed { worker, .. } = incident {
+    fn log(&mut self, incident: &Incident) {
+        match incident {
             // It hangs, or has taken all memory: a request may be the cause.
-            self.front.ended(*worker, EndedBy::Itself);
+            Incident::Killed { worker, .. } => self.front.ended(*worker, EndedBy::Itself),
+            Incident::RecycleBegan {
+                worker,
+                cause: Cause::Memory { .. } | Cause::Container { .. },
+                ..
+            } => {
+                if let Some(process) = self.state.processes.get_mut(worker) {
+                    process.has_swollen = true;
+                }
+            }
+            _ => {}
         }
         self.report.count(incident);
         if let Incident::BootTimedOut { worker, .. } = incident

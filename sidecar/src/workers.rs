@@ -61,6 +61,8 @@ pub(crate) struct Process {
     /// The thread that was found waiting for connections (Connection dispatch).
     pub(crate) ear: Option<Ear>,
     pub(crate) silence: Silence,
+    /// It is replaced because of its memory.
+    pub(crate) has_swollen: bool,
     /// How many processes it and its descendants were at the last look.
     pub(crate) family: usize,
     /// Whether Node runs there, once it is known.
@@ -165,6 +167,7 @@ impl Supervisor {
             hearing: Hearing::Unknown,
             ear: None,
             silence: Silence::default(),
+            has_swollen: false,
             family: 1,
             is_node: None,
             left: None,
@@ -395,7 +398,13 @@ impl Supervisor {
         let Some(process) = self.state.processes.get(&worker) else {
             return;
         };
-        self.front.ended(worker, EndedBy::Other);
+        // What it has not finished by the end of its drain may be what has taken the memory.
+        let by = if process.has_swollen {
+            EndedBy::Itself
+        } else {
+            EndedBy::Other
+        };
+        self.front.ended(worker, by);
         self.front.let_go(process.pid);
         let mut channel = process.channel.iter();
         if !self.shutdown_message {

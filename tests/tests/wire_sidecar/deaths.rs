@@ -88,6 +88,22 @@ fn a_request_that_ends_its_worker_ends_two_and_no_other_request_fails() {
 }
 
 #[test]
+fn a_request_that_takes_all_memory_has_two_workers_replaced() {
+    if !has("node") {
+        return;
+    }
+    let mut sidecar = start(&["--max-memory", "200Mi", "--drain-timeout", "1s"]);
+    let asked = Instant::now();
+    let answer = get(sidecar.address(), "/hog").unwrap();
+    assert!(is_refused(&answer), "{answer:?}");
+    assert!(asked.elapsed() < SOON * 2, "{:?}", asked.elapsed());
+    sidecar.wait_ready(2).unwrap();
+    let events = sidecar.ctl_done(&["events"]).unwrap();
+    let replaced = events.matches("MaxMemory").count();
+    assert_eq!(replaced, 2, "{events}");
+}
+
+#[test]
 fn a_path_that_goes_on_ending_workers_is_kept_from_the_last_one() {
     if !has("node") {
         return;
