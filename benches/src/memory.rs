@@ -180,6 +180,9 @@ fn nginx(directory: &Path, origin: SocketAddr) -> anyhow::Result<(Process, Socke
     let mut command = Command::new("nginx");
     command.arg("-c").arg(&file).arg("-p").arg(directory);
     let process = Process::spawn(command)?;
-    wait::until(BOOT, "nginx listens", || TcpStream::connect(address))?;
+    // It listens before its worker is there.
+    wait::until_true(BOOT, "nginx has a worker and listens", || {
+        !proc::children(process.pid()).is_empty() && TcpStream::connect(address).is_ok()
+    })?;
     Ok((process, address))
 }

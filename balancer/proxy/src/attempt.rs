@@ -197,10 +197,15 @@ impl<'a, 't> Attempt<'a, 't> {
         }
     }
 
-    /// Runs until the upstream has done its part; the connection may hold what came
-    /// after it.
-    pub(crate) async fn run(mut self) -> (End, Upstream, Option<Rest<'t>>) {
-        let end = poll_fn(|context| self.poll(context)).await;
+    /// Runs until the upstream has done its part. By reference: a future that holds an
+    /// attempt holds it for each of its awaits anew.
+    pub(crate) async fn run(&mut self) -> End {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    /// What is left of one that has ended so: its connection, which may hold what came
+    /// after the answer, and what of the answer is not sent yet.
+    pub(crate) fn over(self, end: &End) -> (Upstream, Option<Rest<'t>>) {
         let rest = if matches!(end, End::Answered(_)) && self.answer.is_pending() {
             Some(Rest {
                 flow: self.answer,
@@ -211,7 +216,7 @@ impl<'a, 't> Attempt<'a, 't> {
             self.thread.buffers.put_output(self.answer.into_out());
             None
         };
-        (end, self.upstream, rest)
+        (self.upstream, rest)
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {

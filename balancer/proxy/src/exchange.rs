@@ -93,12 +93,13 @@ pub(crate) async fn forward(thread: &Thread, client: &mut Client, mut asked: Ask
         if retry::may_need_proof(&past, asked.is_idempotent) {
             thread.witness.watch(thread.clock.now(), &mut upstream.link);
         }
-        let attempt = Attempt::new(thread, client, &asked, &mut request, upstream, &entered).run();
-        let (end, upstream, unsent) = if search.is_suspect {
-            Suspects::alone(&mut turn, attempt).await
+        let mut attempt = Attempt::new(thread, client, &asked, &mut request, upstream, &entered);
+        let end = if search.is_suspect {
+            Suspects::alone(&mut turn, attempt.run()).await
         } else {
-            attempt.await
+            attempt.run().await
         };
+        let (upstream, unsent) = attempt.over(&end);
         rest = unsent;
         if !matches!(end, End::Failed { .. }) {
             drop(turn.take());
@@ -277,7 +278,8 @@ async fn finish(
             if thread.suspects.are_known() {
                 search.answered(thread, request);
             }
-            switch(thread, client, upstream, endpoint).await;
+            // A tunnel's future is larger than all others: not in that of each request.
+            Box::pin(switch(thread, client, upstream, endpoint)).await;
             shift(&thread.counts.tunnels, -1);
             // One that gives way has not read what was written to it.
             let is_cut = client.deadline.cut().is_some();
@@ -309,7 +311,8 @@ async fn finish(
                 past,
                 search,
             };
-            broke_off(thread, client, asked, request, broke).await
+            // As rare.
+            Box::pin(broke_off(thread, client, asked, request, broke)).await
         }
     }
 }

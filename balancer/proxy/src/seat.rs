@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 const KEPT: usize = 64;
 /// From so many tasks of a thread on, one on whose connection nothing goes on lets go
 /// of it at once: the connection costs little then, its next request some more.
-const CROWD: u32 = 1024;
+const CROWD: u32 = 512;
 
 /// The waiting tasks of a thread, each by where it gets what it waits for.
 #[derive(Debug)]

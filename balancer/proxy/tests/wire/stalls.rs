@@ -138,6 +138,48 @@ fn who_does_not_read_gives_way() {
 }
 
 #[test]
+fn a_websocket_whose_client_does_not_read_gives_way_and_a_silent_one_does_not() {
+    const UPGRADE: &[u8] =
+        b"GET /up HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    const SWITCHED: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let stage = Stage::open();
+    let running = start_with(vec![stage.endpoint()], config(1));
+    let mut clients = all(&running, UPGRADE);
+    let mut silent = Vec::new();
+    for at in 0..PLACES {
+        let mut request = stage.next();
+        request.begin(SWITCHED);
+        if at == 0 {
+            std::thread::spawn(move || {
+                // More than the sockets take. It ends when the connection does.
+                let _ended = request.try_begin(&"x".repeat(LARGE * 2));
+            });
+        } else {
+            silent.push(request);
+        }
+    }
+    let begun = Instant::now();
+    let mut other = ask(&running, "/other");
+    let request = stage.next();
+    assert_eq!(request.path(), "/other");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    request.answer(OK);
+    assert!(read_all(&mut other).ends_with("ok"));
+    assert_eq!(running.value("x_stalled_connections_ended_total"), 1);
+    // The others are there, and get what is said to them.
+    let mut greeted = 0;
+    for request in &mut silent {
+        request.begin("hello");
+    }
+    for client in &mut clients {
+        let mut bytes = [0; SWITCHED.len() + 5];
+        greeted += u32::from(client.read_exact(&mut bytes).is_ok() && bytes.ends_with(b"hello"));
+    }
+    assert_eq!(greeted, PLACES - 1);
+}
+
+#[test]
 fn what_a_server_works_on_never_gives_way() {
     let stage = Stage::open();
     let running = start_with(vec![stage.endpoint()], config(1));
