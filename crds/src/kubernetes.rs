@@ -2,7 +2,7 @@
 //! status, and its definition ([`definition`]).
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
     ValidationRule,
 };
 use kube::CustomResourceExt;
@@ -22,6 +22,11 @@ pub fn definition() -> CustomResourceDefinition {
         let schema = version.schema.as_mut();
         if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             plain(schema);
+            // A fresh object is not what it was asked to be, whoever asks (kstatus).
+            let mut status = schema.properties.iter_mut();
+            if let Some(status) = status.find_map(|properties| properties.get_mut("status")) {
+                status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+            }
             schema.x_kubernetes_validations = Some(vec![ValidationRule {
                 rule: NAME_RULE.to_owned(),
                 message: Some(NAME_MESSAGE.to_owned()),

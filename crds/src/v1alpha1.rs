@@ -66,6 +66,7 @@ pub struct Metadata {
             label_selector_path = ".status.selector"
         ),
         printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name":"Updated","type":"string","jsonPath":".status.conditions[?(@.type==\"Updated\")].status"}"#,
         printcolumn = r#"{"name":"Pods","type":"string","jsonPath":".status.pods"}"#,
         printcolumn = r#"{"name":"Workers","type":"string","jsonPath":".status.workers.summary"}"#,
         printcolumn = r#"{"name":"Balancers","type":"string","jsonPath":".status.serving"}"#,

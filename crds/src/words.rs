@@ -91,6 +91,8 @@ pub mod condition {
     pub const DEGRADED: &str = "Degraded";
     /// kstatus: not yet as asked for.
     pub const RECONCILING: &str = "Reconciling";
+    /// This generation of the object is out, and serves.
+    pub const UPDATED: &str = "Updated";
     /// kstatus: will not get there without somebody's help.
     pub const STALLED: &str = "Stalled";
 }
@@ -135,6 +137,8 @@ pub mod reason {
     pub const NO_MATCHING_NODE: &str = "NoMatchingNode";
     /// A node has no room for its pod.
     pub const NODES_WITHOUT_ROOM: &str = "NodesWithoutRoom";
+    /// The API server lets no pod be made.
+    pub const PODS_REFUSED: &str = "PodsRefused";
     /// A container cannot be started as it is.
     pub const CONTAINER_CONFIG: &str = "ContainerConfigError";
     /// The image cannot be pulled.
@@ -169,7 +173,7 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 35] = [
+    pub const ALL: [&str; 36] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
@@ -189,6 +193,7 @@ pub mod reason {
         UNSCHEDULABLE,
         NO_MATCHING_NODE,
         NODES_WITHOUT_ROOM,
+        PODS_REFUSED,
         CONTAINER_CONFIG,
         IMAGE_PULL,
         CRASHING,

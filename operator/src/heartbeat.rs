@@ -270,7 +270,42 @@ struct Said {
     ready: u32,
     reloaded: Option<String>,
     reload_failed: Option<String>,
+    workers: Vec<Worker>,
+    waiting: Vec<Worker>,
 }
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Worker {
+    listens_elsewhere: Option<u16>,
+    last_exit: Option<Exit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Exit {
+    text: String,
+}
+
+impl Said {
+    /// What keeps workers from being ready, in the supervisor's words.
+    fn trouble(&self) -> Option<String> {
+        let mut workers = self.workers.iter();
+        if let Some(port) = workers.find_map(|worker| worker.listens_elsewhere) {
+            return Some(format!(
+                "the app listens on {port}, which is not spec.port: change one of them"
+            ));
+        }
+        let mut waiting = self.waiting.iter().chain(&self.workers);
+        let exit = waiting.find_map(|worker| worker.last_exit.as_ref())?;
+        let mut text = exit.text.clone();
+        text.truncate(text.floor_char_boundary(TROUBLE_BYTES));
+        Some(text)
+    }
+}
+
+/// Of a supervisor's words.
+const TROUBLE_BYTES: usize = 300;
 
 async fn supervisor(address: SocketAddr) -> Result<Heard, ProbeError> {
     let (status, content) = probe::get(address, "/status", SUPERVISOR_TIMEOUT).await?;
@@ -292,10 +327,12 @@ fn said(content: &[u8]) -> serde_json::Result<Supervisor> {
             token
         })
     };
+    let trouble = (said.ready == 0).then(|| said.trouble()).flatten();
     Ok(Supervisor {
         desired: said.desired,
         ready: said.ready,
         reloaded: token(said.reloaded),
+        trouble,
         reload_failed: token(said.reload_failed),
     })
 }

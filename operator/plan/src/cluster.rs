@@ -10,6 +10,7 @@ mod app;
 mod balancer;
 mod conditions;
 mod drift;
+mod failures;
 mod meta;
 mod nodes;
 mod objects;
@@ -155,6 +156,7 @@ fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) ->
     let wakes = [
         told.wake,
         lingering,
+        status::young_until(observed),
         scale.count.as_ref().and_then(|count| count.wake),
     ];
     plan.wake = wakes.into_iter().flatten().min();

@@ -27,10 +27,6 @@ const BACK_OFF: Duration = Duration::from_millis(1_500);
 pub(crate) enum Behaviour {
     /// It is ready after so long and answers on its admin port.
     Ready(Duration),
-    /// Its kubelet finds it ready, others cannot reach it.
-    Unreachable,
-    /// It runs and never becomes ready.
-    Unready,
     /// Its main container ends again and again, with this code and last words.
     Crashes(i32, &'static str),
     /// Its main container waits for ever, with this reason and message.
@@ -230,8 +226,6 @@ fn main_container(known: &Taken) -> (Value, bool, Value, u32) {
     let elapsed = known.begun.elapsed();
     match &known.behaviour {
         Behaviour::Ready(after) => (running, elapsed >= *after, Value::Null, 0),
-        Behaviour::Unreachable => (running, true, Value::Null, 0),
-        Behaviour::Unready => (running, false, Value::Null, 0),
         Behaviour::Waits(reason, message) => (
             json!({"waiting": {"reason": reason, "message": message}}),
             false,

@@ -175,9 +175,11 @@ fn pods_of_others_with_the_same_labels_get_no_request() {
     });
     story.try_apply(&theirs).unwrap();
     story.apply("side", "replicas: {total: 1}");
-    let app = story.wait_complete("side");
+    story.wait_complete("side");
+    let app = story.wait("side", "the workers of one pod", |app| {
+        app["status"]["workers"]["summary"] == "1/1"
+    });
     assert_eq!(app["status"]["pods"], "1/1");
-    assert_eq!(app["status"]["workers"]["summary"], "1/1");
     let slices = story.list(
         "/apis/discovery.k8s.io/v1",
         "endpointslices?labelSelector=kubernetes.io/service-name%3Dside-pods",

@@ -9,7 +9,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    dead_code,
     reason = "all of this target is test code, helpers included"
 )]
 

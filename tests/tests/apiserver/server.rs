@@ -419,11 +419,6 @@ impl Server {
         Ok(answer.json())
     }
 
-    /// Ends the operator, as a node's loss would.
-    pub(crate) fn stop_operator(&self) {
-        *self.operator() = None;
-    }
-
     /// What the operator logged last.
     pub(crate) fn operator_log(&self) -> String {
         self.operator()

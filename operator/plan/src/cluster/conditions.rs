@@ -1,4 +1,4 @@
-//! What the facts mean: five conditions, each with a reason and one sentence
+//! What the facts mean: six conditions, each with a reason and one sentence
 //! that names the cure.
 //!
 //! `Ready`: requests are served. Until everything was there once, it wants all
@@ -44,7 +44,7 @@ fn said(holds: bool, reason: &'static str, message: impl Into<String>) -> Said {
     }
 }
 
-/// All five, always, in one order.
+/// All six, always, in one order.
 pub(super) fn conditions(
     object: &ScaledApp,
     observed: &Observed,
@@ -66,12 +66,14 @@ pub(super) fn conditions(
     let progressing = judge.progressing(&stalled);
     let degraded = judge.degraded();
     let reconciling = judge.reconciling(&stalled, &progressing, &degraded);
+    let updated = judge.updated(&stalled, &progressing, &degraded);
     let all = [
         (condition::READY, judge.ready(&stalled)),
         (condition::PROGRESSING, progressing),
         (condition::DEGRADED, degraded),
         (condition::RECONCILING, reconciling),
         (condition::STALLED, stalled),
+        (condition::UPDATED, updated),
     ];
     all.into_iter()
         .map(|(kind, said)| {
@@ -175,6 +177,9 @@ impl Judge<'_> {
         if self.facts.changing {
             return said(true, reason::ROLLING_OUT, "new pods replace old ones");
         }
+        if self.facts.young && !self.facts.complete() {
+            return said(true, reason::SCALING, "new pods are coming up");
+        }
         said(false, reason::AS_WANTED, "all is as asked for")
     }
 
@@ -200,6 +205,14 @@ impl Judge<'_> {
             .filter(|_| facts.ready < facts.wanted)
         {
             return said(false, failure.reason, told(failure));
+        }
+        let no_balancer = !facts.slots.iter().any(|slot| slot.serving);
+        if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| no_balancer) {
+            return said(
+                false,
+                failure.reason,
+                format!("balancer: {}", told(failure)),
+            );
         }
         if !self.started {
             return said(
@@ -257,10 +270,12 @@ impl Judge<'_> {
             };
         }
         let fewer = facts.ready < facts.wanted;
-        if let Some(failure) = facts.failure.as_ref().filter(|_| fewer) {
+        // Of a release whose old pods still serve, too.
+        let coming = fewer || facts.changing;
+        if let Some(failure) = facts.failure.as_ref().filter(|_| coming) {
             return said(true, failure.reason, told(failure));
         }
-        if self.started && fewer && !facts.changing {
+        if self.started && fewer && !facts.changing && !facts.young {
             return said(
                 true,
                 reason::FEWER_PODS,
@@ -292,14 +307,19 @@ impl Judge<'_> {
                 ),
             );
         }
-        if self.started && !(facts.own_balancers && facts.serves_everywhere()) {
+        let all_balancers = facts.own_balancers && facts.serves_everywhere();
+        if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| !all_balancers) {
+            return said(true, failure.reason, format!("balancer: {}", told(failure)));
+        }
+        if self.started && !all_balancers && !facts.young {
             return said(
                 true,
                 reason::FEWER_BALANCERS,
                 "a balancer does not serve: the others answer at its address",
             );
         }
-        if self.started && !facts.changing && facts.workers.ready < facts.workers.desired {
+        let fewer_workers = facts.workers.ready < facts.workers.desired;
+        if self.started && !facts.changing && fewer_workers && !facts.young {
             return said(
                 true,
                 reason::FEWER_WORKERS,
@@ -307,6 +327,29 @@ impl Judge<'_> {
             );
         }
         said(false, reason::AS_WANTED, "nothing is missing")
+    }
+
+    /// Whether this generation is out: what a pipeline waits for.
+    fn updated(&self, stalled: &Said, progressing: &Said, degraded: &Said) -> Said {
+        let applied = matches!(self.outcome, Outcome::Applied(..));
+        if applied && !stalled.holds && !self.paused() && self.facts.complete() {
+            return said(true, reason::AS_WANTED, "this generation serves everywhere");
+        }
+        let why = [stalled, degraded, progressing]
+            .into_iter()
+            .find(|it| it.holds);
+        match why {
+            Some(Said {
+                reason, message, ..
+            }) => said(false, reason, message),
+            None if self.paused() => said(false, reason::PAUSED, &*progressing.message),
+            None => {
+                let Said {
+                    reason, message, ..
+                } = self.no_slot();
+                said(false, reason, message)
+            }
+        }
     }
 
     fn reconciling(&self, stalled: &Said, progressing: &Said, degraded: &Said) -> Said {
@@ -358,6 +401,9 @@ fn told(failure: &PodFailure) -> String {
             "{message}: check spec.image, or name a secret in spec.podTemplate.spec.imagePullSecrets"
         ),
         reason::CRASHING => format!("the app ends before it is ready: {message}"),
+        reason::PODS_REFUSED => format!(
+            "a pod may not be made: {message}: raise what refuses it (a quota, a limit range, an admission rule, a missing service account), or change spec.resources and spec.podTemplate"
+        ),
         reason::UNSCHEDULABLE => format!("no node takes one of the pods: {message}"),
         _ => message.clone(),
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{self, ContainerStatus, PodStatus, Taint};
+use k8s_openapi::api::core::v1::{self, PodStatus, Taint};
 use k8s_openapi::jiff::Timestamp;
-use scaledapp_crds::words::{label, reason};
+use scaledapp_crds::words::label;
 
+use super::failures;
 use super::meta::slot_of;
 use super::overlay::INSTALL;
 use super::{ObjectKey, Objects, Room, Stalled};
@@ -128,6 +129,8 @@ pub struct Supervisor {
     pub reloaded: Option<String>,
     /// Why the reload with the token of the pod's annotation failed.
     pub reload_failed: Option<String>,
+    /// Why no worker is ready.
+    pub trouble: Option<String>,
 }
 
 impl From<&v1::Node> for Node {
@@ -184,7 +187,7 @@ impl From<&v1::Pod> for Pod {
             deleting: meta.deletion_timestamp.is_some() || ended,
             annotations: meta.annotations.clone().unwrap_or_default(),
             sidecar_image: install.and_then(|container| container.image.clone()),
-            failure: failure(&status),
+            failure: failures::of_status(&status),
             heard: Heard::NotYet,
         }
     }
@@ -193,61 +196,4 @@ impl From<&v1::Pod> for Pod {
 fn is_true(status: &PodStatus, kind: &str) -> bool {
     let mut conditions = status.conditions.iter().flatten();
     conditions.any(|condition| condition.type_ == kind && condition.status == "True")
-}
-
-fn failure(status: &PodStatus) -> Option<PodFailure> {
-    let mut conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.find(|condition| {
-        condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable")
-    });
-    if let Some(condition) = unscheduled {
-        return Some(PodFailure {
-            reason: reason::UNSCHEDULABLE,
-            message: condition.message.clone().unwrap_or_default(),
-        });
-    }
-    let inits = status.init_container_statuses.iter().flatten();
-    inits
-        .chain(status.container_statuses.iter().flatten())
-        .find_map(stuck)
-}
-
-/// Why a container does not start, in the kubelet's words without the pod's
-/// name, or in the app's own last ones.
-fn stuck(container: &ContainerStatus) -> Option<PodFailure> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let said = waiting.message.clone().unwrap_or_default();
-    let reason = match waiting.reason.as_deref()? {
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            reason::CONTAINER_CONFIG
-        }
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-            reason::IMAGE_PULL
-        }
-        "CrashLoopBackOff" => reason::CRASHING,
-        _ => return None,
-    };
-    let last = container
-        .last_state
-        .as_ref()
-        .and_then(|state| state.terminated.as_ref());
-    let message = match (reason, last) {
-        (reason::CRASHING, Some(last)) => {
-            let words = last.message.clone().unwrap_or_default();
-            let words = words
-                .trim()
-                .lines()
-                .next_back()
-                .unwrap_or_default()
-                .to_owned();
-            format!("exit code {}: {words}", last.exit_code)
-        }
-        _ => said.split(" (pod:").next().unwrap_or_default().to_owned(),
-    };
-    Some(PodFailure {
-        reason,
-        message: message.trim_end_matches([':', ' ']).to_owned(),
-    })
 }

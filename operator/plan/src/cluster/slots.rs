@@ -21,6 +21,8 @@ use super::{App, Event, EventType, Heard, Observed, Pod};
 pub(super) const POD_PORT: u16 = 8080;
 const SLOT_PORT: i32 = 80;
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// A balancer that comes up for the first time.
+const NEW: SignedDuration = SignedDuration::from_secs(60);
 /// Common resolvers keep an answer 30 s longer than it says.
 const RESOLVERS: Duration = Duration::from_secs(35);
 
@@ -216,6 +218,13 @@ pub(super) fn leads_somewhere(slot: u32, observed: &Observed) -> bool {
         })
 }
 
+fn is_new(slot: u32, observed: &Observed) -> bool {
+    let services = observed.live.services.iter();
+    let mut of_slot = services.filter(|service| slot_of(&service.metadata) == Some(slot));
+    let made = of_slot.find_map(|service| service.metadata.creation_timestamp.clone());
+    made.is_some_and(|made| observed.now.duration_since(made.0) < NEW)
+}
+
 /// An event where another balancer takes a slot over, or gives it back.
 pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Event> {
     let slot = slot_of(&planned.metadata)?;
@@ -243,7 +252,8 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
             action: "TakeOver",
             note: format!("balancer {slot} does not serve: the others answer at its address"),
         }),
-        (Some(false), true) => Some(Event {
+        // At first others answer at a slot until its own balancer has come up.
+        (Some(false), true) if !is_new(slot, observed) => Some(Event {
             kind: EventType::Normal,
             reason: reason::SLOT_RETURNED,
             action: "Return",

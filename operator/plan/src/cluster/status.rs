@@ -4,13 +4,17 @@
 //! Numbers stand in their own fields and never in messages, so that the same
 //! state is the same text.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::SignedDuration;
 use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus, SlotStatus, WorkersStatus};
 use scaledapp_crds::words::{annotation, component, condition};
 
 use super::conditions::conditions;
 use super::drift::carries;
+use super::failures;
 use super::meta::{Owner, annotation as annotated, cut, slot_of};
 use super::selection;
 use super::slots::{leads_somewhere, serves};
@@ -23,6 +27,9 @@ use crate::Violation;
 const IMAGES: usize = 8;
 /// Of one image's name, a digest included.
 const IMAGE_BYTES: usize = 512;
+
+/// Most apps are ready by then.
+const YOUNG: SignedDuration = SignedDuration::from_secs(60);
 
 /// How a pass went.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +66,10 @@ pub(super) struct Facts {
     pub(super) stuck: bool,
     /// The first reason why an app's pod does not run, the most telling first.
     pub(super) failure: Option<PodFailure>,
+    /// The same of a balancer.
+    pub(super) balancer_failure: Option<PodFailure>,
+    /// Pods that are not ready have not had the time to be.
+    pub(super) young: bool,
     pub(super) slots: Vec<SlotStatus>,
     /// Every slot's own balancer serves.
     pub(super) own_balancers: bool,
@@ -189,12 +200,19 @@ impl Facts {
             ready: state.ready_replicas.unwrap_or_default(),
             changing: !written || !rolled || pods != wanted,
             scaling: written && updated == pods && pods != wanted,
+            // What was said before the last change is of that no more.
             stuck: written
+                && state.observed_generation >= generation
                 && progress.is_some_and(|progress| {
                     progress.status.as_deref() == Some("False")
                         && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
                 }),
-            failure: failure(observed),
+            failure: failures::of_app(observed, live),
+            balancer_failure: failures::of_balancers(
+                observed,
+                object.metadata.name.as_deref().unwrap_or_default(),
+            ),
+            young: young(observed),
             own_balancers: slots.iter().all(own),
             named_slot: named_slot(object, observed),
             workers: workers(observed, &before.workers),
@@ -223,21 +241,36 @@ impl Facts {
     }
 }
 
-/// Pods that cannot be placed say less than pods that cannot start.
-fn failure(observed: &Observed) -> Option<PodFailure> {
-    use scaledapp_crds::words::reason::UNSCHEDULABLE;
-    let mut failures: Vec<&PodFailure> = app_pods(observed)
-        .filter(|pod| !pod.ready)
-        .filter_map(|pod| pod.failure.as_ref())
-        .collect();
-    failures.sort_by_key(|failure| {
-        (
-            failure.reason == UNSCHEDULABLE,
-            failure.reason,
-            failure.message.clone(),
-        )
+/// When pods that are new today will have had their time.
+pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
+    let pods = observed
+        .pods
+        .iter()
+        .filter(|pod| !pod.deleting && !pod.ready);
+    let left = pods.filter_map(|pod| {
+        let age = observed.now.duration_since(pod.created?);
+        Duration::try_from(YOUNG - age).ok()
     });
-    failures.first().map(|failure| (*failure).clone())
+    left.filter(|left| !left.is_zero()).min()
+}
+
+/// Whether all that is not ready is new. Bounded, so that what never becomes ready is
+/// told of all the same.
+fn young(observed: &Observed) -> bool {
+    let pods = observed
+        .pods
+        .iter()
+        .filter(|pod| !pod.deleting && !pod.ready);
+    let young: Vec<bool> = pods
+        .map(|pod| {
+            let age = pod
+                .created
+                .map(|created| observed.now.duration_since(created));
+            pod.failure.is_none() && age.is_some_and(|age| age < YOUNG)
+        })
+        .collect();
+    // Of a pod that is gone there is nothing to be waited for.
+    !young.is_empty() && young.into_iter().all(|young| young)
 }
 
 fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {

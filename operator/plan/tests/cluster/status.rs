@@ -12,7 +12,7 @@ use super::given::{apply, at, balancer, cluster, object, pass, pod, settings};
 /// of those that are unusual.
 fn told(object: &ScaledApp) -> String {
     let status = object.status.as_ref().unwrap();
-    let all = status.conditions.iter();
+    let all = status.conditions.iter().filter(|it| it.type_ != "Updated");
     let letters: String = all
         .clone()
         .map(|condition| &condition.status[..1])
@@ -445,4 +445,40 @@ fn what_pods_say_makes_no_sum_overflow_and_no_status_large() {
     );
     let size = serde_json::to_string(&status).unwrap().len();
     assert!(size < 32 << 10, "{size} bytes");
+}
+
+fn updated(object: &ScaledApp) -> (String, String) {
+    let status = object.status.as_ref().unwrap();
+    let mut all = status.conditions.iter();
+    let updated = all.find(|it| it.type_ == "Updated").unwrap();
+    (updated.status.clone(), updated.reason.clone())
+}
+
+/// What a pipeline waits for, while Ready is about what serves.
+#[test]
+fn a_generation_is_out_once_all_of_it_serves() {
+    let (mut object, mut observed) = started("");
+    assert_eq!(updated(&object).0, "True");
+    let status = observed.live.deployments[0].status.as_mut().unwrap();
+    (status.replicas, status.updated_replicas) = (Some(3), Some(1));
+    observed.pods.push(Pod {
+        ready: false,
+        failure: Some(PodFailure {
+            reason: "AppCrashing",
+            message: "exit code 1: no database".to_owned(),
+        }),
+        ..pod(2)
+    });
+    let app = validate(&object).unwrap();
+    let planned = plan(&app, &observed, &settings());
+    object.status = Some(scaledapp_plan::cluster::status(
+        &object,
+        &observed,
+        Outcome::Applied(&app, &planned),
+    ));
+    assert_eq!(
+        updated(&object),
+        ("False".to_owned(), "AppCrashing".to_owned())
+    );
+    assert!(told(&object).starts_with("TTT"), "{}", told(&object));
 }
