@@ -40,16 +40,22 @@ fn an_image_that_cannot_be_pulled_is_named_for_app_init_container_and_balancer()
         return;
     };
     let missing = "failed to pull registry.test/x: not found";
-    story.rule(move |pod| match is_app(pod) {
-        true => Behaviour::InitWaits("ErrImagePull", missing),
-        false => READY,
+    story.rule(move |pod| {
+        if is_app(pod) {
+            Behaviour::InitWaits("ErrImagePull", missing)
+        } else {
+            READY
+        }
     });
     story.apply("hello", "replicas: {total: 1}");
     let app = story.wait_told("ImagePullError", missing);
     assert_eq!(condition(&app, "Ready").reason, "ImagePullError");
-    story.rule(move |pod| match is_app(pod) {
-        true => READY,
-        false => Behaviour::Waits("ImagePullBackOff", missing),
+    story.rule(move |pod| {
+        if is_app(pod) {
+            READY
+        } else {
+            Behaviour::Waits("ImagePullBackOff", missing)
+        }
     });
     story.wait_told("ImagePullError", "balancer: failed to pull");
     story.rule(|_| READY);

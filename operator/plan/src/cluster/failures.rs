@@ -166,10 +166,9 @@ pub(super) fn last_words(output: &str) -> &str {
     };
     let of_app = || lines().filter(|line| !is_ours(line));
     let found = of_app()
-        .filter(|line| names_error(line))
-        .last()
-        .or_else(|| of_app().filter(|line| !is_trace(line)).last())
-        .or_else(|| lines().last().map(without_time))
+        .rfind(|line| names_error(line))
+        .or_else(|| of_app().rfind(|line| !is_trace(line)))
+        .or_else(|| lines().next_back().map(without_time))
         .unwrap_or_default();
     super::meta::cut(found.trim(), MOST)
 }
