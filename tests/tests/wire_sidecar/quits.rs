@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use scaledapp_tests::fixtures::node;
-use scaledapp_tests::http::{Connection, Request};
+use scaledapp_tests::fixtures::{app, node};
+use scaledapp_tests::http::{self, Connection, Request};
 use scaledapp_tests::sidecar::{Launch, Sidecar};
 
 use crate::{SOON, has};
@@ -114,9 +114,34 @@ fn a_sudden_end_loses_only_what_was_read() {
         "{unread:?} of {}",
         lost.len()
     );
-    let metrics = scaledapp_tests::http::get(sidecar.launch.admin, "/metrics").unwrap();
+    let metrics = http::get(sidecar.launch.admin, "/metrics").unwrap();
     let name = "scaledapp_dispatch_unread_requests_total ";
     let line = metrics.text();
     let line = line.lines().find_map(|line| line.strip_prefix(name));
     assert_ne!(line.unwrap(), "0");
+}
+
+/// A reset by `SO_LINGER` looks to the kernel's witness as if nobody had accepted the
+/// connection.
+#[test]
+fn what_was_read_is_executed_once_however_its_connection_ends() {
+    if !has("python3") {
+        return;
+    }
+    for how in ["close", "reset"] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let launch = Launch::of(|port| {
+            let notes = file.path().to_str().unwrap();
+            let command = ["python3", &app("reads.py"), &port.to_string(), how, notes];
+            command.map(str::to_owned).to_vec()
+        });
+        let options = ["--workers", "2"];
+        let sidecar = launch.unwrap().with(&options).ready(2).unwrap();
+        for body in [&b""[..], b"body"] {
+            let answer = http::one_shot(sidecar.address(), SOON, &Request::post("/one", body));
+            assert_eq!(answer.unwrap().status, 502, "{how}");
+        }
+        let notes = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(notes, "/one\n/one\n", "{how}");
+    }
 }
