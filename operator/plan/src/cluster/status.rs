@@ -395,31 +395,48 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         (condition::DEGRADED, "False"),
         (condition::STALLED, "False"),
     ];
+    let find = |status: &ScaledAppStatus, kind: &str| {
+        let mut all = status.conditions.iter();
+        all.find(|condition| condition.type_ == kind).cloned()
+    };
+    // Two conditions with one cause are told of once.
+    let mut told: Vec<String> = before
+        .and_then(|before| find(before, condition::DEGRADED))
+        .filter(|degraded| degraded.status == "True")
+        .map(|degraded| degraded.message)
+        .into_iter()
+        .collect();
     let mut events = Vec::new();
     for (kind, good) in kinds {
-        let of = |status: &ScaledAppStatus| {
-            status
-                .conditions
-                .iter()
-                .find(|condition| condition.type_ == kind)
-                .cloned()
+        let Some(now) = find(after, kind) else {
+            continue;
         };
-        let Some(now) = of(after) else { continue };
-        let then = before.and_then(of).map(|condition| condition.status);
+        let then = before.and_then(|before| find(before, kind));
+        let is_other_cause = now.status != good
+            && then.as_ref().is_some_and(|then| then.reason != now.reason)
+            && kind == condition::DEGRADED;
         // At first nothing is ready, and nobody needs to be told.
-        let then = then.unwrap_or_else(|| {
-            if kind == condition::READY {
-                "False"
-            } else {
-                good
-            }
-            .to_owned()
-        });
-        if now.status == then || now.status == "Unknown" {
+        let then = then.map_or_else(
+            || {
+                if kind == condition::READY {
+                    "False"
+                } else {
+                    good
+                }
+                .to_owned()
+            },
+            |then| then.status,
+        );
+        if now.status == then && !is_other_cause || now.status == "Unknown" {
             continue;
         }
+        let is_good = now.status == good;
+        if !is_good && told.contains(&now.message) {
+            continue;
+        }
+        told.push(now.message.clone());
         events.push(Event {
-            kind: if now.status == good {
+            kind: if is_good {
                 EventType::Normal
             } else {
                 EventType::Warning
