@@ -198,3 +198,38 @@ fn pods_of_others_with_the_same_labels_get_no_request() {
     let selector = app["status"]["selector"].as_str().unwrap();
     assert!(selector.contains("scaledapp.io/app=side"), "{selector}");
 }
+
+/// As a mesh's webhook or `kubectl set env` would.
+#[test]
+fn what_others_add_to_a_deployment_stays_and_is_not_written_over_and_over() {
+    let Some(story) = story("added", 1) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait_complete("hello");
+    let path = story.at("/apis/apps/v1", "deployments/hello");
+    let added = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "hello", "namespace": "added"},
+        "spec": {"template": {"spec": {"containers": [
+            {"name": "app", "env": [{"name": "ADDED", "value": "1"}]},
+        ]}}},
+    });
+    story.try_apply(&added).unwrap();
+    story.wait("hello", "the new pods", |_| {
+        let status = &story.deployment("hello")["status"];
+        status["updatedReplicas"] == 1 && status["replicas"] == 1
+    });
+    story.wait_complete("hello");
+    let before = story.deployment("hello");
+    // Another pass, for a reason that it is not concerned by.
+    story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 3}");
+    story.wait_complete("hello");
+    let after = story.server.api.get(&path).unwrap();
+    assert_eq!(
+        before["metadata"]["generation"],
+        after["metadata"]["generation"]
+    );
+    let env = after["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    assert!(env.unwrap().iter().any(|it| it["name"] == "ADDED"));
+}

@@ -25,14 +25,27 @@ pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &
 /// Whether all that `planned` says is so in `live`.
 pub(super) fn carries<T: Serialize>(live: &T, planned: &T) -> bool {
     match (serde_json::to_value(live), serde_json::to_value(planned)) {
-        (Ok(live), Ok(planned)) => holds(&live, &planned, false),
+        (Ok(live), Ok(planned)) => holds(&live, &planned, false, ""),
         _ => false,
     }
 }
 
+/// What tells the members of a list apart, as server-side apply has it: others may add
+/// members (a sidecar, a variable), and in another order. Lists that are not named
+/// here are one value.
+fn keys(list: &str) -> Option<&'static [&'static str]> {
+    Some(match list {
+        "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets" => &["name"],
+        "volumeMounts" => &["mountPath"],
+        "ownerReferences" => &["uid"],
+        "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],
+        _ => return None,
+    })
+}
+
 /// Whether all of `planned` is in `live`. `amounts`: below a field whose values
-/// the API server writes in its own way.
-fn holds(live: &Value, planned: &Value, amounts: bool) -> bool {
+/// the API server writes in its own way. `list`: the field that a list is in.
+fn holds(live: &Value, planned: &Value, amounts: bool, list: &str) -> bool {
     match (live, planned) {
         (Value::Object(live), Value::Object(planned)) => planned.iter().all(|(name, planned)| {
             let amounts = amounts
@@ -41,16 +54,23 @@ fn holds(live: &Value, planned: &Value, amounts: bool) -> bool {
                     "requests" | "limits" | "sizeLimit" | "divisor"
                 );
             match live.get(name) {
-                Some(live) => holds(live, planned, amounts),
+                Some(live) => holds(live, planned, amounts, name),
                 None => is_empty(planned),
             }
         }),
         (Value::Array(live), Value::Array(planned)) => {
+            if let Some(keys) = keys(list) {
+                return planned.iter().all(|planned| {
+                    let same = |live: &&Value| keys.iter().all(|key| live[key] == planned[key]);
+                    let found = live.iter().find(same);
+                    found.is_some_and(|live| holds(live, planned, amounts, ""))
+                });
+            }
             live.len() == planned.len()
                 && live
                     .iter()
                     .zip(planned)
-                    .all(|(live, planned)| holds(live, planned, amounts))
+                    .all(|(live, planned)| holds(live, planned, amounts, ""))
         }
         (Value::String(live), Value::String(planned)) if amounts => {
             live == planned
@@ -120,7 +140,30 @@ pub(super) fn amount(text: &str) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_others_add_to_keyed_lists_is_no_change_of_ours() {
+        let ours = json!({"containers": [{"name": "app", "env": [{"name": "A", "value": "1"}], "command": ["x"]}]});
+        let with = |container: Value| json!({"containers": [{"name": "mesh"}, container]});
+        let env = |env: Value| with(json!({"name": "app", "env": env, "command": ["x"]}));
+        let (mine, theirs) = (json!({"name": "A", "value": "1"}), json!({"name": "B"}));
+        for (live, same) in [
+            (env(json!([mine])), true),
+            (env(json!([theirs, mine])), true),
+            (env(json!([theirs])), false),
+            (env(json!([{"name": "A", "value": "2"}])), false),
+            (
+                with(json!({"name": "app", "env": [mine], "command": ["x", "y"]})),
+                false,
+            ),
+            (json!({"containers": [{"name": "mesh"}]}), false),
+        ] {
+            assert_eq!(carries::<Value>(&live, &ours), same, "{live}");
+        }
+    }
 
     #[test]
     fn amounts_are_equal_however_they_are_written() {
