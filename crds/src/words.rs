@@ -69,6 +69,9 @@ pub mod annotation {
     pub const FEWER_SINCE: &str = "scaledapp.io/fewer-nodes-since";
     /// On everything: hash of what we applied, so that equal need not be written.
     pub const APPLIED: &str = "scaledapp.io/applied";
+    /// On a pod, read by cluster autoscalers: volumes that keep no node from going.
+    pub const EVICTABLE_VOLUMES: &str =
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
     /// On a pod, read by the `ReplicaSet` controller: the lower, the sooner deleted.
     pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 }

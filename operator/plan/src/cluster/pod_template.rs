@@ -147,7 +147,11 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             // Nothing is wished of a new pod.
-            annotations: Some(map([(annotation::DESIRED, "{}")])),
+            annotations: Some(map([
+                (annotation::DESIRED, "{}"),
+                // What is in it is made anew wherever the pod is.
+                (annotation::EVICTABLE_VOLUMES, VOLUME_BINARIES),
+            ])),
             labels: Some(
                 owner
                     .labels(component::APP)

@@ -482,3 +482,32 @@ fn a_generation_is_out_once_all_of_it_serves() {
     );
     assert!(told(&object).starts_with("TTT"), "{}", told(&object));
 }
+
+/// `helm upgrade --wait` reads Stalled right after the fix.
+#[test]
+fn a_rollout_is_no_longer_stuck_once_it_is_given_another_generation() {
+    let (mut object, mut observed) = started("");
+    let stuck = serde_json::json!({
+        "observedGeneration": 1, "replicas": 3, "updatedReplicas": 1, "readyReplicas": 2,
+        "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}],
+    });
+    let mut deployments = observed.live.deployments.iter_mut();
+    let live = deployments.find(|it| it.metadata.name.as_deref() == Some("hello"));
+    let live = live.unwrap();
+    live.status = Some(serde_json::from_value(stuck).unwrap());
+    for (generation, letters) in [(1, "TFFFT"), (2, "TTFTF")] {
+        let mut observed = observed.clone();
+        let mut deployments = observed.live.deployments.iter_mut();
+        let live = deployments.find(|it| it.metadata.name.as_deref() == Some("hello"));
+        live.unwrap().metadata.generation = Some(generation);
+        let app = validate(&object).unwrap();
+        let planned = plan(&app, &observed, &settings());
+        let after = status(&object, &observed, Outcome::Applied(&app, &planned));
+        object.status = Some(after);
+        assert!(
+            told(&object).starts_with(letters),
+            "{generation}: {}",
+            told(&object)
+        );
+    }
+}
