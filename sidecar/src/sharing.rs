@@ -257,6 +257,11 @@ impl Sharing {
         }
     }
 
+    /// All that are shared.
+    pub(crate) fn inodes(&self) -> HashSet<u64> {
+        self.members().map(|member| member.inode).collect()
+    }
+
     /// Whether a socket is one of those that are shared.
     fn has(&self, inode: u64) -> bool {
         self.members().any(|member| member.inode == inode)

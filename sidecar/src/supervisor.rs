@@ -260,6 +260,7 @@ impl Supervisor {
             Input::Look => {
                 self.sharing.borrow_mut().mend();
                 let mut events = self.look();
+                events.extend(self.closed_listeners());
                 if self.engine.reloading() {
                     events.push(Event::Crowded(self.is_crowded()));
                 }

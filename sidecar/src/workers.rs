@@ -1,7 +1,7 @@
 //! One worker's life as the supervisor carries it out: started, listening,
 //! drained, signalled, reaped. When which of them happens is the engine's word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,13 +14,15 @@ use scaledapp_proxy::EndedBy;
 use scaledapp_sys::notify::Listener;
 use tokio::task::AbortHandle;
 
-use crate::dispatch::Leaving;
+use crate::connection::held;
+use crate::dispatch::{Front, Leaving};
 use crate::ends;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
 use crate::limits::Hearing;
 use crate::limits::ears::Ear;
+use crate::limits::memory;
 use crate::limits::silence::Silence;
 use crate::logs::Tail;
 use crate::process::{self, Reaped, Sockets, Started, group_lives, signal_group};
@@ -61,6 +63,8 @@ pub(crate) struct Process {
     /// The thread that was found waiting for connections (Connection dispatch).
     pub(crate) ear: Option<Ear>,
     pub(crate) silence: Silence,
+    /// It held none of the shared sockets at the last look that asked for it.
+    has_closed: bool,
     /// It is replaced because of its memory.
     pub(crate) has_swollen: bool,
     /// How many processes it and its descendants were at the last look.
@@ -81,6 +85,15 @@ impl Drop for Process {
             task.abort();
         }
     }
+}
+
+/// Whether a worker's processes hold sockets, and none of `shared`. Where they cannot be
+/// seen they seem to hold none at all, and nothing is known.
+fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
+    let mut members = held::members(&[pid]);
+    members.extend(memory::tree(pid).into_iter().map(|process| (process, pid)));
+    let held = held::sockets_of(&members).remove(&pid).unwrap_or_default();
+    !held.is_empty() && held.is_disjoint(shared)
 }
 
 impl Supervisor {
@@ -167,6 +180,7 @@ impl Supervisor {
             hearing: Hearing::Unknown,
             ear: None,
             silence: Silence::default(),
+            has_closed: false,
             has_swollen: false,
             family: 1,
             is_node: None,
@@ -343,6 +357,36 @@ impl Supervisor {
             cause: Cause::NotListening,
             surge: !self.is_crowded(),
         })
+    }
+
+    /// Workers that have closed the socket that all share and live on (Connection
+    /// dispatch). Looked for only while connections wait for somebody to accept them,
+    /// and found at the second look: one may be about to listen again.
+    pub(crate) fn closed_listeners(&mut self) -> Vec<Event> {
+        let shared = match self.front {
+            Front::Connection(_) if self.sharing.borrow().queued_in_all() > 0 => {
+                self.sharing.borrow().inodes()
+            }
+            _ => return Vec::new(),
+        };
+        let ready = self.engine.workers();
+        let ready = ready.filter(|worker| worker.state == WorkerState::Ready);
+        let ready: Vec<WorkerId> = ready.map(|worker| worker.id).collect();
+        let surge = !self.is_crowded();
+        let closed = ready.into_iter().filter(|worker| {
+            let Some(process) = self.state.processes.get_mut(worker) else {
+                return false;
+            };
+            let before = std::mem::replace(&mut process.has_closed, closed(process.pid, &shared));
+            before && process.has_closed
+        });
+        closed
+            .map(|worker| Event::Recycle {
+                worker,
+                cause: Cause::NotListening,
+                surge,
+            })
+            .collect()
     }
 
     /// Says where a worker listens that has had the time to listen on its port,

@@ -47,16 +47,24 @@ fn a_worker_that_listens_no_more_gets_no_request_and_is_replaced() {
     if !has("python3") {
         return;
     }
-    let sidecar = start(&["--workers", "1"]);
-    let before = pid_of(sidecar.address());
-    let answer = http::get(sidecar.address(), "/shutdown").unwrap();
-    assert_eq!(answer.status, 200);
-    // It waits for the next one, and does not fail.
-    let after = pid_of(sidecar.address());
-    assert_ne!(after, before);
-    let events = sidecar.ctl_done(&["events"]).unwrap();
-    assert!(
-        events.contains("worker 0 is replaced: it listens no more"),
-        "{events}"
-    );
+    for (dispatch, path) in [
+        ("request", "/shutdown"),
+        ("request", "/close"),
+        ("connection", "/close"),
+    ] {
+        let sidecar = start(&["--workers", "1", "--dispatch", dispatch]);
+        let before = pid_of(sidecar.address());
+        let answer = http::get(sidecar.address(), path).unwrap();
+        assert_eq!(answer.status, 200);
+        // It comes after that answer.
+        std::thread::sleep(AT_ONCE);
+        // It waits for the next one, and does not fail.
+        let after = pid_of(sidecar.address());
+        assert_ne!(after, before, "{dispatch} {path}");
+        let events = sidecar.ctl_done(&["events"]).unwrap();
+        assert!(
+            events.contains("worker 0 is replaced: it listens no more"),
+            "{events}"
+        );
+    }
 }
