@@ -16,7 +16,6 @@ use crate::zone::{
 };
 
 const OPCODE_QUERY: u16 = 0;
-const OPCODE_NOTIFY: u16 = 4;
 
 const TYPE_A: u16 = 1;
 const TYPE_NS: u16 = 2;
@@ -136,8 +135,6 @@ pub enum Dropped {
     Short,
     /// It is a response: answering could start an endless exchange.
     Response,
-    /// A NOTIFY (RFC 1996): we have no primary to ask.
-    Notify,
 }
 
 impl Dropped {
@@ -146,7 +143,6 @@ impl Dropped {
         match self {
             Self::Short => "short",
             Self::Response => "response",
-            Self::Notify => "notify",
         }
     }
 }
@@ -193,8 +189,9 @@ pub fn answer(
     }
     match header.opcode() {
         OPCODE_QUERY => {}
-        OPCODE_NOTIFY => return Outcome::Drop(Dropped::Notify),
-        // What follows the header has another meaning there.
+        // What follows the header has another meaning there. A NOTIFY is among them: there
+        // is no primary to ask, and who sends it goes on until it is told so (RFC 8906
+        // section 3.1.4).
         _ => return bare(header, Rcode::NotImp, None, out),
     }
     let query = match Query::read(header, message) {
