@@ -190,8 +190,7 @@ pub fn answer(
     match header.opcode() {
         OPCODE_QUERY => {}
         // What follows the header has another meaning there. A NOTIFY is among them: there
-        // is no primary to ask, and who sends it goes on until it is told so (RFC 8906
-        // section 3.1.4).
+        // is no primary to ask, and who sends it goes on until it is told so (RFC 8906).
         _ => return bare(header, Rcode::NotImp, None, out),
     }
     let query = match Query::read(header, message) {
