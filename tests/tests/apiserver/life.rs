@@ -1,6 +1,10 @@
 //! An app's life: made, scaled, deleted; under admission that others enable.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+
+use crate::kubelet::Behaviour;
 
 use crate::story::{SOON, Story, condition, story};
 use scaledapp_tests::wait;
@@ -21,6 +25,18 @@ fn an_app_comes_up_is_scaled_and_leaves_nothing_behind() {
     story.apply("hello", "replicas: {total: 3}");
     let app = story.wait_complete("hello");
     assert_eq!(app["status"]["pods"], "3/3");
+
+    // Pods take their time, and nobody is warned of that.
+    story.rule(|pod| {
+        let new = pod["spec"]["containers"][0]["image"] == "registry.test/app:2";
+        Behaviour::Ready(Duration::from_secs(if new { 2 } else { 0 }))
+    });
+    story.apply("hello", "replicas: {total: 3}\nimage: registry.test/app:2");
+    story.wait_complete("hello");
+    story.apply("hello", "replicas: {total: 4}\nimage: registry.test/app:2");
+    let app = story.wait_complete("hello");
+    assert_eq!(app["status"]["pods"], "4/4");
+    assert_eq!(story.warnings("hello"), [""; 0]);
 
     // A finalizer of ours would keep it; owner references must do.
     let options = json!({"propagationPolicy": "Foreground"});
