@@ -43,8 +43,9 @@ pub(crate) fn is_held() -> bool {
 
 /// Lets the process open as many files as it may (the soft limit of a shell is
 /// 1024, kept low for `select`, which is not used here), and says so in the log
-/// where that is too few: each connection needs one here and one upstream.
-pub(crate) fn raise_file_limit(connections: u32) {
+/// where that is too few for a number that was given: each connection needs one here
+/// and one upstream. A number that was not given is made to fit.
+pub(crate) fn raise_file_limit(connections: u32, fits: bool) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
@@ -55,7 +56,7 @@ pub(crate) fn raise_file_limit(connections: u32) {
         Err(_) => current,
     };
     let needed = 2 * u64::from(connections);
-    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+    if let Some(limit) = limit.filter(|limit| !fits && *limit < needed) {
         tracing::info!(
             limit,
             needed,

@@ -46,7 +46,10 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::new().context("cannot take signals over")?;
-    listener::raise_file_limit(settings.forwarding.limits.connections);
+    listener::raise_file_limit(
+        settings.forwarding.limits.connections,
+        settings.forwarding.fits_connections,
+    );
     let admin = match settings.admin {
         None => None,
         Some(address) => match Admin::bind(address).await {
@@ -118,7 +121,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         address = %listen,
         admin = admin_address,
         threads = forwarding.threads,
-        held = forwarding.listener_is_held,
+        socket = if forwarding.listener_is_held { "supervisor's" } else { "own" },
         "listening"
     );
     balancer

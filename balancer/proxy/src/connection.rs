@@ -105,8 +105,9 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut patience: Du
                 thread.counts.failed(Failure::Refused);
                 if client.input.filled().first() == Some(&TLS_HANDSHAKE) {
                     thread.client_spoke_tls();
+                } else {
+                    thread.request_is_refused(refusal.status, refusal.reason, refusal.rule());
                 }
-                thread.head_is_too_large(&refusal);
                 client
                     .answer(thread, refusal.status, refusal.reason, true, false)
                     .await

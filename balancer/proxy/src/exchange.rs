@@ -10,7 +10,7 @@ mod search;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 
-use scaledapp_http1::{self as http1, Elsewhere, Framing, Version};
+use scaledapp_http1::{self as http1, Elsewhere, Framing, Malformed, Version};
 
 use self::admission::admit;
 use self::broken::{Broke, broke_off, note};
@@ -148,7 +148,7 @@ async fn begin(
     // The body's first bytes usually came with the head; a malformed one is
     // refused before anybody is bothered.
     if let Err(malformed) = request.take(&mut client.input) {
-        return Err(refuse_body(thread, client, asked, malformed.reason).await);
+        return Err(refuse_body(thread, client, asked, malformed).await);
     }
     if !request.is_taken()
         && let Err(then) = gather(thread, client, asked, &mut request, replay, most).await
@@ -205,21 +205,27 @@ async fn gather(
                 let cut = client.deadline.cut();
                 let cause = cut.map_or(Failure::ClientTimeout, Failure::from);
                 thread.counts.failed(cause);
-                return Err(give_up(thread, client, asked, cause, false, None).await);
+                return Err(give_up(thread, client, asked, (cause, None), false, None).await);
             }
         }
         if let Err(malformed) = request.take(&mut client.input) {
-            return Err(refuse_body(thread, client, asked, malformed.reason).await);
+            return Err(refuse_body(thread, client, asked, malformed).await);
         }
     }
     Ok(())
 }
 
 /// The answer to a body that is not well-formed.
-async fn refuse_body(thread: &Thread, client: &mut Client, asked: &Asked, reason: &str) -> Then {
+async fn refuse_body(
+    thread: &Thread,
+    client: &mut Client,
+    asked: &Asked,
+    malformed: Malformed,
+) -> Then {
     thread.counts.failed(Failure::Refused);
+    thread.request_is_refused(400, malformed.reason, malformed.rule());
     client
-        .answer(thread, 400, reason, true, asked.is_head)
+        .answer(thread, 400, malformed.reason, true, asked.is_head)
         .await
 }
 
@@ -378,6 +384,7 @@ async fn refuse(
     past: &Past,
 ) -> Then {
     let (failure, status, reason) = match nobody {
+        Nobody::InTime if thread.ready() > 0 => (Failure::QueueTimeout, 503, "queue-timeout"),
         Nobody::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
         Nobody::QueueFull => (Failure::QueueFull, 503, "queue-full"),
         Nobody::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
@@ -389,6 +396,7 @@ async fn refuse(
             return Then::End;
         }
     };
+    thread.request_failed(status, reason, None);
     thread.counts.failed(failure);
     thread.counts.answered(status, asked.started.elapsed());
     let close = !asked.keep_alive
@@ -406,7 +414,7 @@ async fn give_up(
     thread: &Thread,
     client: &mut Client,
     asked: &Asked,
-    cause: Failure,
+    (cause, endpoint): (Failure, Option<&Endpoint>),
     headed: bool,
     elsewhere: Option<Elsewhere>,
 ) -> Then {
@@ -422,6 +430,10 @@ async fn give_up(
         Failure::Memory => (503, "out-of-memory"),
         _ => (502, "upstream-failed"),
     };
+    // What is malformed has a line of its own, and what is handed back may be served yet.
+    if status >= 500 && cause != Failure::Malformed && elsewhere.is_none() {
+        thread.request_failed(status, reason, endpoint);
+    }
     thread.counts.answered(status, asked.started.elapsed());
     let mut out = thread.buffers.output();
     let is_head = asked.is_head;

@@ -32,8 +32,10 @@ kinds! {
     Failure {
         /// The client sent what cannot be read in one way only.
         Refused => "refused",
-        /// No endpoint in time.
+        /// No endpoint that serves in time.
         NoEndpoint => "no_endpoint",
+        /// All endpoints were busy for too long.
+        QueueTimeout => "queue_timeout",
         /// Too many requests wait for an endpoint.
         QueueFull => "queue_full",
         /// The endpoint broke off before it had answered.

@@ -12,7 +12,7 @@ const FAILURES: u32 = 3;
 /// Answers with 5xx in a row (that of Envoy).
 const ERRORS: u32 = 5;
 /// Of the first ejection; twice that for each one more.
-const FIRST: Duration = Duration::from_secs(1);
+pub(crate) const FIRST: Duration = Duration::from_secs(1);
 /// An endpoint that is listed is looked at again at least so often.
 const LONGEST: Duration = Duration::from_mins(1);
 
@@ -27,6 +27,20 @@ pub(crate) enum Outcome {
     Refused,
     /// The connection broke, or nothing came in time.
     Broken,
+}
+
+impl Outcome {
+    /// What an endpoint that is ejected for it has done.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "the endpoint refuses connections (does its server run?)",
+            Self::Error => "the endpoint has answered with 5xx several times in a row",
+            Self::Broken => {
+                "the endpoint has broken off, or not answered in time, several times in a row"
+            }
+            Self::Answered => "the endpoint has answered",
+        }
+    }
 }
 
 /// The record of one endpoint. All threads write to it; a lost update of two at

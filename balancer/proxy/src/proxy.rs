@@ -97,8 +97,8 @@ impl Proxy {
             config.limits.connections = memory.connections(most);
             if config.limits.connections < most {
                 tracing::info!(
-                    connections = config.limits.connections,
-                    "the limit of connections is what memory and open files are enough for"
+                    "at most {} client connections: memory and open files are enough for no more",
+                    config.limits.connections
                 );
             }
         }

@@ -278,7 +278,14 @@ impl Path {
         let first = ends.iter().min().copied().unwrap_or(now);
         let span = now.saturating_sub(first).as_millis().div_ceil(1000).max(1);
         let name = &self.name;
-        Some(format!("{name} ended {count} workers in {span} s"))
+        let told = format!("{name} ended {count} workers in {span} s");
+        if !self.is_suspect() {
+            return Some(told);
+        }
+        let wait = self.again().saturating_sub(now).as_secs_f32().ceil();
+        Some(format!(
+            "{told}; it is answered 503 for {wait} s, then tried alone while another worker is ready: mend its handler (ctl logs)"
+        ))
     }
 }
 
@@ -440,10 +447,14 @@ mod tests {
             // Another request that was there.
             assert_eq!(paths.ended(now, BAD, proven(worker)), (None, 0));
         }
-        let times = [(2, 1), (3, 1), (6, 3)];
-        let expected =
-            times.map(|(count, span)| format!("{BAD} ended {count} workers in {span} s"));
-        assert_eq!(news, expected);
+        let times = [(2, 1, 1), (3, 1, 2), (6, 3, 4)];
+        let expected = times.map(|(count, span, wait)| {
+            format!("{BAD} ended {count} workers in {span} s; it is answered 503 for {wait} s, ")
+        });
+        assert_eq!(news.len(), expected.len(), "{news:?}");
+        for (news, expected) in news.iter().zip(expected) {
+            assert!(news.starts_with(&expected), "{news}");
+        }
     }
 
     #[test]

@@ -134,8 +134,8 @@ pub(crate) struct Thread {
     pressed_at: Cell<Option<Duration>>,
     /// When it said last that an address has as many as it may.
     address_full_at: Cell<Option<Duration>>,
-    /// When the log said last that a client's head is beyond a limit.
-    large_at: Cell<Option<Duration>>,
+    /// When the log said last that a request is refused or not served, by reason.
+    said_at: complaints::Said,
     /// A client that spoke HTTP/2 was mentioned in the log.
     knows_http2: Cell<bool>,
     /// A client that spoke TLS was mentioned in the log.
@@ -193,7 +193,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         stalled_at: Cell::new(None),
         pressed_at: Cell::new(None),
         address_full_at: Cell::new(None),
-        large_at: Cell::new(None),
+        said_at: RefCell::default(),
         knows_http2: Cell::new(false),
         knows_tls: Cell::new(false),
     });

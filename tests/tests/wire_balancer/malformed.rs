@@ -4,6 +4,7 @@
 use scaledapp_tests::balancer::Launch;
 use scaledapp_tests::http;
 use scaledapp_tests::upstream::Upstream;
+use scaledapp_tests::wait;
 
 use crate::SOON;
 
@@ -103,6 +104,38 @@ fn a_malformed_request_is_refused_and_nothing_of_it_goes_on() {
     // It has taken no harm.
     let after = http::get(balancer.address(), "/").unwrap();
     assert_eq!((after.status, after.text().as_str()), (200, "reached"));
+}
+
+#[test]
+fn the_log_says_why_requests_are_refused_and_not_for_each() {
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let launch = Launch::to(&[address]).unwrap();
+    let launch = launch.with(&["--threads", "1", "--waiting-time", "100ms"]);
+    let balancer = launch.ready().unwrap();
+    let two_hosts = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+    let chunk = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
+    let served = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for _ in 0..3 {
+        for request in [&two_hosts[..], chunk, hello, served] {
+            http::raw(balancer.address(), SOON, request).unwrap();
+        }
+    }
+    let words = [
+        "reason=\"host-repeated\"",
+        "a client speaks TLS, which is not ended here: end it in front of this balancer",
+        "reason=\"no-endpoint\"",
+        "the endpoint refuses connections",
+    ];
+    wait::until(SOON, "the log says it", || {
+        let log = balancer.process.stderr();
+        let once = words.iter().all(|words| log.matches(words).count() == 1);
+        if once { Ok(()) } else { Err(log) }
+    })
+    .unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::connection::{Asked, Client};
 use crate::endpoint::{EndedBy, Endpoint};
 use crate::metrics::{Failure, count};
-use crate::outlier::Outcome;
+use crate::outlier::{self, Outcome};
 use crate::retry::{self, Failed, Fate, Next, Past};
 use crate::thread::Thread;
 
@@ -88,7 +88,17 @@ pub(super) async fn broke_off(
     };
     // Clients must not see it.
     let elsewhere = elsewhere.filter(|_| client.trust == Trust::Behind);
-    Some(give_up(thread, client, asked, cause, headed, elsewhere).await)
+    Some(
+        give_up(
+            thread,
+            client,
+            asked,
+            (cause, Some(endpoint)),
+            headed,
+            elsewhere,
+        )
+        .await,
+    )
 }
 
 /// What became of the process behind an endpoint at which a try has failed, and whether
@@ -116,8 +126,9 @@ pub(super) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
         None => return,
         Some(1) => tracing::warn!(
             endpoint = endpoint.name(),
-            ?outcome,
-            "left alone for a while"
+            "{}; it gets no requests for {:?}, and longer each time if it goes on",
+            outcome.words(),
+            outlier::FIRST
         ),
         Some(times) => tracing::debug!(
             endpoint = endpoint.name(),

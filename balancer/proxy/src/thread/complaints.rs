@@ -2,11 +2,9 @@
 //!
 //! What is answered to them is decided where the fault is found.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::Duration;
-
-use scaledapp_http1::Refusal;
 
 use super::{SHED, Thread};
 use crate::config::Role;
@@ -14,6 +12,9 @@ use crate::endpoint::Endpoint;
 
 /// Between two complaints of a kind in the log.
 const COMPLAINTS: Duration = Duration::from_secs(10);
+
+/// When complaints with a reason were made last.
+pub(super) type Said = RefCell<Vec<(&'static str, Cell<Option<Duration>>)>>;
 
 impl Thread {
     /// Whether it is time for another complaint like the one at `last`.
@@ -81,16 +82,52 @@ impl Thread {
         );
     }
 
-    /// Says so in the log, now and then: a client with a head beyond a limit is refused.
-    pub(crate) fn head_is_too_large(&self, refusal: &Refusal) {
-        let cure = cure_for_limit(refusal.reason);
-        if !cure.is_empty() && self.is_due(&self.large_at) {
-            tracing::warn!(
-                status = refusal.status,
-                "a request is refused: {}{cure}",
-                refusal.rule()
-            );
+    /// Says so in the log, now and then for each reason: a client's request is refused.
+    /// Only what a flag of ours can mend is a warning, as anybody may send the rest.
+    pub(crate) fn request_is_refused(&self, status: u16, reason: &'static str, rule: &str) {
+        if !self.is_due_for(reason) {
+            return;
         }
+        let cure = cure_for_limit(reason);
+        if cure.is_empty() {
+            tracing::info!(status, reason, "a request is refused: {rule}");
+        } else {
+            tracing::warn!(status, reason, "a request is refused: {rule}{cure}");
+        }
+    }
+
+    /// Says so in the log, now and then for each reason: a client gets a 5xx of ours.
+    pub(crate) fn request_failed(
+        &self,
+        status: u16,
+        reason: &'static str,
+        endpoint: Option<&Endpoint>,
+    ) {
+        if !self.is_due_for(reason) {
+            return;
+        }
+        let endpoint = endpoint.map(Endpoint::name);
+        let what = match reason {
+            "no-endpoint" => "no endpoint serves",
+            "queue-timeout" => "all endpoints are busy, and it has waited for too long",
+            "queue-full" => "all endpoints are busy, and no more requests may wait",
+            "path-ends-workers" => "its path goes on ending workers",
+            "upstream-timeout" => "the endpoint took too long",
+            "out-of-memory" => "memory is short",
+            _ => "the endpoint broke off, and it may not be repeated",
+        };
+        tracing::warn!(status, reason, endpoint, "a request is not served: {what}");
+    }
+
+    /// As [`Thread::is_due`], for complaints with a reason, of which there are few.
+    fn is_due_for(&self, reason: &'static str) -> bool {
+        let mut said = self.said_at.borrow_mut();
+        let at = said.iter().position(|(said, _)| *said == reason);
+        let at = at.unwrap_or_else(|| {
+            said.push((reason, Cell::new(None)));
+            said.len() - 1
+        });
+        self.is_due(&said[at].1)
     }
 
     /// Says so in the log, once.
@@ -109,14 +146,18 @@ impl Thread {
         );
     }
 
-    /// Says so in the log, once; at the edge it is nothing unusual.
+    /// Says so in the log, once.
     pub(crate) fn client_spoke_tls(&self) {
-        if self.config.role == Role::Dispatcher && !self.knows_tls.replace(true) {
-            tracing::warn!(
-                "a client speaks TLS, which is not ended here: end it in front; if the app serves \
-                 TLS itself, give --dispatch connection"
-            );
+        if self.knows_tls.replace(true) {
+            return;
         }
+        let cure = match self.config.role {
+            Role::Dispatcher => {
+                "end it in front; if the app serves TLS itself, give --dispatch connection"
+            }
+            Role::Balancer => "end it in front of this balancer, or let the client use http://",
+        };
+        tracing::warn!("a client speaks TLS, which is not ended here: {cure}");
     }
 }
 

@@ -147,7 +147,7 @@ fn a_full_line_and_a_long_wait_are_told_to_come_back() {
         "it was refused while the other waited"
     );
     let late = read_all(&mut waits);
-    for (answer, reason) in [(refused, "queue-full\n"), (late, "no-endpoint\n")] {
+    for (answer, reason) in [(refused, "queue-full\n"), (late, "queue-timeout\n")] {
         assert!(
             answer.starts_with("HTTP/1.1 503 ")
                 && answer.contains("\r\nRetry-After: 1\r\n")
