@@ -55,8 +55,20 @@ The state file, written when all is ready:
    \"pods\": [{\"name\": \"hello-0\", \"address\": \"127.0.78.1:3000\",
              \"admin\": \"127.0.78.1:9377\"}, …]}
 With several apps, these keys are those of the first, and \"apps\" lists all of
-them in the same form. It counts as long as its run lives: commands refuse, and
+them in the same form, each with its \"name\". It counts as long as its run lives: commands refuse, and
 remove, what a killed run has left.";
+
+/// A worker count as the supervisor's `ctl` takes it, whose word on it is the last.
+fn count(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    // `parse` would take a second sign.
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain && digits.parse::<u32>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no worker count: give N, +K or -K"))
+    }
+}
 
 const SCALE_EXAMPLES: &str = "\
 Examples:
@@ -99,7 +111,7 @@ pub(crate) enum Command {
         /// The app
         name: String,
         /// N, or +K / -K relative to now
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_hyphen_values = true, value_parser = count)]
         workers: String,
         #[command(flatten)]
         run: RunArg,
@@ -169,5 +181,14 @@ mod tests {
     fn a_relative_scale_is_no_flag() {
         let cli = Cli::try_parse_from(["scaledapp", "scale", "hello", "-1"]).unwrap();
         assert!(matches!(cli.command, Command::Scale { workers, .. } if workers == "-1"));
+    }
+
+    #[test]
+    fn a_scale_to_no_number_is_refused_before_anything_is_asked() {
+        for word in ["abc", "auto", "", "+", "--1", "+-1", "4x", "99999999999"] {
+            let error = Cli::try_parse_from(["scaledapp", "scale", "hello", word]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{word}: a usage error, 64 in `main`");
+            assert!(error.to_string().contains("give N, +K or -K"), "{error}");
+        }
     }
 }

@@ -266,7 +266,8 @@ impl Local<'_> {
         let apps = self.apps;
         let serving = async {
             for app in apps {
-                serving(&app.plan).await;
+                let path = app.object.app.workers.readiness.path.as_deref();
+                serving(&app.plan, path).await;
             }
         };
         if let Started::Interrupted = self.wait(serving).await? {
@@ -389,7 +390,7 @@ impl Local<'_> {
 
 /// Resolves when every worker and every balancer is ready; says what it waits
 /// for when that takes long.
-async fn serving(plan: &Plan) {
+async fn serving(plan: &Plan, path: Option<&str>) {
     let begun = Instant::now();
     for pod in &plan.pods {
         let mut told = false;
@@ -405,7 +406,7 @@ async fn serving(plan: &Plan) {
                 told = true;
                 tracing::warn!(
                     "{}",
-                    awaited(&pod.name, pod.address.port(), plan.workers, &status)
+                    awaited(&pod.name, (pod.address.port(), path), plan.workers, &status)
                 );
             }
             sleep(LOOK).await;
@@ -418,18 +419,25 @@ async fn serving(plan: &Plan) {
     }
 }
 
-/// What a pod is waited for, from its status; `null` before it has one.
-fn awaited(name: &str, port: u16, workers: u32, status: &Value) -> String {
+/// What a pod is waited for, from its status; `null` before it has one. With a readiness
+/// path it is that which makes a worker ready.
+fn awaited(name: &str, (port, path): (u16, Option<&str>), workers: u32, status: &Value) -> String {
     let mut elsewhere = status["workers"].as_array().into_iter().flatten();
     let elsewhere = elsewhere.find_map(|worker| worker["listensElsewhere"].as_u64());
     match elsewhere {
         Some(other) => format!(
             "{name} is not ready: its app listens on {other}, spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
         ),
-        None => format!(
-            "{name} is not ready yet: {} of {workers} workers listen on port {port}; what the app says is above",
-            status["ready"].as_u64().unwrap_or(0)
-        ),
+        None => {
+            let ready = status["ready"].as_u64().unwrap_or(0);
+            let are = match path {
+                Some(path) => format!("answer GET {path} on port {port} with 2xx or 3xx"),
+                None => format!("listen on port {port}"),
+            };
+            format!(
+                "{name} is not ready yet: {ready} of {workers} workers {are}; what the app says is above"
+            )
+        }
     }
 }
 
@@ -533,9 +541,17 @@ mod tests {
     fn what_is_awaited_is_said_with_the_cure() {
         let status =
             json!({"ready": 0, "workers": [{"slot": 0}, {"slot": 1, "listensElsewhere": 4000}]});
-        let text = awaited("hello-0", 3000, 2, &status);
+        let text = awaited("hello-0", (3000, None), 2, &status);
         assert!(text.contains("change spec.port to 4000"), "{text}");
-        let text = awaited("hello-0", 3000, 2, &Value::Null);
-        assert!(text.contains("0 of 2 workers"), "{text}");
+        for (path, are) in [
+            (None, "0 of 2 workers listen on port 3000"),
+            (
+                Some("/healthz"),
+                "0 of 2 workers answer GET /healthz on port 3000",
+            ),
+        ] {
+            let text = awaited("hello-0", (3000, path), 2, &Value::Null);
+            assert!(text.contains(are), "{text}");
+        }
     }
 }

@@ -130,8 +130,12 @@ impl Members {
         let wait = delay(member.failures);
         tracing::warn!(
             name = member.program.name,
-            "ended with {}; starts again in {wait:?}",
-            code(status)
+            "{}; starts again {}",
+            ended(status),
+            match wait {
+                Duration::ZERO => "at once".to_owned(),
+                wait => format!("in {wait:?}"),
+            }
         );
         let sender = self.sender.clone();
         tokio::spawn(async move {
@@ -201,6 +205,15 @@ pub(crate) fn code(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
+/// What became of a process, in words.
+fn ended(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(9) => "was killed (SIGKILL)".to_owned(),
+        Some(signal) => format!("was ended by signal {signal}"),
+        None => format!("ended with {}", code(status)),
+    }
+}
+
 /// Before the next start after so many failures in a row.
 fn delay(failures: u32) -> Duration {
     match failures {
@@ -227,5 +240,8 @@ mod tests {
     fn codes_are_those_of_shells() {
         assert_eq!(code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(code(ExitStatus::from_raw(9)), 137);
+        assert_eq!(ended(ExitStatus::from_raw(3 << 8)), "ended with 3");
+        assert_eq!(ended(ExitStatus::from_raw(9)), "was killed (SIGKILL)");
+        assert_eq!(ended(ExitStatus::from_raw(15)), "was ended by signal 15");
     }
 }

@@ -63,7 +63,26 @@ pub(crate) struct StateFile {
     #[serde(flatten)]
     first: State,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    apps: Vec<State>,
+    apps: Vec<Named>,
+}
+
+/// One of several apps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Named {
+    /// By which commands call it; files of older versions do not have it.
+    #[serde(default)]
+    name: String,
+    #[serde(flatten)]
+    state: State,
+}
+
+impl Named {
+    fn of(state: &State) -> Self {
+        Self {
+            name: state.app().to_owned(),
+            state: state.clone(),
+        }
+    }
 }
 
 impl StateFile {
@@ -76,7 +95,7 @@ impl StateFile {
         Self {
             first: first.expect("invariant: a run has an app"),
             apps: if apps.len() > 1 {
-                apps.to_vec()
+                apps.iter().map(Named::of).collect()
             } else {
                 Vec::new()
             },
@@ -96,7 +115,7 @@ impl StateFile {
         if self.apps.is_empty() {
             vec![self.first]
         } else {
-            self.apps
+            self.apps.into_iter().map(|app| app.state).collect()
         }
     }
 }
@@ -124,5 +143,10 @@ mod tests {
         let text = serde_json::to_string(&StateFile::of(&apps)).unwrap();
         assert_eq!(serde_json::from_str::<State>(&text).unwrap(), first);
         assert_eq!(StateFile::parse(&text).unwrap().runs(), apps);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["apps"][1]["name"], "chat");
+        let older = text.replace(r#""name":"chat","#, "");
+        assert_ne!(older, text);
+        assert_eq!(StateFile::parse(&older).unwrap().runs(), apps);
     }
 }

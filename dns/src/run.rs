@@ -243,13 +243,12 @@ impl Server {
         self.broken = true;
         self.metrics.loaded("error");
         self.report.not_loaded(&format!("{path}: {error}"));
-        let kept = self.catalog.is_loaded();
-        tracing::warn!(
-            path,
-            error,
-            kept,
-            "the records file cannot be used; what was loaded stays"
-        );
+        let then = if self.catalog.is_loaded() {
+            "what was loaded stays"
+        } else {
+            "nothing is served until it can be (queries get SERVFAIL)"
+        };
+        tracing::warn!(path, error, "the records file cannot be used; {then}");
     }
 
     /// The cluster gave another set, or none although it should have.

@@ -158,8 +158,10 @@ fn connect(admin: SocketAddr, timeout: Duration) -> anyhow::Result<UnixStream> {
                 ));
             }
             Err(error) if failed.is_none() => {
-                let text =
-                    format!("no supervisor with --admin {admin} runs in this network namespace");
+                let text = format!(
+                    "no supervisor with --admin {admin} runs in this network namespace; if \
+                     yours runs with another --admin, give ctl that one"
+                );
                 failed = Some(anyhow::Error::from(error).context(text));
             }
             Err(_) => {}

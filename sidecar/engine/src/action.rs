@@ -335,7 +335,10 @@ impl fmt::Display for Incident {
                 "worker {slot} still had work at the end of the drain time-out; it gets the stop signal"
             ),
             Self::KilledAfterGrace { slot, .. } => {
-                write!(f, "worker {slot} ignored the stop signal and is killed")
+                write!(
+                    f,
+                    "worker {slot} did not end in time after the stop signal (--stop-grace) and is killed"
+                )
             }
             Self::RecycleBegan { slot, cause, .. } => {
                 write!(f, "worker {slot} is replaced: {cause}")

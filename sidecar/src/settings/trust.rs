@@ -77,6 +77,13 @@ impl Believed {
     /// For the dispatchers; follows the token file from now on. To be called within a
     /// tokio runtime.
     pub(crate) fn callers(&self) -> Callers {
+        if self.trust == Trust::Behind && self.token_file.is_none() {
+            tracing::warn!(
+                "--trust behind without --trust-token-file: every caller is believed about \
+                 whom a request comes from; give the file, unless only our balancers reach \
+                 this port"
+            );
+        }
         let tokens = self.token_file.clone().map(|path| {
             let without = "every caller counts as anybody";
             let none = Tokens::default();
