@@ -55,8 +55,8 @@ The state file, written when all is ready:
    \"pods\": [{\"name\": \"hello-0\", \"address\": \"127.0.78.1:3000\",
              \"admin\": \"127.0.78.1:9377\"}, …]}
 With several apps, these keys are those of the first, and \"apps\" lists all of
-them in the same form, each with its \"name\". It counts as long as its run lives: commands refuse, and
-remove, what a killed run has left.";
+them in the same form, each with its \"name\". It counts as long as its run lives:
+commands refuse, and remove, what a killed run has left.";
 
 /// A worker count as the supervisor's `ctl` takes it, whose word on it is the last.
 fn count(text: &str) -> Result<String, String> {
