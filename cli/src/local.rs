@@ -424,21 +424,19 @@ async fn serving(plan: &Plan, path: Option<&str>) {
 fn awaited(name: &str, (port, path): (u16, Option<&str>), workers: u32, status: &Value) -> String {
     let mut elsewhere = status["workers"].as_array().into_iter().flatten();
     let elsewhere = elsewhere.find_map(|worker| worker["listensElsewhere"].as_u64());
-    match elsewhere {
-        Some(other) => format!(
+    if let Some(other) = elsewhere {
+        return format!(
             "{name} is not ready: its app listens on {other}, spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
-        ),
-        None => {
-            let ready = status["ready"].as_u64().unwrap_or(0);
-            let are = match path {
-                Some(path) => format!("answer GET {path} on port {port} with 2xx or 3xx"),
-                None => format!("listen on port {port}"),
-            };
-            format!(
-                "{name} is not ready yet: {ready} of {workers} workers {are}; what the app says is above"
-            )
-        }
+        );
     }
+    let ready = status["ready"].as_u64().unwrap_or(0);
+    let are = match path {
+        Some(path) => format!("answer GET {path} on port {port} with 2xx or 3xx"),
+        None => format!("listen on port {port}"),
+    };
+    format!(
+        "{name} is not ready yet: {ready} of {workers} workers {are}; what the app says is above"
+    )
 }
 
 /// Resolves when DNS names all that it should.
