@@ -134,6 +134,9 @@ fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
     if let Some(other) = other_port(reason) {
         return format!("change spec.port to {other}, or let the app listen on the port in $PORT");
     }
+    if reason.contains("does not answer GET ") {
+        return "let the app answer there within spec.workers.readiness.timeout, or change spec.workers.readiness.path".to_owned();
+    }
     let is_taken = |line: &&str| {
         let line = line.to_lowercase();
         line.contains("eaddrinuse") || line.contains("address already in use")
@@ -148,6 +151,9 @@ fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
         2 => "the words above name it".to_owned(),
         _ if said.iter().any(is_taken) => format!(
             "all workers share port {port} (spec.port, also in $PORT); the app listens on another port, which another program or another worker has: change spec.port to that, or the app"
+        ),
+        _ if reason.contains("does not listen on port") => format!(
+            "let the app listen on port {port} (spec.port, also in $PORT); if its boot takes longer, raise spec.workers.readiness.timeout"
         ),
         _ if reason.starts_with("exit code 0") => {
             "a server has to stay in the foreground: take away what sends it to the background"
@@ -244,7 +250,7 @@ Node.js v20.20.2";
     fn each_cause_has_its_cure() {
         let elsewhere = said(
             None,
-            "sidecar T WARN no worker ever became ready, every slot failed three times; last: it listens on 4000, --port is 3000",
+            "sidecar T WARN no worker ever became ready, every slot failed three times; last: it was not ready in time: it listens on 4000, --port is 3000",
         );
         let taken = said(Some(0), "OSError: [Errno 98] Address already in use");
         for (code, lines, cure) in [

@@ -330,6 +330,7 @@ mod tests {
             worker: WorkerId(1),
             slot: Slot(2),
             exit: Exit::Spawn { code: 127 },
+            late: false,
             ready_for: None,
             restart_in: Duration::ZERO,
         };

@@ -164,6 +164,8 @@ pub(crate) struct State {
     pub(crate) knows_unreadable: bool,
     /// When the number of cores was read last.
     pub(crate) cores_read: Option<Instant>,
+    /// What the last worker that was not ready in time had not shown.
+    pub(crate) missed: Option<String>,
 }
 
 impl Supervisor {
@@ -383,10 +385,17 @@ impl Supervisor {
             _ => {}
         }
         self.report.count(incident);
-        if let Incident::BootTimedOut { worker, .. } = incident
-            && let Some(missing) = self.missing(*worker)
-        {
-            tracing::warn!("{incident}: {missing}");
+        if let Incident::BootTimedOut { worker, .. } = incident {
+            self.state.missed = self.missing(*worker);
+        }
+        let missed = match incident {
+            Incident::BootTimedOut { .. } | Incident::NothingStarts { late: true, .. } => {
+                self.state.missed.as_ref()
+            }
+            _ => None,
+        };
+        if let Some(missed) = missed {
+            tracing::warn!("{incident}: {missed}");
         } else if incident.is_failure() {
             tracing::warn!("{incident}");
         } else {

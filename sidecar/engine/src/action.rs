@@ -176,6 +176,8 @@ pub enum Incident {
         slot: Slot,
         /// How.
         exit: Exit,
+        /// It had been told to, since it was not ready in time.
+        late: bool,
         /// How long it had been ready; `None`: never.
         ready_for: Option<Duration>,
         /// When the next one starts, from now.
@@ -270,6 +272,8 @@ pub enum Incident {
     NothingStarts {
         /// The last failure.
         exit: Exit,
+        /// It was that a worker was not ready in time.
+        late: bool,
     },
 }
 
@@ -311,11 +315,16 @@ impl fmt::Display for Incident {
             Self::Exited {
                 slot,
                 exit,
+                late,
                 ready_for,
                 restart_in,
                 ..
             } => {
-                write!(f, "worker {slot} ended unexpectedly: {exit}, ")?;
+                if *late {
+                    write!(f, "worker {slot} has ended: {exit}, ")?;
+                } else {
+                    write!(f, "worker {slot} ended unexpectedly: {exit}, ")?;
+                }
                 write_next(f, *ready_for, *restart_in)
             }
             Self::Finished { slot, after, .. } => write!(
@@ -365,17 +374,21 @@ impl fmt::Display for Incident {
             Self::RestartFailed { failure } => {
                 write!(f, "restart failed: {failure}; the old worker stays")
             }
-            Self::NothingStarts { exit } => {
+            Self::NothingStarts { late: true, .. } => {
+                write!(f, "{NOTHING_STARTS}; last: it was not ready in time")
+            }
+            Self::NothingStarts { exit, late: false } => {
                 let cure = match exit {
                     Exit::Code(0) => "; run the app in the foreground, not as a daemon",
                     _ => "",
                 };
-                let what = "no worker ever became ready, every slot failed three times";
-                write!(f, "{what}; last: {exit}{cure}")
+                write!(f, "{NOTHING_STARTS}; last: {exit}{cure}")
             }
         }
     }
 }
+
+const NOTHING_STARTS: &str = "no worker ever became ready, every slot failed three times";
 
 fn write_next(
     f: &mut fmt::Formatter<'_>,

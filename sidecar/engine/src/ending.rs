@@ -55,6 +55,7 @@ impl Engine {
         &mut self,
         now: Duration,
         exit: Exit,
+        late: bool,
         out: &mut Vec<Action>,
     ) {
         let hopeless = self.places.iter().all(|place| place.never_ready >= TRIES);
@@ -62,10 +63,12 @@ impl Engine {
         if self.ever_ready || !hopeless || self.running.is_some() || !self.wishes.is_empty() {
             return;
         }
-        out.push(Action::Report(Incident::NothingStarts { exit }));
+        out.push(Action::Report(Incident::NothingStarts { exit, late }));
         let code = match exit.code() {
-            // To end well before anything was served is no success.
+            // To end well before anything was served is no success, and how it ended
+            // when it was told to is not why.
             0 => BOOT_FAILED,
+            _ if late => BOOT_FAILED,
             code => code,
         };
         self.begin_ending(code, false, out);

@@ -296,6 +296,8 @@ impl Engine {
             place.failures = 0;
         }
         place.restarts = place.restarts.saturating_add(1);
+        // It was told to end, since its boot took too long.
+        let late = ready_for.is_none() && worker.state == WorkerState::Stopping;
         if ready_for.is_none() {
             place.never_ready = place.never_ready.saturating_add(1);
         }
@@ -334,6 +336,7 @@ impl Engine {
                 worker: id,
                 slot,
                 exit,
+                late,
                 ready_for,
                 restart_in,
             },
@@ -345,7 +348,7 @@ impl Engine {
                 exit,
             };
             self.settle_scale(Err(failure), out);
-            self.give_up_if_nothing_starts(now, exit, out);
+            self.give_up_if_nothing_starts(now, exit, late, out);
         }
     }
 

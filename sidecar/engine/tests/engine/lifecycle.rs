@@ -239,6 +239,24 @@ fn an_app_that_never_starts_ends_the_supervisor_with_its_own_code() {
 }
 
 #[test]
+fn an_app_that_is_never_ready_in_time_ends_the_supervisor_with_that_as_the_reason() {
+    let mut world = World::start(Dispatch::Request, 1);
+    while world.exited.is_none() {
+        match world.in_state(WorkerState::Stopping).first() {
+            // How it ends when it is told to says nothing about the boot.
+            Some(&late) => world.exit(late, Exit::Signal(15)),
+            None => world.wake(),
+        };
+    }
+    assert_eq!(world.exited, Some(3));
+    let last = world.incidents.last().unwrap();
+    assert!(
+        last.to_string()
+            .ends_with("; last: it was not ready in time")
+    );
+}
+
+#[test]
 fn a_command_that_cannot_be_executed_is_found_out_without_waiting() {
     let mut world = World::start(Dispatch::Request, 4);
     assert_eq!(fail_all(&mut world, Exit::Spawn { code: 127 }), 12);
