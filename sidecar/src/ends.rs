@@ -21,11 +21,12 @@ use crate::connection::held::after_name;
 use crate::supervisor::Input;
 
 /// Who sends SIGKILL is not told. The kernel counts those that it sends for want of
-/// memory, which a request may be the cause of; all others come from outside. A wrapper
-/// such as npm or a shell ends with 128 + 9 then.
+/// memory, which a request may be the cause of; all others count as coming from outside,
+/// also the kernel's for `RLIMIT_CPU` and an app's own. A wrapper such as npm or a shell
+/// ends with 128 + 9 then.
 pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
     match exit {
-        Exit::Signal(9) | Exit::Code(137) if !out_of_memory => EndedBy::Other,
+        Exit::Signal(9) | Exit::Code(137) if !out_of_memory => EndedBy::Outside,
         Exit::Signal(_) | Exit::Code(_) | Exit::Spawn { .. } => EndedBy::Itself,
     }
 }
@@ -164,10 +165,10 @@ mod tests {
 
     #[test]
     fn only_a_kill_that_the_kernel_did_not_count_came_from_outside() {
-        use EndedBy::{Itself, Other};
+        use EndedBy::{Itself, Outside};
         for (exit, out_of_memory, expected) in [
-            (Exit::Signal(9), false, Other),
-            (Exit::Code(137), false, Other),
+            (Exit::Signal(9), false, Outside),
+            (Exit::Code(137), false, Outside),
             (Exit::Signal(9), true, Itself),
             (Exit::Code(137), true, Itself),
             // `process.exit()`, a throw, a fault, `abort()`.

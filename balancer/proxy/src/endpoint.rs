@@ -53,6 +53,10 @@ pub enum EndedBy {
     Itself = 1,
     /// Clearly something else, such as its owner for reasons of its own.
     Other = 2,
+    /// A SIGKILL that its owner has not sent and the kernel does not count. Once that is
+    /// somebody's doing outside; that the next process ends so over the same request
+    /// is no coincidence (`RLIMIT_CPU`, a watchdog, an app that kills itself).
+    Outside = 3,
 }
 
 /// The process behind an endpoint, as its owner sees it.
@@ -332,7 +336,8 @@ impl Endpoint {
         match self.ended.load(Ordering::SeqCst) {
             0 => None,
             1 => Some(EndedBy::Itself),
-            _ => Some(EndedBy::Other),
+            2 => Some(EndedBy::Other),
+            _ => Some(EndedBy::Outside),
         }
     }
 

@@ -43,6 +43,9 @@ pub(crate) struct Past {
     /// How often it was executed when its process ended, for all that is known by
     /// its own doing; here or in the hop before.
     pub(crate) deaths: u32,
+    /// How often when somebody outside killed its process. These are deaths, too, once
+    /// there are two ends in all.
+    pub(crate) kills: u32,
     /// A dispatcher has handed it back, so that this was its last try.
     pub(crate) handed_back: bool,
 }
@@ -51,8 +54,22 @@ impl Past {
     /// Takes in how a try broke off.
     pub(crate) fn broke(&mut self, failed: Failed, fate: Fate) {
         self.written |= failed.written;
-        let suspicious = matches!(fate, Fate::Ended(EndedBy::Itself) | Fate::Unknown);
-        self.deaths += u32::from(failed.written && suspicious);
+        if !failed.written {
+            return;
+        }
+        match fate {
+            Fate::Ended(EndedBy::Itself) | Fate::Unknown => self.deaths += 1,
+            Fate::Ended(EndedBy::Outside) => self.kills += 1,
+            Fate::Ended(EndedBy::Other) | Fate::Lives => {}
+        }
+        if self.deaths + self.kills >= DEATHS {
+            self.deaths += std::mem::take(&mut self.kills);
+        }
+    }
+
+    /// Whether one end more is the last.
+    pub(crate) fn has_met_an_end(&self) -> bool {
+        self.deaths > 0 || self.kills > 0
     }
 }
 
@@ -75,7 +92,7 @@ const DEATHS: u32 = 2;
 /// it was not read: one that is not idempotent, and one that has met an end, of which a
 /// second is the last.
 pub(crate) fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
-    !is_idempotent || past.deaths > 0
+    !is_idempotent || past.has_met_an_end()
 }
 
 /// The same of one that was written and broke off, if a proof would help.
@@ -171,6 +188,7 @@ mod tests {
             Fate::Unknown,
             Fate::Ended(EndedBy::Itself),
             Fate::Ended(EndedBy::Other),
+            Fate::Ended(EndedBy::Outside),
         ];
         for (fate, is_idempotent) in fates
             .iter()
@@ -199,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_second_end_of_its_process_is_the_last_one() {
-        use EndedBy::{Itself, Other};
+        use EndedBy::{Itself, Other, Outside};
         use Fate::{Ended, Lives, Unknown};
         use Next::{Again, GiveUp, HandBack};
         let interrupted = HandBack(Elsewhere::Interrupted);
@@ -211,6 +229,14 @@ mod tests {
             (
                 &[Ended(Other), Ended(Itself), Ended(Other), Ended(Itself)],
                 &[Again, Again, Again, GiveUp],
+            ),
+            // Whoever kills two in a row means the request.
+            (&[Ended(Outside), Ended(Outside)], &[Again, GiveUp]),
+            (&[Ended(Outside), Ended(Itself)], &[Again, GiveUp]),
+            (&[Ended(Itself), Ended(Outside)], &[Again, GiveUp]),
+            (
+                &[Ended(Outside), Ended(Other), Lives, Ended(Other)],
+                &[Again, Again, Again, interrupted],
             ),
             // Innocent so far: all tries, and another pod.
             (&[Ended(Other); 4], &[Again, Again, Again, interrupted]),

@@ -50,7 +50,7 @@ fn a_request_that_ends_its_worker_ends_two_and_no_other_request_fails() {
     }
     let mut sidecar = start(&[]);
     let mut before = 0;
-    for path in ["/throw", "/exit", "/abort", "/fault", "/late"] {
+    for path in ["/throw", "/exit", "/abort", "/fault", "/kill", "/late"] {
         let load = Load {
             post_every: 0,
             path: "/slow".to_owned(),

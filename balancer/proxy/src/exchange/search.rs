@@ -80,12 +80,23 @@ impl Search {
         past: &Past,
         (fate, was_alone): (Fate, bool),
     ) {
-        self.is_suspect |= past.deaths > 0;
-        if fate != Fate::Ended(EndedBy::Itself) {
-            return;
+        self.is_suspect |= past.has_met_an_end();
+        match fate {
+            Fate::Ended(EndedBy::Itself) => {}
+            // A second one says what the first one was.
+            Fate::Ended(EndedBy::Outside) => {
+                let worker = endpoint.id();
+                self.ended.get_or_insert(worker);
+                if past.deaths < 2 {
+                    return;
+                }
+            }
+            _ => return,
         }
         count(&thread.counts.fatal);
         let sign = match past.deaths {
+            // Two kills may still have been meant for others, such as all workers.
+            2.. if fate == Fate::Ended(EndedBy::Outside) => Sign::Alone,
             2.. => Sign::Twice,
             _ if was_alone => Sign::Alone,
             _ => Sign::Beside,
