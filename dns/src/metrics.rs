@@ -47,7 +47,7 @@ pub(crate) struct Metrics {
     addresses: Family<State, Gauge>,
     failed_probes: Counter,
     connections: Gauge,
-    refused_connections: Family<Reason, Counter>,
+    ended_connections: Counter,
 }
 
 impl Metrics {
@@ -101,9 +101,9 @@ impl Metrics {
             self.connections.clone(),
         );
         registry.register(
-            "tcp_refused_connections",
-            "TCP connections closed at once",
-            self.refused_connections.clone(),
+            "tcp_ended_connections",
+            "TCP connections that gave way to new ones",
+            self.ended_connections.clone(),
         );
     }
 
@@ -160,9 +160,7 @@ impl Metrics {
         self.connections.dec();
     }
 
-    pub(crate) fn connection_refused(&self, reason: &'static str) {
-        self.refused_connections
-            .get_or_create(&Reason { reason })
-            .inc();
+    pub(crate) fn connection_gave_way(&self) {
+        self.ended_connections.inc();
     }
 }

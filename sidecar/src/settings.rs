@@ -172,6 +172,7 @@ impl Settings {
         let dispatch = args.dispatch.or(file.dispatch);
         let dispatch = dispatch.unwrap_or(DispatchArg::Request);
         let believed = Believed::resolve(&args.trust, &file, dispatch)?;
+        times::check_dispatch(&args, &file, dispatch)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),

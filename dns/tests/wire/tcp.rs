@@ -152,26 +152,28 @@ fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
 }
 
 #[test]
-fn one_client_gets_a_hundred_connections() {
+fn one_client_has_a_hundred_connections_and_the_one_that_is_idle_longest_gives_way() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
+    let asks = |stream: &mut TcpStream| {
+        stream.write_all(&framed(&query(1, "hello", A))).unwrap();
+        receive(stream);
+    };
     let mut streams: Vec<_> = (0..100)
         .map(|_| {
             let mut stream = connect(&server);
-            stream.write_all(&framed(&query(1, "hello", A))).unwrap();
-            receive(&mut stream);
+            asks(&mut stream);
             stream
         })
         .collect();
-    assert!(is_closed(&mut connect(&server)));
-    assert!(
-        server
-            .metrics()
-            .contains("scaledapp_dns_tcp_connections 100\n")
-    );
-    streams.clear();
-    wait("free places", || {
-        let mut stream = connect(&server);
-        stream.write_all(&framed(&query(1, "hello", A))).is_ok() && !is_closed(&mut stream)
+    asks(&mut streams[0]);
+    let mut next = connect(&server);
+    asks(&mut next);
+    wait("the end of the second", || is_closed(&mut streams[1]));
+    asks(&mut streams[0]);
+    wait("its place", || {
+        let metrics = server.metrics();
+        metrics.contains("scaledapp_dns_tcp_connections 100\n")
+            && metrics.contains("scaledapp_dns_tcp_ended_connections_total 1\n")
     });
 }

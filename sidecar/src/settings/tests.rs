@@ -110,6 +110,28 @@ fn what_cannot_work_is_refused_with_the_cure() {
             ],
             "needs --dispatch request",
         ),
+        (
+            &[
+                "--dispatch",
+                "connection",
+                "--connections-per-address",
+                "5",
+                "--",
+                "app",
+            ],
+            "--connections-per-address needs --dispatch request",
+        ),
+        (
+            &[
+                "--queue-length",
+                "9",
+                "--dispatch",
+                "connection",
+                "--",
+                "app",
+            ],
+            "--queue-length needs --dispatch request",
+        ),
         (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
         (&["--config", "/nonexistent", "--", "app"], "cannot read"),
         (&[], "COMMAND"),

@@ -8,7 +8,7 @@ use scaledapp_admin::duration;
 use scaledapp_proxy::{Config, HeadLimits, Limits};
 
 use super::FileSettings;
-use crate::cli::TimeArgs;
+use crate::cli::{DispatchArg, RunArgs, TimeArgs};
 
 /// Of the dispatcher's [`Limits`] those that `run` can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,48 @@ pub(crate) struct Times {
     request_head: HeadLimits,
     answer_head: HeadLimits,
     per_address: Option<NonZeroU32>,
+}
+
+/// Refuses what only a dispatcher does, where there is none: a bound that holds nothing
+/// would be taken for one that does.
+///
+/// # Errors
+/// Something of it is given; the message names the flag.
+pub(super) fn check_dispatch(
+    args: &RunArgs,
+    file: &FileSettings,
+    dispatch: DispatchArg,
+) -> anyhow::Result<()> {
+    let times = &args.times;
+    macro_rules! given {
+        ($($flag:literal $args:ident $field:ident),* $(,)?) => {
+            [$(($flag, $args.$field.is_some() || file.$field.is_some())),*]
+        };
+    }
+    let flags = given![
+        "--queue-length" args queue_length,
+        "--queue-timeout" args queue_timeout,
+        "--answer-timeout" times answer_timeout,
+        "--stall-timeout" times stall_timeout,
+        "--stream-timeout" times stream_timeout,
+        "--upgrade-timeout" times upgrade_timeout,
+        "--body-timeout" times body_timeout,
+        "--body-rate" times body_rate,
+        "--half-close-timeout" times half_close_timeout,
+        "--head-bytes" times head_bytes,
+        "--head-fields" times head_fields,
+        "--connections" times connections,
+        "--connections-per-address" times connections_per_address,
+    ];
+    let mut given = flags.into_iter().filter(|(_, is_given)| *is_given);
+    match given.next() {
+        Some((flag, _)) if dispatch == DispatchArg::Connection => bail!(
+            "{flag} needs --dispatch request: with connection dispatch clients reach the workers \
+             themselves, and nothing of ours stands in between; leave it out, and let the app \
+             bound what it takes"
+        ),
+        _ => Ok(()),
+    }
 }
 
 impl Times {
