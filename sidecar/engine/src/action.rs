@@ -320,11 +320,12 @@ impl fmt::Display for Incident {
                 restart_in,
                 ..
             } => {
-                if *late {
-                    write!(f, "worker {slot} has ended: {exit}, ")?;
+                let how = if *late {
+                    "has ended"
                 } else {
-                    write!(f, "worker {slot} ended unexpectedly: {exit}, ")?;
-                }
+                    "ended unexpectedly"
+                };
+                write!(f, "worker {slot} {how}: {exit}, ")?;
                 write_next(f, *ready_for, *restart_in)
             }
             Self::Finished { slot, after, .. } => write!(
@@ -374,21 +375,19 @@ impl fmt::Display for Incident {
             Self::RestartFailed { failure } => {
                 write!(f, "restart failed: {failure}; the old worker stays")
             }
-            Self::NothingStarts { late: true, .. } => {
-                write!(f, "{NOTHING_STARTS}; last: it was not ready in time")
-            }
-            Self::NothingStarts { exit, late: false } => {
-                let cure = match exit {
-                    Exit::Code(0) => "; run the app in the foreground, not as a daemon",
-                    _ => "",
-                };
-                write!(f, "{NOTHING_STARTS}; last: {exit}{cure}")
-            }
+            Self::NothingStarts { exit, late } => write_nothing_starts(f, *exit, *late),
         }
     }
 }
 
-const NOTHING_STARTS: &str = "no worker ever became ready, every slot failed three times";
+fn write_nothing_starts(f: &mut fmt::Formatter<'_>, exit: Exit, late: bool) -> fmt::Result {
+    f.write_str("no worker ever became ready, every slot failed three times; last: ")?;
+    match exit {
+        _ if late => f.write_str("it was not ready in time"),
+        Exit::Code(0) => write!(f, "{exit}; run the app in the foreground, not as a daemon"),
+        _ => write!(f, "{exit}"),
+    }
+}
 
 fn write_next(
     f: &mut fmt::Formatter<'_>,
