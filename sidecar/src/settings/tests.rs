@@ -110,34 +110,31 @@ fn what_cannot_work_is_refused_with_the_cure() {
             ],
             "needs --dispatch request",
         ),
-        (
-            &[
-                "--dispatch",
-                "connection",
-                "--connections-per-address",
-                "5",
-                "--",
-                "app",
-            ],
-            "--connections-per-address needs --dispatch request",
-        ),
-        (
-            &[
-                "--queue-length",
-                "9",
-                "--dispatch",
-                "connection",
-                "--",
-                "app",
-            ],
-            "--queue-length needs --dispatch request",
-        ),
         (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
         (&["--config", "/nonexistent", "--", "app"], "cannot read"),
         (&[], "COMMAND"),
     ] {
         let message = format!("{:#}", resolve(words).unwrap_err());
         assert!(message.contains(cure), "{words:?} said: {message}");
+    }
+}
+
+#[test]
+fn what_only_a_dispatcher_does_is_refused_without_one() {
+    for (flag, value) in [
+        ("--connections", "5"),
+        ("--connections-per-address", "5"),
+        ("--queue-length", "9"),
+        ("--body-rate", "500"),
+        ("--half-close-timeout", "1s"),
+    ] {
+        let words = [flag, value, "--dispatch", "connection", "--", "app"];
+        let error = resolve(&words).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{flag} needs --dispatch request")),
+            "{error}"
+        );
+        resolve(&[flag, value, "--", "app"]).unwrap();
     }
 }
 
