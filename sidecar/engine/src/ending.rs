@@ -65,10 +65,8 @@ impl Engine {
         }
         out.push(Action::Report(Incident::NothingStarts { exit, late }));
         let code = match exit.code() {
-            // To end well before anything was served is no success, and how it ended
-            // when it was told to is not why.
+            // To end well before anything was served is no success.
             0 => BOOT_FAILED,
-            _ if late => BOOT_FAILED,
             code => code,
         };
         self.begin_ending(code, false, out);
