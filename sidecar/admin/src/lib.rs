@@ -25,6 +25,7 @@ pub use follow::follow;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;
 pub use pauses::{Pauses, spread};
+pub use places::{Bounds, Id, Places};
 pub use polled::{Content, Look, PolledFile};
 pub use routes::{Page, Probe, Routes};
 pub use secret::secret;

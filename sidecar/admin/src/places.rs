@@ -1,5 +1,6 @@
-//! Which connections of an admin port may stay, and which one ends when there are
-//! too many. Knows neither sockets nor time: what counts is the order of arrival.
+//! Which connections of an admin port, or of another port that anybody may reach, may
+//! stay, and which one ends when there are too many. Knows neither sockets nor time: what
+//! counts is the order in which they came, or have said something last.
 //!
 //! A new connection is always taken. What makes room is the oldest connection of
 //! the source that holds the most, so that one that floods the port ends only its
@@ -11,17 +12,17 @@ use std::net::IpAddr;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// Of all sources together.
-    pub(crate) all: usize,
+    pub all: usize,
     /// Of one source address.
-    pub(crate) source: usize,
+    pub source: usize,
     /// Whose answer is on its way, each with its content in memory.
-    pub(crate) answers: usize,
+    pub answers: usize,
     /// `/watch` streams.
-    pub(crate) watches: usize,
+    pub watches: usize,
     /// `/watch` streams of one source address.
-    pub(crate) source_watches: usize,
+    pub source_watches: usize,
 }
 
 /// How far a connection is, in the order in which they give way.
@@ -44,7 +45,7 @@ struct Place<H> {
 
 /// Names a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Id(u64);
+pub struct Id(u64);
 
 /// Why there is no `/watch` stream for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(crate) enum TooMany {
 
 /// The connections that there are, each with a handle by which it can be ended.
 #[derive(Debug)]
-pub(crate) struct Places<H> {
+pub struct Places<H> {
     bounds: Bounds,
     next: u64,
     taken: BTreeMap<Id, Place<H>>,
@@ -66,7 +67,8 @@ pub(crate) struct Places<H> {
 }
 
 impl<H> Places<H> {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    /// None yet.
+    pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
             next: 0,
@@ -76,13 +78,13 @@ impl<H> Places<H> {
     }
 
     /// The name of the next connection.
-    pub(crate) fn name(&mut self) -> Id {
+    pub fn name(&mut self) -> Id {
         self.next += 1;
         Id(self.next)
     }
 
     /// Takes a new connection; the one that has to end for it, if any.
-    pub(crate) fn take(&mut self, id: Id, source: IpAddr, handle: H) -> Option<H> {
+    pub fn take(&mut self, id: Id, source: IpAddr, handle: H) -> Option<H> {
         let of_source = self.sources.get(&source).map_or(0, BTreeSet::len);
         let victim = if of_source >= self.bounds.source {
             self.first_of(source)
@@ -101,6 +103,21 @@ impl<H> Places<H> {
         self.taken.insert(id, place);
         self.sources.entry(source).or_default().insert((stage, id));
         ended
+    }
+
+    /// The connection has said something: its name from now on. Of those that ask for
+    /// nothing it gives way last.
+    pub fn renew(&mut self, id: Id) -> Id {
+        let Some(source) = self.taken.get(&id).map(|place| place.source) else {
+            return id;
+        };
+        let Some(handle) = self.leave(id) else {
+            return id;
+        };
+        let name = self.name();
+        // It takes the place that it has just left, so none has to end for it.
+        let _nobody = self.take(name, source, handle);
+        name
     }
 
     /// Ends one to get back what it holds, as when descriptors have run out.
@@ -158,7 +175,7 @@ impl<H> Places<H> {
     }
 
     /// The connection is over.
-    pub(crate) fn leave(&mut self, id: Id) -> Option<H> {
+    pub fn leave(&mut self, id: Id) -> Option<H> {
         let place = self.taken.remove(&id)?;
         if let Some(of_source) = self.sources.get_mut(&place.source) {
             of_source.remove(&(place.stage, id));
@@ -246,6 +263,22 @@ mod tests {
         }
         assert_eq!(take(&mut places, 4).1, Some(2));
         assert_eq!(places.make_room(), Some(5), "3 holds as many as 2 by now");
+    }
+
+    #[test]
+    fn who_has_said_something_gives_way_after_those_that_have_not() {
+        let mut places = places();
+        let ids: Vec<_> = (0..4).map(|_| take(&mut places, 1).0).collect();
+        let first = places.renew(ids[0]);
+        assert_eq!(take(&mut places, 1).1, Some(2));
+        assert_eq!(places.leave(first), Some(1), "it is still there");
+        assert_eq!(places.renew(first), first, "and is not any more");
+        assert_eq!(places.renew(ids[1]), ids[1]);
+        let left: Vec<_> = places.taken.keys().copied().collect();
+        for id in left {
+            places.leave(id);
+        }
+        assert!(places.sources.is_empty());
     }
 
     #[test]
