@@ -1,14 +1,13 @@
 //! The command line of `scaledapp-dns`, and how it becomes [`Settings`]: flags
 //! win over `SCALEDAPP_*` variables, those over the defaults here.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::{AdminArg, namespace};
+use scaledapp_admin::cli::{AdminArg, namespace, namespaces};
 use scaledapp_admin::duration;
 use scaledapp_answers::{
     Authority, Binding, NAME_SERVER, Name, NameServer, Ownership, OwnershipError, Zone, ZoneError,
@@ -191,8 +190,6 @@ impl Settings {
             drain_min,
         } = args;
         let ownership = Ownership::new(Some(zone.clone()), zone_namespaces)?;
-        let namespaces = watch_namespace.into_iter().filter(|name| !name.is_empty());
-        let watch_namespaces: BTreeSet<String> = namespaces.collect();
         let name_servers = name_servers(&zone, listen.ip(), ns)?;
         let authority = Authority {
             serial: 1,
@@ -205,7 +202,7 @@ impl Settings {
             zone,
             records_file,
             scaledapps,
-            watch_namespaces: watch_namespaces.into_iter().collect(),
+            watch_namespaces: namespaces(watch_namespace),
             ownership,
             admin: admin.0,
             drain_min,

@@ -6,12 +6,11 @@
     reason = "what documents an argument is its help, and that is plain text"
 )]
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::{AdminArg, namespace};
+use scaledapp_admin::cli::{AdminArg, namespace, namespaces};
 use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
 use scaledapp_plan::cluster;
 
@@ -250,16 +249,11 @@ impl Settings {
             concurrency,
             admin,
         } = args;
-        let watch_namespaces: BTreeSet<String> = watch_namespace
-            .into_iter()
-            .filter(|namespace| !namespace.is_empty())
-            .collect();
-        let watch_namespaces = watch_namespaces.into_iter().collect();
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self {
             plan: images.all_given()?,
             namespace: given(namespace),
-            watch_namespaces,
+            watch_namespaces: namespaces(watch_namespace),
             ownership: Ownership::new(zone, zone_namespaces)?,
             identity: given(identity)
                 .or_else(|| given(std::env::var("HOSTNAME").ok()))

@@ -2,6 +2,7 @@
 //! program. Help and version end it with 0, wrong usage with 64 (`EX_USAGE` of
 //! sysexits.h), because 2 means "nothing could start".
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -65,6 +66,13 @@ pub fn namespace(text: &str) -> Result<String, String> {
             "{name:?} is no namespace: a-z, 0-9 and - are in such a name; to mean all namespaces, leave it out"
         ))
     }
+}
+
+/// A list of them as it is meant: each once, in order, and none that is empty.
+pub fn namespaces(given: Vec<String>) -> Vec<String> {
+    let named = given.into_iter().filter(|name| !name.is_empty());
+    let once: BTreeSet<String> = named.collect();
+    once.into_iter().collect()
 }
 
 /// Parses the program's arguments; on help, version or an error prints what
