@@ -81,29 +81,24 @@ impl Search {
         (fate, was_alone): (Fate, bool),
     ) {
         self.is_suspect |= past.has_met_an_end();
-        match fate {
-            Fate::Ended(EndedBy::Itself) => {}
-            // A second one says what the first one was.
-            Fate::Ended(EndedBy::Outside) => {
-                let worker = endpoint.id();
-                self.ended.get_or_insert(worker);
-                if past.deaths < 2 {
-                    return;
-                }
-            }
-            _ => return,
+        let Fate::Ended(by @ (EndedBy::Itself | EndedBy::Outside)) = fate else {
+            return;
+        };
+        let worker = endpoint.id();
+        let first = *self.ended.get_or_insert(worker);
+        // Only a second kill says what the first one was.
+        if by == EndedBy::Outside && past.deaths < 2 {
+            return;
         }
         count(&thread.counts.fatal);
         let sign = match past.deaths {
             // Two kills may still have been meant for others, such as all workers.
-            2.. if fate == Fate::Ended(EndedBy::Outside) => Sign::Alone,
+            2.. if by == EndedBy::Outside => Sign::Alone,
             2.. => Sign::Twice,
             _ if was_alone => Sign::Alone,
             _ => Sign::Beside,
         };
         let now = thread.clock.now();
-        let worker = endpoint.id();
-        let first = *self.ended.get_or_insert(worker);
         let name = self.name(thread, request);
         for worker in [first, worker] {
             thread.suspects.ended(now, name, worker, sign);

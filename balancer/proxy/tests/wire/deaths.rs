@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use scaledapp_proxy::{Config, EndedBy, Endpoint, Limits};
 
-use crate::peers::{OK, Stage, ask, read_all, start, start_with};
+use crate::peers::{OK, Running, Stage, ask, read_all, start, start_with};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -138,9 +138,8 @@ fn over_both_hops_a_request_ends_two_workers_at_most() {
         "{answer}"
     );
     assert_eq!(ended.join().unwrap(), 2);
-    let repeated = |running: &crate::peers::Running, times: u32| {
-        running.counts(&format!("x_repeated_total {times}"))
-    };
+    let repeated =
+        |running: &Running, times: u32| running.counts(&format!("x_repeated_total {times}"));
     assert!(repeated(&balancer, 0));
     assert_eq!(pods.iter().filter(|pod| repeated(pod, 1)).count(), 1);
     assert_eq!(pods.iter().filter(|pod| repeated(pod, 0)).count(), 1);
@@ -159,14 +158,19 @@ fn next_of(stages: &[Stage]) -> crate::peers::Request {
     panic!("no request came");
 }
 
-#[test]
-fn who_waits_as_a_suspect_is_looked_at_again_when_its_turn_comes() {
+fn three_that_end_by_themselves() -> ([Stage; 3], Running) {
     let workers = [Stage::open(), Stage::open(), Stage::open()];
     let endpoints = workers
         .iter()
         .map(|worker| worker.process(false, Some(EndedBy::Itself)))
         .collect();
     let running = start_with(endpoints, Config::dispatcher());
+    (workers, running)
+}
+
+#[test]
+fn who_waits_as_a_suspect_is_looked_at_again_when_its_turn_comes() {
+    let (workers, running) = three_that_end_by_themselves();
     let mut first = ask(&running, "/bad");
     let of_first = next_of(&workers);
     let mut second = ask(&running, "/bad");
@@ -196,12 +200,7 @@ fn who_waits_as_a_suspect_is_looked_at_again_when_its_turn_comes() {
 
 #[test]
 fn a_busy_path_is_not_what_ends_workers() {
-    let workers = [Stage::open(), Stage::open(), Stage::open()];
-    let endpoints = workers
-        .iter()
-        .map(|worker| worker.process(false, Some(EndedBy::Itself)))
-        .collect();
-    let running = start_with(endpoints, Config::dispatcher());
+    let (workers, running) = three_that_end_by_themselves();
     let mut client = ask(&running, "/busy");
     next_of(&workers).answer(OK);
     assert!(read_all(&mut client).starts_with("HTTP/1.1 200 "));

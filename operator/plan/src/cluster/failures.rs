@@ -30,15 +30,13 @@ pub(super) fn of_balancers(observed: &Observed, app: &str) -> Option<PodFailure>
 fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
     let pods = observed.pods.iter();
     let failing = pods.filter(|pod| pod.component == component && !pod.deleting && !pod.ready);
-    let mut failures: Vec<PodFailure> = failing.filter_map(of_pod).collect();
-    failures.sort_by_key(|failure| {
+    failing.filter_map(of_pod).min_by_key(|failure| {
         (
             failure.reason == reason::UNSCHEDULABLE,
             failure.reason,
             failure.message.clone(),
         )
-    });
-    failures.into_iter().next()
+    })
 }
 
 /// What Kubernetes says, else what the supervisor does.
