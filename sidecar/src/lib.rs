@@ -34,6 +34,7 @@ pub mod selftest;
 pub mod settings;
 mod sharing;
 mod signals;
+mod stop_signal;
 mod supervisor;
 pub mod watchdog;
 mod workers;

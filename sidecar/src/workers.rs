@@ -30,6 +30,7 @@ use crate::readiness::channel::Channel;
 use crate::readiness::probe;
 use crate::readiness::{Shown, Sign};
 use crate::sharing;
+use crate::stop_signal;
 use crate::supervisor::{Input, Mechanism, Supervisor};
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
@@ -452,13 +453,13 @@ impl Supervisor {
         self.front.let_go(process.pid);
         let mut channel = process.channel.iter();
         if !self.shutdown_message {
-            signal_group(process.pid, self.stop_signal);
+            stop_signal::send(process.pid, self.stop_signal);
         } else if !channel.any(Channel::ask_to_end) {
             tracing::info!(
                 slot = process.slot.0,
                 "the worker has closed its message channel: it gets the stop signal instead"
             );
-            signal_group(process.pid, self.stop_signal);
+            stop_signal::send(process.pid, self.stop_signal);
         }
         // A stopped process, by a drain or by somebody else, sees it only then.
         signal_group(process.pid, Signal::CONT);

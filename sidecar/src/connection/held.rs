@@ -95,7 +95,8 @@ pub(crate) fn stopped(members: &[Member]) -> HashSet<u32> {
     stopped
 }
 
-fn is_stopped(pid: u32) -> bool {
+/// Whether every thread of a process is stopped; also of one that is gone.
+pub(crate) fn is_stopped(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     threads.into_iter().flatten().flatten().all(|thread| {
         // A thread that has just ended accepts nothing either.
