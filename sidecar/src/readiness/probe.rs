@@ -14,6 +14,8 @@ use crate::connection::held;
 const PERIOD: Duration = Duration::from_millis(50);
 /// One answer may take this long; the app may be starting other things too.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Of an answer, after its status: more is not waited for.
+const REST_BYTES: u64 = 64 << 10;
 
 /// A port on the loopback address that nobody uses at this moment.
 pub(crate) fn free_port() -> std::io::Result<u16> {
@@ -80,7 +82,17 @@ async fn status(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>>
     // "HTTP/1.1 200": the status stands in the first twelve bytes.
     let mut head = [0_u8; 12];
     stream.read_exact(&mut head).await?;
+    tokio::spawn(read_rest(stream));
     Ok(parse_status(&head))
+}
+
+/// Takes the rest of an answer: a connection that is closed with unread bytes is reset,
+/// and apps write that into their logs (Python's `http.server` a whole traceback).
+async fn read_rest(stream: TcpStream) {
+    let (mut rest, mut nowhere) = (stream.take(REST_BYTES), tokio::io::sink());
+    let reading = tokio::io::copy(&mut rest, &mut nowhere);
+    // Whatever ends it, the status is known.
+    let _ended = tokio::time::timeout(PATIENCE, reading).await;
 }
 
 fn parse_status(head: &[u8; 12]) -> Option<u16> {
@@ -94,6 +106,29 @@ fn parse_status(head: &[u8; 12]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_app_whose_answer_comes_in_pieces_sees_no_reset() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = b"HTTP/1.0 200 OK\r\nServer: slow\r\n";
+            stream.write_all(head).await.unwrap();
+            let mut request = Vec::new();
+            let read = stream.read_buf(&mut request).await.unwrap();
+            assert!(read > 0);
+            // The prober knows what it wanted to know; the rest still finds a reader.
+            for _ in 0..20 {
+                stream.write_all(b"\r\nbody").await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            stream.shutdown().await.unwrap();
+            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "an orderly end");
+        };
+        let (answer, ()) = tokio::join!(status(address, "/healthz"), app);
+        assert_eq!(answer.unwrap(), Some(200));
+    }
 
     #[test]
     fn the_status_is_read_from_the_first_bytes() {
