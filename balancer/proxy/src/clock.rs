@@ -8,12 +8,15 @@
 //! them reads it from end to end, and a connection costs no more than its part.
 //! Connections on which nothing goes on, and those whose client keeps us waiting, are
 //! each in an order, so that the oldest can be ended without a look at the others.
+//! A parked connection has no task: its slot is told instead.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use crate::order::{List, Order, Slot};
 
@@ -87,6 +90,8 @@ struct Step {
     kind: Kind,
     pace: Pace,
     cut: Option<Cut>,
+    /// No task waits for it: the connection is parked, and its slot is told instead.
+    is_parked: bool,
 }
 
 /// There is no connection.
@@ -98,6 +103,7 @@ const NOTHING: Step = Step {
     kind: Kind::Busy,
     pace: Pace::Moves,
     cut: None,
+    is_parked: false,
 };
 
 /// Those of all connections of a thread, by slot.
@@ -105,6 +111,8 @@ const NOTHING: Step = Step {
 struct Steps {
     all: Vec<Step>,
     order: Order,
+    /// Parked ones whose deadline has passed, of which nobody knows yet.
+    passed: Vec<Slot>,
 }
 
 /// What a look at all deadlines has found.
@@ -121,6 +129,8 @@ pub(crate) struct Tick {
 pub(crate) struct Clock {
     now: Cell<Duration>,
     steps: RefCell<Steps>,
+    /// A deadline of a parked connection has passed.
+    parked_passed: Notify,
 }
 
 impl Clock {
@@ -140,17 +150,20 @@ impl Clock {
         self.now.set(now);
         let (mut is_busy, mut held) = (false, 0);
         let mut woken = Vec::new();
-        for step in &mut self.steps.borrow_mut().all {
+        let mut steps = self.steps.borrow_mut();
+        let Steps { all, passed, .. } = &mut *steps;
+        for (at, step) in all.iter_mut().enumerate() {
             if ends_idle && step.kind == Kind::Idle {
                 step.at = Duration::ZERO;
             }
             if step.at <= now {
-                woken.extend(step.waker.take());
+                woken.extend(step.pass(Slot::of(at), passed));
             }
             is_busy |= matches!(step.kind, Kind::Busy | Kind::Stalled) && step.at < Duration::MAX;
             held += u64::from(step.held);
         }
-        wake(woken);
+        drop(steps);
+        self.wake(woken);
         Tick { is_busy, held }
     }
 
@@ -168,7 +181,7 @@ impl Clock {
                 Pace::Still | Pace::Squeezed | Pace::Slim => {}
             }
         }
-        wake(woken);
+        self.wake(woken);
     }
 
     /// Ends those that hold the most, until so many bytes will be free; how many those
@@ -191,7 +204,7 @@ impl Clock {
         }
         drop(steps);
         let count = ended.len() as u64;
-        wake(ended.into_iter().flatten());
+        self.wake(ended.into_iter().flatten());
         count
     }
 
@@ -211,7 +224,7 @@ impl Clock {
             return false;
         };
         let waker = self.steps.borrow_mut().end(slot);
-        wake(waker);
+        self.wake(waker);
         true
     }
 
@@ -222,7 +235,7 @@ impl Clock {
             return false;
         };
         let waker = self.steps.borrow_mut().cut(slot, Cut::Room);
-        wake(waker);
+        self.wake(waker);
         true
     }
 
@@ -242,6 +255,23 @@ impl Clock {
         let first = steps.order.first(list)?;
         let since = steps.all[first.index()].since;
         (self.now.get().saturating_sub(since) >= least).then_some(first)
+    }
+
+    /// To be called with nothing borrowed: what wakes, or goes with a waker, is not ours.
+    fn wake(&self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            waker.wake();
+        }
+        if !self.steps.borrow().passed.is_empty() {
+            self.parked_passed.notify_one();
+        }
+    }
+
+    /// The slots of parked connections whose deadline has passed since the last call,
+    /// once there are any.
+    pub(crate) async fn passed(&self) -> Vec<Slot> {
+        self.parked_passed.notified().await;
+        std::mem::take(&mut self.steps.borrow_mut().passed)
     }
 
     /// A deadline that is far away.
@@ -266,7 +296,7 @@ impl Steps {
         self.order.leave(slot);
         let step = &mut self.all[slot.index()];
         step.at = Duration::ZERO;
-        step.waker.take()
+        step.pass(slot, &mut self.passed)
     }
 
     /// The same whatever is under way. It is counted no more, and asked no second time.
@@ -278,10 +308,14 @@ impl Steps {
     }
 }
 
-/// To be called with nothing borrowed: what wakes, or goes with a waker, is not ours.
-fn wake(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        waker.wake();
+impl Step {
+    /// Its deadline has passed: the task that waits for it, or its slot for those that
+    /// are parked. Each is told once.
+    fn pass(&mut self, slot: Slot, parked: &mut Vec<Slot>) -> Option<Waker> {
+        if std::mem::take(&mut self.is_parked) {
+            parked.push(slot);
+        }
+        self.waker.take()
     }
 }
 
@@ -378,10 +412,29 @@ impl Deadline {
         })
     }
 
+    /// No task waits for it from here on; once it has passed [`Clock::passed`] tells its
+    /// slot. A later call of [`Self::poll`] has a task wait again.
+    pub(crate) fn park(&self) -> Slot {
+        let waker = self.with(|step| {
+            step.is_parked = true;
+            step.pace = Pace::Slim;
+            step.waker.take()
+        });
+        // Dropped here, with nothing borrowed.
+        drop(waker);
+        self.slot
+    }
+
+    /// Whether it has waited for long and holds nothing.
+    pub(crate) fn is_slim(&self) -> bool {
+        self.with(|step| step.pace == Pace::Slim && step.held == 0)
+    }
+
     /// Ready when it has passed; else the task is woken then.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         let now = self.clock.now();
         let before = self.with(|step| {
+            step.is_parked = false;
             if step.at <= now || step.cut.is_some() {
                 return Err(());
             }
@@ -547,6 +600,29 @@ mod tests {
         clock.set(seconds(59));
         assert!(!clock.end_longest_stalled(seconds(2)));
         assert!(!has_passed(&works) && !has_passed(&answered));
+    }
+
+    #[test]
+    fn of_parked_ones_the_slot_is_told_once() {
+        let clock = Rc::new(Clock::default());
+        let (late, evicted, unparked) = (clock.deadline(), clock.deadline(), clock.deadline());
+        for deadline in [&evicted, &late, &unparked] {
+            deadline.set_idle(seconds(60));
+        }
+        let slots = [late.park(), evicted.park()];
+        unparked.park();
+        assert!(!has_passed(&unparked), "a task waits for it again");
+        let told = || std::mem::take(&mut clock.steps.borrow_mut().passed);
+        clock.squeeze();
+        clock.tick(seconds(1), false);
+        assert_eq!(told(), []);
+        assert!(clock.end_oldest_idle(Duration::ZERO));
+        assert_eq!(told(), [slots[1]]);
+        assert!(has_passed(&evicted));
+        clock.tick(seconds(60), false);
+        assert_eq!(told(), [slots[0]], "the other was told of");
+        clock.tick(seconds(61), false);
+        assert_eq!(told(), []);
     }
 
     #[test]

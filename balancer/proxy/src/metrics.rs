@@ -106,6 +106,8 @@ pub(crate) struct Counts {
     pub(crate) reuses: AtomicU64,
     pub(crate) upgrades: AtomicU64,
     pub(crate) connections: AtomicI64,
+    /// Of the connections, those that wait without a task.
+    pub(crate) parked: AtomicI64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) waiting: AtomicI64,
     /// Of the connections, those that speak another protocol now.
@@ -288,8 +290,13 @@ const COUNTERS: [Named<AtomicU64>; 17] = [
     ),
 ];
 
-const GAUGES: [Named<AtomicI64>; 4] = [
+const GAUGES: [Named<AtomicI64>; 5] = [
     ("connections", "Client connections open", |c| &c.connections),
+    (
+        "parked_connections",
+        "Client connections that have been idle for a second or more",
+        |c| &c.parked,
+    ),
     (
         "upgraded_connections",
         "Client connections that speak another protocol now",

@@ -6,6 +6,7 @@
 
 mod choice;
 mod complaints;
+mod parked;
 mod rest;
 
 use std::cell::{Cell, RefCell};
@@ -41,6 +42,7 @@ use crate::room::Room;
 use crate::seat::Seats;
 use crate::select::Cursor;
 use crate::suspects::Suspects;
+use crate::thread::parked::Parked;
 use crate::thread::rest::{Guest, Open};
 use crate::unread::Witness;
 
@@ -112,6 +114,7 @@ pub(crate) struct Thread {
     /// Accepting waits until one of ours is idle, or any has ended.
     is_blocked: Cell<bool>,
     seats: Seats<Guest>,
+    parked: Parked,
     /// When a request came last.
     stirred: Cell<Duration>,
     /// Ticks are rare now.
@@ -182,6 +185,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
         index: seed.index,
         is_blocked: Cell::new(false),
         seats: Seats::default(),
+        parked: Parked::new()?,
         stirred: Cell::new(Duration::ZERO),
         rests: Cell::new(false),
         woken: Notify::new(),
@@ -199,6 +203,7 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
     });
     thread.clock.tick(clock::now(), false);
     tokio::task::spawn_local(Rc::clone(&thread).keep_house());
+    tokio::task::spawn_local(Rc::clone(&thread).watch_parked());
     // The table's owner may go first; then the last table stays.
     let mut has_owner = true;
     loop {
@@ -213,19 +218,8 @@ async fn serve(mut seed: Seed) -> io::Result<()> {
             }
             Ok(()) = seed.stage.changed() => {
                 let stage = *seed.stage.borrow_and_update();
-                thread.stage.set(stage);
-                thread.stir();
-                match stage {
-                    Stage::Closing => thread.refuse_new(listener.as_ref()),
-                    Stage::Closed => {
-                        if let Some(listener) = listener.take() {
-                            thread.accept_last(&listener);
-                            seed.closed.fetch_add(1, Ordering::SeqCst);
-                        }
-                    }
-                    // Dropping the local set ends every connection.
-                    Stage::Cut => return Ok(()),
-                    Stage::Serving | Stage::Leaving => {}
+                if thread.enters(stage, &mut listener, &seed.closed) {
+                    return Ok(());
                 }
             }
             () = changed(seed.callers.tokens.as_mut()) => {
@@ -496,6 +490,30 @@ impl Thread {
         self.seats.is_crowded()
     }
 
+    /// A stage of the end begins; whether it is the last, and over.
+    fn enters(
+        self: &Rc<Self>,
+        stage: Stage,
+        listener: &mut Option<TcpListener>,
+        closed: &AtomicUsize,
+    ) -> bool {
+        self.stage.set(stage);
+        self.stir();
+        match stage {
+            Stage::Closing => self.refuse_new(listener.as_ref()),
+            Stage::Closed => {
+                if let Some(listener) = listener.take() {
+                    self.accept_last(&listener);
+                    closed.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            // Dropping the local set ends every connection that has a task.
+            Stage::Cut => self.parked.clear(),
+            Stage::Serving | Stage::Leaving => {}
+        }
+        stage == Stage::Cut
+    }
+
     fn refuse_new(&self, listener: Option<&TcpListener>) {
         // A held socket is the next process's too.
         if let Some(listener) = listener
@@ -542,6 +560,7 @@ impl Thread {
             if now.saturating_sub(swept) >= SWEEP {
                 swept = now;
                 self.budget.borrow_mut().refill();
+                self.parked.give_back(now);
                 self.clock.squeeze();
                 self.witness.rest(now);
                 self.sweep();

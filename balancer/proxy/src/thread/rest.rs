@@ -1,9 +1,11 @@
-//! A connection on which nothing is under way, in as little memory as it takes: a task
-//! that serves one takes some kilobytes.
+//! A connection on which nothing is under way: a task that serves one takes some
+//! kilobytes, so that it waits in a task that takes a quarter of one.
 //!
-//! When a connection goes to rest is decided in `connection`, which one ends in `clock`.
+//! When a connection goes to rest is decided in `connection`, which one ends in `clock`;
+//! one that rests for longer has no task at all (`parked`).
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -36,9 +38,17 @@ impl Future for Rest {
             return Poll::Ready(());
         };
         let is_over = guest.deadline.poll(context).is_ready();
+        // Asked at each look, as it is said once.
+        let is_squeezed = guest.deadline.is_squeezed();
         let mut is_awake = guest.stream.poll_read_ready(context).is_ready();
         if !is_awake && !is_over {
-            return Poll::Pending;
+            if !is_squeezed {
+                return Poll::Pending;
+            }
+            if let Some(guest) = self.0.take() {
+                Rc::clone(&guest.open.0).park(guest);
+            }
+            return Poll::Ready(());
         }
         // Who has said something since it was to end is heard.
         is_awake = is_awake && (!is_over || has_said(&guest.stream));
@@ -53,16 +63,26 @@ impl Future for Rest {
 }
 
 /// Whether there is something to read; an end is nothing.
-fn has_said(stream: &TcpStream) -> bool {
+pub(super) fn has_said(stream: impl AsFd) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     recv(stream, &mut [0; 1][..], flags).is_ok_and(|(count, _)| count > 0)
 }
 
+/// Lets a connection rest in a task of its own.
+pub(super) fn rest_in_task(guest: Guest) {
+    tokio::task::spawn_local(Rest(Some(guest)));
+}
+
 impl Thread {
     /// Lets a connection rest until something comes, be it its end. Its deadline is set.
+    /// One that has been idle for a second or two is parked at once.
     pub(super) fn rest(self: &Rc<Self>, guest: Guest) {
         self.one_is_idle();
-        tokio::task::spawn_local(Rest(Some(guest)));
+        if guest.deadline.is_slim() {
+            self.park(guest);
+        } else {
+            rest_in_task(guest);
+        }
     }
 
     /// Gives a connection to a task that serves it.

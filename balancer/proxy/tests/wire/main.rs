@@ -17,6 +17,7 @@ mod leaving;
 mod limits;
 mod line;
 mod memory;
+mod parked;
 mod peers;
 mod reuse;
 mod signs;
