@@ -1,11 +1,16 @@
-//! Who may depend on whom (design.md sections 2 and 11), and the few rules of
-//! the house that no lint holds.
+//! Which package and which file may depend on which, and the few rules of the
+//! house that no lint holds.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     reason = "all of this target is test code, helpers included"
 )]
+
+mod graph;
+mod imports;
+mod packages;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,270 @@
+//! Which file of a crate imports which: read from the tokens of the sources, so
+//! that paths in code and in macros count as much as `use` does.
+//!
+//! An import leads to the file that defines the thing, also where the path goes
+//! through a re-export (`pub use`). Test code (`#[cfg(test)]`) does not count.
+//! Not seen: methods that are called on a value, and what a macro expands to.
+//! Whether an import is allowed is decided in `imports`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use proc_macro2::TokenStream;
+
+use crate::tokens::Found;
+
+/// The files of one package and what they import from each other.
+#[derive(Debug, Default)]
+pub(crate) struct Graph {
+    /// Paths below the package's `src`.
+    pub(crate) files: Vec<String>,
+    /// For each file the files that it imports, and the paths it does so by.
+    imports: Vec<BTreeMap<usize, BTreeSet<String>>>,
+    /// For each file the file of the module that declares it.
+    parents: Vec<Option<usize>>,
+    modules: Vec<Module>,
+    /// The module of `lib.rs`, and the name by which `main.rs` knows it.
+    library: Option<(String, usize)>,
+}
+
+/// One module: a whole file, or a block `mod name { … }` in one.
+#[derive(Debug)]
+struct Module {
+    file: usize,
+    parent: Option<usize>,
+    children: BTreeMap<String, usize>,
+    /// What it defines itself.
+    items: BTreeSet<String>,
+    /// What it makes known by `use`: the name and the path behind it.
+    names: BTreeMap<String, Vec<String>>,
+    /// Paths of which it takes everything (`use path::*`).
+    globs: Vec<Vec<String>>,
+    /// Every path that stands in it.
+    paths: BTreeSet<Vec<String>>,
+}
+
+impl Graph {
+    /// Reads the package in `directory`, which others know as `name`.
+    pub(crate) fn read(directory: &Path, name: &str) -> Self {
+        let mut graph = Self::default();
+        let source = directory.join("src");
+        for root in ["lib.rs", "main.rs"] {
+            let path = source.join(root);
+            if path.is_file() {
+                let module = graph.module(None, &source, &path);
+                if root == "lib.rs" {
+                    graph.library = Some((name.replace('-', "_"), module));
+                }
+                graph.fill(module, &source, &source, &path);
+            }
+        }
+        graph.link();
+        graph
+    }
+
+    /// Groups of more than one file in which each imports each, if by others.
+    pub(crate) fn circles(&self) -> Vec<BTreeSet<&str>> {
+        let reached: Vec<_> = (0..self.files.len()).map(|at| self.reached(at)).collect();
+        let together = |at: usize| -> BTreeSet<&str> {
+            let mutual = reached[at].iter().filter(|to| reached[**to].contains(&at));
+            mutual.map(|to| self.files[*to].as_str()).collect()
+        };
+        let mut circles: Vec<_> = (0..self.files.len()).map(together).collect();
+        circles.retain(|circle| circle.len() > 1);
+        circles.sort();
+        circles.dedup();
+        circles
+    }
+
+    /// Files that import what a file above them defines, with that file and the paths:
+    /// the file of the module that declares them, or of one further up.
+    pub(crate) fn upward(&self) -> Vec<(&str, &str, String)> {
+        let mut found = Vec::new();
+        for (at, imports) in self.imports.iter().enumerate() {
+            let above = std::iter::successors(self.parents[at], |at| self.parents[*at]);
+            for parent in above {
+                if imports.contains_key(&parent) {
+                    found.push(self.arrow(at, parent));
+                }
+            }
+        }
+        found
+    }
+
+    /// The imports among `files`: who imports, from where, and the paths.
+    pub(crate) fn within(&self, files: &BTreeSet<&str>) -> Vec<(&str, &str, String)> {
+        let is_in = |at: &usize| files.contains(self.files[*at].as_str());
+        let from = (0..self.files.len()).filter(is_in);
+        let arrows = from.flat_map(|from| {
+            let to = self.imports[from].keys().filter(|to| is_in(to));
+            to.map(move |to| self.arrow(from, *to))
+        });
+        arrows.collect()
+    }
+
+    fn arrow(&self, from: usize, to: usize) -> (&str, &str, String) {
+        let paths: Vec<_> = self.imports[from][&to].iter().map(String::as_str).collect();
+        (&self.files[from], &self.files[to], paths.join(", "))
+    }
+
+    fn reached(&self, from: usize) -> BTreeSet<usize> {
+        let (mut reached, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = open.pop() {
+            open.extend(self.imports[at].keys().filter(|to| reached.insert(**to)));
+        }
+        reached
+    }
+
+    /// A new module that is a file.
+    fn module(&mut self, parent: Option<usize>, source: &Path, path: &Path) -> usize {
+        let name = path.strip_prefix(source).unwrap_or(path);
+        self.files.push(name.display().to_string());
+        self.imports.push(BTreeMap::new());
+        self.parents.push(parent.map(|at| self.modules[at].file));
+        self.block(parent, self.files.len() - 1)
+    }
+
+    /// A new module within `file`.
+    fn block(&mut self, parent: Option<usize>, file: usize) -> usize {
+        self.modules.push(Module {
+            file,
+            parent,
+            children: BTreeMap::new(),
+            items: BTreeSet::new(),
+            names: BTreeMap::new(),
+            globs: Vec::new(),
+            paths: BTreeSet::new(),
+        });
+        self.modules.len() - 1
+    }
+
+    /// Reads the file at `path`, whose own modules are in `directory`.
+    fn fill(&mut self, module: usize, source: &Path, directory: &Path, path: &Path) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let tokens: TokenStream = match text.parse() {
+            Ok(tokens) => tokens,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        let mut found = Found::default();
+        found.walk(tokens, true);
+        self.take(module, source, directory, found);
+    }
+
+    /// What was found in a module becomes known, and its own modules are read.
+    fn take(&mut self, module: usize, source: &Path, directory: &Path, found: Found) {
+        let this = &mut self.modules[module];
+        this.items = found.items;
+        this.paths = found.paths;
+        for (name, path) in found.uses {
+            match name {
+                Some(name) => _ = this.names.insert(name, path),
+                None => this.globs.push(path),
+            }
+        }
+        for (name, body) in found.modules {
+            let below = directory.join(&name);
+            let child = if let Some(body) = body {
+                let child = self.block(Some(module), self.modules[module].file);
+                let mut found = Found::default();
+                found.walk(body, true);
+                self.take(child, source, &below, found);
+                child
+            } else {
+                let path: PathBuf = directory.join(format!("{name}.rs"));
+                let child = self.module(Some(module), source, &path);
+                self.fill(child, source, &below, &path);
+                child
+            };
+            self.modules[module].children.insert(name, child);
+        }
+    }
+
+    /// Each path becomes an import of the file that defines what it names.
+    fn link(&mut self) {
+        for at in 0..self.modules.len() {
+            let module = &self.modules[at];
+            let one = module.paths.iter().chain(module.names.values());
+            let one = one.map(|path| (path, self.resolve(at, path, 0)));
+            let all = module.globs.iter();
+            let all = all.map(|path| (path, self.everything(at, path)));
+            let found: Vec<_> = one.chain(all).collect();
+            let found = found
+                .into_iter()
+                .filter_map(|(path, to)| Some((path.join("::"), to?)));
+            let (found, file): (Vec<_>, _) = (found.collect(), module.file);
+            for (path, to) in found {
+                if to != file {
+                    self.imports[file].entry(to).or_default().insert(path);
+                }
+            }
+        }
+    }
+
+    /// The file that defines what `path` names in the module `at`; none if that is
+    /// another package's or a module.
+    fn resolve(&self, at: usize, path: &[String], depth: usize) -> Option<usize> {
+        // A name that stands for itself (`use clap;`).
+        if depth > 16 {
+            return None;
+        }
+        let (here, rest, is_ours) = self.descend(at, path)?;
+        let module = &self.modules[here];
+        let (first, after) = rest.split_first()?;
+        if module.items.contains(first) {
+            return Some(module.file);
+        }
+        if let Some(known) = module.names.get(first) {
+            let path = [known.as_slice(), after].concat();
+            return self.resolve(here, &path, depth + 1);
+        }
+        for glob in &module.globs {
+            let (inner, left, _) = self.descend(here, glob)?;
+            if left.is_empty() && self.modules[inner].knows(first) {
+                return self.resolve(inner, rest, depth + 1);
+            }
+        }
+        // Made by a macro.
+        is_ours.then_some(module.file)
+    }
+
+    /// Where `path/*` leads.
+    fn everything(&self, at: usize, path: &[String]) -> Option<usize> {
+        let (module, rest, is_ours) = self.descend(at, path)?;
+        if rest.is_empty() && is_ours {
+            return Some(self.modules[module].file);
+        }
+        self.resolve(at, path, 0)
+    }
+
+    /// Follows `path` as far as it names modules: the last one, what is left of the
+    /// path, and whether it has named any module of this package at all.
+    fn descend<'a>(&self, at: usize, path: &'a [String]) -> Option<(usize, &'a [String], bool)> {
+        let (mut here, mut rest, mut is_ours) = (at, path, false);
+        while let Some((first, after)) = rest.split_first() {
+            let module = &self.modules[here];
+            let library = self.library.as_ref().filter(|(name, _)| name == first);
+            here = match (first.as_str(), module.children.get(first)) {
+                ("crate", _) => self.root(here),
+                ("super", _) => module.parent?,
+                ("self", _) => here,
+                // A function may have the name of a module.
+                (name, Some(child)) if !after.is_empty() || !module.knows(name) => *child,
+                _ if !is_ours && let Some((_, module)) = library => *module,
+                _ => break,
+            };
+            (rest, is_ours) = (after, true);
+        }
+        Some((here, rest, is_ours))
+    }
+
+    fn root(&self, at: usize) -> usize {
+        let up = std::iter::successors(Some(at), |at| self.modules[*at].parent);
+        up.last().unwrap_or(at)
+    }
+}
+
+impl Module {
+    fn knows(&self, name: &str) -> bool {
+        self.items.contains(name) || self.names.contains_key(name)
+    }
+}

@@ -1,0 +1,454 @@
+//! Which imports between the files of a package are allowed: no circles, and no
+//! import from a file below a module into that module's own file.
+//!
+//! What is wrong today is listed here with the way out of it. The lists only
+//! shrink: an entry that no longer holds fails too, and goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use crate::graph::Graph;
+use crate::packages;
+
+/// Files that import each other, and why they still do.
+struct Circle {
+    package: &'static str,
+    files: &'static [&'static str],
+    reason: &'static str,
+}
+
+/// Files that import what the file of a module above them defines, and why.
+struct Upward {
+    package: &'static str,
+    /// The file of the module.
+    above: &'static str,
+    files: &'static [&'static str],
+    reason: &'static str,
+}
+
+const CIRCLES: [Circle; 19] = [
+    Circle {
+        package: "scaledapp-engine",
+        files: &["ending.rs", "engine.rs", "replace.rs", "view.rs"],
+        reason: "one type, `Engine`, whose chapters are in four files; it stays",
+    },
+    Circle {
+        package: "scaledapp-crds",
+        files: &["lib.rs", "read.rs"],
+        reason: "`API_VERSION` and `KIND` stand in lib.rs; they belong in words.rs",
+    },
+    Circle {
+        package: "scaledapp-watch",
+        files: &["client.rs", "follow.rs"],
+        reason: "`chain` stands in client.rs; it belongs in a file of its own",
+    },
+    Circle {
+        package: "scaledapp-operator",
+        files: &[
+            "api.rs",
+            "context.rs",
+            "events.rs",
+            "heartbeat.rs",
+            "hostnames.rs",
+            "lease.rs",
+            "metrics.rs",
+            "rooms.rs",
+            "stores.rs",
+            "watches.rs",
+        ],
+        reason: "`Context` names every part and every part names it; a call needs only leadership and metrics",
+    },
+    Circle {
+        package: "scaledapp-plan",
+        files: &[
+            "cluster/app.rs",
+            "cluster/failures.rs",
+            "cluster/objects.rs",
+            "cluster/observed.rs",
+        ],
+        reason: "the length of a token and the failures of a pod stand beside what uses them",
+    },
+    Circle {
+        package: "scaledapp-plan",
+        files: &["cluster/conditions.rs", "cluster/status.rs"],
+        reason: "`Facts` and `Outcome` stand in status.rs; they belong in a file of their own",
+    },
+    Circle {
+        package: "scaledapp-plan",
+        files: &["cluster/nodes.rs", "cluster/workload.rs"],
+        reason: "`app_pods` stands in workload.rs; it belongs to selection.rs",
+    },
+    Circle {
+        package: "scaledapp-sidecar",
+        files: &[
+            "dispatch.rs",
+            "ends.rs",
+            "limits/measure.rs",
+            "supervisor.rs",
+            "workers.rs",
+        ],
+        reason: "`Input` and `Mechanism` stand in supervisor.rs, and others add methods to `Supervisor`",
+    },
+    Circle {
+        package: "scaledapp-sidecar",
+        files: &["exposition.rs", "exposition/merge.rs"],
+        reason: "the model of a page and its merging use each other",
+    },
+    Circle {
+        package: "scaledapp-sidecar",
+        files: &["report.rs", "report/metrics.rs"],
+        reason: "`Report` and its metrics are written from one state",
+    },
+    Circle {
+        package: "scaledapp-sidecar",
+        files: &["run.rs", "signals.rs"],
+        reason: "`forward` stands in run.rs; it belongs to signals.rs",
+    },
+    Circle {
+        package: "scaledapp-sidecar",
+        files: &[
+            "settings.rs",
+            "settings/portless.rs",
+            "settings/times.rs",
+            "settings/trust.rs",
+        ],
+        reason: "`FileSettings` stands in settings.rs; it belongs in a file of its own",
+    },
+    Circle {
+        package: "scaledapp-sidecar",
+        files: &[
+            "sharing.rs",
+            "sharing/group.rs",
+            "sharing/listening.rs",
+            "sharing/mending.rs",
+        ],
+        reason: "`Family` stands in sharing.rs, and mending.rs adds methods to `Sharing`",
+    },
+    Circle {
+        package: "scaledapp-http1",
+        files: &["fields.rs", "line.rs"],
+        reason: "`Sender` stands in fields.rs; it belongs to what both read",
+    },
+    Circle {
+        package: "scaledapp-http1",
+        files: &[
+            "write.rs",
+            "write/answer.rs",
+            "write/request.rs",
+            "write/response.rs",
+        ],
+        reason: "the functions that put a field stand in write.rs; they belong in a file below it",
+    },
+    Circle {
+        package: "scaledapp-proxy",
+        files: &[
+            "attempt.rs",
+            "connection.rs",
+            "exchange.rs",
+            "exchange/admission.rs",
+            "exchange/broken.rs",
+            "exchange/search.rs",
+            "gone.rs",
+            "proxy.rs",
+            "thread.rs",
+            "thread/complaints.rs",
+            "thread/parked.rs",
+            "thread/rest.rs",
+        ],
+        reason: "`Client`, `Asked`, `Gone` and `Then` stand with what is done with them, and `Thread` accepts as well as holds what all share",
+    },
+    Circle {
+        package: "scaledapp-proxy",
+        files: &["endpoint.rs", "retry.rs", "select.rs", "tally.rs"],
+        reason: "`Standing`, `EndedBy` and `Fate` stand with their users; they belong in files of their own",
+    },
+    Circle {
+        package: "scaledapp-proxy",
+        files: &["suspects.rs", "suspects/recent.rs"],
+        reason: "`WINDOW` and `words` stand in suspects.rs; they belong to recent.rs",
+    },
+    Circle {
+        package: "xtask",
+        files: &[
+            "kind.rs",
+            "kind/check.rs",
+            "kind/cluster.rs",
+            "kind/deploy.rs",
+            "kind/network.rs",
+            "kind/source.rs",
+        ],
+        reason: "`Cluster` stands in kind.rs, and `engine` in cluster.rs; each belongs in a file of its own",
+    },
+];
+
+const UPWARD: [Upward; 14] = [
+    Upward {
+        package: "scaledapp-crds",
+        above: "lib.rs",
+        files: &["read.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-plan",
+        above: "validate.rs",
+        files: &["validate/balancers.rs"],
+        reason: "`Check` belongs in validate/check.rs",
+    },
+    Upward {
+        package: "scaledapp-sidecar",
+        above: "ctl.rs",
+        files: &["ctl/answers.rs", "ctl/command.rs", "ctl/server.rs"],
+        reason: "the requests and replies of the control socket will be types that other packages share",
+    },
+    Upward {
+        package: "scaledapp-sidecar",
+        above: "exposition.rs",
+        files: &["exposition/merge.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-sidecar",
+        above: "limits.rs",
+        files: &["limits/measure.rs"],
+        reason: "`Measured` and `Hearing` belong in a file below limits.rs",
+    },
+    Upward {
+        package: "scaledapp-sidecar",
+        above: "report.rs",
+        files: &["report/metrics.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-sidecar",
+        above: "settings.rs",
+        files: &[
+            "settings/portless.rs",
+            "settings/times.rs",
+            "settings/trust.rs",
+        ],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-sidecar",
+        above: "sharing.rs",
+        files: &["sharing/listening.rs", "sharing/mending.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-http1",
+        above: "write.rs",
+        files: &["write/answer.rs", "write/request.rs", "write/response.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-proxy",
+        above: "attempt.rs",
+        files: &["attempt/head.rs"],
+        reason: "it adds methods to `Attempt`, whose state belongs in a file below attempt.rs",
+    },
+    Upward {
+        package: "scaledapp-proxy",
+        above: "exchange.rs",
+        files: &["exchange/broken.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-proxy",
+        above: "suspects.rs",
+        files: &["suspects/recent.rs"],
+        reason: "as in the circle",
+    },
+    Upward {
+        package: "scaledapp-proxy",
+        above: "thread.rs",
+        files: &[
+            "thread/choice.rs",
+            "thread/complaints.rs",
+            "thread/parked.rs",
+            "thread/rest.rs",
+        ],
+        reason: "they add methods to `Thread`, which is split first",
+    },
+    Upward {
+        package: "xtask",
+        above: "kind.rs",
+        files: &[
+            "kind/check.rs",
+            "kind/cluster.rs",
+            "kind/deploy.rs",
+            "kind/network.rs",
+        ],
+        reason: "as in the circle",
+    },
+];
+
+/// The packages of the workspace by name, with what their files import.
+fn graphs() -> Vec<(String, Graph)> {
+    let packages = packages::ours();
+    let graphs = packages.into_iter().map(|package| {
+        let graph = Graph::read(&package.directory, &package.name);
+        (package.name, graph)
+    });
+    graphs.collect()
+}
+
+#[test]
+fn files_import_each_other_in_no_circle_but_the_listed_ones() {
+    let mut wrong = String::new();
+    let mut open: Vec<_> = CIRCLES.iter().collect();
+    for (package, graph) in graphs() {
+        for circle in graph.circles() {
+            let is_it = |listed: &&Circle| {
+                let files: BTreeSet<_> = listed.files.iter().copied().collect();
+                listed.package == package && files == circle
+            };
+            if let Some(at) = open.iter().position(is_it) {
+                open.swap_remove(at);
+                continue;
+            }
+            writeln!(wrong, "{package}: a circle of files: {circle:?}").unwrap();
+            for (from, to, paths) in graph.within(&circle) {
+                writeln!(wrong, "    {from} imports {to} ({paths})").unwrap();
+            }
+        }
+    }
+    for circle in open {
+        let Circle {
+            package,
+            files,
+            reason,
+        } = circle;
+        writeln!(
+            wrong,
+            "{package}: no circle of exactly {} ({reason}): strike it from CIRCLES in tests/tests/layers/imports.rs, or if it lost files, strike those",
+            files.join(", ")
+        )
+        .unwrap();
+    }
+    assert!(
+        wrong.is_empty(),
+        "Move what two files need of each other into a third that imports neither, or pass it as an argument. \
+         (The circles that are listed are there to be opened; add none.)\n{wrong}"
+    );
+}
+
+#[test]
+fn no_file_imports_what_the_file_of_a_module_above_it_defines() {
+    let mut wrong = String::new();
+    let mut open: BTreeMap<_, _> = UPWARD.iter().flat_map(Upward::pairs).collect();
+    let graphs = graphs();
+    for (package, graph) in &graphs {
+        for (file, above, paths) in graph.upward() {
+            if open.remove(&(package.as_str(), file, above)).is_none() {
+                writeln!(wrong, "{package}: {file} imports {above} ({paths})").unwrap();
+            }
+        }
+    }
+    for ((package, file, above), reason) in open {
+        writeln!(
+            wrong,
+            "{package}: {file} no longer imports {above} ({reason}): strike it from UPWARD in tests/tests/layers/imports.rs"
+        )
+        .unwrap();
+    }
+    assert!(
+        wrong.is_empty(),
+        "A module's own file puts together what the files below it define, so none of these may need it: \
+         move what both need into a file of its own below the module. (A re-export is no matter: an import \
+         counts for the file that defines the thing.)\n{wrong}"
+    );
+}
+
+impl Upward {
+    /// Each import with its reason.
+    fn pairs(&self) -> impl Iterator<Item = ((&str, &str, &str), &str)> {
+        let pair = |file: &&'static str| ((self.package, *file, self.above), self.reason);
+        self.files.iter().map(pair)
+    }
+}
+
+/// A package made of `files`, read.
+fn read(files: &[(&str, &str)]) -> Graph {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join("src").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    Graph::read(directory.path(), "a-package")
+}
+
+/// Each import as "from → to".
+fn arrows(graph: &Graph) -> Vec<String> {
+    let all = graph.files.iter().map(String::as_str).collect();
+    let arrows = graph.within(&all).into_iter();
+    arrows
+        .map(|(from, to, _)| format!("{from} → {to}"))
+        .collect()
+}
+
+#[test]
+fn an_import_leads_to_the_file_that_defines_the_thing() {
+    let graph = read(&[
+        (
+            "lib.rs",
+            "mod a; mod b; mod c; pub use b::Thing; pub const N: u8 = 1;",
+        ),
+        (
+            "a.rs",
+            "use crate::Thing; fn f() { matches!(1, crate::c::deep::X); }",
+        ),
+        ("b.rs", "pub struct Thing;"),
+        (
+            "c.rs",
+            "pub mod deep { pub const X: u8 = super::below::Y; } mod below;",
+        ),
+        (
+            "c/below.rs",
+            "use super::super::N; pub const Y: u8 = N; use other::Thing;",
+        ),
+        ("main.rs", "use a_package::{N, Thing as It};"),
+    ]);
+    let found = arrows(&graph);
+    let expected = [
+        "lib.rs → b.rs",
+        "a.rs → b.rs",
+        "a.rs → c.rs",
+        "c.rs → c/below.rs",
+        "c/below.rs → lib.rs",
+        "main.rs → lib.rs",
+        "main.rs → b.rs",
+    ];
+    let (found, expected): (BTreeSet<_>, BTreeSet<_>) = (
+        found.iter().map(String::as_str).collect(),
+        expected.into_iter().collect(),
+    );
+    assert_eq!(found, expected);
+    assert!(graph.circles().is_empty(), "{:?}", graph.circles());
+    let upward: Vec<_> = graph.upward();
+    assert_eq!(
+        upward,
+        [("c/below.rs", "lib.rs", "super::super::N".to_owned())]
+    );
+}
+
+#[test]
+fn a_circle_is_found_whatever_way_it_is_written_and_tests_are_left_out() {
+    let text = "use super::b::B; pub struct A; #[cfg(test)] mod tests { use crate::c::C; }";
+    let graph = read(&[
+        ("main.rs", "mod a; mod b; mod c; mod d; fn main() { a::A; }"),
+        ("a.rs", text),
+        (
+            "b.rs",
+            "pub struct B; fn f() -> <u8 as crate::c::C>::X::Y { vec![crate::c::f::<u8>()] }",
+        ),
+        (
+            "c.rs",
+            "#[serde(with = \"crate::a::A\")] pub struct C; pub fn f() {} use crate::d;",
+        ),
+        ("d.rs", "#[cfg(test)] use crate::a::A; use std::c::C;"),
+    ]);
+    assert_eq!(graph.circles(), [BTreeSet::from(["a.rs", "b.rs", "c.rs"])]);
+    assert!(!arrows(&graph).iter().any(|arrow| arrow.contains("d.rs")));
+    assert!(graph.upward().is_empty());
+}

@@ -1,0 +1,48 @@
+//! What cargo knows of the workspace: its packages, and which package of the lock
+//! file asks for which.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use scaledapp_tests::{binaries, process};
+use serde_json::Value;
+
+/// A package of the workspace.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+}
+
+/// What cargo prints of the workspace, without asking the network.
+fn metadata(more: &[&str]) -> Value {
+    let mut command = Command::new("cargo");
+    command.current_dir(binaries::workspace());
+    command.args(["metadata", "--locked", "--offline", "--format-version=1"]);
+    command.args(more);
+    let ended = process::run(command, Duration::from_mins(1)).unwrap();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn all(value: &Value) -> std::slice::Iter<'_, Value> {
+    value.as_array().unwrap().iter()
+}
+
+/// The packages of the workspace.
+pub(crate) fn ours() -> Vec<Package> {
+    let metadata = metadata(&["--no-deps"]);
+    let packages = all(&metadata["packages"]).map(|package| {
+        let manifest = PathBuf::from(text(&package["manifest_path"]));
+        Package {
+            name: text(&package["name"]),
+            directory: manifest.parent().unwrap().to_owned(),
+        }
+    });
+    packages.collect()
+}
