@@ -1,6 +1,7 @@
 //! What cargo knows of the workspace: its packages, and which package of the lock
 //! file asks for which.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -45,4 +46,39 @@ pub(crate) fn ours() -> Vec<Package> {
         }
     });
     packages.collect()
+}
+
+/// A package that is linked into something of ours, tests included.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// An SPDX expression.
+    pub(crate) license: String,
+    /// Where it comes from; one of ours comes from nowhere.
+    pub(crate) source: Option<String>,
+    /// Names of the packages that it depends on itself.
+    pub(crate) on: BTreeSet<String>,
+}
+
+/// All that is linked on this machine. Packages of other platforms have not been
+/// fetched, so they cannot be asked.
+pub(crate) fn linked() -> Vec<Linked> {
+    let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let metadata = metadata(&["--filter-platform", &here]);
+    let packages: BTreeMap<_, _> = all(&metadata["packages"])
+        .map(|package| (text(&package["id"]), package))
+        .collect();
+    let nodes = all(&metadata["resolve"]["nodes"]).map(|node| {
+        let package = packages[&text(&node["id"])];
+        let on = all(&node["deps"]).map(|on| text(&packages[&text(&on["pkg"])]["name"]));
+        Linked {
+            name: text(&package["name"]),
+            version: text(&package["version"]),
+            license: package["license"].as_str().unwrap_or_default().to_owned(),
+            source: package["source"].as_str().map(str::to_owned),
+            on: on.collect(),
+        }
+    });
+    nodes.collect()
 }
