@@ -141,6 +141,25 @@ fn pure_crates_know_no_runtime_no_socket_and_no_client() {
     }
 }
 
+/// Clippy reads one file only, the next one upwards, and files cannot include each other.
+#[test]
+fn pure_packages_have_the_stricter_lints_and_all_others_too() {
+    let file = |name: &str| std::fs::read_to_string(binaries::workspace().join(name)).unwrap();
+    let (all, pure) = (file("clippy.toml"), file("clippy-pure.toml"));
+    for line in all.lines().filter(|line| !line.starts_with('#')) {
+        assert!(
+            pure.lines().any(|other| other == line),
+            "clippy.toml says {line:?}, which clippy-pure.toml has to repeat"
+        );
+    }
+    for package in ["operator/plan", "dns/answers", "balancer/http1"] {
+        assert!(
+            file(&format!("{package}/clippy.toml")) == pure,
+            "{package}/clippy.toml is no link to ../../clippy-pure.toml"
+        );
+    }
+}
+
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
