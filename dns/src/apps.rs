@@ -191,6 +191,7 @@ impl App {
             withdrawn: withdrawn.collect(),
             addresses,
             probe: Some(SLOT_PORT),
+            vouched: true,
         }
     }
 }
@@ -299,6 +300,7 @@ mod tests {
                 .to_vec(),
             withdrawn: BTreeSet::from(["10.96.7.12".parse().unwrap()]),
             probe: Some(80),
+            vouched: true,
         };
         assert_eq!(read.entries, [expected]);
         assert_eq!(read.ignored, BTreeSet::new());

@@ -17,6 +17,8 @@ pub(crate) struct Catalog {
     entries: Vec<Entry>,
     /// Remembers the last known addresses of each name.
     published: BTreeMap<Name, Records>,
+    /// Names that lead where the operator says, since none of it is in our reach.
+    unreached: BTreeSet<Name>,
     health: BTreeMap<SocketAddr, Health>,
     loaded: bool,
     /// Every address had a verdict once since the first load.
@@ -29,6 +31,8 @@ pub(crate) enum Change {
     None,
     /// The address' verdict.
     Verdict(Health),
+    /// It has been failing for long.
+    OutOfReach,
 }
 
 impl Catalog {
@@ -38,6 +42,7 @@ impl Catalog {
             bare,
             entries: Vec::new(),
             published: BTreeMap::new(),
+            unreached: BTreeSet::new(),
             health: BTreeMap::new(),
             loaded: false,
             settled: false,
@@ -85,34 +90,65 @@ impl Catalog {
         let before = std::mem::replace(health, health.on(success));
         let now = *health;
         if std::mem::discriminant(&before) == std::mem::discriminant(&now) {
-            return Change::None;
+            if before.is_out_of_reach() == now.is_out_of_reach() {
+                return Change::None;
+            }
+            self.publish();
+            return Change::OutOfReach;
         }
         self.publish();
         Change::Verdict(now)
     }
 
     fn publish(&mut self) {
-        let health = &self.health;
+        self.unreached.clear();
         for entry in &self.entries {
-            let is_healthy = |address: &&IpAddr| {
-                let answers = entry.probe.is_none_or(|port| {
-                    health
-                        .get(&SocketAddr::new(**address, port))
-                        .is_some_and(|health| health.is_healthy())
-                });
-                answers && !entry.withdrawn.contains(*address)
+            let health = |address: &IpAddr| {
+                let port = entry.probe?;
+                Some(known(&self.health, SocketAddr::new(*address, port)))
             };
-            let healthy: Vec<_> = entry.addresses.iter().filter(is_healthy).copied().collect();
+            let offered = entry.addresses.iter();
+            let offered = offered.filter(|address| !entry.withdrawn.contains(*address));
+            let offered: Vec<IpAddr> = offered.copied().collect();
+            let is_healthy = |address: &IpAddr| health(address).is_none_or(Health::is_healthy);
+            let mut healthy = offered.clone();
+            healthy.retain(is_healthy);
+            let out_of_reach =
+                |address: &IpAddr| health(address).is_some_and(Health::is_out_of_reach);
+            // It is we who are kept out: names must not vanish for that.
+            if entry.vouched && !offered.is_empty() && offered.iter().all(out_of_reach) {
+                healthy = offered;
+                self.unreached.insert(entry.name.clone());
+            }
             self.published
                 .entry(entry.name.clone())
                 .or_insert_with(|| Records::new(entry.ttl))
                 .update(entry.ttl, &entry.addresses, &healthy);
         }
-        let known = self
-            .health
-            .values()
-            .all(|health| *health != Health::Unknown);
-        self.settled |= self.loaded && known;
+        self.settled |= self.loaded && self.entries.iter().all(|entry| self.is_settled(entry));
+    }
+
+    /// Whether it is known what the name leads to: every address has a verdict, and if
+    /// none is healthy it is known whether any is in our reach. Who asks too early would
+    /// be denied the name, and remember that.
+    fn is_settled(&self, entry: &Entry) -> bool {
+        let health: Vec<(Health, bool)> = targets_of(entry)
+            .map(|target| {
+                let withdrawn = entry.withdrawn.contains(&target.ip());
+                (known(&self.health, target), withdrawn)
+            })
+            .collect();
+        let verdicts = health.iter().all(|(health, _)| *health != Health::Unknown);
+        let offered = || health.iter().filter(|(_, withdrawn)| !withdrawn);
+        let decided = !entry.vouched
+            || offered().any(|(health, _)| health.is_healthy())
+            || offered().all(|(health, _)| health.is_out_of_reach());
+        verdicts && decided
+    }
+
+    /// Names of which no address is in our reach, though somebody vouches for them.
+    pub(crate) fn unreached(&self) -> &BTreeSet<Name> {
+        &self.unreached
     }
 
     /// Addresses to probe.
@@ -159,6 +195,10 @@ impl Catalog {
     }
 }
 
+fn known(health: &BTreeMap<SocketAddr, Health>, target: SocketAddr) -> Health {
+    health.get(&target).copied().unwrap_or_default()
+}
+
 fn targets_of(entry: &Entry) -> impl Iterator<Item = SocketAddr> {
     let port = entry.probe;
     let addresses = entry.addresses.iter();
@@ -196,6 +236,7 @@ mod tests {
                 .collect(),
             withdrawn: BTreeSet::new(),
             probe,
+            vouched: false,
         }
     }
 
@@ -248,7 +289,7 @@ mod tests {
         assert!(!catalog.is_ready());
         assert_eq!(
             catalog.observe(target("10.0.0.1"), false),
-            Change::Verdict(Health::Unhealthy)
+            Change::Verdict(Health::Unhealthy { failures: 1 })
         );
         assert!(catalog.is_ready());
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
@@ -354,5 +395,50 @@ mod tests {
             Err(ZoneError::Reserved(_))
         ));
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);
+    }
+
+    /// A `NetworkPolicy` keeps us from all balancers of an app, which the operator sees.
+    #[test]
+    fn a_name_of_which_nothing_is_in_our_reach_leads_where_the_operator_says() {
+        let mut catalog = catalog();
+        let vouched = |withdrawn: &[&str]| {
+            let mut entry = entry("a", &["10.0.0.1", "10.0.0.2"], Some(80));
+            let withdrawn = withdrawn.iter().map(|address| address.parse().unwrap());
+            entry.withdrawn = withdrawn.collect();
+            entry.vouched = true;
+            vec![entry]
+        };
+        let fail = |catalog: &mut Catalog, times: u32| {
+            for _ in 0..times {
+                for address in ["10.0.0.1", "10.0.0.2"] {
+                    catalog.observe(target(address), false);
+                }
+            }
+        };
+        catalog.load(vouched(&[]), 2).unwrap();
+        fail(&mut catalog, 11);
+        // It may be about to come up; who asks now is told to come again.
+        assert_eq!(published(&catalog), ["a.apps.local. "]);
+        assert!(!catalog.is_ready() && catalog.unreached().is_empty());
+        fail(&mut catalog, 1);
+        assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1 10.0.0.2"]);
+        assert!(catalog.is_ready());
+        assert_eq!(catalog.unreached().len(), 1);
+        // What the operator takes back goes.
+        catalog.load(vouched(&["10.0.0.1"]), 3).unwrap();
+        assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
+        // One that answers shows that we are not kept out.
+        catalog.load(vouched(&[]), 4).unwrap();
+        catalog.observe(target("10.0.0.1"), true);
+        assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);
+        assert!(catalog.unreached().is_empty());
+        // A records file vouches for nothing.
+        let mut catalog = self::catalog();
+        catalog
+            .load(vec![entry("a", &["10.0.0.1"], Some(80))], 2)
+            .unwrap();
+        fail(&mut catalog, 20);
+        assert_eq!(published(&catalog), ["a.apps.local. "]);
+        assert!(catalog.is_ready());
     }
 }

@@ -91,6 +91,7 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             withdrawn: BTreeSet::new(),
             probe: None,
+            vouched: false,
         });
         Origin::Gave(Given {
             entries: entries.collect(),

@@ -28,6 +28,9 @@ pub(crate) struct Entry {
     pub(crate) withdrawn: BTreeSet<IpAddr>,
     /// Port on which an address must accept TCP; `None` is always healthy.
     pub(crate) probe: Option<u16>,
+    /// Somebody who looks after the addresses says that those serve that are not
+    /// withdrawn. Counts where none of them is in our reach.
+    pub(crate) vouched: bool,
 }
 
 /// Why a file is of no use.
@@ -124,6 +127,7 @@ pub(crate) fn parse(json: &[u8], apex: &Name) -> Result<Vec<Entry>, RecordsError
             addresses,
             withdrawn: BTreeSet::new(),
             probe,
+            vouched: false,
         });
     }
     Ok(entries)
@@ -172,6 +176,7 @@ mod tests {
                 addresses: vec!["127.0.77.1".parse().unwrap(), "fd00::1".parse().unwrap()],
                 withdrawn: BTreeSet::new(),
                 probe: Some(8080),
+                vouched: false,
             }
         );
         assert_eq!(entries[1].name, "plain.apps.local".parse().unwrap());

@@ -105,12 +105,16 @@ impl Report {
                     json!({"address": address, "state": state})
                 })
                 .collect();
-            let shown = json!({
+            let mut shown = json!({
                 "ttl": records.ttl().as_secs(),
                 "published": records.addresses(),
                 "stale": records.is_stale(),
                 "addresses": addresses,
             });
+            // Published on the operator's word alone.
+            if catalog.unreached().contains(&entry.name) {
+                shown["outOfReach"] = true.into();
+            }
             names.insert(entry.name.to_string(), shown);
         }
         self.metrics.set_records(names.len(), &counts);

@@ -3,6 +3,7 @@
 //! One thread: answering takes microseconds, and what else there is to do
 //! (probes, a look at a file) less.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use scaledapp_admin::{Admin, Content, Look, PolledFile, Signal, Signals};
-use scaledapp_answers::Zone;
+use scaledapp_answers::{Name, Zone};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -112,6 +113,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         broken: false,
         cluster: cluster_state,
         lost: None,
+        unreached: BTreeSet::new(),
         prober: Prober::new(results),
         zone,
         report,
@@ -151,6 +153,8 @@ struct Server {
     cluster: watch::Receiver<cluster::State>,
     /// Why there is no news from the cluster, as far as it was told.
     lost: Option<String>,
+    /// Names whose balancers are out of reach, as far as it was told.
+    unreached: BTreeSet<Name>,
     prober: Prober,
     zone: watch::Sender<Arc<Zone>>,
     report: Arc<Report>,
@@ -300,13 +304,24 @@ impl Server {
         if !success {
             self.metrics.probe_failed();
         }
-        if let Change::Verdict(health) = self.catalog.observe(target, success) {
-            tracing::info!(%target, state = health.word(), "an address changed");
-            self.publish();
+        match self.catalog.observe(target, success) {
+            Change::None => return,
+            Change::Verdict(health) => {
+                tracing::info!(%target, state = health.word(), "an address changed");
+            }
+            Change::OutOfReach => {}
         }
+        self.publish();
     }
 
     fn publish(&mut self) {
+        for name in self.catalog.unreached().difference(&self.unreached) {
+            tracing::warn!(
+                %name,
+                "none of its balancers accepts a connection from here, and the operator says that they serve: they stay published. A NetworkPolicy must allow TCP from the DNS server to port 8080 of the app's balancers"
+            );
+        }
+        self.unreached.clone_from(self.catalog.unreached());
         self.prober.watch(self.catalog.targets());
         self.report.show(&self.catalog);
         self.zone.send_replace(Arc::new(self.catalog.zone()));
