@@ -71,7 +71,8 @@ pub struct Metadata {
         printcolumn = r#"{"name":"Workers","type":"string","jsonPath":".status.workers.summary"}"#,
         printcolumn = r#"{"name":"Balancers","type":"string","jsonPath":".status.serving"}"#,
         printcolumn = r#"{"name":"Host","type":"string","jsonPath":".status.hostname"}"#,
-        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
+        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+        printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message","priority":1}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
     )
 )]

@@ -146,6 +146,12 @@ pub mod reason {
     pub const CONTAINER_CONFIG: &str = "ContainerConfigError";
     /// The image cannot be pulled.
     pub const IMAGE_PULL: &str = "ImagePullError";
+    /// The kubelet cannot start the pod: a volume or the network is missing.
+    pub const POD_NOT_STARTED: &str = "PodCannotStart";
+    /// The app listens on another port than the one that was named.
+    pub const WRONG_PORT: &str = "WrongPort";
+    /// Pods that are ready do not answer the operator or the balancers.
+    pub const UNREACHABLE: &str = "PodsUnreachable";
     /// The app ends again and again.
     pub const CRASHING: &str = "AppCrashing";
     /// No pod serves.
@@ -176,7 +182,7 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 36] = [
+    pub const ALL: [&str; 39] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
@@ -199,6 +205,9 @@ pub mod reason {
         PODS_REFUSED,
         CONTAINER_CONFIG,
         IMAGE_PULL,
+        POD_NOT_STARTED,
+        WRONG_PORT,
+        UNREACHABLE,
         CRASHING,
         NO_READY_POD,
         FEWER_PODS,

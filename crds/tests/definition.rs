@@ -147,6 +147,7 @@ fn kubectl_scale_writes_the_total_and_columns_tell_the_state() {
             "Workers",
             "Balancers",
             "Host",
+            "Reason",
             "Age"
         ]
     );

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::stores::Stores;
 use crate::tokens::Tokens;
+use crate::waits::Waits;
 
 /// One that cannot be read must not stop the watch of all others.
 pub type Guarded = DeserializeGuard<ScaledApp>;
@@ -30,6 +31,8 @@ pub const FIELD_MANAGER: &str = scaledapp_crds::words::MANAGER;
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// Where the operator itself is.
+    pub namespace: String,
     /// What is known of it.
     pub stores: Stores,
     /// What plans are made with.
@@ -52,6 +55,8 @@ pub struct Context {
     pub tokens: Tokens,
     /// What runs on nodes that lack a pod.
     pub rooms: Rooms,
+    /// What kubelets say of pods that do not start.
+    pub waits: Waits,
     /// The time; an argument, so that tests can choose it.
     pub now: fn() -> Timestamp,
 }

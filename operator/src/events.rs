@@ -1,11 +1,14 @@
 //! Sends events about an app. They are for people: one that cannot be sent is
 //! logged and fails nothing.
 //!
-//! One that is repeated becomes a series (events.k8s.io/v1). kube's own recorder
+//! What tells of a condition is named after the moment at which that changed: whoever
+//! sends it again, after a restart or as the next leader, finds it there.
+//!
+//! Others that are repeated become a series (events.k8s.io/v1). kube's own recorder
 //! takes events with another note for the same one and keeps the first note, so
 //! that of two slots always the first would be named.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -31,6 +34,8 @@ pub struct Sent {
     /// Who sends.
     instance: String,
     series: Mutex<HashMap<Key, Series>>,
+    /// Apps that this replica has told of, by uid.
+    looked: Mutex<HashSet<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +50,19 @@ struct Series {
     event: String,
     count: i32,
     last: Timestamp,
+    /// The change that it told of last.
+    since: Option<Timestamp>,
+}
+
+/// What is to be done about an event.
+#[derive(Debug)]
+enum Next {
+    /// It is another one.
+    Create,
+    /// It is one more of these.
+    Again(Series),
+    /// It was sent.
+    Nothing,
 }
 
 impl Sent {
@@ -53,25 +71,39 @@ impl Sent {
         Self {
             instance,
             series: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 
-    /// The series that the event is one more of.
-    fn again(&self, key: &Key, now: Timestamp) -> Option<Series> {
-        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, series| now.duration_since(series.last) < SERIES);
-        let series = all.get_mut(key)?;
-        series.count += 1;
-        series.last = now;
-        Some(series.clone())
+    /// Whether this replica tells of the app for the first time.
+    pub(crate) fn is_first_look(&self, object: &ScaledApp) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.insert(object.uid().unwrap_or_default())
     }
 
-    fn first(&self, key: Key, event: String, now: Timestamp) {
+    /// Of a change at `since`, if it is about one.
+    fn next(&self, key: &Key, since: Option<Timestamp>, now: Timestamp) -> Next {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, series| now.duration_since(series.last) < SERIES);
+        let Some(series) = all.get_mut(key) else {
+            return Next::Create;
+        };
+        if since.is_some() && series.since == since {
+            return Next::Nothing;
+        }
+        series.count += 1;
+        series.last = now;
+        series.since = since;
+        Next::Again(series.clone())
+    }
+
+    fn first(&self, key: Key, event: String, since: Option<Timestamp>, now: Timestamp) {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let series = Series {
             event,
             count: 1,
             last: now,
+            since,
         };
         all.insert(key, series);
     }
@@ -102,7 +134,12 @@ async fn one(
     };
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(context.client.clone(), &namespace);
-    if let Some(series) = context.sent.again(&key, now) {
+    let series = match context.sent.next(&key, event.since, now) {
+        Next::Nothing => return Ok(()),
+        Next::Create => None,
+        Next::Again(series) => Some(series),
+    };
+    if let Some(series) = series {
         let patch = Patch::Merge(serde_json::json!({"series": EventSeries {
             count: series.count,
             last_observed_time: MicroTime(now),
@@ -122,8 +159,15 @@ async fn one(
     );
     let params = PostParams::default();
     let request = api.create(&params, &written);
-    api::write(context, Call::new("create", "Event"), request).await?;
-    context.sent.first(key, written.name_any(), now);
+    match api::write(context, Call::new("create", "Event"), request).await {
+        Ok(_) => {}
+        // Told of by this replica before its restart, or by another one.
+        Err(error) if error.code() == Some(409) && event.since.is_some() => {}
+        Err(error) => return Err(error),
+    }
+    context
+        .sent
+        .first(key, written.name_any(), event.since, now);
     Ok(())
 }
 
@@ -135,14 +179,23 @@ fn whole(
     now: Timestamp,
 ) -> Event {
     let name = about.name.as_deref().unwrap_or(FIELD_MANAGER);
+    let suffix = match event.since {
+        Some(since) => {
+            // Several conditions with one cause are one warning.
+            let words = match event.kind {
+                cluster::EventType::Normal => note,
+                cluster::EventType::Warning => "",
+            };
+            let uid = about.uid.as_deref().unwrap_or_default();
+            let change = format!("{uid} {} {since} {words}", event.reason);
+            cluster::hash(change.as_bytes())
+        }
+        // Random too: several are sent in one moment.
+        None => format!("{:x}{:04x}", now.as_nanosecond(), fastrand::u16(..)),
+    };
     Event {
         metadata: ObjectMeta {
-            // Random too: several are sent in one moment.
-            name: Some(format!(
-                "{name}.{:x}{:04x}",
-                now.as_nanosecond(),
-                fastrand::u16(..)
-            )),
+            name: Some(format!("{name}.{suffix}")),
             namespace: about.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -193,13 +246,56 @@ mod tests {
         };
         let start = Timestamp::UNIX_EPOCH;
         let after = |minutes| start + SignedDuration::from_mins(minutes);
-        assert!(sent.again(&key("slot 0"), start).is_none());
-        sent.first(key("slot 0"), "e".to_owned(), start);
-        assert!(sent.again(&key("slot 1"), start).is_none());
-        for (minutes, count) in [(1, 2), (6, 3)] {
-            let series = sent.again(&key("slot 0"), after(minutes)).unwrap();
-            assert_eq!((series.count, series.event.as_str()), (count, "e"));
-        }
-        assert!(sent.again(&key("slot 0"), after(12)).is_none());
+        let next = |note: &str, since, now| match sent.next(&key(note), since, now) {
+            Next::Create => "create".to_owned(),
+            Next::Nothing => "nothing".to_owned(),
+            Next::Again(series) => format!("{} of {}", series.count, series.event),
+        };
+        assert_eq!(next("slot 0", None, start), "create");
+        sent.first(key("slot 0"), "e".to_owned(), None, start);
+        assert_eq!(next("slot 1", None, start), "create");
+        assert_eq!(next("slot 0", None, after(1)), "2 of e");
+        assert_eq!(next("slot 0", None, after(6)), "3 of e");
+        assert_eq!(next("slot 0", None, after(12)), "create");
+        // Of one change it is told once, of another one again.
+        let since = Some(after(20));
+        assert_eq!(next("x", since, after(20)), "create");
+        sent.first(key("x"), "x".to_owned(), since, after(20));
+        assert_eq!(next("x", since, after(21)), "nothing");
+        assert_eq!(next("x", Some(after(22)), after(22)), "2 of x");
+    }
+
+    #[test]
+    fn an_event_about_a_change_has_the_same_name_whoever_sends_it() {
+        let event = |reason, since: i64, kind| cluster::Event {
+            kind,
+            reason,
+            action: "Observe",
+            note: String::new(),
+            since: (since > 0).then(|| Timestamp::from_second(since).unwrap()),
+        };
+        let about = || ObjectReference {
+            name: Some("hello".to_owned()),
+            uid: Some("u".to_owned()),
+            ..ObjectReference::default()
+        };
+        let name = |by: &str, event: &cluster::Event, note: &str| {
+            let now = Timestamp::UNIX_EPOCH;
+            whole(by, about(), event, note, now).metadata.name.unwrap()
+        };
+        let warning = cluster::EventType::Warning;
+        let first = name("a", &event("AppCrashing", 5, warning), "Ready is False: x");
+        let second = name(
+            "b",
+            &event("AppCrashing", 5, warning),
+            "Degraded is True: x",
+        );
+        assert_eq!(first, second);
+        assert_ne!(first, name("a", &event("AppCrashing", 6, warning), "x"));
+        assert_ne!(first, name("a", &event("ImagePullError", 5, warning), "x"));
+        let good = event("AsWanted", 5, cluster::EventType::Normal);
+        assert_ne!(name("a", &good, "Ready"), name("a", &good, "Degraded"));
+        let other = event("SlotTakenOver", 0, warning);
+        assert_ne!(name("a", &other, "x"), name("a", &other, "x"));
     }
 }

@@ -15,8 +15,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use scaledapp_crds::words::{component, label, port};
-use scaledapp_plan::cluster::{Heard, Supervisor, TOKEN_BYTES};
-use serde::Deserialize;
+use scaledapp_plan::cluster::{Balancer, Heard, Trouble};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::probe::{self, ProbeError};
+use crate::said;
 use crate::watches::Triggers;
 
 /// Between looks at a balancer.
@@ -34,6 +34,13 @@ const AFTER_MISS: Duration = Duration::from_millis(300);
 const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
 /// So many in a row make a pod silent.
 const MISSES: u32 = 3;
+/// Silent for so long, a pod is out of reach: were it dead, its kubelet, which asks every
+/// second or two, would have said so.
+const OUT_OF_REACH: Duration = Duration::from_secs(6);
+/// Between looks at what a balancer knows of its pods.
+const BALANCER_STATUS_PERIOD: Duration = Duration::from_secs(2);
+/// A balancer that has reached no pod for so long is told of.
+const BLIND: Duration = Duration::from_secs(6);
 /// Between looks at a supervisor, for one pod and a few hundred …
 const SUPERVISOR_PERIOD: Duration = Duration::from_secs(2);
 /// … and for more, so long for each: two hundred looks a second in all.
@@ -45,26 +52,55 @@ const ADMIN_PORT: u16 = 9377;
 const ROUND: Duration = Duration::from_secs(1);
 
 /// What is known of one pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 struct Pulse {
     heard: Heard,
     misses: u32,
+    /// Since when it has not answered.
+    since: Option<Instant>,
+}
+
+/// No answer; whether at least the connection was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Miss {
+    /// It was.
+    pub accepted: bool,
 }
 
 impl Pulse {
     /// Takes in one look; whether what counts changed.
-    fn on(&mut self, look: Option<Heard>) -> bool {
-        self.misses = match look {
-            Some(_) => 0,
-            None => self.misses.saturating_add(1),
+    fn on(&mut self, look: Result<Heard, Miss>, now: Instant) -> bool {
+        let heard = match look {
+            Ok(heard) => {
+                self.misses = 0;
+                self.since = None;
+                heard
+            }
+            Err(miss) => {
+                self.misses = self.misses.saturating_add(1);
+                let since = *self.since.get_or_insert(now);
+                if self.misses < MISSES {
+                    return false;
+                }
+                if now - since >= OUT_OF_REACH {
+                    Heard::Unreachable {
+                        accepted: miss.accepted,
+                    }
+                } else {
+                    Heard::Silent
+                }
+            }
         };
-        if (1..MISSES).contains(&self.misses) {
+        // How it fails may be another way each time, and is told of once.
+        let same = matches!(
+            (&self.heard, &heard),
+            (Heard::Unreachable { .. }, Heard::Unreachable { .. })
+        );
+        if same || self.heard == heard {
             return false;
         }
-        let heard = look.unwrap_or(Heard::Silent);
-        let changed = self.heard != heard;
         self.heard = heard;
-        changed
+        true
     }
 }
 
@@ -90,10 +126,13 @@ impl Hearts {
             .unwrap_or_default()
     }
 
-    /// Takes in one look at a pod, `None` if it did not answer; whether what
-    /// counts changed.
-    pub fn take(&self, uid: &str, look: Option<Heard>) -> bool {
-        self.pulses().entry(uid.to_owned()).or_default().on(look)
+    /// Takes in one look at a pod; whether what counts changed.
+    pub fn take(&self, uid: &str, look: Result<Heard, Miss>) -> bool {
+        let mut pulses = self.pulses();
+        pulses
+            .entry(uid.to_owned())
+            .or_default()
+            .on(look, Instant::now())
     }
 
     fn misses(&self, uid: &str) -> u32 {
@@ -101,7 +140,7 @@ impl Hearts {
     }
 
     /// How many pods are in which state, for the admin port.
-    pub(crate) fn counts(&self) -> [(&'static str, usize); 4] {
+    pub(crate) fn counts(&self) -> [(&'static str, usize); 5] {
         let pulses = self.pulses();
         let count = |wanted: fn(&Heard) -> bool| {
             let heard = pulses.values().map(|pulse| &pulse.heard);
@@ -111,8 +150,12 @@ impl Hearts {
             ("notYet", count(|heard| matches!(heard, Heard::NotYet))),
             ("silent", count(|heard| matches!(heard, Heard::Silent))),
             (
+                "unreachable",
+                count(|heard| matches!(heard, Heard::Unreachable { .. })),
+            ),
+            (
                 "servingBalancers",
-                count(|heard| matches!(heard, Heard::Balancer { serving: true })),
+                count(|heard| matches!(heard, Heard::Balancer(said) if said.serving)),
             ),
             (
                 "supervisors",
@@ -220,18 +263,23 @@ async fn ask(
         sleep(period.mul_f64(fastrand::f64())).await;
         (period, component::APP)
     };
+    let mut sight = Sight::default();
+    let mut elsewhere = None;
     loop {
         let begun = Instant::now();
         let look = if target.balancer {
-            balancer(target.address).await
+            balancer(target.address, &mut sight).await
         } else {
-            supervisor(target.address).await
+            supervisor(target.address, &mut elsewhere).await
         };
         metrics.probed(component, if look.is_ok() { "ok" } else { "miss" });
         if let Err(error) = &look {
             tracing::debug!(address = %target.address, error = error as &dyn std::error::Error, "a pod does not answer");
         }
-        if hearts.take(&target.uid, look.ok()) {
+        let look = look.map_err(|error| Miss {
+            accepted: error.is_accepted(),
+        });
+        if hearts.take(&target.uid, look) {
             tracing::info!(
                 namespace = target.namespace,
                 app = target.app,
@@ -252,89 +300,79 @@ async fn ask(
     }
 }
 
-async fn balancer(address: SocketAddr) -> Result<Heard, ProbeError> {
-    let (status, _) = probe::get(address, "/readyz", BALANCER_TIMEOUT).await?;
-    match status {
-        StatusCode::OK => Ok(Heard::Balancer { serving: true }),
-        StatusCode::SERVICE_UNAVAILABLE => Ok(Heard::Balancer { serving: false }),
-        // Not an admin port of ours: a pod's address may have gone to another.
-        other => Err(ProbeError::Foreign(other)),
-    }
+/// What a balancer sees of its pods, asked less often than whether it serves.
+#[derive(Debug, Default)]
+struct Sight {
+    asked: Option<Instant>,
+    /// Since when it reaches none of them.
+    blind_since: Option<Instant>,
 }
 
-/// The part of `/status` that counts here; others are ignored.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Said {
-    desired: u32,
-    ready: u32,
-    reloaded: Option<String>,
-    reload_failed: Option<String>,
-    workers: Vec<Worker>,
-    waiting: Vec<Worker>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Worker {
-    listens_elsewhere: Option<u16>,
-    last_exit: Option<Exit>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Exit {
-    text: String,
-}
-
-impl Said {
-    /// What keeps workers from being ready, in the supervisor's words.
-    fn trouble(&self) -> Option<String> {
-        let mut workers = self.workers.iter();
-        if let Some(port) = workers.find_map(|worker| worker.listens_elsewhere) {
-            return Some(format!(
-                "the app listens on {port}, which is not spec.port: change one of them"
-            ));
+impl Sight {
+    async fn look(&mut self, address: SocketAddr) {
+        let now = Instant::now();
+        if self
+            .asked
+            .is_some_and(|asked| now - asked < BALANCER_STATUS_PERIOD)
+        {
+            return;
         }
-        let mut waiting = self.waiting.iter().chain(&self.workers);
-        let exit = waiting.find_map(|worker| worker.last_exit.as_ref())?;
-        let mut text = exit.text.clone();
-        text.truncate(text.floor_char_boundary(TROUBLE_BYTES));
-        Some(text)
+        self.asked = Some(now);
+        let answer = probe::get(address, "/status", BALANCER_TIMEOUT).await;
+        // What it does not say changes nothing.
+        let Ok((StatusCode::OK, content)) = answer else {
+            return;
+        };
+        match said::reaches_no_pod(&content) {
+            Some(true) => {
+                self.blind_since.get_or_insert(now);
+            }
+            Some(false) => self.blind_since = None,
+            None => {}
+        }
+    }
+
+    fn is_blind(&self) -> bool {
+        self.blind_since
+            .is_some_and(|since| since.elapsed() >= BLIND)
     }
 }
 
-/// Of a supervisor's words.
-const TROUBLE_BYTES: usize = 300;
+async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Heard, ProbeError> {
+    let (status, content) = probe::get(address, "/readyz", BALANCER_TIMEOUT).await?;
+    let serving = match status {
+        StatusCode::OK => true,
+        StatusCode::SERVICE_UNAVAILABLE => false,
+        // Not an admin port of ours: a pod's address may have gone to another.
+        other => return Err(ProbeError::Foreign(other)),
+    };
+    if serving {
+        sight.look(address).await;
+    }
+    Ok(Heard::Balancer(Balancer {
+        serving,
+        why: (!serving).then(|| said::bounded(&String::from_utf8_lossy(&content))),
+        blind: serving && sight.is_blind(),
+    }))
+}
 
-async fn supervisor(address: SocketAddr) -> Result<Heard, ProbeError> {
+/// `elsewhere`: the port that the app was found to listen on instead of its own. In the
+/// same pod that stays the cause, whatever its workers are ended for, until one is ready.
+async fn supervisor(address: SocketAddr, elsewhere: &mut Option<u16>) -> Result<Heard, ProbeError> {
     let (status, content) = probe::get(address, "/status", SUPERVISOR_TIMEOUT).await?;
     if status != StatusCode::OK {
         return Err(ProbeError::Foreign(status));
     }
-    let said = said(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
+    let mut said =
+        said::supervisor(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
+    if said.ready > 0 {
+        *elsewhere = None;
+    } else if let Some(Trouble::ListensOn(port)) = said.trouble {
+        *elsewhere = Some(port);
+    } else if let Some(port) = *elsewhere {
+        said.trouble = Some(Trouble::ListensOn(port));
+    }
     Ok(Heard::Supervisor(said))
-}
-
-/// Whoever can make pods can let one say anything: what is kept of it is bounded.
-fn said(content: &[u8]) -> serde_json::Result<Supervisor> {
-    let said: Said = serde_json::from_slice(content)?;
-    // One that is longer is none of ours, but that a reload failed counts all the same.
-    let token = |token: Option<String>| {
-        token.map(|mut token| {
-            token.truncate(token.floor_char_boundary(TOKEN_BYTES));
-            token.shrink_to_fit();
-            token
-        })
-    };
-    let trouble = (said.ready == 0).then(|| said.trouble()).flatten();
-    Ok(Supervisor {
-        desired: said.desired,
-        ready: said.ready,
-        reloaded: token(said.reloaded),
-        trouble,
-        reload_failed: token(said.reload_failed),
-    })
 }
 
 /// For the log: no text that a pod has chosen.
@@ -342,8 +380,11 @@ fn brief(heard: &Heard) -> String {
     match heard {
         Heard::NotYet => "nothing yet".to_owned(),
         Heard::Silent => "silence".to_owned(),
-        Heard::Balancer { serving: true } => "it serves".to_owned(),
-        Heard::Balancer { serving: false } => "it does not serve".to_owned(),
+        Heard::Unreachable { accepted: true } => "no answer at a port that accepts".to_owned(),
+        Heard::Unreachable { accepted: false } => "no connection for long".to_owned(),
+        Heard::Balancer(said) if said.blind => "it serves and reaches no pod".to_owned(),
+        Heard::Balancer(said) if said.serving => "it serves".to_owned(),
+        Heard::Balancer(_) => "it does not serve".to_owned(),
         Heard::Supervisor(said) => {
             let failed = said.reload_failed.is_some();
             let reload = if failed { ", its reload failed" } else { "" };
@@ -356,58 +397,39 @@ fn brief(heard: &Heard) -> String {
 mod tests {
     use super::*;
 
-    const SERVES: Heard = Heard::Balancer { serving: true };
-    const DRAINS: Heard = Heard::Balancer { serving: false };
+    fn says(serving: bool) -> Heard {
+        Heard::Balancer(Balancer {
+            serving,
+            ..Balancer::default()
+        })
+    }
 
     #[test]
-    fn three_misses_make_silent_and_one_answer_undoes_it() {
+    fn three_misses_make_silent_long_silence_out_of_reach_and_one_answer_undoes_both() {
         let mut pulse = Pulse::default();
-        for (look, changed, heard) in [
-            (None, false, Heard::NotYet),
-            (None, false, Heard::NotYet),
-            (Some(SERVES), true, SERVES),
-            (None, false, SERVES),
-            (None, false, SERVES),
-            (None, true, Heard::Silent),
-            (None, false, Heard::Silent),
-            (Some(SERVES), true, SERVES),
-            (Some(SERVES), false, SERVES),
+        let begun = Instant::now();
+        let refused = Err(Miss { accepted: false });
+        let accepted = Err(Miss { accepted: true });
+        let out = Heard::Unreachable { accepted: false };
+        for (seconds, look, changed, heard) in [
+            (0, refused.clone(), false, Heard::NotYet),
+            (1, refused.clone(), false, Heard::NotYet),
+            (2, Ok(says(true)), true, says(true)),
+            (3, refused.clone(), false, says(true)),
+            (4, refused.clone(), false, says(true)),
+            (5, refused.clone(), true, Heard::Silent),
+            (6, refused.clone(), false, Heard::Silent),
+            (9, refused, true, out.clone()),
+            (10, accepted, false, out),
+            (11, Ok(says(true)), true, says(true)),
+            (12, Ok(says(true)), false, says(true)),
             // It says itself that it leaves: no need to miss anything.
-            (Some(DRAINS), true, DRAINS),
+            (13, Ok(says(false)), true, says(false)),
         ] {
-            assert_eq!(pulse.on(look.clone()), changed, "{look:?}");
-            assert_eq!(pulse.heard, heard);
+            let now = begun + Duration::from_secs(seconds);
+            assert_eq!(pulse.on(look, now), changed, "{seconds}");
+            assert_eq!(pulse.heard, heard, "{seconds}");
         }
-    }
-
-    #[test]
-    fn what_a_pod_says_is_bounded_and_none_of_it_is_logged() {
-        let long = "ä".repeat(100_000);
-        let text = serde_json::json!({
-            "desired": u32::MAX, "ready": 0, "reloaded": long, "reloadFailed": format!("a{long}"),
-            "more": [long],
-        });
-        let said = said(text.to_string().as_bytes()).unwrap();
-        assert_eq!(said.desired, u32::MAX);
-        assert_eq!(said.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
-        assert_eq!(said.reload_failed.as_ref().unwrap().len(), TOKEN_BYTES - 1);
-        let logged = brief(&Heard::Supervisor(said));
-        assert_eq!(logged, "0 of 4294967295 workers, its reload failed");
-    }
-
-    #[test]
-    fn counts_that_cannot_be_are_no_answer() {
-        for text in [
-            r#"{"desired": -1}"#,
-            r#"{"desired": 4294967296}"#,
-            r#"{"desired": 1e400}"#,
-            r#"{"ready": "4"}"#,
-            "",
-        ] {
-            assert!(said(text.as_bytes()).is_err(), "{text}");
-        }
-        let deep = format!(r#"{{"more": {}"#, "[".repeat(100_000));
-        assert!(said(deep.as_bytes()).is_err());
     }
 
     /// Died right after an answer; each look takes as long as it may.

@@ -65,6 +65,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         token,
         hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),
         hostname_refused: hostnames::refused(app, &context.ownership),
+        asked_from: context.namespace.clone(),
     }
 }
 

@@ -35,6 +35,16 @@ pub enum ProbeError {
     Timeout,
 }
 
+impl ProbeError {
+    /// Whether something accepted the connection.
+    pub fn is_accepted(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Timeout => false,
+            Self::Http(_) | Self::Content(_) | Self::Foreign(_) => true,
+        }
+    }
+}
+
 /// Asks for `path` and waits for the whole answer.
 ///
 /// # Errors

@@ -8,14 +8,14 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::Violation;
-use scaledapp_plan::cluster::{self, App, Observed, Outcome, Plan};
+use scaledapp_plan::cluster::{self, App, EventType, Failed, Observed, Outcome, Plan};
 use tokio::time::Instant;
 
 use crate::api::CallError;
 use crate::apply::{self, Of};
 use crate::backoff;
 use crate::context::{Context, Guarded};
-use crate::{events, observe, rooms, status};
+use crate::{events, observe, rooms, status, waits};
 
 /// A look at everything though nothing changed, in case a watch missed it. Of
 /// an app that is as it should be it costs no request.
@@ -115,6 +115,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
         Err(violations) => return invalid(context, object, &observed, &violations).await,
     };
     rooms::look(context, &app, &mut observed).await;
+    let waits = waits::look(context, &app.namespace, &mut observed).await;
     let mut plan = cluster::plan(&app, &observed, &context.settings);
     match observe::foreign(context, &app, &observed.live, &plan.apply).await {
         Ok(foreign) if foreign.is_empty() => {}
@@ -140,7 +141,8 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     }
     let outcome = Outcome::Applied(&app, &plan);
     tell(context, object, &observed, outcome, &plan).await?;
-    let wake = plan.wake.unwrap_or(RESYNC).min(RESYNC);
+    let wakes = [plan.wake, waits, Some(RESYNC)];
+    let wake = wakes.into_iter().flatten().min().unwrap_or(RESYNC);
     Ok(Action::requeue(match plan.stalled {
         Some(_) => wake.min(STALLED),
         None => wake,
@@ -182,7 +184,12 @@ async fn failed(
     error: CallError,
 ) -> Result<Action, Error> {
     let sentence = error.to_string();
-    let outcome = Outcome::Failed(app, plan, &sentence);
+    let failed = Failed {
+        why: &sentence,
+        // Somebody else wrote in between: the next try may succeed.
+        refused: error.is_about_this_object() && error.code() != Some(409),
+    };
+    let outcome = Outcome::Failed(app, plan, failed);
     // Of what was planned, events tell once it is done.
     let told = tell(context, object, observed, outcome, &Plan::default()).await;
     if let Err(Error::Status(error)) = told {
@@ -204,6 +211,14 @@ async fn tell(
         .await
         .map_err(Error::Status)?;
     events::send(context, object, &plan.events).await;
+    // Whoever wrote the status before us may have ended before it told of it.
+    if let Some(before) = &object.status
+        && context.sent.is_first_look(object)
+    {
+        let mut standing = cluster::events(None, before);
+        standing.retain(|event| event.kind == EventType::Warning);
+        events::send(context, object, &standing).await;
+    }
     if changed {
         let flipped = cluster::events(object.status.as_ref(), &after);
         events::send(context, object, &flipped).await;

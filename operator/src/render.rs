@@ -96,6 +96,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         token: None,
         hostname_taken_by: None,
         hostname_refused: None,
+        asked_from: String::new(),
         used: std::collections::BTreeMap::new(),
     }
 }

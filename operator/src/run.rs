@@ -31,6 +31,7 @@ use crate::report::Report;
 use crate::rooms::Rooms;
 use crate::stores::{self, Writers};
 use crate::tokens::Tokens;
+use crate::waits::Waits;
 use crate::watches::{Triggers, Watches};
 
 /// Between looks for the definition.
@@ -84,6 +85,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let context = Arc::new(Context {
         sent: Sent::new(settings.identity.clone()),
         client,
+        namespace,
         stores,
         settings: settings.plan.clone(),
         ownership: settings.ownership.clone(),
@@ -94,6 +96,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         backoff: Backoff::default(),
         tokens: Tokens::default(),
         rooms: Rooms::default(),
+        waits: Waits::default(),
         now: Timestamp::now,
     });
     let work = Work {

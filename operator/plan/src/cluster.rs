@@ -9,6 +9,7 @@
 mod app;
 mod balancer;
 mod conditions;
+mod cures;
 mod drift;
 mod failures;
 mod meta;
@@ -17,6 +18,7 @@ mod objects;
 mod observed;
 mod overlay;
 mod pod_template;
+mod reach;
 mod rights;
 mod room;
 mod selection;
@@ -31,12 +33,15 @@ use scaledapp_crds::words::{component, reason};
 
 pub use app::{App, Settings, validate};
 pub use drift::is_applied;
+pub use meta::hash;
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
-pub use observed::{Heard, Node, Observed, Pod, PodFailure, Supervisor, TOKEN_BYTES};
+pub use observed::{
+    Balancer, Heard, Node, Observed, Part, Pod, PodFailure, Supervisor, TOKEN_BYTES, Trouble,
+};
 pub use room::Room;
-pub use status::{Outcome, events, status};
+pub use status::{Failed, Outcome, events, status};
 pub use told::has_token;
 
 use meta::Owner;
@@ -232,6 +237,7 @@ fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
         reason,
         action,
         note,
+        since: None,
     };
     let mut events = Vec::new();
     let live = workload::live(app, observed);

@@ -75,6 +75,7 @@ impl Operator {
         let context = Context {
             sent: Sent::new("test".to_owned()),
             client,
+            namespace: "scaledapp-system".to_owned(),
             stores,
             settings: Settings {
                 sidecar_image: "sidecar:1".to_owned(),
@@ -90,6 +91,7 @@ impl Operator {
             backoff: Backoff::default(),
             tokens: Tokens::default(),
             rooms: scaledapp_operator::rooms::Rooms::default(),
+            waits: scaledapp_operator::waits::Waits::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };
         {
@@ -150,6 +152,30 @@ impl Operator {
         pod["metadata"]["creationTimestamp"] = json!("2026-11-01T00:00:00Z");
         let path = "/api/v1/namespaces/default/pods/hello-0".to_owned();
         self.server.lock().unwrap().store(path, pod);
+        self.sync();
+    }
+
+    /// A pod of the app's that its kubelet cannot set up.
+    pub(crate) fn add_waiting_pod(&mut self) {
+        let mut pod = balancer("hello-1", "0");
+        let labels = &mut pod["metadata"]["labels"];
+        labels["app.kubernetes.io/component"] = json!("app");
+        labels.as_object_mut().unwrap().remove("scaledapp.io/slot");
+        pod["metadata"]["creationTimestamp"] = json!("2026-11-24T00:59:00Z");
+        pod["status"] = json!({"phase": "Pending", "containerStatuses": [
+            {"name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}},
+        ]});
+        let directory = "/api/v1/namespaces/default/pods";
+        let mut state = self.server.lock().unwrap();
+        state.store(format!("{directory}/hello-1"), pod);
+        let event = json!({
+            "metadata": {"name": "hello-1.1", "namespace": "default"},
+            "type": "Warning", "reason": "FailedMount",
+            "note": "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",
+        });
+        let directory = "/apis/events.k8s.io/v1/namespaces/default/events";
+        state.store(format!("{directory}/hello-1.1"), event);
+        drop(state);
         self.sync();
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_operator::heartbeat::Miss;
 use scaledapp_operator::lease::Leadership;
 use scaledapp_operator::reconcile::reconcile;
 use serde_json::json;
@@ -208,13 +209,71 @@ async fn a_balancer_that_falls_silent_is_replaced_at_its_address_by_one_write() 
             .to_owned()
     };
     let hearts = &operator.context.hearts;
-    let looks: Vec<bool> = (0..3).map(|_| hearts.take(&uid, None)).collect();
+    let looks: Vec<bool> = (0..3)
+        .map(|_| hearts.take(&uid, Err(Miss { accepted: false })))
+        .collect();
     assert_eq!(looks, [false, false, true]);
     operator.pass().await.unwrap();
     assert_eq!(operator.writes()[0], "PATCH endpointslices/hello-lb-0");
     let state = operator.server.lock().unwrap();
     let addresses = &state.writes[0].body["endpoints"][0]["addresses"];
     assert_eq!(*addresses, json!(["10.0.0.1"]));
+}
+
+/// A missing volume is in no pod's status, only in events.
+#[tokio::test]
+async fn a_pod_that_cannot_be_set_up_says_why() {
+    let mut operator = Operator::new(good());
+    operator.add_waiting_pod();
+    operator.pass().await.unwrap();
+    operator.sync();
+    operator.pass().await.unwrap();
+    let (reason, message) = operator.condition("Ready");
+    assert_eq!(reason, "PodCannotStart");
+    assert!(
+        message.contains("secret \"s\" not found: create it"),
+        "{message}"
+    );
+    // It is asked about once, until it is older.
+    let state = operator.server.lock().unwrap();
+    let events = state.reads.iter().filter(|path| path.ends_with("/events"));
+    assert_eq!(events.count(), 1);
+}
+
+/// As after a restart, or a change of the leader, between the status and its event.
+#[tokio::test]
+async fn what_is_wrong_is_told_once_whoever_tells() {
+    let mut operator = Operator::new(good());
+    // The API server keeps whole seconds only.
+    Arc::get_mut(&mut operator.context).unwrap().now =
+        || "2026-11-24T01:00:00.25Z".parse().unwrap();
+    operator.add_waiting_pod();
+    operator.pass().await.unwrap();
+    operator.sync();
+    operator.pass().await.unwrap();
+    let told = |operator: &Operator| {
+        let state = operator.server.lock().unwrap();
+        let warnings = state
+            .objects
+            .iter()
+            .filter(|(path, event)| path.contains("/events/hello.") && event["type"] == "Warning");
+        let shown = warnings.map(|(path, event)| (path.clone(), event["note"].to_string()));
+        shown.collect::<Vec<_>>()
+    };
+    let before = told(&operator);
+    assert_eq!(before.len(), 1, "{before:?}");
+    for lost in [false, true] {
+        if lost {
+            operator.server.lock().unwrap().objects.remove(&before[0].0);
+        }
+        let context = Arc::get_mut(&mut operator.context).unwrap();
+        context.sent = scaledapp_operator::events::Sent::new("next".to_owned());
+        operator.sync();
+        operator.pass().await.unwrap();
+        let names =
+            |told: Vec<(String, String)>| told.into_iter().map(|it| it.0).collect::<Vec<_>>();
+        assert_eq!(names(told(&operator)), names(before.clone()), "{lost}");
+    }
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ async fn the_chart_grants_what_is_used_and_nothing_else() {
     object["metadata"]["annotations"] = json!({"scaledapp.io/reload": "1"});
     let mut operator = Operator::new(object);
     operator.add_app_pod();
+    operator.add_waiting_pod();
     operator.pass().await.unwrap();
     leave_orphans(&operator);
     operator.sync();
@@ -85,6 +86,7 @@ async fn the_chart_grants_what_is_used_and_nothing_else() {
         reason: "Reloading",
         action: "Reload",
         note: "twice, which makes a series".to_owned(),
+        since: None,
     };
     let app = operator.app();
     events::send(

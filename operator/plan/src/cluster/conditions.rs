@@ -10,10 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{condition, reason};
 
+use super::cures::{self, Of, told};
 use super::meta::cut;
 use super::rights;
 use super::status::Facts;
-use super::{Observed, Outcome, PodFailure};
+use super::{Observed, Outcome};
 
 /// Reasons of `Progressing` under which nothing was complete yet.
 const NOT_STARTED: [&str; 6] = [
@@ -139,12 +140,18 @@ impl Judge<'_> {
             return said(true, stalled.reason, stalled.message.clone());
         }
         if self.facts.stuck {
-            let why = self.facts.failure.as_ref().map(told);
+            let failure = self.facts.failure.as_ref();
+            let why = failure.map(|failure| told(failure, Of::App));
             let why = why.unwrap_or_else(|| "see `kubectl describe pod`".to_owned());
+            let rest = if self.facts.ready > 0 {
+                ", the old ones keep serving"
+            } else {
+                ""
+            };
             return said(
                 true,
                 reason::ROLLOUT_STUCK,
-                format!("the new pods do not become ready, the old ones keep serving: {why}"),
+                format!("the new pods do not become ready{rest}: {why}"),
             );
         }
         said(false, reason::AS_WANTED, "nothing needs your help")
@@ -161,8 +168,10 @@ impl Judge<'_> {
                 "spec.paused is true: only the addresses are kept up",
             );
         }
-        if let Outcome::Failed(_, _, why) = self.outcome {
-            return said(true, reason::APPLY_FAILED, why);
+        if let Outcome::Failed(_, _, failed) = self.outcome {
+            return self
+                .refused()
+                .unwrap_or_else(|| said(true, reason::APPLY_FAILED, failed.why));
         }
         if !self.started {
             return said(
@@ -177,10 +186,24 @@ impl Judge<'_> {
         if self.facts.changing {
             return said(true, reason::ROLLING_OUT, "new pods replace old ones");
         }
-        if self.facts.young && !self.facts.complete() {
+        let facts = self.facts;
+        let uncounted = facts.ready < facts.wanted && facts.seen_ready >= facts.wanted;
+        if (facts.young || uncounted) && !facts.complete() {
             return said(true, reason::SCALING, "new pods are coming up");
         }
         said(false, reason::AS_WANTED, "all is as asked for")
+    }
+
+    /// What the API server says no to.
+    fn refused(&self) -> Option<Said> {
+        match self.outcome {
+            Outcome::Failed(_, _, failed) if failed.refused => Some(said(
+                true,
+                reason::APPLY_FAILED,
+                cures::of_object(failed.why),
+            )),
+            _ => None,
+        }
     }
 
     fn paused(&self) -> bool {
@@ -204,15 +227,17 @@ impl Judge<'_> {
             .as_ref()
             .filter(|_| facts.ready < facts.wanted)
         {
-            return said(false, failure.reason, told(failure));
+            return said(false, failure.reason, told(failure, Of::App));
         }
         let no_balancer = !facts.slots.iter().any(|slot| slot.serving);
         if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| no_balancer) {
-            return said(
-                false,
-                failure.reason,
-                format!("balancer: {}", told(failure)),
-            );
+            return said(false, failure.reason, told(failure, Of::Balancer));
+        }
+        if let Some(refused) = self.refused() {
+            return Said {
+                holds: false,
+                ..refused
+            };
         }
         if !self.started {
             return said(
@@ -273,8 +298,13 @@ impl Judge<'_> {
         // Of a release whose old pods still serve, too.
         let coming = fewer || facts.changing;
         if let Some(failure) = facts.failure.as_ref().filter(|_| coming) {
-            return said(true, failure.reason, told(failure));
+            return said(true, failure.reason, told(failure, Of::App));
         }
+        if let Some(refused) = self.refused() {
+            return refused;
+        }
+        // What has become ready just now is not yet counted by its Deployment.
+        let fewer = fewer && facts.seen_ready < facts.wanted;
         if self.started && fewer && !facts.changing && !facts.young {
             return said(
                 true,
@@ -295,21 +325,15 @@ impl Judge<'_> {
                 ..named()
             };
         }
-        if let Some(refused) = &self.observed.hostname_refused {
-            return said(true, refused.reason, refused.message.clone());
-        }
-        if let Some(other) = &self.observed.hostname_taken_by {
-            return said(
-                true,
-                reason::HOSTNAME_TAKEN,
-                format!(
-                    "{other} is older and has the same spec.dns.hostname: give one of them another"
-                ),
-            );
+        if let Some(name) = self.hostname() {
+            return name;
         }
         let all_balancers = facts.own_balancers && facts.serves_everywhere();
         if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| !all_balancers) {
-            return said(true, failure.reason, format!("balancer: {}", told(failure)));
+            return said(true, failure.reason, told(failure, Of::Balancer));
+        }
+        if let Some(why) = &facts.unreachable {
+            return said(true, reason::UNREACHABLE, why.clone());
         }
         if self.started && !all_balancers && !facts.young {
             return said(
@@ -318,7 +342,8 @@ impl Judge<'_> {
                 "a balancer does not serve: the others answer at its address",
             );
         }
-        let fewer_workers = facts.workers.ready < facts.workers.desired;
+        let workers = facts.workers.ready.saturating_add(facts.booting);
+        let fewer_workers = workers < facts.workers.desired;
         if self.started && !facts.changing && fewer_workers && !facts.young {
             return said(
                 true,
@@ -327,6 +352,21 @@ impl Judge<'_> {
             );
         }
         said(false, reason::AS_WANTED, "nothing is missing")
+    }
+
+    /// What keeps DNS of ours from answering for the app.
+    fn hostname(&self) -> Option<Said> {
+        if let Some(refused) = &self.observed.hostname_refused {
+            return Some(said(true, refused.reason, refused.message.clone()));
+        }
+        let other = self.observed.hostname_taken_by.as_ref()?;
+        Some(said(
+            true,
+            reason::HOSTNAME_TAKEN,
+            format!(
+                "{other} is older and has the same spec.dns.hostname: give one of them another"
+            ),
+        ))
     }
 
     /// Whether this generation is out: what a pipeline waits for.
@@ -387,24 +427,4 @@ fn named() -> Said {
         reason::ADDRESS_IS_A_NAME,
         "the cloud gives a slot a host name instead of an IP, which DNS of ours cannot publish: set spec.balancers.exposure to ClusterIP, or ask the cloud for an IP by its annotations",
     )
-}
-
-/// What Kubernetes or the app said, with the cure where there is one.
-fn told(failure: &PodFailure) -> String {
-    let message = &failure.message;
-    match failure.reason {
-        reason::CONTAINER_CONFIG if message.contains("runAsNonRoot") => format!(
-            "{message}: name a user in spec.podTemplate.spec.securityContext.runAsUser, or allow root with runAsNonRoot: false beside it"
-        ),
-        reason::CONTAINER_CONFIG => format!("{message}: the container cannot be started as it is"),
-        reason::IMAGE_PULL => format!(
-            "{message}: check spec.image, or name a secret in spec.podTemplate.spec.imagePullSecrets"
-        ),
-        reason::CRASHING => format!("the app ends before it is ready: {message}"),
-        reason::PODS_REFUSED => format!(
-            "a pod may not be made: {message}: raise what refuses it (a quota, a limit range, an admission rule, a missing service account), or change spec.resources and spec.podTemplate"
-        ),
-        reason::UNSCHEDULABLE => format!("no node takes one of the pods: {message}"),
-        _ => message.clone(),
-    }
 }

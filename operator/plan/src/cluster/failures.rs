@@ -4,12 +4,16 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus};
+use k8s_openapi::jiff::SignedDuration;
 use scaledapp_crds::words::{component, reason};
 
-use super::{Heard, Observed, Pod, PodFailure};
+use super::overlay::{CONTAINER, INSTALL};
+use super::{Heard, Observed, Part, Pod, PodFailure, Trouble};
 
 /// Of an app's last words.
 const MOST: usize = 300;
+/// A balancer that has not served by then says why.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why the app's pods do not run. Pods that cannot be placed say less than pods that
 /// cannot start, and those less than pods that may not even be.
@@ -30,26 +34,51 @@ pub(super) fn of_balancers(observed: &Observed, app: &str) -> Option<PodFailure>
 fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
     let pods = observed.pods.iter();
     let failing = pods.filter(|pod| pod.component == component && !pod.deleting && !pod.ready);
-    failing.filter_map(of_pod).min_by_key(|failure| {
+    let failures = failing.filter_map(|pod| of_pod(pod, observed));
+    failures.min_by_key(|failure| {
         (
             failure.reason == reason::UNSCHEDULABLE,
             failure.reason,
+            failure.part.clone(),
             failure.message.clone(),
         )
     })
 }
 
-/// What Kubernetes says, else what the supervisor does.
-fn of_pod(pod: &Pod) -> Option<PodFailure> {
-    let said = match &pod.heard {
-        Heard::Supervisor(said) if said.ready == 0 => said.trouble.as_ref(),
+/// What Kubernetes says, else what the supervisor or the balancer does.
+fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
+    pod.failure.clone().or_else(|| match &pod.heard {
+        Heard::Supervisor(said) if said.ready == 0 => Some(in_trouble(pod, said.trouble.as_ref()?)),
+        Heard::Balancer(said) if !said.serving => {
+            let age = observed.now.duration_since(pod.created?);
+            let message = said.why.clone().filter(|_| age >= PATIENCE)?;
+            Some(PodFailure {
+                reason: reason::NO_BALANCER,
+                message,
+                part: Part::Main,
+            })
+        }
         _ => None,
+    })
+}
+
+fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
+    let (reason, message) = match trouble {
+        Trouble::ListensOn(other) => {
+            let wanted = match pod.port {
+                Some(port) => format!("spec.port is {port}"),
+                None => "spec.port is another one".to_owned(),
+            };
+            let message = format!("the app listens on {other}, {wanted}");
+            (reason::WRONG_PORT, message)
+        }
+        Trouble::Ended(how) => (reason::CRASHING, how.clone()),
     };
-    let said = said.map(|message| PodFailure {
-        reason: reason::CRASHING,
-        message: message.clone(),
-    });
-    pod.failure.clone().or(said)
+    PodFailure {
+        reason,
+        message,
+        part: Part::Main,
+    }
 }
 
 /// Why the API server lets no more pods be made.
@@ -59,15 +88,52 @@ fn refused(live: &Deployment) -> Option<PodFailure> {
     let failure = conditions.find(|it| {
         it.type_.as_deref() == Some("ReplicaFailure") && it.status.as_deref() == Some("True")
     })?;
-    let message = failure.message.clone().unwrap_or_default();
-    // `pods "hello-7f6684675f-abcde" is forbidden: …`: each try has another name.
-    let message = match message.split_once("\" is forbidden: ") {
-        Some((_, why)) => format!("forbidden: {why}"),
-        None => message,
-    };
     Some(PodFailure {
         reason: reason::PODS_REFUSED,
-        message,
+        message: without_names(failure.message.as_deref().unwrap_or_default()),
+        part: Part::Main,
+    })
+}
+
+/// Without what is another one at each try: the pod's name (`pods "hello-7f66-abcde" is
+/// forbidden: …`) and the port that a webhook was called from (`read tcp 10.0.0.1:40312->…`).
+fn without_names(message: &str) -> String {
+    let mut message = message.to_owned();
+    for (end, word) in [
+        ("\" is forbidden: ", "forbidden: "),
+        ("\" is invalid: ", "invalid: "),
+    ] {
+        let Some((before, why)) = message.split_once(end) else {
+            continue;
+        };
+        if ["pods \"", "Pod \""]
+            .iter()
+            .any(|start| before.starts_with(start))
+        {
+            message = format!("{word}{why}");
+        }
+    }
+    while let Some(arrow) = message.find("->") {
+        let from = message[..arrow].rfind(' ').map_or(0, |space| space + 1);
+        message.replace_range(from..arrow + 2, "");
+    }
+    message
+}
+
+/// Whether no container runs or has run, and none says what it waits for.
+pub(super) fn is_preparing(status: &PodStatus) -> bool {
+    let inits = status.init_container_statuses.iter().flatten();
+    let mut all = inits.chain(status.container_statuses.iter().flatten());
+    all.all(|container| {
+        let waiting = container.state.as_ref().map(|state| state.waiting.as_ref());
+        match waiting {
+            None => true,
+            Some(None) => false,
+            Some(Some(waiting)) => matches!(
+                waiting.reason.as_deref(),
+                None | Some("ContainerCreating" | "PodInitializing")
+            ),
+        }
     })
 }
 
@@ -77,55 +143,98 @@ pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
     let unscheduled = conditions.find(|condition| {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable")
+            && matches!(
+                condition.reason.as_deref(),
+                Some("Unschedulable" | "SchedulingGated" | "SchedulerError")
+            )
     });
     if let Some(condition) = unscheduled {
         return Some(PodFailure {
             reason: reason::UNSCHEDULABLE,
             message: condition.message.clone().unwrap_or_default(),
+            part: Part::Main,
         });
     }
     let inits = status.init_container_statuses.iter().flatten();
-    inits
-        .chain(status.container_statuses.iter().flatten())
-        .find_map(stuck)
+    let inits = inits.map(|it| (it, true));
+    let all = inits.chain(
+        status
+            .container_statuses
+            .iter()
+            .flatten()
+            .map(|it| (it, false)),
+    );
+    all.into_iter().find_map(|(container, is_init)| {
+        let (reason, message) = stuck(container)?;
+        let part = match container.name.as_str() {
+            INSTALL if is_init => Part::Install,
+            CONTAINER | component::BALANCER if !is_init => Part::Main,
+            other if is_init => Part::Init(other.to_owned()),
+            other => Part::Container(other.to_owned()),
+        };
+        Some(PodFailure {
+            reason,
+            message,
+            part,
+        })
+    })
 }
 
 /// Why a container does not start, in the kubelet's words without the pod's
 /// name, or in the app's own last ones: those from its end until it is ready.
-fn stuck(container: &ContainerStatus) -> Option<PodFailure> {
+fn stuck(container: &ContainerStatus) -> Option<(&'static str, String)> {
     let state = container.state.as_ref()?;
     let waiting = state.waiting.as_ref();
     let said = waiting.and_then(|waiting| waiting.reason.as_deref());
     let reason = match said {
-        Some("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError") => {
-            reason::CONTAINER_CONFIG
-        }
-        Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") => {
-            reason::IMAGE_PULL
-        }
+        Some(
+            "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError"
+            | "PreCreateHookError"
+            | "PreStartHookError"
+            | "PostStartHookError",
+        ) => reason::CONTAINER_CONFIG,
+        Some(
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed",
+        ) => reason::IMAGE_PULL,
         // Such as ContainerCreating.
         Some(other) if other != "CrashLoopBackOff" => return None,
         _ => {
             let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?))?;
-            return (!container.ready).then(|| PodFailure {
-                reason: reason::CRASHING,
-                message: ending(ended),
+            return (!container.ready).then(|| match ended.reason.as_deref() {
+                // It never ran: between tries a kubelet says the same as RunContainerError.
+                Some("StartError" | "ContainerCannotRun") => {
+                    let message = ended.message.as_deref().unwrap_or_default();
+                    (reason::CONTAINER_CONFIG, of_kubelet(message))
+                }
+                _ => (reason::CRASHING, ending(ended)),
             });
         }
     };
     let said = waiting.and_then(|waiting| waiting.message.as_deref());
+    Some((reason, of_kubelet(said.unwrap_or_default())))
+}
+
+/// A kubelet's words, the same at each try.
+fn of_kubelet(said: &str) -> String {
     // It alternates with the plain words of the same failure.
-    let said = said.unwrap_or_default();
     let said = said
         .strip_prefix("Back-off pulling image ")
-        .and_then(|rest| Some(rest.split_once("ErrImagePull: ")?.1))
+        .and_then(|rest| Some(rest.split_once(": ")?.1))
+        .unwrap_or(said);
+    let said = ["ErrImagePull: ", "ErrImageNeverPull: "]
+        .iter()
+        .find_map(|prefix| said.strip_prefix(prefix))
         .unwrap_or(said);
     let message = said.split(" (pod:").next().unwrap_or_default();
-    Some(PodFailure {
-        reason,
-        message: message.trim_end_matches([':', ' ']).to_owned(),
-    })
+    message.trim_end_matches([':', ' ']).to_owned()
 }
 
 fn ended(state: &ContainerState) -> Option<&ContainerStateTerminated> {
@@ -226,10 +335,7 @@ mod tests {
             stuck(&serde_json::from_value(status).unwrap())
         };
         let none = json!({});
-        let expected = Some(PodFailure {
-            reason: reason::CRASHING,
-            message: "exit code 1: no database".to_owned(),
-        });
+        let expected = Some((reason::CRASHING, "exit code 1: no database".to_owned()));
         for (state, last) in [
             (&ended, &none),
             (&waiting, &ended),
@@ -247,13 +353,93 @@ mod tests {
         let of = |reason: &str, message: &str| {
             let state = json!({"waiting": {"reason": reason, "message": message}});
             let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": state});
-            stuck(&serde_json::from_value(status).unwrap())
-                .unwrap()
-                .message
+            stuck(&serde_json::from_value(status).unwrap()).unwrap().1
         };
         let why = "failed to pull and unpack image \"a:1\": not found";
         assert_eq!(of("ErrImagePull", why), why);
         let later = format!("Back-off pulling image \"a:1\": ErrImagePull: {why}");
         assert_eq!(of("ImagePullBackOff", &later), why);
+    }
+
+    /// Between tries a kubelet says it in two ways.
+    #[test]
+    fn a_program_that_is_not_there_is_told_the_same_way_between_tries() {
+        let why = "failed to create containerd task: exec: \"/x\": no such file or directory";
+        let waiting = json!({"waiting": {"reason": "RunContainerError", "message": why}});
+        let ended =
+            json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": why}});
+        let back_off =
+            json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+        for (state, last) in [
+            (&waiting, &json!({})),
+            (&back_off, &ended),
+            (&waiting, &ended),
+        ] {
+            let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 1, "ready": false, "state": state, "lastState": last});
+            let told = stuck(&serde_json::from_value(status).unwrap());
+            assert_eq!(
+                told,
+                Some((reason::CONTAINER_CONFIG, why.to_owned())),
+                "{state}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_the_same_at_each_try() {
+        for (message, told) in [
+            (
+                "pods \"hello-7f66-abcde\" is forbidden: exceeded quota: q",
+                "forbidden: exceeded quota: q",
+            ),
+            (
+                "Pod \"hello-7f66-abcde\" is invalid: spec.containers[0].resources.requests: Invalid value: \"2\"",
+                "invalid: spec.containers[0].resources.requests: Invalid value: \"2\"",
+            ),
+            (
+                "Internal error occurred: failed calling webhook \"x.y\": read tcp 10.0.0.1:40312->10.0.0.2:443: connection reset",
+                "Internal error occurred: failed calling webhook \"x.y\": read tcp 10.0.0.2:443: connection reset",
+            ),
+        ] {
+            assert_eq!(without_names(message), told);
+        }
+    }
+
+    #[test]
+    fn the_part_that_fails_is_named() {
+        let failing = |name: &str| json!({"name": name, "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}});
+        let waits = |name: &str| json!({"name": name, "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}});
+        for (inits, containers, part) in [
+            (
+                json!([failing(INSTALL)]),
+                json!([waits("app")]),
+                Part::Install,
+            ),
+            (
+                json!([waits(INSTALL), failing("migrate")]),
+                json!([waits("app")]),
+                Part::Init("migrate".to_owned()),
+            ),
+            (
+                json!([]),
+                json!([waits("mesh"), failing("app")]),
+                Part::Main,
+            ),
+            (json!([]), json!([failing("balancer")]), Part::Main),
+            (
+                json!([]),
+                json!([waits("app"), failing("mesh")]),
+                Part::Container("mesh".to_owned()),
+            ),
+        ] {
+            let status = json!({"initContainerStatuses": inits, "containerStatuses": containers});
+            let status = serde_json::from_value(status).unwrap();
+            assert_eq!(of_status(&status).unwrap().part, part, "{status:?}");
+            assert!(!is_preparing(&status));
+        }
+        let status =
+            json!({"initContainerStatuses": [waits(INSTALL)], "containerStatuses": [waits("app")]});
+        assert!(is_preparing(&serde_json::from_value(status).unwrap()));
+        assert!(is_preparing(&PodStatus::default()));
     }
 }

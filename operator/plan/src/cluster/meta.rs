@@ -152,7 +152,7 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
 }
 
 /// FNV-1a (64 bit): tells changes apart, keeps no secrets.
-pub(super) fn hash(bytes: &[u8]) -> String {
+pub fn hash(bytes: &[u8]) -> String {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

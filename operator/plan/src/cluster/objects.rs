@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::annotation;
 use serde::Serialize;
 
@@ -139,6 +140,10 @@ pub struct Event {
     pub action: &'static str,
     /// A sentence.
     pub note: String,
+    /// When that came about which it tells of, if that has a moment: to send it twice
+    /// is then to send it once.
+    #[serde(skip)]
+    pub since: Option<Timestamp>,
 }
 
 impl Objects {

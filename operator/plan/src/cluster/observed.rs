@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{self, PodStatus, Taint};
 use k8s_openapi::jiff::Timestamp;
-use scaledapp_crds::words::label;
+use scaledapp_crds::words::{component, label, port};
 
 use super::failures;
 use super::meta::slot_of;
-use super::overlay::INSTALL;
+use super::overlay::{CONTAINER, INSTALL};
 use super::{ObjectKey, Objects, Room, Stalled};
 
 /// Everything that a decision about one app needs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observed {
     /// The time of the pass.
     pub now: Timestamp,
@@ -33,6 +33,8 @@ pub struct Observed {
     pub hostname_taken_by: Option<String>,
     /// Why the app's namespace may not have the hostname, whoever else wants it.
     pub hostname_refused: Option<Stalled>,
+    /// The operator's own namespace, from which it asks pods.
+    pub asked_from: String,
 }
 
 /// A node, as far as it decides where pods go.
@@ -82,6 +84,12 @@ pub struct Pod {
     pub annotations: BTreeMap<String, String>,
     /// Image of its supervisor, if it has one.
     pub sidecar_image: Option<String>,
+    /// The port that its main container names `http`.
+    pub port: Option<u16>,
+    /// The port that its main container names `admin`.
+    pub admin_port: Option<u16>,
+    /// It has a node, and its kubelet says of no container yet that it runs or ran.
+    pub preparing: bool,
     /// Why it does not run, in Kubernetes' words.
     pub failure: Option<PodFailure>,
     /// What it said itself, on its admin port.
@@ -89,12 +97,28 @@ pub struct Pod {
 }
 
 /// Why a pod does not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodFailure {
     /// One of [`scaledapp_crds::words::reason`].
     pub reason: &'static str,
     /// What Kubernetes or the supervisor said.
     pub message: String,
+    /// Which part of the pod it is about.
+    pub part: Part,
+}
+
+/// A part of a pod that keeps it from running.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The container that the pod is there for, or the pod as a whole.
+    #[default]
+    Main,
+    /// The init container that brings the supervisor.
+    Install,
+    /// Another container, by its name.
+    Container(String),
+    /// Another init container, by its name.
+    Init(String),
 }
 
 /// What a pod said on its admin port.
@@ -105,13 +129,33 @@ pub enum Heard {
     NotYet,
     /// It was asked and does not answer.
     Silent,
-    /// A balancer: whether `/readyz` says 200.
-    Balancer {
-        /// It takes connections.
-        serving: bool,
+    /// It has not answered for so long that its kubelet would know if it were dead.
+    Unreachable {
+        /// Connections are accepted there, but no admin port of ours answers.
+        accepted: bool,
     },
+    /// A balancer.
+    Balancer(Balancer),
     /// A supervisor: its `/status`.
     Supervisor(Supervisor),
+}
+
+impl Heard {
+    /// It was asked and does not answer.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent | Self::Unreachable { .. })
+    }
+}
+
+/// The part of what a balancer says that counts here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Balancer {
+    /// `/readyz` says 200: it takes connections.
+    pub serving: bool,
+    /// Why it does not, in its own words.
+    pub why: Option<String>,
+    /// For some time now it has reached no pod's admin port.
+    pub blind: bool,
 }
 
 /// The longest token of a reload, in bytes, as in the supervisor: a pod that is told a
@@ -129,8 +173,19 @@ pub struct Supervisor {
     pub reloaded: Option<String>,
     /// Why the reload with the token of the pod's annotation failed.
     pub reload_failed: Option<String>,
+    /// Workers that have not been ready yet and have not ended either.
+    pub booting: u32,
     /// Why no worker is ready.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
+}
+
+/// What keeps all workers of a pod from being ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// They listen on this port, and not on the app's.
+    ListensOn(u16),
+    /// How one of them ended, in the supervisor's words.
+    Ended(String),
 }
 
 impl From<&v1::Node> for Node {
@@ -164,6 +219,13 @@ impl From<&v1::Pod> for Pod {
             .into_iter()
             .flatten()
             .find(|container| container.name == INSTALL);
+        let mut containers = spec.into_iter().flat_map(|spec| &spec.containers);
+        let main = containers.find(|it| [CONTAINER, component::BALANCER].contains(&&*it.name));
+        let port = |name: &str| {
+            let mut ports = main?.ports.iter().flatten();
+            let found = ports.find(|it| it.name.as_deref() == Some(name))?;
+            u16::try_from(found.container_port).ok()
+        };
         let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
         Self {
             name: meta.name.clone().unwrap_or_default(),
@@ -187,6 +249,10 @@ impl From<&v1::Pod> for Pod {
             deleting: meta.deletion_timestamp.is_some() || ended,
             annotations: meta.annotations.clone().unwrap_or_default(),
             sidecar_image: install.and_then(|container| container.image.clone()),
+            port: port(port::HTTP),
+            admin_port: port(port::ADMIN),
+            preparing: spec.is_some_and(|spec| spec.node_name.is_some())
+                && failures::is_preparing(&status),
             failure: failures::of_status(&status),
             heard: Heard::NotYet,
         }

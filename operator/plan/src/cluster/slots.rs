@@ -117,28 +117,31 @@ fn http_port() -> ServicePort {
     }
 }
 
-/// Whether new connections may go there. A pod not heard of yet counts as its
-/// kubelet says, so that a new leader moves nobody.
-pub(super) fn serves(pod: &Pod) -> bool {
-    let answers = match pod.heard {
-        Heard::NotYet | Heard::Supervisor(_) => true,
-        Heard::Silent => false,
-        Heard::Balancer { serving } => serving,
+/// The balancers to which new connections may go. One not heard of yet counts as its
+/// kubelet says, so that a new leader moves nobody; and so do those that do not answer
+/// where none answers: balancers that all their kubelets call ready are reached by
+/// clients, and it is the operator that something keeps out.
+pub(super) fn serving(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
+    let ready = || {
+        let pods = pods.iter();
+        pods.filter(|pod| {
+            pod.component == component::BALANCER && pod.ready && !pod.deleting && pod.ip.is_some()
+        })
     };
-    pod.component == component::BALANCER
-        && pod.ready
-        && !pod.deleting
-        && pod.ip.is_some()
-        && answers
+    let nobody_answers = ready().all(|pod| pod.heard.is_silent());
+    ready().filter(move |pod| match &pod.heard {
+        Heard::NotYet | Heard::Supervisor(_) => true,
+        Heard::Silent | Heard::Unreachable { .. } => nobody_answers,
+        Heard::Balancer(said) => said.serving,
+    })
 }
 
 /// The balancers that a slot leads to: its own, else all others; empty where
 /// nothing serves.
 pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
-    let serving = || pods.iter().filter(|pod| serves(pod));
-    let own: Vec<&Pod> = serving().filter(|pod| pod.slot == Some(slot)).collect();
+    let own: Vec<&Pod> = serving(pods).filter(|pod| pod.slot == Some(slot)).collect();
     let mut targets = if own.is_empty() {
-        serving().collect()
+        serving(pods).collect()
     } else {
         own
     };
@@ -251,6 +254,7 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
             reason: reason::SLOT_TAKEN_OVER,
             action: "TakeOver",
             note: format!("balancer {slot} does not serve: the others answer at its address"),
+            since: None,
         }),
         // At first others answer at a slot until its own balancer has come up.
         (Some(false), true) if !is_new(slot, observed) => Some(Event {
@@ -258,6 +262,7 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
             reason: reason::SLOT_RETURNED,
             action: "Return",
             note: format!("balancer {slot} serves again and answers at its own address"),
+            since: None,
         }),
         _ => None,
     }

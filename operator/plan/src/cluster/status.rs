@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus, SlotStatus, WorkersStatus};
 use scaledapp_crds::words::{annotation, component, condition};
 
@@ -16,10 +16,11 @@ use super::conditions::conditions;
 use super::drift::carries;
 use super::failures;
 use super::meta::{Owner, annotation as annotated, cut, slot_of};
+use super::reach;
 use super::selection;
-use super::slots::{leads_somewhere, serves};
+use super::slots::{leads_somewhere, serving};
 use super::workload::app_pods;
-use super::{App, Event, EventType, Heard, Observed, Plan, PodFailure};
+use super::{App, Event, EventType, Heard, Observed, Plan, Pod, PodFailure, Supervisor};
 use crate::Violation;
 
 /// Supervisors of so many versions are named: two during an upgrade, and whoever can make
@@ -38,8 +39,17 @@ pub enum Outcome<'a> {
     Invalid(&'a [Violation]),
     /// All was applied.
     Applied(&'a App, &'a Plan),
-    /// Something was not; in one sentence without names of pods or times.
-    Failed(&'a App, &'a Plan, &'a str),
+    /// Something was not.
+    Failed(&'a App, &'a Plan, Failed<'a>),
+}
+
+/// Why something was not applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed<'a> {
+    /// In one sentence without names of pods or times.
+    pub why: &'a str,
+    /// The API server said no to this object: to try again changes nothing.
+    pub refused: bool,
 }
 
 impl<'a> Outcome<'a> {
@@ -58,6 +68,8 @@ pub(super) struct Facts {
     pub(super) wanted: i32,
     pub(super) pods: i32,
     pub(super) ready: i32,
+    /// Pods that are ready by themselves: the Deployment's number comes later.
+    pub(super) seen_ready: i32,
     /// The Deployment is not what was planned, or not yet carried out.
     pub(super) changing: bool,
     /// Only its number of pods is.
@@ -68,7 +80,7 @@ pub(super) struct Facts {
     pub(super) failure: Option<PodFailure>,
     /// The same of a balancer.
     pub(super) balancer_failure: Option<PodFailure>,
-    /// Pods that are not ready have not had the time to be.
+    /// Pods that are not ready, and slots that nothing serves, have not had the time to be.
     pub(super) young: bool,
     pub(super) slots: Vec<SlotStatus>,
     /// Every slot's own balancer serves.
@@ -76,6 +88,10 @@ pub(super) struct Facts {
     /// A slot's address is a host name.
     pub(super) named_slot: bool,
     pub(super) workers: WorkersStatus,
+    /// Workers that come up for the first time, after the first one of their pod.
+    pub(super) booting: i32,
+    /// Who cannot reach whom.
+    pub(super) unreachable: Option<String>,
     pub(super) reload_failed: bool,
     pub(super) no_node: bool,
     /// Nodes that lack a pod have no room for one.
@@ -165,13 +181,6 @@ impl Facts {
             .and_then(replicas)
             .or(live_replicas)
             .unwrap_or_default();
-        // Notes of our own about nodes are no change of the app.
-        let is_written = |live: &Deployment, planned: &Deployment| {
-            let inputs = |deployment: &Deployment| {
-                annotated(&deployment.metadata, annotation::INPUTS).map(ToOwned::to_owned)
-            };
-            inputs(live) == inputs(planned) && carries(&live.spec, &planned.spec)
-        };
         let written = match (live, planned) {
             (Some(live), Some(planned)) => is_written(live, planned),
             (live, planned) => live.is_some() || planned.is_none(),
@@ -191,13 +200,15 @@ impl Facts {
             .find(|condition| condition.type_.as_deref() == Some("Progressing"));
         let slots = slots(object, observed, outcome);
         let own = |slot: &SlotStatus| {
-            let mut pods = observed.pods.iter();
-            pods.any(|pod| serves(pod) && pod.slot == u32::try_from(slot.slot).ok())
+            let mut pods = serving(&observed.pods);
+            pods.any(|pod| pod.slot == u32::try_from(slot.slot).ok())
         };
+        let seen_ready = app_pods(observed).filter(|pod| pod.ready).count();
         Self {
             wanted,
             pods,
             ready: state.ready_replicas.unwrap_or_default(),
+            seen_ready: i32::try_from(seen_ready).unwrap_or(i32::MAX),
             changing: !written || !rolled || pods != wanted,
             scaling: written && updated == pods && pods != wanted,
             // What was said before the last change is of that no more.
@@ -212,10 +223,12 @@ impl Facts {
                 observed,
                 object.metadata.name.as_deref().unwrap_or_default(),
             ),
-            young: young(observed),
+            young: young(observed, &lacking(&slots, own)),
             own_balancers: slots.iter().all(own),
             named_slot: named_slot(object, observed),
             workers: workers(observed, &before.workers),
+            booting: booting(observed),
+            unreachable: reach::unreachable(observed),
             reload_failed: app_pods(observed).any(
                 |pod| matches!(&pod.heard, Heard::Supervisor(said) if said.reload_failed.is_some()),
             ),
@@ -241,36 +254,70 @@ impl Facts {
     }
 }
 
-/// When pods that are new today will have had their time.
+/// Whether the live Deployment says what is planned. Notes of our own about nodes are no
+/// change of the app.
+fn is_written(live: &Deployment, planned: &Deployment) -> bool {
+    let inputs = |deployment: &Deployment| {
+        annotated(&deployment.metadata, annotation::INPUTS).map(ToOwned::to_owned)
+    };
+    inputs(live) == inputs(planned) && carries(&live.spec, &planned.spec)
+}
+
+/// When pods and slots that are new today will have had their time.
 pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
     let pods = observed
         .pods
         .iter()
-        .filter(|pod| !pod.deleting && !pod.ready);
-    let left = pods.filter_map(|pod| {
-        let age = observed.now.duration_since(pod.created?);
+        .filter(|pod| !pod.deleting && !pod.ready)
+        .filter_map(|pod| pod.created);
+    let services = observed.live.services.iter();
+    let slots = services
+        .filter(|service| slot_of(&service.metadata).is_some())
+        .filter_map(|service| Some(service.metadata.creation_timestamp.as_ref()?.0));
+    let left = pods.chain(slots).filter_map(|created| {
+        let age = observed.now.duration_since(created);
         Duration::try_from(YOUNG - age).ok()
     });
     left.filter(|left| !left.is_zero()).min()
 }
 
-/// Whether all that is not ready is new. Bounded, so that what never becomes ready is
-/// told of all the same.
-fn young(observed: &Observed) -> bool {
-    let pods = observed
+/// The slots that have no balancer of their own that serves.
+fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> {
+    let slots = slots.iter().filter(|slot| !own(slot) || !slot.serving);
+    slots
+        .filter_map(|slot| u32::try_from(slot.slot).ok())
+        .collect()
+}
+
+/// Whether all that is not ready is new: pods, and slots that lack a balancer. Bounded,
+/// so that what never becomes ready is told of all the same.
+fn young(observed: &Observed, lacking: &[u32]) -> bool {
+    let is_young = |created: Timestamp| observed.now.duration_since(created) < YOUNG;
+    let waits = |pod: &&Pod| !pod.deleting && !pod.ready;
+    let pods: Vec<bool> = observed
         .pods
         .iter()
-        .filter(|pod| !pod.deleting && !pod.ready);
-    let young: Vec<bool> = pods
-        .map(|pod| {
-            let age = pod
-                .created
-                .map(|created| observed.now.duration_since(created));
-            pod.failure.is_none() && age.is_some_and(|age| age < YOUNG)
-        })
+        .filter(waits)
+        .map(|pod| pod.failure.is_none() && pod.created.is_some_and(is_young))
         .collect();
+    let slot_is_new = |slot: &u32| {
+        let services = observed.live.services.iter();
+        let mut of_slot = services.filter(|it| slot_of(&it.metadata) == Some(*slot));
+        of_slot.next().is_none_or(|service| {
+            let created = service.metadata.creation_timestamp.as_ref();
+            created.is_some_and(|created| is_young(created.0))
+        })
+    };
+    // A slot whose pod is new is new with that.
+    let pod_is_new = |slot: &u32| {
+        let mut pods = observed.pods.iter().filter(waits);
+        pods.any(|pod| pod.slot == Some(*slot))
+    };
+    let mut slots = lacking.iter();
     // Of a pod that is gone there is nothing to be waited for.
-    !young.is_empty() && young.into_iter().all(|young| young)
+    let any = !pods.is_empty() || !lacking.is_empty();
+    any && pods.into_iter().all(|young| young)
+        && slots.all(|slot| slot_is_new(slot) || pod_is_new(slot))
 }
 
 fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
@@ -291,27 +338,44 @@ fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
         })
 }
 
-/// What the supervisors say. As long as one that serves was not asked yet, the
-/// last sum stands: a new leader knows nobody at first.
+/// What the supervisors say. As long as one that serves was not asked yet or does not
+/// answer, the last sum stands: a new leader knows nobody at first, and what is kept
+/// out by a `NetworkPolicy` is no fewer workers.
 fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
-    let unknown = app_pods(observed).any(|pod| pod.ready && pod.heard == Heard::NotYet);
-    if unknown && !before.summary.is_empty() {
+    let ready = || app_pods(observed).filter(|pod| pod.ready);
+    let unknown = ready().any(|pod| pod.heard == Heard::NotYet || pod.heard.is_silent());
+    if unknown && before.desired > 0 {
         return before.clone();
     }
     // Whatever a pod says, it cannot make the sum of all a lie by overflow.
     let add = |sum: i32, said: u32| sum.saturating_add(i32::try_from(said).unwrap_or(i32::MAX));
-    let (mut desired, mut ready) = (0, 0);
-    for pod in app_pods(observed) {
-        if let Heard::Supervisor(said) = &pod.heard {
-            desired = add(desired, said.desired);
-            ready = add(ready, said.ready);
-        }
+    let (mut desired, mut count) = (0, 0);
+    for said in supervisors(observed) {
+        desired = add(desired, said.desired);
+        count = add(count, said.ready);
     }
+    let summary = if desired == 0 && ready().any(|pod| pod.heard.is_silent()) {
+        "unknown".to_owned()
+    } else {
+        format!("{count}/{desired}")
+    };
     WorkersStatus {
         desired,
-        ready,
-        summary: format!("{ready}/{desired}"),
+        ready: count,
+        summary,
     }
+}
+
+fn supervisors(observed: &Observed) -> impl Iterator<Item = &Supervisor> {
+    app_pods(observed).filter_map(|pod| match &pod.heard {
+        Heard::Supervisor(said) => Some(said),
+        _ => None,
+    })
+}
+
+fn booting(observed: &Observed) -> i32 {
+    let all = supervisors(observed).map(|said| said.booting);
+    i32::try_from(all.fold(0, u32::saturating_add)).unwrap_or(i32::MAX)
 }
 
 fn live_slots<'a>(object: &ScaledApp, observed: &'a Observed) -> Vec<(u32, &'a Service)> {
@@ -444,6 +508,8 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
             reason: known_reason(&now.reason),
             action: "Observe",
             note: format!("{kind} is {}: {}", now.status, now.message),
+            // As exact as the API server keeps it for whoever reads it next.
+            since: Timestamp::from_second(now.last_transition_time.0.as_second()).ok(),
         });
     }
     events

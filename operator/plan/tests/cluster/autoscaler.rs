@@ -162,6 +162,7 @@ impl Model {
             pod.failure = chosen.is_none().then(|| PodFailure {
                 reason: "Unschedulable",
                 message: "0 nodes are available".to_owned(),
+                ..PodFailure::default()
             });
             pod.node = chosen;
         }

@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
-    App, Heard, Kind, Node, Observed, Outcome, Plan, Pod, Settings, plan, status, validate,
+    App, Balancer, Heard, Kind, Node, Observed, Outcome, Plan, Pod, Settings, plan, status,
+    validate,
 };
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
@@ -70,7 +71,16 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         hostname_taken_by: None,
         hostname_refused: None,
         used: std::collections::BTreeMap::new(),
+        asked_from: "ops".to_owned(),
     }
+}
+
+/// What a balancer says.
+pub(crate) fn serves(serving: bool) -> Heard {
+    Heard::Balancer(Balancer {
+        serving,
+        ..Balancer::default()
+    })
 }
 
 /// A balancer pod of a slot that serves.
@@ -84,7 +94,7 @@ pub(crate) fn balancer(slot: u32) -> Pod {
         ip: Some(format!("10.0.1.{slot}")),
         node: Some(format!("n{slot}")),
         ready: true,
-        heard: Heard::Balancer { serving: true },
+        heard: serves(true),
         ..Pod::default()
     }
 }

@@ -14,4 +14,5 @@ mod slots;
 mod snapshots;
 mod status;
 mod validate;
+mod warnings;
 mod workers;

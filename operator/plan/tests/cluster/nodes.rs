@@ -164,6 +164,7 @@ fn pending(index: u32, seconds: i64) -> Pod {
         failure: Some(PodFailure {
             reason: "Unschedulable",
             message: "0/2 nodes are available".to_owned(),
+            ..PodFailure::default()
         }),
         ..pod(index)
     }

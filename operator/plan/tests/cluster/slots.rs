@@ -2,7 +2,7 @@
 
 use scaledapp_plan::cluster::{Heard, Observed, Plan, Pod, keep_serving, plan};
 
-use super::given::{app, apply, at, balancer, cluster, object, running, settings};
+use super::given::{app, apply, at, balancer, cluster, object, running, serves, settings};
 
 /// Each slot with the addresses that it leads to.
 fn leads(planned: &Plan) -> Vec<(String, Vec<String>)> {
@@ -41,9 +41,7 @@ fn a_slot_leads_to_its_own_balancer_else_to_all_others_and_never_nowhere() {
         ("unready", |pod| pod.ready = false),
         ("deleted", |pod| pod.deleting = true),
         ("silent", |pod| pod.heard = Heard::Silent),
-        ("not serving", |pod| {
-            pod.heard = Heard::Balancer { serving: false }
-        }),
+        ("not serving", |pod| pod.heard = serves(false)),
         ("without address", |pod| pod.ip = None),
     ];
     for (how, harm) in down {
@@ -68,7 +66,9 @@ fn a_slot_leads_to_its_own_balancer_else_to_all_others_and_never_nowhere() {
         );
         observed.pods.iter_mut().for_each(harm);
         let planned = plan(&three, &observed, &settings());
-        assert_eq!(leads(&planned), []);
+        // Where all are silent it is rather the operator that is kept out.
+        let left = if *how == "silent" { own } else { Vec::new() };
+        assert_eq!(leads(&planned), left, "{how}");
         assert!(planned.delete.is_empty());
     }
 }
@@ -86,6 +86,31 @@ fn what_was_known_last_stays_when_nothing_serves() {
             && planned.delete.is_empty()
             && planned.events.is_empty()
     );
+}
+
+/// A `NetworkPolicy` keeps the operator out, and nobody else.
+#[test]
+fn where_no_balancer_answers_the_kubelets_word_counts() {
+    let app = app("");
+    let mut observed = running(&app);
+    let before = leads(&plan(&app, &observed, &settings()));
+    let unreachable = Heard::Unreachable { accepted: false };
+    for heard in [Heard::Silent, unreachable.clone()] {
+        for pod in &mut observed.pods {
+            pod.heard = heard.clone();
+        }
+        let planned = plan(&app, &observed, &settings());
+        assert_eq!(leads(&planned), before);
+        assert_eq!(planned.events, []);
+    }
+    // One that answers shows that the others would, too.
+    observed.pods[0].heard = serves(true);
+    let only = expected(&[("hello-lb-0", &["10.0.1.0"]), ("hello-lb-1", &["10.0.1.0"])]);
+    assert_eq!(leads(&plan(&app, &observed, &settings())), only);
+    // A kubelet that calls it dead is believed.
+    observed.pods[0].heard = unreachable;
+    observed.pods[1].ready = false;
+    assert_eq!(leads(&plan(&app, &observed, &settings())), only);
 }
 
 #[test]
@@ -119,7 +144,7 @@ fn a_take_over_and_a_return_are_told_once() {
     observed.pods[1].heard = Heard::Silent;
     assert_eq!(reasons(&mut observed), ["SlotTakenOver"]);
     assert_eq!(reasons(&mut observed), Vec::<&str>::new());
-    observed.pods[1].heard = Heard::Balancer { serving: true };
+    observed.pods[1].heard = serves(true);
     assert_eq!(reasons(&mut observed), ["SlotReturned"]);
     // A new pod of the slot instead of the old one, which is gone: no take-over.
     observed.pods[1].uid = "b1-new".to_owned();

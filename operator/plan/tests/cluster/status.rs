@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, ServiceStatus};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
-    Heard, Observed, Outcome, Pod, PodFailure, Supervisor, events, plan, status, validate,
+    Balancer, Failed, Heard, Observed, Outcome, Part, Pod, PodFailure, Supervisor, Trouble, events,
+    plan, status, validate,
 };
 
 use super::given::{apply, at, balancer, cluster, object, pass, pod, settings};
@@ -27,6 +28,13 @@ fn told(object: &ScaledApp) -> String {
         .to_owned()
 }
 
+pub(crate) fn reason(object: &ScaledApp, kind: &str) -> String {
+    let status = object.status.as_ref().unwrap();
+    let mut all = status.conditions.iter();
+    let found = all.find(|condition| condition.type_ == kind).unwrap();
+    found.reason.clone()
+}
+
 fn message(object: &ScaledApp, kind: &str) -> String {
     let status = object.status.as_ref().unwrap();
     status
@@ -38,7 +46,7 @@ fn message(object: &ScaledApp, kind: &str) -> String {
         .clone()
 }
 
-fn started(lines: &str) -> (ScaledApp, Observed) {
+pub(crate) fn started(lines: &str) -> (ScaledApp, Observed) {
     let mut object = object(lines);
     let mut observed = cluster(2);
     observed.pods = vec![balancer(0), balancer(1), pod(0), pod(1)];
@@ -116,6 +124,7 @@ fn fail(observed: &mut Observed, reason: &'static str, message: &str) {
     observed.pods[2].failure = Some(PodFailure {
         reason,
         message: message.to_owned(),
+        part: Part::Main,
     });
     observed.live.deployments[0]
         .status
@@ -133,12 +142,18 @@ const TABLE: &[(&str, Change, &str)] = &[
     ("nothing", |_| {}, "TFFFF"),
     (
         "a pod is gone",
-        |observed| deployment(observed).ready_replicas = Some(1),
+        |observed| {
+            observed.pods.pop();
+            deployment(observed).ready_replicas = Some(1);
+        },
         "TFTTF FewerPodsReady",
     ),
     (
         "all pods are gone",
-        |observed| deployment(observed).ready_replicas = Some(0),
+        |observed| {
+            observed.pods.truncate(2);
+            deployment(observed).ready_replicas = Some(0);
+        },
         "FFTTF NoReadyPod FewerPodsReady",
     ),
     (
@@ -147,13 +162,76 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFTFF FewerBalancersServing",
     ),
     (
-        "all balancers are silent",
+        "a pod is ready, of which its Deployment does not know yet",
+        |observed| deployment(observed).ready_replicas = Some(1),
+        "TTFTF Scaling",
+    ),
+    (
+        "all balancers are gone",
+        |observed| {
+            observed.pods[..2].iter_mut().for_each(|pod| {
+                pod.heard = Heard::Silent;
+                pod.ready = false;
+            });
+        },
+        "FFTTF NoBalancerServing FewerBalancersServing",
+    ),
+    (
+        "no balancer answers the operator, and all their kubelets say that they are ready",
         |observed| {
             observed.pods[..2]
                 .iter_mut()
                 .for_each(|pod| pod.heard = Heard::Silent);
         },
-        "FFTTF NoBalancerServing FewerBalancersServing",
+        "TFFFF",
+    ),
+    (
+        "nobody answers the operator, for long",
+        |observed| {
+            observed
+                .pods
+                .iter_mut()
+                .for_each(|pod| pod.heard = Heard::Unreachable { accepted: false });
+        },
+        "TFTFF PodsUnreachable",
+    ),
+    (
+        "the balancers reach no pod",
+        |observed| {
+            observed.pods[..2].iter_mut().for_each(|pod| {
+                pod.heard = Heard::Balancer(Balancer {
+                    serving: true,
+                    blind: true,
+                    why: None,
+                });
+            });
+        },
+        "TFTFF PodsUnreachable",
+    ),
+    (
+        "a worker is on its way",
+        |observed| {
+            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+                desired: 2,
+                ready: 1,
+                booting: 1,
+                ..Supervisor::default()
+            });
+        },
+        "TFFFF",
+    ),
+    (
+        "an app that listens elsewhere",
+        |observed| {
+            observed.pods[2].ready = false;
+            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+                desired: 2,
+                trouble: Some(Trouble::ListensOn(4000)),
+                ..Supervisor::default()
+            });
+            deployment(observed).ready_replicas = Some(1);
+        },
+        "TFTTF WrongPort",
     ),
     (
         "a worker is missing",
@@ -350,9 +428,30 @@ fn a_failed_write_a_pause_and_a_new_image_are_told() {
     object.status = Some(status(
         &object,
         &observed,
-        Outcome::Failed(&app, &planned, "the API server did not answer"),
+        Outcome::Failed(
+            &app,
+            &planned,
+            Failed {
+                why: "the API server did not answer",
+                refused: false,
+            },
+        ),
     ));
     assert_eq!(told(&object), "TTFTF ApplyFailed");
+    // What it says no to does not come by itself, and somebody has to be told.
+    object.status = Some(status(
+        &object,
+        &observed,
+        Outcome::Failed(
+            &app,
+            &planned,
+            Failed {
+                why: "cannot apply a Deployment: denied by policy p",
+                refused: true,
+            },
+        ),
+    ));
+    assert_eq!(told(&object), "TTTTF ApplyFailed");
     object.spec.paused = true;
     let app = validate(&object).unwrap();
     let planned = plan(&app, &observed, &settings());
@@ -423,6 +522,7 @@ fn what_pods_say_makes_no_sum_overflow_and_no_status_large() {
         failure: Some(PodFailure {
             reason: "AppCrashing",
             message: "ä".repeat(100_000),
+            part: Part::Main,
         }),
         ..pod.clone()
     }));
@@ -466,6 +566,7 @@ fn a_generation_is_out_once_all_of_it_serves() {
         failure: Some(PodFailure {
             reason: "AppCrashing",
             message: "exit code 1: no database".to_owned(),
+            part: Part::Main,
         }),
         ..pod(2)
     });

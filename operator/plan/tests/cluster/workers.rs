@@ -115,7 +115,7 @@ fn hear(observed: &mut Observed, name: &str, reloaded: Option<&str>, failed: Opt
         ready: 2,
         reloaded: reloaded.map(ToOwned::to_owned),
         reload_failed: failed.map(ToOwned::to_owned),
-        trouble: None,
+        ..Supervisor::default()
     });
 }
 

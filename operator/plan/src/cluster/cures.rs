@@ -1,0 +1,325 @@
+//! What is to be done about a failure: what Kubernetes, the app or the supervisor
+//! said, of which part, and the cure. Why something fails is [`super::failures`]' to
+//! find out.
+
+use scaledapp_crds::words::reason;
+
+use super::{Part, PodFailure};
+
+/// Whose pods it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    App,
+    Balancer,
+}
+
+/// One line: the object, the cause in the words of whoever refused, and the cure.
+pub(super) fn told(failure: &PodFailure, of: Of) -> String {
+    let PodFailure {
+        reason,
+        message,
+        part,
+    } = failure;
+    let whose = match of {
+        Of::App => "",
+        Of::Balancer => "balancer: ",
+    };
+    let text = match *reason {
+        reason::PODS_REFUSED => {
+            let cure = of_refusal(message, of);
+            format!("a pod may not be made: {message}: {cure}")
+        }
+        reason::UNSCHEDULABLE => format!("no node takes one of the pods: {message}"),
+        reason::CRASHING => format!("{}: {message}", ends(part, of)),
+        reason::WRONG_PORT => {
+            format!("{message}: change spec.port, or let the app listen on the port in $PORT")
+        }
+        reason::IMAGE_PULL => {
+            format!("{}{message}: {}", named(part), of_image(part, of))
+        }
+        reason::CONTAINER_CONFIG => {
+            format!("{}{message}: {}", named(part), of_config(message, of))
+        }
+        reason::POD_NOT_STARTED => {
+            format!("a pod cannot start: {message}: {}", of_start(message))
+        }
+        _ => message.clone(),
+    };
+    format!("{whose}{text}")
+}
+
+/// In front of what is said of a part that is not the main one.
+fn named(part: &Part) -> String {
+    match part {
+        Part::Main => String::new(),
+        Part::Install => "init container scaledapp-install: ".to_owned(),
+        Part::Container(name) => format!("container {name}: "),
+        Part::Init(name) => format!("init container {name}: "),
+    }
+}
+
+fn ends(part: &Part, of: Of) -> String {
+    match (part, of) {
+        (Part::Main, Of::App) => "the app ends before it is ready".to_owned(),
+        (Part::Main, Of::Balancer) => "it ends before it is ready".to_owned(),
+        (Part::Install, _) => "init container scaledapp-install ends before it is done".to_owned(),
+        (Part::Container(name), _) => format!("container {name} ends before it is ready"),
+        (Part::Init(name), _) => format!("init container {name} ends before it is done"),
+    }
+}
+
+/// Where what the pods are given is said.
+fn template(of: Of) -> &'static str {
+    match of {
+        Of::App => "spec.resources or spec.podTemplate",
+        Of::Balancer => "what spec.balancers says of their pods",
+    }
+}
+
+fn of_image(part: &Part, of: Of) -> String {
+    match (part, of) {
+        (Part::Main, Of::App) => {
+            "check spec.image, or name a secret in spec.podTemplate.spec.imagePullSecrets".to_owned()
+        }
+        (Part::Main, Of::Balancer) => {
+            "check the operator's --balancer-image and --image-pull-secret (the chart's images.balancer and images.pullSecrets)".to_owned()
+        }
+        (Part::Install, _) => {
+            "check the operator's --sidecar-image and --image-pull-secret (the chart's images.sidecar and images.pullSecrets)".to_owned()
+        }
+        (Part::Container(_) | Part::Init(_), _) => format!(
+            "check its image in {}, or name a secret in imagePullSecrets there",
+            match of {
+                Of::App => "spec.podTemplate",
+                Of::Balancer => "the balancers' pod template",
+            }
+        ),
+    }
+}
+
+fn of_config(message: &str, of: Of) -> String {
+    let lacks = |kind: &str| {
+        let lower = message.to_lowercase();
+        lower.contains(kind) && (lower.contains("not found") || lower.contains("couldn't find key"))
+    };
+    if message.contains("runAsNonRoot") {
+        return match of {
+            Of::App => "name a user in spec.podTemplate.spec.securityContext.runAsUser, or allow root with runAsNonRoot: false beside it",
+            Of::Balancer => "the operator's --balancer-image must be one that does not run as root",
+        }
+        .to_owned();
+    }
+    for (kind, name) in [("secret", "Secret"), ("configmap", "ConfigMap")] {
+        if lacks(kind) {
+            return format!(
+                "create the {name} with that key in the app's namespace, or change what asks for it (spec.env, spec.envFrom, spec.podTemplate)"
+            );
+        }
+    }
+    format!(
+        "the container cannot be started as it is: change {}",
+        template(of)
+    )
+}
+
+fn of_start(message: &str) -> &'static str {
+    let lower = message.to_lowercase();
+    if lower.contains("not found") && (lower.contains("secret") || lower.contains("configmap")) {
+        "create it in the app's namespace, or change the volumes in spec.podTemplate.spec"
+    } else if lower.contains("volume") {
+        "repair the volume, or change the volumes in spec.podTemplate.spec"
+    } else {
+        "its node cannot set it up: `kubectl describe pod` tells more"
+    }
+}
+
+/// Of an object of ours that the API server says no to; some of its answers were given
+/// their cure already.
+pub(super) fn of_object(why: &str) -> String {
+    if why.contains("kubectl ") {
+        return why.to_owned();
+    }
+    let cure = if why.contains("User \"") && why.contains("cannot ") {
+        "give the operator the rights that its chart gives it".to_owned()
+    } else {
+        of_refusal(why, Of::App)
+    };
+    format!("{why}: {cure}")
+}
+
+/// By what the API server's plugins say of themselves.
+fn of_refusal(message: &str, of: Of) -> String {
+    let is = |part: &str| message.contains(part);
+    let template = template(of);
+    if is("exceeded quota") {
+        let less = match of {
+            Of::App => "let the app ask for less (spec.resources, spec.replicas)".to_owned(),
+            Of::Balancer => format!("change {template}, or spec.balancers.replicas"),
+        };
+        return format!("raise that ResourceQuota, or {less}");
+    }
+    if is("failed quota") || is("must specify") {
+        return format!(
+            "name what it must specify: change {template}, or add a LimitRange with defaults"
+        );
+    }
+    if is("serviceaccount") || is("service account") {
+        return match of {
+            Of::App => {
+                "create that ServiceAccount, or change spec.podTemplate.spec.serviceAccountName"
+            }
+            Of::Balancer => "create that ServiceAccount; the operator makes its own ones anew",
+        }
+        .to_owned();
+    }
+    if is("violates PodSecurity") {
+        return format!(
+            "change {template}, or the label pod-security.kubernetes.io/enforce of the namespace"
+        );
+    }
+    if is("failed calling webhook") {
+        return "that webhook does not answer: repair it, or remove its configuration".to_owned();
+    }
+    if is("ValidatingAdmissionPolicy") || is("admission webhook") {
+        return format!("change {template}, or that policy");
+    }
+    // The last is a limit that the range gives whoever names none.
+    let by_range = [
+        " per Container",
+        " per Pod",
+        "limit to request ratio",
+        "must be less than or equal to",
+    ];
+    if by_range.into_iter().any(is) {
+        return format!("change {template}, or the namespace's LimitRange");
+    }
+    format!("change {template}, or what refuses it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_cure() {
+        for (said, cure) in [
+            (
+                "exceeded quota: q, requested: pods=1",
+                "raise that ResourceQuota",
+            ),
+            (
+                "failed quota: q: must specify limits.cpu for: app",
+                "name what it must specify",
+            ),
+            (
+                "error looking up service account a/b: serviceaccount \"b\" not found",
+                "create that ServiceAccount",
+            ),
+            (
+                "violates PodSecurity \"restricted:latest\"",
+                "pod-security.kubernetes.io/enforce",
+            ),
+            (
+                "maximum cpu usage per Container is 500m, but limit is 1",
+                "LimitRange",
+            ),
+            (
+                "spec.containers[0].resources.requests: must be less than or equal to cpu limit of 1",
+                "LimitRange",
+            ),
+            (
+                "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                "or that policy",
+            ),
+            (
+                "Internal error occurred: failed calling webhook \"x\"",
+                "does not answer: repair it",
+            ),
+            (
+                "pod rejected: RuntimeClass \"x\" not found",
+                "or what refuses it",
+            ),
+        ] {
+            for of in [Of::App, Of::Balancer] {
+                let failure = PodFailure {
+                    reason: reason::PODS_REFUSED,
+                    message: said.to_owned(),
+                    part: Part::Main,
+                };
+                let told = told(&failure, of);
+                assert!(told.contains(said) && told.contains(cure), "{told}");
+                assert_eq!(told.starts_with("balancer: "), of == Of::Balancer);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_that_is_refused_has_a_cure_once() {
+        for (why, cure) in [
+            (
+                "cannot apply a Deployment: denied request: ValidatingAdmissionPolicy 'p'",
+                ": change spec.resources or spec.podTemplate, or that policy",
+            ),
+            (
+                "cannot apply a Role: roles is forbidden: User \"operator\" cannot create",
+                ": give the operator the rights",
+            ),
+            (
+                "cannot apply a ConfigMap: `kubectl delete` it",
+                "`kubectl delete` it",
+            ),
+        ] {
+            assert!(of_object(why).contains(cure), "{}", of_object(why));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_to_be_created() {
+        for (reason, said, cure) in [
+            (
+                reason::CONTAINER_CONFIG,
+                "secret \"s\" not found",
+                "create the Secret",
+            ),
+            (
+                reason::CONTAINER_CONFIG,
+                "couldn't find key k in ConfigMap a/c",
+                "create the ConfigMap",
+            ),
+            (
+                reason::CONTAINER_CONFIG,
+                "image will run as root (runAsNonRoot)",
+                "runAsUser",
+            ),
+            (
+                reason::POD_NOT_STARTED,
+                "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",
+                "create it",
+            ),
+            (
+                reason::WRONG_PORT,
+                "the app listens on 4000, spec.port is 3000",
+                "change spec.port",
+            ),
+        ] {
+            let failure = PodFailure {
+                reason,
+                message: said.to_owned(),
+                part: Part::Main,
+            };
+            let told = told(&failure, Of::App);
+            assert!(told.contains(said) && told.contains(cure), "{told}");
+        }
+        let failure = PodFailure {
+            reason: reason::IMAGE_PULL,
+            message: "not found".to_owned(),
+            part: Part::Install,
+        };
+        let told = told(&failure, Of::App);
+        assert!(
+            told.starts_with("init container scaledapp-install: not found"),
+            "{told}"
+        );
+        assert!(told.contains("images.sidecar"), "{told}");
+    }
+}

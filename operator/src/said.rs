@@ -1,0 +1,234 @@
+//! What admin ports of pods say, as far as it counts here. Whoever can make pods can
+//! let one say anything: what is kept of it is bounded.
+
+use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble};
+use serde::Deserialize;
+
+/// Of a pod's own words.
+const WORDS: usize = 300;
+/// An app that opens a port for its metrics first listens on its main one soon after.
+const ELSEWHERE_SECONDS: f64 = 3.0;
+
+/// The part of a supervisor's `/status` that counts here; others are ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    desired: u32,
+    ready: u32,
+    reloaded: Option<String>,
+    reload_failed: Option<String>,
+    workers: Vec<Worker>,
+    waiting: Vec<Worker>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Worker {
+    slot: u32,
+    state: String,
+    /// Since it came into its state.
+    state_seconds: f64,
+    restarts: u32,
+    listens_elsewhere: Option<u16>,
+    last_exit: Option<Exit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Exit {
+    text: String,
+}
+
+impl Status {
+    /// What keeps workers from being ready, in the supervisor's words.
+    fn trouble(&self) -> Option<Trouble> {
+        let mut workers = self.workers.iter();
+        let elsewhere = workers
+            .find(|worker| {
+                worker.listens_elsewhere.is_some()
+                    && worker.state == "Starting"
+                    && worker.state_seconds >= ELSEWHERE_SECONDS
+            })
+            .and_then(|worker| worker.listens_elsewhere);
+        if let Some(port) = elsewhere {
+            return Some(Trouble::ListensOn(port));
+        }
+        let mut waiting = self.waiting.iter().chain(&self.workers);
+        let exit = waiting.find_map(|worker| worker.last_exit.as_ref())?;
+        Some(Trouble::Ended(bounded(&exit.text)))
+    }
+
+    /// Slots whose first worker has neither been ready nor ended.
+    fn booting(&self) -> u32 {
+        let ready: Vec<u32> = self
+            .workers
+            .iter()
+            .filter(|worker| worker.state == "Ready")
+            .map(|worker| worker.slot)
+            .collect();
+        let starting = self.workers.iter().filter(|it| it.state == "Starting");
+        let others = starting.chain(&self.waiting);
+        let mut slots: Vec<u32> = others
+            .filter(|worker| worker.restarts == 0 && !ready.contains(&worker.slot))
+            .map(|worker| worker.slot)
+            .collect();
+        slots.sort_unstable();
+        slots.dedup();
+        u32::try_from(slots.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// So much of it as is kept.
+pub(crate) fn bounded(words: &str) -> String {
+    let words = words.trim();
+    words[..words.floor_char_boundary(WORDS)].to_owned()
+}
+
+/// What a supervisor's `/status` says.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
+    let said: Status = serde_json::from_slice(content)?;
+    // One that is longer is none of ours, but that a reload failed counts all the same.
+    let token = |token: &Option<String>| {
+        token
+            .as_deref()
+            .map(|token| token[..token.floor_char_boundary(TOKEN_BYTES)].to_owned())
+    };
+    let trouble = (said.ready == 0).then(|| said.trouble()).flatten();
+    Ok(Supervisor {
+        desired: said.desired,
+        ready: said.ready,
+        booting: said.booting(),
+        reloaded: token(&said.reloaded),
+        trouble,
+        reload_failed: token(&said.reload_failed),
+    })
+}
+
+/// The part of a balancer's `/status` that counts here.
+#[derive(Debug, Deserialize)]
+struct BalancerStatus {
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Endpoint {
+    standing: String,
+}
+
+/// Whether a balancer knows pods and hears of none of them; `None` if it does not say.
+pub(crate) fn reaches_no_pod(content: &[u8]) -> Option<bool> {
+    let BalancerStatus { endpoints } = serde_json::from_slice(content).ok()?;
+    let is_suspect = |endpoint: &Endpoint| endpoint.standing == "suspect";
+    Some(!endpoints.is_empty() && endpoints.iter().all(is_suspect))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(status: &serde_json::Value) -> Supervisor {
+        supervisor(status.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_a_pod_says_is_bounded() {
+        let long = "ä".repeat(100_000);
+        let said = of(&json!({
+            "desired": u32::MAX, "ready": 0, "reloaded": long, "reloadFailed": format!("a{long}"),
+            "more": [long], "waiting": [{"lastExit": {"text": long}}],
+        }));
+        assert_eq!(said.desired, u32::MAX);
+        assert_eq!(said.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
+        assert_eq!(said.reload_failed.as_ref().unwrap().len(), TOKEN_BYTES - 1);
+        assert_eq!(said.trouble, Some(Trouble::Ended("ä".repeat(WORDS / 2))));
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_no_answer() {
+        for text in [
+            r#"{"desired": -1}"#,
+            r#"{"desired": 4294967296}"#,
+            r#"{"desired": 1e400}"#,
+            r#"{"ready": "4"}"#,
+            "",
+        ] {
+            assert!(supervisor(text.as_bytes()).is_err(), "{text}");
+        }
+        let deep = format!(r#"{{"more": {}"#, "[".repeat(100_000));
+        assert!(supervisor(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn another_port_is_told_after_a_moment_and_before_how_workers_ended() {
+        let worker = |seconds: f64| json!({"slot": 0, "state": "Starting", "stateSeconds": seconds, "listensElsewhere": 4000});
+        let status = |seconds| json!({"desired": 1, "workers": [worker(seconds)]});
+        assert_eq!(of(&status(1.0)).trouble, None);
+        assert_eq!(of(&status(3.0)).trouble, Some(Trouble::ListensOn(4000)));
+        let mut ended = status(3.0);
+        ended["workers"][0]["lastExit"] = json!({"text": "exit code 1"});
+        assert_eq!(of(&ended).trouble, Some(Trouble::ListensOn(4000)));
+        ended["ready"] = json!(1);
+        assert_eq!(of(&ended).trouble, None);
+    }
+
+    #[test]
+    fn a_worker_that_comes_up_for_the_first_time_is_booting_and_one_that_ended_is_not() {
+        let worker = |slot: u32, state: &str, restarts: u32| json!({"slot": slot, "state": state, "restarts": restarts});
+        for (workers, waiting, booting) in [
+            (
+                vec![worker(0, "Ready", 0), worker(1, "Starting", 0)],
+                vec![],
+                1,
+            ),
+            (
+                vec![worker(0, "Ready", 0)],
+                vec![worker(1, "CrashLoop", 0)],
+                1,
+            ),
+            (
+                vec![worker(0, "Ready", 0)],
+                vec![worker(1, "CrashLoop", 3)],
+                0,
+            ),
+            (
+                vec![worker(0, "Ready", 0), worker(1, "Starting", 3)],
+                vec![],
+                0,
+            ),
+            // A reload: the old one is ready, its successor starts.
+            (
+                vec![worker(0, "Ready", 0), worker(0, "Starting", 0)],
+                vec![],
+                0,
+            ),
+        ] {
+            let status = json!({"desired": 2, "ready": 1, "workers": workers, "waiting": waiting});
+            assert_eq!(of(&status).booting, booting, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_balancer_that_hears_of_no_pod_is_told_from_one_that_has_none() {
+        for (standings, blind) in [
+            (json!([]), Some(false)),
+            (
+                json!([{"standing": "suspect"}, {"standing": "suspect"}]),
+                Some(true),
+            ),
+            (
+                json!([{"standing": "suspect"}, {"standing": "serving"}]),
+                Some(false),
+            ),
+            (json!([{"standing": "draining"}]), Some(false)),
+            (json!("none"), None),
+        ] {
+            let status = json!({"endpoints": standings}).to_string();
+            assert_eq!(reaches_no_pod(status.as_bytes()), blind, "{status}");
+        }
+    }
+}
