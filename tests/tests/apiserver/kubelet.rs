@@ -33,6 +33,34 @@ pub(crate) enum Behaviour {
     Waits(&'static str, &'static str),
     /// As [`Behaviour::Waits`], before any other container starts.
     InitWaits(&'static str, &'static str),
+    /// As [`Behaviour::Crashes`], before any other container starts.
+    InitCrashes(i32, &'static str),
+    /// It cannot be set up, of which there is this event.
+    Unmounted(&'static str),
+    /// It is ready, but nobody else reaches its admin port.
+    Unreachable,
+    /// It is ready or not, and its admin port gives this `/status`.
+    Says(bool, &'static str),
+}
+
+impl Behaviour {
+    fn is_ready(&self, elapsed: Duration) -> bool {
+        match self {
+            Self::Ready(after) => elapsed >= *after,
+            Self::Unreachable => true,
+            Self::Says(ready, _) => *ready,
+            _ => false,
+        }
+    }
+
+    /// What the admin port gives as `/status`; `None`: nothing is there.
+    fn says(&self, elapsed: Duration) -> Option<&'static str> {
+        match self {
+            Self::Ready(_) if self.is_ready(elapsed) => Some(r#"{"desired": 1, "ready": 1}"#),
+            Self::Says(_, status) => Some(status),
+            _ => None,
+        }
+    }
 }
 
 pub(crate) type Rule = Arc<dyn Fn(&Value) -> Behaviour + Send + Sync>;
@@ -42,7 +70,8 @@ struct Taken {
     address: Ipv4Addr,
     begun: Instant,
     behaviour: Behaviour,
-    admin: Option<AbortHandle>,
+    /// What its admin port says, and who says it.
+    admin: Option<(&'static str, bool, AbortHandle)>,
     /// What was told last.
     told: Value,
 }
@@ -115,7 +144,7 @@ impl Kubelets {
                 if let Ok(pods) = kubelets.api.list("/api/v1/pods?resourceVersion=0") {
                     taken.retain(|uid: &String, pod: &mut Taken| {
                         let stays = pods.iter().any(|pod| pod["metadata"]["uid"] == **uid);
-                        if !stays && let Some(admin) = &pod.admin {
+                        if !stays && let Some((.., admin)) = &pod.admin {
                             admin.abort();
                         }
                         stays
@@ -158,13 +187,23 @@ impl Kubelets {
             known.behaviour = behaviour;
             known.begun = Instant::now();
         }
-        let ready =
-            matches!(known.behaviour, Behaviour::Ready(after) if known.begun.elapsed() >= after);
-        if ready && known.admin.is_none() {
+        let elapsed = known.begun.elapsed();
+        let ready = known.behaviour.is_ready(elapsed);
+        let says = known.behaviour.says(elapsed).map(|says| (says, ready));
+        if known.admin.as_ref().map(|(says, ready, _)| (*says, *ready)) != says {
+            if let Some((.., admin)) = known.admin.take() {
+                admin.abort();
+            }
             let at = SocketAddr::from((known.address, ADMIN_PORT));
-            known.admin = Some(self.api.runtime.spawn(answer(at)).abort_handle());
-        } else if !ready && let Some(admin) = known.admin.take() {
-            admin.abort();
+            known.admin = says.map(|(says, ready)| {
+                let answering = self.api.runtime.spawn(answer(at, says, ready));
+                (says, ready, answering.abort_handle())
+            });
+        }
+        if let Behaviour::Unmounted(note) = known.behaviour
+            && known.told.is_null()
+        {
+            self.unmounted(&namespace, meta, note);
         }
         let status = status(pod, known);
         if known.told != status
@@ -178,6 +217,23 @@ impl Kubelets {
     }
 }
 
+impl Kubelets {
+    /// The event of a volume that a pod lacks.
+    fn unmounted(&self, namespace: &str, pod: &Value, note: &str) {
+        let name = pod["name"].as_str().unwrap_or_default();
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": format!("{name}.mount"), "namespace": namespace},
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": pod["uid"]},
+            "type": "Warning", "reason": "FailedMount", "message": note, "count": 1,
+            "source": {"component": "kubelet"},
+            "firstTimestamp": now(), "lastTimestamp": now(),
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/events");
+        drop(self.api.post(&path, &event));
+    }
+}
+
 /// An address of the network namespace that no pod had before.
 fn address() -> Ipv4Addr {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -187,25 +243,31 @@ fn address() -> Ipv4Addr {
 }
 
 /// As a supervisor or a balancer would, as far as others ask.
-async fn answer(at: SocketAddr) {
-    let Ok(listener) = TcpListener::bind(at).await else {
-        return;
+async fn answer(at: SocketAddr, says: &'static str, ready: bool) {
+    // What answered there until now may still be ending.
+    let listener = loop {
+        if let Ok(listener) = TcpListener::bind(at).await {
+            break listener;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut request = [0; 2048];
         let Ok(_) = stream.read(&mut request).await else {
             continue;
         };
-        let body = if request.starts_with(b"GET /status") {
-            json!({"desired": 1, "ready": 1}).to_string()
+        let (code, body) = if request.starts_with(b"GET /status") {
+            ("200 OK", says)
+        } else if ready {
+            ("200 OK", "ok")
         } else {
-            "ok".to_owned()
+            ("503 Service Unavailable", "not ready")
         };
         let head = format!(
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 {code}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        drop(stream.write_all((head + &body).as_bytes()).await);
+        drop(stream.write_all((head + body).as_bytes()).await);
     }
 }
 
@@ -220,79 +282,98 @@ fn humantime(at: std::time::SystemTime) -> String {
         .unwrap_or_default()
 }
 
-/// State of the main container, whether it is ready, its last state, its restarts.
-fn main_container(known: &Taken) -> (Value, bool, Value, u32) {
-    let running = json!({"running": {"startedAt": null}});
-    let elapsed = known.begun.elapsed();
-    match &known.behaviour {
-        Behaviour::Ready(after) => (running, elapsed >= *after, Value::Null, 0),
-        Behaviour::Waits(reason, message) => (
-            json!({"waiting": {"reason": reason, "message": message}}),
-            false,
-            Value::Null,
-            0,
-        ),
-        Behaviour::InitWaits(..) => (
-            json!({"waiting": {"reason": "PodInitializing"}}),
-            false,
-            Value::Null,
-            0,
-        ),
-        Behaviour::Crashes(code, words) => {
-            let ended =
-                json!({"terminated": {"exitCode": code, "reason": "Error", "message": words}});
-            let round = (elapsed.as_millis() / (LIFE + BACK_OFF).as_millis()) as u32;
-            let within = elapsed.saturating_sub((LIFE + BACK_OFF) * round);
-            let last = if round > 0 {
-                ended.clone()
-            } else {
-                Value::Null
-            };
-            if within < LIFE {
-                (running, false, last, round)
-            } else if within < LIFE + Duration::from_millis(200) {
-                (ended, false, last, round)
-            } else {
-                let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}});
-                (waiting, false, ended, round + 1)
-            }
+/// What is said of a container: its state, whether it is ready, its last state and its
+/// restarts.
+struct Said {
+    state: Value,
+    ready: bool,
+    last: Value,
+    restarts: u32,
+}
+
+impl Said {
+    fn waits(reason: &str, message: &str) -> Self {
+        Self {
+            state: json!({"waiting": {"reason": reason, "message": message}}),
+            ready: false,
+            last: Value::Null,
+            restarts: 0,
         }
+    }
+
+    fn runs(ready: bool) -> Self {
+        Self {
+            state: json!({"running": {"startedAt": null}}),
+            ready,
+            last: Value::Null,
+            restarts: 0,
+        }
+    }
+
+    /// In a crash loop of this age.
+    fn crashes(elapsed: Duration, code: i32, words: &str) -> Self {
+        let ended = json!({"terminated": {"exitCode": code, "reason": "Error", "message": words}});
+        let round = (elapsed.as_millis() / (LIFE + BACK_OFF).as_millis()) as u32;
+        let within = elapsed.saturating_sub((LIFE + BACK_OFF) * round);
+        let last = if round > 0 {
+            ended.clone()
+        } else {
+            Value::Null
+        };
+        let (state, last, restarts) = if within < LIFE {
+            (json!({"running": {"startedAt": null}}), last, round)
+        } else if within < LIFE + Duration::from_millis(200) {
+            (ended, last, round)
+        } else {
+            let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}});
+            (waiting, ended, round + 1)
+        };
+        Self {
+            state,
+            ready: false,
+            last,
+            restarts,
+        }
+    }
+
+    fn of(&self, name: &Value) -> Value {
+        json!({
+            "name": name, "image": "registry.test/x", "imageID": "x", "ready": self.ready,
+            "started": self.ready, "restartCount": self.restarts, "state": self.state,
+            "lastState": self.last,
+        })
+    }
+}
+
+/// Of the init containers, and of the others.
+fn containers(known: &Taken) -> (Said, Said) {
+    let elapsed = known.begun.elapsed();
+    let done = || Said {
+        state: json!({"terminated": {"exitCode": 0, "reason": "Completed"}}),
+        ready: true,
+        last: Value::Null,
+        restarts: 0,
+    };
+    let held = || Said::waits("PodInitializing", "");
+    match known.behaviour {
+        Behaviour::Ready(_) | Behaviour::Unreachable | Behaviour::Says(..) => {
+            (done(), Said::runs(known.behaviour.is_ready(elapsed)))
+        }
+        Behaviour::Waits(reason, message) => (done(), Said::waits(reason, message)),
+        Behaviour::Crashes(code, words) => (done(), Said::crashes(elapsed, code, words)),
+        Behaviour::InitWaits(reason, message) => (Said::waits(reason, message), held()),
+        Behaviour::InitCrashes(code, words) => (Said::crashes(elapsed, code, words), held()),
+        Behaviour::Unmounted(_) => (held(), Said::waits("ContainerCreating", "")),
     }
 }
 
 fn status(pod: &Value, known: &Taken) -> Value {
-    let (state, ready, last, restarts) = main_container(known);
-    let names = |list: &str| -> Vec<Value> {
+    let (init, main) = containers(known);
+    let of = |list: &str, said: &Said| -> Vec<Value> {
         let containers = pod["spec"][list].as_array();
-        containers
-            .into_iter()
-            .flatten()
-            .map(|it| it["name"].clone())
-            .collect()
+        let containers = containers.into_iter().flatten();
+        containers.map(|it| said.of(&it["name"])).collect()
     };
-    let container = |name: &Value, state: &Value, ready: bool, last: &Value, restarts: u32| json!({"name": name, "image": "registry.test/x", "imageID": "x", "ready": ready, "started": ready, "restartCount": restarts, "state": state, "lastState": last});
-    let held = if let Behaviour::InitWaits(reason, message) = &known.behaviour {
-        Some(json!({"waiting": {"reason": reason, "message": message}}))
-    } else {
-        None
-    };
-    let done = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
-    let inits: Vec<Value> = names("initContainers")
-        .iter()
-        .map(|name| {
-            container(
-                name,
-                held.as_ref().unwrap_or(&done),
-                held.is_none(),
-                &Value::Null,
-                0,
-            )
-        })
-        .collect();
-    let all: Vec<Value> = names("containers")
-        .iter()
-        .map(|name| container(name, &state, ready, &last, restarts))
-        .collect();
     let is = |holds: bool| if holds { "True" } else { "False" };
     let condition = |kind: &str, holds: bool| {
         let before = known.told["conditions"].as_array().into_iter().flatten();
@@ -302,18 +383,18 @@ fn status(pod: &Value, known: &Taken) -> Value {
         let since = before.map_or_else(|| json!(now()), |it| it["lastTransitionTime"].clone());
         json!({"type": kind, "status": is(holds), "lastTransitionTime": since})
     };
-    let waits = state["waiting"].is_object() && restarts == 0;
+    let waits = main.state["waiting"].is_object() && main.restarts == 0;
     json!({
         "phase": if waits { "Pending" } else { "Running" },
         "podIP": known.address.to_string(),
         "podIPs": [{"ip": known.address.to_string()}],
         "conditions": [
             condition("PodScheduled", true),
-            condition("Initialized", held.is_none()),
-            condition("ContainersReady", ready),
-            condition("Ready", ready),
+            condition("Initialized", init.ready),
+            condition("ContainersReady", main.ready),
+            condition("Ready", main.ready),
         ],
-        "initContainerStatuses": inits,
-        "containerStatuses": all,
+        "initContainerStatuses": of("initContainers", &init),
+        "containerStatuses": of("containers", &main),
     })
 }

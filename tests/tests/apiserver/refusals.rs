@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use scaledapp_tests::wait;
 use serde_json::{Value, json};
 
 use crate::kubelet::Behaviour;
-use crate::story::{Story, condition, story};
+use crate::story::{SOON, Story, condition, story};
 
 const READY: Behaviour = Behaviour::Ready(Duration::ZERO);
 
@@ -131,4 +132,492 @@ fn nobody_takes_a_fresh_object_for_done() {
     assert_eq!(made["status"]["observedGeneration"], -1, "{made}");
     let app = story.wait_complete("hello");
     assert_eq!(app["status"]["observedGeneration"], 1);
+}
+
+/// A cause is told within this, by whoever looks at the object.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// One cause of pods that do not come up, in a namespace of its own.
+struct Case {
+    name: &'static str,
+    /// What stands in the way from the beginning.
+    before: fn(&Story),
+    /// Applied first, and complete, where only balancers are to fail later.
+    first: Option<&'static str>,
+    fields: &'static str,
+    rule: fn(&Value) -> Behaviour,
+    reason: &'static str,
+    /// The object, the cause in the refuser's words and the cure.
+    says: &'static [&'static str],
+}
+
+const QUIET: Case = Case {
+    name: "",
+    before: |_| {},
+    first: None,
+    fields: "replicas: {total: 1}\nbalancers: {replicas: 1}",
+    rule: |_| READY,
+    reason: "PodsRefused",
+    says: &[],
+};
+
+/// Pods of the app's component behave so, all others are ready.
+fn of_app(pod: &Value, behaviour: Behaviour) -> Behaviour {
+    if is_app(pod) { behaviour } else { READY }
+}
+
+fn of_balancers(pod: &Value, behaviour: Behaviour) -> Behaviour {
+    if is_app(pod) { READY } else { behaviour }
+}
+
+impl Story {
+    fn make(&self, group: &str, kind: &str, object: &Value) {
+        let mut object = object.clone();
+        object["metadata"]["namespace"] = json!(self.namespace);
+        let path = self.at(group, kind);
+        self.server.api.post(&path, &object).unwrap();
+        // Admission reads it from a cache.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+
+    /// A policy that refuses what has this label value as its component.
+    fn policy(&self, component: &str, group: &str, resource: &str) {
+        let name = format!("{}-{component}", self.namespace);
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [{"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}]},
+                "validations": [{"expression": format!("object.metadata.?labels[?'app.kubernetes.io/component'].orValue('') != '{component}'"), "message": "not on a Friday"}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace}}}},
+        });
+        let path = "/apis/admissionregistration.k8s.io/v1";
+        let api = &self.server.api;
+        api.post(&format!("{path}/validatingadmissionpolicies"), &policy)
+            .unwrap();
+        api.post(
+            &format!("{path}/validatingadmissionpolicybindings"),
+            &binding,
+        )
+        .unwrap();
+        // It is in force once it refuses something.
+        let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "probe-", "labels": {"app.kubernetes.io/component": component}}, "spec": {
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "image": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+        }});
+        let probe = if resource == "pods" {
+            probe
+        } else {
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"generateName": "probe-", "labels": {"app.kubernetes.io/component": component}}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "c"}]}}}})
+        };
+        let (group, resource) = match resource {
+            "pods" => ("/api/v1", "pods?dryRun=All"),
+            _ => ("/apis/apps/v1", "deployments?dryRun=All"),
+        };
+        wait::until(SOON, "the policy is in force", || {
+            match api.post(&self.at(group, resource), &probe) {
+                Err(refused) if refused.message.contains("Friday") => Ok(()),
+                other => {
+                    std::thread::sleep(Duration::from_millis(100));
+                    Err(format!("{other:?}"))
+                }
+            }
+        })
+        .unwrap();
+    }
+
+    /// A webhook for pods that nobody answers.
+    fn webhook(&self, component: &str) {
+        let name = format!("{}-{component}", self.namespace);
+        let webhook = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [{
+                "name": "gone.registry.test", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "failurePolicy": "Fail", "timeoutSeconds": 1,
+                "clientConfig": {"url": "https://127.0.0.1:1/"},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace}},
+                "objectSelector": {"matchLabels": {"app.kubernetes.io/component": component}},
+            }],
+        });
+        let path =
+            "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations".to_owned();
+        self.server.api.post(&path, &webhook).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+fn quota(story: &Story, hard: &Value) {
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}});
+    story.make("/api/v1", "resourcequotas", &quota);
+}
+
+fn limit(story: &Story, limits: &Value) {
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "narrow"}, "spec": {"limits": [limits]}});
+    story.make("/api/v1", "limitranges", &range);
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "quota-app",
+        before: |story| quota(story, &json!({"pods": "0"})),
+        says: &[
+            "a pod may not be made",
+            "exceeded quota: small",
+            "raise that ResourceQuota",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "quota-balancer",
+        before: |story| quota(story, &json!({"pods": "2"})),
+        first: Some("replicas: {total: 1}\nbalancers: {replicas: 1}"),
+        fields: "replicas: {total: 1}\nbalancers: {replicas: 2}",
+        says: &[
+            "balancer: a pod may not be made",
+            "exceeded quota: small",
+            "spec.balancers",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "range-app",
+        before: |story| limit(story, &json!({"type": "Container", "min": {"cpu": "2"}})),
+        says: &[
+            "per Container is 2, but request is 1",
+            "spec.resources",
+            "LimitRange",
+        ],
+        ..QUIET
+    },
+    // It gives the limit that it allows to whoever names none.
+    Case {
+        name: "range-default-app",
+        before: |story| limit(story, &json!({"type": "Container", "max": {"cpu": "500m"}})),
+        says: &[
+            "must be less than or equal to cpu limit of 500m",
+            "spec.resources",
+            "LimitRange",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "range-balancer",
+        before: |story| {
+            limit(
+                story,
+                &json!({"type": "Container", "max": {"memory": "256Mi"}}),
+            );
+        },
+        says: &[
+            "balancer: ",
+            "per Container is 256Mi",
+            "spec.balancers",
+            "LimitRange",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "security-app",
+        fields: "replicas: {total: 1}\nbalancers: {replicas: 1}\npodTemplate: {spec: {hostNetwork: true}}",
+        says: &["violates PodSecurity", "pod-security.kubernetes.io/enforce"],
+        ..QUIET
+    },
+    Case {
+        name: "policy-app",
+        before: |story| story.policy("app", "", "pods"),
+        says: &["denied request: not on a Friday", "or that policy"],
+        ..QUIET
+    },
+    Case {
+        name: "policy-balancer",
+        before: |story| story.policy("balancer", "", "pods"),
+        says: &[
+            "balancer: ",
+            "denied request: not on a Friday",
+            "or that policy",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "policy-deployment",
+        before: |story| story.policy("app", "apps", "deployments"),
+        reason: "ApplyFailed",
+        says: &[
+            "cannot apply a Deployment",
+            "not on a Friday",
+            "or that policy",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "webhook-app",
+        before: |story| story.webhook("app"),
+        says: &["failed calling webhook \"gone.registry.test\"", "repair it"],
+        ..QUIET
+    },
+    Case {
+        name: "webhook-balancer",
+        before: |story| story.webhook("balancer"),
+        says: &[
+            "balancer: ",
+            "failed calling webhook \"gone.registry.test\"",
+            "repair it",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "account-app",
+        fields: "replicas: {total: 1}\nbalancers: {replicas: 1}\npodTemplate: {spec: {serviceAccountName: nobody}}",
+        says: &[
+            "error looking up service account",
+            "create that ServiceAccount",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "priority-app",
+        fields: "replicas: {total: 1}\nbalancers: {replicas: 1}\npodTemplate: {spec: {priorityClassName: highest}}",
+        says: &["no PriorityClass with name highest", "spec.podTemplate"],
+        ..QUIET
+    },
+    Case {
+        name: "room-app",
+        fields: "replicas: {total: 1}\nbalancers: {replicas: 1}\nresources: {requests: {cpu: '32'}}",
+        reason: "Unschedulable",
+        says: &["no node takes one of the pods", "Insufficient cpu"],
+        ..QUIET
+    },
+    Case {
+        name: "secret-app",
+        rule: |pod| {
+            of_app(
+                pod,
+                Behaviour::Waits("CreateContainerConfigError", "secret \"db\" not found"),
+            )
+        },
+        reason: "ContainerConfigError",
+        says: &["secret \"db\" not found", "create the Secret"],
+        ..QUIET
+    },
+    Case {
+        name: "map-init",
+        rule: |pod| {
+            of_app(
+                pod,
+                Behaviour::InitWaits("CreateContainerConfigError", "configmap \"conf\" not found"),
+            )
+        },
+        reason: "ContainerConfigError",
+        says: &[
+            "init container scaledapp-install: ",
+            "configmap \"conf\" not found",
+            "create the ConfigMap",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "config-balancer",
+        rule: |pod| {
+            of_balancers(
+                pod,
+                Behaviour::Waits("CreateContainerError", "no space left on device"),
+            )
+        },
+        reason: "ContainerConfigError",
+        says: &["balancer: ", "no space left on device", "spec.balancers"],
+        ..QUIET
+    },
+    Case {
+        name: "volume-app",
+        rule: |pod| {
+            of_app(
+                pod,
+                Behaviour::Unmounted(
+                    "MountVolume.SetUp failed for volume \"v\" : secret \"db\" not found",
+                ),
+            )
+        },
+        reason: "PodCannotStart",
+        says: &[
+            "a pod cannot start: ",
+            "secret \"db\" not found",
+            "create it",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "volume-balancer",
+        rule: |pod| {
+            of_balancers(
+                pod,
+                Behaviour::Unmounted(
+                    "MountVolume.SetUp failed for volume \"v\" : configmap \"c\" not found",
+                ),
+            )
+        },
+        reason: "PodCannotStart",
+        says: &[
+            "balancer: a pod cannot start: ",
+            "configmap \"c\" not found",
+            "create it",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "pull-app",
+        rule: |pod| {
+            of_app(
+                pod,
+                Behaviour::Waits(
+                    "ImagePullBackOff",
+                    "Back-off pulling image \"a:1\": ErrImagePull: a:1: not found",
+                ),
+            )
+        },
+        reason: "ImagePullError",
+        says: &["a:1: not found", "check spec.image"],
+        ..QUIET
+    },
+    Case {
+        name: "pull-init",
+        rule: |pod| of_app(pod, Behaviour::InitWaits("ErrImagePull", "s:1: not found")),
+        reason: "ImagePullError",
+        says: &[
+            "init container scaledapp-install: s:1: not found",
+            "images.sidecar",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "pull-balancer",
+        rule: |pod| of_balancers(pod, Behaviour::Waits("ErrImagePull", "b:1: not found")),
+        reason: "ImagePullError",
+        says: &["balancer: b:1: not found", "images.balancer"],
+        ..QUIET
+    },
+    Case {
+        name: "crash-app",
+        rule: |pod| of_app(pod, Behaviour::Crashes(1, "Error: no database")),
+        reason: "AppCrashing",
+        says: &["the app ends before it is ready: exit code 1: Error: no database"],
+        ..QUIET
+    },
+    Case {
+        name: "crash-init",
+        rule: |pod| of_app(pod, Behaviour::InitCrashes(2, "no such directory")),
+        reason: "AppCrashing",
+        says: &[
+            "init container scaledapp-install ends before it is done: exit code 2: no such directory",
+        ],
+        ..QUIET
+    },
+    Case {
+        name: "crash-balancer",
+        rule: |pod| of_balancers(pod, Behaviour::Crashes(3, "no token")),
+        reason: "AppCrashing",
+        says: &["balancer: it ends before it is ready: exit code 3: no token"],
+        ..QUIET
+    },
+    // The app's process lives, and its supervisor tells what is wrong.
+    Case {
+        name: "port-app",
+        rule: |pod| {
+            of_app(
+                pod,
+                Behaviour::Says(
+                    false,
+                    r#"{"desired": 1, "ready": 0, "workers": [{"slot": 0, "state": "Starting", "stateSeconds": 3.2, "listensElsewhere": 4000}]}"#,
+                ),
+            )
+        },
+        reason: "WrongPort",
+        says: &[
+            "the app listens on 4000, spec.port is 3000",
+            "change spec.port",
+        ],
+        ..QUIET
+    },
+];
+
+/// Whether it is told as it should be.
+fn is_told(case: &Case, app: &Value) -> Result<(), String> {
+    let degraded = condition(app, "Degraded");
+    let ready = condition(app, "Ready");
+    // Before the first start Ready says the same; later something may serve.
+    let told = if case.first.is_none() {
+        &ready
+    } else {
+        &degraded
+    };
+    let is_there = degraded.status == "True"
+        && degraded.reason == case.reason
+        && told.reason == case.reason
+        && case.says.iter().all(|part| told.message.contains(part));
+    if is_there {
+        Ok(())
+    } else {
+        Err(format!("{}: {ready:?} {degraded:?}", case.name))
+    }
+}
+
+fn try_case(case: &Case) {
+    let Some(story) = story(case.name, 1) else {
+        return;
+    };
+    (case.before)(&story);
+    if let Some(first) = case.first {
+        story.apply("hello", first);
+        story.wait_complete("hello");
+    }
+    story.rule(case.rule);
+    story.apply("hello", case.fields);
+    let begun = Instant::now();
+    wait::until(AT_ONCE, case.name, || {
+        std::thread::sleep(Duration::from_millis(100));
+        is_told(case, &story.app("hello"))
+    })
+    .unwrap();
+    println!("{}: told after {:?}", case.name, begun.elapsed());
+    // It stays so, and is told once.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        is_told(case, &story.app("hello")).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let warnings = story.warnings("hello");
+    assert_eq!(warnings.len(), 1, "{}: {warnings:?}", case.name);
+    assert!(warnings[0].starts_with(case.reason), "{warnings:?}");
+}
+
+/// Whatever keeps pods of the app, its init container or its balancers from coming up.
+#[test]
+fn each_cause_is_told_at_once_in_the_words_of_whoever_refuses_with_its_cure() {
+    // A few at a time, each in its own namespace.
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(case) = CASES.get(index) else {
+                        return;
+                    };
+                    if std::panic::catch_unwind(|| try_case(case)).is_err() {
+                        failed.lock().unwrap().push(case.name);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
 }

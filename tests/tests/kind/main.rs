@@ -12,6 +12,7 @@
 )]
 
 mod api;
+mod status;
 mod stories;
 
 use std::net::SocketAddr;

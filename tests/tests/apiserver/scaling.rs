@@ -1,0 +1,222 @@
+//! Scaling by the scale subresource, as `kubectl scale` and an HPA do it; and that a
+//! clean start, scaling and rollout warn nobody.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use scaledapp_tests::wait;
+use serde_json::{Value, json};
+
+use crate::kubelet::Behaviour;
+use crate::story::{SOON, Story, condition, story};
+
+impl Story {
+    /// As `kubectl scale` does.
+    fn scale(&self, name: &str, replicas: u32) -> Result<Value, crate::api::Refused> {
+        let path = format!("{}/scale", self.app_path(name));
+        let patch = json!({"spec": {"replicas": replicas}});
+        self.server.api.merge(&path, &patch)
+    }
+
+    /// As `kubectl apply --server-side` with these fields does.
+    fn wait_pods(&self, name: &str, pods: &str) -> Value {
+        self.wait(name, pods, |app| {
+            app["status"]["pods"] == pods && condition(app, "Updated").status == "True"
+        })
+    }
+}
+
+fn uids(story: &Story) -> Vec<String> {
+    let pods = story.pods("hello", "app");
+    let uids = pods.iter().filter_map(|it| it["metadata"]["uid"].as_str());
+    let mut uids: Vec<String> = uids.map(ToOwned::to_owned).collect();
+    uids.sort();
+    uids
+}
+
+#[test]
+fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() {
+    let Some(story) = story("scale", 2) else {
+        return;
+    };
+    // Nothing is said of replicas: a pod for each node.
+    story.apply("hello", "");
+    story.wait_pods("hello", "2/2");
+    let scaled = story.scale("hello", 3).unwrap();
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    story.wait_pods("hello", "3/3");
+    let got = story
+        .server
+        .api
+        .get(&format!("{}/scale", story.app_path("hello")))
+        .unwrap();
+    assert_eq!(got["spec"]["replicas"], 3);
+    assert_eq!(got["status"]["replicas"], 3);
+    let selector = got["status"]["selector"].as_str().unwrap();
+    let selected = format!("pods?labelSelector={}", selector.replace('=', "%3D"));
+    assert_eq!(story.list("/api/v1", &selected).len(), 3, "{selector}");
+
+    // To the same number: no pod is another one.
+    let (before, generation) = (
+        uids(&story),
+        story.deployment("hello")["metadata"]["generation"].clone(),
+    );
+    story.scale("hello", 3).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    story.wait_pods("hello", "3/3");
+    assert_eq!(uids(&story), before);
+    assert_eq!(
+        story.deployment("hello")["metadata"]["generation"],
+        generation
+    );
+
+    // Whoever applies without a number leaves the one that was scaled to.
+    story.apply("hello", "");
+    story.wait_pods("hello", "3/3");
+    // With one, applying again undoes the scaling.
+    story.apply("hello", "replicas: {total: 2}");
+    story.wait_pods("hello", "2/2");
+    story.scale("hello", 1).unwrap();
+    story.wait_pods("hello", "1/1");
+    story.apply("hello", "replicas: {total: 2}");
+    story.wait_pods("hello", "2/2");
+
+    for (replicas, cure) in [(0, "give 1 to 5000"), (9_999, "give 1 to 5000")] {
+        let refused = story.scale("hello", replicas).unwrap_err();
+        assert!(refused.message.contains(cure), "{refused}");
+    }
+    story.apply("per", "replicas: {perNode: 1}\nresources: {}");
+    let refused = story.scale("per", 3).unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("change perNode with `kubectl edit`"),
+        "{refused}"
+    );
+    assert_eq!(story.warnings("hello"), [""; 0]);
+}
+
+#[test]
+fn an_hpa_scales_an_app_with_total_and_says_what_it_lacks_without() {
+    let Some(story) = story("hpa", 2) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
+    story.apply(
+        "none",
+        "balancers: {replicas: 1}\nresources: {requests: {cpu: 100m}}",
+    );
+    for name in ["hello", "none"] {
+        let hpa = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": name, "namespace": "hpa"},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp", "name": name},
+                "minReplicas": 3, "maxReplicas": 5,
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}],
+            },
+        });
+        story.try_apply(&hpa).unwrap();
+    }
+    // Without any metric it still brings the number up to the least.
+    story.wait_pods("hello", "3/3");
+    let said = |name: &str| {
+        let path = format!("horizontalpodautoscalers/{name}");
+        let hpa = story
+            .server
+            .api
+            .get(&story.at("/apis/autoscaling/v2", &path));
+        condition(&hpa.unwrap(), "AbleToScale")
+    };
+    assert_eq!(said("hello").status, "True");
+    let lacks = wait::until(SOON, "the HPA says what it lacks", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let said = said("none");
+        if said.status == "False" {
+            Ok(said)
+        } else {
+            Err(said.message)
+        }
+    })
+    .unwrap();
+    assert!(
+        lacks.message.contains(".spec.replicas.total"),
+        "{}",
+        lacks.message
+    );
+    // Once it is there, the HPA takes over.
+    story.scale("none", 1).unwrap();
+    story.wait_pods("none", "3/3");
+}
+
+/// Pods need a moment, as real ones do; each image another one.
+#[test]
+fn a_clean_start_scaling_and_rollout_warn_nobody() {
+    let Some(story) = story("calm", 2) else {
+        return;
+    };
+    story.rule(|pod| {
+        let new = pod["spec"]["containers"][0]["image"] == "registry.test/app:2";
+        Behaviour::Ready(Duration::from_millis(if new { 2_500 } else { 1_000 }))
+    });
+    let done = AtomicBool::new(false);
+    let flips = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            story.server.enter().unwrap();
+            let mut seen: Vec<String> = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                if let Ok(app) = story.server.api.get(&story.app_path("hello")) {
+                    let ready = condition(&app, "Ready").status;
+                    let degraded = condition(&app, "Degraded");
+                    let is = format!(
+                        "Ready {ready}, Degraded {} {}",
+                        degraded.status, degraded.reason
+                    );
+                    if seen.last() != Some(&is) {
+                        seen.push(is);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            seen
+        });
+        let small = "resources: {requests: {cpu: 100m}}";
+        let with = |fields: &str| {
+            story.apply("hello", &format!("{small}\n{fields}"));
+            story.wait_complete("hello");
+            story.wait("hello", "this generation is out", |app| {
+                condition(app, "Updated").status == "True"
+            });
+        };
+        with("replicas: {total: 2}");
+        with("replicas: {total: 5}");
+        with("replicas: {total: 1}");
+        with("replicas: {total: 3}\nbalancers: {replicas: 4}");
+        with("replicas: {total: 3}\nbalancers: {replicas: 2}\nworkers: {count: 2}");
+        with("replicas: {total: 3}\nimage: registry.test/app:2");
+        with("replicas: {total: 4}\nimage: registry.test/app:2");
+        with("replicas: {perNode: 1}\nimage: registry.test/app:1");
+        done.store(true, Ordering::Relaxed);
+        watching.join().unwrap()
+    });
+    assert_eq!(story.warnings("hello"), [""; 0], "{flips:?}");
+    let flips: Vec<&String> = flips
+        .iter()
+        .filter(|it| !it.starts_with("Ready ,"))
+        .collect();
+    let expected = [
+        "Ready False, Degraded False AsWanted",
+        "Ready True, Degraded False AsWanted",
+    ];
+    let shown: Vec<&str> = flips
+        .iter()
+        .map(|it| it.as_str())
+        .filter(|it| !it.contains("Unknown"))
+        .collect();
+    assert_eq!(shown, expected);
+    let events = story.list("/apis/events.k8s.io/v1", "events");
+    let returned = events
+        .iter()
+        .filter(|event| event["reason"] == "SlotReturned");
+    assert_eq!(returned.count(), 0);
+}

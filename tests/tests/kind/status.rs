@@ -1,0 +1,64 @@
+//! What the status says of faults that only a real kubelet and a real supervisor show.
+
+use serde_json::Value;
+
+use crate::{IMAGES, Story, hello, story};
+
+impl Story {
+    /// Waits until Degraded has this reason and says all of this; Ready must, too.
+    fn wait_told(&self, reason: &str, says: &[&str]) {
+        let of = |app: &Value, kind: &str| {
+            let conditions = app["status"]["conditions"].as_array().cloned();
+            let mut conditions = conditions.unwrap_or_default().into_iter();
+            let found = conditions.find(|it| it["type"] == kind).unwrap_or_default();
+            let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+            (text("reason"), text("message"))
+        };
+        let begun = std::time::Instant::now();
+        self.cluster
+            .wait(reason, || {
+                let app = self.app();
+                let told = ["Ready", "Degraded"].iter().all(|kind| {
+                    let (is, message) = of(&app, kind);
+                    is == reason && says.iter().all(|part| message.contains(part))
+                });
+                Ok(told.then_some(()))
+            })
+            .unwrap();
+        println!(
+            "{reason}: told after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
+    }
+}
+
+#[test]
+fn a_wrong_port_and_a_missing_volume_are_told_in_their_own_words() {
+    let Some(story) = story("told") else { return };
+    let app = hello(IMAGES[0], "");
+    let elsewhere = app.replace(
+        "[node, server.js]",
+        "[node, -e, \"require('http').createServer((q, r) => r.end()).listen(4000)\"]",
+    );
+    assert_ne!(app, elsewhere);
+    story.apply(&elsewhere);
+    story.wait_told(
+        "WrongPort",
+        &[
+            "the app listens on 4000, spec.port is 3000",
+            "change spec.port",
+        ],
+    );
+    story.kubectl(&["delete", "scaledapp", "hello"]);
+    let volume = "  podTemplate: {spec: {volumes: [{name: v, secret: {secretName: nope}}]}}\n";
+    story.apply(&hello(IMAGES[0], volume));
+    story.wait_told(
+        "PodCannotStart",
+        &[
+            "secret \"nope\" not found",
+            "create it in the app's namespace",
+        ],
+    );
+    story.kubectl(&["create", "secret", "generic", "nope", "--from-literal=a=b"]);
+    story.wait_ready();
+}
