@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use scaledapp_answers::{Name, Records, Zone, ZoneError};
+use scaledapp_answers::{Name, NameServer, Records, Zone, ZoneError};
 
 use crate::health::Health;
 use crate::records::Entry;
@@ -79,6 +79,18 @@ impl Catalog {
         self.loaded = true;
         self.publish();
         Ok(())
+    }
+
+    /// Gives servers of the zone other addresses.
+    pub(crate) fn serve_at(&mut self, servers: &[Name], addresses: &[IpAddr]) {
+        for name in servers {
+            self.bare.set_server_addresses(name, addresses);
+        }
+    }
+
+    /// The zone's servers.
+    pub(crate) fn name_servers(&self) -> &[NameServer] {
+        self.bare.name_servers()
     }
 
     /// Takes the result of a probe in.
@@ -208,7 +220,7 @@ fn targets_of(entry: &Entry) -> impl Iterator<Item = SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scaledapp_answers::{Authority, NameServer};
+    use scaledapp_answers::Authority;
     use std::time::Duration;
 
     const TTL: Duration = Duration::from_secs(30);

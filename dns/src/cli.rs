@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::{AdminArg, namespace, namespaces};
+use scaledapp_admin::cli::{AdminArg, NamespaceArgs};
 use scaledapp_admin::duration;
 use scaledapp_answers::{
     Authority, Binding, NAME_SERVER, Name, NameServer, Ownership, OwnershipError, Zone, ZoneError,
@@ -21,7 +21,8 @@ const RUN_EXAMPLES: &str = r#"Examples:
   dig @127.0.0.1 -p 5353 hello.apps.local
   scaledapp-dns run --listen [::]:53 --zone apps.example.com --records-file /etc/records.json \
       --ns ns1.apps.example.com=192.0.2.53 --ns ns2.apps.example.com=198.51.100.53 --admin [::]:9377
-  scaledapp-dns run --listen [::]:53 --zone apps.example.com --scaledapps --admin [::]:9377
+  scaledapp-dns run --listen [::]:53 --zone apps.example.com --scaledapps --admin [::]:9377 \
+      --ns-service scaledapp-dns
 
 Records file (re-read when another file is renamed over it):
   {"hello.apps.local.": {"ttl": 30, "addresses": ["127.0.77.1"], "probe": "tcp:8080"}}
@@ -40,8 +41,15 @@ of scaledapps (scaledapp.io) in all namespaces, or in those of --watch-namespace
 one that cannot be read keeps no other from being served, and is named at /status.
 A name that two objects want
 goes to the older one; with --records-file too, the file's names go first. The
-last set stays in force while the API server is away. The apex and ns.ZONE are
-no object's, and --zone-namespaces binds zones below to namespaces.
+last set stays in force while the API server is away. The apex, ns.ZONE and the
+names of --ns are no object's, and --zone-namespaces binds zones below to
+namespaces.
+
+Delegation: the parent zone names the same servers as --ns. Those in the zone
+answer with the addresses given there, or with those of the Service of
+--ns-service (needs get of it in the pod's namespace): its load balancer's, or
+its cluster IPs. A server without an address, as ns.ZONE at a wildcard, serves
+stub and forward zones only.
 
 Listening on 0.0.0.0 or [::], answers leave from the address that was asked.
 TCP: 1024 connections, 100 of one client, 10 s idle. There is no response-rate
@@ -80,24 +88,8 @@ pub(crate) struct RunArgs {
     /// Serve the names of all `ScaledApp` objects of the cluster, watched in Kubernetes
     #[arg(long, env = "SCALEDAPP_SCALEDAPPS")]
     scaledapps: bool,
-    /// Serve the `ScaledApp`s of this namespace only; repeat for more [default: of all]
-    #[arg(
-        long,
-        env = "SCALEDAPP_WATCH_NAMESPACE",
-        value_name = "NAMESPACE",
-        value_delimiter = ',',
-        value_parser = namespace
-    )]
-    watch_namespace: Vec<String>,
-    /// Names in this zone are answered for `ScaledApp`s of these namespaces only; repeat
-    /// for more. The most specific zone counts, names in none of them are open to all
-    #[arg(
-        long,
-        env = "SCALEDAPP_ZONE_NAMESPACES",
-        value_name = "ZONE=NS,NS",
-        value_delimiter = ';'
-    )]
-    zone_namespaces: Vec<Binding>,
+    #[command(flatten)]
+    namespaces: NamespaceArgs<Binding>,
     /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out
     #[arg(
         long,
@@ -106,8 +98,8 @@ pub(crate) struct RunArgs {
         default_value = "none"
     )]
     admin: AdminArg,
-    /// A server of the zone and an address of it; repeat for more of both. One
-    /// outside the zone has no address here [default: ns.ZONE at the listen address]
+    /// A server of the zone and an address of it; repeat for more of both. The first is the SOA's
+    /// primary; one outside the zone has no address here [default: ns.ZONE at the listen address]
     #[arg(
         long,
         env = "SCALEDAPP_NS",
@@ -115,6 +107,10 @@ pub(crate) struct RunArgs {
         value_delimiter = ','
     )]
     ns: Vec<ServerArg>,
+    /// Service of this pod's namespace at whose addresses those servers in the zone are that
+    /// --ns gives none; read by its name every 5 s [default: none]
+    #[arg(long, env = "SCALEDAPP_NS_SERVICE", value_name = "NAME")]
+    ns_service: Option<String>,
     /// On TERM, answer on for so long: resolvers and Services learn late
     #[arg(
         long,
@@ -152,7 +148,9 @@ impl FromStr for ServerArg {
 /// Flags that do not go together.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
-    #[error("--ns {0} is in the zone: give its address as --ns {0}=IP")]
+    #[error(
+        "--ns {0} is in the zone: give its address as --ns {0}=IP, or a Service that has one as --ns-service NAME"
+    )]
     NoAddress(Name),
     #[error("--zone and --ns do not fit: {0}")]
     Zone(#[from] ZoneError),
@@ -166,6 +164,10 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Holds the zone's own records only.
     pub(crate) zone: Zone,
+    /// The Service that has the addresses of `followers`.
+    pub(crate) service: Option<String>,
+    /// Servers in the zone without an address of their own.
+    pub(crate) followers: Vec<Name>,
     pub(crate) records_file: Option<PathBuf>,
     pub(crate) scaledapps: bool,
     /// Where they are looked for, each once; everywhere if none is named.
@@ -183,14 +185,26 @@ impl Settings {
             zone,
             records_file,
             scaledapps,
-            watch_namespace,
-            zone_namespaces,
+            namespaces,
             admin,
             ns,
+            ns_service,
             drain_min,
         } = args;
-        let ownership = Ownership::new(Some(zone.clone()), zone_namespaces)?;
-        let name_servers = name_servers(&zone, listen.ip(), ns)?;
+        let service = ns_service.filter(|name| !name.is_empty());
+        let at = match service {
+            Some(_) => At::Service,
+            None => At::Listen(listen.ip()),
+        };
+        let name_servers = name_servers(&zone, at, ns)?;
+        let (watch_namespaces, bindings) = namespaces.into_parts();
+        let names = name_servers.iter().map(|server| server.name.clone());
+        let ownership = Ownership::new(Some(zone.clone()), bindings)?.with_servers(names);
+        let is_follower = |server: &&NameServer| {
+            service.is_some() && server.addresses.is_empty() && server.name.is_within(&zone)
+        };
+        let followers = name_servers.iter().filter(is_follower);
+        let followers: Vec<Name> = followers.map(|server| server.name.clone()).collect();
         let authority = Authority {
             serial: 1,
             ttl: AUTHORITY_TTL,
@@ -200,9 +214,11 @@ impl Settings {
         Ok(Self {
             listen,
             zone,
+            service: service.filter(|_| !followers.is_empty()),
+            followers,
             records_file,
             scaledapps,
-            watch_namespaces: namespaces(watch_namespace),
+            watch_namespaces,
             ownership,
             admin: admin.0,
             drain_min,
@@ -210,16 +226,20 @@ impl Settings {
     }
 }
 
+/// Where the server is that has no address of its own.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Listen(IpAddr),
+    Service,
+}
+
 fn name_servers(
     apex: &Name,
-    listen: IpAddr,
+    at: At,
     arguments: Vec<ServerArg>,
 ) -> Result<Vec<NameServer>, UsageError> {
     let mut servers: Vec<NameServer> = Vec::new();
     for ServerArg { name, address } in arguments {
-        if address.is_none() && name.is_within(apex) {
-            return Err(UsageError::NoAddress(name));
-        }
         match servers.iter_mut().find(|server| server.name == name) {
             Some(server) => server.addresses.extend(address),
             None => servers.push(NameServer {
@@ -228,12 +248,19 @@ fn name_servers(
             }),
         }
     }
+    if matches!(at, At::Listen(_)) {
+        let mut servers = servers.iter();
+        let nowhere =
+            servers.find(|server| server.addresses.is_empty() && server.name.is_within(apex));
+        if let Some(server) = nowhere {
+            return Err(UsageError::NoAddress(server.name.clone()));
+        }
+    }
     if servers.is_empty() {
-        // Of a wildcard it cannot be told by which address others come here.
-        let addresses = if listen.is_unspecified() {
-            Vec::new()
-        } else {
-            vec![listen]
+        let addresses = match at {
+            At::Listen(address) if !address.is_unspecified() => vec![address],
+            // Of a wildcard it cannot be told by which address others come here.
+            At::Listen(_) | At::Service => Vec::new(),
         };
         let name = format!("{NAME_SERVER}.{apex}")
             .parse()
@@ -305,6 +332,52 @@ mod tests {
                 "ns2.apps.local. [10.0.0.2]"
             ]
         );
+    }
+
+    #[test]
+    fn servers_without_an_address_are_where_the_service_is() {
+        let of = |flags: &[&str]| {
+            let settings = settings_at("[::]:53", flags).unwrap();
+            let followers = settings.followers.iter().map(Name::to_string);
+            (settings.service, followers.collect::<Vec<_>>())
+        };
+        let front = || Some("front".to_owned());
+        for (flags, expected) in [
+            (
+                &["--ns-service=front"][..],
+                (front(), vec!["ns.apps.local."]),
+            ),
+            (&["--ns-service="], (None, vec![])),
+            (
+                &[
+                    "--ns-service=front",
+                    "--ns=ns1.apps.local,ns2.apps.local=10.0.0.2,ns.example.com",
+                ],
+                (front(), vec!["ns1.apps.local."]),
+            ),
+            // Nothing to ask for.
+            (
+                &["--ns-service=front", "--ns=ns.example.com"],
+                (None, vec![]),
+            ),
+        ] {
+            let (service, followers) = of(flags);
+            assert_eq!(
+                (service, followers),
+                (
+                    expected.0,
+                    expected.1.iter().map(|it| (*it).to_owned()).collect()
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_servers_are_no_apps() {
+        let settings = settings(&["--ns=ns1.apps.local=10.0.0.1"]).unwrap();
+        for (hostname, is_free) in [("ns1.apps.local", false), ("ns2.apps.local", true)] {
+            assert_eq!(settings.ownership.check(hostname, "a").is_ok(), is_free);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod records;
 mod report;
 mod responder;
 mod run;
+mod service;
 mod tcp;
 mod udp;
 

@@ -32,7 +32,9 @@ struct View {
     unready: Option<String>,
     draining: bool,
     names: Value,
-    /// Why there is no news of some or of all records.
+    /// Name to addresses of the zone's servers.
+    name_servers: Value,
+    /// Why there is no news of some or of all records, or of the servers' addresses.
     problem: Option<String>,
     /// When the records in use were last known to be those of their source.
     confirmed: Instant,
@@ -51,6 +53,7 @@ impl Report {
             unready: Some("no records are loaded yet".to_owned()),
             draining: false,
             names: json!({}),
+            name_servers: json!({}),
             problem: None,
             confirmed: now,
         };
@@ -81,7 +84,7 @@ impl Report {
         }
     }
 
-    /// Why there is no news of some or of all records, if that is so.
+    /// Why there is no news of some or of all records or of the servers' addresses, if that is so.
     pub(crate) fn lacks(&self, problem: Option<String>) {
         self.view().problem = problem;
     }
@@ -120,6 +123,10 @@ impl Report {
         self.metrics.set_records(names.len(), &counts);
         let mut view = self.view();
         view.names = Value::Object(names);
+        let servers = catalog.name_servers().iter();
+        view.name_servers = servers
+            .map(|server| (server.name.to_string(), json!(server.addresses)))
+            .collect();
         if catalog.is_ready() {
             view.unready = None;
         } else if catalog.is_loaded() {
@@ -163,6 +170,7 @@ impl Routes for Report {
             "ready": ready,
             "draining": view.draining,
             "problem": view.problem,
+            "nameServers": view.name_servers,
             "recordsAgeSeconds": view.confirmed.elapsed().as_secs(),
             "names": view.names,
         })

@@ -26,6 +26,7 @@ use crate::probe::{Probed, Prober};
 use crate::records;
 use crate::report::Report;
 use crate::responder::Responder;
+use crate::service;
 use crate::tcp;
 use crate::udp::Udp;
 
@@ -38,6 +39,11 @@ const LOOKS: Duration = Duration::from_millis(100);
 const MOST: u64 = 16 << 20;
 /// Results of probes that wait to be taken in; a full queue delays probes.
 const PROBE_QUEUE: usize = 256;
+
+/// What is said when the API server tells nothing new.
+const STALE: &str = "cannot read the ScaledApps of the cluster: names stay as they were read last, and changes are not seen until reading succeeds again; it is retried";
+const NEVER_READ: &str = "cannot read the ScaledApps of the cluster and never could: queries get SERVFAIL and /readyz is 503 until reading succeeds, which is retried; is the API server reachable, and may this ServiceAccount list and watch scaledapps.scaledapp.io?";
+const NO_GLUE: &str = "without an address of their own, the zone's name servers in the zone can only be used through a forward or stub zone; recursors that follow a delegation need one";
 
 /// Runs until a signal ends it; an error means that it could not start.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
@@ -85,6 +91,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await;
         started.context("--scaledapps")?;
     }
+    let service = follow_service(settings.service).await?;
     let origins = Origins {
         file: Origin::new(settings.records_file.is_some()),
         cluster: Origin::new(settings.scaledapps),
@@ -114,6 +121,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         cluster: cluster_state,
         lost: None,
         unreached: BTreeSet::new(),
+        service,
+        followers: settings.followers,
+        nowhere: None,
         prober: Prober::new(results),
         zone,
         report,
@@ -121,6 +131,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     server.run(probed, signals, settings.drain_min).await;
     Ok(())
+}
+
+/// What the Service says from time to time, if there is one.
+async fn follow_service(name: Option<String>) -> anyhow::Result<watch::Receiver<service::State>> {
+    let Some(name) = name else {
+        // Without a sender, it never changes.
+        return Ok(watch::channel(service::State::unused()).1);
+    };
+    let (sender, state) = watch::channel(service::State::default());
+    let started = service::start(name, sender).await;
+    started.context("--ns-service")?;
+    Ok(state)
 }
 
 /// Both protocols on one port.
@@ -155,6 +177,11 @@ struct Server {
     lost: Option<String>,
     /// Names whose balancers are out of reach, as far as it was told.
     unreached: BTreeSet<Name>,
+    service: watch::Receiver<service::State>,
+    /// Servers of the zone that are where the Service is.
+    followers: Vec<Name>,
+    /// Why the Service's addresses are not known, as far as it was told.
+    nowhere: Option<String>,
     prober: Prober,
     zone: watch::Sender<Arc<Zone>>,
     report: Arc<Report>,
@@ -178,6 +205,7 @@ impl Server {
             tokio::select! {
                 _ = looks.tick() => self.look(),
                 Ok(()) = self.cluster.changed() => self.take_cluster(),
+                Ok(()) = self.service.changed() => self.take_service(),
                 Some((target, success)) = probed.recv() => self.probed(target, success),
                 signal = signals.next() => match signal {
                     Signal::Hangup => {
@@ -263,15 +291,14 @@ impl Server {
         };
         if let Some(problem) = problem.as_ref().filter(|_| problem != self.lost) {
             self.report.not_loaded(&format!("ScaledApps: {problem}"));
-            let kept = given.is_some();
-            tracing::warn!(
-                problem,
-                kept,
-                "no news of ScaledApps; what was loaded stays"
-            );
+            if given.is_some() {
+                tracing::warn!(problem, "{STALE}");
+            } else {
+                tracing::warn!(problem, "{NEVER_READ}");
+            }
         }
-        self.report.lacks(problem.clone());
         self.lost = problem;
+        self.tell_problems();
         let Some(given) = given else { return };
         let names = given.entries.len();
         let is_news = match &self.origins.cluster {
@@ -285,8 +312,43 @@ impl Server {
         }
     }
 
-    /// Takes the records of all origins in, once all have given some.
+    /// The Service in front was read, or could not be.
+    fn take_service(&mut self) {
+        let service::State {
+            addresses, problem, ..
+        } = self.service.borrow_and_update().clone();
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.nowhere) {
+            tracing::warn!(problem, "{NO_GLUE}");
+        }
+        self.nowhere = problem;
+        self.tell_problems();
+        let servers = self.catalog.name_servers().iter();
+        let mut servers = servers.filter(|server| self.followers.contains(&server.name));
+        if servers.any(|server| server.addresses != addresses) && !addresses.is_empty() {
+            tracing::info!(
+                ?addresses,
+                "the name servers' addresses are those of the Service"
+            );
+            self.catalog.serve_at(&self.followers, &addresses);
+        }
+        self.join();
+    }
+
+    fn tell_problems(&self) {
+        let problems: Vec<&str> = [&self.lost, &self.nowhere]
+            .into_iter()
+            .filter_map(Option::as_deref)
+            .collect();
+        let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        self.report.lacks(problem);
+    }
+
+    /// Takes the records of all origins in, once all have given some and the addresses of the
+    /// zone's own servers are known: a recursor would keep their absence in mind.
     fn join(&mut self) {
+        if !self.service.borrow().settled {
+            return;
+        }
         let Some(Joined { given, hidden }) = self.origins.join() else {
             return;
         };

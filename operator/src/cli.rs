@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::{AdminArg, namespace, namespaces};
+use scaledapp_admin::cli::{AdminArg, NamespaceArgs};
 use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
 use scaledapp_plan::cluster;
 
@@ -145,28 +145,16 @@ pub struct RunArgs {
     /// Namespace of the Lease [default: that of the pod, or of the kubeconfig's context]
     #[arg(long, env = "SCALEDAPP_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Watch the ScaledApps of this namespace only; repeat for more [default: of all]
-    #[arg(
-        long,
-        env = "SCALEDAPP_WATCH_NAMESPACE",
-        value_name = "NAMESPACE",
-        value_delimiter = ',',
-        value_parser = namespace
-    )]
-    watch_namespace: Vec<String>,
+    #[command(flatten)]
+    namespaces: NamespaceArgs<Binding>,
     /// The zone that the DNS server answers for; a hostname outside is told of
     /// [default: not known]
     #[arg(long, env = "SCALEDAPP_ZONE", value_name = "ZONE")]
     zone: Option<Name>,
-    /// Hostnames in this zone are for ScaledApps of these namespaces only; repeat for
-    /// more. The most specific zone counts, names in none of them are open to all
-    #[arg(
-        long,
-        env = "SCALEDAPP_ZONE_NAMESPACES",
-        value_name = "ZONE=NS,NS",
-        value_delimiter = ';'
-    )]
-    zone_namespaces: Vec<Binding>,
+    /// A name server of that zone, which can be no app's hostname; repeat for more. The zone's
+    /// own name and ns.ZONE are none in any case
+    #[arg(long, env = "SCALEDAPP_NS", value_name = "NAME", value_delimiter = ',')]
+    ns: Vec<Name>,
     /// Name of this replica in the Lease [default: HOSTNAME, which is the pod's name]
     #[arg(long, env = "SCALEDAPP_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
@@ -242,19 +230,20 @@ impl Settings {
         let RunArgs {
             images,
             namespace,
-            watch_namespace,
+            namespaces,
             zone,
-            zone_namespaces,
+            ns,
             identity,
             concurrency,
             admin,
         } = args;
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let (watch_namespaces, bindings) = namespaces.into_parts();
         Ok(Self {
             plan: images.all_given()?,
             namespace: given(namespace),
-            watch_namespaces: namespaces(watch_namespace),
-            ownership: Ownership::new(zone, zone_namespaces)?,
+            watch_namespaces,
+            ownership: Ownership::new(zone, bindings)?.with_servers(ns),
             identity: given(identity)
                 .or_else(|| given(std::env::var("HOSTNAME").ok()))
                 // Two replicas of one name would both think that they lead.
@@ -322,6 +311,23 @@ mod tests {
         assert_eq!(settings.plan.image_pull_secrets, ["one", "two"]);
         assert_eq!(settings.admin, None);
         assert_eq!(settings.concurrency, 8);
+    }
+
+    #[test]
+    fn name_servers_of_the_zone_are_no_apps() {
+        let flags = ["--zone=apps.example", "--ns=ns1.apps.example,ns.example"];
+        let ownership = settings(&flags).unwrap().ownership;
+        for (hostname, is_free) in [
+            ("ns1.apps.example", false),
+            ("ns.apps.example", false),
+            ("hello.apps.example", true),
+        ] {
+            assert_eq!(
+                ownership.check(hostname, "a").is_ok(),
+                is_free,
+                "{hostname}"
+            );
+        }
     }
 
     #[test]

@@ -71,6 +71,43 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- end }}
 {{- end }}
 
+{{/* Names of the zone's servers, one a line: those of dns.nameservers, each once, or ns.ZONE. */}}
+{{- define "scaledapp.serverNames" -}}
+{{- $names := list -}}
+{{- range .Values.dns.nameservers }}
+{{- $names = append $names (splitList "=" . | first | trimSuffix ".") }}
+{{- end }}
+{{- if not $names }}
+{{- $names = list (printf "ns.%s" (trimSuffix "." .Values.dns.zone)) }}
+{{- end }}
+{{- join "\n" ($names | uniq) -}}
+{{- end }}
+
+{{/* Those of them, one a line, that are where the Service is: in the zone and without an address
+     in dns.nameservers. */}}
+{{- define "scaledapp.serversOfService" -}}
+{{- $zone := trimSuffix "." .Values.dns.zone -}}
+{{- $given := dict -}}
+{{- range .Values.dns.nameservers }}
+{{- $parts := splitList "=" . }}
+{{- $name := first $parts | trimSuffix "." }}
+{{- $within := or (eq $name $zone) (hasSuffix (printf ".%s" $zone) $name) }}
+{{- if gt (len $parts) 1 }}
+{{- if not $within }}
+{{- fail (printf "dns.nameservers gives an address to %s, which is outside of dns.zone (%s): leave the address out, since that name's own zone has it" $name $zone) }}
+{{- end }}
+{{- $_ := set $given $name true }}
+{{- end }}
+{{- end }}
+{{- $without := list -}}
+{{- range splitList "\n" (include "scaledapp.serverNames" .) }}
+{{- if and (or (eq . $zone) (hasSuffix (printf ".%s" $zone) .)) (not (hasKey $given .)) }}
+{{- $without = append $without . }}
+{{- end }}
+{{- end }}
+{{- join "\n" $without -}}
+{{- end }}
+
 {{/* Where ScaledApps are watched, for the operator and for DNS. */}}
 {{- define "scaledapp.watchFlags" -}}
 {{- range .Values.watchNamespaces }}

@@ -62,6 +62,14 @@ pub(crate) fn connect(config: Config) -> kube::Result<Client> {
 }
 
 /// An error with its causes, without those that it quotes already.
+/// Why a request failed, in one line: the API server's own words where it gave some.
+pub fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => chain(error),
+    }
+}
+
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -11,6 +11,6 @@ mod objects;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use client::{ClientError, client};
+pub use client::{ClientError, client, reason};
 pub use follow::{News, follow};
 pub use objects::{Key, Objects};

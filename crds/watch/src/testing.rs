@@ -1,5 +1,5 @@
-//! An API server that holds objects of one kind and says what tests want it to
-//! say: lists, watches, 410, nothing at all. Threads and plain HTTP.
+//! An API server that holds objects and says what tests want it to
+//! say: lists, watches, single objects, 410, nothing at all. Threads and plain HTTP.
 
 #![allow(
     clippy::unwrap_used,
@@ -99,7 +99,7 @@ impl ApiServer {
         Path::join(self.directory.path(), "kubeconfig")
     }
 
-    /// Adds or replaces the object of its namespace and name.
+    /// Adds or replaces the object of its namespace and name, whatever its kind.
     pub fn put(&self, mut object: Value) {
         self.shared.change(|state| {
             state.version += 1;
@@ -216,24 +216,31 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
             }
             state.requests.push(target.clone());
         }
-        let (path, query) = target.split_once('?').unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let namespace = path.split_once("/namespaces/").map(|(_, rest)| rest);
         let namespace = namespace.and_then(|rest| rest.split('/').next());
         if let Some(namespace) = namespace.filter(|it| shared.state().forbidden.contains(*it)) {
             let message = format!("nothing in {namespace} may be read");
-            let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
-                "status": "Failure", "message": message, "reason": "Forbidden", "code": 403})
-            .to_string();
-            let length = body.len();
-            let head = format!(
-                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-            );
-            writer.write_all((head + &body).as_bytes())?;
+            let body = failure(403, "Forbidden", &message);
+            respond(&mut writer, "403 Forbidden", &body)?;
             continue;
         }
+        let asked = rights::Asked::of(path);
         let is_asked = |object: &Value| {
-            namespace.is_none_or(|namespace| object["metadata"]["namespace"] == namespace)
+            let kind = object["kind"].as_str().unwrap_or_default();
+            asked.is_of(kind)
+                && namespace.is_none_or(|namespace| object["metadata"]["namespace"] == namespace)
         };
+        if let Some(name) = &asked.name {
+            let key = format!("{}/{name}", namespace.unwrap_or_default());
+            let found = shared.state().objects.get(&key).cloned();
+            let missing = || failure(404, "NotFound", &format!("{name:?} not found"));
+            let (status, body) = found
+                .filter(&is_asked)
+                .map_or_else(|| ("404 Not Found", missing()), |it| ("200 OK", it));
+            respond(&mut writer, status, &body)?;
+            continue;
+        }
         let argument = |name: &str| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find_map(|(key, value)| (key == name).then_some(value))
@@ -252,14 +259,23 @@ fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
                 "metadata": {"resourceVersion": state.version.to_string()},
                 "items": items,
             })
-            .to_string()
         };
-        let length = body.len();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        );
-        writer.write_all((head + &body).as_bytes())?;
+        respond(&mut writer, "200 OK", &body)?;
     }
+}
+
+fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+        "status": "Failure", "message": message, "reason": reason, "code": code})
+}
+
+fn respond(writer: &mut TcpStream, status: &str, body: &Value) -> io::Result<()> {
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    writer.write_all((head + &body).as_bytes())
 }
 
 fn watch(

@@ -33,9 +33,9 @@ const NOT_READY: u16 = 14;
 
 /// SOA timers: how often a secondary would ask, retry and give up, in seconds.
 /// There are no secondaries (transfers are refused); the values are those that
-/// checkers of delegations accept (RIPE-203).
-const SOA_REFRESH: u32 = 3_600;
-const SOA_RETRY: u32 = 600;
+/// checkers of delegations accept (RIPE-203, Zonemaster ZONE02 to ZONE05).
+const SOA_REFRESH: u32 = 14_400;
+const SOA_RETRY: u32 = 3_600;
 const SOA_EXPIRE: u32 = 1_209_600;
 
 /// How a query came.

@@ -2,8 +2,8 @@
 //! nobody's.
 //!
 //! The most specific bound zone that contains a name decides; a name in none of them is
-//! open to all. The apex of the served zone and `ns.` below it answer for the zone itself
-//! and can be taken by no app. The operator and the DNS server decide by the same
+//! open to all. The apex of the served zone, `ns.` below it and the names of its servers
+//! answer for the zone itself and can be taken by no app. The operator and the DNS server decide by the same
 //! [`Ownership`]: what the one refuses, the other does not answer for. That an older app
 //! keeps a name that a younger one wants as well is decided by each of them, among those
 //! who may have it.
@@ -86,6 +86,8 @@ pub enum Refusal {
 pub struct Ownership {
     /// The zone that is answered for, where that is known.
     served: Option<Name>,
+    /// Names of its servers.
+    servers: BTreeSet<Name>,
     bound: BTreeMap<Name, BTreeSet<String>>,
 }
 
@@ -135,7 +137,18 @@ impl Ownership {
                 return Err(OwnershipError::Twice(zone));
             }
         }
-        Ok(Self { served, bound })
+        Ok(Self {
+            served,
+            servers: BTreeSet::new(),
+            bound,
+        })
+    }
+
+    /// Reserves the names of the zone's servers as well, besides the apex and `ns.` below it.
+    #[must_use]
+    pub fn with_servers(mut self, names: impl IntoIterator<Item = Name>) -> Self {
+        self.servers.extend(names);
+        self
     }
 
     /// Whether an app of `namespace` may have the name; letter case and a closing dot
@@ -164,7 +177,7 @@ impl Ownership {
             if !base.is_within(served) {
                 return Err(Refusal::Outside { name, zone });
             }
-            if reserved(served).iter().any(covers) {
+            if reserved(served).iter().chain(&self.servers).any(covers) {
                 return Err(Refusal::Reserved { name, zone });
             }
         }

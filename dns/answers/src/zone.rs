@@ -25,8 +25,8 @@ const MAX_TTL: u32 = 0x7fff_ffff;
 pub struct NameServer {
     /// Its name, in the zone or elsewhere.
     pub name: Name,
-    /// Its addresses, which only a name in the zone may have; without any the
-    /// zone can only be used by who knows the server from elsewhere.
+    /// Its addresses, which only a name in the zone may have. Without any, a recursor
+    /// reaches the server only by the addresses that the parent zone gives.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -292,6 +292,26 @@ impl Zone {
         self.names.insert(name, records);
     }
 
+    /// Gives the server `name` other addresses than [`Zone::new`] was told, where it is one of the
+    /// zone's servers and lies within the zone; without any it has none.
+    pub fn set_server_addresses(&mut self, name: &Name, addresses: &[IpAddr]) {
+        let within = name.is_within(&self.apex);
+        let mut servers = self.authority.name_servers.iter_mut();
+        let Some(server) = servers.find(|server| within && server.name == *name) else {
+            return;
+        };
+        server.addresses = addresses.to_vec();
+        let ttl = self.authority.ttl;
+        let mut records = Records::new(ttl);
+        records.update(ttl, addresses, addresses);
+        self.names.insert(name.clone(), records);
+    }
+
+    /// The zone's servers, as its NS records name them.
+    pub fn name_servers(&self) -> &[NameServer] {
+        &self.authority.name_servers
+    }
+
     /// Changes the SOA's serial.
     pub fn set_serial(&mut self, serial: u32) {
         self.authority.serial = serial;
@@ -448,6 +468,33 @@ mod tests {
             let message = zone(servers).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn a_server_in_the_zone_can_move_and_another_one_cannot() {
+        let mut zone = zone(vec![
+            server("ns1.apps.local", &[]),
+            server("ns.example.com", &[]),
+        ])
+        .unwrap();
+        for (name, given) in [
+            ("NS1.apps.local", &["10.0.0.53", "fd00::53"][..]),
+            ("ns1.apps.local", &["10.0.0.54"]),
+            ("ns.example.com", &["10.0.0.55"]),
+            ("ns2.apps.local", &["10.0.0.56"]),
+        ] {
+            zone.set_server_addresses(&name.parse().unwrap(), &addresses(given));
+        }
+        let names: Vec<_> = zone.names().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, ["ns1.apps.local."]);
+        let [ours, theirs] = zone.name_servers() else {
+            panic!("{zone:?}")
+        };
+        assert_eq!(ours.addresses, addresses(&["10.0.0.54"]));
+        assert!(theirs.addresses.is_empty());
+        zone.set_server_addresses(&"ns1.apps.local".parse().unwrap(), &[]);
+        let (_, records) = zone.names().next().unwrap();
+        assert!(records.addresses().is_empty() && !records.is_stale());
     }
 
     #[test]

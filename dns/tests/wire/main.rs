@@ -10,6 +10,8 @@ mod cluster;
 mod health;
 mod life;
 mod records;
+mod reports;
 mod server;
+mod service;
 mod tcp;
 mod udp;

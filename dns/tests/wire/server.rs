@@ -13,6 +13,7 @@ use scaledapp_tests::served::{SOON, Served};
 use scaledapp_tests::wait;
 
 pub(crate) const A: u16 = 1;
+pub(crate) const NS: u16 = 2;
 pub(crate) const AAAA: u16 = 28;
 
 /// A command of the binary, free of the caller's configuration.

@@ -52,7 +52,7 @@ impl TryFrom<String> for AdminArg {
 ///
 /// # Errors
 /// It can be no namespace's name; the text names the cure.
-pub fn namespace(text: &str) -> Result<String, String> {
+fn namespace(text: &str) -> Result<String, String> {
     let name = text.trim();
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_label = name.len() <= 63
@@ -69,10 +69,53 @@ pub fn namespace(text: &str) -> Result<String, String> {
 }
 
 /// A list of them as it is meant: each once, in order, and none that is empty.
-pub fn namespaces(given: Vec<String>) -> Vec<String> {
+fn namespaces(given: Vec<String>) -> Vec<String> {
     let named = given.into_iter().filter(|name| !name.is_empty());
     let once: BTreeSet<String> = named.collect();
     once.into_iter().collect()
+}
+
+/// The flags that say what concerns which namespaces, for the operator and the DNS server: both
+/// have to be told the same. `Z` is a zone with its namespaces.
+#[derive(Debug, clap::Args)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "what documents an argument is its help, and that is plain text"
+)]
+pub struct NamespaceArgs<Z>
+where
+    Z: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static,
+{
+    /// Only the ScaledApps of this namespace count; repeat for more [default: those of all]
+    #[arg(
+        long,
+        env = "SCALEDAPP_WATCH_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        value_parser = namespace
+    )]
+    watch_namespace: Vec<String>,
+    /// Hostnames in this zone are for ScaledApps of these namespaces only; repeat for
+    /// more. The most specific zone counts, names in none of them are open to all
+    #[arg(
+        long,
+        env = "SCALEDAPP_ZONE_NAMESPACES",
+        value_name = "ZONE=NS,NS",
+        value_delimiter = ';',
+        value_parser = |text: &str| text.parse::<Z>()
+    )]
+    zone_namespaces: Vec<Z>,
+}
+
+impl<Z> NamespaceArgs<Z>
+where
+    Z: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static,
+{
+    /// The namespaces to watch, each once and in order; all of them if there is none here. Then
+    /// the zones with their namespaces, as given.
+    pub fn into_parts(self) -> (Vec<String>, Vec<Z>) {
+        (namespaces(self.watch_namespace), self.zone_namespaces)
+    }
 }
 
 /// Parses the program's arguments; on help, version or an error prints what

@@ -12,6 +12,7 @@
 )]
 
 mod common;
+mod delegation;
 mod images;
 mod rights;
 mod zones;

@@ -35,9 +35,10 @@ fn by_default_all_namespaces_are_watched() {
     let all = [format!("*/{}", NAME[1]), format!("*/{}", NAME[0])];
     assert_eq!(named(&objects, "ClusterRole"), all);
     assert_eq!(named(&objects, "ClusterRoleBinding"), all);
-    let lease = [format!("{NAMESPACE}/{RELEASE}-operator")];
-    assert_eq!(named(&objects, "Role"), lease);
-    assert_eq!(named(&objects, "RoleBinding"), lease);
+    // DNS reads its Service, the operator has its Lease.
+    let own = ["dns", "operator"].map(|component| format!("{NAMESPACE}/{RELEASE}-{component}"));
+    assert_eq!(named(&objects, "Role"), own);
+    assert_eq!(named(&objects, "RoleBinding"), own);
     let operator = find(&objects, "ClusterRole", NAME[0]);
     assert!(resources(operator).contains(&"nodes"));
     assert!(resources(operator).contains(&"deployments"));
@@ -59,7 +60,8 @@ fn named_namespaces_have_a_role_each_and_the_cluster_shows_its_nodes_only() {
         serde_saphyr::from_str("[{apiGroups: [''], resources: [nodes], verbs: [list, watch]}]")
             .unwrap();
     assert_eq!(*rules, expected);
-    let mut roles = vec![format!("{NAMESPACE}/{RELEASE}-operator")];
+    let own = ["dns", "operator"].map(|component| format!("{NAMESPACE}/{RELEASE}-{component}"));
+    let mut roles = Vec::from(own);
     for namespace in ["team-a", "team-b"] {
         roles.extend(NAME.map(|name| format!("{namespace}/{name}")));
     }

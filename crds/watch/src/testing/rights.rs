@@ -37,6 +37,11 @@ impl Asked {
         }
     }
 
+    /// Whether objects of a kind are asked for.
+    pub fn is_of(&self, kind: &str) -> bool {
+        self.resource == format!("{}s", kind.to_ascii_lowercase())
+    }
+
     /// The rights that a request with this method and query needs; `exists` tells
     /// whether the object is there.
     pub fn needs(&self, method: &str, query: &str, exists: bool) -> Vec<Right> {

@@ -20,6 +20,23 @@ fn verdict(ownership: &Ownership, hostname: &str, namespace: &str) -> &'static s
 }
 
 #[test]
+fn names_of_the_zones_servers_are_no_apps() {
+    let servers = ["ns1.apps.example", "NS2.example.com"].map(|name| name.parse().unwrap());
+    let ownership = ownership(&["team-a.apps.example=a"]).with_servers(servers);
+    for (hostname, expected) in [
+        ("ns1.apps.example", "reserved"),
+        ("Ns1.Apps.example.", "reserved"),
+        ("ns.apps.example", "reserved"),
+        ("ns3.apps.example", "had"),
+        ("x.ns1.apps.example", "had"),
+        ("ns2.example.com", "outside"),
+        ("*.apps.example", "reserved"),
+    ] {
+        assert_eq!(verdict(&ownership, hostname, "a"), expected, "{hostname}");
+    }
+}
+
+#[test]
 fn the_most_specific_zone_decides_and_the_rest_is_open() {
     let ownership = ownership(&[
         "team-a.apps.example=a,shared",

@@ -173,7 +173,7 @@ fn the_apex_tells_its_authority() {
     assert_eq!(soa.rname.to_string(), "hostmaster.apps.local.");
     assert_eq!(
         (soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum),
-        (7, 3_600, 600, 1_209_600, 5)
+        (7, 14_400, 3_600, 1_209_600, 5)
     );
 }
 
