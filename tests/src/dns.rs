@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -19,6 +20,8 @@ pub enum Type {
     Soa = 6,
     /// IPv6 addresses.
     Aaaa = 28,
+    /// How a service is reached (RFC 9460).
+    Https = 65,
 }
 
 /// How to ask.
@@ -53,8 +56,19 @@ pub fn ask(
     name: &str,
     question: Type,
 ) -> anyhow::Result<Answer> {
-    let id = std::process::id() as u16;
-    let query = encode(id, name, question);
+    exchange(server, transport, &encode(name, question, false))
+}
+
+/// Asks a recursor for the answer to one question (RD set), over UDP.
+///
+/// # Errors
+/// As [`ask`].
+pub fn resolve(server: SocketAddr, name: &str, question: Type) -> anyhow::Result<Answer> {
+    exchange(server, Transport::Udp, &encode(name, question, true))
+}
+
+fn exchange(server: SocketAddr, transport: Transport, query: &[u8]) -> anyhow::Result<Answer> {
+    let id = u16::from_be_bytes([query[0], query[1]]);
     let message = match transport {
         Transport::Udp => {
             let any = if server.is_ipv4() {
@@ -65,7 +79,7 @@ pub fn ask(
             let socket = UdpSocket::bind(any)?;
             socket.set_read_timeout(Some(TIMEOUT))?;
             socket.connect(server)?;
-            socket.send(&query)?;
+            socket.send(query)?;
             let mut buffer = [0; 4096];
             let length = socket
                 .recv(&mut buffer)
@@ -76,7 +90,7 @@ pub fn ask(
             let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
             let mut framed = (query.len() as u16).to_be_bytes().to_vec();
-            framed.extend(&query);
+            framed.extend(query);
             stream.write_all(&framed)?;
             let mut length = [0; 2];
             stream.read_exact(&mut length)?;
@@ -102,10 +116,13 @@ pub fn addresses(server: SocketAddr, name: &str) -> anyhow::Result<Vec<IpAddr>> 
         .collect())
 }
 
-fn encode(id: u16, name: &str, question: Type) -> Vec<u8> {
+fn encode(name: &str, question: Type, recursion: bool) -> Vec<u8> {
+    // Unbound rotates addresses by it.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let id = (std::process::id() as u16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
     let mut query = id.to_be_bytes().to_vec();
-    // Standard query, recursion not desired; one question.
-    query.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    // Standard query, perhaps with RD; one question.
+    query.extend([u8::from(recursion), 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name
         .trim_end_matches('.')
         .split('.')
@@ -193,7 +210,8 @@ mod tests {
 
     #[test]
     fn an_answer_with_pointers_is_read() {
-        let mut message = encode(7, "a.b.", Type::A);
+        let mut message = encode("a.b.", Type::A, false);
+        message[..2].copy_from_slice(&[0, 7]);
         message[2] = 0x84;
         message[7] = 1;
         message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 127, 0, 0, 9]);

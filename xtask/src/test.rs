@@ -24,10 +24,11 @@ use crate::{compile, distribution, languages};
 
 /// Test targets of `tests/`, the weaker and quicker ones first. One that is not
 /// named here runs before the last two of these.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "layers",
     "wire_sidecar",
     "wire_balancer",
+    "recursors",
     LANGUAGES,
     APISERVER,
     "local_stories",
@@ -60,6 +61,16 @@ const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     ("python3", "tests with a Python app", Some("python3")),
     ("go", "tests with a static Go server", None),
 ];
+
+/// Servers that tests run, as [`PROGRAMS`]. Their packages start them as services of the machine
+/// where systemd runs, which is not for tests to do.
+const SERVERS: [(&str, &str, Option<&str>); 2] = [
+    ("named", RECURSORS, Some("bind9")),
+    ("unbound", RECURSORS, Some("unbound")),
+];
+
+/// What the test target `recursors` needs [`SERVERS`] for.
+const RECURSORS: &str = "real recursors that ask our DNS server";
 
 /// A test that left a process behind which holds its output open must not
 /// hold us up as well.
@@ -193,7 +204,10 @@ fn run_all(layers: Vec<Layer>, begun: Instant) -> anyhow::Result<bool> {
 /// Says which programs are there, after installing what can be.
 fn programs() {
     heading("Programs that tests run");
-    for (program, purpose, package) in PROGRAMS {
+    let has_systemd = Path::new("/run/systemd/system").exists();
+    let servers = SERVERS
+        .map(|(program, purpose, package)| (program, purpose, package.filter(|_| !has_systemd)));
+    for (program, purpose, package) in PROGRAMS.into_iter().chain(servers) {
         let there = match package {
             Some(package) => distribution::ensure(program, &[package]),
             None => binaries::on_path(program)
