@@ -16,6 +16,7 @@ mod api;
 mod chart;
 mod kubelet;
 mod life;
+mod names;
 mod placement;
 mod reach;
 mod refusals;

@@ -32,6 +32,13 @@ const ETCD: &str = "http://127.0.0.1:2379";
 const API: &str = "https://127.0.0.1:6443";
 /// Of a cluster's administrator.
 const ADMIN: &str = "admin-token";
+/// What operator and DNS server are told of the zone: as the chart does with `dns.zone`,
+/// `dns.zones` and `dns.nameservers`.
+const ZONE: [&str; 3] = [
+    "--zone=apps.test",
+    "--zone-namespaces=own.apps.test=names-a",
+    "--ns=ns1.apps.test",
+];
 /// Beyond what Kubernetes enables by itself (Pod Security, quotas and limit
 /// ranges among them): what `OpenShift` enables.
 const PLUGINS: &str = "OwnerReferencesPermissionEnforcement";
@@ -222,7 +229,7 @@ impl Server {
 
     fn control_plane(&self, programs: &Programs) -> anyhow::Result<()> {
         let at = |name: &str| self.directory.join(name).to_string_lossy().into_owned();
-        let kubeconfig = self.kubeconfig("admin", ADMIN)?;
+        let kubeconfig = self.kubeconfig("admin", ADMIN, "default")?;
         let etcd = [
             format!("--data-dir={}", at("etcd")),
             format!("--listen-client-urls={ETCD}"),
@@ -279,14 +286,14 @@ impl Server {
         Ok(())
     }
 
-    /// Path of a kubeconfig with this token.
-    fn kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<String> {
+    /// Path of a kubeconfig with this token, for a namespace.
+    fn kubeconfig(&self, name: &str, token: &str, namespace: &str) -> anyhow::Result<String> {
         let content = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "c", "cluster": {"server": API, "insecure-skip-tls-verify": true}}],
             "users": [{"name": "u", "user": {"token": token}}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
             "current-context": "c",
         });
         let path = self.directory.join(format!("{name}.kubeconfig"));
@@ -352,7 +359,7 @@ impl Server {
 
     /// Starts the operator with the rights of the chart.
     pub(crate) fn start_operator(&self) -> anyhow::Result<()> {
-        let words = ["--admin=127.0.0.1:9999"];
+        let words = [&["--admin=127.0.0.1:9999"][..], &ZONE].concat();
         let process = self.operator_as(SYSTEM, "scaledapp-operator", &words)?;
         *self.operator() = Some(process);
         Ok(())
@@ -376,11 +383,21 @@ impl Server {
         ];
         let all: Vec<String> = all.concat().iter().map(|&word| word.to_owned()).collect();
         let env = [
-            ("KUBECONFIG", self.kubeconfig(account, &token)?),
+            ("KUBECONFIG", self.kubeconfig(account, &token, namespace)?),
             ("SCALEDAPP_NAMESPACE", namespace.to_owned()),
             ("SCALEDAPP_IDENTITY", account.to_owned()),
         ];
         self.spawn(&binaries::path("scaledapp-operator")?, &all, &env)
+    }
+
+    /// The DNS server with the rights of the chart.
+    pub(crate) fn start_dns(&self, words: &[&str]) -> anyhow::Result<Process> {
+        let account = "scaledapp-dns";
+        let token = self.token(SYSTEM, account)?;
+        let all = [&["run", "--scaledapps"][..], &ZONE, words].concat();
+        let all: Vec<String> = all.iter().map(|&word| word.to_owned()).collect();
+        let env = [("KUBECONFIG", self.kubeconfig(account, &token, SYSTEM)?)];
+        self.spawn(&binaries::path("scaledapp-dns")?, &all, &env)
     }
 
     /// A client with the token of this account.
@@ -405,7 +422,7 @@ impl Server {
         let programs = Programs::find().map_err(anyhow::Error::msg)?;
         let mut command = Command::new(&programs.helm);
         command.args(words).current_dir(binaries::workspace());
-        command.env("KUBECONFIG", self.kubeconfig("admin", ADMIN)?);
+        command.env("KUBECONFIG", self.kubeconfig("admin", ADMIN, "default")?);
         command.env("HELM_CACHE_HOME", self.directory.join("helm"));
         process::run(command, START)
     }

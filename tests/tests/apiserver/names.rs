@@ -1,0 +1,182 @@
+//! Hostnames on a real API server: who may have one, what the app of somebody else is told, and
+//! what the DNS server answers with the token that the chart gives it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use scaledapp_tests::dns::{Transport, Type, ask};
+use scaledapp_tests::wait;
+use serde_json::{Value, json};
+
+use crate::server::{SYSTEM, Server};
+use crate::story::{SOON, Story, condition, story};
+
+const DNS: &str = "127.0.0.1:5300";
+const ADMIN: u16 = 9996;
+const NOERROR: u8 = 0;
+const NXDOMAIN: u8 = 3;
+const REFUSED: u8 = 5;
+
+fn apply(story: &Story, name: &str, hostname: &str) {
+    let fields = format!("{{replicas: {{total: 1}}, dns: {{hostname: {hostname}}}}}");
+    story.apply(name, &fields);
+}
+
+/// What an app is told about its hostname; empty if nothing is wrong with it.
+fn told(story: &Story, name: &str, reason: &str) -> String {
+    let app = story.wait(name, reason, |app| {
+        condition(app, "Degraded").reason == reason
+    });
+    condition(&app, "Degraded").message
+}
+
+fn code(name: &str) -> u8 {
+    let server: SocketAddr = DNS.parse().unwrap();
+    ask(server, Transport::Udp, name, Type::A).unwrap().code
+}
+
+/// The Service in front of DNS; its address.
+fn service(server: &Server) -> IpAddr {
+    let made = server.api.apply(&json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "scaledapp-dns", "namespace": SYSTEM},
+        "spec": {"ports": [{"port": 53, "protocol": "UDP"}]},
+    }));
+    let made = made.unwrap();
+    made["spec"]["clusterIP"].as_str().unwrap().parse().unwrap()
+}
+
+/// The addresses that DNS knows of a name, and those of the app's slots.
+fn assert_is_of(story: &Story, app: &str, name: &str) {
+    let slots = |app: &Value| -> Vec<Value> {
+        let balancers = app["status"]["balancers"].as_array();
+        let balancers = balancers.into_iter().flatten();
+        balancers.map(|slot| slot["address"].clone()).collect()
+    };
+    let known = |status: &Value| -> Vec<Value> {
+        let addresses = status["names"][format!("{name}.")]["addresses"].as_array();
+        let addresses = addresses.into_iter().flatten();
+        addresses.map(|it| it["address"].clone()).collect()
+    };
+    wait::until(SOON, "DNS has the addresses of the slots", || {
+        let slots = slots(&story.app(app));
+        let status = story
+            .server
+            .admin(ADMIN, "/status")
+            .map_err(|error| error.to_string())?;
+        if !slots.is_empty() && slots == known(&status) {
+            Ok(())
+        } else {
+            Err(format!("{slots:?} but {}", status["names"]))
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_hostname_is_had_by_who_may_have_it_and_the_others_are_told_why_not() {
+    let (Some(a), Some(b)) = (story("names-a", 1), story("names-b", 2)) else {
+        return;
+    };
+    let address = service(a.server);
+    let flags = [
+        &format!("--listen={DNS}"),
+        "--ns-service=scaledapp-dns",
+        &format!("--admin=127.0.0.1:{ADMIN}"),
+    ];
+    let dns = a.server.start_dns(&flags).unwrap();
+    // The thief is older.
+    apply(&b, "thief", "x.own.apps.test");
+    apply(&b, "apex", "apps.test");
+    apply(&b, "server", "ns1.apps.test");
+    apply(&b, "outside", "x.example.test");
+    // In the same second it is older by its namespace.
+    apply(&a, "first", "same.apps.test");
+    apply(&a, "owner", "x.own.apps.test");
+    apply(&b, "second", "same.apps.test");
+    for (story, name, reason, part) in [
+        (
+            &b,
+            "thief",
+            "HostnameRefused",
+            "dns.zones in the values of the chart",
+        ),
+        (
+            &b,
+            "apex",
+            "HostnameReserved",
+            "give a name below apps.test",
+        ),
+        (
+            &b,
+            "server",
+            "HostnameReserved",
+            "give a name below apps.test",
+        ),
+        (
+            &b,
+            "outside",
+            "HostnameOutsideZones",
+            "ends with .apps.test",
+        ),
+        (&b, "second", "HostnameTaken", "names-a/first"),
+    ] {
+        let message = told(story, name, reason);
+        assert!(message.contains(part), "{name}: {message}");
+    }
+    assert_is_of(&a, "owner", "x.own.apps.test");
+    assert_is_of(&a, "first", "same.apps.test");
+    for (name, expected) in [
+        ("x.own.apps.test", NOERROR),
+        ("own.apps.test", NOERROR),
+        ("same.apps.test", NOERROR),
+        ("apps.test", NOERROR),
+        ("nobody.apps.test", NXDOMAIN),
+        ("x.example.test", REFUSED),
+    ] {
+        assert_eq!(code(name), expected, "{name}\n{}", dns.stderr());
+    }
+    // Of the name server it says what the Service says.
+    let answer = ask(
+        DNS.parse().unwrap(),
+        Transport::Tcp,
+        "ns1.apps.test",
+        Type::A,
+    )
+    .unwrap();
+    let addresses: Vec<IpAddr> = answer.addresses.iter().map(|(ip, _)| *ip).collect();
+    assert_eq!(addresses, [address]);
+    // Once the older one is gone the younger one has the name.
+    let none = json!({});
+    a.server.api.delete(&a.app_path("first"), &none).unwrap();
+    assert_is_of(&b, "second", "same.apps.test");
+    b.wait("second", "nothing is wrong any more", |app| {
+        condition(app, "Degraded").status == "False"
+    });
+}
+
+#[test]
+fn the_token_of_dns_reads_apps_and_its_one_service() {
+    let Some(story) = story("dns-token", 1) else {
+        return;
+    };
+    service(story.server);
+    let dns = story.server.as_account(SYSTEM, "scaledapp-dns").unwrap();
+    let own = format!("/api/v1/namespaces/{SYSTEM}/services");
+    let apps = "/apis/scaledapp.io/v1alpha1/scaledapps";
+    for path in [apps, &format!("{own}/scaledapp-dns")] {
+        dns.get(path).unwrap();
+    }
+    for path in [
+        own.clone(),
+        format!("{own}/scaledapp-operator"),
+        story.at("/api/v1", "services/scaledapp-dns"),
+        story.at("/api/v1", "pods"),
+        story.at("/api/v1", "secrets"),
+    ] {
+        let refused = dns.get(&path).unwrap_err();
+        assert_eq!(refused.code, 403, "{path}");
+    }
+    let service = format!("{own}/scaledapp-dns");
+    let change = dns.merge(&service, &json!({"metadata": {"labels": {"a": "b"}}}));
+    assert_eq!(change.unwrap_err().code, 403);
+}
