@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 
 /// Directory that overrides `target/release`.
-const OVERRIDE: &str = "SCALEDAPP_BIN_DIR";
+pub const OVERRIDE: &str = "SCALEDAPP_BIN_DIR";
 
 /// The workspace's root.
 pub fn workspace() -> &'static Path {
@@ -15,14 +15,17 @@ pub fn workspace() -> &'static Path {
         .unwrap_or(Path::new("/"))
 }
 
+/// Where they are looked for.
+pub fn directory() -> PathBuf {
+    std::env::var_os(OVERRIDE).map_or_else(|| workspace().join("target/release"), PathBuf::from)
+}
+
 /// Path of a built binary such as `scaledapp-sidecar`.
 ///
 /// # Errors
 /// It has not been built; the text says how to.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
-    let directory = std::env::var_os(OVERRIDE)
-        .map_or_else(|| workspace().join("target/release"), PathBuf::from);
-    let path = directory.join(name);
+    let path = directory().join(name);
     if !path.is_file() {
         bail!(
             "{} is not there: run `cargo xtask build` (or set {OVERRIDE})",

@@ -8,7 +8,9 @@ mod sample;
 mod steps;
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -52,7 +54,9 @@ pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
         "{} is not there: --app wants a file with one ScaledApp",
         file.display()
     );
-    compile::run()?;
+    if std::env::var_os(binaries::OVERRIDE).is_none() {
+        return Err(with_binaries_of(&compile::run_local()?));
+    }
     let begun = Instant::now();
     let interrupt = Interrupt::watch()?;
     let directory = tempfile::tempdir()?;
@@ -102,6 +106,18 @@ pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
     Ok(kept && whole)
 }
 
+/// Runs this command anew, in this process, with the binaries of `directory`; the error if
+/// that cannot be.
+fn with_binaries_of(directory: &Path) -> anyhow::Error {
+    let again = || -> anyhow::Result<std::io::Error> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(std::env::args_os().skip(1));
+        Ok(command.env(binaries::OVERRIDE, directory).exec())
+    };
+    let error = again().map_or_else(|error| error, anyhow::Error::from);
+    error.context("the demo cannot be started")
+}
+
 /// The best sample for this machine.
 fn sample_file() -> PathBuf {
     let best = SAMPLES
@@ -122,7 +138,7 @@ fn start(file: &Path, directory: &Path) -> anyhow::Result<Sample> {
     heading("Start: pods, balancers and DNS on this machine");
     note(&format!("$ scaledapp local {shown}"));
     // hello-rust is found there, as the README says.
-    let ours = binaries::workspace().join("target/release");
+    let ours = binaries::directory();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path: OsString =
         std::env::join_paths(std::env::split_paths(&path).chain(std::iter::once(ours)))
@@ -201,7 +217,8 @@ fn hold(sample: &Sample, directory: &Path, interrupt: &Interrupt) {
         note(&format!("curl http://{first}/"));
     }
     note(&format!("dig @{ip} -p {port} {} +short", state.hostname));
-    note("export PATH=$PWD/target/release:$PATH");
+    let binaries = binaries::directory();
+    note(&format!("export PATH={}:$PATH", binaries.display()));
     let file = directory.join("state.json");
     note(&format!("export SCALEDAPP_STATE_FILE={}", file.display()));
     note("scaledapp status");
