@@ -54,6 +54,7 @@ const CIRCLES: [Circle; 19] = [
             "metrics.rs",
             "rooms.rs",
             "stores.rs",
+            "waits.rs",
             "watches.rs",
         ],
         reason: "`Context` names every part and every part names it; a call needs only leadership and metrics",
