@@ -16,6 +16,7 @@ mod schema;
 #[cfg(feature = "kubernetes")]
 mod status;
 pub mod v1alpha1;
+mod values;
 pub mod words;
 
 pub use duration::{Duration, DurationError};

@@ -35,12 +35,17 @@ impl JsonSchema for Quantity {
         true
     }
 
-    /// As Kubernetes writes it for its own `Quantity`, without the `anyOf` that
-    /// follows from the extension.
+    /// A text or a number, as in Kubernetes' own objects, where `cpu: 0.5` is common.
+    /// `x-kubernetes-int-or-string` takes no fraction, and there is no such word for
+    /// numbers: so anything is let in, but what is neither.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "x-kubernetes-int-or-string": true,
+            "x-kubernetes-preserve-unknown-fields": true,
             "pattern": r"^([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$",
+            "minimum": 0,
+            "maxProperties": 0,
+            "maxItems": 0,
+            "not": {"enum": [true, false, {}, []]},
         })
     }
 }

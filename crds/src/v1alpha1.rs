@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Quantity};
 
+mod variables;
+
+pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
+
 /// One HTTP or TCP app that runs on every core behind several balancers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -37,10 +41,18 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Labels, for whoever selects by them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::without_nulls",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub labels: BTreeMap<String, String>,
     /// Annotations, for whoever reads them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::without_nulls",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -86,20 +98,32 @@ pub struct Spec {
     /// What ONE worker runs. Required: the supervisor executes it itself, so an
     /// image's entrypoint cannot stand in for it.
     // Not required in the schema, so that a rule can say the cure.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::values::or_default")]
     #[schemars(schema_with = "crate::schema::words")]
     pub command: Vec<String>,
     /// Arguments after `command`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(schema_with = "crate::schema::words")]
     pub args: Vec<String>,
     /// Environment of each worker.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
     /// `ConfigMap`s and `Secret`s whose entries become environment variables. Only
     /// in a cluster.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(length(max = 64))]
     pub env_from: Vec<EnvFrom>,
     /// Directory that a worker starts in. Locally: relative to the object's
@@ -108,12 +132,20 @@ pub struct Spec {
     #[schemars(length(min = 1, max = 4096))]
     pub working_dir: Option<String>,
     /// The port that the app listens on; also given as `PORT`. 3000 by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give the one that the app listens on, 1 to 65535"}]))]
     pub port: Option<i32>,
     /// The port of each pod on which the supervisor tells of itself: probes, metrics,
     /// state. 9377 by default; give another one where the app needs that one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give one that the app does not use, 1 to 65535"}]))]
     pub admin_port: Option<i32>,
     /// What the app speaks on its port; `http` by default.
@@ -141,96 +173,37 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::anything")]
     pub pod_template: Option<serde_json::Value>,
+    /// The supervisor in each pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervisor>,
     /// Stops the operator from changing anything of this app, except where its
     /// addresses lead. Only in a cluster.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::truth",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub paused: bool,
 }
 
-/// One environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.name.startsWith('SCALEDAPP_') && self.name != 'WEB_CONCURRENCY'", "message": "is set by the supervisor: leave it out", "fieldPath": ".name"}, {"rule": "!has(self.value) || !has(self.valueFrom)", "message": "value and valueFrom exclude each other: leave one out"}]))]
-pub struct EnvVar {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=')", "message": "is no variable: its name holds no ="}]))]
-    pub name: String,
-    /// Its value, empty if absent. `$(NAME)` stands for a variable before it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32768))]
-    pub value: Option<String>,
-    /// Where its value comes from instead. Only in a cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value_from: Option<ValueFrom>,
-}
-
-/// Where a variable's value comes from. Exactly one member is given.
+/// The supervisor in each pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].exists_one(given, given)", "message": "give exactly one of secretKeyRef, configMapKeyRef and fieldRef"}]))]
-pub struct ValueFrom {
-    /// An entry of a `Secret`.
+pub struct Supervisor {
+    /// How it gets into a pod; `InitContainer` by default. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_key_ref: Option<KeyRef>,
-    /// An entry of a `ConfigMap`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_key_ref: Option<KeyRef>,
-    /// A field of the pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field_ref: Option<FieldRef>,
+    pub delivery: Option<Delivery>,
 }
 
-/// An entry of a `Secret` or `ConfigMap` in the app's namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct KeyRef {
-    /// Its object's name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Its key.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
-    /// Whether it may be absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optional: Option<bool>,
-}
-
-/// A field of the pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FieldRef {
-    /// Such as `metadata.name` or `status.podIP`.
-    #[schemars(length(min = 1, max = 1024))]
-    pub field_path: String,
-}
-
-/// A whole `ConfigMap` or `Secret` as variables. Exactly one reference is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.configMapRef) != has(self.secretRef)", "message": "give exactly one of configMapRef and secretRef"}]))]
-pub struct EnvFrom {
-    /// Put before each name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub prefix: Option<String>,
-    /// The `ConfigMap`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_ref: Option<ObjectRef>,
-    /// The `Secret`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<ObjectRef>,
-}
-
-/// A `ConfigMap` or `Secret` in the app's namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ObjectRef {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Whether it may be absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optional: Option<bool>,
+/// How the supervisor gets into a pod: an init container copies it into an emptyDir
+/// (`InitContainer`, the default), or its image is a volume of the pod (`ImageVolume`,
+/// which needs Kubernetes 1.35).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Delivery {
+    /// An init container copies it into an emptyDir.
+    InitContainer,
+    /// Its image is a volume of the pod.
+    ImageVolume,
 }
 
 /// What an app speaks on its port; `http` by default.
@@ -249,11 +222,19 @@ pub enum AppProtocol {
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perNode) || !has(self.total)", "message": "perNode and total exclude each other: leave one out. `kubectl scale` writes total: where the pods follow the nodes, change perNode with `kubectl edit`"}, {"rule": "has(self.perNode) || has(self.total)", "message": "is empty: give perNode or total, or leave it out (perNode: 1)"}]))]
 pub struct Replicas {
     /// On every node so many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 5000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 5000", "message": "0 pods serve nothing, and there is a limit: give 1 to 5000"}]))]
     pub per_node: Option<i32>,
     /// So many in all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 5000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 5000", "message": "0 pods serve nothing, and there is a limit: give 1 to 5000"}]))]
     pub total: Option<i32>,
 }
@@ -264,11 +245,19 @@ pub struct Replicas {
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxInFlight)", "message": "needs dispatch Request: with Connection workers accept what they like; leave it out", "fieldPath": ".maxInFlight"}, {"rule": "!has(self.incrementEnv) || !has(self.instanceEnv) || self.incrementEnv != self.instanceEnv", "message": "holds the worker's number already: leave it out", "fieldPath": ".incrementEnv"}]))]
 pub struct Workers {
     /// On every core of the pod so many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1024), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1024", "message": "0 workers serve nothing, and there is a limit: give 1 to 1024"}]))]
     pub per_core: Option<i32>,
     /// So many in each pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1024), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1024", "message": "0 workers serve nothing, and there is a limit: give 1 to 1024"}]))]
     pub count: Option<i32>,
     /// What is handed out to workers; `Request` by default, `Connection` for tcp.
@@ -292,7 +281,11 @@ pub struct Workers {
     pub max_memory: Option<Quantity>,
     /// A worker that has answered so many requests, or up to a tenth less, is
     /// replaced; unlimited by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64), extend("x-kubernetes-validations" = [{"rule": "self >= 1", "message": "0 requests would replace workers without end: give 1 or more, or leave it out"}]))]
     pub max_requests: Option<i64>,
     /// A worker that has served for so long, or up to a tenth less, is replaced;
@@ -305,11 +298,19 @@ pub struct Workers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang_timeout: Option<Duration>,
     /// Requests that one worker gets at once; more wait in line. No limit by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "a worker with 0 requests serves nothing: give 1 or more, or leave it out"}]))]
     pub max_in_flight: Option<i32>,
     /// Further ports that all workers serve, beside spec.port.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::wholes",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(length(max = 16), inner(range(min = 1, max = 65535)), extend("x-kubernetes-list-type" = "set"))]
     pub share: Vec<i32>,
     /// Where each worker's metrics are, such as /metrics, or 9464/metrics on a port of
@@ -323,7 +324,11 @@ pub struct Workers {
     pub stop_signal: Option<String>,
     /// Asks a worker to end by the message "shutdown" on Node's message channel
     /// instead of the signal, which it gets if it has closed the channel.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::truth",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub shutdown_message: bool,
     /// A variable that is raised by the worker's number, from the value in `env`, or
     /// from 0.
@@ -352,7 +357,11 @@ pub enum Dispatch {
 pub struct Readiness {
     /// It must have called `process.send('ready')` on Node's message channel, which
     /// the process that `command` starts has, and none that a wrapper starts.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::truth",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub wait_ready: bool,
     /// Path that must answer 2xx or 3xx; without it, the worker must listen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -369,11 +378,19 @@ pub struct Readiness {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     /// Asked for.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::without_nulls",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(length(max = 32))]
     pub requests: BTreeMap<String, Quantity>,
     /// At most.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::without_nulls",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(length(max = 32))]
     pub limits: BTreeMap<String, Quantity>,
 }
@@ -383,7 +400,11 @@ pub struct Resources {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Balancers {
     /// How many, each with an address of its own; 2 by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 8), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 8", "message": "0 balancers answer nobody, and one DNS answer holds 8: give 1 to 8"}]))]
     pub replicas: Option<i32>,
     /// Who can reach the addresses; `ClusterIP` by default. Only in a cluster.
@@ -394,7 +415,11 @@ pub struct Balancers {
     pub algorithm: Option<Algorithm>,
     /// Networks of proxies in front, such as a TLS terminator, whose X-Forwarded-*,
     /// Forwarded and X-Request-Id the balancers believe; nobody's by default.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
     pub forwarded_from: Vec<String>,
     /// How long the balancers wait, and for what.
@@ -403,6 +428,16 @@ pub struct Balancers {
     /// What the balancers allow at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<BalancerLimits>,
+    /// What a balancer's pod asks for and may use at most, in place of the operator's
+    /// default; {} asks for nothing. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// What else a balancer's pod needs (a node selector, tolerations, affinity, labels):
+    /// `metadata` and `spec` as in a Deployment's template, laid over ours. The
+    /// balancer's container is named `balancer`. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::anything")]
+    pub pod_template: Option<serde_json::Value>,
 }
 
 /// How long the balancers wait, and for what. The dispatcher in each pod waits as long
@@ -453,25 +488,45 @@ pub struct Timeouts {
 pub struct BalancerLimits {
     /// Client connections of one balancer; 16384 by default, fewer where memory or
     /// descriptors are too few.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve nobody: give 1 to 1000000, or leave it out"}]))]
     pub connections: Option<i32>,
     /// Of these, from one address; any number by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve nobody: give 1 to 1000000, or leave it out"}]))]
     pub connections_per_address: Option<i32>,
     /// Bytes per second that a client must send or take of a body; 500 by default,
     /// 0: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 0, max = 1_000_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 0 && self <= 1000000000", "message": "is no rate: give bytes per second, 0 for any rate"}]))]
     pub body_rate: Option<i32>,
     /// Bytes of a head: a request with more gets 431, an answer with more becomes 502;
     /// by default 65536 of a request and 262144 of an answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 4096, max = 16_777_216), extend("x-kubernetes-validations" = [{"rule": "self >= 4096 && self <= 16777216", "message": "is out of range: give 4096 to 16777216, or leave it out"}]))]
     pub head_bytes: Option<i32>,
     /// Fields of a head, of requests and of answers; 1000 by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::values::whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 64, max = 100_000), extend("x-kubernetes-validations" = [{"rule": "self >= 64 && self <= 100000", "message": "is out of range: give 64 to 100000, or leave it out"}]))]
     pub head_fields: Option<i32>,
 }

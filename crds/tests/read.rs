@@ -114,9 +114,17 @@ fn an_error_names_line_column_field_and_cure() {
         (
             "prot: 1",
             "8:3: spec.prot: there is no such field; known here: image, command, args, env, envFrom, \
-             workingDir, port, adminPort, appProtocol, replicas, workers, resources, balancers, dns, podTemplate, paused",
+             workingDir, port, adminPort, appProtocol, replicas, workers, resources, balancers, dns, podTemplate, supervisor, paused",
         ),
         ("port: many", "8:9: spec.port: a whole number is wanted"),
+        (
+            "port: '3000'",
+            "8:9: spec.port: a whole number is wanted: write it without quotes",
+        ),
+        (
+            "paused: 'true'",
+            "8:11: spec.paused: true or false is wanted: write it without quotes",
+        ),
         (
             "port: 99999999999",
             "8:9: spec.port: a whole number is wanted",
