@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use kube::core::Status;
+use scaledapp_plan::cluster::Cause;
+
 use crate::context::Context;
 
 /// A call that takes longer has failed. Below the Lease's grace, so that a
@@ -37,6 +40,8 @@ pub enum CallError {
         code: u16,
         /// The API server's own words.
         message: String,
+        /// What is wrong where, as far as it says.
+        causes: Vec<Cause>,
     },
     /// The API server could not be reached, or gave no answer that can be read.
     #[error("cannot {} a {}: the API server cannot be reached", .call.verb, .call.kind)]
@@ -58,6 +63,21 @@ pub enum CallError {
     NotLeading,
 }
 
+/// Of an object that is invalid, in its details; of one that server-side apply cannot
+/// read, in its text.
+fn causes(status: &Status) -> Vec<Cause> {
+    if status.code != 422 {
+        return Cause::of_apply(&status.message);
+    }
+    let details = status.details.iter();
+    let causes = details.flat_map(|details| &details.causes);
+    let causes = causes.map(|cause| Cause {
+        field: cause.field.clone(),
+        message: cause.message.clone(),
+    });
+    causes.collect()
+}
+
 impl CallError {
     /// Sorts what the client says.
     pub fn new(call: Call, error: kube::Error) -> Self {
@@ -66,6 +86,7 @@ impl CallError {
                 call,
                 code: status.code,
                 message: status.message.clone(),
+                causes: causes(&status),
             },
             source => Self::Unreachable {
                 call,
@@ -85,7 +106,15 @@ impl CallError {
     /// Whether others may succeed where this one did not: the API server is
     /// there and said no to this object.
     pub fn is_about_this_object(&self) -> bool {
-        matches!(self.code(), Some(400..=428 | 430..=499))
+        matches!(self.code(), Some(400..=428 | 430..=499)) || !self.causes().is_empty()
+    }
+
+    /// What is wrong with the object, and where.
+    pub fn causes(&self) -> Vec<Cause> {
+        match self {
+            Self::Refused { causes, .. } => causes.clone(),
+            _ => Vec::new(),
+        }
     }
 
     /// A word from a closed set, for metrics.

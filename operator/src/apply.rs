@@ -73,7 +73,7 @@ pub async fn apply(
     of: Of<'_>,
     live: &Objects,
     plan: &Plan,
-) -> Result<usize, CallError> {
+) -> Result<usize, NotApplied> {
     // Without `..`: what is new in a plan must be carried out, too.
     let Plan {
         apply,
@@ -130,7 +130,25 @@ struct Pass<'a> {
     of: Of<'a>,
     written: usize,
     /// The first object that the API server did not want.
-    refused: Option<CallError>,
+    refused: Option<NotApplied>,
+}
+
+/// Why a plan is not carried out.
+#[derive(Debug)]
+pub struct NotApplied {
+    /// What went wrong.
+    pub error: CallError,
+    /// Name of the object that was being written, if it was one.
+    pub name: String,
+}
+
+impl From<CallError> for NotApplied {
+    fn from(error: CallError) -> Self {
+        Self {
+            error,
+            name: String::new(),
+        }
+    }
 }
 
 impl Pass<'_> {
@@ -192,7 +210,10 @@ impl Pass<'_> {
             Ok(()) => self.written += 1,
             Err(error) if error.is_about_this_object() => {
                 tracing::warn!(kind = K::KIND, name, %error, "an object is refused");
-                self.refused.get_or_insert(error);
+                self.refused.get_or_insert(NotApplied {
+                    error,
+                    name: name.cloned().unwrap_or_default(),
+                });
             }
             Err(error) => return Err(error),
         }

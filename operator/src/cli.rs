@@ -6,12 +6,17 @@
     reason = "what documents an argument is its help, and that is plain text"
 )]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use scaledapp_admin::cli::{AdminArg, NamespaceArgs};
 use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
+use scaledapp_crds::QuantityError;
 use scaledapp_plan::cluster;
 
 const RUN_EXAMPLES: &str = r"Examples:
@@ -94,6 +99,62 @@ pub struct Images {
         value_delimiter = ','
     )]
     pub image_pull_secrets: Vec<String>,
+    /// What a balancer asks for unless its ScaledApp says so; "" asks for nothing
+    #[arg(
+        long,
+        env = "SCALEDAPP_BALANCER_REQUESTS",
+        value_name = "NAME=AMOUNT,…",
+        default_value = "cpu=100m,memory=64Mi"
+    )]
+    pub balancer_requests: Amounts,
+    /// What a balancer may use at most unless its ScaledApp says so; "" sets no limit
+    #[arg(
+        long,
+        env = "SCALEDAPP_BALANCER_LIMITS",
+        value_name = "NAME=AMOUNT,…",
+        default_value = "memory=512Mi"
+    )]
+    pub balancer_limits: Amounts,
+}
+
+/// Amounts by the names of resources, such as `cpu=100m,memory=64Mi`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Amounts(BTreeMap<String, scaledapp_crds::Quantity>);
+
+impl FromStr for Amounts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pairs = text
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| {
+            let (name, amount) = pair
+                .split_once('=')
+                .filter(|(name, _)| !name.is_empty())
+                .ok_or_else(|| {
+                    format!(
+                        "{pair:?} is no amount of a resource: write such as cpu=100m,memory=64Mi"
+                    )
+                })?;
+            let amount = amount
+                .parse()
+                .map_err(|error: QuantityError| error.to_string())?;
+            Ok((name.to_owned(), amount))
+        });
+        pairs.collect::<Result<_, String>>().map(Self)
+    }
+}
+
+impl Amounts {
+    fn of_a_container(&self) -> Option<BTreeMap<String, Quantity>> {
+        let amounts = self.0.iter();
+        let amounts: BTreeMap<_, _> = amounts
+            .map(|(name, amount)| (name.clone(), Quantity(amount.to_string())))
+            .collect();
+        Some(amounts).filter(|amounts| !amounts.is_empty())
+    }
 }
 
 /// An image that only its owner can name: a default would be pulled from whoever
@@ -133,6 +194,11 @@ impl Images {
             balancer_image: given(&mut self.balancer_image).unwrap_or_else(|| example("balancer")),
             image_pull_policy: self.image_pull_policy,
             image_pull_secrets: self.image_pull_secrets,
+            balancer_resources: ResourceRequirements {
+                requests: self.balancer_requests.of_a_container(),
+                limits: self.balancer_limits.of_a_container(),
+                claims: None,
+            },
         }
     }
 }
@@ -331,11 +397,31 @@ mod tests {
     }
 
     #[test]
+    fn amounts_of_balancers_have_defaults_and_can_be_none() {
+        let resources = |arguments: &[&str]| settings(arguments).unwrap().plan.balancer_resources;
+        let default = cluster::Settings::default_balancer_resources();
+        assert_eq!(resources(&[]), default);
+        let given = resources(&[
+            "--balancer-requests=",
+            "--balancer-limits=cpu=1, memory=1Gi",
+        ]);
+        assert_eq!(given.requests, None);
+        let limits = given.limits.unwrap();
+        let limits: Vec<_> = limits
+            .iter()
+            .map(|(name, amount)| (&**name, &*amount.0))
+            .collect();
+        assert_eq!(limits, [("cpu", "1"), ("memory", "1Gi")]);
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_the_cure() {
         for (arguments, part) in [
             ("--admin=9377", "such as 127.0.0.1:9377"),
             ("--image-pull-policy=Sometimes", "IfNotPresent"),
             ("--concurrency=0", "1..=64"),
+            ("--balancer-limits=memory", "such as cpu=100m,memory=64Mi"),
+            ("--balancer-requests=cpu=much", "is not an amount"),
             ("--watch-namespace=*", "leave it out"),
             ("--zone-namespaces=a.example", "write ZONE=NAMESPACE"),
             ("--zone-namespaces=a.example=a;A.example.=b", "bound twice"),

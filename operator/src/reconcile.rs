@@ -12,7 +12,7 @@ use scaledapp_plan::cluster::{self, App, EventType, Failed, Observed, Outcome, P
 use tokio::time::Instant;
 
 use crate::api::CallError;
-use crate::apply::{self, Of};
+use crate::apply::{self, NotApplied, Of};
 use crate::backoff;
 use crate::context::{Context, Guarded};
 use crate::{events, observe, rooms, status, waits};
@@ -128,7 +128,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
             let slots = cluster::keep_serving(object, &observed);
             if error.is_about_this_object() {
                 let kept = apply::apply(context, of(object), &observed.live, &slots).await;
-                if let Err(error) = kept {
+                if let Err(NotApplied { error, .. }) = kept {
                     tracing::debug!(%error, "the slots could not be kept up");
                 }
             }
@@ -136,8 +136,13 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
             return failed(context, object, &observed, (&app, &nothing), error).await;
         }
     }
-    if let Err(error) = apply::apply(context, of(object), &observed.live, &plan).await {
-        return failed(context, object, &observed, (&app, &plan), error).await;
+    if let Err(failure) = apply::apply(context, of(object), &observed.live, &plan).await {
+        let causes = failure.error.causes();
+        if let Some(stalled) = cluster::refused(&app, &plan, &failure.name, &causes) {
+            plan.stalled = Some(stalled);
+            return refused(context, object, &observed, (&app, &plan)).await;
+        }
+        return failed(context, object, &observed, (&app, &plan), failure.error).await;
     }
     let outcome = Outcome::Applied(&app, &plan);
     tell(context, object, &observed, outcome, &plan).await?;
@@ -167,13 +172,32 @@ async fn invalid(
     let applied = apply::apply(context, of(object), &observed.live, &plan).await;
     let outcome = Outcome::Invalid(violations);
     let told = tell(context, object, observed, outcome, &plan).await;
-    applied?;
+    applied.map_err(|failure| failure.error)?;
     told?;
     // Slots follow their balancers, of which word comes by itself.
     Ok(match plan.wake {
         Some(wake) => Action::requeue(wake),
         None => Action::await_change(),
     })
+}
+
+/// The API server does not want what the object says: to ask it again helps nobody,
+/// and another object asks by itself.
+async fn refused(
+    context: &Context,
+    object: &ScaledApp,
+    observed: &Observed,
+    (app, plan): (&App, &Plan),
+) -> Result<Action, Error> {
+    let stalled = plan.stalled.as_ref();
+    let failed = Failed {
+        why: stalled.map_or("", |stalled| &stalled.message),
+        refused: false,
+    };
+    let outcome = Outcome::Failed(app, plan, failed);
+    tell(context, object, observed, outcome, &Plan::default()).await?;
+    let wake = plan.wake.unwrap_or(RESYNC).min(RESYNC);
+    Ok(Action::requeue(wake))
 }
 
 async fn failed(

@@ -115,6 +115,19 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- end }}
 {{- end }}
 
+{{/* What balancers ask for and may use; values of an older release have no such key. */}}
+{{- define "scaledapp.balancerFlags" -}}
+{{- $ours := dict "requests" (dict "cpu" "100m" "memory" "64Mi") "limits" (dict "memory" "512Mi") -}}
+{{- $resources := (.Values.balancers | default dict).resources | default $ours -}}
+{{- range $name := list "requests" "limits" }}
+{{- $amounts := list }}
+{{- range $resource, $amount := index $resources $name }}
+{{- $amounts = append $amounts (printf "%s=%v" $resource $amount) }}
+{{- end }}
+- {{ printf "--balancer-%s=%s" $name (join "," $amounts) | quote }}
+{{- end }}
+{{- end }}
+
 {{/* Gives a component the rules of files/rights.yaml where ScaledApps are watched, in the
      whole cluster or in some namespaces: scaledapp.rights (list $ "operator" RULES). */}}
 {{- define "scaledapp.rights" -}}

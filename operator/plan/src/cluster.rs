@@ -19,6 +19,7 @@ mod observed;
 mod overlay;
 mod pod_template;
 mod reach;
+mod refused;
 mod rights;
 mod room;
 mod selection;
@@ -40,6 +41,7 @@ pub use objects::{
 pub use observed::{
     Balancer, Heard, Node, Observed, Part, Pod, PodFailure, Supervisor, TOKEN_BYTES, Trouble,
 };
+pub use refused::{Cause, refused};
 pub use room::Room;
 pub use status::{Failed, Outcome, events, status};
 pub use told::has_token;
@@ -67,8 +69,9 @@ pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
             ..slots_only(&owner, observed)
         };
     }
-    match pod_template::pinned(app, workload::live(app, observed), settings) {
-        Ok(pinned) => whole(app, observed, settings, pinned),
+    let pinned = pod_template::pinned(app, workload::live(app, observed), settings);
+    match pinned.and_then(|pinned| whole(app, observed, settings, pinned)) {
+        Ok(plan) => plan,
         Err(stalled) => Plan {
             stalled: Some(stalled),
             ..slots_only(&owner, observed)
@@ -142,7 +145,12 @@ fn lead(
     }
 }
 
-fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) -> Plan {
+fn whole(
+    app: &App,
+    observed: &Observed,
+    settings: &Settings,
+    pinned: Pinned,
+) -> Result<Plan, Stalled> {
     let owner = app.owner();
     let scale = workload::scale(app, observed, &pinned);
     let desired = told::desired(app, observed);
@@ -177,7 +185,7 @@ fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) ->
         .push(workload::deployment(app, pinned, &scale));
     let mut balancers = owner.selector(component::BALANCER);
     for slot in &slots {
-        let deployment = balancer::deployment(app, slot.number, settings);
+        let deployment = balancer::deployment(app, slot.number, settings)?;
         let template = &deployment.spec.template;
         balancers = selection::of(&owner, component::BALANCER, template, observed);
         apply.deployments.push(deployment);
@@ -191,7 +199,7 @@ fn whole(app: &App, observed: &Observed, settings: &Settings, pinned: Pinned) ->
         balancer::budgets(app, scale.replicas, &app_pods, slots.len(), &balancers);
     plan.delete = orphans(&owner, observed, &plan.apply);
     plan.apply.seal();
-    plan
+    Ok(plan)
 }
 
 /// Live objects of this app that the plan does not name, of the kinds that the

@@ -82,6 +82,7 @@ impl Operator {
                 balancer_image: "balancer:1".to_owned(),
                 image_pull_policy: None,
                 image_pull_secrets: Vec::new(),
+                balancer_resources: Settings::default_balancer_resources(),
             },
             ownership: Ownership::default(),
             leadership: Leadership::fixed(true),

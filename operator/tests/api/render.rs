@@ -44,3 +44,47 @@ fn the_definition_is_the_one_that_is_kept() {
     let (_, kept) = kept.split_once('\n').unwrap();
     assert_eq!(kept, render::definition().unwrap());
 }
+
+/// What the API server takes of the same file: `tests/tests/apiserver/same.rs`.
+#[test]
+fn render_takes_what_the_api_server_takes() {
+    #[derive(serde::Deserialize)]
+    struct Same {
+        taken: Vec<String>,
+        nulls: Vec<String>,
+        refused: Vec<String>,
+    }
+    let same: Same = serde_saphyr::from_str(include_str!("same.yaml")).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let render = |fields: &str| {
+        let fields = fields.trim_start_matches("{}");
+        let own = |name: &str, value: &str| {
+            let is_said = fields.starts_with(&format!("{name}:"));
+            (!is_said)
+                .then(|| format!("  {name}: {value}\n"))
+                .unwrap_or_default()
+        };
+        let text = format!(
+            "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: a, labels: null}}\nspec:\n{}{}  {fields}\n",
+            own("image", "i"),
+            own("command", "[x]"),
+        );
+        std::fs::write(file.path(), text).unwrap();
+        rendered(file.path())
+            .map(drop)
+            .map_err(|error| format!("{error:#}"))
+    };
+    let mut wrong = Vec::new();
+    for fields in same.taken.iter().chain(&same.nulls) {
+        if let Err(said) = render(fields) {
+            wrong.push(format!("{fields}: refused: {said}"));
+        }
+    }
+    for fields in &same.refused {
+        match render(fields) {
+            Ok(()) => wrong.push(format!("{fields}: taken")),
+            Err(said) => println!("{fields}: {said}"),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

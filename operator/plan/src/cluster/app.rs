@@ -1,23 +1,26 @@
 //! The app as a cluster runs it: all of [`ValidatedApp`], and what only a
 //! cluster has.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, ConfigMapKeySelector, EnvFromSource, EnvVar, EnvVarSource,
     ObjectFieldSelector, ResourceRequirements, SecretEnvSource, SecretKeySelector,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::v1alpha1::{self, AppProtocol, Exposure, Spec};
+use scaledapp_crds::v1alpha1::{self, AppProtocol, Delivery, Exposure, Spec};
 use scaledapp_crds::words::annotation;
 use serde_json::Value;
 
 use super::TOKEN_BYTES;
+use super::drift::amount;
 use super::meta::Owner;
 use crate::validate::Check;
 use crate::{Balancers, Protocol, ValidatedApp, Violation};
 
 /// What the operator itself was started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Image of `scaledapp-sidecar`, pinned per app until its inputs change.
     pub sidecar_image: String,
@@ -27,6 +30,25 @@ pub struct Settings {
     pub image_pull_policy: Option<String>,
     /// Secrets to pull both with, in the app's namespace.
     pub image_pull_secrets: Vec<String>,
+    /// What a balancer asks for and may use, unless its app says so.
+    pub balancer_resources: ResourceRequirements,
+}
+
+impl Settings {
+    /// What a balancer asks for and may use where nobody says anything else.
+    pub fn default_balancer_resources() -> ResourceRequirements {
+        let amounts = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            let pairs =
+                pairs.map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())));
+            Some(pairs.collect())
+        };
+        ResourceRequirements {
+            requests: amounts(&[("cpu", "100m"), ("memory", "64Mi")]),
+            limits: amounts(&[("memory", "512Mi")]),
+            claims: None,
+        }
+    }
 }
 
 /// The app, complete. Made by [`validate`] only.
@@ -53,6 +75,12 @@ pub struct App {
     pub balancers: Balancers,
     /// Who can reach the balancers.
     pub exposure: Exposure,
+    /// What a balancer asks for and may use; `None` leaves it to [`Settings`].
+    pub balancer_resources: Option<ResourceRequirements>,
+    /// The user's overlay for balancers, as written.
+    pub balancer_template: Option<Value>,
+    /// How the supervisor gets into pods.
+    pub delivery: Delivery,
     /// The user's overlay, as written.
     pub pod_template: Option<Value>,
     /// Nothing but where the slots lead may change.
@@ -108,12 +136,20 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
         );
     }
     let app = check.app(name, spec);
-    overlay(&mut check, spec.pod_template.as_ref());
+    overlay(&mut check, "spec.podTemplate", spec.pod_template.as_ref());
+    let said = spec.balancers.clone().unwrap_or_default();
+    let at = "spec.balancers.podTemplate";
+    overlay(&mut check, at, said.pod_template.as_ref());
+    amounts(&mut check, "spec.resources", spec.resources.as_ref());
+    let at = "spec.balancers.resources";
+    amounts(&mut check, at, said.resources.as_ref());
     let app = check.finish(app)?;
     // Refused above where it is anything else.
-    let (Protocol::Http(balancers), exposure) = (app.protocol, spec.balancers.as_ref()) else {
+    let Protocol::Http(balancers) = app.protocol else {
         return Err(Vec::new());
     };
+    let supervisor = spec.supervisor.as_ref();
+    let delivery = supervisor.and_then(|supervisor| supervisor.delivery);
     Ok(App {
         app,
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
@@ -122,11 +158,12 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
         command: spec.command.iter().chain(&spec.args).cloned().collect(),
         env: spec.env.iter().map(variable).collect(),
         env_from: spec.env_from.iter().map(variables).collect(),
-        resources: resources(spec),
+        resources: spec.resources.as_ref().map(resources).unwrap_or_default(),
         balancers,
-        exposure: exposure
-            .and_then(|balancers| balancers.exposure)
-            .unwrap_or(Exposure::ClusterIP),
+        exposure: said.exposure.unwrap_or(Exposure::ClusterIP),
+        balancer_resources: said.resources.as_ref().map(resources),
+        balancer_template: said.pod_template,
+        delivery: delivery.unwrap_or(Delivery::InitContainer),
         pod_template: spec.pod_template.clone(),
         paused: spec.paused,
         reload,
@@ -168,19 +205,20 @@ fn references(check: &mut Check, spec: &Spec) {
 }
 
 /// Only the outermost names; the rest meets Kubernetes' own types in `plan`.
-fn overlay(check: &mut Check, overlay: Option<&Value>) {
+fn overlay(check: &mut Check, root: &str, overlay: Option<&Value>) {
     let Some(overlay) = overlay else { return };
     let Some(fields) = overlay.as_object() else {
-        check.violation("spec.podTemplate", "fields are wanted: metadata and spec");
+        check.violation(root, "fields are wanted: metadata and spec");
         return;
     };
+    let short = root.rsplit_once('.').map_or(root, |(_, name)| name);
     for name in fields
         .keys()
         .filter(|name| !matches!(name.as_str(), "metadata" | "spec"))
     {
         check.violation(
-            format!("spec.podTemplate.{name}"),
-            "there is no such field: write it under podTemplate.metadata or podTemplate.spec",
+            format!("{root}.{name}"),
+            format!("there is no such field: write it under {short}.metadata or {short}.spec"),
         );
     }
 }
@@ -225,20 +263,36 @@ fn variables(from: &v1alpha1::EnvFrom) -> EnvFromSource {
     }
 }
 
-fn resources(spec: &Spec) -> ResourceRequirements {
-    let resources = spec.resources.clone().unwrap_or_default();
-    let amounts = |amounts: std::collections::BTreeMap<String, scaledapp_crds::Quantity>| {
-        let amounts = amounts.into_iter();
-        Some(
-            amounts
-                .map(|(name, amount)| (name, Quantity(amount.to_string())))
-                .collect::<std::collections::BTreeMap<_, _>>(),
-        )
-        .filter(|amounts| !amounts.is_empty())
+/// The API server refuses pods that ask for more than they may use.
+fn amounts(check: &mut Check, root: &str, resources: Option<&v1alpha1::Resources>) {
+    let Some(resources) = resources else { return };
+    for (name, request) in &resources.requests {
+        let Some(limit) = resources.limits.get(name) else {
+            continue;
+        };
+        let (asked, most) = (amount(&request.to_string()), amount(&limit.to_string()));
+        if asked.zip(most).is_some_and(|(asked, most)| asked > most) {
+            check.violation(
+                format!("{root}.requests.{name}"),
+                format!(
+                    "{request} is more than limits.{name}, which is {limit}: lower the one or raise the other"
+                ),
+            );
+        }
+    }
+}
+
+fn resources(resources: &v1alpha1::Resources) -> ResourceRequirements {
+    let amounts = |amounts: &BTreeMap<String, scaledapp_crds::Quantity>| {
+        let amounts = amounts.iter();
+        let amounts: BTreeMap<_, _> = amounts
+            .map(|(name, amount)| (name.clone(), Quantity(amount.to_string())))
+            .collect();
+        Some(amounts).filter(|amounts| !amounts.is_empty())
     };
     ResourceRequirements {
-        requests: amounts(resources.requests),
-        limits: amounts(resources.limits),
+        requests: amounts(&resources.requests),
+        limits: amounts(&resources.limits),
         claims: None,
     }
 }

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scaledapp_crds::v1alpha1::Algorithm;
@@ -22,21 +21,35 @@ use super::pod_template::{
     pod_security, probe, security, token_file, token_mount, token_volume, words,
 };
 use super::slots::POD_PORT;
-use super::{App, Settings};
+use super::{App, Settings, Stalled, overlay};
 use crate::local::ADMIN_PORT;
 
 /// What is in flight may take this long to end, from SIGTERM.
 const DRAIN: &str = "30s";
 const GRACE_SECONDS: i64 = 45;
 
-pub(super) fn deployment(app: &App, slot: u32, settings: &Settings) -> Deployment {
+/// The balancer of a slot.
+///
+/// # Errors
+/// The user's template for it does not fit.
+pub(super) fn deployment(app: &App, slot: u32, settings: &Settings) -> Result<Deployment, Stalled> {
     let owner = app.owner();
     let mut selector = owner.selector(component::BALANCER);
     selector.insert(label::SLOT.to_owned(), slot.to_string());
     let metadata = owner.slot_meta(slot);
     let mut labels = metadata.labels.clone();
     labels.get_or_insert_default().extend(owner.mark());
-    Deployment {
+    let mut template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels,
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod(app, settings)),
+    };
+    if let Some(overlay) = &app.balancer_template {
+        template = overlay::merge(template, overlay, overlay::BALANCER)?;
+    }
+    Ok(Deployment {
         metadata,
         spec: DeploymentSpec {
             replicas: Some(1),
@@ -48,17 +61,11 @@ pub(super) fn deployment(app: &App, slot: u32, settings: &Settings) -> Deploymen
                     max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels,
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod(app, settings)),
-            },
+            template,
             ..DeploymentSpec::default()
         },
         status: None,
-    }
+    })
 }
 
 fn pod(app: &App, settings: &Settings) -> PodSpec {
@@ -130,14 +137,8 @@ fn container(app: &App, settings: &Settings) -> Container {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
-    let amounts = |pairs: &[(&str, &str)]| -> Option<BTreeMap<String, Quantity>> {
-        let pairs = pairs.iter();
-        Some(
-            pairs
-                .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
-                .collect(),
-        )
-    };
+    let resources = app.balancer_resources.as_ref();
+    let resources = resources.unwrap_or(&settings.balancer_resources);
     Container {
         name: component::BALANCER.to_owned(),
         image: Some(settings.balancer_image.clone()),
@@ -149,11 +150,7 @@ fn container(app: &App, settings: &Settings) -> Container {
             named(port::ADMIN, ADMIN_PORT.get()),
         ]),
         readiness_probe: Some(probe("/readyz", 1, 2, 1)),
-        resources: Some(ResourceRequirements {
-            requests: amounts(&[("cpu", "100m"), ("memory", "64Mi")]),
-            limits: amounts(&[("memory", "512Mi")]),
-            claims: None,
-        }),
+        resources: Some(resources.clone()).filter(|all| *all != ResourceRequirements::default()),
         security_context: Some(security(true)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: asks_for_token.then(|| vec![token_mount()]),

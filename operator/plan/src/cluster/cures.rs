@@ -72,7 +72,7 @@ fn ends(part: &Part, of: Of) -> String {
 fn template(of: Of) -> &'static str {
     match of {
         Of::App => "spec.resources or spec.podTemplate",
-        Of::Balancer => "what spec.balancers says of their pods",
+        Of::Balancer => "spec.balancers.resources or spec.balancers.podTemplate",
     }
 }
 
@@ -91,7 +91,7 @@ fn of_image(part: &Part, of: Of) -> String {
             "check its image in {}, or name a secret in imagePullSecrets there",
             match of {
                 Of::App => "spec.podTemplate",
-                Of::Balancer => "the balancers' pod template",
+                Of::Balancer => "spec.balancers.podTemplate",
             }
         ),
     }

@@ -33,9 +33,14 @@ pub(super) fn carries<T: Serialize>(live: &T, planned: &T) -> bool {
 /// What tells the members of a list apart, as server-side apply has it: others may add
 /// members (a sidecar, a variable), and in another order. Lists that are not named
 /// here are one value.
-fn keys(list: &str) -> Option<&'static [&'static str]> {
+pub(super) fn keys(list: &str) -> Option<&'static [&'static str]> {
     Some(match list {
-        "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets" => &["name"],
+        "containers"
+        | "initContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "ephemeralContainers" => &["name"],
         "volumeMounts" => &["mountPath"],
         "ownerReferences" => &["uid"],
         "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],

@@ -9,6 +9,7 @@ use scaledapp_crds::words::{component, label, port};
 use super::failures;
 use super::meta::slot_of;
 use super::overlay::{CONTAINER, INSTALL};
+use super::pod_template::VOLUME_BINARIES;
 use super::{ObjectKey, Objects, Room, Stalled};
 
 /// Everything that a decision about one app needs.
@@ -226,6 +227,11 @@ impl From<&v1::Pod> for Pod {
             let found = ports.find(|it| it.name.as_deref() == Some(name))?;
             u16::try_from(found.container_port).ok()
         };
+        let mounted = || {
+            let mut volumes = spec?.volumes.iter().flatten();
+            let volume = volumes.find(|volume| volume.name == VOLUME_BINARIES)?;
+            volume.image.as_ref()?.reference.clone()
+        };
         let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
         Self {
             name: meta.name.clone().unwrap_or_default(),
@@ -248,7 +254,9 @@ impl From<&v1::Pod> for Pod {
             // Evicted and finished pods stay listed and never come back.
             deleting: meta.deletion_timestamp.is_some() || ended,
             annotations: meta.annotations.clone().unwrap_or_default(),
-            sidecar_image: install.and_then(|container| container.image.clone()),
+            sidecar_image: install
+                .and_then(|container| container.image.clone())
+                .or_else(mounted),
             port: port(port::HTTP),
             admin_port: port(port::ADMIN),
             preparing: spec.is_some_and(|spec| spec.node_name.is_some())

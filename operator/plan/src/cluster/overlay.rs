@@ -1,23 +1,101 @@
-//! The user's `podTemplate` laid over our pod template.
+//! A pod template that the user gives, laid over ours.
 //!
 //! Kubernetes' own types say what exists and what merges how: lists with keys
-//! by their keys, everything else replaced. What they do not know would vanish
-//! without a word, so it is refused with its path.
+//! by their keys, everything else replaced. A value of which only one member may be
+//! given (a probe, a variable) is replaced as a whole. What those types do not know
+//! would vanish without a word, so it is refused with its path; so is what would
+//! break our own containers ([`check`]).
+
+mod check;
 
 use k8s_openapi::DeepMerge;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{
+    Container, PodSpec, PodTemplateSpec, Probe, TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use scaledapp_crds::words::{annotation, component, label, reason};
 use serde_json::Value;
+
+use super::Stalled;
+use super::meta::selects;
 
 /// Name of the container that runs the app.
 pub(super) const CONTAINER: &str = "app";
+/// Name of the init container that brings the supervisor.
+pub(super) const INSTALL: &str = "scaledapp-install";
 
-/// Fields of the app's container that the object says elsewhere.
-const ELSEWHERE: [(&str, &str); 4] = [
-    ("command", "say it in spec.command"),
-    ("args", "say it in spec.args"),
-    ("image", "say it in spec.image"),
-    ("ports", "say it in spec.port"),
-];
+/// Whose pods a template is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Where the user writes it.
+    pub(super) root: &'static str,
+    /// The name of our main container.
+    pub(super) container: &'static str,
+    /// Fields of that container that are said elsewhere, and where.
+    elsewhere: &'static [(&'static str, &'static str)],
+    /// Fields of the pod that are ours, and why.
+    ours: &'static [(&'static str, &'static str)],
+}
+
+/// The pods of the app.
+pub(super) const APP: Frame = Frame {
+    root: "spec.podTemplate",
+    container: CONTAINER,
+    elsewhere: &[
+        (
+            "command",
+            "the supervisor starts the app: say it in spec.command",
+        ),
+        ("args", "the supervisor starts the app: say it in spec.args"),
+        (
+            "image",
+            "the supervisor starts the app: say it in spec.image",
+        ),
+        (
+            "ports",
+            "the supervisor starts the app: say it in spec.port",
+        ),
+    ],
+    ours: &[],
+};
+
+/// The pods of the balancers.
+pub(super) const BALANCER: Frame = Frame {
+    root: "spec.balancers.podTemplate",
+    container: component::BALANCER,
+    elsewhere: &[
+        (
+            "command",
+            "the operator says how a balancer is started: leave it out; spec.balancers has what can be changed",
+        ),
+        (
+            "args",
+            "the operator says how a balancer is started: leave it out; spec.balancers has what can be changed",
+        ),
+        (
+            "image",
+            "all balancers have the image that the operator was given (--balancer-image; images.balancer in the chart): leave it out",
+        ),
+        (
+            "ports",
+            "the Services of the slots lead to the balancer's own ports: leave it out",
+        ),
+    ],
+    ours: &[
+        (
+            "serviceAccountName",
+            "a balancer reads where the pods are by the rights of its own account: leave it out",
+        ),
+        (
+            "serviceAccount",
+            "a balancer reads where the pods are by the rights of its own account: leave it out",
+        ),
+        (
+            "automountServiceAccountToken",
+            "a balancer reads where the pods are with its token: leave it out",
+        ),
+    ],
+};
 
 /// Where the overlay is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +105,15 @@ pub(super) struct OverlayError {
     message: String,
 }
 
+impl From<OverlayError> for Stalled {
+    fn from(error: OverlayError) -> Self {
+        Self {
+            reason: reason::INVALID_POD_TEMPLATE,
+            message: error.to_string(),
+        }
+    }
+}
+
 fn error(path: &str, message: impl Into<String>) -> OverlayError {
     OverlayError {
         path: path.to_owned(),
@@ -34,161 +121,176 @@ fn error(path: &str, message: impl Into<String>) -> OverlayError {
     }
 }
 
-/// `overlay` over `template`, except for what only we know: labels that select,
-/// and the whole of `ours` (init container, command, mounts) once more on top.
+/// `overlay` over `template`, which stays as it is where it must.
 pub(super) fn merge(
     mut template: PodTemplateSpec,
     overlay: &Value,
+    frame: Frame,
 ) -> Result<PodTemplateSpec, OverlayError> {
-    let root = "spec.podTemplate";
-    let parsed: PodTemplateSpec = serde_path_to_error::deserialize(overlay).map_err(|failure| {
-        let path = match failure.path().to_string() {
-            path if path == "." => root.to_owned(),
-            path => format!("{root}.{path}"),
-        };
-        error(&path, failure.into_inner().to_string())
-    })?;
+    let root = frame.root;
+    let mut overlay = overlay.clone();
+    amounts(&mut overlay, root, "")?;
+    let overlay = &overlay;
+    let mut parsed: PodTemplateSpec =
+        serde_path_to_error::deserialize(overlay).map_err(|failure| {
+            let path = match failure.path().to_string() {
+                path if path == "." => root.to_owned(),
+                path => format!("{root}.{path}"),
+            };
+            error(&path, failure.into_inner().to_string())
+        })?;
     let understood =
         serde_json::to_value(&parsed).map_err(|failure| error(root, failure.to_string()))?;
-    if let Some(path) = unknown(overlay, &understood, root) {
-        return Err(error(
-            &path,
-            "there is no such field in a pod template: `kubectl explain deployment.spec.template` lists them",
-        ));
+    check::check(overlay, &understood, &parsed, &template, frame)?;
+    if let Some(spec) = &mut parsed.spec {
+        // Always, if anything.
+        spec.restart_policy = None;
+        let selector = selector(&template);
+        if let Some(ours) = &mut template.spec {
+            make_way(ours, spec, &selector);
+        }
     }
-    check(&parsed, overlay)?;
-    let ours = template.clone();
+    join_evictable(&template, &mut parsed);
     template.merge_from(parsed);
-    keep_ours(&mut template, &ours);
+    if let Some(spec) = &mut template.spec {
+        // The app first: it is what `kubectl logs` and `exec` mean.
+        spec.containers
+            .sort_by_key(|container| container.name != frame.container);
+    }
     Ok(template)
 }
 
-/// The first member of `written` that is missing in what was understood of it.
-fn unknown(written: &Value, understood: &Value, path: &str) -> Option<String> {
-    match (written, understood) {
-        (Value::Object(written), understood) => written.iter().find_map(|(name, value)| {
-            let path = format!("{path}.{name}");
-            match understood.get(name) {
-                Some(understood) => unknown(value, understood, &path),
-                None if is_empty(value) => None,
-                None => Some(path),
-            }
-        }),
-        (Value::Array(written), Value::Array(understood)) => {
-            let mut pairs = written.iter().zip(understood).enumerate();
-            pairs.find_map(|(index, (value, understood))| {
-                unknown(value, understood, &format!("{path}[{index}]"))
-            })
-        }
-        _ => None,
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
+/// Amounts become the texts that Kubernetes' types want; it takes numbers as well.
+fn amounts(value: &mut Value, path: &str, name: &str) -> Result<(), OverlayError> {
+    let is_map = matches!(name, "requests" | "limits" | "overhead");
     match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let path = format!("{path}.{field}");
+                if is_map || matches!(field.as_str(), "sizeLimit" | "divisor") {
+                    amount(value, &path)?;
+                } else {
+                    amounts(value, &path, field)?;
+                }
+            }
+            Ok(())
+        }
+        Value::Array(items) => {
+            let mut items = items.iter_mut().enumerate();
+            items.try_for_each(|(index, item)| amounts(item, &format!("{path}[{index}]"), ""))
+        }
+        _ => Ok(()),
     }
 }
 
-fn check(overlay: &PodTemplateSpec, written: &Value) -> Result<(), OverlayError> {
-    let Some(spec) = &overlay.spec else {
-        return Ok(());
+fn amount(value: &mut Value, path: &str) -> Result<(), OverlayError> {
+    let text = match &*value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+        // Refused by its type, or absent.
+        _ => return Ok(()),
     };
-    let lists = [
-        ("containers", Some(&spec.containers)),
-        ("initContainers", spec.init_containers.as_ref()),
-    ];
-    for (list, containers) in lists {
-        for (index, container) in containers.into_iter().flatten().enumerate() {
-            let path = format!("spec.podTemplate.spec.{list}[{index}]");
-            if container.name.is_empty() {
-                return Err(error(
-                    &format!("{path}.name"),
-                    "is missing: `app` is the app's container, any other name a container of your own",
-                ));
-            }
-            if list == "containers" && container.name == CONTAINER {
-                let written = &written["spec"][list][index];
-                for (field, cure) in ELSEWHERE {
-                    if written.get(field).is_some() {
-                        return Err(error(
-                            &format!("{path}.{field}"),
-                            format!("the supervisor starts the app: {cure}"),
-                        ));
-                    }
-                }
-            } else if container.image.is_none() && container.name != INSTALL {
-                return Err(error(
-                    &format!("{path}.image"),
-                    "is missing: a container of your own needs an image",
-                ));
-            }
-        }
+    if let Err(failure) = text.parse::<scaledapp_crds::Quantity>() {
+        return Err(error(path, failure.to_string()));
     }
-    if spec
-        .restart_policy
-        .as_deref()
-        .is_some_and(|policy| policy != "Always")
-    {
-        return Err(error(
-            "spec.podTemplate.spec.restartPolicy",
-            "a Deployment knows Always only: leave it out",
-        ));
-    }
+    *value = Value::String(text);
     Ok(())
 }
 
-/// Name of the init container that brings the supervisor.
-pub(super) const INSTALL: &str = "scaledapp-install";
-
-/// Puts back what must be ours: without it nothing of the rest would work.
-fn keep_ours(template: &mut PodTemplateSpec, ours: &PodTemplateSpec) {
-    let meta = ours.metadata.clone().unwrap_or_default();
+/// What selects the pods of a template.
+fn selector(template: &PodTemplateSpec) -> LabelSelector {
     let labels = template
         .metadata
-        .get_or_insert_default()
-        .labels
-        .get_or_insert_default();
-    labels.extend(meta.labels.unwrap_or_default());
-    let annotations = template
-        .metadata
-        .get_or_insert_default()
-        .annotations
-        .get_or_insert_default();
-    annotations.extend(meta.annotations.unwrap_or_default());
-    let (Some(spec), Some(ours)) = (&mut template.spec, &ours.spec) else {
-        return;
-    };
-    spec.restart_policy = None;
-    for volume in ours.volumes.iter().flatten() {
-        let volumes = spec.volumes.get_or_insert_default();
-        volumes.retain(|other| other.name != volume.name);
-        volumes.push(volume.clone());
-    }
-    let installs = ours.init_containers.clone().unwrap_or_default();
-    let inits = spec.init_containers.get_or_insert_default();
-    inits.retain(|container| installs.iter().all(|ours| ours.name != container.name));
-    inits.splice(0..0, installs);
-    for container in &mut spec.containers {
-        let Some(ours) = ours
-            .containers
-            .iter()
-            .find(|ours| ours.name == container.name)
-        else {
-            continue;
-        };
-        container.command.clone_from(&ours.command);
-        container.args.clone_from(&ours.args);
-        for mount in ours.volume_mounts.iter().flatten() {
-            let mounts = container.volume_mounts.get_or_insert_default();
-            mounts.retain(|other| other.mount_path != mount.mount_path);
-            mounts.push(mount.clone());
+        .as_ref()
+        .and_then(|meta| meta.labels.as_ref());
+    let selecting = [label::APP, label::INSTANCE, label::COMPONENT];
+    let pairs = labels.into_iter().flatten();
+    let pairs = pairs.filter(|(name, _)| selecting.contains(&name.as_str()));
+    selects(
+        pairs
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    )
+}
+
+/// What a merge of members would mix: of a probe, a variable or a constraint the
+/// user's is the whole.
+fn make_way(ours: &mut PodSpec, theirs: &mut PodSpec, selector: &LabelSelector) {
+    let installs = ours.init_containers.iter_mut().flatten();
+    for container in ours.containers.iter_mut().chain(installs) {
+        let inits = theirs.init_containers.iter().flatten();
+        let mut others = theirs.containers.iter().chain(inits);
+        if let Some(other) = others.find(|other| other.name == container.name) {
+            make_way_in(container, other);
         }
     }
-    // The app first: it is what `kubectl logs` and `exec` mean.
-    spec.containers
-        .sort_by_key(|container| container.name != CONTAINER);
+    let Some(constraints) = theirs.topology_spread_constraints.take() else {
+        return;
+    };
+    let known = ours.topology_spread_constraints.get_or_insert_default();
+    for constraint in constraints {
+        let constraint = TopologySpreadConstraint {
+            // Without one it would count no pods.
+            label_selector: constraint.label_selector.or_else(|| Some(selector.clone())),
+            ..constraint
+        };
+        let is_same = |other: &&mut TopologySpreadConstraint| {
+            other.topology_key == constraint.topology_key
+                && other.when_unsatisfiable == constraint.when_unsatisfiable
+        };
+        match known.iter_mut().find(is_same) {
+            Some(ours) => *ours = constraint,
+            None => known.push(constraint),
+        }
+    }
+}
+
+fn make_way_in(ours: &mut Container, theirs: &Container) {
+    for (ours, theirs) in [
+        (&mut ours.liveness_probe, &theirs.liveness_probe),
+        (&mut ours.readiness_probe, &theirs.readiness_probe),
+        (&mut ours.startup_probe, &theirs.startup_probe),
+    ] {
+        if theirs.as_ref().is_some_and(asks_something) {
+            *ours = None;
+        }
+    }
+    for variable in ours.env.iter_mut().flatten() {
+        let mut others = theirs.env.iter().flatten();
+        if let Some(other) = others.find(|other| other.name == variable.name) {
+            // At its place: others may refer to it.
+            variable.clone_from(other);
+        }
+    }
+}
+
+/// Whether a probe is a whole one: without a question it changes how often ours asks.
+fn asks_something(probe: &Probe) -> bool {
+    let Probe {
+        exec,
+        grpc,
+        http_get,
+        tcp_socket,
+        ..
+    } = probe;
+    exec.is_some() || grpc.is_some() || http_get.is_some() || tcp_socket.is_some()
+}
+
+/// A list between commas, to which the user may have added own volumes.
+fn join_evictable(ours: &PodTemplateSpec, theirs: &mut PodTemplateSpec) {
+    let name = annotation::EVICTABLE_VOLUMES;
+    let ours = ours.metadata.as_ref().and_then(|meta| {
+        let annotations = meta.annotations.as_ref()?;
+        annotations.get(name)
+    });
+    let annotations = theirs.metadata.as_mut();
+    let annotations = annotations.and_then(|meta| meta.annotations.as_mut());
+    if let (Some(ours), Some(volumes)) = (ours, annotations.and_then(|all| all.get_mut(name))) {
+        let known = volumes.split(',').any(|volume| volume.trim() == ours);
+        if volumes.trim().is_empty() {
+            volumes.clone_from(ours);
+        } else if !known {
+            *volumes = format!("{ours},{volumes}");
+        }
+    }
 }

@@ -4,31 +4,36 @@
 //! day on which the user gave it: [`pinned`] hands out the template that was
 //! made then, so that a new operator restarts no app.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapKeySelector, ConfigMapVolumeSource, Container, ContainerPort,
     DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, SeccompProfile,
-    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    HTTPGetAction, ImageVolumeSource, KeyToPath, LocalObjectReference, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceFieldSelector,
+    ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use scaledapp_crds::v1alpha1::Dispatch;
-use scaledapp_crds::words::{annotation, component, port, reason};
+use scaledapp_crds::v1alpha1::{Delivery, Dispatch};
+use scaledapp_crds::words::{annotation, component, port};
 use serde_json::json;
 
 use super::meta::{annotation as annotated, hash, json as text, map, selects};
-use super::overlay::{CONTAINER, INSTALL, merge};
+use super::overlay::{self, CONTAINER, INSTALL, merge};
 use super::{App, Settings, Stalled};
 use crate::Pods;
 
 /// Where the init container puts the supervisor, and its name there.
 const BINARIES: &str = "/.scaledapp";
-const SUPERVISOR: &str = "/.scaledapp/sidecar";
+/// Where it is if its image is the volume.
+const IN_IMAGE: &str = "usr/local/bin/scaledapp-sidecar";
+/// The file that `scaledapp-sidecar install` makes.
+const INSTALLED: &str = "sidecar";
 const DESIRED: &str = "/.scaledapp-desired";
 const DESIRED_FILE: &str = "desired.json";
 /// Keys of the `ConfigMap`; a container reads the first when it starts.
@@ -38,7 +43,7 @@ pub(super) const RELOAD_KEY: &str = "reload";
 pub(super) const TOKEN_KEY: &str = "token";
 const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
-const VOLUME_BINARIES: &str = "scaledapp";
+pub(super) const VOLUME_BINARIES: &str = "scaledapp";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// From SIGTERM beyond the drain and the grace of the workers: silence of the
 /// listener (2 s), and time for all of it to be noticed.
@@ -108,6 +113,9 @@ fn inputs(app: &App) -> String {
     for flag in workers.switches() {
         inputs[flag] = true.into();
     }
+    if app.delivery == Delivery::ImageVolume {
+        inputs["delivery"] = "image".into();
+    }
     hash(inputs.to_string().as_bytes())
 }
 
@@ -116,14 +124,16 @@ fn time(time: Duration) -> String {
 }
 
 fn render(app: &App, settings: &Settings) -> Result<PodTemplateSpec, Stalled> {
-    let ours = ours(app, settings);
+    let mut template = laid_over(app, ours(app, settings))?;
+    inherit(&mut template);
+    Ok(template)
+}
+
+fn laid_over(app: &App, ours: PodTemplateSpec) -> Result<PodTemplateSpec, Stalled> {
     let Some(overlay) = &app.pod_template else {
         return Ok(ours);
     };
-    let mut template = merge(ours, overlay).map_err(|error| Stalled {
-        reason: reason::INVALID_POD_TEMPLATE,
-        message: error.to_string(),
-    })?;
+    let mut template = merge(ours, overlay, overlay::APP).map_err(Stalled::from)?;
     if let Some(spec) = &mut template.spec
         && spec.service_account_name.as_ref() != Some(&app.app.name)
         && overlay["spec"]
@@ -136,6 +146,39 @@ fn render(app: &App, settings: &Settings) -> Result<PodTemplateSpec, Stalled> {
     Ok(template)
 }
 
+/// The init container asks for what the app's container does, and has its limits: a pod
+/// counts as the larger of the two, so that this costs nothing, a quota or a limit range
+/// that takes the one takes the other, and the class of service stays the app's.
+fn inherit(template: &mut PodTemplateSpec) {
+    let Some(spec) = &mut template.spec else {
+        return;
+    };
+    let mut containers = spec.containers.iter();
+    let main = containers.find(|container| container.name == CONTAINER);
+    let resources = main.and_then(|main| main.resources.as_ref());
+    let inherited = resources.map(|resources| ResourceRequirements {
+        requests: plain(resources.requests.as_ref()),
+        limits: plain(resources.limits.as_ref()),
+        // Devices are the app's alone.
+        claims: None,
+    });
+    let mut inits = spec.init_containers.iter_mut().flatten();
+    if let Some(install) = inits.find(|init| init.name == INSTALL && init.resources.is_none()) {
+        install.resources = inherited.filter(|all| *all != ResourceRequirements::default());
+    }
+}
+
+/// Of a container's amounts, those that every container can have.
+fn plain(amounts: Option<&BTreeMap<String, Quantity>>) -> Option<BTreeMap<String, Quantity>> {
+    let plain = ["cpu", "memory", "ephemeral-storage"];
+    let amounts = amounts.into_iter().flatten();
+    let amounts = amounts.filter(|(name, _)| plain.contains(&name.as_str()));
+    let amounts: BTreeMap<String, Quantity> = amounts
+        .map(|(name, amount)| (name.clone(), amount.clone()))
+        .collect();
+    Some(amounts).filter(|amounts| !amounts.is_empty())
+}
+
 fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
     let owner = app.owner();
     let secrets = settings.image_pull_secrets.iter();
@@ -144,14 +187,17 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
         .collect();
     let workers = &app.app.workers;
     let grace = workers.drain_timeout + workers.stop_grace() + STOP_MARGIN;
+    // Nothing is wished of a new pod.
+    let mut annotations = map([(annotation::DESIRED, "{}")]);
+    if app.delivery == Delivery::InitContainer {
+        // What is in it is made anew wherever the pod is.
+        let evictable = annotation::EVICTABLE_VOLUMES.to_owned();
+        annotations.insert(evictable, VOLUME_BINARIES.to_owned());
+    }
+    let installs = app.delivery == Delivery::InitContainer;
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
-            // Nothing is wished of a new pod.
-            annotations: Some(map([
-                (annotation::DESIRED, "{}"),
-                // What is in it is made anew wherever the pod is.
-                (annotation::EVICTABLE_VOLUMES, VOLUME_BINARIES),
-            ])),
+            annotations: Some(annotations),
             labels: Some(
                 owner
                     .labels(component::APP)
@@ -167,12 +213,12 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
             // A Service called `scaledapp` would set SCALEDAPP_PORT.
             enable_service_links: Some(false),
             image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
-            init_containers: Some(vec![install(settings)]),
+            init_containers: installs.then(|| vec![install(settings)]),
             security_context: Some(pod_security()),
             service_account_name: Some(app.app.name.clone()),
             termination_grace_period_seconds: Some(grace.as_secs_f64().ceil() as i64),
             topology_spread_constraints: Some(spread(app)),
-            volumes: Some(volumes(app)),
+            volumes: Some(volumes(app, settings)),
             ..PodSpec::default()
         }),
     }
@@ -180,17 +226,11 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
 
 /// Copies the supervisor into the pod, so that the app's image stays untouched.
 fn install(settings: &Settings) -> Container {
-    let small = |memory: &str| Some([("memory".to_owned(), Quantity(memory.to_owned()))].into());
     Container {
         name: INSTALL.to_owned(),
         image: Some(settings.sidecar_image.clone()),
         image_pull_policy: settings.image_pull_policy.clone(),
         command: Some(words(["scaledapp-sidecar", "install", BINARIES])),
-        resources: Some(ResourceRequirements {
-            requests: small("16Mi"),
-            limits: small("64Mi"),
-            claims: None,
-        }),
         security_context: Some(security(true)),
         volume_mounts: Some(vec![VolumeMount {
             name: VOLUME_BINARIES.to_owned(),
@@ -250,7 +290,11 @@ fn supervise(app: &App) -> Vec<String> {
         Dispatch::Request => "request",
         Dispatch::Connection => "connection",
     };
-    let mut command = words([SUPERVISOR, "run"]);
+    let file = match app.delivery {
+        Delivery::InitContainer => INSTALLED,
+        Delivery::ImageVolume => IN_IMAGE,
+    };
+    let mut command = words([&*format!("{BINARIES}/{file}"), "run"]);
     let mut flag = |name: &str, value: &str| command.extend(words([name, value]));
     flag("--port", &app.app.port.to_string());
     flag("--dispatch", dispatch);
@@ -326,16 +370,32 @@ fn environment(app: &App) -> Vec<EnvVar> {
     ours.into_iter().chain(app.env.iter().cloned()).collect()
 }
 
-fn volumes(app: &App) -> Vec<Volume> {
-    let mut volumes = vec![
-        Volume {
-            name: VOLUME_BINARIES.to_owned(),
+/// Where the supervisor is.
+fn binaries(app: &App, settings: &Settings) -> Volume {
+    let name = VOLUME_BINARIES.to_owned();
+    match app.delivery {
+        Delivery::InitContainer => Volume {
+            name,
             empty_dir: Some(EmptyDirVolumeSource {
                 size_limit: Some(Quantity("64Mi".to_owned())),
                 ..EmptyDirVolumeSource::default()
             }),
             ..Volume::default()
         },
+        Delivery::ImageVolume => Volume {
+            name,
+            image: Some(ImageVolumeSource {
+                reference: Some(settings.sidecar_image.clone()),
+                pull_policy: settings.image_pull_policy.clone(),
+            }),
+            ..Volume::default()
+        },
+    }
+}
+
+fn volumes(app: &App, settings: &Settings) -> Vec<Volume> {
+    let mut volumes = vec![
+        binaries(app, settings),
         Volume {
             name: VOLUME_DESIRED.to_owned(),
             downward_api: Some(DownwardAPIVolumeSource {

@@ -37,6 +37,7 @@ pub(crate) fn settings() -> Settings {
         balancer_image: "registry.example/scaledapp:1".to_owned(),
         image_pull_policy: None,
         image_pull_secrets: Vec::new(),
+        balancer_resources: Settings::default_balancer_resources(),
     }
 }
 

@@ -13,6 +13,7 @@ mod pinning;
 mod slots;
 mod snapshots;
 mod status;
+mod templates;
 mod validate;
 mod warnings;
 mod workers;

@@ -100,14 +100,14 @@ fn connections_are_handed_out_where_that_is_asked_for() {
 fn a_pod_template_is_laid_over_ours() {
     insta::assert_snapshot!(workload(
         r"  podTemplate:
-    metadata: {labels: {team: a, app.kubernetes.io/instance: theirs}, annotations: {note: x}}
+    metadata: {labels: {team: a, app.kubernetes.io/name: shop}, annotations: {note: x}}
     spec:
       serviceAccountName: hello-rights
       nodeSelector: {disk: ssd}
       tolerations: [{key: gpu, operator: Exists}]
       terminationGracePeriodSeconds: 300
       securityContext: {runAsUser: 1000}
-      volumes: [{name: data, emptyDir: {}}, {name: scaledapp, hostPath: {path: /}}]
+      volumes: [{name: data, emptyDir: {}}]
       containers:
       - name: logs
         image: example/logs:1

@@ -53,6 +53,18 @@ const BAD: &[(&str, &str)] = &[
         "spec.envFrom[0]: give exactly one of configMapRef and secretRef",
     ),
     (
+        "  balancers: {podTemplate: {nodeSelector: {}}}",
+        "spec.balancers.podTemplate.nodeSelector: there is no such field: write it under podTemplate.metadata or podTemplate.spec",
+    ),
+    (
+        "  resources: {requests: {cpu: '1'}, limits: {cpu: 500m}}",
+        "spec.resources.requests.cpu: 1 is more than limits.cpu, which is 500m: lower the one or raise the other",
+    ),
+    (
+        "  balancers: {resources: {requests: {memory: 1Gi}, limits: {memory: 512Mi}}}",
+        "spec.balancers.resources.requests.memory: 1Gi is more than limits.memory, which is 512Mi: lower the one or raise the other",
+    ),
+    (
         "  podTemplate: {containers: []}",
         "spec.podTemplate.containers: there is no such field: write it under podTemplate.metadata or podTemplate.spec",
     ),
