@@ -138,6 +138,13 @@ impl Api {
         let path = format!("{path}?fieldManager=kubectl&force=true");
         self.json("PATCH", &path, "application/apply-patch+yaml", Some(object))
     }
+
+    /// What [`Api::apply`] would come to.
+    pub(crate) fn try_apply(&self, object: &Value) -> Answer {
+        let path = path(object);
+        let path = format!("{path}?fieldManager=kubectl&force=true&dryRun=All");
+        self.json("PATCH", &path, "application/apply-patch+yaml", Some(object))
+    }
 }
 
 /// Where an object is.

@@ -21,6 +21,8 @@ mod placement;
 mod reach;
 mod refusals;
 mod rights;
+mod same;
 mod scaling;
 mod server;
 mod story;
+mod templates;

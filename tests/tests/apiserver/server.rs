@@ -56,36 +56,7 @@ impl Programs {
     /// # Errors
     /// They are not there; the text is the reason to print for skipped tests.
     fn find() -> Result<Self, String> {
-        let find = |variable: &str, unit: &str, program: &str| {
-            let given = std::env::var_os(variable).map(PathBuf::from);
-            let built = || {
-                let built = binaries::workspace().join("target/kind/go").read_dir();
-                let mut built = built.into_iter().flatten().flatten();
-                let is_it = |name: &str| {
-                    name.rsplit_once('-')
-                        .is_some_and(|(name, key)| name == unit && !key.contains('.'))
-                };
-                built
-                    .find(|entry| entry.file_name().to_str().is_some_and(is_it))
-                    .map(|entry| entry.path())
-            };
-            let given = given.map(|given| {
-                let is_program = given.is_file();
-                if is_program {
-                    given
-                } else {
-                    given.join(program)
-                }
-            });
-            given
-                .or_else(|| Some(built()?.join(program)))
-                .filter(|path| path.is_file())
-                .ok_or_else(|| {
-                    format!(
-                        "skipped: {program} is not compiled: `cargo xtask test` does that, with Go"
-                    )
-                })
-        };
+        let find = Self::program;
         Ok(Self {
             kubernetes: find("SCALEDAPP_KUBERNETES", "kubernetes", "kube-apiserver")?
                 .parent()
@@ -94,6 +65,36 @@ impl Programs {
             etcd: find("SCALEDAPP_ETCD", "etcd", "etcd")?,
             helm: find("SCALEDAPP_HELM", "helm", "helm")?,
         })
+    }
+
+    /// One of them: where a variable says, or what was built of a unit.
+    fn program(variable: &str, unit: &str, program: &str) -> Result<PathBuf, String> {
+        let given = std::env::var_os(variable).map(PathBuf::from);
+        let built = || {
+            let built = binaries::workspace().join("target/kind/go").read_dir();
+            let mut built = built.into_iter().flatten().flatten();
+            let is_it = |name: &str| {
+                name.rsplit_once('-')
+                    .is_some_and(|(name, key)| name == unit && !key.contains('.'))
+            };
+            built
+                .find(|entry| entry.file_name().to_str().is_some_and(is_it))
+                .map(|entry| entry.path())
+        };
+        let given = given.map(|given| {
+            let is_program = given.is_file();
+            if is_program {
+                given
+            } else {
+                given.join(program)
+            }
+        });
+        given
+            .or_else(|| Some(built()?.join(program)))
+            .filter(|path| path.is_file())
+            .ok_or_else(|| {
+                format!("skipped: {program} is not compiled: `cargo xtask test` does that, with Go")
+            })
     }
 }
 
@@ -425,6 +426,16 @@ impl Server {
         command.env("KUBECONFIG", self.kubeconfig("admin", ADMIN, "default")?);
         command.env("HELM_CACHE_HOME", self.directory.join("helm"));
         process::run(command, START)
+    }
+
+    /// kubectl as the cluster's administrator; `None` where it is not compiled.
+    pub(crate) fn kubectl(&self, words: &[&str]) -> Option<process::Ended> {
+        self.enter().unwrap();
+        let kubectl = Programs::program("SCALEDAPP_KUBECTL", "kubectl", "kubectl").ok()?;
+        let mut command = Command::new(kubectl);
+        command.args(words);
+        command.env("KUBECONFIG", self.kubeconfig("admin", ADMIN).unwrap());
+        Some(process::run(command, START).unwrap())
     }
 
     /// What an admin port in the network says, which the calling thread is in.

@@ -123,6 +123,7 @@ fn values_of_an_older_release_make_what_they_made() {
         "podSecurityContext",
         "commonLabels",
         "rbac",
+        "balancers",
     ];
     let mut values: Vec<String> = newer.iter().map(|key| format!("{key}=null")).collect();
     for image in ["operator", "sidecar", "balancer", "dns"] {
@@ -152,6 +153,32 @@ fn values_of_an_older_release_make_what_they_made() {
     let images = images.map(|image| format!("images.{image}.repository=old.example/{image}"));
     let new = template(&images.each_ref().map(String::as_str)).unwrap();
     assert_eq!(old.stdout, new.stdout);
+}
+
+#[test]
+fn what_balancers_ask_for_is_the_operators_default() {
+    for (values, requests, limits) in [
+        (&[][..], "cpu=100m,memory=64Mi", "memory=512Mi"),
+        (
+            &[
+                "balancers.resources.limits.cpu=1",
+                "balancers.resources.requests.cpu=0.5",
+            ],
+            "cpu=0.5,memory=64Mi",
+            "cpu=1,memory=512Mi",
+        ),
+        (&["balancers.resources.requests=null"], "", "memory=512Mi"),
+    ] {
+        let Some(objects) = rendered(values) else {
+            return;
+        };
+        assert_eq!(flag(&objects, "operator", "balancer-requests"), [requests]);
+        assert_eq!(flag(&objects, "operator", "balancer-limits"), [limits]);
+    }
+    let Some(said) = refused(&[REGISTRY, "balancers.resources.limits.cpu=much"]) else {
+        return;
+    };
+    assert!(said.contains("balancers"), "{said}");
 }
 
 #[test]

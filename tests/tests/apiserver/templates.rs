@@ -1,0 +1,385 @@
+//! What a user may say about our pods, against a real API server: quotas and limit
+//! ranges, templates that it refuses, drains, and volumes of images.
+
+use std::time::Duration;
+
+use scaledapp_tests::wait;
+use serde_json::{Value, json};
+
+use crate::kubelet::Behaviour;
+use crate::story::{SOON, Story, condition, story};
+
+const SMALL: &str = "{requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 128Mi}}";
+
+impl Story {
+    /// The app with `podTemplate.spec`, beside what places its pods.
+    fn with_template(&self, fields: &str, template: &Value) -> Value {
+        let mut app = self.spec("hello", fields);
+        let spec = &mut app["spec"]["podTemplate"]["spec"];
+        for (field, value) in template.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        app
+    }
+
+    fn template(&self, name: &str) -> Value {
+        self.deployment(name)["spec"]["template"].clone()
+    }
+}
+
+/// Both kinds of amounts, of each container, and none too small.
+#[test]
+fn a_quota_on_requests_and_limits_and_a_limit_range_let_all_pods_in() {
+    let Some(story) = story("quota", 2) else {
+        return;
+    };
+    let hard = json!({"requests.cpu": "4", "requests.memory": "4Gi", "limits.cpu": "8", "limits.memory": "8Gi"});
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "quota"}, "spec": {"hard": hard}});
+    story.try_apply(&quota).unwrap();
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "quota"},
+        "spec": {"limits": [{"type": "Container", "min": {"cpu": "50m", "memory": "48Mi"}, "maxLimitRequestRatio": {"cpu": "4", "memory": "10"}}]}});
+    story.try_apply(&range).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let fields = format!("replicas: {{total: 2}}\nresources: {SMALL}\n");
+    story.apply("hello", &fields);
+    // What the operator gives balancers has no limit of CPU.
+    let app = story.wait("hello", "the balancers' trouble is told", |app| {
+        condition(app, "Degraded").message.starts_with("balancer: ")
+    });
+    let told = condition(&app, "Degraded");
+    assert_eq!(told.reason, "PodsRefused");
+    assert!(
+        told.message.contains("limits.cpu") || told.message.contains("cpu max limit to request"),
+        "{}",
+        told.message
+    );
+    assert!(
+        told.message.contains("spec.balancers.resources"),
+        "{}",
+        told.message
+    );
+    story.apply(
+        "hello",
+        &format!("{fields}balancers: {{resources: {SMALL}}}"),
+    );
+    story.wait_complete("hello");
+    let pods = [story.pods("hello", "app"), story.pods("hello", "balancer")].concat();
+    assert_eq!(pods.len(), 4);
+    for pod in &pods {
+        let spec = &pod["spec"];
+        let lists = [&spec["containers"], &spec["initContainers"]];
+        for container in lists.iter().filter_map(|list| list.as_array()).flatten() {
+            assert_eq!(
+                container["resources"]["limits"]["cpu"], "200m",
+                "{container}"
+            );
+            assert_eq!(
+                container["resources"]["requests"]["memory"], "64Mi",
+                "{container}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_our_containers_is_there_and_probes_are_whole() {
+    let Some(story) = story("said", 1) else {
+        return;
+    };
+    let amounts = json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}});
+    let template = json!({
+        "initContainers": [{"name": "scaledapp-install", "resources": amounts}],
+        "containers": [{
+            "name": "app",
+            "livenessProbe": {"exec": {"command": ["/bin/true"]}},
+            "readinessProbe": {"tcpSocket": {"port": 3000}},
+        }],
+    });
+    story
+        .try_apply(&story.with_template("replicas: {total: 1}", &template))
+        .unwrap();
+    story.wait_complete("hello");
+    let pod = story.template("hello")["spec"].clone();
+    assert_eq!(pod["initContainers"][0]["resources"], amounts);
+    let app = &pod["containers"][0];
+    assert_eq!(app["readinessProbe"]["tcpSocket"]["port"], 3000);
+    assert!(app["readinessProbe"]["httpGet"].is_null(), "{app}");
+    assert_eq!(
+        app["livenessProbe"]["exec"]["command"],
+        json!(["/bin/true"])
+    );
+    assert!(app["livenessProbe"]["httpGet"].is_null(), "{app}");
+    // And back: ours are the whole then.
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait("hello", "our probes", |_| {
+        let probe = &story.template("hello")["spec"]["containers"][0]["readinessProbe"];
+        probe["httpGet"]["path"] == "/readyz" && probe["tcpSocket"].is_null()
+    });
+    story.wait_complete("hello");
+}
+
+/// `podTemplate.spec`, what only the API server knows to be wrong with it, and how the
+/// message begins.
+fn refused() -> Vec<(Value, &'static str)> {
+    vec![
+        (
+            json!({"containers": [{"name": "app", "resources": {"limits": {"cpu": "500m"}}}]}),
+            "spec.podTemplate.spec.containers[0].resources.requests: Invalid value",
+        ),
+        (
+            json!({"tolerations": [{"key": "a", "operator": "Wrong"}]}),
+            "spec.podTemplate.spec.tolerations[0].operator: Unsupported value",
+        ),
+        (
+            json!({"containers": [{"name": "mesh", "image": "m", "ports": [{"containerPort": 99_999}]}]}),
+            "spec.podTemplate.spec.containers[0].ports[0].containerPort: Invalid value",
+        ),
+        (
+            json!({"containers": [{"name": "app", "volumeMounts": [{"name": "none", "mountPath": "/x"}]}]}),
+            "spec.podTemplate.spec.containers[0].volumeMounts",
+        ),
+        (
+            json!({"nodeSelector": {"a b": "c"}}),
+            "spec.podTemplate.spec.nodeSelector",
+        ),
+        (
+            json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}}),
+            "spec.podTemplate.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]",
+        ),
+        (
+            json!({"topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}),
+            "spec.podTemplate.spec.topologySpreadConstraints[0].maxSkew: Invalid value",
+        ),
+        (
+            json!({"priorityClassName": "Not_A_Name"}),
+            "spec.podTemplate.spec.priorityClassName: Invalid value",
+        ),
+        // Of which server-side apply tells in its own way.
+        (
+            json!({"containers": [{"name": "mesh", "image": "m", "ports": [{"containerPort": 1, "protocol": "TCP"}, {"containerPort": 1, "protocol": "TCP"}]}]}),
+            "spec.podTemplate.spec.containers[0].ports",
+        ),
+        (
+            json!({"hostAliases": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]}),
+            "spec.podTemplate.spec.hostAliases",
+        ),
+        (
+            json!({"containers": [{"name": "app", "livenessProbe": {"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}}]}),
+            "spec.podTemplate.spec.containers[0].livenessProbe",
+        ),
+        (
+            json!({"securityContext": {"runAsUser": -5}}),
+            "spec.podTemplate.spec.securityContext.runAsUser: Invalid value",
+        ),
+    ]
+}
+
+#[test]
+fn what_the_api_server_refuses_is_stalled_with_the_users_field() {
+    let Some(story) = story("invalid", 1) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait_complete("hello");
+    let uid = story.pods("hello", "app")[0]["metadata"]["uid"].clone();
+    let stalled = |expected: &str, object: &Value| {
+        let generation = story.try_apply(object).unwrap()["metadata"]["generation"].clone();
+        let app = story.wait("hello", expected, |app| {
+            app["status"]["observedGeneration"] == generation
+                && condition(app, "Stalled").status == "True"
+        });
+        let told = condition(&app, "Stalled");
+        assert!(told.message.contains(expected), "{expected}: {told:?}");
+        assert_eq!(condition(&app, "Reconciling").status, "False");
+        // What runs serves on.
+        assert_eq!(condition(&app, "Ready").status, "True");
+        told
+    };
+    for (template, expected) in refused() {
+        let object = story.with_template("replicas: {total: 1}", &template);
+        let told = stalled(expected, &object);
+        assert_eq!(told.reason, "InvalidPodTemplate", "{}", told.message);
+    }
+    // It is not asked again and again.
+    let writes = || {
+        let log = story.server.operator_log();
+        log.lines()
+            .filter(|line| line.contains("invalid") && line.contains("refused"))
+            .count()
+    };
+    let before = writes();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(writes() <= before + 1, "{}", story.server.operator_log());
+    // The same of balancers, and of fields outside of any template.
+    let balancers = "replicas: {total: 1}\nbalancers: {podTemplate: {spec: {tolerations: [{operator: Wrong}]}}}";
+    stalled(
+        "spec.balancers.podTemplate.spec.tolerations[0].operator: Unsupported value",
+        &story.spec("hello", balancers),
+    );
+    let variable = "replicas: {total: 1}\nenv: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.nothing}}}]";
+    let told = stalled(
+        "spec.env[0].valueFrom.fieldRef.fieldPath: Invalid value",
+        &story.spec("hello", variable),
+    );
+    assert_eq!(told.reason, "InvalidSpec");
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait_complete("hello");
+    assert_eq!(story.pods("hello", "app")[0]["metadata"]["uid"], uid);
+}
+
+#[test]
+fn balancers_go_where_their_template_sends_them() {
+    let Some(story) = story("sent", 2) else {
+        return;
+    };
+    let fields = "replicas: {total: 1}\nbalancers: {podTemplate: {metadata: {labels: {team: edge}, annotations: {note: x}}, spec: {nodeSelector: {story: sent}, tolerations: [{key: story, operator: Exists}], topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule}], containers: [{name: balancer, env: [{name: A, value: b}]}]}}}";
+    story.apply("hello", fields);
+    story.wait_complete("hello");
+    let pods = story.pods("hello", "balancer");
+    let mut nodes: Vec<&str> = pods
+        .iter()
+        .filter_map(|pod| pod["spec"]["nodeName"].as_str())
+        .collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["sent-1", "sent-2"]);
+    assert!(
+        pods.iter()
+            .all(|pod| pod["metadata"]["labels"]["team"] == "edge")
+    );
+}
+
+impl Story {
+    /// Asks for the eviction of a pod, as a drain does; the code of the answer.
+    fn evict(&self, pod: &Value) -> u16 {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let evict =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        let path = self.at("/api/v1", &format!("pods/{name}/eviction"));
+        match self.server.api.post(&path, &evict) {
+            Ok(_) => 201,
+            Err(refused) => refused.code,
+        }
+    }
+}
+
+/// One at a time of several; none keeps a drain from going on for ever.
+#[test]
+fn budgets_let_a_drain_take_one_pod_at_a_time() {
+    let Some(story) = story("evict", 2) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 2}");
+    story.wait_complete("hello");
+    for component in ["app", "balancer"] {
+        let pods = story.pods("hello", component);
+        assert_eq!(pods.len(), 2);
+        // Whatever comes in their place takes its time.
+        let names: Vec<Value> = ["app", "balancer"]
+            .iter()
+            .flat_map(|component| story.pods("hello", component))
+            .map(|pod| pod["metadata"]["name"].clone())
+            .collect();
+        story.rule(move |pod| {
+            let is_new = !names.contains(&pod["metadata"]["name"]);
+            Behaviour::Ready(Duration::from_secs(if is_new { 6 } else { 0 }))
+        });
+        // The budget is counted a little later.
+        wait::until(SOON, "the first may go", || match story.evict(&pods[0]) {
+            201 => Ok(()),
+            code => Err(code),
+        })
+        .unwrap();
+        assert_eq!(story.evict(&pods[1]), 429, "{component}");
+        story.wait_complete("hello");
+    }
+    // What is alone has no budget, or a drain would wait for ever.
+    story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
+    story.wait_complete("hello");
+    for component in ["app", "balancer"] {
+        assert_eq!(story.evict(&story.pods("hello", component)[0]), 201);
+    }
+    // What does not become ready anyway holds nothing up.
+    let ends = Behaviour::Crashes(1, "no");
+    story.rule(move |_| ends.clone());
+    story.apply("hello", "replicas: {total: 2}\nimage: registry.test/app:2");
+    wait::until(SOON, "a pod that does not become ready goes", || {
+        let pods = story.pods("hello", "app");
+        let broken = pods
+            .iter()
+            .find(|pod| pod["spec"]["containers"][0]["image"] == "registry.test/app:2");
+        match broken.map(|pod| story.evict(pod)) {
+            Some(201) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+}
+
+/// `kubectl drain` stops at an `emptyDir` (k8s.io/kubectl/pkg/drain, localStorageFilter),
+/// a cluster autoscaler at one that no annotation names.
+#[test]
+fn a_volume_of_the_image_is_no_local_storage() {
+    let Some(story) = story("volume", 1) else {
+        return;
+    };
+    let local = |pod: &Value| {
+        let volumes = pod["spec"]["volumes"].as_array();
+        let mut volumes = volumes.into_iter().flatten();
+        volumes.any(|volume| !volume["emptyDir"].is_null())
+    };
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait_complete("hello");
+    let pods = story.pods("hello", "app");
+    assert!(local(&pods[0]));
+    let evictable = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+    assert_eq!(pods[0]["metadata"]["annotations"][evictable], "scaledapp");
+    assert!(!story.pods("hello", "balancer").iter().any(local));
+
+    story.apply(
+        "hello",
+        "replicas: {total: 1}\nsupervisor: {delivery: ImageVolume}",
+    );
+    story.wait_complete("hello");
+    let pods = story.pods("hello", "app");
+    let new = pods
+        .iter()
+        .find(|pod| pod["spec"]["initContainers"].is_null())
+        .unwrap();
+    assert!(!local(new), "{new}");
+    let app = story.app("hello");
+    assert_eq!(app["status"]["sidecarVersion"], "registry.test/sidecar:1");
+    // The other way needs a flag.
+    story.add_node(2);
+    let node = story.node(1);
+    let drain = |flag: &str| {
+        let words = ["drain", &node, "--ignore-daemonsets", "--timeout=60s", flag];
+        story.server.kubectl(&words)
+    };
+    let plain = "--pod-selector=app.kubernetes.io/component=app";
+    let Some(drained) = drain(plain) else { return };
+    assert_eq!(drained.code, 0, "{}{}", drained.stdout, drained.stderr);
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait_complete("hello");
+    let (on, off) = (story.node(2), story.node(1));
+    let uncordoned = story.server.kubectl(&["uncordon", &off]).unwrap();
+    assert_eq!(uncordoned.code, 0, "{}", uncordoned.stderr);
+    let refused = story
+        .server
+        .kubectl(&["drain", &on, "--ignore-daemonsets", plain])
+        .unwrap();
+    assert!(
+        refused.code != 0 && refused.stderr.contains("--delete-emptydir-data"),
+        "{}",
+        refused.stderr
+    );
+    let words = [
+        "drain",
+        &on,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        plain,
+    ];
+    let drained = story.server.kubectl(&words).unwrap();
+    assert_eq!(drained.code, 0, "{}{}", drained.stdout, drained.stderr);
+    story.wait_complete("hello");
+}
