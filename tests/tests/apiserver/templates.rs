@@ -207,9 +207,11 @@ fn what_the_api_server_refuses_is_stalled_with_the_users_field() {
             .filter(|line| line.contains("invalid") && line.contains("refused"))
             .count()
     };
+    // A new status is a reason for one more pass.
+    std::thread::sleep(Duration::from_secs(2));
     let before = writes();
     std::thread::sleep(Duration::from_secs(5));
-    assert!(writes() <= before + 1, "{}", story.server.operator_log());
+    assert!(writes() <= before, "{}", story.server.operator_log());
     // The same of balancers, and of fields outside of any template.
     let balancers = "replicas: {total: 1}\nbalancers: {podTemplate: {spec: {tolerations: [{operator: Wrong}]}}}";
     stalled(
@@ -262,6 +264,12 @@ impl Story {
     }
 }
 
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
 /// One at a time of several; none keeps a drain from going on for ever.
 #[test]
 fn budgets_let_a_drain_take_one_pod_at_a_time() {
@@ -283,13 +291,22 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
             let is_new = !names.contains(&pod["metadata"]["name"]);
             Behaviour::Ready(Duration::from_secs(if is_new { 6 } else { 0 }))
         });
-        // The budget is counted a little later.
-        wait::until(SOON, "the first may go", || match story.evict(&pods[0]) {
-            201 => Ok(()),
-            code => Err(code),
-        })
-        .unwrap();
-        assert_eq!(story.evict(&pods[1]), 429, "{component}");
+        // The budget is counted a little later; and a client may ask again by itself.
+        for pod in &pods {
+            wait::until(SOON, "a pod may go", || match story.evict(pod) {
+                201 => Ok(()),
+                code => Err(code),
+            })
+            .unwrap();
+        }
+        // So the second one went only when the first was replaced.
+        let is_new = |pod: &&Value| {
+            pods.iter()
+                .all(|old| old["metadata"]["uid"] != pod["metadata"]["uid"])
+        };
+        let now = story.pods("hello", component);
+        let ready = now.iter().filter(is_new).filter(|pod| is_ready(pod));
+        assert_eq!(ready.count(), 1, "{component}: {now:?}");
         story.wait_complete("hello");
     }
     // What is alone has no budget, or a drain would wait for ever.
@@ -356,7 +373,10 @@ fn a_volume_of_the_image_is_no_local_storage() {
         story.server.kubectl(&words)
     };
     let plain = "--pod-selector=app.kubernetes.io/component=app";
-    let Some(drained) = drain(plain) else { return };
+    let Some(drained) = drain(plain) else {
+        println!("skipped: kubectl is not compiled, so nothing is drained by it");
+        return;
+    };
     assert_eq!(drained.code, 0, "{}{}", drained.stdout, drained.stderr);
     story.apply("hello", "replicas: {total: 1}");
     story.wait_complete("hello");
