@@ -59,10 +59,11 @@ fn render_takes_what_the_api_server_takes() {
     let render = |fields: &str| {
         let fields = fields.trim_start_matches("{}");
         let own = |name: &str, value: &str| {
-            let is_said = fields.starts_with(&format!("{name}:"));
-            (!is_said)
-                .then(|| format!("  {name}: {value}\n"))
-                .unwrap_or_default()
+            if fields.starts_with(&format!("{name}:")) {
+                String::new()
+            } else {
+                format!("  {name}: {value}\n")
+            }
         };
         let text = format!(
             "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: a, labels: null}}\nspec:\n{}{}  {fields}\n",
