@@ -28,7 +28,7 @@ fn resources(container: &Container) -> Value {
 
 fn stalled(lines: &str) -> String {
     let plan = plan(&app(lines), &cluster(2), &settings());
-    let stalled = plan.stalled.unwrap_or_else(|| panic!("{lines} is taken"));
+    let stalled = plan.stalled.expect(lines);
     assert_eq!(stalled.reason, "InvalidPodTemplate");
     stalled.message
 }
@@ -78,7 +78,7 @@ fn balancers_have_what_the_object_says_else_what_the_operator_does() {
 #[test]
 fn a_users_probe_variable_and_constraint_are_the_whole_of_it() {
     let plan = planned(
-        r#"  env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: B, value: $(A)}]
+        r"  env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: B, value: $(A)}]
   replicas: {perNode: 2}
   podTemplate:
     spec:
@@ -89,7 +89,7 @@ fn a_users_probe_variable_and_constraint_are_the_whole_of_it() {
       - name: app
         env: [{name: A, value: a}]
         livenessProbe: {exec: {command: [/bin/true]}}
-        readinessProbe: {tcpSocket: {port: 3000}}"#,
+        readinessProbe: {tcpSocket: {port: 3000}}",
     );
     let pod = pod(&plan, 0);
     let container = serde_json::to_value(&pod.containers[0]).unwrap();
