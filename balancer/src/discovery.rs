@@ -17,6 +17,9 @@ pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     /// Admin port of its supervisor, which says how it is.
     pub(crate) admin: Option<SocketAddr>,
+    /// Nobody has named it: its labels fit. It may be a pod of somebody else, until its
+    /// admin port answers as a supervisor's does.
+    pub(crate) selected: bool,
 }
 
 impl Backend {
@@ -26,6 +29,7 @@ impl Backend {
             name: address.to_string(),
             address,
             admin: None,
+            selected: false,
         }
     }
 }
@@ -175,6 +179,7 @@ mod tests {
             name: name.to_owned(),
             address: address.parse().unwrap(),
             admin: None,
+            selected: false,
         }
     }
 

@@ -80,6 +80,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
             name,
             address,
             admin,
+            selected: false,
         });
     }
     Ok(backends)
@@ -104,6 +105,7 @@ mod tests {
                 name: "a".to_owned(),
                 address: "10.0.0.1:3000".parse().unwrap(),
                 admin: "10.0.0.1:9377".parse().ok(),
+                selected: false,
             }
         );
         assert_eq!(backends[1].address, "[fd00::1]:3000".parse().unwrap());

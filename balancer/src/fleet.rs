@@ -39,7 +39,8 @@ impl Fleet {
                 .position(is_same)
                 .map(|at| before.swap_remove(at));
             let endpoint = if let Some(member) = kept {
-                if member.backend.admin != backend.admin {
+                let sight = |backend: &Backend| (backend.admin, backend.selected);
+                if sight(&member.backend) != sight(&backend) {
                     member.endpoint.set_standing(unheard(&backend));
                 }
                 member.endpoint
@@ -72,6 +73,7 @@ impl Fleet {
         self.0.iter().filter_map(|member| {
             Some(Target {
                 admin: member.backend.admin?,
+                selected: member.backend.selected,
                 endpoint: Arc::clone(&member.endpoint),
             })
         })
@@ -79,14 +81,23 @@ impl Fleet {
 
     /// Whether everyone who can be listened to has said something good or bad.
     pub(crate) fn is_heard(&self) -> bool {
+        let unheard = [Standing::Suspect, Standing::Unknown];
         self.targets()
-            .all(|target| target.endpoint.standing() != Standing::Suspect)
+            .all(|target| !unheard.contains(&target.endpoint.standing()))
+    }
+
+    /// Whether there are endpoints, and none has shown that it belongs to the app: then
+    /// all of them get requests.
+    pub(crate) fn is_unknown(&self) -> bool {
+        let mut members = self.0.iter();
+        !self.0.is_empty() && members.all(|member| member.endpoint.standing() == Standing::Unknown)
     }
 }
 
 /// Before anything is heard of it. Who cannot be heard at all must be taken to serve.
 fn unheard(backend: &Backend) -> Standing {
     match backend.admin {
+        Some(_) if backend.selected => Standing::Unknown,
         Some(_) => Standing::Suspect,
         None => Standing::Serving,
     }
@@ -101,6 +112,7 @@ mod tests {
             name: name.to_owned(),
             address: ([10, 0, 0, 1], port).into(),
             admin: admin.map(|port| ([10, 0, 0, 1], port).into()),
+            selected: false,
         }
     }
 
@@ -136,6 +148,25 @@ mod tests {
             &before.endpoints[0],
             &fleet.table().endpoints[0]
         ));
+    }
+
+    #[test]
+    fn a_pod_that_a_label_found_is_unknown_until_it_is_heard() {
+        let selected = |name: &str, port, admin| Backend {
+            selected: true,
+            ..backend(name, port, admin)
+        };
+        let mut fleet = Fleet::default();
+        assert!(!fleet.is_unknown());
+        fleet.reconcile(vec![selected("a", 1, Some(9)), selected("b", 2, Some(9))]);
+        assert!(fleet.is_unknown());
+        assert!(!fleet.is_heard());
+        fleet.table().endpoints[0].set_standing(Standing::Unready);
+        assert!(!fleet.is_unknown());
+        // Of what has no admin port only its kubelet can tell.
+        fleet.reconcile(vec![selected("c", 3, None)]);
+        assert!(!fleet.is_unknown());
+        assert_eq!(fleet.table().endpoints[0].standing(), Standing::Serving);
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub(crate) struct Health {
     said: Said,
     /// It should be talking and does not.
     doubted: bool,
+    /// A label found it, and no supervisor has spoken there: it may be somebody else's.
+    unknown: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,16 +87,30 @@ enum Said {
 }
 
 impl Health {
+    /// Nothing is known yet. `selected`: see [`crate::discovery::Backend`].
+    pub(crate) fn new(selected: bool) -> Self {
+        Self {
+            unknown: selected,
+            ..Self::default()
+        }
+    }
+
     /// A snapshot came.
     pub(crate) fn line(&mut self, now: Instant, snapshot: Snapshot) {
         self.said = Said::Snapshot(snapshot, now);
         self.doubted = false;
+        self.unknown = false;
     }
 
     /// What answers there is no supervisor.
     pub(crate) fn no_opinion(&mut self) {
         self.said = Said::NoOpinion;
         self.doubted = false;
+    }
+
+    /// Whether nothing has shown yet that it is the app's.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.unknown
     }
 
     /// The connection ended or could not be had.
@@ -120,6 +136,7 @@ impl Health {
             // It said that it was leaving: that it is silent now is no reason
             // to expect more of it.
             Said::Snapshot(snapshot, _) if snapshot.draining => Standing::Draining,
+            _ if self.unknown => Standing::Unknown,
             _ if self.doubted => Standing::Suspect,
             Said::Nothing => Standing::Suspect,
             Said::NoOpinion => Standing::Serving,
@@ -136,6 +153,7 @@ pub(crate) fn word(standing: Standing) -> &'static str {
         Standing::Suspect => "suspect",
         Standing::Draining => "draining",
         Standing::Unready => "unready",
+        Standing::Unknown => "unknown",
     }
 }
 
@@ -223,6 +241,26 @@ mod tests {
         assert_eq!(health.standing(), Standing::Serving);
         health.lost();
         assert_eq!(health.standing(), Standing::Suspect);
+    }
+
+    #[test]
+    fn a_pod_that_a_label_found_is_unknown_until_a_supervisor_speaks_and_never_again() {
+        let now = Instant::now();
+        let mut health = Health::new(true);
+        assert_eq!(health.standing(), Standing::Unknown);
+        health.lost();
+        assert_eq!(health.standing(), Standing::Unknown, "nobody listens there");
+        health.no_opinion();
+        assert_eq!(health.standing(), Standing::Unknown, "another server");
+        health.line(now, snapshot(UNREADY));
+        assert_eq!(health.standing(), Standing::Unready);
+        health.line(now, snapshot(READY));
+        health.lost();
+        assert_eq!(
+            health.standing(),
+            Standing::Suspect,
+            "it is ours, and blind"
+        );
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl Collector for Endpoints {
             Standing::Suspect,
             Standing::Draining,
             Standing::Unready,
+            Standing::Unknown,
         ] {
             let endpoints = table.endpoints.iter();
             let count = endpoints
@@ -177,6 +178,7 @@ mod tests {
             "scaledapp_balancer_endpoints{standing=\"serving\"} 2",
             "scaledapp_balancer_endpoints{standing=\"suspect\"} 0",
             "scaledapp_balancer_endpoints{standing=\"unready\"} 1",
+            "scaledapp_balancer_endpoints{standing=\"unknown\"} 0",
             "scaledapp_balancer_endpoints_ejected 0",
             "scaledapp_balancer_endpoints_file_loads_total{result=\"ok\"} 1",
             "scaledapp_balancer_endpoints_file_loads_total{result=\"error\"} 1",

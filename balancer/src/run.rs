@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use scaledapp_admin::{Admin, Routes, Signal, Signals, follow};
 use scaledapp_proxy::{Callers, Config, Network, Proxy, Table, Tokens};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cluster;
 use crate::discovery::{Backend, Discovery, Listing};
@@ -31,6 +31,9 @@ use crate::watch::Watches;
 const FIRST_WORD: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(2);
+/// Before the log says that nothing shows of any endpoint that it is the app's; a first
+/// pod is pulled and started within that.
+const BLIND: Duration = Duration::from_mins(2);
 
 /// Room for the most and the longest tokens.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
@@ -87,6 +90,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut balancer = Balancer::new(discovery, Arc::clone(&metrics));
     balancer.take_list();
     balancer.first_word().await;
+    balancer.publish();
 
     let mut registry = Registry::default();
     let forwarding = Config {
@@ -188,6 +192,26 @@ struct Balancer {
     /// A standing changed.
     changed: Arc<Notify>,
     table: watch::Sender<Arc<Table>>,
+    blind: Blind,
+}
+
+/// Since when nothing shows of any endpoint that it is the app's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blind {
+    No,
+    Since(Instant),
+    /// The log says so.
+    Told,
+}
+
+impl Blind {
+    /// Ends when it is to be told.
+    async fn told(self) {
+        match self {
+            Self::Since(since) => sleep_until(since + BLIND).await,
+            Self::No | Self::Told => std::future::pending().await,
+        }
+    }
 }
 
 impl Balancer {
@@ -200,6 +224,7 @@ impl Balancer {
             watches: Watches::new(Arc::clone(&changed), metrics),
             changed,
             table: watch::Sender::default(),
+            blind: Blind::No,
         }
     }
 
@@ -227,8 +252,21 @@ impl Balancer {
         let mut draining = false;
         loop {
             tokio::select! {
-                Ok(()) = self.listing.changed() => self.take_list(),
+                Ok(()) = self.listing.changed() => {
+                    let is_first = self.table.borrow().endpoints.is_empty();
+                    self.take_list();
+                    if is_first {
+                        self.first_word().await;
+                    }
+                    self.publish();
+                }
                 () = changed.notified() => self.publish(),
+                () = self.blind.told() => {
+                    self.blind = Blind::Told;
+                    tracing::warn!(
+                        "no supervisor answers at any pod's admin port, so requests go to all pods alike: does a NetworkPolicy keep balancers from that port?"
+                    );
+                }
                 signal = signals.next() => match signal {
                     Signal::Hangup => again.notify_one(),
                     Signal::Terminate | Signal::Interrupt if draining => {
@@ -260,7 +298,6 @@ impl Balancer {
         let total = backends.len();
         let change = self.fleet.reconcile(backends);
         self.watches.follow(self.fleet.targets());
-        self.publish();
         tracing::info!(
             total,
             added = change.added,
@@ -271,7 +308,16 @@ impl Balancer {
 
     /// Sent again also when only a standing changed: requests that wait for an
     /// endpoint look again.
-    fn publish(&self) {
+    fn publish(&mut self) {
         self.table.send_replace(self.fleet.table());
+        self.blind = match (self.fleet.is_unknown(), self.blind) {
+            (true, Blind::No) => Blind::Since(Instant::now()),
+            (true, before) => before,
+            (false, Blind::Told) => {
+                tracing::info!("a supervisor answers: requests go where it serves");
+                Blind::No
+            }
+            (false, _) => Blind::No,
+        };
     }
 }

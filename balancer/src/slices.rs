@@ -2,8 +2,9 @@
 //! here is [`crate::cluster`]'s business.
 //!
 //! Readiness as the kubelet sees it lags by seconds, so it decides only about
-//! pods that cannot be asked themselves: who has an admin port is taken as he
-//! is, and his supervisor's `/watch` says the rest.
+//! pods that cannot be asked themselves: a pod with an admin port is taken as it
+//! is, and its supervisor's `/watch` says the rest. Where pods have admin ports, one
+//! without is somebody else's.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -70,6 +71,10 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
     }
     let found = if v4.is_empty() { v6 } else { v4 };
     let mut backends: Vec<Backend> = found.into_values().collect();
+    if backends.iter().any(|backend| backend.admin.is_some()) {
+        // A pod without the port that the others have was made by somebody else.
+        backends.retain(|backend| backend.admin.is_some());
+    }
     backends.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
     if backends.len() > MOST {
         let count = backends.len();
@@ -112,6 +117,7 @@ fn backend(endpoint: &Endpoint, http: u16, admin: Option<u16>) -> Option<Backend
         name: name.unwrap_or_else(|| address.to_string()),
         address,
         admin,
+        selected: true,
     })
 }
 
@@ -239,11 +245,16 @@ mod tests {
             endpoint("a", "fd00::1", "{}"),
             endpoint("c", "fd00::3", "{}"),
         ];
-        let expected = ["a 10.0.0.1:3000 10.0.0.1:9377", "b 10.0.0.2:3000"];
+        let b = [endpoint("b", "10.0.0.2", "{}")];
+        let expected = [
+            "a 10.0.0.1:3000 10.0.0.1:9377",
+            "b 10.0.0.2:3000 10.0.0.2:9377",
+        ];
         let slices = [
             slice("IPv6", &[HTTP], &v6),
             slice("IPv4", &[HTTP], &again),
             slice("IPv4", &[HTTP, ADMIN], &a),
+            slice("IPv4", &[HTTP, ADMIN], &b),
         ];
         assert_eq!(shown(&slices), expected);
         let backwards: Vec<_> = slices.into_iter().rev().collect();
@@ -261,6 +272,19 @@ mod tests {
             ]),
             ["a [fd00::1]:3000", "c [fd00::3]:3000"]
         );
+    }
+
+    #[test]
+    fn a_pod_without_the_admin_port_of_the_others_is_no_backend() {
+        let a = [endpoint("a", "10.0.0.1", "{}")];
+        let theirs = [endpoint("theirs", "10.0.0.2", "{}")];
+        let alone = slice("IPv4", &[HTTP], &theirs);
+        assert_eq!(
+            shown(&[slice("IPv4", &[HTTP, ADMIN], &a), alone.clone()]),
+            ["a 10.0.0.1:3000 10.0.0.1:9377"]
+        );
+        // A Service of somebody else's pods is served, too.
+        assert_eq!(shown(&[alone]), ["theirs 10.0.0.2:3000"]);
     }
 
     #[test]

@@ -31,6 +31,9 @@ const GIVE_UP: Duration = Duration::from_secs(3);
 const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
 /// What has no `/watch` is asked again after so long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// A container may take so long from its address to its supervisor's first word; beyond
+/// that the log says that none came.
+const START: Duration = Duration::from_mins(2);
 /// Lines are about a hundred bytes, and there may be thousands of streams.
 const READ: usize = 1 << 10;
 
@@ -38,6 +41,8 @@ const READ: usize = 1 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) admin: SocketAddr,
+    /// As in [`crate::discovery::Backend`].
+    pub(crate) selected: bool,
     pub(crate) endpoint: Arc<Endpoint>,
 }
 
@@ -71,8 +76,9 @@ impl Watches {
             let key = (endpoint.name().to_owned(), endpoint.address(), target.admin);
             let task = before.remove(&key).unwrap_or_else(|| {
                 let listener = Listener {
+                    health: Health::new(target.selected),
                     target,
-                    health: Health::default(),
+                    since: Some(Instant::now()),
                     pauses: PAUSES,
                     changed: Arc::clone(&self.changed),
                     metrics: Arc::clone(&self.metrics),
@@ -105,6 +111,8 @@ enum End {
 struct Listener {
     target: Target,
     health: Health,
+    /// Since when it is waited for; `None` once the log has said that it was in vain.
+    since: Option<Instant>,
     pauses: Pauses,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
@@ -128,7 +136,22 @@ impl Listener {
                     self.pauses.next(fastrand::f64())
                 }
             };
+            self.tell_if_unknown();
             sleep(pause).await;
+        }
+    }
+
+    /// Once.
+    fn tell_if_unknown(&mut self) {
+        let is_late = self.since.is_some_and(|since| since.elapsed() >= START);
+        if is_late && self.health.is_unknown() {
+            self.since = None;
+            let (endpoint, admin) = (&self.target.endpoint, self.target.admin);
+            tracing::warn!(
+                endpoint = endpoint.name(),
+                %admin,
+                "no supervisor has ever answered at its admin port, so it gets no requests while another pod's does: is it a pod of this app, and does a NetworkPolicy keep balancers from that port?"
+            );
         }
     }
 
@@ -263,6 +286,7 @@ mod tests {
             let mut watches = Watches::new(Arc::clone(&changed), Arc::default());
             let target = Target {
                 admin: listener.local_addr().unwrap(),
+                selected: false,
                 endpoint: Arc::clone(&endpoint),
             };
             watches.follow(std::iter::once(target));

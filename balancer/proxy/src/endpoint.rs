@@ -32,6 +32,9 @@ pub enum Standing {
     Draining = 2,
     /// It has said that it cannot serve: never.
     Unready = 3,
+    /// It was found by a label, and nothing has shown yet that it belongs to the app:
+    /// only while that is so of all.
+    Unknown = 4,
 }
 
 /// What an endpoint says about itself.
@@ -257,7 +260,8 @@ impl Endpoint {
             0 => Standing::Serving,
             1 => Standing::Suspect,
             2 => Standing::Draining,
-            _ => Standing::Unready,
+            3 => Standing::Unready,
+            _ => Standing::Unknown,
         }
     }
 

@@ -26,8 +26,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Lower is better; `None`: not at all.
-    fn tier(self) -> Option<u8> {
+    /// Lower is better; `None`: not at all. `all_unknown`: of none is known that it
+    /// belongs to the app. Then our own sight is more likely to blame than all of them.
+    fn tier(self, all_unknown: bool) -> Option<u8> {
         if self.tried {
             return None;
         }
@@ -38,6 +39,8 @@ impl Seen {
             (Standing::Serving | Standing::Suspect, true) => Some(2),
             (Standing::Draining, _) => Some(3),
             (Standing::Unready, _) => None,
+            (Standing::Unknown, ejected) if all_unknown => Some(if ejected { 2 } else { 1 }),
+            (Standing::Unknown, _) => None,
         }
     }
 
@@ -62,9 +65,11 @@ pub(crate) fn select(
     cursor: &mut Cursor,
     random: &mut fastrand::Rng,
 ) -> Option<usize> {
+    let mut all = (0..count).map(&see);
+    let all_unknown = all.all(|seen| seen.standing == Standing::Unknown);
     let all = (0..count).map(&see);
     let (best, eligible) = all.fold((u8::MAX, 0), |(best, eligible), seen| {
-        let Some(tier) = seen.tier() else {
+        let Some(tier) = seen.tier(all_unknown) else {
             return (best, eligible);
         };
         // Full ones keep the lower tiers closed: soon there is room where all is well.
@@ -78,7 +83,7 @@ pub(crate) fn select(
     if eligible == 0 {
         return None;
     }
-    let is_free = |seen: Seen| seen.tier() == Some(best) && !seen.full;
+    let is_free = |seen: Seen| seen.tier(all_unknown) == Some(best) && !seen.full;
     let is_best = |at: &usize| is_free(see(*at));
     let nth = |n: usize| (0..count).filter(is_best).nth(n);
     match algorithm {
@@ -251,6 +256,36 @@ mod tests {
                     [best - 1],
                     "{algorithm:?}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_not_shown_that_it_is_the_apps_is_chosen_only_among_its_like() {
+        let unknown = Seen {
+            standing: Standing::Unknown,
+            ..FINE
+        };
+        let ejected = Seen {
+            ejected: true,
+            ..unknown
+        };
+        for algorithm in ALL {
+            let chosen = times(algorithm, &[ejected, unknown], 50);
+            assert_eq!(chosen, BTreeMap::from([(1, 50)]), "{algorithm:?}");
+            // Not even while the app itself cannot serve: what answers there may be anything.
+            for standing in [Standing::Unready, Standing::Draining, Standing::Suspect] {
+                for tried in [false, true] {
+                    let known = Seen {
+                        standing,
+                        tried,
+                        ..FINE
+                    };
+                    let (mut cursor, mut random) = (Cursor::default(), fastrand::Rng::with_seed(7));
+                    let see = |at: usize| [unknown, known][at];
+                    let chosen = select(algorithm, 2, see, CLIENT, &mut cursor, &mut random);
+                    assert_ne!(chosen, Some(0), "{algorithm:?} {standing:?} {tried}");
+                }
             }
         }
     }

@@ -1,14 +1,19 @@
 //! The endpoints of a Service, from an API server that says what it should and
-//! then does not.
+//! then does not; and which of them are the app's.
 
+use std::net::{SocketAddr, TcpListener};
+
+use scaledapp_tests::http;
+use scaledapp_tests::upstream::Upstream;
 use scaledapp_watch::testing::ApiServer;
 use scaledapp_watch::testing::rights::granted;
 use serde_json::{Value, json};
 
-use crate::server::{Server, binary, wait};
+use crate::server::{Server, binary, peer, wait};
 
 fn start(api: &ApiServer) -> Server {
     let mut command = binary(&["run", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+    command.arg("--waiting-time=300ms");
     command.env("KUBECONFIG", api.kubeconfig());
     command.env("SCALEDAPP_ENDPOINTS_SERVICE", "default/hello-pods");
     Server::spawn(command)
@@ -79,6 +84,65 @@ fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
     let metrics = server.metrics();
     let name = "scaledapp_balancer_endpoints_service_lists_total{result=\"ok\"}";
     assert!(metrics.contains(name), "{metrics}");
+}
+
+/// A slice with one pod, which answers requests at `http` and has its admin port at `admin`.
+fn pod(name: &str, http: SocketAddr, admin: SocketAddr) -> Value {
+    let mut slice = slice(name, &[(name, 1)]);
+    slice["endpoints"][0]["addresses"] = json!(["127.0.0.1"]);
+    slice["ports"] = json!([
+        {"name": "http", "port": http.port(), "protocol": "TCP"},
+        {"name": "admin", "port": admin.port(), "protocol": "TCP"},
+    ]);
+    slice
+}
+
+/// Labels can be anybody's.
+#[test]
+fn a_pod_that_never_spoke_as_a_supervisor_gets_nothing_while_another_has() {
+    const SERVING: &str =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n{\"ready\":true}\n\r\n";
+    const UNREADY: &str =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"ready\":false}\n\r\n";
+    const OTHER: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let none = TcpListener::bind("127.0.0.1:0").unwrap();
+    let none = none.local_addr().unwrap();
+    let [theirs, also_theirs, ours] =
+        ["theirs", "theirs", "ours"].map(|text| Upstream::answering(text).unwrap());
+    let api = ApiServer::start();
+    api.put(pod("theirs-a", theirs.address(), none));
+    api.put(pod("theirs-b", also_theirs.address(), peer(OTHER)));
+    let server = start(&api);
+    server.wait_ready().unwrap();
+    let listen = server.status()["listen"].as_str().unwrap().parse().unwrap();
+    let answers = |count: usize| {
+        let mut answers: Vec<String> = (0..count)
+            .map(|_| http::get(listen, "/").unwrap().text())
+            .collect();
+        answers.sort();
+        answers.dedup();
+        answers
+    };
+    // Of none is anything known, as behind a NetworkPolicy: better all than none.
+    server.wait_standings(&["theirs-a unknown", "theirs-b unknown"]);
+    assert_eq!(answers(20), ["theirs"]);
+    api.put(pod("ours", ours.address(), peer(SERVING)));
+    let spoke = |standing: &str| {
+        let found = server.standings();
+        found == [standing, "theirs-a unknown", "theirs-b unknown"]
+    };
+    wait("it has spoken", || spoke("ours serving"));
+    assert_eq!(answers(50), ["ours"]);
+    // It has spoken once, and cannot be heard now.
+    wait("it is silent", || spoke("ours suspect"));
+    assert_eq!(answers(50), ["ours"]);
+    let metrics = server.metrics();
+    let unknown = "scaledapp_balancer_endpoints{standing=\"unknown\"} 2";
+    assert!(metrics.contains(unknown), "{metrics}");
+    // The app cannot serve: theirs is no better than a refusal.
+    api.put(pod("ours", ours.address(), peer(UNREADY)));
+    wait("it cannot serve", || spoke("ours unready"));
+    assert_eq!(http::get(listen, "/").unwrap().status, 503);
 }
 
 #[test]
