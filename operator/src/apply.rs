@@ -11,6 +11,7 @@
 //! written; an API server that does not answer does. After either, nothing is
 //! removed.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::Metadata;
@@ -23,7 +24,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
-use scaledapp_plan::cluster::{Kind, ObjectKey, Objects, Plan, PodAnnotations, is_applied};
+use scaledapp_plan::cluster::{
+    Admitted, Kind, ObjectKey, Objects, Observed, Plan, PodAnnotations, is_applied,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -31,6 +34,9 @@ use serde_json::json;
 use crate::api::{self, Call, CallError};
 use crate::context::{Context, FIELD_MANAGER};
 use crate::observe;
+
+/// Fields that one line of the log names.
+const MOST_FIELDS: usize = 10;
 
 /// A kind that plans hold.
 trait Planned:
@@ -71,9 +77,10 @@ pub struct Of<'a> {
 pub async fn apply(
     context: &Context,
     of: Of<'_>,
-    live: &Objects,
+    observed: &Observed,
     plan: &Plan,
 ) -> Result<usize, NotApplied> {
+    let (live, admitted) = (&observed.live, &observed.admitted);
     // Without `..`: what is new in a plan must be carried out, too.
     let Plan {
         apply,
@@ -96,23 +103,33 @@ pub async fn apply(
     let mut pass = Pass {
         context,
         of,
+        admitted,
         written: 0,
         refused: None,
     };
-    pass.apply::<ServiceAccount>(service_accounts, &live.service_accounts)
-        .await?;
+    pass.apply::<ServiceAccount>(
+        Kind::ServiceAccount,
+        service_accounts,
+        &live.service_accounts,
+    )
+    .await?;
     pass.make::<Role>(roles, &live.roles).await?;
     pass.make::<RoleBinding>(role_bindings, &live.role_bindings)
         .await?;
-    pass.apply::<ConfigMap>(config_maps, &live.config_maps)
+    pass.apply::<ConfigMap>(Kind::ConfigMap, config_maps, &live.config_maps)
         .await?;
-    pass.apply::<Service>(services, &live.services).await?;
-    pass.apply::<EndpointSlice>(endpoint_slices, &live.endpoint_slices)
+    pass.apply::<Service>(Kind::Service, services, &live.services)
         .await?;
-    pass.apply::<Deployment>(deployments, &live.deployments)
+    pass.apply::<EndpointSlice>(Kind::EndpointSlice, endpoint_slices, &live.endpoint_slices)
         .await?;
-    pass.apply::<PodDisruptionBudget>(pod_disruption_budgets, &live.pod_disruption_budgets)
+    pass.apply::<Deployment>(Kind::Deployment, deployments, &live.deployments)
         .await?;
+    pass.apply::<PodDisruptionBudget>(
+        Kind::PodDisruptionBudget,
+        pod_disruption_budgets,
+        &live.pod_disruption_budgets,
+    )
+    .await?;
     if let Some(refused) = pass.refused {
         return Err(refused);
     }
@@ -128,6 +145,7 @@ pub async fn apply(
 struct Pass<'a> {
     context: &'a Context,
     of: Of<'a>,
+    admitted: &'a BTreeMap<ObjectKey, Admitted>,
     written: usize,
     /// The first object that the API server did not want.
     refused: Option<NotApplied>,
@@ -156,16 +174,30 @@ impl Pass<'_> {
         Api::namespaced(self.context.client.clone(), self.of.namespace)
     }
 
-    async fn apply<K: Planned>(&mut self, planned: &[K], live: &[K]) -> Result<(), CallError> {
+    async fn apply<K: Planned>(
+        &mut self,
+        kind: Kind,
+        planned: &[K],
+        live: &[K],
+    ) -> Result<(), CallError> {
         for object in planned {
             let name = Metadata::metadata(object).name.as_ref();
+            let key = ObjectKey {
+                kind,
+                name: name.cloned().unwrap_or_default(),
+            };
+            let admitted = self.admitted.get(&key);
+            let is_settled = |current: &K| {
+                is_applied(current, object)
+                    || admitted.is_some_and(|admitted| admitted.explains(current, object))
+            };
             let current = live
                 .iter()
                 .find(|live| Metadata::metadata(*live).name.as_ref() == name);
-            if current.is_some_and(|current| is_applied(current, object)) {
+            if current.is_some_and(is_settled) {
                 continue;
             }
-            let written = self.put(object, name.map_or("", String::as_str)).await;
+            let written = self.put(object, key).await;
             self.note::<K>(name, written)?;
         }
         Ok(())
@@ -220,7 +252,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn put<K: Planned>(&self, object: &K, name: &str) -> Result<(), CallError> {
+    async fn put<K: Planned>(&self, object: &K, key: ObjectKey) -> Result<(), CallError> {
+        let name = key.name.as_str();
         let api = self.api::<K>();
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(object);
@@ -239,13 +272,23 @@ impl Pass<'_> {
                 "{message}; an earlier app has left it: delete it, and it is made anew (kubectl -n {namespace} delete {kind} {name})"
             );
         }
-        written?;
-        tracing::info!(
-            kind = K::KIND,
-            namespace = self.of.namespace,
-            name,
-            "applied"
-        );
+        let admitted = Admitted::of(&written?, object);
+        let namespace = self.of.namespace;
+        tracing::info!(kind = K::KIND, namespace, name, "applied");
+        let fields = admitted.as_ref().map(|admitted| {
+            let paths: Vec<&str> = admitted.paths().take(MOST_FIELDS).collect();
+            paths.join(", ")
+        });
+        let name = key.name.clone();
+        if self.context.admissions.written(self.of.uid, key, admitted) {
+            tracing::warn!(
+                kind = K::KIND,
+                namespace,
+                name,
+                fields,
+                "an admission webhook or policy gives fields of this object other values than the operator wrote; they are left so"
+            );
+        }
         Ok(())
     }
 
@@ -294,6 +337,9 @@ impl Pass<'_> {
             uid,
             annotations,
         } = pod;
+        if self.context.admissions.is_vain(pod) {
+            return Ok(());
+        }
         let api = self.api::<Pod>();
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -304,8 +350,19 @@ impl Pass<'_> {
         let call = Call::new("patch", "Pod");
         let request = api.patch(name, &params, &patch);
         match api::write(self.context, call, request).await {
-            Ok(_) => {
+            Ok(stored) => {
                 self.written += 1;
+                let has = stored.metadata.annotations.unwrap_or_default();
+                let is_in_vain = annotations
+                    .iter()
+                    .any(|(name, value)| has.get(name) != Some(value));
+                if is_in_vain && self.context.admissions.told_in_vain(pod) {
+                    tracing::warn!(
+                        namespace = self.of.namespace,
+                        name,
+                        "an admission webhook or policy keeps annotations of the operator from this pod: it cannot be told of reloads and numbers of workers"
+                    );
+                }
                 Ok(())
             }
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),

@@ -8,6 +8,7 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::Settings;
 use std::sync::Arc;
 
+use crate::admissions::Admissions;
 use crate::backoff::Backoff;
 use crate::events::Sent;
 use crate::health::Health;
@@ -57,6 +58,8 @@ pub struct Context {
     pub rooms: Rooms,
     /// What kubelets say of pods that do not start.
     pub waits: Waits,
+    /// What others make of what we write.
+    pub admissions: Admissions,
     /// The time; an argument, so that tests can choose it.
     pub now: fn() -> Timestamp,
 }

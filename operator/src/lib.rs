@@ -5,6 +5,7 @@
 //! [`events`] tell of changes. [`controller`] decides when, [`lease`] whether
 //! this replica writes, [`heartbeat`] knows which balancers serve.
 
+pub mod admissions;
 pub mod api;
 pub mod apply;
 pub mod backoff;

@@ -61,6 +61,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         used: std::collections::BTreeMap::new(),
         live,
         pods: pods.collect(),
+        admitted: context.admissions.of(uid),
         foreign: Vec::new(),
         token,
         hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),

@@ -127,7 +127,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
             // Where addresses lead must not wait for an answer about other names.
             let slots = cluster::keep_serving(object, &observed);
             if error.is_about_this_object() {
-                let kept = apply::apply(context, of(object), &observed.live, &slots).await;
+                let kept = apply::apply(context, of(object), &observed, &slots).await;
                 if let Err(NotApplied { error, .. }) = kept {
                     tracing::debug!(%error, "the slots could not be kept up");
                 }
@@ -136,7 +136,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
             return failed(context, object, &observed, (&app, &nothing), error).await;
         }
     }
-    if let Err(failure) = apply::apply(context, of(object), &observed.live, &plan).await {
+    if let Err(failure) = apply::apply(context, of(object), &observed, &plan).await {
         let causes = failure.error.causes();
         if let Some(stalled) = cluster::refused(&app, &plan, &failure.name, &causes) {
             plan.stalled = Some(stalled);
@@ -169,7 +169,7 @@ async fn invalid(
     violations: &[Violation],
 ) -> Result<Action, Error> {
     let plan = cluster::keep_serving(object, observed);
-    let applied = apply::apply(context, of(object), &observed.live, &plan).await;
+    let applied = apply::apply(context, of(object), observed, &plan).await;
     let outcome = Outcome::Invalid(violations);
     let told = tell(context, object, observed, outcome, &plan).await;
     applied.map_err(|failure| failure.error)?;

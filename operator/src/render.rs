@@ -98,6 +98,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         hostname_refused: None,
         asked_from: String::new(),
         used: std::collections::BTreeMap::new(),
+        admitted: std::collections::BTreeMap::new(),
     }
 }
 

@@ -17,6 +17,7 @@ use scaledapp_admin::{Admin, Routes, Signal, Signals};
 use scaledapp_crds::kubernetes::ScaledApp;
 use tokio::time::{sleep, timeout};
 
+use crate::admissions::Admissions;
 use crate::api::CALL_TIMEOUT;
 use crate::backoff::Backoff;
 use crate::cli::Settings;
@@ -97,6 +98,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tokens: Tokens::default(),
         rooms: Rooms::default(),
         waits: Waits::default(),
+        admissions: Admissions::default(),
         now: Timestamp::now,
     });
     let work = Work {

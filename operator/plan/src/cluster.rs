@@ -33,7 +33,7 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{component, reason};
 
 pub use app::{App, Settings, validate};
-pub use drift::is_applied;
+pub use drift::{Admitted, is_applied};
 pub use meta::hash;
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,

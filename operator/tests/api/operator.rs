@@ -93,6 +93,7 @@ impl Operator {
             tokens: Tokens::default(),
             rooms: scaledapp_operator::rooms::Rooms::default(),
             waits: scaledapp_operator::waits::Waits::default(),
+            admissions: scaledapp_operator::admissions::Admissions::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };
         {

@@ -134,8 +134,17 @@ impl Api {
 
     /// As `kubectl apply --server-side` does.
     pub(crate) fn apply(&self, object: &Value) -> Answer {
+        self.apply_with(object, "")
+    }
+
+    /// As `kubectl apply --server-side --dry-run=server --validate=strict` does.
+    pub(crate) fn check(&self, object: &Value) -> Answer {
+        self.apply_with(object, "&dryRun=All&fieldValidation=Strict")
+    }
+
+    fn apply_with(&self, object: &Value, parameters: &str) -> Answer {
         let path = path(object);
-        let path = format!("{path}?fieldManager=kubectl&force=true");
+        let path = format!("{path}?fieldManager=kubectl&force=true{parameters}");
         self.json("PATCH", &path, "application/apply-patch+yaml", Some(object))
     }
 
@@ -145,6 +154,10 @@ impl Api {
         let path = format!("{path}?fieldManager=kubectl&force=true&dryRun=All");
         self.json("PATCH", &path, "application/apply-patch+yaml", Some(object))
     }
+
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Answer {
+        self.json("PUT", path, "application/json", Some(body))
+    }
 }
 
 /// Where an object is.
@@ -153,7 +166,12 @@ pub(crate) fn path(object: &Value) -> String {
     let version = text(&object["apiVersion"]);
     let root = if version.contains('/') { "apis" } else { "api" };
     let mut kind = text(&object["kind"]).to_lowercase();
-    kind += if kind.ends_with('s') { "es" } else { "s" };
+    if kind.ends_with('y') {
+        kind.pop();
+        kind += "ies";
+    } else {
+        kind += if kind.ends_with('s') { "es" } else { "s" };
+    }
     let (name, namespace) = (
         &object["metadata"]["name"],
         &object["metadata"]["namespace"],

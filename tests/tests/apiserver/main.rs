@@ -12,6 +12,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod admission;
 mod api;
 mod chart;
 mod kubelet;

@@ -3,7 +3,8 @@
 //!
 //! All of it runs in a network namespace of its own, on loopback: ports are
 //! fixed, and pods can have addresses that Kubernetes accepts. One control plane
-//! serves a whole run of the tests; namespaces of Kubernetes keep tests apart.
+//! serves a whole run of the tests; namespaces of Kubernetes keep tests apart. A test
+//! that begins before there is an operator has one for itself ([`bare`]).
 //! The kernel ends every process with the thread that started it.
 
 use std::collections::BTreeMap;
@@ -107,6 +108,8 @@ pub(crate) struct Server {
     network: File,
     directory: PathBuf,
     operator: Mutex<Option<Process>>,
+    /// Dropped last, with those that they serve.
+    started: Mutex<Vec<Process>>,
     /// To the thread that starts processes and lives as long as they shall.
     jobs: Mutex<mpsc::Sender<Job>>,
 }
@@ -117,10 +120,7 @@ pub(crate) struct Server {
 pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
-        let programs = Programs::find()?;
-        if !rustix::process::geteuid().is_root() {
-            return Err("skipped: a network namespace needs root: run it under `unshare --user --map-root-user`".to_owned());
-        }
+        let programs = ready_programs()?;
         Ok(Server::start(&programs).unwrap())
     });
     match server {
@@ -133,6 +133,30 @@ pub(crate) fn server() -> Option<&'static Server> {
             None
         }
     }
+}
+
+/// A control plane for one test alone, without a definition or an operator. `None` where
+/// it cannot be had; says so. End it with [`Server::stop`].
+pub(crate) fn bare() -> Option<&'static Server> {
+    match ready_programs()
+        .and_then(|programs| Server::bare(&programs).map_err(|error| panic!("{error:?}")))
+    {
+        Ok(server) => Some(Box::leak(Box::new(server))),
+        Err(reason) => {
+            println!("{reason}");
+            None
+        }
+    }
+}
+
+/// # Errors
+/// The reason to print for skipped tests.
+fn ready_programs() -> Result<Programs, String> {
+    let programs = Programs::find()?;
+    if !rustix::process::geteuid().is_root() {
+        return Err("skipped: a network namespace needs root: run it under `unshare --user --map-root-user`".to_owned());
+    }
+    Ok(programs)
 }
 
 fn enter(network: &File) -> anyhow::Result<()> {
@@ -172,6 +196,13 @@ fn directory() -> anyhow::Result<PathBuf> {
 
 impl Server {
     fn start(programs: &Programs) -> anyhow::Result<Self> {
+        let server = Self::bare(programs)?;
+        server.install(programs)?;
+        server.start_operator(1)?;
+        Ok(server)
+    }
+
+    fn bare(programs: &Programs) -> anyhow::Result<Self> {
         let network = network()?;
         let directory = directory()?;
         let (jobs, todo) = mpsc::channel::<Job>();
@@ -191,15 +222,14 @@ impl Server {
             network,
             directory,
             operator: Mutex::default(),
+            started: Mutex::default(),
             jobs: Mutex::new(jobs),
         };
         server.control_plane(programs)?;
-        server.install(programs)?;
         server.kubelets.start();
         for name in ["base-1", "base-2"] {
             server.kubelets.add_node(name, &BTreeMap::new(), "64");
         }
-        server.start_operator()?;
         Ok(server)
     }
 
@@ -252,6 +282,8 @@ impl Server {
             format!("--token-auth-file={}", at("tokens.csv")),
             format!("--enable-admission-plugins={PLUGINS}"),
             "--enable-priority-and-fairness=false".to_owned(),
+            format!("--audit-policy-file={}", at("audit.json")),
+            format!("--audit-log-path={}", at("audit.log")),
         ];
         let server = server
             .map(|word| word.replace(&format!("bind-address={ADDRESS}"), "bind-address=0.0.0.0"));
@@ -278,8 +310,8 @@ impl Server {
         ready.with_context(|| started.iter().map(Process::stderr).collect::<String>())?;
         started.push(self.spawn(&kubernetes("kube-controller-manager"), &controllers, &[])?);
         started.push(self.spawn(&kubernetes("kube-scheduler"), &scheduler, &[])?);
-        // Nobody drops what a whole run needs; the kernel ends it.
-        std::mem::forget(started);
+        // Of the control plane of a whole run: never dropped, the kernel ends it.
+        self.started().append(&mut started);
         wait::until(START, "the default account is there", || {
             self.api
                 .get("/api/v1/namespaces/default/serviceaccounts/default")
@@ -303,6 +335,10 @@ impl Server {
     }
 
     /// The definition, accounts and rights, as the chart says them.
+    pub(crate) fn install_chart(&self) -> anyhow::Result<()> {
+        self.install(&Programs::find().map_err(anyhow::Error::msg)?)
+    }
+
     fn install(&self, programs: &Programs) -> anyhow::Result<()> {
         self.api.apply(&json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM},
@@ -358,12 +394,67 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the operator with the rights of the chart.
-    pub(crate) fn start_operator(&self) -> anyhow::Result<()> {
-        let words = [&["--admin=127.0.0.1:9999"][..], &ZONE].concat();
+    /// Starts the operator of so manieth version with the rights of the chart.
+    pub(crate) fn start_operator(&self, version: u32) -> anyhow::Result<()> {
+        let own = [
+            "--admin=127.0.0.1:9999".to_owned(),
+            format!("--sidecar-image=registry.test/sidecar:{version}"),
+            format!("--balancer-image=registry.test/balancer:{version}"),
+        ];
+        let words: Vec<&str> = own.iter().map(String::as_str).chain(ZONE).collect();
         let process = self.operator_as(SYSTEM, "scaledapp-operator", &words)?;
         *self.operator() = Some(process);
         Ok(())
+    }
+
+    /// Any operator, with all rights.
+    pub(crate) fn start_other_operator(
+        &self,
+        program: &Path,
+        words: &[&str],
+    ) -> anyhow::Result<()> {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let env = [
+            ("KUBECONFIG", self.kubeconfig("admin", ADMIN)?),
+            ("SCALEDAPP_NAMESPACE", SYSTEM.to_owned()),
+            ("SCALEDAPP_IDENTITY", "other".to_owned()),
+        ];
+        *self.operator() = Some(self.spawn(program, &words, &env)?);
+        Ok(())
+    }
+
+    /// Ends all processes of it.
+    pub(crate) fn stop(&self) {
+        *self.operator() = None;
+        self.started().clear();
+    }
+
+    fn started(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the operator has written in a namespace so far, in order: `VERB RESOURCE NAME`.
+    /// Its own Events and status are not among it.
+    pub(crate) fn writes(&self, namespace: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.directory.join("audit.log"));
+        let log = log.unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(namespace));
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        lines
+            .filter(|line| {
+                let about = &line["objectRef"];
+                text(&line["user"]["username"]).ends_with(":scaledapp-operator")
+                    && about["namespace"] == *namespace
+                    && about["resource"] != "events"
+                    && about["subresource"] != "status"
+            })
+            .map(|line| {
+                let about = &line["objectRef"];
+                let words = [&line["verb"], &about["resource"], &about["name"]];
+                words.map(text).join(" ")
+            })
+            .collect()
     }
 
     /// An operator with the token of this account.
@@ -374,19 +465,15 @@ impl Server {
         words: &[&str],
     ) -> anyhow::Result<Process> {
         let token = self.token(namespace, account)?;
-        let all = [
-            &[
-                "run",
-                "--sidecar-image=registry.test/sidecar:1",
-                "--balancer-image=registry.test/balancer:1",
-            ],
-            words,
-        ];
-        let all: Vec<String> = all.concat().iter().map(|&word| word.to_owned()).collect();
+        let all = [&["run"], words].concat();
+        let all: Vec<String> = all.iter().map(|&word| word.to_owned()).collect();
+        let image = |name: &str| format!("registry.test/{name}:1");
         let env = [
             ("KUBECONFIG", self.kubeconfig(account, &token, namespace)?),
             ("SCALEDAPP_NAMESPACE", namespace.to_owned()),
             ("SCALEDAPP_IDENTITY", account.to_owned()),
+            ("SCALEDAPP_SIDECAR_IMAGE", image("sidecar")),
+            ("SCALEDAPP_BALANCER_IMAGE", image("balancer")),
         ];
         self.spawn(&binaries::path("scaledapp-operator")?, &all, &env)
     }
@@ -460,8 +547,23 @@ impl Server {
     }
 }
 
+/// What the API server notes: who wrote what.
+fn audit() -> Value {
+    let verbs = ["create", "update", "patch", "delete"];
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [{
+            "level": "Metadata",
+            "verbs": verbs,
+            "users": [format!("system:serviceaccount:{SYSTEM}:scaledapp-operator")],
+        }],
+    })
+}
+
 /// What the API server signs and knows clients by.
 fn keys(directory: &Path) -> anyhow::Result<()> {
+    std::fs::write(directory.join("audit.json"), audit().to_string())?;
     std::fs::write(
         directory.join("tokens.csv"),
         format!("{ADMIN},admin,1,\"system:masters\"\n"),

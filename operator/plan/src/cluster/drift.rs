@@ -5,6 +5,13 @@
 //! bytes: an equal hash on the live one says that nothing was taken away since,
 //! and a comparison of what is planned with what is there says that nobody else
 //! has changed it.
+//!
+//! Admission may give a field that we write another value (a registry's mirror, a
+//! policy's default). Writing it again would end the same way, at each pass. So what the
+//! API server made of a write is remembered ([`Admitted`]), and only what differs from
+//! that, too, is written again: a person's change is undone.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,17 +24,82 @@ use super::meta::annotation as annotated;
 /// Whether `live` is what applying `planned` would make of it: applied last by
 /// a plan with the same bytes, and none of its fields changed by others since.
 pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &T) -> bool {
-    let hash =
-        |object: &T| annotated(object.metadata(), annotation::APPLIED).map(ToOwned::to_owned);
-    hash(planned).is_some() && hash(live) == hash(planned) && carries(live, planned)
+    applied(planned).is_some() && applied(live) == applied(planned) && carries(live, planned)
+}
+
+fn applied<T: Metadata<Ty = ObjectMeta>>(object: &T) -> Option<String> {
+    annotated(object.metadata(), annotation::APPLIED).map(ToOwned::to_owned)
 }
 
 /// Whether all that `planned` says is so in `live`.
 pub(super) fn carries<T: Serialize>(live: &T, planned: &T) -> bool {
-    match (serde_json::to_value(live), serde_json::to_value(planned)) {
-        (Ok(live), Ok(planned)) => holds(&live, &planned, false, ""),
-        _ => false,
+    differences(live, planned).is_some_and(|found| found.is_empty())
+}
+
+/// By path: what stands in `live` where something else was planned; `None` where nothing
+/// does.
+type Differences = BTreeMap<String, Option<Value>>;
+
+/// What admission made of an object that was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// Of what was written.
+    hash: String,
+    differences: Differences,
+}
+
+impl Admitted {
+    /// `stored` is the API server's answer to the write of `planned`; `None` where it is
+    /// as written.
+    pub fn of<T: Serialize + Metadata<Ty = ObjectMeta>>(stored: &T, planned: &T) -> Option<Self> {
+        let differences = differences(stored, planned)?;
+        let hash = applied(planned)?;
+        (!differences.is_empty()).then_some(Self { hash, differences })
     }
+
+    /// Whether `live` differs from `planned` in what admission would change again, and in
+    /// nothing else.
+    pub fn explains<T: Serialize + Metadata<Ty = ObjectMeta>>(
+        &self,
+        live: &T,
+        planned: &T,
+    ) -> bool {
+        applied(planned).as_deref() == Some(&self.hash)
+            && differences(live, planned).is_some_and(|found| found == self.differences)
+    }
+
+    /// The same of a part of it, whose path begins so.
+    pub(super) fn explains_part<T: Serialize>(&self, path: &str, live: &T, planned: &T) -> bool {
+        let Some(found) = differences(live, planned) else {
+            return false;
+        };
+        let known = self.differences.iter().filter_map(|(at, value)| {
+            let at = at.strip_prefix(path)?.strip_prefix('.')?;
+            Some((at.to_owned(), value.clone()))
+        });
+        found == known.collect()
+    }
+
+    /// The paths of the fields.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.differences.keys().map(String::as_str)
+    }
+}
+
+/// `None` for what has no JSON.
+fn differences<T: Serialize>(live: &T, planned: &T) -> Option<Differences> {
+    let (live, planned) = (
+        serde_json::to_value(live).ok()?,
+        serde_json::to_value(planned).ok()?,
+    );
+    let mut found = Differences::new();
+    let root = Path {
+        parent: None,
+        name: "",
+        key: String::new(),
+    };
+    compare(&live, &planned, false, &root, &mut found);
+    Some(found)
 }
 
 /// What tells the members of a list apart, as server-side apply has it: others may add
@@ -48,42 +120,92 @@ pub(super) fn keys(list: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// Whether all of `planned` is in `live`. `amounts`: below a field whose values
-/// the API server writes in its own way. `list`: the field that a list is in.
-fn holds(live: &Value, planned: &Value, amounts: bool, list: &str) -> bool {
+/// Where a value is; becomes text only where something differs.
+struct Path<'a> {
+    parent: Option<&'a Self>,
+    /// The field; empty at the root and for the member of a list.
+    name: &'a str,
+    /// Which member of a list.
+    key: String,
+}
+
+impl Path<'_> {
+    fn field<'a>(&'a self, name: &'a str) -> Path<'a> {
+        Path {
+            parent: Some(self),
+            name,
+            key: String::new(),
+        }
+    }
+
+    fn member(&self, key: String) -> Path<'_> {
+        Path {
+            parent: Some(self),
+            name: "",
+            key,
+        }
+    }
+}
+
+impl std::fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(parent) = self.parent else {
+            return Ok(());
+        };
+        parent.fmt(f)?;
+        if self.name.is_empty() {
+            return write!(f, "[{}]", self.key);
+        }
+        if parent.parent.is_some() {
+            f.write_str(".")?;
+        }
+        f.write_str(self.name)
+    }
+}
+
+/// Notes where `live` is not as `planned`. `amounts`: below a field whose values
+/// the API server writes in its own way.
+fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found: &mut Differences) {
     match (live, planned) {
-        (Value::Object(live), Value::Object(planned)) => planned.iter().all(|(name, planned)| {
-            let amounts = amounts
-                || matches!(
-                    name.as_str(),
-                    "requests" | "limits" | "sizeLimit" | "divisor"
-                );
-            match live.get(name) {
-                Some(live) => holds(live, planned, amounts, name),
-                None => is_empty(planned),
+        (Value::Object(live), Value::Object(planned)) => {
+            for (name, planned) in planned {
+                let amounts = amounts
+                    || matches!(
+                        name.as_str(),
+                        "requests" | "limits" | "sizeLimit" | "divisor"
+                    );
+                let path = path.field(name);
+                match live.get(name) {
+                    Some(live) => compare(live, planned, amounts, &path, found),
+                    None if is_empty(planned) => {}
+                    None => drop(found.insert(path.to_string(), None)),
+                }
             }
-        }),
+        }
         (Value::Array(live), Value::Array(planned)) => {
-            if let Some(keys) = keys(list) {
-                return planned.iter().all(|planned| {
+            if let Some(keys) = keys(path.name) {
+                for planned in planned {
                     let same = |live: &&Value| keys.iter().all(|key| live[key] == planned[key]);
-                    let found = live.iter().find(same);
-                    found.is_some_and(|live| holds(live, planned, amounts, ""))
-                });
+                    let words = keys.iter().map(|key| planned[key].as_str().unwrap_or("?"));
+                    let path = path.member(words.collect::<Vec<_>>().join(" "));
+                    match live.iter().find(same) {
+                        Some(live) => compare(live, planned, amounts, &path, found),
+                        None => drop(found.insert(path.to_string(), None)),
+                    }
+                }
+            } else if live.len() == planned.len() {
+                for (index, (live, planned)) in live.iter().zip(planned).enumerate() {
+                    let path = path.member(index.to_string());
+                    compare(live, planned, amounts, &path, found);
+                }
+            } else {
+                found.insert(path.to_string(), Some(Value::Array(live.clone())));
             }
-            live.len() == planned.len()
-                && live
-                    .iter()
-                    .zip(planned)
-                    .all(|(live, planned)| holds(live, planned, amounts, ""))
         }
-        (Value::String(live), Value::String(planned)) if amounts => {
-            live == planned
-                || amount(live)
-                    .zip(amount(planned))
-                    .is_some_and(|(live, planned)| live == planned)
-        }
-        (live, planned) => live == planned,
+        (Value::String(live), Value::String(planned))
+            if amounts && stored(live).is_some() && stored(live) == stored(planned) => {}
+        (live, planned) if live == planned => {}
+        (live, _) => drop(found.insert(path.to_string(), Some(live.clone()))),
     }
 }
 
@@ -94,6 +216,13 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     }
+}
+
+/// An amount as the API server stores it: in thousandths, rounded up.
+fn stored(text: &str) -> Option<i128> {
+    const THOUSANDTH: i128 = 1_000_000;
+    let amount = amount(text)?;
+    Some(amount.div_euclid(THOUSANDTH) + i128::from(amount.rem_euclid(THOUSANDTH) > 0))
 }
 
 /// An amount in billionths; `None` where it is none, or one of a size that
@@ -170,6 +299,65 @@ mod tests {
         }
     }
 
+    fn deployment(
+        image: &str,
+        replicas: i32,
+        extra: Value,
+    ) -> k8s_openapi::api::apps::v1::Deployment {
+        let mut object = json!({
+            "metadata": {"annotations": {annotation::APPLIED: "h1"}},
+            "spec": {
+                "replicas": replicas,
+                "selector": {},
+                "template": {"spec": {"containers": [{"name": "app", "image": image}]}},
+            },
+        });
+        if let Some(extra) = extra.as_object() {
+            for (name, value) in extra {
+                object["spec"][name] = value.clone();
+            }
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn what_admission_changes_is_left_and_what_others_change_is_not() {
+        let planned = deployment("app:1", 2, Value::Null);
+        assert_eq!(Admitted::of(&planned, &planned), None);
+        let defaulted = deployment("app:1", 2, json!({"paused": false}));
+        assert_eq!(Admitted::of(&defaulted, &planned), None, "only added to");
+        let mirrored = deployment("mirror/app:1", 2, Value::Null);
+        let admitted = Admitted::of(&mirrored, &planned).unwrap();
+        let paths: Vec<&str> = admitted.paths().collect();
+        assert_eq!(paths, ["spec.template.spec.containers[app].image"]);
+        assert!(admitted.explains(&mirrored, &planned));
+        assert!(admitted.explains_part("spec", &mirrored.spec, &planned.spec));
+        for others in [
+            deployment("app:2", 2, Value::Null),
+            deployment("mirror/app:1", 3, Value::Null),
+        ] {
+            assert!(!admitted.explains(&others, &planned));
+            assert!(!admitted.explains_part("spec", &others.spec, &planned.spec));
+        }
+        // Another plan is written in any case.
+        let mut other = planned.clone();
+        super::super::meta::annotate(&mut other.metadata, annotation::APPLIED, "h2".to_owned());
+        assert!(!admitted.explains(&mirrored, &other));
+    }
+
+    #[test]
+    fn what_admission_takes_away_is_left_away() {
+        let planned =
+            json!({"env": [{"name": "A", "value": "1"}], "args": ["x", "y"], "labels": {"a": "b"}});
+        let live = json!({"env": [{"name": "B"}], "args": ["x"]});
+        let found = differences::<Value>(&live, &planned).unwrap();
+        let found: Vec<String> = found
+            .iter()
+            .map(|(path, value)| format!("{path} {}", json!(value)))
+            .collect();
+        assert_eq!(found, ["args [\"x\"]", "env[A] null", "labels null"]);
+    }
+
     #[test]
     fn amounts_are_equal_however_they_are_written() {
         for (a, b) in [
@@ -180,6 +368,10 @@ mod tests {
             (".5", "500m"),
         ] {
             assert!(amount(a).is_some() && amount(a) == amount(b), "{a} {b}");
+        }
+        for (planned, live) in [("1.5m", "2m"), ("0.0001", "1m"), ("0.5", "500m")] {
+            let (planned, live) = (json!({"limits": planned}), json!({"limits": live}));
+            assert!(carries::<Value>(&live, &planned), "{live} {planned}");
         }
         for (a, b) in [("1", "2"), ("1M", "1Mi"), ("500m", "501m")] {
             assert_ne!(amount(a), amount(b), "{a} {b}");

@@ -10,7 +10,7 @@ use super::failures;
 use super::meta::slot_of;
 use super::overlay::{CONTAINER, INSTALL};
 use super::pod_template::VOLUME_BINARIES;
-use super::{ObjectKey, Objects, Room, Stalled};
+use super::{Admitted, ObjectKey, Objects, Room, Stalled};
 
 /// Everything that a decision about one app needs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Observed {
     pub live: Objects,
     /// The pods labelled as this app's, of both components.
     pub pods: Vec<Pod>,
+    /// What admission made of objects that were written lately.
+    pub admitted: BTreeMap<ObjectKey, Admitted>,
     /// Objects of [`super::names`] that exist without this app as controller.
     pub foreign: Vec<ObjectKey>,
     /// A random token, for an app that has none yet.

@@ -20,7 +20,9 @@ use super::reach;
 use super::selection;
 use super::slots::{leads_somewhere, serving};
 use super::workload::app_pods;
-use super::{App, Event, EventType, Heard, Observed, Plan, Pod, PodFailure, Supervisor};
+use super::{
+    App, Event, EventType, Heard, Kind, ObjectKey, Observed, Plan, Pod, PodFailure, Supervisor,
+};
 use crate::Violation;
 
 /// Supervisors of so many versions are named: two during an upgrade, and whoever can make
@@ -182,7 +184,7 @@ impl Facts {
             .or(live_replicas)
             .unwrap_or_default();
         let written = match (live, planned) {
-            (Some(live), Some(planned)) => is_written(live, planned),
+            (Some(live), Some(planned)) => is_written(live, planned, observed),
             (live, planned) => live.is_some() || planned.is_none(),
         };
         let state = live
@@ -256,11 +258,20 @@ impl Facts {
 
 /// Whether the live Deployment says what is planned. Notes of our own about nodes are no
 /// change of the app.
-fn is_written(live: &Deployment, planned: &Deployment) -> bool {
+fn is_written(live: &Deployment, planned: &Deployment, observed: &Observed) -> bool {
     let inputs = |deployment: &Deployment| {
         annotated(&deployment.metadata, annotation::INPUTS).map(ToOwned::to_owned)
     };
-    inputs(live) == inputs(planned) && carries(&live.spec, &planned.spec)
+    let key = ObjectKey {
+        kind: Kind::Deployment,
+        name: live.metadata.name.clone().unwrap_or_default(),
+    };
+    let (there, wanted) = (&live.spec, &planned.spec);
+    let admitted = || {
+        let admitted = observed.admitted.get(&key);
+        admitted.is_some_and(|it| it.explains_part("spec", there, wanted))
+    };
+    inputs(live) == inputs(planned) && (carries(there, wanted) || admitted())
 }
 
 /// When pods and slots that are new today will have had their time.

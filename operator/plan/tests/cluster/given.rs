@@ -73,6 +73,7 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         hostname_refused: None,
         used: std::collections::BTreeMap::new(),
         asked_from: "ops".to_owned(),
+        admitted: std::collections::BTreeMap::new(),
     }
 }
 

@@ -1,0 +1,185 @@
+//! Beside admission that gives fields of ours other values: Ready comes, nothing is
+//! written over and over, and what a person changes is undone all the same.
+
+use scaledapp_tests::wait;
+use serde_json::{Value, json};
+
+use crate::story::{SOON, Story, story};
+
+const GROUP: &str = "admissionregistration.k8s.io/v1";
+
+impl Story {
+    /// A policy that changes what is written here with one JSON patch, where `applies`.
+    fn policy(&self, name: &str, group: &str, resource: &str, applies: &str, patch: &str) {
+        let policy = json!({
+            "apiVersion": GROUP, "kind": "MutatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": [group], "apiVersions": ["v1"],
+                    "operations": ["CREATE", "UPDATE"], "resources": [resource],
+                }]},
+                "matchConditions": [{"name": "applies", "expression": applies}],
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+            },
+        });
+        let here = json!({"matchLabels": {"kubernetes.io/metadata.name": self.namespace}});
+        let binding = json!({
+            "apiVersion": GROUP, "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "matchResources": {"namespaceSelector": here}},
+        });
+        self.server.api.apply(&policy).unwrap();
+        self.server.api.apply(&binding).unwrap();
+    }
+
+    /// Waits until policies are in force: they are so some time after they were made.
+    fn wait_policies(&self, object: &Value, is_changed: impl Fn(&Value) -> bool) {
+        wait::until(SOON, "policies are in force", || {
+            let stored = self.server.api.check(object).unwrap();
+            if is_changed(&stored) {
+                Ok(())
+            } else {
+                Err(stored.to_string())
+            }
+        })
+        .unwrap();
+    }
+
+    /// Ends passes over an app that change nothing but its generation.
+    fn passes(&self, name: &str, fields: &str, count: usize) {
+        for ttl in 100..100 + count {
+            let dns = format!(
+                "dns: {{hostname: {}.apps.local, ttl: {ttl}s}}",
+                self.namespace
+            );
+            self.apply(name, &format!("{fields}\n{dns}"));
+            self.wait_complete(name);
+        }
+    }
+}
+
+fn image(deployment: &Value) -> &str {
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    container["image"].as_str().unwrap()
+}
+
+/// As a registry's mirror and a normaliser of labels do.
+#[test]
+fn values_that_admission_changes_are_written_once_and_those_that_people_change_are_undone() {
+    let Some(story) = story("mirrored", 1) else {
+        return;
+    };
+    let container = "object.spec.template.spec.containers[0].image";
+    story.policy(
+        "mirror",
+        "apps",
+        "deployments",
+        &format!("!{container}.startsWith('mirror.test/')"),
+        &format!(
+            r#"[JSONPatch{{op: "replace", path: "/spec/template/spec/containers/0/image", value: "mirror.test/" + {container}}}]"#
+        ),
+    );
+    story.policy(
+        "part-of",
+        "",
+        "services",
+        "has(object.metadata.labels) && 'app.kubernetes.io/part-of' in object.metadata.labels",
+        r#"[JSONPatch{op: "replace", path: "/metadata/labels/app.kubernetes.io~1part-of", value: "platform"}]"#,
+    );
+    let probe = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "probe", "namespace": "mirrored", "labels": {"app.kubernetes.io/part-of": "x"}},
+        "spec": {"ports": [{"port": 80}]},
+    });
+    story.wait_policies(&probe, |stored| {
+        stored["metadata"]["labels"]["app.kubernetes.io/part-of"] == "platform"
+    });
+    let fields = "replicas: {total: 2}";
+    story.apply("hello", fields);
+    story.wait_complete("hello");
+    assert_eq!(
+        image(&story.deployment("hello")),
+        "mirror.test/registry.test/app:1"
+    );
+    story.passes("hello", fields, 1);
+    let before = story.server.writes("mirrored");
+    story.passes("hello", fields, 5);
+    let after = story.server.writes("mirrored");
+    assert_eq!(after[before.len()..], [""; 0]);
+
+    // A person changes one that admission changes too, and another one.
+    for (path, patch) in [
+        ("spec.replicas", json!({"spec": {"replicas": 5}})),
+        (
+            "image",
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "mirror.test/evil:1"}]}}}}),
+        ),
+    ] {
+        let mut theirs = patch;
+        theirs["apiVersion"] = json!("apps/v1");
+        theirs["kind"] = json!("Deployment");
+        theirs["metadata"] = json!({"name": "hello", "namespace": "mirrored"});
+        story.try_apply(&theirs).unwrap();
+        wait::until(SOON, &format!("{path} is undone"), || {
+            let live = story.deployment("hello");
+            let is = (live["spec"]["replicas"].clone(), image(&live).to_owned());
+            if is == (json!(2), "mirror.test/registry.test/app:1".to_owned()) {
+                Ok(())
+            } else {
+                Err(format!("{is:?}"))
+            }
+        })
+        .unwrap();
+    }
+    story.wait_complete("hello");
+    let log = story.server.operator_log();
+    let told = log.lines().filter(|line| {
+        line.contains("other values than the operator wrote")
+            && line.contains("containers[app].image")
+            && line.contains("mirrored")
+    });
+    assert_eq!(told.count(), 1, "{log}");
+}
+
+/// Numbers of workers reach running pods by an annotation.
+#[test]
+fn an_annotation_that_admission_keeps_from_pods_is_tried_once_for_each() {
+    let Some(story) = story("stripped", 1) else {
+        return;
+    };
+    let has =
+        "has(object.metadata.annotations) && 'scaledapp.io/workers' in object.metadata.annotations";
+    story.policy(
+        "strip",
+        "",
+        "pods",
+        has,
+        r#"[JSONPatch{op: "remove", path: "/metadata/annotations/scaledapp.io~1workers"}]"#,
+    );
+    let probe = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "probe", "namespace": "stripped", "annotations": {"scaledapp.io/workers": "1"}},
+        "spec": {
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "probe", "image": "registry.test/probe:1",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    });
+    story.wait_policies(&probe, |stored| {
+        stored["metadata"]["annotations"]["scaledapp.io/workers"].is_null()
+    });
+    story.apply("hello", "replicas: {total: 2}");
+    story.wait_complete("hello");
+    let fields = "replicas: {total: 2}\nworkers: {count: 7}";
+    story.passes("hello", fields, 5);
+    let writes = story.server.writes("stripped");
+    let told = writes
+        .iter()
+        .filter(|write| write.starts_with("patch pods "));
+    assert_eq!(told.count(), 2, "{writes:?}");
+}
