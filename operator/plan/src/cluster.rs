@@ -126,7 +126,7 @@ fn slots_only(owner: &Owner<'_>, observed: &Observed) -> Plan {
     slots.sort_unstable();
     let mut plan = Plan::default();
     lead(&mut plan, owner, slots, observed);
-    plan.apply.seal();
+    plan.apply.seal(&observed.live);
     plan
 }
 
@@ -198,7 +198,7 @@ fn whole(
     apply.pod_disruption_budgets =
         balancer::budgets(app, scale.replicas, &app_pods, slots.len(), &balancers);
     plan.delete = orphans(&owner, observed, &plan.apply);
-    plan.apply.seal();
+    plan.apply.seal(&observed.live);
     Ok(plan)
 }
 

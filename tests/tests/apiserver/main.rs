@@ -27,3 +27,4 @@ mod scaling;
 mod server;
 mod story;
 mod templates;
+mod upgrade;

@@ -206,8 +206,30 @@ impl Objects {
             .collect()
     }
 
-    /// Writes on each object what its bytes are.
-    pub(super) fn seal(&mut self) {
+    fn keep_owners(&mut self, live: &Self) {
+        let Self {
+            config_maps,
+            service_accounts,
+            roles,
+            role_bindings,
+            services,
+            endpoint_slices,
+            deployments,
+            pod_disruption_budgets,
+        } = self;
+        keep_owner(config_maps, &live.config_maps);
+        keep_owner(service_accounts, &live.service_accounts);
+        keep_owner(roles, &live.roles);
+        keep_owner(role_bindings, &live.role_bindings);
+        keep_owner(services, &live.services);
+        keep_owner(endpoint_slices, &live.endpoint_slices);
+        keep_owner(deployments, &live.deployments);
+        keep_owner(pod_disruption_budgets, &live.pod_disruption_budgets);
+    }
+
+    /// Writes on each object what its bytes are, the last thing that is done to it.
+    pub(super) fn seal(&mut self, live: &Self) {
+        self.keep_owners(live);
         let Self {
             config_maps,
             service_accounts,
@@ -226,6 +248,24 @@ impl Objects {
         endpoint_slices.iter_mut().for_each(seal);
         deployments.iter_mut().for_each(seal);
         pod_disruption_budgets.iter_mut().for_each(seal);
+    }
+}
+
+/// An older operator blocked the owner's deletion. Where `OwnerReferencesPermissionEnforcement`
+/// is on, whoever changes the reference of an object needs the right to delete it, which
+/// of some kinds the operator has not: it stays as it is.
+fn keep_owner<T: Metadata<Ty = ObjectMeta>>(planned: &mut [T], live: &[T]) {
+    for planned in planned {
+        let planned = planned.metadata_mut();
+        let mut metas = live.iter().map(Metadata::metadata);
+        let Some(live) = metas.find(|live| live.name == planned.name) else {
+            continue;
+        };
+        for owner in planned.owner_references.iter_mut().flatten() {
+            let mut before = live.owner_references.iter().flatten();
+            let before = before.find(|before| before.uid == owner.uid);
+            owner.block_owner_deletion = before.and_then(|before| before.block_owner_deletion);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod autoscaler;
 mod given;
 mod nodes;
 mod observed;
+mod older;
 mod pinning;
 mod slots;
 mod snapshots;
