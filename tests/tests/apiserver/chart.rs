@@ -1,5 +1,9 @@
-//! The chart as helm installs it, beside what is there already.
+//! The chart as helm installs it, beside what is there already; and whether the API
+//! server knows every field of it.
 
+use serde_json::{Value, json};
+
+use crate::server::server;
 use crate::story::story;
 
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledapps.scaledapp.io";
@@ -53,4 +57,53 @@ fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
         .unwrap();
     assert_eq!(removed.code, 0, "{}", removed.stderr);
     story.server.api.get(CRD).unwrap();
+}
+
+/// As kubeconform would with the schemas of this very API server, which also applies its
+/// admission: `--dry-run=server --validate=strict`.
+#[test]
+fn all_that_the_chart_renders_is_taken_strictly() {
+    let Some(server) = server() else {
+        return;
+    };
+    for values in ["plain", "large", "small", "namespaces"] {
+        let file = format!("--values=tests/fixtures/chart/{values}.yaml");
+        let linted = server.helm(&["lint", "--strict", "charts/scaledapp", &file]);
+        let linted = linted.unwrap();
+        assert_eq!(
+            linted.code, 0,
+            "{values}: {}{}",
+            linted.stdout, linted.stderr
+        );
+        let words = [
+            "template",
+            "strict",
+            "charts/scaledapp",
+            &file,
+            "--namespace=scaledapp-system",
+        ];
+        let rendered = server.helm(&words).unwrap();
+        assert_eq!(rendered.code, 0, "{values}: {}", rendered.stderr);
+        let mut kinds = Vec::new();
+        for text in rendered.stdout.split("\n---\n") {
+            let object: Value = serde_saphyr::from_str(text).unwrap();
+            let Some(kind) = object["kind"].as_str() else {
+                continue;
+            };
+            kinds.push(kind.to_owned());
+            let taken = server.api.check(&object);
+            taken.unwrap_or_else(|refused| panic!("{values}: {refused}\n{text}"));
+        }
+        assert!(
+            kinds.iter().any(|kind| kind == "Deployment"),
+            "{values}: {kinds:?}"
+        );
+    }
+    // It would have said so.
+    let wrong = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "wrong", "namespace": "default"}, "datum": {},
+    });
+    let refused = server.api.check(&wrong).unwrap_err();
+    assert!(refused.message.contains("datum"), "{refused}");
 }
