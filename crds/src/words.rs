@@ -132,6 +132,8 @@ pub mod reason {
     pub const ROLLING_OUT: &str = "RollingOut";
     /// The rollout made no progress within its deadline.
     pub const ROLLOUT_STUCK: &str = "RolloutStuck";
+    /// Somebody has paused the app's Deployment, not the app.
+    pub const DEPLOYMENT_PAUSED: &str = "DeploymentPaused";
     /// Pods are being added or removed.
     pub const SCALING: &str = "Scaling";
     /// No node takes one of the pods.
@@ -182,7 +184,7 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 39] = [
+    pub const ALL: [&str; 40] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
@@ -198,6 +200,7 @@ pub mod reason {
         STARTING,
         ROLLING_OUT,
         ROLLOUT_STUCK,
+        DEPLOYMENT_PAUSED,
         SCALING,
         UNSCHEDULABLE,
         NO_MATCHING_NODE,

@@ -18,6 +18,7 @@ mod chart;
 mod kubelet;
 mod life;
 mod names;
+mod neighbours;
 mod placement;
 mod reach;
 mod refusals;

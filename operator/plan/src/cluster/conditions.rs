@@ -139,6 +139,15 @@ impl Judge<'_> {
         if let Some(stalled) = planned {
             return said(true, stalled.reason, stalled.message.clone());
         }
+        if let Some(cure) = &self.facts.held {
+            return said(
+                true,
+                reason::DEPLOYMENT_PAUSED,
+                format!(
+                    "somebody has paused the app's Deployment, so its pods stay as they are: let it go on with {cure}"
+                ),
+            );
+        }
         if self.facts.stuck {
             let failure = self.facts.failure.as_ref();
             let why = failure.map(|failure| told(failure, Of::App));

@@ -76,6 +76,8 @@ pub(super) struct Facts {
     pub(super) changing: bool,
     /// Only its number of pods is.
     pub(super) scaling: bool,
+    /// Somebody has paused the Deployment, and it is not what was planned; the cure.
+    pub(super) held: Option<String>,
     /// The Deployment has given up.
     pub(super) stuck: bool,
     /// The first reason why an app's pod does not run, the most telling first.
@@ -212,6 +214,7 @@ impl Facts {
             ready: state.ready_replicas.unwrap_or_default(),
             seen_ready: i32::try_from(seen_ready).unwrap_or(i32::MAX),
             changing: !written || !rolled || pods != wanted,
+            held: live.filter(|_| !rolled).and_then(held),
             scaling: written && updated == pods && pods != wanted,
             // What was said before the last change is of that no more.
             stuck: written
@@ -272,6 +275,14 @@ fn is_written(live: &Deployment, planned: &Deployment, observed: &Observed) -> b
         admitted.is_some_and(|it| it.explains_part("spec", there, wanted))
     };
     inputs(live) == inputs(planned) && (carries(there, wanted) || admitted())
+}
+
+/// How to let a Deployment that somebody has paused go on.
+fn held(live: &Deployment) -> Option<String> {
+    let meta = &live.metadata;
+    let (namespace, name) = (meta.namespace.as_ref()?, meta.name.as_ref()?);
+    let cure = || format!("kubectl -n {namespace} rollout resume deployment/{name}");
+    (live.spec.paused == Some(true)).then(cure)
 }
 
 /// When pods and slots that are new today will have had their time.
