@@ -17,6 +17,7 @@ mod api;
 mod chart;
 mod kubelet;
 mod life;
+mod long;
 mod names;
 mod neighbours;
 mod placement;
