@@ -47,24 +47,29 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     runtime.block_on(serve(settings))
 }
 
+/// The admin port, if there is one.
+async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
+    let Some(address) = settings.admin else {
+        return Ok(None);
+    };
+    match Admin::bind(address).await {
+        Ok(admin) => Ok(Some(admin)),
+        // Nobody has asked for this address, and requests can be served without.
+        Err(error) if !settings.admin_is_asked_for => {
+            tracing::warn!(%error, "no probes, metrics and status");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::new().context("cannot take signals over")?;
     listener::raise_file_limit(
         settings.forwarding.limits.connections,
         settings.forwarding.fits_connections,
     );
-    let admin = match settings.admin {
-        None => None,
-        Some(address) => match Admin::bind(address).await {
-            Ok(admin) => Some(admin),
-            // Nobody has asked for this address, and requests can be served without.
-            Err(error) if !settings.admin_is_asked_for => {
-                tracing::warn!(%error, "no probes, metrics and status");
-                None
-            }
-            Err(error) => return Err(error.into()),
-        },
-    };
+    let admin = bind_admin(&settings).await?;
     let listener = listener::listen(settings.listen)?;
     let listen = listener.local_addr()?;
 

@@ -38,9 +38,8 @@ impl Seen {
             (Standing::Suspect, false) => Some(1),
             (Standing::Serving | Standing::Suspect, true) => Some(2),
             (Standing::Draining, _) => Some(3),
-            (Standing::Unready, _) => None,
             (Standing::Unknown, ejected) if all_unknown => Some(if ejected { 2 } else { 1 }),
-            (Standing::Unknown, _) => None,
+            (Standing::Unready | Standing::Unknown, _) => None,
         }
     }
 

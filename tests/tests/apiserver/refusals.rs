@@ -181,7 +181,7 @@ impl Story {
     }
 
     /// A policy that refuses what has this label value as its component.
-    fn policy(&self, component: &str, group: &str, resource: &str) {
+    fn refuse(&self, component: &str, group: &str, resource: &str) {
         let name = format!("{}-{component}", self.namespace);
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -332,13 +332,13 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "policy-app",
-        before: |story| story.policy("app", "", "pods"),
+        before: |story| story.refuse("app", "", "pods"),
         says: &["denied request: not on a Friday", "or that policy"],
         ..QUIET
     },
     Case {
         name: "policy-balancer",
-        before: |story| story.policy("balancer", "", "pods"),
+        before: |story| story.refuse("balancer", "", "pods"),
         says: &[
             "balancer: ",
             "denied request: not on a Friday",
@@ -348,7 +348,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "policy-deployment",
-        before: |story| story.policy("app", "apps", "deployments"),
+        before: |story| story.refuse("app", "apps", "deployments"),
         reason: "ApplyFailed",
         says: &[
             "cannot apply a Deployment",

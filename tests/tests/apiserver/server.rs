@@ -415,7 +415,7 @@ impl Server {
     ) -> anyhow::Result<()> {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         let env = [
-            ("KUBECONFIG", self.kubeconfig("admin", ADMIN)?),
+            ("KUBECONFIG", self.kubeconfig("admin", ADMIN, "default")?),
             ("SCALEDAPP_NAMESPACE", SYSTEM.to_owned()),
             ("SCALEDAPP_IDENTITY", "other".to_owned()),
         ];
@@ -521,7 +521,10 @@ impl Server {
         let kubectl = Programs::program("SCALEDAPP_KUBECTL", "kubectl", "kubectl").ok()?;
         let mut command = Command::new(kubectl);
         command.args(words);
-        command.env("KUBECONFIG", self.kubeconfig("admin", ADMIN).unwrap());
+        command.env(
+            "KUBECONFIG",
+            self.kubeconfig("admin", ADMIN, "default").unwrap(),
+        );
         Some(process::run(command, START).unwrap())
     }
 

@@ -302,7 +302,7 @@ mod tests {
     fn deployment(
         image: &str,
         replicas: i32,
-        extra: Value,
+        extra: &Value,
     ) -> k8s_openapi::api::apps::v1::Deployment {
         let mut object = json!({
             "metadata": {"annotations": {annotation::APPLIED: "h1"}},
@@ -322,19 +322,19 @@ mod tests {
 
     #[test]
     fn what_admission_changes_is_left_and_what_others_change_is_not() {
-        let planned = deployment("app:1", 2, Value::Null);
+        let planned = deployment("app:1", 2, &Value::Null);
         assert_eq!(Admitted::of(&planned, &planned), None);
-        let defaulted = deployment("app:1", 2, json!({"paused": false}));
+        let defaulted = deployment("app:1", 2, &json!({"paused": false}));
         assert_eq!(Admitted::of(&defaulted, &planned), None, "only added to");
-        let mirrored = deployment("mirror/app:1", 2, Value::Null);
+        let mirrored = deployment("mirror/app:1", 2, &Value::Null);
         let admitted = Admitted::of(&mirrored, &planned).unwrap();
         let paths: Vec<&str> = admitted.paths().collect();
         assert_eq!(paths, ["spec.template.spec.containers[app].image"]);
         assert!(admitted.explains(&mirrored, &planned));
         assert!(admitted.explains_part("spec", &mirrored.spec, &planned.spec));
         for others in [
-            deployment("app:2", 2, Value::Null),
-            deployment("mirror/app:1", 3, Value::Null),
+            deployment("app:2", 2, &Value::Null),
+            deployment("mirror/app:1", 3, &Value::Null),
         ] {
             assert!(!admitted.explains(&others, &planned));
             assert!(!admitted.explains_part("spec", &others.spec, &planned.spec));
