@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kube::core::Status;
-use scaledapp_plan::cluster::Cause;
+use scaledapp_plan::cluster::{Cause, ObjectKey};
 
 use crate::context::Context;
 
@@ -58,6 +58,9 @@ pub enum CallError {
         /// What was called.
         call: Call,
     },
+    /// An object of an earlier app of the same name is still being removed.
+    #[error("a {:?} named {} belongs to an earlier ScaledApp of this name and is being removed: wait a moment", .0.kind, .0.name)]
+    Leaving(ObjectKey),
     /// Another replica leads by now.
     #[error("another replica leads by now")]
     NotLeading,
@@ -129,6 +132,7 @@ impl CallError {
             Self::Refused { .. } => "server_error",
             Self::Unreachable { .. } => "unreachable",
             Self::Timeout { .. } => "timeout",
+            Self::Leaving(_) => "leaving",
             Self::NotLeading => "not_leading",
         }
     }

@@ -112,15 +112,15 @@ pub async fn foreign(
         if !planned.contains(&key) {
             continue;
         }
-        let is_foreign = |meta: &ObjectMeta| !is_owner(&app.uid, meta) && !is_orphan(app, meta);
-        let taken = match found(live, &key) {
-            Some(meta) => is_foreign(meta),
-            None => look_up(context, &app.namespace, &key)
-                .await?
-                .is_some_and(|meta| is_foreign(&meta)),
+        let looked_up = match found(live, &key) {
+            Some(_) => None,
+            None => look_up(context, &app.namespace, &key).await?,
         };
-        if taken {
-            foreign.push(key);
+        let meta = found(live, &key).or(looked_up.as_ref());
+        match meta {
+            Some(meta) if is_predecessors(app, meta) => return Err(CallError::Leaving(key)),
+            Some(meta) if !is_owner(&app.uid, meta) && !is_orphan(app, meta) => foreign.push(key),
+            _ => {}
         }
     }
     Ok(foreign)
@@ -129,6 +129,17 @@ pub async fn foreign(
 /// Whether the object with this uid is the controller.
 pub(crate) fn is_owner(uid: &str, meta: &ObjectMeta) -> bool {
     controller(meta).is_some_and(|owner| owner.uid == uid)
+}
+
+/// Whether the object is that of an earlier app of this name, which is gone: the garbage
+/// collector of Kubernetes removes it, since owners are told apart by their uid.
+fn is_predecessors(app: &App, meta: &ObjectMeta) -> bool {
+    controller(meta).is_some_and(|owner| {
+        owner.api_version == scaledapp_crds::API_VERSION
+            && owner.kind == scaledapp_crds::KIND
+            && owner.name == app.app.name
+            && owner.uid != app.uid
+    })
 }
 
 /// Whether the object is what an app of this name has left behind: its labels, and

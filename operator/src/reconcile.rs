@@ -94,9 +94,10 @@ pub fn error_policy(object: &Guarded, error: &Error, context: &Context) -> Actio
     let pause = match error.call() {
         CallError::NotLeading => return Action::await_change(),
         CallError::Refused { code: 409, .. } => backoff::after_conflict(),
-        CallError::Refused { .. } | CallError::Unreachable { .. } | CallError::Timeout { .. } => {
-            context.backoff.after_failure(ObjectRef::from_obj(object))
-        }
+        CallError::Refused { .. }
+        | CallError::Unreachable { .. }
+        | CallError::Timeout { .. }
+        | CallError::Leaving(_) => context.backoff.after_failure(ObjectRef::from_obj(object)),
     };
     tracing::warn!(
         namespace,

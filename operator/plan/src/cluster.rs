@@ -12,6 +12,7 @@ mod conditions;
 mod cures;
 mod drift;
 mod failures;
+mod frame;
 mod meta;
 mod nodes;
 mod objects;

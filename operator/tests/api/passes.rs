@@ -350,6 +350,35 @@ async fn a_role_without_an_owner_is_no_conflict_and_told_of() {
     assert!(message.contains("belongs to no ScaledApp"), "{message}");
 }
 
+/// `kubectl replace --force`: the garbage collector has not removed what the app before
+/// had, which is no reason to call for help.
+#[tokio::test]
+async fn what_an_earlier_app_of_the_name_has_is_waited_for() {
+    const MAP: &str = "/api/v1/namespaces/default/configmaps/hello-desired";
+    let mut operator = Operator::new(good());
+    operator.pass().await.unwrap();
+    let mut theirs = {
+        let mut state = operator.server.lock().unwrap();
+        let mut map = state.objects[MAP].clone();
+        map["metadata"]["ownerReferences"][0]["uid"] = json!("of-the-one-before");
+        state.store(MAP.to_owned(), map.clone());
+        map
+    };
+    operator.sync();
+    let error = operator.pass().await.unwrap_err();
+    assert!(error.to_string().contains("being removed"), "{error}");
+    assert_ne!(operator.condition("Stalled").0, "NameConflict");
+    // It is gone, and ours is made.
+    theirs["metadata"]["ownerReferences"] = json!([]);
+    operator
+        .server
+        .lock()
+        .unwrap()
+        .store(MAP.to_owned(), theirs);
+    operator.sync();
+    operator.pass().await.unwrap();
+}
+
 /// The watch is behind: the Role that is about to be made is there already.
 #[tokio::test]
 async fn a_role_that_the_watch_has_not_shown_yet_is_no_failure() {

@@ -19,8 +19,8 @@ use crate::story::{SOON, Story, condition};
 const NAMESPACE: &str = "upgrade";
 /// Who wrote the objects.
 const MANAGER: &str = "scaledapp-operator";
-/// Controllers follow what happens that much later.
-const LATE: Duration = Duration::from_secs(2);
+/// Controllers follow what happens that much later; on a busy machine some seconds.
+const LATE: Duration = Duration::from_secs(8);
 /// The resources of what an app consists of, in the order in which they are made.
 const RESOURCES: [(&str, &str); 8] = [
     ("/api/v1", "serviceaccounts"),

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scaledapp_crds::v1alpha1::Algorithm;
 use scaledapp_crds::words::{component, label, port};
 
+use super::frame::linux;
 use super::meta::selects;
 use super::pod_template::{
     pod_security, probe, security, token_file, token_mount, token_volume, words,
@@ -95,6 +96,7 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
         // A Service called `scaledapp` would set SCALEDAPP_PORT.
         enable_service_links: Some(false),
         image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
+        node_selector: Some(linux()),
         security_context: Some(pod_security()),
         service_account_name: Some(owner.balancers()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),

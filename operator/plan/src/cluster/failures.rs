@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Conta
 use k8s_openapi::jiff::SignedDuration;
 use scaledapp_crds::words::{component, reason};
 
-use super::overlay::{CONTAINER, INSTALL};
+use super::frame::{CONTAINER, INSTALL};
 use super::{Heard, Observed, Part, Pod, PodFailure, Trouble};
 
 /// Of an app's last words.

@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::{annotation, reason};
 
+use super::frame::SYSTEM;
 use super::meta::{annotation as annotated, hash};
 use super::workload::app_pods;
 use super::{Node, Observed, Pod, Room};
@@ -268,6 +269,8 @@ pub(super) fn takes(node: &Node, pod: &PodSpec) -> bool {
         .node_selector
         .iter()
         .flatten()
+        // Templates of older operators do not ask for it: see below.
+        .filter(|(key, _)| *key != SYSTEM)
         .all(|(key, value)| node.labels.get(key) == Some(value));
     let affinity = pod
         .affinity
@@ -278,8 +281,7 @@ pub(super) fn takes(node: &Node, pod: &PodSpec) -> bool {
             .required_during_scheduling_ignored_during_execution
             .as_ref()
     });
-    // The supervisor is a Linux program.
-    let system = node.labels.get("kubernetes.io/os");
+    let system = node.labels.get(SYSTEM);
     let mut lasting = node.taints.iter().filter(|taint| !is_passing(taint));
     node.schedulable
         && system.is_none_or(|system| system == "linux")

@@ -7,9 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::{component, label, port};
 
 use super::failures;
+use super::frame::{CONTAINER, INSTALL, VOLUME_BINARIES};
 use super::meta::slot_of;
-use super::overlay::{CONTAINER, INSTALL};
-use super::pod_template::VOLUME_BINARIES;
 use super::{Admitted, ObjectKey, Objects, Room, Stalled};
 
 /// Everything that a decision about one app needs.

@@ -13,97 +13,14 @@ use k8s_openapi::api::core::v1::{
     Container, PodSpec, PodTemplateSpec, Probe, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use scaledapp_crds::words::{annotation, component, label, reason};
+use scaledapp_crds::words::{annotation, label, reason};
 use serde_json::Value;
 
 use super::Stalled;
 use super::meta::selects;
 
-/// Name of the container that runs the app.
-pub(super) const CONTAINER: &str = "app";
-/// Name of the init container that brings the supervisor.
-pub(super) const INSTALL: &str = "scaledapp-install";
-
-/// Whose pods a template is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
-    /// Where the user writes it.
-    pub(super) root: &'static str,
-    /// The name of our main container.
-    pub(super) container: &'static str,
-    /// Fields of that container that are said elsewhere, and where.
-    elsewhere: &'static [(&'static str, &'static str)],
-    /// Fields of the pod that are ours, and why.
-    ours: &'static [(&'static str, &'static str)],
-}
-
-/// The pods of the app.
-pub(super) const APP: Frame = Frame {
-    root: "spec.podTemplate",
-    container: CONTAINER,
-    elsewhere: &[
-        (
-            "command",
-            "the supervisor starts the app: say it in spec.command",
-        ),
-        ("args", "the supervisor starts the app: say it in spec.args"),
-        (
-            "image",
-            "the supervisor starts the app: say it in spec.image",
-        ),
-        (
-            "ports",
-            "the supervisor starts the app: say it in spec.port",
-        ),
-    ],
-    ours: &[],
-};
-
-/// The pods of the balancers.
-pub(super) const BALANCER: Frame = Frame {
-    root: "spec.balancers.podTemplate",
-    container: component::BALANCER,
-    elsewhere: &[
-        (
-            "command",
-            "the operator says how a balancer is started: leave it out; spec.balancers has what can be changed",
-        ),
-        (
-            "args",
-            "the operator says how a balancer is started: leave it out; spec.balancers has what can be changed",
-        ),
-        (
-            "image",
-            "all balancers have the image that the operator was given (--balancer-image; images.balancer in the chart): leave it out",
-        ),
-        (
-            "ports",
-            "the Services of the slots lead to the balancer's own ports: leave it out",
-        ),
-    ],
-    ours: &[
-        (
-            "serviceAccountName",
-            "a balancer reads where the pods are by the rights of its own account: leave it out",
-        ),
-        (
-            "serviceAccount",
-            "a balancer reads where the pods are by the rights of its own account: leave it out",
-        ),
-        (
-            "automountServiceAccountToken",
-            "a balancer reads where the pods are with its token: leave it out",
-        ),
-    ],
-};
-
-/// Where the overlay is wrong, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {message}")]
-pub(super) struct OverlayError {
-    path: String,
-    message: String,
-}
+pub(super) use super::frame::{APP, BALANCER, CONTAINER, Frame, INSTALL};
+use super::frame::{OverlayError, error};
 
 impl From<OverlayError> for Stalled {
     fn from(error: OverlayError) -> Self {
@@ -111,13 +28,6 @@ impl From<OverlayError> for Stalled {
             reason: reason::INVALID_POD_TEMPLATE,
             message: error.to_string(),
         }
-    }
-}
-
-fn error(path: &str, message: impl Into<String>) -> OverlayError {
-    OverlayError {
-        path: path.to_owned(),
-        message: message.into(),
     }
 }
 

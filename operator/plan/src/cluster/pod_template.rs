@@ -23,6 +23,7 @@ use scaledapp_crds::v1alpha1::{Delivery, Dispatch};
 use scaledapp_crds::words::{annotation, component, port};
 use serde_json::json;
 
+use super::frame::{VOLUME_BINARIES, linux};
 use super::meta::{annotation as annotated, hash, json as text, map, selects};
 use super::overlay::{self, CONTAINER, INSTALL, merge};
 use super::{App, Settings, Stalled};
@@ -43,7 +44,6 @@ pub(super) const RELOAD_KEY: &str = "reload";
 pub(super) const TOKEN_KEY: &str = "token";
 const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
-pub(super) const VOLUME_BINARIES: &str = "scaledapp";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// From SIGTERM beyond the drain and the grace of the workers: silence of the
 /// listener (2 s), and time for all of it to be noticed.
@@ -214,6 +214,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
             enable_service_links: Some(false),
             image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
             init_containers: installs.then(|| vec![install(settings)]),
+            node_selector: Some(linux()),
             security_context: Some(pod_security()),
             service_account_name: Some(app.app.name.clone()),
             termination_grace_period_seconds: Some(grace.as_secs_f64().ceil() as i64),

@@ -10,8 +10,8 @@ use scaledapp_crds::words::reason;
 use serde_json::Value;
 
 use super::drift::keys;
+use super::frame::VOLUME_BINARIES;
 use super::overlay::{self, Frame, INSTALL};
-use super::pod_template::VOLUME_BINARIES;
 use super::{App, Plan, Stalled};
 
 /// One thing that is wrong with a Deployment.
