@@ -305,7 +305,10 @@ impl Seen {
                 .iter()
                 .filter_map(|it| it["targetRef"]["uid"].as_str())
                 .collect();
-            for uid in &listed {
+            // When the control plane's own lists follow is its matter.
+            let by = &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
+            let is_ours = by != "endpointslice-controller.k8s.io";
+            for uid in listed.iter().filter(|_| is_ours) {
                 let last = self.last.get(*uid);
                 if last.is_none_or(|last| now.duration_since(*last) > LATE) {
                     wrong.push(format!("{service} leads to a pod that is not ready"));
