@@ -50,7 +50,8 @@ fn a_wrong_port_and_a_missing_volume_are_told_in_their_own_words() {
         ],
     );
     story.kubectl(&["delete", "scaledapp", "hello"]);
-    let volume = "  podTemplate: {spec: {volumes: [{name: v, secret: {secretName: nope}}]}}\n";
+    // A kubelet sets up no volume that nobody mounts.
+    let volume = "  podTemplate: {spec: {volumes: [{name: v, secret: {secretName: nope}}], containers: [{name: app, volumeMounts: [{name: v, mountPath: /v}]}]}}\n";
     story.apply(&hello(IMAGES[0], volume));
     story.wait_told(
         "PodCannotStart",
