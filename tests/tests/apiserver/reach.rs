@@ -77,12 +77,10 @@ fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
     for slot in 0..2 {
         assert_eq!(story.leads(slot), [story.balancer_address(slot)]);
     }
-    assert_eq!(
-        story.warnings("hello").len(),
-        1,
-        "{:?}",
-        story.warnings("hello")
-    );
+    // A balancer that is ready later than its sibling may be told of, too.
+    let warnings = story.warnings("hello");
+    let told = warnings.iter().filter(|it| it.contains("PodsUnreachable"));
+    assert_eq!(told.count(), 1, "{warnings:?}");
     // The policy is mended.
     story.rule(|_| READY);
     story.wait_degraded("AsWanted", &[]);

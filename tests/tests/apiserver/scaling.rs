@@ -27,7 +27,9 @@ impl Story {
 }
 
 fn uids(story: &Story) -> Vec<String> {
-    let pods = story.pods("hello", "app");
+    let mut pods = story.pods("hello", "app");
+    // Those that were replaced may still be leaving.
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
     let uids = pods.iter().filter_map(|it| it["metadata"]["uid"].as_str());
     let mut uids: Vec<String> = uids.map(ToOwned::to_owned).collect();
     uids.sort();
