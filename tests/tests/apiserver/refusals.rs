@@ -135,7 +135,7 @@ fn nobody_takes_a_fresh_object_for_done() {
 }
 
 /// A cause is told within this, by whoever looks at the object.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// One cause of pods that do not come up, in a namespace of its own.
 struct Case {
