@@ -121,8 +121,9 @@ struct Endpoint {
 /// Whether a balancer knows pods and hears of none of them; `None` if it does not say.
 pub(crate) fn reaches_no_pod(content: &[u8]) -> Option<bool> {
     let BalancerStatus { endpoints } = serde_json::from_slice(content).ok()?;
-    let is_suspect = |endpoint: &Endpoint| endpoint.standing == "suspect";
-    Some(!endpoints.is_empty() && endpoints.iter().all(is_suspect))
+    // One that was never heard is unknown, one that is heard no more is suspect.
+    let is_silent = |it: &Endpoint| matches!(it.standing.as_str(), "suspect" | "unknown");
+    Some(!endpoints.is_empty() && endpoints.iter().all(is_silent))
 }
 
 #[cfg(test)]
@@ -218,6 +219,10 @@ mod tests {
             (json!([]), Some(false)),
             (
                 json!([{"standing": "suspect"}, {"standing": "suspect"}]),
+                Some(true),
+            ),
+            (
+                json!([{"standing": "unknown"}, {"standing": "suspect"}]),
                 Some(true),
             ),
             (
