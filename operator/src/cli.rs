@@ -12,8 +12,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use scaledapp_admin::cli::{AdminArg, NamespaceArgs};
 use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
 use scaledapp_crds::QuantityError;
@@ -147,16 +145,6 @@ impl FromStr for Amounts {
     }
 }
 
-impl Amounts {
-    fn of_a_container(&self) -> Option<BTreeMap<String, Quantity>> {
-        let amounts = self.0.iter();
-        let amounts: BTreeMap<_, _> = amounts
-            .map(|(name, amount)| (name.clone(), Quantity(amount.to_string())))
-            .collect();
-        Some(amounts).filter(|amounts| !amounts.is_empty())
-    }
-}
-
 /// An image that only its owner can name: a default would be pulled from whoever
 /// registers that name first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -194,11 +182,10 @@ impl Images {
             balancer_image: given(&mut self.balancer_image).unwrap_or_else(|| example("balancer")),
             image_pull_policy: self.image_pull_policy,
             image_pull_secrets: self.image_pull_secrets,
-            balancer_resources: ResourceRequirements {
-                requests: self.balancer_requests.of_a_container(),
-                limits: self.balancer_limits.of_a_container(),
-                claims: None,
-            },
+            balancer_resources: cluster::requirements(
+                &self.balancer_requests.0,
+                &self.balancer_limits.0,
+            ),
         }
     }
 }

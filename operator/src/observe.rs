@@ -112,11 +112,12 @@ pub async fn foreign(
         if !planned.contains(&key) {
             continue;
         }
-        let looked_up = match found(live, &key) {
+        let known = found(live, &key);
+        let looked_up = match known {
             Some(_) => None,
             None => look_up(context, &app.namespace, &key).await?,
         };
-        let meta = found(live, &key).or(looked_up.as_ref());
+        let meta = known.or(looked_up.as_ref());
         match meta {
             Some(meta) if is_predecessors(app, meta) => return Err(CallError::Leaving(key)),
             Some(meta) if !is_owner(&app.uid, meta) && !is_orphan(app, meta) => foreign.push(key),

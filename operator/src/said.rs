@@ -1,7 +1,7 @@
 //! What admin ports of pods say, as far as it counts here. Whoever can make pods can
 //! let one say anything: what is kept of it is bounded.
 
-use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble};
+use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble, cut};
 use serde::Deserialize;
 
 /// Of a pod's own words.
@@ -80,8 +80,7 @@ impl Status {
 
 /// So much of it as is kept.
 pub(crate) fn bounded(words: &str) -> String {
-    let words = words.trim();
-    words[..words.floor_char_boundary(WORDS)].to_owned()
+    cut(words.trim(), WORDS).to_owned()
 }
 
 /// What a supervisor's `/status` says.
@@ -94,7 +93,7 @@ pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     let token = |token: &Option<String>| {
         token
             .as_deref()
-            .map(|token| token[..token.floor_char_boundary(TOKEN_BYTES)].to_owned())
+            .map(|token| cut(token, TOKEN_BYTES).to_owned())
     };
     let trouble = (said.ready == 0).then(|| said.trouble()).flatten();
     Ok(Supervisor {

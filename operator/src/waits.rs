@@ -11,7 +11,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::Api;
 use kube::api::ListParams;
 use scaledapp_crds::words::reason;
-use scaledapp_plan::cluster::{Observed, Part, PodFailure};
+use scaledapp_plan::cluster::{Observed, Part, PodFailure, cut};
 use tokio::time::Instant;
 
 use crate::api::{self, Call, CallError};
@@ -104,16 +104,13 @@ pub(crate) async fn look(
         if age >= next && asked < MOST {
             asked += 1;
             match ask(context, namespace, &pod.uid).await {
-                Ok(said) => {
-                    // Another word for the same is no news.
-                    found = found.or(said);
-                    next = context.waits.put(&pod.uid, age, found.clone());
-                }
+                // Another word for the same is no news.
+                Ok(said) => found = found.or(said),
                 Err(error) => {
                     tracing::debug!(pod = pod.name, %error, "events of a pod are not known");
-                    next = context.waits.put(&pod.uid, age, found.clone());
                 }
             }
+            next = context.waits.put(&pod.uid, age, found.clone());
         }
         let left = next.saturating_sub(age).max(Duration::from_millis(100));
         wake = Some(wake.map_or(left, |wake| wake.min(left)));
@@ -145,7 +142,7 @@ fn told<'a>(events: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> 
     // A summary of all volumes, which names no cause.
     let is_summary = |note: &str| note.starts_with("Unable to attach or mount volumes");
     let (_, note) = wanted.min_by_key(|(_, note)| (is_summary(note), *note))?;
-    Some(note[..note.floor_char_boundary(WORDS)].trim().to_owned())
+    Some(cut(note, WORDS).trim().to_owned())
 }
 
 #[cfg(test)]

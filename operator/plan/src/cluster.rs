@@ -33,9 +33,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{component, reason};
 
-pub use app::{App, Settings, validate};
+pub use app::{App, Settings, requirements, validate};
 pub use drift::{Admitted, is_applied};
-pub use meta::hash;
+pub use meta::{cut, hash};
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };

@@ -282,7 +282,11 @@ fn amounts(check: &mut Check, root: &str, resources: Option<&v1alpha1::Resources
     }
 }
 
-fn resources(resources: &v1alpha1::Resources) -> ResourceRequirements {
+/// What a container asks for, and may use at most; absent where nothing is named.
+pub fn requirements(
+    requests: &BTreeMap<String, scaledapp_crds::Quantity>,
+    limits: &BTreeMap<String, scaledapp_crds::Quantity>,
+) -> ResourceRequirements {
     let amounts = |amounts: &BTreeMap<String, scaledapp_crds::Quantity>| {
         let amounts = amounts.iter();
         let amounts: BTreeMap<_, _> = amounts
@@ -291,8 +295,12 @@ fn resources(resources: &v1alpha1::Resources) -> ResourceRequirements {
         Some(amounts).filter(|amounts| !amounts.is_empty())
     };
     ResourceRequirements {
-        requests: amounts(&resources.requests),
-        limits: amounts(&resources.limits),
+        requests: amounts(requests),
+        limits: amounts(limits),
         claims: None,
     }
+}
+
+fn resources(resources: &v1alpha1::Resources) -> ResourceRequirements {
+    requirements(&resources.requests, &resources.limits)
 }

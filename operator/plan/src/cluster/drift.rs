@@ -209,7 +209,8 @@ fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found:
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether a field may as well be absent.
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),

@@ -138,12 +138,8 @@ pub(super) fn annotate(meta: &mut ObjectMeta, name: &str, value: String) {
 }
 
 /// At most so many bytes, cut between characters.
-pub(super) fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+pub fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 /// The JSON of a value of ours.

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use scaledapp_crds::words::label;
 use serde_json::Value;
 
-use super::super::drift::keys;
+use super::super::drift::{is_empty, keys};
 use super::{Frame, INSTALL, OverlayError, error};
 
 /// Labels and annotations that begin so are the operator's.
@@ -68,15 +68,6 @@ fn unknown(written: &Value, understood: &Value, path: &str) -> Option<String> {
             })
         }
         _ => None,
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
     }
 }
 
