@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::story::{Story, story};
+use crate::story::{Story, is_unschedulable, story};
 
 const LINE: Duration = Duration::from_secs(10);
 /// Of the autoscaler, and of who drains.
@@ -145,15 +145,8 @@ fn nodes_are_drained_one_after_the_other() {
 /// Adds a node for a pod that finds none, and removes what has no pod of an app.
 fn scale(story: &Story, waits: &mut BTreeMap<String, usize>, number: &mut usize) -> (usize, usize) {
     let pods = story.list("/api/v1", "pods");
-    let unschedulable = |pod: &&Value| {
-        let conditions = pod["status"]["conditions"].as_array();
-        pod["metadata"]["deletionTimestamp"].is_null()
-            && conditions
-                .into_iter()
-                .flatten()
-                .any(|it| it["reason"] == "Unschedulable")
-    };
-    let now: Vec<String> = pods.iter().filter(unschedulable).map(name).collect();
+    let waiting = pods.iter().filter(|pod| is_unschedulable(pod));
+    let now: Vec<String> = waiting.map(name).collect();
     waits.retain(|pod, _| now.contains(pod));
     let mut added = 0;
     for pod in now {

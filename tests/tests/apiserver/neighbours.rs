@@ -74,8 +74,7 @@ fn a_deployment_that_somebody_has_paused_is_told_of() {
     story.patch("hello", &json!({"spec": {"paused": null}}));
     story.wait_complete("hello");
     // Those that were replaced may still be leaving.
-    let mut pods = story.pods("hello", "app");
-    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pods = story.staying_pods("hello", "app");
     let image = |pod: &Value| pod["spec"]["containers"][0]["image"].clone();
     assert!(pods.iter().all(|pod| image(pod) == "registry.test/app:2"));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::story::{Story, condition, story};
+use crate::story::{Story, condition, is_unschedulable, story};
 
 const LOOKS: Duration = Duration::from_secs(2);
 
@@ -34,13 +34,10 @@ impl Autoscaler {
             let mut before: Vec<Value> = Vec::new();
             while !ends.load(Ordering::Relaxed) {
                 let pods = server.api.list(&own.at("/api/v1", "pods"));
-                let waits = |pod: &Value| {
-                    let conditions = pod["status"]["conditions"].as_array();
-                    let mut conditions = conditions.into_iter().flatten();
-                    pod["metadata"]["deletionTimestamp"].is_null()
-                        && conditions.any(|it| it["reason"] == "Unschedulable")
-                };
-                let pods = pods.unwrap_or_default().into_iter().filter(waits);
+                let pods = pods
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(is_unschedulable);
                 let waiting: Vec<Value> = pods.map(|pod| pod["metadata"]["uid"].clone()).collect();
                 let is_late = waiting.iter().any(|uid| before.contains(uid));
                 before = waiting;

@@ -8,7 +8,7 @@ use scaledapp_tests::wait;
 use serde_json::{Value, json};
 
 use crate::kubelet::Behaviour;
-use crate::story::{SOON, Story, condition, story};
+use crate::story::{SOON, Story, condition, stays, story};
 
 impl Story {
     /// As `kubectl scale` does.
@@ -27,9 +27,8 @@ impl Story {
 }
 
 fn uids(story: &Story) -> Vec<String> {
-    let mut pods = story.pods("hello", "app");
     // Those that were replaced may still be leaving.
-    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pods = story.staying_pods("hello", "app");
     let uids = pods.iter().filter_map(|it| it["metadata"]["uid"].as_str());
     let mut uids: Vec<String> = uids.map(ToOwned::to_owned).collect();
     uids.sort();
@@ -58,7 +57,7 @@ fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() 
     let selected = format!("pods?labelSelector={}", selector.replace('=', "%3D"));
     // Those that were replaced may still be leaving.
     let mut pods = story.list("/api/v1", &selected);
-    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    pods.retain(stays);
     assert_eq!(pods.len(), 3, "{selector}");
 
     // To the same number: no pod is another one.

@@ -143,6 +143,13 @@ impl Story {
         self.list("/api/v1", &selector)
     }
 
+    /// Those of its pods that are not about to go.
+    pub(crate) fn staying_pods(&self, name: &str, component: &str) -> Vec<Value> {
+        let mut pods = self.pods(name, component);
+        pods.retain(stays);
+        pods
+    }
+
     pub(crate) fn deployment(&self, name: &str) -> Value {
         let path = self.at("/apis/apps/v1", &format!("deployments/{name}"));
         self.server.api.get(&path).unwrap()
@@ -237,4 +244,16 @@ pub(crate) fn condition(app: &Value, kind: &str) -> Condition {
         reason: text("reason"),
         message: text("message"),
     }
+}
+
+/// Whether an object is not about to go.
+pub(crate) fn stays(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// Whether a pod waits for a node that takes it.
+pub(crate) fn is_unschedulable(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    stays(pod) && conditions.any(|it| it["reason"] == "Unschedulable")
 }
