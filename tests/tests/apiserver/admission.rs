@@ -105,7 +105,7 @@ fn values_that_admission_changes_are_written_once_and_those_that_people_change_a
         "mirror.test/registry.test/app:1"
     );
     story.passes("hello", fields, 1);
-    let before = story.server.writes("mirrored");
+    let before = story.settled_writes();
     story.passes("hello", fields, 5);
     let after = story.server.writes("mirrored");
     assert_eq!(after[before.len()..], [""; 0]);

@@ -107,7 +107,7 @@ podTemplate:
 ";
     story.apply("hello", fields);
     story.wait_complete("hello");
-    let before = story.server.writes("amounts");
+    let before = story.settled_writes();
     for ttl in 100..105 {
         let dns = format!("{fields}\ndns: {{hostname: amounts.apps.local, ttl: {ttl}s}}");
         story.apply("hello", &dns);

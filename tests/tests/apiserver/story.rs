@@ -2,7 +2,7 @@
 //! nodes of its own, and what a person would look at.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
@@ -129,6 +129,24 @@ impl Story {
                 && condition(app, "Reconciling").status == "False"
                 && condition(app, "Stalled").status == "False"
         })
+    }
+
+    /// What the operator has written in this namespace, once it has written nothing for
+    /// two seconds: an app is Ready before the last balancer's address has moved to it.
+    pub(crate) fn settled_writes(&self) -> Vec<String> {
+        let quiet = Duration::from_secs(2);
+        let mut seen = (self.server.writes(&self.namespace), Instant::now());
+        wait::until(SOON, "the operator writes nothing", || {
+            let writes = self.server.writes(&self.namespace);
+            if writes.len() != seen.0.len() {
+                seen = (writes, Instant::now());
+            } else if seen.1.elapsed() >= quiet {
+                return Ok(writes);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            Err(seen.0.last().cloned().unwrap_or_default())
+        })
+        .unwrap()
     }
 
     pub(crate) fn list(&self, group: &str, kind: &str) -> Vec<Value> {

@@ -392,7 +392,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
 
 /// Passes that change nothing write nothing.
 fn settled(story: &Story) {
-    let before = story.server.writes(NAMESPACE);
+    let before = story.settled_writes();
     for ttl in [100, 101] {
         for app in apps() {
             let dns = json!({"spec": {"dns": {"hostname": format!("{app}.apps.local"), "ttl": format!("{ttl}s")}}});
