@@ -10,9 +10,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use scaledapp_admin::cli::AdminArg;
-use scaledapp_admin::duration;
 use scaledapp_proxy::{Network, NetworkError};
+use scaledapp_runtime::cli::AdminArg;
+use scaledapp_units::duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use scaledapp_admin::{Look, PolledFile};
+use scaledapp_runtime::{Look, PolledFile};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -22,7 +22,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use scaledapp_admin::cli::{USAGE, fail, parse, serve};
+use scaledapp_runtime::cli::{USAGE, fail, parse, serve};
 
 use cli::{Cli, Command};
 use settings::Settings;
@@ -30,7 +30,7 @@ use settings::Settings;
 const PROGRAM: &str = "scaledapp-balancer";
 
 fn main() -> ExitCode {
-    scaledapp_admin::reset_signals();
+    scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

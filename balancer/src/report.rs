@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Probe, Routes};
 use scaledapp_proxy::{Proxy, Table};
+use scaledapp_runtime::{Probe, Routes};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Admin, Routes, Signal, Signals, follow};
 use scaledapp_proxy::{Callers, Config, Network, Proxy, Table, Tokens};
+use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scaledapp_admin::Pauses;
 use scaledapp_proxy::Endpoint;
+use scaledapp_units::Backoff;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -28,7 +28,7 @@ const CONNECT: Duration = Duration::from_millis(1500);
 /// have gone without a word. Doubt begins long before.
 const GIVE_UP: Duration = Duration::from_secs(3);
 /// Before a lost supervisor is connected to again.
-const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 /// What has no `/watch` is asked again after so long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// A container may take so long from its address to its supervisor's first word; beyond
@@ -79,7 +79,7 @@ impl Watches {
                     health: Health::new(target.selected),
                     target,
                     since: Some(Instant::now()),
-                    pauses: PAUSES,
+                    backoff: BACKOFF,
                     changed: Arc::clone(&self.changed),
                     metrics: Arc::clone(&self.metrics),
                 };
@@ -113,7 +113,7 @@ struct Listener {
     health: Health,
     /// Since when it is waited for; `None` once the log has said that it was in vain.
     since: Option<Instant>,
-    pauses: Pauses,
+    backoff: Backoff,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
@@ -125,7 +125,7 @@ impl Listener {
                 End::NoOpinion => {
                     self.health.no_opinion();
                     self.show("its admin port has no /watch");
-                    self.pauses.reset();
+                    self.backoff.reset();
                     ASK_AGAIN
                 }
                 End::Lost(loss, reason) => {
@@ -133,7 +133,7 @@ impl Listener {
                     self.health.lost();
                     self.show(&reason);
                     tracing::debug!(endpoint = self.target.endpoint.name(), reason, "no /watch");
-                    self.pauses.next(fastrand::f64())
+                    self.backoff.next(fastrand::f64())
                 }
             };
             self.tell_if_unknown();
@@ -230,7 +230,7 @@ impl Listener {
                     let endpoint = &self.target.endpoint;
                     endpoint.report(snapshot.report());
                     endpoint.set_hands_back(snapshot.hands_back());
-                    self.pauses.reset();
+                    self.backoff.reset();
                     self.show("as it says");
                     heard = true;
                 }

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use std::time::Duration;
 
-use scaledapp_admin::duration;
 use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
 use scaledapp_plan::local::{Plan, Pod, Slot};
 use scaledapp_plan::{Protocol, ValidatedApp};
+use scaledapp_units::duration;
 
 use crate::binaries::Binaries;
 use crate::object::Object;

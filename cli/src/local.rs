@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal as Kill;
-use scaledapp_admin::{Signals, table};
 use scaledapp_plan::local::{Demand, Machine, Plan, Record, demand, hostname, plan};
+use scaledapp_runtime::{Signals, table};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -213,7 +213,7 @@ fn programs_of(
         };
         let (file, token) = (named(ENDPOINTS), named(TOKEN));
         run.write(&file, &endpoints(&app.plan))?;
-        run.write_secret(&token, &scaledapp_admin::secret()?)?;
+        run.write_secret(&token, &scaledapp_runtime::secret()?)?;
         let files = Files {
             endpoints: run.file(&file),
             token: run.file(&token),

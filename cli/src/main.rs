@@ -24,8 +24,8 @@ mod status;
 use std::io::Write;
 use std::process::ExitCode;
 
-use scaledapp_admin::cli::{COULD_NOT_START, fail, parse};
-use scaledapp_admin::say;
+use scaledapp_runtime::cli::{COULD_NOT_START, fail, parse};
+use scaledapp_runtime::say;
 
 use cli::{Cli, Command};
 use local::Ended;
@@ -34,14 +34,14 @@ const PROGRAM: &str = "scaledapp";
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
-    scaledapp_admin::reset_signals();
+    scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     let done = match cli.command {
         Command::Local(args) => {
-            let logging = scaledapp_admin::init_logging("local");
+            let logging = scaledapp_runtime::init_logging("local");
             let ended = local::run(&args);
             drop(logging);
             return match ended {

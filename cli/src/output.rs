@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use scaledapp_admin::Stream;
+use scaledapp_runtime::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,7 +64,7 @@ impl Sink {
         };
         Ok(Self {
             pieces,
-            colours: is_terminal && scaledapp_admin::colours_wanted(),
+            colours: is_terminal && scaledapp_runtime::colours_wanted(),
         })
     }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::bail;
-use scaledapp_admin::table;
 use scaledapp_plan::local::{ADMIN_PORT, HOLDER_ADMIN_PORT};
+use scaledapp_runtime::table;
 use serde_json::{Value, json};
 
 use crate::ask;
@@ -29,7 +29,7 @@ pub(crate) fn run(
         None => runs::all(state)?,
     };
     for note in &runs.notes {
-        scaledapp_admin::say(&format!("scaledapp: {note}"));
+        scaledapp_runtime::say(&format!("scaledapp: {note}"));
     }
     if runs.living.is_empty() {
         bail!("nothing runs here: start an app with `scaledapp local FILE`");

@@ -6,50 +6,25 @@
 use std::fmt;
 use std::str::FromStr;
 
+use scaledapp_units::duration::{self, DurationError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A span of time as the object writes it: a whole number with `ms`, `s`, `m` or `h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(pub std::time::Duration);
 
-/// Why a text is no duration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a duration: write a whole number with its unit, such as 500ms, 30s, 2m or 1h"
-)]
-pub struct DurationError(String);
-
-/// Units by their number of milliseconds, the largest first.
-const UNITS: [(u64, &str); 4] = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
-
 impl FromStr for Duration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let unit = UNITS.iter().find(|(_, name)| *name == unit);
-        let milliseconds =
-            unit.and_then(|(size, _)| number.parse::<u64>().ok()?.checked_mul(*size));
-        milliseconds
-            .map(|milliseconds| Self(std::time::Duration::from_millis(milliseconds)))
-            .ok_or_else(|| DurationError(text.to_owned()))
+        duration::parse(text).map(Self)
     }
 }
 
 impl fmt::Display for Duration {
     /// In the largest unit that holds it whole; below a millisecond rounded down.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let milliseconds = self.0.as_millis();
-        if milliseconds == 0 {
-            return f.write_str("0s");
-        }
-        for (size, unit) in UNITS {
-            if milliseconds.is_multiple_of(u128::from(size)) {
-                return write!(f, "{}{unit}", milliseconds / u128::from(size));
-            }
-        }
-        Ok(())
+        f.write_str(&duration::format(self.0))
     }
 }
 

@@ -19,7 +19,7 @@ pub mod v1alpha1;
 mod values;
 pub mod words;
 
-pub use duration::{Duration, DurationError};
+pub use duration::Duration;
 pub use quantity::{Quantity, QuantityError};
 pub use read::{Objects, ReadError, read, read_all};
 pub use v1alpha1::ScaledApp;

@@ -7,11 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::{AdminArg, NamespaceArgs};
-use scaledapp_admin::duration;
 use scaledapp_answers::{
     Authority, Binding, NAME_SERVER, Name, NameServer, Ownership, OwnershipError, Zone, ZoneError,
 };
+use scaledapp_runtime::cli::{AdminArg, NamespaceArgs};
+use scaledapp_units::duration;
 
 /// Of the zone's own records; those of apps bring theirs.
 const AUTHORITY_TTL: Duration = Duration::from_mins(1);

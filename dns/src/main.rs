@@ -21,14 +21,14 @@ mod udp;
 
 use std::process::ExitCode;
 
-use scaledapp_admin::cli::{USAGE, fail, parse, serve};
+use scaledapp_runtime::cli::{USAGE, fail, parse, serve};
 
 use cli::{Cli, Command, Settings};
 
 const PROGRAM: &str = "scaledapp-dns";
 
 fn main() -> ExitCode {
-    scaledapp_admin::reset_signals();
+    scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

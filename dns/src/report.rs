@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Probe, Routes};
+use scaledapp_runtime::{Probe, Routes};
 use serde_json::{Value, json};
 
 use crate::catalog::Catalog;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use scaledapp_admin::{Admin, Content, Look, PolledFile, Signal, Signals};
 use scaledapp_answers::{Name, Zone};
+use scaledapp_runtime::{Admin, Content, Look, PolledFile, Signal, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -106,7 +106,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .as_ref()
         .map_or_else(|| "none".to_owned(), |admin| admin.local_addr().to_string());
     if let Some(admin) = admin {
-        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
+        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_runtime::Routes>));
     }
     // The addresses are there for who chose port 0.
     tracing::info!(address = %listen, zone = %apex, admin = admin_address, "listening");

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use scaledapp_admin::{Pauses, spread};
+use scaledapp_units::{Backoff, jitter};
 
 /// After the first failure.
 const FIRST: Duration = Duration::from_millis(500);
@@ -17,11 +17,11 @@ const CONFLICT: Duration = Duration::from_millis(300);
 
 /// The pauses of each object whose last pass failed.
 #[derive(Debug)]
-pub struct Backoff<K> {
-    failing: Mutex<HashMap<K, Pauses>>,
+pub struct Retries<K> {
+    failing: Mutex<HashMap<K, Backoff>>,
 }
 
-impl<K> Default for Backoff<K> {
+impl<K> Default for Retries<K> {
     fn default() -> Self {
         Self {
             failing: Mutex::default(),
@@ -29,8 +29,8 @@ impl<K> Default for Backoff<K> {
     }
 }
 
-impl<K: Eq + Hash> Backoff<K> {
-    fn failing(&self) -> MutexGuard<'_, HashMap<K, Pauses>> {
+impl<K: Eq + Hash> Retries<K> {
+    fn failing(&self) -> MutexGuard<'_, HashMap<K, Backoff>> {
         // Each change is one call: a panic leaves nothing half done.
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,14 +43,14 @@ impl<K: Eq + Hash> Backoff<K> {
     /// A pass failed: how long to wait.
     pub fn after_failure(&self, key: K) -> Duration {
         let mut failing = self.failing();
-        let pauses = failing.entry(key).or_insert(Pauses::new(FIRST, MOST));
-        pauses.next(fastrand::f64())
+        let backoff = failing.entry(key).or_insert(Backoff::new(FIRST, MOST));
+        backoff.next(fastrand::f64())
     }
 }
 
 /// How long to wait after a conflict.
 pub fn after_conflict() -> Duration {
-    spread(CONFLICT, fastrand::f64())
+    jitter(CONFLICT, fastrand::f64())
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn success_starts_over_and_objects_do_not_share() {
-        let backoff = Backoff::default();
+        let backoff = Retries::default();
         for _ in 0..20 {
             backoff.after_failure("bad");
         }

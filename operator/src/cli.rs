@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use scaledapp_admin::cli::{AdminArg, NamespaceArgs};
 use scaledapp_answers::{Binding, Name, Ownership, OwnershipError};
 use scaledapp_crds::QuantityError;
 use scaledapp_plan::cluster;
+use scaledapp_runtime::cli::{AdminArg, NamespaceArgs};
 
 const RUN_EXAMPLES: &str = r"Examples:
   scaledapp-operator run --sidecar-image registry.example/sidecar:1 \

@@ -9,7 +9,7 @@ use scaledapp_plan::cluster::Settings;
 use std::sync::Arc;
 
 use crate::admissions::Admissions;
-use crate::backoff::Backoff;
+use crate::backoff::Retries;
 use crate::events::Sent;
 use crate::health::Health;
 use crate::heartbeat::Hearts;
@@ -51,7 +51,7 @@ pub struct Context {
     /// Events sent lately.
     pub sent: Sent,
     /// Failures in a row.
-    pub backoff: Backoff<ObjectRef<Guarded>>,
+    pub backoff: Retries<ObjectRef<Guarded>>,
     /// For apps that have none yet.
     pub tokens: Tokens,
     /// What runs on nodes that lack a pod.

@@ -6,16 +6,16 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use scaledapp_admin::cli::{USAGE, fail, parse, serve};
 use scaledapp_operator::cli::{Cli, Command, Settings};
 use scaledapp_operator::{render, request, run};
+use scaledapp_runtime::cli::{USAGE, fail, parse, serve};
 
 const PROGRAM: &str = "scaledapp-operator";
 /// A file could not be read or makes no sense.
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
-    scaledapp_admin::reset_signals();
+    scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

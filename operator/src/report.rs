@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Probe, Routes};
+use scaledapp_runtime::{Probe, Routes};
 use serde_json::{Value, json};
 
 use crate::context::Context;

@@ -13,13 +13,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client};
-use scaledapp_admin::{Admin, Routes, Signal, Signals};
 use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_runtime::{Admin, Routes, Signal, Signals};
 use tokio::time::{sleep, timeout};
 
 use crate::admissions::Admissions;
 use crate::api::CALL_TIMEOUT;
-use crate::backoff::Backoff;
+use crate::backoff::Retries;
 use crate::cli::Settings;
 use crate::context::{Context, Guarded};
 use crate::controller;
@@ -94,7 +94,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         health: Arc::clone(&health),
         hearts: Arc::default(),
         metrics,
-        backoff: Backoff::default(),
+        backoff: Retries::default(),
         tokens: Tokens::default(),
         rooms: Rooms::default(),
         waits: Waits::default(),

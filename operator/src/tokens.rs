@@ -18,7 +18,7 @@ impl Tokens {
         if let Some(token) = tokens.get(uid) {
             return Some(token.clone());
         }
-        match scaledapp_admin::secret() {
+        match scaledapp_runtime::secret() {
             Ok(token) => {
                 tokens.insert(uid.to_owned(), token.clone());
                 Some(token)

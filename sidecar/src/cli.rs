@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
-use scaledapp_admin::cli::AdminArg;
-use scaledapp_admin::duration;
+use scaledapp_runtime::cli::AdminArg;
+use scaledapp_units::{Size, duration};
 use serde::Deserialize;
 
 use crate::cores::WorkerSpec;
@@ -348,33 +348,6 @@ impl std::str::FromStr for HangTimeout {
             Ok(time) => Ok(Self(Some(time))),
             Err(error) => Err(format!("{error}, or \"none\"")),
         }
-    }
-}
-
-/// A number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    /// `300M` as in PM2 and `300Mi` as in Kubernetes are both mebibytes: what is
-    /// between them is less than a worker changes from second to second.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let shift = match unit {
-            "" => Some(0),
-            "K" | "Ki" => Some(10),
-            "M" | "Mi" => Some(20),
-            "G" | "Gi" => Some(30),
-            _ => None,
-        };
-        let bytes = number.parse::<u64>().ok().zip(shift);
-        let bytes = bytes.and_then(|(number, shift)| number.checked_mul(1 << shift));
-        bytes.filter(|bytes| *bytes > 0).map(Self).ok_or_else(|| {
-            format!("{text:?} is no size: give bytes, or a number with K, M or G, such as 300M")
-        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use scaledapp_admin::{Look, PolledFile};
+use scaledapp_runtime::{Look, PolledFile};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 

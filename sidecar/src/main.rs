@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use scaledapp_admin::cli::{COULD_NOT_START, USAGE, fail, parse};
+use scaledapp_runtime::cli::{COULD_NOT_START, USAGE, fail, parse};
 use scaledapp_sidecar::cli::{Cli, Command};
 use scaledapp_sidecar::ctl::command;
 use scaledapp_sidecar::settings::Settings;
@@ -13,7 +13,7 @@ const PROGRAM: &str = "scaledapp-sidecar";
 
 fn main() -> ExitCode {
     // Workers inherit what is left.
-    scaledapp_admin::reset_signals();
+    scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => {
             // Dropped last: what is logged until then is written.
-            let _logging = scaledapp_admin::init_logging("sidecar");
+            let _logging = scaledapp_runtime::init_logging("sidecar");
             match Settings::resolve(*args) {
                 Ok(settings) => match run::run(settings) {
                     Ok(code) => ExitCode::from(code as u8),

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use scaledapp_admin::{Page, Probe, Routes};
 use scaledapp_engine::{Incident, WorkerState};
 use scaledapp_proxy::{Endpoint, Proxy};
+use scaledapp_runtime::{Page, Probe, Routes};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

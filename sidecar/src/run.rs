@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use rustix::process::Rlimit;
-use scaledapp_admin::Admin;
 use scaledapp_engine::{Backoff, Config, Dispatch, Engine};
+use scaledapp_runtime::Admin;
 use scaledapp_sys::spawn::Number;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -97,7 +97,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let logs = watch_workers(&settings, &report)?;
     watch_outside(&settings, &inputs, &report, &sharing)?;
     if let Some((admin, control)) = admin {
-        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_admin::Routes>));
+        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_runtime::Routes>));
         take_orders(control, inputs.clone());
     }
     let ports = settings.given_ports().into();

@@ -12,15 +12,16 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustix::process::Signal;
-use scaledapp_admin::cli::AdminArg;
-use scaledapp_admin::duration;
+use scaledapp_runtime::cli::AdminArg;
+use scaledapp_units::Size;
+use scaledapp_units::duration;
 use serde::Deserialize;
 
 use crate::cli::{
     DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
-    MetricsMergeArg, PortArg, RunArgs, Size, TrustArg, parse_signal,
+    MetricsMergeArg, PortArg, RunArgs, TrustArg, parse_signal,
 };
 use crate::cores::WorkerSpec;
 use crate::directory;
@@ -427,12 +428,12 @@ fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
 }
 
 /// What the flag says, else the text of the file.
-fn word<T: std::str::FromStr<Err = String>>(
-    flag: Option<T>,
-    file: Option<&str>,
-) -> anyhow::Result<Option<T>> {
+fn word<T>(flag: Option<T>, file: Option<&str>) -> anyhow::Result<Option<T>>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
     match (flag, file) {
-        (None, Some(text)) => text.parse().map(Some).map_err(anyhow::Error::msg),
+        (None, Some(text)) => text.parse().map(Some).map_err(|error| anyhow!("{error}")),
         (flag, _) => Ok(flag),
     }
 }

@@ -1,7 +1,7 @@
 //! What each signal that reaches the supervisor leads to.
 //!
 //! Those that ask for a stop or a reload have the same meaning in every binary
-//! (`scaledapp-admin`); TTIN and TTOU count workers. Of all others only the app can know
+//! (`scaledapp-runtime`); TTIN and TTOU count workers. Of all others only the app can know
 //! what they mean, as it would without us: they go to the processes that handle them,
 //! and are named in the log where none does. Their default would end the supervisor, and
 //! as PID 1 the kernel drops what is not handled (`pid_namespaces(7)`): neither is said
@@ -10,7 +10,7 @@
 use std::fs;
 
 use rustix::process::{Pid, Signal as Number, kill_process};
-use scaledapp_admin::{Signal, Signals};
+use scaledapp_runtime::{Signal, Signals};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 

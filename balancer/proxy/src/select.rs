@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use scaledapp_units::Fnv1a;
+
 use crate::config::Algorithm;
 use crate::endpoint::Standing;
 
@@ -153,9 +155,7 @@ pub(crate) fn key(address: std::net::SocketAddr) -> u64 {
         IpAddr::V6(ip) => ip,
     };
     let bytes = ip.octets().into_iter().chain(address.port().to_be_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    Fnv1a::default().with(bytes).get()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Api, Resource};
-use scaledapp_admin::Pauses;
+use scaledapp_units::Backoff;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
@@ -19,7 +19,7 @@ use crate::objects::Objects;
 pub(crate) const WATCH_SECONDS: u32 = 60;
 
 /// Before an API server that has failed is asked again.
-const PAUSES: Pauses = Pauses::new(Duration::from_millis(200), Duration::from_secs(10));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// What there is to tell.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ where
         config = config.labels(labels);
     }
     let mut objects = Objects::default();
-    let mut pauses = PAUSES;
+    let mut backoff = BACKOFF;
     let mut is_lost = false;
     loop {
         // The watcher would resume a broken watch without a word, and nobody
@@ -51,7 +51,7 @@ where
             match event {
                 Ok(event) => {
                     if objects.take(event) {
-                        pauses.reset();
+                        backoff.reset();
                         if std::mem::take(&mut is_lost) {
                             tracing::info!("the API server answers again");
                         }
@@ -69,7 +69,7 @@ where
                 }
             }
         }
-        sleep(pauses.next(fastrand::f64())).await;
+        sleep(backoff.next(fastrand::f64())).await;
     }
 }
 

@@ -8,7 +8,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use scaledapp_answers::Ownership;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_operator::backoff::Backoff;
+use scaledapp_operator::backoff::Retries;
 use scaledapp_operator::context::{Context, Guarded};
 use scaledapp_operator::events::Sent;
 use scaledapp_operator::lease::Leadership;
@@ -89,7 +89,7 @@ impl Operator {
             health: Arc::default(),
             hearts: Arc::default(),
             metrics: Arc::default(),
-            backoff: Backoff::default(),
+            backoff: Retries::default(),
             tokens: Tokens::default(),
             rooms: scaledapp_operator::rooms::Rooms::default(),
             waits: scaledapp_operator::waits::Waits::default(),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use scaledapp_admin::duration;
+use scaledapp_units::duration;
 use serde::{Deserialize, Deserializer};
 
 /// `--port`: a port, or `none`.

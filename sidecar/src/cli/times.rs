@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::Args;
-use scaledapp_admin::duration;
+use scaledapp_units::duration;
 
 /// Of `run`: how long a request, its answer and its client may take, and how many
 /// clients there may be.

@@ -67,7 +67,7 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
             let text = tables::tails(&ask(&Request::Logs { slot: *slot })?);
             if text.is_empty() {
                 // On stderr: what is piped on holds lines of workers only.
-                scaledapp_admin::say(NO_LINES);
+                scaledapp_runtime::say(NO_LINES);
             }
             text
         }

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use scaledapp_admin::table;
+use scaledapp_runtime::table;
 use serde_json::Value;
 
 use crate::clock::span;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use scaledapp_admin::duration;
+use scaledapp_units::duration;
 use serde_json::{Map, Value};
 
 use super::without::{WITHOUT, is_ours_anyway};

@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use scaledapp_admin::Stream;
+use scaledapp_runtime::Stream;
 use serde::Serialize;
 
 use crate::clock;

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use scaledapp_admin::dropped_log_lines;
+use scaledapp_runtime::dropped_log_lines;
 
 use super::{Report, lock, overflows};
 use crate::scrape::{Counts, Scraper};

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::bail;
-use scaledapp_admin::duration;
 use scaledapp_proxy::{Config, HeadLimits, Limits};
+use scaledapp_units::duration;
 
 use super::FileSettings;
 use crate::cli::{DispatchArg, RunArgs, TimeArgs};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use scaledapp_admin::follow;
 use scaledapp_proxy::{Callers, Network, Tokens, Trust};
+use scaledapp_runtime::follow;
 
 use super::FileSettings;
 use crate::cli::{DispatchArg, TrustArg, TrustArgs};

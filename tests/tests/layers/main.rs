@@ -126,6 +126,7 @@ fn only_the_discovery_adapters_know_the_kubernetes_client() {
 #[test]
 fn pure_crates_know_no_runtime_no_socket_and_no_client() {
     for package in [
+        "scaledapp-units",
         "scaledapp-engine",
         "scaledapp-plan",
         "scaledapp-http1",
@@ -152,7 +153,12 @@ fn pure_packages_have_the_stricter_lints_and_all_others_too() {
             "clippy.toml says {line:?}, which clippy-pure.toml has to repeat"
         );
     }
-    for package in ["operator/plan", "dns/answers", "balancer/http1"] {
+    for package in [
+        "operator/plan",
+        "dns/answers",
+        "balancer/http1",
+        "runtime/units",
+    ] {
         assert!(
             file(&format!("{package}/clippy.toml")) == pure,
             "{package}/clippy.toml is no link to ../../clippy-pure.toml"

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use scaledapp_tests::binaries;
+use scaledapp_units::Fnv1a;
 
 /// Characters of a key.
 const KEY_LENGTH: usize = 12;
@@ -130,12 +131,12 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
 /// A hash of content that we trust (FNV-1a): it tells versions apart, it does
 /// not defend against anyone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key(u64);
+pub(crate) struct Key(Fnv1a);
 
 impl Key {
     /// Of nothing yet.
-    pub(crate) const fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+    pub(crate) fn new() -> Self {
+        Self(Fnv1a::default())
     }
 
     /// And of this. Each piece counts with its length, so that pieces cannot
@@ -144,10 +145,7 @@ impl Key {
     pub(crate) fn and(self, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
         let length = (content.len() as u64).to_le_bytes();
-        let bytes = length.iter().chain(content);
-        Self(bytes.fold(self.0, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        }))
+        Self(self.0.with(length).with(content.iter().copied()))
     }
 
     /// And of a file's content.
@@ -187,7 +185,7 @@ impl Key {
 
     /// As part of a name.
     pub(crate) fn text(self) -> String {
-        format!("{:0KEY_LENGTH$x}", self.0 >> 16)
+        format!("{:0KEY_LENGTH$x}", self.0.get() >> 16)
     }
 }
 

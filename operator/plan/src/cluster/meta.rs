@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use scaledapp_crds::words::{APP, MANAGER, component, label};
 use scaledapp_crds::{API_VERSION, KIND};
+use scaledapp_units::Fnv1a;
 use serde::Serialize;
 
 /// The longest suffix (`-desired`) must fit into a label of DNS, too.
@@ -149,10 +150,7 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
 
 /// FNV-1a (64 bit): tells changes apart, keeps no secrets.
 pub fn hash(bytes: &[u8]) -> String {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    Fnv1a::default().with(bytes.iter().copied()).to_string()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use scaledapp_admin::{Signal, Signals};
+use scaledapp_runtime::{Signal, Signals};
 
 #[tokio::test]
 async fn each_signal_arrives_as_its_kind_and_ends_nothing() {

@@ -1,17 +1,14 @@
-//! What the binaries of `ScaledApp` share around their work: the read-only admin
-//! port, logging, stop signals, files that may change, pauses between tries, the
-//! command line's exit codes, durations and tables.
+//! What every binary of `ScaledApp` is made of: the read-only admin port, logging,
+//! stop signals, files that may change, the command line's exit codes, and tables.
 //!
-//! Nothing here decides whether a program is ready or what it measures: that
-//! is asked of its [`Routes`].
+//! Nothing here decides whether a program is ready or what it measures: its
+//! [`Routes`] answer that.
 
 pub mod cli;
-pub mod duration;
 
 mod follow;
 mod logging;
 mod output;
-mod pauses;
 mod places;
 mod polled;
 mod queue;
@@ -24,7 +21,6 @@ mod table;
 pub use follow::follow;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;
-pub use pauses::{Pauses, spread};
 pub use places::{Bounds, Id, Places};
 pub use polled::{Content, Look, PolledFile};
 pub use routes::{Page, Probe, Routes};

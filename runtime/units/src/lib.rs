@@ -1,0 +1,16 @@
+//! The small values that every part of `ScaledApp` reads, writes or counts with:
+//! durations and sizes as people type them, the pauses between retries, and one
+//! hash.
+//!
+//! Pure, and at the bottom: this crate depends on no other of ours. It decides how
+//! a value is written, not which values a flag or a field accepts.
+
+pub mod duration;
+
+mod backoff;
+mod fnv;
+mod size;
+
+pub use backoff::{Backoff, jitter};
+pub use fnv::Fnv1a;
+pub use size::{Size, SizeError};
