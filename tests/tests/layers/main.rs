@@ -10,6 +10,7 @@
 mod dependencies;
 mod graph;
 mod imports;
+mod links;
 mod packages;
 mod tokens;
 
@@ -102,7 +103,8 @@ fn only_the_discovery_adapters_know_the_kubernetes_client() {
         ("dns", &["apps.rs", "cluster.rs", "service.rs"]),
     ] {
         let mut found = Vec::new();
-        sources(&binaries::workspace().join(package).join("src"), &mut found);
+        let directory = binaries::workspace().join(package).join("src");
+        files(&directory, "rs", &mut found);
         let mut users = Vec::new();
         for path in found {
             let text = std::fs::read_to_string(&path).unwrap();
@@ -166,13 +168,14 @@ fn pure_packages_have_the_stricter_lints_and_all_others_too() {
     }
 }
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+/// All files below a directory with this extension, without what builds and tools leave.
+fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|found| found == extension) {
             found.push(path);
         }
     }
@@ -181,7 +184,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_file_says_what_it_decides_and_stays_readable() {
     let mut found = Vec::new();
-    sources(binaries::workspace(), &mut found);
+    files(binaries::workspace(), "rs", &mut found);
     assert!(found.len() > 50, "{}", found.len());
     let mut wrong = Vec::new();
     for path in found {
@@ -200,7 +203,7 @@ fn every_file_says_what_it_decides_and_stays_readable() {
 #[test]
 fn unsafe_code_is_in_one_package_and_each_block_has_its_reason() {
     let mut found = Vec::new();
-    sources(binaries::workspace(), &mut found);
+    files(binaries::workspace(), "rs", &mut found);
     let home = binaries::workspace().join("sidecar/sys");
     for path in found {
         let text = std::fs::read_to_string(&path).unwrap();

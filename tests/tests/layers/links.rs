@@ -1,0 +1,94 @@
+//! Whether the links between our Markdown pages lead somewhere: to a file that exists,
+//! and to a heading that is in it. Links to other sites are not followed.
+
+use std::fs;
+use std::path::Path;
+
+use scaledapp_tests::binaries;
+
+use crate::files;
+
+#[test]
+fn links_between_pages_lead_to_files_and_headings() {
+    let root = binaries::workspace();
+    let mut pages = Vec::new();
+    files(root, "md", &mut pages);
+    assert!(pages.len() > 10, "{pages:?}");
+    let mut wrong = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in links(&text) {
+            if let Err(why) = follow(page, link) {
+                wrong.push(format!("{}: ({link}): {why}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The targets of `[text](target)` outside of code blocks.
+fn links(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        let mut rest = if in_code { "" } else { line };
+        while let Some((_, after)) = rest.split_once("](") {
+            let Some((target, after)) = after.split_once(')') else {
+                break;
+            };
+            found.push(target);
+            rest = after;
+        }
+    }
+    found
+}
+
+fn follow(page: &Path, link: &str) -> Result<(), String> {
+    if link.contains("://") {
+        return Ok(());
+    }
+    let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+    let target = match file {
+        "" => page.to_owned(),
+        file => page.parent().unwrap_or(page).join(file),
+    };
+    if !target.exists() {
+        return Err(format!("{} is not there", target.display()));
+    }
+    if heading.is_empty() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&target).map_err(|error| error.to_string())?;
+    let mut headings = text.lines().filter(|line| line.starts_with('#'));
+    if headings.any(|line| anchor(line) == heading) {
+        Ok(())
+    } else {
+        Err(format!("{} has no such heading", target.display()))
+    }
+}
+
+/// The anchor that GitHub makes of a heading.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+#[test]
+fn anchors_are_made_as_they_are_published() {
+    assert_eq!(
+        anchor("## A path that ends workers"),
+        "a-path-that-ends-workers"
+    );
+    assert_eq!(anchor("### `TLS`, and more"), "tls-and-more");
+    assert_eq!(
+        links("a [b](c.md#d), [e](f)\n```\n[g](h)\n```"),
+        ["c.md#d", "f"]
+    );
+}
