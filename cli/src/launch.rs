@@ -68,9 +68,12 @@ impl Program {
     }
 }
 
+/// Variables that all processes of a run share with it.
+const OF_THE_LOG: [&str; 2] = ["SCALEDAPP_LOG", "SCALEDAPP_LOG_FORMAT"];
+
 fn is_setting(name: &OsString) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with("SCALEDAPP_") && name != "SCALEDAPP_LOG"
+    name.starts_with("SCALEDAPP_") && !OF_THE_LOG.contains(&&*name)
 }
 
 /// Everything that an app starts.
@@ -421,6 +424,7 @@ spec:
             ("SCALEDAPP_PORT", true),
             ("SCALEDAPP_STATE_FILE", true),
             ("SCALEDAPP_LOG", false),
+            ("SCALEDAPP_LOG_FORMAT", false),
             ("PATH", false),
         ] {
             assert_eq!(is_setting(&OsString::from(name)), is, "{name}");

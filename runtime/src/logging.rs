@@ -1,21 +1,23 @@
 //! Log lines on stderr: `component TIME LEVEL message field=value`.
 //!
-//! What is logged is the callers' decision; how much, that of `SCALEDAPP_LOG`
-//! (directives of tracing-subscriber's `EnvFilter`, such as `debug` or
-//! `info,scaledapp_proxy=trace`; default `info`).
+//! The callers decide what is logged. `SCALEDAPP_LOG` decides how much (directives of
+//! tracing-subscriber's `EnvFilter`, such as `debug` or `info,scaledapp_proxy=trace`;
+//! default `info`), and `SCALEDAPP_LOG_FORMAT` in which form: `text`, or `json` for
+//! programs that collect logs.
 //!
-//! Nobody who logs waits for stderr: a pipe whose reader stands still would
-//! stop supervision, forwarding and DNS. One thread writes; what does not fit
-//! into its queue is dropped and counted.
+//! A log never blocks its process: a pipe whose reader stands still would stop
+//! supervision, forwarding and DNS. One thread writes; lines that do not fit into
+//! its queue are dropped and counted.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tracing::subscriber::set_global_default;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -23,6 +25,7 @@ use crate::output::Stream;
 use crate::queue::Queue;
 
 const VARIABLE: &str = "SCALEDAPP_LOG";
+const FORMAT: &str = "SCALEDAPP_LOG_FORMAT";
 /// The end of the process waits so long for a stderr that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -109,29 +112,40 @@ pub fn colours_wanted() -> bool {
 
 /// Sends the process' log to stderr under the name of `component`.
 ///
-/// The first call of the process counts, later ones change nothing. A filter
-/// that cannot be read is reported in the log, and `info` taken instead.
+/// The first call of the process counts, later ones change nothing. A filter or a
+/// format that cannot be read is reported in the log, and the default is used.
 pub fn init_logging(component: &'static str) -> Logging {
-    let wanted = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
-    let (filter, refused) = filter(wanted.as_deref());
+    let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let (filter, refused) = filter(variable(VARIABLE).as_deref());
+    let format = variable(FORMAT);
+    let json = format.as_deref() == Some("json");
     let queue = Queue::start(|line| Stream::Stderr.write_whole(line));
     let queue = queue.ok().map(|queue| QUEUE.get_or_init(|| queue).clone());
-    let subscriber = tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Lines(queue))
-        .with_ansi(io::stderr().is_terminal() && colours_wanted())
+        .with_ansi(!json && io::stderr().is_terminal() && colours_wanted())
         // It would report a closed stderr by `eprintln!`, which panics then.
-        .log_internal_errors(false)
-        .event_format(Named {
+        .log_internal_errors(false);
+    let line = Format::default().with_target(false);
+    let set = if json {
+        let event_format = Object {
             component,
-            line: Format::default().with_target(false),
-        })
-        .finish();
-    if tracing::subscriber::set_global_default(subscriber).is_err() {
+            line: line.json().flatten_event(true),
+        };
+        let builder = builder.fmt_fields(JsonFields::new());
+        set_global_default(builder.event_format(event_format).finish())
+    } else {
+        set_global_default(builder.event_format(Named { component, line }).finish())
+    };
+    if set.is_err() {
         return Logging(());
     }
     if let Some(reason) = refused {
         tracing::warn!(reason, "{VARIABLE} cannot be read; logging at info");
+    }
+    if let Some(format) = format.filter(|format| format != "json" && format != "text") {
+        tracing::warn!(format, "{FORMAT} is neither text nor json; logging as text");
     }
     Logging(())
 }
@@ -165,8 +179,35 @@ where
     }
 }
 
+/// One JSON object for each line, which names the component first.
+struct Object {
+    component: &'static str,
+    line: Format<Json>,
+}
+
+impl<S, N> FormatEvent<S, N> for Object
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.line
+            .format_event(context, Writer::new(&mut line), event)?;
+        let fields = line.strip_prefix('{').unwrap_or(&line);
+        write!(writer, r#"{{"component":"{}",{fields}"#, self.component)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -181,5 +222,45 @@ mod tests {
         let (filter, refused) = filter(Some("scaledapp=loudly"));
         assert_eq!(filter.to_string(), "info");
         assert!(refused.is_some());
+    }
+
+    #[test]
+    fn a_line_in_json_is_one_object_that_names_its_component() {
+        static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+        struct Written;
+        impl io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                WRITTEN.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(|| Written)
+            .fmt_fields(JsonFields::new())
+            .event_format(Object {
+                component: "dns",
+                line: Format::default()
+                    .with_target(false)
+                    .json()
+                    .flatten_event(true),
+            })
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(zone = "a \"b\"", count = 2, "something\nhappened");
+            tracing::info!("second");
+        });
+        let text = String::from_utf8(WRITTEN.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0]["component"], "dns");
+        assert_eq!(lines[0]["level"], "WARN");
+        assert_eq!(lines[0]["message"], "something\nhappened");
+        assert_eq!(lines[0]["zone"], "a \"b\"");
+        assert_eq!(lines[0]["count"], 2);
     }
 }

@@ -296,3 +296,41 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- end -}}
 {{- end -}}
 {{- end }}
+
+{{/* The budget of a component with several replicas: scaledapp.budget (list $ "operator").
+     Values of an older release have no such key. */}}
+{{- define "scaledapp.budget" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+{{- $budget := $values.podDisruptionBudget | default dict -}}
+{{- if and (gt (int $values.replicas) 1) (dig "enabled" true $budget) }}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "scaledapp.name" . }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "scaledapp.labels" . | nindent 4 }}
+spec:
+  {{- if hasKey $budget "minAvailable" }}
+  minAvailable: {{ $budget.minAvailable }}
+  {{- else }}
+  maxUnavailable: {{ dig "maxUnavailable" 1 $budget }}
+  {{- end }}
+  selector:
+    matchLabels:
+      {{- include "scaledapp.selector" . | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* Ours, and those that a Prometheus selects by: scaledapp.monitorLabels (list $ "apps") */}}
+{{- define "scaledapp.monitorLabels" -}}
+{{- $ours := include "scaledapp.labels" . -}}
+{{ $ours }}
+{{- $own := $ours | fromYaml }}
+{{- range $name, $value := (index . 0).Values.metrics.podMonitor.labels }}
+{{- if not (hasKey $own $name) }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -72,6 +72,84 @@ fn what_people_expect_to_set_reaches_the_pods() {
 }
 
 #[test]
+fn evictions_take_as_many_as_a_value_says() {
+    for (values, spec) in [
+        (&[][..], json!({"maxUnavailable": 1})),
+        (
+            &["operator.podDisruptionBudget.maxUnavailable=50%"],
+            json!({"maxUnavailable": "50%"}),
+        ),
+        (
+            &["operator.podDisruptionBudget.minAvailable=1"],
+            json!({"minAvailable": 1}),
+        ),
+    ] {
+        let Some(objects) = rendered(values) else {
+            return;
+        };
+        let budget = find(&objects, "PodDisruptionBudget", "scaledapp-operator");
+        let mut found = budget["spec"].clone();
+        found.as_object_mut().unwrap().remove("selector");
+        assert_eq!(found, spec, "{values:?}");
+    }
+    for values in [
+        &["operator.podDisruptionBudget.enabled=false"],
+        &["operator.replicas=1"],
+    ] {
+        let objects = rendered(values).unwrap();
+        let mut budgets = objects
+            .iter()
+            .filter(|object| object["kind"] == "PodDisruptionBudget");
+        let left: Vec<_> = budgets
+            .by_ref()
+            .map(|object| &object["metadata"]["name"])
+            .collect();
+        assert_eq!(left, ["scaledapp-dns"], "{values:?}");
+    }
+}
+
+#[test]
+fn metrics_policies_and_logs_are_there_to_be_asked_for() {
+    let Some(plain) = rendered(&[]) else { return };
+    for kind in ["PodMonitor", "NetworkPolicy"] {
+        assert!(plain.iter().all(|object| object["kind"] != kind), "{kind}");
+    }
+    let objects = rendered(&[
+        "metrics.podMonitor.enabled=true",
+        "metrics.podMonitor.labels.release=stack",
+        "networkPolicy.enabled=true",
+        "logFormat=json",
+        r#"watchNamespaces=["team-a"]"#,
+    ]);
+    let objects = objects.unwrap();
+    let apps = find(&objects, "PodMonitor", "scaledapp-apps");
+    assert_eq!(apps["metadata"]["labels"]["release"], "stack");
+    let namespaces = &apps["spec"]["namespaceSelector"];
+    assert_eq!(*namespaces, json!({"matchNames": ["team-a"]}));
+    let system = find(&objects, "PodMonitor", "scaledapp-system");
+    for component in ["operator", "dns"] {
+        let name = format!("scaledapp-{component}");
+        let policy = find(&objects, "NetworkPolicy", &name);
+        let template = &find(&objects, "Deployment", &name)["spec"]["template"];
+        let labels = template["metadata"]["labels"].as_object().unwrap();
+        for selector in [&policy["spec"]["podSelector"], &system["spec"]["selector"]] {
+            for (label, value) in selector["matchLabels"].as_object().unwrap() {
+                assert_eq!(labels.get(label), Some(value), "{component}: {label}");
+            }
+        }
+        let container = container(&objects, component);
+        let ports = container["ports"].as_array().unwrap();
+        for open in policy["spec"]["ingress"][0]["ports"].as_array().unwrap() {
+            let is_there = ports.iter().any(|port| port["name"] == open["port"]);
+            assert!(is_there, "{component}: {open}");
+        }
+        let variables = container["env"].as_array().unwrap();
+        let format = json!({"name": "SCALEDAPP_LOG_FORMAT", "value": "json"});
+        assert!(variables.contains(&format), "{component}");
+    }
+}
+
+#[test]
 fn names_can_be_others() {
     let Some(objects) = rendered(&["fullnameOverride=apps", "nameOverride=my-apps"]) else {
         return;
@@ -124,6 +202,9 @@ fn values_of_an_older_release_make_what_they_made() {
         "commonLabels",
         "rbac",
         "balancers",
+        "logFormat",
+        "metrics",
+        "networkPolicy",
     ];
     let mut values: Vec<String> = newer.iter().map(|key| format!("{key}=null")).collect();
     for image in ["operator", "sidecar", "balancer", "dns"] {
@@ -142,6 +223,7 @@ fn values_of_an_older_release_make_what_they_made() {
             "extraEnv",
             "topologySpreadConstraints",
             "priorityClassName",
+            "podDisruptionBudget",
         ] {
             values.push(format!("{component}.{key}=null"));
         }
