@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::known::Known;
 use crate::lexis::{after_spaces, is_value, token_length, trimmed};
 use crate::limits::Limits;
-use crate::line::{Line, end_of_line};
+use crate::line::{Line, Sender, end_of_line};
 
 /// So much of a refused line is shown at most.
 const NAME_SHOWN: usize = 64;
@@ -45,14 +45,6 @@ pub struct Fields {
     refused: Range<usize>,
     /// A line ended with LF alone.
     pub(crate) has_bare_end: bool,
-}
-
-/// Whose fields are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sender {
-    Client,
-    /// RFC 9112 section 5.1: space before a colon is removed from an answer.
-    Server,
 }
 
 impl Fields {

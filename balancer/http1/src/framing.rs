@@ -4,9 +4,10 @@
 //! Decides nothing about messages that have no body by rule; see the response.
 
 use crate::fault::Fault;
-use crate::fields::{Section, Sender};
+use crate::fields::Section;
 use crate::known::Known;
 use crate::lexis::{is_token, number, trim};
+use crate::line::Sender;
 
 /// The version of a message. Others are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

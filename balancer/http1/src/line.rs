@@ -9,7 +9,14 @@
 use memchr::memchr;
 
 use crate::fault::Fault;
-use crate::fields::Sender;
+
+/// Which side wrote the head; the rules for a server are more lenient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    /// RFC 9112 section 5.1: space before a colon is removed from an answer.
+    Server,
+}
 
 /// A line that is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

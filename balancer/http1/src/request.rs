@@ -4,13 +4,13 @@
 //! Decides no routing and nothing about what is sent on; see `write`.
 
 use crate::fault::{Fault, Refusal};
-use crate::fields::{Fields, Section, Sender};
+use crate::fields::{Fields, Section};
 use crate::framing::{Framing, Told, Version};
 use crate::host::is_authority;
 use crate::known::Known;
 use crate::lexis::{list, target_length, token_length};
 use crate::limits::Limits;
-use crate::line::{end_of_line, unfinished};
+use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
 /// The longest method that is read. Those that are registered have 16 at most.

@@ -4,12 +4,12 @@
 //! Decides nothing about what is sent on; see `write`.
 
 use crate::fault::{Fault, Malformed};
-use crate::fields::{Fields, Section, Sender};
+use crate::fields::{Fields, Section};
 use crate::framing::{Framing, Told, Version};
 use crate::known::Known;
 use crate::lexis::{is_value, list, number, trim};
 use crate::limits::Limits;
-use crate::line::{end_of_line, unfinished};
+use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
 /// What has been asked: a response cannot be read without knowing it.

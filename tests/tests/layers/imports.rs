@@ -26,7 +26,7 @@ struct Upward {
     reason: &'static str,
 }
 
-const CIRCLES: [Circle; 19] = [
+const CIRCLES: [Circle; 17] = [
     Circle {
         package: "scaledapp-engine",
         files: &["ending.rs", "engine.rs", "replace.rs", "view.rs"],
@@ -126,21 +126,6 @@ const CIRCLES: [Circle; 19] = [
         reason: "`Family` stands in sharing.rs, and mending.rs adds methods to `Sharing`",
     },
     Circle {
-        package: "scaledapp-http1",
-        files: &["fields.rs", "line.rs"],
-        reason: "`Sender` stands in fields.rs; it belongs to what both read",
-    },
-    Circle {
-        package: "scaledapp-http1",
-        files: &[
-            "write.rs",
-            "write/answer.rs",
-            "write/request.rs",
-            "write/response.rs",
-        ],
-        reason: "the functions that put a field stand in write.rs; they belong in a file below it",
-    },
-    Circle {
         package: "scaledapp-proxy",
         files: &[
             "attempt.rs",
@@ -182,7 +167,7 @@ const CIRCLES: [Circle; 19] = [
     },
 ];
 
-const UPWARD: [Upward; 14] = [
+const UPWARD: [Upward; 13] = [
     Upward {
         package: "scaledapp-crds",
         above: "lib.rs",
@@ -233,12 +218,6 @@ const UPWARD: [Upward; 14] = [
         package: "scaledapp-sidecar",
         above: "sharing.rs",
         files: &["sharing/listening.rs", "sharing/mending.rs"],
-        reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-http1",
-        above: "write.rs",
-        files: &["write/answer.rs", "write/request.rs", "write/response.rs"],
         reason: "as in the circle",
     },
     Upward {

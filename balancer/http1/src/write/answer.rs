@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
+use super::put::{put_field, put_length, put_number};
 use super::response::put_status_line;
-use super::{put_field, put_length, put_number};
+
 use crate::response::{Elsewhere, RETRY};
 
 /// Appends a whole answer with `text` and a line's end as its body, which is

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::net::IpAddr;
 
-use super::{Text, put_field, put_framing};
+use super::put::{Text, put_field, put_framing};
 use crate::framing::Version;
 use crate::known::Known;
 use crate::request::Request;

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use super::{put_field, put_framing, put_length, put_number};
+use super::put::{put_field, put_framing, put_length, put_number};
 use crate::framing::{Framing, Version};
 use crate::known::Known;
 use crate::response::Response;
