@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Generation, Slot, WorkerId};
-use scaledapp_proxy::{EndedBy, Endpoint, Proxy, Table, Tallies, Tally};
+use scaledapp_proxy::{Counters, EndedBy, Endpoint, NamedCounters, Proxy, Table};
 use tokio::sync::{oneshot, watch};
 
 use crate::connection::drain::Drains;
@@ -45,7 +45,7 @@ pub(crate) struct Dispatcher {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) table: watch::Sender<Arc<Table>>,
     /// By slot: they outlive the processes there.
-    pub(crate) tallies: Tallies,
+    pub(crate) counters: NamedCounters,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
     /// How long workers may take to end after that.
@@ -81,27 +81,27 @@ pub(crate) struct Fed {
     endpoints: Vec<Arc<Endpoint>>,
     closed: bool,
     /// What its slot counts, and what it had counted before this worker.
-    tally: Option<(Arc<Tally>, u64)>,
+    counters: Option<(Arc<Counters>, u64)>,
 }
 
 impl Fed {
     /// Whether that made a difference.
-    fn feed(&mut self, address: SocketAddr, tally: &Arc<Tally>, process: Runs) -> bool {
+    fn feed(&mut self, address: SocketAddr, counters: &Arc<Counters>, process: Runs) -> bool {
         let known = self.endpoints.last();
         let is_known = |known: &Arc<Endpoint>| known.address() == address && !known.is_closed();
         if self.closed || known.is_some_and(is_known) {
             return false;
         }
-        self.tally
-            .get_or_insert_with(|| (Arc::clone(tally), answers(tally)));
+        self.counters
+            .get_or_insert_with(|| (Arc::clone(counters), answers(counters)));
         for endpoint in &self.endpoints {
             endpoint.close();
         }
         self.endpoints.retain(|endpoint| endpoint.in_flight() > 0);
         self.endpoints.push(Endpoint::of_process(
-            tally.name(),
+            counters.name(),
             address,
-            tally,
+            counters,
             Box::new(process),
         ));
         true
@@ -110,11 +110,11 @@ impl Fed {
     /// While two workers of a slot answer, each counts for both: only a worker
     /// that has just started is told too much, and little.
     fn served(&self) -> u64 {
-        let (tally, before) = match &self.tally {
-            Some((tally, before)) => (tally, *before),
+        let (counters, before) = match &self.counters {
+            Some((counters, before)) => (counters, *before),
             None => return 0,
         };
-        answers(tally).saturating_sub(before)
+        answers(counters).saturating_sub(before)
     }
 
     fn ended(&self, by: EndedBy) {
@@ -132,8 +132,8 @@ impl Fed {
 }
 
 /// Of all kinds.
-fn answers(tally: &Tally) -> u64 {
-    (1..=5).map(|hundreds| tally.answers(hundreds)).sum()
+fn answers(counters: &Counters) -> u64 {
+    (1..=5).map(|hundreds| counters.answers(hundreds)).sum()
 }
 
 impl Front {
@@ -151,8 +151,8 @@ impl Front {
         };
         if let Some(dispatcher) = dispatchers.iter_mut().find(|one| one.port == port) {
             let fed = dispatcher.endpoints.entry(worker).or_default();
-            let tally = dispatcher.tallies.of(&slot.to_string());
-            if fed.feed(address, &tally, process) {
+            let counters = dispatcher.counters.of(&slot.to_string());
+            if fed.feed(address, &counters, process) {
                 dispatcher.publish();
             }
         }

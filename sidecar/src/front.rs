@@ -72,7 +72,7 @@ pub(crate) fn open(
             format!("scaledapp_dispatch_{port}")
         };
         let metrics = proxy::Metrics::register(registry, &prefix);
-        let tallies = proxy::Tallies::register(registry, &prefix);
+        let counters = proxy::NamedCounters::register(registry, &prefix);
         let threads = settings.dispatch_threads.map_or_else(
             // The dispatcher takes some 20 µs of a request, an app ten times that.
             || (cores.usable() / 4.0).ceil().max(1.0) as usize,
@@ -99,7 +99,7 @@ pub(crate) fn open(
             port,
             proxy: Arc::new(proxy),
             table,
-            tallies,
+            counters,
             quiet: settings.drain_quiet,
             deadline: settings.drain_timeout,
             grace: settings.stop_grace,

@@ -5,6 +5,7 @@
 //! where pods come and go. What then becomes of the fields is decided in
 //! `scaledapp-http1` ([`Trust`]); where tokens come from is the binaries' business.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use scaledapp_http1::{Network, Trust};
 use tokio::sync::watch;
+
+use crate::config::{Config, Role};
 
 /// Fewer bytes can be guessed.
 const MIN_BYTES: usize = 16;
@@ -102,23 +105,66 @@ pub struct Callers {
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
 
-impl Callers {
+/// What a thread knows of callers.
+#[derive(Debug)]
+pub(crate) struct KnownCallers {
+    forwarded_from: Arc<[Network]>,
+    /// Those of [`Callers::tokens`], as they are now.
+    tokens: RefCell<Option<Tokens>>,
+    /// What callers are who show what is needed.
+    trust: Trust,
+    /// The next hop is shown a token.
+    shows_token: bool,
+}
+
+impl KnownCallers {
+    pub(crate) fn new(callers: &mut Callers, config: &Config) -> Self {
+        let known = Self {
+            forwarded_from: Arc::clone(&callers.forwarded_from),
+            tokens: RefCell::default(),
+            trust: config.trust,
+            shows_token: config.role == Role::Balancer,
+        };
+        known.update(callers);
+        known
+    }
+
+    /// Takes the tokens as they are now.
+    pub(crate) fn update(&self, callers: &mut Callers) {
+        let tokens = callers.tokens.as_mut();
+        *self.tokens.borrow_mut() = tokens.map(|tokens| tokens.borrow_and_update().clone());
+    }
+
     /// Whether the peer is a proxy that somebody has named.
     pub(crate) fn is_named(&self, peer: IpAddr) -> bool {
         self.forwarded_from
             .iter()
             .any(|network| network.contains(peer))
     }
+
+    /// The address that a connection counts for. A named proxy brings many clients, so
+    /// its connections count for none.
+    pub(crate) fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
+        (!self.is_named(peer)).then_some(peer)
+    }
+
+    /// What a caller is that has shown this with its request.
+    pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
+        let tokens = self.tokens.borrow();
+        trust(self.trust, tokens.as_ref(), shown, is_named)
+    }
+
+    /// Hands on the token that the next hop is to be shown.
+    pub(crate) fn with_token<T>(&self, then: impl FnOnce(Option<&str>) -> T) -> T {
+        let tokens = self.tokens.borrow();
+        let shown = tokens.as_ref().and_then(Tokens::first);
+        then(shown.filter(|_| self.shows_token))
+    }
 }
 
 /// What a caller is: `trust` is said of all who show what is needed, which is one of
 /// the `tokens`, or nothing where there are none to show.
-pub(crate) fn trust(
-    trust: Trust,
-    tokens: Option<&Tokens>,
-    shown: Option<&[u8]>,
-    is_named: bool,
-) -> Trust {
+fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,
         Some(tokens) => shown.is_some_and(|shown| tokens.contains(shown)),

@@ -2,7 +2,7 @@
 //! cost nothing until they pass.
 //!
 //! A timer for each step of each request would cost more than the step. So a
-//! thread's deadlines are looked at together, every [`TICK`] (every [`REST`]
+//! thread's deadlines are looked at together, every [`TICK_INTERVAL`] (every [`REST_INTERVAL`]
 //! while nothing is under way); they pass up to that much late. What happens
 //! then is the caller's matter. They lie in one piece of memory: a look at all of
 //! them reads it from end to end, and a connection costs no more than its part.
@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::order::{List, Order, Slot};
+pub(crate) use crate::order::Slot;
+use crate::order::{List, Order};
 
 /// How often deadlines are looked at.
-pub(crate) const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often while nothing is under way.
-pub(crate) const REST: Duration = Duration::from_secs(1);
+pub(crate) const REST_INTERVAL: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -134,7 +135,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// As of the last tick, or of the last request: late by up to [`TICK`]
+    /// As of the last tick, or of the last request: late by up to [`TICK_INTERVAL`]
     /// while anything is under way, and free of charge.
     pub(crate) fn now(&self) -> Duration {
         self.now.get()
@@ -344,7 +345,7 @@ impl Deadline {
         }
     }
 
-    /// As [`Self::set_at`], where a second more or less is no matter ([`REST`]).
+    /// As [`Self::set_at`], where a second more or less is no matter ([`REST_INTERVAL`]).
     pub(crate) fn set_lax(&self, at: Duration) {
         self.put(at, Kind::Lax, Duration::ZERO);
     }

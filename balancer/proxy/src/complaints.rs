@@ -1,40 +1,66 @@
-//! What a forwarding thread says in the log about its peers, and how often.
+//! What a forwarding thread says in the log about its peers and its own limits, and how
+//! often: each kind of complaint once in ten seconds.
 //!
-//! What is answered to them is decided where the fault is found.
+//! What is answered to a peer is decided where the fault is found.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use super::{SHED, Thread};
-use crate::config::Role;
+use crate::clock::Clock;
+use crate::config::{Config, Role};
 use crate::endpoint::Endpoint;
+use crate::memory::Pressure;
 
-/// Between two complaints of a kind in the log.
-const COMPLAINTS: Duration = Duration::from_secs(10);
+/// The log repeats a complaint of one kind after so long at the earliest.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// When complaints with a reason were made last.
-pub(super) type Said = RefCell<Vec<(&'static str, Cell<Option<Duration>>)>>;
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Complaints {
+    clock: Rc<Clock>,
+    config: Config,
+    /// The kinds of complaints that were made, and when each was made last. There are
+    /// few kinds.
+    made: RefCell<Vec<(&'static str, Duration)>>,
+}
 
-impl Thread {
-    /// Whether it is time for another complaint like the one at `last`.
-    pub(super) fn is_due(&self, last: &Cell<Option<Duration>>) -> bool {
-        let now = self.clock.now();
-        let is_due = |at| now.saturating_sub(at) >= COMPLAINTS;
-        let due = last.get().is_none_or(is_due);
-        if due {
-            last.set(Some(now));
+impl Complaints {
+    pub(crate) fn new(clock: Rc<Clock>, config: Config) -> Self {
+        Self {
+            clock,
+            config,
+            made: RefCell::default(),
         }
-        due
     }
 
-    /// We ourselves have too little of something: connections on which nothing goes on
-    /// give way to those that have something to say. The log says so now and then,
-    /// since it is noticed with each request.
-    pub(crate) fn is_short(&self, what: &str, error: &io::Error) {
-        self.pool.borrow_mut().empty();
-        self.clock.end_idle(SHED);
-        if !self.is_due(&self.short_at) {
+    /// Whether it is time for a complaint of this kind.
+    fn is_due(&self, kind: &'static str) -> bool {
+        let now = self.clock.now();
+        let mut made = self.made.borrow_mut();
+        match made.iter_mut().find(|(made, _)| *made == kind) {
+            Some((_, at)) if now.saturating_sub(*at) < REPEAT_INTERVAL => return false,
+            Some((_, at)) => *at = now,
+            None => made.push((kind, now)),
+        }
+        true
+    }
+
+    /// Whether this is the first complaint of this kind.
+    fn is_first(&self, kind: &'static str) -> bool {
+        let mut made = self.made.borrow_mut();
+        let is_first = made.iter().all(|(made, _)| *made != kind);
+        if is_first {
+            made.push((kind, self.clock.now()));
+        }
+        is_first
+    }
+
+    /// This machine has too few descriptors or ports for `what`.
+    pub(crate) fn short_of(&self, what: &str, error: &io::Error) {
+        if !self.is_due("short-of-descriptors") {
             return;
         }
         let cure = if error.kind() == io::ErrorKind::AddrNotAvailable {
@@ -45,8 +71,57 @@ impl Thread {
         tracing::warn!(%error, "{what} from here: {cure}");
     }
 
-    /// Says so in the log, not for each answer: who gets a 502, or a part of an answer,
-    /// must find its cause. `line` is the beginning of the field that is to blame.
+    /// Accepting pauses, because every connection has a request under way.
+    pub(crate) fn connections_are_full(&self) {
+        if self.is_due("connections-full") {
+            tracing::warn!(
+                connections = self.config.limits.connections,
+                "as many connections as may be, none idle and none held up by its client for \
+                 two seconds: new ones wait. Raise --connections, or find out what keeps \
+                 requests"
+            );
+        }
+    }
+
+    /// A connection whose client kept us waiting has ended for a new one.
+    pub(crate) fn stalled_connection_ended(&self) {
+        if self.is_due("stalled-connection-ended") {
+            tracing::warn!(
+                connections = self.config.limits.connections,
+                "as many connections as may be, and none is idle: those end whose clients \
+                 have sent, or taken, nothing for longest. If these are ordinary slow \
+                 clients raise --connections, else limit --connections-per-address"
+            );
+        }
+    }
+
+    /// A connection is refused, because its address has as many as it may.
+    pub(crate) fn address_is_full(&self, peer: IpAddr) {
+        if self.is_due("address-full") {
+            tracing::warn!(
+                %peer,
+                limit = self.config.limits.connections_per_address,
+                "an address has as many connections as it may: raise \
+                 --connections-per-address if many clients share it"
+            );
+        }
+    }
+
+    /// Something is given up, because memory is short.
+    pub(crate) fn memory_is_short(&self, pressure: Pressure) {
+        if self.is_due("memory-short") {
+            tracing::warn!(
+                ?pressure,
+                "memory for connections is short: requests are not kept to be sent again, then \
+                 idle connections end, then those that hold the most. Give more memory, or \
+                 fewer --connections"
+            );
+        }
+    }
+
+    /// An answer is malformed: the client gets a 502 or a part of an answer, and whoever
+    /// looks for the cause must find it. `line` is the beginning of the field that is to
+    /// blame.
     pub(crate) fn answer_is_malformed(
         &self,
         endpoint: &Endpoint,
@@ -54,7 +129,7 @@ impl Thread {
         rule: &'static str,
         line: &[u8],
     ) {
-        if !self.is_due(&self.malformed_at) {
+        if !self.is_due("answer-malformed") {
             return;
         }
         let endpoint = endpoint.name();
@@ -82,10 +157,10 @@ impl Thread {
         );
     }
 
-    /// Says so in the log, now and then for each reason: a client's request is refused.
-    /// Only what a flag of ours can mend is a warning, as anybody may send the rest.
+    /// A client's request is refused. This is a warning only if a flag of ours can mend
+    /// it, because anybody may send the rest.
     pub(crate) fn request_is_refused(&self, status: u16, reason: &'static str, rule: &str) {
-        if !self.is_due_for(reason) {
+        if !self.is_due(reason) {
             return;
         }
         let cure = cure_for_limit(reason);
@@ -96,14 +171,14 @@ impl Thread {
         }
     }
 
-    /// Says so in the log, now and then for each reason: a client gets a 5xx of ours.
+    /// A client gets a 5xx answer of ours.
     pub(crate) fn request_failed(
         &self,
         status: u16,
         reason: &'static str,
         endpoint: Option<&Endpoint>,
     ) {
-        if !self.is_due_for(reason) {
+        if !self.is_due(reason) {
             return;
         }
         let endpoint = endpoint.map(Endpoint::name);
@@ -119,20 +194,9 @@ impl Thread {
         tracing::warn!(status, reason, endpoint, "a request is not served: {what}");
     }
 
-    /// As [`Thread::is_due`], for complaints with a reason, of which there are few.
-    fn is_due_for(&self, reason: &'static str) -> bool {
-        let mut said = self.said_at.borrow_mut();
-        let at = said.iter().position(|(said, _)| *said == reason);
-        let at = at.unwrap_or_else(|| {
-            said.push((reason, Cell::new(None)));
-            said.len() - 1
-        });
-        self.is_due(&said[at].1)
-    }
-
-    /// Says so in the log, once.
+    /// A client speaks HTTP/2; said once.
     pub(crate) fn client_spoke_http2(&self) {
-        if self.knows_http2.replace(true) {
+        if !self.is_first("client-spoke-http2") {
             return;
         }
         let cure = match self.config.role {
@@ -146,9 +210,9 @@ impl Thread {
         );
     }
 
-    /// Says so in the log, once.
+    /// A client speaks TLS; said once.
     pub(crate) fn client_spoke_tls(&self) {
-        if self.knows_tls.replace(true) {
+        if !self.is_first("client-spoke-tls") {
             return;
         }
         let cure = match self.config.role {

@@ -6,23 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use scaledapp_http1::{self as http1, Trust};
-
-/// Which endpoint gets a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Algorithm {
-    /// The least busy of all: right where the counts are exact, as in a pod.
-    LeastOfAll,
-    /// The less busy of two random ones: several balancers that know only
-    /// their own requests and late reports do not run to the same endpoint.
-    #[default]
-    LeastOfTwo,
-    /// One after the other.
-    RoundRobin,
-    /// Any.
-    Random,
-    /// The same one for the same client address (highest random weight).
-    Hash,
-}
+use scaledapp_select::Algorithm;
 
 /// Which hop this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// Connections more than there may be, for the moment that it takes to end as many.
-const BEYOND: u32 = 64;
+const MAX_BEYOND: u32 = 64;
 
 /// See the file's head.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct ConnectionLimit {
     limit: u32,
     taken: AtomicU32,
     of_address: Option<OfAddress>,
@@ -36,7 +36,7 @@ struct OfAddress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AddressFull;
 
-impl Room {
+impl ConnectionLimit {
     /// For `limit` connections, and so many of each client address.
     pub(crate) fn new(limit: u32, of_address: Option<NonZeroU32>) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Room {
     /// Whether so many that were to end for others have not yet, that none may come until
     /// some have: one that says something in the last moment is heard, and stays.
     pub(crate) fn is_beyond(&self) -> bool {
-        self.taken.load(Ordering::SeqCst) >= self.limit.saturating_add(BEYOND)
+        self.taken.load(Ordering::SeqCst) >= self.limit.saturating_add(MAX_BEYOND)
     }
 
     /// A connection begins, also if it is one too many in all.
@@ -122,41 +122,41 @@ mod tests {
     #[test]
     fn it_is_full_for_all_and_for_each_address() {
         let [one, two] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
-        let room = Room::new(3, NonZeroU32::new(2));
-        assert_eq!((room.enter(one), room.enter(one)), (Ok(()), Ok(())));
-        assert_eq!(room.enter(one), Err(AddressFull));
-        assert!(!room.is_full(), "a refused one has no place");
-        assert_eq!(room.enter(two), Ok(()));
-        assert!(room.is_full() && !room.is_beyond());
-        assert_eq!(room.enter(None), Ok(()));
-        for _ in 1..BEYOND {
-            assert_eq!(room.enter(None), Ok(()));
+        let limit = ConnectionLimit::new(3, NonZeroU32::new(2));
+        assert_eq!((limit.enter(one), limit.enter(one)), (Ok(()), Ok(())));
+        assert_eq!(limit.enter(one), Err(AddressFull));
+        assert!(!limit.is_full(), "a refused one has no place");
+        assert_eq!(limit.enter(two), Ok(()));
+        assert!(limit.is_full() && !limit.is_beyond());
+        assert_eq!(limit.enter(None), Ok(()));
+        for _ in 1..MAX_BEYOND {
+            assert_eq!(limit.enter(None), Ok(()));
         }
-        assert!(room.is_beyond());
-        for _ in 1..BEYOND {
-            room.leave(None);
+        assert!(limit.is_beyond());
+        for _ in 1..MAX_BEYOND {
+            limit.leave(None);
         }
-        room.leave(None);
-        room.leave(one);
-        assert!(!room.is_full());
-        assert_eq!(room.enter(one), Ok(()));
+        limit.leave(None);
+        limit.leave(one);
+        assert!(!limit.is_full());
+        assert_eq!(limit.enter(one), Ok(()));
         for address in [one, one, two] {
-            room.leave(address);
+            limit.leave(address);
         }
-        assert!(lock(&room.of_address.as_ref().unwrap().taken).is_empty());
+        assert!(lock(&limit.of_address.as_ref().unwrap().taken).is_empty());
     }
 
     #[test]
     fn threads_that_wait_are_told_when_one_has_ended() {
         let address = Some(IpAddr::from([10, 0, 0, 1]));
-        let room = Room::new(1, None);
-        room.enter(address).unwrap();
+        let limit = ConnectionLimit::new(1, None);
+        limit.enter(address).unwrap();
         let threads = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         for thread in &threads {
-            room.wait(thread);
-            room.wait(thread);
+            limit.wait(thread);
+            limit.wait(thread);
         }
-        room.leave(address);
+        limit.leave(address);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         for thread in &threads {
             let told = std::pin::pin!(thread.notified());

@@ -1,121 +1,308 @@
-//! A connection on which nothing is under way: a task that serves one takes some
-//! kilobytes, so that it waits in a task that takes a quarter of one.
+//! The client connections of a forwarding thread, each in one of three states: served by
+//! a task, at rest in a small task of its own, or parked without a task.
 //!
-//! When a connection goes to rest is decided in `connection`, which one ends in `clock`;
-//! one that rests for longer has no task at all (`parked`).
+//! A task that serves a connection takes some kilobytes, one in which a connection rests
+//! a quarter of one, and a parked connection some 60 bytes. When a connection goes to
+//! rest is decided by its protocol (`http::connection`), and which one ends, in `clock`.
 
+mod idle_tasks;
+mod parked;
+
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::net::TcpStream;
 
-use super::Thread;
-use crate::clock::Deadline;
-use crate::metrics::shift;
+use self::idle_tasks::IdleTasks;
+use self::parked::{Parked, ParkedConnection};
+use crate::clock::{Deadline, Slot};
+use crate::http::client::Client;
+use crate::http::connection::{self, Served};
+use crate::metrics::{count, shift};
+use crate::thread::Thread;
 
-/// A client's connection on its way from task to task: what is left of it while nothing
-/// is under way.
+/// Parked connections are looked at again so long after that has failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// See the module.
 #[derive(Debug)]
-pub(super) struct Guest {
-    pub(super) stream: TcpStream,
-    pub(super) deadline: Deadline,
-    pub(super) open: Open,
+pub(crate) struct Connections {
+    thread: Rc<Thread>,
+    idle_tasks: IdleTasks<Connection>,
+    parked: Parked<Open>,
 }
 
-/// Waits for the next byte. Written out, since a future of the compiler's holds its
+/// A client's connection on its way from state to state: what is left of it while
+/// nothing is under way.
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    deadline: Deadline,
+    open: Open,
+}
+
+/// Counts a connection until it is dropped.
+#[derive(Debug)]
+struct Open {
+    connections: Rc<Connections>,
+    peer: IpAddr,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let thread = &self.connections.thread;
+        shift(&thread.counts.connections, -1);
+        let address = thread.callers.counted(self.peer);
+        let is_leaving = thread.activity.is_leaving();
+        thread.occupancy.leave(address, is_leaving);
+    }
+}
+
+impl Connections {
+    /// # Errors
+    /// There are no more descriptors.
+    pub(crate) fn new(thread: Rc<Thread>) -> io::Result<Self> {
+        Ok(Self {
+            thread,
+            idle_tasks: IdleTasks::default(),
+            parked: Parked::new()?,
+        })
+    }
+
+    /// Serves a connection that was accepted and has been counted in.
+    pub(crate) fn begin(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
+        let counts = &self.thread.counts;
+        count(&counts.accepted);
+        shift(&counts.connections, 1);
+        let connection = Connection {
+            stream,
+            deadline: self.thread.clock.deadline(),
+            open: Open {
+                connections: Rc::clone(self),
+                peer,
+            },
+        };
+        // Most clients have something to say at once. A connection is not idle before it
+        // was looked at, or it could end unheard.
+        self.wake(connection);
+    }
+
+    /// Serves one connection after the other.
+    async fn serve(self: Rc<Self>, first: Connection) {
+        let thread = &*self.thread;
+        let _task = thread.occupancy.task();
+        let mut next = Some(first);
+        while let Some(connection) = next {
+            let Connection {
+                stream,
+                deadline,
+                open,
+            } = connection;
+            let mut client = Client::new(thread, stream, open.peer, deadline);
+            // A connection that has asked for nothing yet has less time than a kept one.
+            let timeout = thread.config.limits.head_time;
+            match connection::serve(thread, &mut client, timeout).await {
+                Served::Rests => {
+                    let Client {
+                        stream, deadline, ..
+                    } = client;
+                    self.rest(Connection {
+                        stream,
+                        deadline,
+                        open,
+                    });
+                }
+                // It must not stay open until the next one comes.
+                Served::Ended => drop((client, open)),
+            }
+            next = self.idle_tasks.next().await;
+        }
+    }
+
+    /// Gives a connection to a task that serves it.
+    fn wake(self: &Rc<Self>, connection: Connection) {
+        if let Some(connection) = self.idle_tasks.give(connection) {
+            tokio::task::spawn_local(Rc::clone(self).serve(connection));
+        }
+    }
+
+    /// Lets a connection rest until something comes, be it its end. Its deadline is set.
+    /// A connection that has been idle for a second or two is parked at once.
+    fn rest(self: &Rc<Self>, connection: Connection) {
+        self.thread.occupancy.one_could_end();
+        if connection.deadline.is_slim() {
+            self.park(connection);
+        } else {
+            rest_in_task(connection);
+        }
+    }
+
+    /// Lets a connection wait without a task. One that cannot be parked rests in a task.
+    fn park(self: &Rc<Self>, connection: Connection) {
+        let Connection {
+            stream,
+            deadline,
+            open,
+        } = connection;
+        // An error is that of tokio's epoll set, which does not know the connection.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        let connection = ParkedConnection {
+            stream,
+            deadline,
+            owner: open,
+        };
+        match self.parked.put(connection) {
+            Ok(()) => shift(&self.thread.counts.parked, 1),
+            Err(connection) => {
+                if let Some(connection) = self.unpark(connection) {
+                    rest_in_task(connection);
+                }
+            }
+        }
+    }
+
+    /// The parked connection with that slot, which is watched no more.
+    fn take(&self, slot: usize) -> Option<ParkedConnection<Open>> {
+        let connection = self.parked.take(slot)?;
+        shift(&self.thread.counts.parked, -1);
+        Some(connection)
+    }
+
+    fn unpark(&self, connection: ParkedConnection<Open>) -> Option<Connection> {
+        let ParkedConnection {
+            stream,
+            deadline,
+            owner,
+        } = connection;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => Some(Connection {
+                stream,
+                deadline,
+                open: owner,
+            }),
+            Err(error) => {
+                let what = "cannot take up an idle connection";
+                self.thread.is_short_of(what, &error);
+                None
+            }
+        }
+    }
+
+    /// Serves parked connections that have something to say, and ends those whose time is
+    /// over.
+    pub(crate) async fn watch_parked(self: Rc<Self>) {
+        loop {
+            tokio::select! {
+                heard = self.parked.heard() => match heard {
+                    Ok(heard) => self.wake_parked(heard),
+                    Err(error) => {
+                        tracing::debug!(%error, "idle connections cannot be looked at");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                },
+                passed = self.thread.clock.passed() => {
+                    self.end_parked(passed);
+                }
+            }
+        }
+    }
+
+    fn wake_parked(self: &Rc<Self>, heard: Vec<usize>) {
+        for slot in heard {
+            let connection = self.take(slot).and_then(|it| self.unpark(it));
+            if let Some(connection) = connection {
+                self.wake(connection);
+            }
+        }
+    }
+
+    /// A client that has said something since its connection was to end is still served.
+    fn end_parked(self: &Rc<Self>, passed: Vec<Slot>) {
+        for slot in passed {
+            let Some(connection) = self.take(slot.index()) else {
+                continue;
+            };
+            if has_said(&connection.stream)
+                && let Some(connection) = self.unpark(connection)
+            {
+                self.wake(connection);
+            }
+        }
+    }
+
+    /// Ends all parked connections.
+    pub(crate) fn end_all_parked(&self) {
+        // What ends must find nothing borrowed.
+        let parked = self.parked.take_all();
+        shift(&self.thread.counts.parked, -(parked.len() as i64));
+        drop(parked);
+    }
+
+    /// Gives back the memory that connections needed before they were parked, now and
+    /// then.
+    pub(crate) fn give_back_memory(&self, now: Duration) {
+        self.parked.give_back(now);
+    }
+}
+
+/// Waits for the next byte. Written out, because a future of the compiler's holds its
 /// arguments twice.
-struct Rest(Option<Guest>);
+struct Rest(Option<Connection>);
 
 impl Future for Rest {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Some(guest) = &self.0 else {
+        let Some(connection) = &self.0 else {
             return Poll::Ready(());
         };
-        let is_over = guest.deadline.poll(context).is_ready();
-        // Asked at each look, as it is said once.
-        let is_squeezed = guest.deadline.is_squeezed();
-        let mut is_awake = guest.stream.poll_read_ready(context).is_ready();
+        let is_over = connection.deadline.poll(context).is_ready();
+        // Asked at each look, because it is told once.
+        let is_squeezed = connection.deadline.is_squeezed();
+        let mut is_awake = connection.stream.poll_read_ready(context).is_ready();
         if !is_awake && !is_over {
             if !is_squeezed {
                 return Poll::Pending;
             }
-            if let Some(guest) = self.0.take() {
-                Rc::clone(&guest.open.0).park(guest);
+            if let Some(connection) = self.0.take() {
+                Rc::clone(&connection.open.connections).park(connection);
             }
             return Poll::Ready(());
         }
-        // Who has said something since it was to end is heard.
-        is_awake = is_awake && (!is_over || has_said(&guest.stream));
-        if let Some(guest) = self.0.take()
+        // A client that has said something since its connection was to end is served.
+        is_awake = is_awake && (!is_over || has_said(&connection.stream));
+        if let Some(connection) = self.0.take()
             && is_awake
         {
-            let thread = Rc::clone(&guest.open.0);
-            thread.wakes(guest);
+            Rc::clone(&connection.open.connections).wake(connection);
         }
         Poll::Ready(())
     }
 }
 
-/// Whether there is something to read; an end is nothing.
-pub(super) fn has_said(stream: impl AsFd) -> bool {
+/// Whether there is something to read. The end of the client's side does not count.
+fn has_said(stream: impl AsFd) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     recv(stream, &mut [0; 1][..], flags).is_ok_and(|(count, _)| count > 0)
 }
 
 /// Lets a connection rest in a task of its own.
-pub(super) fn rest_in_task(guest: Guest) {
-    tokio::task::spawn_local(Rest(Some(guest)));
-}
-
-impl Thread {
-    /// Lets a connection rest until something comes, be it its end. Its deadline is set.
-    /// One that has been idle for a second or two is parked at once.
-    pub(super) fn rest(self: &Rc<Self>, guest: Guest) {
-        self.one_is_idle();
-        if guest.deadline.is_slim() {
-            self.park(guest);
-        } else {
-            rest_in_task(guest);
-        }
-    }
-
-    /// Gives a connection to a task that serves it.
-    pub(super) fn wakes(self: &Rc<Self>, guest: Guest) {
-        if let Some(guest) = self.seats.give(guest) {
-            tokio::task::spawn_local(Rc::clone(self).serve(guest));
-        }
-    }
-}
-
-/// A connection that is counted.
-#[derive(Debug)]
-pub(super) struct Open(pub(super) Rc<Thread>, pub(super) IpAddr);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let thread = &self.0;
-        let before = thread.connections.get();
-        thread.connections.set(before - 1);
-        shift(&thread.counts.connections, -1);
-        thread.room.leave(thread.counted(self.1));
-        // Other threads that wait for it are told by the room.
-        if thread.is_leaving() {
-            thread.ended.notify_one();
-        }
-    }
+fn rest_in_task(connection: Connection) {
+    tokio::task::spawn_local(Rest(Some(connection)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::Attempt;
-    use crate::connection::Client;
+    use crate::http::attempt::Attempt;
 
     fn size<F: Future, A, B>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
@@ -128,7 +315,8 @@ mod tests {
         let sizes = [
             // With tokio's task around it, which begins and ends on a multiple of 128.
             ("at rest", size_of::<Rest>(), 96),
-            ("served", size(Thread::serve), 2800),
+            ("parked", size_of::<Option<ParkedConnection<Open>>>(), 64),
+            ("served", size(Connections::serve), 2800),
             ("its client", size_of::<Client>(), 288),
             ("a try", size_of::<Attempt<'_, '_>>(), 544),
         ];

@@ -1,8 +1,8 @@
 //! What was answered under one name, such as a worker's slot, while endpoints
 //! come and go there.
 //!
-//! The owner of the endpoints decides which of them share a tally; it must
-//! choose names from a bounded set, for each becomes a label.
+//! The owner of the endpoints decides which of them share counters. It must choose
+//! names from a bounded set, because each becomes a label.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +13,26 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::endpoint::Endpoint;
-
 /// By hundreds of the status.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Anything that has requests in flight: an endpoint.
+pub(crate) trait Busy: fmt::Debug + Send + Sync {
+    /// Requests in flight, upgraded connections included.
+    fn in_flight(&self) -> u32;
+}
 
 /// The numbers of one name. On cache lines of its own: all threads write here.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct Tally {
+pub struct Counters {
     answers: [AtomicU64; CODES.len()],
     broken: AtomicU64,
     name: String,
-    endpoints: Mutex<Vec<Weak<Endpoint>>>,
+    endpoints: Mutex<Vec<Weak<dyn Busy>>>,
 }
 
-impl Tally {
+impl Counters {
     /// All zero.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
@@ -67,10 +71,10 @@ impl Tally {
     }
 
     /// One more endpoint of this name.
-    pub(crate) fn add(&self, endpoint: &Arc<Endpoint>) {
+    pub(crate) fn add(&self, endpoint: Weak<dyn Busy>) {
         let mut endpoints = lock(&self.endpoints);
         endpoints.retain(|endpoint| endpoint.strong_count() > 0);
-        endpoints.push(Arc::downgrade(endpoint));
+        endpoints.push(endpoint);
     }
 
     pub(crate) fn answered(&self, status: u16) {
@@ -83,44 +87,44 @@ impl Tally {
     }
 }
 
-/// Tallies by name, in the order in which they were first asked for.
+/// Counters by name, in the order in which they were first asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Tallies(Arc<Mutex<Vec<Arc<Tally>>>>);
+pub struct NamedCounters(Arc<Mutex<Vec<Arc<Counters>>>>);
 
-impl Tallies {
+impl NamedCounters {
     /// Makes them visible in `registry` as `PREFIX_worker_responses_total` and
     /// so on, with the name as the label `worker`.
     pub fn register(registry: &mut Registry, prefix: &str) -> Self {
-        let tallies = Self::default();
+        let named = Self::default();
         let registry = registry.sub_registry_with_prefix(prefix);
-        registry.register_collector(Box::new(tallies.clone()));
-        tallies
+        registry.register_collector(Box::new(named.clone()));
+        named
     }
 
-    /// The tally of a name: the same one each time.
-    pub fn of(&self, name: &str) -> Arc<Tally> {
-        let mut tallies = lock(&self.0);
-        if let Some(known) = tallies.iter().find(|tally| tally.name == name) {
+    /// The counters of a name: the same one each time.
+    pub fn of(&self, name: &str) -> Arc<Counters> {
+        let mut named = lock(&self.0);
+        if let Some(known) = named.iter().find(|counters| counters.name == name) {
             return Arc::clone(known);
         }
-        let tally = Tally::new(name);
-        tallies.push(Arc::clone(&tally));
-        tally
+        let counters = Counters::new(name);
+        named.push(Arc::clone(&counters));
+        counters
     }
 }
 
-impl Collector for Tallies {
+impl Collector for NamedCounters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let tallies = lock(&self.0);
+        let named = lock(&self.0);
         let mut family = encoder.encode_descriptor(
             "worker_responses",
             "Answers of each worker, by hundreds of the status",
             None,
             MetricType::Counter,
         )?;
-        for tally in tallies.iter() {
-            for (code, count) in CODES.iter().zip(&tally.answers) {
-                let labels = [("worker", tally.name.as_str()), ("code", *code)];
+        for counters in named.iter() {
+            for (code, count) in CODES.iter().zip(&counters.answers) {
+                let labels = [("worker", counters.name.as_str()), ("code", *code)];
                 family
                     .encode_family(&labels)?
                     .encode_counter::<NoLabelSet, _, u64>(&count.load(Ordering::Relaxed), None)?;
@@ -132,10 +136,10 @@ impl Collector for Tallies {
             None,
             MetricType::Counter,
         )?;
-        for tally in tallies.iter() {
+        for counters in named.iter() {
             family
-                .encode_family(&[("worker", tally.name.as_str())])?
-                .encode_counter::<NoLabelSet, _, u64>(&tally.broken(), None)?;
+                .encode_family(&[("worker", counters.name.as_str())])?
+                .encode_counter::<NoLabelSet, _, u64>(&counters.broken(), None)?;
         }
         let mut family = encoder.encode_descriptor(
             "worker_requests_in_flight",
@@ -143,10 +147,10 @@ impl Collector for Tallies {
             None,
             MetricType::Gauge,
         )?;
-        for tally in tallies.iter() {
+        for counters in named.iter() {
             family
-                .encode_family(&[("worker", tally.name.as_str())])?
-                .encode_gauge(&i64::from(tally.in_flight()))?;
+                .encode_family(&[("worker", counters.name.as_str())])?
+                .encode_gauge(&i64::from(counters.in_flight()))?;
         }
         Ok(())
     }
@@ -160,16 +164,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Endpoint;
 
     #[test]
     fn a_name_keeps_its_numbers_and_is_shown_once() {
         let mut registry = Registry::default();
-        let tallies = Tallies::register(&mut registry, "scaledapp_test");
+        let named = NamedCounters::register(&mut registry, "scaledapp_test");
         for status in [101, 204, 200, 599] {
-            tallies.of("0").answered(status);
+            named.of("0").answered(status);
         }
-        tallies.of("0").broke();
-        tallies.of("1").answered(302);
+        named.of("0").broke();
+        named.of("1").answered(302);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
@@ -184,23 +189,27 @@ mod tests {
             let shown = text.lines().filter(|shown| *shown == line).count();
             assert_eq!(shown, 1, "{line} in\n{text}");
         }
-        assert_eq!(tallies.of("0").answers(2), 2);
-        assert_eq!(tallies.of("0").answers(0), 0);
+        assert_eq!(named.of("0").answers(2), 2);
+        assert_eq!(named.of("0").answers(0), 0);
     }
 
     #[test]
     fn what_is_in_flight_is_that_of_all_endpoints_of_the_name() {
-        let tally = Tally::new("0");
-        let line = crate::line::Line::new(&crate::Limits::default());
-        let at = |port: u16| Endpoint::with_tally("0", ([127, 0, 0, 1], port).into(), &tally);
+        let counters = Counters::new("0");
+        let queue = scaledapp_select::Queue::new(None, 1000);
+        let at = |port: u16| Endpoint::with_counters("0", ([127, 0, 0, 1], port).into(), &counters);
         let (old, new) = (at(1), at(2));
         let now = std::time::Duration::ZERO;
-        let entered = [old.enter(&line, now), new.enter(&line, now)];
-        assert_eq!(tally.in_flight(), 2);
+        let entered = [old.enter(&queue, now), new.enter(&queue, now)];
+        assert_eq!(counters.in_flight(), 2);
         old.close();
-        assert_eq!(tally.in_flight(), 2, "a drained one still has what it has");
+        assert_eq!(
+            counters.in_flight(),
+            2,
+            "a drained one still has what it has"
+        );
         drop(entered);
         drop(old);
-        assert_eq!(tally.in_flight(), 0);
+        assert_eq!(counters.in_flight(), 0);
     }
 }

@@ -4,6 +4,7 @@
 //! accepting for a while. Pure; the threads act on the stage.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
@@ -21,6 +22,21 @@ pub(crate) enum Stage {
     Closed,
     /// Everything ends.
     Cut,
+}
+
+/// When a client came last, on the process's clock.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival(AtomicU64);
+
+impl Arrival {
+    /// To be told only while leaving: nothing asks before.
+    pub(crate) fn set(&self, now: Duration) {
+        self.0.store(now.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// How long handshakes that have begun may take to end.

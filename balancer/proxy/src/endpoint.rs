@@ -7,60 +7,15 @@
 use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use scaledapp_select::{self as select, EndedBy, Fate, Outlier, Queue, Report, Standing};
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::line::Line;
-use crate::outlier::Outlier;
-use crate::retry::Fate;
-use crate::select;
-use crate::tally::Tally;
-
-/// Whether an endpoint serves, as far as its owner knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Standing {
-    /// It does.
-    Serving = 0,
-    /// Nobody has heard of it lately: only when nothing better is there.
-    Suspect = 1,
-    /// It is leaving and still answers: the last resort.
-    Draining = 2,
-    /// It has said that it cannot serve: never.
-    Unready = 3,
-    /// It was found by a label, and nothing has shown yet that it belongs to the app:
-    /// only while that is so of all.
-    Unknown = 4,
-}
-
-/// What an endpoint says about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
-    /// How much it can do at once, relative to others (its ready workers).
-    pub capacity: u32,
-    /// Requests in flight there, from everywhere.
-    pub in_flight: u32,
-    /// Requests that wait there.
-    pub queued: u32,
-}
-
-/// What ended the process behind an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum EndedBy {
-    /// Nothing else that is known: a request that it executed may be the cause.
-    Itself = 1,
-    /// Clearly something else, such as its owner for reasons of its own.
-    Other = 2,
-    /// A SIGKILL that its owner has not sent and the kernel does not count. Once that is
-    /// somebody's doing outside; that the next process ends so over the same request
-    /// is no coincidence (`RLIMIT_CPU`, a watchdog, an app that kills itself).
-    Outside = 3,
-}
+use crate::counters::{Busy, Counters};
 
 /// The process behind an endpoint, as its owner sees it.
 pub trait Process: fmt::Debug + Send + Sync {
@@ -78,7 +33,7 @@ pub trait Process: fmt::Debug + Send + Sync {
 
 /// How long the end of a process may take to be noticed by its owner. The kernel closes
 /// its sockets a moment before it can be reaped.
-const REAPING: Duration = Duration::from_millis(100);
+const REAP_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Where requests can go. Shared between threads; its counters are exact.
 #[derive(Debug)]
@@ -113,10 +68,16 @@ pub struct Endpoint {
     /// and when it retires.
     changed: Notify,
     pub(crate) outlier: Outlier,
-    tally: Option<Arc<Tally>>,
+    counters: Option<Arc<Counters>>,
     process: Option<Box<dyn Process>>,
     /// An [`EndedBy`], or 0: nobody has said so.
     ended: AtomicU8,
+}
+
+impl Busy for Endpoint {
+    fn in_flight(&self) -> u32 {
+        self.in_flight()
+    }
 }
 
 /// All endpoints, as one snapshot.
@@ -132,41 +93,42 @@ impl Endpoint {
         Arc::new(Self::with(name.into(), address, None, None))
     }
 
-    /// The same, counted in `tally` with all others that are given it.
-    pub fn with_tally(
+    /// The same, counted in `counters` with all others that are given it.
+    pub fn with_counters(
         name: impl Into<String>,
         address: SocketAddr,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
     ) -> Arc<Self> {
-        Self::counted(name.into(), address, tally, None)
+        Self::counted(name.into(), address, counters, None)
     }
 
     /// The same for a process whose end its owner tells with [`Self::ended`].
     pub fn of_process(
         name: impl Into<String>,
         address: SocketAddr,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
         process: Box<dyn Process>,
     ) -> Arc<Self> {
-        Self::counted(name.into(), address, tally, Some(process))
+        Self::counted(name.into(), address, counters, Some(process))
     }
 
     fn counted(
         name: String,
         address: SocketAddr,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
         process: Option<Box<dyn Process>>,
     ) -> Arc<Self> {
-        let counted = Some(Arc::clone(tally));
+        let counted = Some(Arc::clone(counters));
         let endpoint = Arc::new(Self::with(name, address, counted, process));
-        tally.add(&endpoint);
+        let busy: Weak<Self> = Arc::downgrade(&endpoint);
+        counters.add(busy);
         endpoint
     }
 
     fn with(
         name: String,
         address: SocketAddr,
-        tally: Option<Arc<Tally>>,
+        counters: Option<Arc<Counters>>,
         process: Option<Box<dyn Process>>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -187,7 +149,7 @@ impl Endpoint {
             retired: AtomicBool::new(false),
             changed: Notify::new(),
             outlier: Outlier::default(),
-            tally,
+            counters,
             process,
             ended: AtomicU8::new(0),
             hands_back: AtomicBool::new(false),
@@ -249,9 +211,18 @@ impl Endpoint {
         store_time(&self.heard, now);
     }
 
-    /// Whose numbers it adds to.
-    pub(crate) fn tally(&self) -> Option<&Tally> {
-        self.tally.as_deref()
+    /// Counts an answer, if the endpoint has counters.
+    pub(crate) fn count_answer(&self, status: u16) {
+        if let Some(counters) = &self.counters {
+            counters.answered(status);
+        }
+    }
+
+    /// The same of a request that has got no whole answer.
+    pub(crate) fn count_broken(&self) {
+        if let Some(counters) = &self.counters {
+            counters.broke();
+        }
     }
 
     /// What its owner knows of it.
@@ -365,7 +336,7 @@ impl Endpoint {
             }
             let told = self.wait(|| self.ended_by().is_some());
             // In vain: then nobody knows.
-            drop(tokio::time::timeout(REAPING, told).await);
+            drop(tokio::time::timeout(REAP_TIMEOUT, told).await);
         }
         let fate = self.ended_by().map_or(Fate::Unknown, Fate::Ended);
         (fate, was_alone)
@@ -437,10 +408,10 @@ impl Endpoint {
     }
 
     /// Counts one request in, unless the endpoint is closed or has as many as
-    /// the limit of `line` allows. `line` is told when it is over.
+    /// the limit of `queue` allows. `queue` is told when it is over.
     pub(crate) fn enter<'a>(
         self: &Arc<Self>,
-        line: &'a Line,
+        queue: &'a Queue,
         now: Duration,
     ) -> Option<InFlight<'a>> {
         // Before it counts, so that who sees the count sees the time.
@@ -448,7 +419,7 @@ impl Endpoint {
         if self.in_flight() <= owed {
             store_time(&self.asked, now);
         }
-        let before = match line.limit() {
+        let before = match queue.limit() {
             None => self.in_flight.fetch_add(1, Ordering::SeqCst),
             Some(limit) => {
                 let one_more = |count| (count < limit.get()).then_some(count + 1);
@@ -462,7 +433,7 @@ impl Endpoint {
         }
         let entered = InFlight {
             endpoint: Arc::clone(self),
-            line,
+            queue,
             is_upgraded: Cell::new(false),
             is_held_up: Cell::new(false),
             is_suspect: Cell::new(false),
@@ -485,7 +456,7 @@ fn store_time(time: &AtomicU64, now: Duration) {
 #[derive(Debug)]
 pub(crate) struct InFlight<'a> {
     endpoint: Arc<Endpoint>,
-    line: &'a Line,
+    queue: &'a Queue,
     is_upgraded: Cell<bool>,
     is_held_up: Cell<bool>,
     is_suspect: Cell<bool>,
@@ -550,7 +521,7 @@ impl Drop for InFlight<'_> {
         self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.endpoint.tell_if_idle();
         if !self.is_quiet {
-            self.line.freed();
+            self.queue.freed();
         }
     }
 }

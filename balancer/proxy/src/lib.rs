@@ -2,53 +2,48 @@
 //! table. The balancer in front of pods and the dispatcher in front of a pod's
 //! workers are both this, with different settings ([`Config`]).
 //!
-//! What is a well-formed message is decided in `scaledapp-http1`; which
-//! endpoints exist and what they report, by the owner of the [`Table`]. Here:
-//! which of them gets a request (`select`), what may be repeated (`retry`), who
-//! is left alone for a while (`outlier`), and how bytes flow (`exchange`).
+//! What a well-formed message is, is decided in `scaledapp-http1`; which endpoint gets a
+//! request, who waits and what may be repeated, in `scaledapp-select`; which endpoints
+//! exist and what they report, by the owner of the [`Table`]. Here: sockets, threads and
+//! how bytes flow.
 //!
-//! Threads share nothing on the request path but the endpoints' counters and the
-//! line of those that wait (`line`): each has its own runtime, upstream
-//! connections, buffers and clock.
+//! Threads share nothing on the request path but the endpoints' counters and the queue of
+//! waiting requests: each has its own runtime, upstream connections, buffers and clock.
 
-mod allowance;
-mod attempt;
-mod body;
+mod accept;
+mod activity;
 mod buffer;
 mod callers;
 mod clock;
+mod complaints;
 mod config;
 mod connect;
-mod connection;
+mod connection_limit;
+mod connections;
+mod counters;
 mod drain;
 mod endpoint;
-mod exchange;
-mod gone;
+mod housekeeping;
+mod http;
 mod keepalive;
-mod line;
-mod linger;
 mod listen;
 mod memory;
 mod metrics;
+mod occupancy;
 mod order;
-mod outlier;
 mod pool;
 mod proxy;
-mod retry;
-mod room;
-mod seat;
-mod select;
 mod suspects;
-mod tally;
 mod thread;
-mod tunnel;
 mod unread;
+mod upstreams;
 
 pub use callers::{Callers, Tokens, TokensError};
-pub use config::{Algorithm, Config, HeadLimitError, Limits, Role};
-pub use endpoint::{EndedBy, Endpoint, Process, Report, Standing, Table};
+pub use config::{Config, HeadLimitError, Limits, Role};
+pub use counters::{Counters, NamedCounters};
+pub use endpoint::{Endpoint, Process, Table};
 pub use listen::listen;
 pub use metrics::Metrics;
 pub use proxy::Proxy;
 pub use scaledapp_http1::{Limits as HeadLimits, Network, NetworkError, Trust};
-pub use tally::{Tallies, Tally};
+pub use scaledapp_select::{Algorithm, EndedBy, Report, Standing};

@@ -5,13 +5,16 @@
 //! kernel holds for the sockets of the container. The resident memory of the process
 //! is not: allocators give back late, and connections would end for what is free.
 
+use std::cell::Cell;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use scaledapp_proc::{Limiting, of_machine};
+
+use crate::metrics::{Counts, count};
 
 /// What a connection costs on which nothing goes on, about: our task, and the
 /// kernel's socket (some 2 KiB) with its file.
@@ -25,7 +28,7 @@ const LEAST_CONNECTIONS: u32 = 64;
 const OTHER_FILES: u64 = 64;
 /// How often the kernel is asked, and how often connections end for what it says:
 /// what has been ended shows at the next look only.
-pub(crate) const LOOK: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How short memory is, in the order in which more is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +139,7 @@ impl Memory {
             && let Ok(mut looked) = container.try_lock()
             && now >= looked.next
         {
-            looked.next = now + LOOK;
+            looked.next = now + LOOK_INTERVAL;
             let sockets = looked.limiting.sockets().unwrap_or(0);
             self.sockets.store(sockets, Ordering::Relaxed);
         }
@@ -163,6 +166,60 @@ impl Memory {
     fn used(&self) -> u64 {
         let held = self.held.iter().map(|held| held.load(Ordering::Relaxed));
         held.sum::<u64>() + self.sockets.load(Ordering::Relaxed)
+    }
+}
+
+/// One thread's part of the memory for connections.
+#[derive(Debug)]
+pub(crate) struct MemoryShare {
+    memory: Arc<Memory>,
+    /// The number of the thread.
+    thread: usize,
+    counts: Arc<Counts>,
+    /// When the largest connections may end again.
+    next_shed: Cell<Duration>,
+}
+
+impl MemoryShare {
+    pub(crate) fn new(memory: Arc<Memory>, thread: usize, counts: Arc<Counts>) -> Self {
+        Self {
+            memory,
+            thread,
+            counts,
+            next_shed: Cell::new(Duration::ZERO),
+        }
+    }
+
+    /// How short memory is, as of the last tick.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.memory.pressure()
+    }
+
+    /// Tells what the thread's connections hold, in bytes; how short memory is now.
+    pub(crate) fn tell(&self, connections: u32, held: u64, now: Duration) -> Pressure {
+        self.memory.tell(self.thread, connections, held, now)
+    }
+
+    /// What the thread's connections should give up, in bytes, if it is time for that.
+    pub(crate) fn due_surplus(&self, now: Duration) -> Option<u64> {
+        (now >= self.next_shed.get()).then(|| {
+            self.next_shed.set(now + LOOK_INTERVAL);
+            self.memory.surplus(self.thread)
+        })
+    }
+
+    /// How many bytes of a request's body are kept to be sent again, of at most `most`.
+    pub(crate) fn replay_bytes(&self, most: usize) -> usize {
+        if self.pressure() >= Pressure::Tight {
+            count(&self.counts.unkept);
+            return 0;
+        }
+        most
+    }
+
+    /// Whether there is memory for buffers larger than the smallest.
+    pub(crate) fn may_widen(&self) -> bool {
+        self.pressure() < Pressure::Tight
     }
 }
 

@@ -3,27 +3,23 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use scaledapp_http1::Trust;
 use tokio::sync::watch;
 
+use crate::accept::{self, Seed};
 use crate::callers::Callers;
 use crate::clock;
 use crate::config::Config;
-use crate::drain::{Departure, Pace, Stage};
+use crate::drain::{Arrival, Departure, Pace, Stage};
 use crate::endpoint::Table;
-use crate::line::Line;
-use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::room::Room;
 use crate::suspects::Suspects;
-use crate::thread;
-use crate::unread::Witness;
+use crate::thread::Common;
 
 /// How often a departure looks at arrivals.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Threads that forward from one listener to the endpoints of a table. They go
 /// on until [`Proxy::drain`], also when this is dropped.
@@ -37,21 +33,6 @@ pub struct Proxy {
     arrival: Arc<Arrival>,
     metrics: Metrics,
     suspects: Arc<Suspects>,
-}
-
-/// When a client came last, on the process's clock.
-#[derive(Debug, Default)]
-pub(crate) struct Arrival(AtomicU64);
-
-impl Arrival {
-    /// Only told while leaving: nobody asks before.
-    pub(crate) fn set(&self, now: Duration) {
-        self.0.store(now.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
 }
 
 impl Proxy {
@@ -77,32 +58,7 @@ impl Proxy {
         let count = config.threads.max(1);
         let (ended, threads) = watch::channel(count);
         let ended = Arc::new(ended);
-        let arrival = Arc::new(Arrival::default());
-        let closed = Arc::new(AtomicUsize::new(0));
-        let line = Arc::new(Line::new(&config.limits));
-        let suspects = Arc::new(Suspects::new(metrics.fatal.clone()));
-        let witness = Arc::new(Witness::default());
-        // Behind a balancer of ours all connections are its own.
-        let of_address = config.limits.connections_per_address;
-        let of_address = of_address.filter(|_| config.trust == Trust::Edge);
-        let memory = Arc::new(Memory::new(
-            config.memory,
-            config.memory_percent,
-            config.owns_container,
-            count,
-        ));
-        let mut config = config;
-        if config.fits_connections {
-            let most = config.limits.connections;
-            config.limits.connections = memory.connections(most);
-            if config.limits.connections < most {
-                tracing::info!(
-                    "at most {} client connections: memory and open files are enough for no more",
-                    config.limits.connections
-                );
-            }
-        }
-        let room = Arc::new(Room::new(config.limits.connections, of_address));
+        let common = Common::new(config, count, &metrics);
         let mut last = Some(listener);
         for index in 0..count {
             // All accept from one socket: an idle thread takes what a busy one leaves.
@@ -113,27 +69,20 @@ impl Proxy {
                     None => break,
                 },
             };
-            let seed = thread::Seed {
-                config,
+            let seed = Seed {
+                common: common.clone(),
                 callers: callers.clone(),
                 listener,
                 table: table.clone(),
                 stage: stages.clone(),
-                arrival: Arc::clone(&arrival),
-                closed: Arc::clone(&closed),
                 counts: metrics.thread(),
-                line: Arc::clone(&line),
-                suspects: Arc::clone(&suspects),
-                witness: Arc::clone(&witness),
-                room: Arc::clone(&room),
-                memory: Arc::clone(&memory),
                 index,
             };
             let ended = Arc::clone(&ended);
             std::thread::Builder::new()
                 .name(format!("proxy-{index}"))
                 .spawn(move || {
-                    if let Err(error) = thread::run(seed) {
+                    if let Err(error) = accept::run(seed) {
                         tracing::error!(%error, "a forwarding thread could not start");
                     }
                     ended.send_modify(|left| *left -= 1);
@@ -142,11 +91,11 @@ impl Proxy {
         Ok(Self {
             stage: Arc::new(stage),
             threads,
-            closed,
+            closed: common.closed,
             count,
-            arrival,
+            arrival: common.arrival,
             metrics,
-            suspects,
+            suspects: common.upstreams.suspects,
         })
     }
 
@@ -185,7 +134,7 @@ impl Proxy {
                     later
                 });
                 tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
+                    () = tokio::time::sleep(LOOK_INTERVAL) => {}
                     _ = threads.wait_for(|left| *left == 0) => return,
                 }
             }
@@ -211,7 +160,7 @@ impl Proxy {
                 if are_closed && connections <= self.metrics.tunnels() {
                     return;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(LOOK_INTERVAL).await;
             }
         };
         tokio::select! {
@@ -223,7 +172,7 @@ impl Proxy {
     /// Resolves when nothing is in flight, upgraded connections included.
     pub async fn idle(&self) {
         while self.in_flight() > 0 {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 

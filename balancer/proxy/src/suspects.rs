@@ -18,31 +18,29 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use self::fatal::Fatal;
-use self::recent::Recent;
+use self::recent::{Recent, WINDOW, words};
 
-/// An end of a worker counts for so long.
-const WINDOW: Duration = Duration::from_secs(10);
 /// Paths that are remembered, and ends of each.
-const MOST: usize = 64;
+const MAX_PATHS: usize = 64;
 /// So many workers that a path has ended for sure make it a suspect.
-const PROVEN: usize = 2;
+const MIN_PROVEN: usize = 2;
 /// So many that it may have ended, without one answer in between, do so too.
-const POSSIBLE: usize = 5;
+const MIN_POSSIBLE: usize = 5;
 /// From so many on it is named.
-const NAMED: usize = 3;
+const MIN_NAMED: usize = 3;
 /// Between the last end and the next request of a suspect path, doubled with each one
 /// more. A worker that was ready for a second is replaced at once (the engine's
 /// backoff), and others have been served meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a path in its name.
-const NAME_BYTES: usize = 96;
+const MAX_NAME_BYTES: usize = 96;
 
 /// What ends its worker does so soon: after so long the next suspect goes.
-const ALONE: Duration = Duration::from_millis(250);
+const ALONE_TIMEOUT: Duration = Duration::from_millis(250);
 /// A suspect waits at most so long for those before it.
-const TURN: Duration = Duration::from_secs(1);
+const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where more of them wait, a whole machine is gone rather than one request's victim.
-const WAITING: usize = 32;
+const MAX_WAITING: usize = 32;
 
 /// Hears of a path that ends workers, in words.
 pub(crate) type Tell = Box<dyn Fn(&str) + Send + Sync>;
@@ -92,10 +90,10 @@ impl Suspects {
     /// Resolves when it is a suspect's turn; after a while in any case.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let waiting = Waiting(&self.waiting);
-        if waiting.0.fetch_add(1, Ordering::Relaxed) >= WAITING {
+        if waiting.0.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
             return None;
         }
-        let turn = tokio::time::timeout(TURN, self.turn.acquire()).await;
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.turn.acquire()).await;
         turn.ok()?.ok()
     }
 
@@ -108,7 +106,7 @@ impl Suspects {
             return attempt.await;
         }
         let mut attempt = std::pin::pin!(attempt);
-        if let Ok(end) = tokio::time::timeout(ALONE, &mut attempt).await {
+        if let Ok(end) = tokio::time::timeout(ALONE_TIMEOUT, &mut attempt).await {
             return end;
         }
         turn.take();
@@ -248,13 +246,13 @@ impl Path {
 
     fn is_suspect(&self) -> bool {
         let (proven, all) = self.count();
-        proven >= PROVEN || all >= POSSIBLE
+        proven >= MIN_PROVEN || all >= MIN_POSSIBLE
     }
 
     /// When the next one may be tried.
     fn again(&self) -> Duration {
         let last = self.ends.iter().map(|(at, _)| *at).max();
-        let doublings = self.count().1.saturating_sub(PROVEN).min(2) as u32;
+        let doublings = self.count().1.saturating_sub(MIN_PROVEN).min(2) as u32;
         last.unwrap_or_default() + PAUSE * (1 << doublings)
     }
 
@@ -265,11 +263,11 @@ impl Path {
         let ends: Vec<Duration> = self.ends.iter().filter(counts).map(|(at, _)| *at).collect();
         let proven = self.ends.iter().filter(|(_, end)| end.is_proven).count();
         let count = ends.len();
-        if proven < PROVEN && count < NAMED {
+        if proven < MIN_PROVEN && count < MIN_NAMED {
             return None;
         }
         let is_news = self.named.is_none_or(|(before, at)| {
-            count == NAMED && before < NAMED || count >= before * 2 || now >= at + WINDOW
+            count == MIN_NAMED && before < MIN_NAMED || count >= before * 2 || now >= at + WINDOW
         });
         if !is_news {
             return None;
@@ -306,7 +304,7 @@ impl Paths {
     fn ended(&mut self, now: Duration, name: &str, end: End) -> (Option<String>, u64) {
         self.forget(now);
         if self.find(name).is_none() {
-            if self.0.len() == MOST {
+            if self.0.len() == MAX_PATHS {
                 let last = |path: &Path| path.ends.last().map(|(at, _)| *at);
                 let oldest = self.0.iter().enumerate();
                 let oldest = oldest.min_by_key(|(_, path)| (path.is_tried, last(path)));
@@ -332,7 +330,7 @@ impl Paths {
             known.is_proven |= end.is_proven;
         } else {
             path.untold += u64::from(end.is_proven);
-            if path.ends.len() == MOST {
+            if path.ends.len() == MAX_PATHS {
                 path.ends.remove(0);
             }
             path.ends.push((now, end));
@@ -377,19 +375,10 @@ impl Paths {
     }
 }
 
-/// Method and path of a request head, without the query.
-fn words(head: &[u8]) -> (&[u8], &[u8]) {
-    let mut words = head.split(|byte| matches!(byte, b' ' | b'\r'));
-    let method = words.next().unwrap_or_default();
-    let target = words.next().unwrap_or_default();
-    let path = target.split(|byte| *byte == b'?').next();
-    (method, path.unwrap_or_default())
-}
-
-/// The same in words: bounded, and safe to print.
+/// Method and path of a request head as text: bounded, and safe to print.
 fn name(head: &[u8]) -> String {
     let (method, path) = words(head);
-    let cut = &path[..path.len().min(NAME_BYTES)];
+    let cut = &path[..path.len().min(MAX_NAME_BYTES)];
     let mut name = String::new();
     // Writing into memory cannot fail.
     let _ = write!(name, "{} {}", method.escape_ascii(), cut.escape_ascii());
@@ -549,8 +538,8 @@ mod tests {
                         }
                     }
                 }
-                assert!(paths.0.len() <= MOST);
-                assert!(paths.0.iter().all(|path| path.ends.len() <= MOST));
+                assert!(paths.0.len() <= MAX_PATHS);
+                assert!(paths.0.iter().all(|path| path.ends.len() <= MAX_PATHS));
             }
             for name in tried.drain(..) {
                 paths.left(&name);

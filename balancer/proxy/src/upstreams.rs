@@ -1,23 +1,77 @@
-//! Which endpoint a request goes to, from what this thread sees of all of them.
+//! The endpoints as one forwarding thread sees them, and what it keeps for requests to
+//! them: idle connections, the retry budget, the queue, suspect paths.
 //!
-//! The rule itself is `select`'s, and how long a request waits is `exchange`'s business.
+//! Which endpoint is chosen is decided by the rules of `scaledapp-select`; how long a
+//! request waits for one, in `http::exchange`.
 
+use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Thread;
-use crate::endpoint::{Endpoint, InFlight, Standing};
-use crate::select::{Seen, select};
+use scaledapp_select::{self as select, Algorithm, Budget, Candidate, Cursor, Queue, Standing};
 
-impl Thread {
+use crate::clock::Clock;
+use crate::endpoint::{Endpoint, InFlight, Table};
+use crate::pool::Pool;
+use crate::suspects::Suspects;
+use crate::unread::Witness;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    clock: Rc<Clock>,
+    algorithm: Algorithm,
+    table: RefCell<Arc<Table>>,
+    cursor: RefCell<Cursor>,
+    random: RefCell<fastrand::Rng>,
+    pub(crate) pool: RefCell<Pool>,
+    pub(crate) budget: RefCell<Budget>,
+    /// Of all threads of the proxy, as the next two.
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) suspects: Arc<Suspects>,
+    pub(crate) witness: Arc<Witness>,
+}
+
+/// What all threads of a proxy share of it.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedUpstreams {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) suspects: Arc<Suspects>,
+    pub(crate) witness: Arc<Witness>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(
+        clock: Rc<Clock>,
+        algorithm: Algorithm,
+        table: Arc<Table>,
+        pool: Pool,
+        budget: Budget,
+        shared: SharedUpstreams,
+    ) -> Self {
+        Self {
+            clock,
+            algorithm,
+            table: RefCell::new(table),
+            cursor: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            pool: RefCell::new(pool),
+            budget: RefCell::new(budget),
+            queue: shared.queue,
+            suspects: shared.suspects,
+            witness: shared.witness,
+        }
+    }
+
     /// An endpoint for a request of `client` that was not at those `tried`.
     pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight<'_>> {
         let table = self.table.borrow();
         let endpoints = &table.endpoints;
-        let (now, limit) = (self.clock.now(), self.line.limit());
+        let (now, limit) = (self.clock.now(), self.queue.limit());
         let see = |at: usize| {
             let endpoint: &Endpoint = &endpoints[at];
-            Seen {
+            Candidate {
                 key: endpoint.key(),
                 standing: endpoint.standing(),
                 ejected: endpoint.outlier.is_ejected(now),
@@ -28,26 +82,25 @@ impl Thread {
             }
         };
         let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
-        // Closed or filled in between: rare, and seen the next time.
+        // An endpoint may have been closed or filled since it was looked at. That is rare,
+        // and the next look sees it.
         loop {
-            let algorithm = self.config.algorithm;
-            let at = select(
-                algorithm,
+            let at = select::choose(
+                self.algorithm,
                 endpoints.len(),
                 see,
                 client,
                 &mut cursor,
                 &mut random,
             )?;
-            if let Some(entered) = endpoints[at].enter(&self.line, now) {
+            if let Some(entered) = endpoints[at].enter(&self.queue, now) {
                 return Some(entered);
             }
         }
     }
 
-    /// Endpoints that serve, as far as is known.
+    /// The number of endpoints that serve, as far as is known.
     pub(crate) fn ready(&self) -> usize {
-        let table = self.table.borrow();
         let now = self.clock.now();
         let serves = |endpoint: &&Arc<Endpoint>| {
             endpoint.standing() == Standing::Serving
@@ -55,27 +108,44 @@ impl Thread {
                 && endpoint.ended_by().is_none()
                 && !endpoint.outlier.is_ejected(now)
         };
-        table.endpoints.iter().filter(serves).count()
+        self.endpoints().iter().filter(serves).count()
     }
 
     /// Endpoints at which a request that may be what ends workers should not be: those
-    /// `tried`, and where another one of its kind is.
+    /// `tried`, and those that have another such request.
     pub(crate) fn apart(&self, tried: &[u64]) -> Vec<u64> {
-        let table = self.table.borrow();
-        let endpoints = table.endpoints.iter();
-        let suspicious = endpoints.filter(|endpoint| endpoint.has_suspects());
+        let endpoints = self.endpoints();
+        let suspicious = endpoints.iter().filter(|endpoint| endpoint.has_suspects());
         let suspicious = suspicious.map(|endpoint| endpoint.id());
         tried.iter().copied().chain(suspicious).collect()
     }
 
-    /// Whether more than half of the endpoints would be left alone with one more.
+    /// Whether more than half of the endpoints would be ejected with one more.
     pub(crate) fn ejects_too_many(&self) -> bool {
-        let table = self.table.borrow();
         let now = self.clock.now();
-        let ejected = table
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.outlier.is_ejected(now));
-        (ejected.count() + 1) * 2 > table.endpoints.len()
+        let endpoints = self.endpoints();
+        let is_ejected = |endpoint: &&Arc<Endpoint>| endpoint.outlier.is_ejected(now);
+        (endpoints.iter().filter(is_ejected).count() + 1) * 2 > endpoints.len()
+    }
+
+    fn endpoints(&self) -> Ref<'_, Vec<Arc<Endpoint>>> {
+        Ref::map(self.table.borrow(), |table| &table.endpoints)
+    }
+
+    /// Another table counts from now on.
+    pub(crate) fn set_table(&self, table: Arc<Table>) {
+        *self.table.borrow_mut() = table;
+        self.sweep();
+        self.queue.changed();
+    }
+
+    /// Closes idle connections that are not to be used again.
+    pub(crate) fn sweep(&self) {
+        let endpoints = self.endpoints();
+        let is_used = |id| {
+            let mut endpoints = endpoints.iter();
+            endpoints.any(|endpoint| endpoint.id() == id && !endpoint.is_closed())
+        };
+        self.pool.borrow_mut().sweep(self.clock.now(), is_used);
     }
 }

@@ -1,42 +1,63 @@
 //! Which endpoint gets a request.
 //!
-//! Pure: decides from what is visible of each endpoint at this moment. Health
-//! never enters an algorithm; it only decides who may be chosen at all.
+//! Decides from what is visible of each endpoint at this moment. Health never enters an
+//! algorithm: it only decides which endpoints may be chosen at all.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use scaledapp_units::Fnv1a;
 
-use crate::config::Algorithm;
-use crate::endpoint::Standing;
+use crate::standing::Standing;
 
-/// What selection sees of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// Unique and stable, for [`Algorithm::Hash`].
-    pub(crate) key: u64,
-    pub(crate) standing: Standing,
-    pub(crate) ejected: bool,
-    /// Had this request already.
-    pub(crate) tried: bool,
-    /// Has as much in flight as it may have.
-    pub(crate) full: bool,
-    pub(crate) load: u64,
-    /// When it sent something last, on the process's clock.
-    pub(crate) heard: Duration,
+/// How one endpoint is chosen among those that may get a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// The least busy of all. Right where the counts are exact, as they are in a pod.
+    LeastOfAll,
+    /// The less busy of two random ones. Several balancers, each of which knows only its
+    /// own requests and late reports, then do not all turn to the same endpoint.
+    #[default]
+    LeastOfTwo,
+    /// One after the other.
+    RoundRobin,
+    /// A random one.
+    Random,
+    /// The same one for the same client address (highest random weight).
+    Hash,
 }
 
-impl Seen {
-    /// Lower is better; `None`: not at all. `all_unknown`: of none is known that it
-    /// belongs to the app. Then our own sight is more likely to blame than all of them.
+/// What is visible of an endpoint when one is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Unique and stable, for [`Algorithm::Hash`]; see [`key`].
+    pub key: u64,
+    /// What its owner knows of it.
+    pub standing: Standing,
+    /// It is left alone for a while because of its failures.
+    pub ejected: bool,
+    /// This request has failed there already, or it takes no new ones.
+    pub tried: bool,
+    /// It has as many requests in flight as it may have.
+    pub full: bool,
+    /// Requests in flight for one unit of its capacity, in thousandths.
+    pub load: u64,
+    /// When it sent something last, on the process's clock.
+    pub heard: Duration,
+}
+
+impl Candidate {
+    /// How good a choice it is, lower is better; `None`: it may not be chosen.
+    /// `all_unknown`: nothing is known of any endpoint. A blind proxy is then more
+    /// likely than a list of strangers, so unknown endpoints count as suspect.
     fn tier(self, all_unknown: bool) -> Option<u8> {
         if self.tried {
             return None;
         }
         match (self.standing, self.ejected) {
             (Standing::Serving, false) => Some(0),
-            // Fail open: what we think of it may be wrong, an answer of our own surely is.
+            // Fail open: our judgement of an endpoint may be wrong, and an error answer
+            // of our own certainly does not help the client.
             (Standing::Suspect, false) => Some(1),
             (Standing::Serving | Standing::Suspect, true) => Some(2),
             (Standing::Draining, _) => Some(3),
@@ -45,23 +66,25 @@ impl Seen {
         }
     }
 
-    /// Among equally busy ones, who has answered last works, and who has been
-    /// silent for longer may be blocked. Who has nothing to do owes no answer.
+    /// Of two equally busy endpoints the one that was heard later works, and the other
+    /// may be blocked. An endpoint without requests owes no answer, so its silence says
+    /// nothing.
     fn is_less_busy(self, than: Self) -> bool {
         let is_livelier = self.load > 0 && self.heard > than.heard;
         self.load < than.load || (self.load == than.load && is_livelier)
     }
 }
 
-/// What selection remembers from one request to the next.
+/// What is remembered from one choice to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Cursor(usize);
+pub struct Cursor(usize);
 
-/// The place of the chosen one among `count`; `None` if nobody may be chosen.
-pub(crate) fn select(
+/// The index of the chosen endpoint among `count`, of which `see` shows each; `None` if
+/// none may be chosen.
+pub fn choose(
     algorithm: Algorithm,
     count: usize,
-    see: impl Fn(usize) -> Seen,
+    see: impl Fn(usize) -> Candidate,
     client: IpAddr,
     cursor: &mut Cursor,
     random: &mut fastrand::Rng,
@@ -73,7 +96,7 @@ pub(crate) fn select(
         let Some(tier) = seen.tier(all_unknown) else {
             return (best, eligible);
         };
-        // Full ones keep the lower tiers closed: soon there is room where all is well.
+        // A full endpoint still keeps worse tiers closed: it will soon have room again.
         let free = usize::from(!seen.full);
         match tier.cmp(&best) {
             std::cmp::Ordering::Less => (tier, free),
@@ -84,13 +107,13 @@ pub(crate) fn select(
     if eligible == 0 {
         return None;
     }
-    let is_free = |seen: Seen| seen.tier(all_unknown) == Some(best) && !seen.full;
+    let is_free = |seen: Candidate| seen.tier(all_unknown) == Some(best) && !seen.full;
     let is_best = |at: &usize| is_free(see(*at));
     let nth = |n: usize| (0..count).filter(is_best).nth(n);
     match algorithm {
         Algorithm::LeastOfAll => {
-            // From the one after the last choice, so that ties go round: counting
-            // on by one would give a busy one's turns to its neighbour.
+            // Starts after the last choice, so that ties go round. To count on by one
+            // would give the turns of a busy endpoint to its neighbour.
             let start = cursor.0.wrapping_add(1) % count;
             let around = (start..count).chain(0..start);
             let seen = around.map(|at| (at, see(at)));
@@ -112,7 +135,7 @@ pub(crate) fn select(
             if eligible == 1 {
                 return nth(0);
             }
-            // A second one that is not the first.
+            // The second one is never the first.
             let second = (first + random.usize(1..eligible)) % eligible;
             let (first, second) = (nth(first)?, nth(second)?);
             Some(if see(second).load < see(first).load {
@@ -132,8 +155,8 @@ pub(crate) fn select(
     }
 }
 
-/// Of an endpoint for a client: when one goes, only its own clients move
-/// (rendezvous hashing). Stable from run to run and from balancer to balancer.
+/// The weight of an endpoint for a client, the same in every run and on every balancer
+/// (rendezvous hashing): when an endpoint goes, only its own clients move.
 fn weight(client: IpAddr, key: u64) -> u64 {
     let client = match client {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
@@ -147,9 +170,9 @@ fn weight(client: IpAddr, key: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Key of an endpoint for [`Algorithm::Hash`]: by address, so that every
-/// balancer has the same (FNV-1a).
-pub(crate) fn key(address: std::net::SocketAddr) -> u64 {
+/// The key of an endpoint for [`Algorithm::Hash`]. It is made of the address alone
+/// (FNV-1a), so that every balancer has the same.
+pub fn key(address: std::net::SocketAddr) -> u64 {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
@@ -165,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    const FINE: Seen = Seen {
+    const FINE: Candidate = Candidate {
         key: 0,
         standing: Standing::Serving,
         ejected: false,
@@ -183,13 +206,17 @@ mod tests {
         Algorithm::Hash,
     ];
 
-    fn times(algorithm: Algorithm, endpoints: &[Seen], times: usize) -> BTreeMap<usize, usize> {
+    fn times(
+        algorithm: Algorithm,
+        endpoints: &[Candidate],
+        times: usize,
+    ) -> BTreeMap<usize, usize> {
         let mut cursor = Cursor::default();
         let mut random = fastrand::Rng::with_seed(7);
         let mut chosen = BTreeMap::new();
         for _ in 0..times {
             let see = |at: usize| endpoints[at];
-            let at = select(
+            let at = choose(
                 algorithm,
                 endpoints.len(),
                 see,
@@ -207,11 +234,11 @@ mod tests {
         for algorithm in ALL {
             for endpoints in [
                 &[][..],
-                &[Seen {
+                &[Candidate {
                     tried: true,
                     ..FINE
                 }],
-                &[Seen {
+                &[Candidate {
                     standing: Standing::Unready,
                     ..FINE
                 }],
@@ -220,7 +247,7 @@ mod tests {
                 let see = |at: usize| endpoints[at];
                 let cursor = &mut Cursor::default();
                 assert_eq!(
-                    select(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random),
+                    choose(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random),
                     None
                 );
             }
@@ -230,19 +257,19 @@ mod tests {
     #[test]
     fn the_best_tier_is_taken_by_every_algorithm() {
         let ladder = [
-            Seen {
+            Candidate {
                 standing: Standing::Draining,
                 ..FINE
             },
-            Seen {
+            Candidate {
                 ejected: true,
                 ..FINE
             },
-            Seen {
+            Candidate {
                 standing: Standing::Suspect,
                 ..FINE
             },
-            Seen {
+            Candidate {
                 load: 1_000_000,
                 ..FINE
             },
@@ -261,11 +288,11 @@ mod tests {
 
     #[test]
     fn who_has_not_shown_that_it_is_the_apps_is_chosen_only_among_its_like() {
-        let unknown = Seen {
+        let unknown = Candidate {
             standing: Standing::Unknown,
             ..FINE
         };
-        let ejected = Seen {
+        let ejected = Candidate {
             ejected: true,
             ..unknown
         };
@@ -275,14 +302,14 @@ mod tests {
             // Not even while the app itself cannot serve: what answers there may be anything.
             for standing in [Standing::Unready, Standing::Draining, Standing::Suspect] {
                 for tried in [false, true] {
-                    let known = Seen {
+                    let known = Candidate {
                         standing,
                         tried,
                         ..FINE
                     };
                     let (mut cursor, mut random) = (Cursor::default(), fastrand::Rng::with_seed(7));
                     let see = |at: usize| [unknown, known][at];
-                    let chosen = select(algorithm, 2, see, CLIENT, &mut cursor, &mut random);
+                    let chosen = choose(algorithm, 2, see, CLIENT, &mut cursor, &mut random);
                     assert_ne!(chosen, Some(0), "{algorithm:?} {standing:?} {tried}");
                 }
             }
@@ -309,15 +336,18 @@ mod tests {
 
     #[test]
     fn a_busy_ones_turns_go_to_all_others() {
-        let busy = Seen { load: 1, ..FINE };
+        let busy = Candidate { load: 1, ..FINE };
         let chosen = times(Algorithm::LeastOfAll, &[FINE, busy, FINE, FINE], 90);
         assert_eq!(chosen, BTreeMap::from([(0, 30), (2, 30), (3, 30)]));
     }
 
     #[test]
     fn least_of_all_is_exact_and_least_of_two_never_takes_the_busiest() {
-        let loads = |loads: &[u64]| -> Vec<Seen> {
-            loads.iter().map(|&load| Seen { load, ..FINE }).collect()
+        let loads = |loads: &[u64]| -> Vec<Candidate> {
+            loads
+                .iter()
+                .map(|&load| Candidate { load, ..FINE })
+                .collect()
         };
         let chosen = times(Algorithm::LeastOfAll, &loads(&[3, 1, 2, 1]), 100);
         assert_eq!(chosen, BTreeMap::from([(1, 50), (3, 50)]));
@@ -329,8 +359,8 @@ mod tests {
         );
     }
 
-    fn busy(load: u64, heard: u64) -> Seen {
-        Seen {
+    fn busy(load: u64, heard: u64) -> Candidate {
+        Candidate {
             load,
             heard: Duration::from_millis(heard),
             ..FINE
@@ -357,8 +387,8 @@ mod tests {
 
     #[test]
     fn a_full_one_is_never_chosen_and_keeps_the_worse_ones_closed() {
-        let full = Seen { full: true, ..FINE };
-        let ejected = Seen {
+        let full = Candidate { full: true, ..FINE };
+        let ejected = Candidate {
             ejected: true,
             ..FINE
         };
@@ -369,7 +399,7 @@ mod tests {
                 let mut random = fastrand::Rng::with_seed(7);
                 let cursor = &mut Cursor::default();
                 let see = |at: usize| endpoints[at];
-                let chosen = select(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random);
+                let chosen = choose(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random);
                 assert_eq!(chosen, None, "{algorithm:?}");
             }
         }
@@ -401,13 +431,13 @@ mod tests {
                 match (ask, done) {
                     (Some(ask), done) if done.is_none_or(|at| asks[ask] <= queues[at][0]) => {
                         let now = asks.swap_remove(ask);
-                        let see = |at: usize| Seen {
+                        let see = |at: usize| Candidate {
                             load: queues[at].len() as u64,
                             heard: Duration::from_micros(heard[at]),
                             ..FINE
                         };
                         let least = Algorithm::LeastOfAll;
-                        let at = select(least, endpoints, see, CLIENT, &mut cursor, &mut random);
+                        let at = choose(least, endpoints, see, CLIENT, &mut cursor, &mut random);
                         let at = at.unwrap();
                         let begin = queues[at].back().copied().unwrap_or(now).max(now);
                         queues[at].push_back(begin + random.u64(work * 19 / 20..=work * 21 / 20));
@@ -431,8 +461,8 @@ mod tests {
 
     #[test]
     fn hash_moves_only_the_clients_of_the_endpoint_that_went() {
-        let all: Vec<Seen> = (0..5)
-            .map(|at| Seen {
+        let all: Vec<Candidate> = (0..5)
+            .map(|at| Candidate {
                 key: key(std::net::SocketAddr::from(([10, 0, 0, at], 80))),
                 ..FINE
             })
@@ -441,12 +471,12 @@ mod tests {
         for client in 0..2000_u32 {
             let client = IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + client));
             let choose = |gone: Option<usize>| {
-                let see = |at: usize| Seen {
+                let see = |at: usize| Candidate {
                     tried: gone == Some(at),
                     ..all[at]
                 };
                 let random = &mut fastrand::Rng::with_seed(1);
-                select(
+                choose(
                     Algorithm::Hash,
                     5,
                     see,

@@ -1,37 +1,38 @@
-//! Who is left alone for a while: an endpoint that fails several times in a row.
+//! Which endpoints are left alone for a while: those that fail several times in a row
+//! (outlier detection).
 //!
-//! Decides from outcomes alone, time passed in; what counts as a failure is the
-//! exchange's to say. An ejected endpoint comes back by itself; the first
-//! success clears its record, a failure ejects it again for twice as long.
+//! Decides from outcomes and the time that is passed in; what counts as a failure is the
+//! caller's decision. An ejected endpoint comes back by itself. The first success then
+//! clears its record, and a failure ejects it again for twice as long.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Refused or reset connections in a row (a pod that is gone).
-const FAILURES: u32 = 3;
-/// Answers with 5xx in a row (that of Envoy).
-const ERRORS: u32 = 5;
-/// Of the first ejection; twice that for each one more.
-pub(crate) const FIRST: Duration = Duration::from_secs(1);
-/// An endpoint that is listed is looked at again at least so often.
-const LONGEST: Duration = Duration::from_mins(1);
+/// So many broken connections in a row eject an endpoint: its pod may be gone.
+const MAX_FAILURES: u32 = 3;
+/// So many answers with 5xx in a row eject an endpoint (the default of Envoy).
+const MAX_ERRORS: u32 = 5;
+/// How long the first ejection lasts; each further one lasts twice as long.
+pub const FIRST_EJECTION: Duration = Duration::from_secs(1);
+/// An endpoint that is still listed gets a request again at least so often.
+const MAX_EJECTION: Duration = Duration::from_mins(1);
 
-/// What came of a request.
+/// How a request went at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Any answer below 500.
+pub enum Outcome {
+    /// It was answered with a status below 500.
     Answered,
-    /// An answer of 500 or more.
+    /// It was answered with a status of 500 or more.
     Error,
-    /// Nobody listens there.
+    /// No process listens there.
     Refused,
-    /// The connection broke, or nothing came in time.
+    /// The connection broke, or no answer came in time.
     Broken,
 }
 
 impl Outcome {
-    /// What an endpoint that is ejected for it has done.
-    pub(crate) fn words(self) -> &'static str {
+    /// What an ejected endpoint has done, for the log.
+    pub fn words(self) -> &'static str {
         match self {
             Self::Refused => "the endpoint refuses connections (does its server run?)",
             Self::Error => "the endpoint has answered with 5xx several times in a row",
@@ -43,41 +44,42 @@ impl Outcome {
     }
 }
 
-/// The record of one endpoint. All threads write to it; a lost update of two at
-/// once makes it forgive a little, which is harmless.
+/// The record of one endpoint. All threads write to it. An update that is lost when two
+/// write at once ejects the endpoint one failure later, which is harmless.
 #[derive(Debug, Default)]
-pub(crate) struct Outlier {
+pub struct Outlier {
     failures: AtomicU32,
     errors: AtomicU32,
     ejections: AtomicU32,
-    /// Milliseconds of the process's clock; 0: not ejected.
+    /// Until when it is ejected, in milliseconds of the process's clock; 0: it is not.
     until: AtomicU64,
 }
 
 impl Outlier {
-    /// Notes an outcome; if it ejects the endpoint, how often in a row.
-    pub(crate) fn note(&self, outcome: Outcome, now: Duration, counts_errors: bool) -> Option<u32> {
+    /// Notes an outcome. If it ejects the endpoint: how many ejections in a row this is.
+    /// `counts_errors`: whether answers with 5xx count against it.
+    pub fn note(&self, outcome: Outcome, now: Duration, counts_errors: bool) -> Option<u32> {
         match outcome {
             Outcome::Answered => self.forgive(),
             Outcome::Error if !counts_errors => self.forgive(),
             Outcome::Error => {
                 self.failures.store(0, Ordering::Relaxed);
                 let errors = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
-                return (errors >= ERRORS).then(|| self.eject(now))?;
+                return (errors >= MAX_ERRORS).then(|| self.eject(now))?;
             }
-            // Nobody there is no matter of chance.
+            // That no process listens is no coincidence, so once is enough.
             Outcome::Refused => return self.eject(now),
             Outcome::Broken => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-                return (failures >= FAILURES).then(|| self.eject(now))?;
+                return (failures >= MAX_FAILURES).then(|| self.eject(now))?;
             }
         }
         None
     }
 
     /// Clears the record.
-    pub(crate) fn forgive(&self) {
-        // Read first: the usual case writes nothing into a shared cache line.
+    pub fn forgive(&self) {
+        // Reading first keeps the usual case from writing to a shared cache line.
         for counter in [&self.failures, &self.errors, &self.ejections] {
             if counter.load(Ordering::Relaxed) != 0 {
                 counter.store(0, Ordering::Relaxed);
@@ -90,18 +92,20 @@ impl Outlier {
 
     fn eject(&self, now: Duration) -> Option<u32> {
         if self.is_ejected(now) {
-            // Requests that were under way already say nothing new.
+            // Requests that were under way before the ejection say nothing new.
             return None;
         }
         let before = self.ejections.fetch_add(1, Ordering::Relaxed);
-        let time = FIRST.saturating_mul(1 << before.min(6)).min(LONGEST);
+        let time = FIRST_EJECTION
+            .saturating_mul(1 << before.min(6))
+            .min(MAX_EJECTION);
         self.until
             .store((now + time).as_millis() as u64, Ordering::Relaxed);
         Some(before + 1)
     }
 
-    /// Whether it is left alone.
-    pub(crate) fn is_ejected(&self, now: Duration) -> bool {
+    /// Whether it is ejected at `now`.
+    pub fn is_ejected(&self, now: Duration) -> bool {
         self.until.load(Ordering::Relaxed) > now.as_millis() as u64
     }
 }
@@ -148,7 +152,7 @@ mod tests {
         }
         outlier.note(Outcome::Answered, now, true);
         assert!(outlier.note(Outcome::Refused, now, true).is_some());
-        assert!(!outlier.is_ejected(now + FIRST));
+        assert!(!outlier.is_ejected(now + FIRST_EJECTION));
     }
 
     #[test]

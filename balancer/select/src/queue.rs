@@ -1,9 +1,10 @@
-//! The line of requests that wait for an endpoint: one for all threads of a
-//! proxy, first come, first served.
+//! The queue of requests that wait for an endpoint: one for all threads of a proxy,
+//! first come, first served.
 //!
-//! Decides whose turn it is to look. Only the one in front ever looks, and only
-//! when there is news, so that a slot that becomes free wakes one request.
-//! Whether the look finds an endpoint is `thread`'s to say.
+//! Decides which request may look for an endpoint now. Only the first one ever looks,
+//! and only after something has changed, so that an endpoint with room for one more
+//! request wakes one request and not all. Whether it finds an endpoint is decided by
+//! the caller.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -11,88 +12,89 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::config::Limits;
-
-/// See the file's head.
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub struct Queue {
     /// Requests in flight at one endpoint at most.
     limit: Option<NonZeroU32>,
-    /// Of those who come for the first time.
-    most: usize,
-    /// As in the queue, for those who only want to know whether anybody waits.
+    /// Requests that may wait before a new one is refused.
+    max_waiting: usize,
+    /// The number of waiting requests, to be read without the lock.
     length: AtomicU32,
-    queue: Mutex<Queue>,
+    waiters: Mutex<Waiters>,
 }
 
-/// Who comes.
+/// Whether a request joins the queue for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Comer {
+pub enum Visit {
     /// It has not been at an endpoint.
-    New,
-    /// It has, and must go on elsewhere; with the place that it had before.
-    Again(Option<Place>),
+    First,
+    /// It has lost its endpoint and needs another one. It gets the position back that it
+    /// had, if it has waited before.
+    Again(Option<Position>),
 }
 
-/// The lower one is served first.
+/// The position of a request in the queue; the lowest is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place(u64);
+pub struct Position(u64);
 
 #[derive(Debug)]
-struct Queue {
-    /// By place.
+struct Waiters {
+    /// Ordered by position.
     waiting: VecDeque<Waiting>,
-    /// The next place at either end.
+    /// The positions given last, in front and at the end.
     ends: (u64, u64),
-    /// Slots that became free and for which nobody has looked yet.
+    /// Requests that have ended at an endpoint and left room that no one has looked for.
     freed: u32,
-    /// Counts what may concern all of them: another table, a moment later.
-    news: u64,
-    /// At this news one of them found that there is nothing for anybody.
+    /// Counts changes that may concern all: another table, or some time gone by.
+    changes: u64,
+    /// After this change a request has found that no endpoint has room.
     settled: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    place: Place,
-    /// The news at its last look.
+    position: Position,
+    /// The latest change when it looked last.
     seen: u64,
     waker: Option<Waker>,
 }
 
-/// One who waits; leaves the line when dropped.
+/// A waiting request; it leaves the queue when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket<'a> {
-    line: &'a Line,
-    place: Place,
-    /// What it looks for in this turn: so many slots, and this news.
+pub struct Ticket<'a> {
+    queue: &'a Queue,
+    position: Position,
+    /// What its look is about: room for so many requests, and the latest change.
     turn: (u32, u64),
 }
 
-impl Line {
-    pub(crate) fn new(limits: &Limits) -> Self {
+impl Queue {
+    /// `limit`: requests in flight at one endpoint; `max_waiting`: requests that wait,
+    /// before a new one is refused.
+    pub fn new(limit: Option<NonZeroU32>, max_waiting: usize) -> Self {
         Self {
-            limit: limits.in_flight,
-            most: limits.waiting as usize,
+            limit,
+            max_waiting,
             length: AtomicU32::new(0),
-            queue: Mutex::new(Queue {
+            waiters: Mutex::new(Waiters {
                 waiting: VecDeque::new(),
                 ends: (u64::MAX / 2, u64::MAX / 2 + 1),
                 freed: 0,
-                news: 1,
+                changes: 1,
                 settled: 0,
             }),
         }
     }
 
     /// Requests in flight at one endpoint at most.
-    pub(crate) fn limit(&self) -> Option<NonZeroU32> {
+    pub fn limit(&self) -> Option<NonZeroU32> {
         self.limit
     }
 
-    /// Whether somebody must be let pass first. Without a limit per endpoint
-    /// those who wait do not wait for each other.
-    pub(crate) fn goes_before(&self) -> bool {
+    /// Whether a new request must let others pass first. Without a limit per endpoint
+    /// requests do not wait for each other.
+    pub fn is_contended(&self) -> bool {
         self.limit.is_some() && !self.is_empty()
     }
 
@@ -100,92 +102,92 @@ impl Line {
         self.length.load(Ordering::SeqCst) == 0
     }
 
-    /// Stands in line; `None` if it is full. Who comes again is older than all
-    /// who are new, and never refused: the bound on connections bounds them.
-    pub(crate) fn join(&self, comer: Comer) -> Option<Ticket<'_>> {
-        let mut queue = self.lock();
-        if comer == Comer::New && queue.waiting.len() >= self.most {
+    /// Joins the queue; `None` if it is full. A request that comes again is older than
+    /// every new one, and is never refused: the limit of connections bounds their number.
+    pub fn join(&self, visit: Visit) -> Option<Ticket<'_>> {
+        let mut waiters = self.lock();
+        if visit == Visit::First && waiters.waiting.len() >= self.max_waiting {
             return None;
         }
-        let place = queue.join(comer);
-        self.unlock(queue, None);
-        // Either we see a slot that becomes free now, or who frees it sees us.
+        let position = waiters.join(visit);
+        self.unlock(waiters, None);
+        // Either we see room that is made now, or the thread that makes it sees us.
         fence(Ordering::SeqCst);
         Some(Ticket {
-            line: self,
-            place,
+            queue: self,
+            position,
             turn: (0, 0),
         })
     }
 
-    /// A slot has become free.
-    pub(crate) fn freed(&self) {
+    /// A request has ended at an endpoint, which has room for another one now.
+    pub fn freed(&self) {
         if self.limit.is_none() || self.is_empty() {
             return;
         }
-        let mut queue = self.lock();
-        let waker = queue.freed();
-        self.unlock(queue, waker);
+        let mut waiters = self.lock();
+        let waker = waiters.freed();
+        self.unlock(waiters, waker);
     }
 
-    /// Something has changed that may concern all of them.
-    pub(crate) fn news(&self) {
+    /// Something has changed that may concern every waiting request.
+    pub fn changed(&self) {
         if self.is_empty() {
             return;
         }
-        let mut queue = self.lock();
-        queue.news += 1;
-        let waker = queue.due();
-        self.unlock(queue, waker);
+        let mut waiters = self.lock();
+        waiters.changes += 1;
+        let waker = waiters.due();
+        self.unlock(waiters, waker);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
         // No step can panic half-way.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unlock(&self, queue: MutexGuard<'_, Queue>, waker: Option<Waker>) {
-        let length = queue.waiting.len() as u32;
+    fn unlock(&self, waiters: MutexGuard<'_, Waiters>, waker: Option<Waker>) {
+        let length = waiters.waiting.len() as u32;
         self.length.store(length, Ordering::SeqCst);
-        drop(queue);
+        drop(waiters);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 }
 
-impl Queue {
-    fn join(&mut self, comer: Comer) -> Place {
+impl Waiters {
+    fn join(&mut self, visit: Visit) -> Position {
         let was_empty = self.waiting.is_empty();
         if was_empty {
-            // Between its look and now something may have become free.
-            self.news += 1;
+            // Room may have been made between its look and now.
+            self.changes += 1;
         }
-        let place = match comer {
-            Comer::New => {
+        let position = match visit {
+            Visit::First => {
                 self.ends.1 += 1;
-                Place(self.ends.1)
+                Position(self.ends.1)
             }
-            Comer::Again(Some(place)) => place,
-            Comer::Again(None) => {
+            Visit::Again(Some(position)) => position,
+            Visit::Again(None) => {
                 self.ends.0 -= 1;
-                Place(self.ends.0)
+                Position(self.ends.0)
             }
         };
-        // An endpoint that has just failed it is not looked at again at once.
-        let may_look = was_empty || comer == Comer::New;
+        // A request does not look again at once at the endpoint that has just failed it.
+        let may_look = was_empty || visit == Visit::First;
         let waiting = Waiting {
-            place,
-            seen: self.news - u64::from(may_look),
+            position,
+            seen: self.changes - u64::from(may_look),
             waker: None,
         };
-        self.waiting.insert(self.position(place), waiting);
-        place
+        self.waiting.insert(self.index_of(position), waiting);
+        position
     }
 
-    fn position(&self, place: Place) -> usize {
+    fn index_of(&self, position: Position) -> usize {
         self.waiting
-            .partition_point(|waiting| waiting.place < place)
+            .partition_point(|waiting| waiting.position < position)
     }
 
     fn freed(&mut self) -> Option<Waker> {
@@ -196,15 +198,15 @@ impl Queue {
         self.due()
     }
 
-    /// Whether the one in front has a reason to look.
+    /// Whether the first request has a reason to look.
     fn has_turn(&self) -> bool {
         let Some(front) = self.waiting.front() else {
             return false;
         };
-        self.freed > 0 || self.news > front.seen.max(self.settled)
+        self.freed > 0 || self.changes > front.seen.max(self.settled)
     }
 
-    /// The one in front, to be woken if it has a reason to look.
+    /// Wakes the first request, if it has a reason to look.
     fn due(&mut self) -> Option<Waker> {
         if !self.has_turn() {
             return None;
@@ -212,24 +214,24 @@ impl Queue {
         self.waiting.front_mut()?.waker.take()
     }
 
-    fn poll_turn(&mut self, place: Place, context: &Context<'_>) -> Poll<(u32, u64)> {
+    fn poll_turn(&mut self, position: Position, context: &Context<'_>) -> Poll<(u32, u64)> {
         let has_turn = self.has_turn();
-        let position = self.position(place);
-        let Some(waiting) = self.waiting.get_mut(position) else {
+        let index = self.index_of(position);
+        let Some(waiting) = self.waiting.get_mut(index) else {
             return Poll::Pending;
         };
-        if position == 0 && has_turn {
-            waiting.seen = self.news;
-            return Poll::Ready((std::mem::take(&mut self.freed), self.news));
+        if index == 0 && has_turn {
+            waiting.seen = self.changes;
+            return Poll::Ready((std::mem::take(&mut self.freed), self.changes));
         }
         waiting.waker = Some(context.waker().clone());
         Poll::Pending
     }
 
-    /// Leaves with so many slots unused; who is to be woken.
-    fn leave(&mut self, place: Place, unused: u32) -> Option<Waker> {
-        let position = self.position(place);
-        self.waiting.remove(position);
+    /// Leaves, with room for so many requests unused; what is to be woken then.
+    fn leave(&mut self, position: Position, unused: u32) -> Option<Waker> {
+        let index = self.index_of(position);
+        self.waiting.remove(index);
         if self.waiting.is_empty() {
             self.freed = 0;
             return None;
@@ -240,39 +242,39 @@ impl Queue {
 }
 
 impl Ticket<'_> {
-    /// To come back to it.
-    pub(crate) fn place(&self) -> Place {
-        self.place
+    /// Its position, to come back to.
+    pub fn position(&self) -> Position {
+        self.position
     }
 
-    /// Ready when it is this one's turn to look, at once.
-    pub(crate) fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
-        let turn = self.line.lock().poll_turn(self.place, context);
+    /// Ready when it is this request's turn; it must look at once then.
+    pub fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
+        let turn = self.queue.lock().poll_turn(self.position, context);
         turn.map(|turn| self.turn = turn)
     }
 
-    /// It has an endpoint; the next one may have a turn now.
-    pub(crate) fn found(mut self) {
+    /// It has found an endpoint; the next request may have its turn now.
+    pub fn found(mut self) {
         self.turn.0 = self.turn.0.saturating_sub(1);
     }
 
-    /// There is none for it; nor for `anybody`, if it has looked at all of them.
-    pub(crate) fn found_nothing(&mut self, anybody: bool) {
-        let mut queue = self.line.lock();
-        let (freed, news) = std::mem::take(&mut self.turn);
-        if anybody {
-            queue.settled = queue.settled.max(news);
+    /// It has found none; if it has looked at `all` endpoints, no other request would.
+    pub fn found_nothing(&mut self, all: bool) {
+        let mut waiters = self.queue.lock();
+        let (freed, changes) = std::mem::take(&mut self.turn);
+        if all {
+            waiters.settled = waiters.settled.max(changes);
         } else {
-            queue.freed += freed;
+            waiters.freed += freed;
         }
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let mut queue = self.line.lock();
-        let waker = queue.leave(self.place, self.turn.0);
-        self.line.unlock(queue, waker);
+        let mut waiters = self.queue.lock();
+        let waker = waiters.leave(self.position, self.turn.0);
+        self.queue.unlock(waiters, waker);
     }
 }
 
@@ -302,12 +304,8 @@ mod tests {
         }
     }
 
-    fn line(limit: u32, waiting: u32) -> Line {
-        Line::new(&Limits {
-            in_flight: NonZeroU32::new(limit),
-            waiting,
-            ..Limits::default()
-        })
+    fn queue(limit: u32, waiting: usize) -> Queue {
+        Queue::new(NonZeroU32::new(limit), waiting)
     }
 
     struct One<'a> {
@@ -316,9 +314,9 @@ mod tests {
     }
 
     impl<'a> One<'a> {
-        fn join(line: &'a Line, comer: Comer) -> Self {
+        fn join(queue: &'a Queue, visit: Visit) -> Self {
             Self {
-                ticket: line.join(comer).unwrap(),
+                ticket: queue.join(visit).unwrap(),
                 woken: Arc::default(),
             }
         }
@@ -332,8 +330,8 @@ mod tests {
     }
 
     /// So many that have looked in vain and wait.
-    fn waiting(line: &Line, count: usize) -> Vec<One<'_>> {
-        let mut all: Vec<_> = (0..count).map(|_| One::join(line, Comer::New)).collect();
+    fn waiting(queue: &Queue, count: usize) -> Vec<One<'_>> {
+        let mut all: Vec<_> = (0..count).map(|_| One::join(queue, Visit::First)).collect();
         assert!(all[0].has_turn(), "it has not looked since it stands here");
         all[0].ticket.found_nothing(true);
         for one in &mut all {
@@ -348,10 +346,10 @@ mod tests {
 
     #[test]
     fn each_slot_that_becomes_free_wakes_the_one_in_front_and_nobody_else() {
-        let line = line(1, 9);
-        let mut all = waiting(&line, 4);
+        let queue = queue(1, 9);
+        let mut all = waiting(&queue, 4);
         for _ in 0..3 {
-            line.freed();
+            queue.freed();
             assert_eq!(times(&all).iter().sum::<usize>(), 1, "one is woken");
             assert!(!all[1].has_turn(), "the second must let the first pass");
             let mut first = all.remove(0);
@@ -367,13 +365,13 @@ mod tests {
 
     #[test]
     fn slots_that_become_free_together_wake_one_after_the_other() {
-        let line = line(1, 9);
-        let mut all = waiting(&line, 3);
-        line.freed();
-        line.freed();
+        let queue = queue(1, 9);
+        let mut all = waiting(&queue, 3);
+        queue.freed();
+        queue.freed();
         assert_eq!(times(&all), [1, 0, 0]);
         // Who comes now may not overtake.
-        assert!(line.goes_before());
+        assert!(queue.is_contended());
         let mut first = all.remove(0);
         assert!(first.has_turn());
         first.ticket.found();
@@ -385,10 +383,10 @@ mod tests {
     }
 
     #[test]
-    fn news_concern_all_until_one_finds_nothing() {
-        let line = line(0, 9);
-        let mut all = waiting(&line, 4);
-        line.news();
+    fn changes_concern_all_until_one_finds_nothing() {
+        let queue = queue(0, 9);
+        let mut all = waiting(&queue, 4);
+        queue.changed();
         assert_eq!(times(&all), [1, 0, 0, 0]);
         let mut first = all.remove(0);
         assert!(first.has_turn());
@@ -399,29 +397,29 @@ mod tests {
         assert!(!all[0].has_turn());
         drop(all.remove(0));
         assert!(!all[0].has_turn(), "there is nothing for anybody");
-        line.freed();
+        queue.freed();
         assert!(!all[0].has_turn(), "without a limit there are no slots");
     }
 
     #[test]
     fn who_comes_again_has_its_place_back_and_is_not_refused() {
-        let line = line(1, 2);
-        let mut all = waiting(&line, 2);
-        assert!(line.join(Comer::New).is_none());
-        let mut older = One::join(&line, Comer::Again(None));
+        let queue = queue(1, 2);
+        let mut all = waiting(&queue, 2);
+        assert!(queue.join(Visit::First).is_none());
+        let mut older = One::join(&queue, Visit::Again(None));
         assert!(!older.has_turn(), "what has failed it is not new");
-        line.freed();
+        queue.freed();
         assert!(older.has_turn() && !all[0].has_turn());
         // The slot is where it must not go: the next one may.
         older.ticket.found_nothing(false);
         drop(older);
         assert!(all[0].has_turn());
-        let place = all[0].ticket.place();
+        let place = all[0].ticket.position();
         all.remove(0).ticket.found();
-        let _again = One::join(&line, Comer::Again(Some(place)));
-        line.freed();
+        let _again = One::join(&queue, Visit::Again(Some(place)));
+        queue.freed();
         assert!(!all[0].has_turn());
-        assert_eq!(line.length.load(Ordering::SeqCst), 2);
+        assert_eq!(queue.length.load(Ordering::SeqCst), 2);
     }
 
     proptest! {
@@ -429,21 +427,21 @@ mod tests {
         /// while there is a slot, and nobody is served without one.
         #[test]
         fn no_slot_is_lost_and_nobody_overtakes(steps in prop::collection::vec(0..5_u8, 1..200)) {
-            let line = line(1, 1000);
+            let queue = queue(1, 1000);
             let (mut free, mut busy) = (2_u32, 0_u32);
             let mut all: Vec<One<'_>> = Vec::new();
             let mut places = Vec::new();
             for step in steps {
                 match step {
-                    0 | 1 if !line.goes_before() && free > 0 => {
+                    0 | 1 if !queue.is_contended() && free > 0 => {
                         (free, busy) = (free - 1, busy + 1);
                     }
-                    0 | 1 => all.push(One::join(&line, Comer::New)),
+                    0 | 1 => all.push(One::join(&queue, Visit::First)),
                     2 if busy > 0 => {
                         (free, busy) = (free + 1, busy - 1);
-                        line.freed();
+                        queue.freed();
                     }
-                    3 => line.news(),
+                    3 => queue.changed(),
                     // Any of them goes away.
                     4 if !all.is_empty() => drop(all.remove(all.len() / 2)),
                     _ => {}
@@ -456,7 +454,7 @@ mod tests {
                         continue;
                     }
                     (free, busy) = (free - 1, busy + 1);
-                    places.push(all[0].ticket.place());
+                    places.push(all[0].ticket.position());
                     all.remove(0).ticket.found();
                 }
                 prop_assert!(free == 0 || all.is_empty());

@@ -1,58 +1,46 @@
 //! What may be sent again after a failure, and how often.
 //!
-//! Pure. RFC 9110 section 9.2.2: a proxy must not repeat a request that is not
-//! idempotent unless it knows that nothing of it was processed. What is idempotent may
-//! still be what ends one worker after the other; see [`next`].
+//! RFC 9110 section 9.2.2: a proxy must not repeat a request that is not idempotent
+//! unless it knows that nothing of it was processed. An idempotent request may still be
+//! the one that ends one worker after the other; see [`next`]. How bytes are kept for a
+//! repetition, and where it goes, is decided by the caller.
 
-use scaledapp_http1::Elsewhere;
-
-use crate::endpoint::EndedBy;
+use crate::ending::{EndedBy, Fate};
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failed {
+pub struct Failed {
     /// Bytes of the request were handed to the kernel, and may have been read.
-    pub(crate) written: bool,
-    /// Any byte of a response has been seen.
-    pub(crate) answered: bool,
-    /// Everything sent so far is still there to be sent again.
-    pub(crate) replayable: bool,
-    /// The connection had carried a request before; its peer may have closed
-    /// it without having seen this one.
-    pub(crate) reused: bool,
+    pub written: bool,
+    /// The endpoint has sent at least one byte of a response.
+    pub answered: bool,
+    /// Everything that was sent is still at hand to be sent again.
+    pub replayable: bool,
+    /// The connection had carried a request before, so its peer may have closed it
+    /// before this one arrived.
+    pub reused: bool,
 }
 
-/// What became of the process that had the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It runs on: it has closed the connection, and that was all.
-    Lives,
-    /// It is gone, or about to be.
-    Ended(EndedBy),
-    /// Nobody knows: a pod that others supervise, or a process among several.
-    Unknown,
-}
-
-/// What a request has behind it.
+/// The history of a request that has been sent at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Past {
+pub struct Past {
     /// How often it was sent.
-    pub(crate) tries: u32,
-    /// Bytes of it were written in one of these.
-    pub(crate) written: bool,
-    /// How often it was executed when its process ended, for all that is known by
-    /// its own doing; here or in the hop before.
-    pub(crate) deaths: u32,
-    /// How often when somebody outside killed its process. These are deaths, too, once
-    /// there are two ends in all.
-    pub(crate) kills: u32,
-    /// A dispatcher has handed it back, so that this was its last try.
-    pub(crate) handed_back: bool,
+    pub tries: u32,
+    /// Bytes of it were written in at least one attempt.
+    pub written: bool,
+    /// How often the process that executed it ended, with no other cause known; here or
+    /// in the hop before.
+    pub deaths: u32,
+    /// How often that process was killed by somebody outside. These count as deaths, too,
+    /// once there are two ends in all.
+    pub kills: u32,
+    /// A dispatcher has handed it back, so one other pod gets it, and no third.
+    pub handed_back: bool,
 }
 
 impl Past {
-    /// Takes in how a try broke off.
-    pub(crate) fn broke(&mut self, failed: Failed, fate: Fate) {
+    /// Notes how an attempt broke off, and what became of the process that had it.
+    pub fn broke(&mut self, failed: Failed, fate: Fate) {
         self.written |= failed.written;
         if !failed.written {
             return;
@@ -62,100 +50,112 @@ impl Past {
             Fate::Ended(EndedBy::Outside) => self.kills += 1,
             Fate::Ended(EndedBy::Other) | Fate::Lives => {}
         }
-        if self.deaths + self.kills >= DEATHS {
+        if self.deaths + self.kills >= MAX_DEATHS {
             self.deaths += std::mem::take(&mut self.kills);
         }
     }
 
-    /// Whether one end more is the last.
-    pub(crate) fn has_met_an_end(&self) -> bool {
+    /// Whether one more end of a process would be the last that this request meets.
+    pub fn has_met_an_end(&self) -> bool {
         self.deaths > 0 || self.kills > 0
     }
 }
 
-/// What follows a try that broke off.
+/// What follows an attempt that broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Another try.
+pub enum Next {
+    /// Another attempt.
     Again,
-    /// The last word is that of the proxy in front, if one of ours stands there.
-    HandBack(Elsewhere),
-    /// The client is told that it failed.
+    /// The proxy in front decides, if it is one of ours; otherwise the client is told that
+    /// the request failed.
+    HandBack(HandBack),
+    /// The client is told that the request failed.
     GiveUp,
 }
 
-/// A process that ends while it executes a request is the strongest sign that the
-/// request is the cause. So it is repeated once, and a second end is the last one.
-const DEATHS: u32 = 2;
+/// What the proxy in front learns of a request that may be sent to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandBack {
+    /// It was not executed.
+    NotExecuted,
+    /// It is idempotent, and was interrupted through no fault of its own.
+    Interrupted,
+}
 
-/// Whether a request that is about to be written may be repeated only with a proof that
-/// it was not read: one that is not idempotent, and one that has met an end, of which a
-/// second is the last.
-pub(crate) fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
+/// A process that ends while it executes a request is the strongest sign that the
+/// request is the cause. So a request may meet one such end, and is given up at the
+/// second.
+const MAX_DEATHS: u32 = 2;
+
+/// Whether a request that is about to be written could be repeated only with a proof that
+/// it was not read. That is so if it is not idempotent, or if the process that executed it
+/// has ended before.
+pub fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
     !is_idempotent || past.has_met_an_end()
 }
 
-/// The same of one that was written and broke off, if a proof would help.
-pub(crate) fn needs_proof(failed: Failed, past: &Past, is_idempotent: bool) -> bool {
+/// Whether a request that has failed needs such a proof, and whether a proof would help.
+pub fn needs_proof(failed: Failed, past: &Past, is_idempotent: bool) -> bool {
     let may_help = failed.written && !failed.answered && failed.replayable;
     may_help && may_need_proof(past, is_idempotent)
 }
 
-/// What follows a try that broke off, when `tries` are allowed.
-pub(crate) fn next(failed: Failed, past: &Past, is_idempotent: bool, tries: u32) -> Next {
+/// What follows an attempt that broke off, when `max_tries` attempts are allowed.
+pub fn next(failed: Failed, past: &Past, is_idempotent: bool, max_tries: u32) -> Next {
     let is_lost = failed.answered || !failed.replayable || (failed.written && !is_idempotent);
-    if is_lost || past.deaths >= DEATHS {
+    if is_lost || past.deaths >= MAX_DEATHS {
         return Next::GiveUp;
     }
-    if past.tries < tries && !past.handed_back {
+    if past.tries < max_tries && !past.handed_back {
         return Next::Again;
     }
-    // The proxy in front does not know which chances are used up: only a request
-    // that has used none for itself may have more of them elsewhere.
+    // The proxy in front does not know how many chances were used here. So only a request
+    // that has not ended a process may have more of them elsewhere.
     match past {
         Past { deaths: 1.., .. } => Next::GiveUp,
-        Past { written: true, .. } => Next::HandBack(Elsewhere::Interrupted),
-        _ => Next::HandBack(Elsewhere::NotExecuted),
+        Past { written: true, .. } => Next::HandBack(HandBack::Interrupted),
+        _ => Next::HandBack(HandBack::NotExecuted),
     }
 }
 
-/// Keeps repetitions from becoming the load: when everything fails, a budget
-/// stops what would multiply it (20 % of requests, as Envoy and Linkerd have it).
+/// Bounds repetitions to a share of the requests, so that they cannot multiply the load
+/// when everything fails (20 %, as in Envoy and Linkerd).
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     percent: u32,
-    /// Hundredths of a repetition.
+    /// What may be spent, in hundredths of a repetition.
     tokens: u32,
 }
 
-/// A quiet server must still be able to repeat.
-const LEAST: u32 = 50 * 100;
-/// A busy hour must not pay for a storm.
-const MOST: u32 = 500 * 100;
+/// What a new budget holds: a server with few requests must be able to repeat some, too.
+const INITIAL_TOKENS: u32 = 50 * 100;
+/// The most that a budget holds: a busy hour must not pay for a storm of repetitions.
+const MAX_TOKENS: u32 = 500 * 100;
 
 impl Budget {
-    pub(crate) fn new(percent: u32) -> Self {
+    /// A budget that repeats so many percent of the requests.
+    pub fn new(percent: u32) -> Self {
         Self {
             percent,
-            tokens: LEAST,
+            tokens: INITIAL_TOKENS,
         }
     }
 
     /// Counts a request.
-    pub(crate) fn deposit(&mut self) {
-        self.tokens = (self.tokens + self.percent).min(MOST);
+    pub fn deposit(&mut self) {
+        self.tokens = (self.tokens + self.percent).min(MAX_TOKENS);
     }
 
-    /// Takes one repetition, if there is any.
-    pub(crate) fn withdraw(&mut self) -> bool {
+    /// Takes one repetition, if any is left.
+    pub fn withdraw(&mut self) -> bool {
         let left = self.tokens.checked_sub(100);
         self.tokens = left.unwrap_or(self.tokens);
         left.is_some()
     }
 
-    /// As time goes by (each second): ten more, whatever the traffic.
-    pub(crate) fn refill(&mut self) {
-        self.tokens = (self.tokens + 10 * 100).min(MOST);
+    /// Adds ten repetitions; to be called each second, whatever the traffic.
+    pub fn refill(&mut self) {
+        self.tokens = (self.tokens + 10 * 100).min(MAX_TOKENS);
     }
 }
 
@@ -219,8 +219,8 @@ mod tests {
     fn a_second_end_of_its_process_is_the_last_one() {
         use EndedBy::{Itself, Other, Outside};
         use Fate::{Ended, Lives, Unknown};
-        use Next::{Again, GiveUp, HandBack};
-        let interrupted = HandBack(Elsewhere::Interrupted);
+        use Next::{Again, GiveUp};
+        let interrupted = Next::HandBack(HandBack::Interrupted);
         for (fates, follows) in [
             (&[Ended(Itself), Ended(Itself)][..], &[Again, GiveUp][..]),
             (&[Unknown, Unknown], &[Again, GiveUp]),
@@ -257,7 +257,7 @@ mod tests {
             written: false,
             ..BROKE
         };
-        let back = HandBack(Elsewhere::NotExecuted);
+        let back = Next::HandBack(HandBack::NotExecuted);
         let fates = [Ended(Itself); 4];
         for is_idempotent in [true, false] {
             let follows = course(&fates, unwritten, is_idempotent);

@@ -26,7 +26,7 @@ struct Upward {
     reason: &'static str,
 }
 
-const CIRCLES: [Circle; 17] = [
+const CIRCLES: [Circle; 14] = [
     Circle {
         package: "scaledapp-engine",
         files: &["ending.rs", "engine.rs", "replace.rs", "view.rs"],
@@ -126,34 +126,6 @@ const CIRCLES: [Circle; 17] = [
         reason: "`Family` stands in sharing.rs, and mending.rs adds methods to `Sharing`",
     },
     Circle {
-        package: "scaledapp-proxy",
-        files: &[
-            "attempt.rs",
-            "connection.rs",
-            "exchange.rs",
-            "exchange/admission.rs",
-            "exchange/broken.rs",
-            "exchange/search.rs",
-            "gone.rs",
-            "proxy.rs",
-            "thread.rs",
-            "thread/complaints.rs",
-            "thread/parked.rs",
-            "thread/rest.rs",
-        ],
-        reason: "`Client`, `Asked`, `Gone` and `Then` stand with what is done with them, and `Thread` accepts as well as holds what all share",
-    },
-    Circle {
-        package: "scaledapp-proxy",
-        files: &["endpoint.rs", "retry.rs", "select.rs", "tally.rs"],
-        reason: "`Standing`, `EndedBy` and `Fate` stand with their users; they belong in files of their own",
-    },
-    Circle {
-        package: "scaledapp-proxy",
-        files: &["suspects.rs", "suspects/recent.rs"],
-        reason: "`WINDOW` and `words` stand in suspects.rs; they belong to recent.rs",
-    },
-    Circle {
         package: "xtask",
         files: &[
             "kind.rs",
@@ -167,7 +139,7 @@ const CIRCLES: [Circle; 17] = [
     },
 ];
 
-const UPWARD: [Upward; 13] = [
+const UPWARD: [Upward; 9] = [
     Upward {
         package: "scaledapp-crds",
         above: "lib.rs",
@@ -219,35 +191,6 @@ const UPWARD: [Upward; 13] = [
         above: "sharing.rs",
         files: &["sharing/listening.rs", "sharing/mending.rs"],
         reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-proxy",
-        above: "attempt.rs",
-        files: &["attempt/head.rs"],
-        reason: "it adds methods to `Attempt`, whose state belongs in a file below attempt.rs",
-    },
-    Upward {
-        package: "scaledapp-proxy",
-        above: "exchange.rs",
-        files: &["exchange/broken.rs"],
-        reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-proxy",
-        above: "suspects.rs",
-        files: &["suspects/recent.rs"],
-        reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-proxy",
-        above: "thread.rs",
-        files: &[
-            "thread/choice.rs",
-            "thread/complaints.rs",
-            "thread/parked.rs",
-            "thread/rest.rs",
-        ],
-        reason: "they add methods to `Thread`, which is split first",
     },
     Upward {
         package: "xtask",

@@ -53,6 +53,7 @@ fn the_data_plane_never_links_a_kubernetes_client() {
         "scaledapp-sidecar",
         "scaledapp-proxy",
         "scaledapp-http1",
+        "scaledapp-select",
         "scaledapp-engine",
         "scaledapp-plan",
         "scaledapp-answers",
@@ -132,6 +133,7 @@ fn pure_crates_know_no_runtime_no_socket_and_no_client() {
         "scaledapp-engine",
         "scaledapp-plan",
         "scaledapp-http1",
+        "scaledapp-select",
         "scaledapp-answers",
     ] {
         let linked = linked(package);
@@ -159,6 +161,7 @@ fn pure_packages_have_the_stricter_lints_and_all_others_too() {
         "operator/plan",
         "dns/answers",
         "balancer/http1",
+        "balancer/select",
         "runtime/units",
     ] {
         assert!(

@@ -1,71 +1,45 @@
-//! Tasks that have served a connection and wait for their next one, and how many
-//! tasks that serve there are.
+//! Tasks that have served a connection and wait for their next one.
 //!
-//! A connection's task takes some kilobytes. Where each request brings a
-//! connection of its own, an allocator that gives such pieces back to the kernel
-//! (musl's does) would map and fault them in anew for every request.
+//! A connection's task takes some kilobytes. Where each request brings a connection of
+//! its own, an allocator that gives such pieces back to the kernel (musl's does) would
+//! map and fault them in anew for every request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use tokio::sync::oneshot;
 
 /// Tasks of a thread that are kept waiting.
-const KEPT: usize = 64;
-/// From so many tasks of a thread on, one on whose connection nothing goes on lets go
-/// of it at once: the connection costs little then, its next request some more.
-const CROWD: u32 = 512;
+const MAX_IDLE: usize = 64;
 
 /// The waiting tasks of a thread, each by where it gets what it waits for.
 #[derive(Debug)]
-pub(crate) struct Seats<T> {
-    free: RefCell<Vec<oneshot::Sender<T>>>,
-    /// Tasks that serve or wait.
-    tasks: Cell<u32>,
-}
+pub(super) struct IdleTasks<T>(RefCell<Vec<oneshot::Sender<T>>>);
 
-impl<T> Default for Seats<T> {
+impl<T> Default for IdleTasks<T> {
     fn default() -> Self {
-        Self {
-            free: RefCell::default(),
-            tasks: Cell::new(0),
-        }
+        Self(RefCell::default())
     }
 }
 
-impl<T> Seats<T> {
-    /// One more task begins.
-    pub(crate) fn begin(&self) {
-        self.tasks.set(self.tasks.get() + 1);
-    }
-
-    /// A task has ended.
-    pub(crate) fn end(&self) {
-        self.tasks.set(self.tasks.get() - 1);
-    }
-
-    /// Whether there are so many that none should wait for a silent connection.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.tasks.get() > CROWD
-    }
-
-    /// Gives `next` to the task that came last; back, if none waits.
-    pub(crate) fn give(&self, next: T) -> Option<T> {
-        let seat = self.free.borrow_mut().pop();
-        match seat {
-            Some(seat) => seat.send(next).err(),
+impl<T> IdleTasks<T> {
+    /// Gives `next` to the task that came last; back, if no task waits.
+    pub(super) fn give(&self, next: T) -> Option<T> {
+        let task = self.0.borrow_mut().pop();
+        match task {
+            Some(task) => task.send(next).err(),
             None => Some(next),
         }
     }
 
-    /// Waits for the next one; `None`: enough others do.
-    pub(crate) async fn next(&self) -> Option<T> {
+    /// Waits for the next one; `None`: enough other tasks do.
+    pub(super) async fn next(&self) -> Option<T> {
         let next = {
-            let mut seats = self.free.borrow_mut();
-            if seats.len() >= KEPT {
+            let mut tasks = self.0.borrow_mut();
+            if tasks.len() >= MAX_IDLE {
                 return None;
             }
-            let (seat, next) = oneshot::channel();
-            seats.push(seat);
+            let (task, next) = oneshot::channel();
+            tasks.push(task);
             next
         };
         next.await.ok()
@@ -79,27 +53,27 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     #[test]
-    fn the_one_that_came_last_gets_the_next_one() {
-        let seats = Seats::default();
+    fn the_task_that_came_last_gets_the_next_one() {
+        let tasks = IdleTasks::default();
         let mut context = Context::from_waker(Waker::noop());
-        assert_eq!(seats.give(1), Some(1), "nobody waits yet");
-        let (mut first, mut second) = (pin!(seats.next()), pin!(seats.next()));
+        assert_eq!(tasks.give(1), Some(1), "none waits yet");
+        let (mut first, mut second) = (pin!(tasks.next()), pin!(tasks.next()));
         assert!(first.as_mut().poll(&mut context).is_pending());
         assert!(second.as_mut().poll(&mut context).is_pending());
-        assert_eq!((seats.give(2), seats.give(3)), (None, None));
+        assert_eq!((tasks.give(2), tasks.give(3)), (None, None));
         assert_eq!(second.poll(&mut context), Poll::Ready(Some(2)));
         assert_eq!(first.poll(&mut context), Poll::Ready(Some(3)));
-        assert_eq!(seats.give(4), Some(4));
+        assert_eq!(tasks.give(4), Some(4));
     }
 
     #[test]
     fn only_so_many_wait() {
-        let seats = Seats::<()>::default();
+        let tasks = IdleTasks::<()>::default();
         let mut context = Context::from_waker(Waker::noop());
-        let mut waiting: Vec<_> = (0..KEPT).map(|_| Box::pin(seats.next())).collect();
+        let mut waiting: Vec<_> = (0..MAX_IDLE).map(|_| Box::pin(tasks.next())).collect();
         for one in &mut waiting {
             assert!(one.as_mut().poll(&mut context).is_pending());
         }
-        assert_eq!(pin!(seats.next()).poll(&mut context), Poll::Ready(None));
+        assert_eq!(pin!(tasks.next()).poll(&mut context), Poll::Ready(None));
     }
 }

@@ -6,22 +6,22 @@ fn endpoint() -> Arc<Endpoint> {
     Endpoint::new("a", "127.0.0.1:1".parse().unwrap())
 }
 
-fn line() -> Line {
-    Line::new(&crate::Limits::default())
+fn queue() -> Queue {
+    Queue::new(None, 1000)
 }
 
 #[test]
 fn load_is_ours_now_and_that_of_others_as_reported() {
-    let (endpoint, line) = (endpoint(), line());
+    let (endpoint, queue) = (endpoint(), queue());
     assert_eq!(endpoint.load(), 0);
-    let first = endpoint.enter(&line, Duration::ZERO).unwrap();
+    let first = endpoint.enter(&queue, Duration::ZERO).unwrap();
     endpoint.report(Report {
         capacity: 2,
         in_flight: 4,
         queued: 1,
     });
     assert_eq!(endpoint.load(), 2500);
-    let second = endpoint.enter(&line, Duration::ZERO).unwrap();
+    let second = endpoint.enter(&queue, Duration::ZERO).unwrap();
     assert_eq!(endpoint.load(), 3000);
     drop((first, second));
     assert_eq!(endpoint.load(), 2000, "the four of others");
@@ -35,10 +35,10 @@ fn load_is_ours_now_and_that_of_others_as_reported() {
 
 #[test]
 fn a_closed_endpoint_takes_nothing_and_counts_right() {
-    let (endpoint, line) = (endpoint(), line());
-    let entered = endpoint.enter(&line, Duration::ZERO).unwrap();
+    let (endpoint, queue) = (endpoint(), queue());
+    let entered = endpoint.enter(&queue, Duration::ZERO).unwrap();
     endpoint.close();
-    assert!(endpoint.enter(&line, Duration::ZERO).is_none());
+    assert!(endpoint.enter(&queue, Duration::ZERO).is_none());
     assert_eq!(endpoint.in_flight(), 1);
     drop(entered);
     assert_eq!(endpoint.in_flight(), 0);
@@ -47,17 +47,14 @@ fn a_closed_endpoint_takes_nothing_and_counts_right() {
 #[test]
 fn threads_together_never_have_more_than_the_limit_in_flight() {
     const LIMIT: u32 = 3;
-    let limits = crate::Limits {
-        in_flight: std::num::NonZeroU32::new(LIMIT),
-        ..crate::Limits::default()
-    };
-    let (endpoint, line) = (endpoint(), Line::new(&limits));
+    let limit = std::num::NonZeroU32::new(LIMIT);
+    let (endpoint, queue) = (endpoint(), Queue::new(limit, 1000));
     let full = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..20_000 {
-                    let entered = endpoint.enter(&line, Duration::ZERO);
+                    let entered = endpoint.enter(&queue, Duration::ZERO);
                     let in_flight = endpoint.in_flight();
                     assert!(in_flight <= LIMIT, "{in_flight}");
                     full.fetch_add(u32::from(entered.is_none()), Ordering::Relaxed);
@@ -67,15 +64,15 @@ fn threads_together_never_have_more_than_the_limit_in_flight() {
     });
     assert_eq!(endpoint.in_flight(), 0);
     let entered: Vec<_> = (0..LIMIT)
-        .map(|_| endpoint.enter(&line, Duration::ZERO).unwrap())
+        .map(|_| endpoint.enter(&queue, Duration::ZERO).unwrap())
         .collect();
-    assert!(endpoint.enter(&line, Duration::ZERO).is_none());
+    assert!(endpoint.enter(&queue, Duration::ZERO).is_none());
     drop(entered);
 }
 
 #[test]
 fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
-    let (endpoint, line) = (endpoint(), line());
+    let (endpoint, queue) = (endpoint(), queue());
     let second = Duration::from_secs(1);
     // Of the process's clock, as are the times that are passed in.
     let start = Instant::now().checked_sub(clock::now()).unwrap();
@@ -84,9 +81,9 @@ fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
         silent.map(|silent| silent.as_secs())
     };
     assert_eq!(silent(9), None);
-    let first = endpoint.enter(&line, second * 10);
+    let first = endpoint.enter(&queue, second * 10);
     assert_eq!(silent(14), Some(4));
-    let another = endpoint.enter(&line, second * 15);
+    let another = endpoint.enter(&queue, second * 15);
     assert_eq!(silent(19), Some(9), "the first one still waits");
     endpoint.hear(second * 20);
     assert_eq!(silent(21), Some(1));
@@ -94,10 +91,10 @@ fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
     assert_eq!(silent(22), Some(2));
     drop(another);
     assert_eq!(silent(23), None);
-    let tunnel = endpoint.enter(&line, second * 30).unwrap();
+    let tunnel = endpoint.enter(&queue, second * 30).unwrap();
     tunnel.upgrade();
     assert_eq!(silent(50), None, "an upgraded connection owes nothing");
-    let asked = endpoint.enter(&line, second * 60);
+    let asked = endpoint.enter(&queue, second * 60);
     assert_eq!(silent(61), Some(1));
     endpoint.hear(second * 70);
     assert_eq!(silent(71), Some(1), "a byte of the tunnel shows life");
@@ -106,10 +103,10 @@ fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
     drop(asked);
     assert_eq!(silent(73), None);
     assert_eq!(endpoint.upgraded.load(Ordering::Relaxed), 0);
-    let upload = endpoint.enter(&line, second * 80).unwrap();
+    let upload = endpoint.enter(&queue, second * 80).unwrap();
     upload.hold_up(true, second * 81);
     assert_eq!(silent(90), None, "its client is waited for");
-    let other = endpoint.enter(&line, second * 95);
+    let other = endpoint.enter(&queue, second * 95);
     assert_eq!(silent(99), None, "who keeps the other one waiting");
     upload.hold_up(false, second * 100);
     assert_eq!(silent(102), Some(2));
@@ -123,8 +120,8 @@ fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
 
 #[tokio::test]
 async fn idle_resolves_with_the_last_request() {
-    let (endpoint, line) = (endpoint(), line());
-    let entered = endpoint.enter(&line, Duration::ZERO).unwrap();
+    let (endpoint, queue) = (endpoint(), queue());
+    let entered = endpoint.enter(&queue, Duration::ZERO).unwrap();
     endpoint.close();
     let waiting = {
         let endpoint = Arc::clone(&endpoint);
@@ -140,8 +137,8 @@ async fn idle_resolves_with_the_last_request() {
 
 #[tokio::test]
 async fn idle_does_not_wait_for_upgraded_connections() {
-    let (endpoint, line) = (endpoint(), line());
-    let enter = || endpoint.enter(&line, Duration::ZERO).unwrap();
+    let (endpoint, queue) = (endpoint(), queue());
+    let enter = || endpoint.enter(&queue, Duration::ZERO).unwrap();
     let (first, second, request) = (enter(), enter(), enter());
     first.upgrade();
     endpoint.close();

@@ -1,213 +1,51 @@
-//! One try: a request and its answer on one upstream connection, both
-//! directions at once.
+//! One attempt: a request and its answer on one upstream connection, both directions at
+//! once.
 //!
-//! A server may answer before it has the whole request (413, 100), a client may
-//! go before it has its answer. What a failed try means is decided in `exchange`.
+//! A server may answer before it has the whole request (413, 100), and a client may go
+//! before it has its answer. What a failed attempt means is decided in `exchange`.
 
 mod head;
+mod state;
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use scaledapp_http1::{Elsewhere, Malformed, Trust};
+use scaledapp_http1::{Malformed, Trust};
 
-use crate::allowance::Allowance;
-use crate::body::{Flow, GATHER};
-use crate::buffer::{Buffer, Held};
-use crate::connection::{Asked, Client};
-use crate::endpoint::{Endpoint, InFlight};
-use crate::gone::LOOK;
+use self::state::State;
+pub(crate) use self::state::{Answered, Attempt, BrokenOff, End};
+use super::body::GATHER_BYTES;
+use super::client::LOOK_INTERVAL;
+use super::unsent::Unsent;
+use super::upstream::Upstream;
 use crate::metrics::Failure;
-use crate::thread::Thread;
-use crate::unread::{Link, Sent};
-
-/// An upstream connection with a request on it.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    pub(crate) link: Link,
-    pub(crate) input: Buffer,
-    /// It has carried a request before.
-    pub(crate) reused: bool,
-    /// It takes no more of the request; its answer may be there.
-    deaf: bool,
-    /// A write has met its reset, and the kernel tells of that only once: what is
-    /// read then looks like an orderly end (tcp(7), `sk_err` in Linux).
-    reset: bool,
-    /// It has closed its side in order.
-    finished: bool,
-    /// Bytes that were written to it before this request.
-    before: u64,
-    /// It has sent something.
-    spoke: bool,
-    /// It is a dispatcher's, and that has handed the request back.
-    pub(crate) hands_back: Option<Elsewhere>,
-}
-
-impl Upstream {
-    pub(crate) fn new(link: Link, reused: bool) -> Self {
-        Self {
-            before: link.sent,
-            link,
-            input: Buffer::default(),
-            reused,
-            deaf: false,
-            reset: false,
-            finished: false,
-            spoke: false,
-            hands_back: None,
-        }
-    }
-
-    /// What was sent on it, if the end of it can be found out.
-    pub(crate) fn sent(&self, may_reset: bool) -> Option<Sent> {
-        Some(Sent {
-            ends: self.link.ends?,
-            before: self.before,
-            request: self.link.sent - self.before,
-            is_orderly: self.finished && !self.reset,
-            may_reset,
-        })
-    }
-}
-
-/// How an attempt ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The answer is with the client.
-    Answered(Answered),
-    /// Both sides speak another protocol now.
-    Switched,
-    /// No complete answer, by whatever side's fault.
-    Failed {
-        cause: Failure,
-        /// The client has a part of an answer.
-        headed: bool,
-        /// The upstream has sent a part of one.
-        answered: bool,
-    },
-    /// The rest of the request's body is not well-formed.
-    BadBody { reason: &'static str, headed: bool },
-}
-
-/// What is known of an answer once its head was read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answered {
-    pub(crate) status: u16,
-    /// The client's connection ends with it.
-    pub(crate) close: bool,
-    /// How long the upstream connection may be kept; `None`: not at all.
-    pub(crate) keep: Option<Duration>,
-    /// It has no body by rule.
-    pub(crate) bodiless: bool,
-}
-
-/// How far the answer is.
-#[derive(Debug, Clone, Copy)]
-enum State {
-    /// Its head is awaited; interim responses are in the flow.
-    Head,
-    /// Its head is in the flow, its body on the way.
-    Body(Answered),
-    /// 101 is in the flow.
-    Switching,
-}
-
-/// See the file's head.
-#[derive(Debug)]
-pub(crate) struct Attempt<'a, 't> {
-    thread: &'t Thread,
-    client: &'a mut Client,
-    asked: &'a Asked,
-    request: &'a mut Flow,
-    upstream: Upstream,
-    entered: &'a InFlight<'a>,
-    endpoint: &'a Endpoint,
-    answer: Flow,
-    state: State,
-    begun: Duration,
-    /// When a byte moved last, in whatever direction.
-    moved: Duration,
-    /// The client has sent more of its request meanwhile.
-    sends: bool,
-    /// Since when nothing but the answer's head is missing.
-    sent: Option<Duration>,
-    /// The answer announces itself as a stream.
-    streams: bool,
-    /// How long the client may be waited for to take the answer.
-    reader: Allowance,
-    /// What waits of the answer for a client that reads slowly.
-    waiting: Held<'t>,
-    /// The answer goes to the client as a whole: until then another can follow.
-    held: bool,
-    /// Interim responses so far.
-    interims: u32,
-}
 
 /// So much of an answer waits here for a client that reads slowly. Its server is free
 /// once it has sent the last byte: many do one thing at a time.
-const ANSWER_BYTES: usize = 256 << 10;
-
-/// What is left to send of an answer that an upstream has given.
-#[derive(Debug)]
-pub(crate) struct Rest<'a> {
-    pub(crate) flow: Flow,
-    pub(crate) reader: Allowance,
-    pub(crate) held: Held<'a>,
-}
+const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// Whether more of an answer may wait for its reader.
-enum Room {
+enum AnswerRoom {
     None,
     /// As much as could was waiting until now: there may be more at hand.
     New,
     Left,
 }
 
-impl<'a, 't> Attempt<'a, 't> {
-    pub(crate) fn new(
-        thread: &'t Thread,
-        client: &'a mut Client,
-        asked: &'a Asked,
-        request: &'a mut Flow,
-        upstream: Upstream,
-        entered: &'a InFlight<'a>,
-    ) -> Self {
-        let now = thread.clock.now();
-        Self {
-            thread,
-            client,
-            asked,
-            request,
-            upstream,
-            entered,
-            endpoint: entered.endpoint(),
-            answer: Flow::of(thread.buffers.output()),
-            state: State::Head,
-            begun: now,
-            moved: now,
-            sends: false,
-            sent: None,
-            streams: false,
-            reader: Allowance::to_take(&thread.config.limits),
-            waiting: Held::new(&thread.buffers),
-            held: false,
-            interims: 0,
-        }
-    }
-
+impl<'t> Attempt<'_, 't> {
     /// Runs until the upstream has done its part. By reference: a future that holds an
     /// attempt holds it for each of its awaits anew.
-    pub(crate) async fn run(&mut self) -> End {
+    pub(super) async fn run(&mut self) -> End {
         poll_fn(|context| self.poll(context)).await
     }
 
     /// What is left of one that has ended so: its connection, which may hold what came
     /// after the answer, and what of the answer is not sent yet.
-    pub(crate) fn over(self, end: &End) -> (Upstream, Option<Rest<'t>>) {
+    pub(super) fn over(self, end: &End) -> (Upstream, Option<Unsent<'t>>) {
         let rest = if matches!(end, End::Answered(_)) && self.answer.is_pending() {
-            Some(Rest {
+            Some(Unsent {
                 flow: self.answer,
                 reader: self.reader,
                 held: self.waiting,
@@ -287,7 +125,7 @@ impl<'a, 't> Attempt<'a, 't> {
         let has_head = !matches!(self.state, State::Head);
         let awaits_reader = self.answer.is_pending() && !self.holds();
         // A client that expects `100 Continue` may wait for that itself.
-        let awaits_word = self.asked.expects_continue && !self.upstream.spoke && !self.sends;
+        let awaits_word = self.meta.expects_continue && !self.upstream.spoke && !self.sends;
         let awaits_body = self.awaits_body() && !awaits_word;
         let is_held_up = awaits_body && !has_head || awaits_reader && self.answer.is_full();
         self.entered.hold_up(is_held_up, now);
@@ -347,7 +185,11 @@ impl<'a, 't> Attempt<'a, 't> {
         } else {
             self.awaits_body()
         };
-        if is_read { Duration::MAX } else { now + LOOK }
+        if is_read {
+            Duration::MAX
+        } else {
+            now + LOOK_INTERVAL
+        }
     }
 
     /// Whether what there is of the answer waits for the rest.
@@ -369,12 +211,12 @@ impl<'a, 't> Attempt<'a, 't> {
     }
 
     fn failed(&self, cause: Failure) -> End {
-        End::Failed {
+        End::Failed(BrokenOff {
             cause,
             headed: self.is_headed(),
             // A dispatcher that hands a request back speaks for nobody.
             answered: self.upstream.spoke && cause != Failure::HandedBack && !self.holds(),
-        }
+        })
     }
 
     /// Something has moved.
@@ -413,7 +255,7 @@ impl<'a, 't> Attempt<'a, 't> {
                 Ok(0) => {}
                 Ok(_) => continue,
             }
-            if self.thread.may_widen() {
+            if self.thread.memory.may_widen() {
                 self.client.input.widen();
             }
             let client = &mut *self.client;
@@ -484,9 +326,9 @@ impl<'a, 't> Attempt<'a, 't> {
                         return Poll::Ready(End::Answered(answered));
                     }
                     State::Body(_) => match self.room() {
-                        Room::None => return Poll::Pending,
-                        Room::New => continue,
-                        Room::Left => {}
+                        AnswerRoom::None => return Poll::Pending,
+                        AnswerRoom::New => continue,
+                        AnswerRoom::Left => {}
                     },
                     State::Head | State::Switching => return Poll::Pending,
                 }
@@ -502,7 +344,7 @@ impl<'a, 't> Attempt<'a, 't> {
                 State::Body(answered) if self.answer.is_taken() => {
                     return Poll::Ready(End::Answered(answered));
                 }
-                State::Body(_) if self.thread.may_widen() => self.upstream.input.widen(),
+                State::Body(_) if self.thread.memory.may_widen() => self.upstream.input.widen(),
                 State::Head if self.upstream.input.is_full() => {
                     let limits = self.head_limits();
                     self.upstream.input.grow(limits.head_bytes);
@@ -539,15 +381,18 @@ impl<'a, 't> Attempt<'a, 't> {
     }
 
     /// Whether more of the answer may wait for its reader.
-    fn room(&mut self) -> Room {
+    fn room(&mut self) -> AnswerRoom {
         let has_memory = self.waiting.set(self.answer.pending());
         let was_full = self.answer.is_full();
-        self.answer
-            .gather(if has_memory { ANSWER_BYTES } else { GATHER });
+        self.answer.gather(if has_memory {
+            MAX_ANSWER_BYTES
+        } else {
+            GATHER_BYTES
+        });
         match (was_full, self.answer.is_full()) {
-            (_, true) => Room::None,
-            (true, false) => Room::New,
-            (false, false) => Room::Left,
+            (_, true) => AnswerRoom::None,
+            (true, false) => AnswerRoom::New,
+            (false, false) => AnswerRoom::Left,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::buffer::Buffer;
 
 /// More than this of a body is not gathered before it is written, unless told
 /// otherwise.
-pub(crate) const GATHER: usize = 64 << 10;
+pub(crate) const GATHER_BYTES: usize = 64 << 10;
 
 /// A body on its way, with the head before it.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Flow {
             whole: true,
             keep,
             // All that is kept is gathered, if need be, before any of it is written.
-            gather: head + GATHER.max(keep),
+            gather: head + GATHER_BYTES.max(keep),
         }
     }
 
@@ -107,7 +107,7 @@ impl Flow {
     /// then, if they are not kept.
     pub(crate) fn gather(&mut self, most: usize) {
         self.gather = most;
-        if self.written >= GATHER && self.written > self.keep {
+        if self.written >= GATHER_BYTES && self.written > self.keep {
             self.out.drain(..self.written);
             self.written = 0;
             self.whole = false;
@@ -209,7 +209,7 @@ impl Flow {
         self.reader = BodyReader::new(from);
         self.writer = BodyWriter::new(into);
         self.ended = false;
-        self.gather = self.out.len() + GATHER;
+        self.gather = self.out.len() + GATHER_BYTES;
     }
 }
 

@@ -43,7 +43,7 @@ impl Linger {
     }
 
     /// How long to wait for more; zero: no longer.
-    pub(crate) fn patience(&self, now: Duration, is_leaving: bool) -> Duration {
+    pub(crate) fn timeout(&self, now: Duration, is_leaving: bool) -> Duration {
         let at = |rate| Duration::from_millis(self.taken.saturating_mul(1000) / rate);
         let time = (SILENCE + at(TRICKLE)).min(TIME + at(RATE)).min(MOST);
         let until = self.since + time;
@@ -60,7 +60,7 @@ mod tests {
     fn time_at(rate: usize) -> u64 {
         let mut linger = Linger::new(Duration::from_secs(7));
         let mut seconds = 0;
-        while linger.patience(Duration::from_secs(7 + seconds), false) > Duration::ZERO {
+        while linger.timeout(Duration::from_secs(7 + seconds), false) > Duration::ZERO {
             linger.took(rate);
             seconds += 1;
         }
@@ -82,9 +82,9 @@ mod tests {
         let mut linger = Linger::new(Duration::ZERO);
         linger.took(20 << 10);
         let now = Duration::from_secs(1);
-        assert_eq!(linger.patience(now, false), Duration::from_secs(5));
-        assert_eq!(linger.patience(now, true), Duration::from_secs(1));
+        assert_eq!(linger.timeout(now, false), Duration::from_secs(5));
+        assert_eq!(linger.timeout(now, true), Duration::from_secs(1));
         let late = Duration::from_secs(8);
-        assert_eq!(linger.patience(late, false), Duration::from_secs(2));
+        assert_eq!(linger.timeout(late, false), Duration::from_secs(2));
     }
 }

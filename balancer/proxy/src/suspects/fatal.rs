@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Paths with a label of their own.
-const MOST: usize = 16;
+const MAX_PATHS: usize = 16;
 /// The label of all others.
 const OTHERS: &str = "others";
 
@@ -19,7 +19,7 @@ impl Fatal {
             return;
         }
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = counts.len() >= MOST;
+        let is_full = counts.len() >= MAX_PATHS;
         let known = counts.iter().position(|(name, _)| name == path);
         let others = || counts.iter().position(|(name, _)| name == OTHERS);
         match known.or_else(|| is_full.then(others)?) {
@@ -50,8 +50,11 @@ mod tests {
         }
         fatal.add("GET /0", 0);
         let counts = fatal.counts();
-        assert_eq!(counts.len(), MOST + 1);
+        assert_eq!(counts.len(), MAX_PATHS + 1);
         assert_eq!(counts[0], ("GET /0".to_owned(), 3));
-        assert_eq!(counts[MOST], (OTHERS.to_owned(), 3 * (100 - MOST as u64)));
+        assert_eq!(
+            counts[MAX_PATHS],
+            (OTHERS.to_owned(), 3 * (100 - MAX_PATHS as u64))
+        );
     }
 }

@@ -8,8 +8,8 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{WINDOW, words};
-
+/// An end of a worker counts for so long.
+pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// Paths that are remembered, at most.
 const PLACES: usize = 1024;
 /// The lower bits of a word hold the second of the answer, the upper ones the path.
@@ -60,6 +60,15 @@ impl Recent {
 /// From 1 on: 0 is a place that was never used.
 fn second(now: Duration) -> u64 {
     now.as_secs() + 1
+}
+
+/// Method and path of a request head, without the query.
+pub(super) fn words(head: &[u8]) -> (&[u8], &[u8]) {
+    let mut words = head.split(|byte| matches!(byte, b' ' | b'\r'));
+    let method = words.next().unwrap_or_default();
+    let target = words.next().unwrap_or_default();
+    let path = target.split(|byte| *byte == b'?').next();
+    (method, path.unwrap_or_default())
 }
 
 #[cfg(test)]

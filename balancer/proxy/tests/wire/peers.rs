@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{
-    Callers, Config, EndedBy, Endpoint, Limits, Metrics, Process, Proxy, Table, Tally,
+    Callers, Config, Counters, EndedBy, Endpoint, Limits, Metrics, Process, Proxy, Table,
 };
 use tokio::sync::watch;
 
@@ -231,7 +231,7 @@ impl Stage {
     /// The same as a process of which it is known whether it runs, and what ended it.
     pub(crate) fn process(&self, runs: bool, ended: Option<EndedBy>) -> Arc<Endpoint> {
         let process = Box::new(Runs(runs));
-        let endpoint = Endpoint::of_process("one", self.address, &Tally::new("0"), process);
+        let endpoint = Endpoint::of_process("one", self.address, &Counters::new("0"), process);
         if let Some(by) = ended {
             endpoint.ended(by);
         }

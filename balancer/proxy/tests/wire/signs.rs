@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use scaledapp_proxy::{Config, Endpoint, Limits, Table, Tallies};
+use scaledapp_proxy::{Config, Endpoint, Limits, NamedCounters, Table};
 
 use crate::peers::{OK, Stage, ask, read_all, start, start_with, until};
 
@@ -67,13 +67,13 @@ fn a_tunnel_owes_nothing_and_its_bytes_show_life() {
 #[test]
 fn a_slot_keeps_its_numbers_when_its_process_is_another_one() {
     let mut registry = Registry::default();
-    let tallies = Tallies::register(&mut registry, "x");
+    let counters = NamedCounters::register(&mut registry, "x");
     let (old, new) = (Stage::open(), Stage::open());
-    let at = |stage: &Stage| Endpoint::with_tally("0", stage.address, &tallies.of("0"));
+    let at = |stage: &Stage| Endpoint::with_counters("0", stage.address, &counters.of("0"));
     let running = start_with(vec![at(&old)], Config::dispatcher());
     let mut client = ask(&running, "/");
     let request = old.next();
-    assert_eq!(tallies.of("0").in_flight(), 1);
+    assert_eq!(counters.of("0").in_flight(), 1);
     request.answer(OK);
     read_all(&mut client);
     let mut broken = running.connect();
@@ -104,8 +104,11 @@ fn a_slot_keeps_its_numbers_when_its_process_is_another_one() {
         });
         assert!(!client.is_empty());
     }
-    let tally = tallies.of("0");
-    until("all is counted", || tally.in_flight() == 0);
-    assert_eq!([2, 5, 3].map(|hundreds| tally.answers(hundreds)), [2, 1, 0]);
-    assert!(tally.broken() >= 1, "{}", tally.broken());
+    let counters = counters.of("0");
+    until("all is counted", || counters.in_flight() == 0);
+    assert_eq!(
+        [2, 5, 3].map(|hundreds| counters.answers(hundreds)),
+        [2, 1, 0]
+    );
+    assert!(counters.broken() >= 1, "{}", counters.broken());
 }

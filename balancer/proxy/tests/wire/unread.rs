@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{JoinHandle, spawn};
 
-use scaledapp_proxy::{Config, Endpoint, Limits, Process, Tally, Trust};
+use scaledapp_proxy::{Config, Counters, Endpoint, Limits, Process, Trust};
 
 use crate::peers::{OK, Running, start_with};
 
@@ -39,7 +39,7 @@ fn dispatcher(to: SocketAddr, may_reset: bool, attempts: u32) -> Running {
         ..config.limits
     };
     let process = Box::new(Worker { may_reset });
-    let endpoint = Endpoint::of_process("one", to, &Tally::new("0"), process);
+    let endpoint = Endpoint::of_process("one", to, &Counters::new("0"), process);
     start_with(vec![endpoint], Config { limits, ..config })
 }
 

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Response, Version};
 
-use super::{Answered, Attempt, State};
+use super::state::{Answered, Attempt, State};
+use crate::complaints::Complaints;
 use crate::config::grown;
 use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
-use crate::thread::Thread;
 
 /// Interim responses to one request. A server that reports progress with each of
 /// them (102, RFC 2518) needs hundreds; one that sends nothing else has lost its way.
-const INTERIMS: u32 = 1000;
+const MAX_INTERIMS: u32 = 1000;
 
 /// Answers with at most so long a body are held until they are whole. A server that
 /// is killed between the head and the body of one (many write both by themselves)
 /// costs nothing then, and nobody notices the wait for so little.
-const HELD_BYTES: u64 = 16 << 10;
+const MAX_HELD_BYTES: u64 = 16 << 10;
 
 impl Attempt<'_, '_> {
     /// Uses what the upstream has sent; a cause if it cannot be used.
@@ -30,7 +30,7 @@ impl Attempt<'_, '_> {
                 State::Body(_) => {
                     let taken = self.answer.take(&mut self.upstream.input);
                     let malformed = taken.err()?;
-                    self.thread.answer_is_malformed(
+                    self.thread.complaints.answer_is_malformed(
                         self.endpoint,
                         malformed.reason,
                         malformed.rule(),
@@ -60,6 +60,14 @@ impl Attempt<'_, '_> {
         }
     }
 
+    /// What of the request decides how its answer is read.
+    fn asked(&self) -> http1::Asked {
+        http1::Asked {
+            head: self.meta.is_head,
+            upgrade: self.meta.upgrade,
+        }
+    }
+
     /// Takes a head if all of it is there.
     fn take_head(&mut self) -> Result<bool, Failure> {
         self.take_head_of(false)
@@ -69,14 +77,11 @@ impl Attempt<'_, '_> {
     fn take_head_of(&mut self, is_mended: bool) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
-        let to = http1::Asked {
-            head: self.asked.is_head,
-            upgrade: self.asked.upgrade,
-        };
         let limits = &self.head_limits();
         let bytes = self.upstream.input.filled();
-        let (thread, endpoint) = (self.thread, self.endpoint);
-        let response = match http1::parse_response(bytes, &mut fields, limits, to) {
+        let endpoint = self.endpoint;
+        let complaints = &self.thread.complaints;
+        let response = match http1::parse_response(bytes, &mut fields, limits, self.asked()) {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(false),
             Err(fault) if fault.is_folded() && !is_mended => {
@@ -86,7 +91,7 @@ impl Attempt<'_, '_> {
             }
             Err(fault) => {
                 let line = fields.refused(bytes);
-                thread.answer_is_malformed(endpoint, fault.reason, fault.rule(), line);
+                complaints.answer_is_malformed(endpoint, fault.reason, fault.rule(), line);
                 return Err(Failure::Malformed);
             }
         };
@@ -99,7 +104,7 @@ impl Attempt<'_, '_> {
                 return Err(Failure::HandedBack);
             }
         }
-        let version = self.asked.version;
+        let version = self.meta.version;
         let mut downstream = Downstream {
             version,
             close: false,
@@ -108,8 +113,8 @@ impl Attempt<'_, '_> {
         let out = self.answer.out();
         if response.interim {
             self.interims += 1;
-            if self.interims > INTERIMS {
-                return Err(too_many_interims(thread, endpoint));
+            if self.interims > MAX_INTERIMS {
+                return Err(too_many_interims(complaints, endpoint));
             }
             // It is a sign that the answer is being worked on (102, 103).
             self.sent = None;
@@ -123,10 +128,10 @@ impl Attempt<'_, '_> {
         } else {
             let framing = http1::downstream_framing(response.framing, version);
             downstream.close = framing == Framing::UntilClose
-                || !self.asked.keep_alive
+                || !self.meta.keep_alive
                 // What is left of its request would be taken for another one.
                 || !is_sent
-                || self.thread.is_leaving();
+                || self.thread.activity.is_leaving();
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
             http1::write_response(out, &response, framing, &downstream);
             let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
@@ -154,18 +159,22 @@ impl Attempt<'_, '_> {
 
     /// Whether an answer that breaks off could still be had from another server.
     fn may_be_held(&self, framing: Framing) -> bool {
-        self.asked.is_idempotent
+        self.meta.is_idempotent
             && self.request.is_sent()
             && self.request.is_whole()
-            && matches!(framing, Framing::Length(length) if length <= HELD_BYTES)
+            && matches!(framing, Framing::Length(length) if length <= MAX_HELD_BYTES)
     }
 
     /// A body that is none has its end right after the head.
     fn begin_body(&mut self) -> Result<(), Failure> {
         let taken = self.answer.take(&mut self.upstream.input);
         taken.map(drop).map_err(|fault| {
-            self.thread
-                .answer_is_malformed(self.endpoint, fault.reason, fault.rule(), b"");
+            self.thread.complaints.answer_is_malformed(
+                self.endpoint,
+                fault.reason,
+                fault.rule(),
+                b"",
+            );
             Failure::Malformed
         })
     }
@@ -189,8 +198,8 @@ impl Attempt<'_, '_> {
     }
 }
 
-fn too_many_interims(thread: &Thread, endpoint: &Endpoint) -> Failure {
+fn too_many_interims(complaints: &Complaints, endpoint: &Endpoint) -> Failure {
     let rule = "it is more than 1000 interim answers (1xx)";
-    thread.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
+    complaints.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
     Failure::Malformed
 }

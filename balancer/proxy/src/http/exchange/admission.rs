@@ -3,24 +3,24 @@
 //! Which paths those are is decided in `suspects`.
 
 use super::search::Search;
-use crate::body::Flow;
-use crate::retry::Past;
-use crate::suspects::{Admission, Name};
+use crate::http::body::Flow;
+use crate::suspects::{Admission, Name, Suspects};
 use crate::thread::Thread;
+use scaledapp_select::Past;
 
 /// A request of a path that goes on ending workers; no other of that path may go on.
 pub(super) struct Admitted<'a> {
-    thread: &'a Thread,
+    suspects: &'a Suspects,
     name: Name,
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.thread.suspects.left(&self.name);
+        self.suspects.left(&self.name);
     }
 }
 
-/// Keeps a path that goes on ending workers from the last one.
+/// Keeps a path that goes on ending workers from the last one. An error is a refusal.
 pub(super) fn admit<'a>(
     thread: &'a Thread,
     request: &Flow,
@@ -31,19 +31,20 @@ pub(super) fn admit<'a>(
         // Its head may be gone when it is needed.
         search.name(thread, request);
     }
-    if !thread.suspects.are_known() {
+    let suspects = &*thread.upstreams.suspects;
+    if !suspects.are_known() {
         return Ok(None);
     }
     let name = search.name(thread, request).clone();
-    let ready = thread.ready();
-    match thread.suspects.admit(thread.clock.now(), &name, ready) {
+    let ready = thread.upstreams.ready();
+    match suspects.admit(thread.clock.now(), &name, ready) {
         Admission::Free => Ok(None),
         Admission::Refused => Err(()),
         Admission::Alone => {
             search.is_suspect = true;
-            // One more end is the last.
+            // The next end of a worker is the last.
             past.deaths = past.deaths.max(1);
-            Ok(Some(Admitted { thread, name }))
+            Ok(Some(Admitted { suspects, name }))
         }
     }
 }

@@ -1,108 +1,93 @@
-//! A try that has got no whole answer: what became of its worker, what it means for the
-//! endpoint, and whether another try follows.
+//! An attempt without a whole answer: what became of its worker, what it means for the
+//! endpoint, and whether another attempt follows.
 //!
-//! What may be repeated is decided in `retry`, what was certainly not read in `unread`.
+//! What may be repeated is decided in `scaledapp-select`, what was certainly not read, in
+//! `unread`.
 
 use scaledapp_http1::{Elsewhere, Trust};
+use scaledapp_select::{self as select, EndedBy, Failed, Fate, HandBack, Next, Outcome};
 
-use super::search::Search;
-use super::{Then, give_up};
-use crate::attempt::Upstream;
-use crate::body::Flow;
-use crate::clock;
-use crate::connection::{Asked, Client};
-use crate::endpoint::{EndedBy, Endpoint};
+use super::outcome::note;
+use super::state::Exchange;
+use crate::endpoint::Endpoint;
+use crate::http::attempt::BrokenOff;
+use crate::http::request::Then;
+use crate::http::upstream::Upstream;
 use crate::metrics::{Failure, count};
-use crate::outlier::{self, Outcome};
-use crate::retry::{self, Failed, Fate, Next, Past};
 use crate::thread::Thread;
 
-/// A try that has got no whole answer.
-pub(super) struct Broke<'a> {
-    pub(super) cause: Failure,
-    pub(super) headed: bool,
-    pub(super) answered: bool,
-    pub(super) upstream: Upstream,
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) past: &'a mut Past,
-    pub(super) search: &'a mut Search,
-}
-
-/// What such a try means; `None`: another one.
-pub(super) async fn broke_off(
-    thread: &Thread,
-    client: &mut Client,
-    asked: &Asked,
-    request: &Flow,
-    broke: Broke<'_>,
-) -> Option<Then> {
-    let Broke {
-        cause,
-        headed,
-        answered,
-        upstream,
-        endpoint,
-        past,
-        search,
-    } = broke;
-    let mut failed = Failed {
-        written: request.has_begun(),
-        answered,
-        replayable: request.is_whole(),
-        // Who hands back has answered: its connection was no stale one.
-        reused: upstream.reused && cause != Failure::HandedBack,
-    };
-    let hands_back = upstream.hands_back;
-    let sent = upstream.sent(endpoint.may_reset());
-    // What is given up ends there now, however long the client takes to hear it; and
-    // the kernel tells of an end of ours only when it is closed.
-    drop(upstream);
-    if cause == Failure::Upstream
-        && retry::needs_proof(failed, past, asked.is_idempotent)
-        && let Some(sent) = sent
-        && thread.witness.is_unread(&sent).await
-    {
-        count(&thread.counts.unread);
-        failed.written = false;
-    }
-    let fate = fate(endpoint, cause, failed, hands_back).await;
-    past.broke(failed, fate.0);
-    if failed.written {
-        search.broke(thread, request, endpoint, past, fate);
-    }
-    let tries = thread.config.limits.attempts;
-    let next = retry::next(failed, past, asked.is_idempotent, tries);
-    if settle(thread, endpoint, cause, failed, next) {
-        past.handed_back |= cause == Failure::HandedBack;
-        search.go_on(endpoint, failed, past);
-        return None;
-    }
-    thread.counts.failed(cause);
-    let elsewhere = match next {
-        Next::HandBack(elsewhere) if cause == Failure::Upstream => Some(elsewhere),
-        // For want of budget.
-        Next::Again if cause == Failure::Upstream && past.deaths == 0 => {
-            Some(Elsewhere::Interrupted)
-        }
-        _ => None,
-    };
-    // Clients must not see it.
-    let elsewhere = elsewhere.filter(|_| client.trust == Trust::Behind);
-    Some(
-        give_up(
-            thread,
-            client,
-            asked,
-            (cause, Some(endpoint)),
+impl Exchange<'_> {
+    /// What an attempt without a whole answer means; `None`: another attempt.
+    pub(super) async fn broke_off(
+        &mut self,
+        broken: BrokenOff,
+        upstream: Upstream,
+        endpoint: &Endpoint,
+    ) -> Option<Then> {
+        let thread = self.thread;
+        let is_idempotent = self.meta.is_idempotent;
+        let BrokenOff {
+            cause,
             headed,
-            elsewhere,
-        )
-        .await,
-    )
+            answered,
+        } = broken;
+        let mut failed = Failed {
+            written: self.request.has_begun(),
+            answered,
+            replayable: self.request.is_whole(),
+            // A dispatcher that hands a request back has answered, so its connection was
+            // no stale one.
+            reused: upstream.reused && cause != Failure::HandedBack,
+        };
+        let hands_back = upstream.hands_back;
+        let sent = upstream.sent(endpoint.may_reset());
+        // A request that is given up ends at its server now, however long the client takes
+        // to hear it; and the kernel tells of the end of our socket only when it is closed.
+        drop(upstream);
+        if cause == Failure::Upstream
+            && select::needs_proof(failed, &self.past, is_idempotent)
+            && let Some(sent) = sent
+            && thread.upstreams.witness.is_unread(&sent).await
+        {
+            count(&thread.counts.unread);
+            failed.written = false;
+        }
+        let fate = fate(endpoint, cause, failed, hands_back).await;
+        self.past.broke(failed, fate.0);
+        if failed.written {
+            self.search
+                .broke(thread, &self.request, endpoint, &self.past, fate);
+        }
+        let max_tries = thread.config.limits.attempts;
+        let next = select::next(failed, &self.past, is_idempotent, max_tries);
+        if settle(thread, endpoint, cause, failed, next) {
+            self.past.handed_back |= cause == Failure::HandedBack;
+            self.search.go_on(endpoint, failed, &self.past);
+            return None;
+        }
+        thread.counts.failed(cause);
+        let elsewhere = match next {
+            Next::HandBack(HandBack::NotExecuted) if cause == Failure::Upstream => {
+                Some(Elsewhere::NotExecuted)
+            }
+            Next::HandBack(HandBack::Interrupted) if cause == Failure::Upstream => {
+                Some(Elsewhere::Interrupted)
+            }
+            // The budget did not allow another attempt.
+            Next::Again if cause == Failure::Upstream && self.past.deaths == 0 => {
+                Some(Elsewhere::Interrupted)
+            }
+            _ => None,
+        };
+        // Clients must not see it.
+        let elsewhere = elsewhere.filter(|_| self.client.trust == Trust::Behind);
+        let answer = self.give_up(cause, Some(endpoint), headed, elsewhere);
+        Some(answer.await)
+    }
 }
 
-/// What became of the process behind an endpoint at which a try has failed, and whether
-/// this was the only request there; `says` is what a dispatcher there has said of it.
+/// What became of the process behind an endpoint at which an attempt has failed, and
+/// whether this was the only request there; `says` is what a dispatcher there has said.
 async fn fate(
     endpoint: &Endpoint,
     cause: Failure,
@@ -118,28 +103,6 @@ async fn fate(
     }
 }
 
-/// Takes an outcome into the endpoint's record.
-pub(super) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
-    let counts_errors =
-        thread.config.ejects_errors && (outcome != Outcome::Error || !thread.ejects_too_many());
-    match endpoint.outlier.note(outcome, clock::now(), counts_errors) {
-        None => return,
-        Some(1) => tracing::warn!(
-            endpoint = endpoint.name(),
-            "{}; it gets no requests for {:?}, and longer each time if it goes on",
-            outcome.words(),
-            outlier::FIRST
-        ),
-        Some(times) => tracing::debug!(
-            endpoint = endpoint.name(),
-            ?outcome,
-            times,
-            "left alone again"
-        ),
-    }
-    count(&thread.counts.ejections);
-}
-
 /// What a failed attempt means for the endpoint, and whether another follows.
 fn settle(
     thread: &Thread,
@@ -148,7 +111,7 @@ fn settle(
     failed: Failed,
     next: Next,
 ) -> bool {
-    // None of them is the endpoint's doing.
+    // None of these is the fault of the endpoint.
     if matches!(
         cause,
         Failure::ClientGone | Failure::ClientTimeout | Failure::Memory | Failure::GaveWay
@@ -156,28 +119,26 @@ fn settle(
         return false;
     }
     if cause == Failure::Unasked {
-        // Not an answer to this request. It goes over a connection of its own now,
-        // where no such thing can be, so this costs neither a try nor the budget.
+        // This is no answer to the request. It goes over a connection of its own now,
+        // where that cannot happen, so it costs neither an attempt nor budget.
         count(&thread.counts.repeated);
         return true;
     }
-    if let Some(tally) = endpoint.tally() {
-        tally.broke();
-    }
+    endpoint.count_broken();
     if cause == Failure::HandedBack {
         note(thread, endpoint, Outcome::Error);
     } else if failed.reused {
-        thread.pool.borrow_mut().forget(endpoint.id());
+        thread.upstreams.pool.borrow_mut().forget(endpoint.id());
     } else {
         note(thread, endpoint, Outcome::Broken);
     }
-    // A time-out has used up the client's patience, and maybe the server's strength.
+    // After a timeout the client has waited long enough, and the server may be overloaded.
     let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack);
     if !may_repeat || next != Next::Again {
         return false;
     }
     // A kept connection that was closed in between is no sign of trouble.
-    if !failed.reused && !thread.budget.borrow_mut().withdraw() {
+    if !failed.reused && !thread.upstreams.budget.borrow_mut().withdraw() {
         count(&thread.counts.budget_spent);
         return false;
     }

@@ -6,22 +6,21 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::body::Flow;
-use crate::connection::Client;
-use crate::endpoint::{EndedBy, Endpoint, InFlight};
-use crate::gone::LOOK;
-use crate::line::{Comer, Place};
+use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Visit};
+
+use crate::endpoint::{Endpoint, InFlight};
+use crate::http::body::Flow;
+use crate::http::client::{Client, LOOK_INTERVAL};
 use crate::metrics::{count, shift};
-use crate::retry::{Failed, Fate, Past};
 use crate::suspects::{Name, Sign};
 use crate::thread::Thread;
 
 /// Why there is no endpoint for a request.
-pub(super) enum Nobody {
+pub(super) enum NoEndpoint {
     InTime,
     QueueFull,
     ClientGone,
-    /// It may not go where it was, and there is nobody else.
+    /// It may not go where it was, and there is no other endpoint.
     Elsewhere,
     /// Its path goes on ending workers.
     Suspect,
@@ -38,8 +37,8 @@ pub(super) struct Search {
     again: bool,
     /// An endpoint has handed it back: it must go to another one, or nowhere.
     elsewhere: bool,
-    /// Where it stood in line.
-    place: Option<Place>,
+    /// Its position in the queue, once it has waited.
+    position: Option<Position>,
     /// It may be what ends workers.
     pub(super) is_suspect: bool,
     /// The first worker that has ended while it executed this.
@@ -58,7 +57,7 @@ impl Search {
 
     pub(super) fn name(&mut self, thread: &Thread, request: &Flow) -> &Name {
         self.name
-            .get_or_insert_with(|| thread.suspects.name(request.head()))
+            .get_or_insert_with(|| thread.upstreams.suspects.name(request.head()))
     }
 
     /// A try has broken off, and another one follows.
@@ -101,7 +100,7 @@ impl Search {
         let now = thread.clock.now();
         let name = self.name(thread, request);
         for worker in [first, worker] {
-            thread.suspects.ended(now, name, worker, sign);
+            thread.upstreams.suspects.ended(now, name, worker, sign);
         }
     }
 
@@ -109,14 +108,14 @@ impl Search {
     pub(super) fn answered(&mut self, thread: &Thread, request: &Flow) {
         let (now, ended) = (thread.clock.now(), self.ended);
         let name = self.name(thread, request);
-        thread.suspects.answered(now, name, ended);
+        thread.upstreams.suspects.answered(now, name, ended);
     }
 
-    fn comer(&self) -> Comer {
+    fn visit(&self) -> Visit {
         if self.again {
-            Comer::Again(self.place)
+            Visit::Again(self.position)
         } else {
-            Comer::New
+            Visit::First
         }
     }
 }
@@ -126,25 +125,28 @@ pub(super) async fn choose<'a>(
     thread: &'a Thread,
     client: &mut Client,
     search: &mut Search,
-) -> Result<InFlight<'a>, Nobody> {
+) -> Result<InFlight<'a>, NoEndpoint> {
+    let queue = &thread.upstreams.queue;
     if search.is_suspect
-        && !thread.line.goes_before()
-        && let Some(entered) = thread.choose(client.source, &thread.apart(&search.tried))
+        && !queue.is_contended()
+        && let Some(entered) = thread
+            .upstreams
+            .choose(client.source, &thread.upstreams.apart(&search.tried))
     {
         return Ok(entered);
     }
-    if !thread.line.goes_before()
-        && let Some(entered) = thread.choose(client.source, &search.tried)
+    if !queue.is_contended()
+        && let Some(entered) = thread.upstreams.choose(client.source, &search.tried)
     {
         return Ok(entered);
     }
     if search.elsewhere {
-        return Err(Nobody::Elsewhere);
+        return Err(NoEndpoint::Elsewhere);
     }
-    let Some(mut ticket) = thread.line.join(search.comer()) else {
-        return Err(Nobody::QueueFull);
+    let Some(mut ticket) = queue.join(search.visit()) else {
+        return Err(NoEndpoint::QueueFull);
     };
-    search.place = Some(ticket.place());
+    search.position = Some(ticket.position());
     search.has_waited = true;
     let _waiting = Waiting::new(thread);
     let now = thread.clock.now();
@@ -156,18 +158,18 @@ pub(super) async fn choose<'a>(
             let since = now;
             let now = thread.clock.now();
             if client.poll_gone(thread, context) || client.waits_until(thread, since) <= now {
-                return Poll::Ready(Err(Nobody::ClientGone));
+                return Poll::Ready(Err(NoEndpoint::ClientGone));
             }
             if until <= now {
-                return Poll::Ready(Err(Nobody::InTime));
+                return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
             // It may be full, and its end unseen.
-            let next = until.min(leaves).min(now + LOOK);
+            let next = until.min(leaves).min(now + LOOK_INTERVAL);
             client.deadline.set_at(next);
             // It lies ahead: this only asks to be woken.
             if client.deadline.poll(context).is_ready() {
-                return Poll::Ready(Err(Nobody::InTime));
+                return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let turn = ticket.poll_turn(context);
             waited |= turn.is_pending();
@@ -178,7 +180,7 @@ pub(super) async fn choose<'a>(
             // Each of those that failed it may be back.
             search.tried.clear();
         }
-        if let Some(entered) = thread.choose(client.source, &search.tried) {
+        if let Some(entered) = thread.upstreams.choose(client.source, &search.tried) {
             ticket.found();
             return Ok(entered);
         }

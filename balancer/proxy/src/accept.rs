@@ -1,0 +1,294 @@
+//! One forwarding thread from its start to its end: it accepts connections, and follows
+//! the table of endpoints, the tokens and the stage that the proxy is in.
+//!
+//! What happens on a connection is decided in `connections`; when which stage of the end
+//! begins, in `drain`.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustix::net::{SendFlags, send};
+use scaledapp_http1 as http1;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::callers::{Callers, Tokens};
+use crate::connections::Connections;
+use crate::drain::{self, Stage};
+use crate::endpoint::Table;
+use crate::housekeeping;
+use crate::keepalive;
+use crate::memory::Pressure;
+use crate::metrics::{Counts, count};
+use crate::occupancy::STALL_GRACE;
+use crate::thread::{Common, Thread};
+
+/// How much of an answer the kernel takes before the client's window takes it.
+const MAX_UNSENT_BYTES: u32 = 128 << 10;
+/// The kernel's memory for what a client sends, when memory is short.
+const TIGHT_RECEIVE_BYTES: usize = 16 << 10;
+/// Pause after `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a thread is made from.
+pub(crate) struct Seed {
+    pub(crate) common: Common,
+    pub(crate) callers: Callers,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) table: watch::Receiver<Arc<Table>>,
+    pub(crate) stage: watch::Receiver<Stage>,
+    pub(crate) counts: Arc<Counts>,
+    /// Which of the threads it is, from 0 on.
+    pub(crate) index: usize,
+}
+
+/// Serves until the last stage is over.
+///
+/// # Errors
+/// The thread gets no reactor.
+pub(crate) fn run(seed: Seed) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, serve(seed))
+}
+
+async fn serve(seed: Seed) -> io::Result<()> {
+    let Seed {
+        common,
+        mut callers,
+        listener,
+        mut table,
+        mut stage,
+        counts,
+        index,
+    } = seed;
+    set_options(&listener, common.config.limits.stall_time)?;
+    let mut listener = Some(TcpListener::from_std(listener)?);
+    let closed = Arc::clone(&common.closed);
+    let first = Arc::clone(&table.borrow_and_update());
+    let thread = Rc::new(Thread::new(common, &mut callers, counts, first, index));
+    let connections = Rc::new(Connections::new(Rc::clone(&thread))?);
+    tokio::task::spawn_local(housekeeping::run(
+        Rc::clone(&connections),
+        Rc::clone(&thread),
+    ));
+    tokio::task::spawn_local(Rc::clone(&connections).watch_parked());
+    let accepting = Accepting {
+        thread: &thread,
+        connections: &connections,
+    };
+    // The table's owner may go first; then the last table stays.
+    let mut has_owner = true;
+    loop {
+        let stages = thread.activity.stage();
+        if stages >= Stage::Closed && thread.occupancy.connections() == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            accepted = accepting.accept(listener.as_ref()) => accepting.accepted(accepted).await,
+            changed = table.changed(), if has_owner => {
+                has_owner = changed.is_ok();
+                thread.upstreams.set_table(Arc::clone(&table.borrow_and_update()));
+            }
+            Ok(()) = stage.changed() => {
+                let stage = *stage.borrow_and_update();
+                if accepting.enter(stage, &mut listener, &closed) {
+                    return Ok(());
+                }
+            }
+            () = changed(callers.tokens.as_mut()) => thread.callers.update(&mut callers),
+            () = thread.occupancy.changed() => {}
+        }
+    }
+}
+
+/// Sets what accepted sockets inherit, which saves system calls for each.
+fn set_options(listener: &std::net::TcpListener, stall_time: Duration) -> io::Result<()> {
+    let socket = socket2::SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    // A client that reads slowly, or not at all, would make the kernel hold megabytes of
+    // its answer (tcp_wmem), which count as our container's memory.
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
+    keepalive::set(&socket, stall_time)
+}
+
+/// Resolves when there are other tokens than before.
+async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
+    let is_changed = match tokens {
+        Some(tokens) => tokens.changed().await.is_ok(),
+        None => false,
+    };
+    // Without an owner the last ones stay.
+    if !is_changed {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The accept loop's view of its thread.
+struct Accepting<'a> {
+    thread: &'a Thread,
+    connections: &'a Rc<Connections>,
+}
+
+impl Accepting<'_> {
+    /// The next connection, when there may be one more. Whether there may be is looked at
+    /// again when one comes, because a connection that was idle may not be any more.
+    async fn accept(&self, listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|context| match listener {
+            Some(listener) if self.has_room() => listener.poll_accept(context),
+            Some(_) | None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Whether there may be one more connection, or there is one that ends for it.
+    fn has_room(&self) -> bool {
+        let thread = self.thread;
+        if thread.occupancy.has_room() {
+            return true;
+        }
+        let is_new = thread.occupancy.block();
+        // A connection may have ended before it was known that we wait.
+        if thread.occupancy.has_room() {
+            return true;
+        }
+        if is_new {
+            thread.activity.begins();
+            count(&thread.counts.at_limit);
+            thread.complaints.connections_are_full();
+        }
+        false
+    }
+
+    async fn accepted(&self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        match accepted {
+            Ok((stream, peer)) => self.begin(stream, peer.ip()),
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                self.thread
+                    .is_short_of("cannot accept a connection", &error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn begin(&self, stream: TcpStream, peer: IpAddr) {
+        let thread = self.thread;
+        thread.activity.begins();
+        let peer = peer.to_canonical();
+        let pressure = thread.memory.pressure();
+        if pressure >= Pressure::Full {
+            count(&thread.counts.shed_new);
+            self.refuse(&stream, "out-of-memory");
+            return;
+        }
+        if pressure >= Pressure::Tight {
+            let socket = socket2::SockRef::from(&stream);
+            // Only a connection that is over already refuses.
+            let _ended = socket.set_recv_buffer_size(TIGHT_RECEIVE_BYTES);
+        }
+        let was_full = thread.occupancy.is_full();
+        if thread
+            .occupancy
+            .enter(thread.callers.counted(peer))
+            .is_err()
+        {
+            count(&thread.counts.address_full);
+            self.refuse(&stream, "too-many-connections");
+            thread.complaints.address_is_full(peer);
+            return;
+        }
+        if was_full {
+            // No connection ends for one that is refused.
+            self.make_way();
+        }
+        self.connections.begin(stream, peer);
+    }
+
+    /// Ends a connection for a new one: the one that has waited for a request for
+    /// longest; if none has for long, the one whose client has kept us waiting for
+    /// longest. A connection that is new itself may be about to send its request, so it
+    /// ends last. A connection with a request at an endpoint never ends.
+    fn make_way(&self) {
+        let Thread {
+            clock,
+            counts,
+            complaints,
+            ..
+        } = self.thread;
+        if clock.end_oldest_idle(STALL_GRACE) {
+            count(&counts.gave_way);
+        } else if !clock.end_longest_stalled(STALL_GRACE) {
+            if clock.end_oldest_idle(Duration::ZERO) {
+                count(&counts.gave_way);
+            }
+        } else {
+            count(&counts.stalled_gave_way);
+            complaints.stalled_connection_ended();
+        }
+    }
+
+    /// Tells a new connection that there is no room for it.
+    fn refuse(&self, stream: &TcpStream, reason: &str) {
+        let mut out = self.thread.buffers.output();
+        http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
+        // The send buffer is empty and takes it all. The connection is closed at once,
+        // whatever the client sends. (tokio's own write would wait to hear that there is
+        // room.)
+        let _unheard = send(stream, &out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        self.thread.buffers.put_output(out);
+    }
+
+    /// A stage of the end begins; whether it is the last, and over.
+    fn enter(
+        &self,
+        stage: Stage,
+        listener: &mut Option<TcpListener>,
+        closed: &AtomicUsize,
+    ) -> bool {
+        self.thread.activity.enter(stage);
+        match stage {
+            Stage::Closing => self.refuse_new(listener.as_ref()),
+            Stage::Closed => {
+                if let Some(listener) = listener.take() {
+                    self.accept_last(&listener);
+                    closed.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            // The connections that have a task end when the local set is dropped.
+            Stage::Cut => self.connections.end_all_parked(),
+            Stage::Serving | Stage::Leaving => {}
+        }
+        stage == Stage::Cut
+    }
+
+    fn refuse_new(&self, listener: Option<&TcpListener>) {
+        // A socket that another process holds is the next process's, too.
+        if let Some(listener) = listener
+            && !self.thread.config.listener_is_held
+            && let Err(error) = drain::refuse_new(listener)
+        {
+            tracing::debug!(%error, "connections that come in the last moment will be reset");
+        }
+    }
+
+    /// Accepts what has come. A socket that another process holds keeps it for the next
+    /// process.
+    fn accept_last(&self, listener: &TcpListener) {
+        let mut context = Context::from_waker(Waker::noop());
+        while !self.thread.config.listener_is_held
+            && let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(&mut context)
+        {
+            self.begin(stream, peer.ip());
+        }
+    }
+}

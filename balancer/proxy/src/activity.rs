@@ -1,0 +1,92 @@
+//! In which stage of its life a forwarding thread is, and whether anything goes on there.
+//!
+//! When which stage begins is decided in `drain`; what is done at each tick, in
+//! `housekeeping`.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::{self, Clock, REST_INTERVAL, TICK_INTERVAL};
+use crate::drain::{Arrival, Stage};
+
+/// After so long without a request the ticks become rare.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    clock: Rc<Clock>,
+    stage: Cell<Stage>,
+    /// When a client came last, for the departure of the whole proxy.
+    arrival: Arc<Arrival>,
+    /// When something began here last.
+    latest: Cell<Duration>,
+    /// Ticks are rare now.
+    rests: Cell<bool>,
+    /// Ticks must not be rare any more.
+    woken: Notify,
+}
+
+impl Activity {
+    pub(crate) fn new(clock: Rc<Clock>, arrival: Arc<Arrival>) -> Self {
+        Self {
+            clock,
+            stage: Cell::new(Stage::Serving),
+            arrival,
+            latest: Cell::new(Duration::ZERO),
+            rests: Cell::new(false),
+            woken: Notify::new(),
+        }
+    }
+
+    /// A connection or a request begins: its time counts from now, and ticks are needed.
+    pub(crate) fn begins(&self) {
+        let now = clock::now();
+        self.clock.set(now);
+        self.latest.set(now);
+        if self.rests.replace(false) {
+            self.woken.notify_one();
+        }
+        if self.is_leaving() {
+            self.arrival.set(now);
+        }
+    }
+
+    /// Another stage begins.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.begins();
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Whether answers must say that the connection ends with them.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stage.get() >= Stage::Leaving
+    }
+
+    /// Resolves when it is time for the next tick.
+    pub(crate) async fn next_tick(&self) {
+        let interval = if self.rests.get() {
+            REST_INTERVAL
+        } else {
+            TICK_INTERVAL
+        };
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = self.woken.notified() => {}
+        }
+    }
+
+    /// A tick has been done; `is_awaited`: something waits for the next one.
+    pub(crate) fn ticked(&self, now: Duration, is_awaited: bool) {
+        let is_quiet = now.saturating_sub(self.latest.get()) >= QUIET;
+        self.rests.set(!is_awaited && is_quiet);
+    }
+}

@@ -1,0 +1,251 @@
+//! A client's side of a connection: what it has sent and not been used, whether it still
+//! waits for an answer, and what is written to it.
+//!
+//! Whether anybody still waits: a reset says no. The end of the client's side (FIN) can
+//! mean both: `printf … | nc` has said all it had to say and waits, a browser tab that
+//! was closed looks the same until something is written to it. RFC 9112 section 9.6 lets
+//! a server go on or not. So a client is believed for a bounded time, and a proxy of ours
+//! not at all: it never ends its side of a connection on which it waits for an answer.
+//!
+//! Which requests a connection carries is decided in `connection`.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use scaledapp_http1::{self as http1, Trust};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::allowance::Allowance;
+use super::body::Flow;
+use super::request::Then;
+use crate::buffer::Buffer;
+use crate::clock::Deadline;
+use crate::thread::Thread;
+
+/// How often a connection is looked at that cannot be read because we hold as many of
+/// its bytes as we want.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(super) peer: IpAddr,
+    /// The peer is a proxy that somebody has named.
+    pub(super) is_named: bool,
+    /// What it was found to be with its last request.
+    pub(super) trust: Trust,
+    /// The client of its last request, as far as that is known; else the peer.
+    pub(super) source: IpAddr,
+    pub(super) input: Buffer,
+    pub(crate) deadline: Deadline,
+    /// It has closed its sending side, and everything before that was read.
+    pub(super) finished: bool,
+    /// When that was noticed, be there something left to read or not.
+    half_closed: Option<Duration>,
+    /// How long the body of its request may be waited for.
+    pub(super) body: Allowance,
+    /// See [`Client::set_resets`].
+    resets: bool,
+}
+
+/// Why nothing more comes from a client.
+pub(super) enum Gone {
+    Closed,
+    Late,
+}
+
+impl Client {
+    pub(crate) fn new(
+        thread: &Thread,
+        stream: TcpStream,
+        peer: IpAddr,
+        deadline: Deadline,
+    ) -> Self {
+        let is_named = thread.callers.is_named(peer);
+        Self {
+            stream,
+            peer,
+            is_named,
+            trust: thread.callers.trust(None, is_named),
+            source: peer,
+            input: Buffer::default(),
+            deadline,
+            finished: false,
+            half_closed: None,
+            body: Allowance::to_send(&thread.config.limits),
+            resets: false,
+        }
+    }
+
+    /// While an answer is under way whose end is the connection's, whatever ends us (a
+    /// failure, the end of a drain, SIGKILL) must reset the connection: the client would
+    /// take an orderly end for that of the answer.
+    pub(super) fn set_resets(&mut self, resets: bool) {
+        self.resets = resets;
+        let linger = resets.then_some(Duration::ZERO);
+        drop(socket2::SockRef::from(&self.stream).set_linger(linger));
+    }
+
+    /// The last answer is whole, so that its connection may end in order.
+    pub(super) fn ends_in_order(&mut self) {
+        if self.resets {
+            self.set_resets(false);
+        }
+    }
+
+    /// Closes our side. `close` alone would send a reset instead of what is held back if
+    /// the client has sent something that was not read.
+    pub(super) fn finish(&self) {
+        drop(socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write));
+    }
+
+    /// Closing resets the connection from now on (a linger time of zero): the client must
+    /// not take what it has for the whole.
+    pub(super) fn reset(&self) {
+        drop(socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
+    }
+
+    /// The client must do something within `time`, and keeps us waiting meanwhile.
+    pub(super) fn owes(&self, thread: &Thread, time: Duration) {
+        let now = thread.clock.now();
+        self.deadline
+            .set_stalled(now.saturating_add(time), Some(now));
+    }
+
+    /// Reads once, until its deadline; 0 is the end of the client's side.
+    pub(super) fn poll_fill(
+        &mut self,
+        thread: &Thread,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Gone>> {
+        if let Poll::Ready(read) = self
+            .input
+            .poll_fill(&mut self.stream, &thread.buffers, context)
+        {
+            return Poll::Ready(read.map_err(|_| Gone::Closed));
+        }
+        ready!(self.deadline.poll(context));
+        Poll::Ready(Err(Gone::Late))
+    }
+
+    /// Takes what it sends meanwhile, within its buffer, and notes the end of its side.
+    /// Whether its connection is broken.
+    pub(super) fn poll_gone(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
+        while !self.finished {
+            if !self.input.has_room() {
+                return self.looks_gone(thread);
+            }
+            match self
+                .input
+                .poll_fill(&mut self.stream, &thread.buffers, context)
+            {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => self.has_finished(thread),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return true,
+            }
+        }
+        false
+    }
+
+    /// Takes what it sends and throws it away. Whether its connection is broken.
+    pub(super) fn poll_discard(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
+        while !self.finished {
+            self.input.consume(usize::MAX);
+            self.input.widen();
+            match self
+                .input
+                .poll_fill(&mut self.stream, &thread.buffers, context)
+            {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => self.has_finished(thread),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return true,
+            }
+        }
+        false
+    }
+
+    fn has_finished(&mut self, thread: &Thread) {
+        self.finished = true;
+        self.half_closed.get_or_insert(thread.clock.now());
+    }
+
+    /// Whether its connection is broken, by what the reactor has heard of it
+    /// (`EPOLLRDHUP`), where nothing can be read. Costs no system call and wakes nothing:
+    /// the caller looks again after [`LOOK_INTERVAL`].
+    pub(super) fn looks_gone(&mut self, thread: &Thread) -> bool {
+        let heard = pin!(self.stream.ready(Interest::READABLE | Interest::ERROR));
+        let heard = heard.poll(&mut Context::from_waker(Waker::noop()));
+        match heard {
+            Poll::Ready(Ok(ready)) => {
+                if ready.is_read_closed() && self.half_closed.is_none() {
+                    self.half_closed = Some(thread.clock.now());
+                }
+                ready.is_error()
+            }
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
+    /// Whether it has closed its side and counts as gone for it: a proxy of ours does not
+    /// close its side while it waits.
+    pub(super) fn has_left(&self) -> bool {
+        self.half_closed.is_some() && self.trust == Trust::Behind
+    }
+
+    /// Until when an answer is worth waiting for, when something moved last at `moved`.
+    pub(super) fn waits_until(&self, thread: &Thread, moved: Duration) -> Duration {
+        match self.half_closed {
+            None => Duration::MAX,
+            Some(_) if self.trust == Trust::Behind => Duration::ZERO,
+            Some(ended) => ended
+                .max(moved)
+                .saturating_add(thread.config.limits.half_close_time),
+        }
+    }
+
+    /// Sends an answer of our own; `close` ends the connection with it.
+    pub(super) async fn answer(
+        &mut self,
+        thread: &Thread,
+        status: u16,
+        reason: &str,
+        close: bool,
+        is_head: bool,
+    ) -> Then {
+        let mut out = thread.buffers.output();
+        // A client that is told to come back later should not do so at once.
+        let retry_after = (status == 503).then_some(1);
+        http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
+        self.write(thread, out, close).await
+    }
+
+    /// Sends a whole answer; `close` ends the connection with it.
+    pub(super) async fn write(&mut self, thread: &Thread, out: Vec<u8>, close: bool) -> Then {
+        let mut flow = Flow::of(out);
+        self.owes(thread, thread.config.limits.head_time);
+        let written = poll_fn(|context| {
+            if let Poll::Ready(written) = flow.poll_write(&mut self.stream, close, context) {
+                return Poll::Ready(written);
+            }
+            self.deadline
+                .poll(context)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await;
+        thread.buffers.put_output(flow.into_out());
+        match written {
+            Err(_) => Then::End,
+            Ok(()) if close => Then::Close,
+            Ok(()) => Then::Next,
+        }
+    }
+}

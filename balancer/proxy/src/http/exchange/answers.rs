@@ -1,0 +1,93 @@
+//! The answers of our own: which status and reason a client gets where no endpoint has
+//! answered.
+//!
+//! When that is so is decided by the steps of the exchange.
+
+use scaledapp_http1::{self as http1, Elsewhere, Malformed, Version};
+
+use super::search::NoEndpoint;
+use super::state::Exchange;
+use crate::endpoint::Endpoint;
+use crate::http::request::Then;
+use crate::metrics::Failure;
+
+impl Exchange<'_> {
+    /// The answer to a request that has found no endpoint.
+    pub(super) async fn refuse(&mut self, reason: NoEndpoint) -> Then {
+        let thread = self.thread;
+        let (failure, status, reason) = match reason {
+            NoEndpoint::InTime if thread.upstreams.ready() > 0 => {
+                (Failure::QueueTimeout, 503, "queue-timeout")
+            }
+            NoEndpoint::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
+            NoEndpoint::QueueFull => (Failure::QueueFull, 503, "queue-full"),
+            NoEndpoint::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
+            // It was executed, so it is of no use to come back later.
+            NoEndpoint::Suspect if self.past.written => (Failure::Suspect, 502, "upstream-failed"),
+            NoEndpoint::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
+            NoEndpoint::ClientGone => {
+                thread.counts.failed(Failure::ClientGone);
+                return Then::End;
+            }
+        };
+        thread.complaints.request_failed(status, reason, None);
+        thread.counts.failed(failure);
+        let elapsed = self.meta.started.elapsed();
+        thread.counts.answered(status, elapsed);
+        let close = !self.meta.keep_alive
+            || self.meta.version == Version::Http10
+            || !self.request.is_taken()
+            || thread.activity.is_leaving();
+        let is_head = self.meta.is_head;
+        self.client
+            .answer(thread, status, reason, close, is_head)
+            .await
+    }
+
+    /// The answer to a request whose attempts have failed. A balancer of ours in front may
+    /// learn that it can go `elsewhere`.
+    pub(super) async fn give_up(
+        &mut self,
+        cause: Failure,
+        endpoint: Option<&Endpoint>,
+        headed: bool,
+        elsewhere: Option<Elsewhere>,
+    ) -> Then {
+        if headed {
+            return Then::Reset;
+        }
+        let thread = self.thread;
+        let (status, reason) = match cause {
+            Failure::ClientGone => return Then::End,
+            Failure::ClientTimeout => (408, "body-timeout"),
+            Failure::GaveWay => (408, "gave-way"),
+            Failure::Timeout => (504, "upstream-timeout"),
+            Failure::Malformed => (502, "upstream-malformed"),
+            Failure::Memory => (503, "out-of-memory"),
+            _ => (502, "upstream-failed"),
+        };
+        // A malformed answer has a complaint of its own, and a request that is handed back
+        // may be served yet.
+        if status >= 500 && cause != Failure::Malformed && elsewhere.is_none() {
+            thread.complaints.request_failed(status, reason, endpoint);
+        }
+        let elapsed = self.meta.started.elapsed();
+        thread.counts.answered(status, elapsed);
+        let mut out = thread.buffers.output();
+        let is_head = self.meta.is_head;
+        http1::write_answer(&mut out, status, reason, None, elsewhere, true, is_head);
+        self.client.write(thread, out, true).await
+    }
+
+    /// The answer to a body that is not well-formed.
+    pub(super) async fn refuse_body(&mut self, malformed: Malformed) -> Then {
+        let thread = self.thread;
+        thread.counts.failed(Failure::Refused);
+        let Malformed { reason } = malformed;
+        thread
+            .complaints
+            .request_is_refused(400, reason, malformed.rule());
+        let is_head = self.meta.is_head;
+        self.client.answer(thread, 400, reason, true, is_head).await
+    }
+}

@@ -1,0 +1,84 @@
+//! The connection that a request goes to its endpoint on, and what becomes of it after
+//! the answer.
+//!
+//! Whether an idle connection may be used again is decided in `pool`.
+
+use std::io::ErrorKind;
+
+use scaledapp_select::Outcome;
+
+use super::outcome::note;
+use crate::connect::{self, connect};
+use crate::endpoint::{Endpoint, InFlight};
+use crate::http::attempt::Answered;
+use crate::http::client::Client;
+use crate::http::upstream::Upstream;
+use crate::metrics::count;
+use crate::thread::Thread;
+use crate::unread::Link;
+
+/// A connection to the endpoint, kept or new; `None` if there is none for us.
+pub(super) async fn reach(
+    thread: &Thread,
+    client: &Client,
+    entered: &InFlight<'_>,
+    is_repeated: bool,
+) -> Option<Upstream> {
+    let endpoint = entered.endpoint();
+    let pool = &thread.upstreams.pool;
+    // After a failure a kept connection is not worth another attempt.
+    if !is_repeated {
+        let now = thread.clock.now();
+        let kept = pool.borrow_mut().take(endpoint.id(), now);
+        if let Some(link) = kept {
+            count(&thread.counts.reuses);
+            return Some(Upstream::new(link, true));
+        }
+    }
+    count(&thread.counts.connects);
+    let limits = &thread.config.limits;
+    match connect(endpoint.address(), &client.deadline, limits).await {
+        Ok(stream) => Some(Upstream::new(Link::new(stream), false)),
+        Err(error) => {
+            tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
+            if connect::is_ours(&error) {
+                thread.is_short_of("no connection can be made", &error);
+            } else if error.kind() != ErrorKind::ConnectionRefused || !endpoint.refuses() {
+                note(thread, endpoint, Outcome::Refused);
+            } else {
+                pool.borrow_mut().forget(endpoint.id());
+            }
+            None
+        }
+    }
+}
+
+/// Keeps the connection if it may be used again; `is_sent`: all of the request is.
+pub(super) fn keep(
+    thread: &Thread,
+    is_sent: bool,
+    upstream: Upstream,
+    answered: Answered,
+    endpoint: &Endpoint,
+) {
+    let Upstream {
+        link, mut input, ..
+    } = upstream;
+    // What came after the answer belongs to no request.
+    let is_clean = input.is_empty();
+    input.consume(usize::MAX);
+    input.release(&thread.buffers);
+    if let Some(time) = answered.keep
+        && is_sent
+        && is_clean
+        && !endpoint.is_closed()
+    {
+        let now = thread.clock.now();
+        let mut pool = thread.upstreams.pool.borrow_mut();
+        if answered.bodiless {
+            pool.put_to_rest(endpoint.id(), link, now, now + time);
+        } else {
+            pool.put(endpoint.id(), link, now + time);
+        }
+    }
+}

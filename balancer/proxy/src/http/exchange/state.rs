@@ -1,0 +1,60 @@
+//! What is known of a request while it is carried out.
+//!
+//! Decides nothing: the steps are in the files beside it.
+
+use scaledapp_select::Past;
+
+use super::admission::{Admitted, admit};
+use super::search::Search;
+use crate::http::body::Flow;
+use crate::http::client::Client;
+use crate::http::request::RequestMeta;
+use crate::thread::Thread;
+
+/// See the module.
+pub(super) struct Exchange<'a> {
+    pub(super) thread: &'a Thread,
+    pub(super) client: &'a mut Client,
+    pub(super) meta: RequestMeta,
+    /// Its head and what there is of its body, on the way to an endpoint.
+    pub(super) request: Flow,
+    /// How many bytes of its body may be kept to be sent again.
+    pub(super) replay_bytes: usize,
+    pub(super) past: Past,
+    pub(super) search: Search,
+    /// Its path goes on ending workers, and it is the only one that may go on.
+    pub(super) admitted: Option<Admitted<'a>>,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        thread: &'a Thread,
+        client: &'a mut Client,
+        meta: RequestMeta,
+        head: Vec<u8>,
+    ) -> Self {
+        let replay_bytes = thread
+            .memory
+            .replay_bytes(thread.config.limits.replay_bytes);
+        Self {
+            thread,
+            client,
+            request: Flow::new(head, meta.framing, meta.framing, replay_bytes),
+            replay_bytes,
+            past: Past {
+                deaths: u32::from(meta.is_repeated),
+                ..Past::default()
+            },
+            search: Search::default(),
+            admitted: None,
+            meta,
+        }
+    }
+
+    /// Keeps a path that goes on ending workers from the last one. An error is a refusal.
+    pub(super) fn admit(&mut self) -> Result<(), ()> {
+        let (search, past) = (&mut self.search, &mut self.past);
+        self.admitted = admit(self.thread, &self.request, search, past)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! The rest of an answer once its server has sent all of it: only the client's pace
+//! matters from then on, and the server is free for another request.
+//!
+//! How long a client may take is decided by its allowance.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::allowance::Allowance;
+use super::body::Flow;
+use super::client::{Client, LOOK_INTERVAL};
+use super::request::Then;
+use crate::buffer::Held;
+use crate::metrics::Failure;
+use crate::thread::Thread;
+
+/// What is left to send of an answer.
+#[derive(Debug)]
+pub(crate) struct Unsent<'a> {
+    pub(crate) flow: Flow,
+    pub(crate) reader: Allowance,
+    pub(crate) held: Held<'a>,
+}
+
+impl Unsent<'_> {
+    /// Sends it; what becomes of the connection if that succeeds is `then`.
+    pub(crate) async fn send(self, thread: &Thread, client: &mut Client, then: Then) -> Then {
+        let Self {
+            mut flow,
+            mut reader,
+            held,
+        } = self;
+        let is_last = matches!(then, Then::Close | Then::Finish);
+        let written = poll_fn(|context| {
+            let before = flow.pending();
+            if let Poll::Ready(written) = flow.poll_write(&mut client.stream, is_last, context) {
+                return Poll::Ready(written.map_err(|_| Failure::ClientGone));
+            }
+            let now = thread.clock.now();
+            if flow.pending() < before {
+                reader.moved(before - flow.pending(), now);
+            }
+            // If this is its last answer, nothing that it sends is for us any more. Many
+            // clients read only once they have sent all.
+            let is_gone = if is_last {
+                client.poll_discard(thread, context)
+            } else {
+                client.poll_gone(thread, context)
+            };
+            if is_gone || client.has_left() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            if client.deadline.is_squeezed() {
+                flow.squeeze();
+                client.input.squeeze(&thread.buffers);
+            }
+            client.deadline.holds(flow.held() + client.input.held());
+            let until = reader.wait(now);
+            let stalled = reader.stalled();
+            let deadline = until.min(now + LOOK_INTERVAL);
+            client.deadline.set_stalled(deadline, stalled);
+            if until <= now {
+                return Poll::Ready(Err(Failure::ClientTimeout));
+            }
+            client.deadline.poll(context).map(|()| {
+                let cut = client.deadline.cut();
+                Err(cut.map_or(Failure::ClientTimeout, Failure::from))
+            })
+        })
+        .await;
+        drop(held);
+        thread.buffers.put_output(flow.into_out());
+        match written {
+            Err(failure) => {
+                thread.counts.failed(failure);
+                Then::Reset
+            }
+            // The client may have sent something meanwhile, and closing at once would
+            // answer that with a reset.
+            Ok(()) if is_last => Then::Close,
+            Ok(()) => then,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How many connections and tasks a forwarding thread has, and whether it may accept one
+//! more connection.
+//!
+//! The limit itself is that of the whole proxy (`connection_limit`); which connection
+//! ends for a new one is decided in `accept`.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::connection_limit::{AddressFull, ConnectionLimit};
+
+/// A client that has kept us waiting for so long gives way if there are as many
+/// connections as may be. A lost packet is sent again within a second.
+pub(crate) const STALL_GRACE: Duration = Duration::from_secs(2);
+/// From so many tasks on, a task lets go of its connection as soon as nothing goes on
+/// there: the connection then costs little memory, and its next request some more time.
+const CROWDED_TASKS: u32 = 512;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Occupancy {
+    clock: Rc<Clock>,
+    /// Of all threads of the proxy.
+    limit: Arc<ConnectionLimit>,
+    connections: Cell<u32>,
+    /// Tasks that serve a connection, or wait for one to serve.
+    tasks: Cell<u32>,
+    /// Accepting waits until a connection of this thread is idle, or any has ended.
+    is_blocked: Cell<bool>,
+    /// A connection has ended, or could give way.
+    ended: Arc<Notify>,
+}
+
+impl Occupancy {
+    pub(crate) fn new(clock: Rc<Clock>, limit: Arc<ConnectionLimit>) -> Self {
+        Self {
+            clock,
+            limit,
+            connections: Cell::new(0),
+            tasks: Cell::new(0),
+            is_blocked: Cell::new(false),
+            ended: Arc::default(),
+        }
+    }
+
+    /// Whether there may be one more connection, or one of this thread could end for it.
+    pub(crate) fn has_room(&self) -> bool {
+        let gives_way = || self.clock.has_idle() || self.clock.has_stalled(STALL_GRACE);
+        !self.limit.is_full() || !self.limit.is_beyond() && gives_way()
+    }
+
+    /// Whether one more connection is one too many.
+    pub(crate) fn is_full(&self) -> bool {
+        self.limit.is_full()
+    }
+
+    /// Accepting waits from now on; to be followed by another look at
+    /// [`Self::has_room`]. Whether it did not wait before.
+    pub(crate) fn block(&self) -> bool {
+        let is_new = !self.is_blocked.replace(true);
+        self.limit.wait(&self.ended);
+        is_new
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked.get()
+    }
+
+    /// A connection waits for its next request, or could give way.
+    pub(crate) fn one_could_end(&self) {
+        if self.is_blocked.replace(false) {
+            self.ended.notify_one();
+        }
+    }
+
+    /// Resolves when the accept loop has to look again.
+    pub(crate) async fn changed(&self) {
+        self.ended.notified().await;
+    }
+
+    /// A connection begins, which counts for `address` if that is given.
+    pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
+        self.limit.enter(address)?;
+        self.connections.set(self.connections.get() + 1);
+        Ok(())
+    }
+
+    /// A connection has ended.
+    pub(crate) fn leave(&self, address: Option<IpAddr>, is_leaving: bool) {
+        self.connections.set(self.connections.get() - 1);
+        // This tells the threads that wait for room.
+        self.limit.leave(address);
+        if is_leaving {
+            self.ended.notify_one();
+        }
+    }
+
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.get()
+    }
+
+    /// Counts a task until the guard is dropped.
+    pub(crate) fn task(&self) -> Task<'_> {
+        self.tasks.set(self.tasks.get() + 1);
+        Task(&self.tasks)
+    }
+
+    /// Whether there are so many tasks that none should wait for a silent connection.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.tasks.get() > CROWDED_TASKS
+    }
+}
+
+/// A task that is counted.
+#[derive(Debug)]
+pub(crate) struct Task<'a>(&'a Cell<u32>);
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

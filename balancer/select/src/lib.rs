@@ -1,0 +1,20 @@
+//! Which endpoint gets a request, which requests wait for one, which endpoints are
+//! left alone for a while, and what may be sent again after a failure.
+//!
+//! Decides from arguments alone: it has no socket, no clock and no runtime, so that a
+//! test can pass hours in microseconds. The forwarding path (`scaledapp-proxy`) says
+//! what is visible of each endpoint, and carries the decisions out.
+
+mod choice;
+mod ending;
+mod outlier;
+mod queue;
+mod retry;
+mod standing;
+
+pub use choice::{Algorithm, Candidate, Cursor, choose, key};
+pub use ending::{EndedBy, Fate};
+pub use outlier::{FIRST_EJECTION, Outcome, Outlier};
+pub use queue::{Position, Queue, Ticket, Visit};
+pub use retry::{Budget, Failed, HandBack, Next, Past, may_need_proof, needs_proof, next};
+pub use standing::{Report, Standing};
