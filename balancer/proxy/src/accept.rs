@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
 use scaledapp_http1 as http1;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::callers::{Callers, Tokens};
@@ -28,6 +27,7 @@ use crate::memory::Pressure;
 use crate::metrics::{Counts, count};
 use crate::occupancy::STALL_GRACE;
 use crate::thread::{Common, Thread};
+use crate::transport::Transport;
 
 /// How much of an answer the kernel takes before the client's window takes it.
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
@@ -132,6 +132,15 @@ async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
     }
 }
 
+/// The next connection and the address of its peer.
+fn poll_accept(
+    listener: &TcpListener,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<(Transport, SocketAddr)>> {
+    let accepted = listener.poll_accept(context);
+    accepted.map_ok(|(stream, peer)| (Transport::Plain(stream), peer))
+}
+
 /// The accept loop's view of its thread.
 struct Accepting<'a> {
     thread: &'a Thread,
@@ -141,9 +150,9 @@ struct Accepting<'a> {
 impl Accepting<'_> {
     /// The next connection, when there may be one more. Whether there may be is looked at
     /// again when one comes, because a connection that was idle may not be any more.
-    async fn accept(&self, listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    async fn accept(&self, listener: Option<&TcpListener>) -> io::Result<(Transport, SocketAddr)> {
         poll_fn(|context| match listener {
-            Some(listener) if self.has_room() => listener.poll_accept(context),
+            Some(listener) if self.has_room() => poll_accept(listener, context),
             Some(_) | None => Poll::Pending,
         })
         .await
@@ -168,9 +177,9 @@ impl Accepting<'_> {
         false
     }
 
-    async fn accepted(&self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+    async fn accepted(&self, accepted: io::Result<(Transport, SocketAddr)>) {
         match accepted {
-            Ok((stream, peer)) => self.begin(stream, peer.ip()),
+            Ok((transport, peer)) => self.begin(transport, peer.ip()),
             // The client was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -181,20 +190,18 @@ impl Accepting<'_> {
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: IpAddr) {
+    fn begin(&self, transport: Transport, peer: IpAddr) {
         let thread = self.thread;
         thread.activity.begins();
         let peer = peer.to_canonical();
         let pressure = thread.memory.pressure();
         if pressure >= Pressure::Full {
             count(&thread.counts.shed_new);
-            self.refuse(&stream, "out-of-memory");
+            self.refuse(&transport, "out-of-memory");
             return;
         }
         if pressure >= Pressure::Tight {
-            let socket = socket2::SockRef::from(&stream);
-            // Only a connection that is over already refuses.
-            let _ended = socket.set_recv_buffer_size(TIGHT_RECEIVE_BYTES);
+            transport.set_receive_bytes(TIGHT_RECEIVE_BYTES);
         }
         let was_full = thread.occupancy.is_full();
         if thread
@@ -203,7 +210,7 @@ impl Accepting<'_> {
             .is_err()
         {
             count(&thread.counts.address_full);
-            self.refuse(&stream, "too-many-connections");
+            self.refuse(&transport, "too-many-connections");
             thread.complaints.address_is_full(peer);
             return;
         }
@@ -211,7 +218,7 @@ impl Accepting<'_> {
             // No connection ends for one that is refused.
             self.make_way();
         }
-        self.connections.begin(stream, peer);
+        self.connections.begin(transport, peer);
     }
 
     /// Ends a connection for a new one: the one that has waited for a request for
@@ -238,13 +245,11 @@ impl Accepting<'_> {
     }
 
     /// Tells a new connection that there is no room for it.
-    fn refuse(&self, stream: &TcpStream, reason: &str) {
+    fn refuse(&self, transport: &Transport, reason: &str) {
         let mut out = self.thread.buffers.output();
         http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
-        // The send buffer is empty and takes it all. The connection is closed at once,
-        // whatever the client sends. (tokio's own write would wait to hear that there is
-        // room.)
-        let _unheard = send(stream, &out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        // The connection is closed at once, whatever the client sends.
+        transport.send_now(&out);
         self.thread.buffers.put_output(out);
     }
 
@@ -286,9 +291,9 @@ impl Accepting<'_> {
     fn accept_last(&self, listener: &TcpListener) {
         let mut context = Context::from_waker(Waker::noop());
         while !self.thread.config.listener_is_held
-            && let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(&mut context)
+            && let Poll::Ready(Ok((transport, peer))) = poll_accept(listener, &mut context)
         {
-            self.begin(stream, peer.ip());
+            self.begin(transport, peer.ip());
         }
     }
 }

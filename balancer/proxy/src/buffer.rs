@@ -3,11 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
+
+use crate::transport::Transport;
 
 /// One read's worth: holds most messages, and few idle ones cost little.
 const SMALL: usize = 16 << 10;
@@ -167,7 +167,7 @@ impl Buffer {
     /// Reads once; 0 is the end of the stream. To be called only with room.
     pub(crate) fn poll_fill(
         &mut self,
-        stream: &mut TcpStream,
+        transport: &mut Transport,
         buffers: &Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -180,7 +180,7 @@ impl Buffer {
             (self.start, self.end) = (0, self.end - self.start);
         }
         let mut room = ReadBuf::new(&mut self.bytes[self.end..]);
-        let result = Pin::new(stream).poll_read(context, &mut room);
+        let result = transport.poll_read(context, &mut room);
         let read = room.filled().len();
         self.end += read;
         self.was_filled = read > 0 && self.end == self.bytes.len();

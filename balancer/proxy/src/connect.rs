@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use crate::clock::Deadline;
 use crate::config::Limits;
 use crate::keepalive;
+use crate::transport::Transport;
 
 /// Connects within the limits' time.
 ///
@@ -20,7 +21,7 @@ pub(crate) async fn connect(
     address: SocketAddr,
     deadline: &Deadline,
     limits: &Limits,
-) -> io::Result<TcpStream> {
+) -> io::Result<Transport> {
     deadline.set(limits.connect_time);
     let mut connecting = pin!(TcpStream::connect(address));
     let stream = poll_fn(|context| {
@@ -37,7 +38,7 @@ pub(crate) async fn connect(
     if !address.ip().is_loopback() {
         keepalive::set(&socket2::SockRef::from(&stream), limits.stall_time)?;
     }
-    Ok(stream)
+    Ok(Transport::Plain(stream))
 }
 
 /// Whether an error is this machine's and says nothing about the endpoint.

@@ -10,14 +10,10 @@ mod parked;
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use rustix::net::{RecvFlags, recv};
-use tokio::net::TcpStream;
 
 use self::idle_tasks::IdleTasks;
 use self::parked::{Parked, ParkedConnection};
@@ -26,6 +22,7 @@ use crate::http::client::Client;
 use crate::http::connection::{self, Served};
 use crate::metrics::{count, shift};
 use crate::thread::Thread;
+use crate::transport::Transport;
 
 /// Parked connections are looked at again so long after that has failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +39,7 @@ pub(crate) struct Connections {
 /// nothing is under way.
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     deadline: Deadline,
     open: Open,
 }
@@ -76,12 +73,12 @@ impl Connections {
     }
 
     /// Serves a connection that was accepted and has been counted in.
-    pub(crate) fn begin(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
+    pub(crate) fn begin(self: &Rc<Self>, transport: Transport, peer: IpAddr) {
         let counts = &self.thread.counts;
         count(&counts.accepted);
         shift(&counts.connections, 1);
         let connection = Connection {
-            stream,
+            transport,
             deadline: self.thread.clock.deadline(),
             open: Open {
                 connections: Rc::clone(self),
@@ -100,20 +97,22 @@ impl Connections {
         let mut next = Some(first);
         while let Some(connection) = next {
             let Connection {
-                stream,
+                transport,
                 deadline,
                 open,
             } = connection;
-            let mut client = Client::new(thread, stream, open.peer, deadline);
+            let mut client = Client::new(thread, transport, open.peer, deadline);
             // A connection that has asked for nothing yet has less time than a kept one.
             let timeout = thread.config.limits.head_time;
             match connection::serve(thread, &mut client, timeout).await {
                 Served::Rests => {
                     let Client {
-                        stream, deadline, ..
+                        transport,
+                        deadline,
+                        ..
                     } = client;
                     self.rest(Connection {
-                        stream,
+                        transport,
                         deadline,
                         open,
                     });
@@ -146,16 +145,16 @@ impl Connections {
     /// Lets a connection wait without a task. One that cannot be parked rests in a task.
     fn park(self: &Rc<Self>, connection: Connection) {
         let Connection {
-            stream,
+            transport,
             deadline,
             open,
         } = connection;
         // An error is that of tokio's epoll set, which does not know the connection.
-        let Ok(stream) = stream.into_std() else {
+        let Ok(transport) = transport.detach() else {
             return;
         };
         let connection = ParkedConnection {
-            stream,
+            transport,
             deadline,
             owner: open,
         };
@@ -178,13 +177,13 @@ impl Connections {
 
     fn unpark(&self, connection: ParkedConnection<Open>) -> Option<Connection> {
         let ParkedConnection {
-            stream,
+            transport,
             deadline,
             owner,
         } = connection;
-        match TcpStream::from_std(stream) {
-            Ok(stream) => Some(Connection {
-                stream,
+        match transport.attach() {
+            Ok(transport) => Some(Connection {
+                transport,
                 deadline,
                 open: owner,
             }),
@@ -230,7 +229,7 @@ impl Connections {
             let Some(connection) = self.take(slot.index()) else {
                 continue;
             };
-            if has_said(&connection.stream)
+            if connection.transport.has_bytes()
                 && let Some(connection) = self.unpark(connection)
             {
                 self.wake(connection);
@@ -267,7 +266,7 @@ impl Future for Rest {
         let is_over = connection.deadline.poll(context).is_ready();
         // Asked at each look, because it is told once.
         let is_squeezed = connection.deadline.is_squeezed();
-        let mut is_awake = connection.stream.poll_read_ready(context).is_ready();
+        let mut is_awake = connection.transport.poll_read_ready(context).is_ready();
         if !is_awake && !is_over {
             if !is_squeezed {
                 return Poll::Pending;
@@ -278,7 +277,7 @@ impl Future for Rest {
             return Poll::Ready(());
         }
         // A client that has said something since its connection was to end is served.
-        is_awake = is_awake && (!is_over || has_said(&connection.stream));
+        is_awake = is_awake && (!is_over || connection.transport.has_bytes());
         if let Some(connection) = self.0.take()
             && is_awake
         {
@@ -286,12 +285,6 @@ impl Future for Rest {
         }
         Poll::Ready(())
     }
-}
-
-/// Whether there is something to read. The end of the client's side does not count.
-fn has_said(stream: impl AsFd) -> bool {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    recv(stream, &mut [0; 1][..], flags).is_ok_and(|(count, _)| count > 0)
 }
 
 /// Lets a connection rest in a task of its own.

@@ -35,6 +35,7 @@ mod pool;
 mod proxy;
 mod suspects;
 mod thread;
+mod transport;
 mod unread;
 mod upstreams;
 

@@ -6,10 +6,7 @@
 //! an answer that was there before the request is nobody's.
 
 use std::collections::{HashMap, VecDeque};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use tokio::net::TcpStream;
 
 use crate::unread::Link;
 
@@ -76,7 +73,7 @@ impl Pool {
     pub(crate) fn take(&mut self, endpoint: u64, now: Duration) -> Option<Link> {
         let kept = self.idle.get_mut(&endpoint)?;
         while let Some(Idle { link, until, .. }) = kept.next(now) {
-            if now < until && is_silent(&link.stream, true) {
+            if now < until && link.transport.is_silent() {
                 return Some(link);
             }
         }
@@ -121,7 +118,7 @@ impl Pool {
 
     /// Closes what is not to be used again.
     pub(crate) fn sweep(&mut self, now: Duration, is_used: impl Fn(u64) -> bool) {
-        let is_good = |idle: &Idle| now < idle.until && is_silent(&idle.link.stream, false);
+        let is_good = |idle: &Idle| now < idle.until && idle.link.transport.seems_silent();
         self.idle.retain(|endpoint, kept| {
             kept.ready.retain(is_good);
             kept.resting.retain(is_good);
@@ -130,33 +127,15 @@ impl Pool {
     }
 }
 
-/// Nothing may have come on an idle connection, not even its end. Without
-/// `surely` only what the reactor has been told of counts, which is free.
-fn is_silent(stream: &TcpStream, surely: bool) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    if !surely && matches!(stream.poll_read_ready(&mut context), Poll::Pending) {
-        return true;
-    }
-    let mut byte = [0];
-    let result = if surely {
-        // tokio would answer from its cache; the kernel knows.
-        rustix::net::recv(
-            stream,
-            &mut byte[..],
-            rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT,
-        )
-        .map(|(count, _)| count)
-        .map_err(std::io::Error::from)
-    } else {
-        stream.try_read(&mut byte)
-    };
-    result.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use crate::transport::Transport;
+    use tokio::net::{TcpListener, TcpStream};
+
+    fn link(stream: TcpStream) -> Link {
+        Link::new(Transport::Plain(stream))
+    }
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -176,13 +155,13 @@ mod tests {
             let (stream, their) = pair().await;
             ports.push(stream.local_addr().unwrap().port());
             theirs.push(their);
-            pool.put(7, Link::new(stream), second * until);
+            pool.put(7, link(stream), second * until);
         }
         assert!(pool.take(8, second).is_none());
         // The fourth did not fit, the third is too old, the second is closed.
         drop(theirs.remove(1));
         let taken = pool.take(7, second * 3).unwrap();
-        assert_eq!(taken.stream.local_addr().unwrap().port(), ports[0]);
+        assert_eq!(taken.transport.local_address().unwrap().port(), ports[0]);
         assert!(pool.take(7, second * 3).is_none());
     }
 
@@ -191,7 +170,7 @@ mod tests {
         let mut pool = Pool::new(3);
         let second = Duration::from_secs(1);
         let (stream, their) = pair().await;
-        pool.put(7, Link::new(stream), second * 9);
+        pool.put(7, link(stream), second * 9);
         // The reactor has not been asked since.
         their
             .try_write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
@@ -205,8 +184,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let (first, _their_first) = pair().await;
         let (second_one, their_second) = pair().await;
-        pool.put_to_rest(7, Link::new(first), second, second * 9);
-        pool.put_to_rest(7, Link::new(second_one), second, second * 9);
+        pool.put_to_rest(7, link(first), second, second * 9);
+        pool.put_to_rest(7, link(second_one), second, second * 9);
         assert!(pool.take(7, second * 3 / 2).is_none());
         their_second.try_write(b"late body").unwrap();
         assert!(pool.take(7, second * 2).is_some());
@@ -221,7 +200,7 @@ mod tests {
         for (endpoint, until) in [(1, 9), (1, 2), (2, 9), (3, 9)] {
             let (stream, their) = pair().await;
             theirs.push(their);
-            pool.put(endpoint, Link::new(stream), second * until);
+            pool.put(endpoint, link(stream), second * until);
         }
         drop(theirs.remove(2));
         // The reactor has to be told of the end.

@@ -15,12 +15,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use scaledapp_proc::destroyed::{Cookies, Destroyed, Watch, own_cookie};
-use tokio::net::TcpStream;
+
+use crate::transport::Transport;
 
 /// A connection to an upstream, with what is known of it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) stream: TcpStream,
+    pub(crate) transport: Transport,
     /// The kernel's names for both of its ends, once they are needed.
     pub(crate) ends: Option<Ends>,
     /// Bytes that were written to it.
@@ -29,9 +30,9 @@ pub(crate) struct Link {
 
 impl Link {
     /// A new one.
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(transport: Transport) -> Self {
         Self {
-            stream,
+            transport,
             ends: None,
             sent: 0,
         }
@@ -161,7 +162,7 @@ impl Witness {
             return None;
         };
         if link.ends.is_none() {
-            link.ends = Some(ends(cookies, &link.stream));
+            link.ends = Some(ends(cookies, &link.transport));
         }
         link.ends
     }
@@ -195,12 +196,19 @@ impl Witness {
     }
 }
 
-fn ends(cookies: &Cookies, stream: &TcpStream) -> Ends {
+fn ends(cookies: &Cookies, transport: &Transport) -> Ends {
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let addresses = stream
-        .peer_addr()
-        .and_then(|peer| Ok((peer, stream.local_addr()?)));
+    // Where the kernel counts other bytes than ours, its word proves nothing.
+    let Some(socket) = transport.socket() else {
+        return Ends {
+            ours: None,
+            theirs: None,
+        };
+    };
+    let addresses = transport
+        .peer_address()
+        .and_then(|peer| Ok((peer, transport.local_address()?)));
     let theirs = addresses.ok().and_then(|(peer, local)| {
         let [peer, local] = [peer, local].map(canonical);
         // Another machine's sockets, or another container's, are not ours to see.
@@ -208,7 +216,7 @@ fn ends(cookies: &Cookies, stream: &TcpStream) -> Ends {
         is_here.then(|| cookies.of(peer, local).ok())?
     });
     Ends {
-        ours: own_cookie(stream).ok(),
+        ours: own_cookie(socket).ok(),
         theirs,
     }
 }
@@ -298,10 +306,11 @@ mod tests {
     async fn outcome(witness: &Witness, reads: usize) -> bool {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
-        let mut link = Link::new(stream);
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut link = Link::new(Transport::Plain(stream));
         let ends = witness.watch(Duration::from_secs(1), &mut link).unwrap();
-        let mut client = link.stream.into_std().unwrap();
+        let Transport::Plain(client) = link.transport;
+        let mut client = client.into_std().unwrap();
         client.write_all(&[0; 50]).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         server.read_exact(&mut vec![0; reads]).unwrap();

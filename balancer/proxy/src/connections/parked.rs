@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use scaledapp_sys::{heap, readable};
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::Deadline;
+use crate::transport::Detached;
 
 /// Connections that are looked at together.
 const MAX_BATCH: usize = 64;
@@ -40,7 +40,7 @@ pub(super) struct Parked<T> {
 
 #[derive(Debug)]
 pub(super) struct ParkedConnection<T> {
-    pub(super) stream: TcpStream,
+    pub(super) transport: Detached,
     pub(super) deadline: Deadline,
     pub(super) owner: T,
 }
@@ -71,7 +71,7 @@ impl<T> Parked<T> {
         let slot = connection.deadline.park();
         let data = epoll::EventData::new_u64(slot.index() as u64);
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if epoll::add(&self.epoll, &connection.stream, data, events).is_err() {
+        if epoll::add(&self.epoll, &connection.transport, data, events).is_err() {
             return Err(connection);
         }
         let mut connections = self.connections.borrow_mut();
@@ -101,7 +101,7 @@ impl<T> Parked<T> {
         let connection = connections.get_mut(slot)?.take()?;
         drop(connections);
         // It was added, so this cannot fail.
-        let _removed = epoll::delete(&self.epoll, &connection.stream);
+        let _removed = epoll::delete(&self.epoll, &connection.transport);
         Some(connection)
     }
 

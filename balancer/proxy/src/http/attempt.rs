@@ -230,7 +230,7 @@ impl<'t> Attempt<'_, 't> {
             if self.request.is_pending() {
                 let link = &mut self.upstream.link;
                 let before = self.request.pending();
-                let written = self.request.poll_write(&mut link.stream, false, context);
+                let written = self.request.poll_write(&mut link.transport, false, context);
                 link.sent += (before - self.request.pending()) as u64;
                 match written {
                     Poll::Pending => return Poll::Pending,
@@ -261,7 +261,7 @@ impl<'t> Attempt<'_, 't> {
             let client = &mut *self.client;
             match client
                 .input
-                .poll_fill(&mut client.stream, &self.thread.buffers, context)
+                .poll_fill(&mut client.transport, &self.thread.buffers, context)
             {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => {
@@ -308,8 +308,8 @@ impl<'t> Attempt<'_, 't> {
             if self.answer.is_pending() && !self.holds() {
                 let last = self.is_last();
                 let before = self.answer.pending();
-                let stream = &mut self.client.stream;
-                let written = self.answer.poll_write(stream, last, context);
+                let transport = &mut self.client.transport;
+                let written = self.answer.poll_write(transport, last, context);
                 if self.answer.pending() < before {
                     self.has_moved();
                     let moved = before - self.answer.pending();
@@ -352,10 +352,11 @@ impl<'t> Attempt<'_, 't> {
                 State::Body(_) | State::Head => {}
             }
             let upstream = &mut self.upstream;
-            let read =
-                upstream
-                    .input
-                    .poll_fill(&mut upstream.link.stream, &self.thread.buffers, context);
+            let read = upstream.input.poll_fill(
+                &mut upstream.link.transport,
+                &self.thread.buffers,
+                context,
+            );
             upstream.finished |= matches!(read, Poll::Ready(Ok(0)));
             match read {
                 Poll::Pending => return Poll::Pending,

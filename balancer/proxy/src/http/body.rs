@@ -4,15 +4,12 @@
 //! Framing is `scaledapp-http1`'s; which stream is read and written, `exchange`'s.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{SendFlags, send};
 use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
-use tokio::io::{AsyncWrite, Interest};
-use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
+use crate::transport::Transport;
 
 /// More than this of a body is not gathered before it is written, unless told
 /// otherwise.
@@ -175,16 +172,16 @@ impl Flow {
     /// our side of it at once.
     pub(crate) fn poll_write(
         &mut self,
-        stream: &mut TcpStream,
+        transport: &mut Transport,
         last: bool,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
             let bytes = &self.out[self.written..];
             let result = if last {
-                poll_send_last(stream, bytes, context)
+                transport.poll_write_last(context, bytes)
             } else {
-                Pin::new(&mut *stream).poll_write(context, bytes)
+                transport.poll_write(context, bytes)
             };
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -210,24 +207,5 @@ impl Flow {
         self.writer = BodyWriter::new(into);
         self.ended = false;
         self.gather = self.out.len() + GATHER_BYTES;
-    }
-}
-
-/// Writes what the end of the stream follows at once: the kernel holds the last
-/// segment back (`MSG_MORE`, send(2)), and sends it together with the FIN. That
-/// saves both hosts a packet for each connection.
-fn poll_send_last(
-    stream: &TcpStream,
-    bytes: &[u8],
-    context: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(stream.poll_write_ready(context))?;
-        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-        let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, flags)?));
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            sent => return Poll::Ready(sent),
-        }
     }
 }

@@ -11,14 +11,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Shutdown};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::net::IpAddr;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use scaledapp_http1::{self as http1, Trust};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::allowance::Allowance;
 use super::body::Flow;
@@ -26,6 +23,7 @@ use super::request::Then;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
 use crate::thread::Thread;
+use crate::transport::Transport;
 
 /// How often a connection is looked at that cannot be read because we hold as many of
 /// its bytes as we want.
@@ -34,7 +32,7 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) transport: Transport,
     pub(super) peer: IpAddr,
     /// The peer is a proxy that somebody has named.
     pub(super) is_named: bool,
@@ -63,13 +61,13 @@ pub(super) enum Gone {
 impl Client {
     pub(crate) fn new(
         thread: &Thread,
-        stream: TcpStream,
+        transport: Transport,
         peer: IpAddr,
         deadline: Deadline,
     ) -> Self {
         let is_named = thread.callers.is_named(peer);
         Self {
-            stream,
+            transport,
             peer,
             is_named,
             trust: thread.callers.trust(None, is_named),
@@ -88,8 +86,7 @@ impl Client {
     /// take an orderly end for that of the answer.
     pub(super) fn set_resets(&mut self, resets: bool) {
         self.resets = resets;
-        let linger = resets.then_some(Duration::ZERO);
-        drop(socket2::SockRef::from(&self.stream).set_linger(linger));
+        self.transport.set_resets(resets);
     }
 
     /// The last answer is whole, so that its connection may end in order.
@@ -97,18 +94,6 @@ impl Client {
         if self.resets {
             self.set_resets(false);
         }
-    }
-
-    /// Closes our side. `close` alone would send a reset instead of what is held back if
-    /// the client has sent something that was not read.
-    pub(super) fn finish(&self) {
-        drop(socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write));
-    }
-
-    /// Closing resets the connection from now on (a linger time of zero): the client must
-    /// not take what it has for the whole.
-    pub(super) fn reset(&self) {
-        drop(socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
     }
 
     /// The client must do something within `time`, and keeps us waiting meanwhile.
@@ -124,9 +109,9 @@ impl Client {
         thread: &Thread,
         context: &mut Context<'_>,
     ) -> Poll<Result<usize, Gone>> {
-        if let Poll::Ready(read) = self
-            .input
-            .poll_fill(&mut self.stream, &thread.buffers, context)
+        if let Poll::Ready(read) =
+            self.input
+                .poll_fill(&mut self.transport, &thread.buffers, context)
         {
             return Poll::Ready(read.map_err(|_| Gone::Closed));
         }
@@ -143,7 +128,7 @@ impl Client {
             }
             match self
                 .input
-                .poll_fill(&mut self.stream, &thread.buffers, context)
+                .poll_fill(&mut self.transport, &thread.buffers, context)
             {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(0)) => self.has_finished(thread),
@@ -161,7 +146,7 @@ impl Client {
             self.input.widen();
             match self
                 .input
-                .poll_fill(&mut self.stream, &thread.buffers, context)
+                .poll_fill(&mut self.transport, &thread.buffers, context)
             {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(0)) => self.has_finished(thread),
@@ -177,22 +162,14 @@ impl Client {
         self.half_closed.get_or_insert(thread.clock.now());
     }
 
-    /// Whether its connection is broken, by what the reactor has heard of it
-    /// (`EPOLLRDHUP`), where nothing can be read. Costs no system call and wakes nothing:
-    /// the caller looks again after [`LOOK_INTERVAL`].
+    /// Whether its connection is broken, by what the reactor has heard of it, where
+    /// nothing can be read. The caller looks again after [`LOOK_INTERVAL`].
     pub(super) fn looks_gone(&mut self, thread: &Thread) -> bool {
-        let heard = pin!(self.stream.ready(Interest::READABLE | Interest::ERROR));
-        let heard = heard.poll(&mut Context::from_waker(Waker::noop()));
-        match heard {
-            Poll::Ready(Ok(ready)) => {
-                if ready.is_read_closed() && self.half_closed.is_none() {
-                    self.half_closed = Some(thread.clock.now());
-                }
-                ready.is_error()
-            }
-            Poll::Ready(Err(_)) => true,
-            Poll::Pending => false,
+        let heard = self.transport.heard();
+        if heard.is_read_closed && self.half_closed.is_none() {
+            self.half_closed = Some(thread.clock.now());
         }
+        heard.is_broken
     }
 
     /// Whether it has closed its side and counts as gone for it: a proxy of ours does not
@@ -233,7 +210,7 @@ impl Client {
         let mut flow = Flow::of(out);
         self.owes(thread, thread.config.limits.head_time);
         let written = poll_fn(|context| {
-            if let Poll::Ready(written) = flow.poll_write(&mut self.stream, close, context) {
+            if let Poll::Ready(written) = flow.poll_write(&mut self.transport, close, context) {
                 return Poll::Ready(written);
             }
             self.deadline

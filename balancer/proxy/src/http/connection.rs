@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use scaledapp_http1::{self as http1, Origin, Refusal, Trust};
-use tokio::io::AsyncWriteExt;
 
 use super::client::{Client, Gone};
 use super::exchange;
@@ -84,10 +83,11 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut timeout: Dur
             }
             Then::Finish => {
                 client.ends_in_order();
-                client.finish();
+                client.transport.finish();
             }
             Then::End => {}
-            Then::Reset => client.reset(),
+            // The client must not take what it has for the whole.
+            Then::Reset => client.transport.set_resets(true),
         }
         break;
     }
@@ -213,8 +213,8 @@ fn parse(
     // HTTP/1.0 needs no Host and HTTP/1.1 does: ours stands in.
     let ours = if request.host.is_empty() {
         client
-            .stream
-            .local_addr()
+            .transport
+            .local_address()
             .map_or_else(|_| String::new(), |address| address.to_string())
     } else {
         String::new()
@@ -250,7 +250,7 @@ fn parse(
 
 /// Closes our side and takes what the client still sends, for a while.
 async fn linger(thread: &Thread, client: &mut Client) {
-    if client.finished || client.stream.shutdown().await.is_err() {
+    if client.finished || client.transport.shutdown().await.is_err() {
         return;
     }
     let mut linger = Linger::new(thread.clock.now());

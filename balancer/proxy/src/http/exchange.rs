@@ -233,8 +233,8 @@ impl<'a> Exchange<'a> {
         });
         let silence = tunnel::Silence::new(&client.deadline, &thread.config.limits);
         tunnel::run(
-            (&mut client.stream, &early_of_client),
-            (&mut link.stream, &early_of_upstream),
+            (&mut client.transport, &early_of_client),
+            (&mut link.transport, &early_of_upstream),
             endpoint,
             &silence,
         )

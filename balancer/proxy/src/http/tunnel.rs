@@ -10,14 +10,13 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use crate::clock::{self, Deadline};
 use crate::config::Limits;
 use crate::endpoint::Endpoint;
+use crate::transport::{Reading, Transport, Writing};
 
 /// Of each direction.
 const BUFFER: usize = 8 << 10;
@@ -87,8 +86,8 @@ enum Ended {
 /// anything for too long, or the endpoint is gone. Each side comes with what it has
 /// sent already.
 pub(crate) async fn run(
-    client: (&mut TcpStream, &[u8]),
-    upstream: (&mut TcpStream, &[u8]),
+    client: (&mut Transport, &[u8]),
+    upstream: (&mut Transport, &[u8]),
     endpoint: &Endpoint,
     silence: &Silence<'_>,
 ) {
@@ -103,14 +102,14 @@ pub(crate) async fn run(
         linger(client).await;
     } else {
         // The app must not take what it has of the client for all of it.
-        drop(socket2::SockRef::from(&*upstream).set_linger(Some(Duration::ZERO)));
+        upstream.set_resets(true);
     }
 }
 
 /// Whether the client is still there, and the endpoint is not.
 async fn pass_on(
-    client: (&mut TcpStream, &[u8]),
-    upstream: (&mut TcpStream, &[u8]),
+    client: (&mut Transport, &[u8]),
+    upstream: (&mut Transport, &[u8]),
     endpoint: &Endpoint,
     silence: &Silence<'_>,
 ) -> bool {
@@ -181,8 +180,8 @@ enum Piece {
 /// Passes one direction on, and its end. `passes` is told of each piece.
 async fn copy(
     early: &[u8],
-    from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    from: Reading<'_>,
+    mut to: Writing<'_>,
     passes: impl Fn(Piece),
 ) -> Ended {
     if to.write_all(early).await.is_err() {
@@ -231,13 +230,19 @@ async fn copy(
 }
 
 /// Ends a client's connection so that it can read all that was written to it.
-async fn linger(client: &mut TcpStream) {
+async fn linger(client: &mut Transport) {
     let _gone = client.shutdown().await;
     let mut buffer = vec![0; BUFFER];
     let read_to_end = async {
-        while let Ok(length) = client.read(&mut buffer).await
+        while let Ok(length) = read(client, &mut buffer).await
             && length > 0
         {}
     };
     let _in_time = timeout(LINGER, read_to_end).await;
+}
+
+async fn read(from: &mut Transport, into: &mut [u8]) -> io::Result<usize> {
+    let mut into = ReadBuf::new(into);
+    poll_fn(|context| from.poll_read(context, &mut into)).await?;
+    Ok(into.filled().len())
 }

@@ -33,7 +33,7 @@ impl Unsent<'_> {
         let is_last = matches!(then, Then::Close | Then::Finish);
         let written = poll_fn(|context| {
             let before = flow.pending();
-            if let Poll::Ready(written) = flow.poll_write(&mut client.stream, is_last, context) {
+            if let Poll::Ready(written) = flow.poll_write(&mut client.transport, is_last, context) {
                 return Poll::Ready(written.map_err(|_| Failure::ClientGone));
             }
             let now = thread.clock.now();

@@ -38,7 +38,7 @@ pub(super) async fn reach(
     count(&thread.counts.connects);
     let limits = &thread.config.limits;
     match connect(endpoint.address(), &client.deadline, limits).await {
-        Ok(stream) => Some(Upstream::new(Link::new(stream), false)),
+        Ok(transport) => Some(Upstream::new(Link::new(transport), false)),
         Err(error) => {
             tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
             if connect::is_ours(&error) {
