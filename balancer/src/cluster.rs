@@ -1,9 +1,9 @@
-//! The pods behind a Service as a source: watches its `EndpointSlice`s and puts
-//! the list that [`crate::slices`] reads from them.
+//! The pods behind a Service as a source of backends: watches its `EndpointSlice`s and
+//! gives the list that [`crate::slices`] reads from them.
 //!
-//! Needs `list` and `watch` of `endpointslices` in the namespace, nothing
-//! more. While the API server is away the last list stays; the pods themselves
-//! are heard by [`crate::watch`] all the while.
+//! It needs `list` and `watch` of `endpointslices` in the namespace, nothing more. While
+//! the API server is away the last list stays, and [`crate::watch`] still hears the pods
+//! themselves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +48,7 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// RFC 1123: what namespaces and Services are named.
+/// How namespaces and Services may be named (RFC 1123).
 fn is_label(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
@@ -63,7 +63,7 @@ pub(crate) struct Feed {
     service: ServiceName,
     sink: Sink,
     metrics: Arc<Metrics>,
-    /// The problem told last; told once.
+    /// The problem that was logged last; each is logged once.
     told: Option<String>,
 }
 
@@ -77,10 +77,10 @@ impl Feed {
         }
     }
 
-    /// Watches on for ever in a task of its own.
+    /// Watches for ever, in a task of its own.
     ///
     /// # Errors
-    /// There is no API server to ask. One that does not answer is no error.
+    /// There is no API server to ask. It is no error if one does not answer.
     pub(crate) async fn start(self) -> anyhow::Result<()> {
         let client = scaledapp_watch::client().await;
         let client = client.with_context(|| format!("--endpoints-service {}", self.service))?;

@@ -1,10 +1,10 @@
-//! Where backends come from: sources that each give a list, and the list that
-//! they make together.
+//! Where backends come from: sources that each give a list, and the list that they make
+//! together.
 //!
-//! A source is whoever holds a [`Sink`]: flags put their list once, a file puts
-//! one whenever it changes, a watch of `EndpointSlice`s likewise. Each keeps its last
-//! good list, whatever becomes of it later. What backends are to the forwarding
-//! path is decided in [`crate::fleet`].
+//! A source is anything that holds a [`Sink`]: flags give their list once, the endpoints
+//! file and the watch of `EndpointSlice`s give one whenever it changes. The last good list
+//! of a source counts until it gives another one. How backends become endpoints is decided
+//! in [`crate::fleet`].
 
 use std::net::SocketAddr;
 
@@ -15,15 +15,15 @@ use tokio::sync::watch;
 pub(crate) struct Backend {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Admin port of its supervisor, which says how it is.
+    /// The admin port of its supervisor, which says whether it serves.
     pub(crate) admin: Option<SocketAddr>,
-    /// Nobody has named it: its labels fit. It may be a pod of somebody else, until its
-    /// admin port answers as a supervisor's does.
+    /// It was found by its labels and not named by the user. It may belong to another app,
+    /// until a supervisor answers on its admin port.
     pub(crate) selected: bool,
 }
 
 impl Backend {
-    /// One of which nothing but its address is known.
+    /// A backend of which only the address is known.
     pub(crate) fn at(address: SocketAddr) -> Self {
         Self {
             name: address.to_string(),
@@ -34,7 +34,7 @@ impl Backend {
     }
 }
 
-/// Refuses an address at which no server can be.
+/// Refuses an address at which there can be no server.
 pub(crate) fn check_target(address: SocketAddr) -> Result<(), &'static str> {
     if address.port() == 0 {
         Err("nobody listens on port 0: give the server's port")
@@ -56,13 +56,13 @@ struct Given {
     source: String,
     /// The last good list.
     backends: Option<Vec<Backend>>,
-    /// Why there is no newer one.
+    /// Why it has no newer one.
     problem: Option<String>,
 }
 
 impl Listing {
-    /// All backends. Where two sources name one address, the later source
-    /// counts: it knows more than a flag can say.
+    /// All backends. Where two sources name one address, the later source counts, because
+    /// it knows more than a flag can say.
     pub(crate) fn backends(&self) -> Vec<Backend> {
         let mut backends: Vec<Backend> = Vec::new();
         for backend in self
@@ -107,7 +107,7 @@ impl Listing {
 pub(crate) struct Discovery(watch::Sender<Listing>);
 
 impl Discovery {
-    /// One more source; until it gives a list, the listing is incomplete.
+    /// Adds a source. Until it gives a list, the listing is incomplete.
     pub(crate) fn source(&self, name: impl Into<String>) -> Sink {
         let mut place = 0;
         self.0.send_modify(|Listing(given)| {
@@ -124,13 +124,13 @@ impl Discovery {
         }
     }
 
-    /// The listing now and its changes.
+    /// The listing as it is now, and its changes.
     pub(crate) fn listing(&self) -> watch::Receiver<Listing> {
         self.0.subscribe()
     }
 }
 
-/// What a source tells.
+/// Where a source puts its list.
 #[derive(Debug)]
 pub(crate) struct Sink {
     place: usize,
@@ -138,7 +138,7 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// This is the list now.
+    /// Replaces the list.
     pub(crate) fn put(&self, backends: Vec<Backend>) {
         self.update(|given| {
             given.problem = None;
@@ -148,11 +148,11 @@ impl Sink {
         });
     }
 
-    /// There is no newer list; the last one stays.
+    /// Says why there is no newer list; the last one stays.
     pub(crate) fn fail(&self, problem: String) {
         self.update(|given| {
             given.problem = Some(problem);
-            // Seen by who looks, of no interest to who waits for a list.
+            // It shows in the status, but need not wake what waits for a list.
             false
         });
     }

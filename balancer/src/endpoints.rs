@@ -1,5 +1,5 @@
-//! The endpoints file: what is in it, and what is refused (as a whole, so that
-//! no half of a mistake takes effect).
+//! The endpoints file: what it may say, and what is refused. A file with a mistake is
+//! refused as a whole, so that no half of it takes effect.
 //!
 //! `[{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]`.
 
@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 use crate::discovery::{Backend, check_target};
 
-/// Far beyond what one balancer serves; more is a mistake.
+/// Far more than one balancer serves, so a longer list is a mistake.
 const MOST: usize = 4096;
 /// A DNS name's length, which bounds names of pods.
 const LONGEST_NAME: usize = 253;
 
-/// Why a file is of no use.
+/// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointsError {
     #[error("not the JSON of an endpoints file: {0}")]

@@ -1,8 +1,8 @@
-//! The endpoints file as a source: what it holds is put, what is wrong with it
-//! is told.
+//! The endpoints file as a source of backends: gives the list that it holds, or says what
+//! is wrong with it.
 //!
-//! Whether it holds something new is decided in [`PolledFile`], what a content
-//! means in [`crate::endpoints`].
+//! Whether the file holds something new is decided in [`PolledFile`], and what its content
+//! means, in [`crate::endpoints`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::discovery::Sink;
 use crate::endpoints;
 use crate::metrics::Metrics;
 
-/// Between two looks.
+/// How often the file is looked at.
 const PERIOD: Duration = Duration::from_millis(100);
-/// Bytes. Room for the most endpoints with the longest names, several times.
+/// The largest file, in bytes: the most endpoints with the longest names fit several times.
 const MOST: u64 = 4 << 20;
 
 /// The endpoints file as a source.
@@ -30,7 +30,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Looks once, so that a good file counts from the start.
+    /// Looks at the file once, so that a good one counts from the start.
     pub(crate) fn new(path: PathBuf, sink: Sink, metrics: Arc<Metrics>) -> Self {
         let mut feed = Self {
             file: PolledFile::new(path, MOST),
@@ -41,7 +41,7 @@ impl Feed {
         feed
     }
 
-    /// Looks on for ever; at once and whatever the stamp says when notified.
+    /// Looks at the file for ever; at once, and whatever its time stamp, when notified.
     pub(crate) async fn run(mut self, again: Arc<Notify>) {
         let mut looks = interval(PERIOD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,6 @@
-//! Backends as endpoints of the forwarding path. Pure reconciliation: who stays
-//! keeps its counters and record, who goes takes no new request.
+//! Backends as endpoints of the forwarding path: reconciles a new list with the endpoints
+//! in use. A backend that stays keeps its counters and record, and one that goes gets no
+//! new request.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub(crate) struct Change {
 }
 
 impl Fleet {
-    /// From now on these are the backends.
+    /// Replaces the list of backends.
     pub(crate) fn reconcile(&mut self, backends: Vec<Backend>) -> Change {
         let mut before = std::mem::take(&mut self.0);
         let mut change = Change::default();
@@ -54,13 +55,13 @@ impl Fleet {
         }
         change.removed = before.len();
         for gone in before {
-            // What is in flight there goes on.
+            // Requests in flight there go on.
             gone.endpoint.close();
         }
         change
     }
 
-    /// As the forwarding path takes it.
+    /// The endpoints as the forwarding path takes them.
     pub(crate) fn table(&self) -> Arc<Table> {
         let endpoints = self.0.iter().map(|member| Arc::clone(&member.endpoint));
         Arc::new(Table {
@@ -68,7 +69,7 @@ impl Fleet {
         })
     }
 
-    /// Those that can be listened to.
+    /// The backends that have an admin port.
     pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
         self.0.iter().filter_map(|member| {
             Some(Target {
@@ -79,22 +80,23 @@ impl Fleet {
         })
     }
 
-    /// Whether everyone who can be listened to has said something good or bad.
+    /// Whether each backend with an admin port has been heard, or could not be.
     pub(crate) fn is_heard(&self) -> bool {
         let unheard = [Standing::Suspect, Standing::Unknown];
         self.targets()
             .all(|target| !unheard.contains(&target.endpoint.standing()))
     }
 
-    /// Whether there are endpoints, and none has shown that it belongs to the app: then
-    /// all of them get requests.
+    /// Whether there are endpoints, and none has shown that it belongs to the app. Then all
+    /// of them get requests.
     pub(crate) fn is_unknown(&self) -> bool {
         let mut members = self.0.iter();
         !self.0.is_empty() && members.all(|member| member.endpoint.standing() == Standing::Unknown)
     }
 }
 
-/// Before anything is heard of it. Who cannot be heard at all must be taken to serve.
+/// The standing of a backend that was not heard yet. One without an admin port is never
+/// heard, so it must be taken to serve.
 fn unheard(backend: &Backend) -> Standing {
     match backend.admin {
         Some(_) if backend.selected => Standing::Unknown,
@@ -142,7 +144,7 @@ mod tests {
         assert!(Arc::ptr_eq(&before.endpoints[1], &after.endpoints[1]));
         let closed = format!("{:?}", before.endpoints[0]);
         assert!(closed.contains("closed: true"), "{closed}");
-        // Who comes back is another one: a closed endpoint is never opened again.
+        // A backend that comes back is another endpoint: a closed one is never opened again.
         fleet.reconcile(vec![a]);
         assert!(!Arc::ptr_eq(
             &before.endpoints[0],

@@ -1,28 +1,28 @@
-//! The bytes of a `/watch` answer: its status, then lines, each bounded.
+//! Reads the bytes of a `/watch` answer: its status, then lines of bounded length.
 //!
-//! Pure, fed with whatever arrives. Reads what our admin ports and other HTTP/1
-//! servers send (RFC 9112, chunked or until the connection closes) and refuses
-//! the rest; what status and lines mean is decided in [`crate::watch`].
+//! It is fed with whatever arrives. It reads what our admin ports and other HTTP/1 servers
+//! send (RFC 9112, chunked or until the connection closes) and refuses everything else.
+//! What status and lines mean is decided in [`crate::watch`].
 
-/// Of a status line and its fields.
+/// The longest status line with its fields.
 const MAX_HEAD: usize = 8 << 10;
-/// Of one line of the content.
+/// The longest line of the content.
 const MAX_LINE: usize = 64 << 10;
-/// Of the line with a chunk's size and of the fields behind the last chunk.
+/// The longest line with the size of a chunk, and the longest trailers.
 const MAX_FRAMING: usize = 1 << 10;
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The head is over; this was its status.
+    /// The head is complete; this is its status.
     Status(u16),
-    /// A line of the content, without its end.
+    /// A line of the content, without the line end.
     Line(Vec<u8>),
-    /// The content is over.
+    /// The content has ended.
     End,
 }
 
-/// The bytes are not what a `/watch` answer is made of.
+/// The bytes are no `/watch` answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a stream of lines over HTTP/1: {0}")]
 pub(crate) struct Malformed(&'static str);
@@ -31,7 +31,7 @@ pub(crate) struct Malformed(&'static str);
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     state: State,
-    /// The head, or the line that is under way.
+    /// The incomplete head or line.
     held: Vec<u8>,
 }
 
@@ -58,7 +58,7 @@ enum State {
 }
 
 impl Decoder {
-    /// Takes the next bytes in and gives what they complete.
+    /// Takes the next bytes, and returns what they complete.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
         let mut events = Vec::new();
         for &byte in bytes {
@@ -124,7 +124,7 @@ impl Decoder {
             State::DataEnd | State::DataEndLf => {
                 return Err(Malformed("a chunk is longer than it says"));
             }
-            // Nothing that follows matters: the connection is not used again.
+            // What follows does not matter, because the connection is not used again.
             State::Over => State::Over,
         })
     }

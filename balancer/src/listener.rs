@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Given by our own supervisor to each of its workers.
+/// Our own supervisor sets this variable for each of its workers.
 const SLOT: &str = "SCALEDAPP_SLOT";
 
-/// The address cannot be served on.
+/// We cannot listen on the address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (--listen): {source}; {}", cure(.source))]
 pub(crate) struct ListenError {
@@ -31,7 +31,7 @@ fn cure(error: &io::Error) -> &'static str {
     }
 }
 
-/// Listens; `[::]` takes IPv4, too. Port 0 takes a free one.
+/// Listens; `[::]` takes IPv4, too, and port 0 means any free one.
 pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     scaledapp_proxy::listen(address).map_err(|source| ListenError { address, source })
 }
@@ -41,10 +41,10 @@ pub(crate) fn is_held() -> bool {
     std::env::var_os(SLOT).is_some()
 }
 
-/// Lets the process open as many files as it may (the soft limit of a shell is
-/// 1024, kept low for `select`, which is not used here), and says so in the log
-/// where that is too few for a number that was given: each connection needs one here
-/// and one upstream. A number that was not given is made to fit.
+/// Lets the process open as many files as it may. The soft limit of a shell is 1024, kept
+/// low for `select`, which is not used here. The log says so if that is too few for the
+/// number of connections that the user asked for: each needs one file here and one
+/// upstream. A number that was not given is made to fit.
 pub(crate) fn raise_file_limit(connections: u32, fits: bool) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -1,5 +1,6 @@
-//! What the balancer counts besides the forwarding path: endpoints by standing,
-//! loads of the endpoints file, lists of the Service's endpoints, lost `/watch` streams. Labels come from closed sets.
+//! What the balancer counts beside the forwarding path: endpoints by standing, loads of
+//! the endpoints file, lists of the Service's endpoints, lost `/watch` streams. Labels come
+//! from closed sets.
 
 use std::sync::Arc;
 
@@ -20,18 +21,18 @@ use crate::health::word;
 /// Prefix of all names.
 pub(crate) const PREFIX: &str = "scaledapp_balancer";
 
-/// How a `/watch` stream was lost, or why there was none.
+/// How a `/watch` stream ended, or why there was none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Loss {
-    /// No connection.
+    /// There was no connection.
     Unreachable,
-    /// The supervisor does not want to.
+    /// The supervisor refused.
     Refused,
     /// The connection ended.
     Closed,
-    /// No line for long.
+    /// No line came for long.
     Silent,
-    /// No stream of snapshots.
+    /// The answer is no stream of snapshots.
     Malformed,
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them visible, and the endpoints of `table` with them.
+    /// Makes them visible, together with the endpoints of `table`.
     pub(crate) fn register(&self, registry: &mut Registry, table: watch::Receiver<Arc<Table>>) {
         let registry = registry.sub_registry_with_prefix(PREFIX);
         registry.register(
@@ -88,13 +89,13 @@ impl Metrics {
         registry.register_collector(Box::new(Endpoints(table)));
     }
 
-    /// The API server gave a list, or did not.
+    /// Counts whether the API server gave a list.
     pub(crate) fn listed(&self, good: bool) {
         let result = if good { "ok" } else { "error" };
         self.lists.get_or_create(&LoadResult { result }).inc();
     }
 
-    /// A content of the endpoints file that is of use, or is not.
+    /// Counts whether the endpoints file could be used.
     pub(crate) fn loaded(&self, good: bool) {
         let result = if good { "ok" } else { "error" };
         self.loads.get_or_create(&LoadResult { result }).inc();
@@ -105,7 +106,7 @@ impl Metrics {
     }
 }
 
-/// Endpoints, counted when they are asked for.
+/// The endpoints, counted when metrics are read.
 #[derive(Debug)]
 struct Endpoints(watch::Receiver<Arc<Table>>);
 

@@ -1,6 +1,6 @@
 //! What the admin port shows of the balancer: `/livez /readyz /metrics /status`.
 //!
-//! Everything is looked up when it is asked for. Nothing here changes anything.
+//! Everything is looked up when it is asked for, and nothing here changes anything.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Unready from now on.
+    /// Makes `/readyz` fail from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -40,12 +40,12 @@ impl Report {
 
 impl Routes for Report {
     fn live(&self) -> Probe {
-        // Answering at all shows that the loop's thread turns.
+        // An answer shows that the thread of the loop is alive.
         Ok(())
     }
 
-    /// Without any serving endpoint it is ready all the same: it must accept
-    /// and hold requests until there is one.
+    /// The balancer is ready even if no endpoint serves: it must accept requests and hold
+    /// them until one does.
     fn ready(&self) -> Probe {
         if self.is_draining() {
             return Err("draining".to_owned());

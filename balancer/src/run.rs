@@ -1,7 +1,7 @@
-//! The balancer's life: bind, learn of endpoints, forward, drain.
+//! The balancer from start to end: bind, learn of endpoints, forward, drain.
 //!
-//! One thread for all of this; requests flow on threads of their own
-//! (`scaledapp-proxy`), which only see the table that is sent to them.
+//! One thread does all of this. Requests flow on threads of their own (`scaledapp-proxy`),
+//! which only see the table that is sent to them.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -26,19 +26,19 @@ use crate::report::Report;
 use crate::settings::{Drain, Settings};
 use crate::watch::Watches;
 
-/// How long the first request waits for supervisors to say how they are. They
-/// answer within milliseconds; who is gone must not delay the others.
+/// How long the first request waits until supervisors say whether they serve. They answer
+/// within milliseconds, and one that is gone must not delay the others.
 const FIRST_WORD: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(2);
-/// Before the log says that nothing shows of any endpoint that it is the app's; a first
-/// pod is pulled and started within that.
+/// So long no endpoint may show that it belongs to the app before the log says so. The
+/// image of a first pod is pulled, and the pod started, within that time.
 const BLIND: Duration = Duration::from_mins(2);
 
-/// Room for the most and the longest tokens.
+/// The largest token file, in bytes: the most and the longest tokens fit.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
-/// Runs until a signal ends it; an error means that it could not start.
+/// Runs until a signal ends it. An error means that it could not start.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,9 +54,9 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
     };
     match Admin::bind(address).await {
         Ok(admin) => Ok(Some(admin)),
-        // Nobody has asked for this address, and requests can be served without.
+        // The user has not asked for this address, and requests can be served without it.
         Err(error) if !settings.admin_is_asked_for => {
-            tracing::warn!(%error, "no probes, metrics and status");
+            tracing::warn!(%error, "the admin port cannot be bound, so there are no probes, metrics and status");
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -125,7 +125,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(admin) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn Routes>));
     }
-    // The addresses are there for who chose port 0.
+    // The log shows the addresses, because port 0 may have been chosen.
     tracing::info!(
         address = %listen,
         admin = admin_address,
@@ -138,7 +138,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
 }
 
-/// Whose word counts, and what pods are shown; the token file is followed from now on.
+/// Which callers are believed, and which token pods are shown. The token file is followed
+/// from now on.
 fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers {
     let tokens = token_file.map(|path| {
         let without = "pods that ask for a token take us for anybody";
@@ -151,7 +152,7 @@ fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers
     }
 }
 
-/// Sets the sources up; each has been asked once when this returns.
+/// Sets up the sources. Each has been asked once when this returns.
 fn discover(
     discovery: &Discovery,
     upstreams: Vec<Backend>,
@@ -187,9 +188,9 @@ fn start(
     Ok(Arc::new(proxy))
 }
 
-/// What the loop turns.
+/// What the main loop works on.
 struct Balancer {
-    /// Kept for the sources to come: without a sender the listing would end.
+    /// Kept because the listing would end without a sender.
     _discovery: Discovery,
     listing: watch::Receiver<Listing>,
     fleet: Fleet,
@@ -200,17 +201,17 @@ struct Balancer {
     blind: Blind,
 }
 
-/// Since when nothing shows of any endpoint that it is the app's.
+/// Since when no endpoint has shown that it belongs to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Blind {
     No,
     Since(Instant),
-    /// The log says so.
+    /// The log has said so.
     Told,
 }
 
 impl Blind {
-    /// Ends when it is to be told.
+    /// Ends when it is time to say so.
     async fn told(self) {
         match self {
             Self::Since(since) => sleep_until(since + BLIND).await,
@@ -233,8 +234,8 @@ impl Balancer {
         }
     }
 
-    /// Waits a moment for all to say how they are: the first requests should
-    /// not go to pods that are about to leave.
+    /// Waits a moment until all supervisors have said whether they serve, so that the first
+    /// requests do not go to pods that are about to leave.
     async fn first_word(&self) {
         let end = Instant::now() + FIRST_WORD;
         while !self.fleet.is_heard() && Instant::now() < end {
@@ -242,7 +243,7 @@ impl Balancer {
         }
     }
 
-    /// `Ok` when it was asked to stop and has.
+    /// `Ok` once it was asked to stop and has stopped.
     async fn run(
         mut self,
         proxy: &Proxy,
@@ -297,7 +298,7 @@ impl Balancer {
         }
     }
 
-    /// The list is another one.
+    /// The list has changed.
     fn take_list(&mut self) {
         let backends = self.listing.borrow_and_update().backends();
         let total = backends.len();
@@ -311,8 +312,8 @@ impl Balancer {
         );
     }
 
-    /// Sent again also when only a standing changed: requests that wait for an
-    /// endpoint look again.
+    /// The table is sent again even if only a standing has changed, so that waiting requests
+    /// look for an endpoint again.
     fn publish(&mut self) {
         self.table.send_replace(self.fleet.table());
         self.blind = match (self.fleet.is_unknown(), self.blind) {

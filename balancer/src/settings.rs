@@ -1,5 +1,5 @@
-//! How flags, variables and the config file become one [`Settings`]: what
-//! wins, what the defaults are, and what does not go together.
+//! How flags, variables and the config file become one [`Settings`]: which of them wins,
+//! what the defaults are, and what excludes what.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -11,11 +11,11 @@ use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network};
 use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
 use crate::cluster::ServiceName;
 
-/// Services and resolvers learn late that we leave.
+/// Services and resolvers learn seconds late that we leave.
 const DRAIN_MIN: Duration = Duration::from_secs(10);
-/// Without a new connection for so long, whoever learns has learned.
+/// After so long without a new connection, all that learn of it have learned.
 const DRAIN_QUIET: Duration = Duration::from_secs(2);
-/// That of Kubernetes between TERM and KILL.
+/// The time between TERM and KILL in Kubernetes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the balancer runs with.
@@ -26,13 +26,13 @@ pub(crate) struct Settings {
     pub(crate) endpoints_file: Option<PathBuf>,
     pub(crate) endpoints_service: Option<ServiceName>,
     pub(crate) admin: Option<SocketAddr>,
-    /// It is not the default: without it nothing may start.
+    /// The user has asked for it, so a failure to bind it is an error.
     pub(crate) admin_is_asked_for: bool,
     pub(crate) drain: Drain,
     pub(crate) forwarding: Config,
-    /// Proxies whose word about clients counts.
+    /// Proxies that are believed about their clients.
     pub(crate) forwarded_from: Vec<Network>,
-    /// Holds what is shown to supervisors.
+    /// The file with the token that supervisors are shown.
     pub(crate) trust_token_file: Option<PathBuf>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Drain {
     pub(crate) timeout: Duration,
 }
 
-/// Settings that cannot be meant.
+/// Settings that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error("cannot read the --config file {0}: {1}")]
@@ -109,7 +109,7 @@ impl Settings {
                 threads: threads(options.threads),
                 algorithm: options.algorithm.map_or_else(Algorithm::default, algorithm),
                 limits: limits(&options)?,
-                // Who gives a number means it.
+                // A number that was given is not lowered.
                 fits_connections: options.connections.is_none(),
                 ..Config::balancer()
             },
@@ -134,7 +134,7 @@ fn read(path: &Path) -> Result<Options, UsageError> {
     Ok(options)
 }
 
-/// What the flags (and variables, which clap has put there) say, else the file.
+/// What the flags say (and the variables, which clap has put there), else the file.
 fn merge(flags: Options, file: Options) -> Options {
     macro_rules! first {
         ($($name:ident),+ $(,)?) => {
@@ -184,7 +184,7 @@ fn merge(flags: Options, file: Options) -> Options {
 }
 
 fn threads(wanted: Option<NonZeroU16>) -> usize {
-    // Of affinity and cgroup quota, whichever leaves less.
+    // The smaller of CPU affinity and cgroup quota.
     let usable = || std::thread::available_parallelism().map_or(1, usize::from);
     wanted.map_or_else(usable, |threads| usize::from(threads.get()))
 }
@@ -212,7 +212,7 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         connections: number(options.connections, default.connections),
         connections_per_address: options.connections_per_address,
         waiting: options.waiting.unwrap_or(default.waiting),
-        // None at all is a choice: 503 at once.
+        // Zero is allowed: 503 at once.
         waiting_time: options
             .waiting_time
             .map_or(default.waiting_time, |time| time.0),
@@ -225,13 +225,13 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         upgrade_time: time("upgrade-time", options.upgrade_time, default.upgrade_time)?,
         body_time: time("body-time", options.body_time, default.body_time)?,
         body_rate: options.body_rate.unwrap_or(default.body_rate),
-        // None at all is a choice: the end of a side is the end of its requests.
+        // Zero is allowed: the end of the client's side then ends its requests.
         half_close_time: options
             .half_close_time
             .map_or(default.half_close_time, |time| time.0),
         attempts: number(options.attempts, default.attempts),
         retry_percent: options.retry_percent.unwrap_or(default.retry_percent),
-        // None at all turns the reuse of connections off.
+        // Zero turns the reuse of connections off.
         upstream_idle_time: options
             .upstream_idle_time
             .map_or(default.upstream_idle_time, |time| time.0),

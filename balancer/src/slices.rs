@@ -1,10 +1,10 @@
-//! What backends the `EndpointSlice`s of a Service make. Pure; how they get
-//! here is [`crate::cluster`]'s business.
+//! Which backends the `EndpointSlice`s of a Service name. How the slices get here is
+//! decided in [`crate::cluster`].
 //!
-//! Readiness as the kubelet sees it lags by seconds, so it decides only about
-//! pods that cannot be asked themselves: a pod with an admin port is taken as it
-//! is, and its supervisor's `/watch` says the rest. Where pods have admin ports, one
-//! without is somebody else's.
+//! Readiness as the kubelet reports it is seconds old, so it decides only about pods that
+//! cannot be asked themselves. A pod with an admin port is taken in any case, and its
+//! supervisor's `/watch` says whether it serves. Where pods have admin ports, a pod without
+//! one belongs to another app.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,15 +14,15 @@ use scaledapp_crds::words::port;
 
 use crate::discovery::{Backend, check_target};
 
-/// Far beyond what one balancer serves, as for the endpoints file.
+/// Far more than one balancer serves, as for the endpoints file.
 const MOST: usize = 4096;
 
-/// What the slices say.
+/// The backends that the slices name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Read {
-    /// By name.
+    /// Ordered by name.
     pub(crate) backends: Vec<Backend>,
-    /// What is wrong with the slices, and the cure; the backends count all the same.
+    /// What is wrong with the slices, and the cure; the backends count in any case.
     pub(crate) problem: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
     let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
     let mut problem = None;
     for slice in slices {
-        // A pod may be in a slice of each family: one of them is enough.
+        // A pod may be in one slice for IPv4 and one for IPv6: one of them is enough.
         let found = match slice.address_type.as_str() {
             "IPv4" => &mut v4,
             "IPv6" => &mut v6,
@@ -60,7 +60,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
             let Some(backend) = backend(endpoint, http, admin) else {
                 continue;
             };
-            // Twice while it moves from one slice to another: the fuller entry.
+            // A pod is listed twice while it moves between slices: the fuller entry counts.
             let known: &mut Backend = found
                 .entry(backend.address)
                 .or_insert_with(|| backend.clone());
@@ -72,7 +72,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
     let found = if v4.is_empty() { v6 } else { v4 };
     let mut backends: Vec<Backend> = found.into_values().collect();
     if backends.iter().any(|backend| backend.admin.is_some()) {
-        // A pod without the port that the others have was made by somebody else.
+        // A pod without the port that the others have belongs to another app.
         backends.retain(|backend| backend.admin.is_some());
     }
     backends.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
@@ -100,9 +100,9 @@ fn is_serving(conditions: Option<&EndpointConditions>) -> bool {
     })
 }
 
-/// `None` where no server can be.
+/// `None` if there can be no server.
 fn backend(endpoint: &Endpoint, http: u16, admin: Option<u16>) -> Option<Backend> {
-    // They stand for one another (API reference): the first will do.
+    // All of them reach the same pod (API reference), so the first will do.
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let (address, admin) = (
         SocketAddr::new(address, http),
@@ -283,7 +283,7 @@ mod tests {
             shown(&[slice("IPv4", &[HTTP, ADMIN], &a), alone.clone()]),
             ["a 10.0.0.1:3000 10.0.0.1:9377"]
         );
-        // A Service of somebody else's pods is served, too.
+        // A Service whose pods have no supervisor is served, too.
         assert_eq!(shown(&[alone]), ["theirs 10.0.0.2:3000"]);
     }
 

@@ -1,7 +1,7 @@
 //! Bodies in and out of raw bytes by their framing (RFC 9112 sections 6 to 8).
 //!
-//! Decides where data is and when a body is whole; keeps none of it. What is
-//! cut off is never taken for whole.
+//! Decides where data is and when a body is whole, and keeps none of it. A body that is cut
+//! off is never taken for whole.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -16,8 +16,7 @@ enum State {
     Chunks(Chunks),
     UntilClose,
     Done,
-    /// There is no way back from a fault: where the next message starts is not
-    /// known.
+    /// A fault is final, because it is not known where the next message starts.
     Broken(Malformed),
 }
 
@@ -28,10 +27,10 @@ pub struct BodyReader {
     state: State,
 }
 
-/// What one step found.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Bytes of the input that are dealt with.
+    /// Bytes of the input that were used.
     pub consumed: usize,
     /// Where data is within the input; may be empty.
     pub data: Range<usize>,
@@ -104,7 +103,7 @@ impl BodyReader {
         Ok(piece)
     }
 
-    /// The peer has closed: the end of a body that ends so, else a cut.
+    /// The peer has closed: the body is whole if its framing says so, otherwise cut off.
     pub fn end(&mut self) -> Result<(), Malformed> {
         match self.state {
             State::UntilClose | State::Done => {
@@ -160,8 +159,8 @@ impl BodyWriter {
         }
     }
 
-    /// Appends data. None of it is nothing, not a last chunk. What is beyond the
-    /// length that was told is left out: it would be read as the next message.
+    /// Appends data. Empty data appends nothing, and no last chunk. Data beyond the announced
+    /// length is left out, because it would be read as the next message.
     pub fn data(&mut self, out: &mut Vec<u8>, data: &[u8]) {
         if data.is_empty() || self.finished {
             return;

@@ -8,17 +8,17 @@
 use crate::fault::Fault;
 use crate::lexis::{is_space, is_token_byte, is_value_byte};
 
-/// Sixteen digits are 64 bit.
+/// Sixteen digits are 64 bits.
 const SIZE_DIGITS: u8 = 16;
 
-/// Bytes of extensions in one line.
+/// The most bytes of extensions in one line.
 const EXTENSION_BYTES: u32 = 1 << 10;
 
-/// Bytes of extensions in advance of data. Without it a body of nothing but
-/// extensions could go on for ever for one byte of data in each.
+/// The most bytes of extensions in advance of data. Without this bound a body could go on
+/// for ever with extensions and one byte of data in each chunk.
 const EXTENSION_ADVANCE: u32 = 16 << 10;
 
-/// Bytes of all trailers.
+/// The most bytes of all trailers.
 const TRAILER_BYTES: u32 = 8 << 10;
 
 /// Where in the chunks the next byte is.
@@ -45,7 +45,8 @@ enum At {
 }
 
 /// Where in `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`.
-/// Space before the first semicolon is refused: too many take it for the size's.
+/// Space before the first semicolon is refused, because many parsers take it for a part of
+/// the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
     /// A name must come.
@@ -66,7 +67,7 @@ enum Extension {
 }
 
 impl Extension {
-    /// What follows `byte`; none where it may not stand here.
+    /// The state after `byte`; none if the byte may not stand here.
     fn after(self, byte: u8) -> Option<Self> {
         match self {
             Self::Start if is_space(byte) => Some(Self::Start),
@@ -98,7 +99,7 @@ impl Extension {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunks {
     at: At,
-    /// Of the chunk that is being read: what is left of it.
+    /// What is left of the chunk that is being read.
     size: u64,
     advance: u32,
     trailers: u32,

@@ -1,7 +1,7 @@
 //! Everything that can be wrong with a message: one closed list with the status
 //! that answers it and the word that names it.
 //!
-//! Decides no rule itself; the modules that read do.
+//! The rules themselves are decided by the modules that read.
 
 use core::error::Error;
 use core::fmt;
@@ -9,7 +9,7 @@ use core::fmt;
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What to answer: 400, 405, 414, 431, 501 or 505.
+    /// The status to answer with: 400, 405, 414, 431, 501 or 505.
     pub status: u16,
     /// One of [`REASONS`]: short enough for a metric's label and a body's text.
     pub reason: &'static str,

@@ -12,7 +12,7 @@ use crate::lexis::{after_spaces, is_value, token_length, trimmed};
 use crate::limits::Limits;
 use crate::line::{Line, Sender, end_of_line};
 
-/// So much of a refused line is shown at most.
+/// So many bytes of a refused line are shown.
 const NAME_SHOWN: usize = 64;
 
 /// Where one field is in the bytes of its head.
@@ -36,8 +36,8 @@ impl Span {
     }
 }
 
-/// Reusable memory for the fields of one head: spans, not copies, so a head
-/// costs no allocation once it has held as many fields.
+/// Reusable memory for the fields of one head. It holds spans and no copies, so a head
+/// costs no allocation once an earlier one had as many fields.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     pub(crate) spans: Vec<Span>,

@@ -1,16 +1,17 @@
-//! Fields of an answer that go on in a second line. RFC 9112 section 5.2 lets a proxy
-//! replace such a line's end by spaces; old apps still write it.
+//! Fields of an answer that are folded over several lines. RFC 9112 section 5.2 lets a
+//! proxy replace the line ends by spaces, and old apps still write them.
 //!
-//! Which heads are looked at again is decided by the caller. In a request it is refused.
+//! Which heads are looked at again is decided by the caller. In a request folding is
+//! refused.
 
 use memchr::memchr;
 
 use crate::known::Known;
 use crate::lexis::{is_space, token_length};
 
-/// Joins such lines of the head at the start of `bytes`, as far as it is there; whether
-/// there were any. Not those of a field that frames the message, and not one with no
-/// field before it: they stay, and the head is refused for them.
+/// Joins folded lines of the head at the start of `bytes`, as far as it has arrived;
+/// whether there were any. Folded lines of a field that frames the message stay, and so
+/// does one with no field before it: the head is refused for them.
 pub fn unfold(bytes: &mut [u8]) -> bool {
     let mut is_changed = false;
     // The line end before the line that is looked at.

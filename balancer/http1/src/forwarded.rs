@@ -1,7 +1,7 @@
-//! What a proxy that is believed says about the client, read: the address at the
-//! far end and the scheme (`X-Forwarded-For` as the field has it; RFC 7239).
+//! Reads what a trusted proxy says about the client: its address and scheme
+//! (`X-Forwarded-For` as it is used in the field; RFC 7239).
 //!
-//! Decides not whether it is believed; see [`crate::Trust`].
+//! Whether a proxy is trusted is decided by the caller; see [`crate::Trust`].
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -16,12 +16,12 @@ impl<'b> Request<'b> {
         tokens.next().filter(|_| tokens.next().is_none())
     }
 
-    /// The address of the client that `peer`, who is believed, speaks for.
+    /// The address of the client for which the trusted proxy `peer` sends the request.
     ///
-    /// Each proxy appends whom it saw to `X-Forwarded-For`, so the list is read from
-    /// its end, and on while the address is that of a proxy that `is_believed`, too:
-    /// what stands before the first other one may be forged. Without the field
-    /// `X-Real-IP` counts. What is no address (`unknown`) ends the reading.
+    /// Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is
+    /// read from its end, as long as the address is that of a proxy that `is_believed`,
+    /// too: whatever stands before the first other address may be forged. Without the
+    /// field `X-Real-IP` counts. A word that is no address (`unknown`) ends the reading.
     pub fn source(&self, peer: IpAddr, is_believed: impl Fn(IpAddr) -> bool) -> IpAddr {
         let lists = self.section.all(Known::ForwardedFor).rev();
         let mut hops = lists.flat_map(|value| list(value).rev()).peekable();
@@ -40,7 +40,7 @@ impl<'b> Request<'b> {
         source
     }
 
-    /// The scheme, told in another way than by `X-Forwarded-Proto`.
+    /// The scheme, if another field than `X-Forwarded-Proto` gives it.
     pub(crate) fn scheme_otherwise(&self) -> Option<&'static [u8]> {
         let scheme = |value: &[u8]| match value {
             _ if value.eq_ignore_ascii_case(b"https") => Some(&b"https"[..]),
@@ -62,7 +62,7 @@ impl<'b> Request<'b> {
     }
 }
 
-/// An address, maybe with a port; IPv6 maybe in brackets.
+/// An address, with or without a port; IPv6 with or without brackets.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = core::str::from_utf8(text).ok()?;
     let bare = || {
@@ -89,7 +89,7 @@ fn proto(value: &[u8]) -> Option<&[u8]> {
     Some(inside.unwrap_or(proto))
 }
 
-/// What is between separators outside of quoted strings.
+/// The parts between separators that stand outside of quoted strings.
 fn pieces(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     value.split(move |&byte| {

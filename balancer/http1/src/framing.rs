@@ -1,7 +1,7 @@
-//! How a body's end is told (RFC 9112 section 6): what the fields say, and that
-//! they say it once and in one way.
+//! How the end of a body is announced (RFC 9112 section 6): what the fields say, and that
+//! they say it once and without ambiguity.
 //!
-//! Decides nothing about messages that have no body by rule; see the response.
+//! Decides nothing about messages that have no body by rule; see `response`.
 
 use crate::fault::Fault;
 use crate::fields::Section;
@@ -9,7 +9,7 @@ use crate::known::Known;
 use crate::lexis::{is_token, number, trim};
 use crate::line::Sender;
 
-/// The version of a message. Others are refused.
+/// The version of a message. Other versions are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0: no chunks, no interim responses, one request per connection
@@ -19,16 +19,16 @@ pub enum Version {
     Http11,
 }
 
-/// How a body's end is told.
+/// How the end of a body is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body, by rule or because nothing speaks of one.
+    /// There is no body, by rule or because no field announces one.
     None,
-    /// This many bytes, as `Content-Length` said.
+    /// The body has so many bytes (`Content-Length`).
     Length(u64),
-    /// Chunks until the last one.
+    /// The body is in chunks, of which the last one is marked.
     Chunked,
-    /// All until the connection closes. Only responses.
+    /// The body ends with the connection. Only in responses.
     UntilClose,
 }
 
@@ -52,7 +52,7 @@ impl Told {
             (None, None) => Ok(Self::Nothing),
             (Some(_), Some(_)) => Err(Fault::LengthAndCoding),
             (Some(length), None) => match sender {
-                // Also where both are equal: a canonical message says it once.
+                // This holds for equal numbers, too: a canonical message says it once.
                 Sender::Client if lengths.next().is_some() => Err(Fault::LengthRepeated),
                 Sender::Client => number(length).map(Self::Length).ok_or(Fault::Length),
                 Sender::Server => same_length(length, lengths),
@@ -66,8 +66,8 @@ impl Told {
     }
 }
 
-/// RFC 9110 section 8.6 lets a number that is repeated be taken for one, in
-/// several fields or as a list.
+/// RFC 9110 section 8.6 allows to take a repeated equal number for one, in several fields
+/// or as a list.
 fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> Result<Told, Fault> {
     let mut length = None;
     for value in core::iter::once(first).chain(others) {
@@ -82,8 +82,8 @@ fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> R
     length.map(Told::Length).ok_or(Fault::Length)
 }
 
-/// Frameworks that pass an answer's fields on say `chunked` a second time. Nobody
-/// applies it twice (RFC 9112 section 6.1 forbids it), so it is meant once.
+/// Frameworks that pass on the fields of an answer say `chunked` a second time. RFC 9112
+/// section 6.1 forbids to apply it twice, so it is taken for once.
 fn chunked_again<'b>(
     first: &'b [u8],
     others: impl Iterator<Item = &'b [u8]>,
@@ -95,7 +95,7 @@ fn chunked_again<'b>(
         let is_one = elements.peek().is_none();
         for element in core::iter::once(first).chain(elements) {
             match only_chunked(element, version) {
-                // One of several codings is no unknown coding.
+                // A list of known codings is not an unknown coding.
                 Err(Fault::CodingUnknown) if !is_one => return Err(Fault::Coding),
                 Err(fault) => return Err(fault),
                 Ok(_) => {}

@@ -20,7 +20,7 @@ pub(crate) fn is_authority(authority: &[u8]) -> bool {
     is_name(name) && is_port(port)
 }
 
-/// Only IPv6: no future version is in use, and zones mean nothing to others.
+/// Only IPv6: no future version is in use, and zones mean nothing to other machines.
 fn is_literal(bytes: &[u8]) -> bool {
     str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
@@ -40,7 +40,7 @@ fn is_name(mut bytes: &[u8]) -> bool {
     true
 }
 
-/// With its colon. RFC 3986 lets a port be empty.
+/// The port with its colon. RFC 3986 allows an empty port.
 fn is_port(bytes: &[u8]) -> bool {
     match bytes {
         [] | [b':'] => true,

@@ -1,12 +1,11 @@
-//! What a client of HTTP/2 with prior knowledge (gRPC, `h2c`) sends first, and how
-//! it is told in its own protocol that it is wrong here (RFC 9113 sections 3.4,
-//! 4.1, 6.5 and 6.8).
+//! How a client that speaks HTTP/2 with prior knowledge (gRPC, `h2c`) is recognised, and
+//! how it is refused in its own protocol (RFC 9113 sections 3.4, 4.1, 6.5 and 6.8).
 //!
-//! Speaks no more of HTTP/2 than that.
+//! Nothing else of HTTP/2 is spoken.
 
 use alloc::vec::Vec;
 
-/// The first line of the client's preface; no request of HTTP/1 begins so.
+/// The first line of the client's preface. No HTTP/1 request begins with it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 const SETTINGS: u8 = 4;
@@ -24,7 +23,7 @@ pub fn is_http2(bytes: &[u8]) -> bool {
 pub fn write_http2_refusal(out: &mut Vec<u8>, text: &str) {
     put_frame_head(out, 0, SETTINGS);
     let text = text.as_bytes();
-    // Far below the 2^14 bytes that every client takes (RFC 9113 section 4.2).
+    // This is far below the 2^14 bytes that every client accepts (RFC 9113 section 4.2).
     let text = &text[..text.len().min(1 << 10)];
     put_frame_head(out, 8 + text.len() as u16, GOAWAY);
     // The last stream.

@@ -1,21 +1,21 @@
 //! Which fields the codec knows by name, and which only look like them.
 //!
-//! Decides what a name means, once per field; what is done about it is said
-//! where heads are read and written.
+//! Decides what a name means, once per field. What follows from it is decided where heads
+//! are read and written.
 
 /// What a field's name means to the codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// Nothing: passed on as it is.
+    /// It has no meaning here and is passed on.
     Other,
-    /// Named by `Connection`, so for this hop only.
+    /// `Connection` names it, so it is for this hop only.
     Nominated,
     /// A known name with another byte where the name has `-`. Gateway interfaces
     /// that turn both into `_` would take it for the real one: CGI does so with `_`
     /// (RFC 3875 section 4.1.18), some servers with every byte that is neither a
     /// letter nor a digit.
     Shadow,
-    /// What only a proxy can say about a client, and the codec does not write.
+    /// Only a proxy can say this about a client, and the codec does not write it.
     Claim,
     /// `Proxy`, which gateway interfaces turn into the variable `HTTP_PROXY`
     /// (CVE-2016-5385 and its kin).
@@ -49,7 +49,7 @@ pub(crate) enum Known {
     Upgrade,
 }
 
-/// By length: most names are told apart by it alone.
+/// Ordered by length, which alone tells most names apart.
 const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
     match length {
         2 => &[(b"te", Known::Te)],
@@ -131,7 +131,7 @@ impl Known {
         Self::Other
     }
 
-    /// Whether a message's end, or its connection's, hangs on it.
+    /// Whether the end of a message or of its connection depends on it.
     pub(crate) const fn frames(self) -> bool {
         matches!(
             self,
@@ -139,10 +139,10 @@ impl Known {
         )
     }
 
-    /// Whether `Connection` can make it a field of this hop. Fields that the
-    /// codec reads or writes itself are not for a client to switch off, and neither
-    /// is what a proxy says about it: one that passes the client's `Connection` on
-    /// would lose its own words here (as in CVE-2022-31813 of Apache).
+    /// Whether `Connection` can make it a field of this hop. A client must not be able to
+    /// remove fields that the codec reads or writes itself, nor what a proxy says about
+    /// the client: a proxy that passes on the client's `Connection` would lose its own
+    /// fields here (as in CVE-2022-31813 of Apache).
     pub(crate) const fn can_be_nominated(self) -> bool {
         matches!(self, Self::Other)
     }

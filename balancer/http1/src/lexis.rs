@@ -1,5 +1,5 @@
-//! Classes of bytes and the small words made of them (RFC 9110 section 5.6,
-//! RFC 3986 section 2). Decides nothing about where a word may stand.
+//! Classes of bytes, and the tokens made of them (RFC 9110 section 5.6, RFC 3986 section
+//! 2). Decides nothing about where a token may stand.
 
 use core::ops::Range;
 
@@ -22,7 +22,7 @@ const fn class(byte: u8) -> u8 {
     let token = alphanumeric || is_one_of(byte, b"!#$%&'*+-.^_`|~");
     // A fragment never belongs to a request (RFC 9110 section 7.1).
     let target = byte.is_ascii_graphic() && byte != b'#';
-    // `%` is left out: what follows it has to be looked at.
+    // `%` is left out, because the digits after it have to be checked.
     let name = alphanumeric || is_one_of(byte, b"-._~!$&'()*+,;=");
     (if token { TOKEN } else { 0 })
         | (if target { TARGET } else { 0 })
@@ -55,7 +55,7 @@ pub(crate) const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// Without an early end, so that the compiler takes many bytes at once.
+/// It has no early end, so that the compiler can check many bytes at once.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
     let all = |fine, &byte| fine & is_value_byte(byte);
     bytes.iter().fold(true, all)
@@ -109,7 +109,7 @@ pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     elements.filter(|element| !element.is_empty())
 }
 
-/// Digits and nothing else: no sign, no space, and never more than 64 bit.
+/// Digits and nothing else: no sign, no space, and not more than 64 bits.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;

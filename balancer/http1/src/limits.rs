@@ -2,20 +2,20 @@
 
 use crate::fault::Fault;
 
-/// What a head may hold at most.
+/// The most that a head may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a head, from its first line to its empty line.
     pub head_bytes: usize,
-    /// Bytes of a request's target. What an answer's head may hold has no target.
+    /// Bytes of a request's target. An answer has none.
     pub target_bytes: usize,
     /// Field lines of a head.
     pub fields: usize,
 }
 
 impl Default for Limits {
-    /// Those for requests: what the strictest of common servers take (16 KiB with
-    /// Node, 32 KiB with nginx, 60 KiB with Envoy) is well within them.
+    /// The limits for requests. They are well above those of common servers (16 KiB with
+    /// Node, 32 KiB with nginx, 60 KiB with Envoy).
     fn default() -> Self {
         Self::of(64 << 10, 1000)
     }
@@ -32,22 +32,22 @@ impl Limits {
         }
     }
 
-    /// Those for answers: the most that browsers take (256 KiB with Chrome). Apps
-    /// that set policies and many cookies come to tens of KiB.
+    /// The limits for answers: the most that browsers take (256 KiB with Chrome). Apps that
+    /// set policies and many cookies need tens of KiB.
     #[must_use]
     pub const fn answers() -> Self {
         Self::of(256 << 10, 1000)
     }
 
-    /// The most of `bytes` that a head may take. All is decided by these alone,
-    /// so the verdict does not hang on how much happens to have arrived.
+    /// The part of `bytes` that a head may take. Only this part is looked at, so the result
+    /// does not depend on how much happens to have arrived.
     pub(crate) fn window<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        // Spans are 32 bit wide.
+        // Spans are 32 bits wide.
         let most = self.head_bytes.min(u32::MAX as usize);
         &bytes[..bytes.len().min(most)]
     }
 
-    /// No end of the head in `window`: more may come, or too much has.
+    /// The head does not end in `window`: more may come, or too much has come.
     pub(crate) fn wait<T>(&self, window: &[u8]) -> Result<Option<T>, Fault> {
         if window.len() >= self.head_bytes.min(u32::MAX as usize) {
             return Err(Fault::HeadLong);

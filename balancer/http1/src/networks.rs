@@ -16,12 +16,12 @@ pub struct Network {
     prefix: u8,
 }
 
-/// Why a text is no network, with the cure.
+/// Why a text is not a network, with the cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkError {
-    /// It is no address, or its prefix is no number that its family has.
+    /// It is no address, or its prefix is too long for its family.
     Shape(String),
-    /// It is an address within a network: there are two things that can be meant.
+    /// It is an address within a network, so it is ambiguous.
     HostBits(String, Network),
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for NetworkError {
 impl core::error::Error for NetworkError {}
 
 impl Network {
-    /// Whether the address is one of the network's.
+    /// Whether the address is in the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (first, width) = bits(self.first);
         let (address, other) = bits(address.to_canonical());

@@ -1,5 +1,5 @@
-//! What `Connection` says (RFC 9110 section 7.6.1): how long the connection
-//! lives, and which fields are for this hop only.
+//! What `Connection` says (RFC 9110 section 7.6.1): whether the connection stays open, and
+//! which fields are for this hop only.
 
 use crate::fault::Fault;
 use crate::fields::Fields;
@@ -7,8 +7,8 @@ use crate::framing::Version;
 use crate::known::Known;
 use crate::lexis::list;
 
-/// How many fields `Connection` may name in one head. Each is looked for among
-/// all fields, so without a bound a small head could cost much time.
+/// How many fields `Connection` may name in one head. Each is searched for among all
+/// fields, so a small head could cost much time without this bound.
 const MOST_NOMINATIONS: usize = 32;
 
 /// The options with a meaning of their own.
@@ -20,7 +20,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether the sender lets the connection live on (RFC 9112 section 9.3).
+    /// Whether the sender keeps the connection open (RFC 9112 section 9.3).
     pub(crate) fn persist(self, version: Version) -> bool {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }

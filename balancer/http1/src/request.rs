@@ -1,7 +1,7 @@
-//! Heads of requests: which are taken, and what they ask for (RFC 9112 sections
-//! 2, 3 and 6; RFC 9110 sections 7.2, 7.8, 9.2.2, 10.1.1).
+//! Heads of requests: which are accepted, and what they ask for (RFC 9112 sections 2, 3
+//! and 6; RFC 9110 sections 7.2, 7.8, 9.2.2, 10.1.1).
 //!
-//! Decides no routing and nothing about what is sent on; see `write`.
+//! Decides nothing about routing, and nothing about what is sent on; see `write`.
 
 use crate::fault::{Fault, Refusal};
 use crate::fields::{Fields, Section};
@@ -13,13 +13,13 @@ use crate::limits::Limits;
 use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
-/// The longest method that is read. Those that are registered have 16 at most.
+/// The longest method that is read. Registered methods have 16 bytes at most.
 const METHOD_BYTES: usize = 32;
 
 /// The field line that tells of [`Request::is_repeated`].
 pub const REPEATED: &[u8] = b"Scaledapp-Repeated: 1\r\n";
 
-/// A whole head that was found sound.
+/// A complete head that is well formed.
 #[derive(Clone, Debug)]
 pub struct Request<'b> {
     /// Any token; methods are case-sensitive.
@@ -28,15 +28,15 @@ pub struct Request<'b> {
     pub target: &'b [u8],
     /// The version of the client.
     pub version: Version,
-    /// The effective authority: of an absolute target if it is one, else of
-    /// `Host`. Empty where the client named none.
+    /// The effective authority: that of an absolute target, else that of `Host`. Empty if
+    /// the client named none.
     pub host: &'b [u8],
-    /// How the body's end is told. Never [`Framing::UntilClose`].
+    /// How the end of the body is announced. Never [`Framing::UntilClose`].
     pub framing: Framing,
-    /// Whether the client wants the connection to live on.
+    /// Whether the client keeps the connection open.
     pub keep_alive: bool,
-    /// Whether it asks for another protocol, with all that this needs: version
-    /// 1.1, and not HTTP/2 (see [`parse_request`]). Its body comes first, in HTTP.
+    /// Whether it asks for another protocol and may do so: its version is 1.1, and the
+    /// protocol is not HTTP/2 (see [`parse_request`]). Its body comes first, in HTTP.
     pub upgrade: bool,
     /// Whether it waits for an interim response before it sends its body.
     pub expects_continue: bool,
@@ -62,9 +62,9 @@ impl<'b> Request<'b> {
         )
     }
 
-    /// Whether a proxy of ours says that the request has met the end of a server
-    /// already that may be its doing (`Scaledapp-Repeated: 1`, see [`REPEATED`]).
-    /// Only such a proxy's word counts; heads that are passed on never have it.
+    /// Whether a proxy of ours says that a server has ended already while it executed this
+    /// request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). It counts only if such a proxy
+    /// says it; heads that are passed on never have it.
     pub fn is_repeated(&self) -> bool {
         self.section.first(Known::Repeated) == Some(b"1")
     }
@@ -80,12 +80,12 @@ impl<'b> Request<'b> {
     }
 }
 
-/// Parses a request head at the start of `bytes`; none while it is not whole.
+/// Parses a request head at the start of `bytes`; none while it is incomplete.
 ///
-/// Refuses at once what no more bytes can make sound. Empty lines before the
-/// request line are skipped (RFC 9112 section 2.2). `Upgrade: h2c` is not an
-/// upgrade here: RFC 9113 section 3.1 has done away with it, and a tunnel to an
-/// upstream would go round all that a proxy decides per request.
+/// Refuses a malformed head as soon as more bytes cannot make it well formed. Empty lines
+/// before the request line are skipped (RFC 9112 section 2.2). `Upgrade: h2c` is not taken
+/// for an upgrade: RFC 9113 section 3.1 has removed it, and a tunnel to an upstream would
+/// bypass everything that a proxy decides for each request.
 pub fn parse_request<'b>(
     bytes: &'b [u8],
     fields: &'b mut Fields,
@@ -168,8 +168,8 @@ impl<'b> RequestLine<'b> {
     }
 }
 
-/// The words of a request line or of a beginning of one. Both are read here, so
-/// that what is refused early is refused late as well.
+/// The words of a request line, complete or not. Both are read by the same code, so that
+/// an early refusal and a late one have the same reasons.
 type Words<'b> = (&'b [u8], Option<&'b [u8]>, Option<&'b [u8]>);
 
 fn split<'b>(line: &'b [u8], limits: &Limits) -> Result<Words<'b>, Fault> {
@@ -223,9 +223,9 @@ fn absolute(target: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     is_authority(authority).then_some((Some(authority), path))
 }
 
-/// Exactly one `Host` (at most one in version 1.0), and one that an absolute
-/// target does not contradict: RFC 9112 section 3.2.2 would have the target win,
-/// but who reads only the field would go elsewhere.
+/// There must be exactly one `Host` (at most one in version 1.0), and an absolute target
+/// must not contradict it: by RFC 9112 section 3.2.2 the target wins, but a server that
+/// reads only the field would choose another host.
 fn host<'b>(line: &RequestLine<'b>, section: Section<'b>) -> Result<&'b [u8], Fault> {
     let mut hosts = section.all(Known::Host);
     let first = hosts.next();

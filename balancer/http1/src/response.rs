@@ -12,17 +12,17 @@ use crate::limits::Limits;
 use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
-/// What has been asked: a response cannot be read without knowing it.
+/// What the request was: a response cannot be read without knowing that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// It was a `HEAD` request.
     pub head: bool,
-    /// An upgrade was asked for; a response that switches is malformed else.
+    /// An upgrade was asked for. Without that a response that switches is malformed.
     pub upgrade: bool,
 }
 
-/// Media types of answers that are written as things happen: server-sent events, one
-/// JSON value after the other, pictures of a camera, gRPC.
+/// Media types of answers that are written as events happen: server-sent events, JSON
+/// values one after the other, pictures of a camera, gRPC.
 const STREAMS: [&[u8]; 10] = [
     b"text/event-stream",
     b"application/x-ndjson",
@@ -36,44 +36,44 @@ const STREAMS: [&[u8]; 10] = [
     b"application/grpc-web",
 ];
 
-/// How a proxy of ours says that a request that has got no answer may be repeated
-/// at another server: by a field of its 502, with the value `retry`.
+/// How a proxy of ours says that a request without an answer may be repeated at another
+/// server: by a field of its 502, with the value `retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elsewhere {
     /// `Scaledapp-Not-Executed`: no server has begun to execute it. Proxies of older
     /// versions say so also of a request whose servers ended.
     NotExecuted,
-    /// `Scaledapp-Interrupted`: its servers were ended from outside while they had
-    /// it, which is not its doing.
+    /// `Scaledapp-Interrupted`: its servers were ended from outside while they had it, so
+    /// it is not the cause.
     Interrupted,
 }
 
 /// The value of both.
 pub(crate) const RETRY: &[u8] = b"retry";
 
-/// A whole head that was found sound.
+/// A complete head that is well formed.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
-    /// 100 to 999: what is beyond 599 is in use, and passed on (RFC 9110 section
-    /// 15 has clients take it for a 5xx).
+    /// 100 to 999: codes beyond 599 are in use, and passed on (RFC 9110 section 15 makes
+    /// clients treat them as 5xx).
     pub status: u16,
     /// The reason phrase as received; may be empty.
     pub reason: &'b [u8],
     /// The version of the upstream.
     pub version: Version,
-    /// How the body's end is told.
+    /// How the end of the body is announced.
     pub framing: Framing,
-    /// Whether the upstream lets the connection live on, and whether that is
-    /// safe. It is not after a body that ends with the connection, nor after an
-    /// answer that has none by rule (HEAD, 204, 304) and speaks of one, or may:
-    /// careless servers send it all the same, and the next answer would be theirs. Nor
-    /// is it where a line ends with LF alone: an app may have let a client write it, who
-    /// could write whole answers of others then.
+    /// Whether the upstream keeps the connection open, and whether it is safe to use it
+    /// again. It is not safe after a body that ends with the connection, nor after an
+    /// answer that has no body by rule (HEAD, 204, 304) and announces one, or may:
+    /// careless servers send it all the same, and it would be taken for the next answer.
+    /// Nor is it safe after a line that ends with LF alone: the app may have copied it from
+    /// a client, and that client could write whole answers to other clients.
     pub keep_alive: bool,
-    /// It has no body by rule, so nothing shows where a careless server ends it:
-    /// the connection should be seen to be silent before it is used again.
+    /// It has no body by rule, and nothing shows whether a careless server sends one all the
+    /// same: the connection should be silent for a while before it is used again.
     pub bodiless: bool,
-    /// 1xx but 101: another head follows.
+    /// 1xx except 101: another head follows.
     pub interim: bool,
     /// 101: what follows is another protocol.
     pub switching: bool,
@@ -92,8 +92,8 @@ impl<'b> Response<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// Whether it is the word of a proxy of ours that the request has got no
-    /// answer and may be repeated elsewhere. Heads that are passed on never say so.
+    /// Whether a proxy of ours says that the request has got no answer and may be repeated
+    /// elsewhere. Heads that are passed on never say so.
     pub fn may_go_elsewhere(&self) -> Option<Elsewhere> {
         let says = |known| self.status == 502 && self.section.first(known) == Some(RETRY);
         if says(Known::Interrupted) {
@@ -102,10 +102,10 @@ impl<'b> Response<'b> {
         says(Known::NotExecuted).then_some(Elsewhere::NotExecuted)
     }
 
-    /// Whether it announces itself as a stream, on which long silence is nothing
-    /// unusual: its end is not told, and its media type is one of those that are
-    /// written bit by bit, or it asks not to be buffered (`X-Accel-Buffering: no`, the
-    /// field that such apps send for nginx).
+    /// Whether it announces itself as a stream, in which long silence is usual. That is so
+    /// if it has no length, and its media type is one of those that are written as events
+    /// happen, or it asks not to be buffered (`X-Accel-Buffering: no`, which such apps send
+    /// for nginx).
     pub fn is_stream(&self) -> bool {
         if !matches!(self.framing, Framing::Chunked | Framing::UntilClose) {
             return false;
@@ -130,7 +130,7 @@ impl<'b> Response<'b> {
     }
 }
 
-/// Parses a response head at the start of `bytes`; none while it is not whole.
+/// Parses a response head at the start of `bytes`; none while it is incomplete.
 pub fn parse_response<'b>(
     bytes: &'b [u8],
     fields: &'b mut Fields,
@@ -186,7 +186,7 @@ fn read<'b>(
     }))
 }
 
-/// An upstream that speaks something else may never send a line's end.
+/// An upstream that speaks another protocol may never send a line end.
 fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
     let start = b"HTTP/1.";
     let seen = line.len().min(start.len());
@@ -197,8 +197,8 @@ fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// The space after the code may be missing where no reason follows: the grammar
-/// wants it, some servers leave it out, and nobody can read the line otherwise.
+/// The space after the code may be missing if no reason follows. The grammar wants it, but
+/// some servers leave it out, and the line is not ambiguous without it.
 fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
     let (version, rest) = match line {
         [
@@ -239,8 +239,8 @@ fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
     }
 }
 
-/// A 1xx ends with its head (RFC 9110 section 15.2). One that speaks of a body
-/// would have the next bytes read as two different things.
+/// A 1xx ends with its head (RFC 9110 section 15.2). If it announces a body, the next bytes
+/// are ambiguous.
 fn check_interim(
     status: u16,
     version: Version,
@@ -263,7 +263,7 @@ fn check_interim(
     Ok(())
 }
 
-/// RFC 9112 section 6.3, in its order.
+/// The rules of RFC 9112 section 6.3, in their order.
 fn framing(status: u16, told: Told, to: Asked) -> Framing {
     if to.head || matches!(status, 100..=199 | 204 | 304) {
         return Framing::None;

@@ -33,7 +33,7 @@ use crate::transport::Transport;
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
 /// The kernel's memory for what a client sends, when memory is short.
 const TIGHT_RECEIVE_BYTES: usize = 16 << 10;
-/// Pause after `accept` failed for want of descriptors or memory.
+/// Pause after `accept` has failed, because descriptors or memory are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a thread is made from.

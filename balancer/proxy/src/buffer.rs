@@ -1,5 +1,5 @@
-//! Bytes that were read and not yet used, in memory that is lent only while
-//! there are any: an idle connection holds none.
+//! Memory for bytes that were read and not yet used. It is lent only while there are such
+//! bytes, so an idle connection holds none.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -9,17 +9,17 @@ use tokio::io::ReadBuf;
 
 use crate::transport::Transport;
 
-/// One read's worth: holds most messages, and few idle ones cost little.
-const SMALL: usize = 16 << 10;
-/// Once a read has filled a buffer there is more to come: fewer, larger reads.
-const LARGE: usize = 64 << 10;
-/// Buffers kept for the next connections of a thread.
-const KEPT: usize = 64;
+/// The size of a buffer at first: one read fills it, and most messages fit in.
+const SMALL_BYTES: usize = 16 << 10;
+/// Its size once a read has filled it: more is to come, and larger reads are fewer.
+const LARGE_BYTES: usize = 64 << 10;
+/// Buffers that a thread keeps for its next connections.
+const MAX_KEPT: usize = 64;
 
 /// A thread's spare memory.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    /// Of [`SMALL`] bytes, all initialized.
+    /// Of [`SMALL_BYTES`] bytes, all initialized.
     inputs: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Vec<u8>>>,
     /// Bytes of answers that wait for slow readers.
@@ -31,12 +31,12 @@ impl Buffers {
         self.inputs
             .borrow_mut()
             .pop()
-            .unwrap_or_else(|| vec![0; SMALL])
+            .unwrap_or_else(|| vec![0; SMALL_BYTES])
     }
 
     fn put(&self, bytes: Vec<u8>) {
         let mut inputs = self.inputs.borrow_mut();
-        if bytes.len() == SMALL && inputs.len() < KEPT {
+        if bytes.len() == SMALL_BYTES && inputs.len() < MAX_KEPT {
             inputs.push(bytes);
         }
     }
@@ -49,18 +49,18 @@ impl Buffers {
     /// Takes such memory back.
     pub(crate) fn put_output(&self, mut bytes: Vec<u8>) {
         let mut outputs = self.outputs.borrow_mut();
-        if bytes.capacity() <= LARGE && outputs.len() < KEPT {
+        if bytes.capacity() <= LARGE_BYTES && outputs.len() < MAX_KEPT {
             bytes.clear();
             outputs.push(bytes);
         }
     }
 }
 
-/// Answers that are held for slow readers may take so much of a thread's memory,
-/// bytes. Beyond it servers wait for their readers again.
-const HELD: usize = 32 << 20;
+/// How much of a thread's memory may hold answers for slow readers. Beyond it servers wait
+/// for their readers again.
+const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// What one connection holds of it.
+/// What one connection holds of an answer for a slow reader.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     buffers: &'a Buffers,
@@ -77,7 +77,7 @@ impl<'a> Held<'a> {
         let all = self.buffers.held.get() - self.bytes + bytes;
         self.buffers.held.set(all);
         self.bytes = bytes;
-        all < HELD
+        all < MAX_HELD_BYTES
     }
 }
 
@@ -104,7 +104,7 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
-    /// The same, to be mended.
+    /// The same, to be changed in place.
     pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
@@ -129,7 +129,7 @@ impl Buffer {
 
     /// Holds up to `most` bytes from now on.
     pub(crate) fn grow(&mut self, most: usize) {
-        let wanted = (self.bytes.len() * 2).clamp(SMALL, most.max(SMALL));
+        let wanted = (self.bytes.len() * 2).clamp(SMALL_BYTES, most.max(SMALL_BYTES));
         if wanted > self.bytes.len() {
             self.bytes.resize(wanted, 0);
         }
@@ -147,7 +147,7 @@ impl Buffer {
         self.bytes.len()
     }
 
-    /// Gives back what it holds in vain; there is room for a little more.
+    /// Gives back the memory that holds no bytes, but for a little room.
     pub(crate) fn squeeze(&mut self, buffers: &Buffers) {
         const ROOM: usize = 1 << 10;
         let filled = self.end - self.start;
@@ -171,8 +171,8 @@ impl Buffer {
         buffers: &Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        // Less than that is what it was squeezed to.
-        if self.is_empty() && self.bytes.len() < SMALL {
+        // A smaller buffer is one that was squeezed.
+        if self.is_empty() && self.bytes.len() < SMALL_BYTES {
             self.bytes = buffers.take();
         }
         if self.start > 0 && self.end == self.bytes.len() {
@@ -191,10 +191,10 @@ impl Buffer {
         Poll::Ready(Ok(read))
     }
 
-    /// More room where the last read took all of it; for bodies.
+    /// Makes more room if the last read took all of it; for bodies.
     pub(crate) fn widen(&mut self) {
-        if self.was_filled && self.is_empty() && self.bytes.len() == SMALL {
-            self.bytes.resize(LARGE, 0);
+        if self.was_filled && self.is_empty() && self.bytes.len() == SMALL_BYTES {
+            self.bytes.resize(LARGE_BYTES, 0);
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
         let (mut buffer, buffers) = (Buffer::default(), Buffers::default());
         buffer.squeeze(&buffers);
         assert!(buffer.held() == 0 && buffer.is_empty());
-        buffer.bytes = vec![7; LARGE];
+        buffer.bytes = vec![7; LARGE_BYTES];
         (buffer.start, buffer.end) = (100, 105);
         buffer.squeeze(&buffers);
         assert_eq!(buffer.filled(), [7; 5]);
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn all_that_is_left_can_be_used_at_once() {
         let mut buffer = Buffer {
-            bytes: vec![7; SMALL],
+            bytes: vec![7; SMALL_BYTES],
             start: 3,
             end: 5,
             was_filled: false,

@@ -1,9 +1,9 @@
-//! Whose word about a client counts: which callers are proxies of ours, which are
-//! proxies that somebody has named, and which are anybody.
+//! Which callers are believed when they say who their client is: proxies of ours, and
+//! proxies that the user has named. All other callers are not.
 //!
-//! A proxy of ours shows a token with each request, since an address can be anybody's
-//! where pods come and go. What then becomes of the fields is decided in
-//! `scaledapp-http1` ([`Trust`]); where tokens come from is the binaries' business.
+//! A proxy of ours shows a token with each request, because an address proves nothing
+//! where pods come and go. What becomes of the fields is decided in `scaledapp-http1`
+//! ([`Trust`]); where tokens come from is decided by the binaries.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,15 +16,15 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Role};
 
-/// Fewer bytes can be guessed.
+/// A shorter token could be guessed.
 const MIN_BYTES: usize = 16;
-/// Part of each head.
+/// A token is part of each head.
 const MAX_BYTES: usize = 256;
-/// The old one and the new one, and some that were forgotten.
+/// The old token and the new one, and some that were forgotten.
 const MAX_TOKENS: usize = 16;
 
-/// What proxies of one app show each other; the first is shown, any is accepted, so
-/// that it can be replaced without a gap.
+/// The tokens that proxies of one app show each other. The first is shown and any is
+/// accepted, so that a token can be replaced without a gap.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tokens(Arc<[Box<str>]>);
 
@@ -74,7 +74,7 @@ impl Tokens {
         self.0.first().map(|token| &**token)
     }
 
-    /// Takes as long whatever of it is right, so that nobody can feel their way.
+    /// Compares in constant time, so that a token cannot be found byte by byte.
     pub(crate) fn contains(&self, shown: &[u8]) -> bool {
         let is_equal = |token: &str| {
             let token = token.as_bytes();
@@ -101,7 +101,7 @@ pub struct Callers {
     pub forwarded_from: Arc<[Network]>,
     /// What callers must show where [`crate::Config::trust`] is [`Trust::Behind`], and
     /// what a balancer shows to pods. `None`: nothing is shown, and all callers are
-    /// what `trust` says. A receiver of no tokens accepts nobody.
+    /// what `trust` says. A receiver of no tokens accepts no caller.
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
     /// Those of [`Callers::tokens`], as they are now.
     tokens: RefCell<Option<Tokens>>,
-    /// What callers are who show what is needed.
+    /// What a caller is that shows what is needed.
     trust: Trust,
     /// The next hop is shown a token.
     shows_token: bool,
@@ -135,7 +135,7 @@ impl KnownCallers {
         *self.tokens.borrow_mut() = tokens.map(|tokens| tokens.borrow_and_update().clone());
     }
 
-    /// Whether the peer is a proxy that somebody has named.
+    /// Whether the peer is a proxy that the user has named.
     pub(crate) fn is_named(&self, peer: IpAddr) -> bool {
         self.forwarded_from
             .iter()
@@ -162,8 +162,8 @@ impl KnownCallers {
     }
 }
 
-/// What a caller is: `trust` is said of all who show what is needed, which is one of
-/// the `tokens`, or nothing where there are none to show.
+/// What a caller is. `trust` is true of each one that shows what is needed: one of the
+/// `tokens`, or nothing if there are none to show.
 fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,

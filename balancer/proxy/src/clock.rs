@@ -1,14 +1,13 @@
 //! Time on the forwarding path: one clock of the process, and deadlines that
 //! cost nothing until they pass.
 //!
-//! A timer for each step of each request would cost more than the step. So a
-//! thread's deadlines are looked at together, every [`TICK_INTERVAL`] (every [`REST_INTERVAL`]
-//! while nothing is under way); they pass up to that much late. What happens
-//! then is the caller's matter. They lie in one piece of memory: a look at all of
-//! them reads it from end to end, and a connection costs no more than its part.
-//! Connections on which nothing goes on, and those whose client keeps us waiting, are
-//! each in an order, so that the oldest can be ended without a look at the others.
-//! A parked connection has no task: its slot is told instead.
+//! A timer for each step of each request would cost more than the step. So all deadlines
+//! of a thread are looked at together, every [`TICK_INTERVAL`] (every [`REST_INTERVAL`]
+//! while nothing is under way), and pass up to that much late. They lie in one piece of
+//! memory, which each look reads from end to end. Idle connections, and those whose client
+//! keeps us waiting, are each in an ordered list, so that the oldest can be ended without a
+//! look at the others. A parked connection has no task to wake, so its slot is told
+//! instead. What follows when a deadline passes is decided by the caller.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -28,7 +27,7 @@ pub(crate) const REST_INTERVAL: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Since the process's first look at the clock.
+/// The time since the process first looked at its clock.
 pub(crate) fn now() -> Duration {
     START.elapsed()
 }
@@ -50,18 +49,18 @@ pub(crate) struct Deadline {
 enum Kind {
     /// Something is under way.
     Busy,
-    /// The same, but its deadline is no reason to look often.
+    /// The same, but its deadline may be noticed a second late.
     Lax,
-    /// Nothing is under way: such connections end first when all must.
+    /// Nothing is under way. Such connections end first.
     Idle,
     /// Its client keeps us waiting.
     Stalled,
 }
 
-/// Why a connection ends, whatever is under way.
+/// Why a connection ends although something is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// For want of memory.
+    /// Memory is short.
     Memory,
     /// It gives way to a new connection.
     Room,
@@ -73,9 +72,9 @@ enum Pace {
     Moves,
     /// Not since the last look.
     Still,
-    /// For longer: it is to give back what it holds in vain.
+    /// Nothing for longer: it is to give back the memory that it does not need.
     Squeezed,
-    /// It has.
+    /// It has given it back.
     Slim,
 }
 
@@ -95,7 +94,7 @@ struct Step {
     is_parked: bool,
 }
 
-/// There is no connection.
+/// The step of a slot without a connection.
 const NOTHING: Step = Step {
     at: Duration::MAX,
     since: Duration::ZERO,
@@ -107,16 +106,16 @@ const NOTHING: Step = Step {
     is_parked: false,
 };
 
-/// Those of all connections of a thread, by slot.
+/// The steps of all connections of a thread, by slot.
 #[derive(Debug, Default)]
 struct Steps {
     all: Vec<Step>,
     order: Order,
-    /// Parked ones whose deadline has passed, of which nobody knows yet.
+    /// Parked connections whose deadline has passed and that were not told yet.
     passed: Vec<Slot>,
 }
 
-/// What a look at all deadlines has found.
+/// The result of a look at all deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick {
     /// Anything is under way that has a deadline.
@@ -135,13 +134,13 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// As of the last tick, or of the last request: late by up to [`TICK_INTERVAL`]
-    /// while anything is under way, and free of charge.
+    /// The time as of the last tick or request. It costs no system call, and is late by up
+    /// to [`TICK_INTERVAL`] while anything is under way.
     pub(crate) fn now(&self) -> Duration {
         self.now.get()
     }
 
-    /// Something begins: the time that its deadlines count from.
+    /// Something begins, and its deadlines count from `now`.
     pub(crate) fn set(&self, now: Duration) {
         self.now.set(now);
     }
@@ -168,8 +167,8 @@ impl Clock {
         Tick { is_busy, held }
     }
 
-    /// Wakes those on which nothing has moved for a look or two, once, so that they
-    /// give back what they hold in vain.
+    /// Wakes each connection on which nothing has moved for a look or two, once, so that it
+    /// gives back the memory that it does not need.
     pub(crate) fn squeeze(&self) {
         let mut woken = Vec::new();
         for step in &mut self.steps.borrow_mut().all {
@@ -185,8 +184,8 @@ impl Clock {
         self.wake(woken);
     }
 
-    /// Ends those that hold the most, until so many bytes will be free; how many those
-    /// are.
+    /// Ends the connections that hold the most, until so many bytes will be free; how many
+    /// ended.
     pub(crate) fn end_largest(&self, bytes: u64) -> u64 {
         let mut steps = self.steps.borrow_mut();
         let holding = steps.all.iter_mut().enumerate();
@@ -209,7 +208,7 @@ impl Clock {
         count
     }
 
-    /// Ends those that have been idle for so long; how many.
+    /// Ends all connections that have been idle for so long; how many ended.
     pub(crate) fn end_idle(&self, least: Duration) -> u64 {
         let mut ended = 0;
         while self.end_oldest_idle(least) {
@@ -218,8 +217,8 @@ impl Clock {
         ended
     }
 
-    /// Ends the one that has been idle for longest, and for so long; whether there was
-    /// one.
+    /// Ends the connection that has been idle for longest, if that is so long; whether
+    /// there was one.
     pub(crate) fn end_oldest_idle(&self, least: Duration) -> bool {
         let Some(slot) = self.oldest(List::Idle, least) else {
             return false;
@@ -229,8 +228,8 @@ impl Clock {
         true
     }
 
-    /// Ends the one whose client has kept us waiting for longest, and for longer than
-    /// `grace`; whether there was one.
+    /// Ends the connection whose client has kept us waiting for longest, if that is longer
+    /// than `grace`; whether there was one.
     pub(crate) fn end_longest_stalled(&self, grace: Duration) -> bool {
         let Some(slot) = self.oldest(List::Stalled, grace) else {
             return false;
@@ -240,7 +239,7 @@ impl Clock {
         true
     }
 
-    /// Whether any is idle.
+    /// Whether any connection is idle.
     pub(crate) fn has_idle(&self) -> bool {
         self.oldest(List::Idle, Duration::ZERO).is_some()
     }
@@ -250,7 +249,7 @@ impl Clock {
         self.oldest(List::Stalled, grace).is_some()
     }
 
-    /// The one that has been in a list for longest, if that is so long.
+    /// The connection that has been in a list for longest, if that is so long.
     fn oldest(&self, list: List, least: Duration) -> Option<Slot> {
         let steps = self.steps.borrow();
         let first = steps.order.first(list)?;
@@ -258,7 +257,7 @@ impl Clock {
         (self.now.get().saturating_sub(since) >= least).then_some(first)
     }
 
-    /// To be called with nothing borrowed: what wakes, or goes with a waker, is not ours.
+    /// To be called with nothing borrowed, because wakers run code of others.
     fn wake(&self, wakers: impl IntoIterator<Item = Waker>) {
         for waker in wakers {
             waker.wake();
@@ -291,8 +290,8 @@ impl Clock {
 }
 
 impl Steps {
-    /// The deadline of one passes, and nobody who looks for room finds it; who waits for
-    /// it.
+    /// The deadline of a connection passes, and it is not offered again to make room; its
+    /// waker.
     fn end(&mut self, slot: Slot) -> Option<Waker> {
         self.order.leave(slot);
         let step = &mut self.all[slot.index()];
@@ -300,7 +299,7 @@ impl Steps {
         step.pass(slot, &mut self.passed)
     }
 
-    /// The same whatever is under way. It is counted no more, and asked no second time.
+    /// The same whatever is under way. It is not counted any more, and not cut twice.
     fn cut(&mut self, slot: Slot, why: Cut) -> Option<Waker> {
         let step = &mut self.all[slot.index()];
         step.held = 0;
@@ -310,8 +309,8 @@ impl Steps {
 }
 
 impl Step {
-    /// Its deadline has passed: the task that waits for it, or its slot for those that
-    /// are parked. Each is told once.
+    /// Its deadline has passed: its task is to be woken, or its slot is told if it is
+    /// parked; once.
     fn pass(&mut self, slot: Slot, parked: &mut Vec<Slot>) -> Option<Waker> {
         if std::mem::take(&mut self.is_parked) {
             parked.push(slot);
@@ -345,7 +344,7 @@ impl Deadline {
         }
     }
 
-    /// As [`Self::set_at`], where a second more or less is no matter ([`REST_INTERVAL`]).
+    /// As [`Self::set_at`], where a second more does not matter ([`REST_INTERVAL`]).
     pub(crate) fn set_lax(&self, at: Duration) {
         self.put(at, Kind::Lax, Duration::ZERO);
     }
@@ -392,7 +391,7 @@ impl Deadline {
         self.with(|step| step.cut)
     }
 
-    /// Nothing is held, since nothing is under way.
+    /// Forgets what was held, because nothing is under way.
     fn release(&self) {
         self.with(|step| {
             step.held = 0;
@@ -401,8 +400,8 @@ impl Deadline {
         });
     }
 
-    /// Whether it has waited for long and is to give back what it holds in vain; said
-    /// once.
+    /// Whether it has waited for long and is to give back the memory that it does not
+    /// need; said once.
     pub(crate) fn is_squeezed(&self) -> bool {
         self.with(|step| {
             let is_squeezed = step.pace == Pace::Squeezed;
@@ -426,7 +425,7 @@ impl Deadline {
         self.slot
     }
 
-    /// Whether it has waited for long and holds nothing.
+    /// Whether it has waited for long and holds no memory.
     pub(crate) fn is_slim(&self) -> bool {
         self.with(|step| step.pace == Pace::Slim && step.held == 0)
     }

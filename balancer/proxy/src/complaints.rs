@@ -76,9 +76,9 @@ impl Complaints {
         if self.is_due("connections-full") {
             tracing::warn!(
                 connections = self.config.limits.connections,
-                "as many connections as may be, none idle and none held up by its client for \
-                 two seconds: new ones wait. Raise --connections, or find out what keeps \
-                 requests"
+                "the limit of connections is reached, none is idle, and none has waited for its \
+                 client for two seconds: new connections wait. Raise --connections, or find out \
+                 what keeps requests busy"
             );
         }
     }
@@ -88,9 +88,10 @@ impl Complaints {
         if self.is_due("stalled-connection-ended") {
             tracing::warn!(
                 connections = self.config.limits.connections,
-                "as many connections as may be, and none is idle: those end whose clients \
-                 have sent, or taken, nothing for longest. If these are ordinary slow \
-                 clients raise --connections, else limit --connections-per-address"
+                "the limit of connections is reached, and none is idle: the connection whose \
+                 client has sent or read nothing for longest ends for each new one. If these \
+                 are ordinary slow clients, raise --connections; otherwise limit \
+                 --connections-per-address"
             );
         }
     }
@@ -101,7 +102,7 @@ impl Complaints {
             tracing::warn!(
                 %peer,
                 limit = self.config.limits.connections_per_address,
-                "an address has as many connections as it may: raise \
+                "an address has reached its limit of connections: raise \
                  --connections-per-address if many clients share it"
             );
         }
@@ -112,9 +113,9 @@ impl Complaints {
         if self.is_due("memory-short") {
             tracing::warn!(
                 ?pressure,
-                "memory for connections is short: requests are not kept to be sent again, then \
-                 idle connections end, then those that hold the most. Give more memory, or \
-                 fewer --connections"
+                "memory for connections is short: requests are not kept to be sent again; if that \
+                 is not enough, idle connections end, then those that hold the most. Give more \
+                 memory, or allow fewer --connections"
             );
         }
     }

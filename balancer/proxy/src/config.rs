@@ -1,6 +1,6 @@
 //! Settings of the forwarding path, each with the reason for its default.
 //!
-//! Who sets them, and by which flag, is the binaries' business.
+//! Which flag sets them is decided by the binaries.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,26 +17,27 @@ pub enum Role {
     Dispatcher,
 }
 
-/// What may exist at once, and for how long. Each bound has a counter in
-/// [`crate::Metrics`] that says when it bites.
+/// How many things may exist at once, and for how long. A counter in [`crate::Metrics`]
+/// shows when a bound is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections, of all threads together. At this many the oldest that waits
-    /// for a request ends for a new one, or else the one whose client has kept us
-    /// waiting for longest; while servers work on all of them, new ones wait in the
-    /// listen queue.
+    /// Client connections, of all threads together. When there are so many, the one that
+    /// has waited for a request for longest ends for a new one, or else the one whose
+    /// client has kept us waiting for longest. While servers work on all of them, new
+    /// ones wait in the listen queue.
     pub connections: u32,
-    /// Client connections of one address; more are told so with 503 and closed. Not
-    /// where a balancer of ours stands in front ([`Trust::Behind`]): all come from it.
+    /// Client connections of one address; further ones get 503 and are closed. It does
+    /// not count behind a balancer of ours ([`Trust::Behind`]), since all connections
+    /// come from that.
     pub connections_per_address: Option<NonZeroU32>,
     /// Requests in flight at one endpoint, of all threads together and never
     /// more; `None`: as many as come. An upgraded connection (a WebSocket)
     /// counts as one for as long as it lasts. When all endpoints that may be
-    /// chosen are full, requests wait in line, first come, first served.
+    /// chosen are full, requests wait in a queue, first come, first served.
     pub in_flight: Option<NonZeroU32>,
-    /// Requests that wait for an endpoint, of all threads together; beyond it
-    /// they get 503 at once. Those that have lost their endpoint and wait for
-    /// another are not refused.
+    /// Requests that wait for an endpoint, of all threads together; further ones get 503
+    /// at once. A request that has lost its endpoint and waits for another one is not
+    /// refused.
     pub waiting: u32,
     /// How long a request waits for an endpoint, all its waits together, before
     /// it gets 503. Both kinds of 503 say `Retry-After: 1` (seconds).
@@ -46,7 +47,7 @@ pub struct Limits {
     pub head_time: Duration,
     /// Between two requests of a client's connection.
     pub idle_time: Duration,
-    /// For a connection to an endpoint.
+    /// How long connecting to an endpoint may take.
     pub connect_time: Duration,
     /// From the end of a request, or from its last interim response, to the end of
     /// the answer's head; 504 then.
@@ -70,7 +71,7 @@ pub struct Limits {
     pub body_grace: Duration,
     /// How long a client that has ended its side of the connection may still wait
     /// for its answer. Between proxies of ours ([`Trust::Behind`]) it is zero: there
-    /// the end of a side means that nobody waits any more.
+    /// the end of a side means that no one waits any more.
     pub half_close_time: Duration,
     /// Of the heads of requests; 431 beyond it. Memory for more than the first
     /// 16 KiB is taken only by a head that needs it.
@@ -89,7 +90,7 @@ pub struct Limits {
     pub upstream_idle: usize,
 }
 
-/// Everything that the forwarding path can be told.
+/// All settings of the forwarding path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Threads, each on its own.
@@ -99,8 +100,8 @@ pub struct Config {
     /// Which hop this is.
     pub role: Role,
     /// What callers are: [`Trust::Edge`], anybody; [`Trust::Behind`], proxies of ours,
-    /// if they show what [`crate::Callers::tokens`] asks for. Each request is decided
-    /// about on its own.
+    /// if they show what [`crate::Callers::tokens`] asks for. This is decided for each
+    /// request.
     pub trust: Trust,
     /// Another process holds the listening socket and hands it on: what waits
     /// in its queue at the end is served by the next one.
@@ -115,20 +116,20 @@ pub struct Config {
     /// Fewer connections than [`Limits::connections`] where memory or descriptors are
     /// not enough for them.
     pub fits_connections: bool,
-    /// Leave an endpoint alone that answers 5xx only.
+    /// An endpoint that answers only with 5xx is ejected for a while.
     pub ejects_errors: bool,
-    /// Bounds.
+    /// What may exist at once, and for how long.
     pub limits: Limits,
 }
 
-/// A limit of heads with which nothing works, or nothing is limited.
+/// A limit of heads that would refuse ordinary requests, or would limit nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadLimitError {
-    /// Fewer than browsers send with a few cookies, or more than fits into memory a
-    /// few times.
+    /// Fewer bytes than browsers send with a few cookies, or so many that a few heads fill
+    /// the memory.
     #[error("--head-bytes {0} cannot be meant: give 4096 to 16777216 bytes")]
     Bytes(u32),
-    /// Fewer than ordinary requests have behind a proxy or two.
+    /// Fewer fields than ordinary requests have behind a proxy or two.
     #[error("--head-fields {0} is less than ordinary heads have: give at least 64")]
     Fields(u32),
 }
@@ -138,7 +139,7 @@ impl Limits {
     /// for requests and answers, or the default of each.
     ///
     /// # Errors
-    /// A number cannot be meant.
+    /// A number is out of range.
     pub fn with_heads(
         self,
         bytes: Option<u32>,
@@ -165,13 +166,13 @@ impl Limits {
     }
 }
 
-/// What a hop of ours may add to a head: who its client is, by several fields, and a
-/// token. It grows by the client's own words twice at most, its host and its address.
+/// What a hop of ours may add to a head: several fields that say who its client is, and a
+/// token. The client's host and address are repeated twice at most.
 const ADDED_BYTES: usize = 4 << 10;
-/// In fields.
+/// The same in fields.
 const ADDED_FIELDS: usize = 16;
 
-/// Limits for a head that the other hop has counted, and has added to.
+/// Limits for a head that another hop has counted already, and has added to.
 pub(crate) fn grown(limits: http1::Limits) -> http1::Limits {
     http1::Limits {
         head_bytes: limits.head_bytes + ADDED_BYTES,
@@ -181,8 +182,8 @@ pub(crate) fn grown(limits: http1::Limits) -> http1::Limits {
 }
 
 impl Config {
-    /// The same; of a dispatcher behind balancers with room for what they have added to a
-    /// request that they have let pass.
+    /// The same. A dispatcher behind balancers gets room for what they add to the requests
+    /// that they let pass.
     #[must_use]
     pub(crate) fn with_room_for_added(mut self) -> Self {
         if self.role == Role::Dispatcher && self.trust == Trust::Behind {
@@ -197,7 +198,7 @@ impl Config {
             threads: 1,
             algorithm: Algorithm::LeastOfAll,
             role: Role::Dispatcher,
-            // A balancer stands in front; it has told scheme and host already.
+            // A balancer stands in front and has said already who the client is.
             trust: Trust::Behind,
             listener_is_held: false,
             memory: None,
@@ -208,11 +209,10 @@ impl Config {
             // A worker that answers is alive; its errors are the app's.
             ejects_errors: false,
             limits: Limits {
-                // A worker may boot for long, and its pod's balancer waits less.
+                // A worker may take long to start, and the balancer in front waits less.
                 waiting_time: Duration::from_secs(30),
-                // How long an answer takes is the app's matter: the balancer, which
-                // faces clients, has the shorter patience, and what it gives up ends
-                // here at once.
+                // The app decides how long an answer takes. The balancer, which faces
+                // clients, waits less, and a request that it gives up ends here at once.
                 answer_time: Duration::from_hours(1),
                 ..Limits::default()
             },
@@ -246,10 +246,10 @@ impl Default for Limits {
             // An app that queues for itself is served best by all at once.
             in_flight: None,
             waiting: 1024,
-            // As long as a rolling pod needs, shorter than clients' patience.
+            // A rolling pod needs so long, and clients wait for longer.
             waiting_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
-            // That of nginx.
+            // The default of nginx.
             idle_time: Duration::from_secs(75),
             // A SYN that was lost is sent again after one second.
             connect_time: Duration::from_secs(3),
@@ -264,7 +264,7 @@ impl Default for Limits {
             upgrade_time: Duration::from_hours(1),
             // 5 GB, the largest single upload of object stores, at 2 Mbit/s.
             body_time: Duration::from_hours(6),
-            // Those of Apache's mod_reqtimeout.
+            // The defaults of Apache's mod_reqtimeout.
             body_rate: 500,
             body_grace: Duration::from_secs(20),
             // `printf … | nc` gets its answer; a browser tab that was closed frees its

@@ -1,7 +1,7 @@
-//! How many connections there is room for, of all threads of a proxy together.
+//! How many connections there may be, of all threads of a proxy together.
 //!
-//! Touched when a connection begins and when it ends, never by a request. Which
-//! connection ends to make room is each thread's matter (`clock`).
+//! It is touched when a connection begins and when it ends, never by a request. Which
+//! connection ends for a new one is decided by each thread (`accept`, `clock`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,16 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Connections more than there may be, for the moment that it takes to end as many.
+/// So many connections above the limit are allowed for the moment that it takes to end as
+/// many.
 const MAX_BEYOND: u32 = 64;
 
-/// See the file's head.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     limit: u32,
     taken: AtomicU32,
     of_address: Option<OfAddress>,
-    /// Threads that wait for room, and how many they are.
+    /// Threads that wait for room, and whether there are any.
     waits: Mutex<Vec<Arc<Notify>>>,
     waiting: AtomicU32,
 }
@@ -51,19 +52,19 @@ impl ConnectionLimit {
         }
     }
 
-    /// Whether one more is one too many.
+    /// Whether one more connection is one too many.
     pub(crate) fn is_full(&self) -> bool {
         self.taken.load(Ordering::SeqCst) >= self.limit
     }
 
-    /// Whether so many that were to end for others have not yet, that none may come until
-    /// some have: one that says something in the last moment is heard, and stays.
+    /// Whether so many connections that are to end for new ones have not ended yet that no
+    /// new one may come. A client that sends something in the last moment stays.
     pub(crate) fn is_beyond(&self) -> bool {
         self.taken.load(Ordering::SeqCst) >= self.limit.saturating_add(MAX_BEYOND)
     }
 
-    /// A connection begins, also if it is one too many in all.
-    /// Without an address it counts for none.
+    /// A connection begins, even above the limit for all. It counts for `address` if that
+    /// is given.
     pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
         if let (Some(of_address), Some(address)) = (&self.of_address, address) {
             let mut taken = lock(&of_address.taken);
@@ -92,7 +93,7 @@ impl ConnectionLimit {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             let mut waits = lock(&self.waits);
             let told = std::mem::take(&mut *waits);
-            // Before the lock is free: a thread that comes then sets it anew.
+            // Under the lock, because a thread that comes later sets it anew.
             self.waiting.store(0, Ordering::SeqCst);
             drop(waits);
             for wait in told {
@@ -101,7 +102,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// The thread is told once one has ended; to be followed by another look.
+    /// The thread is told once a connection has ended; to be followed by another look.
     pub(crate) fn wait(&self, thread: &Arc<Notify>) {
         let mut waits = lock(&self.waits);
         if !waits.iter().any(|waits| Arc::ptr_eq(waits, thread)) {

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-/// By hundreds of the status.
+/// The labels of answers, by hundreds of the status.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Anything that has requests in flight: an endpoint.
@@ -101,7 +101,7 @@ impl NamedCounters {
         named
     }
 
-    /// The counters of a name: the same one each time.
+    /// The counters of a name, the same each time.
     pub fn of(&self, name: &str) -> Arc<Counters> {
         let mut named = lock(&self.0);
         if let Some(known) = named.iter().find(|counters| counters.name == name) {

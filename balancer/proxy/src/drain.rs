@@ -1,7 +1,7 @@
 //! How the forwarding path leaves: in which stage it is, by time and arrivals.
 //!
-//! Nobody acknowledges that an address is out of use, so a leaving server keeps
-//! accepting for a while. Pure; the threads act on the stage.
+//! No client confirms that it has stopped using an address, so a leaving server keeps
+//! accepting for a while. Time is an argument; the threads act on the stage.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +12,13 @@ use socket2::{SockFilter, SockRef};
 /// What threads do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// The usual.
+    /// Everything is served as usual.
     Serving,
-    /// Accept, and say on every answer that the connection ends with it.
+    /// Connections are accepted, and every answer says that its connection ends with it.
     Leaving,
-    /// No new connection begins; those that have begun are still accepted.
+    /// No new connection begins. Connections whose handshake has begun are accepted.
     Closing,
-    /// The listener and idle connections are closed; what is in flight goes on.
+    /// The listener and idle connections are closed. Requests in flight go on.
     Closed,
     /// Everything ends.
     Cut,
@@ -39,8 +39,8 @@ impl Arrival {
     }
 }
 
-/// How long handshakes that have begun may take to end.
-const LAST: Duration = Duration::from_millis(100);
+/// How long handshakes that have begun may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How to leave.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +49,10 @@ pub(crate) struct Pace {
     pub(crate) quiet: Duration,
     /// … and for so long at least.
     pub(crate) min: Duration,
-    /// What awaits an answer has until then.
+    /// Requests in flight have until then.
     pub(crate) deadline: Duration,
-    /// Everything ends so long after the deadline: upgraded connections may need it,
-    /// and whoever stops what is behind them.
+    /// Everything ends so long after the deadline. Upgraded connections may need it, and so
+    /// may the owner of the endpoints to stop them.
     pub(crate) linger: Duration,
 }
 
@@ -87,22 +87,23 @@ impl Departure {
         }
         if self.closing.is_none() {
             let is_quiet = now.saturating_sub(arrival.max(self.begun)) >= quiet;
-            // Clients that never learn of it must leave time for what is in flight.
+            // Some clients never learn of it. Half of the time is kept for what is in
+            // flight.
             if elapsed >= min && (is_quiet || elapsed >= deadline / 2) {
                 self.closing = Some(now);
             }
         }
         match self.closing {
             None => Stage::Leaving,
-            Some(since) if now < since + LAST => Stage::Closing,
+            Some(since) if now < since + HANDSHAKE_TIMEOUT => Stage::Closing,
             Some(_) => Stage::Closed,
         }
     }
 }
 
-/// Lets no new connection begin on a listening socket: drops SYNs, so that
-/// clients try again and are refused once it is closed. Without this, closing
-/// would reset what arrived between the last `accept` and `close`.
+/// Lets no new connection begin on a listening socket: it drops SYNs, so that clients try
+/// again and are refused once the socket is closed. Without this, closing would reset
+/// the connections that arrive between the last `accept` and `close`.
 ///
 /// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
 /// `net/ipv4/tcp_ipv4.c`); needs no privilege.

@@ -23,11 +23,11 @@ pub trait Process: fmt::Debug + Send + Sync {
     /// not certain. Called on a forwarding thread, so it must not block.
     fn surely_runs(&self) -> bool;
 
-    /// Whether connections that it has accepted and read may end as if nobody had
+    /// Whether connections that it has accepted and read may end as if it had not
     /// accepted them (`SO_LINGER` with a time of 0). `true` where that is not certain.
     fn may_reset(&self) -> bool;
 
-    /// It listens there no more: told once, on a forwarding thread, so it must not block.
+    /// It does not listen any more. Told once, on a forwarding thread, so it must not block.
     fn refuses(&self);
 }
 
@@ -70,7 +70,7 @@ pub struct Endpoint {
     pub(crate) outlier: Outlier,
     counters: Option<Arc<Counters>>,
     process: Option<Box<dyn Process>>,
-    /// An [`EndedBy`], or 0: nobody has said so.
+    /// An [`EndedBy`], or 0: it has not been said to have ended.
     ended: AtomicU8,
 }
 
@@ -93,7 +93,7 @@ impl Endpoint {
         Arc::new(Self::with(name.into(), address, None, None))
     }
 
-    /// The same, counted in `counters` with all others that are given it.
+    /// The same, counted in `counters` together with all others that are given these.
     pub fn with_counters(
         name: impl Into<String>,
         address: SocketAddr,
@@ -241,7 +241,7 @@ impl Endpoint {
     pub fn set_standing(&self, standing: Standing) {
         let before = self.standing.swap(standing as u8, Ordering::Relaxed);
         if standing == Standing::Serving && before != standing as u8 {
-            // It says that it is back: what was before counts no more.
+            // It says that it is back, so what was before does not count any more.
             self.outlier.forgive();
         }
     }
@@ -267,9 +267,10 @@ impl Endpoint {
         all * 1000 / u64::from(self.capacity.load(Ordering::Relaxed))
     }
 
-    /// Nobody listens there. A process that has closed its listener is about to leave,
-    /// so it gets no new request, over kept connections neither; what listens again is
-    /// another endpoint. Whether that is known of this one: others may come back.
+    /// No process listens there. One that has closed its listener is about to leave, so it
+    /// gets no new request, not even over kept connections; what listens again is another
+    /// endpoint. Returns whether this is known to be such a process: other endpoints may
+    /// come back.
     pub(crate) fn refuses(&self) -> bool {
         let Some(process) = &self.process else {
             return false;
@@ -335,14 +336,14 @@ impl Endpoint {
                 return (Fate::Lives, false);
             }
             let told = self.wait(|| self.ended_by().is_some());
-            // In vain: then nobody knows.
+            // If its owner does not tell in time, the fate stays unknown.
             drop(tokio::time::timeout(REAP_TIMEOUT, told).await);
         }
         let fate = self.ended_by().map_or(Fate::Unknown, Fate::Ended);
         (fate, was_alone)
     }
 
-    /// Whether connections that were read there may end as if nobody had accepted them.
+    /// Whether connections that were read there may end as if they had not been accepted.
     pub(crate) fn may_reset(&self) -> bool {
         let process = self.process.as_ref();
         process.is_none_or(|process| process.may_reset())
@@ -414,7 +415,7 @@ impl Endpoint {
         queue: &'a Queue,
         now: Duration,
     ) -> Option<InFlight<'a>> {
-        // Before it counts, so that who sees the count sees the time.
+        // Before it counts, so that a thread that sees the count sees the time.
         let owed = self.upgraded.load(Ordering::Relaxed);
         if self.in_flight() <= owed {
             store_time(&self.asked, now);
@@ -460,7 +461,7 @@ pub(crate) struct InFlight<'a> {
     is_upgraded: Cell<bool>,
     is_held_up: Cell<bool>,
     is_suspect: Cell<bool>,
-    /// Nobody is to be told that there is room.
+    /// No waiting request is to be woken for it.
     is_quiet: bool,
 }
 
@@ -494,13 +495,13 @@ impl InFlight<'_> {
             endpoint.held_up.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // Whoever waited for it meanwhile has waited for the client.
+        // Requests that waited for it meanwhile have waited for the client.
         store_time(&endpoint.asked, now);
         endpoint.held_up.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Ends without a word to those that wait: the endpoint could not be
-    /// reached, and the next one would fare no better.
+    /// Ends without waking a waiting request: the endpoint could not be reached, and the
+    /// next request would not reach it either.
     pub(crate) fn end_quietly(mut self) {
         self.is_quiet = true;
     }

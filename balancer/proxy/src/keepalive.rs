@@ -1,4 +1,4 @@
-//! Finds peers that have vanished without a word: a stream that waits for events sends
+//! Finds peers that have vanished without closing: a stream that waits for events sends
 //! nothing whose loss could be noticed.
 
 use std::io;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// Silence after which the kernel asks a peer whether it is there. Proxies and NAT
-/// boxes forget connections after some minutes; being asked they do not.
-const IDLE: Duration = Duration::from_mins(1);
-/// Between two questions without an answer.
-const INTERVAL: Duration = Duration::from_secs(15);
-/// A retransmission or two must fit in.
-const LEAST: Duration = Duration::from_mins(1);
-/// About what the kernel waits for an acknowledgement by itself (`tcp_retries2`).
-const MOST: Duration = Duration::from_mins(15);
+/// After so much silence the kernel asks a peer whether it is there. The question also
+/// keeps proxies and NAT boxes from forgetting the connection, as they do after minutes.
+const PROBE_IDLE: Duration = Duration::from_mins(1);
+/// How often a question without an answer is repeated.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// The shortest time-out: a retransmission or two must fit in.
+const MIN_TIMEOUT: Duration = Duration::from_mins(1);
+/// About as long as the kernel waits for an acknowledgement by itself (`tcp_retries2`).
+const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Sets it for a connection, or for all that a listener accepts: they inherit it, which
+/// Sets it for a connection, or for all that a listener accepts: those inherit it, so it
 /// costs no system call for each.
 ///
 /// `TCP_USER_TIMEOUT` (tcp(7)) also ends connections whose peer keeps its window shut
@@ -25,10 +25,12 @@ const MOST: Duration = Duration::from_mins(15);
 /// # Errors
 /// As setsockopt(2).
 pub(crate) fn set(socket: &SockRef<'_>, stall_time: Duration) -> io::Result<()> {
-    let keep_alive = TcpKeepalive::new().with_time(IDLE).with_interval(INTERVAL);
+    let keep_alive = TcpKeepalive::new()
+        .with_time(PROBE_IDLE)
+        .with_interval(PROBE_INTERVAL);
     socket.set_tcp_keepalive(&keep_alive)?;
-    if stall_time <= MOST {
-        socket.set_tcp_user_timeout(Some(stall_time.max(LEAST)))?;
+    if stall_time <= MAX_TIMEOUT {
+        socket.set_tcp_user_timeout(Some(stall_time.max(MIN_TIMEOUT)))?;
     }
     Ok(())
 }
@@ -47,7 +49,7 @@ mod tests {
         let accepted = listener.accept().unwrap().0;
         let accepted = SockRef::from(&accepted);
         assert!(accepted.keepalive().unwrap());
-        assert_eq!(accepted.tcp_keepalive_time().unwrap(), IDLE);
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), PROBE_IDLE);
         let timeout = accepted.tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(Duration::from_mins(5)));
     }
@@ -57,7 +59,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = SockRef::from(&listener);
         set(&SockRef::from(&listener), Duration::from_millis(1)).unwrap();
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(LEAST));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(MIN_TIMEOUT));
         let long = TcpListener::bind("127.0.0.1:0").unwrap();
         set(&SockRef::from(&long), Duration::from_hours(1)).unwrap();
         let timeout = SockRef::from(&long).tcp_user_timeout().unwrap();

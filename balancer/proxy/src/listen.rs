@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted; the kernel takes the lesser of
-/// this and `net.core.somaxconn` (4096 by default).
+/// Connections that may wait to be accepted. The kernel takes the smaller of this and
+/// `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
 
 /// Listens; `[::]` takes IPv4, too. Port 0 takes a free one.
@@ -17,8 +17,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // For one address it says nothing; for all of them it must not depend
-        // on `net.ipv6.bindv6only`.
+        // This matters for `[::]` only, which must not depend on `net.ipv6.bindv6only`.
         socket.set_only_v6(false)?;
     }
     // Connections of a predecessor that linger must not keep us from starting.

@@ -1,9 +1,9 @@
 //! Whether the memory for connections is short, and how many connections it is enough
-//! for. What a thread then does without, or ends, is in `thread`.
+//! for. What a thread then gives up is decided in `housekeeping`.
 //!
-//! Counted is what connections hold: our buffers, told by the threads, and what the
-//! kernel holds for the sockets of the container. The resident memory of the process
-//! is not: allocators give back late, and connections would end for what is free.
+//! It counts what connections hold: our buffers, as the threads tell, and what the kernel
+//! holds for the sockets of the container. It does not count the resident memory of the
+//! process: allocators give memory back late, and connections would end for what is free.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -16,37 +16,37 @@ use scaledapp_proc::{Limiting, of_machine};
 
 use crate::metrics::{Counts, count};
 
-/// What a connection costs on which nothing goes on, about: our task, and the
-/// kernel's socket (some 2 KiB) with its file.
+/// About what an idle connection costs: our task, and the kernel's socket (some 2 KiB)
+/// with its file.
 const CONNECTION_BYTES: u64 = 4 << 10;
-/// For so much memory there may be one more connection. Most have a short head under
-/// way, or nothing; the few that hold much end first when it gets tight.
+/// One connection is allowed for so much memory. Most connections have a short head under
+/// way, or nothing; the few that hold much end first when memory is short.
 const BYTES_PER_CONNECTION: u64 = 24 << 10;
-/// Connections that there may be in any case.
-const LEAST_CONNECTIONS: u32 = 64;
-/// Descriptors for all but connections.
+/// So many connections are allowed in any case.
+const MIN_CONNECTIONS: u32 = 64;
+/// Descriptors that are needed for anything but connections.
 const OTHER_FILES: u64 = 64;
-/// How often the kernel is asked, and how often connections end for what it says:
-/// what has been ended shows at the next look only.
+/// How often the kernel is asked, and how often connections end for what it says. The
+/// effect of ending them shows at the next look only.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How short memory is, in the order in which more is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pressure {
-    /// As planned.
+    /// There is enough.
     None,
     /// Requests are not kept to be sent again, and buffers stay small.
     Tight,
     /// Connections that wait for a request end.
     Scarce,
-    /// Those end that hold the most.
+    /// The connections that hold the most end.
     Critical,
     /// No new connection is taken.
     Full,
 }
 
 impl Pressure {
-    /// Of what is used of a budget, in bytes.
+    /// How short it is when `used` bytes of a budget are used.
     fn of(used: u64, budget: u64) -> Self {
         match used.saturating_mul(100) / budget.max(1) {
             0..70 => Self::None,
@@ -66,7 +66,7 @@ impl Pressure {
     ];
 }
 
-/// Bytes that must go so that a budget is used to 85 %.
+/// How many bytes must be freed so that 85 % of a budget are used.
 fn surplus(used: u64, budget: u64) -> u64 {
     used.saturating_sub(budget / 100 * 85)
 }
@@ -74,9 +74,9 @@ fn surplus(used: u64, budget: u64) -> u64 {
 /// Memory for connections, of all threads of a proxy.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Bytes; `None`: nothing is known to limit us.
+    /// In bytes; `None`: no limit is known.
     budget: Option<u64>,
-    /// By thread.
+    /// What the connections of each thread hold, in bytes.
     held: Vec<AtomicU64>,
     sockets: AtomicU64,
     pressure: AtomicU8,
@@ -90,8 +90,8 @@ struct Looked {
 }
 
 impl Memory {
-    /// Of the container's memory `percent`, or `budget` bytes. If `owns` the container
-    /// is the proxy's alone, so that all its sockets are.
+    /// `budget` bytes, or so many percent of the container's memory. `owns`: the container
+    /// is the proxy's alone, so all of its sockets count.
     pub(crate) fn new(budget: Option<u64>, percent: u32, owns: bool, threads: usize) -> Self {
         let limiting = Limiting::find(Path::new("/"));
         let limit = limiting.read().or_else(of_machine);
@@ -119,7 +119,8 @@ impl Memory {
         enough_for(most, self.budget, files)
     }
 
-    /// A thread's connections, and what they hold, in bytes; how short memory is.
+    /// Takes how many connections a thread has, and how many bytes they hold; how short
+    /// memory is now.
     pub(crate) fn tell(
         &self,
         thread: usize,
@@ -148,13 +149,13 @@ impl Memory {
         pressure
     }
 
-    /// As it was told last.
+    /// How short memory was at the last call of [`Self::tell`].
     pub(crate) fn pressure(&self) -> Pressure {
         Pressure::ALL[usize::from(self.pressure.load(Ordering::Relaxed)).min(4)]
     }
 
-    /// What a thread's connections should give up, in bytes: its part of what is held
-    /// too much. A connection that ends gives back its sockets' memory, too.
+    /// How many bytes a thread's connections should give up: its share of the surplus. A
+    /// connection that ends gives back the memory of its sockets, too.
     pub(crate) fn surplus(&self, thread: usize) -> u64 {
         let ours = self.held.get(thread);
         let ours = ours.map_or(0, |told| told.load(Ordering::Relaxed));
@@ -226,7 +227,7 @@ impl MemoryShare {
 fn enough_for(most: u32, budget: Option<u64>, files: u64) -> u32 {
     let by_memory = budget.map_or(u64::MAX, |budget| budget / BYTES_PER_CONNECTION);
     let by_files = files.saturating_sub(OTHER_FILES) / 2;
-    let enough = by_memory.min(by_files).max(u64::from(LEAST_CONNECTIONS));
+    let enough = by_memory.min(by_files).max(u64::from(MIN_CONNECTIONS));
     u64::from(most).min(enough) as u32
 }
 
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(enough_for(most, Some(192 * MIB), 1 << 20), 8192);
         assert_eq!(enough_for(most, Some(12 * MIB), 1 << 20), 512);
         assert_eq!(enough_for(most, None, 1024), 480);
-        assert_eq!(enough_for(most, Some(MIB), 10), LEAST_CONNECTIONS);
+        assert_eq!(enough_for(most, Some(MIB), 10), MIN_CONNECTIONS);
         assert_eq!(enough_for(7, None, u64::MAX), 7);
     }
 

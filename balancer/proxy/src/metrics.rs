@@ -1,7 +1,7 @@
 //! What the forwarding path counts.
 //!
-//! Each thread counts for itself, so that counting costs no shared cache line;
-//! a scrape adds up. Labels come from closed sets, but for the few paths that end workers
+//! Each thread counts for itself, so that counting writes to no shared cache line, and a
+//! scrape adds up. Labels come from closed sets, except for the few paths that end workers
 //! ([`crate::suspects`]).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -30,9 +30,9 @@ macro_rules! kinds {
 kinds! {
     /// Why an answer was ours and not an endpoint's, or why there was none.
     Failure {
-        /// The client sent what cannot be read in one way only.
+        /// The client sent an ambiguous request.
         Refused => "refused",
-        /// No endpoint that serves in time.
+        /// No endpoint served in time.
         NoEndpoint => "no_endpoint",
         /// All endpoints were busy for too long.
         QueueTimeout => "queue_timeout",
@@ -44,19 +44,19 @@ kinds! {
         CutOff => "cut_off",
         /// The endpoint is a dispatcher whose workers broke off, and no other took it.
         HandedBack => "handed_back",
-        /// The endpoint's answer was for nobody: it had given the connection up.
+        /// The endpoint's answer belonged to no request: it had given the connection up.
         Unasked => "unasked",
         /// Its path goes on ending workers.
         Suspect => "suspect",
         /// The endpoint took too long.
         Timeout => "timeout",
-        /// The endpoint's answer cannot be read in one way only.
+        /// The endpoint's answer is ambiguous.
         Malformed => "malformed",
         /// The client took too long, to send or to receive.
         ClientTimeout => "client_timeout",
-        /// Memory was short, and it held the most.
+        /// Memory was short, and the connection held the most.
         Memory => "memory",
-        /// There were as many connections as may be, and its client had kept us waiting
+        /// There were as many connections as may be, and this client had kept us waiting
         /// for longest.
         GaveWay => "gave_way",
         /// The client went away.
@@ -78,7 +78,7 @@ const BUCKETS: [f64; 14] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
 ];
 
-/// One thread's numbers; on cache lines of its own.
+/// The numbers of one thread, on cache lines of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counts {
@@ -116,7 +116,8 @@ pub(crate) struct Counts {
 
 /// Adds one to a counter that only its own thread writes.
 pub(crate) fn count(counter: &AtomicU64) {
-    // No other writer: a plain load and store, without a locked instruction.
+    // No other thread writes, so a plain load and store will do, without a locked
+    // instruction.
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 

@@ -1,6 +1,6 @@
-//! Lists that are joined at their end and left from anywhere, each in constant time:
-//! doubly linked ones whose nodes lie in one piece of memory. Which connection is in
-//! which list, and what follows from that, is decided in `clock`.
+//! Doubly linked lists whose nodes lie in one piece of memory: a connection joins at the
+//! end and leaves from anywhere, in constant time. Which connection is in which list, and
+//! what follows from that, is decided in `clock`.
 
 /// No node.
 const NONE: u32 = u32::MAX;
@@ -49,7 +49,7 @@ struct Ends {
     last: u32,
 }
 
-/// Those in each list, the longest there first. A slot is in one list at most.
+/// The slots in each list, in the order in which they joined. A slot is in one list at most.
 #[derive(Debug)]
 pub(crate) struct Order {
     nodes: Vec<Node>,
@@ -72,11 +72,11 @@ impl Default for Order {
 }
 
 impl Order {
-    /// A slot, in no list yet; one that was given back, if there is one.
+    /// A slot that is in no list: one that was given back if there is one, else a new one.
     pub(crate) fn slot(&mut self) -> Slot {
         Slot(self.free.pop().unwrap_or_else(|| {
             self.nodes.push(OUT);
-            // Nobody has 4 billion connections.
+            // 4 billion connections would not fit into memory.
             self.nodes.len() as u32 - 1
         }))
     }
@@ -87,7 +87,7 @@ impl Order {
         self.free.push(slot.0);
     }
 
-    /// To the end of a list, from wherever it is.
+    /// Moves a slot to the end of a list, wherever it is now.
     pub(crate) fn join(&mut self, slot: Slot, list: List) {
         self.leave(slot);
         let ends = &mut self.lists[list as usize];
@@ -103,7 +103,7 @@ impl Order {
         }
     }
 
-    /// Out of its list, if it is in one.
+    /// Takes a slot out of its list, if it is in one.
     pub(crate) fn leave(&mut self, slot: Slot) {
         let node = std::mem::replace(&mut self.nodes[slot.index()], OUT);
         let Some(list) = node.list else { return };

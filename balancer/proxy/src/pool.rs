@@ -1,9 +1,9 @@
 //! Upstream connections that wait for their next request, of one thread.
 //!
-//! Decides which may be used again. A server may close an idle connection at
-//! the moment when a request is written to it; so none is used near the end of
-//! its peer's patience, and none on which anything has come, be it only its end:
-//! an answer that was there before the request is nobody's.
+//! Decides which connections may be used again. A server may close an idle connection at
+//! the moment when a request is written to it. So a connection is not used near the end
+//! of its peer's idle timeout, and not once anything has come on it, be it only its end:
+//! an answer that was there before the request belongs to no request.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::unread::Link;
 #[derive(Debug)]
 struct Idle {
     link: Link,
-    /// Not to be used before.
+    /// It must not be used before.
     from: Duration,
-    /// Not to be used from then on.
+    /// It must not be used from then on.
     until: Duration,
 }
 
-/// Those of one endpoint.
+/// The idle connections to one endpoint.
 #[derive(Debug, Default)]
 struct Kept {
-    /// The last used one is at the end.
+    /// The connection that was used last is at the end.
     ready: Vec<Idle>,
-    /// In the order in which they may be used. They are watched for a while, see
-    /// [`Pool::put_to_rest`].
+    /// Connections that rest first, see [`Pool::put_to_rest`]; in the order in which they
+    /// may be used.
     resting: VecDeque<Idle>,
 }
 
@@ -45,12 +45,12 @@ impl Kept {
     }
 }
 
-/// How long a connection is watched after an answer that has no body by rule. A
-/// careless server sends one all the same, at once or a few scheduler's turns later;
-/// nothing else tells that it will.
-const REST: Duration = Duration::from_secs(1);
+/// How long a connection rests after an answer that has no body by rule. A careless
+/// server sends one all the same, at once or a moment later, and nothing else shows that
+/// it will.
+const REST_TIME: Duration = Duration::from_secs(1);
 
-/// See the file's head.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// By the endpoint's id.
@@ -67,9 +67,9 @@ impl Pool {
         }
     }
 
-    /// The connection used last. That nothing has come on it costs a system call:
-    /// what the reactor was told last may be older than the answer of a server that
-    /// has waited long enough.
+    /// The connection that was used last. Whether anything has come on it costs a system
+    /// call: the reactor may not know yet of a 408 from a server that has waited long
+    /// enough.
     pub(crate) fn take(&mut self, endpoint: u64, now: Duration) -> Option<Link> {
         let kept = self.idle.get_mut(&endpoint)?;
         while let Some(Idle { link, until, .. }) = kept.next(now) {
@@ -80,7 +80,7 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection that is used up to its last response byte.
+    /// Keeps a connection whose last response was read to its end.
     pub(crate) fn put(&mut self, endpoint: u64, link: Link, until: Duration) {
         let kept = self.idle.entry(endpoint).or_default();
         if kept.len() < self.most {
@@ -100,7 +100,7 @@ impl Pool {
     ) {
         let kept = self.idle.entry(endpoint).or_default();
         if kept.len() < self.most {
-            let from = now + REST;
+            let from = now + REST_TIME;
             kept.resting.push_back(Idle { link, from, until });
         }
     }
@@ -111,12 +111,12 @@ impl Pool {
         self.idle.remove(&endpoint);
     }
 
-    /// Closes all of them: their descriptors are needed.
+    /// Closes all connections, because their descriptors are needed.
     pub(crate) fn empty(&mut self) {
         self.idle.clear();
     }
 
-    /// Closes what is not to be used again.
+    /// Closes the connections that must not be used again.
     pub(crate) fn sweep(&mut self, now: Duration, is_used: impl Fn(u64) -> bool) {
         let is_good = |idle: &Idle| now < idle.until && idle.link.transport.seems_silent();
         self.idle.retain(|endpoint, kept| {

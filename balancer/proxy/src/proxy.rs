@@ -61,7 +61,8 @@ impl Proxy {
         let common = Common::new(config, count, &metrics);
         let mut last = Some(listener);
         for index in 0..count {
-            // All accept from one socket: an idle thread takes what a busy one leaves.
+            // All threads accept from one socket, so an idle one takes what a busy one
+            // leaves.
             let listener = match &last {
                 Some(listener) if index + 1 < count => listener.try_clone()?,
                 _ => match last.take() {
@@ -99,10 +100,10 @@ impl Proxy {
         })
     }
 
-    /// Begins to leave: answers say `Connection: close`, new connections are
-    /// still taken for `min` and until none has come for `quiet`, what is in
-    /// flight goes on until `deadline` (all counted from now). Told again, it
-    /// starts anew. To be called within a tokio runtime.
+    /// Begins to leave: answers say `Connection: close`, new connections are still accepted
+    /// for `min` and until none has come for `quiet`, and requests in flight go on until
+    /// `deadline` (all counted from now). A second call starts anew. To be called within a
+    /// tokio runtime.
     pub fn drain(&self, quiet: Duration, min: Duration, deadline: Duration) {
         self.drain_and_linger(quiet, min, deadline, Duration::ZERO);
     }
@@ -128,7 +129,7 @@ impl Proxy {
             loop {
                 let now = departure.stage(clock::now(), arrival.get());
                 stage.send_if_modified(|stage| {
-                    // A second call may be slower; what is closed stays closed.
+                    // A second call may leave more time, but what is closed stays closed.
                     let later = now > *stage;
                     *stage = now.max(*stage);
                     later
@@ -153,8 +154,8 @@ impl Proxy {
     pub async fn answered(&self) {
         let answered = async {
             loop {
-                // In this order: a tunnel that ends in between is not taken for the
-                // last connection but one.
+                // In this order, so that a tunnel that ends in between is not counted as a
+                // connection without one.
                 let are_closed = self.closed.load(Ordering::SeqCst) == self.count;
                 let connections = self.connections();
                 if are_closed && connections <= self.metrics.tunnels() {

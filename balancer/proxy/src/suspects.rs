@@ -1,11 +1,11 @@
-//! Requests that may be what ends workers: they are kept apart from each other, and a
-//! path that goes on ending workers does not get the last one.
+//! Suspect requests: they may be what ends workers. They are kept apart from each other,
+//! and a path that goes on ending workers does not get the last one.
 //!
-//! A worker that ends takes all requests along that it was executing, and one of them
-//! may be the cause. Each is repeated once ([`crate::retry`]). Were they repeated side
-//! by side, the cause would take the others along a second time, so they go one after
-//! the other. [`Paths`] is pure, time is passed in; which paths have been answered lately
-//! is remembered in `recent`, how often the worst have ended workers in `fatal`.
+//! All requests that a worker was executing fail with it when it ends, and one of them may
+//! be the cause. Each is repeated once. If they were repeated side by side, the cause
+//! would fail the others a second time, so they go one after the other. [`Paths`] decides
+//! from the time that is passed in. Which paths have been answered lately is remembered
+//! in `recent`, how often the worst have ended workers, in `fatal`.
 
 mod fatal;
 mod recent;
@@ -20,36 +20,37 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(crate) use self::fatal::Fatal;
 use self::recent::{Recent, WINDOW, words};
 
-/// Paths that are remembered, and ends of each.
+/// So many paths are remembered, and so many ends of each.
 const MAX_PATHS: usize = 64;
-/// So many workers that a path has ended for sure make it a suspect.
+/// A path that has certainly ended so many workers is a suspect.
 const MIN_PROVEN: usize = 2;
-/// So many that it may have ended, without one answer in between, do so too.
+/// So is one that may have ended so many, without an answer in between.
 const MIN_POSSIBLE: usize = 5;
-/// From so many on it is named.
+/// A path is named in the log once it may have ended so many workers.
 const MIN_NAMED: usize = 3;
 /// Between the last end and the next request of a suspect path, doubled with each one
 /// more. A worker that was ready for a second is replaced at once (the engine's
 /// backoff), and others have been served meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of a path in its name.
+/// The name of a path shows so many bytes of it.
 const MAX_NAME_BYTES: usize = 96;
 
-/// What ends its worker does so soon: after so long the next suspect goes.
+/// A request that ends its worker does so soon. After so long the next suspect goes.
 const ALONE_TIMEOUT: Duration = Duration::from_millis(250);
 /// A suspect waits at most so long for those before it.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Where more of them wait, a whole machine is gone rather than one request's victim.
+/// If more suspects wait, a whole machine has failed rather than one worker, and they do
+/// not wait for each other.
 const MAX_WAITING: usize = 32;
 
-/// Hears of a path that ends workers, in words.
+/// Is told of a path that ends workers, as text.
 pub(crate) type Tell = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Of all threads of a proxy.
+/// The suspects of all threads of a proxy.
 pub(crate) struct Suspects {
     turn: Semaphore,
     waiting: AtomicUsize,
-    /// Paths that are remembered. While it is 0 nobody takes the lock.
+    /// The number of remembered paths. While it is 0 no thread takes the lock.
     known: AtomicUsize,
     paths: Mutex<Paths>,
     recent: Recent,
@@ -77,7 +78,7 @@ impl Suspects {
         }
     }
 
-    /// Whom to tell of paths that end workers; the first one is kept.
+    /// Sets what is told of paths that end workers; only the first call counts.
     pub(crate) fn tell(&self, tell: Tell) {
         drop(self.tell.set(tell));
     }
@@ -169,7 +170,7 @@ impl Suspects {
     }
 }
 
-/// Counts itself out.
+/// Counts a waiting suspect out when it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -186,14 +187,14 @@ pub(crate) struct Name {
     key: u64,
 }
 
-/// What speaks for a request as the cause of its worker's end.
+/// How likely it is that a request was the cause of its worker's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sign {
-    /// It was one of several there.
+    /// It was one of several requests there.
     Beside,
-    /// No other was there.
+    /// It was the only request there.
     Alone,
-    /// It has met a second end.
+    /// A second worker has ended over it.
     Twice,
 }
 
@@ -208,15 +209,15 @@ struct End {
 /// Whether a request may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// As all others.
+    /// It may go on like any other request.
     Free,
-    /// As the only one of its path, and without another try.
+    /// It may go on as the only one of its path, and without another attempt.
     Alone,
-    /// Not now.
+    /// It may not go on now.
     Refused,
 }
 
-/// Paths that have met the ends of workers lately.
+/// Paths whose requests were at workers that ended lately.
 #[derive(Debug, Default)]
 struct Paths(Vec<Path>);
 
@@ -227,11 +228,11 @@ struct Path {
     ends: Vec<(Duration, End)>,
     /// When one was answered last.
     answered: Option<Duration>,
-    /// One is admitted alone.
+    /// A request of it has been admitted alone.
     is_tried: bool,
     /// How many ends it was named for last, and when.
     named: Option<(usize, Duration)>,
-    /// Workers that it has surely ended and that are not told yet as such.
+    /// Workers that it has certainly ended and that were not counted yet.
     untold: u64,
 }
 
@@ -249,14 +250,14 @@ impl Path {
         proven >= MIN_PROVEN || all >= MIN_POSSIBLE
     }
 
-    /// When the next one may be tried.
+    /// When the next request of it may be admitted.
     fn again(&self) -> Duration {
         let last = self.ends.iter().map(|(at, _)| *at).max();
         let doublings = self.count().1.saturating_sub(MIN_PROVEN).min(2) as u32;
         last.unwrap_or_default() + PAUSE * (1 << doublings)
     }
 
-    /// What is to be said of it, if that is worth it.
+    /// What the log is to say of it, if there is something new.
     fn news(&mut self, now: Duration) -> Option<String> {
         let since = self.answered;
         let counts = |(at, end): &&(Duration, End)| end.is_proven || Some(*at) > since;
@@ -299,8 +300,8 @@ impl Paths {
         self.0.iter_mut().find(|path| path.name == name)
     }
 
-    /// What is to be said of a path then, and how many workers more it has surely ended,
-    /// once it is named at all.
+    /// What the log is to say of the path then, and how many more workers it has certainly
+    /// ended, once it is named at all.
     fn ended(&mut self, now: Duration, name: &str, end: End) -> (Option<String>, u64) {
         self.forget(now);
         if self.find(name).is_none() {
@@ -346,8 +347,8 @@ impl Paths {
     fn answered(&mut self, now: Duration, name: &str, acquitted: Option<u64>) {
         if let Some(path) = self.find(name) {
             path.answered = Some(now);
-            // What was answered by another worker did not end the first one, and what is
-            // only possible is not likely any more.
+            // A request that another worker has answered did not end the first one, and ends
+            // that were only possible are not likely any more.
             path.ends
                 .retain(|(_, end)| end.is_proven && Some(end.worker) != acquitted);
         }

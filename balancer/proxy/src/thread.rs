@@ -61,7 +61,7 @@ impl Common {
             config.limits.connections = memory.connections(most);
             if config.limits.connections < most {
                 tracing::info!(
-                    "at most {} client connections: memory and open files are enough for no more",
+                    "client connections are limited to {}: memory and open files are enough for no more",
                     config.limits.connections
                 );
             }

@@ -1,5 +1,5 @@
-//! Whether a request was certainly not read by the process that had it, though bytes of
-//! it were written: then it was not executed, and may be sent again whatever it is.
+//! Whether a request was certainly not read by the process that had it, although bytes of
+//! it were written. Then it was not executed, and may be sent again whatever it is.
 //!
 //! A server that leaves in an orderly way (`uvicorn --limit-max-requests`, Node's
 //! `server.close()`), or whose process ends, closes connections at the moment when
@@ -65,33 +65,33 @@ pub(crate) struct Sent {
 fn proves(destroyed: &Destroyed, sent: &Sent) -> bool {
     if Some(destroyed.cookie) == sent.ends.theirs {
         if destroyed.is_disconnected {
-            // Nobody had accepted the connection when its listener was closed.
+            // The connection was not accepted yet when its listener was closed.
             return sent.before == 0 && !sent.may_reset;
         }
         return destroyed.read <= sent.before;
     }
-    // The peer's orderly end acknowledges all that had come until it closed. What was
-    // not acknowledged came later, and what comes then nobody reads.
+    // The peer's orderly end acknowledges all that had come until it closed. Bytes that
+    // were not acknowledged came later, and no process reads those.
     Some(destroyed.cookie) == sent.ends.ours
         && !destroyed.is_disconnected
         && sent.is_orderly
         && u64::from(destroyed.unacknowledged) >= sent.request
 }
 
-/// Ends of sockets that are remembered: those that the requests of a moment may ask for.
-const MOST: usize = 512;
-/// The kernel tells of an end by a worker thread of its own, mostly within a
-/// millisecond, and where all cores are busy much later. Milliseconds.
+/// So many ends of sockets are remembered: a request asks for one within a moment.
+const MAX_REMEMBERED: usize = 512;
+/// Pauses between looks, in milliseconds. A worker thread of the kernel tells of an end,
+/// mostly within a millisecond, and much later if all cores are busy.
 const PAUSES: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 /// Listening stops when no request has needed it for so long.
-const IDLE: Duration = Duration::from_secs(5);
-/// After the kernel has refused to tell it is asked again.
-const AGAIN: Duration = Duration::from_mins(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// When the kernel has refused to tell, it is asked again after so long.
+const RETRY_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Listens to the ends of sockets, for all threads of a proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    /// When it was needed last, in milliseconds of the process's clock.
+    /// When a request needed it last, in milliseconds of the process's clock.
     needed: AtomicU64,
     hears: Mutex<Hears>,
 }
@@ -114,7 +114,7 @@ impl Hears {
     fn begin(&mut self, now: Duration) {
         match self {
             Self::All { .. } => return,
-            Self::Refused(at) if now < *at + AGAIN => return,
+            Self::Refused(at) if now < *at + RETRY_INTERVAL => return,
             Self::Refused(_) | Self::Nothing => {}
         }
         let begun = Watch::begin().and_then(|watch| Ok((watch, Cookies::open()?)));
@@ -141,7 +141,7 @@ impl Hears {
             return None;
         };
         heard.extend(watch);
-        let surplus = heard.len().saturating_sub(MOST);
+        let surplus = heard.len().saturating_sub(MAX_REMEMBERED);
         heard.drain(..surplus);
         Some(heard)
     }
@@ -181,15 +181,15 @@ impl Witness {
         false
     }
 
-    /// To be called now and then: forgets what nobody needs, and listens no more once
-    /// nobody has for a while.
+    /// To be called now and then: forgets old ends, and stops listening once no request has
+    /// needed it for a while.
     pub(crate) fn rest(&self, now: Duration) {
         let needed = Duration::from_millis(self.needed.load(Ordering::Relaxed));
-        // Others are about to look.
+        // Another thread is about to look.
         let Ok(mut hears) = self.hears.try_lock() else {
             return;
         };
-        if now.saturating_sub(needed) >= IDLE && matches!(&*hears, Hears::All { .. }) {
+        if now.saturating_sub(needed) >= IDLE_TIMEOUT && matches!(&*hears, Hears::All { .. }) {
             *hears = Hears::Nothing;
         }
         hears.catch_up();
@@ -330,7 +330,7 @@ mod tests {
         for (reads, is_unread) in [(0, true), (1, false), (50, false)] {
             assert_eq!(outcome(&witness, reads).await, is_unread, "{reads}");
         }
-        witness.rest(Duration::from_secs(1) + IDLE);
+        witness.rest(Duration::from_secs(1) + IDLE_TIMEOUT);
         assert!(matches!(*witness.hears(), Hears::Nothing));
         assert!(outcome(&witness, 0).await, "it listens again");
     }

@@ -1,7 +1,7 @@
 //! How the process behind an endpoint ended, if it did.
 //!
-//! Who finds that out is the owner of the process; what follows for a request is decided
-//! in `retry`.
+//! The owner of the process finds that out; what follows for a request is decided in
+//! `retry`.
 
 /// What ended the process behind an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum EndedBy {
     /// Clearly something else, such as a decision of its owner.
     Other = 2,
     /// A SIGKILL that neither its owner has sent nor the kernel counts. A first one is
-    /// taken for somebody's doing outside. When the next process ends in the same way
+    /// taken for the work of somebody outside. When the next process ends in the same way
     /// over the same request, that is no coincidence (`RLIMIT_CPU`, a watchdog, an app
     /// that kills itself).
     Outside = 3,

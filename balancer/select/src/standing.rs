@@ -1,8 +1,7 @@
 //! What the owner of an endpoint knows of it: whether it serves, and how busy it says
 //! that it is.
 //!
-//! Who learns this, and how, is the owner's business; what it means for a request is
-//! decided in `choice`.
+//! How the owner learns it is decided there; what it means for a request, in `choice`.
 
 /// Whether an endpoint serves, as far as its owner knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,14 +17,14 @@ use crate::request::Request;
 /// What the proxy knows of the client and adds.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Who sent the request: the client's address, or that of the proxy before.
+    /// The address of the sender: the client, or the proxy before us.
     pub peer: IpAddr,
     /// The client as far as it is known, see [`Request::source`]; `peer` where the
     /// peer is not believed.
     pub source: IpAddr,
     /// `http` or `https`, as the peer spoke.
     pub scheme: &'a str,
-    /// Whose word counts.
+    /// Whether what the sender says about its client counts.
     pub trust: Trust,
     /// Used where that of the request does not count.
     pub request_id: &'a str,
@@ -38,21 +38,21 @@ pub struct Origin<'a> {
 /// common gateways append, and applications count from the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It is anybody. `X-Forwarded-Proto`, `-Host`, `X-Real-IP` and `X-Request-Id` are
+    /// The sender is not trusted. `X-Forwarded-Proto`, `-Host`, `X-Real-IP` and `X-Request-Id` are
     /// replaced; `Forwarded`, other `X-Forwarded-` fields and others that only a proxy
     /// can say are dropped.
     Edge,
-    /// It is a proxy that somebody has named. What it says is kept, and said for it
+    /// The sender is a proxy that the user has named. What it says is kept, and added
     /// where it says nothing; `X-Real-IP` follows from the list of `X-Forwarded-For`,
     /// because many proxies set only that and let a client's `X-Real-IP` through. A
     /// `X-Request-Id` counts if it is 1 to 128 visible ASCII bytes.
     Proxy,
-    /// It is a proxy of ours: all that it says is kept as it is.
+    /// The sender is a proxy of ours: all that it says is kept as it is.
     Behind,
 }
 
 impl Trust {
-    /// Whether it counts at all.
+    /// Whether the sender is believed at all.
     pub fn believes(self) -> bool {
         self != Self::Edge
     }

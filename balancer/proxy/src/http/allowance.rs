@@ -1,32 +1,32 @@
 //! How long a client may keep us waiting for the bytes of a body, sent or taken.
 //!
-//! Pure: the time is an argument. A fixed deadline would cut off large bodies, and a
-//! deadline between two bytes lets one byte a minute hold a worker for hours. So
-//! waiting is paid for: from a small allowance at first, then from what the client
-//! has moved (as with Apache's `mod_reqtimeout` and its `MinRate`). Only time in which
-//! nothing but the client is waited for counts: an app that takes its time to read an
-//! upload costs the client nothing.
+//! A fixed deadline would cut off large bodies, and a deadline between two bytes would let
+//! one byte a minute hold a worker for hours. So waiting is paid for: from a small
+//! allowance at first, then from what the client has moved (as in Apache's
+//! `mod_reqtimeout` with `MinRate`). Only time in which nothing but the client is waited
+//! for counts: an app that takes its time to read an upload costs the client nothing.
+//! Time is an argument.
 //!
-//! The same account says since when a client is behind with what it owes, which counts
-//! where connections are short: what it moves must be worth, at the rate, the time since
-//! then, so that a byte now and then does not make it the last in line.
+//! The same account says since when a client is behind, which decides which connection
+//! ends when there are too many. What the client moves must be worth, at the rate, the
+//! time since then, so a byte now and then does not save it.
 
 use std::time::Duration;
 
 use crate::config::Limits;
 
-/// What is left to one body.
+/// What one body may still cost in waiting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
-    /// Bytes that earn a second; 0: any byte earns everything.
+    /// So many bytes earn a second; 0: any byte earns everything.
     rate: u32,
     /// Waiting that is paid for.
     left: Duration,
-    /// No more than that can be.
+    /// The most that can be paid for.
     most: Duration,
-    /// At one time, whatever has been earned.
+    /// The longest single wait, whatever has been earned.
     stall: Duration,
-    /// All together, whatever has been earned.
+    /// All waits together, whatever has been earned.
     total: Duration,
     /// The wait that goes on now.
     since: Option<Duration>,
@@ -37,7 +37,7 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// For the body of a request.
+    /// The allowance for the body of a request.
     pub(crate) fn to_send(limits: &Limits) -> Self {
         Self {
             rate: limits.body_rate,
@@ -51,7 +51,7 @@ impl Allowance {
         }
     }
 
-    /// For the answer. A reader may pause: a browser does that to a video.
+    /// The allowance for an answer. A reader may pause, as a browser does with a video.
     pub(crate) fn to_take(limits: &Limits) -> Self {
         Self {
             rate: limits.body_rate,

@@ -22,14 +22,14 @@ use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
 
-/// So much of an answer waits here for a client that reads slowly. Its server is free
-/// once it has sent the last byte: many do one thing at a time.
+/// How much of an answer is held for a client that reads slowly. Its server, which may do
+/// one thing at a time, is free once it has sent the last byte.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// Whether more of an answer may wait for its reader.
 enum AnswerRoom {
     None,
-    /// As much as could was waiting until now: there may be more at hand.
+    /// No more could wait until now, so there may be more at hand.
     New,
     Left,
 }
@@ -73,7 +73,7 @@ impl<'t> Attempt<'_, 't> {
         let is_gone = if self.request.is_sent() {
             self.client.poll_gone(self.thread, context)
         } else {
-            // Its bytes are read only as the upstream takes them.
+            // The client is read only as fast as the upstream takes its bytes.
             !self.awaits_body() && self.client.looks_gone(self.thread)
         };
         if is_gone {
@@ -91,7 +91,7 @@ impl<'t> Attempt<'_, 't> {
         }
         let look = self.look_at(now);
         self.client.deadline.set_stalled(until.min(look), stalled);
-        // It lies ahead: this only asks to be woken.
+        // The deadline lies ahead, so this only asks to be woken.
         self.client
             .deadline
             .poll(context)
@@ -104,7 +104,7 @@ impl<'t> Attempt<'_, 't> {
         inputs + self.request.held() + self.answer.held()
     }
 
-    /// Gives back what is held in vain.
+    /// Gives back the memory that is not needed.
     fn squeeze(&mut self) {
         self.request.squeeze();
         self.answer.squeeze();
@@ -161,7 +161,8 @@ impl<'t> Attempt<'_, 't> {
             };
             bound(self.moved.saturating_add(time), Failure::Timeout);
         }
-        // Who takes nothing now has an allowance; between our own hops an end is one.
+        // A client that does not read has its allowance. Between our own hops a closed side
+        // means that no one waits.
         if !awaits_reader || self.client.trust == Trust::Behind {
             // A stream has no end that a client could wait for with its side closed.
             let moved = if self.streams { self.begun } else { self.moved };
@@ -214,7 +215,7 @@ impl<'t> Attempt<'_, 't> {
         End::Failed(BrokenOff {
             cause,
             headed: self.is_headed(),
-            // A dispatcher that hands a request back speaks for nobody.
+            // A dispatcher that hands a request back sends no answer of a worker.
             answered: self.upstream.spoke && cause != Failure::HandedBack && !self.holds(),
         })
     }
@@ -234,7 +235,7 @@ impl<'t> Attempt<'_, 't> {
                 link.sent += (before - self.request.pending()) as u64;
                 match written {
                     Poll::Pending => return Poll::Pending,
-                    // It may have answered before it stopped listening.
+                    // It may have answered before it stopped reading.
                     Poll::Ready(Err(error)) => {
                         self.upstream.deaf = true;
                         // EPIPE says that its orderly end had come before.
@@ -277,8 +278,8 @@ impl<'t> Attempt<'_, 't> {
         Poll::Pending
     }
 
-    /// Takes what is left of an upload that nobody wants any more, so that a client
-    /// that sends all of it before it reads can come to its answer.
+    /// Discards the rest of an upload that the server does not read any more, so that a
+    /// client that sends all of it before it reads can come to its answer.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<End> {
         let State::Body(answered) = self.state else {
             return Poll::Pending;
@@ -286,8 +287,8 @@ impl<'t> Attempt<'_, 't> {
         if self.request.is_taken() || !self.answer.is_pending() || self.holds() {
             return Poll::Pending;
         }
-        // Whoever has answered with an error and takes nothing more waits for us to
-        // take the answer, we for the client, and the client for us.
+        // A server that has answered with an error and reads nothing more waits for us to
+        // take the answer, we wait for the client, and the client waits for us.
         let is_stuck = answered.status >= 400 && self.request.is_pending();
         if !self.upstream.deaf && !is_stuck {
             return Poll::Pending;

@@ -1,7 +1,8 @@
-//! One direction of a message: out of one side's bytes, into the other's
-//! framing, at the pace of the slower one.
+//! One direction of a message: from the bytes of one side into the framing of the other,
+//! at the pace of the slower one.
 //!
-//! Framing is `scaledapp-http1`'s; which stream is read and written, `exchange`'s.
+//! How framing is read and written is decided in `scaledapp-http1`; which connection is
+//! read and written, in `attempt`.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -11,8 +12,7 @@ use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
 use crate::buffer::Buffer;
 use crate::transport::Transport;
 
-/// More than this of a body is not gathered before it is written, unless told
-/// otherwise.
+/// How much of a body is gathered before it is written, unless the caller says otherwise.
 pub(crate) const GATHER_BYTES: usize = 64 << 10;
 
 /// A body on its way, with the head before it.
@@ -26,10 +26,9 @@ pub(crate) struct Flow {
     ended: bool,
     /// `out` still holds everything since the head's first byte.
     whole: bool,
-    /// So much is kept of what was written.
+    /// How much of what was written is kept.
     keep: usize,
-    /// So much may wait to be written: a head, whatever its length, and some of the
-    /// body.
+    /// How much may wait to be written: a head, whatever its length, and some of the body.
     gather: usize,
 }
 
@@ -45,7 +44,7 @@ impl Flow {
             ended: false,
             whole: true,
             keep,
-            // All that is kept is gathered, if need be, before any of it is written.
+            // All that is kept may be gathered before any of it is written.
             gather: head + GATHER_BYTES.max(keep),
         }
     }
@@ -100,8 +99,8 @@ impl Flow {
         self.out.len() - self.written
     }
 
-    /// Lets so many bytes wait to be written; those that have been are forgotten
-    /// then, if they are not kept.
+    /// Lets so many bytes wait to be written. Bytes that were written are forgotten then,
+    /// unless they are kept.
     pub(crate) fn gather(&mut self, most: usize) {
         self.gather = most;
         if self.written >= GATHER_BYTES && self.written > self.keep {
@@ -116,7 +115,7 @@ impl Flow {
         self.out.capacity()
     }
 
-    /// Gives back what it holds in vain.
+    /// Gives back the memory that holds no bytes.
     pub(crate) fn squeeze(&mut self) {
         if !self.whole {
             self.out.drain(..self.written);
@@ -145,7 +144,7 @@ impl Flow {
         self.whole
     }
 
-    /// From the first byte again; only while it is whole.
+    /// Begins again with the first byte; only while it is whole.
     pub(crate) fn rewind(&mut self) {
         self.written = 0;
     }
@@ -196,7 +195,7 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Its memory, for the next message.
+    /// The memory, for the next message.
     pub(crate) fn into_out(self) -> Vec<u8> {
         self.out
     }

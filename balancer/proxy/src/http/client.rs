@@ -34,7 +34,7 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Client {
     pub(crate) transport: Transport,
     pub(super) peer: IpAddr,
-    /// The peer is a proxy that somebody has named.
+    /// The peer is a proxy that the user has named.
     pub(super) is_named: bool,
     /// What it was found to be with its last request.
     pub(super) trust: Trust,

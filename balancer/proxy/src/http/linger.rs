@@ -2,26 +2,27 @@
 //! on sending.
 //!
 //! To close while it sends would reset its connection and could destroy the answer
-//! before it is read (RFC 9112 section 9.6); many clients read only when they have
-//! sent all. Pure; who reads and closes is `connection`.
+//! before it is read (RFC 9112 section 9.6), and many clients read only when they have
+//! sent all. Time is an argument; bytes are read in `connection`.
 
 use std::time::Duration;
 
-/// Whoever sends nothing for so long has read its answer or never will (as nginx has it).
-const SILENCE: Duration = Duration::from_secs(5);
-/// The same while we are leaving.
-const SILENCE_LEAVING: Duration = Duration::from_secs(1);
-/// What trickles in at less than so many bytes per second is no upload.
-const TRICKLE: u64 = 4 << 10;
-/// What every upload has (as nginx has it).
-const TIME: Duration = Duration::from_secs(30);
-/// Bytes per second that earn more time: 20 MB over a line of half a megabit come to
-/// their end.
-const RATE: u64 = 64 << 10;
-/// Even so, not for ever.
-const MOST: Duration = Duration::from_mins(10);
+/// A client that sends nothing for so long has read its answer or never will (as in
+/// nginx).
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same while the proxy is leaving.
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Fewer bytes per second than this are no upload.
+const MIN_RATE: u64 = 4 << 10;
+/// The time that every upload has (as in nginx).
+const BASE_TIME: Duration = Duration::from_secs(30);
+/// So many bytes earn one more second: 20 MB over a line of half a megabit come to their
+/// end.
+const EARNING_RATE: u64 = 64 << 10;
+/// No upload has longer.
+const MAX_TIME: Duration = Duration::from_mins(10);
 
-/// See the file's head.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Linger {
     since: Duration,
@@ -45,9 +46,15 @@ impl Linger {
     /// How long to wait for more; zero: no longer.
     pub(crate) fn timeout(&self, now: Duration, is_leaving: bool) -> Duration {
         let at = |rate| Duration::from_millis(self.taken.saturating_mul(1000) / rate);
-        let time = (SILENCE + at(TRICKLE)).min(TIME + at(RATE)).min(MOST);
+        let time = (SILENCE_TIMEOUT + at(MIN_RATE))
+            .min(BASE_TIME + at(EARNING_RATE))
+            .min(MAX_TIME);
         let until = self.since + time;
-        let silence = if is_leaving { SILENCE_LEAVING } else { SILENCE };
+        let silence = if is_leaving {
+            LEAVING_TIMEOUT
+        } else {
+            SILENCE_TIMEOUT
+        };
         until.saturating_sub(now).min(silence)
     }
 }

@@ -1,8 +1,8 @@
 //! An upgraded connection: bytes both ways until both sides have finished.
 //!
-//! What they mean is not our business any more. Each direction goes on for itself:
-//! when the endpoint takes nothing more (its process has just ended), what it wrote
-//! last, such as a WebSocket's close frame, still reaches the client.
+//! What the bytes mean is not decided here. Each direction goes on for itself: when the
+//! endpoint takes nothing more because its process has just ended, what it wrote last,
+//! such as a WebSocket's close frame, still reaches the client.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -18,20 +18,20 @@ use crate::config::Limits;
 use crate::endpoint::Endpoint;
 use crate::transport::{Reading, Transport, Writing};
 
-/// Of each direction.
-const BUFFER: usize = 8 << 10;
-/// How long a client may take to read what an endpoint that has ended wrote last. To
-/// close while bytes of the client lie unread would reset its connection (RFC 9293
-/// section 3.10.4), and a reset destroys what the client has not read yet.
-const LINGER: Duration = Duration::from_secs(1);
+/// The buffer of each direction.
+const BUFFER_BYTES: usize = 8 << 10;
+/// How long a client may take to read what an endpoint wrote before it ended. Closing
+/// while bytes of the client are unread would reset the connection (RFC 9293 section
+/// 3.10.4), and a reset destroys what the client has not read yet.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long nothing may be said. The thread's clock may be a second late while there
-/// are only tunnels.
+/// How long neither side may send anything. The thread's clock may be a second late while
+/// there are only tunnels.
 pub(crate) struct Silence<'a> {
     deadline: &'a Deadline,
     time: Cell<Duration>,
-    /// Once one side has ended. `docker exec -i` goes on to print after its input has,
-    /// but not for ever.
+    /// The same once one side has ended. `docker exec -i` goes on printing after its input
+    /// has ended, but not for ever.
     after_end: Duration,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Silence<'a> {
         self.deadline.set_stalled(until, Some(now));
     }
 
-    /// Somebody has said something.
+    /// One side has sent something.
     fn begins(&self) {
         let until = clock::now().saturating_add(self.time.get());
         self.deadline.set_lax(until);
@@ -82,9 +82,8 @@ enum Ended {
     WriteBroke,
 }
 
-/// Passes bytes on until both sides have finished, the client breaks off, nobody says
-/// anything for too long, or the endpoint is gone. Each side comes with what it has
-/// sent already.
+/// Passes bytes on until both sides have finished, the client breaks off, both are silent
+/// for too long, or the endpoint is gone. Each side comes with what it has sent already.
 pub(crate) async fn run(
     client: (&mut Transport, &[u8]),
     upstream: (&mut Transport, &[u8]),
@@ -101,7 +100,7 @@ pub(crate) async fn run(
     if ends.await {
         linger(client).await;
     } else {
-        // The app must not take what it has of the client for all of it.
+        // The app must not take what it has got of the client for all of it.
         upstream.set_resets(true);
     }
 }
@@ -118,7 +117,7 @@ async fn pass_on(
     let (from_upstream, to_upstream) = upstream.split();
     let down = copy(early_of_upstream, from_upstream, to_client, |piece| {
         match piece {
-            // What comes from there is a sign of life.
+            // Whatever the endpoint sends is a sign of life.
             Piece::Read => endpoint.hear(clock::now()),
             Piece::Waits => return silence.stalls(),
             Piece::Written => {}
@@ -126,7 +125,7 @@ async fn pass_on(
         silence.begins();
     });
     let up = copy(early_of_client, from_client, to_upstream, |piece| {
-        // Who takes nothing there is no client.
+        // An endpoint that does not read says nothing about the client.
         if piece == Piece::Read {
             silence.begins();
         }
@@ -151,8 +150,8 @@ async fn pass_on(
             }
             () = silence.is_too_long() => return false,
             () = endpoint.retired() => {
-                // Its process is gone: what it wrote is here, and its end behind that.
-                let last = timeout(LINGER, &mut down).await;
+                // Its process is gone: what it wrote has arrived, followed by its end.
+                let last = timeout(LINGER_TIMEOUT, &mut down).await;
                 return last != Ok(Ended::WriteBroke);
             }
         }
@@ -187,13 +186,13 @@ async fn copy(
     if to.write_all(early).await.is_err() {
         return Ended::WriteBroke;
     }
-    // Memory is there only while something passes: most such connections are silent.
+    // Memory is held only while something passes, because most such connections are silent.
     let mut buffer = Vec::new();
     let ended = loop {
         if buffer.is_empty() {
-            // An error is shown by what follows.
+            // The read that follows shows an error.
             drop(from.readable().await);
-            buffer.resize(BUFFER, 0);
+            buffer.resize(BUFFER_BYTES, 0);
         }
         match from.try_read(&mut buffer) {
             Ok(0) => break Ended::Finished,
@@ -224,7 +223,7 @@ async fn copy(
             }
         }
     };
-    // Where that side is gone already, nobody is left to be told.
+    // An error means that the side is gone already.
     let _gone = to.shutdown().await;
     ended
 }
@@ -232,13 +231,13 @@ async fn copy(
 /// Ends a client's connection so that it can read all that was written to it.
 async fn linger(client: &mut Transport) {
     let _gone = client.shutdown().await;
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let read_to_end = async {
         while let Ok(length) = read(client, &mut buffer).await
             && length > 0
         {}
     };
-    let _in_time = timeout(LINGER, read_to_end).await;
+    let _in_time = timeout(LINGER_TIMEOUT, read_to_end).await;
 }
 
 async fn read(from: &mut Transport, into: &mut [u8]) -> io::Result<usize> {

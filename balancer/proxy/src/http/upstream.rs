@@ -14,10 +14,10 @@ pub(crate) struct Upstream {
     pub(crate) input: Buffer,
     /// It has carried a request before.
     pub(crate) reused: bool,
-    /// It takes no more of the request; its answer may be there.
+    /// It takes no more of the request; its answer may have come.
     pub(crate) deaf: bool,
-    /// A write has met its reset, and the kernel tells of that only once: what is
-    /// read then looks like an orderly end (tcp(7), `sk_err` in Linux).
+    /// A write has failed by a reset. The kernel tells of that only once, and a later read
+    /// looks like an orderly end (tcp(7), `sk_err` in Linux).
     pub(crate) reset: bool,
     /// It has closed its side in order.
     pub(crate) finished: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Upstream {
     before: u64,
     /// It has sent something.
     pub(crate) spoke: bool,
-    /// It is a dispatcher's, and that has handed the request back.
+    /// A dispatcher has handed the request back over it.
     pub(crate) hands_back: Option<Elsewhere>,
 }
 

@@ -1,6 +1,6 @@
-//! How many workers each of the worst paths has ended, for metrics. Labels are bounded:
-//! clients choose paths, so only those that are named in events have one of their own,
-//! and of these the first few.
+//! How many workers each of the worst paths has ended, for metrics. Labels are bounded,
+//! because clients choose paths: only the first few paths that are named in events have a
+//! label of their own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,24 +1,25 @@
-//! Which paths have been answered lately: a busy path is beside the cause of many ends
-//! and not their cause. Bounded, and cheap enough for each answer: a hash, and a look at
-//! one word that changes once a second. Where two paths share a place the later one has
-//! it, so the other may be forgotten; none is ever made up but by chance (one in 2^31).
+//! Which paths have been answered lately. A busy path is at many workers that end without
+//! being the cause. The memory is bounded, and cheap enough for each answer: a hash, and a
+//! look at one word that changes once a second. Where two paths share a place the later
+//! one has it, so the other may be forgotten. A path that was not answered is taken for
+//! one that was only by chance (one in 2^31).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// An end of a worker counts for so long.
+/// The end of a worker counts for so long.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// Paths that are remembered, at most.
+/// So many paths are remembered.
 const PLACES: usize = 1024;
 /// The lower bits of a word hold the second of the answer, the upper ones the path.
 const SECONDS: u64 = (1 << 24) - 1;
 
-/// See the file's head.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// With a seed of its own, so that nobody can choose paths that meet.
+    /// It has a random seed, so that clients cannot choose paths that share a place.
     hasher: RandomState,
     places: Box<[AtomicU64]>,
 }
@@ -57,7 +58,7 @@ impl Recent {
     }
 }
 
-/// From 1 on: 0 is a place that was never used.
+/// The second of a time, from 1 on: 0 stands for a place that was never used.
 fn second(now: Duration) -> u64 {
     now.as_secs() + 1
 }

@@ -13,13 +13,13 @@ use crate::config::grown;
 use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
 
-/// Interim responses to one request. A server that reports progress with each of
-/// them (102, RFC 2518) needs hundreds; one that sends nothing else has lost its way.
+/// Interim responses to one request. A server that reports progress with them (102,
+/// RFC 2518) needs hundreds; one that sends more never comes to an end.
 const MAX_INTERIMS: u32 = 1000;
 
-/// Answers with at most so long a body are held until they are whole. A server that
-/// is killed between the head and the body of one (many write both by themselves)
-/// costs nothing then, and nobody notices the wait for so little.
+/// An answer with a body of at most so many bytes is held until it is whole. A server that
+/// is killed between head and body (many write each by itself) then costs nothing, and
+/// the wait is too short to be noticed.
 const MAX_HELD_BYTES: u64 = 16 << 10;
 
 impl Attempt<'_, '_> {
@@ -49,8 +49,8 @@ impl Attempt<'_, '_> {
         None
     }
 
-    /// What the head of an answer may take. A dispatcher of ours has counted it already,
-    /// before it wrote it anew.
+    /// The limits of an answer's head. A dispatcher of ours has counted it already, before
+    /// it wrote it anew.
     pub(super) fn head_limits(&self) -> Limits {
         let limits = self.thread.config.limits.answer_head;
         if self.endpoint.hands_back() {
@@ -73,7 +73,7 @@ impl Attempt<'_, '_> {
         self.take_head_of(false)
     }
 
-    /// The same; `is_mended`: no line of it can be joined with the one before.
+    /// The same; `is_mended`: no folded line is left that could be joined.
     fn take_head_of(&mut self, is_mended: bool) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
@@ -129,7 +129,7 @@ impl Attempt<'_, '_> {
             let framing = http1::downstream_framing(response.framing, version);
             downstream.close = framing == Framing::UntilClose
                 || !self.meta.keep_alive
-                // What is left of its request would be taken for another one.
+                // The rest of its request would be taken for the next one.
                 || !is_sent
                 || self.thread.activity.is_leaving();
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
@@ -179,9 +179,9 @@ impl Attempt<'_, '_> {
         })
     }
 
-    /// A server that gives an idle connection up may say 408 at the moment when a
-    /// request is written to it. By RFC 9110 section 15.5.9 it has not got that one,
-    /// which so may be repeated, whatever it is.
+    /// Whether the answer belongs to no request. A server that gives up an idle connection
+    /// may send 408 at the moment when a request is written to it. By RFC 9110 section
+    /// 15.5.9 it has not got that request, which may be repeated whatever it is.
     fn is_unasked(&self, response: &Response<'_>) -> bool {
         response.status == 408
             && !response.keep_alive

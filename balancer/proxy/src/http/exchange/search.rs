@@ -1,6 +1,7 @@
-//! Of one request: where it was, who may still serve it, and how long it waits.
+//! The search of one request for an endpoint: where it was, which endpoints may still serve
+//! it, and how long it waits.
 //!
-//! What a failed try means for the next one is decided in `exchange`.
+//! What a failed attempt means for the next one is decided in `broken`.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -17,8 +18,11 @@ use crate::thread::Thread;
 
 /// Why there is no endpoint for a request.
 pub(super) enum NoEndpoint {
+    /// None was free in time.
     InTime,
+    /// No more requests may wait.
     QueueFull,
+    /// Its client does not wait any more.
     ClientGone,
     /// It may not go where it was, and there is no other endpoint.
     Elsewhere,
@@ -26,7 +30,7 @@ pub(super) enum NoEndpoint {
     Suspect,
 }
 
-/// Of one request: where it was, and how long it may still look.
+/// Where a request was, and how long it may still look.
 #[derive(Debug, Default)]
 pub(super) struct Search {
     /// Endpoints that have failed it since it last waited.
@@ -35,7 +39,7 @@ pub(super) struct Search {
     until: Option<Duration>,
     /// It has been at an endpoint.
     again: bool,
-    /// An endpoint has handed it back: it must go to another one, or nowhere.
+    /// An endpoint has handed it back, so it must go to another one without waiting.
     elsewhere: bool,
     /// Its position in the queue, once it has waited.
     position: Option<Position>,
@@ -60,7 +64,7 @@ impl Search {
             .get_or_insert_with(|| thread.upstreams.suspects.name(request.head()))
     }
 
-    /// A try has broken off, and another one follows.
+    /// An attempt has broken off, and another one follows.
     pub(super) fn go_on(&mut self, endpoint: &Endpoint, failed: Failed, past: &Past) {
         self.again = true;
         self.elsewhere = past.handed_back;
@@ -91,7 +95,7 @@ impl Search {
         }
         count(&thread.counts.fatal);
         let sign = match past.deaths {
-            // Two kills may still have been meant for others, such as all workers.
+            // Both kills may have had another aim, such as all workers.
             2.. if by == EndedBy::Outside => Sign::Alone,
             2.. => Sign::Twice,
             _ if was_alone => Sign::Alone,
@@ -104,7 +108,7 @@ impl Search {
         }
     }
 
-    /// It has an answer.
+    /// It has got an answer.
     pub(super) fn answered(&mut self, thread: &Thread, request: &Flow) {
         let (now, ended) = (thread.clock.now(), self.ended);
         let name = self.name(thread, request);
@@ -164,10 +168,10 @@ pub(super) async fn choose<'a>(
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
-            // It may be full, and its end unseen.
+            // The client's buffer may be full, so that its end is not seen.
             let next = until.min(leaves).min(now + LOOK_INTERVAL);
             client.deadline.set_at(next);
-            // It lies ahead: this only asks to be woken.
+            // The deadline lies ahead, so this only asks to be woken.
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
@@ -177,7 +181,7 @@ pub(super) async fn choose<'a>(
         })
         .await?;
         if waited {
-            // Each of those that failed it may be back.
+            // Each endpoint that has failed it may be back.
             search.tried.clear();
         }
         if let Some(entered) = thread.upstreams.choose(client.source, &search.tried) {
