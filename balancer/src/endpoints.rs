@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use scaledapp_wire as wire;
 
 use crate::discovery::{Backend, check_target};
 
@@ -32,19 +32,10 @@ pub(crate) enum EndpointsError {
     Address(String, SocketAddr, &'static str),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
-    address: SocketAddr,
-    #[serde(default)]
-    admin: Option<SocketAddr>,
-}
-
 /// Reads the file's content.
 pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let entries: Vec<Entry> = serde_path_to_error::deserialize(&mut deserializer)
+    let entries: Vec<wire::Backend> = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| EndpointsError::Json(error.to_string()))?;
     deserializer
         .end()
@@ -56,7 +47,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
     let mut backends = Vec::with_capacity(entries.len());
     for (
         at,
-        Entry {
+        wire::Backend {
             name,
             address,
             admin,

@@ -7,63 +7,29 @@
 use std::time::{Duration, Instant};
 
 use scaledapp_proxy::{Report, Standing};
-use serde::Deserialize;
+use scaledapp_wire::{Dispatch, Snapshot};
 
 /// Three heartbeats of 250 ms: a node that is gone says nothing, not even that
 /// its connections have ended.
 const SILENCE: Duration = Duration::from_millis(750);
 
-/// How requests reach the workers of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Dispatch {
-    /// Through its dispatcher.
-    Request,
-    /// Straight.
-    Connection,
-    /// A newer supervisor's word.
-    #[serde(other)]
-    Unknown,
+/// A line of `/watch`, read; `None` for what is no snapshot.
+pub(crate) fn parse(line: &[u8]) -> Option<Snapshot> {
+    serde_json::from_slice(line).ok()
 }
 
-/// A line of `/watch`. Unknown keys are a newer supervisor's; it stays
-/// compatible with the version before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Snapshot {
-    ready: bool,
-    #[serde(default)]
-    draining: bool,
-    #[serde(default)]
-    capacity: u32,
-    #[serde(default)]
-    in_flight: u32,
-    #[serde(default)]
-    queued: u32,
-    /// Supervisors of the version before do not say.
-    #[serde(default)]
-    dispatch: Option<Dispatch>,
+/// Whether a dispatcher answers there, which may hand requests back. An app has no
+/// say in what is repeated. Supervisors of older versions do not say who answers.
+pub(crate) fn hands_back(snapshot: Snapshot) -> bool {
+    matches!(snapshot.dispatch, None | Some(Dispatch::Request))
 }
 
-impl Snapshot {
-    /// `None` for what is no snapshot.
-    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
-        serde_json::from_slice(line).ok()
-    }
-
-    /// Whether a dispatcher answers there, which may hand requests back. An app has no
-    /// say in what is repeated.
-    pub(crate) fn hands_back(self) -> bool {
-        matches!(self.dispatch, None | Some(Dispatch::Request))
-    }
-
-    /// Its load, as the forwarding path takes it.
-    pub(crate) fn report(self) -> Report {
-        Report {
-            capacity: self.capacity,
-            in_flight: self.in_flight,
-            queued: self.queued,
-        }
+/// The load of a pod, as the forwarding path takes it.
+pub(crate) fn report(snapshot: Snapshot) -> Report {
+    Report {
+        capacity: snapshot.capacity,
+        in_flight: snapshot.in_flight,
+        queued: snapshot.queued,
     }
 }
 
@@ -146,15 +112,20 @@ impl Health {
     }
 }
 
-/// One word for logs, status and metrics.
-pub(crate) fn word(standing: Standing) -> &'static str {
+/// As `/status` shows it.
+pub(crate) fn shown(standing: Standing) -> scaledapp_wire::Standing {
     match standing {
-        Standing::Serving => "serving",
-        Standing::Suspect => "suspect",
-        Standing::Draining => "draining",
-        Standing::Unready => "unready",
-        Standing::Unknown => "unknown",
+        Standing::Serving => scaledapp_wire::Standing::Serving,
+        Standing::Suspect => scaledapp_wire::Standing::Suspect,
+        Standing::Draining => scaledapp_wire::Standing::Draining,
+        Standing::Unready => scaledapp_wire::Standing::Unready,
+        Standing::Unknown => scaledapp_wire::Standing::Unknown,
     }
+}
+
+/// One word for logs and metrics.
+pub(crate) fn word(standing: Standing) -> &'static str {
+    shown(standing).as_str()
 }
 
 #[cfg(test)]
@@ -169,7 +140,7 @@ mod tests {
         r#"{"ready":false,"draining":true,"capacity":4,"inFlight":3,"queued":0,"workers":4}"#;
 
     fn snapshot(line: &str) -> Snapshot {
-        Snapshot::parse(line.as_bytes()).unwrap()
+        parse(line.as_bytes()).unwrap()
     }
 
     fn ms(milliseconds: u64) -> Duration {
@@ -265,11 +236,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_read_leniently_in_what_it_may_lack_and_strictly_in_what_it_says() {
-        let report = snapshot(READY).report();
-        assert_eq!(
-            (report.capacity, report.in_flight, report.queued),
-            (4, 3, 2)
-        );
+        let load = report(snapshot(READY));
+        assert_eq!((load.capacity, load.in_flight, load.queued), (4, 3, 2));
         snapshot(r#"{"ready":true,"zone":"newer"}"#);
         for (line, hands_back) in [
             (r#"{"ready":true}"#, true),
@@ -277,7 +245,7 @@ mod tests {
             (r#"{"ready":true,"dispatch":"connection"}"#, false),
             (r#"{"ready":true,"dispatch":"newer"}"#, false),
         ] {
-            assert_eq!(snapshot(line).hands_back(), hands_back, "{line}");
+            assert_eq!(hands_back(snapshot(line)), hands_back, "{line}");
         }
         for line in [
             "",
@@ -286,7 +254,7 @@ mod tests {
             r#"{"ready":1}"#,
             r#"{"ready":true,"capacity":-1}"#,
         ] {
-            assert_eq!(Snapshot::parse(line.as_bytes()), None, "{line}");
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
         }
     }
 }

@@ -10,11 +10,12 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{Proxy, Table};
 use scaledapp_runtime::{Probe, Routes};
-use serde_json::{Value, json};
+use scaledapp_wire::{BalancerStatus, EndpointStatus};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::discovery::Listing;
-use crate::health::word;
+use crate::health::shown;
 
 /// The state as the admin port sees it.
 #[derive(Debug)]
@@ -64,28 +65,24 @@ impl Routes for Report {
 
     fn status(&self) -> Value {
         let table = Arc::clone(&self.table.borrow());
-        let endpoints: Vec<Value> = table
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                json!({
-                    "name": endpoint.name(),
-                    "address": endpoint.address(),
-                    "standing": word(endpoint.standing()),
-                    "ejected": endpoint.is_ejected(),
-                    "inFlight": endpoint.in_flight(),
-                })
-            })
-            .collect();
-        json!({
-            "listen": self.listen,
-            "ready": self.ready().is_ok(),
-            "draining": self.is_draining(),
-            "connections": self.proxy.connections(),
-            "inFlight": self.proxy.in_flight(),
-            "queued": self.proxy.queued(),
-            "problems": self.listing.borrow().problems(),
-            "endpoints": endpoints,
-        })
+        let endpoints = table.endpoints.iter().map(|endpoint| EndpointStatus {
+            address: Some(endpoint.address()),
+            ejected: endpoint.is_ejected(),
+            in_flight: endpoint.in_flight(),
+            name: endpoint.name().to_owned(),
+            standing: shown(endpoint.standing()),
+        });
+        let status = BalancerStatus {
+            connections: self.proxy.connections(),
+            draining: self.is_draining(),
+            endpoints: endpoints.collect(),
+            in_flight: self.proxy.in_flight(),
+            listen: Some(self.listen),
+            problems: self.listing.borrow().problems(),
+            queued: self.proxy.queued(),
+            ready: self.ready().is_ok(),
+        };
+        // Its fields are numbers and texts, which can always be written.
+        serde_json::to_value(status).unwrap_or_default()
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::health::{Health, Snapshot, word};
+use crate::health::{self, Health, word};
 use crate::lines::{Decoder, Event};
 use crate::metrics::{Loss, Metrics};
 
@@ -224,12 +224,12 @@ impl Listener {
                     return Err(End::Lost(Loss::Refused, format!("/watch answers {status}")));
                 }
                 Event::Line(line) => {
-                    let snapshot = Snapshot::parse(&line)
+                    let snapshot = health::parse(&line)
                         .ok_or_else(|| malformed("a line of /watch is no snapshot".to_owned()))?;
                     self.health.line(Instant::now().into_std(), snapshot);
                     let endpoint = &self.target.endpoint;
-                    endpoint.report(snapshot.report());
-                    endpoint.set_hands_back(snapshot.hands_back());
+                    endpoint.report(health::report(snapshot));
+                    endpoint.set_hands_back(health::hands_back(snapshot));
                     self.backoff.reset();
                     self.show("as it says");
                     heard = true;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -45,14 +45,14 @@ fn read_answer(answer: &[u8]) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// `/status` as JSON.
+/// `/status`, read as `T`.
 ///
 /// # Errors
-/// As [`get`], or the answer is no status.
-pub(crate) async fn status(admin: SocketAddr) -> anyhow::Result<Value> {
+/// As [`get`], or the answer is no `T`.
+pub(crate) async fn status<T: DeserializeOwned>(admin: SocketAddr) -> anyhow::Result<T> {
     let (status, body) = get(admin, "/status").await?;
     ensure!(status == 200, "{admin}/status answers {status}");
-    serde_json::from_str(&body).with_context(|| format!("{admin}/status is no JSON"))
+    serde_json::from_str(&body).with_context(|| format!("{admin}/status is no status"))
 }
 
 /// Whether `/readyz` says yes.

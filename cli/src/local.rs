@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use rustix::process::Signal as Kill;
 use scaledapp_plan::local::{Demand, Machine, Plan, Record, demand, hostname, plan};
 use scaledapp_runtime::{Signals, table};
-use serde_json::{Value, json};
+use scaledapp_wire::{Backend, Status};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::addresses::{self, Taken, TakenDns};
@@ -348,7 +348,7 @@ impl Local<'_> {
     /// Takes the names from DNS, and waits until DNS knows.
     async fn withdraw(&self, run: &RunDir) {
         for zone in self.zones {
-            if let Err(error) = run.write(&zone.records, &json!({})) {
+            if let Err(error) = run.write(&zone.records, &records(std::iter::empty())) {
                 tracing::warn!("the names of {} stay in DNS: {error:#}", zone.name);
                 return;
             }
@@ -395,18 +395,21 @@ async fn serving(plan: &Plan, path: Option<&str>) {
     for pod in &plan.pods {
         let mut told = false;
         loop {
-            let status = ask::status(pod.admin).await.unwrap_or_default();
-            if status["ready"]
-                .as_u64()
-                .is_some_and(|ready| ready >= u64::from(plan.workers))
-            {
+            let status: Option<Status> = ask::status(pod.admin).await.ok();
+            let ready = status.as_ref().map(|status| status.ready);
+            if ready.is_some_and(|ready| ready >= plan.workers) {
                 break;
             }
             if !told && begun.elapsed() >= LONG {
                 told = true;
                 tracing::warn!(
                     "{}",
-                    awaited(&pod.name, (pod.address.port(), path), plan.workers, &status)
+                    awaited(
+                        &pod.name,
+                        (pod.address.port(), path),
+                        plan.workers,
+                        status.as_ref()
+                    )
                 );
             }
             sleep(LOOK).await;
@@ -419,17 +422,22 @@ async fn serving(plan: &Plan, path: Option<&str>) {
     }
 }
 
-/// What a pod is waited for, from its status; `null` before it has one. With a readiness
+/// What a pod is waited for, from its status; `None` before it has one. With a readiness
 /// path it is that which makes a worker ready.
-fn awaited(name: &str, (port, path): (u16, Option<&str>), workers: u32, status: &Value) -> String {
-    let mut elsewhere = status["workers"].as_array().into_iter().flatten();
-    let elsewhere = elsewhere.find_map(|worker| worker["listensElsewhere"].as_u64());
+fn awaited(
+    name: &str,
+    (port, path): (u16, Option<&str>),
+    workers: u32,
+    status: Option<&Status>,
+) -> String {
+    let mut all = status.iter().flat_map(|status| &status.workers);
+    let elsewhere = all.find_map(|worker| worker.listens_elsewhere);
     if let Some(other) = elsewhere {
         return format!(
             "{name} is not ready: its app listens on {other}, spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
         );
     }
-    let ready = status["ready"].as_u64().unwrap_or(0);
+    let ready = status.map_or(0, |status| status.ready);
     let are = match path {
         Some(path) => format!("answer GET {path} on port {port} with 2xx or 3xx"),
         None => format!("listen on port {port}"),
@@ -452,22 +460,27 @@ async fn named(plan: &Plan) {
     }
 }
 
-fn endpoints(plan: &Plan) -> Value {
-    let pods = plan.pods.iter();
-    pods.map(|pod| json!({"name": pod.name, "address": pod.address, "admin": pod.admin}))
-        .collect()
+fn endpoints(plan: &Plan) -> Vec<Backend> {
+    let pods = plan.pods.iter().map(|pod| Backend {
+        address: pod.address,
+        admin: Some(pod.admin),
+        name: pod.name.clone(),
+    });
+    pods.collect()
 }
 
-fn records<'a>(records: impl Iterator<Item = &'a Record>) -> Value {
+fn records<'a>(
+    records: impl Iterator<Item = &'a Record>,
+) -> BTreeMap<String, scaledapp_wire::Record> {
     let records = records.map(|record| {
-        let value = json!({
-            "ttl": record.ttl.as_secs(),
-            "addresses": record.addresses,
-            "probe": format!("tcp:{}", record.probe),
-        });
+        let value = scaledapp_wire::Record {
+            addresses: record.addresses.clone(),
+            probe: Some(format!("tcp:{}", record.probe)),
+            ttl: record.ttl.as_secs() as u32,
+        };
         (format!("{}.", record.hostname), value)
     });
-    Value::Object(records.collect())
+    records.collect()
 }
 
 /// Where everything is, for people.
@@ -533,13 +546,22 @@ fn counted(count: usize, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use scaledapp_wire::Worker;
+
     use super::*;
 
     #[test]
     fn what_is_awaited_is_said_with_the_cure() {
-        let status =
-            json!({"ready": 0, "workers": [{"slot": 0}, {"slot": 1, "listensElsewhere": 4000}]});
-        let text = awaited("hello-0", (3000, None), 2, &status);
+        let elsewhere = Worker {
+            slot: 1,
+            listens_elsewhere: Some(4000),
+            ..Worker::default()
+        };
+        let status = Status {
+            workers: vec![Worker::default(), elsewhere],
+            ..Status::default()
+        };
+        let text = awaited("hello-0", (3000, None), 2, Some(&status));
         assert!(text.contains("change spec.port to 4000"), "{text}");
         for (path, are) in [
             (None, "0 of 2 workers listen on port 3000"),
@@ -548,7 +570,7 @@ mod tests {
                 "0 of 2 workers answer GET /healthz on port 3000",
             ),
         ] {
-            let text = awaited("hello-0", (3000, path), 2, &Value::Null);
+            let text = awaited("hello-0", (3000, path), 2, None);
             assert!(text.contains(are), "{text}");
         }
     }

@@ -1,11 +1,14 @@
-//! `scaledapp status`: what the pods and balancers of the runs here say.
+//! `scaledapp status`: how the pods and balancers of the runs on this machine are, in
+//! their own words. Which runs there are is decided in `runs`.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::bail;
 use scaledapp_plan::local::{ADMIN_PORT, HOLDER_ADMIN_PORT};
 use scaledapp_runtime::table;
-use serde_json::{Value, json};
+use scaledapp_wire::{BalancerStatus, Status, Worker};
+use serde::Serialize;
 
 use crate::ask;
 use crate::cli::Output;
@@ -37,57 +40,88 @@ pub(crate) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let seen: Vec<Value> = runs
+    let shown: Vec<RunShown<'_>> = runs
         .living
         .iter()
         .map(|run| runtime.block_on(look(run)))
         .collect();
     Ok(match output {
-        Output::Json => format!("{}\n", Value::from(seen)),
-        Output::Table => seen.iter().map(show).collect::<Vec<_>>().join("\n"),
+        Output::Json => format!("{}\n", serde_json::to_string(&shown)?),
+        Output::Table => shown.iter().map(show).collect::<Vec<_>>().join("\n"),
     })
 }
 
-/// Everything that a run says; `null` for what does not answer.
-async fn look(run: &State) -> Value {
+/// A run as `--output json` prints it; `None` is a process that does not answer.
+/// Fields are in alphabetical order, as they have always been printed.
+#[derive(Debug, Serialize)]
+struct RunShown<'a> {
+    balancers: Vec<BalancerShown>,
+    dns: SocketAddr,
+    hostname: &'a str,
+    name: &'a str,
+    pods: Vec<PodShown<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PodShown<'a> {
+    address: SocketAddr,
+    admin: SocketAddr,
+    name: &'a str,
+    status: Option<Status>,
+}
+
+#[derive(Debug, Serialize)]
+struct BalancerShown {
+    address: SocketAddr,
+    admin: SocketAddr,
+    /// The supervisor that holds the balancer's socket.
+    holder: Option<Status>,
+    name: String,
+    ready: bool,
+    status: Option<BalancerStatus>,
+}
+
+/// Asks all processes of a run.
+async fn look(run: &State) -> RunShown<'_> {
     let mut pods = Vec::new();
     for pod in &run.pods {
         let status = match runs::check(pod) {
-            Ok(()) => ask::status(pod.admin).await.unwrap_or_default(),
-            // Somebody else's answer would be worse than none.
-            Err(_) => Value::Null,
+            Ok(()) => ask::status(pod.admin).await.ok(),
+            // The answer of another process would be worse than none.
+            Err(_) => None,
         };
-        pods.push(
-            json!({"name": pod.name, "address": pod.address, "admin": pod.admin, "status": status}),
-        );
+        pods.push(PodShown {
+            address: pod.address,
+            admin: pod.admin,
+            name: &pod.name,
+            status,
+        });
     }
     let mut balancers = Vec::new();
     for (index, address) in run.balancers.iter().enumerate() {
         let (mut admin, mut holder) = (*address, *address);
         admin.set_port(ADMIN_PORT.get());
         holder.set_port(HOLDER_ADMIN_PORT);
-        balancers.push(json!({
-            "name": format!("{}-lb-{index}", run.app()),
-            "address": address,
-            "admin": admin,
-            "ready": ask::ready(admin).await.is_ok(),
-            "status": ask::status(admin).await.unwrap_or_default(),
-            "holder": ask::status(holder).await.unwrap_or_default(),
-        }));
+        balancers.push(BalancerShown {
+            address: *address,
+            admin,
+            holder: ask::status(holder).await.ok(),
+            name: format!("{}-lb-{index}", run.app()),
+            ready: ask::ready(admin).await.is_ok(),
+            status: ask::status(admin).await.ok(),
+        });
     }
-    json!({"name": run.app(), "hostname": run.hostname, "dns": run.dns, "pods": pods, "balancers": balancers})
+    RunShown {
+        balancers,
+        dns: run.dns,
+        hostname: &run.hostname,
+        name: run.app(),
+        pods,
+    }
 }
 
-fn show(run: &Value) -> String {
-    let rows = |key: &str, row: fn(&Value) -> [String; 7]| -> Vec<[String; 7]> {
-        run[key].as_array().into_iter().flatten().map(row).collect()
-    };
-    let mut text = format!(
-        "{}: {} by DNS at {}\n\n",
-        word(&run["name"]),
-        word(&run["hostname"]),
-        word(&run["dns"])
-    );
+fn show(run: &RunShown<'_>) -> String {
+    let mut text = format!("{}: {} by DNS at {}\n\n", run.name, run.hostname, run.dns);
     text += &table(
         [
             "POD",
@@ -98,10 +132,9 @@ fn show(run: &Value) -> String {
             "IN-FLIGHT",
             "RSS",
         ],
-        rows("pods", pod),
+        run.pods.iter().map(pod).collect(),
     );
-    let balancers = rows("balancers", balancer);
-    if !balancers.is_empty() {
+    if !run.balancers.is_empty() {
         text.push('\n');
         text += &table(
             [
@@ -113,58 +146,46 @@ fn show(run: &Value) -> String {
                 "CONNECTIONS",
                 "RSS",
             ],
-            balancers,
+            run.balancers.iter().map(balancer).collect(),
         );
     }
     text
 }
 
-fn pod(pod: &Value) -> [String; 7] {
-    let status = &pod["status"];
-    let ready = if status.is_null() {
-        "no answer".to_owned()
-    } else {
-        format!("{}/{}", status["ready"], status["desired"])
-    };
-    supervised(pod, status, ready)
+fn pod(pod: &PodShown<'_>) -> [String; 7] {
+    let status = pod.status.as_ref();
+    let ready = status.map_or("no answer".to_owned(), |status| {
+        format!("{}/{}", status.ready, status.desired)
+    });
+    supervised(pod.name, pod.address, status, ready)
 }
 
 /// A balancer is the one worker of its holder, which knows the numbers.
-fn balancer(balancer: &Value) -> [String; 7] {
-    let ready = if balancer["ready"] == true {
-        "yes"
-    } else {
-        "no"
-    };
-    supervised(balancer, &balancer["holder"], ready.to_owned())
+fn balancer(balancer: &BalancerShown) -> [String; 7] {
+    let ready = if balancer.ready { "yes" } else { "no" };
+    let holder = balancer.holder.as_ref();
+    supervised(&balancer.name, balancer.address, holder, ready.to_owned())
 }
 
 /// The columns that any supervisor can fill.
-fn supervised(of: &Value, status: &Value, ready: String) -> [String; 7] {
-    let sum = |key: &str| -> u64 {
-        status["workers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|worker| worker[key].as_u64())
-            .sum()
-    };
-    let megabytes = sum("rssBytes") as f64 / f64::from(1 << 20);
+fn supervised(
+    name: &str,
+    address: SocketAddr,
+    status: Option<&Status>,
+    ready: String,
+) -> [String; 7] {
+    let workers = status.map_or(&[][..], |status| &status.workers);
+    let sum = |of: fn(&Worker) -> u64| workers.iter().map(of).sum::<u64>();
+    let megabytes = sum(|worker| worker.rss_bytes) as f64 / f64::from(1 << 20);
     [
-        word(&of["name"]),
-        word(&of["address"]),
+        name.to_owned(),
+        address.to_string(),
         ready,
-        status["generation"]
-            .as_u64()
-            .map_or_else(String::new, |generation| generation.to_string()),
-        sum("restarts").to_string(),
-        sum("inFlight").to_string(),
+        status.map_or_else(String::new, |status| status.generation.to_string()),
+        sum(|worker| worker.restarts.into()).to_string(),
+        sum(|worker| worker.in_flight.into()).to_string(),
         format!("{megabytes:.1}Mi"),
     ]
-}
-
-fn word(value: &Value) -> String {
-    value.as_str().unwrap_or("?").to_owned()
 }
 
 #[cfg(test)]
@@ -173,20 +194,46 @@ mod tests {
 
     #[test]
     fn a_run_is_shown_by_pods_and_balancers() {
-        let worker =
-            |in_flight: u64| json!({"restarts": 1, "inFlight": in_flight, "rssBytes": 1 << 20});
-        let run = json!({
-            "name": "hello", "hostname": "hello.apps.local", "dns": "127.0.0.1:5353",
-            "pods": [
-                {"name": "hello-0", "address": "127.0.78.1:3000",
-                 "status": {"ready": 2, "desired": 2, "generation": 3, "workers": [worker(4), worker(0)]}},
-                {"name": "hello-1", "address": "127.0.78.2:3000", "status": null},
+        let worker = |in_flight| Worker {
+            restarts: 1,
+            in_flight,
+            rss_bytes: 1 << 20,
+            ..Worker::default()
+        };
+        let pod = |name, address: &str, status| PodShown {
+            address: address.parse().unwrap(),
+            admin: address.parse().unwrap(),
+            name,
+            status,
+        };
+        let serving = Status {
+            ready: 2,
+            desired: 2,
+            generation: 3,
+            workers: vec![worker(4), worker(0)],
+            ..Status::default()
+        };
+        let run = RunShown {
+            balancers: vec![BalancerShown {
+                address: "127.0.77.1:8080".parse().unwrap(),
+                admin: "127.0.77.1:9377".parse().unwrap(),
+                holder: Some(Status {
+                    generation: 1,
+                    workers: vec![worker(9)],
+                    ..Status::default()
+                }),
+                name: "hello-lb-0".to_owned(),
+                ready: true,
+                status: None,
+            }],
+            dns: "127.0.0.1:5353".parse().unwrap(),
+            hostname: "hello.apps.local",
+            name: "hello",
+            pods: vec![
+                pod("hello-0", "127.0.78.1:3000", Some(serving)),
+                pod("hello-1", "127.0.78.2:3000", None),
             ],
-            "balancers": [
-                {"name": "hello-lb-0", "address": "127.0.77.1:8080", "ready": true,
-                 "holder": {"generation": 1, "workers": [worker(9)]}},
-            ],
-        });
+        };
         let expected = "\
 hello: hello.apps.local by DNS at 127.0.0.1:5353
 

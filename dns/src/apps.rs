@@ -15,7 +15,7 @@ use scaledapp_crds::kubernetes::{ScaledApp, SlotStatus};
 use scaledapp_watch::{Key, Objects};
 use serde::Deserialize;
 
-use crate::records::{DEFAULT_TTL, Entry};
+use crate::records::Entry;
 
 /// The port of a slot's Service.
 const SLOT_PORT: u16 = 80;
@@ -164,7 +164,10 @@ impl App {
     fn entry(&self, name: Name) -> Entry {
         let ttl = self.spec.dns.as_ref().and_then(|dns| dns.ttl);
         let [least, most] = TTLS;
-        let ttl = ttl.map_or(Duration::from_secs(u64::from(DEFAULT_TTL)), |ttl| ttl.0);
+        let ttl = ttl.map_or(
+            Duration::from_secs(u64::from(scaledapp_wire::DEFAULT_TTL)),
+            |ttl| ttl.0,
+        );
         let slots = self.status.iter().flat_map(|status| &status.balancers);
         let (mut addresses, mut serving) = (Vec::new(), BTreeSet::new());
         for slot in slots {

@@ -9,11 +9,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use scaledapp_answers::{Name, NameError};
+use scaledapp_wire::Record;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// In seconds, where a record names none: below 30 s caches on the way gain nothing.
-pub(crate) const DEFAULT_TTL: u32 = 30;
 /// RFC 2181 section 8.
 const MAX_TTL: u32 = 0x7fff_ffff;
 
@@ -54,22 +53,8 @@ pub(crate) enum RecordsError {
     Probe(Name, String),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default = "default_ttl")]
-    ttl: u32,
-    addresses: Vec<IpAddr>,
-    #[serde(default)]
-    probe: Option<String>,
-}
-
-fn default_ttl() -> u32 {
-    DEFAULT_TTL
-}
-
 /// The file's members one by one: a map would keep the last of two equal keys.
-struct Members(Vec<(String, Written)>);
+struct Members(Vec<(String, Record)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -100,7 +85,7 @@ pub(crate) fn parse(json: &[u8], apex: &Name) -> Result<Vec<Entry>, RecordsError
     let mut entries = Vec::with_capacity(members.len());
     for (
         name,
-        Written {
+        Record {
             ttl,
             addresses,
             probe,

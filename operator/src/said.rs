@@ -2,80 +2,51 @@
 //! let one say anything: what is kept of it is bounded.
 
 use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble, cut};
-use serde::Deserialize;
+use scaledapp_wire::{BalancerStatus, EndpointStatus, Standing, Status, WorkerState};
 
 /// Of a pod's own words.
 const WORDS: usize = 300;
 /// An app that opens a port for its metrics first listens on its main one soon after.
 const ELSEWHERE_SECONDS: f64 = 3.0;
 
-/// The part of a supervisor's `/status` that counts here; others are ignored.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Status {
-    desired: u32,
-    ready: u32,
-    reloaded: Option<String>,
-    reload_failed: Option<String>,
-    workers: Vec<Worker>,
-    waiting: Vec<Worker>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Worker {
-    slot: u32,
-    state: String,
-    /// Since it came into its state.
-    state_seconds: f64,
-    restarts: u32,
-    listens_elsewhere: Option<u16>,
-    last_exit: Option<Exit>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Exit {
-    text: String,
-}
-
-impl Status {
-    /// What keeps workers from being ready, in the supervisor's words.
-    fn trouble(&self) -> Option<Trouble> {
-        let mut workers = self.workers.iter();
-        let elsewhere = workers
-            .find(|worker| {
-                worker.listens_elsewhere.is_some()
-                    && worker.state == "Starting"
-                    && worker.state_seconds >= ELSEWHERE_SECONDS
-            })
-            .and_then(|worker| worker.listens_elsewhere);
-        if let Some(port) = elsewhere {
-            return Some(Trouble::ListensOn(port));
-        }
-        let mut waiting = self.waiting.iter().chain(&self.workers);
-        let exit = waiting.find_map(|worker| worker.last_exit.as_ref())?;
-        Some(Trouble::Ended(bounded(&exit.text)))
+/// What keeps workers from being ready, in the supervisor's words.
+fn trouble(status: &Status) -> Option<Trouble> {
+    let mut workers = status.workers.iter();
+    let elsewhere = workers
+        .find(|worker| {
+            worker.listens_elsewhere.is_some()
+                && worker.state == WorkerState::Starting
+                && worker.state_seconds.unwrap_or_default() >= ELSEWHERE_SECONDS
+        })
+        .and_then(|worker| worker.listens_elsewhere);
+    if let Some(port) = elsewhere {
+        return Some(Trouble::ListensOn(port));
     }
+    let waiting = status.waiting.iter().map(|slot| &slot.last_exit);
+    let running = status.workers.iter().map(|worker| &worker.last_exit);
+    let exit = waiting.chain(running).find_map(Option::as_ref)?;
+    Some(Trouble::Ended(bounded(&exit.text)))
+}
 
-    /// Slots whose first worker has neither been ready nor ended.
-    fn booting(&self) -> u32 {
-        let ready: Vec<u32> = self
-            .workers
-            .iter()
-            .filter(|worker| worker.state == "Ready")
-            .map(|worker| worker.slot)
-            .collect();
-        let starting = self.workers.iter().filter(|it| it.state == "Starting");
-        let others = starting.chain(&self.waiting);
-        let mut slots: Vec<u32> = others
-            .filter(|worker| worker.restarts == 0 && !ready.contains(&worker.slot))
-            .map(|worker| worker.slot)
-            .collect();
-        slots.sort_unstable();
-        slots.dedup();
-        u32::try_from(slots.len()).unwrap_or(u32::MAX)
-    }
+/// Slots whose first worker has neither been ready nor ended.
+fn booting(status: &Status) -> u32 {
+    let in_state = |state| {
+        let workers = status.workers.iter();
+        workers.filter(move |worker| worker.state == state)
+    };
+    let ready: Vec<u32> = in_state(WorkerState::Ready)
+        .map(|worker| worker.slot)
+        .collect();
+    let starting = in_state(WorkerState::Starting).map(|worker| (worker.slot, worker.restarts));
+    let waiting = status.waiting.iter().map(|slot| (slot.slot, slot.restarts));
+    let mut slots: Vec<u32> = starting
+        .chain(waiting)
+        .filter(|(slot, restarts)| *restarts == 0 && !ready.contains(slot))
+        .map(|(slot, _)| slot)
+        .collect();
+    slots.sort_unstable();
+    slots.dedup();
+    u32::try_from(slots.len()).unwrap_or(u32::MAX)
 }
 
 /// So much of it as is kept.
@@ -88,40 +59,30 @@ pub(crate) fn bounded(words: &str) -> String {
 /// # Errors
 /// It is none.
 pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
-    let said: Status = serde_json::from_slice(content)?;
+    let status: Status = serde_json::from_slice(content)?;
     // One that is longer is none of ours, but that a reload failed counts all the same.
     let token = |token: &Option<String>| {
         token
             .as_deref()
             .map(|token| cut(token, TOKEN_BYTES).to_owned())
     };
-    let trouble = (said.ready == 0).then(|| said.trouble()).flatten();
+    let trouble = (status.ready == 0).then(|| trouble(&status)).flatten();
     Ok(Supervisor {
-        desired: said.desired,
-        ready: said.ready,
-        booting: said.booting(),
-        reloaded: token(&said.reloaded),
+        desired: status.desired,
+        ready: status.ready,
+        booting: booting(&status),
+        reloaded: token(&status.reloaded),
         trouble,
-        reload_failed: token(&said.reload_failed),
+        reload_failed: token(&status.reload_failed),
     })
-}
-
-/// The part of a balancer's `/status` that counts here.
-#[derive(Debug, Deserialize)]
-struct BalancerStatus {
-    endpoints: Vec<Endpoint>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Endpoint {
-    standing: String,
 }
 
 /// Whether a balancer knows pods and hears of none of them; `None` if it does not say.
 pub(crate) fn reaches_no_pod(content: &[u8]) -> Option<bool> {
-    let BalancerStatus { endpoints } = serde_json::from_slice(content).ok()?;
+    let BalancerStatus { endpoints, .. } = serde_json::from_slice(content).ok()?;
     // One that was never heard is unknown, one that is heard no more is suspect.
-    let is_silent = |it: &Endpoint| matches!(it.standing.as_str(), "suspect" | "unknown");
+    let is_silent =
+        |it: &EndpointStatus| matches!(it.standing, Standing::Suspect | Standing::Unknown);
     Some(!endpoints.is_empty() && endpoints.iter().all(is_silent))
 }
 
@@ -142,7 +103,7 @@ mod tests {
             "desired": u32::MAX, "ready": 0, "reloaded": long, "reloadFailed": format!("a{long}"),
             "more": [long], "waiting": [{"lastExit": {"text": long}}],
         }));
-        assert_eq!(said.desired, u32::MAX);
+        assert_eq!(status.desired, u32::MAX);
         assert_eq!(said.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
         assert_eq!(said.reload_failed.as_ref().unwrap().len(), TOKEN_BYTES - 1);
         assert_eq!(said.trouble, Some(Trouble::Ended("ä".repeat(WORDS / 2))));

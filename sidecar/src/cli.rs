@@ -15,10 +15,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_units::{Size, duration};
+use scaledapp_wire::WorkerCount;
 use serde::Deserialize;
 
 use crate::cores::WorkerSpec;
-use crate::ctl::WorkerCount;
 
 pub use ready::{PortArg, ReadyArgs};
 pub use times::TimeArgs;

@@ -10,8 +10,6 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use scaledapp_runtime::{Look, PolledFile};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error};
 
 use crate::cores::WorkerSpec;
 
@@ -20,31 +18,12 @@ pub(crate) const PERIOD: Duration = Duration::from_millis(250);
 
 /// Bytes: some hundred are wanted.
 const MOST: u64 = 64 << 10;
-/// The longest token of a reload, in bytes. It stands in `/status` for as long as the
-/// process lives.
-const TOKEN_BYTES: usize = 128;
 /// Characters of a token, and of what is wrong with the file, that the log shows.
 const SHOWN_TOKEN: usize = 40;
 const SHOWN_REASON: usize = 200;
 
-#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct File {
-    workers: Option<WorkerSpec>,
-    #[serde(deserialize_with = "token")]
-    reload: Option<String>,
-}
-
-fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let token = Option::<String>::deserialize(deserializer)?;
-    match token {
-        Some(token) if token.len() > TOKEN_BYTES => Err(D::Error::custom(format!(
-            "the reload token has {} bytes, and {TOKEN_BYTES} is the most: take a time or a hash",
-            token.len()
-        ))),
-        token => Ok(token),
-    }
-}
+/// The file, read.
+type File = scaledapp_wire::Desired<WorkerSpec>;
 
 /// A token as the log shows it: its begin, and no control character.
 pub(crate) fn brief(token: &str) -> String {
@@ -132,6 +111,8 @@ fn change(before: Option<&File>, now: &File) -> Change {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use scaledapp_wire::TOKEN_BYTES;
 
     use super::*;
 

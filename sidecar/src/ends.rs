@@ -18,7 +18,7 @@ use scaledapp_proxy::{EndedBy, Process};
 use tokio::sync::mpsc;
 
 use crate::connection::held::after_name;
-use crate::supervisor::Input;
+use crate::input::Input;
 
 /// Who sends SIGKILL is not told. The kernel counts those that it sends for want of
 /// memory, which a request may be the cause of; all others count as coming from outside,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use scaledapp_engine::Incident;
-use serde_json::{Value, json};
+use scaledapp_wire::{self as wire, EventKind};
 
 use crate::clock::rfc3339;
 
@@ -62,36 +62,42 @@ impl Events {
     }
 
     /// All that are kept, with the number of those before them.
-    pub(crate) fn json(&self) -> Value {
-        let events: Vec<Value> = self.kept.iter().map(Record::json).collect();
-        json!({ "forgotten": self.forgotten, "events": events })
+    pub(crate) fn shown(&self) -> wire::Events {
+        wire::Events {
+            events: self.kept.iter().map(Record::shown).collect(),
+            forgotten: self.forgotten,
+        }
     }
 
     /// The last ones that concern a slot: its own and those of all slots.
-    pub(crate) fn of_slot(&self, slot: u32, most: usize) -> Value {
+    pub(crate) fn of_slot(&self, slot: u32, most: usize) -> Vec<wire::Event> {
         let concern = |record: &&Record| record.slot.is_none_or(|other| other == slot);
-        let mut events: Vec<Value> = self
+        let mut events: Vec<wire::Event> = self
             .kept
             .iter()
             .rev()
             .filter(concern)
             .take(most)
-            .map(Record::json)
+            .map(Record::shown)
             .collect();
         events.reverse();
-        events.into()
+        events
     }
 }
 
 impl Record {
-    fn json(&self) -> Value {
-        json!({
-            "time": rfc3339(self.time),
-            "slot": self.slot,
-            "type": if self.failure { "Warning" } else { "Normal" },
-            "reason": self.reason,
-            "text": self.text,
-        })
+    fn shown(&self) -> wire::Event {
+        wire::Event {
+            reason: self.reason.to_owned(),
+            slot: self.slot,
+            text: self.text.clone(),
+            time: rfc3339(self.time),
+            kind: if self.failure {
+                EventKind::Warning
+            } else {
+                EventKind::Normal
+            },
+        }
     }
 }
 
@@ -154,12 +160,15 @@ mod tests {
         let mut events = Events::default();
         events.note(UNIX_EPOCH + Duration::from_mins(1), &cut(1));
         assert_eq!(
-            events.json()["events"][0],
-            json!({
-                "time": "1970-01-01T00:01:00.000Z", "slot": 1, "type": "Warning",
-                "reason": "DrainTimedOut",
-                "text": "worker 1 still had work at the end of the drain time-out; it gets the stop signal",
-            })
+            events.shown().events,
+            [wire::Event {
+                time: "1970-01-01T00:01:00.000Z".to_owned(),
+                slot: Some(1),
+                kind: EventKind::Warning,
+                reason: "DrainTimedOut".to_owned(),
+                text: "worker 1 still had work at the end of the drain time-out; it gets the stop signal"
+                    .to_owned(),
+            }]
         );
     }
 
@@ -169,10 +178,10 @@ mod tests {
         for number in 0..300 {
             events.note(UNIX_EPOCH + Duration::from_secs(number), &cut(0));
         }
-        let shown = events.json();
-        assert_eq!(shown["forgotten"], 44);
-        assert_eq!(shown["events"].as_array().unwrap().len(), KEPT);
-        assert_eq!(shown["events"][0]["time"], "1970-01-01T00:00:44.000Z");
+        let shown = events.shown();
+        assert_eq!(shown.forgotten, 44);
+        assert_eq!(shown.events.len(), KEPT);
+        assert_eq!(shown.events[0].time, "1970-01-01T00:00:44.000Z");
     }
 
     #[test]
@@ -183,10 +192,8 @@ mod tests {
         let generation = Generation(2);
         events.note(UNIX_EPOCH, &Incident::ReloadBegan { generation });
         events.note_fatal_path(UNIX_EPOCH, "GET /throw ended 3 workers in 10 s");
-        let reasons = |shown: Value| -> Vec<String> {
-            let shown = shown.as_array().unwrap().clone();
-            let reason = |event: &Value| event["reason"].as_str().unwrap().to_owned();
-            shown.iter().map(reason).collect()
+        let reasons = |shown: Vec<wire::Event>| -> Vec<String> {
+            shown.into_iter().map(|event| event.reason).collect()
         };
         assert_eq!(
             reasons(events.of_slot(1, 10)),

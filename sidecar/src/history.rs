@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use scaledapp_engine::{Exit, Incident, WorkerId, WorkerState};
-use serde_json::{Value, json};
+use scaledapp_wire::LastExit;
 
 use crate::clock::rfc3339;
 
@@ -175,37 +175,33 @@ impl History {
     }
 
     /// Ends of a slot by cause.
-    pub(crate) fn causes(&self, slot: u32) -> Value {
+    pub(crate) fn causes(&self, slot: u32) -> BTreeMap<String, u64> {
         let causes = self.slots.get(&slot).into_iter().flat_map(|s| &s.causes);
-        let causes = causes.map(|(cause, count)| (cause.as_str().to_owned(), (*count).into()));
-        Value::Object(causes.collect())
+        let causes = causes.map(|(cause, count)| (cause.as_str().to_owned(), *count));
+        causes.collect()
     }
 
-    /// The last end of a slot, or null.
-    pub(crate) fn last(&self, slot: u32) -> Value {
-        match self.slots.get(&slot).and_then(|slot| slot.last.as_ref()) {
-            Some(last) => last.json(),
-            None => Value::Null,
-        }
+    /// How the last worker of a slot ended.
+    pub(crate) fn last(&self, slot: u32) -> Option<LastExit> {
+        Some(self.slots.get(&slot)?.last.as_ref()?.shown())
     }
 }
 
 impl Last {
-    fn json(&self) -> Value {
-        let mut shown = json!({
-            "time": rfc3339(self.time),
-            "reason": self.cause.as_str(),
-            "code": self.exit.code(),
-            "text": in_words(self.exit),
-        });
-        if let Exit::Signal(signal) = self.exit {
-            shown["signal"] = signal_name(signal).into();
+    fn shown(&self) -> LastExit {
+        let (pid, generation) = self.process.unzip();
+        LastExit {
+            code: self.exit.code(),
+            generation,
+            pid,
+            reason: self.cause.as_str().to_owned(),
+            signal: match self.exit {
+                Exit::Signal(signal) => Some(signal_name(signal)),
+                _ => None,
+            },
+            text: in_words(self.exit),
+            time: rfc3339(self.time),
         }
-        if let Some((pid, generation)) = self.process {
-            shown["pid"] = pid.into();
-            shown["generation"] = generation.into();
-        }
-        shown
     }
 }
 
@@ -309,16 +305,21 @@ mod tests {
         history.ended(time, &ended(2, WorkerState::Stopping, BY_KILL));
         assert_eq!(
             history.causes(0),
-            json!({"Exited": 1, "KilledAfterGrace": 1})
+            BTreeMap::from([("Exited".to_owned(), 1), ("KilledAfterGrace".to_owned(), 1)])
         );
         assert_eq!(
             history.last(0),
-            json!({
-                "time": "1970-01-01T00:00:01.000Z", "reason": "KilledAfterGrace", "code": 137,
-                "signal": "SIGKILL", "text": "ended by SIGKILL", "pid": 42, "generation": 1,
+            Some(LastExit {
+                code: 137,
+                generation: Some(1),
+                pid: Some(42),
+                reason: "KilledAfterGrace".to_owned(),
+                signal: Some("SIGKILL".to_owned()),
+                text: "ended by SIGKILL".to_owned(),
+                time: "1970-01-01T00:00:01.000Z".to_owned(),
             })
         );
-        assert_eq!(history.last(1), Value::Null);
+        assert_eq!(history.last(1), None);
         assert_eq!(history.totals().get("Exited"), Some(&1));
         assert!(history.noted.is_empty());
     }
@@ -335,7 +336,8 @@ mod tests {
             restart_in: Duration::ZERO,
         };
         history.note(UNIX_EPOCH, &exited);
-        assert_eq!(history.causes(2), json!({"NotStarted": 1}));
-        assert_eq!(history.last(2)["text"], "command not found");
+        let causes = BTreeMap::from([("NotStarted".to_owned(), 1)]);
+        assert_eq!(history.causes(2), causes);
+        assert_eq!(history.last(2).unwrap().text, "command not found");
     }
 }

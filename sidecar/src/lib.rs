@@ -21,6 +21,7 @@ mod handover;
 mod hints;
 mod history;
 pub mod import;
+mod input;
 pub mod install;
 mod limits;
 mod logs;

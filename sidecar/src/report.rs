@@ -5,20 +5,25 @@
 
 mod metrics;
 mod overflows;
+mod state;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_engine::{Incident, WorkerState};
-use scaledapp_proxy::{Endpoint, Proxy};
+use scaledapp_proxy::Proxy;
 use scaledapp_runtime::{Page, Probe, Routes};
-use serde_json::{Value, json};
+use scaledapp_wire::{
+    self as wire, Dispatch, Mechanism, SlotDescription, SlotState, Snapshot, Status, WaitingSlot,
+    Worker,
+};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::desired;
@@ -27,101 +32,25 @@ use crate::history::{Ended, History};
 use crate::limits::memory;
 use crate::process::cpu_time;
 use crate::scrape::{Scraper, Target};
+use state::{State, lock};
+
+pub(crate) use state::{Standing, WorkerReport};
 
 /// Events that `describe` shows of a slot.
 const EVENTS_OF_SLOT: usize = 10;
 
-/// One worker as it is shown.
-#[derive(Debug, Clone)]
-pub(crate) struct WorkerReport {
-    pub(crate) slot: u32,
-    pub(crate) pid: u32,
-    pub(crate) state: WorkerState,
-    /// When it came into its state.
-    pub(crate) since: Instant,
-    /// When its process was started.
-    pub(crate) started: Instant,
-    pub(crate) generation: u32,
-    pub(crate) restarts: u32,
-    pub(crate) listens_elsewhere: Option<u16>,
-    /// Where it alone is reached, by port.
-    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
-    /// In Request dispatch, for each shared port.
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
-}
-
-/// How things stand, as the loop puts it here after each input.
-#[derive(Debug, Default)]
-pub(crate) struct Standing {
-    /// By slot, then by generation.
-    pub(crate) workers: Vec<WorkerReport>,
-    pub(crate) generation: u32,
-    /// Workers wanted.
-    pub(crate) desired: u32,
-    /// By slot, workers that ended without having been told to.
-    pub(crate) restarts: Vec<u32>,
-    /// Slots whose worker is ready.
-    pub(crate) ready: u32,
-    /// The supervisor is leaving.
-    pub(crate) draining: bool,
-}
-
-impl Standing {
-    /// At least one worker serves and we are not leaving.
-    fn is_ready(&self) -> bool {
-        self.ready > 0 && !self.draining
-    }
-}
-
-#[derive(Debug, Default)]
-struct View {
-    standing: Standing,
-    /// Connections by process group (Connection dispatch).
-    held: HashMap<u32, u32>,
-    queued: u32,
-    /// The last reload that was asked for by file and went through, by its token.
-    reloaded: Option<String>,
-    /// The last one that did not, unless another has since.
-    reload_failed: Option<String>,
-}
-
-/// Counters of what went on, by kind.
-#[derive(Debug, Default)]
-struct Counts {
-    restarts: AtomicU64,
-    boot_timeouts: AtomicU64,
-    kills: AtomicU64,
-    reloads: AtomicU64,
-    failed_reloads: AtomicU64,
-}
-
 /// The state as the admin port sees it.
 pub(crate) struct Report {
-    mechanism: &'static str,
-    dispatch: &'static str,
-    view: Mutex<View>,
-    counts: Counts,
+    mechanism: Mechanism,
+    dispatch: Dispatch,
+    state: Arc<State>,
     events: Mutex<Events>,
-    history: Mutex<History>,
-    /// Lines of workers that were dropped, counted by who relays them.
-    lines_dropped: OnceLock<Arc<AtomicU64>>,
-    scraper: OnceLock<Scraper>,
     /// In Request dispatch, of each shared port.
     proxies: Vec<Arc<Proxy>>,
     registry: Mutex<Registry>,
     snapshot: watch::Sender<Bytes>,
     /// What the last line said.
-    published: Mutex<Option<Load>>,
-}
-
-/// What a `/watch` line says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Load {
-    ready: bool,
-    draining: bool,
-    workers: u32,
-    in_flight: u32,
-    queued: u32,
+    published: Mutex<Option<Snapshot>>,
 }
 
 impl std::fmt::Debug for Report {
@@ -133,26 +62,22 @@ impl std::fmt::Debug for Report {
 impl Report {
     /// Nothing runs yet. `registry` holds the dispatcher's metrics already.
     pub(crate) fn new(
-        mechanism: &'static str,
-        dispatch: &'static str,
+        mechanism: Mechanism,
+        dispatch: Dispatch,
         proxies: Vec<Arc<Proxy>>,
         registry: Registry,
     ) -> Arc<Self> {
         let report = Arc::new(Self {
             mechanism,
             dispatch,
-            view: Mutex::default(),
-            counts: Counts::default(),
+            state: Arc::default(),
             events: Mutex::default(),
-            history: Mutex::default(),
-            lines_dropped: OnceLock::new(),
-            scraper: OnceLock::new(),
             proxies,
             registry: Mutex::new(registry),
             snapshot: watch::Sender::new(Bytes::new()),
             published: Mutex::default(),
         });
-        let collector = Box::new(metrics::Workers(Arc::downgrade(&report)));
+        let collector = Box::new(metrics::Workers(Arc::downgrade(&report.state)));
         lock(&report.registry).register_collector(collector);
         report.publish();
         report
@@ -160,20 +85,20 @@ impl Report {
 
     /// The loop's new state; a change of readiness or drain goes out at once.
     pub(crate) fn update(&self, standing: Standing) {
-        lock(&self.view).standing = standing;
+        lock(&self.state.view).standing = standing;
         self.publish();
     }
 
     /// Connections by process group, from the kernel.
     pub(crate) fn set_held(&self, held: &HashMap<u32, u32>, queued: u32) {
-        let mut view = lock(&self.view);
+        let mut view = lock(&self.state.view);
         view.held.clone_from(held);
         view.queued = queued;
     }
 
     /// A reload that was asked for by file went through.
     pub(crate) fn reloaded(&self, token: String) {
-        let mut view = lock(&self.view);
+        let mut view = lock(&self.state.view);
         view.reloaded = Some(token);
         view.reload_failed = None;
     }
@@ -187,12 +112,12 @@ impl Report {
             reason,
             "the reload that was asked for has failed"
         );
-        lock(&self.view).reload_failed = Some(token);
+        lock(&self.state.view).reload_failed = Some(token);
     }
 
     /// Process groups of all workers.
     pub(crate) fn groups(&self) -> Vec<u32> {
-        let view = lock(&self.view);
+        let view = lock(&self.state.view);
         let workers = view.standing.workers.iter();
         workers.map(|worker| worker.pid).collect()
     }
@@ -200,19 +125,19 @@ impl Report {
     /// Shows `counter` in the metrics: lines of workers that were dropped.
     pub(crate) fn count_dropped_by(&self, counter: Arc<AtomicU64>) {
         // Told once, at the start; a second one would change nothing.
-        let _told_before = self.lines_dropped.set(counter);
+        let _told_before = self.state.lines_dropped.set(counter);
     }
 
     /// Serves what this gathers at `/metrics/app`.
     pub(crate) fn gather_by(&self, scraper: Scraper) {
         // Told once, at the start; a second one would change nothing.
-        let _told_before = self.scraper.set(scraper);
+        let _told_before = self.state.scraper.set(scraper);
     }
 
     /// Where the metrics of each ready worker are: at its private address for
     /// the port, or at the port if it alone listens there.
     pub(crate) fn scrape_targets(&self, port: u16) -> Vec<Target> {
-        let view = lock(&self.view);
+        let view = lock(&self.state.view);
         let workers = view.standing.workers.iter();
         let ready = workers.filter(|worker| worker.state == WorkerState::Ready);
         let target = |worker: &WorkerReport| {
@@ -229,7 +154,7 @@ impl Report {
 
     /// A worker was reaped.
     pub(crate) fn ended(&self, ended: &Ended) {
-        lock(&self.history).ended(SystemTime::now(), ended);
+        lock(&self.state.history).ended(SystemTime::now(), ended);
     }
 
     /// Shows what the dispatchers find out of paths that go on ending workers.
@@ -244,30 +169,34 @@ impl Report {
         }
     }
 
-    /// The JSON of `ctl events`.
-    pub(crate) fn events(&self) -> Value {
-        lock(&self.events).json()
+    /// What `ctl events` shows.
+    pub(crate) fn events(&self) -> wire::Events {
+        lock(&self.events).shown()
     }
 
-    /// Adds what is remembered of a slot.
-    pub(crate) fn describe_slot(&self, slot: u32, shown: &mut Value) {
-        let history = lock(&self.history);
-        shown["endsByCause"] = history.causes(slot);
-        shown["lastExit"] = history.last(slot);
-        shown["events"] = lock(&self.events).of_slot(slot, EVENTS_OF_SLOT);
+    /// What is remembered of a slot; the rest of the description is left empty.
+    pub(crate) fn describe_slot(&self, slot: u32) -> SlotDescription {
+        let history = lock(&self.state.history);
+        SlotDescription {
+            ends_by_cause: history.causes(slot),
+            events: lock(&self.events).of_slot(slot, EVENTS_OF_SLOT),
+            last_exit: history.last(slot),
+            slot,
+            ..SlotDescription::default()
+        }
     }
 
     /// Keeps an incident and counts it.
     pub(crate) fn count(&self, incident: &Incident) {
         let now = SystemTime::now();
         lock(&self.events).note(now, incident);
-        lock(&self.history).note(now, incident);
+        lock(&self.state.history).note(now, incident);
         let counter = match incident {
-            Incident::Exited { .. } | Incident::Finished { .. } => &self.counts.restarts,
-            Incident::BootTimedOut { .. } => &self.counts.boot_timeouts,
-            Incident::KilledAfterGrace { .. } => &self.counts.kills,
-            Incident::ReloadFinished { .. } => &self.counts.reloads,
-            Incident::ReloadFailed { .. } => &self.counts.failed_reloads,
+            Incident::Exited { .. } | Incident::Finished { .. } => &self.state.counts.restarts,
+            Incident::BootTimedOut { .. } => &self.state.counts.boot_timeouts,
+            Incident::KilledAfterGrace { .. } => &self.state.counts.kills,
+            Incident::ReloadFinished { .. } => &self.state.counts.reloads,
+            Incident::ReloadFailed { .. } => &self.state.counts.failed_reloads,
             _ => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -275,8 +204,8 @@ impl Report {
 
     /// Sends a `/watch` line if it differs from the last one; whether it did.
     pub(crate) fn publish(&self) -> bool {
-        let load = {
-            let view = lock(&self.view);
+        let snapshot = {
+            let view = lock(&self.state.view);
             let (in_flight, queued) = if self.proxies.is_empty() {
                 (view.held.values().sum(), view.queued)
             } else {
@@ -284,102 +213,89 @@ impl Report {
                 let loads = proxies.map(|proxy| (proxy.in_flight(), proxy.queued()));
                 loads.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
             };
-            Load {
-                ready: view.standing.is_ready(),
+            Snapshot {
+                capacity: view.standing.ready,
+                // Whether requests come from our dispatcher or straight to the app, which has
+                // no say in what a balancer repeats.
+                dispatch: Some(self.dispatch),
                 draining: view.standing.draining,
-                workers: view.standing.ready,
                 in_flight,
                 queued,
+                ready: view.standing.is_ready(),
+                workers: view.standing.ready,
             }
         };
-        if lock(&self.published).replace(load) == Some(load) {
+        if lock(&self.published).replace(snapshot) == Some(snapshot) {
             return false;
         }
-        let line = json!({
-            "ready": load.ready,
-            "draining": load.draining,
-            "capacity": load.workers,
-            "inFlight": load.in_flight,
-            "queued": load.queued,
-            "workers": load.workers,
-            // Whether requests come from our dispatcher or straight to the app, which has no
-            // say in what a balancer repeats.
-            "dispatch": self.dispatch,
-        });
-        self.snapshot.send_replace(Bytes::from(line.to_string()));
+        // Its fields are numbers and words, which can always be written.
+        let line = serde_json::to_vec(&snapshot).unwrap_or_default();
+        self.snapshot.send_replace(Bytes::from(line));
         true
     }
 
-    /// The JSON of `/status` and `ctl status`.
-    pub(crate) fn status(&self) -> Value {
-        let view = lock(&self.view);
-        let history = lock(&self.history);
+    /// What `/status` and `ctl status` show.
+    pub(crate) fn status(&self) -> Status {
+        let view = lock(&self.state.view);
+        let history = lock(&self.state.history);
         let standing = &view.standing;
-        let workers = standing.workers.iter();
-        let workers: Vec<Value> = workers
-            .map(|worker| {
-                let mut shown = worker.json(Instant::now());
-                if self.proxies.is_empty() {
-                    shown["inFlight"] = view.held.get(&worker.pid).copied().unwrap_or(0).into();
-                }
-                shown["lastExit"] = history.last(worker.slot);
-                shown
-            })
-            .collect();
-        let mut status = json!({
-            "mechanism": self.mechanism,
-            "dispatch": self.dispatch,
-            "generation": standing.generation,
-            "desired": standing.desired,
-            "ready": standing.ready,
-            "draining": standing.draining,
-            "workers": workers,
-        });
-        let waiting = waiting(standing, &history);
-        if !waiting.is_empty() {
-            status["waiting"] = waiting.into();
-        }
-        for (key, token) in [
-            ("reloaded", &view.reloaded),
-            ("reloadFailed", &view.reload_failed),
-        ] {
-            if let Some(token) = token {
-                status[key] = token.as_str().into();
+        let now = Instant::now();
+        let workers = standing.workers.iter().map(|worker| {
+            let mut shown = worker.shown(now);
+            if self.proxies.is_empty() {
+                shown.in_flight = view.held.get(&worker.pid).copied().unwrap_or(0);
             }
+            shown.last_exit = history.last(worker.slot);
+            shown
+        });
+        Status {
+            desired: standing.desired,
+            dispatch: self.dispatch,
+            draining: standing.draining,
+            generation: standing.generation,
+            mechanism: self.mechanism,
+            ready: standing.ready,
+            reload_failed: view.reload_failed.clone(),
+            reloaded: view.reloaded.clone(),
+            waiting: waiting(standing, &history),
+            workers: workers.collect(),
         }
-        status
     }
 }
 
 impl WorkerReport {
-    /// What it says of itself, what the dispatcher counts at it, and what the kernel
+    /// What the loop knows of it, what the dispatcher counts at it, and what the kernel
     /// says of its process at this moment.
-    fn json(&self, now: Instant) -> Value {
+    fn shown(&self, now: Instant) -> Worker {
         let endpoints = self.endpoints.iter();
-        let in_flight: u32 = endpoints.map(|endpoint| endpoint.in_flight()).sum();
-        let mut shown = json!({
-            "slot": self.slot,
-            "pid": self.pid,
-            "state": self.state.to_string(),
-            "stateSeconds": seconds(now.duration_since(self.since)),
-            "uptimeSeconds": seconds(now.duration_since(self.started)),
-            "generation": self.generation,
-            "restarts": self.restarts,
-            "inFlight": in_flight,
-            "rssBytes": memory::of_tree(self.pid).unwrap_or(0),
-        });
-        if let Some(port) = self.listens_elsewhere {
-            shown["listensElsewhere"] = port.into();
+        Worker {
+            cpu_seconds: cpu_time(self.pid).map(seconds),
+            generation: self.generation,
+            in_flight: endpoints.map(|endpoint| endpoint.in_flight()).sum(),
+            listens_elsewhere: self.listens_elsewhere,
+            pid: self.pid,
+            restarts: self.restarts,
+            rss_bytes: memory::of_tree(self.pid).unwrap_or(0),
+            slot: self.slot,
+            state: worker_state(self.state),
+            state_seconds: Some(seconds(now.duration_since(self.since))),
+            uptime_seconds: Some(seconds(now.duration_since(self.started))),
+            ..Worker::default()
         }
-        if let Some(used) = cpu_time(self.pid) {
-            shown["cpuSeconds"] = seconds(used).into();
-        }
-        shown
     }
 }
 
-/// Slots that have no process: their next one starts after a while.
-fn waiting(standing: &Standing, history: &History) -> Vec<Value> {
+fn worker_state(state: WorkerState) -> wire::WorkerState {
+    match state {
+        WorkerState::Starting => wire::WorkerState::Starting,
+        WorkerState::Ready => wire::WorkerState::Ready,
+        WorkerState::Draining => wire::WorkerState::Draining,
+        WorkerState::Stopping => wire::WorkerState::Stopping,
+    }
+}
+
+/// Slots that have no process: their next one starts after a pause.
+fn waiting(standing: &Standing, history: &History) -> Vec<WaitingSlot> {
     if standing.draining {
         return Vec::new();
     }
@@ -388,13 +304,11 @@ fn waiting(standing: &Standing, history: &History) -> Vec<Value> {
         slots.remove(&worker.slot);
     }
     let slots = slots.into_iter();
-    let shown = slots.map(|slot| {
-        json!({
-            "slot": slot,
-            "state": "CrashLoop",
-            "restarts": standing.restarts.get(slot as usize).copied().unwrap_or(0),
-            "lastExit": history.last(slot),
-        })
+    let shown = slots.map(|slot| WaitingSlot {
+        last_exit: history.last(slot),
+        restarts: standing.restarts.get(slot as usize).copied().unwrap_or(0),
+        slot,
+        state: SlotState::CrashLoop,
     });
     shown.collect()
 }
@@ -404,11 +318,6 @@ fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every value here is replaced as a whole, so a panic leaves none half-written.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Routes for Report {
     fn live(&self) -> Probe {
         // Answering at all shows that the loop's thread turns.
@@ -416,7 +325,7 @@ impl Routes for Report {
     }
 
     fn ready(&self) -> Probe {
-        let standing = &lock(&self.view).standing;
+        let standing = &lock(&self.state.view).standing;
         match (standing.draining, standing.ready) {
             (true, _) => Err("draining".to_owned()),
             (false, 0) => Err(format!("0 of {} workers ready", standing.desired)),
@@ -435,11 +344,12 @@ impl Routes for Report {
     }
 
     fn status(&self) -> Value {
-        Self::status(self)
+        // Its fields are numbers and texts, which can always be written.
+        serde_json::to_value(Self::status(self)).unwrap_or_default()
     }
 
     fn app_metrics(&self) -> Option<Page> {
-        self.scraper.get().map(Scraper::page)
+        self.state.scraper.get().map(Scraper::page)
     }
 
     fn watch(&self) -> Option<watch::Receiver<Bytes>> {
@@ -449,6 +359,8 @@ impl Routes for Report {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use scaledapp_engine::{Exit, WorkerId};
 
     use super::*;
@@ -481,7 +393,12 @@ mod tests {
 
     #[test]
     fn a_slot_without_a_process_is_shown_with_its_last_end() {
-        let report = Report::new("notify", "request", Vec::new(), Registry::default());
+        let report = Report::new(
+            Mechanism::Notify,
+            Dispatch::Request,
+            Vec::new(),
+            Registry::default(),
+        );
         report.ended(&Ended {
             worker: WorkerId(1),
             slot: 1,
@@ -491,20 +408,24 @@ mod tests {
             exit: Exit::Code(3),
         });
         report.update(standing(vec![worker(0, 7)], 2));
-        let status = report.status();
-        assert_eq!(status["waiting"][0]["slot"], 1);
-        assert_eq!(status["waiting"][0]["restarts"], 1);
-        assert_eq!(status["waiting"][0]["lastExit"]["text"], "exit code 3");
+        let slot = report.status().waiting.remove(0);
+        assert_eq!((slot.slot, slot.restarts), (1, 1));
+        assert_eq!(slot.last_exit.unwrap().text, "exit code 3");
         report.update(Standing {
             draining: true,
             ..standing(Vec::new(), 2)
         });
-        assert_eq!(report.status()["waiting"], Value::Null);
+        assert_eq!(report.status().waiting, []);
     }
 
     #[test]
     fn a_worker_is_scraped_where_it_is_known_to_be_alone() {
-        let report = Report::new("notify", "request", Vec::new(), Registry::default());
+        let report = Report::new(
+            Mechanism::Notify,
+            Dispatch::Request,
+            Vec::new(),
+            Registry::default(),
+        );
         let mut elsewhere = worker(0, 7);
         elsewhere.listens_elsewhere = Some(9464);
         let mut draining = elsewhere.clone();

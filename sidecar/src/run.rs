@@ -28,6 +28,7 @@ use crate::directory::Directory;
 use crate::ends::OutOfMemory;
 use crate::front;
 use crate::hints::heap_is_sized;
+use crate::input::{Input, Mechanism};
 use crate::limits::Watch;
 use crate::limits::measure;
 use crate::limits::memory::Limiting;
@@ -39,7 +40,7 @@ use crate::selftest;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
 use crate::signals;
-use crate::supervisor::{Input, Mechanism, State, Supervisor};
+use crate::supervisor::{State, Supervisor};
 use crate::watchdog::Watchdog;
 
 /// Load goes to balancers at most this often (20 times a second).
@@ -92,7 +93,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let mut registry = Registry::default();
     let front = front::open(&settings, cores, public, &sharing, &mut registry)?;
     let dispatch = settings.dispatch_shown();
-    let report = Report::new(mechanism.as_str(), dispatch, front.proxies(), registry);
+    let report = Report::new(mechanism.shown(), dispatch, front.proxies(), registry);
     report.note_fatal_paths();
     let logs = watch_workers(&settings, &report)?;
     watch_outside(&settings, &inputs, &report, &sharing)?;
@@ -106,8 +107,8 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
     tracing::info!(
         workers,
-        mechanism = mechanism.as_str(),
-        dispatch,
+        mechanism = mechanism.shown().as_str(),
+        dispatch = dispatch.as_str(),
         port = settings.port,
         "starting"
     );

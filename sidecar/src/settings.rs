@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_units::Size;
 use scaledapp_units::duration;
+use scaledapp_wire::Dispatch;
 use serde::Deserialize;
 
 use crate::cli::{
@@ -250,8 +251,12 @@ impl Settings {
     }
 
     /// What is handed out to workers, as shown in status.
-    pub(crate) fn dispatch_shown(&self) -> &'static str {
-        self.port.map_or("none", |_| self.dispatch.as_str())
+    pub(crate) fn dispatch_shown(&self) -> Dispatch {
+        match self.dispatch {
+            _ if self.port.is_none() => Dispatch::None,
+            DispatchArg::Request => Dispatch::Request,
+            DispatchArg::Connection => Dispatch::Connection,
+        }
     }
 
     /// Whether workers get a message channel.

@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::connection::held;
+use crate::input::Input;
 use crate::run::forward;
-use crate::supervisor::{Input, Supervisor};
+use crate::supervisor::Supervisor;
 
 /// Signals that mean something to apps only, with their names. TSTP is left alone: job
 /// control of a shell.

@@ -7,30 +7,28 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use scaledapp_engine::{
-    Action, Cause, Engine, Event, Exit, Incident, OperationId, Slot, WorkerId, WorkerState,
+    Action, Cause, Engine, Event, Incident, OperationId, Slot, WorkerId, WorkerState,
 };
 use scaledapp_proxy::EndedBy;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::cores::{self, Quotas, WorkerSpec};
-use crate::ctl::Reply;
-use crate::ctl::server::Asked;
+use crate::ctl::server::Answering;
 use crate::dispatch::{Feed, Front};
 use crate::ends::{OutOfMemory, Refuses, Runs};
-use crate::handover::Told;
+use crate::input::{Input, Mechanism};
 use crate::limits::Watch;
 use crate::limits::measure::Starving;
 use crate::limits::memory::{self, Limiting};
 use crate::logs::{Logs, Tail};
-use crate::process::{Reaped, Recipe};
-use crate::readiness::{Sign, Wanted};
+use crate::process::Recipe;
+use crate::readiness::Wanted;
 use crate::report::{Report, Standing, WorkerReport};
 use crate::sharing::Sharing;
 use crate::watchdog::Watchdog;
@@ -38,89 +36,6 @@ use crate::workers::Process;
 
 /// How often the number of cores is read at most.
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Something that happened outside.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// A child ended.
-    Reaped(Reaped),
-    /// What a stopped worker had started is gone as well, or was killed.
-    GroupEnded(WorkerId, Exit),
-    /// A worker made a call that told something.
-    Told(WorkerId, Told),
-    /// A worker has shown something of what makes it ready.
-    Shows(WorkerId, Sign),
-    /// A connection to where it listened was refused.
-    Refuses {
-        /// Which one.
-        worker: WorkerId,
-        /// The shared port.
-        port: u16,
-        /// Where it was reached.
-        address: SocketAddr,
-    },
-    /// It closed its listener some time ago.
-    StillDeaf(WorkerId),
-    /// It began to listen on another port some time ago.
-    StillElsewhere(WorkerId),
-    /// Nothing is in flight at a draining worker any more.
-    Drained(WorkerId),
-    /// Somebody asked through the control socket.
-    Asked(Asked),
-    /// A new wish for the number of workers.
-    Workers(WorkerSpec),
-    /// Reload (HUP).
-    Reload,
-    /// Reload, and show under this token how it went (desired-state file).
-    ReloadTo(String),
-    /// One worker more or less (TTIN, TTOU).
-    Step(i32),
-    /// A signal that only the app can understand.
-    PassOn(Signal),
-    /// End: drain first, or quickly.
-    Stop {
-        /// No drain.
-        quick: bool,
-    },
-    /// The public listener has drained: the workers may go.
-    FrontDrained {
-        /// Whether that took as long as it may: nothing is waited for any more.
-        is_late: bool,
-    },
-    /// Time to look at what workers have and do.
-    Look,
-    /// Whether a silent worker has accepted a connection.
-    Accepts(WorkerId, bool),
-    /// Connections that each worker holds (Connection dispatch).
-    Held {
-        /// By process group.
-        by_group: HashMap<u32, u32>,
-        /// Not accepted yet.
-        queued: u32,
-    },
-}
-
-/// How workers get the port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mechanism {
-    /// seccomp notification.
-    Notify,
-    /// A private port in `PORT`.
-    Port,
-    /// Not at all: the app never listens.
-    Nothing,
-}
-
-impl Mechanism {
-    /// As shown in status.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Notify => "notify",
-            Self::Port => "port",
-            Self::Nothing => "none",
-        }
-    }
-}
 
 /// What the loop is made of.
 pub(crate) struct Supervisor {
@@ -154,7 +69,7 @@ pub(crate) struct Supervisor {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) processes: HashMap<WorkerId, Process>,
-    pub(crate) waiting: HashMap<OperationId, oneshot::Sender<Reply>>,
+    pub(crate) waiting: HashMap<OperationId, Answering>,
     /// The tail of the last worker that ended in each slot.
     pub(crate) last_words: HashMap<Slot, (WorkerId, Tail)>,
     pub(crate) last_operation: u64,

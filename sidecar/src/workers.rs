@@ -20,6 +20,7 @@ use crate::ends;
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
+use crate::input::{Input, Mechanism};
 use crate::limits::Hearing;
 use crate::limits::ears::Ear;
 use crate::limits::memory;
@@ -31,7 +32,7 @@ use crate::readiness::probe;
 use crate::readiness::{Shown, Sign};
 use crate::sharing;
 use crate::stop_signal;
-use crate::supervisor::{Input, Mechanism, Supervisor};
+use crate::supervisor::Supervisor;
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
 /// it out (gunicorn asks `SO_ACCEPTCONN` first).

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::connection::held::{self, Member};
+use crate::input::Input;
 use crate::limits::memory;
 use crate::report::Report;
 use crate::sharing::Sharing;
-use crate::supervisor::Input;
 
 /// How often at most.
 const PERIOD: Duration = Duration::from_secs(1);

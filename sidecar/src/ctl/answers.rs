@@ -5,12 +5,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use scaledapp_engine::{Event, Failure, OperationId, Slot, SlotState};
-use serde_json::{Value, json};
+use scaledapp_wire::{self as wire, Description, Reply, Request, SlotDescription, Tails};
 use tokio::sync::oneshot;
 
-use crate::cores::WorkerSpec;
-use crate::ctl::server::Asked;
-use crate::ctl::{Reply, Request};
+use super::server::{Answer, Answering, Asked};
+use crate::cores::{WorkerSpec, within_bounds};
 use crate::logs::Tail;
 use crate::process::signal_group;
 use crate::supervisor::Supervisor;
@@ -19,8 +18,8 @@ use crate::workers::Process;
 impl Supervisor {
     pub(crate) fn asked(&mut self, asked: Asked) -> Option<Event> {
         let Asked { request, reply } = asked;
-        // Whoever asked may have hung up; that changes nothing.
-        let answer = |reply: oneshot::Sender<Reply>, with| drop(reply.send(with));
+        // The client may have hung up; that changes nothing.
+        let answer = |reply: Answering, with| drop(reply.send(with));
         let only_looks = matches!(
             request,
             Request::Status | Request::Logs { .. } | Request::Describe { .. } | Request::Events
@@ -30,19 +29,21 @@ impl Supervisor {
             return None;
         }
         match request {
-            Request::Status => answer(reply, Reply::Ok(self.report.status())),
+            Request::Status => answer(reply, Reply::Ok(Answer::Status(self.report.status()))),
             Request::Logs { slot } => answer(reply, self.logs_of(slot)),
             Request::Describe { slot } => answer(reply, self.describe(slot)),
-            Request::Events => answer(reply, Reply::Ok(self.report.events())),
+            Request::Events => answer(reply, Reply::Ok(Answer::Events(self.report.events()))),
             Request::Signal { number, slot } => answer(reply, self.send_signal(number, slot)),
-            Request::Scale { workers } => match workers.resolve(self.engine.desired()) {
-                Ok(workers) => {
-                    self.spec = WorkerSpec::Fixed(workers);
-                    let operation = Some(self.wait_for(reply));
-                    return Some(Event::Scale { workers, operation });
+            Request::Scale { workers } => {
+                match within_bounds(workers.from(self.engine.desired())) {
+                    Ok(workers) => {
+                        self.spec = WorkerSpec::Fixed(workers);
+                        let operation = Some(self.wait_for(reply));
+                        return Some(Event::Scale { workers, operation });
+                    }
+                    Err(error) => answer(reply, Reply::Error(error.to_string())),
                 }
-                Err(error) => answer(reply, Reply::Error(error.to_string())),
-            },
+            }
             Request::Reload => {
                 let operation = Some(self.wait_for(reply));
                 return Some(Event::Reload { operation });
@@ -61,7 +62,7 @@ impl Supervisor {
         None
     }
 
-    fn send_signal(&self, number: i32, slot: Option<u32>) -> Reply {
+    fn send_signal(&self, number: i32, slot: Option<u32>) -> Reply<Answer> {
         let Some(signal) = rustix::process::Signal::from_named_raw(number) else {
             return Reply::Error(format!("there is no signal {number}: give 1 to 31"));
         };
@@ -75,11 +76,11 @@ impl Supervisor {
         for process in processes {
             signal_group(process.pid, signal);
         }
-        Reply::Ok(Value::Null)
+        Reply::Ok(Answer::Done)
     }
 
     /// The answer for a slot that is not there.
-    fn no_such(&self, slot: Option<u32>) -> Option<Reply> {
+    fn no_such(&self, slot: Option<u32>) -> Option<Reply<Answer>> {
         let desired = self.engine.desired();
         let slot = Slot(slot.filter(|slot| *slot >= desired)?);
         let failure = Failure::NoSuchSlot { slot, desired };
@@ -87,76 +88,72 @@ impl Supervisor {
     }
 
     /// The last stderr lines; those of a slot that has gone are kept.
-    fn logs_of(&self, slot: Option<u32>) -> Reply {
+    fn logs_of(&self, slot: Option<u32>) -> Reply<Answer> {
         let tails = self.tails(slot);
-        let is_known = slot.is_none_or(|slot| tails.get(slot.to_string()).is_some());
+        let is_known = slot.is_none_or(|slot| tails.contains_key(&slot.to_string()));
         let no_such = self.no_such(slot).filter(|_| !is_known);
-        no_such.unwrap_or(Reply::Ok(tails))
+        no_such.unwrap_or(Reply::Ok(Answer::Tails(tails)))
     }
 
     /// All that is known of each slot, or of one.
-    fn describe(&self, only: Option<u32>) -> Reply {
+    fn describe(&self, only: Option<u32>) -> Reply<Answer> {
         if let Some(no_such) = self.no_such(only) {
             return no_such;
         }
         let status = self.report.status();
         let now = self.started.elapsed();
-        let mut slots = Vec::new();
-        for view in self.engine.slots() {
+        let views = self.engine.slots();
+        let views = views.filter(|view| only.is_none_or(|only| only == view.slot.0));
+        let slots = views.map(|view| {
             let slot = view.slot.0;
-            if only.is_some_and(|only| only != slot) {
-                continue;
+            let workers = status.workers.iter();
+            let workers = workers.filter(|worker| worker.slot == slot);
+            SlotDescription {
+                next_start_seconds: match view.state {
+                    SlotState::CrashLoop { next_attempt } => {
+                        Some(next_attempt.saturating_sub(now).as_secs_f64())
+                    }
+                    _ => None,
+                },
+                restarts: view.restarts,
+                state: slot_state(view.state),
+                stderr: self.tails(Some(slot)).remove(&slot.to_string()),
+                workers: workers.map(|worker| self.located(worker)).collect(),
+                ..self.report.describe_slot(slot)
             }
-            let workers = status["workers"].as_array().into_iter().flatten();
-            let workers = workers.filter(|worker| worker["slot"] == slot);
-            let workers: Vec<Value> = workers.map(|worker| self.located(worker)).collect();
-            let mut shown = json!({
-                "slot": slot,
-                "state": view.state.to_string(),
-                "restarts": view.restarts,
-                "workers": workers,
-                "stderr": self.tails(Some(slot))[slot.to_string()].take(),
-            });
-            if let SlotState::CrashLoop { next_attempt } = view.state {
-                let left = next_attempt.saturating_sub(now);
-                shown["nextStartSeconds"] = left.as_secs_f64().into();
-            }
-            self.report.describe_slot(slot, &mut shown);
-            slots.push(shown);
-        }
-        Reply::Ok(json!({
-            "mechanism": status["mechanism"],
-            "dispatch": status["dispatch"],
-            "generation": status["generation"],
-            "desired": status["desired"],
-            "ready": status["ready"],
-            "port": self.recipe.port,
-            "command": self.recipe.command,
-            "uptimeSeconds": now.as_secs_f64(),
-            "patienceSeconds": self.engine.patience().as_secs_f64(),
-            "slots": slots,
+        });
+        Reply::Ok(Answer::Description(Description {
+            command: self.recipe.command.clone(),
+            desired: status.desired,
+            dispatch: status.dispatch,
+            generation: status.generation,
+            mechanism: status.mechanism,
+            patience_seconds: Some(self.engine.patience().as_secs_f64()),
+            port: self.recipe.port,
+            ready: status.ready,
+            slots: slots.collect(),
+            uptime_seconds: now.as_secs_f64(),
         }))
     }
 
     /// A worker with where it is reached.
-    fn located(&self, worker: &Value) -> Value {
-        let mut worker = worker.clone();
-        let pid = worker["pid"].as_u64();
+    fn located(&self, worker: &wire::Worker) -> wire::Worker {
         let mut processes = self.state.processes.values();
-        if let Some(process) = processes.find(|process| Some(u64::from(process.pid)) == pid) {
-            let Some(port) = self.recipe.port else {
-                return worker;
-            };
-            worker["address"] = match process.addresses.get(&port) {
-                Some(address) => address.to_string().into(),
-                None if worker["state"] == "Starting" => "nothing yet".into(),
-                None => format!("the shared port {port}").into(),
-            };
+        let process = processes.find(|process| process.pid == worker.pid);
+        let place = process.zip(self.recipe.port).map(|(process, port)| {
+            match process.addresses.get(&port) {
+                Some(address) => address.to_string(),
+                None if worker.state == wire::WorkerState::Starting => "nothing yet".to_owned(),
+                None => format!("the shared port {port}"),
+            }
+        });
+        wire::Worker {
+            address: place,
+            ..worker.clone()
         }
-        worker
     }
 
-    fn wait_for(&mut self, reply: oneshot::Sender<Reply>) -> OperationId {
+    fn wait_for(&mut self, reply: Answering) -> OperationId {
         self.state.last_operation += 1;
         let operation = OperationId(self.state.last_operation);
         self.state.waiting.insert(operation, reply);
@@ -185,7 +182,7 @@ impl Supervisor {
             return;
         };
         let Err(failure) = result else {
-            drop(reply.send(Reply::Ok(Value::Null)));
+            drop(reply.send(Reply::Ok(Answer::Done)));
             return;
         };
         let mut text = failure.to_string();
@@ -223,26 +220,19 @@ impl Supervisor {
 
     /// The last stderr lines by slot: of its last worker that ended, then of
     /// those that run.
-    fn tails(&self, only: Option<u32>) -> Value {
-        let meant = |slot: Slot| only.is_none_or(|only| only == slot.0);
-        let mut slots = serde_json::Map::new();
-        let mut add = |slot: Slot, tail: &Tail| {
-            let lines = slots.entry(slot.0.to_string()).or_insert_with(|| json!([]));
-            if let Value::Array(lines) = lines {
-                lines.extend(tail.lines().into_iter().map(Value::from));
-            }
-        };
-        for (slot, (_, tail)) in &self.state.last_words {
-            if meant(*slot) {
-                add(*slot, tail);
+    fn tails(&self, only: Option<u32>) -> Tails {
+        let ended = self.state.last_words.iter();
+        let ended = ended.map(|(slot, (_, tail))| (*slot, tail));
+        let running = self.state.processes.values();
+        let running = running.map(|process| (process.slot, &process.tail));
+        let mut slots = Tails::new();
+        for (slot, tail) in ended.chain(running) {
+            if only.is_none_or(|only| only == slot.0) {
+                let lines = slots.entry(slot.0.to_string()).or_default();
+                lines.extend(tail.lines());
             }
         }
-        for process in self.state.processes.values() {
-            if meant(process.slot) {
-                add(process.slot, &process.tail);
-            }
-        }
-        slots.into()
+        slots
     }
 
     /// Waits until the last words of all workers are passed on, and leaves those
@@ -268,5 +258,14 @@ impl Supervisor {
         if let Err(error) = std::fs::write(TERMINATION_LOG, lines.join("\n")) {
             tracing::debug!(%error, "cannot write the termination log");
         }
+    }
+}
+
+fn slot_state(state: SlotState) -> wire::SlotState {
+    match state {
+        SlotState::Starting => wire::SlotState::Starting,
+        SlotState::Ready => wire::SlotState::Ready,
+        SlotState::Stopping => wire::SlotState::Stopping,
+        SlotState::CrashLoop { .. } => wire::SlotState::CrashLoop,
     }
 }

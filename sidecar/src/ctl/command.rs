@@ -1,15 +1,17 @@
 //! `ctl` as a command: asks, and prints for people or for programs.
 //!
-//! What is printed looks as `tables` says; the language is in `ctl`.
+//! What tables look like is decided in `tables`.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use scaledapp_wire::{Description, Events, Request, Status, Tails};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::{client, tables};
 use crate::cli::{CtlArgs, CtlVerb, Output};
-use crate::ctl::tables;
-use crate::ctl::{self, Request};
 
 /// Between the two looks from which a table's CPU% follows. The kernel counts in
 /// ticks of 10 ms, so a shorter time would show noise.
@@ -21,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_mins(5);
 const NO_LINES: &str = "Nothing was written to stderr. What is written to stdout is not kept: it goes to \
     the supervisor's own stdout (its terminal, its journal, `kubectl logs`).";
 
-/// Whoever read the output has hung up (`ctl top | head`): there is nobody to
+/// The reader of the output has hung up (`ctl top | head`), so that there is nobody to
 /// tell anything.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output: {0}")]
@@ -32,94 +34,106 @@ pub struct HungUp(#[from] std::io::Error);
 /// # Errors
 /// Nobody answered, it was not done, or [`HungUp`].
 pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let timeout = args.timeout.unwrap_or(TIMEOUT);
-    let ask = |request: &Request| ctl::call(args.admin, request, timeout);
-    // What is done only after boots, drains and stops.
-    let tell = |request: &Request| {
-        let patience = || {
-            let told = ask(&Request::Describe { slot: None }).ok()?;
-            let seconds = told["patienceSeconds"].as_f64()?;
-            Duration::try_from_secs_f64(seconds).ok()
-        };
-        let timeout = args
-            .timeout
-            .unwrap_or_else(|| patience().map_or(TIMEOUT, |most| most.max(TIMEOUT)));
-        ctl::call(args.admin, request, timeout)
+    let asking = Asking {
+        admin: args.admin,
+        timeout: args.timeout.unwrap_or(TIMEOUT),
     };
     let text = match &args.verb {
         CtlVerb::Status { output } => match output {
-            Output::Json => line(&ask(&Request::Status)?),
-            Output::Table => looked_at_twice(&ask, LOOK)?,
+            Output::Json => asking.line(&Request::Status)?,
+            Output::Table => looked_at_twice(&asking, LOOK)?,
         },
         CtlVerb::Top { interval, once } => {
             if *once || !std::io::stdout().is_terminal() {
-                looked_at_twice(&ask, LOOK)?
+                looked_at_twice(&asking, LOOK)?
             } else {
-                return top(&ask, *interval, out);
+                return top(&asking, *interval, out);
             }
         }
         CtlVerb::Describe { slot, output } => {
-            let answer = ask(&Request::Describe { slot: *slot })?;
-            shown(&answer, *output, tables::describe)
+            let request = Request::Describe { slot: *slot };
+            match output {
+                Output::Json => asking.line(&request)?,
+                Output::Table => tables::describe(&asking.ask::<Description>(&request)?),
+            }
         }
-        CtlVerb::Events { output } => shown(&ask(&Request::Events)?, *output, tables::events),
+        CtlVerb::Events { output } => match output {
+            Output::Json => asking.line(&Request::Events)?,
+            Output::Table => tables::events(&asking.ask::<Events>(&Request::Events)?),
+        },
         CtlVerb::Logs { slot } => {
-            let text = tables::tails(&ask(&Request::Logs { slot: *slot })?);
+            let text = tables::tails(&asking.ask::<Tails>(&Request::Logs { slot: *slot })?);
             if text.is_empty() {
                 // On stderr: what is piped on holds lines of workers only.
                 scaledapp_runtime::say(NO_LINES);
             }
             text
         }
-        CtlVerb::Scale { workers } => done(&tell(&Request::Scale { workers: *workers })?),
-        CtlVerb::Reload => done(&tell(&Request::Reload)?),
-        CtlVerb::Restart { slot } => done(&tell(&Request::Restart { slot: *slot })?),
-        CtlVerb::Signal { signal, slot } => done(&ask(&Request::Signal {
-            number: signal.as_raw(),
-            slot: *slot,
-        })?),
+        CtlVerb::Scale { workers } => {
+            let workers = *workers;
+            asking.tell(args.timeout, &Request::Scale { workers })?
+        }
+        CtlVerb::Reload => asking.tell(args.timeout, &Request::Reload)?,
+        CtlVerb::Restart { slot } => {
+            asking.tell(args.timeout, &Request::Restart { slot: *slot })?
+        }
+        CtlVerb::Signal { signal, slot } => {
+            let (number, slot) = (signal.as_raw(), *slot);
+            asking.tell(Some(asking.timeout), &Request::Signal { number, slot })?
+        }
     };
     Ok(out.write_all(text.as_bytes()).map_err(HungUp)?)
 }
 
-fn line(answer: &Value) -> String {
-    format!("{answer}\n")
+/// Which supervisor is asked, and how long it may take to answer.
+struct Asking {
+    admin: SocketAddr,
+    timeout: Duration,
 }
 
-/// What is done has nothing to say.
-fn done(_answer: &Value) -> String {
-    String::new()
-}
+impl Asking {
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> anyhow::Result<T> {
+        client::call(self.admin, request, self.timeout)
+    }
 
-fn shown(answer: &Value, output: Output, table: impl Fn(&Value) -> String) -> String {
-    match output {
-        Output::Json => line(answer),
-        Output::Table => table(answer),
+    /// The answer as it came, with what only a newer supervisor knows.
+    fn line(&self, request: &Request) -> anyhow::Result<String> {
+        Ok(format!("{}\n", self.ask::<Value>(request)?))
+    }
+
+    /// Waits for what is done only after boots, drains and stops: for `timeout`, or for
+    /// as long as the supervisor says that these may take. Prints nothing.
+    fn tell(&self, timeout: Option<Duration>, request: &Request) -> anyhow::Result<String> {
+        let timeout = timeout.unwrap_or_else(|| {
+            let patience = self.patience().unwrap_or(TIMEOUT);
+            patience.max(TIMEOUT)
+        });
+        let _done: Value = client::call(self.admin, request, timeout)?;
+        Ok(String::new())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        let request = Request::Describe { slot: None };
+        let description: Description = self.ask(&request).ok()?;
+        Duration::try_from_secs_f64(description.patience_seconds?).ok()
     }
 }
 
-fn looked_at_twice(
-    ask: &impl Fn(&Request) -> anyhow::Result<Value>,
-    pause: Duration,
-) -> anyhow::Result<String> {
-    let before = ask(&Request::Status)?;
+fn looked_at_twice(asking: &Asking, pause: Duration) -> anyhow::Result<String> {
+    let before: Status = asking.ask(&Request::Status)?;
     let asked = Instant::now();
     std::thread::sleep(pause);
-    let now = ask(&Request::Status)?;
+    let now = asking.ask(&Request::Status)?;
     Ok(tables::status(&now, Some((&before, asked.elapsed()))))
 }
 
 /// Prints the table again and again until it is interrupted.
-fn top(
-    ask: &impl Fn(&Request) -> anyhow::Result<Value>,
-    interval: Duration,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+fn top(asking: &Asking, interval: Duration, out: &mut impl Write) -> anyhow::Result<()> {
     // Home, then clear what is below (ECMA-48 CUP and ED).
     const CLEAR: &str = "\x1b[H\x1b[J";
     let mut pause = LOOK.min(interval);
     loop {
-        let text = looked_at_twice(ask, pause)?;
+        let text = looked_at_twice(asking, pause)?;
         write!(out, "{CLEAR}{text}").map_err(HungUp)?;
         out.flush().map_err(HungUp)?;
         pause = interval;

@@ -12,19 +12,36 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use scaledapp_wire::{Description, Events, Reply, Request, Status, Tails};
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::ctl::{Reply, Request, socket_address};
+use super::name::socket_address;
+
+/// What a request that is carried out is answered with.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Answer {
+    /// There is nothing to say but that it is done.
+    Done,
+    Status(Status),
+    Tails(Tails),
+    Description(Description),
+    Events(Events),
+}
+
+/// Where an answer goes.
+pub(crate) type Answering = oneshot::Sender<Reply<Answer>>;
 
 /// A request and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
-    pub(crate) reply: oneshot::Sender<Reply>,
+    pub(crate) reply: Answering,
 }
 
 /// Longest request line; the longest that makes sense has some 60 bytes.
@@ -155,19 +172,19 @@ async fn converse(
     answer(&mut write, &reply).await
 }
 
-async fn answer(write: &mut WriteHalf<'_>, reply: &Reply) -> std::io::Result<()> {
+async fn answer(write: &mut WriteHalf<'_>, reply: &Reply<Answer>) -> std::io::Result<()> {
     let mut answer = serde_json::to_vec(reply)?;
     answer.push(b'\n');
     tokio::time::timeout(PATIENCE, write.write_all(&answer)).await?
 }
 
-fn too_many() -> Reply {
+fn too_many() -> Reply<Answer> {
     Reply::Error(format!(
         "{WAITING} commands wait for their answers already: end some of them"
     ))
 }
 
-fn gone() -> Reply {
+fn gone() -> Reply<Answer> {
     Reply::Error("the supervisor is stopping".to_owned())
 }
 

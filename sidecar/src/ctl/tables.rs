@@ -3,77 +3,87 @@
 //! Nothing is asked or decided here: a field that an older supervisor does not
 //! send is shown as `-`.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use scaledapp_runtime::table;
-use serde_json::Value;
+use scaledapp_wire::{
+    Description, Dispatch, Event, Events, LastExit, Mechanism, SlotDescription, Status, Tails,
+    Worker,
+};
 
 use crate::clock::span;
 
 /// An earlier status and how long ago it was, from which the use of CPU follows.
-pub(crate) type Before<'a> = Option<(&'a Value, Duration)>;
+pub(crate) type Before<'a> = Option<(&'a Status, Duration)>;
 
-fn word(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+fn word(text: &str) -> String {
+    let known = Some(text).filter(|text| !text.is_empty());
+    optional(known)
 }
 
-fn seconds(value: &Value) -> String {
-    match value.as_f64().map(Duration::try_from_secs_f64) {
-        Some(Ok(time)) => span(time),
-        _ => "-".to_owned(),
-    }
+fn optional(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-fn mebibytes(value: &Value) -> String {
-    match value.as_u64() {
-        Some(bytes) => format!("{:.1}Mi", bytes as f64 / (1024.0 * 1024.0)),
-        None => "-".to_owned(),
-    }
+fn seconds(seconds: Option<f64>) -> String {
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    optional(time.map(span))
 }
 
-fn workers(status: &Value) -> impl Iterator<Item = &Value> {
-    status["workers"].as_array().into_iter().flatten()
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1}Mi", bytes as f64 / (1024.0 * 1024.0))
 }
 
 /// Share of one core in percent: since `before`, else over the worker's life.
-fn cpu(worker: &Value, before: Before<'_>) -> String {
-    let Some(used) = worker["cpuSeconds"].as_f64() else {
+fn cpu(worker: &Worker, before: Before<'_>) -> String {
+    let Some(used) = worker.cpu_seconds else {
         return "-".to_owned();
     };
-    let same = |other: &&Value| other["pid"] == worker["pid"];
     let earlier = before.and_then(|(status, ago)| {
-        let then = workers(status).find(same)?["cpuSeconds"].as_f64()?;
-        Some((used - then, ago.as_secs_f64()))
+        let mut others = status.workers.iter();
+        let same = others.find(|other| other.pid == worker.pid)?;
+        Some((used - same.cpu_seconds?, ago.as_secs_f64()))
     });
-    let lifetime = (used, worker["uptimeSeconds"].as_f64().unwrap_or(0.0));
+    let lifetime = (used, worker.uptime_seconds.unwrap_or(0.0));
     match earlier.unwrap_or(lifetime) {
         (used, over) if over > 0.0 => format!("{:.0}", (100.0 * used / over).max(0.0)),
         _ => "-".to_owned(),
     }
 }
 
-fn headline(status: &Value) -> String {
-    let served = if status["dispatch"] == "none" {
-        "no port".to_owned()
-    } else {
-        let (dispatch, mechanism) = (word(&status["dispatch"]), word(&status["mechanism"]));
-        format!("{dispatch} dispatch by {mechanism}")
-    };
-    format!(
-        "{} of {} workers ready, generation {}, {served}\n",
-        word(&status["ready"]),
-        word(&status["desired"]),
-        word(&status["generation"]),
-    )
+/// How many workers are ready, and how they are served.
+struct Headline {
+    ready: u32,
+    desired: u32,
+    generation: u32,
+    dispatch: Dispatch,
+    mechanism: Mechanism,
+}
+
+impl Display for Headline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            ready,
+            desired,
+            generation,
+            dispatch,
+            mechanism,
+        } = self;
+        write!(
+            f,
+            "{ready} of {desired} workers ready, generation {generation}, "
+        )?;
+        if *dispatch == Dispatch::None {
+            return writeln!(f, "no port");
+        }
+        let (dispatch, mechanism) = (dispatch.as_str(), mechanism.as_str());
+        writeln!(f, "{dispatch} dispatch by {mechanism}")
+    }
 }
 
 /// `ctl status` and `ctl top`.
-pub(crate) fn status(status: &Value, before: Before<'_>) -> String {
+pub(crate) fn status(status: &Status, before: Before<'_>) -> String {
     let header = [
         "SLOT",
         "PID",
@@ -85,103 +95,115 @@ pub(crate) fn status(status: &Value, before: Before<'_>) -> String {
         "RSS",
         "IN-FLIGHT",
     ];
-    let running = workers(status).map(|worker| {
-        [
-            word(&worker["slot"]),
-            word(&worker["pid"]),
-            word(&worker["state"]),
-            word(&worker["generation"]),
-            word(&worker["restarts"]),
-            seconds(&worker["uptimeSeconds"]),
+    let running = status.workers.iter().map(|worker| {
+        let row = [
+            worker.slot.to_string(),
+            worker.pid.to_string(),
+            worker.state.as_str().to_owned(),
+            worker.generation.to_string(),
+            worker.restarts.to_string(),
+            seconds(worker.uptime_seconds),
             cpu(worker, before),
-            mebibytes(&worker["rssBytes"]),
-            word(&worker["inFlight"]),
-        ]
+            mebibytes(worker.rss_bytes),
+            worker.in_flight.to_string(),
+        ];
+        (worker.slot, row)
     });
-    let waiting = status["waiting"].as_array().into_iter().flatten();
-    let waiting = waiting.map(|slot| {
+    let waiting = status.waiting.iter().map(|waiting| {
         let mut row = header.map(|_| "-".to_owned());
-        row[0] = word(&slot["slot"]);
-        row[2] = word(&slot["state"]);
-        row[4] = word(&slot["restarts"]);
-        row
+        row[0] = waiting.slot.to_string();
+        row[2] = waiting.state.as_str().to_owned();
+        row[4] = waiting.restarts.to_string();
+        (waiting.slot, row)
     });
     let mut rows: Vec<_> = running.chain(waiting).collect();
-    rows.sort_by_key(|row| row[0].parse::<u32>().unwrap_or(u32::MAX));
-    let mut text = headline(status) + &table(header, rows);
-    for worker in workers(status) {
-        if let Some(port) = worker["listensElsewhere"].as_u64() {
+    rows.sort_by_key(|(slot, _)| *slot);
+    let rows = rows.into_iter().map(|(_, row)| row).collect();
+    let headline = Headline {
+        ready: status.ready,
+        desired: status.desired,
+        generation: status.generation,
+        dispatch: status.dispatch,
+        mechanism: status.mechanism,
+    };
+    let mut text = headline.to_string() + &table(header, rows);
+    for worker in &status.workers {
+        if let Some(port) = worker.listens_elsewhere {
             // Writing into a String cannot fail.
             let _infallible = writeln!(
                 text,
                 "The worker in slot {} listens on {port}, which is not --port.",
-                worker["slot"]
+                worker.slot
             );
         }
     }
-    for slot in status["waiting"].as_array().into_iter().flatten() {
+    for waiting in &status.waiting {
         // Writing into a String cannot fail.
         let _infallible = writeln!(
             text,
             "Slot {} waits for its next start; its last worker: {}.",
-            slot["slot"],
-            exit(&slot["lastExit"])
+            waiting.slot,
+            exit(waiting.last_exit.as_ref())
         );
     }
     text
 }
 
-fn exit(last: &Value) -> String {
-    if last.is_null() {
-        return "none".to_owned();
+fn exit(last: Option<&LastExit>) -> String {
+    match last {
+        None => "none".to_owned(),
+        Some(LastExit {
+            text, reason, time, ..
+        }) => format!("{} ({}) at {}", word(text), word(reason), word(time)),
     }
-    format!(
-        "{} ({}) at {}",
-        word(&last["text"]),
-        word(&last["reason"]),
-        word(&last["time"])
-    )
 }
 
 /// `ctl events`.
-pub(crate) fn events(answer: &Value) -> String {
+pub(crate) fn events(answer: &Events) -> String {
     let header = ["TIME", "SLOT", "TYPE", "REASON", "TEXT"];
-    let keys = ["time", "slot", "type", "reason", "text"];
-    let events = answer["events"].as_array().into_iter().flatten();
-    let rows = events.map(|event| keys.map(|key| word(&event[key])));
+    let rows = answer.events.iter().map(|event| {
+        [
+            word(&event.time),
+            optional(event.slot),
+            event.kind.as_str().to_owned(),
+            word(&event.reason),
+            word(&event.text),
+        ]
+    });
     let mut text = table(header, rows.collect());
-    if let Some(forgotten @ 1..) = answer["forgotten"].as_u64() {
+    if answer.forgotten > 0 {
         // Writing into a String cannot fail.
-        let _infallible = writeln!(text, "{forgotten} older ones are not kept.");
+        let _infallible = writeln!(text, "{} older ones are not kept.", answer.forgotten);
     }
     text
 }
 
 /// `ctl logs`.
-pub(crate) fn tails(slots: &Value) -> String {
+pub(crate) fn tails(slots: &Tails) -> String {
     let mut text = String::new();
-    for (slot, lines) in slots.as_object().into_iter().flatten() {
-        for line in lines.as_array().into_iter().flatten() {
+    for (slot, lines) in slots {
+        for line in lines {
             // Writing into a String cannot fail.
-            let _infallible = writeln!(text, "{slot} | {}", line.as_str().unwrap_or(""));
+            let _infallible = writeln!(text, "{slot} | {line}");
         }
     }
     text
 }
 
 /// `ctl describe`.
-pub(crate) fn describe(answer: &Value) -> String {
-    let command: Vec<&str> = answer["command"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    let mut text = headline(answer);
-    field(&mut text, 0, "command", &command.join(" "));
-    field(&mut text, 0, "port", &word(&answer["port"]));
-    field(&mut text, 0, "up", &seconds(&answer["uptimeSeconds"]));
-    for slot in answer["slots"].as_array().into_iter().flatten() {
+pub(crate) fn describe(answer: &Description) -> String {
+    let headline = Headline {
+        ready: answer.ready,
+        desired: answer.desired,
+        generation: answer.generation,
+        dispatch: answer.dispatch,
+        mechanism: answer.mechanism,
+    };
+    let mut text = headline.to_string();
+    field(&mut text, 0, "command", &answer.command.join(" "));
+    field(&mut text, 0, "port", &optional(answer.port));
+    field(&mut text, 0, "up", &seconds(Some(answer.uptime_seconds)));
+    for slot in &answer.slots {
         describe_slot(&mut text, slot);
     }
     text
@@ -192,78 +214,69 @@ fn field(text: &mut String, indent: usize, name: &str, value: &str) {
     let _infallible = writeln!(text, "{:indent$}{name:<12} {value}", "");
 }
 
-fn describe_slot(text: &mut String, slot: &Value) {
+fn describe_slot(text: &mut String, slot: &SlotDescription) {
     text.push('\n');
-    field(text, 0, "slot", &word(&slot["slot"]));
-    field(text, 2, "state", &word(&slot["state"]));
-    if !slot["nextStartSeconds"].is_null() {
-        field(
-            text,
-            2,
-            "next start",
-            &format!("in {}", seconds(&slot["nextStartSeconds"])),
-        );
+    field(text, 0, "slot", &slot.slot.to_string());
+    field(text, 2, "state", slot.state.as_str());
+    if slot.next_start_seconds.is_some() {
+        let left = seconds(slot.next_start_seconds);
+        field(text, 2, "next start", &format!("in {left}"));
     }
-    field(text, 2, "restarts", &word(&slot["restarts"]));
-    let causes = slot["endsByCause"].as_object().into_iter().flatten();
+    field(text, 2, "restarts", &slot.restarts.to_string());
+    let causes = slot.ends_by_cause.iter();
     let causes: Vec<String> = causes.map(|(cause, n)| format!("{n} {cause}")).collect();
     if !causes.is_empty() {
         field(text, 2, "ends", &causes.join(", "));
     }
-    field(text, 2, "last end", &exit(&slot["lastExit"]));
-    for worker in workers(slot) {
+    field(text, 2, "last end", &exit(slot.last_exit.as_ref()));
+    for worker in &slot.workers {
         describe_worker(text, worker);
     }
-    list(text, "events", &slot["events"], |event| {
-        format!(
-            "{} {} {}",
-            word(&event["time"]),
-            word(&event["reason"]),
-            word(&event["text"])
-        )
-    });
-    list(text, "stderr", &slot["stderr"], word);
+    let event = |event: &Event| {
+        let (time, reason) = (word(&event.time), word(&event.reason));
+        format!("{time} {reason} {}", word(&event.text))
+    };
+    list(text, "events", slot.events.iter().map(event));
+    list(text, "stderr", slot.stderr.iter().flatten());
 }
 
-fn describe_worker(text: &mut String, worker: &Value) {
-    field(text, 2, "worker", &format!("pid {}", word(&worker["pid"])));
-    let state = word(&worker["state"]);
-    let since = seconds(&worker["stateSeconds"]);
+fn describe_worker(text: &mut String, worker: &Worker) {
+    field(text, 2, "worker", &format!("pid {}", worker.pid));
+    let state = worker.state.as_str();
+    let since = seconds(worker.state_seconds);
     field(text, 4, "state", &format!("{state} since {since}"));
-    field(text, 4, "generation", &word(&worker["generation"]));
-    field(text, 4, "uptime", &seconds(&worker["uptimeSeconds"]));
-    let used = worker["cpuSeconds"].as_f64();
-    let used = used.map_or("-".to_owned(), |used| {
+    field(text, 4, "generation", &worker.generation.to_string());
+    field(text, 4, "uptime", &seconds(worker.uptime_seconds));
+    let used = worker.cpu_seconds.map(|used| {
         let share = cpu(worker, None);
         format!("{used:.2}s, {share} % of a core over its life")
     });
-    field(text, 4, "cpu", &used);
-    field(text, 4, "rss", &mebibytes(&worker["rssBytes"]));
-    field(text, 4, "in flight", &word(&worker["inFlight"]));
-    field(text, 4, "listens at", &word(&worker["address"]));
-    if let Some(port) = worker["listensElsewhere"].as_u64() {
+    field(text, 4, "cpu", &optional(used));
+    field(text, 4, "rss", &mebibytes(worker.rss_bytes));
+    field(text, 4, "in flight", &worker.in_flight.to_string());
+    field(text, 4, "listens at", &optional(worker.address.as_ref()));
+    if let Some(port) = worker.listens_elsewhere {
         let other = format!("port {port}, which is not --port");
         field(text, 4, "and on", &other);
     }
 }
 
-fn list(text: &mut String, name: &str, values: &Value, show: impl Fn(&Value) -> String) {
-    let values = values.as_array().map_or(&[][..], Vec::as_slice);
-    if values.is_empty() {
+fn list(text: &mut String, name: &str, values: impl Iterator<Item = impl Display>) {
+    let mut values = values.peekable();
+    if values.peek().is_none() {
         return;
     }
-    field(text, 2, name, "");
-    text.truncate(text.trim_end().len());
-    text.push('\n');
+    // Not as a field, which would end in blanks.
+    let _infallible = writeln!(text, "  {name}");
     for value in values {
         // Writing into a String cannot fail.
-        let _infallible = writeln!(text, "    {}", show(value));
+        let _infallible = writeln!(text, "    {value}");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -281,6 +294,10 @@ mod tests {
         })
     }
 
+    fn read<T: serde::de::DeserializeOwned>(answer: &Value) -> T {
+        T::deserialize(answer).unwrap()
+    }
+
     #[test]
     fn a_status_becomes_an_aligned_table() {
         let expected = "\
@@ -292,11 +309,11 @@ SLOT  PID    STATE      GEN  RESTARTS  UPTIME  CPU%  RSS    IN-FLIGHT
 The worker in slot 2 listens on 8080, which is not --port.
 Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-11-25T00:00:00.000Z.
 ";
-        assert_eq!(status(&example(), None), expected);
+        assert_eq!(status(&read(&example()), None), expected);
         let mut portless = example();
         portless["dispatch"] = "none".into();
         portless["mechanism"] = "none".into();
-        let text = status(&portless, None);
+        let text = status(&read(&portless), None);
         assert!(
             text.starts_with("1 of 3 workers ready, generation 2, no port\n"),
             "{text}"
@@ -307,7 +324,8 @@ Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-1
     fn the_use_of_cpu_is_that_since_the_look_before() {
         let mut before = example();
         before["workers"][0]["cpuSeconds"] = json!(9.5);
-        let text = status(&example(), Some((&before, Duration::from_secs(1))));
+        let before = Some((&read(&before), Duration::from_secs(1)));
+        let text = status(&read(&example()), before);
         assert!(text.contains("3m20s   50    "), "{text}");
     }
 
@@ -316,7 +334,7 @@ Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-1
         let answer = json!({"forgotten": 2, "events": [
             {"time": "T", "slot": null, "type": "Normal", "reason": "ReloadBegan", "text": "a b"}]});
         assert_eq!(
-            events(&answer),
+            events(&read(&answer)),
             "TIME  SLOT  TYPE    REASON       TEXT\n\
              T     -     Normal  ReloadBegan  a b\n\
              2 older ones are not kept.\n"
@@ -337,7 +355,7 @@ Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-1
             "events": [{"time": "T", "reason": "Ready", "text": "worker 0 ready"}],
             "stderr": ["last words"],
         }]);
-        let text = describe(&answer);
+        let text = describe(&read(&answer));
         for line in [
             "command      node app.js\n",
             "  ends         1 Signalled\n",

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Event, WorkerId, WorkerState};
 
+use crate::input::Input;
 use crate::limits::memory;
 use crate::limits::{Hearing, Measured};
 use crate::readiness::probe;
-use crate::supervisor::{Input, Supervisor};
+use crate::supervisor::Supervisor;
 
 /// Between two looks where memory is limited: a leak of 50 MB/s adds 12 MB.
 pub(crate) const CLOSE: Duration = Duration::from_millis(250);

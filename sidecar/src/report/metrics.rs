@@ -11,30 +11,31 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use scaledapp_runtime::dropped_log_lines;
 
-use super::{Report, lock, overflows};
+use super::overflows;
+use super::state::{State, lock};
 use crate::scrape::{Counts, Scraper};
 
-/// What of a [`Report`] is a metric.
+/// What of a report is a metric.
 #[derive(Debug)]
-pub(super) struct Workers(pub(super) Weak<Report>);
+pub(super) struct Workers(pub(super) Weak<State>);
 
 impl Collector for Workers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(report) = self.0.upgrade() else {
+        let Some(state) = self.0.upgrade() else {
             return Ok(());
         };
-        gauges(&report, &mut encoder)?;
-        ends(&report, &mut encoder)?;
-        workers(&report, &mut encoder)?;
-        output(&report, &mut encoder)?;
+        gauges(&state, &mut encoder)?;
+        ends(&state, &mut encoder)?;
+        workers(&state, &mut encoder)?;
+        output(&state, &mut encoder)?;
         queues(&mut encoder)?;
-        scrapes(&report, &mut encoder)
+        scrapes(&state, &mut encoder)
     }
 }
 
-fn gauges(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+fn gauges(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let (desired, ready, generation) = {
-        let standing = &lock(&report.view).standing;
+        let standing = &lock(&state.view).standing;
         (standing.desired, standing.ready, standing.generation)
     };
     for (name, help, value) in [
@@ -53,22 +54,22 @@ fn gauges(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
     Ok(())
 }
 
-fn ends(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+fn ends(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let mut family = encoder.encode_descriptor(
         "scaledapp_worker_exits",
         "Workers that ended, by cause",
         None,
         MetricType::Counter,
     )?;
-    for (reason, count) in lock(&report.history).totals() {
+    for (reason, count) in lock(&state.history).totals() {
         let labels = [("reason", reason)];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
 
-fn workers(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let counts = &report.counts;
+fn workers(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let counts = &state.counts;
     counters(
         encoder,
         &[
@@ -101,9 +102,9 @@ fn workers(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), f
     )
 }
 
-fn output(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+fn output(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let none = Arc::default();
-    let lines = report.lines_dropped.get().unwrap_or(&none);
+    let lines = state.lines_dropped.get().unwrap_or(&none);
     let own = AtomicU64::new(dropped_log_lines());
     counters(
         encoder,
@@ -137,9 +138,9 @@ fn queues(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     )
 }
 
-fn scrapes(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+fn scrapes(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let none = Counts::default();
-    let counts = report.scraper.get().map_or(&none, Scraper::counts);
+    let counts = state.scraper.get().map_or(&none, Scraper::counts);
     counters(
         encoder,
         &[

@@ -184,7 +184,7 @@ fn readiness_is_what_flags_and_file_want_together() {
             settings.wanted.life,
             settings.wanted.message,
             settings.opens_channel(),
-            settings.dispatch_shown(),
+            settings.dispatch_shown().as_str(),
         )
     };
     let second = Some(Duration::from_secs(1));

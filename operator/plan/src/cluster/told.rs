@@ -13,9 +13,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::{annotation, component};
-use serde_json::json;
+use scaledapp_wire::Desired;
 
-use super::meta::{annotate, annotation as annotated, map};
+use super::meta::{annotate, annotation as annotated, json, map};
 use super::nodes;
 use super::pod_template::{Pinned, RELOAD_KEY, TOKEN_KEY, WORKERS_KEY};
 use super::workload::{Scale, app_pods};
@@ -177,13 +177,13 @@ fn wishes(
     if !is_due && reload.is_none() {
         return BTreeMap::new();
     }
-    let mut file = json!({"workers": workers});
-    if let Some(token) = reload.or(told(annotation::RELOAD)) {
-        file["reload"] = json!(token);
-    }
+    let file = Desired {
+        reload: reload.or(told(annotation::RELOAD)).map(ToOwned::to_owned),
+        workers: Some(&workers),
+    };
     let mut wishes = map([
         (annotation::WORKERS, &*workers),
-        (annotation::DESIRED, &file.to_string()),
+        (annotation::DESIRED, &json(&file)),
     ]);
     if let Some(token) = reload {
         wishes.insert(annotation::RELOAD.to_owned(), token.to_owned());

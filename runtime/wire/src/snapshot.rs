@@ -1,0 +1,58 @@
+//! One line of a supervisor's `/watch`.
+
+use serde::{Deserialize, Serialize};
+
+/// How requests reach the workers of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Dispatch {
+    /// Through the dispatcher in the supervisor.
+    Request,
+    /// Straight: the workers accept connections themselves.
+    Connection,
+    /// Not at all: the app has no port.
+    None,
+    /// A newer supervisor's word, or none.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl Dispatch {
+    /// The word for it in flags, logs and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Connection => "connection",
+            Self::None => "none",
+            Self::Unknown => "-",
+        }
+    }
+}
+
+/// Whether a pod is ready, and how busy it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// How many requests it can work on at a time.
+    #[serde(default)]
+    pub capacity: u32,
+    /// Who accepts the connections there. Supervisors of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<Dispatch>,
+    /// It is about to end and takes no new work.
+    #[serde(default)]
+    pub draining: bool,
+    /// Requests under way; under Connection dispatch, open connections.
+    #[serde(default)]
+    pub in_flight: u32,
+    /// Requests that wait for a worker.
+    #[serde(default)]
+    pub queued: u32,
+    /// At least one worker is ready, and the pod is not about to end. The one field
+    /// without which a line is no snapshot.
+    pub ready: bool,
+    /// Workers that are ready.
+    #[serde(default)]
+    pub workers: u32,
+}

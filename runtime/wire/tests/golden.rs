@@ -1,0 +1,102 @@
+//! The JSON between our processes is what it was before there were types for it:
+//! the files in `golden` were written by the processes themselves (a supervisor
+//! with a crashing worker and one on another port, a failed reload, a balancer,
+//! `scaledapp local`), and each must be read and written again to the byte.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+
+use scaledapp_wire::{
+    Backend, BalancerStatus, Description, Desired, Events, Record, Reply, Request, SlotState,
+    Snapshot, Standing, Status, Tails, WorkerState,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn golden(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    std::fs::read_to_string(file.join(name)).unwrap()
+}
+
+/// Reads a line as `T` and writes it again.
+fn same<T: Serialize + DeserializeOwned>(line: &str) -> T {
+    let value: T = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!(serde_json::to_string(&value).unwrap(), line);
+    value
+}
+
+fn file<T: Serialize + DeserializeOwned>(name: &str) -> T {
+    same(golden(name).trim_end())
+}
+
+#[test]
+fn every_answer_is_written_as_it_always_was() {
+    let status: Status = file("status.json");
+    assert_eq!(status.waiting[0].restarts, 8);
+    assert_eq!(status.workers[1].listens_elsewhere, Some(4999));
+    let status: Status = file("status-reload-failed.json");
+    assert_eq!(status.reload_failed.as_deref(), Some("r2"));
+    let snapshot: Snapshot = file("watch.json");
+    assert!(snapshot.ready);
+    file::<Snapshot>("watch-connection.json");
+    let balancer: BalancerStatus = file("balancer.json");
+    assert_eq!(balancer.endpoints[0].standing, Standing::Serving);
+}
+
+#[test]
+fn the_control_socket_speaks_as_it_always_did() {
+    for line in golden("requests.jsonl").lines() {
+        same::<Request>(line);
+    }
+    file::<Reply<Status>>("reply-status.json");
+    file::<Reply<Events>>("reply-events.json");
+    file::<Reply<Tails>>("reply-logs.json");
+    file::<Reply<Description>>("reply-describe.json");
+    file::<Reply<Description>>("reply-describe-slot.json");
+    file::<Reply<()>>("reply-done.json");
+    file::<Reply<()>>("reply-error.json");
+}
+
+#[test]
+fn the_files_are_written_as_they_always_were() {
+    file::<Vec<Backend>>("endpoints.json");
+    file::<BTreeMap<String, Record>>("records.json");
+    file::<Desired<String>>("desired.json");
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> T {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn answers_of_older_and_newer_versions_are_read() {
+    let older: Status = read(r#"{"workers":[{"pid":7,"state":"Ready"}]}"#);
+    assert_eq!(older.workers[0].uptime_seconds, None);
+    let newer: Status = read(
+        r#"{"mechanism":"newer","more":1,"workers":[{"state":"Newer","more":1}],"waiting":[{"state":"Newer"}]}"#,
+    );
+    assert_eq!(newer.workers[0].state, WorkerState::Unknown);
+    assert_eq!(newer.waiting[0].state, SlotState::Unknown);
+    let snapshot: Snapshot = read(r#"{"ready":true,"zone":"newer"}"#);
+    assert_eq!((snapshot.dispatch, snapshot.capacity), (None, 0));
+    let balancer: BalancerStatus = read(r#"{"endpoints":[{"standing":"newer"}]}"#);
+    assert_eq!(balancer.endpoints[0].standing, Standing::Other);
+}
+
+fn refused<T: DeserializeOwned + Debug>(text: &str) {
+    assert!(serde_json::from_str::<T>(text).is_err(), "{text}");
+}
+
+#[test]
+fn what_is_no_answer_or_mistyped_in_a_file_is_refused() {
+    refused::<Snapshot>("{}");
+    refused::<Snapshot>(r#"{"ready":true,"capacity":-1}"#);
+    refused::<Status>(r#"{"desired":-1}"#);
+    refused::<Status>(r#"{"ready":"4"}"#);
+    refused::<BalancerStatus>("{}");
+    refused::<Desired<String>>(r#"{"worker":"3"}"#);
+    refused::<Desired<String>>(&format!(r#"{{"reload":"{}"}}"#, "x".repeat(129)));
+    refused::<Backend>(r#"{"address":"10.0.0.1:1","name":"a","adress":1}"#);
+    refused::<Record>(r#"{"addresses":[],"tll":3}"#);
+}
