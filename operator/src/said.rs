@@ -103,7 +103,7 @@ mod tests {
             "desired": u32::MAX, "ready": 0, "reloaded": long, "reloadFailed": format!("a{long}"),
             "more": [long], "waiting": [{"lastExit": {"text": long}}],
         }));
-        assert_eq!(status.desired, u32::MAX);
+        assert_eq!(said.desired, u32::MAX);
         assert_eq!(said.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
         assert_eq!(said.reload_failed.as_ref().unwrap().len(), TOKEN_BYTES - 1);
         assert_eq!(said.trouble, Some(Trouble::Ended("ä".repeat(WORDS / 2))));

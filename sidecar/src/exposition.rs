@@ -1,111 +1,21 @@
-//! A page of metrics: how it is read and written.
+//! How a page of metrics is read and written.
 //!
-//! Read are the Prometheus text format 0.0.4 and `OpenMetrics` 1.0; written is
-//! the former, which every scraper takes. Timestamps and exemplars are left
-//! out: they are of the worker's scrape, not of ours. A line that is none is
-//! skipped and counted. How pages of several workers become one is in
-//! `exposition/merge`; who is asked, and when, in `scrape`.
+//! The Prometheus text format 0.0.4 and `OpenMetrics` 1.0 are read; the former is
+//! written, because every scraper takes it. Timestamps and exemplars are left out:
+//! they belong to the worker's scrape, not to ours. A malformed line is skipped and
+//! counted. How the pages of several workers become one is decided in `merge`; which
+//! workers are asked, and when, in `scrape`.
 
 mod merge;
+mod model;
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use model::{Kind, Labels, Sample, index_of};
+
 pub(crate) use merge::{Sums, label};
-
-/// What a family's samples mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Only grows.
-    Counter,
-    /// Any value.
-    Gauge,
-    /// `_bucket`, `_sum`, `_count`.
-    Histogram,
-    /// Quantiles, `_sum`, `_count`.
-    Summary,
-    /// Not said.
-    Untyped,
-}
-
-impl Kind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Summary => "summary",
-            Self::Untyped => "untyped",
-        }
-    }
-
-    /// By the words of both formats; those that only `OpenMetrics` has become
-    /// what their samples look like.
-    fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "counter" => Self::Counter,
-            "gauge" | "info" | "stateset" => Self::Gauge,
-            "histogram" => Self::Histogram,
-            "summary" => Self::Summary,
-            "untyped" | "unknown" | "gaugehistogram" => Self::Untyped,
-            _ => return None,
-        })
-    }
-}
-
-/// Labels of a sample in their order.
-pub(crate) type Labels = Vec<(String, String)>;
-
-/// One sample.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Sample {
-    /// With its suffix.
-    pub(crate) name: String,
-    pub(crate) labels: Labels,
-    pub(crate) value: f64,
-}
-
-/// Samples that belong together.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Family {
-    pub(crate) kind: Kind,
-    pub(crate) help: Option<String>,
-    pub(crate) samples: Vec<Sample>,
-}
-
-/// A page of metrics.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Exposition {
-    /// In the order in which they came first.
-    pub(crate) families: Vec<(String, Family)>,
-    index: HashMap<String, usize>,
-    /// Lines that are no comment and no sample.
-    pub(crate) skipped: u64,
-    /// Families that were of another type before.
-    pub(crate) conflicts: u64,
-}
-
-impl Exposition {
-    fn family(&mut self, name: &str) -> Option<&mut Family> {
-        let at = *self.index.get(name)?;
-        self.families.get_mut(at).map(|(_, family)| family)
-    }
-
-    /// The family of a name, made if it is not there.
-    fn family_or(&mut self, name: &str, kind: Kind) -> &mut Family {
-        let families = &mut self.families;
-        let at = *self.index.entry(name.to_owned()).or_insert_with(|| {
-            let family = Family {
-                kind,
-                help: None,
-                samples: Vec::new(),
-            };
-            families.push((name.to_owned(), family));
-            families.len() - 1
-        });
-        &mut families[at].1
-    }
-}
+pub(crate) use model::Exposition;
 
 /// What a comment has said of a name, before it is known which samples it means.
 #[derive(Debug, Default, Clone)]
@@ -136,11 +46,6 @@ pub(crate) fn parse(text: &str) -> Exposition {
         .retain(|(_, family)| !family.samples.is_empty());
     page.index = index_of(&page.families);
     page
-}
-
-fn index_of(families: &[(String, Family)]) -> HashMap<String, usize> {
-    let names = families.iter().enumerate();
-    names.map(|(at, (name, _))| (name.clone(), at)).collect()
 }
 
 fn read_comment<'a>(comment: &'a str, said: &mut HashMap<&'a str, Said>, page: &mut Exposition) {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 use scaledapp_engine::{Exit, WorkerId};
+use tokio::sync::mpsc;
 
 use crate::cores::WorkerSpec;
 use crate::ctl::server::Asked;
@@ -96,4 +97,18 @@ impl Mechanism {
             Self::Nothing => scaledapp_wire::Mechanism::None,
         }
     }
+}
+
+/// Passes on the inputs of one source until the source or the loop has ended.
+pub(crate) fn forward(
+    inputs: mpsc::UnboundedSender<Input>,
+    mut next: impl AsyncFnMut() -> Option<Input> + 'static,
+) {
+    tokio::task::spawn_local(async move {
+        while let Some(input) = next().await {
+            if inputs.send(input).is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -3,6 +3,8 @@
 //! The app's command is executed as it is: no shell, no wrapper script. When
 //! to start and what to send is decided by the engine.
 
+pub(crate) mod worker;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -22,15 +22,17 @@ use tokio::sync::mpsc;
 use crate::cli::{DispatchArg, MechanismArg, MetricsFrom, MetricsMergeArg};
 use crate::connection::load;
 use crate::cores::{Cores, Quotas};
+use crate::count::Count;
+use crate::ctl::answers::Operations;
 use crate::ctl::server;
 use crate::desired::{self, Desired};
 use crate::directory::Directory;
 use crate::ends::OutOfMemory;
 use crate::front;
 use crate::hints::heap_is_sized;
-use crate::input::{Input, Mechanism};
+use crate::input::{Input, Mechanism, forward};
 use crate::limits::Watch;
-use crate::limits::measure;
+use crate::limits::measure::{self, Measuring, Starving};
 use crate::limits::memory::Limiting;
 use crate::logs::Logs;
 use crate::process::{self, Recipe, raise_open_files, reap_all};
@@ -40,8 +42,9 @@ use crate::selftest;
 use crate::settings::Settings;
 use crate::sharing::Sharing;
 use crate::signals;
-use crate::supervisor::{State, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
+use crate::workers::{Living, Workers};
 
 /// Load goes to balancers at most this often (20 times a second).
 const LOAD_PERIOD: Duration = Duration::from_millis(50);
@@ -72,14 +75,10 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
     let cores = Cores::within(&quotas);
-    let workers = settings.workers.workers(cores);
-    let workers = workers.context("check --workers")?;
+    let wanted = settings.workers.workers(cores);
+    let wanted = wanted.context("check --workers")?;
     let open_files = raise_open_files();
-    if std::process::id() != 1 {
-        // Orphans of workers come to us, not to an init that knows nothing of them.
-        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
-            .context("cannot become a subreaper")?;
-    }
+    adopt_orphans()?;
     let admin = match settings.admin.0 {
         None => None,
         Some(address) => {
@@ -106,36 +105,56 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
     tracing::info!(
-        workers,
+        workers = wanted,
         mechanism = mechanism.shown().as_str(),
         dispatch = dispatch.as_str(),
         port = settings.port,
         "starting"
     );
-    let supervisor = Supervisor {
-        engine: Engine::new(engine_config(&settings), workers),
+    let engine = Engine::new(engine_config(&settings), wanted);
+    let workers = Workers {
         recipe: recipe(&settings, channel, open_files, ignores_hangup),
         ports,
         mechanism,
         wanted: settings.wanted,
         stop_signal: settings.stop_signal,
         shutdown_message: settings.shutdown_message,
-        spec: settings.workers,
-        cores,
         front,
         sharing,
         logs,
         watchdog: Watchdog::start().context("cannot start the watchdog process")?,
-        quotas,
-        memory,
-        out_of_memory: OutOfMemory::watch(Path::new("/")),
-        watch,
+        inputs: inputs.clone(),
+        living: Living::default(),
+    };
+    let supervisor = Supervisor {
+        engine,
+        workers,
+        count: Count::new(settings.workers, cores),
+        measuring: Measuring {
+            watch,
+            quotas,
+            memory,
+            out_of_memory: OutOfMemory::watch(Path::new("/")),
+            starving: Starving::default(),
+        },
+        operations: Operations::default(),
         report,
         inputs,
         started,
-        state: State::default(),
+        stopping: false,
+        missed: None,
     };
     Ok(supervisor.run(received).await)
+}
+
+/// Has orphans of workers come to this process, and not to an init that knows nothing
+/// of them. They come to PID 1 anyway.
+fn adopt_orphans() -> anyhow::Result<()> {
+    if std::process::id() != 1 {
+        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+            .context("cannot become a subreaper")?;
+    }
+    Ok(())
 }
 
 /// What all workers have in common.
@@ -312,20 +331,6 @@ fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
     tokio::task::spawn_local(server::serve(control, asked));
     forward(inputs, async move || {
         requests.recv().await.map(Input::Asked)
-    });
-}
-
-/// Passes on what comes from one place until the loop has ended.
-pub(crate) fn forward(
-    inputs: mpsc::UnboundedSender<Input>,
-    mut next: impl AsyncFnMut() -> Option<Input> + 'static,
-) {
-    tokio::task::spawn_local(async move {
-        while let Some(input) = next().await {
-            if inputs.send(input).is_err() {
-                return;
-            }
-        }
     });
 }
 

@@ -3,6 +3,7 @@
 //! What cannot work together is refused, with the cure.
 
 mod counting;
+mod file;
 mod portless;
 mod times;
 mod trust;
@@ -12,22 +13,23 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use rustix::process::Signal;
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_units::Size;
 use scaledapp_units::duration;
 use scaledapp_wire::Dispatch;
-use serde::Deserialize;
 
 use crate::cli::{
     DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
-    MetricsMergeArg, PortArg, RunArgs, TrustArg, parse_signal,
+    MetricsMergeArg, PortArg, RunArgs, parse_signal,
 };
 use crate::cores::WorkerSpec;
 use crate::directory;
 use crate::limits::Limits;
 use crate::readiness::Wanted;
+
+use file::FileSettings;
 
 pub use counting::Counting;
 pub(crate) use times::Times;
@@ -36,59 +38,6 @@ pub(crate) use trust::Believed;
 /// No event loop pauses for so long. Less than balancers wait for an answer, so that
 /// what can be repeated is answered by another worker in time.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// The file of `--config`; unknown names are refused.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct FileSettings {
-    host: Option<IpAddr>,
-    port: Option<PortArg>,
-    share: Option<Vec<u16>>,
-    workers: Option<WorkerSpec>,
-    dispatch: Option<DispatchArg>,
-    admin: Option<String>,
-    mechanism: Option<MechanismArg>,
-    readiness_path: Option<String>,
-    boot_timeout: Option<String>,
-    drain_timeout: Option<String>,
-    drain_quiet: Option<String>,
-    stop_grace: Option<String>,
-    stop_signal: Option<String>,
-    instance_env: Option<String>,
-    cwd: Option<PathBuf>,
-    desired_file: Option<PathBuf>,
-    dispatch_threads: Option<u16>,
-    max_in_flight: Option<NonZeroU32>,
-    queue_length: Option<u32>,
-    queue_timeout: Option<String>,
-    max_memory: Option<String>,
-    max_requests: Option<u64>,
-    max_age: Option<String>,
-    recycle_jitter: Option<u32>,
-    hang_timeout: Option<String>,
-    logs: Option<LogsArg>,
-    logs_full: Option<LogsFullArg>,
-    metrics_from: Option<String>,
-    metrics_merge: Option<MetricsMergeArg>,
-    ready_after: Option<String>,
-    wait_ready: Option<bool>,
-    shutdown_message: Option<bool>,
-    increment_env: Option<String>,
-    answer_timeout: Option<String>,
-    stall_timeout: Option<String>,
-    stream_timeout: Option<String>,
-    upgrade_timeout: Option<String>,
-    body_timeout: Option<String>,
-    body_rate: Option<u32>,
-    half_close_timeout: Option<String>,
-    head_bytes: Option<u32>,
-    head_fields: Option<u32>,
-    connections: Option<NonZeroU32>,
-    connections_per_address: Option<NonZeroU32>,
-    trust: Option<TrustArg>,
-    trust_token_file: Option<PathBuf>,
-    forwarded_from: Option<Vec<String>>,
-}
 
 /// Everything that `run` needs to know, complete.
 #[derive(Debug, Clone)]
@@ -163,7 +112,7 @@ impl Settings {
     /// each other; the message names the setting and the cure.
     pub fn resolve(args: RunArgs) -> anyhow::Result<Self> {
         let file = match &args.config {
-            Some(path) => read_file(path)?,
+            Some(path) => file::read(path)?,
             None => FileSettings::default(),
         };
         let port = port(&args, &file)?;
@@ -447,13 +396,6 @@ fn cwd(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
     given
         .map(|given| directory::absolute(&given, std::env::var_os("PWD")))
         .transpose()
-}
-
-fn read_file(path: &std::path::Path) -> anyhow::Result<FileSettings> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the --config file {}", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("the --config file {} is not what run takes", path.display()))
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@
 //! generation. What the worker asked for is read in `handover`; when to turn
 //! and to retire is decided by the engine.
 
+mod family;
 mod group;
 mod listening;
 mod mending;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,21 +28,12 @@ use listening::{
     BACKLOG, address_for, group_socket, inode, local_address, new_socket, refuse_new, try_out,
 };
 use mending::Unwatched;
-pub(crate) use mending::watch_new;
+
+pub(crate) use family::Family;
 
 /// Sockets remembered per worker and kind: an app has a handful of ports; one that
 /// binds in a loop must not grow us.
 const REMEMBERED: usize = 32;
-
-/// Address family of the socket that the app made; ours must be the same, or
-/// the app reads addresses with the wrong layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
-    /// `AF_INET`
-    V4,
-    /// `AF_INET6`
-    V6,
-}
 
 /// A `bind` of a stream socket to a shared port, with what our socket must copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,6 +340,19 @@ impl Sharing {
             .into_iter()
             .flatten()
             .flat_map(|(_, group)| group.members())
+    }
+}
+
+/// Watches shared sockets that are new, each until it is given up.
+pub(crate) fn watch_new(sharing: &Rc<RefCell<Sharing>>) {
+    let new = std::mem::take(&mut sharing.borrow_mut().unwatched);
+    for unwatched in new {
+        let sharing = Rc::clone(sharing);
+        tokio::task::spawn_local(unwatched.watch(move |inode| {
+            let mut sharing = sharing.borrow_mut();
+            sharing.mend();
+            sharing.has(inode)
+        }));
     }
 }
 

@@ -15,9 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::connection::held;
-use crate::input::Input;
-use crate::run::forward;
-use crate::supervisor::Supervisor;
+use crate::input::{Input, forward};
 
 /// Signals that mean something to apps only, with their names. TSTP is left alone: job
 /// control of a shell.
@@ -79,36 +77,33 @@ pub(crate) fn watch(
     Ok(())
 }
 
-impl Supervisor {
-    /// Sends a signal to every process of the workers that handles it. One that does not
-    /// would be ended by it.
-    pub(crate) fn pass_on(&self, number: Number) {
-        let known = OTHERS.iter().find(|(other, _)| *other == number);
-        let name = known.map_or("?", |(_, name)| name);
-        let groups: Vec<u32> = self.state.processes.values().map(|one| one.pid).collect();
-        let members = held::members(&groups).into_iter();
-        let handling = members.filter(|(pid, _)| handles(*pid, number));
-        let mut count = 0;
-        for (pid, _) in handling {
-            if let Some(pid) = Pid::from_raw(pid as i32)
-                && kill_process(pid, number).is_ok()
-            {
-                count += 1;
-            }
+/// Sends a signal to every process of these groups that handles it. One that does not
+/// would be ended by it.
+pub(crate) fn pass_on(number: Number, groups: &[u32]) {
+    let known = OTHERS.iter().find(|(other, _)| *other == number);
+    let name = known.map_or("?", |(_, name)| name);
+    let members = held::members(groups).into_iter();
+    let handling = members.filter(|(pid, _)| handles(*pid, number));
+    let mut count = 0;
+    for (pid, _) in handling {
+        if let Some(pid) = Pid::from_raw(pid as i32)
+            && kill_process(pid, number).is_ok()
+        {
+            count += 1;
         }
-        if count > 0 {
-            tracing::info!(
-                signal = name,
-                processes = count,
-                "a signal is passed on to the app"
-            );
-        } else {
-            tracing::warn!(
-                signal = name,
-                "a signal did nothing: the app does not handle it; TERM, INT and QUIT stop, HUP \
-                 reloads, `--stop-signal {name}` would make this one stop"
-            );
-        }
+    }
+    if count > 0 {
+        tracing::info!(
+            signal = name,
+            processes = count,
+            "a signal is passed on to the app"
+        );
+    } else {
+        tracing::warn!(
+            signal = name,
+            "a signal did nothing: the app does not handle it; TERM, INT and QUIT stop, HUP \
+             reloads, `--stop-signal {name}` would make this one stop"
+        );
     }
 }
 

@@ -2,83 +2,39 @@
 //!
 //! It decides nothing about lifecycle (`scaledapp-engine`) and touches no
 //! request (`dispatch`); what is done to a worker is in `workers`, what is
-//! answered to `ctl` in `answers`. One thread, which lives as long as the process: the
-//! kernel ties a worker's death signal to the thread that forked it.
+//! answered to `ctl` in `ctl/answers`. It runs on one thread that lives as long as the
+//! process, because the kernel ties a worker's death signal to the thread that forked it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::process::Signal;
-use scaledapp_engine::{
-    Action, Cause, Engine, Event, Incident, OperationId, Slot, WorkerId, WorkerState,
-};
+use scaledapp_engine::{Action, Cause, Engine, Event, Exit, Incident, Slot, WorkerId, WorkerState};
 use scaledapp_proxy::EndedBy;
+use scaledapp_wire::{Reply, Request};
 use tokio::sync::mpsc;
 
-use crate::cores::{self, Quotas, WorkerSpec};
-use crate::ctl::server::Answering;
-use crate::dispatch::{Feed, Front};
-use crate::ends::{OutOfMemory, Refuses, Runs};
-use crate::input::{Input, Mechanism};
-use crate::limits::Watch;
-use crate::limits::measure::Starving;
-use crate::limits::memory::{self, Limiting};
-use crate::logs::{Logs, Tail};
-use crate::process::Recipe;
-use crate::readiness::Wanted;
+use crate::cores::{WorkerSpec, within_bounds};
+use crate::count::Count;
+use crate::ctl::answers::{Looking, Operations};
+use crate::ctl::server::{Answer, Answering, Asked};
+use crate::hints::Share;
+use crate::input::Input;
+use crate::limits::measure::Measuring;
 use crate::report::{Report, Standing, WorkerReport};
-use crate::sharing::Sharing;
-use crate::watchdog::Watchdog;
-use crate::workers::Process;
-
-/// How often the number of cores is read at most.
-const SECOND: Duration = Duration::from_secs(1);
+use crate::signals;
+use crate::workers::Workers;
 
 /// What the loop is made of.
 pub(crate) struct Supervisor {
     pub(crate) engine: Engine,
-    pub(crate) recipe: Recipe,
-    /// Those that workers share, the app's own first.
-    pub(crate) ports: Rc<[u16]>,
-    pub(crate) mechanism: Mechanism,
-    pub(crate) wanted: Wanted,
-    pub(crate) stop_signal: Signal,
-    /// Whether a worker is asked to end by a message, and by the signal only if
-    /// that does not reach it.
-    pub(crate) shutdown_message: bool,
-    pub(crate) spec: WorkerSpec,
-    pub(crate) cores: cores::Cores,
-    pub(crate) front: Front,
-    pub(crate) sharing: Rc<RefCell<Sharing>>,
-    pub(crate) logs: Logs,
-    pub(crate) watchdog: Watchdog,
-    pub(crate) quotas: Quotas,
-    pub(crate) memory: Limiting,
-    pub(crate) out_of_memory: OutOfMemory,
-    pub(crate) watch: Watch,
+    pub(crate) workers: Workers,
+    pub(crate) count: Count,
+    pub(crate) measuring: Measuring,
+    pub(crate) operations: Operations,
     pub(crate) report: Arc<Report>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) started: Instant,
-    pub(crate) state: State,
-}
-
-/// What the loop remembers between inputs.
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) processes: HashMap<WorkerId, Process>,
-    pub(crate) waiting: HashMap<OperationId, Answering>,
-    /// The tail of the last worker that ended in each slot.
-    pub(crate) last_words: HashMap<Slot, (WorkerId, Tail)>,
-    pub(crate) last_operation: u64,
     pub(crate) stopping: bool,
-    pub(crate) starving: Starving,
-    /// It was said that an app's calls cannot be read.
-    pub(crate) knows_unreadable: bool,
-    /// When the number of cores was read last.
-    pub(crate) cores_read: Option<Instant>,
     /// What the last worker that was not ready in time had not shown.
     pub(crate) missed: Option<String>,
 }
@@ -87,8 +43,8 @@ impl Supervisor {
     /// Runs until everything has ended; returns the exit code.
     pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> i32 {
         let code = self.serve(&mut inputs).await;
-        self.front.settled().await;
-        self.farewell(code).await;
+        self.workers.front.settled().await;
+        self.workers.farewell(code).await;
         code
     }
 
@@ -112,7 +68,7 @@ impl Supervisor {
                 // A reload starts its next worker in this moment, or when one has left.
                 let asks_for_room = matches!(event, Event::Ready(_) | Event::Exited(..));
                 let crowded = (asks_for_room && self.engine.reloading())
-                    .then(|| Event::Crowded(self.is_crowded()));
+                    .then(|| Event::Crowded(self.measuring.is_crowded()));
                 for event in crowded.into_iter().chain([event]) {
                     let actions = self.engine.on(self.started.elapsed(), event);
                     if let Some(code) = self.carry_out(actions) {
@@ -126,43 +82,50 @@ impl Supervisor {
 
     /// What an input means for the engine.
     fn interpret(&mut self, input: Input) -> Vec<Event> {
-        match input {
-            Input::Reaped(reaped) => self.reaped(reaped),
-            Input::GroupEnded(worker, exit) => self.ended(worker, exit),
-            Input::Told(worker, told) => self.told(worker, told).into_iter().collect(),
-            Input::Shows(worker, sign) => self.shows(worker, sign).into_iter().collect(),
+        let workers = &mut self.workers;
+        let event = match input {
+            Input::Reaped(reaped) => {
+                let ended = workers.reaped(reaped, &self.engine);
+                return ended.map_or_else(Vec::new, |worker| self.ended(worker, reaped.exit));
+            }
+            Input::GroupEnded(worker, exit) => return self.ended(worker, exit),
+            Input::Told(worker, told) => workers.told(worker, told),
+            Input::Shows(worker, sign) => workers.shows(worker, sign),
             Input::Refuses {
                 worker,
                 port,
                 address,
             } => {
-                self.refuses(worker, port, address);
-                Vec::new()
+                workers.refuses(worker, port, address);
+                None
             }
-            Input::StillDeaf(worker) => self.still_deaf(worker).into_iter().collect(),
+            Input::StillDeaf(worker) => workers.still_deaf(worker, !self.measuring.is_crowded()),
             Input::StillElsewhere(worker) => {
-                self.still_elsewhere(worker);
-                Vec::new()
+                workers.still_elsewhere(worker);
+                None
             }
-            Input::Drained(worker) => vec![Event::Drained(worker)],
-            Input::Asked(asked) => self.asked(asked).into_iter().collect(),
+            Input::Drained(worker) => Some(Event::Drained(worker)),
+            Input::Asked(asked) => self.asked(asked),
             // Nothing starts any more.
             Input::Workers(_) | Input::Reload | Input::ReloadTo(_) | Input::Step(_)
-                if self.state.stopping =>
+                if self.stopping =>
             {
-                Vec::new()
+                None
             }
-            Input::Workers(spec) => self.scale_to(spec).into_iter().collect(),
-            Input::Reload => vec![Event::Reload { operation: None }],
-            Input::ReloadTo(token) => vec![self.reload_to(token)],
+            Input::Workers(spec) => self.count.set(spec),
+            Input::Reload => Some(Event::Reload { operation: None }),
+            Input::ReloadTo(token) => {
+                let operation = Some(self.operations.reload_by_file(token, &self.report));
+                Some(Event::Reload { operation })
+            }
             Input::Step(by) => {
                 let workers = self.engine.desired().saturating_add_signed(by);
-                let spec = WorkerSpec::Fixed(workers);
-                self.scale_to(spec).into_iter().collect()
+                self.count.set(WorkerSpec::Fixed(workers))
             }
             Input::PassOn(signal) => {
-                self.pass_on(signal);
-                Vec::new()
+                let groups: Vec<u32> = workers.processes().map(|one| one.pid).collect();
+                signals::pass_on(signal, &groups);
+                None
             }
             Input::Stop { quick } => self.stop(quick),
             Input::FrontDrained { is_late } => {
@@ -172,82 +135,128 @@ impl Supervisor {
                          workers get the stop signal"
                     );
                 }
-                vec![Event::Stop { quick: is_late }]
+                Some(Event::Stop { quick: is_late })
             }
-            Input::Look => {
-                self.sharing.borrow_mut().mend();
-                let mut events = self.look();
-                events.extend(self.closed_listeners());
-                if self.engine.reloading() {
-                    events.push(Event::Crowded(self.is_crowded()));
-                }
-                events.extend(self.look_at_cores());
-                events
-            }
+            Input::Look => return self.look(),
             Input::Accepts(worker, accepts) => {
-                self.heard(worker, accepts);
-                Vec::new()
+                let now = self.started.elapsed();
+                if let Some(process) = workers.get_mut(worker) {
+                    process.hearing.told(now, accepts);
+                }
+                None
             }
             Input::Held { by_group, queued } => {
                 self.report.set_held(&by_group, queued);
-                Vec::new()
-            }
-        }
-    }
-
-    /// Whether there is no memory for a worker beside all that run.
-    pub(crate) fn is_crowded(&self) -> bool {
-        let memory = self.memory.read().or_else(memory::of_machine);
-        self.watch.is_crowded(memory)
-    }
-
-    /// A wish that cannot be met is said so and changes nothing.
-    fn scale_to(&mut self, spec: WorkerSpec) -> Option<Event> {
-        match spec.workers(self.cores) {
-            Ok(workers) => {
-                self.spec = spec;
-                Some(Event::Scale {
-                    workers,
-                    operation: None,
-                })
-            }
-            Err(error) => {
-                tracing::warn!(%spec, %error, "the number of workers stays as it is");
                 None
             }
-        }
+        };
+        event.into_iter().collect()
     }
 
-    /// A quota changes when a running pod is resized.
-    fn look_at_cores(&mut self) -> Option<Event> {
-        let read = self.state.cores_read;
-        if read.is_some_and(|at| at.elapsed() < SECOND) {
+    /// Answers a request, or begins what it asks for.
+    fn asked(&mut self, asked: Asked) -> Option<Event> {
+        let Asked { request, reply } = asked;
+        // The client may have hung up; that changes nothing.
+        let answer = |reply: Answering, with| drop(reply.send(with));
+        let looking = Looking {
+            engine: &self.engine,
+            workers: &self.workers,
+            report: &self.report,
+            now: self.started.elapsed(),
+        };
+        if let Some(found) = looking.answer(&request) {
+            answer(reply, found);
             return None;
         }
-        self.state.cores_read = Some(Instant::now());
-        let before = self.spec.workers(self.cores);
-        self.cores = cores::Cores::within(&self.quotas);
-        if self.state.stopping || self.spec.workers(self.cores) == before {
+        if self.stopping {
+            answer(reply, Reply::Error("the supervisor is stopping".to_owned()));
             return None;
         }
-        tracing::info!(cores = self.cores.usable(), "the number of cores changed");
-        self.scale_to(self.spec)
+        match request {
+            Request::Signal { number, slot } => {
+                let sent = self.workers.send_signal(number, slot);
+                let done = sent.map_or_else(Reply::Error, |()| Reply::Ok(Answer::Done));
+                answer(reply, done);
+            }
+            Request::Scale { workers } => {
+                match within_bounds(workers.from(self.engine.desired())) {
+                    Ok(workers) => {
+                        self.count.spec = WorkerSpec::Fixed(workers);
+                        let operation = Some(self.operations.add(reply));
+                        return Some(Event::Scale { workers, operation });
+                    }
+                    Err(error) => answer(reply, Reply::Error(error.to_string())),
+                }
+            }
+            Request::Reload => {
+                let operation = Some(self.operations.add(reply));
+                return Some(Event::Reload { operation });
+            }
+            Request::Restart { slot } => {
+                // Not only when its turn comes.
+                if let Some(no_such) = looking.no_such(Some(slot)) {
+                    answer(reply, no_such);
+                    return None;
+                }
+                let operation = Some(self.operations.add(reply));
+                let slot = Slot(slot);
+                return Some(Event::Restart { slot, operation });
+            }
+            // Answered above.
+            Request::Status | Request::Logs { .. } | Request::Describe { .. } | Request::Events => {
+            }
+        }
+        None
     }
 
-    fn stop(&mut self, quick: bool) -> Vec<Event> {
+    /// A worker is no more.
+    fn ended(&mut self, worker: WorkerId, exit: Exit) -> Vec<Event> {
+        let out_of_memory = self.measuring.out_of_memory.look(Instant::now());
+        let ended = self
+            .workers
+            .ended(worker, exit, &self.engine, out_of_memory);
+        let Some((ended, has_served)) = ended else {
+            return Vec::new();
+        };
+        self.report.ended(&ended);
+        let served = has_served.then_some(Event::Served(worker));
+        let events = served.into_iter().chain([Event::Exited(worker, exit)]);
+        events.collect()
+    }
+
+    /// Measures workers, and looks at all that nothing else tells of.
+    fn look(&mut self) -> Vec<Event> {
+        self.workers.sharing.borrow_mut().mend();
+        let mut events: Vec<Event> = self.measuring.starved(&self.engine).into_iter().collect();
+        if !self.stopping {
+            let now = self.started.elapsed();
+            let measured = self.measuring.look(&self.engine, &mut self.workers, now);
+            events.extend(measured);
+        }
+        let surge = || !self.measuring.is_crowded();
+        events.extend(self.workers.closed_listeners(&self.engine, surge));
+        if self.engine.reloading() {
+            events.push(Event::Crowded(self.measuring.is_crowded()));
+        }
+        let quotas = &self.measuring.quotas;
+        events.extend(self.count.look_at_cores(quotas, self.stopping));
+        events
+    }
+
+    fn stop(&mut self, quick: bool) -> Option<Event> {
         if quick {
-            return vec![Event::Stop { quick: true }];
+            return Some(Event::Stop { quick: true });
         }
-        if !std::mem::replace(&mut self.state.stopping, true) {
+        if !std::mem::replace(&mut self.stopping, true) {
             tracing::info!("stopping: draining what is in flight");
             let inputs = self.inputs.clone();
-            let drained = self.front.drain();
+            let drained = self.workers.front.drain();
             tokio::task::spawn_local(async move {
                 let is_late = drained.await;
                 let _ended = inputs.send(Input::FrontDrained { is_late });
             });
         }
-        Vec::new()
+        None
     }
 
     /// Carries out what the engine decided; `Some` is the exit code.
@@ -260,16 +269,29 @@ impl Supervisor {
                     slot,
                     generation,
                 } => {
-                    let event = self.spawn(worker, slot, generation);
+                    let share = Share {
+                        cores: self.count.cores.usable(),
+                        workers: self.engine.desired(),
+                        memory: self
+                            .measuring
+                            .memory
+                            .read()
+                            .map(|container| container.limit),
+                        each: self.workers.recipe.max_memory,
+                    };
+                    let event = self.workers.spawn(worker, slot, generation, share);
                     pending.extend(self.engine.on(self.started.elapsed(), event));
                 }
                 Action::Activate { generation } => {
-                    self.sharing.borrow_mut().activate(generation);
+                    self.workers.sharing.borrow_mut().activate(generation);
                 }
-                Action::Drain { worker } => self.drain(worker),
-                Action::Terminate { worker } => self.terminate(worker),
-                Action::Kill { worker } => self.kill(worker),
-                Action::Settle { operation, result } => self.settle(operation, result),
+                Action::Drain { worker } => self.workers.drain(worker),
+                Action::Terminate { worker } => self.workers.terminate(worker),
+                Action::Kill { worker } => self.workers.kill(worker),
+                Action::Settle { operation, result } => {
+                    let cause = |failure: &_| self.workers.cause(failure);
+                    self.operations.settle(operation, result, cause);
+                }
                 Action::Report(incident) => self.log(&incident),
                 Action::Exit { code } => return Some(code),
             }
@@ -280,20 +302,20 @@ impl Supervisor {
                 .workers()
                 .any(|worker| worker.generation == generation)
         };
-        self.sharing.borrow_mut().retire(alive);
+        self.workers.sharing.borrow_mut().retire(alive);
         None
     }
 
     fn log(&mut self, incident: &Incident) {
         match incident {
             // It hangs, or has taken all memory: a request may be the cause.
-            Incident::Killed { worker, .. } => self.front.ended(*worker, EndedBy::Itself),
+            Incident::Killed { worker, .. } => self.workers.front.ended(*worker, EndedBy::Itself),
             Incident::RecycleBegan {
                 worker,
                 cause: Cause::Memory { .. } | Cause::Container { .. },
                 ..
             } => {
-                if let Some(process) = self.state.processes.get_mut(worker) {
+                if let Some(process) = self.workers.get_mut(*worker) {
                     process.has_swollen = true;
                 }
             }
@@ -301,11 +323,11 @@ impl Supervisor {
         }
         self.report.count(incident);
         if let Incident::BootTimedOut { worker, .. } = incident {
-            self.state.missed = self.missing(*worker);
+            self.missed = self.workers.missing(*worker);
         }
         let missed = match incident {
             Incident::BootTimedOut { .. } | Incident::NothingStarts { late: true, .. } => {
-                self.state.missed.as_ref()
+                self.missed.as_ref()
             }
             _ => None,
         };
@@ -322,35 +344,13 @@ impl Supervisor {
     /// admin port, balancers and operator.
     fn publish(&mut self) {
         let engine = &self.engine;
-        for worker in engine
-            .workers()
-            .filter(|worker| worker.state == WorkerState::Ready)
-        {
-            let process = self.state.processes.get(&worker.id);
-            if let Some(process) = process {
-                for (&port, &address) in &process.addresses {
-                    let to = Feed {
-                        slot: worker.slot,
-                        process: Runs {
-                            pid: process.pid,
-                            resets: Arc::clone(&process.resets),
-                            refuses: Refuses {
-                                worker: worker.id,
-                                port,
-                                address,
-                                inputs: self.inputs.clone(),
-                            },
-                        },
-                        port,
-                        address,
-                    };
-                    self.front.feed(worker.id, to);
-                }
-            }
+        let ready = engine.workers();
+        for worker in ready.filter(|worker| worker.state == WorkerState::Ready) {
+            self.workers.feed(worker.id, worker.slot);
         }
         let restarts: Vec<u32> = engine.slots().map(|slot| slot.restarts).collect();
         let workers = engine.workers().filter_map(|worker| {
-            let process = self.state.processes.get(&worker.id)?;
+            let process = self.workers.get(worker.id)?;
             Some(WorkerReport {
                 slot: worker.slot.0,
                 pid: process.pid,
@@ -361,7 +361,7 @@ impl Supervisor {
                 restarts: restarts.get(worker.slot.0 as usize).copied().unwrap_or(0),
                 listens_elsewhere: process.listens_elsewhere,
                 addresses: process.addresses.clone(),
-                endpoints: self.front.endpoints(worker.id),
+                endpoints: self.workers.front.endpoints(worker.id),
             })
         });
         let mut workers: Vec<WorkerReport> = workers.collect();
@@ -372,7 +372,7 @@ impl Supervisor {
             desired: engine.desired(),
             restarts,
             ready: engine.ready(),
-            draining: self.state.stopping || engine.is_stopping(),
+            draining: self.stopping || engine.is_stopping(),
         });
     }
 }

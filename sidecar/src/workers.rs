@@ -1,38 +1,44 @@
-//! One worker's life as the supervisor carries it out: started, listening,
-//! drained, signalled, reaped. When which of them happens is the engine's word.
+//! The processes of the app as the supervisor carries their lives out: started,
+//! listening, drained, signalled, reaped. When which of them happens is decided by the
+//! engine.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
-use scaledapp_engine::{Cause, Event, Exit, Generation, Slot, WorkerId, WorkerState};
+use scaledapp_engine::{
+    Cause, Engine, Event, Exit, Failure, Generation, Slot, WorkerId, WorkerState,
+};
 use scaledapp_proxy::EndedBy;
 use scaledapp_sys::notify::Listener;
-use tokio::task::AbortHandle;
+use scaledapp_wire::Tails;
+use tokio::sync::mpsc;
 
 use crate::connection::held;
-use crate::dispatch::{Front, Leaving};
-use crate::ends;
+use crate::dispatch::{Feed, Front, Leaving};
+use crate::ends::{self, Refuses, Runs};
 use crate::handover::{self, Caller, Told};
 use crate::hints::Share;
 use crate::history::Ended;
 use crate::input::{Input, Mechanism};
-use crate::limits::Hearing;
-use crate::limits::ears::Ear;
+use crate::last_words::LastWords;
+use crate::limits::hearing::Hearing;
 use crate::limits::memory;
 use crate::limits::silence::Silence;
-use crate::logs::Tail;
-use crate::process::{self, Reaped, Sockets, Started, group_lives, signal_group};
+use crate::logs::{Logs, Tail};
+use crate::process::worker::Process;
+use crate::process::{self, Reaped, Recipe, Sockets, Started, group_lives, signal_group};
 use crate::readiness::channel::Channel;
 use crate::readiness::probe;
-use crate::readiness::{Shown, Sign};
-use crate::sharing;
+use crate::readiness::{Shown, Sign, Wanted};
+use crate::sharing::{self, Sharing};
 use crate::stop_signal;
-use crate::supervisor::Supervisor;
+use crate::watchdog::Watchdog;
 
 /// A worker that was given a listening socket calls `listen` within this, or leaves
 /// it out (gunicorn asks `SO_ACCEPTCONN` first).
@@ -44,51 +50,6 @@ const DEAF: Duration = Duration::from_millis(250);
 /// How often it is looked whether what a stopped worker has started is gone.
 const LEAVES: Duration = Duration::from_millis(5);
 
-/// A running worker process.
-#[derive(Debug)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
-    /// See [`Caller`].
-    pub(crate) resets: Arc<AtomicBool>,
-    pub(crate) slot: Slot,
-    pub(crate) generation: Generation,
-    pub(crate) tail: Tail,
-    /// Where it alone is reached, by shared port, once it listens.
-    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
-    pub(crate) listens_elsewhere: Option<u16>,
-    /// What it has shown of what makes it ready.
-    shown: Shown,
-    /// Where messages come from and go to.
-    channel: Option<Channel>,
-    /// What is known of whether it accepts connections.
-    pub(crate) hearing: Hearing,
-    /// The thread that was found waiting for connections (Connection dispatch).
-    pub(crate) ear: Option<Ear>,
-    pub(crate) silence: Silence,
-    /// It held none of the shared sockets at the last look that asked for it.
-    has_closed: bool,
-    /// It is replaced because of its memory.
-    pub(crate) has_swollen: bool,
-    /// How many processes it and its descendants were at the last look.
-    pub(crate) family: usize,
-    /// Whether Node runs there, once it is known.
-    pub(crate) is_node: Option<bool>,
-    /// How it ended, while others of its group still end.
-    left: Option<Exit>,
-    /// Asks whether it is ready.
-    probe: Option<AbortHandle>,
-    /// What else waits for it and is pointless without it.
-    tasks: Vec<AbortHandle>,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        for task in self.tasks.iter().chain(&self.probe) {
-            task.abort();
-        }
-    }
-}
-
 /// Whether a worker's processes hold sockets, and none of `shared`. Where they cannot be
 /// seen they seem to hold none at all, and nothing is known.
 fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
@@ -98,8 +59,44 @@ fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
     !held.is_empty() && held.is_disjoint(shared)
 }
 
-impl Supervisor {
-    pub(crate) fn spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation) -> Event {
+/// All worker processes, and all that is needed to start, feed and end one.
+pub(crate) struct Workers {
+    pub(crate) recipe: Recipe,
+    /// The ports that workers share, the app's own first.
+    pub(crate) ports: Rc<[u16]>,
+    pub(crate) mechanism: Mechanism,
+    /// What a worker must show to count as ready.
+    pub(crate) wanted: Wanted,
+    pub(crate) stop_signal: Signal,
+    /// Whether a worker is asked to end by a message, and by the signal only if
+    /// that does not reach it.
+    pub(crate) shutdown_message: bool,
+    pub(crate) front: Front,
+    pub(crate) sharing: Rc<RefCell<Sharing>>,
+    pub(crate) logs: Logs,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) living: Living,
+}
+
+/// What is known of the processes of workers, of those that run and of those that ended.
+#[derive(Default)]
+pub(crate) struct Living {
+    processes: HashMap<WorkerId, Process>,
+    last_words: LastWords,
+    /// The log has said that the app's calls cannot be read.
+    knows_unreadable: bool,
+}
+
+impl Workers {
+    /// Starts a worker that gets `share` of the machine.
+    pub(crate) fn spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        share: Share,
+    ) -> Event {
         let sockets = match self.mechanism {
             Mechanism::Notify => Sockets::Answered,
             Mechanism::Nothing => Sockets::Own,
@@ -113,12 +110,7 @@ impl Supervisor {
         };
         let place = process::Place {
             slot,
-            share: Share {
-                cores: self.cores.usable(),
-                workers: self.engine.desired(),
-                memory: self.memory.read().map(|container| container.limit),
-                each: self.recipe.max_memory,
-            },
+            share,
             sockets,
         };
         match process::start(&self.recipe, place) {
@@ -190,7 +182,7 @@ impl Supervisor {
             probe: None,
             tasks: Vec::new(),
         };
-        self.state.processes.insert(worker, process);
+        self.living.processes.insert(worker, process);
         if let Some(channel) = channel {
             let inputs = self.inputs.clone();
             let ready = move || drop(inputs.send(Input::Shows(worker, Sign::Says)));
@@ -247,14 +239,14 @@ impl Supervisor {
 
     /// A worker has shown something; it may be ready now.
     pub(crate) fn shows(&mut self, worker: WorkerId, sign: Sign) -> Option<Event> {
-        let process = self.state.processes.get_mut(&worker)?;
+        let process = self.living.processes.get_mut(&worker)?;
         let is_ready = process.shown.add(sign, &self.wanted);
         is_ready.then_some(Event::Ready(worker))
     }
 
     /// What a worker that runs has not shown of what makes it ready.
     pub(crate) fn missing(&self, worker: WorkerId) -> Option<String> {
-        let process = self.state.processes.get(&worker)?;
+        let process = self.living.processes.get(&worker)?;
         process
             .shown
             .missing(&self.wanted, process.listens_elsewhere)
@@ -262,7 +254,7 @@ impl Supervisor {
 
     /// Runs a task that ends with the worker.
     pub(crate) fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
-        if let Some(process) = self.state.processes.get_mut(&worker) {
+        if let Some(process) = self.living.processes.get_mut(&worker) {
             let task = tokio::task::spawn_local(task);
             // A handle keeps its task's memory, and a worker may have many over its life.
             process.tasks.retain(|task| !task.is_finished());
@@ -272,7 +264,7 @@ impl Supervisor {
 
     pub(crate) fn told(&mut self, worker: WorkerId, told: Told) -> Option<Event> {
         let port = self.recipe.port;
-        let process = self.state.processes.get_mut(&worker)?;
+        let process = self.living.processes.get_mut(&worker)?;
         let slot = process.slot.0;
         match told {
             Told::Listening {
@@ -314,7 +306,7 @@ impl Supervisor {
             }
             // It is the same for each of its workers, and at each of their starts.
             Told::Unreadable => {
-                if !std::mem::replace(&mut self.state.knows_unreadable, true) {
+                if !std::mem::replace(&mut self.living.knows_unreadable, true) {
                     tracing::warn!(
                         slot,
                         "the app's bind cannot be read, so it has to bind for itself, and its \
@@ -333,7 +325,7 @@ impl Supervisor {
     /// Nobody listens where a worker was reached: it gets no request there any more. It
     /// may listen again, or be about to leave by itself.
     pub(crate) fn refuses(&mut self, worker: WorkerId, port: u16, address: SocketAddr) {
-        let Some(process) = self.state.processes.get_mut(&worker) else {
+        let Some(process) = self.living.processes.get_mut(&worker) else {
             return;
         };
         if process.addresses.get(&port) != Some(&address) {
@@ -351,32 +343,37 @@ impl Supervisor {
 
     /// A worker that has closed its listener and lives on is replaced: what it still has
     /// it may finish.
-    pub(crate) fn still_deaf(&self, worker: WorkerId) -> Option<Event> {
-        let process = self.state.processes.get(&worker)?;
+    /// `surge`: there is memory for its successor beside it.
+    pub(crate) fn still_deaf(&self, worker: WorkerId, surge: bool) -> Option<Event> {
+        let process = self.living.processes.get(&worker)?;
         let is_deaf = !process.addresses.contains_key(&self.recipe.port?);
-        is_deaf.then(|| Event::Recycle {
+        is_deaf.then_some(Event::Recycle {
             worker,
             cause: Cause::NotListening,
-            surge: !self.is_crowded(),
+            surge,
         })
     }
 
     /// Workers that have closed the socket that all share and live on (Connection
     /// dispatch). Looked for only while connections wait for somebody to accept them,
     /// and found at the second look: one may be about to listen again.
-    pub(crate) fn closed_listeners(&mut self) -> Vec<Event> {
+    /// `surge`: whether there is memory for a successor beside one.
+    pub(crate) fn closed_listeners(
+        &mut self,
+        engine: &Engine,
+        surge: impl FnOnce() -> bool,
+    ) -> Vec<Event> {
         let shared = match self.front {
             Front::Connection(_) if self.sharing.borrow().queued_in_all() > 0 => {
                 self.sharing.borrow().inodes()
             }
             _ => return Vec::new(),
         };
-        let ready = self.engine.workers();
+        let ready = engine.workers();
         let ready = ready.filter(|worker| worker.state == WorkerState::Ready);
-        let ready: Vec<WorkerId> = ready.map(|worker| worker.id).collect();
-        let surge = !self.is_crowded();
-        let closed = ready.into_iter().filter(|worker| {
-            let Some(process) = self.state.processes.get_mut(worker) else {
+        let surge = surge();
+        let closed = ready.map(|worker| worker.id).filter(|worker| {
+            let Some(process) = self.living.processes.get_mut(worker) else {
                 return false;
             };
             let before = std::mem::replace(&mut process.has_closed, closed(process.pid, &shared));
@@ -394,7 +391,7 @@ impl Supervisor {
     /// Says where a worker listens that has had the time to listen on its port,
     /// too, and does not. One that does has a second port, and nothing is wrong.
     pub(crate) fn still_elsewhere(&self, worker: WorkerId) {
-        let process = self.state.processes.get(&worker);
+        let process = self.living.processes.get(&worker);
         if let (Some(process), Some(port)) = (process, self.recipe.port)
             && let Some(other) = process.listens_elsewhere
             && !process.shown.listens()
@@ -408,7 +405,7 @@ impl Supervisor {
 
     /// A worker listens: it is asked whether it is ready where that is wanted.
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
-        let process = self.state.processes.get_mut(&worker)?;
+        let process = self.living.processes.get_mut(&worker)?;
         if let (Some(path), Some(address)) = (&self.wanted.path, address) {
             let inputs = self.inputs.clone();
             let probing = probe::until_ok(address, path.clone());
@@ -424,7 +421,7 @@ impl Supervisor {
     }
 
     pub(crate) fn drain(&mut self, worker: WorkerId) {
-        let Some(process) = self.state.processes.get(&worker) else {
+        let Some(process) = self.living.processes.get(&worker) else {
             return;
         };
         let idle = self.front.stop_feeding(Leaving {
@@ -441,7 +438,7 @@ impl Supervisor {
 
     /// Asks a worker to end: by the signal, or by a message that it can receive.
     pub(crate) fn terminate(&mut self, worker: WorkerId) {
-        let Some(process) = self.state.processes.get(&worker) else {
+        let Some(process) = self.living.processes.get(&worker) else {
             return;
         };
         // What it has not finished by the end of its drain may be what has taken the memory.
@@ -467,7 +464,7 @@ impl Supervisor {
     }
 
     pub(crate) fn kill(&self, worker: WorkerId) {
-        if let Some(process) = self.state.processes.get(&worker) {
+        if let Some(process) = self.living.processes.get(&worker) {
             // Unless it was said before why.
             self.front.ended(worker, EndedBy::Other);
             signal_group(process.pid, Signal::KILL);
@@ -478,28 +475,22 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn reaped(&mut self, reaped: Reaped) -> Vec<Event> {
-        let Some(worker) = self.worker_of(reaped.pid) else {
-            return Vec::new();
-        };
-        let is_stopping = self.state_of(worker) == Some(WorkerState::Stopping);
+    /// The worker that ended, unless others of its group are waited for.
+    pub(crate) fn reaped(&mut self, reaped: Reaped, engine: &Engine) -> Option<WorkerId> {
+        let worker = self.worker_of(reaped.pid)?;
+        let is_stopping = state_of(engine, worker) == Some(WorkerState::Stopping);
         if is_stopping && group_lives(reaped.pid) {
             self.wait_for_group(worker, reaped);
-            return Vec::new();
+            return None;
         }
-        self.ended(worker, reaped.exit)
-    }
-
-    fn state_of(&self, worker: WorkerId) -> Option<WorkerState> {
-        let mut views = self.engine.workers();
-        views.find(|view| view.id == worker).map(|view| view.state)
+        Some(worker)
     }
 
     /// A wrapper such as `sh start.sh` ends at the stop signal before the app that
     /// it has started: that one has the rest of the grace. The number of a group
     /// is not used again while it has members (`setpgid(2)`).
     fn wait_for_group(&mut self, worker: WorkerId, leader: Reaped) {
-        let Some(process) = self.state.processes.get_mut(&worker) else {
+        let Some(process) = self.living.processes.get_mut(&worker) else {
             return;
         };
         process.left = Some(leader.exit);
@@ -512,22 +503,26 @@ impl Supervisor {
         });
     }
 
-    /// A worker is no more, with all that must not outlive it.
-    pub(crate) fn ended(&mut self, worker: WorkerId, exit: Exit) -> Vec<Event> {
-        let Some(process) = self.state.processes.remove(&worker) else {
-            return Vec::new();
-        };
+    /// A worker is no more, with all that must not outlive it. Gives what is to be
+    /// remembered of it, and whether it has served.
+    pub(crate) fn ended(
+        &mut self,
+        worker: WorkerId,
+        exit: Exit,
+        engine: &Engine,
+        out_of_memory: bool,
+    ) -> Option<(Ended, bool)> {
+        let process = self.living.processes.remove(&worker)?;
         let has_served = self.front.served(worker) > 0;
-        let out_of_memory = self.out_of_memory.look(Instant::now());
         self.front.ended(worker, ends::whose(exit, out_of_memory));
-        self.report.ended(&Ended {
+        let ended = Ended {
             worker,
             slot: process.slot.0,
             pid: process.pid,
             generation: process.generation.0,
-            state: self.state_of(worker),
+            state: state_of(engine, worker),
             exit,
-        });
+        };
         // What the worker left behind must not go on serving.
         signal_group(process.pid, Signal::KILL);
         self.watchdog.forget(process.pid);
@@ -537,19 +532,118 @@ impl Supervisor {
             sharing.forget(worker);
             sharing.mend();
         }
-        let last_words = (worker, process.tail.clone());
-        self.state.last_words.insert(process.slot, last_words);
-        let served = has_served.then_some(Event::Served(worker));
-        served
-            .into_iter()
-            .chain([Event::Exited(worker, exit)])
-            .collect()
+        let last_words = &mut self.living.last_words;
+        last_words.keep(process.slot, worker, process.tail.clone());
+        Some((ended, has_served))
     }
 
     fn worker_of(&self, pid: u32) -> Option<WorkerId> {
-        let mut processes = self.state.processes.iter();
+        let mut processes = self.living.processes.iter();
         processes
             .find(|(_, process)| process.pid == pid && process.left.is_none())
             .map(|(worker, _)| *worker)
     }
+
+    pub(crate) fn get(&self, worker: WorkerId) -> Option<&Process> {
+        self.living.processes.get(&worker)
+    }
+
+    pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Process> {
+        self.living.processes.get_mut(&worker)
+    }
+
+    /// Those that run.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.living.processes.values()
+    }
+
+    /// Sends a signal to the process groups of all workers, or to that of one slot.
+    ///
+    /// # Errors
+    /// There is no such signal, or no such worker; the text is for the one who asked.
+    pub(crate) fn send_signal(&self, number: i32, slot: Option<u32>) -> Result<(), String> {
+        let Some(signal) = Signal::from_named_raw(number) else {
+            return Err(format!("there is no signal {number}: give 1 to 31"));
+        };
+        let meant = |process: &&Process| slot.is_none_or(|slot| process.slot.0 == slot);
+        let mut processes = self.processes().filter(meant).peekable();
+        if let (Some(slot), None) = (slot, processes.peek()) {
+            return Err(format!(
+                "no worker runs in slot {slot}: see `ctl status` for those that do"
+            ));
+        }
+        for process in processes {
+            signal_group(process.pid, signal);
+        }
+        Ok(())
+    }
+
+    /// Sends requests to a worker that is ready, wherever it listens.
+    pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot) {
+        let Some(process) = self.living.processes.get(&worker) else {
+            return;
+        };
+        for (&port, &address) in &process.addresses {
+            let refuses = Refuses {
+                worker,
+                port,
+                address,
+                inputs: self.inputs.clone(),
+            };
+            let to = Feed {
+                slot,
+                process: Runs {
+                    pid: process.pid,
+                    resets: Arc::clone(&process.resets),
+                    refuses,
+                },
+                port,
+                address,
+            };
+            self.front.feed(worker, to);
+        }
+    }
+
+    /// The last stderr lines by slot: of its last worker that ended, then of
+    /// those that run.
+    pub(crate) fn tails(&self, only: Option<u32>) -> Tails {
+        let ended = self.living.last_words.tails();
+        let running = self
+            .processes()
+            .map(|process| (process.slot, &process.tail));
+        let mut slots = Tails::new();
+        for (slot, tail) in ended.chain(running) {
+            if only.is_none_or(|only| only == slot.0) {
+                let lines = slots.entry(slot.0.to_string()).or_default();
+                lines.extend(tail.lines());
+            }
+        }
+        slots
+    }
+
+    /// The last words of the worker that caused a failure, and what it has not
+    /// shown of what makes it ready, if it lives.
+    pub(crate) fn cause(&self, failure: &Failure) -> (Option<Tail>, Option<String>) {
+        let (Some(worker), Some(slot)) = (failure.worker(), failure.slot()) else {
+            return (None, None);
+        };
+        if let Some(process) = self.get(worker) {
+            return (Some(process.tail.clone()), self.missing(worker));
+        }
+        (self.living.last_words.of(slot, worker), None)
+    }
+
+    /// Waits until all that workers wrote is passed on, and leaves the last words of the
+    /// last one to the kubelet.
+    pub(crate) async fn farewell(&self, code: i32) {
+        let last_words = &self.living.last_words;
+        last_words.settled().await;
+        self.logs.flushed().await;
+        last_words.leave_to_kubelet(code);
+    }
+}
+
+fn state_of(engine: &Engine, worker: WorkerId) -> Option<WorkerState> {
+    let mut views = engine.workers();
+    views.find(|view| view.id == worker).map(|view| view.state)
 }

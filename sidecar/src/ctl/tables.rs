@@ -110,10 +110,12 @@ pub(crate) fn status(status: &Status, before: Before<'_>) -> String {
         (worker.slot, row)
     });
     let waiting = status.waiting.iter().map(|waiting| {
-        let mut row = header.map(|_| "-".to_owned());
-        row[0] = waiting.slot.to_string();
-        row[2] = waiting.state.as_str().to_owned();
-        row[4] = waiting.restarts.to_string();
+        let row = header.map(|column| match column {
+            "SLOT" => waiting.slot.to_string(),
+            "STATE" => waiting.state.as_str().to_owned(),
+            "RESTARTS" => waiting.restarts.to_string(),
+            _ => "-".to_owned(),
+        });
         (waiting.slot, row)
     });
     let mut rows: Vec<_> = running.chain(waiting).collect();

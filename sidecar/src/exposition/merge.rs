@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Exposition, Family, Kind, Labels, Sample, index_of};
+use super::model::{Exposition, Family, Kind, Labels, Sample, index_of};
 
 /// Puts pages together, each sample with the label `worker`.
 pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {

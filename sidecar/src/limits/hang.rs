@@ -1,69 +1,73 @@
-//! Looks whether workers that accept for themselves (Connection dispatch) hang: asks
-//! `ears` each time, and `sockets` about those that do not hear. What it means is
-//! decided in `silence`, what happens to them in `limits`.
+//! Whether workers that accept for themselves (Connection dispatch) hang: what the
+//! kernel shows of their threads (`ears`) and, where these wait for no connection, of
+//! their sockets. What that means is decided in `silence`, what follows in `watch`.
 
 use std::collections::HashMap;
 use std::fs;
+use std::rc::Rc;
 use std::time::Duration;
 
-use scaledapp_engine::{WorkerId, WorkerState};
-
-use crate::connection::held::socket_inodes;
-use crate::dispatch::Front;
-use crate::limits::ears::{self, Heard};
-use crate::limits::memory;
-use crate::limits::silence::Carried;
-use crate::supervisor::Supervisor;
+use scaledapp_engine::{Engine, WorkerId, WorkerState};
 use scaledapp_proc::sockets::{self, Progress};
 
-impl Supervisor {
-    /// For how long workers have moved nothing while clients wait, at the time `now`
-    /// (since the start); those of which nothing like that is known are left out.
-    pub(crate) fn silent_workers(&mut self, now: Duration) -> HashMap<WorkerId, Duration> {
-        let mut all = HashMap::new();
-        let (Some(most), Front::Connection(_)) = (self.watch.silence(), &self.front) else {
-            return all;
+use super::ears::{self, Heard};
+use super::memory;
+use super::silence::Carried;
+use crate::connection::held::socket_inodes;
+use crate::cores::Quotas;
+use crate::dispatch::Front;
+use crate::workers::Workers;
+
+/// For how long workers have moved nothing while clients wait, at the time `now`
+/// (since the start); those of which nothing like that is known are left out. A worker
+/// is hung after `most`, without the time in which `quotas` kept it from running.
+pub(super) fn silent_workers(
+    engine: &Engine,
+    workers: &mut Workers,
+    now: Duration,
+    most: Duration,
+    quotas: &Quotas,
+) -> HashMap<WorkerId, Duration> {
+    let mut all = HashMap::new();
+    let Front::Connection(_) = &workers.front else {
+        return all;
+    };
+    let (ports, sharing) = (Rc::clone(&workers.ports), Rc::clone(&workers.sharing));
+    // The same for all, and read only if some worker does not hear.
+    let mut connections = None;
+    let ready = engine.workers();
+    for worker in ready.filter(|worker| worker.state == WorkerState::Ready) {
+        let Some(process) = workers.get_mut(worker.id) else {
+            continue;
         };
-        // The same for all, and read only if somebody does not hear.
-        let mut connections = None;
-        let workers = self.engine.workers();
-        let ready: Vec<WorkerId> = workers
-            .filter(|worker| worker.state == WorkerState::Ready)
-            .map(|worker| worker.id)
-            .collect();
-        for worker in ready {
-            let Some(process) = self.state.processes.get_mut(&worker) else {
-                continue;
-            };
-            if process.ear.is_some_and(|ear| ear.waits_still()) {
+        if process.ear.is_some_and(|ear| ear.waits_still()) {
+            process.silence.hears();
+            continue;
+        }
+        let tree = memory::tree(process.pid);
+        let listeners = sharing.borrow().listeners(process.generation);
+        let pid = match ears::find(&tree, &listeners) {
+            Heard::By(ear) => {
+                process.ear = Some(ear);
                 process.silence.hears();
                 continue;
             }
-            let tree = memory::tree(process.pid);
-            let listeners = self.sharing.borrow().listeners(process.generation);
-            let pid = match ears::find(&tree, &listeners) {
-                Heard::By(ear) => {
-                    process.ear = Some(ear);
-                    process.silence.hears();
-                    continue;
-                }
-                Heard::Unknown => {
-                    process.silence.hears();
-                    continue;
-                }
-                Heard::ByNobody(pid) => pid,
-            };
-            let kept = run_delay(pid) + self.quotas.throttled().unwrap_or_default();
-            if !process.silence.is_deaf(now, kept, most) {
+            Heard::Unknown => {
+                process.silence.hears();
                 continue;
             }
-            let connections = connections.get_or_insert_with(|| progress(&self.ports));
-            // Where the kernel does not tell, nobody is seen to wait.
-            let carried = carried(&tree, connections);
-            all.insert(worker, process.silence.carries(carried));
+            Heard::ByNobody(pid) => pid,
+        };
+        let kept = run_delay(pid) + quotas.throttled().unwrap_or_default();
+        if !process.silence.is_deaf(now, kept, most) {
+            continue;
         }
-        all
+        let connections = connections.get_or_insert_with(|| progress(&ports));
+        // Where the kernel does not tell, no client is seen to wait.
+        let carried = carried(&tree, connections);
+        all.insert(worker.id, process.silence.carries(carried));
     }
+    all
 }
 
 /// By inode.

@@ -3,13 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use scaledapp_engine::{Event, WorkerId, WorkerState};
+use scaledapp_engine::{Engine, Event, WorkerId, WorkerState};
 
+use super::hang;
+use super::hearing::Hearing;
+use super::measured::Measured;
+use super::memory::{self, Limiting};
+use super::watch::Watch;
+use crate::cores::Quotas;
+use crate::ends::OutOfMemory;
 use crate::input::Input;
-use crate::limits::memory;
-use crate::limits::{Hearing, Measured};
+use crate::process::worker::Process;
 use crate::readiness::probe;
-use crate::supervisor::Supervisor;
+use crate::workers::Workers;
 
 /// Between two looks where memory is limited: a leak of 50 MB/s adds 12 MB.
 pub(crate) const CLOSE: Duration = Duration::from_millis(250);
@@ -37,30 +43,51 @@ impl Starving {
     }
 }
 
-impl Supervisor {
-    /// What has to happen because of what workers have and do.
-    pub(crate) fn look(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.starting() {
-            let throttled = self.quotas.throttled().unwrap_or_default();
-            let starved = self.state.starving.look(Instant::now(), throttled);
-            if starved >= Duration::from_millis(10) {
-                events.push(Event::Starved(starved));
-            }
-        } else {
-            self.state.starving = Starving::default();
+/// What workers are held to, and what they share: CPU time and memory.
+#[derive(Debug)]
+pub(crate) struct Measuring {
+    pub(crate) watch: Watch,
+    pub(crate) quotas: Quotas,
+    pub(crate) memory: Limiting,
+    pub(crate) out_of_memory: OutOfMemory,
+    pub(crate) starving: Starving,
+}
+
+impl Measuring {
+    /// Whether there is no memory for a worker beside all that run.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let memory = self.memory.read().or_else(memory::of_machine);
+        self.watch.is_crowded(memory)
+    }
+
+    /// How much longer workers that start may take, because the machine has kept them
+    /// from running since the last look.
+    pub(crate) fn starved(&mut self, engine: &Engine) -> Option<Event> {
+        let is_starting = |state| state == WorkerState::Starting;
+        if !engine.workers().any(|worker| is_starting(worker.state)) {
+            self.starving = Starving::default();
+            return None;
         }
-        if self.state.stopping {
-            return events;
-        }
-        let now = self.started.elapsed();
-        let measured: Vec<Measured> = self.measure(now);
+        let throttled = self.quotas.throttled().unwrap_or_default();
+        let starved = self.starving.look(Instant::now(), throttled);
+        (starved >= Duration::from_millis(10)).then_some(Event::Starved(starved))
+    }
+
+    /// What has to happen because of what workers have and do, at the time `now` (since
+    /// the start).
+    pub(crate) fn look(
+        &mut self,
+        engine: &Engine,
+        workers: &mut Workers,
+        now: Duration,
+    ) -> Vec<Event> {
+        let measured = self.measure(engine, workers, now);
         let container = self.memory.read();
         // Its counter says more when it is seen to grow.
         self.out_of_memory.look(Instant::now());
         let was_too_small = self.watch.is_too_small;
-        let wanted = u64::from(self.engine.desired());
-        events.extend(self.watch.look(now, &measured, container, wanted));
+        let wanted = u64::from(engine.desired());
+        let events = self.watch.look(now, &measured, container, wanted);
         if self.watch.is_too_small && !was_too_small {
             tracing::warn!(
                 "workers fill the container as they are born: raise its memory limit or run fewer \
@@ -70,83 +97,69 @@ impl Supervisor {
         events
     }
 
-    fn starting(&self) -> bool {
-        let mut workers = self.engine.workers();
-        workers.any(|worker| worker.state == WorkerState::Starting)
-    }
-
-    fn measure(&mut self, now: Duration) -> Vec<Measured> {
-        let silent = self.silent_workers(now);
-        let workers: Vec<_> = self.engine.workers().collect();
-        let measured = workers.into_iter().filter_map(|worker| {
-            let pid = self.state.processes.get(&worker.id)?.pid;
+    fn measure(&self, engine: &Engine, workers: &mut Workers, now: Duration) -> Vec<Measured> {
+        let silence = self.watch.silence();
+        let silent =
+            silence.map(|most| hang::silent_workers(engine, workers, now, most, &self.quotas));
+        let silent = silent.unwrap_or_default();
+        let measured = engine.workers().filter_map(|worker| {
+            let process = workers.get_mut(worker.id)?;
             let is_ready = worker.state == WorkerState::Ready;
-            let tree = memory::tree(pid);
-            self.look_for_forks(worker.id, &tree);
-            let deaf = silent.get(&worker.id).copied().or_else(|| {
-                if is_ready {
-                    self.deaf(worker.id, now)
-                } else {
-                    None
-                }
-            });
-            let process = self.state.processes.get_mut(&worker.id)?;
+            let tree = memory::tree(process.pid);
+            look_for_forks(process, &tree);
             // What a wrapper has started is there when it listens.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
             let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
+            let deaf = silent.get(&worker.id).copied();
+            let deaf =
+                deaf.or_else(|| self::deaf(workers, worker.id, now, silence.filter(|_| is_ready)?));
             Some(Measured {
                 worker: worker.id,
                 age: is_ready.then(|| now.saturating_sub(worker.since)),
                 bytes: memory::of(&tree).unwrap_or(0),
-                served: self.front.served(worker.id),
-                capped: capped && self.recipe.caps_heap,
+                served: workers.front.served(worker.id),
+                capped: capped && workers.recipe.caps_heap,
                 deaf,
             })
         });
         measured.collect()
     }
+}
 
-    /// An app that multiplies itself would do so in every worker.
-    fn look_for_forks(&mut self, worker: WorkerId, tree: &[u32]) {
-        let Some(process) = self.state.processes.get_mut(&worker) else {
-            return;
-        };
-        let before = std::mem::replace(&mut process.family, tree.len());
-        if tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid)) {
-            tracing::warn!(
-                slot = process.slot.0,
-                "the app forks workers of its own (Node's cluster), and every worker does: take \
-                 cluster.fork out of it, or give --workers 1"
-            );
-        }
+/// Warns of an app that multiplies itself, which it would do in every worker.
+fn look_for_forks(process: &mut Process, tree: &[u32]) {
+    let before = std::mem::replace(&mut process.family, tree.len());
+    if tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid)) {
+        tracing::warn!(
+            slot = process.slot.0,
+            "the app forks workers of its own (Node's cluster), and every worker does: take \
+             cluster.fork out of it, or give --workers 1"
+        );
     }
+}
 
-    /// For how long a worker with work has shown no sign of life, once it is known
-    /// to accept no connection either.
-    fn deaf(&mut self, worker: WorkerId, now: Duration) -> Option<Duration> {
-        let most = self.watch.silence()?;
-        let port = self.recipe.port?;
-        let silent = self.front.silent(worker).filter(|silent| *silent >= most);
-        let process = self.state.processes.get_mut(&worker)?;
-        let address = *process.addresses.get(&port)?;
-        if process.hearing.look(now, silent.is_some(), most) {
-            let inputs = self.inputs.clone();
-            self.run_for(worker, async move {
-                let accepts = probe::accepts(address).await;
-                drop(inputs.send(Input::Accepts(worker, accepts)));
-            });
-            return None;
-        }
-        silent.filter(|_| process.hearing == Hearing::Deaf)
+/// For how long a worker with work has shown no sign of life, once it is known
+/// to accept no connection either. Beyond `most` it is asked.
+fn deaf(
+    workers: &mut Workers,
+    worker: WorkerId,
+    now: Duration,
+    most: Duration,
+) -> Option<Duration> {
+    let port = workers.recipe.port?;
+    let silent = workers.front.silent(worker);
+    let silent = silent.filter(|silent| *silent >= most);
+    let inputs = workers.inputs.clone();
+    let process = workers.get_mut(worker)?;
+    let address = *process.addresses.get(&port)?;
+    if process.hearing.look(now, silent.is_some(), most) {
+        workers.run_for(worker, async move {
+            let accepts = probe::accepts(address).await;
+            drop(inputs.send(Input::Accepts(worker, accepts)));
+        });
+        return None;
     }
-
-    /// A silent worker was asked.
-    pub(crate) fn heard(&mut self, worker: WorkerId, accepts: bool) {
-        let now = self.started.elapsed();
-        if let Some(process) = self.state.processes.get_mut(&worker) {
-            process.hearing.told(now, accepts);
-        }
-    }
+    silent.filter(|_| process.hearing == Hearing::Deaf)
 }
 
 /// Whether the process runs Node, by the name of its program.

@@ -4,7 +4,8 @@
 
 use anyhow::bail;
 
-use super::{FileSettings, trust};
+use super::file::FileSettings;
+use super::trust;
 use crate::cli::{HangTimeout, MechanismArg, RunArgs};
 
 /// Refuses what needs a port.

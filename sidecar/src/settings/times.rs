@@ -7,7 +7,7 @@ use anyhow::bail;
 use scaledapp_proxy::{Config, HeadLimits, Limits};
 use scaledapp_units::duration;
 
-use super::FileSettings;
+use super::file::FileSettings;
 use crate::cli::{DispatchArg, RunArgs, TimeArgs};
 
 /// Of the dispatcher's [`Limits`] those that `run` can be told.

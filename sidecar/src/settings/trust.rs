@@ -6,7 +6,7 @@ use anyhow::bail;
 use scaledapp_proxy::{Callers, Network, Tokens, Trust};
 use scaledapp_runtime::follow;
 
-use super::FileSettings;
+use super::file::FileSettings;
 use crate::cli::{DispatchArg, TrustArg, TrustArgs};
 
 /// Room for the most and the longest tokens.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
-use super::Family;
+use super::family::Family;
 
 /// Pending connections that a listening socket holds; the kernel lowers it to
 /// net.core.somaxconn (4096 by default since Linux 5.4).

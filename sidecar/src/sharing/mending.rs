@@ -1,14 +1,12 @@
-//! Notices at once that a worker has shut down a socket that all share: a poll of a
-//! listening socket tells of that as of a hang-up (`tcp_poll`). What is done about it is in `group`.
+//! Notices at once that a worker has shut down a socket that all workers share: a poll
+//! of a listening socket reports that as a hang-up (`tcp_poll`). What is done about it
+//! is decided in `group`.
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
 use scaledapp_sys::hangup::hung_up;
 use socket2::Socket;
-
-use super::Sharing;
 
 /// A shared socket that nobody watches yet.
 #[derive(Debug)]
@@ -17,27 +15,23 @@ pub(super) struct Unwatched {
     pub(super) socket: Rc<Socket>,
 }
 
-/// Watches shared sockets that are new, each until it is given up.
-pub(crate) fn watch_new(sharing: &Rc<RefCell<Sharing>>) {
-    let new = std::mem::take(&mut sharing.borrow_mut().unwatched);
-    for Unwatched { inode, socket } in new {
-        let sharing = Rc::clone(sharing);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = watch(inode, &socket, &sharing).await {
-                // It is looked at now and then, too.
+impl Unwatched {
+    /// Calls `mend` with the socket's inode each time when it was shut down, until
+    /// `mend` says that it is not shared any more.
+    pub(super) async fn watch(self, mend: impl Fn(u64) -> bool) {
+        loop {
+            if let Err(error) = self.hung_up().await {
+                // The supervisor also looks at it each time when it measures workers.
                 tracing::debug!(%error, "a shared socket cannot be watched");
+                return;
             }
-        });
-    }
-}
-
-async fn watch(inode: u64, socket: &Socket, sharing: &RefCell<Sharing>) -> io::Result<()> {
-    loop {
-        hung_up(socket.try_clone()?.into()).await?;
-        let mut sharing = sharing.borrow_mut();
-        sharing.mend();
-        if !sharing.has(inode) {
-            return Ok(());
+            if !mend(self.inode) {
+                return;
+            }
         }
+    }
+
+    async fn hung_up(&self) -> io::Result<()> {
+        hung_up(self.socket.try_clone()?.into()).await
     }
 }

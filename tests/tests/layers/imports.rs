@@ -26,7 +26,7 @@ struct Upward {
     reason: &'static str,
 }
 
-const CIRCLES: [Circle; 14] = [
+const CIRCLES: [Circle; 8] = [
     Circle {
         package: "scaledapp-engine",
         files: &["ending.rs", "engine.rs", "replace.rs", "view.rs"],
@@ -80,52 +80,6 @@ const CIRCLES: [Circle; 14] = [
         reason: "`app_pods` stands in workload.rs; it belongs to selection.rs",
     },
     Circle {
-        package: "scaledapp-sidecar",
-        files: &[
-            "dispatch.rs",
-            "ends.rs",
-            "limits/measure.rs",
-            "supervisor.rs",
-            "workers.rs",
-        ],
-        reason: "`Input` and `Mechanism` stand in supervisor.rs, and others add methods to `Supervisor`",
-    },
-    Circle {
-        package: "scaledapp-sidecar",
-        files: &["exposition.rs", "exposition/merge.rs"],
-        reason: "the model of a page and its merging use each other",
-    },
-    Circle {
-        package: "scaledapp-sidecar",
-        files: &["report.rs", "report/metrics.rs"],
-        reason: "`Report` and its metrics are written from one state",
-    },
-    Circle {
-        package: "scaledapp-sidecar",
-        files: &["run.rs", "signals.rs"],
-        reason: "`forward` stands in run.rs; it belongs to signals.rs",
-    },
-    Circle {
-        package: "scaledapp-sidecar",
-        files: &[
-            "settings.rs",
-            "settings/portless.rs",
-            "settings/times.rs",
-            "settings/trust.rs",
-        ],
-        reason: "`FileSettings` stands in settings.rs; it belongs in a file of its own",
-    },
-    Circle {
-        package: "scaledapp-sidecar",
-        files: &[
-            "sharing.rs",
-            "sharing/group.rs",
-            "sharing/listening.rs",
-            "sharing/mending.rs",
-        ],
-        reason: "`Family` stands in sharing.rs, and mending.rs adds methods to `Sharing`",
-    },
-    Circle {
         package: "xtask",
         files: &[
             "kind.rs",
@@ -139,7 +93,7 @@ const CIRCLES: [Circle; 14] = [
     },
 ];
 
-const UPWARD: [Upward; 9] = [
+const UPWARD: [Upward; 3] = [
     Upward {
         package: "scaledapp-crds",
         above: "lib.rs",
@@ -151,46 +105,6 @@ const UPWARD: [Upward; 9] = [
         above: "validate.rs",
         files: &["validate/balancers.rs"],
         reason: "`Check` belongs in validate/check.rs",
-    },
-    Upward {
-        package: "scaledapp-sidecar",
-        above: "ctl.rs",
-        files: &["ctl/answers.rs", "ctl/command.rs", "ctl/server.rs"],
-        reason: "the requests and replies of the control socket will be types that other packages share",
-    },
-    Upward {
-        package: "scaledapp-sidecar",
-        above: "exposition.rs",
-        files: &["exposition/merge.rs"],
-        reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-sidecar",
-        above: "limits.rs",
-        files: &["limits/measure.rs"],
-        reason: "`Measured` and `Hearing` belong in a file below limits.rs",
-    },
-    Upward {
-        package: "scaledapp-sidecar",
-        above: "report.rs",
-        files: &["report/metrics.rs"],
-        reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-sidecar",
-        above: "settings.rs",
-        files: &[
-            "settings/portless.rs",
-            "settings/times.rs",
-            "settings/trust.rs",
-        ],
-        reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-sidecar",
-        above: "sharing.rs",
-        files: &["sharing/listening.rs", "sharing/mending.rs"],
-        reason: "as in the circle",
     },
     Upward {
         package: "xtask",

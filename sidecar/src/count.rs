@@ -1,0 +1,64 @@
+//! How many workers are wanted now: the wish that came last, on as many cores as there
+//! are at the moment. What a wish means is decided in `cores`.
+
+use std::time::{Duration, Instant};
+
+use scaledapp_engine::Event;
+
+use crate::cores::{Cores, Quotas, WorkerSpec};
+
+/// How often the number of cores is read at most.
+const READ_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many workers are wanted, as long as the number of cores may change.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub(crate) spec: WorkerSpec,
+    pub(crate) cores: Cores,
+    /// When the number of cores was read last.
+    read: Option<Instant>,
+}
+
+impl Count {
+    pub(crate) fn new(spec: WorkerSpec, cores: Cores) -> Self {
+        Self {
+            spec,
+            cores,
+            read: None,
+        }
+    }
+
+    /// Scales to what is wanted from now on. A wish that cannot be met is logged and
+    /// changes nothing.
+    pub(crate) fn set(&mut self, spec: WorkerSpec) -> Option<Event> {
+        match spec.workers(self.cores) {
+            Ok(workers) => {
+                self.spec = spec;
+                Some(Event::Scale {
+                    workers,
+                    operation: None,
+                })
+            }
+            Err(error) => {
+                tracing::warn!(%spec, %error, "the number of workers stays as it is");
+                None
+            }
+        }
+    }
+
+    /// Reads the number of cores once in a while: a quota changes when a running pod is
+    /// resized.
+    pub(crate) fn look_at_cores(&mut self, quotas: &Quotas, is_stopping: bool) -> Option<Event> {
+        if self.read.is_some_and(|at| at.elapsed() < READ_INTERVAL) {
+            return None;
+        }
+        self.read = Some(Instant::now());
+        let before = self.spec.workers(self.cores);
+        self.cores = Cores::within(quotas);
+        if is_stopping || self.spec.workers(self.cores) == before {
+            return None;
+        }
+        tracing::info!(cores = self.cores.usable(), "the number of cores changed");
+        self.set(self.spec)
+    }
+}

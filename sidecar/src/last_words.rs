@@ -1,0 +1,54 @@
+//! What workers wrote last, kept after their end: for `ctl`, and for Kubernetes, which
+//! shows the termination log of a container that failed.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use scaledapp_engine::{Slot, WorkerId};
+
+use crate::logs::Tail;
+
+/// Kubernetes makes this file; elsewhere it does not exist and is not made.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// The tail of the last worker that ended in each slot.
+#[derive(Debug, Default)]
+pub(crate) struct LastWords(HashMap<Slot, (WorkerId, Tail)>);
+
+impl LastWords {
+    /// A worker has ended.
+    pub(crate) fn keep(&mut self, slot: Slot, worker: WorkerId, tail: Tail) {
+        self.0.insert(slot, (worker, tail));
+    }
+
+    /// By slot.
+    pub(crate) fn tails(&self) -> impl Iterator<Item = (Slot, &Tail)> {
+        self.0.iter().map(|(slot, (_, tail))| (*slot, tail))
+    }
+
+    /// Those of a worker, if no other has ended in its slot since.
+    pub(crate) fn of(&self, slot: Slot, worker: WorkerId) -> Option<Tail> {
+        let (ended, tail) = self.0.get(&slot)?;
+        (*ended == worker).then(|| tail.clone())
+    }
+
+    /// Waits until all of them have been read and passed on.
+    pub(crate) async fn settled(&self) {
+        for (_, tail) in self.0.values() {
+            tail.settled().await;
+        }
+    }
+
+    /// Writes those of the youngest worker to the termination log, if the supervisor ends
+    /// with a failure.
+    pub(crate) fn leave_to_kubelet(&self, code: i32) {
+        if code == 0 || !Path::new(TERMINATION_LOG).exists() {
+            return;
+        }
+        let last = self.0.values().max_by_key(|(worker, _)| worker.0);
+        let lines = last.map(|(_, tail)| tail.lines()).unwrap_or_default();
+        if let Err(error) = std::fs::write(TERMINATION_LOG, lines.join("\n")) {
+            tracing::debug!(%error, "cannot write the termination log");
+        }
+    }
+}
