@@ -11,6 +11,7 @@ use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
 use scaledapp_plan::local::{Plan, Pod, Slot};
 use scaledapp_plan::{Protocol, ValidatedApp};
 use scaledapp_units::duration;
+use scaledapp_wire::{self as wire, SupervisorArgs};
 
 use crate::binaries::Binaries;
 use crate::object::Object;
@@ -114,41 +115,32 @@ fn supervisor(
     files: &Files,
 ) -> Program {
     let app = &object.app;
-    let mut arguments = words(&["run", "--host", &pod.address.ip().to_string()]);
-    arguments.extend(words(&["--port", &pod.address.port().to_string()]));
-    arguments.extend(words(&["--admin", &pod.admin.to_string()]));
-    arguments.extend(words(&["--workers", &workers.to_string()]));
-    let dispatch = match app.workers.dispatch {
-        Dispatch::Request => "request",
-        Dispatch::Connection => "connection",
+    let args = SupervisorArgs {
+        cwd: Some(object.directory.to_string_lossy().into_owned()),
+        host: Some(pod.address.ip()),
+        port: Some(pod.address.port()),
+        dispatch: Some(match app.workers.dispatch {
+            Dispatch::Request => wire::Dispatch::Request,
+            Dispatch::Connection => wire::Dispatch::Connection,
+        }),
+        admin: Some(pod.admin),
+        workers: Some(workers.to_string()),
+        trust_token_file: app
+            .asks_for_token()
+            .then(|| files.token.to_string_lossy().into_owned()),
+        readiness_path: app.workers.readiness.path.clone(),
+        boot_timeout: Some(duration::format(app.workers.readiness.timeout)),
+        drain_timeout: Some(duration::format(app.workers.drain_timeout)),
+        drain_quiet: Some(QUIET.to_owned()),
+        further: app.supervisor_flags(),
+        stop_signal: Some(app.workers.stop_signal.clone()),
+        instance_env: Some(app.workers.instance_env.clone()),
+        switches: app.workers.switches(),
+        // The marks become the slot's number in front of each line.
+        logs: Some("prefix"),
+        ..SupervisorArgs::default()
     };
-    arguments.extend(words(&["--dispatch", dispatch]));
-    if app.asks_for_token() {
-        let file = files.token.to_string_lossy();
-        arguments.extend(words(&["--trust", "behind", "--trust-token-file", &file]));
-    }
-    if let Some(path) = &app.workers.readiness.path {
-        arguments.extend(words(&["--readiness-path", path]));
-    }
-    arguments.extend(words(&[
-        "--boot-timeout",
-        &duration::format(app.workers.readiness.timeout),
-    ]));
-    arguments.extend(words(&[
-        "--drain-timeout",
-        &duration::format(app.workers.drain_timeout),
-    ]));
-    arguments.extend(words(&["--drain-quiet", QUIET]));
-    arguments.extend(words(&["--cwd", &object.directory.to_string_lossy()]));
-    for (flag, value) in app.supervisor_flags() {
-        arguments.extend(words(&[flag, &value]));
-    }
-    arguments.extend(words(&["--stop-signal", &app.workers.stop_signal]));
-    arguments.extend(words(&["--instance-env", &app.workers.instance_env]));
-    arguments.extend(words(&app.workers.switches()));
-    // The marks become the slot's number in front of each line.
-    arguments.extend(words(&["--logs", "prefix"]));
-    arguments.push("--".to_owned());
+    let mut arguments = args.to_args();
     arguments.extend(app.command.iter().cloned());
     let mut environment = Vec::new();
     if std::env::var_os(UNBUFFERED).is_none() {
@@ -172,29 +164,19 @@ fn supervisor(
 
 /// A balancer as the one worker of a supervisor, whose socket outlives it.
 fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files) -> Program {
-    let (ip, port) = (
-        slot.address.ip().to_string(),
-        slot.address.port().to_string(),
-    );
     let drain = app.workers.drain_timeout;
-    let mut arguments = words(&["run", "--host", &ip, "--port", &port]);
-    arguments.extend(words(&[
-        "--admin",
-        &slot.holder_admin.to_string(),
-        "--workers",
-        "1",
-    ]));
-    // The balancer drains by itself and better: it can say `Connection: close`.
-    let grace = duration::format(drain + HOLDER_MARGIN);
-    arguments.extend(words(&[
-        "--dispatch",
-        "connection",
-        "--drain-timeout",
-        "0s",
-        "--stop-grace",
-        &grace,
-        "--",
-    ]));
+    let holder = SupervisorArgs {
+        host: Some(slot.address.ip()),
+        port: Some(slot.address.port()),
+        dispatch: Some(wire::Dispatch::Connection),
+        admin: Some(slot.holder_admin),
+        workers: Some("1".to_owned()),
+        // The balancer drains by itself and better: it can say `Connection: close`.
+        drain_timeout: Some("0s".to_owned()),
+        further: vec![("--stop-grace", duration::format(drain + HOLDER_MARGIN))],
+        ..SupervisorArgs::default()
+    };
+    let mut arguments = holder.to_args();
     arguments.push(binaries.balancer.to_string_lossy().into_owned());
     arguments.extend(words(&["run", "--listen", &slot.address.to_string()]));
     arguments.extend(words(&["--admin", &slot.admin.to_string()]));
@@ -338,9 +320,9 @@ spec:
         let pod = &all().pods[0];
         assert_eq!(
             pod.arguments.join(" "),
-            "run --host 127.0.78.1 --port 3000 --admin 127.0.78.1:9377 --workers 3 --dispatch request \
+            "run --cwd /srv/hello --host 127.0.78.1 --port 3000 --dispatch request --admin 127.0.78.1:9377 --workers 3 \
              --trust behind --trust-token-file /run/token --readiness-path /healthz --boot-timeout 20s --drain-timeout 1500ms --drain-quiet 200ms \
-             --cwd /srv/hello --stop-signal SIGINT --instance-env NODE_APP_INSTANCE --logs prefix -- node server.js"
+             --stop-signal SIGINT --instance-env NODE_APP_INSTANCE --logs prefix -- node server.js"
         );
         let says = YAML.replace(
             "readiness: {",
@@ -375,7 +357,7 @@ spec:
     fn a_balancer_is_the_worker_of_a_supervisor_that_holds_its_socket() {
         assert_eq!(
             all().slots[0].arguments.join(" "),
-            "run --host 127.0.77.1 --port 8080 --admin 127.0.77.1:9378 --workers 1 --dispatch connection \
+            "run --host 127.0.77.1 --port 8080 --dispatch connection --admin 127.0.77.1:9378 --workers 1 \
              --drain-timeout 0s --stop-grace 6500ms -- /bin/scaledapp-balancer run --listen 127.0.77.1:8080 \
              --admin 127.0.77.1:9377 --endpoints-file /run/endpoints.json --algorithm round-robin \
              --trust-token-file /run/token --drain-min 200ms --drain-timeout 1500ms"

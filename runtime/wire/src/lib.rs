@@ -1,6 +1,6 @@
 //! What our own processes say to each other, as types: the answers of the admin
-//! ports, the control socket's requests and replies, and the files by which one of
-//! our processes tells another what it should do.
+//! ports, the control socket's requests and replies, the files by which one of our
+//! processes tells another what it should do, and a supervisor's command line.
 //!
 //! Only shapes are here, no transport and no decision. The JSON of each is a
 //! contract with people's scripts and with the versions before and after, so two
@@ -18,6 +18,7 @@ mod files;
 mod history;
 mod snapshot;
 mod status;
+mod supervisor_args;
 
 pub use balancer::{BalancerStatus, EndpointStatus, Standing};
 pub use control::{Description, Reply, Request, SlotDescription, Tails, WorkerCount};
@@ -25,3 +26,4 @@ pub use files::{Backend, DEFAULT_TTL, Desired, Record, TOKEN_BYTES};
 pub use history::{Event, EventKind, Events, LastExit};
 pub use snapshot::{Dispatch, Snapshot};
 pub use status::{Mechanism, SlotState, Status, WaitingSlot, Worker, WorkerState};
+pub use supervisor_args::SupervisorArgs;

@@ -4,6 +4,9 @@
 //! that could be read as something else between quotes.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use scaledapp_wire::SupervisorArgs;
 
 use super::pm2::{App, Workers};
 
@@ -135,48 +138,52 @@ pub(super) fn flags(app: &App, before: u16) -> String {
         let pairs = app.env.iter();
         words.extend(pairs.map(|(name, value)| shell(&format!("{name}={value}"))));
     }
-    words.extend(["scaledapp-sidecar", "run"].map(str::to_owned));
-    let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), shell(value)]);
-    if let Some(cwd) = &app.cwd {
-        flag("--cwd", cwd);
-    }
-    if let Some(port) = app.port {
-        flag("--port", &port.to_string());
-    }
-    if before > 0 {
-        flag("--admin", &format!("127.0.0.1:{}", 9377 + before));
-    }
-    match app.workers {
-        Workers::Count(count) => flag("--workers", &count.to_string()),
-        Workers::Cores => flag("--workers", "auto"),
-        Workers::CoresLess(less) => flag("--workers", &format!("-{less}")),
-    }
-    flag("--stop-signal", "INT");
-    let optional = [
+    words.push("scaledapp-sidecar".to_owned());
+    words.extend(
+        arguments(app, before)
+            .to_args()
+            .iter()
+            .map(|arg| shell(arg)),
+    );
+    words.extend(app.command.iter().chain(&app.args).map(|word| shell(word)));
+    line!(text, "{}", words.join(" "));
+    text
+}
+
+/// What the supervisor of an app is started with.
+fn arguments(app: &App, before: u16) -> SupervisorArgs {
+    let further = [
         ("--stop-grace", &app.stop_grace),
-        ("--boot-timeout", &app.boot_timeout),
         ("--max-memory", &app.max_memory),
-        ("--instance-env", &app.instance_env),
         ("--increment-env", &app.increment_env),
     ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            flag(name, value);
-        }
-    }
-    if app.json_logs {
-        flag("--logs", "json");
-    }
+    let further = further.into_iter();
     let switches = [
         ("--wait-ready", app.wait_ready),
         ("--shutdown-message", app.shutdown_message),
     ];
-    let asked_for = switches.iter().filter(|(_, is_asked_for)| *is_asked_for);
-    words.extend(asked_for.map(|(name, _)| (*name).to_owned()));
-    words.push("--".to_owned());
-    words.extend(app.command.iter().chain(&app.args).map(|word| shell(word)));
-    line!(text, "{}", words.join(" "));
-    text
+    let switches = switches
+        .into_iter()
+        .filter(|(_, is_asked_for)| *is_asked_for);
+    SupervisorArgs {
+        cwd: app.cwd.clone(),
+        port: app.port,
+        admin: (before > 0).then(|| (Ipv4Addr::LOCALHOST, 9377 + before).into()),
+        workers: Some(match app.workers {
+            Workers::Count(count) => count.to_string(),
+            Workers::Cores => "auto".to_owned(),
+            Workers::CoresLess(less) => format!("-{less}"),
+        }),
+        boot_timeout: app.boot_timeout.clone(),
+        further: further
+            .filter_map(|(flag, value)| Some((flag, value.clone()?)))
+            .collect(),
+        stop_signal: Some("INT".to_owned()),
+        instance_env: app.instance_env.clone(),
+        switches: switches.map(|(flag, _)| flag).collect(),
+        logs: app.json_logs.then_some("json"),
+        ..SupervisorArgs::default()
+    }
 }
 
 fn list(text: &mut String, name: &str, words: &[String]) {

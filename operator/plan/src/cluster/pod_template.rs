@@ -5,6 +5,7 @@
 //! made then, so that a new operator restarts no app.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -21,6 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scaledapp_crds::v1alpha1::{Delivery, Dispatch};
 use scaledapp_crds::words::{annotation, component, port};
+use scaledapp_wire::{self as wire, SupervisorArgs};
 use serde_json::json;
 
 use super::frame::{VOLUME_BINARIES, linux};
@@ -287,36 +289,30 @@ fn container(app: &App) -> Container {
 /// change of that must not restart the pod.
 fn supervise(app: &App) -> Vec<String> {
     let workers = &app.app.workers;
-    let dispatch = match workers.dispatch {
-        Dispatch::Request => "request",
-        Dispatch::Connection => "connection",
-    };
     let file = match app.delivery {
         Delivery::InitContainer => INSTALLED,
         Delivery::ImageVolume => IN_IMAGE,
     };
-    let mut command = words([&*format!("{BINARIES}/{file}"), "run"]);
-    let mut flag = |name: &str, value: &str| command.extend(words([name, value]));
-    flag("--port", &app.app.port.to_string());
-    flag("--dispatch", dispatch);
-    flag("--admin", &format!("[::]:{}", app.app.admin_port));
-    flag("--desired-file", &format!("{DESIRED}/{DESIRED_FILE}"));
-    if app.app.asks_for_token() {
-        flag("--trust", "behind");
-        flag("--trust-token-file", &token_file());
-    }
-    if let Some(path) = &workers.readiness.path {
-        flag("--readiness-path", &escaped(path));
-    }
-    flag("--boot-timeout", &time(workers.readiness.timeout));
-    flag("--drain-timeout", &time(workers.drain_timeout));
-    for (name, value) in app.app.supervisor_flags() {
-        flag(name, &escaped(&value));
-    }
-    flag("--stop-signal", &workers.stop_signal);
-    flag("--instance-env", &escaped(&workers.instance_env));
-    command.extend(workers.switches().into_iter().map(str::to_owned));
-    command.push("--".to_owned());
+    let args = SupervisorArgs {
+        port: Some(app.app.port.get()),
+        dispatch: Some(match workers.dispatch {
+            Dispatch::Request => wire::Dispatch::Request,
+            Dispatch::Connection => wire::Dispatch::Connection,
+        }),
+        admin: Some((Ipv6Addr::UNSPECIFIED, app.app.admin_port.get()).into()),
+        desired_file: Some(format!("{DESIRED}/{DESIRED_FILE}")),
+        trust_token_file: app.app.asks_for_token().then(token_file),
+        readiness_path: workers.readiness.path.clone(),
+        boot_timeout: Some(time(workers.readiness.timeout)),
+        drain_timeout: Some(time(workers.drain_timeout)),
+        further: app.app.supervisor_flags(),
+        stop_signal: Some(workers.stop_signal.clone()),
+        instance_env: Some(workers.instance_env.clone()),
+        switches: workers.switches(),
+        ..SupervisorArgs::default()
+    };
+    let mut command = vec![format!("{BINARIES}/{file}")];
+    command.extend(args.to_args().iter().map(|arg| escaped(arg)));
     command.extend(app.command.iter().cloned());
     command
 }
