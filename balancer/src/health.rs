@@ -239,13 +239,13 @@ mod tests {
         let load = report(snapshot(READY));
         assert_eq!((load.capacity, load.in_flight, load.queued), (4, 3, 2));
         snapshot(r#"{"ready":true,"zone":"newer"}"#);
-        for (line, hands_back) in [
+        for (line, expected) in [
             (r#"{"ready":true}"#, true),
             (r#"{"ready":true,"dispatch":"request"}"#, true),
             (r#"{"ready":true,"dispatch":"connection"}"#, false),
             (r#"{"ready":true,"dispatch":"newer"}"#, false),
         ] {
-            assert_eq!(hands_back(snapshot(line)), hands_back, "{line}");
+            assert_eq!(hands_back(snapshot(line)), expected, "{line}");
         }
         for line in [
             "",

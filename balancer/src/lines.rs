@@ -4,12 +4,12 @@
 //! send (RFC 9112, chunked or until the connection closes) and refuses everything else.
 //! What status and lines mean is decided in [`crate::watch`].
 
+use scaledapp_runtime::{Chunked, ChunkedDecoder};
+
 /// The longest status line with its fields.
 const MAX_HEAD: usize = 8 << 10;
 /// The longest line of the content.
 const MAX_LINE: usize = 64 << 10;
-/// The longest line with the size of a chunk, and the longest trailers.
-const MAX_FRAMING: usize = 1 << 10;
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,18 +41,8 @@ enum State {
     Head,
     /// Content until the connection closes.
     Plain,
-    /// In a chunk's size.
-    Size { size: u64, digits: usize },
-    /// In a chunk's extension.
-    Extension { size: u64, length: usize },
-    /// In a chunk.
-    Data { left: u64 },
-    /// Before the line feed behind a chunk's size.
-    SizeEnd { size: u64 },
-    /// Before the CR behind a chunk.
-    DataEnd,
-    /// Before the LF behind a chunk.
-    DataEndLf,
+    /// Content in chunks.
+    Chunked(ChunkedDecoder),
     /// Behind the last chunk.
     Over,
 }
@@ -86,44 +76,17 @@ impl Decoder {
                 self.content(byte, events)?;
                 State::Plain
             }
-            State::Size { size, digits } => match (byte, (byte as char).to_digit(16)) {
-                // 15 digits cannot overflow.
-                (_, Some(digit)) if digits < 15 => State::Size {
-                    size: size << 4 | u64::from(digit),
-                    digits: digits + 1,
-                },
-                (b'\r', _) if digits > 0 => State::SizeEnd { size },
-                (b';' | b' ' | b'\t', _) if digits > 0 => State::Extension { size, length: 0 },
-                _ => return Err(Malformed("a chunk's size cannot be read")),
-            },
-            State::Extension { size, .. } if byte == b'\r' => State::SizeEnd { size },
-            State::Extension { length, .. } if byte == b'\n' || length >= MAX_FRAMING => {
-                return Err(Malformed("a chunk's extension is no line"));
-            }
-            State::Extension { size, length } => State::Extension {
-                size,
-                length: length + 1,
-            },
-            State::SizeEnd { size } => match (byte, size) {
-                (b'\n', 0) => {
+            State::Chunked(mut decoder) => match decoder.next(byte).map_err(Malformed)? {
+                Chunked::Framing => State::Chunked(decoder),
+                Chunked::Content => {
+                    self.content(byte, events)?;
+                    State::Chunked(decoder)
+                }
+                Chunked::End => {
                     events.push(Event::End);
                     State::Over
                 }
-                (b'\n', left) => State::Data { left },
-                _ => return Err(Malformed("a chunk's size has no line end")),
             },
-            State::Data { left } => {
-                self.content(byte, events)?;
-                match left - 1 {
-                    0 => State::DataEnd,
-                    left => State::Data { left },
-                }
-            }
-            State::DataEnd if byte == b'\r' => State::DataEndLf,
-            State::DataEndLf if byte == b'\n' => State::Size { size: 0, digits: 0 },
-            State::DataEnd | State::DataEndLf => {
-                return Err(Malformed("a chunk is longer than it says"));
-            }
             // What follows does not matter, because the connection is not used again.
             State::Over => State::Over,
         })
@@ -155,7 +118,7 @@ fn head(head: &[u8]) -> Result<(u16, State), Malformed> {
             if !value.trim().eq_ignore_ascii_case("chunked") {
                 return Err(Malformed("its transfer coding is not chunked"));
             }
-            state = State::Size { size: 0, digits: 0 };
+            state = State::Chunked(ChunkedDecoder::default());
         }
     }
     Ok((status, state))
@@ -245,7 +208,7 @@ mod tests {
             ("a bare line feed", chunks("1\na")),
             (
                 "an endless extension",
-                chunks(&format!("1;{}", "x".repeat(MAX_FRAMING + 1))),
+                chunks(&format!("1;{}", "x".repeat(MAX_HEAD))),
             ),
             ("a long chunk", chunks("1\r\nab")),
             (

@@ -81,6 +81,15 @@ Examples:
   scaledapp status             every app that runs here
   scaledapp status hello -o json";
 
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  scaledapp import ecosystem.config.js > scaledapp.yaml
+  scaledapp import ecosystem.config.js --env production -o flags
+  scaledapp import ecosystem.config.json --app api
+
+A file that is JavaScript is read by your own node, in a process of its own.
+What has no counterpart is named in comments, with the reason.";
+
 /// Runs an app on every core behind several balancers, and looks after it.
 #[derive(Debug, Parser)]
 #[command(name = "scaledapp", version, propagate_version = true, after_help = EXAMPLES)]
@@ -132,6 +141,34 @@ pub(crate) enum Command {
         #[command(flatten)]
         run: RunArg,
     },
+    /// Turn a PM2 ecosystem file into a ScaledApp or a command line
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
+}
+
+/// `import` as typed.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// ecosystem.config.js, .cjs, .mjs, .json, .yaml or .yml
+    pub(crate) file: PathBuf,
+    /// Only the app of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
+    /// Lay env_NAME over env, as `pm2 start --env NAME` does
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// What to make of it
+    #[arg(short, long, default_value = "scaledapp")]
+    pub(crate) output: ImportOutput,
+}
+
+/// What `import` makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportOutput {
+    /// A ScaledApp object (YAML) for `kubectl apply` and `scaledapp local`
+    Scaledapp,
+    /// A `scaledapp-sidecar run` command line for a shell
+    Flags,
 }
 
 /// `local` as typed.

@@ -4,6 +4,7 @@
 //! Order of life: pods and balancers, then DNS, then the state file. Order of
 //! death: the name goes from DNS, balancers drain, then pods, then DNS itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -11,6 +11,7 @@ mod cli;
 mod control;
 mod directory;
 mod failure;
+mod import;
 mod launch;
 mod local;
 mod members;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             control::scale(&name, run.state_file.as_deref(), &workers)
         }
         Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
+        Command::Import(args) => import::run(&args),
         Command::Logs { name, run } => {
             let logs = control::logs(&name, run.state_file.as_deref());
             logs.map(|logs| {

@@ -6,6 +6,7 @@
 
 pub mod cli;
 
+mod chunked;
 mod follow;
 mod logging;
 mod output;
@@ -18,6 +19,7 @@ mod server;
 mod signals;
 mod table;
 
+pub use chunked::{Chunked, ChunkedDecoder};
 pub use follow::follow;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;

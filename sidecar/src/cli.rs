@@ -5,6 +5,7 @@ mod ready;
 mod times;
 mod trust;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -49,15 +50,6 @@ Examples:
 The command goes over a Unix socket named after the admin address; only the
 supervisor's own user and root may use it.";
 
-const IMPORT_EXAMPLES: &str = "\
-Examples:
-  scaledapp-sidecar import ecosystem.config.js > scaledapp.yaml
-  scaledapp-sidecar import ecosystem.config.js --env production -o flags
-  scaledapp-sidecar import ecosystem.config.json --app api
-
-A file that is JavaScript is read by your own node, in a process of its own.
-What has no counterpart is named in comments, with the reason.";
-
 /// Runs one worker per core of an unmodified app behind one port.
 #[derive(Debug, Parser)]
 #[command(name = "scaledapp-sidecar", version, propagate_version = true)]
@@ -77,9 +69,17 @@ pub enum Command {
     /// Ask or tell a running supervisor
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(CtlArgs),
-    /// Turn a PM2 ecosystem file into a ScaledApp or a command line
-    #[command(after_help = IMPORT_EXAMPLES)]
-    Import(ImportArgs),
+    /// Turn a PM2 ecosystem file into a ScaledApp or a command line: runs `scaledapp import`
+    #[command(after_help = "Example:\n  scaledapp import ecosystem.config.js > scaledapp.yaml")]
+    Import {
+        /// Passed on as they are; see `scaledapp import --help`
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENT"
+        )]
+        arguments: Vec<OsString>,
+    },
     /// Copy this binary into DIR (init container: puts the supervisor beside the app)
     #[command(after_help = "Example:\n  scaledapp-sidecar install /.scaledapp")]
     Install {
@@ -349,33 +349,6 @@ impl std::str::FromStr for HangTimeout {
             Err(error) => Err(format!("{error}, or \"none\"")),
         }
     }
-}
-
-/// `import` as typed.
-#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
-#[derive(Debug, Args)]
-pub struct ImportArgs {
-    /// ecosystem.config.js, .cjs, .mjs, .json, .yaml or .yml
-    pub file: PathBuf,
-    /// Only the app of this name
-    #[arg(long, value_name = "NAME")]
-    pub app: Option<String>,
-    /// Lay env_NAME over env, as `pm2 start --env NAME` does
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// What to make of it
-    #[arg(short, long, default_value = "scaledapp")]
-    pub output: ImportOutput,
-}
-
-/// What `import` makes.
-#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ImportOutput {
-    /// A ScaledApp object (YAML) for `kubectl apply` and `scaledapp local`
-    Scaledapp,
-    /// A `scaledapp-sidecar run` command line for a shell
-    Flags,
 }
 
 /// `ctl` as typed.

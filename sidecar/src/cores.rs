@@ -13,12 +13,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use scaledapp_proc::cgroup::{self, Hierarchy};
+use scaledapp_wire::MAX_WORKERS;
 
 /// Set by the operator from the downward API, in millicores; 0: no request.
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
-
-/// More workers than any machine has cores for are a typing error.
-pub(crate) const MAX_WORKERS: u32 = 1024;
 
 /// How many workers are wanted, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

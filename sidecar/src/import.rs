@@ -1,130 +1,24 @@
-//! `import`: a PM2 ecosystem file becomes a `ScaledApp` or a command line.
-//!
-//! Reading is here: JavaScript is run by the user's own node in a process of its
-//! own, and what comes back is data like any JSON. What the fields mean is in
-//! `pm2` and `without`, how the result is written in `emit`.
+//! `import` has moved to `scaledapp`, because a program that runs as PID 1 of each pod
+//! needs no reader of PM2's files. It is still started from here, so that what people
+//! have written down goes on working.
 
-mod emit;
-mod pm2;
-mod without;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+/// The program that imports.
+const PROGRAM: &str = "scaledapp";
 
-use anyhow::{Context, bail};
-use serde_json::Value;
-
-use crate::cli::{ImportArgs, ImportOutput};
-
-/// Prints a module's export as JSON. What the module itself prints goes to
-/// stderr, so that the last thing on stdout is ours.
-const EVALUATE: &str = "\
-console.log = console.info = console.debug = console.error;
-const { resolve } = require('node:path');
-const { pathToFileURL } = require('node:url');
-import(pathToFileURL(resolve(process.argv[1])).href).then(async (module) => {
-  let value = module.default === undefined ? module : module.default;
-  if (typeof value === 'function') value = await value();
-  process.stdout.write(JSON.stringify(value) + '\\n', () => process.exit(0));
-}).catch((error) => { console.error(error); process.exit(1); });";
-
-/// Reads the file and gives what is to be printed.
-///
-/// # Errors
-/// The file cannot be read or holds no apps, or there is none of that name.
-pub fn run(args: &ImportArgs) -> anyhow::Result<String> {
-    let data = read(&args.file)?;
-    convert(&data, args.app.as_deref(), args.env.as_deref(), args.output)
+/// Becomes `scaledapp import`; returns only if that cannot be started.
+pub fn run(arguments: &[OsString]) -> anyhow::Error {
+    let beside = std::env::current_exe().map(|ours| ours.with_file_name(PROGRAM));
+    let beside = beside.ok().filter(|path| path.is_file());
+    // Else the one on PATH.
+    let program = beside.unwrap_or_else(|| PathBuf::from(PROGRAM));
+    let error = Command::new(program).arg("import").args(arguments).exec();
+    anyhow::Error::from(error).context(
+        "the importer is in `scaledapp`, which is neither beside this program nor on PATH: \
+         install it and run `scaledapp import`",
+    )
 }
-
-fn convert(
-    data: &Value,
-    only: Option<&str>,
-    environment: Option<&str>,
-    output: ImportOutput,
-) -> anyhow::Result<String> {
-    let apps = pm2::apps(data)?;
-    let mut texts = Vec::new();
-    let mut names = Vec::new();
-    for app in apps {
-        let app = pm2::App::read(app, environment)?;
-        if only.is_none_or(|only| only == app.name) {
-            texts.push(match output {
-                ImportOutput::Scaledapp => emit::scaledapp(&app),
-                ImportOutput::Flags => emit::flags(&app, names.len() as u16),
-            });
-        }
-        names.push(app.name);
-    }
-    if texts.is_empty() {
-        bail!(
-            "there is no app {:?} in the file: give --app one of {}",
-            only.unwrap_or_default(),
-            names.join(", ")
-        );
-    }
-    Ok(match output {
-        ImportOutput::Scaledapp => texts.join("---\n"),
-        ImportOutput::Flags => texts.join("\n"),
-    })
-}
-
-fn read(path: &Path) -> anyhow::Result<Value> {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    let shown = path.display();
-    match extension {
-        Some("js" | "cjs" | "mjs") => evaluate(path),
-        Some("json") => {
-            let text = text(path)?;
-            serde_json::from_str(&text).with_context(|| {
-                format!("{shown} is no JSON: if it has comments, rename it to .cjs and begin it with `module.exports =`")
-            })
-        }
-        Some("yaml" | "yml") => {
-            let text = text(path)?;
-            serde_saphyr::from_str(&text).with_context(|| format!("{shown} is no YAML"))
-        }
-        _ => bail!(
-            "{shown} is no ecosystem file by its name: give one that ends in .js, .cjs, .mjs, .json, .yaml or .yml"
-        ),
-    }
-}
-
-fn text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| {
-        format!(
-            "cannot read {}: give the path of an ecosystem file",
-            path.display()
-        )
-    })
-}
-
-fn evaluate(path: &Path) -> anyhow::Result<Value> {
-    let shown = path.display();
-    // Node's own message for a missing file is a stack trace.
-    drop(text(path)?);
-    let output = Command::new("node")
-        .args(["-e", EVALUATE, "--"])
-        .arg(path)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| {
-            format!("{shown} is JavaScript and node cannot be run: put node on the PATH, or give the file as JSON")
-        })?;
-    if !output.status.success() {
-        bail!(
-            "node could not evaluate {shown} ({}): its message is above",
-            output.status
-        );
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text.lines().next_back().unwrap_or("");
-    serde_json::from_str(last).with_context(|| {
-        format!("{shown} exports nothing: end it with `module.exports = {{ apps: [...] }}`")
-    })
-}
-
-#[cfg(test)]
-#[path = "import/tests.rs"]
-mod tests;

@@ -35,10 +35,7 @@ fn main() -> ExitCode {
             Err(error) if error.is::<command::HungUp>() => ExitCode::FAILURE,
             Err(error) => fail(PROGRAM, &error, 1),
         },
-        Command::Import(args) => match import::run(&args) {
-            Ok(text) => print(&text),
-            Err(error) => fail(PROGRAM, &error, 1),
-        },
+        Command::Import { arguments } => fail(PROGRAM, &import::run(&arguments), 1),
         Command::Install { dir } => match install::install(&dir) {
             Ok(path) => print(&format!("{}\n", path.display())),
             Err(error) => fail(PROGRAM, &error, 1),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use scaledapp_runtime::Page;
+use scaledapp_runtime::{Chunked, ChunkedDecoder, Page};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -244,30 +244,18 @@ fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> 
 }
 
 /// `None` if the last chunk is missing.
-fn unchunk(mut body: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
-    const BROKEN: &str = "its chunks are malformed";
+fn unchunk(body: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+    let mut decoder = ChunkedDecoder::default();
     let mut content = Vec::new();
-    loop {
-        let Some(end) = body.windows(2).position(|two| two == b"\r\n") else {
-            return Ok(None);
-        };
-        let line = std::str::from_utf8(&body[..end]).map_err(|_| BROKEN)?;
-        let size = line.split(';').next().unwrap_or("").trim();
-        let size = usize::from_str_radix(size, 16).map_err(|_| BROKEN)?;
-        body = &body[end + 2..];
-        if size == 0 {
-            return Ok(Some(content));
-        }
-        let Some(chunk) = body.get(..size) else {
-            return Ok(None);
-        };
-        content.extend_from_slice(chunk);
-        match body.get(size..).and_then(|rest| rest.get(..2)) {
-            None => return Ok(None),
-            Some(b"\r\n") => body = &body[size + 2..],
-            Some(_) => return Err(BROKEN),
+    for &byte in body {
+        match decoder.next(byte) {
+            Ok(Chunked::Framing) => {}
+            Ok(Chunked::Content) => content.push(byte),
+            Ok(Chunked::End) => return Ok(Some(content)),
+            Err(_) => return Err("its chunks are malformed"),
         }
     }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub enum Request {
     Events,
 }
 
+/// More workers than any machine has cores for are a typing error.
+pub const MAX_WORKERS: u32 = 1024;
+
 /// `N`, `+K` or `-K`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

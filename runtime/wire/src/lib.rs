@@ -21,7 +21,7 @@ mod status;
 mod supervisor_args;
 
 pub use balancer::{BalancerStatus, EndpointStatus, Standing};
-pub use control::{Description, Reply, Request, SlotDescription, Tails, WorkerCount};
+pub use control::{Description, MAX_WORKERS, Reply, Request, SlotDescription, Tails, WorkerCount};
 pub use files::{Backend, DEFAULT_TTL, Desired, Record, TOKEN_BYTES};
 pub use history::{Event, EventKind, Events, LastExit};
 pub use snapshot::{Dispatch, Snapshot};

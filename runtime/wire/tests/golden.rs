@@ -3,6 +3,12 @@
 //! with a crashing worker and one on another port, a failed reload, a balancer,
 //! `scaledapp local`), and each must be read and written again to the byte.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;

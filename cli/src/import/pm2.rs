@@ -369,11 +369,11 @@ fn workers(fields: &mut Fields<'_>) -> anyhow::Result<Workers> {
     })?;
     let bounded = u32::try_from(number.unsigned_abs())
         .ok()
-        .filter(|n| *n <= crate::cores::MAX_WORKERS);
+        .filter(|n| *n <= scaledapp_wire::MAX_WORKERS);
     let bounded = bounded.with_context(|| {
         format!(
             "instances {given} is more than {}",
-            crate::cores::MAX_WORKERS
+            scaledapp_wire::MAX_WORKERS
         )
     })?;
     Ok(if number < 0 {
