@@ -1,8 +1,8 @@
-//! What records the `ScaledApp`s of a cluster make. Pure; how they get here is
-//! [`crate::cluster`]'s business.
+//! Turns the `ScaledApp`s of a cluster into records. Pure; [`crate::cluster`] watches the
+//! objects.
 //!
-//! Reads only what a name needs, so that no other field, and no field that this
-//! version does not know, takes a name out of DNS.
+//! Only the fields that a name needs are read, so that neither another field nor one that this
+//! version does not know can take a name out of DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,10 +19,10 @@ use crate::records::Entry;
 
 /// The port of a slot's Service.
 const SLOT_PORT: u16 = 80;
-/// What the definition allows: an object may be older than that rule.
+/// Shortest and longest TTL that the definition allows. An object may be older than that rule.
 const TTLS: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(24)];
 
-/// A `ScaledApp`, as far as DNS goes.
+/// The part of a `ScaledApp` that DNS needs.
 #[derive(Debug, Clone, Deserialize, kube::Resource)]
 #[resource(inherit = "ScaledApp")]
 pub(crate) struct App {
@@ -53,7 +53,7 @@ struct Status {
     balancers: Vec<SlotStatus>,
 }
 
-/// Which names may be had, and by whom.
+/// The rules for names: which ones the zone itself has, and which namespace may have the others.
 #[derive(Debug)]
 pub(crate) struct Naming {
     /// The zone with its own records only.
@@ -61,21 +61,21 @@ pub(crate) struct Naming {
     pub(crate) ownership: Ownership,
 }
 
-/// The objects as they were when they could be read last.
+/// The objects, each in the last version that could be read.
 #[derive(Debug, Default)]
 pub(crate) struct Apps(BTreeMap<Key, App>);
 
-/// What the objects say.
+/// The records of the objects.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Read {
+pub(crate) struct AppRecords {
     pub(crate) entries: Vec<Entry>,
-    /// What is left out, and why: once for each object.
+    /// The objects left out, each with the reason.
     pub(crate) ignored: BTreeSet<String>,
 }
 
 impl Apps {
-    /// Takes the objects that there are now. One that cannot be read counts as
-    /// it did before; gives the others' reasons.
+    /// Replaces the objects by the present ones. An object that cannot be read keeps its previous
+    /// version; the errors are returned.
     pub(crate) fn take(&mut self, objects: &Objects<DeserializeGuard<App>>) -> BTreeSet<String> {
         let objects = objects.iter();
         self.replace(objects.map(|(key, DeserializeGuard(app))| (key, app.as_ref())))
@@ -104,18 +104,18 @@ impl Apps {
         unreadable
     }
 
-    /// The records of all of them for the zone.
-    pub(crate) fn read<'a>(all: impl Iterator<Item = &'a Self>, naming: &Naming) -> Read {
+    /// The records of all the objects for the zone.
+    pub(crate) fn read<'a>(all: impl Iterator<Item = &'a Self>, naming: &Naming) -> AppRecords {
         let mut apps: Vec<_> = all.flat_map(|apps| apps.0.iter()).collect();
-        // The older object has a name that two want, then the first by namespace and
-        // name; one that has no time came last.
+        // If two objects want a name, the older one gets it; of the same age, the first by
+        // namespace and name. An object without a creation time counts as the youngest.
         apps.sort_by_key(|(key, app)| {
             let time = app.metadata.creation_timestamp.as_ref();
             (time.is_none(), time.map(|time| time.0), *key)
         });
         let mut owners: BTreeMap<Name, &Key> = BTreeMap::new();
         let mut zone = naming.bare.clone();
-        let mut read = Read::default();
+        let mut read = AppRecords::default();
         for (key, app) in apps {
             let (namespace, object) = key;
             let mut ignore = |why: String| {
@@ -124,7 +124,7 @@ impl Apps {
             let Some(hostname) = app.hostname() else {
                 continue;
             };
-            // Before age counts: who may not have a name keeps it from nobody.
+            // Checked before age, so that an object that may not have a name blocks no other.
             if let Err(refusal) = naming.ownership.check(hostname, namespace) {
                 ignore(refusal.to_string());
                 continue;
@@ -142,7 +142,7 @@ impl Apps {
                 ));
                 continue;
             }
-            // The name of one of its servers.
+            // Fails for the name of one of the zone's servers.
             if let Err(error) = zone.insert(name.clone(), Records::new(Duration::ZERO)) {
                 ignore(error.to_string());
                 continue;
@@ -171,8 +171,8 @@ impl App {
         let slots = self.status.iter().flat_map(|status| &status.balancers);
         let (mut addresses, mut serving) = (Vec::new(), BTreeSet::new());
         for slot in slots {
-            // Empty until it has one; a name where a cloud gives names only,
-            // of which the operator tells in a condition.
+            // The address is empty until the slot has one. It is a hostname if the cloud gives
+            // load balancers only names; the operator reports that in a condition.
             let Ok(address) = slot.address.parse::<IpAddr>() else {
                 continue;
             };
@@ -210,7 +210,7 @@ mod tests {
         bound(&[])
     }
 
-    /// With zones bound to namespaces.
+    /// Naming rules with zones bound to namespaces.
     fn bound(bindings: &[&str]) -> Naming {
         let bindings = bindings.iter().map(|text| text.parse().unwrap());
         let bare = zone();
@@ -257,7 +257,7 @@ mod tests {
         apps.replace(objects.iter().map(|(key, guard)| (key, guard.0.as_ref())))
     }
 
-    fn read(objects: &[Value]) -> Read {
+    fn read(objects: &[Value]) -> AppRecords {
         let mut apps = Apps::default();
         assert_eq!(take(&mut apps, objects), BTreeSet::new());
         Apps::read([&apps].into_iter(), &naming())
@@ -267,7 +267,7 @@ mod tests {
         json!({"spec": {"dns": {"hostname": hostname}}})
     }
 
-    fn names(read: &Read) -> Vec<String> {
+    fn names(read: &AppRecords) -> Vec<String> {
         read.entries
             .iter()
             .map(|entry| entry.name.to_string())
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_the_wanted_one_else_the_given_one_and_there_may_be_none() {
+    fn the_name_comes_from_the_spec_otherwise_from_the_status() {
         let given = json!({"spec": {}, "status": {"hostname": "given.apps.local"}});
         let read = read(&[
             object("a", EARLY, &given),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_beyond_the_rules_is_brought_within() {
+    fn a_ttl_outside_the_allowed_range_is_clamped() {
         for (ttl, seconds) in [("0s", 1), ("500ms", 1), ("90s", 90), ("48h", 86_400)] {
             let more = json!({"spec": {"dns": {"hostname": "a.apps.local", "ttl": ttl}}});
             let read = read(&[object("a", EARLY, &more)]);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_two_want_goes_to_the_older_object_then_by_name() {
+    fn a_name_wanted_by_two_goes_to_the_older_object_then_by_name() {
         let young = object("a", LATE, &named("x.apps.local"));
         let old = object("b", EARLY, &named("X.apps.local"));
         let as_old = object("c", EARLY, &named("x.apps.local"));
@@ -373,12 +373,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_zone_is_answered_for_its_namespaces_only_however_old_another_object_is() {
+    fn a_bound_zone_holds_names_of_its_namespaces_only_whatever_the_age_of_others() {
         let mut thief = object("thief", EARLY, &named("X.team-a.apps.local."));
         thief["metadata"]["namespace"] = json!("b");
         let mut owner = object("owner", LATE, &named("x.team-a.apps.local"));
         owner["metadata"]["namespace"] = json!("a");
-        // From the status, where the spec asks for nothing.
+        // The name comes from the status, because the spec has none.
         let given = json!({"spec": {}, "status": {"hostname": "y.team-a.apps.local"}});
         let open = object("open", LATE, &named("open.apps.local"));
         let objects = [thief, owner.clone(), open, object("given", EARLY, &given)];
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_cannot_be_read_counts_as_before_and_stops_no_other() {
+    fn an_unreadable_object_keeps_its_last_version_and_affects_no_other() {
         let broken = |name: &str| object(name, EARLY, &json!({"spec": {"dns": {"hostname": 7}}}));
         let mut apps = Apps::default();
         let unreadable = take(

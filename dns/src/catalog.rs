@@ -1,5 +1,5 @@
-//! What the zone holds now: the records joined with the health of the addresses
-//! in them. Pure; probes, files and clusters are others' work.
+//! The present content of the zone: the records joined with the health of their addresses.
+//! Pure; other modules probe, read files and watch the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -9,34 +9,34 @@ use scaledapp_answers::{Name, NameServer, Records, Zone, ZoneError};
 use crate::health::Health;
 use crate::records::Entry;
 
-/// Names, their addresses and what is known of them.
+/// The names, their addresses and the health of those.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     /// The zone's own records.
     bare: Zone,
     entries: Vec<Entry>,
-    /// Remembers the last known addresses of each name.
+    /// The addresses published last for each name; kept while none is healthy.
     published: BTreeMap<Name, Records>,
-    /// Names that lead where the operator says, since none of it is in our reach.
+    /// Names published on the operator's word alone, because no probe reaches their addresses.
     unreached: BTreeSet<Name>,
     health: BTreeMap<SocketAddr, Health>,
     loaded: bool,
-    /// Every address had a verdict once since the first load.
+    /// Whether every address has been probed since the first load.
     settled: bool,
 }
 
-/// What a probe changed.
+/// The change that a probe result made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
-    /// The address' verdict.
+    /// The address now counts as healthy or as unhealthy.
     Verdict(Health),
-    /// It has been failing for long.
+    /// The address has failed so often that it now counts as out of reach.
     OutOfReach,
 }
 
 impl Catalog {
-    /// Nothing is loaded yet.
+    /// A catalog without records yet.
     pub(crate) fn new(bare: Zone) -> Self {
         Self {
             bare,
@@ -49,10 +49,10 @@ impl Catalog {
         }
     }
 
-    /// Whether the zone takes all the names.
+    /// Checks that the zone accepts all the names.
     ///
     /// # Errors
-    /// A name that it refuses.
+    /// The zone refuses one of them.
     pub(crate) fn check(&self, entries: &[Entry]) -> Result<(), ZoneError> {
         let mut trial = self.bare.clone();
         for entry in entries {
@@ -61,10 +61,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Replaces all names. `serial` is the SOA's from then on.
+    /// Replaces all names. `serial` becomes the SOA's serial.
     ///
     /// # Errors
-    /// A name that the zone refuses; then nothing is changed.
+    /// The zone refuses a name; then nothing is changed.
     pub(crate) fn load(&mut self, entries: Vec<Entry>, serial: u32) -> Result<(), ZoneError> {
         self.check(&entries)?;
         self.bare.set_serial(serial);
@@ -81,7 +81,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Gives servers of the zone other addresses.
+    /// Replaces the addresses of the zone's `servers`.
     pub(crate) fn serve_at(&mut self, servers: &[Name], addresses: &[IpAddr]) {
         for name in servers {
             self.bare.set_server_addresses(name, addresses);
@@ -93,9 +93,9 @@ impl Catalog {
         self.bare.name_servers()
     }
 
-    /// Takes the result of a probe in.
+    /// Takes in the result of a probe.
     pub(crate) fn observe(&mut self, target: SocketAddr, success: bool) -> Change {
-        // The result of a probe that was under way when its target was removed.
+        // The target was removed while this probe was under way.
         let Some(health) = self.health.get_mut(&target) else {
             return Change::None;
         };
@@ -127,7 +127,8 @@ impl Catalog {
             healthy.retain(is_healthy);
             let out_of_reach =
                 |address: &IpAddr| health(address).is_some_and(Health::is_out_of_reach);
-            // It is we who are kept out: names must not vanish for that.
+            // No probe reaches any address, although the operator says that they serve: this
+            // server is cut off, for example by a NetworkPolicy. The name must not vanish.
             if entry.vouched && !offered.is_empty() && offered.iter().all(out_of_reach) {
                 healthy = offered;
                 self.unreached.insert(entry.name.clone());
@@ -140,9 +141,9 @@ impl Catalog {
         self.settled |= self.loaded && self.entries.iter().all(|entry| self.is_settled(entry));
     }
 
-    /// Whether it is known what the name leads to: every address has a verdict, and if
-    /// none is healthy it is known whether any is in our reach. Who asks too early would
-    /// be denied the name, and remember that.
+    /// Whether the name can be answered for: every address has been probed, and if none is
+    /// healthy, it is known whether any is within reach. An earlier answer would deny the name,
+    /// and resolvers would cache that.
     fn is_settled(&self, entry: &Entry) -> bool {
         let health: Vec<(Health, bool)> = targets_of(entry)
             .map(|target| {
@@ -158,7 +159,7 @@ impl Catalog {
         verdicts && decided
     }
 
-    /// Names of which no address is in our reach, though somebody vouches for them.
+    /// Names published on the operator's word alone, because no probe reaches their addresses.
     pub(crate) fn unreached(&self) -> &BTreeSet<Name> {
         &self.unreached
     }
@@ -168,7 +169,7 @@ impl Catalog {
         self.health.keys().copied()
     }
 
-    /// Whether records were loaded and, once since then, all was probed.
+    /// Whether records were loaded and all their addresses have been probed since.
     pub(crate) fn is_ready(&self) -> bool {
         self.settled
     }
@@ -178,7 +179,7 @@ impl Catalog {
         self.loaded
     }
 
-    /// The zone to answer from.
+    /// Makes the zone to answer from.
     pub(crate) fn zone(&self) -> Zone {
         let mut zone = self.bare.clone();
         for (name, records) in &self.published {
@@ -191,7 +192,7 @@ impl Catalog {
         zone
     }
 
-    /// Each name with what is published and what is known of its addresses.
+    /// Each name with its published addresses and the health of all its addresses.
     pub(crate) fn names(
         &self,
     ) -> impl Iterator<Item = (&Entry, &Records, Vec<(IpAddr, Option<Health>)>)> {
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn probed_addresses_count_from_their_first_success_and_readiness_waits_for_all_verdicts() {
+    fn an_address_is_published_after_its_first_success_and_readiness_waits_for_all_probes() {
         let mut catalog = catalog();
         catalog
             .load(vec![entry("a", &["10.0.0.1", "10.0.0.2"], Some(80))], 2)
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_stays_when_a_later_file_brings_unknown_addresses() {
+    fn readiness_stays_when_a_later_file_brings_unprobed_addresses() {
         let mut catalog = catalog();
         catalog
             .load(vec![entry("a", &["10.0.0.1"], None)], 2)
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_set_stays_when_all_die() {
+    fn the_last_known_addresses_stay_when_all_fail() {
         let mut catalog = catalog();
         catalog
             .load(vec![entry("a", &["10.0.0.1", "10.0.0.2"], Some(80))], 2)
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_address_is_not_given_unless_there_is_no_other() {
+    fn a_withdrawn_address_is_published_only_if_there_is_no_other() {
         let mut catalog = catalog();
         let with = |withdrawn: &[&str]| {
             let mut entry = entry("a", &["10.0.0.1", "10.0.0.2"], Some(80));
@@ -366,7 +367,7 @@ mod tests {
         for address in ["10.0.0.1", "10.0.0.2"] {
             catalog.observe(target(address), true);
         }
-        // Nobody has ever said that it serves.
+        // It has never been reported as serving.
         assert_eq!(published(&catalog), ["a.apps.local. "]);
         catalog.load(with(&["10.0.0.1"]), 3).unwrap();
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_the_zone_refuses_changes_nothing() {
+    fn a_load_with_a_refused_name_changes_nothing() {
         let mut catalog = catalog();
         catalog
             .load(vec![entry("a", &["10.0.0.1"], None)], 2)
@@ -409,9 +410,9 @@ mod tests {
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);
     }
 
-    /// A `NetworkPolicy` keeps us from all balancers of an app, which the operator sees.
+    /// A `NetworkPolicy` blocks our probes of all balancers of an app; the operator sees them serve.
     #[test]
-    fn a_name_of_which_nothing_is_in_our_reach_leads_where_the_operator_says() {
+    fn a_name_out_of_our_reach_has_the_addresses_that_the_operator_reports() {
         let mut catalog = catalog();
         let vouched = |withdrawn: &[&str]| {
             let mut entry = entry("a", &["10.0.0.1", "10.0.0.2"], Some(80));
@@ -429,22 +430,22 @@ mod tests {
         };
         catalog.load(vouched(&[]), 2).unwrap();
         fail(&mut catalog, 11);
-        // It may be about to come up; who asks now is told to come again.
+        // The balancer may still be starting, so nothing is published yet.
         assert_eq!(published(&catalog), ["a.apps.local. "]);
         assert!(!catalog.is_ready() && catalog.unreached().is_empty());
         fail(&mut catalog, 1);
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1 10.0.0.2"]);
         assert!(catalog.is_ready());
         assert_eq!(catalog.unreached().len(), 1);
-        // What the operator takes back goes.
+        // An address that the operator withdraws is no longer published.
         catalog.load(vouched(&["10.0.0.1"]), 3).unwrap();
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
-        // One that answers shows that we are not kept out.
+        // One answer shows that our probes are not blocked.
         catalog.load(vouched(&[]), 4).unwrap();
         catalog.observe(target("10.0.0.1"), true);
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);
         assert!(catalog.unreached().is_empty());
-        // A records file vouches for nothing.
+        // A records file does not report which addresses serve.
         let mut catalog = self::catalog();
         catalog
             .load(vec![entry("a", &["10.0.0.1"], Some(80))], 2)

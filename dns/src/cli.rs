@@ -1,5 +1,5 @@
-//! The command line of `scaledapp-dns`, and how it becomes [`Settings`]: flags
-//! win over `SCALEDAPP_*` variables, those over the defaults here.
+//! The command line of `scaledapp-dns`, and how it becomes [`Settings`]. Flags override
+//! `SCALEDAPP_*` variables, which override the defaults here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use scaledapp_answers::{
 use scaledapp_runtime::cli::{AdminArg, NamespaceArgs};
 use scaledapp_units::duration;
 
-/// Of the zone's own records; those of apps bring theirs.
+/// Time to live of the zone's own records. Those of apps have their own.
 const AUTHORITY_TTL: Duration = Duration::from_mins(1);
 
 const RUN_EXAMPLES: &str = r#"Examples:
@@ -28,35 +28,37 @@ Records file (re-read when another file is renamed over it):
   {"hello.apps.local.": {"ttl": 30, "addresses": ["127.0.77.1"], "probe": "tcp:8080"}}
   ttl        seconds [default: 30]
   addresses  IPv4 and IPv6; up to 8 of them, chosen and ordered at random, per answer
-  probe      tcp:PORT leaves addresses out that accept no connection there (two
-             failed attempts, one each 500 ms); without it all count as healthy.
-             When none is healthy, the last known ones are given with a TTL of 5 s.
+  probe      tcp:PORT: every 500 ms, a TCP connection to this port is tried. After
+             two failures in a row the address is left out. Without a probe, all
+             addresses count as healthy. If none is healthy, the last known ones
+             are given with a TTL of 5 s.
 A file that cannot be read or used changes nothing: the last good one stays in
-force. Until the first good one is there, queries get SERVFAIL.
+force. Before the first good one, queries get SERVFAIL.
 
-ScaledApps: spec.dns.hostname (else status.hostname) with the addresses of the
-slots that status says serve and that accept TCP on port 80. Watched through the
-pod's service account, or the cluster of KUBECONFIG; needs list and watch
-of scaledapps (scaledapp.io) in all namespaces, or in those of --watch-namespace:
-one that cannot be read keeps no other from being served, and is named at /status.
-A name that two objects want
-goes to the older one; with --records-file too, the file's names go first. The
-last set stays in force while the API server is away. The apex, ns.ZONE and the
-names of --ns are no object's, and --zone-namespaces binds zones below to
-namespaces.
+ScaledApps: the name is spec.dns.hostname, or status.hostname without it. Its
+addresses are those of the slots that serve according to status.balancers and
+accept TCP on port 80. The objects are watched with the pod's service account, or
+in the cluster of KUBECONFIG. This needs list and watch of scaledapps
+(scaledapp.io) in all namespaces, or in those of --watch-namespace. A namespace
+that cannot be read does not affect the others, and is named at /status.
+If two objects want a name, the older one gets it; names of --records-file come
+before those of objects. The last set stays in force while the API server cannot
+be reached. No object gets the apex, ns.ZONE or a name of --ns, and
+--zone-namespaces binds zones below the apex to namespaces.
 
-Delegation: the parent zone names the same servers as --ns. Those in the zone
-answer with the addresses given there, or with those of the Service of
---ns-service (needs get of it in the pod's namespace): its load balancer's, or
-its cluster IPs. A server without an address, as ns.ZONE at a wildcard, serves
-stub and forward zones only.
+Delegation: the parent zone must name the same servers as --ns. A server in the
+zone has the addresses given with --ns, or those of the Service of --ns-service:
+the addresses of its load balancer, or its cluster IPs (this needs the right to
+get the Service in the pod's namespace). A server without an address, such as
+ns.ZONE when listening on a wildcard, can only be used by stub and forward zones.
 
-Listening on 0.0.0.0 or [::], answers leave from the address that was asked.
-TCP: 1024 connections, 100 of one client, 10 s idle. There is no response-rate
-limit yet, no zone transfer and no DNSSEC.
+When listening on 0.0.0.0 or [::], an answer leaves from the address that was
+asked. TCP: at most 1024 connections, 100 of one client, 10 s idle. There is no
+response-rate limit yet, no zone transfer and no DNSSEC.
 
-Signals: TERM and INT turn /readyz to 503, answer on for --drain-min and exit; a
-second one exits at once. HUP re-reads the records file.
+Signals: after TERM or INT, /readyz is 503, and the server answers for another
+--drain-min and exits; a second signal exits at once. HUP re-reads the records
+file.
 Exit codes: 0 stopped, 2 could not start, 64 usage."#;
 
 /// Authoritative DNS server for the zone of the apps.
@@ -76,13 +78,13 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Address and port for UDP and TCP; port 0 takes one that is free for both
+    /// Address and port for UDP and TCP; port 0 picks a port that is free for both
     #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
     listen: SocketAddr,
     /// The zone to answer for, such as apps.example.com
     #[arg(long, env = "SCALEDAPP_ZONE")]
     zone: Name,
-    /// JSON file of names and addresses, watched for change [default: none, the zone has no names]
+    /// JSON file of names and addresses, watched for changes [default: none, the zone has no names]
     #[arg(long, env = "SCALEDAPP_RECORDS_FILE", value_name = "FILE")]
     records_file: Option<PathBuf>,
     /// Serve the names of all `ScaledApp` objects of the cluster, watched in Kubernetes
@@ -98,8 +100,9 @@ pub(crate) struct RunArgs {
         default_value = "none"
     )]
     admin: AdminArg,
-    /// A server of the zone and an address of it; repeat for more of both. The first is the SOA's
-    /// primary; one outside the zone has no address here [default: ns.ZONE at the listen address]
+    /// A name server of the zone, and one of its addresses; repeat for more of either. The first is
+    /// the SOA's primary. Give no address for one outside the zone [default: ns.ZONE at the listen
+    /// address]
     #[arg(
         long,
         env = "SCALEDAPP_NS",
@@ -107,11 +110,11 @@ pub(crate) struct RunArgs {
         value_delimiter = ','
     )]
     ns: Vec<ServerArg>,
-    /// Service of this pod's namespace at whose addresses those servers in the zone are that
-    /// --ns gives none; read by its name every 5 s [default: none]
+    /// A Service in this pod's namespace. Its addresses are those of the zone's servers for which
+    /// --ns gives none; read every 5 s [default: none]
     #[arg(long, env = "SCALEDAPP_NS_SERVICE", value_name = "NAME")]
     ns_service: Option<String>,
-    /// On TERM, answer on for so long: resolvers and Services learn late
+    /// After TERM, keep answering for this long, because resolvers and Services notice late
     #[arg(
         long,
         env = "SCALEDAPP_DRAIN_MIN",
@@ -139,13 +142,13 @@ impl FromStr for ServerArg {
         };
         let name = name.parse().map_err(|error| format!("{error}"))?;
         let address = address.map(str::parse).transpose().map_err(|_| {
-            format!("{text:?} has no IP address behind '=': write NAME=IP, such as ns1.apps.example.com=192.0.2.53")
+            format!("{text:?} has no IP address after '=': write NAME=IP, such as ns1.apps.example.com=192.0.2.53")
         })?;
         Ok(Self { name, address })
     }
 }
 
-/// Flags that do not go together.
+/// Why the flags do not fit together.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error(
@@ -158,19 +161,19 @@ pub(crate) enum UsageError {
     Ownership(#[from] OwnershipError),
 }
 
-/// What the server runs with.
+/// The validated settings of the server.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Holds the zone's own records only.
     pub(crate) zone: Zone,
-    /// The Service that has the addresses of `followers`.
+    /// The Service whose addresses `followers` have.
     pub(crate) service: Option<String>,
-    /// Servers in the zone without an address of their own.
+    /// Servers in the zone for which `--ns` gives no address.
     pub(crate) followers: Vec<Name>,
     pub(crate) records_file: Option<PathBuf>,
     pub(crate) scaledapps: bool,
-    /// Where they are looked for, each once; everywhere if none is named.
+    /// The namespaces to watch, without duplicates; empty for all.
     pub(crate) watch_namespaces: Vec<String>,
     /// Which namespace may have which name.
     pub(crate) ownership: Ownership,
@@ -226,7 +229,7 @@ impl Settings {
     }
 }
 
-/// Where the server is that has no address of its own.
+/// Where to take the address of a server for which none was given.
 #[derive(Debug, Clone, Copy)]
 enum At {
     Listen(IpAddr),
@@ -259,7 +262,7 @@ fn name_servers(
     if servers.is_empty() {
         let addresses = match at {
             At::Listen(address) if !address.is_unspecified() => vec![address],
-            // Of a wildcard it cannot be told by which address others come here.
+            // The wildcard does not show at which address clients reach this server.
             At::Listen(_) | At::Service => Vec::new(),
         };
         let name = format!("{NAME_SERVER}.{apex}")
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn without_ns_the_server_is_found_at_the_listen_address_unless_that_is_a_wildcard() {
+    fn without_ns_the_server_has_the_listen_address_unless_that_is_a_wildcard() {
         for (listen, server) in [
             ("127.0.0.1:53", "ns.apps.local. [127.0.0.1]"),
             ("[::1]:53", "ns.apps.local. [::1]"),
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn ns_may_be_given_several_times_and_gathers_addresses() {
+    fn ns_may_be_repeated_and_collects_the_addresses_of_a_name() {
         let settings = settings(&[
             "--ns=ns1.apps.local=10.0.0.1",
             "--ns=NS1.apps.local.=fd00::1,ns2.apps.local=10.0.0.2",
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_without_an_address_are_where_the_service_is() {
+    fn servers_without_an_address_have_those_of_the_service() {
         let of = |flags: &[&str]| {
             let settings = settings_at("[::]:53", flags).unwrap();
             let followers = settings.followers.iter().map(Name::to_string);
@@ -355,7 +358,7 @@ mod tests {
                 ],
                 (front(), vec!["ns1.apps.local."]),
             ),
-            // Nothing to ask for.
+            // No server needs the Service.
             (
                 &["--ns-service=front", "--ns=ns.example.com"],
                 (None, vec![]),
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_servers_are_no_apps() {
+    fn no_app_gets_the_name_of_a_server() {
         let settings = settings(&["--ns=ns1.apps.local=10.0.0.1"]).unwrap();
         for (hostname, is_free) in [("ns1.apps.local", false), ("ns2.apps.local", true)] {
             assert_eq!(settings.ownership.check(hostname, "a").is_ok(), is_free);
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_refused_with_the_cure() {
+    fn an_invalid_value_is_refused_with_the_cure() {
         for (arguments, part) in [
             (["--ns", "ns1.apps.local"], "--ns ns1.apps.local.=IP"),
             (["--ns", "ns1.apps.local=here"], "write NAME=IP"),
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_named_once() {
+    fn a_namespace_named_twice_is_watched_once() {
         assert!(settings(&[]).unwrap().watch_namespaces.is_empty());
         let flags = [
             "--watch-namespace=b,a",

@@ -1,9 +1,8 @@
-//! The `ScaledApp`s of a cluster as a source of records: watches them, in all namespaces
-//! or in some, and keeps what [`crate::apps`] reads from them.
+//! The `ScaledApp`s of a cluster as a source of records. This module watches them, in all
+//! namespaces or in some, and publishes what [`crate::apps`] reads from them.
 //!
-//! Needs `list` and `watch` of `scaledapps` there, nothing more. While the API server is
-//! away the last set stays. A namespace that cannot be read keeps none of the others from
-//! being answered for.
+//! It needs only `list` and `watch` of `scaledapps` there. The last set stays while the API
+//! server cannot be reached. A namespace that cannot be read does not hold back the others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,25 +14,25 @@ use tokio::sync::watch;
 
 use crate::apps::{App, Apps, Naming};
 use crate::metrics::Metrics;
-use crate::origins::Given;
+use crate::origins::RecordSet;
 
-/// So many failures in a row, some two seconds, and the names of a namespace that was
-/// never read are denied rather than all names of all namespaces withheld.
-const PATIENCE: u32 = 3;
+/// After this many failures in a row (about two seconds), a namespace that was never read is no
+/// longer waited for: its names are denied, so that those of the other namespaces are served.
+const MAX_FAILURES: u32 = 3;
 
-/// What is known of the cluster.
+/// What the watches have found so far.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// The last good set.
-    pub(crate) given: Option<Given>,
-    /// Why there is no newer one, of some namespaces or of all.
+    /// The last complete set.
+    pub(crate) records: Option<RecordSet>,
+    /// Why there is no newer set of some or of all namespaces.
     pub(crate) problem: Option<String>,
 }
 
-/// Watches on for ever in tasks of its own; all namespaces if none is named.
+/// Starts tasks that watch the named namespaces for ever, or all if none is named.
 ///
 /// # Errors
-/// There is no API server to ask. One that does not answer is no error.
+/// No API server is configured. An API server that does not answer is not an error.
 pub(crate) async fn start(
     naming: Naming,
     namespaces: Vec<String>,
@@ -49,7 +48,7 @@ pub(crate) async fn start(
     let gathered = Arc::new(Mutex::new(Gathered {
         naming,
         sources: sources.iter().cloned().map(Source::of).collect(),
-        told: BTreeSet::new(),
+        logged: BTreeSet::new(),
         state,
         metrics,
     }));
@@ -84,14 +83,14 @@ async fn run(
     .await;
 }
 
-/// What one watch has told.
+/// What one watch has reported.
 struct Source {
     namespace: Option<String>,
     apps: Apps,
     unreadable: BTreeSet<String>,
     version: u64,
     listed: bool,
-    /// Why there is nothing newer, and how often in a row.
+    /// Why there is no newer list, and the number of failures in a row.
     problem: Option<(String, u32)>,
 }
 
@@ -107,19 +106,19 @@ impl Source {
         }
     }
 
-    /// Whether nothing is to be waited for.
+    /// Whether this source need not be waited for.
     fn is_settled(&self) -> bool {
         let failures = self.problem.as_ref().map_or(0, |(_, times)| *times);
-        self.listed || failures >= PATIENCE
+        self.listed || failures >= MAX_FAILURES
     }
 }
 
-/// What all watches have told.
+/// What all watches have reported.
 struct Gathered {
     naming: Naming,
     sources: Vec<Source>,
-    /// What was left out, so that each is told when it is new.
-    told: BTreeSet<String>,
+    /// The objects left out that were logged already.
+    logged: BTreeSet<String>,
     state: watch::Sender<State>,
     metrics: Arc<Metrics>,
 }
@@ -144,20 +143,20 @@ impl Gathered {
     }
 
     fn publish(&mut self) {
-        let given = self.given();
+        let records = self.records();
         let problem = self.problems();
         self.state.send_if_modified(|state| {
-            let is_news = given.is_some() && state.given != given || state.problem != problem;
-            if given.is_some() {
-                state.given = given;
+            let is_news = records.is_some() && state.records != records || state.problem != problem;
+            if records.is_some() {
+                state.records = records;
             }
             state.problem = problem;
             is_news
         });
     }
 
-    /// `None` as long as something is waited for.
-    fn given(&mut self) -> Option<Given> {
+    /// The records of all sources; `None` while a source is waited for.
+    fn records(&mut self) -> Option<RecordSet> {
         let sources = &self.sources;
         let is_any_listed = sources.iter().any(|source| source.listed);
         if !is_any_listed || !sources.iter().all(Source::is_settled) {
@@ -166,20 +165,20 @@ impl Gathered {
         let mut read = Apps::read(sources.iter().map(|source| &source.apps), &self.naming);
         let unreadable = sources.iter().flat_map(|source| source.unreadable.clone());
         read.ignored.extend(unreadable);
-        for reason in read.ignored.difference(&self.told) {
+        for reason in read.ignored.difference(&self.logged) {
             tracing::warn!(reason, "left out of DNS");
         }
-        self.told = read.ignored;
-        // Versions count for the whole cluster: who has seen the newest has seen all.
+        self.logged = read.ignored;
+        // Versions are cluster-wide, so equal newest versions mean equal objects.
         let version = sources.iter().map(|source| source.version).max();
-        Some(Given {
+        Some(RecordSet {
             entries: read.entries,
-            // RFC 1982 copes with the wrap.
+            // RFC 1982 arithmetic allows the serial to wrap.
             serial: version.unwrap_or_default() as u32,
         })
     }
 
-    /// In one line.
+    /// The problems of all sources, in one line.
     fn problems(&self) -> Option<String> {
         let problems = self.sources.iter().filter_map(|source| {
             let (problem, _) = source.problem.as_ref()?;

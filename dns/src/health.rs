@@ -1,16 +1,16 @@
-//! Whether an address counts as healthy, from the probes of it: two failures
-//! in a row take it out, one success takes it in.
+//! Decides from its probes whether an address is healthy: two failures in a row make it
+//! unhealthy, one success makes it healthy.
 
-/// Failures in a row that take a healthy address out: one lost SYN must not.
+/// Failures in a row that make a healthy address unhealthy. One lost SYN must not.
 const FAILURES: u32 = 2;
-/// So many in a row, six seconds, are no start of a balancer any more: either it is dead,
-/// which whoever looks after it knows by now, or it is out of our reach.
+/// Failures in a row (six seconds) after which a balancer cannot still be starting. Either it is
+/// dead, which the operator knows by now, or this server cannot reach it.
 const OUT_OF_REACH: u32 = 12;
 
-/// What is known of one probed address.
+/// The health of one probed address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Health {
-    /// Not probed yet; not given to clients.
+    /// Not probed yet; not published.
     #[default]
     Unknown,
     Healthy {
@@ -22,7 +22,7 @@ pub(crate) enum Health {
 }
 
 impl Health {
-    /// After one more probe.
+    /// The health after one more probe.
     pub(crate) fn on(self, success: bool) -> Self {
         match (self, success) {
             (_, true) => Self::Healthy { failures: 0 },
@@ -36,7 +36,7 @@ impl Health {
         }
     }
 
-    /// It has failed for so long that the start of a balancer does not explain it.
+    /// Whether it has failed for longer than a balancer takes to start.
     pub(crate) fn is_out_of_reach(self) -> bool {
         matches!(self, Self::Unhealthy { failures } if failures >= OUT_OF_REACH)
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_failures_in_a_row_take_out_and_one_success_takes_in() {
+    fn two_failures_in_a_row_make_unhealthy_and_one_success_makes_healthy() {
         for (probes, healthy) in [
             ("", false),
             ("+", true),
@@ -81,12 +81,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_of_an_unknown_address_is_a_verdict() {
+    fn one_failure_makes_an_unknown_address_unhealthy() {
         assert_eq!(Health::Unknown.on(false), Health::Unhealthy { failures: 1 });
     }
 
     #[test]
-    fn an_address_that_goes_on_failing_is_out_of_reach_until_it_answers() {
+    fn an_address_that_keeps_failing_is_out_of_reach_until_it_answers() {
         for (probes, out) in [
             ("-----------", false),
             ("------------", true),

@@ -1,7 +1,7 @@
 //! `scaledapp-dns`: authoritative DNS for one zone over UDP and TCP.
 //!
-//! Parses the command line and maps results to exit codes. What is answered is
-//! decided in `scaledapp-answers`, what the zone holds in [`catalog`].
+//! This file parses the command line and maps results to exit codes. `scaledapp-answers` decides
+//! the answers, [`catalog`] the content of the zone.
 
 mod apps;
 mod catalog;

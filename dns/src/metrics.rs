@@ -1,6 +1,6 @@
-//! What is counted, and under which names (`scaledapp_dns_…`).
+//! The metrics and their names (`scaledapp_dns_…`).
 //!
-//! Labels come from closed sets: no name that a client made up becomes one.
+//! Labels come from closed sets, so a client cannot create one by asking for a name.
 
 use std::sync::atomic::AtomicU64;
 
@@ -56,32 +56,28 @@ impl Metrics {
         registry.register("queries", "Answers given", self.queries.clone());
         registry.register(
             "dropped",
-            "Messages without an answer: not to be answered, or not sendable",
+            "Messages that got no answer: none is due, or it could not be sent",
             self.dropped.clone(),
         );
         registry.register(
             "truncated",
-            "Answers that did not fit (TC)",
+            "Answers truncated to fit (TC)",
             self.truncated.clone(),
         );
         registry.register(
             "stale_answers",
-            "Answers with the last known addresses, none of them healthy",
+            "Answers with the last known addresses because none is healthy",
             self.stale.clone(),
         );
-        registry.register(
-            "records_loads",
-            "Records files looked into",
-            self.loads.clone(),
-        );
+        registry.register("records_loads", "Records files read", self.loads.clone());
         registry.register(
             "scaledapps_lists",
-            "Lists and changes that the API server gave, or failures to give them",
+            "Lists and changes received from the API server, and failures to receive them",
             self.lists.clone(),
         );
         registry.register(
             "records_age_seconds",
-            "Time since the records in use were known to be those of their source",
+            "Time since the records in use were last known to match their source",
             self.records_age.clone(),
         );
         registry.register("names", "Names of the records in use", self.names.clone());
@@ -92,7 +88,7 @@ impl Metrics {
         );
         registry.register(
             "failed_probes",
-            "Probes without a connection",
+            "Probes that got no connection",
             self.failed_probes.clone(),
         );
         registry.register(
@@ -102,7 +98,7 @@ impl Metrics {
         );
         registry.register(
             "tcp_ended_connections",
-            "TCP connections that gave way to new ones",
+            "Idle TCP connections closed to make room for new ones",
             self.ended_connections.clone(),
         );
     }
@@ -138,7 +134,7 @@ impl Metrics {
         self.records_age.set(age.as_secs_f64());
     }
 
-    /// `addresses` holds the count of each probe state.
+    /// `addresses` holds each probe state with its number of addresses.
     pub(crate) fn set_records(&self, names: usize, addresses: &[(&'static str, usize)]) {
         self.names.set(names as i64);
         for &(state, count) in addresses {

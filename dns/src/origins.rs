@@ -1,30 +1,29 @@
-//! The records of several origins as one set: a records file, a cluster. Pure.
+//! Joins the records of the two origins, a records file and a cluster, into one set. Pure.
 //!
-//! Each origin's last good set stays until it gives another one. Nothing is
-//! answered before all of them have given one: a name that is only not known
-//! yet must not be denied.
+//! An origin's last good set stays until it delivers another. Nothing is answered before every
+//! origin has delivered one, because a name that is merely not loaded yet must not be denied.
 
 use std::collections::BTreeSet;
 
 use crate::records::Entry;
 
-/// A set of records, and what tells it from an earlier one.
+/// A set of records with a serial that tells it from earlier sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct RecordSet {
     pub(crate) entries: Vec<Entry>,
-    /// Grows with each change; the same wherever the same set was given.
+    /// Grows with each change. Equal sets have equal serials on all servers.
     pub(crate) serial: u32,
 }
 
 /// One origin.
 #[derive(Debug, Default)]
 pub(crate) enum Origin {
-    /// Not asked for.
+    /// Not configured.
     #[default]
     Unused,
-    /// Has given nothing yet.
+    /// Has delivered no set yet.
     Awaited,
-    Gave(Given),
+    Delivered(RecordSet),
 }
 
 impl Origin {
@@ -33,47 +32,47 @@ impl Origin {
     }
 }
 
-/// All of them.
+/// Both origins.
 #[derive(Debug, Default)]
 pub(crate) struct Origins {
     pub(crate) file: Origin,
     pub(crate) cluster: Origin,
 }
 
-/// The one set that they make.
+/// The joined set.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Joined {
-    pub(crate) given: Given,
-    /// Names of the cluster that the file has as well, as text for the log.
+    pub(crate) records: RecordSet,
+    /// Names of the cluster that the file has as well, for the log.
     pub(crate) hidden: Vec<String>,
 }
 
 impl Origins {
-    /// `None` until all have given something. What the file says about a name
-    /// counts: somebody wrote it for this server.
+    /// `None` until every origin has delivered a set. For a name in both, the file wins, because
+    /// it was written for this server.
     pub(crate) fn join(&self) -> Option<Joined> {
         let mut joined = Joined {
-            given: Given::default(),
+            records: RecordSet::default(),
             hidden: Vec::new(),
         };
         let mut names = BTreeSet::new();
         for origin in [&self.file, &self.cluster] {
-            let given = match origin {
+            let records = match origin {
                 Origin::Unused => continue,
                 Origin::Awaited => return None,
-                Origin::Gave(given) => given,
+                Origin::Delivered(records) => records,
             };
-            joined.given.serial = joined.given.serial.wrapping_add(given.serial);
-            for entry in &given.entries {
+            joined.records.serial = joined.records.serial.wrapping_add(records.serial);
+            for entry in &records.entries {
                 if names.insert(entry.name.clone()) {
-                    joined.given.entries.push(entry.clone());
+                    joined.records.entries.push(entry.clone());
                 } else {
                     joined.hidden.push(entry.name.to_string());
                 }
             }
         }
-        // RFC 1982 gives 0 no meaning of its own, but people take it for "none".
-        joined.given.serial = joined.given.serial.max(1);
+        // RFC 1982 gives 0 no special meaning, but people read it as "none".
+        joined.records.serial = joined.records.serial.max(1);
         Some(joined)
     }
 }
@@ -93,20 +92,20 @@ mod tests {
             probe: None,
             vouched: false,
         });
-        Origin::Gave(Given {
+        Origin::Delivered(RecordSet {
             entries: entries.collect(),
             serial,
         })
     }
 
     fn shown(origins: &Origins) -> Option<String> {
-        let Joined { given, hidden } = origins.join()?;
-        let entries = given.entries.iter();
+        let Joined { records, hidden } = origins.join()?;
+        let entries = records.entries.iter();
         let entries = entries.map(|entry| format!("{}{:?} ", entry.name, entry.addresses));
         Some(format!(
             "{}{} {hidden:?}",
             entries.collect::<String>(),
-            given.serial
+            records.serial
         ))
     }
 
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_set_until_all_origins_gave_one() {
+    fn there_is_no_set_until_all_origins_delivered_one() {
         let mut origins = Origins {
             file: Origin::new(true),
             cluster: Origin::new(true),
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_about_a_name_counts() {
+    fn the_file_wins_for_a_name_in_both() {
         let origins = Origins {
             file: gave(u32::MAX, &[("a", "10.0.0.1")]),
             cluster: gave(3, &[("a", "10.0.0.2")]),

@@ -1,6 +1,6 @@
-//! Tries the addresses: one TCP connection to each, every half second.
+//! Probes the addresses: one TCP connection to each, every half second.
 //!
-//! Says what it saw; what that means is [`crate::health`]'s to decide.
+//! This module only reports the results; [`crate::health`] decides what they mean.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// From one attempt to the next.
-const PERIOD: Duration = Duration::from_millis(500);
-/// For an attempt; in a cluster a connection takes a few milliseconds.
-const TIMEOUT: Duration = Duration::from_millis(300);
+/// From the start of one attempt to the next.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// For one attempt. In a cluster a connection takes a few milliseconds.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// One attempt's result: where, and whether the connection was accepted.
+/// Result of one attempt: the target, and whether the connection was accepted.
 pub(crate) type Probed = (SocketAddr, bool);
 
 /// The running probes, one task for each target.
@@ -27,7 +27,7 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Probes nothing yet; results go to `results`.
+    /// A prober without targets. It will send results to `results`.
     pub(crate) fn new(results: mpsc::Sender<Probed>) -> Self {
         Self {
             tasks: BTreeMap::new(),
@@ -35,7 +35,7 @@ impl Prober {
         }
     }
 
-    /// From now on probes exactly `targets`; a new one at once.
+    /// Replaces the targets. New ones are probed at once.
     pub(crate) fn watch(&mut self, targets: impl Iterator<Item = SocketAddr>) {
         let mut before = std::mem::take(&mut self.tasks);
         for target in targets {
@@ -57,12 +57,12 @@ impl Drop for Prober {
 }
 
 async fn probe(target: SocketAddr, results: mpsc::Sender<Probed>) {
-    let mut ticks = interval(PERIOD);
+    let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let accepted = matches!(
-            timeout(TIMEOUT, TcpStream::connect(target)).await,
+            timeout(PROBE_TIMEOUT, TcpStream::connect(target)).await,
             Ok(Ok(_))
         );
         if results.send((target, accepted)).await.is_err() {

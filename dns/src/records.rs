@@ -1,5 +1,5 @@
-//! The records file: what is in it, and what is refused (as a whole, so that
-//! no half of a mistake takes effect).
+//! The records file: its format and its checks. A file with a mistake is refused as a whole, so
+//! that no part of the mistake takes effect.
 //!
 //! `{"NAME.": {"ttl": 30, "addresses": ["…"], "probe": "tcp:80"}}`.
 
@@ -22,38 +22,37 @@ pub(crate) struct Entry {
     pub(crate) name: Name,
     pub(crate) ttl: Duration,
     pub(crate) addresses: Vec<IpAddr>,
-    /// Those of them that somebody says not to publish now; as last known ones
-    /// they count on.
+    /// Addresses reported as not serving. They are not published, except as the last known ones.
     pub(crate) withdrawn: BTreeSet<IpAddr>,
-    /// Port on which an address must accept TCP; `None` is always healthy.
+    /// Port on which an address must accept TCP. Without one, the address is always healthy.
     pub(crate) probe: Option<u16>,
-    /// Somebody who looks after the addresses says that those serve that are not
-    /// withdrawn. Counts where none of them is in our reach.
+    /// Whether the operator reports that the addresses that are not withdrawn serve. Used if no
+    /// probe reaches any of them.
     pub(crate) vouched: bool,
 }
 
-/// Why a file is of no use.
+/// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordsError {
     #[error("not the JSON of a records file: {0}")]
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("{0} is there twice (letter case and a closing dot do not count)")]
+    #[error("{0} is listed twice (letter case and a closing dot are ignored)")]
     NameTwice(Name),
-    #[error("{0} is outside the zone {1}: name only what ends with that")]
+    #[error("{0} is outside the zone {1}: list only names that end with it")]
     Outside(Name, Name),
-    #[error("{0} has a ttl of {1} seconds: the most is {MAX_TTL}")]
+    #[error("{0} has a ttl of {1} seconds: the maximum is {MAX_TTL}")]
     Ttl(Name, u32),
     #[error("{0} lists the address {1} twice")]
     AddressTwice(Name, IpAddr),
-    #[error("{0} lists {1}, at which nothing can be reached")]
+    #[error("{0} lists {1}, which is not the address of a host: remove it")]
     Unreachable(Name, IpAddr),
     #[error("{0} has the probe {1:?}: write tcp:PORT, such as tcp:8080, or leave it out")]
     Probe(Name, String),
 }
 
-/// The file's members one by one: a map would keep the last of two equal keys.
+/// The members of the file as a list, because a map would silently drop one of two equal keys.
 struct Members(Vec<(String, Record)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_of_the_design_is_read() {
+    fn a_valid_file_is_read() {
         let json = r#"{"hello.apps.local.":{"ttl":7,"addresses":["127.0.77.1","fd00::1"],"probe":"tcp:8080"},
             "Plain.Apps.Local":{"addresses":[]}}"#;
         let entries = read(json).unwrap();
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_the_reason() {
+    fn a_mistake_is_refused_with_the_reason() {
         let of =
             |name: &str, rest: &str| format!(r#"{{"{name}":{{"addresses":["10.0.0.1"]{rest}}}}}"#);
         let twice = r#"{"a.apps.local":{"addresses":[]},"A.apps.local.":{"addresses":[]}}"#;
@@ -191,7 +190,7 @@ mod tests {
             ),
             (
                 r#"{"a.apps.local":{"addresses":["0.0.0.0"]}}"#.to_owned(),
-                "nothing can be reached",
+                "not the address of a host",
             ),
             (
                 r#"{"a.apps.local":{"addresses":["::1","0::1"]}}"#.to_owned(),
@@ -201,7 +200,7 @@ mod tests {
             (of("a.apps.local", r#","ttl":-1"#), "invalid value"),
             (
                 of("a.apps.local", r#","ttl":2147483648"#),
-                "the most is 2147483647",
+                "the maximum is 2147483647",
             ),
             (
                 of("a.apps.local", r#","probe":"http:80""#),
@@ -220,8 +219,8 @@ mod tests {
                 "a.example.com. is outside the zone apps.local.",
             ),
             (of("a..apps.local", ""), "empty label"),
-            (twice.to_owned(), "a.apps.local. is there twice"),
-            (same_twice.to_owned(), "a.apps.local. is there twice"),
+            (twice.to_owned(), "a.apps.local. is listed twice"),
+            (same_twice.to_owned(), "a.apps.local. is listed twice"),
         ] {
             let message = read(&json).unwrap_err();
             assert!(message.contains(part), "{json}: {message}");

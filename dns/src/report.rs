@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use crate::catalog::Catalog;
 use crate::metrics::Metrics;
 
-/// Probe states as they are counted.
+/// Probe states, as metrics count them.
 const UNPROBED: &str = "unprobed";
 const STATES: [&str; 4] = ["healthy", "unhealthy", "unknown", UNPROBED];
 
-/// The state as the admin port sees it; the loop puts it here.
+/// The state that the admin port shows; the server's loop updates it.
 #[derive(Debug)]
 pub(crate) struct Report {
     zone: String,
@@ -28,15 +28,15 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 struct View {
-    /// Why not ready.
+    /// Why the server is not ready.
     unready: Option<String>,
     draining: bool,
     names: Value,
-    /// Name to addresses of the zone's servers.
+    /// The zone's servers: each name with its addresses.
     name_servers: Value,
-    /// Why there is no news of some or of all records, or of the servers' addresses.
+    /// Why some or all records, or the servers' addresses, are not up to date.
     problem: Option<String>,
-    /// When the records in use were last known to be those of their source.
+    /// When the records in use were last known to match their source.
     confirmed: Instant,
 }
 
@@ -67,16 +67,16 @@ impl Report {
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
-        // Each change is one assignment: a panic leaves nothing half done.
+        // Each change is a single assignment, so a panic leaves nothing half done.
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The records in use are those of their source.
+    /// Notes that the records in use match their source.
     pub(crate) fn confirm(&self, now: Instant) {
         self.view().confirmed = now;
     }
 
-    /// Before the first load: what stands in its way.
+    /// Notes what prevents the first load. Has no effect afterwards.
     pub(crate) fn not_loaded(&self, reason: &str) {
         let mut view = self.view();
         if view.unready.is_some() {
@@ -84,8 +84,8 @@ impl Report {
         }
     }
 
-    /// Why there is no news of some or of all records or of the servers' addresses, if that is so.
-    pub(crate) fn lacks(&self, problem: Option<String>) {
+    /// Sets why some or all records, or the servers' addresses, are not up to date.
+    pub(crate) fn set_problem(&self, problem: Option<String>) {
         self.view().problem = problem;
     }
 
@@ -93,7 +93,7 @@ impl Report {
         self.view().draining = true;
     }
 
-    /// Shows another state of the records.
+    /// Takes over a new state of the records.
     pub(crate) fn show(&self, catalog: &Catalog) {
         let mut counts = STATES.map(|state| (state, 0));
         let mut names = serde_json::Map::new();
@@ -137,7 +137,7 @@ impl Report {
 
 impl Routes for Report {
     fn live(&self) -> Probe {
-        // Answering at all shows that the loop's thread turns.
+        // The answer itself shows that the loop's thread is alive.
         Ok(())
     }
 
@@ -154,7 +154,7 @@ impl Routes for Report {
         self.metrics
             .set_records_age(self.view().confirmed.elapsed());
         let mut text = String::new();
-        // Writing into a String fails only if a metric fails to encode itself.
+        // Writing to a String fails only if a metric cannot encode itself.
         if encode(&mut text, &self.registry).is_err() {
             tracing::error!("a metric could not be encoded");
         }

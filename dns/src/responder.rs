@@ -1,4 +1,4 @@
-//! One query in, one answer out, counted: what UDP and TCP share.
+//! Answers one query and counts it; shared by UDP and TCP.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// Answers from the newest zone. One per task: it holds the answer's buffer.
+/// Answers from the newest zone. Each task has its own, because it holds the answer's buffer.
 #[derive(Debug)]
 pub(crate) struct Responder {
     zone: watch::Receiver<Arc<Zone>>,
@@ -26,7 +26,7 @@ impl Responder {
         }
     }
 
-    /// The answer, or `None` where there must be silence.
+    /// The answer, or `None` if the query must not be answered.
     pub(crate) fn respond(&mut self, query: &[u8], transport: Transport) -> Option<&[u8]> {
         let Self {
             zone,
@@ -59,7 +59,7 @@ impl Responder {
 }
 
 impl Clone for Responder {
-    /// Another generator and another buffer.
+    /// The clone has a random generator and a buffer of its own.
     fn clone(&self) -> Self {
         Self::new(self.zone.clone(), Arc::clone(&self.metrics))
     }

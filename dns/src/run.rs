@@ -1,7 +1,6 @@
-//! The server's life: bind, load, answer, drain.
+//! The life of the server: bind, load, answer, drain.
 //!
-//! One thread: answering takes microseconds, and what else there is to do
-//! (probes, a look at a file) less.
+//! One thread is enough: an answer takes microseconds, and probes and polling the file take less.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,7 +20,7 @@ use crate::catalog::{Catalog, Change};
 use crate::cli::Settings;
 use crate::cluster;
 use crate::metrics::Metrics;
-use crate::origins::{Given, Joined, Origin, Origins};
+use crate::origins::{Joined, Origin, Origins, RecordSet};
 use crate::probe::{Probed, Prober};
 use crate::records;
 use crate::report::Report;
@@ -30,20 +29,20 @@ use crate::service;
 use crate::tcp;
 use crate::udp::Udp;
 
-/// Tries to find one port that is free for both protocols.
+/// Attempts to find one port that is free for both protocols.
 const PORT_TRIES: u32 = 16;
-/// Between two looks at the records file: a change is in force within a tenth of a
-/// second.
-const LOOKS: Duration = Duration::from_millis(100);
-/// Bytes of a records file: a hundred thousand names fit.
-const MOST: u64 = 16 << 20;
-/// Results of probes that wait to be taken in; a full queue delays probes.
+/// How often the records file is checked for a change.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Largest records file; a hundred thousand names fit.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Probe results that may wait to be taken in. A full queue delays probes.
 const PROBE_QUEUE: usize = 256;
 
-/// What is said when the API server tells nothing new.
-const STALE: &str = "cannot read the ScaledApps of the cluster: names stay as they were read last, and changes are not seen until reading succeeds again; it is retried";
-const NEVER_READ: &str = "cannot read the ScaledApps of the cluster and never could: queries get SERVFAIL and /readyz is 503 until reading succeeds, which is retried; is the API server reachable, and may this ServiceAccount list and watch scaledapps.scaledapp.io?";
-const NO_GLUE: &str = "without an address of their own, the zone's name servers in the zone can only be used through a forward or stub zone; recursors that follow a delegation need one";
+/// Logged when the `ScaledApps` cannot be read any more.
+const STALE: &str = "cannot read the ScaledApps of the cluster: the names that were read last stay, and changes go unseen until reading succeeds again; it is retried";
+/// Logged when the `ScaledApps` could not be read even once.
+const NEVER_READ: &str = "cannot read the ScaledApps of the cluster: until that succeeds, queries get SERVFAIL and /readyz is 503; it is retried. Is the API server reachable, and may this ServiceAccount list and watch scaledapps.scaledapp.io?";
+const NO_GLUE: &str = "the zone's name servers have no address: they can only be used through a forward or stub zone, because recursors that follow a delegation need an address";
 
 /// Runs until a signal ends it; an error means that it could not start.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
@@ -75,7 +74,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         Instant::now(),
     ));
-    // Without a sender, it never changes.
+    // Without a sender, the value never changes.
     let (cluster, cluster_state) = watch::channel(cluster::State::default());
     if settings.scaledapps {
         let naming = Naming {
@@ -108,7 +107,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(admin) = admin {
         tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn scaledapp_runtime::Routes>));
     }
-    // The addresses are there for who chose port 0.
+    // The log shows which port was chosen for port 0.
     tracing::info!(address = %listen, zone = %apex, admin = admin_address, "listening");
     let server = Server {
         catalog,
@@ -116,14 +115,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         hidden: Vec::new(),
         file: settings
             .records_file
-            .map(|path| PolledFile::new(path, MOST)),
+            .map(|path| PolledFile::new(path, MAX_FILE_BYTES)),
         broken: false,
         cluster: cluster_state,
-        lost: None,
+        cluster_problem: None,
         unreached: BTreeSet::new(),
         service,
         followers: settings.followers,
-        nowhere: None,
+        service_problem: None,
         prober: Prober::new(results),
         zone,
         report,
@@ -133,10 +132,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the Service says from time to time, if there is one.
+/// Follows the state of the Service, if one is configured.
 async fn follow_service(name: Option<String>) -> anyhow::Result<watch::Receiver<service::State>> {
     let Some(name) = name else {
-        // Without a sender, it never changes.
+        // Without a sender, the value never changes.
         return Ok(watch::channel(service::State::unused()).1);
     };
     let (sender, state) = watch::channel(service::State::default());
@@ -145,7 +144,7 @@ async fn follow_service(name: Option<String>) -> anyhow::Result<watch::Receiver<
     Ok(state)
 }
 
-/// Both protocols on one port.
+/// Binds both protocols to one port.
 async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
     let mut tries = 0;
     loop {
@@ -153,7 +152,8 @@ async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
         let udp = Udp::bind(address).await?;
         match tcp::bind(udp.local_addr()?).await {
             Ok(tcp) => return Ok((udp, tcp)),
-            // With port 0, UDP's may be taken for TCP: the next will be another.
+            // With port 0, the port chosen for UDP may be taken for TCP. The next attempt gets
+            // another one.
             Err(error)
                 if address.port() == 0
                     && error.kind() == io::ErrorKind::AddrInUse
@@ -163,25 +163,25 @@ async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
     }
 }
 
-/// What the loop turns.
+/// The state of the server's loop.
 struct Server {
     catalog: Catalog,
     origins: Origins,
-    /// Names of the cluster that the file has as well, told once.
+    /// Names of the cluster that the file has as well, as logged last.
     hidden: Vec<String>,
     file: Option<PolledFile>,
-    /// The file's newest content is of no use.
+    /// Whether the newest content of the file was refused.
     broken: bool,
     cluster: watch::Receiver<cluster::State>,
-    /// Why there is no news from the cluster, as far as it was told.
-    lost: Option<String>,
-    /// Names whose balancers are out of reach, as far as it was told.
+    /// Why the cluster cannot be read, as logged last.
+    cluster_problem: Option<String>,
+    /// Names whose balancers are out of reach, as logged last.
     unreached: BTreeSet<Name>,
     service: watch::Receiver<service::State>,
-    /// Servers of the zone that are where the Service is.
+    /// Servers of the zone that have the Service's addresses.
     followers: Vec<Name>,
-    /// Why the Service's addresses are not known, as far as it was told.
-    nowhere: Option<String>,
+    /// Why the Service's addresses are not known, as logged last.
+    service_problem: Option<String>,
     prober: Prober,
     zone: watch::Sender<Arc<Zone>>,
     report: Arc<Report>,
@@ -196,7 +196,7 @@ impl Server {
         drain_min: Duration,
     ) {
         self.join();
-        let mut looks = interval(LOOKS);
+        let mut looks = interval(POLL_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = sleep(Duration::MAX);
         tokio::pin!(ended);
@@ -229,7 +229,7 @@ impl Server {
         }
     }
 
-    /// Looks whether the file changed.
+    /// Loads the file again if it changed.
     fn look(&mut self) {
         if let Some(file) = &mut self.file {
             match file.look(SystemTime::now()) {
@@ -256,15 +256,15 @@ impl Server {
         let entries = records::parse(&content.bytes, self.zone.borrow().apex())?;
         self.catalog.check(&entries)?;
         let names = entries.len();
-        // The file's time: the same after a restart and on servers that share
-        // the file, and later for a later file (RFC 1982 copes with the wrap).
+        // The modification time is the same after a restart and on servers that share the
+        // file, and grows with each change. RFC 1982 arithmetic allows it to wrap.
         let written = content.modified.duration_since(SystemTime::UNIX_EPOCH);
         let serial = written.unwrap_or_default().as_secs() as u32;
-        self.origins.file = Origin::Gave(Given { entries, serial });
+        self.origins.file = Origin::Delivered(RecordSet { entries, serial });
         Ok(names)
     }
 
-    /// Of the records file.
+    /// The path of the records file, for the log.
     fn path(&self) -> String {
         let file = self.file.as_ref();
         file.map_or_else(String::new, |file| file.path().display().to_string())
@@ -276,52 +276,52 @@ impl Server {
         self.metrics.loaded("error");
         self.report.not_loaded(&format!("{path}: {error}"));
         let then = if self.catalog.is_loaded() {
-            "what was loaded stays"
+            "the records loaded before stay"
         } else {
-            "nothing is served until it can be (queries get SERVFAIL)"
+            "queries get SERVFAIL until a good file is there"
         };
         tracing::warn!(path, error, "the records file cannot be used; {then}");
     }
 
-    /// The cluster gave another set, or none although it should have.
+    /// Takes in the cluster's newest set of records, or the reason why there is none.
     fn take_cluster(&mut self) {
-        let (given, problem) = {
+        let (records, problem) = {
             let state = self.cluster.borrow_and_update();
-            (state.given.clone(), state.problem.clone())
+            (state.records.clone(), state.problem.clone())
         };
-        if let Some(problem) = problem.as_ref().filter(|_| problem != self.lost) {
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.cluster_problem) {
             self.report.not_loaded(&format!("ScaledApps: {problem}"));
-            if given.is_some() {
+            if records.is_some() {
                 tracing::warn!(problem, "{STALE}");
             } else {
                 tracing::warn!(problem, "{NEVER_READ}");
             }
         }
-        self.lost = problem;
-        self.tell_problems();
-        let Some(given) = given else { return };
-        let names = given.entries.len();
+        self.cluster_problem = problem;
+        self.report_problems();
+        let Some(records) = records else { return };
+        let names = records.entries.len();
         let is_news = match &self.origins.cluster {
-            Origin::Gave(before) => before.entries != given.entries,
+            Origin::Delivered(before) => before.entries != records.entries,
             Origin::Unused | Origin::Awaited => true,
         };
-        self.origins.cluster = Origin::Gave(given);
+        self.origins.cluster = Origin::Delivered(records);
         self.join();
         if is_news {
             tracing::info!(names, "records of ScaledApps loaded");
         }
     }
 
-    /// The Service in front was read, or could not be.
+    /// Takes in the Service's addresses, or the reason why there are none.
     fn take_service(&mut self) {
         let service::State {
             addresses, problem, ..
         } = self.service.borrow_and_update().clone();
-        if let Some(problem) = problem.as_ref().filter(|_| problem != self.nowhere) {
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.service_problem) {
             tracing::warn!(problem, "{NO_GLUE}");
         }
-        self.nowhere = problem;
-        self.tell_problems();
+        self.service_problem = problem;
+        self.report_problems();
         let servers = self.catalog.name_servers().iter();
         let mut servers = servers.filter(|server| self.followers.contains(&server.name));
         if servers.any(|server| server.addresses != addresses) && !addresses.is_empty() {
@@ -334,30 +334,30 @@ impl Server {
         self.join();
     }
 
-    fn tell_problems(&self) {
-        let problems: Vec<&str> = [&self.lost, &self.nowhere]
+    fn report_problems(&self) {
+        let problems: Vec<&str> = [&self.cluster_problem, &self.service_problem]
             .into_iter()
             .filter_map(Option::as_deref)
             .collect();
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
-        self.report.lacks(problem);
+        self.report.set_problem(problem);
     }
 
-    /// Takes the records of all origins in, once all have given some and the addresses of the
-    /// zone's own servers are known: a recursor would keep their absence in mind.
+    /// Loads the records of all origins, once every origin has delivered some and the addresses of
+    /// the zone's servers are known. Recursors would cache the absence of those addresses.
     fn join(&mut self) {
         if !self.service.borrow().settled {
             return;
         }
-        let Some(Joined { given, hidden }) = self.origins.join() else {
+        let Some(Joined { records, hidden }) = self.origins.join() else {
             return;
         };
         if hidden != self.hidden {
-            tracing::warn!(names = ?hidden, "ScaledApps want names of the records file, which has them");
+            tracing::warn!(names = ?hidden, "ScaledApps have names that the records file has too; the file's records are served");
             self.hidden = hidden;
         }
         self.catalog
-            .load(given.entries, given.serial)
+            .load(records.entries, records.serial)
             .expect("invariant: each origin's names were checked");
         self.publish();
     }
@@ -380,7 +380,7 @@ impl Server {
         for name in self.catalog.unreached().difference(&self.unreached) {
             tracing::warn!(
                 %name,
-                "none of its balancers accepts a connection from here, and the operator says that they serve: they stay published. A NetworkPolicy must allow TCP from the DNS server to port 8080 of the app's balancers"
+                "none of the app's balancers accepts a connection from this server, although the operator reports that they serve; their addresses stay published. If a NetworkPolicy is in the way, allow TCP from the DNS server to port 8080 of the app's balancers"
             );
         }
         self.unreached.clone_from(self.catalog.unreached());

@@ -1,8 +1,8 @@
-//! The addresses of the Service in front of this server: where the zone's name servers are,
-//! unless `--ns` says it.
+//! The addresses of the Service in front of this server. The zone's name servers have them,
+//! unless `--ns` gives others.
 //!
-//! Reads the one Service by its name, again and again: that needs the right to `get` it and no
-//! other. What the zone makes of the addresses is [`crate::catalog`]'s business.
+//! The one Service is polled by name, which needs only the right to `get` it. [`crate::catalog`]
+//! puts the addresses into the zone.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use kube::Api;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Until the Service was read once, or could not be [`ATTEMPTS`] times.
+/// Between reads until one has succeeded or [`MAX_FAILURES`] have failed.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
-/// From then on: a load balancer gets its address minutes after its Service was made, and later
-/// changes are rare.
+/// Between later reads. A load balancer gets its address minutes after its Service was made, and
+/// changes after that are rare.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// So many failures in a row, and the server answers without these addresses.
-const ATTEMPTS: u32 = 3;
+/// After this many failures in a row, the server answers without these addresses.
+const MAX_FAILURES: u32 = 3;
 
-/// What is known of the Service.
+/// The outcome of reading the Service so far.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct State {
-    /// Its addresses when they could be read last; those stay in force.
+    /// Its addresses when it was last read. They stay while reading fails.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Why there are none, or no newer ones.
+    /// Why the last read gave no addresses.
     pub(crate) problem: Option<String>,
-    /// Whether the zone can be answered for: the Service was read, or has been given up on.
+    /// Whether the zone can be answered for: the Service was read, or is no longer waited for.
     pub(crate) settled: bool,
     failures: u32,
 }
 
 impl State {
-    /// For a server that needs no Service.
+    /// The state for a server that needs no Service.
     pub(crate) fn unused() -> Self {
         Self {
             settled: true,
@@ -41,7 +41,7 @@ impl State {
         }
     }
 
-    /// Takes the outcome of one read in.
+    /// Takes in the outcome of one read.
     fn take(&mut self, name: &str, read: Result<&Service, String>) {
         let found = match read {
             Ok(service) => {
@@ -50,7 +50,7 @@ impl State {
             }
             Err(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                self.settled |= self.failures >= ATTEMPTS;
+                self.settled |= self.failures >= MAX_FAILURES;
                 Err(format!("it cannot be read ({problem})"))
             }
         };
@@ -68,10 +68,10 @@ impl State {
     }
 }
 
-/// Reads the Service `name` of this pod's namespace for ever, in a task of its own.
+/// Starts a task that polls the Service `name` in this pod's namespace for ever.
 ///
 /// # Errors
-/// There is no API server to ask. One that does not answer is no error.
+/// No API server is configured. An API server that does not answer is not an error.
 pub(crate) async fn start(
     name: String,
     state: watch::Sender<State>,
@@ -93,7 +93,7 @@ pub(crate) async fn start(
     Ok(())
 }
 
-/// Where clients reach a Service at port 53.
+/// The addresses at which clients reach a Service at port 53.
 fn addresses(service: &Service) -> Result<Vec<IpAddr>, String> {
     let spec = service.spec.clone().unwrap_or_default();
     if spec.type_.as_deref() == Some("LoadBalancer") {
@@ -126,7 +126,7 @@ fn balanced(ingress: &[LoadBalancerIngress]) -> Result<Vec<IpAddr>, String> {
     match names.next() {
         // RFC 2181 section 10.3: a name server has addresses, not an alias.
         Some(name) => Err(format!(
-            "its load balancer has the name {name} and no address; give name servers with fixed addresses: --ns NAME=IP, dns.nameservers in the values of the chart"
+            "its load balancer has the name {name} and no address; name servers need fixed addresses, which --ns NAME=IP gives, or dns.nameservers in the values of the chart"
         )),
         None => Err("its load balancer has no address yet".to_owned()),
     }
@@ -156,7 +156,8 @@ mod tests {
         let mut node_port = ips.clone();
         node_port["type"] = json!("NodePort");
         assert_eq!(found(&node_port, &json!([])).unwrap(), both);
-        // Not those: nobody outside reaches them.
+        // The cluster IPs of a load balancer's Service are not used: clients outside cannot
+        // reach them.
         let mut balanced = ips;
         balanced["type"] = json!("LoadBalancer");
         let ingress = json!([{"ip": "192.0.2.53"}, {"hostname": "x"}, {"ip": "2001:db8::53"}]);

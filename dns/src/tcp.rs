@@ -1,6 +1,7 @@
-//! DNS over TCP (RFC 7766): length-prefixed messages, pipelined, answered in
-//! the order in which they came. A new connection is always taken: at a limit the one
-//! that has been idle longest ends (RFC 7766 section 6.2.3), so silence shuts nobody out.
+//! DNS over TCP (RFC 7766): length-prefixed, pipelined messages, answered in order of arrival.
+//!
+//! A new connection is always accepted. At a limit, the connection that has been idle longest is
+//! closed (RFC 7766 section 6.2.3), so that idle connections lock no client out.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::responder::Responder;
 
-/// Connections at once, and those of one client address, so that none can have them all
-/// (RFC 7766 6.2.2). A connection is never more than idle: it is answered at once.
+/// Limits of open connections, in all and of one client address, so that no client can take all
+/// (RFC 7766 6.2.2). Queries are answered at once, so every connection counts as idle.
 const BOUNDS: Bounds = Bounds {
     all: 1024,
     source: 100,
@@ -25,11 +26,11 @@ const BOUNDS: Bounds = Bounds {
     watches: 0,
     source_watches: 0,
 };
-/// A whole message must come within this after the one before (RFC 7766
-/// 6.2.3: "a few seconds"), however slowly its bytes drip.
-const IDLE: Duration = Duration::from_secs(10);
-/// The client must take an answer within this.
-const WRITE: Duration = Duration::from_secs(10);
+/// From one whole message to the next (RFC 7766 6.2.3: "a few seconds"). It also ends a message
+/// that arrives byte by byte.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the client to take an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after `accept` failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,28 +54,32 @@ pub(crate) async fn serve(listener: TcpListener, responder: Responder) {
     }
 }
 
-async fn connection(stream: TcpStream, mut responder: Responder, mut seat: Seat) -> io::Result<()> {
+async fn connection(
+    stream: TcpStream,
+    mut responder: Responder,
+    mut place: Place,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
     let mut query = Vec::new();
     let mut framed = Vec::new();
-    while timeout(IDLE, read_message(&mut stream, &mut query)).await?? {
-        seat.heard();
-        // Silence on one message is none on the next.
+    while timeout(IDLE_TIMEOUT, read_message(&mut stream, &mut query)).await?? {
+        place.renew();
+        // A message without an answer does not end the connection.
         let Some(answer) = responder.respond(&query, Transport::Tcp) else {
             continue;
         };
         framed.clear();
         framed.extend((answer.len() as u16).to_be_bytes());
         framed.extend_from_slice(answer);
-        // Nothing more is read before the client took this: a client that only
-        // asks costs no memory here.
-        timeout(WRITE, stream.get_mut().write_all(&framed)).await??;
+        // No further query is read until the client has taken this answer, so a client that
+        // never reads costs no memory.
+        timeout(WRITE_TIMEOUT, stream.get_mut().write_all(&framed)).await??;
     }
     Ok(())
 }
 
-/// Reads one message; `false` at a clean end between two.
+/// Reads one message. Returns `false` if the client closed the connection between two messages.
 async fn read_message(
     stream: &mut BufReader<TcpStream>,
     message: &mut Vec<u8>,
@@ -100,18 +105,18 @@ impl Port {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection; another one ends where there is no place for it.
+    /// Serves a connection. If a limit is reached, another connection is closed for it.
     fn begin(self: &Arc<Self>, stream: TcpStream, peer: IpAddr, tasks: &mut JoinSet<()>) {
         let metrics = self.responder.metrics();
         let mut places = self.places();
-        let seat = Seat {
+        let place = Place {
             port: Arc::clone(self),
             id: places.name(),
         };
-        let id = seat.id;
+        let id = place.id;
         let responder = self.responder.clone();
         let handle = tasks.spawn(async move {
-            if let Err(error) = connection(stream, responder, seat).await {
+            if let Err(error) = connection(stream, responder, place).await {
                 tracing::debug!(%error, %peer, "DNS connection ended early");
             }
         });
@@ -123,32 +128,33 @@ impl Port {
     }
 }
 
-/// Whose a connection is. On a dual-stack socket IPv4 clients come as `::ffff:a.b.c.d`.
+/// The client address that a connection counts for. On a dual-stack socket, IPv4 clients appear
+/// as `::ffff:a.b.c.d`.
 fn source(peer: IpAddr) -> IpAddr {
     peer.to_canonical()
 }
 
-/// A connection's place, given back when dropped.
-struct Seat {
+/// The place that a connection takes up; dropping it frees the place.
+struct Place {
     port: Arc<Port>,
     id: Id,
 }
 
-impl Seat {
-    /// It has sent a message.
-    fn heard(&mut self) {
+impl Place {
+    /// Notes that the connection has sent a message.
+    fn renew(&mut self) {
         self.id = self.port.places().renew(self.id);
     }
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         self.port.places().leave(self.id);
         self.port.responder.metrics().connection_closed();
     }
 }
 
-/// Listens where UDP does.
+/// Listens at `address`, the one that UDP uses.
 pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
@@ -157,7 +163,7 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
 
-    /// Whose it is, and the number of its arrival.
+    /// The client address, and the number of the connection.
     type Handle = (IpAddr, usize);
 
     fn open(of: &mut Places<Handle>, peer: IpAddr, count: usize) -> Vec<(Id, Option<Handle>)> {
@@ -173,22 +179,22 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_has_a_hundred_ends_its_own_that_is_idle_longest() {
+    fn at_a_hundred_a_source_loses_its_own_longest_idle_connection() {
         let mut all = Places::new(BOUNDS);
         let hundred = open(&mut all, v4(1), 100);
         assert!(hundred.iter().all(|(_, ended)| ended.is_none()));
         assert!(open(&mut all, v4(2), 1)[0].1.is_none());
-        // The first one has something to say.
+        // The first connection sends a message.
         let first = all.renew(hundred[0].0);
         assert_eq!(open(&mut all, v4(1), 1)[0].1, Some((v4(1), 1)));
-        // Who has ended is not heard any more, and does not leave twice.
+        // A closed connection can neither renew its place nor free it twice.
         assert_eq!(all.renew(hundred[1].0), hundred[1].0);
         assert!(all.leave(hundred[1].0).is_none());
         assert_eq!(all.leave(first), Some((v4(1), 0)));
     }
 
     #[test]
-    fn with_1024_the_source_that_has_the_most_gives_way() {
+    fn at_1024_the_source_with_the_most_connections_loses_one() {
         let mut all = Places::new(BOUNDS);
         open(&mut all, v4(1), 50);
         for source in 2..=11 {
@@ -199,12 +205,12 @@ mod tests {
         let rest = BOUNDS.all - 50 - 97 * 10 - 1;
         open(&mut all, v4(100), rest);
         assert_eq!(open(&mut all, v4(200), 1)[0].1, Some((v4(7), 0)));
-        // As many as before: each new one needs another's place.
+        // All places are still taken, so another connection must go.
         assert!(open(&mut all, v4(201), 1)[0].1.is_some());
     }
 
     #[test]
-    fn addresses_of_both_families_are_one_source() {
+    fn an_ipv4_client_is_one_source_in_both_notations() {
         let mut all = Places::new(BOUNDS);
         let mapped = "::ffff:10.0.0.1".parse().unwrap();
         open(&mut all, mapped, 100);

@@ -1,5 +1,5 @@
-//! The UDP loop: datagrams in batches, each answered from the address that it
-//! was sent to.
+//! The UDP loop: receives datagrams in batches and answers each from the address that it was sent
+//! to.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use crate::responder::Responder;
 
 /// Datagrams received by one system call.
 const BATCH: usize = 16;
-/// The largest thing that one receive buffer can get (a datagram, or several
-/// that the kernel joined: `UDP_GRO`, udp(7)). Touched only as far as used.
+/// Size of one receive buffer, in bytes: the largest datagram, or several that the kernel joined
+/// (`UDP_GRO`, udp(7)). Unused pages of it take no memory.
 const BUFFER: usize = 65_535;
-/// Room for the queries of a burst; the kernel cuts it to `net.core.rmem_max`.
+/// Receive buffer of the socket, in bytes, for bursts. The kernel caps it at `net.core.rmem_max`.
 const RECEIVE_QUEUE: usize = 1 << 20;
-/// After an error that is none of a single datagram, so as not to spin.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Pause after an error of the socket itself, so that the loop does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
-/// The bound UDP side.
+/// The bound UDP socket.
 #[derive(Debug)]
 pub(crate) struct Udp {
     socket: UdpSocket,
@@ -34,7 +34,7 @@ pub(crate) struct Udp {
 impl Udp {
     pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address).await?;
-        // Best effort: a smaller queue only drops earlier.
+        // Best effort: a smaller buffer only drops datagrams earlier.
         drop(SockRef::from(&socket).set_recv_buffer_size(RECEIVE_QUEUE));
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(Self {
@@ -61,12 +61,12 @@ impl Udp {
                             self.answer(datagram, meta, &mut responder);
                         }
                     }
-                    // Others on this thread wait as well: probes, TCP, the admin port.
+                    // Lets the other tasks of this thread run: probes, TCP, the admin port.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot receive a datagram");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ERROR_PAUSE).await;
                 }
             }
         }
@@ -86,7 +86,7 @@ impl Udp {
 
     fn answer(&self, query: &[u8], meta: &RecvMeta, responder: &mut Responder) {
         if meta.addr.port() == 0 {
-            // Nothing can be sent to port 0 (RFC 768: "no port").
+            // No answer can be sent to port 0 (RFC 768: "no port").
             responder.metrics().dropped("source_port");
             return;
         }
@@ -100,12 +100,12 @@ impl Udp {
                 ecn: None,
                 contents: answer,
                 segment_size: None,
-                // A client takes the answer only from where it asked.
+                // Clients accept an answer only from the address that they asked.
                 src_ip: meta.dst_ip.filter(|_| self.wildcard),
             },
         );
         if let Err(error) = sent {
-            // A full queue, an unreachable client: it will ask again.
+            // The queue is full or the client unreachable. The client will ask again.
             tracing::debug!(%error, peer = %meta.addr, "cannot send an answer");
             responder.metrics().dropped("send");
         }

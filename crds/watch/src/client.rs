@@ -1,5 +1,5 @@
-//! How an API server is reached: as `kubectl` does where there is a kubeconfig,
-//! else with the pod's service account.
+//! The client for the API server: configured by a kubeconfig as `kubectl` is, otherwise by the
+//! pod's service account.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::follow::WATCH_SECONDS;
 
-/// In a cluster it takes milliseconds, and another attempt follows.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Without a byte for longer than a watch lasts, nobody is there any more.
-const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
+/// For one attempt to connect. In a cluster that takes milliseconds, and another attempt follows.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection without a byte for longer than a watch lasts is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 
-/// Why there is nobody to ask.
+/// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Neither a kubeconfig nor a service account.
@@ -30,13 +30,13 @@ pub enum ClientError {
     Credentials(String),
 }
 
-/// A client for the cluster of `KUBECONFIG` or `~/.kube/config`, else for the
-/// cluster that this process is a pod of. Nothing is sent yet.
+/// Makes a client for the cluster of `KUBECONFIG` or `~/.kube/config`, otherwise for the cluster
+/// in which this process is a pod. Sends nothing yet.
 ///
 /// # Errors
-/// There is no such configuration, or it is broken. Waiting does not cure it.
+/// There is no such configuration, or it is invalid. A retry does not help.
 pub async fn client() -> Result<Client, ClientError> {
-    // Who chose before us chose for the process.
+    // Fails if the process has chosen a provider already; then that one stays.
     drop(rustls::crypto::ring::default_provider().install_default());
     let config = Config::infer()
         .await
@@ -46,10 +46,10 @@ pub async fn client() -> Result<Client, ClientError> {
 
 pub(crate) fn connect(config: Config) -> kube::Result<Client> {
     let mut connector = TimeoutConnector::new(config.rustls_https_connector()?);
-    connector.set_connect_timeout(Some(CONNECT));
-    connector.set_write_timeout(Some(SILENCE));
-    connector.set_read_timeout(Some(SILENCE));
-    // Counted from the request, not from when the connection was used before.
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_write_timeout(Some(READ_TIMEOUT));
+    connector.set_read_timeout(Some(READ_TIMEOUT));
+    // The read timeout counts from the request, not from the previous use of the connection.
     connector.set_reset_reader_on_write(true);
     let http: Http<_, Body> = Http::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
@@ -62,7 +62,7 @@ pub(crate) fn connect(config: Config) -> kube::Result<Client> {
 }
 
 /// An error with its causes, without those that it quotes already.
-/// Why a request failed, in one line: the API server's own words where it gave some.
+/// Why a request failed, in one line: the API server's message if it sent one.
 pub fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),

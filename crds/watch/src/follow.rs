@@ -1,4 +1,4 @@
-//! The loop: list, watch, and after any trouble list again, for ever.
+//! The loop that keeps a list up to date: list, watch, and list again after any error, for ever.
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -14,25 +14,25 @@ use tokio::time::sleep;
 use crate::client::chain;
 use crate::objects::Objects;
 
-/// How long one watch lasts. A server that vanished without a word is noticed
-/// when it should have ended; asking once a minute costs it nothing.
+/// How long one watch lasts, in seconds. A server that vanished silently is noticed when the watch
+/// should have ended. One request a minute is no load for the API server.
 pub(crate) const WATCH_SECONDS: u32 = 60;
 
-/// Before an API server that has failed is asked again.
+/// Pauses before an API server that has failed is asked again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
-/// What there is to tell.
+/// One report of [`follow`].
 #[derive(Debug)]
 pub enum News<'a, K> {
-    /// All objects there are now.
+    /// All objects, as they are now.
     List(&'a Objects<K>),
-    /// Why there is no newer list. The last one told is the best there is.
+    /// Why there is no newer list. The last reported one is still the best known.
     Problem(String),
 }
 
-/// Tells of all objects of `api` that `labels` select (all of them if empty),
-/// and of each change. Never ends.
-pub async fn follow<K>(api: Api<K>, labels: &str, mut tell: impl FnMut(News<'_, K>))
+/// Calls `report` with all objects of `api` that match the label selector `labels` (all if it is
+/// empty), and again after each change. Never returns.
+pub async fn follow<K>(api: Api<K>, labels: &str, mut report: impl FnMut(News<'_, K>))
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -44,8 +44,8 @@ where
     let mut backoff = BACKOFF;
     let mut is_lost = false;
     loop {
-        // The watcher would resume a broken watch without a word, and nobody
-        // would know that the trouble is over. A list says so.
+        // The watcher would resume a broken watch without an event that says that the problem is
+        // over. A new watcher lists first, and the list says so.
         let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             match event {
@@ -55,7 +55,7 @@ where
                         if std::mem::take(&mut is_lost) {
                             tracing::info!("the API server answers again");
                         }
-                        tell(News::List(&objects));
+                        report(News::List(&objects));
                     }
                 }
                 Err(error) => {
@@ -63,7 +63,7 @@ where
                         tracing::debug!("the API server wants another list");
                     } else {
                         is_lost = true;
-                        tell(News::Problem(problem(&error)));
+                        report(News::Problem(problem(&error)));
                     }
                     break;
                 }
@@ -73,7 +73,7 @@ where
     }
 }
 
-/// Where the API server gave a reason, that one; its `Status` holds no more.
+/// The API server's message if it sent one, otherwise the error with its causes.
 fn problem(error: &watcher::Error) -> String {
     let (watcher::Error::InitialListFailed(kube::Error::Api(status))
     | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -89,7 +89,7 @@ fn problem(error: &watcher::Error) -> String {
     }
 }
 
-/// The server has forgotten what happened since our version: nothing is wrong.
+/// Whether the server no longer has the history since our version. That is not a failure.
 fn is_outdated(error: &watcher::Error) -> bool {
     const GONE: u16 = 410;
     let (watcher::Error::WatchError(status)
@@ -118,7 +118,7 @@ mod tests {
             "metadata": {"namespace": "default", "name": name, "managedFields": [{}]}})
     }
 
-    /// Names of each list, `!` for a problem.
+    /// Receives the names of each list, or `!` for a problem.
     fn start(server: &ApiServer) -> UnboundedReceiver<String> {
         let url = format!("http://{}", server.address());
         let client = connect(kube::Config::new(url.parse().unwrap())).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lists_changes_and_what_was_missed_are_told() {
+    async fn lists_and_changes_are_reported_including_missed_ones() {
         let server = ApiServer::start();
         server.put(object("a"));
         let mut news = start(&server);
@@ -158,11 +158,11 @@ mod tests {
         assert_eq!(next(&mut news).await, "a b");
         server.delete("default", "a");
         assert_eq!(next(&mut news).await, "b");
-        // Forgotten history is no problem, but needs a list.
+        // Expired history is not a problem, but needs a new list.
         server.delete_unseen("default", "b");
         server.expire();
         assert_eq!(next(&mut news).await, "");
-        // A connection that ends tells nothing, and nothing is lost by it.
+        // The end of a connection is not reported, and no change is lost by it.
         server.cut();
         server.put(object("c"));
         loop {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn absence_is_told_and_so_is_its_end_even_if_nothing_changed() {
+    async fn an_outage_is_reported_and_so_is_its_end_even_if_nothing_changed() {
         let server = ApiServer::start();
         server.put(object("a"));
         let mut news = start(&server);

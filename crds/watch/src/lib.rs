@@ -1,9 +1,8 @@
-//! What Kubernetes objects there are, for as long as somebody wants to know:
-//! the client ([`client`]), and a list that outlives the API server's absence
-//! ([`follow`]).
+//! A list of Kubernetes objects that is kept up to date: the client ([`client`]), and a list that
+//! survives outages of the API server ([`follow`]).
 //!
-//! The only package through which the balancer and the DNS server speak with an
-//! API server; what the objects mean to them is decided there.
+//! The balancer and the DNS server talk to an API server only through this package. They decide
+//! themselves what the objects mean.
 
 mod client;
 mod follow;

@@ -1,18 +1,18 @@
-//! The objects there are, from what a watch says one by one. Pure.
+//! Builds the set of existing objects from the events of a watch. Pure.
 
 use std::collections::BTreeMap;
 
 use kube::Resource;
 use kube::runtime::watcher::Event;
 
-/// Namespace (empty if there is none) and name.
+/// Namespace (empty if the object has none) and name.
 pub type Key = (String, String);
 
 /// All objects of a list, as they are now.
 #[derive(Debug)]
 pub struct Objects<K> {
     all: BTreeMap<Key, K>,
-    /// A list that is not complete yet; until it is, the one before counts.
+    /// A new list that is not complete yet. Until it is, the previous one is shown.
     coming: Option<BTreeMap<Key, K>>,
     version: u64,
 }
@@ -28,20 +28,20 @@ impl<K> Default for Objects<K> {
 }
 
 impl<K> Objects<K> {
-    /// In the order of their keys.
+    /// The objects, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &K)> {
         self.all.iter()
     }
 
-    /// The newest resource version seen of any of them, gone ones included: who
-    /// has seen the same has the same (Kubernetes orders them since 1.35).
+    /// The newest resource version of any object seen, including deleted ones. Two processes with
+    /// the same version have the same objects (versions are ordered since Kubernetes 1.35).
     pub fn version(&self) -> u64 {
         self.version
     }
 }
 
 impl<K: Resource> Objects<K> {
-    /// Whether this makes another list of them.
+    /// Takes in an event. Returns whether the objects changed.
     pub(crate) fn take(&mut self, event: Event<K>) -> bool {
         match event {
             Event::Init => self.coming = Some(BTreeMap::new()),
@@ -68,7 +68,7 @@ impl<K: Resource> Objects<K> {
 
     fn look(&mut self, mut object: K) -> (Key, K) {
         let meta = object.meta_mut();
-        // As large as all the rest, and nobody's business here.
+        // As large as the rest of the object, and not needed.
         meta.managed_fields = None;
         let version = meta.resource_version.as_deref().unwrap_or_default();
         self.version = self.version.max(version.parse().unwrap_or(0));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_counts_when_it_is_complete_and_the_old_one_until_then() {
+    fn a_new_list_replaces_the_old_one_once_it_is_complete() {
         let mut objects = Objects::default();
         assert!(!objects.take(Event::Init));
         assert!(!objects.take(Event::InitApply(object("a", "1"))));
@@ -114,7 +114,7 @@ mod tests {
         objects.take(Event::Init);
         objects.take(Event::InitApply(object("b", "7")));
         assert_eq!(shown(&objects), ["a@1"]);
-        // Broken off and begun anew.
+        // The list is broken off and starts again.
         objects.take(Event::Init);
         objects.take(Event::InitApply(object("c", "8")));
         assert!(objects.take(Event::InitDone));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_taken_one_by_one_and_the_version_never_goes_back() {
+    fn changes_are_taken_in_one_by_one_and_the_version_never_decreases() {
         let mut objects = Objects::default();
         objects.take(Event::Init);
         assert!(objects.take(Event::InitDone));

@@ -1,5 +1,5 @@
-//! An API server that holds objects and says what tests want it to
-//! say: lists, watches, single objects, 410, nothing at all. Threads and plain HTTP.
+//! An API server for tests: it holds objects and serves lists, watches and single objects, or on
+//! demand 410 or no answer. Made of threads and plain HTTP.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,11 +35,11 @@ struct Shared {
 struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
-    /// What happened, each with its version.
+    /// All changes, each with its version.
     events: Vec<(u64, Value)>,
-    /// Before this version nothing is known any more.
+    /// Versions before this one have expired.
     oldest: u64,
-    /// Connections of an earlier epoch end.
+    /// Connections of an earlier epoch are closed.
     epoch: u64,
     away: bool,
     /// Namespaces that may not be read.
@@ -59,7 +59,7 @@ impl Shared {
 }
 
 impl ApiServer {
-    /// Holds nothing yet.
+    /// Starts a server without objects.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -78,7 +78,7 @@ impl ApiServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let shared = Arc::clone(&served);
-                // A peer that went away is no event.
+                // An error only means that the peer went away.
                 std::thread::spawn(move || drop(serve(&shared, stream)));
             }
         });
@@ -89,17 +89,17 @@ impl ApiServer {
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A file for `KUBECONFIG`.
+    /// The path of a kubeconfig for it.
     pub fn kubeconfig(&self) -> PathBuf {
         Path::join(self.directory.path(), "kubeconfig")
     }
 
-    /// Adds or replaces the object of its namespace and name, whatever its kind.
+    /// Adds the object, or replaces the one with the same namespace and name, of any kind.
     pub fn put(&self, mut object: Value) {
         self.shared.change(|state| {
             state.version += 1;
@@ -131,7 +131,7 @@ impl ApiServer {
         });
     }
 
-    /// Removes it, and forgets that: only a new list tells.
+    /// Removes the object without an event, so that only a new list shows it.
     pub fn delete_unseen(&self, namespace: &str, name: &str) {
         self.shared.change(|state| {
             state.version += 1;
@@ -142,7 +142,7 @@ impl ApiServer {
         });
     }
 
-    /// What happened so far is forgotten: watches end with 410.
+    /// Expires the history so far: watches end with 410.
     pub fn expire(&self) {
         self.shared.change(|state| {
             state.version += 1;
@@ -156,7 +156,7 @@ impl ApiServer {
         self.shared.change(|state| state.epoch += 1);
     }
 
-    /// Whether what is in a namespace may be read.
+    /// Sets whether requests for objects of a namespace get 403.
     pub fn set_forbidden(&self, namespace: &str, forbidden: bool) {
         self.shared.change(|state| {
             if forbidden {
@@ -168,7 +168,7 @@ impl ApiServer {
         });
     }
 
-    /// From now on it answers nobody, or does again.
+    /// Stops answering requests, or starts again.
     pub fn set_away(&self, away: bool) {
         self.shared.change(|state| {
             state.away = away;
@@ -176,7 +176,7 @@ impl ApiServer {
         });
     }
 
-    /// What the requests so far needed of RBAC. All of them read.
+    /// The RBAC rights that the requests so far needed. All of them are reads.
     pub fn used(&self) -> BTreeSet<rights::Right> {
         let requests = self.requests();
         let needs = requests.iter().flat_map(|target| {
@@ -186,7 +186,7 @@ impl ApiServer {
         needs.collect()
     }
 
-    /// What was asked for so far, path and query.
+    /// Path and query of each request so far.
     pub fn requests(&self) -> Vec<String> {
         self.shared.state().requests.clone()
     }

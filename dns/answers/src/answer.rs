@@ -1,7 +1,7 @@
-//! What is said to a query: the table of outcomes.
+//! The answer to a query: the table of outcomes.
 //!
-//! In order: silence for what must not be answered, NOTIMP, FORMERR, BADVERS,
-//! REFUSED for other classes, zones and transfers, SERVFAIL before the zone is
+//! The checks run in this order: no answer to what must not be answered, NOTIMP, FORMERR,
+//! BADVERS, REFUSED for other classes, other zones and transfers, SERVFAIL until the zone is
 //! loaded, then the zone's own data.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,19 +26,19 @@ const TYPE_AXFR: u16 = 252;
 const TYPE_ANY: u16 = 255;
 
 const AUTHORITATIVE: u16 = 0x0400;
-/// Without EDNS (RFC 1035 4.2.1).
+/// Largest UDP answer to a query without EDNS (RFC 1035 4.2.1).
 const PLAIN_PAYLOAD: usize = 512;
 /// "Not Ready" (RFC 8914 section 4.15).
 const NOT_READY: u16 = 14;
 
-/// SOA timers: how often a secondary would ask, retry and give up, in seconds.
+/// SOA timers in seconds: after how long a secondary would refresh, retry and give up.
 /// There are no secondaries (transfers are refused); the values are those that
 /// checkers of delegations accept (RIPE-203, Zonemaster ZONE02 to ZONE05).
 const SOA_REFRESH: u32 = 14_400;
 const SOA_RETRY: u32 = 3_600;
 const SOA_EXPIRE: u32 = 1_209_600;
 
-/// How a query came.
+/// The transport that a query arrived by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// One datagram; the answer must fit into one.
@@ -60,7 +60,7 @@ impl Transport {
 /// Response codes that occur (RFC 1035 4.1.1, RFC 6891).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rcode {
-    /// Answered, perhaps with nothing.
+    /// Answered, possibly without records.
     NoError = 0,
     /// The query could not be read.
     FormErr = 1,
@@ -91,7 +91,7 @@ impl Rcode {
     }
 }
 
-/// What was asked for, as a closed set for metrics.
+/// The type that was asked for, as a closed set for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QueryKind {
     /// IPv4 addresses.
@@ -102,13 +102,13 @@ pub enum QueryKind {
     Soa,
     /// Name servers.
     Ns,
-    /// Anything (RFC 8482).
+    /// ANY (RFC 8482).
     Any,
     /// AXFR or IXFR.
     Transfer,
     /// Any other type.
     Other,
-    /// The question could not be read or was not looked at.
+    /// The question could not be read, or was not read.
     Unread,
 }
 
@@ -128,12 +128,12 @@ impl QueryKind {
     }
 }
 
-/// Why nothing is said.
+/// Why a message gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dropped {
-    /// No whole header: there is not even an id to answer.
+    /// The header is incomplete, so there is not even an id to answer to.
     Short,
-    /// It is a response: answering could start an endless exchange.
+    /// It is a response. Answering it could start an endless exchange.
     Response,
 }
 
@@ -147,33 +147,33 @@ impl Dropped {
     }
 }
 
-/// What was said.
+/// Summary of an answer, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     /// The response code.
     pub rcode: Rcode,
-    /// What was asked for.
+    /// The type that was asked for.
     pub kind: QueryKind,
-    /// Whether something did not fit (TC).
+    /// Whether records did not fit (TC).
     pub truncated: bool,
-    /// Whether the addresses given are the last known ones and none is healthy.
+    /// Whether the answer holds the last known addresses because none is healthy.
     pub stale: bool,
 }
 
-/// What became of a query.
+/// The result of [`answer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the buffer.
     Reply(Reply),
-    /// Nothing may be sent; the buffer's content has no meaning.
+    /// Nothing may be sent; the content of the buffer is meaningless.
     Drop(Dropped),
 }
 
 /// Answers one message.
 ///
-/// `random` gives uniform 64-bit numbers, from which each answer's order is
-/// drawn afresh. `out` is cleared and holds the whole answer afterwards; its
-/// capacity is reused.
+/// `random` returns uniform 64-bit numbers; each answer draws a new order of its addresses
+/// from them. `out` is cleared first and holds the whole answer afterwards; its capacity is
+/// reused.
 pub fn answer(
     message: &[u8],
     zone: &Zone,
@@ -189,8 +189,8 @@ pub fn answer(
     }
     match header.opcode() {
         OPCODE_QUERY => {}
-        // What follows the header has another meaning there. A NOTIFY is among them: there
-        // is no primary to ask, and who sends it goes on until it is told so (RFC 8906).
+        // Other opcodes give the rest of the message another meaning, so it is not read. This
+        // includes NOTIFY: its sender repeats it until it gets an answer (RFC 8906).
         _ => return bare(header, Rcode::NotImp, None, out),
     }
     let query = match Query::read(header, message) {
@@ -233,7 +233,7 @@ fn kind(number: u16) -> QueryKind {
     }
 }
 
-/// What the zone has to say.
+/// What the answer will contain.
 #[derive(Debug, Clone, Copy)]
 enum Decision<'z> {
     Refuse(Rcode),
@@ -335,7 +335,7 @@ fn respond(
         ),
         Decision::NameServers => name_servers(&mut writer, zone),
         Decision::NoData | Decision::NoSuchName => {
-            // RFC 2308 section 3: the smaller of the SOA's TTL and its minimum.
+            // RFC 2308 section 3: the smaller of the SOA's TTL and its MINIMUM field.
             let ttl = seconds(NEGATIVE_TTL.min(zone.authority().ttl));
             soa(&mut writer, zone, Section::Authority, ttl);
         }
@@ -424,7 +424,7 @@ fn name_servers(writer: &mut Writer<'_>, zone: &Zone) {
         return;
     }
     for server in &authority.name_servers {
-        // Glue that does not fit is left out; it can be asked for (RFC 2181 9).
+        // Glue that does not fit is left out; clients can query it (RFC 2181 section 9).
         glue(writer, server, ttl);
     }
 }

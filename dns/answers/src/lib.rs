@@ -1,11 +1,10 @@
 //! Pure DNS answers: query bytes in, answer bytes out.
 //!
-//! Decides what an authoritative server of one zone says (RFC 1034, 1035,
-//! 2181, 2308, 6891, 8020, 8482, 8914) and which addresses of a name are given
-//! in which order. Knows no socket, no clock and no source of randomness: the
-//! caller passes those in. Which namespace may have which name is decided here too, for the
-//! server and for the operator ([`Ownership`]). It never recurses, never refers upwards and does not
-//! sign (no DNSSEC).
+//! This package decides what an authoritative server of one zone answers (RFC 1034, 1035,
+//! 2181, 2308, 6891, 8020, 8482, 8914), and which addresses of a name an answer holds, in which
+//! order. It has no socket, no clock and no source of randomness; the caller passes random
+//! numbers in. It also decides which namespace may have which name, for the server and for the
+//! operator ([`Ownership`]). It does not recurse, refer to a parent zone, or sign (no DNSSEC).
 
 mod answer;
 mod message;

@@ -1,8 +1,8 @@
 //! Reading a query: header, the one question, and the OPT record (RFC 1035
 //! section 4, RFC 6891).
 //!
-//! Strict: what a resolver would never send is an error, so that nothing later
-//! has to doubt what it reads.
+//! The reader is strict: anything that a resolver would never send is an error, so that later
+//! code need not validate again.
 
 use crate::name::{MAX_LABEL, MAX_NAME};
 
@@ -10,7 +10,7 @@ pub(crate) const HEADER: usize = 12;
 pub(crate) const CLASS_IN: u16 = 1;
 pub(crate) const TYPE_OPT: u16 = 41;
 
-/// The first twelve bytes.
+/// The header: the first twelve bytes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) id: u16,
@@ -37,13 +37,13 @@ impl Header {
         self.flags >> 11 & 0xf
     }
 
-    /// Opcode and RD in their places: what an answer repeats (RFC 1035 4.1.1).
+    /// Opcode and RD at their positions in the flags; an answer repeats them (RFC 1035 4.1.1).
     pub(crate) fn repeated_flags(self) -> u16 {
         self.flags & 0x7900
     }
 }
 
-/// The question as it was sent, and as it is looked up.
+/// The question, both as it was sent and in the form in which names are looked up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question<'a> {
     /// Name, type and class, in the sender's letter case.
@@ -60,7 +60,7 @@ impl Question<'_> {
     }
 }
 
-/// What the sender's OPT record says.
+/// The content of the sender's OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Edns {
     pub(crate) version: u8,
@@ -75,7 +75,7 @@ pub(crate) struct Query<'a> {
     pub(crate) edns: Option<Edns>,
 }
 
-/// FORMERR, with the question as far as that could be read.
+/// The message deserves FORMERR. Holds the question if at least that could be read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Malformed<'a> {
     /// Name, type and class as they were sent.
@@ -85,9 +85,9 @@ pub(crate) struct Malformed<'a> {
 impl<'a> Query<'a> {
     pub(crate) fn read(header: Header, message: &'a [u8]) -> Result<Self, Malformed<'a>> {
         let [questions, answers, authorities, additionals] = header.counts;
-        // A query has one question (RFC 9619); an IXFR has one SOA with it (RFC
-        // 1995); OPT and TSIG (RFC 8945) are the only additional records known
-        // in one. More would only make us work.
+        // A query has one question (RFC 9619). An IXFR also has one SOA (RFC 1995). OPT and TSIG
+        // (RFC 8945) are the only additional records that queries use; reading more would only
+        // cost time.
         if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 {
             return Err(Malformed { question: None });
         }
@@ -117,7 +117,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// A place in a message; `None` means that the message is malformed there.
+/// A reading position in a message. Its methods return `None` where the message is malformed.
 struct Cursor<'a> {
     message: &'a [u8],
     at: usize,
@@ -148,8 +148,8 @@ impl<'a> Cursor<'a> {
         let mut lowered = [0; MAX_NAME];
         let mut length = 0;
         loop {
-            // A pointer here could only lead into the header or into this very
-            // name, so compression is an error like any other label type.
+            // A compression pointer could only lead into the header or into this name
+            // itself, so it is an error like any unknown label type.
             let label = usize::from(self.u8().filter(|&label| usize::from(label) <= MAX_LABEL)?);
             let end = length + 1 + label;
             if end + usize::from(label != 0) > MAX_NAME {
@@ -173,7 +173,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Skips a name of the records; follows its pointers only to see that they end.
+    /// Skips the name of a record. Its pointers are followed only to check that they end.
     fn skip_name(&mut self) -> Option<()> {
         let mut start = self.at;
         let mut place = Cursor {
@@ -192,8 +192,8 @@ impl<'a> Cursor<'a> {
                 }
                 0xc0.. => {
                     let target = usize::from(label & 0x3f) << 8 | usize::from(place.u8()?);
-                    // Only backwards (RFC 1035 4.1.4: a prior occurrence), so
-                    // that the walk gets nearer to its end with each step.
+                    // A pointer must lead backwards (RFC 1035 4.1.4: "a prior occurrence"),
+                    // so the walk ends.
                     if !(HEADER..start).contains(&target) {
                         return None;
                     }
@@ -211,10 +211,10 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// Skips a record; gives its content if it is an OPT.
+    /// Skips a record. Returns its content if it is an OPT.
     #[expect(
         clippy::option_option,
-        reason = "malformed, no OPT and an OPT are three things"
+        reason = "the outer None is malformed, the inner one is another record than OPT"
     )]
     fn record(&mut self) -> Option<Option<Edns>> {
         let owner = self.at;
@@ -228,7 +228,7 @@ impl<'a> Cursor<'a> {
         if kind != TYPE_OPT {
             return Some(None);
         }
-        // RFC 6891 6.1.2: the root's, and a list of options.
+        // RFC 6891 6.1.2: an OPT belongs to the root and holds a list of options.
         let mut options = Cursor::new(data);
         while options.at < data.len() {
             options.u16()?;

@@ -1,30 +1,32 @@
-//! Domain names: what is one, and when two are the same (RFC 1035 section
-//! 2.3, RFC 4343: letter case never counts).
+//! Domain names: which texts are valid, and when two names are equal (RFC 1035 section 2.3;
+//! RFC 4343: letter case is ignored).
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest name on the wire, length bytes and root label included (RFC 1035 2.3.4).
+/// Longest name on the wire in bytes, with length bytes and root label (RFC 1035 2.3.4).
 pub(crate) const MAX_NAME: usize = 255;
-/// Longest label (RFC 1035 2.3.4).
+/// Longest label in bytes (RFC 1035 2.3.4).
 pub(crate) const MAX_LABEL: usize = 63;
 
 /// A domain name below the root, in lower case.
 ///
-/// Kept in wire form (length-prefixed labels, closed by the root label), so
-/// that a query's name is found without being turned into text.
+/// It is kept in wire form (length-prefixed labels, closed by the root label), so that the name
+/// of a query can be looked up without converting it to text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Box<[u8]>);
 
-/// Why a text is no name that this server serves.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// The root, or nothing at all.
+    /// The root, or an empty text.
     #[error("{0:?} names the root: give a name such as apps.example.com")]
     Root(String),
     /// Two dots in a row, or one at the start.
-    #[error("{0:?} has an empty label: no two dots in a row and none at the start")]
+    #[error(
+        "{0:?} has an empty label: remove a dot at the start or the second of two dots in a row"
+    )]
     EmptyLabel(String),
     /// A label over 63 bytes.
     #[error("{0:?} has a label of more than 63 characters")]
@@ -33,7 +35,7 @@ pub enum NameError {
     #[error("{0:?} is longer than 253 characters")]
     Long(String),
     /// A character outside letters, digits, hyphen and underscore.
-    #[error("{0:?} holds {1:?}: only letters, digits, '-' and '_' may stand between the dots")]
+    #[error("{0:?} contains {1:?}: use only letters, digits, '-' and '_' between the dots")]
     Character(String, char),
 }
 
@@ -55,12 +57,12 @@ impl Name {
     }
 }
 
-/// How many bytes of `name` stand before `ancestor`, where `name` is that or
-/// lies below it. Both are valid lower-case wire forms.
+/// The number of bytes of `name` before its suffix `ancestor`, or `None` if `name` is neither
+/// `ancestor` nor below it. Both are valid lower-case wire forms.
 pub(crate) fn prefix_length(name: &[u8], ancestor: &[u8]) -> Option<usize> {
     let prefix = name.len().checked_sub(ancestor.len())?;
     let mut label = 0;
-    // Only a suffix that starts where a label does counts.
+    // The suffix must start at the start of a label.
     while label < prefix {
         label += 1 + usize::from(name[label]);
     }
@@ -76,7 +78,7 @@ impl Borrow<[u8]> for Name {
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Reads `hello.apps.local`, with or without the closing dot.
+    /// Parses a name such as `hello.apps.local`, with or without the closing dot.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let owned = || text.to_owned();
         let labels = text.strip_suffix('.').unwrap_or(text);
@@ -108,7 +110,7 @@ impl FromStr for Name {
 }
 
 impl fmt::Display for Name {
-    /// Text with the closing dot.
+    /// Writes the name with the closing dot.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = &*self.0;
         while let Some((length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_the_reason() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         let label = "a".repeat(64);
         let long = [
             "a".repeat(63),
@@ -200,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_look_like_a_suffix_inside_a_label_are_none() {
-        // One label whose bytes are those of `\x01b`: "a", then a length byte.
+    fn bytes_inside_a_label_are_not_taken_for_a_suffix() {
+        // The bytes `\x01b` are part of the one label here.
         assert_eq!(prefix_length(b"\x03a\x01b\0", b"\x01b\0"), None);
     }
 

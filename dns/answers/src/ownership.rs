@@ -1,72 +1,73 @@
-//! Who may have which name: a zone can be bound to namespaces, and some names are
-//! nobody's.
+//! Which namespace may have which name. A zone can be bound to namespaces, and some names are
+//! reserved.
 //!
-//! The most specific bound zone that contains a name decides; a name in none of them is
-//! open to all. The apex of the served zone, `ns.` below it and the names of its servers
-//! answer for the zone itself and can be taken by no app. The operator and the DNS server decide by the same
-//! [`Ownership`]: what the one refuses, the other does not answer for. That an older app
-//! keeps a name that a younger one wants as well is decided by each of them, among those
-//! who may have it.
+//! The most specific bound zone that contains a name decides; a name in no bound zone is open
+//! to every namespace. The apex of the served zone, `ns.` below it and the names of its servers
+//! are reserved, because they answer for the zone itself. The operator and the DNS server both
+//! decide by [`Ownership`], so a name that the operator refuses gets no answer from the server.
+//! If two permitted apps want the same name, the older one gets it; the operator and the server
+//! each decide that themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use crate::name::{Name, NameError};
 
-/// First label of the name server of a zone that names none.
+/// First label of the name server of a zone for which no server was named.
 pub const NAME_SERVER: &str = "ns";
 
 /// A zone and the namespaces that may have names in it, as `ZONE=NAMESPACE,NAMESPACE`.
-/// Without a namespace, nobody may.
+/// Without a namespace, no app may have a name in the zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     zone: Name,
     namespaces: BTreeSet<String>,
 }
 
-/// Why zones cannot be bound so.
+/// Why bindings are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OwnershipError {
-    /// The text has another form.
+    /// The text is not of the form `ZONE=NAMESPACE,NAMESPACE`.
     #[error(
         "{0:?} binds no zone: write ZONE=NAMESPACE,NAMESPACE, such as team-a.apps.example.com=team-a"
     )]
     Form(String),
-    /// The zone is no name.
+    /// The zone is not a valid name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Two bindings of one zone: it could not be told which of them counts.
+    /// One zone has two bindings, so it is unclear which one applies.
     #[error("{0} is bound twice: name all its namespaces in one place")]
     Twice(Name),
-    /// A typing mistake would leave the zone that was meant open to all.
-    #[error("{0} is outside of {1}, the zone that is served: bind zones within that")]
+    /// The zone is not within the served one. This is an error because a typo would leave the
+    /// intended zone open to every namespace.
+    #[error("{0} is outside of {1}, the zone that is served: bind only zones within it")]
     Outside(Name, Name),
 }
 
 /// Why a namespace may not have a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It is no name.
+    /// It is not a valid name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// No server here would answer for it.
+    /// It is outside the served zone.
     #[error(
         "{name} is outside of {zone}, the zone that the DNS of this cluster answers for: give a name that ends with .{zone}"
     )]
     Outside {
-        /// What was wanted.
+        /// The name that was asked for.
         name: String,
-        /// What is served.
+        /// The served zone.
         zone: String,
     },
-    /// It answers for the zone itself.
+    /// It is reserved for the zone itself.
     #[error(
         "{name} belongs to the DNS of {zone} itself: give a name below {zone}, such as my-app.{zone}"
     )]
     Reserved {
-        /// What was wanted.
+        /// The name that was asked for.
         name: String,
-        /// What is served.
+        /// The served zone.
         zone: String,
     },
     /// The zone is bound to other namespaces.
@@ -74,19 +75,19 @@ pub enum Refusal {
         "names in {zone} belong to other namespaces, so {name} is refused: give a name outside of {zone}, or have this namespace added to that zone (dns.zones in the values of the chart)"
     )]
     Bound {
-        /// What was wanted.
+        /// The name that was asked for.
         name: String,
-        /// The zone that decides.
+        /// The most specific bound zone that contains the name.
         zone: String,
     },
 }
 
-/// Who may have which name.
+/// The rules that say which namespace may have which name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ownership {
-    /// The zone that is answered for, where that is known.
+    /// The zone that the server answers for, if known.
     served: Option<Name>,
-    /// Names of its servers.
+    /// Names of the zone's servers.
     servers: BTreeSet<Name>,
     bound: BTreeMap<Name, BTreeSet<String>>,
 }
@@ -119,11 +120,11 @@ impl FromStr for Binding {
 }
 
 impl Ownership {
-    /// `served` is the zone that is answered for; without one, no name is outside and
-    /// none is reserved.
+    /// `served` is the zone that the server answers for. Without it, no name counts as outside
+    /// the zone and none is reserved.
     ///
     /// # Errors
-    /// [`OwnershipError`].
+    /// Two bindings of one zone, or a bound zone outside of `served`.
     pub fn new(
         served: Option<Name>,
         bindings: impl IntoIterator<Item = Binding>,
@@ -144,19 +145,19 @@ impl Ownership {
         })
     }
 
-    /// Reserves the names of the zone's servers as well, besides the apex and `ns.` below it.
+    /// Also reserves the names of the zone's servers, besides the apex and `ns.` below it.
     #[must_use]
     pub fn with_servers(mut self, names: impl IntoIterator<Item = Name>) -> Self {
         self.servers.extend(names);
         self
     }
 
-    /// Whether an app of `namespace` may have the name; letter case and a closing dot
-    /// do not count. A wildcard (`*.apps.example.com`) is every name below, so it may be
-    /// had by who may have all of them.
+    /// Checks that an app of `namespace` may have the name; letter case and a closing dot are
+    /// ignored. A wildcard (`*.apps.example.com`) stands for every name below, so the namespace
+    /// must be allowed to have all of them.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// The reason why it may not, with the cure.
     pub fn check(&self, hostname: &str, namespace: &str) -> Result<(), Refusal> {
         let (base, is_wildcard) = match hostname.strip_prefix("*.") {
             Some(base) => (base, true),
@@ -203,12 +204,12 @@ impl Ownership {
 
 /// Names that answer for the zone itself.
 fn reserved(apex: &Name) -> Vec<Name> {
-    // Of the longest apex, the name server's would be none.
+    // Below an apex of maximal length, the server's name would be too long to be valid.
     let server = format!("{NAME_SERVER}.{apex}").parse();
     [apex.clone()].into_iter().chain(server).collect()
 }
 
-/// As people write it.
+/// The name without its closing dot, as people write it.
 fn shown(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }

@@ -1,20 +1,20 @@
-//! Which addresses an answer holds, and in which order: a fresh uniform
+//! Which addresses an answer holds, and in which order: each answer gets a new uniform
 //! permutation of a uniform subset.
 //!
-//! Clients take the first address, and many recursors keep our order: any bias
-//! here is a bias of load (a shuffle that swaps neighbours only gave one of 15
-//! pods twice its share in `CoreDNS`, coredns#4960).
+//! Clients use the first address, and many recursors keep our order, so a bias here is a bias
+//! of load. In `CoreDNS`, a shuffle that only swapped neighbours gave one of 15 pods twice its
+//! share (coredns#4960).
 
-/// `count.min(N)` distinct indexes below `count`: each subset equally likely,
-/// each order of it equally likely. `random` gives uniform 64-bit numbers.
+/// Picks `count.min(N)` distinct indexes below `count`. Each subset is equally likely, and so is
+/// each order of it. `random` returns uniform 64-bit numbers.
 pub(crate) fn pick<const N: usize>(
     count: usize,
     random: &mut impl FnMut() -> u64,
 ) -> std::iter::Take<std::array::IntoIter<usize, N>> {
     let picked = count.min(N);
     let mut indexes = [0; N];
-    // Robert Floyd's sampling (Bentley, "A sample of brilliance", 1987): a
-    // uniform subset with no memory of the size of the whole.
+    // Robert Floyd's sampling (Bentley, "A sample of brilliance", 1987) draws a uniform subset
+    // without memory proportional to `count`.
     for taken in 0..picked {
         let newest = count - picked + taken;
         let drawn = below(newest as u64 + 1, random) as usize;
@@ -24,7 +24,7 @@ pub(crate) fn pick<const N: usize>(
             drawn
         };
     }
-    // Its order is not uniform: Fisher and Yates make it so.
+    // The order of that subset is not uniform; a Fisher-Yates shuffle makes it so.
     for last in (1..picked).rev() {
         indexes.swap(last, below(last as u64 + 1, random) as usize);
     }
@@ -33,7 +33,7 @@ pub(crate) fn pick<const N: usize>(
 
 /// A uniform number below `bound`, which is not 0.
 fn below(bound: u64, random: &mut impl FnMut() -> u64) -> u64 {
-    // Numbers past the last whole multiple of `bound` would favour small results.
+    // Numbers above the last whole multiple of `bound` would favour small results.
     let unfair = u64::MAX - u64::MAX % bound;
     loop {
         let number = random();
@@ -71,8 +71,8 @@ mod tests {
         seen + missing * expected
     }
 
-    /// A bound that chance exceeds less than once in a million (normal
-    /// approximation of the statistic: mean df, variance 2 df, five sigma).
+    /// A bound that the statistic exceeds by chance less than once in a million (normal
+    /// approximation: mean df, variance 2 df, five sigma).
     fn bound(degrees: f64) -> f64 {
         degrees + 5.0 * (2.0 * degrees).sqrt()
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_hundred_each_is_among_the_eight_and_first_equally_often() {
+    fn each_of_a_hundred_is_picked_and_comes_first_equally_often() {
         let mut random = generator(3);
         let mut present = BTreeMap::new();
         let mut first = BTreeMap::new();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_would_be_unfair_is_drawn_again() {
+    fn a_number_that_would_bias_the_result_is_drawn_again() {
         let mut numbers = [u64::MAX, 4].into_iter();
         assert_eq!(below(3, &mut || numbers.next().unwrap()), 1);
         assert_eq!(numbers.next(), None);

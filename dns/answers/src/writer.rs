@@ -1,11 +1,11 @@
 //! Writing an answer: sections, names and the size limit (RFC 1035 section 4,
-//! RFC 2181 section 9: a record set is in an answer whole or not at all).
+//! RFC 2181 section 9: an answer holds a record set completely or not at all).
 
 use crate::message::{CLASS_IN, HEADER, Header, Question, TYPE_OPT};
 use crate::name::{Name, prefix_length};
 
-/// The UDP payload that we say to take, and the most that we send: no
-/// fragments on any IPv6 path (1280 less headers; DNS Flag Day 2020).
+/// The UDP payload in bytes that we announce, and the most that we send. It fits any IPv6 path
+/// without fragments (1280 less headers; DNS Flag Day 2020).
 pub(crate) const PAYLOAD: u16 = 1232;
 const OPT_SIZE: usize = 11;
 const EDE_SIZE: usize = 6;
@@ -13,7 +13,7 @@ const EDE_SIZE: usize = 6;
 const OPTION_EDE: u16 = 15;
 const TRUNCATED: u8 = 0x02;
 
-/// Where records are counted.
+/// The sections of an answer, each with its own count of records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Section {
     Answer = 6,
@@ -27,7 +27,7 @@ pub(crate) struct Opt {
     pub(crate) dnssec_ok: bool,
     /// Upper eight bits of the response code.
     pub(crate) extended_rcode: u8,
-    /// RFC 8914 code.
+    /// The code of an extended error (RFC 8914).
     pub(crate) extended_error: Option<u16>,
 }
 
@@ -48,14 +48,14 @@ pub(crate) struct Writer<'a> {
     out: &'a mut Vec<u8>,
     limit: usize,
     opt: Option<Opt>,
-    /// The apex and where the question spells it.
+    /// The apex, and the offset at which it stands in the question.
     apex: Option<(&'a Name, u16)>,
     pub(crate) truncated: bool,
 }
 
 impl<'a> Writer<'a> {
-    /// Starts with the header. `flags` are those that the header of the query
-    /// does not decide: AA and the response code.
+    /// Writes the header. `flags` are those that do not come from the query's header: AA and
+    /// the response code.
     pub(crate) fn start(
         out: &'a mut Vec<u8>,
         header: Header,
@@ -83,16 +83,15 @@ impl<'a> Writer<'a> {
         self.out[5] = 1;
     }
 
-    /// Compresses names of the zone `apex` from now on, if the question's name
-    /// lies in that.
+    /// From now on, compresses names of the zone `apex`, if the question's name is in that zone.
     pub(crate) fn compress(&mut self, question: &Question<'_>, apex: &'a Name) {
         self.apex = prefix_length(question.name(), apex.as_wire())
             .map(|prefix| (apex, (HEADER + prefix) as u16));
     }
 
-    /// Writes the records that `write` adds, or none of them where they do not
-    /// all fit, and says which. In an answer that does not hold all that was
-    /// asked for the caller marks that by [`Self::truncate`].
+    /// Writes the records that `write` adds, or none of them if they do not all fit. Returns
+    /// whether they fit. If records that were asked for are missing, the caller must call
+    /// [`Self::truncate`].
     pub(crate) fn whole(&mut self, section: Section, write: impl FnOnce(&mut Self) -> u16) -> bool {
         let before = self.out.len();
         let written = write(self);
@@ -115,7 +114,7 @@ impl<'a> Writer<'a> {
         self.out[at..at + 2].copy_from_slice(&count.to_be_bytes());
     }
 
-    /// A record whose owner is the question's name.
+    /// Writes a record whose owner is the question's name.
     pub(crate) fn record_at_question(&mut self, kind: u16, ttl: u32, data: &[u8]) {
         self.pointer(HEADER as u16);
         self.fixed(kind, ttl);
@@ -123,7 +122,7 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(data);
     }
 
-    /// A record of `owner`, its data written by `data`.
+    /// Writes a record of `owner`; `data` writes its data.
     pub(crate) fn record(
         &mut self,
         owner: &Name,
@@ -146,7 +145,7 @@ impl<'a> Writer<'a> {
         self.u32(ttl);
     }
 
-    /// A name, by a pointer to the question's apex as far as it has that.
+    /// Writes a name. If it is in the zone, its last part is a pointer to the apex in the question.
     pub(crate) fn name(&mut self, name: &Name) {
         let wire = name.as_wire();
         let suffix = self
@@ -177,13 +176,13 @@ impl<'a> Writer<'a> {
         self.out.extend(number.to_be_bytes());
     }
 
-    /// Adds the OPT record, for which room was kept.
+    /// Adds the OPT record, for which space was reserved.
     pub(crate) fn finish(mut self) {
         let Some(opt) = self.opt else { return };
         self.out.push(0);
         self.u16(TYPE_OPT);
         self.u16(PAYLOAD);
-        // Our version is 0, whatever was asked (RFC 6891 6.1.3).
+        // Our EDNS version is 0, whatever version the query has (RFC 6891 6.1.3).
         self.out
             .extend([opt.extended_rcode, 0, u8::from(opt.dnssec_ok) << 7, 0]);
         match opt.extended_error {

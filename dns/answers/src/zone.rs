@@ -1,6 +1,6 @@
-//! What a zone holds: the apex, its servers, the names with their addresses,
-//! and the rule by which addresses are published (healthy ones; when none is,
-//! the last known set).
+//! The content of a zone: the apex, its servers and the names with their addresses. Also the
+//! rule by which addresses are published: the healthy ones, or the last known ones if none is
+//! healthy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,32 +8,32 @@ use std::time::Duration;
 
 use crate::name::{MAX_NAME, Name};
 
-/// Most addresses in one answer: eight AAAA records behind the longest name
-/// take 506 bytes with an OPT, so that no answer of ours is ever truncated.
+/// Most addresses in one answer. Eight AAAA records of the longest name take 506 bytes with an
+/// OPT, so address answers are never truncated.
 pub const ADDRESSES_PER_ANSWER: usize = 8;
-/// Time to live of addresses of which none is healthy: soon asked for again.
+/// Time to live of addresses if none is healthy: short, so that clients soon ask again.
 pub const FAIL_OPEN_TTL: Duration = Duration::from_secs(5);
-/// How long resolvers keep "no such name" and "no such data" (RFC 2308).
+/// How long resolvers may cache "no such name" and "no such data" (RFC 2308).
 pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// First label of the SOA's mailbox (RFC 2142 section 7).
 pub(crate) const MAILBOX: &[u8] = b"\x0ahostmaster";
-/// Largest time to live (RFC 2181 section 8).
+/// Largest time to live in seconds (RFC 2181 section 8).
 const MAX_TTL: u32 = 0x7fff_ffff;
 
 /// A server of the zone, as its NS record names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameServer {
-    /// Its name, in the zone or elsewhere.
+    /// Its name, in this zone or in another.
     pub name: Name,
-    /// Its addresses, which only a name in the zone may have. Without any, a recursor
-    /// reaches the server only by the addresses that the parent zone gives.
+    /// Its addresses; empty if the name is in another zone. Without addresses here, recursors
+    /// reach the server only by the ones in the parent zone.
     pub addresses: Vec<IpAddr>,
 }
 
-/// What the apex says about the zone itself.
+/// The data of the zone's SOA and NS records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// SOA serial (RFC 1982): equal on all servers that hold the same records.
+    /// SOA serial (RFC 1982); equal on all servers that hold the same records.
     pub serial: u32,
     /// Time to live of the SOA, NS and name servers' address records.
     pub ttl: Duration,
@@ -41,16 +41,16 @@ pub struct Authority {
     pub name_servers: Vec<NameServer>,
 }
 
-/// Why a zone or a name cannot be had.
+/// Why a zone cannot be made, or a name not be added to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
     /// No server named.
     #[error("the zone {0} needs at least one name server")]
     NoNameServer(Name),
     /// The SOA's mailbox would be longer than a name may be.
-    #[error("the zone {0} is too long: hostmaster.{0} must be a name as well")]
+    #[error("the zone {0} is too long: hostmaster.{0} must be a valid name as well")]
     LongApex(Name),
-    /// The addresses of a server elsewhere are not ours to tell.
+    /// A server outside the zone was given an address, which only its own zone may publish.
     #[error("the name server {0} is outside the zone {1}: its addresses belong to its own zone")]
     ForeignGlue(Name, Name),
     /// A server named twice.
@@ -64,8 +64,7 @@ pub enum ZoneError {
     Reserved(Name),
 }
 
-/// The addresses of one family: what is published, and whether by default of
-/// better knowledge.
+/// The published addresses of one family; `stale` if none of them is healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Published<T> {
     addresses: Vec<T>,
@@ -94,8 +93,8 @@ impl<T: PartialEq + Clone> Published<T> {
         if self.stale && !listed.is_empty() {
             self.addresses.retain(|address| listed.contains(address));
             if self.addresses.is_empty() {
-                // All that was known has moved: better the new, untried
-                // addresses than the left ones, which may be others' now.
+                // Every known address was replaced. The new, unprobed addresses are better
+                // than the old ones, which may belong to another app by now.
                 self.addresses = listed.to_vec();
             }
         }
@@ -104,9 +103,9 @@ impl<T: PartialEq + Clone> Published<T> {
 
 /// The published addresses of one name.
 ///
-/// Fails open: resolvers would keep a negative answer for longer than an
-/// outage lasts, and our checks may be wrong. A name of which no address was
-/// ever healthy has none.
+/// Publishing fails open, because resolvers would cache a negative answer for longer than an
+/// outage lasts, and because our checks may be wrong. A name whose addresses were never healthy
+/// has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     ttl: Duration,
@@ -124,11 +123,11 @@ impl Records {
         }
     }
 
-    /// Publishes `healthy`, a part of the `listed` addresses.
+    /// Publishes `healthy`, a subset of the `listed` addresses.
     ///
-    /// Of a family of which none is healthy, the last known addresses stay, as
-    /// far as they are still listed. If all of them were replaced, what is
-    /// listed is published; if nothing is listed, what was known stays.
+    /// If no address of a family is healthy, the last known ones that are still listed stay
+    /// published. If all of those were replaced, every listed address is published. If nothing
+    /// is listed, the last known addresses stay.
     pub fn update(&mut self, ttl: Duration, listed: &[IpAddr], healthy: &[IpAddr]) {
         self.ttl = ttl;
         self.v4.update(&ipv4(listed), ipv4(healthy));
@@ -142,12 +141,12 @@ impl Records {
             .collect()
     }
 
-    /// Whether some of them are published although none is healthy.
+    /// Whether unhealthy addresses are published because no address of their family is healthy.
     pub fn is_stale(&self) -> bool {
         self.v4.stale || self.v6.stale
     }
 
-    /// The time to live they were given.
+    /// The time to live of the addresses while they are healthy.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
@@ -199,38 +198,38 @@ fn ipv6(addresses: &[IpAddr]) -> Vec<Ipv6Addr> {
     v6.collect()
 }
 
-/// Whole seconds as a record carries them, rounded down.
+/// Whole seconds as a record holds them, rounded down.
 pub(crate) fn seconds(ttl: Duration) -> u32 {
     u32::try_from(ttl.as_secs()).map_or(MAX_TTL, |seconds| seconds.min(MAX_TTL))
 }
 
-/// One zone as it is answered from.
+/// One zone, from which queries are answered.
 #[derive(Debug, Clone)]
 pub struct Zone {
     apex: Name,
     authority: Authority,
     loaded: bool,
     names: BTreeMap<Name, Records>,
-    /// Names that only have names below them (RFC 8020).
+    /// Names without records that have names below them (RFC 8020).
     empty: BTreeSet<Name>,
 }
 
-/// What a zone has under a name.
+/// What a zone holds at a name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Found<'a> {
     Records(&'a Records),
-    /// Nothing here, but names below.
+    /// No records, but there are names below.
     Empty,
     Nothing,
 }
 
 impl Zone {
-    /// A zone that holds its name servers and is not loaded yet: queries get
-    /// SERVFAIL until [`Zone::set_loaded`].
+    /// Makes a zone that holds only its name servers. Queries get SERVFAIL until
+    /// [`Zone::set_loaded`] is called.
     ///
     /// # Errors
-    /// Too long an apex, no name server, one named twice or
-    /// one outside the zone with an address.
+    /// The apex is too long, there is no name server, one is named twice, or one outside the
+    /// zone has an address.
     pub fn new(apex: Name, authority: Authority) -> Result<Self, ZoneError> {
         if authority.name_servers.is_empty() {
             return Err(ZoneError::NoNameServer(apex));
@@ -266,7 +265,7 @@ impl Zone {
     /// Adds or replaces a name.
     ///
     /// # Errors
-    /// The name lies outside the zone or is a name server's.
+    /// The name is outside the zone, or is the name of one of its servers.
     pub fn insert(&mut self, name: Name, records: Records) -> Result<(), ZoneError> {
         if !name.is_within(&self.apex) {
             return Err(ZoneError::Outside(name, self.apex.clone()));
@@ -292,8 +291,8 @@ impl Zone {
         self.names.insert(name, records);
     }
 
-    /// Gives the server `name` other addresses than [`Zone::new`] was told, where it is one of the
-    /// zone's servers and lies within the zone; without any it has none.
+    /// Replaces the addresses of the server `name`. Does nothing unless `name` is one of the
+    /// zone's servers and within the zone.
     pub fn set_server_addresses(&mut self, name: &Name, addresses: &[IpAddr]) {
         let within = name.is_within(&self.apex);
         let mut servers = self.authority.name_servers.iter_mut();
@@ -317,12 +316,12 @@ impl Zone {
         self.authority.serial = serial;
     }
 
-    /// From now on the zone is answered from.
+    /// Lets queries be answered from the zone from now on.
     pub fn set_loaded(&mut self) {
         self.loaded = true;
     }
 
-    /// Whether queries are answered.
+    /// Whether queries are answered from the zone.
     pub fn is_loaded(&self) -> bool {
         self.loaded
     }
@@ -332,7 +331,7 @@ impl Zone {
         &self.apex
     }
 
-    /// The names with their published addresses, those of servers included.
+    /// All names with their published addresses, including the names of servers.
     pub fn names(&self) -> impl Iterator<Item = (&Name, &Records)> {
         self.names.iter()
     }
@@ -341,7 +340,7 @@ impl Zone {
         &self.authority
     }
 
-    /// Looks a name within the zone up, given in lower-case wire form.
+    /// Looks up a name within the zone, given in lower-case wire form.
     pub(crate) fn find(&self, name: &[u8]) -> Found<'_> {
         match self.names.get(name) {
             Some(records) => Found::Records(records),
@@ -380,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn healthy_addresses_are_published_and_the_others_not() {
+    fn only_healthy_addresses_are_published() {
         let listed = addresses(&["10.0.0.1", "10.0.0.2", "fd00::1"]);
         let mut records = Records::new(TTL);
         records.update(TTL, &listed, &listed[1..]);
@@ -444,14 +443,14 @@ mod tests {
     }
 
     #[test]
-    fn times_to_live_are_cut_to_what_a_record_may_carry() {
+    fn times_to_live_are_cut_to_the_range_of_a_record() {
         assert_eq!(seconds(Duration::from_millis(1_999)), 1);
         assert_eq!(seconds(Duration::from_secs(u64::from(u32::MAX))), MAX_TTL);
         assert_eq!(seconds(Duration::MAX), MAX_TTL);
     }
 
     #[test]
-    fn name_servers_are_named_once_and_those_elsewhere_have_no_address() {
+    fn a_server_named_twice_or_a_foreign_one_with_an_address_is_refused() {
         assert!(zone(vec![server("ns1.apps.local", &["10.0.0.53"])]).is_ok());
         assert!(zone(vec![server("ns.example.com", &[])]).is_ok());
         for (servers, part) in [
@@ -471,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_in_the_zone_can_move_and_another_one_cannot() {
+    fn only_a_server_in_the_zone_can_get_other_addresses() {
         let mut zone = zone(vec![
             server("ns1.apps.local", &[]),
             server("ns.example.com", &[]),
@@ -498,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn an_apex_leaves_room_for_its_mailbox() {
+    fn an_apex_too_long_for_its_mailbox_is_refused() {
         let text = [
             "a".repeat(63),
             "b".repeat(63),

@@ -1,5 +1,4 @@
-//! The names of `ScaledApp`s, from an API server that says what it should and
-//! then does not.
+//! The names of `ScaledApp`s, served from an API server that fails in several ways.
 
 use hickory_proto::op::ResponseCode;
 use scaledapp_watch::testing::ApiServer;
@@ -49,7 +48,7 @@ fn wait_listed(server: &Server, name: &str, expected: &[&str]) {
 }
 
 #[test]
-fn names_follow_the_objects_whatever_becomes_of_the_watch() {
+fn names_follow_the_objects_through_failures_of_the_watch() {
     let api = ApiServer::start();
     api.put(app(
         "default",
@@ -70,7 +69,7 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
         asked.starts_with("/apis/scaledapp.io/v1alpha1/scaledapps?"),
         "{asked}"
     );
-    // A name of an app is there, probed or not.
+    // The name of an app exists even before its addresses are probed.
     assert_eq!(code(&server, "hello"), ResponseCode::NoError);
     assert_eq!(code(&server, "new"), ResponseCode::NXDomain);
     api.put(app(
@@ -80,11 +79,11 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
         &["127.0.79.2"],
     ));
     wait_listed(&server, "new", &["127.0.79.2"]);
-    // One that cannot be read any more counts as before.
+    // An object that can no longer be read keeps its last version.
     api.put(app("other", "new", &json!(7), &["127.0.79.3"]));
     server.wait_log("other/new cannot be read").unwrap();
     wait_listed(&server, "new", &["127.0.79.2"]);
-    // 410: the change is in no event.
+    // After 410, no event shows the change.
     api.delete_unseen("other", "new");
     api.expire();
     wait("the end of a name", || {
@@ -98,7 +97,7 @@ fn names_follow_the_objects_whatever_becomes_of_the_watch() {
         &["127.0.79.4"],
     ));
     wait_listed(&server, "hello", &["127.0.79.4"]);
-    // The chart grants what was needed for all that, and nothing else.
+    // The chart grants exactly the rights that this needed.
     let rights = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../charts/scaledapp/files/rights.yaml"
@@ -122,7 +121,7 @@ fn until_the_first_list_queries_get_servfail_and_the_last_one_outlives_the_api_s
     ));
     let server = Server::start_in_cluster(&api.kubeconfig(), &[]);
     server
-        .wait_log("and never could: queries get SERVFAIL")
+        .wait_log("until that succeeds, queries get SERVFAIL")
         .unwrap();
     assert_eq!(code(&server, "hello"), ResponseCode::ServFail);
     let answer = server.get("/readyz").unwrap();
@@ -137,7 +136,7 @@ fn until_the_first_list_queries_get_servfail_and_the_last_one_outlives_the_api_s
     assert_eq!(code(&server, "hello"), ResponseCode::NoError);
     api.set_away(true);
     server
-        .wait_log("names stay as they were read last")
+        .wait_log("the names that were read last stay")
         .unwrap();
     assert_eq!(code(&server, "hello"), ResponseCode::NoError);
     assert_eq!(listed(&server, "hello"), json!(["127.0.79.1"]));
@@ -173,7 +172,7 @@ fn a_file_and_a_cluster_are_one_zone_that_waits_for_both() {
     api.set_away(false);
     server.wait_addresses("hello", &["10.0.0.1"]);
     server
-        .wait_log("ScaledApps want names of the records file")
+        .wait_log("ScaledApps have names that the records file has too")
         .unwrap();
     assert_eq!(code(&server, "more"), ResponseCode::NoError);
 }
@@ -198,7 +197,7 @@ fn without_a_cluster_it_does_not_start() {
 }
 
 #[test]
-fn of_some_namespaces_one_that_cannot_be_read_keeps_no_other_from_being_served() {
+fn a_namespace_that_cannot_be_read_does_not_hold_back_the_others() {
     let api = ApiServer::start();
     api.set_forbidden("late", true);
     for (namespace, name, address) in [
@@ -222,7 +221,7 @@ fn of_some_namespaces_one_that_cannot_be_read_keeps_no_other_from_being_served()
         status["problem"],
         "in namespace late: nothing in late may be read"
     );
-    // The others' changes are taken in meanwhile.
+    // Changes in the other namespaces are still taken in.
     let hostname = json!("hello.apps.local");
     api.put(app("team", "hello", &hostname, &["127.0.79.4"]));
     wait_listed(&server, "hello", &["127.0.79.4"]);
@@ -231,7 +230,7 @@ fn of_some_namespaces_one_that_cannot_be_read_keeps_no_other_from_being_served()
     wait("the end of the problem", || {
         server.get("/status").unwrap().json()["problem"].is_null()
     });
-    // A zone of one namespace is no other's, and the apex is nobody's.
+    // Another namespace gets no name in a bound zone, and no app gets the apex.
     for (name, hostname) in [("hello", "own.apps.local"), ("late", "x.own.apps.local")] {
         let namespace = if name == "hello" { "team" } else { name };
         api.put(app(namespace, name, &json!(hostname), &["127.0.79.5"]));

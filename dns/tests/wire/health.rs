@@ -1,4 +1,4 @@
-//! Addresses that come and go.
+//! Addresses that become healthy and unhealthy.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn records(port: u16) -> String {
 }
 
 #[test]
-fn an_unhealthy_address_leaves_and_the_last_set_stays_when_all_die() {
+fn an_unhealthy_address_is_left_out_and_the_last_set_stays_when_all_fail() {
     let (first, second, port) = backends();
     let server = Server::start(&records(port));
     server.wait_ready().unwrap();

@@ -1,4 +1,4 @@
-//! Start, usage and the end.
+//! Start, usage errors and shutdown.
 
 use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::server::{Server, binary, wait};
 const RECORDS: &str = r#"{"hello.apps.local.":{"addresses":["10.0.0.1"]}}"#;
 
 #[test]
-fn term_makes_unready_answers_on_and_ends_with_0() {
+fn after_term_the_server_is_unready_keeps_answering_and_exits_with_0() {
     let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1500ms"]);
     server.wait_ready().unwrap();
     let started = Instant::now();
@@ -25,7 +25,7 @@ fn term_makes_unready_answers_on_and_ends_with_0() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_exits_at_once() {
     let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1h"]);
     server.wait_ready().unwrap();
     server.process.signal(Signal::INT).unwrap();
@@ -45,7 +45,7 @@ fn without_a_records_file_the_zone_has_only_its_own_records() {
 }
 
 #[test]
-fn wrong_usage_ends_with_64_and_help_with_0() {
+fn wrong_usage_exits_with_64_and_help_with_0() {
     for (arguments, code) in [
         (&["run", "--help"][..], 0),
         (&["--version"], 0),
@@ -77,7 +77,7 @@ fn wrong_usage_ends_with_64_and_help_with_0() {
 }
 
 #[test]
-fn a_taken_port_ends_with_2_and_is_named() {
+fn a_port_in_use_exits_with_2_and_is_named() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     for address in [tcp.local_addr().unwrap(), udp.local_addr().unwrap()] {

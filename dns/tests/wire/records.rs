@@ -29,7 +29,7 @@ fn a_file_renamed_over_the_old_one_is_in_force_within_a_second() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_told() {
+fn a_broken_file_changes_nothing_and_is_logged() {
     let server = Server::start(ONE);
     server.wait_addresses("hello", &["10.0.0.1"]);
     for (broken, reason) in [

@@ -1,5 +1,5 @@
-//! What others' DNS servers in clusters were reported to get wrong, asked of ours. Each row names
-//! the report that it is the like of.
+//! Faults that were reported for other DNS servers in clusters, tested against ours. Each row
+//! names the report that it resembles.
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{RData, RecordType};
@@ -28,7 +28,7 @@ fn server() -> Server {
     server
 }
 
-/// The name of any depth below the zone, labels joined by dots.
+/// A query for a name below the zone, of any depth, its labels joined by dots.
 fn of(name: &str, kind: u16) -> Vec<u8> {
     let mut labels = name.split('.').rev();
     let mut bytes = query(7, labels.next().unwrap(), kind);
@@ -40,19 +40,19 @@ fn of(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-/// A negative answer says for how long it holds, in the SOA of our own zone and no other.
+/// A negative answer holds the SOA of our zone, which says how long it may be cached.
 #[test]
-fn a_name_that_lacks_a_type_is_there_all_the_same() {
+fn a_name_without_the_type_asked_for_still_exists() {
     let server = server();
     for (name, kind, report) in [
-        // Clients drop the A record that they have: .NET, musl, BIND's cache, nginx.
+        // After NXDOMAIN these drop the A record that they have: .NET, musl, BIND's cache, nginx.
         ("hello", AAAA, "k8s_gateway#124, coredns#779, vpnkit#509"),
         // iOS and browsers ask for HTTPS first.
         ("hello", HTTPS, "connlib 7141, technitium#569"),
         ("hello", SRV, "vpnkit#509"),
         ("hello", TXT, "hickory-dns#2814: no SOA is SERVFAIL to some"),
-        ("hello", CAA, "what a CA asks before it issues"),
-        ("hello", DS, "what a validating recursor asks"),
+        ("hello", CAA, "a CA asks this before it issues"),
+        ("hello", DS, "a validating recursor asks this"),
         // No address is healthy yet.
         ("starting", A, "consul#1217"),
         // Names that only have names below, as QNAME minimisation asks for them.
@@ -68,12 +68,12 @@ fn a_name_that_lacks_a_type_is_there_all_the_same() {
         let [soa] = &answer.authorities[..] else {
             panic!("{name} {kind}: {report}: {:?}", answer.authorities)
         };
-        // badssl.com#535: an SOA of another zone is refused by some.
+        // badssl.com#535: some resolvers refuse an SOA of another zone.
         assert_eq!(soa.name.to_string(), "apps.local.");
         let RData::SOA(data) = &soa.data else {
             panic!("{soa}")
         };
-        // coredns#2294: BIND keeps it for the TTL, others for the smaller of the two.
+        // coredns#2294: BIND caches it for the TTL, others for the smaller of the two.
         assert_eq!((soa.ttl, data.minimum), (5, 5));
     }
 }
@@ -91,20 +91,20 @@ fn the_apex_names_servers_that_have_addresses() {
         .map(|it| it.data.to_string())
         .collect();
     assert_eq!(names, ["ns1.apps.local.", "ns2.example.com."]);
-    // k8s_gateway#128: under the server's name, not under the zone's.
+    // k8s_gateway#128: glue has the server's name, not the zone's.
     let glue: Vec<_> = answer
         .additionals
         .iter()
         .map(|it| it.name.to_string())
         .collect();
     assert_eq!(glue, ["ns1.apps.local."]);
-    // k8s_gateway#191, internet.nl#386: a server's name must not be in glue only.
+    // k8s_gateway#191, internet.nl#386: a server's name must also be answered when asked for.
     let address = ask(server.address, &query(7, "ns1", A));
     assert_eq!(
         addresses_of(&address),
         ["10.0.0.53".parse::<std::net::IpAddr>().unwrap()]
     );
-    // k8s_gateway#57: the primary is one of them.
+    // k8s_gateway#57: the SOA's primary is one of the name servers.
     let mut soa = query(7, "x", 6);
     soa.splice(12..14, []);
     let answer = ask(server.address, &soa);
@@ -129,7 +129,7 @@ fn letter_case_comes_back_as_it_was_sent() {
 }
 
 #[test]
-fn options_that_are_not_known_are_neither_refused_nor_echoed() {
+fn unknown_options_are_neither_refused_nor_echoed() {
     let server = server();
     for (option, report) in [
         (
@@ -143,7 +143,7 @@ fn options_that_are_not_known_are_neither_refused_nor_echoed() {
         (&[0, 3, 0, 0], "NSID"),
         (&[0, 11, 0, 0], "TCP keepalive"),
         (&[0, 12, 0, 4, 0, 0, 0, 0], "padding"),
-        (&[0xff, 0xfe, 0, 1, 9], "one that nobody knows: erldns#53"),
+        (&[0xff, 0xfe, 0, 1, 9], "an unassigned option: erldns#53"),
     ] {
         let mut query = query(7, "hello", A);
         query[11] = 1;

@@ -16,7 +16,7 @@ pub(crate) const A: u16 = 1;
 pub(crate) const NS: u16 = 2;
 pub(crate) const AAAA: u16 = 28;
 
-/// A command of the binary, free of the caller's configuration.
+/// A command that runs the binary without the caller's environment variables.
 pub(crate) fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scaledapp-dns"));
     command.env_clear().args(arguments);
@@ -48,7 +48,7 @@ impl Server {
         Self::start_with("127.0.0.1:0", Some(records), &[])
     }
 
-    /// `records` of `None`: the file is not there yet.
+    /// Without `records`, the file does not exist yet.
     pub(crate) fn start_with(listen: &str, records: Option<&str>, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("records.json");
@@ -111,7 +111,7 @@ impl Server {
         addresses
     }
 
-    /// Waits until a name has exactly these addresses; gives how long it took.
+    /// Waits until a name has exactly these addresses. Returns how long it took.
     pub(crate) fn wait_addresses(&self, name: &str, expected: &[&str]) -> Duration {
         let expected: Vec<IpAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
         let started = Instant::now();
@@ -121,7 +121,7 @@ impl Server {
         started.elapsed()
     }
 
-    /// Waits for its end; the exit code.
+    /// Waits until the server exits. Returns the exit code.
     pub(crate) fn wait_end(mut self) -> i32 {
         self.served.process.wait(SOON).unwrap().code
     }
@@ -139,7 +139,7 @@ pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-/// A socket that takes answers only from where it asks.
+/// A socket that accepts answers only from the address that it asks.
 pub(crate) fn socket_to(server: SocketAddr) -> UdpSocket {
     let any = if server.is_ipv4() {
         "0.0.0.0:0"
@@ -165,7 +165,7 @@ pub(crate) fn ask(server: SocketAddr, query: &[u8]) -> Message {
     receive(&socket)
 }
 
-/// The addresses in the order given; none for another code than NOERROR.
+/// The addresses in the order of the answer; empty unless the code is NOERROR.
 pub(crate) fn addresses_of(message: &Message) -> Vec<IpAddr> {
     if message.metadata.response_code != ResponseCode::NoError {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The zone's name servers at the addresses of a Service.
+//! Name servers of the zone that have the addresses of a Service.
 
 use hickory_proto::op::ResponseCode;
 use scaledapp_watch::testing::ApiServer;
@@ -27,7 +27,7 @@ fn rights() -> Value {
 }
 
 #[test]
-fn name_servers_in_the_zone_are_where_the_service_is() {
+fn name_servers_in_the_zone_have_the_addresses_of_the_service() {
     let api = ApiServer::start();
     api.put(service("ClusterIP", &["10.96.0.53", "fd00::53"], &[]));
     let server = Server::start_in_cluster(&api.kubeconfig(), &["--ns-service=front"]);
@@ -35,14 +35,14 @@ fn name_servers_in_the_zone_are_where_the_service_is() {
     server.wait_addresses("ns", &["10.96.0.53"]);
     let six = addresses_of(&ask(server.address, &query(1, "ns", AAAA)));
     assert_eq!(six, ["fd00::53".parse::<std::net::IpAddr>().unwrap()]);
-    // That a server has no records of another type does not deny its name (RFC 2308).
+    // A server's name exists even if it has no records of the type asked for (RFC 2308).
     let answer = ask(server.address, &query(1, "ns", NS));
     assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
     assert_eq!((answer.answers.len(), answer.authorities.len()), (0, 1));
     let status = server.get("/status").unwrap().json();
     let expected = json!({"ns.apps.local.": ["10.96.0.53", "fd00::53"]});
     assert_eq!(status["nameServers"], expected);
-    // A change is seen, and what is away changes nothing.
+    // A change is taken over, and an absent API server changes nothing.
     api.put(service("LoadBalancer", &["10.96.0.53"], &["192.0.2.53"]));
     server.wait_addresses("ns", &["192.0.2.53"]);
     api.delete("default", "front");

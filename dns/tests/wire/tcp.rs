@@ -1,4 +1,4 @@
-//! Connections.
+//! DNS over TCP.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ fn receive(stream: &mut TcpStream) -> Message {
     Message::from_vec(&message).unwrap()
 }
 
-/// Whether the server closes the connection, by end or reset.
+/// Whether the server has closed or reset the connection.
 fn is_closed(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0]) {
         Ok(read) => read == 0,
@@ -51,7 +51,7 @@ fn tcp_answers_on_the_port_of_udp() {
 }
 
 #[test]
-fn pipelined_queries_are_answered_in_order_and_silence_skips_one() {
+fn pipelined_queries_are_answered_in_order_and_one_without_answer_is_skipped() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let mut stream = connect(&server);
@@ -99,7 +99,7 @@ fn malformed_messages_do_not_end_the_connection() {
 }
 
 #[test]
-fn a_message_of_the_greatest_length_is_read() {
+fn a_message_of_maximal_length_is_read() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let mut stream = connect(&server);
@@ -113,7 +113,7 @@ fn a_message_of_the_greatest_length_is_read() {
 }
 
 #[test]
-fn a_client_that_is_done_sending_still_gets_its_answers() {
+fn a_client_that_has_shut_down_sending_still_gets_its_answers() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let mut stream = connect(&server);
@@ -133,7 +133,7 @@ fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
     dripping
         .set_read_timeout(Some(Duration::from_millis(500)))
         .unwrap();
-    // One byte each half second: 26 would take 13 s.
+    // At one byte each half second, the 26 bytes would take 13 s.
     let bytes = framed(&query(1, "hello", A));
     let mut next = bytes.iter();
     wait("the end of the dripping connection", || {
@@ -152,7 +152,7 @@ fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
 }
 
 #[test]
-fn one_client_has_a_hundred_connections_and_the_one_that_is_idle_longest_gives_way() {
+fn at_a_hundred_connections_a_client_loses_the_one_that_is_idle_longest() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let asks = |stream: &mut TcpStream| {

@@ -1,4 +1,4 @@
-//! Datagrams.
+//! DNS over UDP.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -42,7 +42,7 @@ fn names_types_and_zones_are_told_apart() {
 }
 
 #[test]
-fn malformed_datagrams_get_formerr_or_silence() {
+fn malformed_datagrams_get_formerr_or_no_answer() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let socket = socket_to(server.address);
@@ -55,7 +55,7 @@ fn malformed_datagrams_get_formerr_or_silence() {
     let mut cut = good[..20].to_vec();
     cut[1] = 8;
     socket.send(&cut).unwrap();
-    // Datagrams of one socket to one other keep their order on loopback.
+    // On loopback, datagrams from one socket to another stay in order.
     let answer = receive(&socket);
     assert_eq!(answer.metadata.id, 8);
     assert_eq!(answer.metadata.response_code, ResponseCode::FormErr);
@@ -64,7 +64,7 @@ fn malformed_datagrams_get_formerr_or_silence() {
 }
 
 #[test]
-fn a_burst_is_answered_whole() {
+fn every_query_of_a_burst_is_answered() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let socket = socket_to(server.address);

@@ -1,5 +1,5 @@
-//! What RBAC asks for before it lets a request through, and what a list of rules
-//! grants: so that tests can compare the two.
+//! The RBAC rights that a request needs, and the rights that a list of rules grants, so that tests
+//! can compare the two.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use serde_json::Value;
 /// Verb, API group, resource with its subresource.
 pub type Right = (String, String, String);
 
-/// What a request is about.
+/// The resource or object that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     group: String,
     resource: String,
-    /// The object; `None` where all of a resource are meant.
+    /// The object's name; `None` if the request is for all objects of the resource.
     pub name: Option<String>,
 }
 
 impl Asked {
-    /// Of a path such as `/apis/apps/v1/namespaces/default/deployments/hello`.
+    /// Parses a path such as `/apis/apps/v1/namespaces/default/deployments/hello`.
     pub fn of(path: &str) -> Self {
         let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let is_core = parts[0] == "api";
@@ -37,13 +37,13 @@ impl Asked {
         }
     }
 
-    /// Whether objects of a kind are asked for.
+    /// Whether the request is for objects of a kind.
     pub fn is_of(&self, kind: &str) -> bool {
         self.resource == format!("{}s", kind.to_ascii_lowercase())
     }
 
-    /// The rights that a request with this method and query needs; `exists` tells
-    /// whether the object is there.
+    /// The rights that a request with this method and query needs. `exists` says whether the
+    /// object exists already.
     pub fn needs(&self, method: &str, query: &str, exists: bool) -> Vec<Right> {
         let applies = query.contains("fieldManager=") && query.contains("force=true");
         let verbs: &[&str] = match method {
@@ -52,7 +52,7 @@ impl Asked {
             "GET" => &["get"],
             "POST" => &["create"],
             "PUT" => &["update"],
-            // To apply what is not there is to make it.
+            // Applying an object that does not exist creates it.
             "PATCH" if applies && !exists && !self.resource.contains('/') => &["patch", "create"],
             "PATCH" => &["patch"],
             "DELETE" => &["delete"],
@@ -72,7 +72,7 @@ pub fn is_watch(query: &str) -> bool {
     parts.any(|part| matches!(part, "watch=true" | "watch=1"))
 }
 
-/// All that a list of rules grants; with a name only what it grants for that one.
+/// All rights that a list of rules grants; with a name, only those that apply to that object.
 pub fn granted(rules: &Value, name: Option<&str>) -> BTreeSet<Right> {
     let texts = |value: &Value| -> Vec<String> {
         let texts = value.as_array().map(Vec::as_slice).unwrap_or_default();

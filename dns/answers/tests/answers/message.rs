@@ -1,4 +1,4 @@
-//! Queries built by hand, the zones that they meet, and the answers decoded.
+//! Queries built by hand, the zone that they are asked of, and the decoded answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) const ANY: u16 = 255;
 
 pub(crate) const ID: u16 = 0x1d0b;
 
-/// A query as bytes; the tests bend it where they need to.
+/// A query as bytes, with methods to change them.
 #[derive(Debug, Clone)]
 pub(crate) struct Query(pub(crate) Vec<u8>);
 
@@ -84,7 +84,7 @@ pub(crate) fn opt(payload: u16, version: u8, flags: u8, options: &[u8]) -> Vec<u
     record
 }
 
-/// Wire form in the letter case given.
+/// The wire form; letter case stays as given.
 pub(crate) fn wire(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {
@@ -124,7 +124,7 @@ pub(crate) fn authority() -> Authority {
     }
 }
 
-/// `apps.local` with one name for each case of the table.
+/// The zone `apps.local` with one name for each case of the table.
 pub(crate) fn zone() -> Zone {
     let mut zone = Zone::new("apps.local".parse().unwrap(), authority()).unwrap();
     let mut insert = |name: &str, records| zone.insert(name.parse().unwrap(), records).unwrap();
@@ -157,7 +157,7 @@ pub(crate) fn ask(zone: &Zone, query: &[u8], transport: Transport) -> (Outcome, 
     (outcome, out)
 }
 
-/// Asks over UDP what must be answered.
+/// Asks a query over UDP that must get an answer.
 pub(crate) fn reply(zone: &Zone, query: &Query) -> (Reply, Message, Vec<u8>) {
     match ask(zone, &query.0, Transport::Udp) {
         (Outcome::Reply(reply), bytes) => {

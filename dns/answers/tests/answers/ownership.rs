@@ -1,4 +1,4 @@
-//! Who may have which name, by table and for all names.
+//! Which namespace may have which name: by table, and for generated names.
 
 use proptest::prelude::*;
 use scaledapp_answers::{Binding, Ownership, Refusal};
@@ -8,7 +8,7 @@ fn ownership(bindings: &[&str]) -> Ownership {
     Ownership::new(Some("apps.example".parse().unwrap()), bindings).unwrap()
 }
 
-/// One word for what becomes of a wish.
+/// One word for the result of a check.
 fn verdict(ownership: &Ownership, hostname: &str, namespace: &str) -> &'static str {
     match ownership.check(hostname, namespace) {
         Ok(()) => "had",
@@ -20,7 +20,7 @@ fn verdict(ownership: &Ownership, hostname: &str, namespace: &str) -> &'static s
 }
 
 #[test]
-fn names_of_the_zones_servers_are_no_apps() {
+fn no_app_gets_the_name_of_a_server_of_the_zone() {
     let servers = ["ns1.apps.example", "NS2.example.com"].map(|name| name.parse().unwrap());
     let ownership = ownership(&["team-a.apps.example=a"]).with_servers(servers);
     for (hostname, expected) in [
@@ -37,7 +37,7 @@ fn names_of_the_zones_servers_are_no_apps() {
 }
 
 #[test]
-fn the_most_specific_zone_decides_and_the_rest_is_open() {
+fn the_most_specific_zone_decides_and_other_names_are_open() {
     let ownership = ownership(&[
         "team-a.apps.example=a,shared",
         "open.team-a.apps.example=b",
@@ -56,7 +56,7 @@ fn the_most_specific_zone_decides_and_the_rest_is_open() {
         ("x.open.team-a.apps.example", "b", "had"),
         ("x.open.team-a.apps.example", "a", "bound"),
         ("x.closed.apps.example", "a", "bound"),
-        // Not a part of the zone, however alike.
+        // A longer label that ends alike is not in the zone.
         ("xteam-a.apps.example", "z", "had"),
         ("team-a.apps.example.apps.example", "z", "had"),
         ("apps.example", "a", "reserved"),
@@ -87,7 +87,7 @@ fn the_most_specific_zone_decides_and_the_rest_is_open() {
 }
 
 #[test]
-fn without_a_served_zone_only_what_is_bound_is_refused() {
+fn without_a_served_zone_only_names_in_bound_zones_are_refused() {
     let bindings = ["a.example=a".parse().unwrap()];
     let ownership = Ownership::new(None, bindings).unwrap();
     for (hostname, expected) in [
@@ -113,13 +113,13 @@ fn a_refusal_names_the_cure() {
     ] {
         let message = ownership.check(hostname, "b").unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
-        // Who may have it is nobody's business.
+        // The message must not list the namespaces that may have it.
         assert!(!message.contains('['), "{message}");
     }
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn an_invalid_binding_is_refused() {
     for (text, part) in [
         ("team-a.apps.example", "write ZONE=NAMESPACE"),
         ("team-a.apps.example=A", "write ZONE=NAMESPACE"),
@@ -139,7 +139,7 @@ fn what_cannot_be_meant_is_refused() {
     assert!(message.contains("bound twice"), "{message}");
 }
 
-/// Names of up to four labels out of few, so that they often contain each other.
+/// Names of up to four labels from a small set, so that they often contain each other.
 fn name() -> impl Strategy<Value = String> {
     let label = prop_oneof![Just("a"), Just("b"), Just("ns")];
     proptest::collection::vec(label, 0..4).prop_map(|labels| {
@@ -160,7 +160,7 @@ fn written(name: String) -> impl Strategy<Value = String> {
     })
 }
 
-/// All names of the generator that are there: up to four labels below the zone.
+/// All names that the generator can make: up to four labels below the zone.
 fn universe() -> Vec<String> {
     let mut all = vec!["apps.example".to_owned()];
     let mut last = all.clone();
@@ -182,8 +182,8 @@ fn contains(zone: &str, name: &str) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whoever may have a name, or a wildcard, may have each name that it stands for;
-    /// and who may have a name gets it.
+    /// A namespace that may have a name or a wildcard may have each name that it stands for,
+    /// and no other namespace may have a name in a bound zone.
     #[test]
     fn nobody_gets_a_name_in_a_zone_bound_to_others(
         zones in proptest::collection::btree_map(name(), proptest::sample::subsequence(vec!["x", "y"], 0..=2), 0..4),

@@ -1,5 +1,5 @@
-//! What holds for every input: no panic, no endless walk, and an answer that
-//! another codec can read.
+//! Properties of every input: no panic, no endless loop, and an answer that another codec can
+//! read.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as HickoryQuery};
 use hickory_proto::rr::{Name, RecordType};
@@ -8,7 +8,7 @@ use scaledapp_answers::{Dropped, Outcome, Rcode, Transport};
 
 use crate::message::{ID, Query, ask, zone};
 
-/// What must hold whatever was sent.
+/// Checks the properties that hold for every query.
 fn check(query: &[u8], transport: Transport) {
     let (outcome, bytes) = ask(&zone(), query, transport);
     match outcome {
@@ -27,7 +27,7 @@ fn check(query: &[u8], transport: Transport) {
                 assert!(bytes.len() <= 1232);
             }
             if reply.rcode != Rcode::NotImp {
-                // Hickory refuses opcodes that it does not know.
+                // Hickory refuses opcodes that it does not support.
                 Message::from_vec(&bytes).unwrap();
             }
         }
@@ -38,7 +38,7 @@ fn transport() -> impl Strategy<Value = Transport> {
     prop_oneof![Just(Transport::Udp), Just(Transport::Tcp)]
 }
 
-/// Labels that hickory takes as text, too: no hyphen at an end.
+/// Names that hickory also accepts as text: no hyphen at either end of a label.
 fn name() -> impl Strategy<Value = String> {
     let below = prop::collection::vec("[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?", 0..3);
     let above = prop_oneof![
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_hickory_asks_is_understood(
+    fn every_query_that_hickory_encodes_is_understood(
         name in name(),
         kind in prop_oneof![Just(1_u16), Just(2), Just(6), Just(28), Just(255), 3_u16..300],
         payload in prop::option::of(any::<u16>()),

@@ -1,4 +1,4 @@
-//! Order and choice of addresses in whole answers.
+//! The choice and order of addresses in whole answers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ fn assert_uniform<K: Ord>(counts: &BTreeMap<K, u32>, cells: usize) {
 }
 
 #[test]
-fn one_address_comes_alone_and_eight_come_all() {
+fn up_to_eight_addresses_are_all_in_the_answer() {
     for (count, given) in [(1, 1), (8, 8), (9, 8), (100, 8)] {
         for mut answer in answers(count, 50) {
             answer.sort_unstable();
@@ -55,7 +55,7 @@ fn one_address_comes_alone_and_eight_come_all() {
 }
 
 #[test]
-fn each_order_of_three_is_as_frequent_as_the_others() {
+fn each_order_of_three_is_equally_frequent() {
     let mut counts = BTreeMap::new();
     for answer in answers(3, 12_000) {
         *counts.entry(answer).or_insert(0) += 1;
@@ -64,7 +64,7 @@ fn each_order_of_three_is_as_frequent_as_the_others() {
 }
 
 #[test]
-fn of_nine_each_is_left_out_as_often_as_the_others() {
+fn each_of_nine_is_left_out_equally_often() {
     let mut counts = BTreeMap::new();
     for mut answer in answers(9, 18_000) {
         answer.sort_unstable();
@@ -74,7 +74,7 @@ fn of_nine_each_is_left_out_as_often_as_the_others() {
 }
 
 #[test]
-fn of_fifteen_each_comes_first_as_often_as_the_others() {
+fn each_of_fifteen_comes_first_equally_often() {
     let mut counts = BTreeMap::new();
     for answer in answers(15, 30_000) {
         *counts.entry(answer[0]).or_insert(0) += 1;

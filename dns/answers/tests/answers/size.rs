@@ -1,4 +1,4 @@
-//! The size of answers, and what does not fit.
+//! The size of answers, and what is left out of those that would be too large.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use scaledapp_answers::{Authority, NameServer, Outcome, Transport, Zone};
 
 use crate::message::{A, AAAA, NS, Query, SOA, ask, authority, opt, records, reply};
 
-/// 253 characters below `apps.local`.
+/// A name below `apps.local` with the maximal 253 characters.
 fn longest() -> String {
     [
         "a".repeat(63),
@@ -58,7 +58,7 @@ fn eight_addresses_of_the_longest_name_fit_into_512_bytes() {
 }
 
 #[test]
-fn the_limit_is_the_askers_between_512_and_1232_bytes() {
+fn the_limit_is_that_of_the_query_between_512_and_1232_bytes() {
     let zone = zone_of(58);
     let query = |payload: Option<u16>| {
         let query = Query::new("apps.local", NS);

@@ -9,7 +9,7 @@ use crate::message::{
     authority, opt, reply, wire, zone,
 };
 
-/// What the answer must be: code, AA, and how many records in each section.
+/// The expected answer: code, AA, and the number of records in each section.
 struct Expected(ResponseCode, bool, [usize; 3]);
 
 const DATA: fn(usize) -> Expected = |n| Expected(ResponseCode::NoError, true, [n, 0, 0]);
@@ -103,7 +103,7 @@ fn every_answer_repeats_id_question_and_rd_and_offers_no_recursion() {
             assert_eq!(bytes[12..12 + query.question().len()], *query.question());
         }
     }
-    // AA, TC, RA, Z, AD and CD of a query mean nothing to us.
+    // AA, TC, RA, Z, AD and CD of a query have no effect.
     let (_, _, bytes) = reply(&zone, &Query::new("hello.apps.local", A).flags(0x07f0));
     assert_eq!(bytes[2..4], [0x85, 0x00]);
 }
@@ -133,7 +133,7 @@ fn with_none_healthy_the_last_known_addresses_are_given_for_five_seconds() {
 }
 
 #[test]
-fn letter_case_does_not_count_and_comes_back_unchanged() {
+fn letter_case_is_ignored_and_comes_back_unchanged() {
     let zone = zone();
     for name in ["hElLo.ApPs.LoCaL", "HELLO.APPS.LOCAL"] {
         let query = Query::new(name, A);
@@ -146,7 +146,7 @@ fn letter_case_does_not_count_and_comes_back_unchanged() {
 }
 
 #[test]
-fn a_negative_answer_names_the_zone_and_is_kept_for_five_seconds() {
+fn a_negative_answer_names_the_zone_and_may_be_cached_for_five_seconds() {
     for name in ["nobody.apps.local", "never.apps.local"] {
         let (_, message, _) = reply(&zone(), &Query::new(name, A));
         let record = &message.authorities[0];
@@ -162,7 +162,7 @@ fn a_negative_answer_names_the_zone_and_is_kept_for_five_seconds() {
 }
 
 #[test]
-fn the_apex_tells_its_authority() {
+fn the_apex_answers_soa_and_ns() {
     let (_, message, _) = reply(&zone(), &Query::new("apps.local", SOA));
     let record = &message.answers[0];
     assert_eq!(record.ttl, 60);
@@ -231,7 +231,7 @@ fn the_apex_may_have_addresses() {
 }
 
 #[test]
-fn what_must_not_be_answered_is_dropped() {
+fn responses_and_short_messages_are_dropped() {
     let zone = zone();
     let query = Query::new("hello.apps.local", A);
     for (bytes, reason) in [
@@ -392,7 +392,7 @@ fn a_question_that_could_be_read_is_repeated_with_the_error() {
 }
 
 #[test]
-fn other_additional_records_and_options_do_not_disturb() {
+fn other_additional_records_and_options_are_ignored() {
     let zone = zone();
     // A TSIG-like record whose owner is compressed against the question.
     let mut signature = vec![0xc0, 12, 0, 250, 0, 255, 0, 0, 0, 0, 0, 3];
