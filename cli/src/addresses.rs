@@ -1,8 +1,7 @@
-//! Which loopback addresses and ports a run may take.
+//! Chooses the loopback addresses and ports of a run.
 //!
-//! Tried by binding; a block that was taken is reserved for as long as the run
-//! lives by an abstract socket of its name (unix(7)), so that two runs that
-//! start at once do not both find it free.
+//! Each address is tested by binding it. While the run lives, an abstract socket (unix(7)) reserves
+//! its block of addresses, so that two runs that start at once do not choose the same block.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -14,21 +13,21 @@ use scaledapp_plan::local::{ADMIN_PORT, Addresses, Demand, HOLDER_ADMIN_PORT, nu
 
 /// Third octets: 77 for balancers and 78 for pods, then the next two.
 const BLOCKS: std::ops::Range<u8> = 77..250;
-/// First choice for balancers, and how many ports after it.
+/// Ports to try for balancers.
 const BALANCER_PORTS: std::ops::Range<u16> = 8080..8180;
-/// As above, for DNS: 5353 is known as DNS's second port.
+/// Ports to try for DNS; 5353 is commonly used for DNS besides 53.
 const DNS_PORTS: std::ops::Range<u16> = 5353..5453;
 
-/// A name that no other process has while this lives.
+/// A name that no other process can reserve until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     _name: UnixListener,
 }
 
-/// Takes a name; `None` if another process has it.
+/// Reserves a name. Returns `None` if another process has it.
 ///
 /// # Errors
-/// The kernel refuses for another reason.
+/// The socket cannot be made for another reason.
 pub(crate) fn reserve(name: &str) -> io::Result<Option<Reservation>> {
     let address = UnixAddr::from_abstract_name(format!("scaledapp-local/{name}"))?;
     match UnixListener::bind_addr(&address) {
@@ -38,7 +37,7 @@ pub(crate) fn reserve(name: &str) -> io::Result<Option<Reservation>> {
     }
 }
 
-/// Addresses for an app, and what keeps other runs away from them.
+/// The addresses of an app, and the reservation that keeps other runs away from them.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) addresses: Addresses,
@@ -52,10 +51,10 @@ pub(crate) struct TakenDns {
     _reservation: Reservation,
 }
 
-/// Finds room for `demand` of an app that is named at `dns`.
+/// Finds free addresses for `demand`, of an app whose DNS server is at `dns`.
 ///
 /// # Errors
-/// There is none; the message names the port that is in the way and the cure.
+/// There are none. The message names the port that is taken, and the cure.
 pub(crate) fn take(demand: Demand, dns: SocketAddr) -> anyhow::Result<Taken> {
     let mut obstacle = None;
     for octet in BLOCKS.step_by(2) {
@@ -82,12 +81,12 @@ pub(crate) fn take(demand: Demand, dns: SocketAddr) -> anyhow::Result<Taken> {
     match obstacle {
         Some(obstacle) => bail!("{obstacle}"),
         None => {
-            bail!("every block of loopback addresses is taken by another run: stop one of them")
+            bail!("other runs have taken every block of loopback addresses: stop one of them")
         }
     }
 }
 
-/// What is in the way of a block.
+/// Why a block cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum Obstacle {
     #[error(
@@ -100,11 +99,11 @@ enum Obstacle {
     Taken(u16, &'static str),
     #[error("no port from {} to {} is free for balancers: stop what listens there", BALANCER_PORTS.start, BALANCER_PORTS.end - 1)]
     NoBalancerPort,
-    #[error("cannot try {0}: {1}")]
+    #[error("cannot test whether {0} is free: {1}")]
     Io(SocketAddr, io::Error),
 }
 
-/// The balancers' port, if everything else is free in this pair of blocks.
+/// Returns the balancers' port if this pair of blocks is free.
 fn fits(demand: Demand, balancers: Ipv4Addr, pods: Ipv4Addr) -> Result<u16, Obstacle> {
     let port = demand.port.get();
     for ip in members(pods, demand.pods) {
@@ -144,10 +143,10 @@ fn free(ip: IpAddr, port: u16, or: &'static str) -> Result<(), Obstacle> {
     }
 }
 
-/// Finds an address for a DNS server.
+/// Finds a free address for a DNS server.
 ///
 /// # Errors
-/// There is none.
+/// No port is free.
 pub(crate) fn take_dns() -> anyhow::Result<TakenDns> {
     for port in DNS_PORTS {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -163,7 +162,7 @@ pub(crate) fn take_dns() -> anyhow::Result<TakenDns> {
     }
     None.with_context(|| {
         format!(
-            "no port from {} to {} on 127.0.0.1 is free for DNS: stop what is there",
+            "no port from {} to {} on 127.0.0.1 is free for DNS: stop what listens there",
             DNS_PORTS.start,
             DNS_PORTS.end - 1
         )
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_taken_moves_the_run_to_the_next_block() {
+    fn a_taken_address_moves_the_run_to_the_next_block() {
         let port = 21_986;
         let pods = take(demand(port), DNS.parse().unwrap())
             .unwrap()

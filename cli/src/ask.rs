@@ -1,6 +1,6 @@
-//! What a run's processes say of themselves: small questions over HTTP and DNS.
+//! Small requests over HTTP and DNS to the processes of a run, for their readiness and status.
 //!
-//! For readiness and status only; each answer is read whole and bounded.
+//! Each answer is read as a whole, up to a limit.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -11,25 +11,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// For one question. Everything asked is on this machine.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// A status of a thousand workers has some 150 KiB.
-const ANSWER_BYTES: u64 = 4 << 20;
+/// For one request. All servers are on this machine.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest answer. The status of a thousand workers takes about 150 KiB.
+const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
-/// `GET path`: status and body.
+/// Sends `GET path` and returns status code and body.
 ///
 /// # Errors
-/// Nobody answers in time, or not in HTTP.
+/// There is no answer in time, or it is not HTTP.
 pub(crate) async fn get(to: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n");
     let exchange = async {
         let mut stream = TcpStream::connect(to).await?;
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES).read_to_end(&mut answer).await?;
+        stream
+            .take(MAX_ANSWER_BYTES)
+            .read_to_end(&mut answer)
+            .await?;
         anyhow::Ok(answer)
     };
-    let answer = timeout(PATIENCE, exchange)
+    let answer = timeout(REQUEST_TIMEOUT, exchange)
         .await
         .context("no answer in time");
     let answer = answer
@@ -45,17 +48,17 @@ fn read_answer(answer: &[u8]) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// `/status`, read as `T`.
+/// Returns `/status`, read as `T`.
 ///
 /// # Errors
-/// As [`get`], or the answer is no `T`.
+/// As [`get`], or the answer is not a `T`.
 pub(crate) async fn status<T: DeserializeOwned>(admin: SocketAddr) -> anyhow::Result<T> {
     let (status, body) = get(admin, "/status").await?;
     ensure!(status == 200, "{admin}/status answers {status}");
-    serde_json::from_str(&body).with_context(|| format!("{admin}/status is no status"))
+    serde_json::from_str(&body).with_context(|| format!("{admin}/status is not a status"))
 }
 
-/// Whether `/readyz` says yes.
+/// Checks that `/readyz` answers 200. The error is the reason why not.
 pub(crate) async fn ready(admin: SocketAddr) -> Result<(), String> {
     match get(admin, "/readyz").await {
         Ok((200, _)) => Ok(()),
@@ -64,24 +67,24 @@ pub(crate) async fn ready(admin: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// The IPv4 addresses that a DNS server gives for a name (RFC 1035 section 4);
-/// none if it knows none.
+/// Asks a DNS server for the IPv4 addresses of a name (RFC 1035 section 4). Empty if the name has
+/// none.
 ///
 /// # Errors
-/// It does not answer in time, or not to this question.
+/// There is no answer in time, or it is malformed.
 pub(crate) async fn addresses(server: SocketAddr, name: &str) -> anyhow::Result<Vec<IpAddr>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     socket.connect(server).await?;
     socket.send(&question(name)).await?;
     let mut buffer = [0; 1024];
-    let length = timeout(PATIENCE, socket.recv(&mut buffer))
+    let length = timeout(REQUEST_TIMEOUT, socket.recv(&mut buffer))
         .await
         .context("DNS does not answer in time")??;
-    read_addresses(&buffer[..length]).context("DNS answers something else")
+    read_addresses(&buffer[..length]).context("the answer of DNS is malformed")
 }
 
-/// One question for addresses, with the id 1: the socket is new and connected,
-/// so no other answer can come.
+/// A query for addresses with the id 1. The socket is new and connected, so no answer to another
+/// query can arrive.
 fn question(name: &str) -> Vec<u8> {
     let mut message = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
@@ -114,7 +117,7 @@ fn read_addresses(message: &[u8]) -> Option<Vec<IpAddr>> {
     Some(found)
 }
 
-/// Where a name ends: after its zero, or after a pointer (section 4.1.4).
+/// The offset after a name, which ends with a zero or with a pointer (section 4.1.4).
 fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dns_answer_is_read_and_a_cut_one_is_not() {
+    fn a_dns_answer_is_read_and_a_truncated_one_is_refused() {
         let mut message = question("a.b");
         message[7] = 2;
         message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 127, 0, 0, 9]);

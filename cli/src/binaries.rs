@@ -1,4 +1,4 @@
-//! Where the other programs of the project are: beside this one, else on `PATH`.
+//! Finds the other programs of the project: beside this one, otherwise on `PATH`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// All three.
+    /// Finds all three programs.
     ///
     /// # Errors
-    /// One is missing; the message says where it was looked for and the cure.
+    /// One is missing. The message says where it was searched, and the cure.
     pub(crate) fn find() -> anyhow::Result<Self> {
         Ok(Self {
             sidecar: find("scaledapp-sidecar")?,
@@ -27,12 +27,12 @@ impl Binaries {
     }
 }
 
-/// One program by its name.
+/// Finds one program by its name.
 ///
 /// # Errors
 /// It is neither beside this program nor on `PATH`.
 pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
-    let ours = std::env::current_exe().context("cannot tell where this program is")?;
+    let ours = std::env::current_exe().context("cannot find the path of this program")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     find_in(name, &ours, &path)
 }
@@ -44,7 +44,7 @@ fn find_in(name: &str, ours: &Path, path: &OsStr) -> anyhow::Result<PathBuf> {
         .chain(on_path)
         .find(|candidate| candidate.is_file());
     match found {
-        // A child starts in another directory.
+        // Absolute, because a child starts in another directory.
         Some(found) => Ok(std::path::absolute(found)?),
         None => bail!(
             "{name} is neither at {} nor on PATH: build it with `cargo xtask build`, or install it beside scaledapp",
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sibling_wins_over_the_path_and_the_path_over_nothing() {
+    fn a_sibling_is_preferred_to_the_path_and_without_either_the_cure_is_named() {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let us = ours.path().join("scaledapp");
         let path = theirs.path().as_os_str();

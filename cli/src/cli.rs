@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::doc_markdown,
-    reason = "the comments are help texts, which know no markdown"
+    reason = "the comments are help texts, which are not markdown"
 )]
 
 use std::num::NonZeroU32;
@@ -32,41 +32,44 @@ spec.resources is not enforced. Pods get addresses 127.0.78.1, 127.0.78.2, …
 with port 8080 or the next free one; DNS gets the first free port from 5353 on
 127.0.0.1. `replicas: {perNode: N}` means N pods for each simulated node; with
 `workers: {perCore: N}` the pods share the machine's cores.
-A command runs in spec.workingDir if that is here, else beside FILE.
-FILE may hold several objects (`---` between them, or a List): all of them run,
-each at addresses of its own, named by one DNS server for each zone.
+A command runs in spec.workingDir if that exists on this machine, otherwise in
+the directory of FILE. FILE may hold several objects (`---` between them, or a
+List). All of them run, each at its own addresses, with one DNS server for each
+zone.
 
-What the app writes is printed line by line behind its pod and slot:
+Each line that the app writes is printed after its pod and slot:
   hello-0/1 | listening
-in colours on a terminal, unless NO_COLOR is set. Balancers and DNS say what is
-wrong only; SCALEDAPP_LOG=info shows all. Python gets PYTHONUNBUFFERED=1.
+with colours on a terminal, unless NO_COLOR is set. Balancers and DNS log only
+problems; SCALEDAPP_LOG=info shows everything. Python gets PYTHONUNBUFFERED=1.
 
-Signals: INT, TERM and HUP (a closed terminal) withdraw the DNS record, drain
-balancers, then pods, and leave nothing behind; a second one kills. What ends by
-itself is started again.
+Signals: after INT, TERM or HUP (a closed terminal), the DNS record is withdrawn,
+the balancers drain, then the pods, and nothing is left behind. A second signal
+kills. A process that ends by itself is started again.
 
 Files are in $XDG_RUNTIME_DIR/scaledapp/NAME, or /tmp/scaledapp-UID/NAME without
-it. What another user could change is not used: the message says what is in the
-way. Exit codes: 0 drained, 1 killed, 2 it could not start, 64 usage.
+it. A directory that another user could change is refused; the message names it.
+Exit codes: 0 drained, 1 killed, 2 could not start, 64 usage.
 
-The state file, written when all is ready:
+The state file, written when everything is ready:
   {\"dns\": \"127.0.0.1:5353\", \"hostname\": \"hello.apps.local\",
    \"balancers\": [\"127.0.77.1:8080\", …],
    \"pods\": [{\"name\": \"hello-0\", \"address\": \"127.0.78.1:3000\",
              \"admin\": \"127.0.78.1:9377\"}, …]}
-With several apps, these keys are those of the first, and \"apps\" lists all of
-them in the same form, each with its \"name\". It counts as long as its run lives:
-commands refuse, and remove, what a killed run has left.";
+With several apps, these keys describe the first one, and \"apps\" lists all of
+them in the same form, each with its \"name\". The file is valid while its run
+lives: commands refuse and remove the file of a killed run.";
 
-/// A worker count as the supervisor's `ctl` takes it, whose word on it is the last.
+/// Checks a worker count roughly; the supervisor's `ctl` has the final say.
 fn count(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    // `parse` would take a second sign.
+    // `parse` would accept a second sign.
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
     if plain && digits.parse::<u32>().is_ok() {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is no worker count: give N, +K or -K"))
+        Err(format!(
+            "{text:?} is not a number of workers: give N, +K or -K"
+        ))
     }
 }
 
@@ -90,7 +93,7 @@ Examples:
 A file that is JavaScript is read by your own node, in a process of its own.
 What has no counterpart is named in comments, with the reason.";
 
-/// Runs an app on every core behind several balancers, and looks after it.
+/// Runs an app on every core behind several balancers, and restarts what fails.
 #[derive(Debug, Parser)]
 #[command(name = "scaledapp", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -103,29 +106,29 @@ pub(crate) enum Command {
     /// Run a ScaledApp on this machine until Ctrl-C
     #[command(after_help = LOCAL_EXAMPLES)]
     Local(LocalArgs),
-    /// Show pods, workers and balancers of what runs here
+    /// Show the pods, workers and balancers of the apps that run here
     #[command(after_help = STATUS_EXAMPLES)]
     Status {
-        /// Only this app
+        /// Show only this app
         name: Option<String>,
-        /// How to print it
+        /// Format of the output
         #[arg(short, long, default_value = "table")]
         output: Output,
         #[command(flatten)]
         run: RunArg,
     },
-    /// Change the number of workers in each pod and wait until it is so
+    /// Change the number of workers in each pod, and wait until it is reached
     #[command(after_help = SCALE_EXAMPLES)]
     Scale {
         /// The app
         name: String,
-        /// N, or +K / -K relative to now
+        /// N, or +K / -K relative to the present number
         #[arg(allow_hyphen_values = true, value_parser = count)]
         workers: String,
         #[command(flatten)]
         run: RunArg,
     },
-    /// Replace all workers, pod by pod, losing no request; stops at a pod that fails
+    /// Replace all workers, pod by pod, without losing a request; stops at a pod that fails
     #[command(after_help = "Example:\n  scaledapp reload hello")]
     Reload {
         /// The app
@@ -146,7 +149,7 @@ pub(crate) enum Command {
     Import(ImportArgs),
 }
 
-/// `import` as typed.
+/// The arguments of `import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// ecosystem.config.js, .cjs, .mjs, .json, .yaml or .yml
@@ -171,15 +174,15 @@ pub(crate) enum ImportOutput {
     Flags,
 }
 
-/// `local` as typed.
+/// The arguments of `local`.
 #[derive(Debug, Args)]
 pub(crate) struct LocalArgs {
     /// YAML or JSON file with ScaledApps
     pub(crate) file: PathBuf,
-    /// Also write where everything is to this file, when all is ready
+    /// Also write all addresses to this file, once everything is ready
     #[arg(long, env = "SCALEDAPP_STATE_FILE", value_name = "FILE")]
     pub(crate) state_file: Option<PathBuf>,
-    /// Where to keep the run's files [default: $XDG_RUNTIME_DIR/scaledapp/NAME or /tmp/scaledapp-UID/NAME]
+    /// Directory for the run's files [default: $XDG_RUNTIME_DIR/scaledapp/NAME or /tmp/scaledapp-UID/NAME]
     #[arg(long, env = "SCALEDAPP_WORKDIR", value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
     /// Nodes to simulate, for replicas.perNode
@@ -187,7 +190,7 @@ pub(crate) struct LocalArgs {
     pub(crate) nodes: NonZeroU32,
 }
 
-/// Which run is meant.
+/// Selects a run.
 #[derive(Debug, Args)]
 pub(crate) struct RunArg {
     /// State file of the run [default: the one that `local` wrote for the app's name]
@@ -198,9 +201,9 @@ pub(crate) struct RunArg {
 /// Format of `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// A table for people
+    /// A table
     Table,
-    /// What every pod and balancer says, as one JSON array
+    /// The status of every pod and balancer, as one JSON array
     Json,
 }
 
@@ -215,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_scale_is_no_flag() {
+    fn a_relative_scale_is_not_taken_for_a_flag() {
         let cli = Cli::try_parse_from(["scaledapp", "scale", "hello", "-1"]).unwrap();
         assert!(matches!(cli.command, Command::Scale { workers, .. } if workers == "-1"));
     }
 
     #[test]
-    fn a_scale_to_no_number_is_refused_before_anything_is_asked() {
+    fn an_invalid_number_of_workers_is_refused_before_any_request() {
         for word in ["abc", "auto", "", "+", "--1", "+-1", "4x", "99999999999"] {
             let error = Cli::try_parse_from(["scaledapp", "scale", "hello", word]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{word}: a usage error, 64 in `main`");

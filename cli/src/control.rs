@@ -1,4 +1,4 @@
-//! `scale`, `reload` and `logs` of a run: the supervisor's own `ctl`, pod by pod.
+//! `scale`, `reload` and `logs` of a run: they run the supervisor's `ctl`, pod by pod.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,10 +9,10 @@ use crate::binaries::find;
 use crate::runs;
 use crate::state::PodState;
 
-/// Sets the number of workers in each pod.
+/// Sets the number of workers in each pod. Returns a line for each pod.
 ///
 /// # Errors
-/// The app does not run here, or a pod did not do it.
+/// The app does not run here, or `ctl` failed for a pod.
 pub(crate) fn scale(name: &str, state: Option<&Path>, workers: &str) -> anyhow::Result<String> {
     each_pod(name, state, |pod| {
         ctl(pod, &["scale", workers])?;
@@ -20,8 +20,8 @@ pub(crate) fn scale(name: &str, state: Option<&Path>, workers: &str) -> anyhow::
     })
 }
 
-/// Replaces all workers, pod by pod, and stops at the first pod that fails: a
-/// broken release then costs one pod's new workers and nobody's request.
+/// Replaces all workers, pod by pod, and stops at the first pod that fails, so that a broken
+/// release costs only the new workers of one pod, and no request.
 ///
 /// # Errors
 /// As [`scale`].
@@ -32,16 +32,16 @@ pub(crate) fn reload(name: &str, state: Option<&Path>) -> anyhow::Result<String>
     })
 }
 
-/// What `logs` has to show.
+/// The output of `logs`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Logs {
-    /// `POD/SLOT | line`, a line each.
+    /// The lines, each as `POD/SLOT | line`.
     pub(crate) lines: String,
-    /// Where else to look, if there are none.
+    /// Where else to look, if there are no lines.
     pub(crate) note: Option<String>,
 }
 
-/// The last stderr lines of each worker.
+/// Returns the last stderr lines of each worker.
 ///
 /// # Errors
 /// As [`scale`].
@@ -56,25 +56,26 @@ pub(crate) fn logs(name: &str, state: Option<&Path>) -> anyhow::Result<Logs> {
     })?;
     let note = lines.is_empty().then(|| {
         format!(
-            "{name} has written nothing to stderr. What it writes to stdout is not kept: it is in the terminal (or wherever the output goes) of its `scaledapp local`"
+            "{name} has written nothing to stderr. Its stdout is not kept; it is part of the output of its `scaledapp local`"
         )
     });
     Ok(Logs { lines, note })
 }
 
-/// One pod after the other, up to the first that fails; their texts together.
+/// Calls a function for one pod after the other, up to the first that fails. Returns the joined
+/// texts.
 fn each_pod(
     name: &str,
     state: Option<&Path>,
     act: impl FnMut(&PodState) -> anyhow::Result<String>,
 ) -> anyhow::Result<String> {
     let run = runs::find(name, state)?;
-    // Before the first of them is touched.
+    // All pods are checked before the first one is changed.
     run.pods.iter().try_for_each(runs::check)?;
     run.pods.iter().map(act).collect()
 }
 
-/// Runs the supervisor's `ctl` against a pod; its output.
+/// Runs the supervisor's `ctl` for a pod and returns its output.
 fn ctl(pod: &PodState, words: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(find("scaledapp-sidecar")?);
     command

@@ -1,12 +1,10 @@
-//! Directories whose names nobody but us and root can change, and the files in
-//! them.
+//! Directories that no other user except root can change, and the files in them.
 //!
-//! A run writes to places whose names anybody can guess (`/tmp/scaledapp-0`).
-//! Another user may have put a symbolic link, a FIFO or a directory of their own
-//! there before us. So a path is walked one name at a time without following
-//! what is not ours or root's, every directory on the way is checked, and what
-//! is done afterwards is done relative to the descriptor that was checked
-//! (openat(2)). Where the files of a run are is decided in `rundir`.
+//! A run writes to paths that are easy to guess (`/tmp/scaledapp-0`). Another user may have put a
+//! symbolic link, a FIFO or a directory there before. Therefore a path is walked one name at a
+//! time, links of other users are not followed, and every directory on the way is checked. All
+//! later operations are relative to the checked descriptor (openat(2)). `rundir` decides where the
+//! files of a run are.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -19,29 +17,29 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-/// As many symbolic links are followed in one path as the kernel follows (`ELOOP`).
+/// Symbolic links followed in one path; the same limit as the kernel's (`ELOOP`).
 const MAX_LINKS: usize = 40;
-/// Tries for what another process of ours may undo at the same time.
-const TRIES: usize = 20;
-/// A state file of 250 pods has some 30 KiB.
+/// Attempts at an operation that another run of ours may undo at the same time.
+const MAX_ATTEMPTS: usize = 20;
+/// Largest file to read. A state file of 250 pods takes about 30 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Why a place is not used.
+/// Why a file or directory is not used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unsafe {
-    #[error("{0} belongs to the user with uid {1}, who could replace what is in it")]
+    #[error("{0} belongs to the user with uid {1}, who could change its content")]
     Owner(PathBuf, u32),
     #[error(
-        "{0} is a symbolic link that the user with uid {1} has made: it may lead to anybody's files"
+        "{0} is a symbolic link made by the user with uid {1}: it may lead to other users' files"
     )]
     Link(PathBuf, u32),
-    #[error("{0} may be changed by other users (its mode is {1:o}): `chmod go-w {0}` stops that")]
+    #[error("{0} may be changed by other users (its mode is {1:o}): run `chmod go-w {0}`")]
     Writable(PathBuf, u32),
-    #[error("{0} may be entered by other users (its mode is {1:o}): `chmod 700 {0}` stops that")]
+    #[error("{0} may be entered by other users (its mode is {1:o}): run `chmod 700 {0}`")]
     Open(PathBuf, u32),
-    #[error("{0} is no directory")]
+    #[error("{0} is not a directory")]
     NoDirectory(PathBuf),
-    #[error("{0} is no ordinary file")]
+    #[error("{0} is not a regular file")]
     NoFile(PathBuf),
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -53,18 +51,18 @@ impl Unsafe {
         |error| Self::Io(path, error.into())
     }
 
-    /// Whether the place is simply not there.
+    /// Whether the file or directory does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// Whose directories and links are as good as our own.
+/// The users whose directories and links are trusted like our own.
 #[derive(Debug, Clone, Copy)]
 struct Trusted {
     us: u32,
     group: u32,
-    /// The owner of `/`: root, or what a user namespace shows of it.
+    /// The owner of `/`: root, or the uid that a user namespace shows for root.
     machine: u32,
 }
 
@@ -73,8 +71,8 @@ impl Trusted {
         uid == self.us || uid == self.machine || uid == 0
     }
 
-    /// Checks a directory on the way to ours. In a sticky one (`/tmp`) a name
-    /// can only be changed by its owner, who is checked in the next step.
+    /// Checks a directory on the way to ours. In a sticky directory (`/tmp`), only its owner can
+    /// change a name; the next step checks that owner.
     fn on_the_way(self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Unsafe> {
         if !self.owner(uid) {
             return Err(Unsafe::Owner(path.to_owned(), uid));
@@ -88,7 +86,7 @@ impl Trusted {
     }
 }
 
-/// Our effective uid, to which new files belong.
+/// Our effective uid, which owns new files.
 pub(crate) fn our_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -102,14 +100,14 @@ fn trusted() -> Result<Trusted, Unsafe> {
     })
 }
 
-/// A directory that was checked, by its descriptor.
+/// The descriptor of a checked directory.
 #[derive(Debug)]
 pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// A directory that was not there before, by the one that it is in.
+/// A directory that this process made: its parent and its name.
 #[derive(Debug)]
 pub(crate) struct Made {
     parent: OwnedFd,
@@ -119,16 +117,16 @@ pub(crate) struct Made {
 impl Made {
     /// Removes it if it is empty.
     pub(crate) fn remove(&self) {
-        // Not empty: somebody else's file is in it, or another run.
+        // Fails if it holds a file that is not ours, or another run.
         let _stays = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
     }
 }
 
 impl Directory {
-    /// A directory that is there.
+    /// Opens an existing directory.
     ///
     /// # Errors
-    /// It is not, or another user could change what is in it.
+    /// It does not exist, or another user could change its content.
     pub(crate) fn open(path: &Path) -> Result<Self, Unsafe> {
         let (reached, missing) = walk(path)?;
         match missing.first() {
@@ -137,23 +135,23 @@ impl Directory {
         }
     }
 
-    /// A directory that is ours and that only we can write to; made, with those
-    /// above it, where it is missing.
+    /// Opens a directory that is ours and that no other user can write to. Makes it, and its
+    /// parents, if missing.
     ///
     /// # Errors
-    /// As [`Self::open`], it is another user's, or it cannot be made.
+    /// As [`Self::open`]; or it belongs to another user or cannot be made.
     pub(crate) fn make(path: &Path, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
         let mut tries = 0;
         loop {
-            // The end of another run may take an empty parent away from under us.
+            // Another run that ends may remove an empty parent at the same time.
             match make_once(path, made) {
-                Err(error) if error.is_missing() && tries < TRIES => tries += 1,
+                Err(error) if error.is_missing() && tries < MAX_ATTEMPTS => tries += 1,
                 other => return other,
             }
         }
     }
 
-    /// The directory `name` in this one, which only we can enter; made if missing.
+    /// Opens the directory `name` in this one, which no other user can enter. Makes it if missing.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -169,7 +167,7 @@ impl Directory {
         Ok(inner)
     }
 
-    /// As [`Self::private`], if it is there.
+    /// As [`Self::private`], but returns `None` if it does not exist.
     ///
     /// # Errors
     /// As [`Self::private`].
@@ -208,7 +206,7 @@ impl Directory {
         let fd =
             rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(
                 |error| match error {
-                    // What is not ours cannot even be opened.
+                    // Another user's private directory cannot even be opened.
                     Errno::ACCESS => Unsafe::Owner(path.clone(), stat.st_uid),
                     error => Unsafe::io(&path)(error),
                 },
@@ -225,10 +223,10 @@ impl Directory {
         self.stat().is_ok_and(|stat| stat.st_uid == our_uid())
     }
 
-    /// The same directory once more, with the same lock.
+    /// Another handle of the same directory, which shares its lock.
     ///
     /// # Errors
-    /// No more files can be opened.
+    /// The limit of open files is reached.
     pub(crate) fn again(&self) -> Result<Self, Unsafe> {
         let fd = self
             .fd
@@ -240,7 +238,7 @@ impl Directory {
         })
     }
 
-    /// Where it is, for people and for programs of ours.
+    /// Its path, for messages and for child processes.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -253,11 +251,11 @@ impl Directory {
             if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
     }
 
-    /// Takes the directory for this process, until the process has ended or
-    /// this is dropped; `false` if another one has it (flock(2)).
+    /// Locks the directory until the process ends or this handle is dropped (flock(2)). Returns
+    /// `false` if another process holds the lock.
     ///
     /// # Errors
-    /// The file system knows no locks.
+    /// The file system does not support locks.
     pub(crate) fn lock(&self) -> Result<bool, Unsafe> {
         match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
@@ -266,19 +264,18 @@ impl Directory {
         }
     }
 
-    /// Puts `bytes` at `name`, for readers either the old or the new file, and
-    /// gives the file, locked: as long as it is kept, readers see that its
-    /// writer lives.
+    /// Writes `bytes` to `name`; readers see either the old or the new file. Returns the file,
+    /// locked: while it is kept open, readers can see that its writer lives.
     ///
-    /// What was at `name` is replaced, never written to: not through a link of
-    /// either kind, and not into a FIFO.
+    /// An existing file is replaced, never written to, so nothing is written through a symbolic or
+    /// hard link or into a FIFO.
     ///
     /// # Errors
-    /// The directory takes no new file, or `name` is a directory.
+    /// The directory accepts no new file, or `name` is a directory.
     pub(crate) fn replace(&self, name: &OsStr, bytes: &[u8], readers: For) -> Result<File, Unsafe> {
         let path = self.path.join(name);
         let (mut file, partial) = self.create(name, readers)?;
-        // Where there are no locks, readers go by what answers.
+        // Without locks, readers check whether the run's processes answer.
         let _no_locks = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         let written = file
             .write_all(bytes)
@@ -292,8 +289,8 @@ impl Directory {
         }
     }
 
-    /// A new file beside `name`. Its name can be guessed, so that a file may be
-    /// there already: then the next one is tried.
+    /// Makes a new file beside `name`. Its name can be guessed, so it may exist already; then the
+    /// next name is tried.
     fn create(&self, name: &OsStr, readers: For) -> Result<(File, OsString), Unsafe> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -308,26 +305,26 @@ impl Directory {
             partial.push(format!(".{}.{tried}", std::process::id()));
             match rustix::fs::openat(&self.fd, &partial, flags, mode) {
                 Ok(fd) => return Ok((File::from(fd), partial)),
-                Err(Errno::EXIST) if tried < TRIES => tried += 1,
+                Err(Errno::EXIST) if tried < MAX_ATTEMPTS => tried += 1,
                 Err(error) => return Err(Unsafe::io(&self.path.join(partial))(error)),
             }
         }
     }
 
-    /// Opens a file of ours to read it; never a link, and never waits for a FIFO.
+    /// Opens and reads a file of ours. Follows no link, and does not block on a FIFO.
     ///
     /// # Errors
-    /// It is missing, something else, or another user's.
+    /// It is missing, not a regular file, or another user's.
     pub(crate) fn read(&self, name: &OsStr) -> Result<(File, String), Unsafe> {
         read_at(&self.fd, name, &self.path.join(name))
     }
 
-    /// Removes a file; a missing one is as good.
+    /// Removes a file, if it exists.
     pub(crate) fn remove(&self, name: &OsStr) {
         let _missing = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
     }
 
-    /// Removes every file, and no directory.
+    /// Removes every file, but no directory.
     pub(crate) fn clear(&self) {
         for name in self.names() {
             self.remove(&name);
@@ -339,7 +336,7 @@ impl Directory {
         let _stays = rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR);
     }
 
-    /// What is in it; nothing if it cannot be read.
+    /// The names in it; empty if it cannot be read.
     pub(crate) fn names(&self) -> Vec<OsString> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let entries = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).and_then(Dir::new);
@@ -349,7 +346,7 @@ impl Directory {
     }
 }
 
-/// Opens a file by its path, as [`Directory::read`] does.
+/// Opens and reads a file by its path, as [`Directory::read`] does.
 ///
 /// # Errors
 /// As [`Directory::read`].
@@ -378,23 +375,23 @@ fn read_at(at: impl AsFd, name: &OsStr, path: &Path) -> Result<(File, String), U
     Ok((file, text))
 }
 
-/// Who may read a file, where the directory lets them.
+/// Who may read a file, if they may enter its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
     All,
     Us,
 }
 
-/// What is known of the writer of a file from [`Directory::replace`].
+/// Whether the process that wrote a file with [`Directory::replace`] still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
     Lives,
     Gone,
-    /// The file system knows no locks.
+    /// The file system does not support locks.
     Unknown,
 }
 
-/// Whether the process that wrote a file still keeps it.
+/// Whether the process that wrote a file still holds it open.
 pub(crate) fn writer(file: &File) -> Writer {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
@@ -415,15 +412,15 @@ fn make_once(path: &Path, made: &mut Vec<Made>) -> Result<Directory, Unsafe> {
     if stat.st_uid != our_uid() {
         return Err(Unsafe::Owner(reached.path, stat.st_uid));
     }
-    // Nobody but us changes names in it, sticky or not.
+    // Our own directory must not be writable by others, even if it is sticky.
     if stat.st_mode & 0o002 != 0 {
         return Err(Unsafe::Writable(reached.path, stat.st_mode & 0o7777));
     }
     Ok(reached)
 }
 
-/// Follows a path as far as it is there: the last directory, checked like all
-/// before it, and the names that are missing in it.
+/// Follows a path as far as it exists. Returns the last directory, checked like all before it,
+/// and the names that do not exist.
 fn walk(path: &Path) -> Result<(Directory, Vec<OsString>), Unsafe> {
     let trusted = trusted()?;
     let absolute = std::path::absolute(path).map_err(|error| Unsafe::Io(path.to_owned(), error))?;
@@ -477,7 +474,7 @@ fn walk(path: &Path) -> Result<(Directory, Vec<OsString>), Unsafe> {
     Ok((at, ahead.into()))
 }
 
-/// The names of a path, one at a time; `.` and `/` are none.
+/// The names of a path, without `.` and `/`.
 fn names(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|component| match component {

@@ -1,25 +1,25 @@
-//! The last words of a start that failed: what failed, what the app said, and
-//! the cure, in a few lines after everything that scrolled by.
+//! The final message of a failed start: what failed, the app's last lines, and the cure, so that
+//! nobody has to scroll back.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use crate::output::Line;
 
-/// Lines of the app that are repeated.
-const LINES: usize = 5;
+/// Lines of the app's output to repeat.
+const MAX_LINES: usize = 5;
 
-/// A process that ended before all was ready.
+/// A process that ended before everything was ready.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failed<'a> {
-    /// What people call it.
+    /// Its name in messages.
     pub(crate) name: &'a str,
-    /// Its exit code as shells say it.
+    /// Its exit code as shells show it.
     pub(crate) code: i32,
     /// What its workers run, if it is a pod.
     pub(crate) app: Option<Ran<'a>>,
-    /// What it said last.
-    pub(crate) said: &'a [Line],
+    /// Its last lines of output.
+    pub(crate) output: &'a [Line],
 }
 
 /// What the workers of a pod run.
@@ -31,9 +31,9 @@ pub(crate) struct Ran<'a> {
     pub(crate) port: u16,
 }
 
-/// The text for people; several lines, the last without a newline.
+/// The message: several lines, the last without a newline.
 pub(crate) fn text(failed: Failed<'_>) -> String {
-    let own: Vec<&str> = lines(failed.said, |line| line.slot.is_none());
+    let own: Vec<&str> = lines(failed.output, |line| line.slot.is_none());
     let reason = own
         .iter()
         .rev()
@@ -51,15 +51,15 @@ pub(crate) fn text(failed: Failed<'_>) -> String {
     let directory = app.directory.display();
     // Writing into a String cannot fail.
     let _infallible = write!(text, "\n  command: {command}, in {directory}");
-    let said = lines(failed.said, |line| line.slot.is_some());
+    let said = lines(failed.output, |line| line.slot.is_some());
     let said = last_words(&said);
-    // Of an app that never ran, its supervisor knows more.
+    // If the app never ran, the supervisor's lines say why.
     text += &words(if said.is_empty() { &own_words } else { &said });
     text + "\n  cure: " + &cure(failed.code, &reason, &said, app)
 }
 
-/// What one of our programs complains about, without component, time and level;
-/// `None` for what is no error.
+/// The text of a warning or error of one of our programs, without component, time and level.
+/// `None` for other lines.
 fn complaint(line: &str) -> Option<&str> {
     match line.split_once(" ERROR ") {
         Some((_, message)) => Some(message.trim_start()),
@@ -76,18 +76,18 @@ fn words(lines: &[&str]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let lines = &lines[lines.len().saturating_sub(LINES)..];
-    format!("\n  its last words:\n    {}", lines.join("\n    "))
+    let lines = &lines[lines.len().saturating_sub(MAX_LINES)..];
+    format!("\n  its last output:\n    {}", lines.join("\n    "))
 }
 
-/// The lines that say what is wrong: no frames of a stack, and what stands
-/// around the last one that reads like an error.
+/// The lines that say what is wrong: the last line that looks like an error and the lines around
+/// it, without the frames of a stack.
 fn last_words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let telling: Vec<&str> = lines.iter().copied().filter(|line| tells(line)).collect();
     let error = telling.iter().rposition(|line| is_error(line));
     let window = match error {
         Some(error) => error.saturating_sub(2)..(error + 3).min(telling.len()),
-        None => telling.len().saturating_sub(LINES)..telling.len(),
+        None => telling.len().saturating_sub(MAX_LINES)..telling.len(),
     };
     telling[window].to_vec()
 }
@@ -116,15 +116,15 @@ fn is_error(line: &str) -> bool {
     SIGNS.iter().any(|sign| line.contains(sign))
 }
 
-/// What a supervisor's exit code says.
+/// The meaning of a supervisor's exit code.
 fn meaning(code: i32) -> String {
     match code {
         0 => "exit code 0 without ever serving".to_owned(),
-        2 => "its supervisor ended with 2".to_owned(),
+        2 => "its supervisor exited with 2".to_owned(),
         126 => "126: the command cannot be executed".to_owned(),
         127 => "127: the command was not found".to_owned(),
         code if code > 128 => format!("{code}: signal {}", code - 128),
-        code => format!("it ended with {code}"),
+        code => format!("it exited with {code}"),
     }
 }
 
@@ -143,24 +143,25 @@ fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
     };
     match code {
         127 => format!(
-            "install {program}, or correct spec.command: a program is looked for on PATH, and one with a slash from the directory above"
+            "install {program}, or correct spec.command: a name without a slash is searched on PATH, a relative path starts at the directory above"
         ),
         126 => format!(
             "make {program} executable (`chmod +x`), or name its interpreter first in spec.command"
         ),
-        2 => "the words above name it".to_owned(),
+        2 => "see the output above".to_owned(),
         _ if said.iter().any(is_taken) => format!(
-            "all workers share port {port} (spec.port, also in $PORT); the app listens on another port, which another program or another worker has: change spec.port to that, or the app"
+            "all workers share port {port} (spec.port, also in $PORT), but the app listens on another port, which another program or worker has taken: change spec.port to that port, or change the app"
         ),
         _ if reason.contains("does not listen on port") => format!(
             "let the app listen on port {port} (spec.port, also in $PORT); if its boot takes longer, raise spec.workers.readiness.timeout"
         ),
         _ if reason.starts_with("exit code 0") => {
-            "a server has to stay in the foreground: take away what sends it to the background"
+            "run the server in the foreground: remove the option that sends it to the background"
                 .to_owned()
         }
-        _ => "make the command serve when it is run by hand in that directory, then start again"
-            .to_owned(),
+        _ => {
+            "run the command by hand in that directory until it serves, then start again".to_owned()
+        }
     }
 }
 
@@ -193,7 +194,7 @@ mod tests {
                 directory: Path::new("/srv/bad"),
                 port: 3000,
             }),
-            said,
+            output: said,
         })
     }
 
@@ -209,7 +210,7 @@ Error: no database
 Node.js v20.20.2";
 
     #[test]
-    fn a_crash_is_told_without_its_stack() {
+    fn a_crash_is_shown_without_its_stack() {
         let mut lines = said(Some(0), &[NODE, NODE, NODE].join("\n"));
         lines.extend(said(None, "sidecar T WARN no worker ever became ready, every slot failed three times; last: exit code 1"));
         assert_eq!(
@@ -225,7 +226,7 @@ Node.js v20.20.2";
     }
 
     #[test]
-    fn languages_say_it_in_different_places() {
+    fn the_error_line_of_each_language_is_found() {
         for (all, telling) in [
             (
                 "Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    raise ValueError('x')\nValueError: x",
@@ -240,7 +241,7 @@ Node.js v20.20.2";
             let lines: Vec<&str> = all.lines().collect();
             let words = last_words(&lines);
             assert!(
-                words.contains(&telling) && words.len() <= LINES,
+                words.contains(&telling) && words.len() <= MAX_LINES,
                 "{words:?}"
             );
         }
@@ -271,7 +272,7 @@ Node.js v20.20.2";
     }
 
     #[test]
-    fn of_an_app_that_never_ran_its_supervisor_tells() {
+    fn if_the_app_never_ran_the_supervisors_lines_are_shown() {
         let mut lines = said(
             None,
             "sidecar T  INFO starting workers=1\nsidecar T ERROR cannot start the app's command program=\"node\" error=No such file",
@@ -279,13 +280,13 @@ Node.js v20.20.2";
         lines.extend(said(None, "sidecar T  WARN no worker ever became ready, every slot failed three times; last: command not found"));
         let text = shown(127, &lines);
         assert!(
-            text.contains("its last words:\n    cannot start the app's command program=\"node\" error=No such file\n  cure"),
+            text.contains("its last output:\n    cannot start the app's command program=\"node\" error=No such file\n  cure"),
             "{text}"
         );
     }
 
     #[test]
-    fn what_is_no_pod_has_its_own_words() {
+    fn a_process_that_is_not_a_pod_is_shown_with_its_own_lines() {
         let lines = said(
             None,
             "scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98",
@@ -294,11 +295,11 @@ Node.js v20.20.2";
             name: "dns",
             code: 2,
             app: None,
-            said: &lines,
+            output: &lines,
         });
         assert_eq!(
             text,
-            "dns could not start (its supervisor ended with 2)\n  its last words:\n    scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98"
+            "dns could not start (its supervisor exited with 2)\n  its last output:\n    scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98"
         );
     }
 }

@@ -1,8 +1,7 @@
-//! `scaledapp local`: everything of the apps of a file on this machine, from the first
-//! process to the last.
+//! `scaledapp local`: runs the apps of a file on this machine, from the first process to the last.
 //!
-//! Order of life: pods and balancers, then DNS, then the state file. Order of
-//! death: the name goes from DNS, balancers drain, then pods, then DNS itself.
+//! Start order: pods and balancers, then DNS, then the state file. Stop order: the name is
+//! withdrawn from DNS, then balancers drain, then pods, then DNS stops.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,34 +27,34 @@ use crate::output::Output;
 use crate::rundir::RunDir;
 use crate::state::State;
 
-/// The pods of an app, for its balancers; of several apps, `NAME-endpoints.json`.
+/// File with the pods of an app, for its balancers. With several apps, `NAME-endpoints.json`.
 const ENDPOINTS: &str = "endpoints.json";
-/// The names of a zone, for its DNS server; of the second zone, `2-records.json`.
+/// File with the names of a zone, for its DNS server. For the second zone, `2-records.json`.
 const RECORDS: &str = "records.json";
-/// Shows pods that a balancer of theirs speaks; of several apps, `NAME-token`.
+/// File with the token by which pods know their balancers. With several apps, `NAME-token`.
 const TOKEN: &str = "token";
-/// Most apps listen sooner.
-const LONG: Duration = Duration::from_secs(5);
-/// Between two looks at what starts or goes.
-const LOOK: Duration = Duration::from_millis(20);
-/// DNS sees a new records file within a tenth of this.
-const WITHDRAWN: Duration = Duration::from_secs(1);
-/// What a supervisor needs beyond drain and stop grace on a busy machine.
-const MARGIN: Duration = Duration::from_secs(5);
+/// After this long, the log says what the start waits for. Most apps listen sooner.
+const NOTICE_AFTER: Duration = Duration::from_secs(5);
+/// How often processes that start or stop are checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// For DNS to withdraw a name. It notices a new records file within a tenth of this.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that a supervisor on a busy machine needs beyond drain and stop grace.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
 
-/// How a run ended that had started.
+/// How a run that had started ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// Nothing in flight was cut off by us.
+    /// All requests in flight were finished.
     Drained,
     /// Killed by a second signal, or too slow to stop.
     Killed,
 }
 
-/// Runs the apps of a file until a signal asks for their end.
+/// Runs the apps of a file until a signal stops them.
 ///
 /// # Errors
-/// One could not start; nothing is left then.
+/// An app could not start. Nothing is left behind then.
 pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     let objects = object::load(&args.file)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -73,7 +72,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         .map(|object| demand(&object.app, machine));
     let demands = demands.collect::<Result<Vec<Demand>, _>>()?;
     let binaries = Binaries::find()?;
-    say_notes(&objects);
+    log_notes(&objects);
     let names: Vec<&str> = objects
         .apps
         .iter()
@@ -85,7 +84,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     for (object, demand) in objects.apps.iter().zip(demands) {
         let zone = hostname(&object.app).zone().to_owned();
         let dns = zones.iter().find(|known| known.name == zone);
-        let dns = dns.context("the zone of the host name has no server")?;
+        let dns = dns.context("the zone of the hostname has no server")?;
         let taken = addresses::take(demand, dns.taken.listen)?;
         let plan = plan(&object.app, machine, demand, taken.addresses);
         apps.push(App {
@@ -109,7 +108,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
             signals: Signals::new()?,
             apps: &apps,
             zones: &zones,
-            stop_time: stops.max().unwrap_or_default() + MARGIN,
+            stop_time: stops.max().unwrap_or_default() + STOP_MARGIN,
             pods: Vec::new(),
             slots: Vec::new(),
         };
@@ -121,7 +120,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
                         let text = describe(app.object, &app.plan, begun.elapsed());
                         all.members.announce(&text).await;
                     }
-                    all.members.announce("  Ctrl-C drains and ends it\n").await;
+                    all.members.announce("  Ctrl-C drains and stops it\n").await;
                     all.keep().await;
                     Ok(all.stop(&run).await)
                 }
@@ -138,7 +137,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     })
 }
 
-fn say_notes(objects: &Objects) {
+fn log_notes(objects: &Objects) {
     for note in &objects.notes {
         tracing::warn!("{note}");
     }
@@ -160,15 +159,15 @@ struct App<'a> {
     _taken: Taken,
 }
 
-/// A zone with the DNS server that answers for it.
+/// A zone and the DNS server that answers for it.
 struct Zone {
     name: String,
     taken: TakenDns,
-    /// The file that the server reads.
+    /// The name of the file that the server reads.
     records: String,
 }
 
-/// The zones of all host names. A server answers for one, so each has its own.
+/// The zones of all hostnames, each with its own server, because a server answers for one zone.
 fn zones(objects: &Objects) -> anyhow::Result<Vec<Zone>> {
     let mut zones: Vec<Zone> = Vec::new();
     for object in &objects.apps {
@@ -189,7 +188,7 @@ fn zones(objects: &Objects) -> anyhow::Result<Vec<Zone>> {
     Ok(zones)
 }
 
-/// What is started, with the files that it reads.
+/// All programs to start; the files that they read exist already.
 struct AllPrograms {
     pods: Vec<Program>,
     slots: Vec<Program>,
@@ -238,10 +237,10 @@ fn programs_of(
     Ok(all)
 }
 
-/// What became of the start.
+/// The result of the start.
 enum Started {
     Ready,
-    /// A signal asked for the end before all was ready.
+    /// A signal arrived before everything was ready.
     Interrupted,
 }
 
@@ -250,7 +249,7 @@ struct Local<'a> {
     signals: Signals,
     apps: &'a [App<'a>],
     zones: &'a [Zone],
-    /// A supervisor that has not stopped by then never will.
+    /// For the processes to stop. A supervisor that takes longer is hung.
     stop_time: Duration,
     pods: Vec<Index>,
     slots: Vec<Index>,
@@ -274,7 +273,7 @@ impl Local<'_> {
         if let Started::Interrupted = self.wait(serving).await? {
             return Ok(Started::Interrupted);
         }
-        // Not before: its first look at the balancers is then the right one.
+        // Started last, so that its first probes find the balancers ready.
         for program in programs.dns {
             self.members.add(program)?;
         }
@@ -286,8 +285,8 @@ impl Local<'_> {
         self.wait(named).await
     }
 
-    /// Waits until all that was started is ready. A process that ends before
-    /// is no accident but a mistake of the app or of ours.
+    /// Waits until `ready` resolves. A process that ends before that is not restarted, because it
+    /// points to a mistake in the app or in our programs.
     async fn wait(&mut self, ready: impl Future<Output = ()>) -> anyhow::Result<Started> {
         let event = tokio::select! {
             () = ready => return Ok(Started::Ready),
@@ -295,7 +294,7 @@ impl Local<'_> {
             _ = self.signals.next() => return Ok(Started::Interrupted),
         };
         let Event::Ended(index, status) = event else {
-            bail!("a process starts again before all was ready");
+            bail!("a process was restarted before everything was ready");
         };
         let (program, said) = self.members.program(index);
         let said = said.last().await;
@@ -308,12 +307,12 @@ impl Local<'_> {
             name: &program.name,
             code: code(status),
             app: ran,
-            said: &said,
+            output: &said,
         };
         bail!("{}", failure::text(failed))
     }
 
-    /// Starts again what ends, until a signal comes.
+    /// Restarts processes that end, until a signal arrives.
     async fn keep(&mut self) {
         loop {
             tokio::select! {
@@ -326,9 +325,9 @@ impl Local<'_> {
         }
     }
 
-    /// Stops everything in order; nothing runs any more when it returns.
+    /// Stops everything in order. When it returns, nothing runs any more.
     async fn stop(&mut self, run: &RunDir) -> Ended {
-        tracing::info!("stopping: balancers drain first, then pods; a second Ctrl-C kills");
+        tracing::info!("stopping: the balancers drain, then the pods; a second Ctrl-C kills");
         let all = self.members.all();
         let (pods, slots) = (self.pods.clone(), self.slots.clone());
         let in_order = [&slots, &pods, &all];
@@ -346,7 +345,7 @@ impl Local<'_> {
         Ended::Drained
     }
 
-    /// Takes the names from DNS, and waits until DNS knows.
+    /// Removes the names from the records, and waits until DNS no longer answers with them.
     async fn withdraw(&self, run: &RunDir) {
         for zone in self.zones {
             if let Err(error) = run.write(&zone.records, &records(std::iter::empty())) {
@@ -357,30 +356,30 @@ impl Local<'_> {
         let withdrawn = async {
             for app in self.apps {
                 let record = &app.plan.dns;
-                // No answer is as good: it never started.
+                // Without an answer, the DNS server never started.
                 while ask::addresses(record.listen, record.hostname.as_str())
                     .await
                     .is_ok_and(|left| !left.is_empty())
                 {
-                    sleep(LOOK).await;
+                    sleep(POLL_INTERVAL).await;
                 }
             }
         };
-        if timeout(WITHDRAWN, withdrawn).await.is_err() {
-            tracing::warn!("DNS still names the app after {WITHDRAWN:?}");
+        if timeout(WITHDRAW_TIMEOUT, withdrawn).await.is_err() {
+            tracing::warn!("DNS still names the app after {WITHDRAW_TIMEOUT:?}");
         }
     }
 
-    /// Waits for the end of these.
+    /// Waits until `these` have ended. A signal or the time-out kills them.
     async fn gone(&mut self, these: &[Index]) -> Ended {
         let deadline = Instant::now() + self.stop_time;
         while self.members.any_runs(these) {
             tokio::select! {
-                // What waits for its next start does not get it any more.
+                // Events are dropped, so a process that waits for a restart does not get it.
                 _ = self.members.next() => {}
                 _ = self.signals.next() => return Ended::Killed,
                 () = sleep_until(deadline) => {
-                    tracing::error!("not stopped after {:?}: killing", self.stop_time);
+                    tracing::error!("not stopped after {:?}; killing what is left", self.stop_time);
                     return Ended::Killed;
                 }
             }
@@ -389,20 +388,20 @@ impl Local<'_> {
     }
 }
 
-/// Resolves when every worker and every balancer is ready; says what it waits
-/// for when that takes long.
+/// Resolves when every worker and every balancer is ready. If that takes long, logs what it waits
+/// for.
 async fn serving(plan: &Plan, path: Option<&str>) {
     let begun = Instant::now();
     for pod in &plan.pods {
-        let mut told = false;
+        let mut is_logged = false;
         loop {
             let status: Option<Status> = ask::status(pod.admin).await.ok();
             let ready = status.as_ref().map(|status| status.ready);
             if ready.is_some_and(|ready| ready >= plan.workers) {
                 break;
             }
-            if !told && begun.elapsed() >= LONG {
-                told = true;
+            if !is_logged && begun.elapsed() >= NOTICE_AFTER {
+                is_logged = true;
                 tracing::warn!(
                     "{}",
                     awaited(
@@ -413,12 +412,12 @@ async fn serving(plan: &Plan, path: Option<&str>) {
                     )
                 );
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
     for slot in &plan.slots {
         while ask::ready(slot.admin).await.is_err() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -435,7 +434,7 @@ fn awaited(
     let elsewhere = all.find_map(|worker| worker.listens_elsewhere);
     if let Some(other) = elsewhere {
         return format!(
-            "{name} is not ready: its app listens on {other}, spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
+            "{name} is not ready: its app listens on {other}, but spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
         );
     }
     let ready = status.map_or(0, |status| status.ready);
@@ -444,20 +443,20 @@ fn awaited(
         None => format!("listen on port {port}"),
     };
     format!(
-        "{name} is not ready yet: {ready} of {workers} workers {are}; what the app says is above"
+        "{name} is not ready yet: {ready} of {workers} workers {are}; see the app's output above"
     )
 }
 
-/// Resolves when DNS names all that it should.
+/// Resolves when DNS answers with all balancers.
 async fn named(plan: &Plan) {
-    // As many as fit into one answer.
+    // One answer holds at most eight addresses.
     let expected = plan.dns.addresses.len().min(8);
     let complete = |named: Vec<std::net::IpAddr>| named.len() == expected;
     while !ask::addresses(plan.dns.listen, plan.dns.hostname.as_str())
         .await
         .is_ok_and(complete)
     {
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -484,7 +483,7 @@ fn records<'a>(
     records.collect()
 }
 
-/// Where everything is, for people.
+/// The summary of a run that is ready: its addresses and commands.
 fn describe(object: &Object, plan: &Plan, took: Duration) -> String {
     let name = &object.app.name;
     let mut rows: Vec<[String; 3]> = Vec::new();
@@ -534,7 +533,7 @@ fn describe(object: &Object, plan: &Plan, took: Duration) -> String {
     text
 }
 
-/// `1 pod`, `2 pods`; the plural goes after the first word.
+/// `1 pod`, `2 pods`. The plural `s` is added to the first word of `what`.
 fn counted(count: usize, what: &str) -> String {
     if count == 1 {
         return format!("1 {what}");

@@ -1,8 +1,7 @@
 //! `scaledapp`: an app on one machine, and its operations.
 //!
-//! Parses the command line and maps results to exit codes. What an object
-//! means is decided in `scaledapp-plan`, what a worker does in
-//! `scaledapp-sidecar`.
+//! This file parses the command line and maps results to exit codes. `scaledapp-plan` decides what
+//! an object means, `scaledapp-sidecar` runs the workers.
 
 mod addresses;
 mod ask;
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader hung up (`scaledapp status | head`): nothing to say to it.
+        // The reader closed the pipe (`scaledapp status | head`).
         Err(_) => ExitCode::FAILURE,
     }
 }

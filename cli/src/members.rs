@@ -1,7 +1,7 @@
-//! The processes of a run: started, noticed when they end, started again, stopped.
+//! The processes of a run: starts them, notices when they end, restarts and stops them.
 //!
-//! All are started from the one thread of the program, because what ties them
-//! to us is tied to the thread (prctl(2), `PR_SET_PDEATHSIG`).
+//! All are started from the one thread of the program, because the signal that kills them with us
+//! is tied to that thread (prctl(2), `PR_SET_PDEATHSIG`).
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -14,40 +14,40 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::launch::Program;
-use crate::output::{Output, Said};
+use crate::output::{Output, RecentLines};
 
-/// Before the second start in a row; doubled for each one after it.
+/// Pause before the first restart; doubled for each failure in a row.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// A process that lived so long did not fail at its start.
-const STEADY: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(5);
+/// A process that lived this long did not fail at its start.
+const MIN_STEADY_TIME: Duration = Duration::from_secs(10);
 
-/// Place of a process among the members.
+/// Index of a process among the members.
 pub(crate) type Index = usize;
 
 /// Something that happened to a process.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It ended by itself or because it was told to.
+    /// It ended, by itself or after a signal of ours.
     Ended(Index, ExitStatus),
-    /// Its delay is over.
+    /// The pause before its restart is over.
     StartAgain(Index),
 }
 
 #[derive(Debug)]
 struct Member {
     program: Program,
-    /// While it runs. A pidfd, so that no signal ever hits another process
-    /// that got the same pid.
+    /// Set while the process runs. A pidfd, so that a signal cannot hit another process with the
+    /// same pid.
     process: Option<OwnedFd>,
     started: Instant,
-    /// Ends in a row, each soon after its start.
+    /// How often in a row it ended soon after its start.
     failures: u32,
-    /// What it wrote last.
-    said: Said,
+    /// Its last lines of output.
+    recent: RecentLines,
 }
 
-/// All processes.
+/// All processes of a run.
 #[derive(Debug)]
 pub(crate) struct Members {
     list: Vec<Member>,
@@ -57,7 +57,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// None yet; what they write goes to `output`.
+    /// Without processes. Their output will go to `output`.
     pub(crate) fn new(output: Output) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         Self {
@@ -68,7 +68,7 @@ impl Members {
         }
     }
 
-    /// Starts one more.
+    /// Starts a process.
     ///
     /// # Errors
     /// It cannot be executed.
@@ -78,7 +78,7 @@ impl Members {
             process: None,
             started: Instant::now(),
             failures: 0,
-            said: Said::default(),
+            recent: RecentLines::default(),
         };
         let index = self.list.len();
         self.list.push(member);
@@ -96,20 +96,19 @@ impl Members {
         let pid = pid.expect("invariant: nobody has waited for the child yet");
         member.process = Some(pidfd_open(pid, PidfdFlags::empty())?);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        member.said = self.output.follow(name, index, stdout, stderr);
+        member.recent = self.output.follow(name, index, stdout, stderr);
         member.started = Instant::now();
         let sender = self.sender.clone();
         tokio::spawn(async move {
-            // Waiting for a child of ours fails for no reason that exists here;
-            // should it, the child counts as ended.
+            // Waiting for our own child should not fail. If it does, the child counts as ended.
             let status = child.wait().await.unwrap_or_default();
-            // Nobody listens any more when everything has ended.
+            // Fails only after the receiver is gone, when the run has ended.
             let _ended = sender.send(Event::Ended(index, status));
         });
         Ok(())
     }
 
-    /// The next event; never ends. Cancel safe.
+    /// Waits for the next event. Cancel safe.
     pub(crate) async fn next(&mut self) -> Event {
         let event = self.events.recv().await;
         let event = event.expect("invariant: we hold a sender ourselves");
@@ -119,10 +118,10 @@ impl Members {
         event
     }
 
-    /// Sees to it that one that has ended runs again, at once or a little later.
+    /// Restarts a process that has ended, at once or after a pause.
     pub(crate) fn restart(&mut self, index: Index, status: ExitStatus) {
         let member = &mut self.list[index];
-        member.failures = if member.started.elapsed() >= STEADY {
+        member.failures = if member.started.elapsed() >= MIN_STEADY_TIME {
             0
         } else {
             member.failures + 1
@@ -130,7 +129,7 @@ impl Members {
         let wait = delay(member.failures);
         tracing::warn!(
             name = member.program.name,
-            "{}; starts again {}",
+            "{}; it is restarted {}",
             ended(status),
             match wait {
                 Duration::ZERO => "at once".to_owned(),
@@ -144,83 +143,83 @@ impl Members {
         });
     }
 
-    /// Starts one whose delay is over.
+    /// Starts a process whose pause is over.
     pub(crate) fn start_again(&mut self, index: Index) {
         if let Err(error) = self.start(index) {
             let name = &self.list[index].program.name;
             tracing::error!("{name}: {error:#}");
-            // As if it had ended at once with the shell's "cannot execute".
+            // Counts as if the process had ended at once with the shell's "cannot execute".
             let _ended = self
                 .sender
                 .send(Event::Ended(index, ExitStatus::from_raw(126 << 8)));
         }
     }
 
-    /// What a process was started by, and what it said last.
-    pub(crate) fn program(&self, index: Index) -> (&Program, &Said) {
+    /// The program of a process, and its last lines of output.
+    pub(crate) fn program(&self, index: Index) -> (&Program, &RecentLines) {
         let member = &self.list[index];
-        (&member.program, &member.said)
+        (&member.program, &member.recent)
     }
 
-    /// Resolves when all that they wrote is passed on, or soon.
+    /// Waits until the output of all processes is passed on, up to a time-out.
     pub(crate) async fn flushed(&self) {
         for member in &self.list {
-            drop(member.said.last().await);
+            drop(member.recent.last().await);
         }
         self.output.flushed().await;
     }
 
-    /// Says something of our own, between the lines of the others.
+    /// Prints a text of our own between the lines of the processes.
     pub(crate) async fn announce(&self, text: &str) {
         self.output.say(text).await;
     }
 
-    /// Sends a signal to those that still run.
+    /// Sends a signal to those of `which` that still run.
     pub(crate) fn signal(&self, which: &[Index], signal: Signal) {
         for index in which {
             if let Some(process) = &self.list[*index].process {
-                // It ended a moment ago: its event is on the way.
+                // Fails if it has just ended; its event follows.
                 let _gone = pidfd_send_signal(process, signal);
             }
         }
     }
 
-    /// Whether one of them runs.
+    /// Whether one of `which` runs.
     pub(crate) fn any_runs(&self, which: &[Index]) -> bool {
         which
             .iter()
             .any(|index| self.list[*index].process.is_some())
     }
 
-    /// All of them.
+    /// The indexes of all processes.
     pub(crate) fn all(&self) -> Vec<Index> {
         (0..self.list.len()).collect()
     }
 }
 
-/// Exit code as shells say it.
+/// The exit code as shells show it.
 pub(crate) fn code(status: ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// What became of a process, in words.
+/// How a process ended, in words.
 fn ended(status: ExitStatus) -> String {
     match status.signal() {
         Some(9) => "was killed (SIGKILL)".to_owned(),
         Some(signal) => format!("was ended by signal {signal}"),
-        None => format!("ended with {}", code(status)),
+        None => format!("exited with {}", code(status)),
     }
 }
 
-/// Before the next start after so many failures in a row.
+/// The pause before a restart, after `failures` in a row.
 fn delay(failures: u32) -> Duration {
     match failures {
         0 => Duration::ZERO,
         _ => FIRST_DELAY
             .saturating_mul(2_u32.saturating_pow(failures - 1))
-            .min(LONGEST_DELAY),
+            .min(MAX_DELAY),
     }
 }
 
@@ -240,7 +239,7 @@ mod tests {
     fn codes_are_those_of_shells() {
         assert_eq!(code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(code(ExitStatus::from_raw(9)), 137);
-        assert_eq!(ended(ExitStatus::from_raw(3 << 8)), "ended with 3");
+        assert_eq!(ended(ExitStatus::from_raw(3 << 8)), "exited with 3");
         assert_eq!(ended(ExitStatus::from_raw(9)), "was killed (SIGKILL)");
         assert_eq!(ended(ExitStatus::from_raw(15)), "was ended by signal 15");
     }

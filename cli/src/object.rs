@@ -1,5 +1,5 @@
-//! From a file to an app that can be run here: what it is, where its command
-//! starts, and what of it has no effect on one machine.
+//! Reads a file and checks which apps it describes, where their commands start, and which of their
+//! fields have no effect on one machine.
 
 use std::path::{Path, PathBuf};
 
@@ -8,36 +8,36 @@ use scaledapp_crds::ScaledApp;
 use scaledapp_plan::local::hostname;
 use scaledapp_plan::{Protocol, ValidatedApp, validate};
 
-/// An app and its place on this machine.
+/// An app to run on this machine.
 #[derive(Debug)]
 pub(crate) struct Object {
     pub(crate) app: ValidatedApp,
-    /// Where its command starts; absolute.
+    /// The directory in which its command starts; absolute.
     pub(crate) directory: PathBuf,
-    /// What the user should know, a line each.
+    /// Notes for the user, a line each.
     pub(crate) notes: Vec<String>,
 }
 
-/// What a file says to run.
+/// The apps of a file.
 #[derive(Debug)]
 pub(crate) struct Objects {
-    /// At least one, in the file's order; no two have a name or a host name in common.
+    /// At least one, in the file's order. Names and hostnames are unique.
     pub(crate) apps: Vec<Object>,
-    /// What the user should know of the file, a line each.
+    /// Notes for the user about the file, a line each.
     pub(crate) notes: Vec<String>,
 }
 
 /// Reads and checks the objects of a file.
 ///
 /// # Errors
-/// Unreadable, no `ScaledApp`, one that makes no sense, or two that exclude each
-/// other; the message names file, place, field and cure, of every violation.
+/// The file is unreadable or has no `ScaledApp`, one is invalid, or two exclude each other. The
+/// message names the file, and the position, field and cure of every violation.
 pub(crate) fn load(file: &Path) -> anyhow::Result<Objects> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read {shown}: give the file of a ScaledApp, such as examples/hello-node/scaledapp.yaml"))?;
     let read = scaledapp_crds::read_all(&text).map_err(|error| match error.at {
-        // As compilers write it, so that editors find the place.
+        // In the format of compilers, so that editors can jump to the position.
         Some(_) => anyhow::anyhow!("{shown}:{error}"),
         None => anyhow::anyhow!("{shown}: {error}"),
     })?;
@@ -63,7 +63,7 @@ pub(crate) fn load(file: &Path) -> anyhow::Result<Objects> {
     })
 }
 
-/// What two apps have in common that only one can have.
+/// Reports a name or hostname that two apps have in common.
 fn twice(apps: &[Object]) -> Option<String> {
     for (index, object) in apps.iter().enumerate() {
         let before = &apps[..index];
@@ -105,7 +105,7 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
     }
     if app.protocol == Protocol::Tcp {
         notes.push(
-            "spec.appProtocol is tcp: no balancer passes that on yet, DNS names the pods"
+            "spec.appProtocol is tcp: balancers do not forward TCP yet, so DNS names the pods"
                 .to_owned(),
         );
     }
@@ -116,8 +116,8 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
     })
 }
 
-/// `spec.workingDir` where that is a directory of this machine, else the one
-/// of the file, so that `command: [node, server.js]` works beside it.
+/// `spec.workingDir` if that is a directory on this machine, otherwise the directory of the file,
+/// so that `command: [node, server.js]` works for a file beside it.
 fn directory(
     file: &Path,
     wanted: Option<&str>,
@@ -140,7 +140,7 @@ fn directory(
         return Ok(beside.to_owned());
     }
     bail!(
-        "spec.workingDir: {} is no directory: make it, or leave workingDir out",
+        "spec.workingDir: {} is not a directory: make it, or leave workingDir out",
         directory.display()
     )
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_objects_no_two_have_a_name_in_common() {
+    fn two_objects_with_the_same_name_or_hostname_are_refused() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("app.yaml");
         let app = |name: &str, more: &str| {

@@ -1,10 +1,10 @@
-//! What the processes of a run write: line by line to our own stdout and
-//! stderr, marked with who wrote it (`hello-0/1 | …` is worker 1 of pod
-//! hello-0), and the last lines kept for the words at the end of a failed start.
+//! The output of the processes of a run. It is copied line by line to our own stdout and stderr,
+//! each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The last lines are
+//! kept for the message of a failed start.
 //!
-//! A line is never broken by another one: it is bounded, and only one thread
-//! writes to each of our streams. That thread may wait for a terminal that
-//! stands still; then the writers of the lines wait, and nothing else.
+//! Lines are never mixed: their length is limited, and only one thread writes to each of our
+//! streams. If that thread blocks on a terminal that is stopped, only the processes that write
+//! lines block.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -17,44 +17,44 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-/// The longest line that is passed on in one piece, in bytes: what a supervisor
-/// passes on in one piece, and its mark.
-const LINE_BYTES: usize = 16 * 1024 + 64;
+/// The longest line that is copied in one piece, in bytes: the longest one that a supervisor
+/// copies, with its mark.
+const MAX_LINE_BYTES: usize = 16 * 1024 + 64;
 const READ_BYTES: usize = 16 * 1024;
-/// Pieces on their way to a stream.
-const PIECES: usize = 16;
+/// Pieces that may wait for a stream.
+const QUEUE_LEN: usize = 16;
 /// Lines kept of each process, and bytes of each.
 const KEPT_LINES: usize = 100;
 const KEPT_BYTES: usize = 400;
-/// For a stream that takes nothing any more, and for a process' last lines.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For a blocked stream to accept the rest, and for a process to write its last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Foreground colours of names (ECMA-48 SGR): cyan, yellow, green, magenta, blue.
 const COLOURS: [u8; 5] = [36, 33, 32, 35, 34];
 
-enum Sunk {
+enum Piece {
     Lines(Vec<u8>),
-    /// Answered when all before it is written.
+    /// Answered once everything before it is written.
     Flush(oneshot::Sender<()>),
 }
 
 /// One of our streams and the thread that writes to it.
 #[derive(Debug, Clone)]
 struct Sink {
-    pieces: mpsc::Sender<Sunk>,
+    pieces: mpsc::Sender<Piece>,
     colours: bool,
 }
 
 impl Sink {
     fn start(stream: Stream) -> io::Result<Self> {
-        let (pieces, mut taken) = mpsc::channel(PIECES);
+        let (pieces, mut taken) = mpsc::channel(QUEUE_LEN);
         std::thread::Builder::new()
             .name(stream.as_str().to_owned())
             .spawn(move || {
                 while let Some(sunk) = taken.blocking_recv() {
                     match sunk {
-                        // With the stream closed (`| head`) the run goes on.
-                        Sunk::Lines(bytes) => drop(stream.write_whole(&bytes)),
-                        Sunk::Flush(done) => drop(done.send(())),
+                        // If the stream is closed (`| head`), the run continues.
+                        Piece::Lines(bytes) => drop(stream.write_whole(&bytes)),
+                        Piece::Flush(done) => drop(done.send(())),
                     }
                 }
             })?;
@@ -70,14 +70,14 @@ impl Sink {
 
     async fn flushed(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.pieces.send(Sunk::Flush(done)).await.is_ok() {
-            // An error means that the thread is gone, and nothing waits for it.
+        if self.pieces.send(Piece::Flush(done)).await.is_ok() {
+            // An error means that the thread is gone, so there is nothing to wait for.
             let _gone = flushed.await;
         }
     }
 }
 
-/// Both of our streams.
+/// Our stdout and stderr.
 #[derive(Debug)]
 pub(crate) struct Output {
     out: Sink,
@@ -86,7 +86,7 @@ pub(crate) struct Output {
 
 impl Output {
     /// # Errors
-    /// No thread can be had.
+    /// A thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
         Ok(Self {
             out: Sink::start(Stream::Stdout)?,
@@ -94,22 +94,23 @@ impl Output {
         })
     }
 
-    /// Passes on what a process writes under its name, `number` of all.
+    /// Copies the output of a process, marked with its name. `number` is its index; it chooses the
+    /// colour.
     pub(crate) fn follow(
         &self,
         name: &str,
         number: usize,
         stdout: Option<ChildStdout>,
         stderr: Option<ChildStderr>,
-    ) -> Said {
-        let said = Said::default();
+    ) -> RecentLines {
+        let recent = RecentLines::default();
         let name = Name {
             name: name.to_owned(),
             colour: COLOURS[number % COLOURS.len()],
         };
-        let out = stdout.map(|pipe| relay(pipe, self.out.clone(), name.clone(), said.clone()));
-        let err = stderr.map(|pipe| relay(pipe, self.err.clone(), name, said.clone()));
-        let end = said.ended.clone();
+        let out = stdout.map(|pipe| relay(pipe, self.out.clone(), name.clone(), recent.clone()));
+        let err = stderr.map(|pipe| relay(pipe, self.err.clone(), name, recent.clone()));
+        let end = recent.ended.clone();
         tokio::spawn(async move {
             let out = async {
                 if let Some(out) = out {
@@ -124,44 +125,44 @@ impl Output {
             tokio::join!(out, err);
             end.send_replace(true);
         });
-        said
+        recent
     }
 
-    /// Passes on what is ours to say, between the lines of the others. With stdout closed
-    /// the state file still says it.
+    /// Prints a text of our own between the lines of the processes. If stdout is closed, the state
+    /// file still has the addresses.
     pub(crate) async fn say(&self, text: &str) {
-        let text = Sunk::Lines(text.as_bytes().to_vec());
-        // An error means that the thread is gone, and nobody would read it.
+        let text = Piece::Lines(text.as_bytes().to_vec());
+        // An error means that the thread is gone, so nothing could be printed.
         let _gone = self.out.pieces.send(text).await;
     }
 
-    /// Resolves when all that was passed on is written, or soon.
+    /// Waits until everything is written, up to a time-out.
     pub(crate) async fn flushed(&self) {
         let both = async { tokio::join!(self.out.flushed(), self.err.flushed()) };
-        let _unread = timeout(PATIENCE, both).await;
+        let _unread = timeout(FLUSH_TIMEOUT, both).await;
     }
 }
 
 /// The last lines of a process.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Said {
+pub(crate) struct RecentLines {
     lines: Arc<Mutex<VecDeque<Line>>>,
     ended: watch::Sender<bool>,
 }
 
-/// A line without its mark.
+/// A line of output without its mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Which worker wrote it; `None` for the process itself.
+    /// The slot of the worker that wrote it; `None` for the process itself.
     pub(crate) slot: Option<u32>,
     pub(crate) text: String,
 }
 
-impl Said {
-    /// The last lines, oldest first, as soon as the process has written its last.
+impl RecentLines {
+    /// Waits for the end of the output and returns the last lines, oldest first.
     pub(crate) async fn last(&self) -> Vec<Line> {
         let mut ended = self.ended.subscribe();
-        let _timed_out = timeout(PATIENCE, ended.wait_for(|ended| *ended)).await;
+        let _timed_out = timeout(FLUSH_TIMEOUT, ended.wait_for(|ended| *ended)).await;
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().cloned().collect()
     }
@@ -184,8 +185,8 @@ struct Name {
 }
 
 impl Name {
-    /// Puts a line behind `text`, marked. A piece that goes on a line that was
-    /// too long has a `+` behind the bar.
+    /// Appends a marked line to `text`. A piece that continues a line that was too long has a `+`
+    /// after the bar.
     fn mark(
         &self,
         text: &mut Vec<u8>,
@@ -208,7 +209,7 @@ impl Name {
     }
 }
 
-async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, said: Said) {
+async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, recent: RecentLines) {
     let mut lines = Lines::default();
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -219,7 +220,7 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, said: S
         let mut text = Vec::new();
         let pass = |line: &[u8], goes_on: bool| {
             let (slot, continues, line) = marked_by_supervisor(line);
-            said.push(slot, line);
+            recent.push(slot, line);
             name.mark(&mut text, sink.colours, slot, goes_on || continues, line);
         };
         match read {
@@ -227,8 +228,8 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, said: S
             read => lines.push(read, pass),
         }
         if !text.is_empty() {
-            // Only a thread that panicked takes no more; then nothing can be done.
-            let _gone = sink.pieces.send(Sunk::Lines(text)).await;
+            // Fails only if the thread panicked; then the lines are lost.
+            let _gone = sink.pieces.send(Piece::Lines(text)).await;
         }
         if read.is_empty() {
             return;
@@ -236,7 +237,7 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, said: S
     }
 }
 
-/// Bytes cut into lines of bounded length.
+/// Splits bytes into lines of limited length.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,
@@ -248,8 +249,8 @@ impl Lines {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = piece.strip_suffix(b"\n");
             let mut rest = line.unwrap_or(piece);
-            while self.begun.len() + rest.len() > LINE_BYTES {
-                let (now, later) = rest.split_at(LINE_BYTES - self.begun.len());
+            while self.begun.len() + rest.len() > MAX_LINE_BYTES {
+                let (now, later) = rest.split_at(MAX_LINE_BYTES - self.begun.len());
                 self.begun.extend_from_slice(now);
                 rest = later;
                 self.pass(&mut pass);
@@ -263,7 +264,7 @@ impl Lines {
         }
     }
 
-    /// Passes on a last line without its newline.
+    /// Passes on a last line that has no newline.
     fn end(&mut self, mut pass: impl FnMut(&[u8], bool)) {
         if !self.begun.is_empty() {
             self.pass(&mut pass);
@@ -276,7 +277,7 @@ impl Lines {
     }
 }
 
-/// Takes the mark of `run --logs prefix` off a line: `[SLOT] ` or `[SLOT]+ `.
+/// Removes the mark of `run --logs prefix` from a line: `[SLOT] ` or `[SLOT]+ `.
 fn marked_by_supervisor(line: &[u8]) -> (Option<u32>, bool, &[u8]) {
     let unmarked = (None, false, line);
     let Some(rest) = line.strip_prefix(b"[") else {
@@ -313,11 +314,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_whole_over_reads_and_bounded() {
+    fn lines_are_joined_across_reads_and_limited_in_length() {
         let lines = cut(&[b"on", b"e\n\ntw", b"o"]);
         let texts: Vec<&str> = lines.iter().map(|(text, _)| text.as_str()).collect();
         assert_eq!(texts, ["one", "", "two"]);
-        let long = [vec![b'x'; LINE_BYTES * 2 + 1], b"\nnext".to_vec()].concat();
+        let long = [vec![b'x'; MAX_LINE_BYTES * 2 + 1], b"\nnext".to_vec()].concat();
         let pieces: Vec<(usize, bool)> = cut(&[&long])
             .into_iter()
             .map(|(text, on)| (text.len(), on))
@@ -325,17 +326,17 @@ mod tests {
         assert_eq!(
             pieces,
             [
-                (LINE_BYTES, false),
-                (LINE_BYTES, true),
+                (MAX_LINE_BYTES, false),
+                (MAX_LINE_BYTES, true),
                 (1, true),
                 (4, false)
             ]
         );
-        assert_eq!(cut(&[&vec![b'x'; LINE_BYTES], b"\n"]).len(), 1);
+        assert_eq!(cut(&[&vec![b'x'; MAX_LINE_BYTES], b"\n"]).len(), 1);
     }
 
     #[test]
-    fn a_supervisors_mark_becomes_the_slot_and_nothing_else_does() {
+    fn only_a_supervisors_mark_becomes_the_slot() {
         for (line, expected) in [
             (&b"[1] hello"[..], (Some(1), false, &b"hello"[..])),
             (b"[12]+ rest", (Some(12), true, b"rest")),
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_before_each_line_in_colours_where_they_are_wanted() {
+    fn each_line_begins_with_a_name_in_colours_if_enabled() {
         let name = Name {
             name: "hello-0".to_owned(),
             colour: 36,

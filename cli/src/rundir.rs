@@ -1,10 +1,9 @@
-//! The files of a run: where they are, who owns the place, and that nothing
-//! is left of them.
+//! The files of a run: where they are, which run owns them, and their removal.
 //!
-//! `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or `/tmp/scaledapp-UID/NAME/` without it;
-//! NAME is the app's. Each is for its user alone, and the run that has it holds
-//! a lock on it, which the kernel frees however the run ends. How a place is
-//! checked is in `directory`, what a state file says in `state`.
+//! They are in `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or in `/tmp/scaledapp-UID/NAME/` without that
+//! variable; NAME is the app's. Each directory is private to its user. Its run holds a lock on it,
+//! which the kernel releases however the run ends. `directory` checks that a directory is safe,
+//! `state` defines the content of a state file.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,11 +20,11 @@ use crate::state::{State, StateFile};
 
 /// A state file's name in an app's directory.
 const STATE: &str = "state.json";
-/// A command that cleans up may hold a directory for a moment.
-const TRIES: u32 = 20;
+/// Attempts to lock a directory, which a command that cleans up may hold for a moment.
+const MAX_ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Where all runs of this user are.
+/// The directory of all runs of this user.
 #[derive(Debug)]
 pub(crate) struct Root {
     parent: Directory,
@@ -49,10 +48,10 @@ impl Root {
         self.parent.private(&self.name, made)
     }
 
-    /// `None` if there has never been a run.
+    /// Opens the directory. `None` if it does not exist, because nothing runs.
     ///
     /// # Errors
-    /// The place is another user's.
+    /// It belongs to another user.
     pub(crate) fn open(&self) -> Result<Option<Directory>, Unsafe> {
         self.parent.existing(&self.name)
     }
@@ -62,8 +61,8 @@ impl Root {
     }
 }
 
-/// `$XDG_RUNTIME_DIR` if it is ours, as its specification demands; `sudo` may
-/// have kept another user's.
+/// `$XDG_RUNTIME_DIR` if it is ours, as its specification demands. Under `sudo` it may be another
+/// user's.
 fn runtime_directory() -> Option<Directory> {
     let path = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
     if !path.is_absolute() {
@@ -71,20 +70,19 @@ fn runtime_directory() -> Option<Directory> {
     }
     let refused = match Directory::open(&path) {
         Ok(directory) if directory.is_ours() => return Some(directory),
-        Ok(_) => "it is another user's".to_owned(),
+        Ok(_) => "it belongs to another user".to_owned(),
         Err(error) if error.is_missing() => return None,
         Err(error) => error.to_string(),
     };
     let temporary = std::env::temp_dir();
     tracing::warn!(
-        "XDG_RUNTIME_DIR is not used, {} is: {refused}",
+        "using {} instead of XDG_RUNTIME_DIR: {refused}",
         temporary.display()
     );
     None
 }
 
-/// Removes what runs have left that were killed: one app's, or all of them.
-/// Gives the names of what was removed.
+/// Removes the files of killed runs: of one app, or of all. Returns the names of the apps.
 pub(crate) fn clean(root: &Root, only: Option<&str>) -> Vec<String> {
     let Ok(Some(all)) = root.open() else {
         return Vec::new();
@@ -108,38 +106,38 @@ pub(crate) fn clean(root: &Root, only: Option<&str>) -> Vec<String> {
     cleaned
 }
 
-/// One place of a state file, and what is told there.
+/// One state file of the run.
 #[derive(Debug)]
-struct Place {
+struct StatePlace {
     directory: Directory,
     name: OsString,
-    /// The app that it is about; `None` for all.
+    /// The app that it describes; `None` for all.
     app: Option<usize>,
-    /// The file as it was written: as long as it is open, readers see that we live.
+    /// The written file. While it is open, readers can see that this run lives.
     kept: Option<File>,
 }
 
-/// The places of one run.
+/// The directories and files of one run.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     work: Directory,
-    /// What is in `work`.
+    /// The files that the run has written to `work`.
     files: RefCell<BTreeSet<OsString>>,
     root: Option<(Root, Directory)>,
-    /// In the root, locked: by name.
+    /// The locked directories of the apps, by name.
     homes: Vec<(OsString, Directory)>,
-    /// Directories that were not there before; the innermost first.
+    /// Directories that the run made; the innermost first.
     made: Vec<Made>,
-    states: Vec<Place>,
+    states: Vec<StatePlace>,
 }
 
 impl RunDir {
-    /// Takes the apps' names and makes their directories. State files of an
-    /// earlier run are removed, so that one that is there means "ready".
+    /// Locks the apps' names and makes their directories. State files of an earlier run are
+    /// removed, so that an existing one means "ready".
     ///
     /// # Errors
-    /// An app runs here already and no other place was given, a directory
-    /// cannot be made, or another user could change what is in it.
+    /// An app runs here already and no other state file was given, a directory cannot be made, or
+    /// another user could change its content.
     pub(crate) fn take(
         names: &[&str],
         work: Option<&Path>,
@@ -152,7 +150,7 @@ impl RunDir {
         let root = match taken_root(&mut made) {
             Ok(root) => Some(root),
             Err(error) if work.is_some() && state.is_some() => {
-                tracing::warn!("commands will need --state-file: {error:#}");
+                tracing::warn!("commands for this run need --state-file: {error:#}");
                 None
             }
             Err(error) => return Err(error),
@@ -161,7 +159,7 @@ impl RunDir {
             let Some((root, all)) = &root else { continue };
             match taken_home(root, all, OsStr::new(name), &mut made)? {
                 Some(home) => {
-                    states.push(Place {
+                    states.push(StatePlace {
                         directory: home.again()?,
                         name: OsString::from(STATE),
                         app: Some(app),
@@ -170,7 +168,7 @@ impl RunDir {
                     homes.push((OsString::from(name), home));
                 }
                 None if state.is_none() => bail!(
-                    "{name} runs here already (see `scaledapp status {name}`): stop that one, or give this one a --state-file of its own"
+                    "{name} runs here already (see `scaledapp status {name}`): stop that run, or give this one its own --state-file"
                 ),
                 None => {}
             }
@@ -178,7 +176,7 @@ impl RunDir {
         let work = match (work, homes.first(), &root) {
             (Some(work), ..) => Directory::make(work, &mut made).map_err(|error| {
                 anyhow!(
-                    "--workdir: {error}; give a directory of your own, or one that is not there yet"
+                    "--workdir: {error}; give a directory of your own, or one that does not exist yet"
                 )
             })?,
             (None, Some((name, home)), _) if name.as_os_str() == names[0] => home.again()?,
@@ -191,7 +189,7 @@ impl RunDir {
                 homes.push((name, home));
                 work
             }
-            (None, ..) => bail!("there is no place for the run's files: give --workdir"),
+            (None, ..) => bail!("there is no directory for the run's files: give --workdir"),
         };
         states.extend(explicit);
         Ok(Self {
@@ -204,25 +202,24 @@ impl RunDir {
         })
     }
 
-    /// Path of a file of the run.
+    /// The path of a file of the run.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.work.path().join(name)
     }
 
-    /// Puts `value` as JSON into a file of the run, for readers either the old
-    /// or the new one.
+    /// Writes `value` as JSON to a file of the run. Readers see either the old or the new file.
     ///
     /// # Errors
     /// It cannot be written.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let name = OsStr::new(name);
         self.files.borrow_mut().insert(name.to_owned());
-        // Programs of ours read it, which do not ask whether we live.
+        // Not kept open: our programs, which read it, do not check whether this run lives.
         drop(write(&self.work, name, value)?);
         Ok(())
     }
 
-    /// Puts a line that only we may read into a file of the run.
+    /// Writes a line to a file of the run that no other user may read.
     ///
     /// # Errors
     /// It cannot be written.
@@ -235,24 +232,24 @@ impl RunDir {
         Ok(())
     }
 
-    /// Writes the state to every place that was asked for.
+    /// Writes all state files.
     ///
     /// # Errors
-    /// One of them is not writable.
+    /// One of them cannot be written.
     pub(crate) fn publish(&mut self, apps: &[State]) -> anyhow::Result<()> {
         for place in &mut self.states {
-            let told = match place.app {
+            let state = match place.app {
                 Some(app) => StateFile::of(&apps[app..=app]),
                 None => StateFile::of(apps),
             };
-            place.kept = Some(write(&place.directory, &place.name, &told)?);
+            place.kept = Some(write(&place.directory, &place.name, &state)?);
         }
         Ok(())
     }
 }
 
 impl Drop for RunDir {
-    /// Removes what the run made, and nothing else.
+    /// Removes only what the run made.
     fn drop(&mut self) {
         for place in &self.states {
             if place.kept.is_some() {
@@ -284,28 +281,28 @@ fn write(directory: &Directory, name: &OsStr, value: &impl Serialize) -> anyhow:
 
 fn taken_root(made: &mut Vec<Made>) -> anyhow::Result<(Root, Directory)> {
     const CURE: &str =
-        "set XDG_RUNTIME_DIR or TMPDIR to a directory of your own, or remove what is in the way";
+        "set XDG_RUNTIME_DIR or TMPDIR to a directory of your own, or remove that directory";
     let root = Root::find().map_err(|error| anyhow!("{error}; {CURE}"))?;
     let mut tries = 0;
     loop {
         match root.make(made) {
             Ok(all) => return Ok((root, all)),
-            Err(error) if error.is_missing() && tries < TRIES => tries += 1,
+            Err(error) if error.is_missing() && tries < MAX_ATTEMPTS => tries += 1,
             Err(error) => bail!("{error}; {CURE}"),
         }
     }
 }
 
-/// The directory of one name, locked and empty; `None` if another run has it.
+/// Makes the directory of a name, locked and empty. Returns `None` if another run has it.
 fn taken_home(
     root: &Root,
     all: &Directory,
     name: &OsStr,
     made: &mut Vec<Made>,
 ) -> anyhow::Result<Option<Directory>> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let home = match all.private(name, made) {
-            // The root has just been removed by the end of another run.
+            // Another run that ended has just removed the root.
             Err(error) if error.is_missing() => {
                 drop(root.make(made)?);
                 continue;
@@ -317,7 +314,7 @@ fn taken_home(
             continue;
         }
         if home.is_still(all, name) {
-            // What a run left that could not clean up.
+            // Files of a run that was killed.
             home.clear();
             return Ok(Some(home));
         }
@@ -325,18 +322,18 @@ fn taken_home(
     Ok(None)
 }
 
-/// The place of a state file that the user named. Nothing that could be
-/// anything else is ever removed.
-fn explicit_place(path: &Path) -> anyhow::Result<Place> {
+/// Prepares the state file that the user named. An existing file is removed only if it is certainly
+/// a state file.
+fn explicit_place(path: &Path) -> anyhow::Result<StatePlace> {
     let shown = path.display();
     let absolute = std::path::absolute(path)?;
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        bail!("--state-file {shown} names no file: give one in a directory that is there");
+        bail!("--state-file {shown} is not a file name: give a file in an existing directory");
     };
     let directory = Directory::open(parent).map_err(|error| {
         if error.is_missing() {
             anyhow!(
-                "--state-file {shown}: {} is not there: make it",
+                "--state-file {shown}: the directory {} does not exist: make it",
                 parent.display()
             )
         } else {
@@ -347,20 +344,20 @@ fn explicit_place(path: &Path) -> anyhow::Result<Place> {
         Err(error) if error.is_missing() => {}
         Err(error) => bail!("--state-file: {error}; give another one"),
         Ok((_, text)) if !text.trim().is_empty() && StateFile::parse(&text).is_err() => {
-            bail!("--state-file {shown} is there and holds something else: give another one")
+            bail!("--state-file {shown} exists and is not a state file: give another one")
         }
         Ok((file, _)) if directory::writer(&file) == Writer::Lives => {
-            bail!("--state-file {shown} belongs to a run that goes on: give another one")
+            bail!("--state-file {shown} belongs to a run that is alive: give another one")
         }
         Ok(_) => directory.remove(name),
     }
-    // Better now than when everything runs.
+    // Tests now that the file can be written, and not only when everything runs.
     let trial = directory
         .replace(name, b"", For::All)
         .map_err(|error| anyhow!("--state-file {shown} cannot be written: {error}"))?;
     drop(trial);
     directory.remove(name);
-    Ok(Place {
+    Ok(StatePlace {
         directory,
         name: name.to_owned(),
         app: None,
@@ -397,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_run_but_what_was_there_before() {
+    fn a_run_removes_its_files_and_no_others() {
         let outside = tempfile::tempdir().unwrap();
         let (work, file) = (
             outside.path().join("a/work"),
@@ -415,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_was_there_stays() {
+    fn a_directory_that_existed_before_stays() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("mine"), "").unwrap();
         drop(RunDir::take(&[&name("stays")], Some(outside.path()), None).unwrap());
@@ -423,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_of_a_name_needs_its_own_state_file() {
+    fn a_second_run_of_an_app_needs_its_own_state_file() {
         let outside = tempfile::tempdir().unwrap();
         let name = name("twice");
         let first = RunDir::take(&[&name], None, None).unwrap();
@@ -436,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn apps_of_one_run_have_a_state_file_each_and_one_together() {
+    fn each_app_of_a_run_has_a_state_file_and_one_holds_all() {
         let outside = tempfile::tempdir().unwrap();
         let (one, two) = (name("one"), name("two"));
         let file = outside.path().join("state.json");
@@ -455,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_cleaned_and_what_lives_is_not() {
+    fn files_of_a_killed_run_are_removed_and_those_of_a_living_one_stay() {
         let (dead, alive) = (name("dead"), name("alive"));
         let mut run = RunDir::take(&[&alive], None, None).unwrap();
         run.publish(&[state(&alive)]).unwrap();
@@ -473,17 +470,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_state_is_neither_removed_nor_written_to() {
+    fn a_file_that_is_not_a_state_file_is_neither_removed_nor_overwritten() {
         let outside = tempfile::tempdir().unwrap();
         let file = outside.path().join("server.js");
         fs::write(&file, "precious").unwrap();
         let take = || RunDir::take(&[&name("file")], None, Some(&file)).map(drop);
         let error = take().unwrap_err().to_string();
-        assert!(error.contains("holds something else"), "{error}");
+        assert!(error.contains("is not a state file"), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("/dev/null", &file).unwrap();
         let error = take().unwrap_err().to_string();
-        assert!(error.contains("no ordinary file"), "{error}");
+        assert!(error.contains("not a regular file"), "{error}");
     }
 }

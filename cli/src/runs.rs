@@ -1,9 +1,8 @@
-//! Which runs there are, which of them live, and which one a command means.
+//! Finds the runs of this user, and the one that a command is for.
 //!
-//! A state file outlives a run that was killed, and its addresses may be those
-//! of another app by now. So it counts only while its writer holds it, and
-//! before anything is done to a pod, the supervisor that answers there has to be
-//! that pod's.
+//! The state file of a killed run stays, and its addresses may belong to another app by now.
+//! Therefore a state file is valid only while its writer holds it open. Before a command acts on a
+//! pod, it checks that the supervisor at the address is that pod's.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,20 +17,20 @@ use crate::directory::{self, Unsafe, Writer};
 use crate::rundir::{self, Root};
 use crate::state::{PodState, State, StateFile};
 
-/// The variable by which a supervisor is told its pod.
+/// The variable that tells a supervisor the name of its pod.
 pub(crate) const POD: &str = "SCALEDAPP_POD";
 
-/// Runs that live, and what the user should know of others.
+/// The living runs, and notes for the user about others.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     pub(crate) living: Vec<State>,
     pub(crate) notes: Vec<String>,
 }
 
-/// The run of an app.
+/// Finds the run of an app.
 ///
 /// # Errors
-/// It does not run here, or the state file is another app's.
+/// The app does not run here, or the state file is another app's.
 pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
     let Runs { living, notes } = look(state, Some(name))?;
     let others: Vec<String> = living.iter().map(|run| run.app().to_owned()).collect();
@@ -49,24 +48,24 @@ pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
             bail!("{name} does not run here: start it with `scaledapp local FILE`")
         }
         (None, None) => bail!(
-            "{name} does not run here, {} does: give that name, or start {name} with `scaledapp local FILE`",
+            "{name} does not run here, but {} does: give that name, or start {name} with `scaledapp local FILE`",
             others.join(", ")
         ),
     }
 }
 
-/// All runs of this user that live, or those of one state file. What killed
-/// runs have left is removed.
+/// Finds all living runs of this user, or those of one state file. Files of killed runs are
+/// removed.
 ///
 /// # Errors
-/// The state file that was named is missing, something else or left over, or
-/// the place of all of them is another user's.
+/// The given state file is missing, invalid or of a killed run, or the directory of all runs
+/// belongs to another user.
 pub(crate) fn all(state: Option<&Path>) -> anyhow::Result<Runs> {
     look(state, None)
 }
 
-/// As [`all`]; where one app is meant, what others have left stays for a
-/// command that says so.
+/// As [`all`]. If the command is for one app, the files of other killed runs stay, because the
+/// command would not report them.
 fn look(state: Option<&Path>, only: Option<&str>) -> anyhow::Result<Runs> {
     if let Some(path) = state {
         let living = named(path)?;
@@ -89,7 +88,7 @@ fn look(state: Option<&Path>, only: Option<&str>) -> anyhow::Result<Runs> {
         let app = name.to_string_lossy();
         let is_meant = only.is_none_or(|only| only == app);
         let Ok((file, text)) = home.read(OsStr::new("state.json")) else {
-            // It starts, or it ended before it was ready.
+            // The run is starting, or it ended before it was ready.
             if is_meant {
                 let _left = rundir::clean(&root, Some(&app));
             }
@@ -101,15 +100,15 @@ fn look(state: Option<&Path>, only: Option<&str>) -> anyhow::Result<Runs> {
             }
             let cleaned = rundir::clean(&root, Some(&app));
             runs.notes.extend(cleaned.iter().map(|name| format!(
-                "{name} does not run any more: its `scaledapp local` was killed. What it left is removed now; start it again with `scaledapp local FILE`"
+                "{name} does not run any more: its `scaledapp local` was killed. Its files are removed now; start it again with `scaledapp local FILE`"
             )));
             continue;
         }
-        let told = StateFile::parse(&text)
+        let file = StateFile::parse(&text)
             .map(StateFile::runs)
             .unwrap_or_default();
         runs.living
-            .extend(told.into_iter().filter(|run| run.app() == app));
+            .extend(file.into_iter().filter(|run| run.app() == app));
     }
     Ok(runs)
 }
@@ -121,12 +120,12 @@ fn named(path: &Path) -> anyhow::Result<Vec<State>> {
         Unsafe::Io(..) => {
             anyhow!("cannot read the state file {error}: is `scaledapp local` running?")
         }
-        Unsafe::Owner(..) => anyhow!("the state file {error}: give the command as that user"),
+        Unsafe::Owner(..) => anyhow!("the state file {error}: run the command as that user"),
         error => anyhow!("the state file {error}: give the one that `scaledapp local` has written"),
     })?;
-    let told =
-        StateFile::parse(&text).map_err(|error| anyhow!("{shown} is no state file: {error}"))?;
-    let runs = told.runs();
+    let state =
+        StateFile::parse(&text).map_err(|error| anyhow!("{shown} is not a state file: {error}"))?;
+    let runs = state.runs();
     if directory::writer(&file) != Writer::Gone {
         return Ok(runs);
     }
@@ -136,10 +135,10 @@ fn named(path: &Path) -> anyhow::Result<Vec<State>> {
         .any(|pod| check(pod).is_ok());
     if answers {
         bail!(
-            "{shown} is a copy, which cannot be checked: give the file that `scaledapp local` has written"
+            "{shown} is a copy, so it cannot be checked whether its run lives: give the file that `scaledapp local` has written"
         );
     }
-    // Whatever it is, its addresses are those of others by now.
+    // Its addresses may belong to other runs by now.
     drop(std::fs::remove_file(path));
     bail!(
         "{} does not run any more: its `scaledapp local` was killed and left {shown}, which is removed now. Start it again with `scaledapp local FILE`",
@@ -147,29 +146,29 @@ fn named(path: &Path) -> anyhow::Result<Vec<State>> {
     )
 }
 
-/// Whether the supervisor that answers at a pod's admin address is that pod's.
+/// Checks that the supervisor at a pod's admin address is that pod's.
 ///
 /// # Errors
-/// Nobody answers, or another one.
+/// There is no answer, or another process answers.
 pub(crate) fn check(pod: &PodState) -> anyhow::Result<()> {
     let (name, admin) = (&pod.name, pod.admin);
     let pid = supervisor(admin).map_err(|error| {
-        anyhow!("{name} does not answer at {admin} ({error}): see `scaledapp status`, it may be starting again")
+        anyhow!("{name} does not answer at {admin} ({error}): it may be restarting, see `scaledapp status`")
     })?;
-    match told(pid) {
-        Ok(Some(told)) if told == *name => Ok(()),
-        Ok(Some(told)) => bail!("{told} answers at {admin}, where {name} was: nothing was done"),
+    match pod_name(pid) {
+        Ok(Some(pod)) if pod == *name => Ok(()),
+        Ok(Some(pod)) => bail!("{pod} answers at {admin}, where {name} was: nothing was done"),
         Ok(None) => {
-            bail!("process {pid} answers at {admin}, and it is not {name}: nothing was done")
+            bail!("process {pid} answers at {admin}, but it is not {name}: nothing was done")
         }
         Err(error) => bail!(
-            "process {pid} answers at {admin}, and it cannot be seen whether it is {name} ({error}): give the command as the user who runs it"
+            "process {pid} answers at {admin}, but it cannot be checked whether it is {name} ({error}): run the command as the user of that process"
         ),
     }
 }
 
-/// The process that serves the control socket of an admin address, by the
-/// kernel's word (`SO_PEERCRED`: who has called listen(2)).
+/// The process that serves the control socket of an admin address. The kernel reports the process
+/// that called listen(2) (`SO_PEERCRED`).
 fn supervisor(admin: SocketAddr) -> io::Result<i32> {
     let address = UnixAddr::from_abstract_name(format!("scaledapp-sidecar/{admin}"))?;
     let stream = UnixStream::connect_addr(&address)?;
@@ -177,8 +176,8 @@ fn supervisor(admin: SocketAddr) -> io::Result<i32> {
     Ok(peer.pid.as_raw_nonzero().get())
 }
 
-/// The pod that a process was told to be.
-fn told(pid: i32) -> io::Result<Option<String>> {
+/// The pod name in the environment of a process.
+fn pod_name(pid: i32) -> io::Result<Option<String>> {
     let environment = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ")))?;
     Ok(pod_of(&environment))
 }
@@ -199,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_is_known_by_its_environment() {
+    fn a_pod_is_recognised_by_its_environment() {
         for (environment, pod) in [
             (
                 &b"PATH=/bin\0SCALEDAPP_POD=hello-0\0X=1\0"[..],
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_at_a_pods_address_and_is_not_it_is_named() {
+    fn another_process_at_a_pods_address_is_named() {
         let admin: SocketAddr = "127.0.251.1:9377".parse().unwrap();
         let pod = PodState {
             name: "hello-0".to_owned(),

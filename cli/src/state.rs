@@ -1,8 +1,7 @@
-//! The state file: where everything of a run is (its keys are fixed).
+//! The state file: the addresses of a run. Its keys are a contract.
 //!
-//! It is written when all is ready, so that a reader may use what it names.
-//! Where the files are is decided in `rundir`, whether their run still lives in
-//! `runs`.
+//! It is written once everything is ready, so that a reader can use the addresses at once. `rundir`
+//! decides where the file is, `runs` whether its run still lives.
 
 use std::net::SocketAddr;
 
@@ -27,9 +26,9 @@ pub(crate) struct State {
 pub(crate) struct PodState {
     /// `APP-INDEX`.
     pub(crate) name: String,
-    /// Where the app is served.
+    /// The address at which it serves the app.
     pub(crate) address: SocketAddr,
-    /// Its supervisor's admin port.
+    /// The address of its supervisor's admin port.
     pub(crate) admin: SocketAddr,
 }
 
@@ -49,15 +48,15 @@ impl State {
         }
     }
 
-    /// Name of the app: that of its pods, less their number.
+    /// The name of the app: the name of its pods without their number.
     pub(crate) fn app(&self) -> &str {
         let first = self.pods.first().map_or("", |pod| pod.name.as_str());
         first.rsplit_once('-').map_or(first, |(app, _)| app)
     }
 }
 
-/// What a file holds: the first app, and where a run has several, all of them
-/// under `apps`. A reader that knows one app only finds one.
+/// The content of a file: the first app, and if the run has several, all of them under `apps`. A
+/// reader that expects one app finds one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StateFile {
     #[serde(flatten)]
@@ -69,7 +68,7 @@ pub(crate) struct StateFile {
 /// One of several apps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Named {
-    /// By which commands call it; files of older versions do not have it.
+    /// The name that commands use. Files of older versions do not have it.
     #[serde(default)]
     name: String,
     #[serde(flatten)]
@@ -86,10 +85,10 @@ impl Named {
 }
 
 impl StateFile {
-    /// The file of a run.
+    /// The content of the file of a run.
     ///
     /// # Panics
-    /// There is no app.
+    /// If `apps` is empty.
     pub(crate) fn of(apps: &[State]) -> Self {
         let first = apps.first().cloned();
         Self {
@@ -102,10 +101,10 @@ impl StateFile {
         }
     }
 
-    /// Reads a file's text.
+    /// Parses the text of a file.
     ///
     /// # Errors
-    /// It is something else.
+    /// It is not a state file.
     pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }
@@ -127,14 +126,14 @@ mod tests {
     const ONE: &str = r#"{"dns":"127.0.0.1:5353","hostname":"hello.apps.local","balancers":["127.0.77.1:8080"],"pods":[{"name":"my-app-0","address":"127.0.78.1:3000","admin":"127.0.78.1:9377"}]}"#;
 
     #[test]
-    fn the_keys_of_one_app_are_those_of_the_contract() {
+    fn the_keys_of_one_app_follow_the_contract() {
         let apps = StateFile::parse(ONE).unwrap().runs();
         assert_eq!(apps[0].app(), "my-app");
         assert_eq!(serde_json::to_string(&StateFile::of(&apps)).unwrap(), ONE);
     }
 
     #[test]
-    fn of_several_apps_the_first_is_where_one_would_be() {
+    fn the_first_of_several_apps_has_the_keys_of_a_single_one() {
         let first = StateFile::parse(ONE).unwrap().runs().remove(0);
         let mut second = first.clone();
         second.hostname = "chat.apps.local".to_owned();

@@ -1,5 +1,5 @@
-//! A run that cannot start, with stand-ins for the programs that it starts.
-//! What a run does that can is shown by the local stories in `tests/`.
+//! Runs that cannot start, with scripts in place of the programs. Runs that can start are tested by
+//! the local stories in `tests/`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,11 +14,11 @@ use std::sync::{Mutex, PoisonError};
 
 const YAML: &str = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: NAME}\nspec:\n  image: i\n  command: [nothing]\n  port: 21984\n";
 
-/// One at a time: a program that another test's child holds open for writing, for the
-/// moment between its fork and its exec, cannot be executed (ETXTBSY).
+/// Held while a program is written: between fork and exec, a child of another test may hold the
+/// program open for writing, and then it cannot be executed (ETXTBSY).
 static WRITING: Mutex<()> = Mutex::new(());
 
-/// A copy of `scaledapp` whose siblings are the shell script `sibling`.
+/// Runs a copy of `scaledapp local` whose other programs are the shell script `sibling`.
 fn local(directory: &Path, sibling: Option<&str>) -> Output {
     let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let ours = directory.join("scaledapp");
@@ -42,7 +42,7 @@ fn local(directory: &Path, sibling: Option<&str>) -> Output {
     command.output().unwrap()
 }
 
-/// Names in the directory that the run should have removed.
+/// Names in the directory that the run should have removed but did not.
 fn left(directory: &Path) -> Vec<String> {
     let names = fs::read_dir(directory).unwrap().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -52,7 +52,7 @@ fn left(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn without_its_siblings_it_says_how_to_get_them() {
+fn without_the_other_programs_the_message_says_how_to_get_them() {
     let directory = tempfile::tempdir().unwrap();
     let output = local(directory.path(), None);
     assert_eq!(output.status.code(), Some(2));
@@ -62,9 +62,9 @@ fn without_its_siblings_it_says_how_to_get_them() {
 }
 
 #[test]
-fn a_pod_that_cannot_start_ends_the_run_with_2_its_own_words_and_nothing_left() {
+fn a_pod_that_cannot_start_ends_the_run_with_2_its_output_and_nothing_left() {
     let directory = tempfile::tempdir().unwrap();
-    // The others would go on until they are told to stop.
+    // The other programs run until they get a signal.
     let script =
         "case \"$*\" in *'-- nothing'*) echo 'nothing: no such program' >&2; exit 127;; esac
         trap 'exit 0' TERM

@@ -1,4 +1,4 @@
-//! What people read: help texts and the messages about wrong objects, whole.
+//! Whole help texts, and whole messages about invalid objects.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p scaledapp --test golden` rewrites the files
 //! in `tests/golden/`; read the difference before committing it.
@@ -22,7 +22,7 @@ fn scaledapp(words: &[&str]) -> Output {
     command.env("COLUMNS", "100").args(words).output().unwrap()
 }
 
-fn is_golden(name: &str, text: &str) {
+fn assert_golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);
@@ -38,7 +38,7 @@ fn is_golden(name: &str, text: &str) {
 }
 
 #[test]
-fn help_is_as_reviewed() {
+fn help_texts_are_golden() {
     for (name, words) in [
         ("help.txt", &["--help"][..]),
         ("help-local.txt", &["local", "--help"]),
@@ -47,12 +47,12 @@ fn help_is_as_reviewed() {
     ] {
         let output = scaledapp(words);
         assert!(output.status.success());
-        is_golden(name, &String::from_utf8(output.stdout).unwrap());
+        assert_golden(name, &String::from_utf8(output.stdout).unwrap());
     }
 }
 
 #[test]
-fn wrong_usage_ends_with_64() {
+fn wrong_usage_exits_with_64() {
     for words in [
         &[][..],
         &["locla"],
@@ -66,7 +66,7 @@ fn wrong_usage_ends_with_64() {
 }
 
 #[test]
-fn a_wrong_object_ends_with_2_and_names_file_place_field_and_cure() {
+fn an_invalid_object_exits_with_2_and_names_file_position_field_and_cure() {
     let head =
         "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: hello}\nspec:\n";
     let shortest = format!("{head}  image: example/hello:1.0\n  command: [node, server.js]\n");
@@ -93,11 +93,11 @@ fn a_wrong_object_ends_with_2_and_names_file_place_field_and_cure() {
         let said = String::from_utf8(output.stderr).unwrap();
         all += &said.replace(&*file.to_string_lossy(), "app.yaml");
     }
-    is_golden("errors.txt", &all);
+    assert_golden("errors.txt", &all);
 }
 
 #[test]
-fn nothing_running_is_a_failure_with_the_cure() {
+fn a_command_without_a_run_fails_with_the_cure() {
     let output = scaledapp(&["status", "--state-file", "/nonexistent/state.json"]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! Tests of what is too dangerous to use as a directory.
+//! Tests of which directories are refused as unsafe.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -16,7 +16,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_directory_on_the_way_is_ours_or_roots_and_not_for_others_to_write() {
+fn a_directory_on_the_way_must_be_ours_or_roots_and_not_writable_by_others() {
     for (uid, gid, mode, ok) in [
         (0, 0, 0o755, true),
         (1000, 1000, 0o700, true),
@@ -35,7 +35,7 @@ fn a_directory_on_the_way_is_ours_or_roots_and_not_for_others_to_write() {
 }
 
 #[test]
-fn what_is_missing_is_made_for_us_alone_and_removed_again() {
+fn missing_directories_are_made_private_and_removed_again() {
     let home = tempfile::tempdir().unwrap();
     let mut made = Vec::new();
     let inner = Directory::make(&home.path().join("a/b"), &mut made).unwrap();
@@ -51,7 +51,7 @@ fn what_is_missing_is_made_for_us_alone_and_removed_again() {
 }
 
 #[test]
-fn our_own_links_and_parents_lead_on() {
+fn our_own_links_and_parents_are_followed() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path().canonicalize().unwrap();
     fs::create_dir_all(home.join("real/inner")).unwrap();
@@ -89,7 +89,7 @@ fn a_directory_that_others_may_write_to_is_refused_with_the_cure() {
 }
 
 #[test]
-fn what_is_no_directory_is_not_taken_for_one() {
+fn a_file_is_not_taken_for_a_directory() {
     let home = tempfile::tempdir().unwrap();
     let parent = Directory::open(home.path()).unwrap();
     fs::write(home.path().join("file"), "").unwrap();
@@ -114,7 +114,7 @@ fn a_file_is_replaced_and_never_written_through() {
     let inner = Directory::make(&home.path().join("run"), &mut Vec::new()).unwrap();
     let name = OsStr::new("state.json");
     let path = home.path().join("run/state.json");
-    // Where the new file would be first, for good measure.
+    // Also at the first name that the new file would get.
     let guessed = format!("run/.state.json.{}.0", std::process::id());
     symlink(&victim, home.path().join(guessed)).unwrap();
     let plant: [&dyn Fn(); 3] = [
@@ -133,7 +133,7 @@ fn a_file_is_replaced_and_never_written_through() {
 }
 
 #[test]
-fn only_an_ordinary_file_is_read() {
+fn only_a_regular_file_is_read() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("x");
     fs::write(home.path().join("real"), "text").unwrap();
@@ -147,7 +147,7 @@ fn only_an_ordinary_file_is_read() {
 }
 
 #[test]
-fn a_secret_is_for_us_alone() {
+fn a_secret_is_readable_by_us_only() {
     let home = tempfile::tempdir().unwrap();
     let inner = Directory::open(home.path()).unwrap();
     drop(inner.replace(OsStr::new("token"), b"x", For::Us).unwrap());
@@ -156,7 +156,7 @@ fn a_secret_is_for_us_alone() {
 }
 
 #[test]
-fn a_file_shows_whether_its_writer_keeps_it() {
+fn a_file_shows_whether_its_writer_holds_it_open() {
     let home = tempfile::tempdir().unwrap();
     let inner = Directory::open(home.path()).unwrap();
     let name = OsStr::new("state.json");
