@@ -1,6 +1,6 @@
-//! `cargo xtask bench`: which measurement, and what that needs.
+//! `cargo xtask bench`: chooses a measurement and installs the programs that it needs.
 //!
-//! The measuring itself, and against whom, is in `benches/`.
+//! The measurements themselves, and the programs that they compare with, are in `benches/`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::cargo::{cargo, tool};
 use crate::console::{note, timed};
 use crate::{compile, distribution};
 
-/// What the workers are measured beside. A peer of the benches only, never
-/// linked or shipped; its version is fixed so that figures stay comparable.
+/// The version of PM2 that workers are compared with. It is used by the benches only, never linked
+/// or shipped, and pinned so that results stay comparable.
 const PM2: &str = "7.0.4";
 
-/// `bench` as typed.
+/// The arguments of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// What to measure
@@ -35,7 +35,7 @@ pub(crate) struct BenchArgs {
     full: bool,
 }
 
-/// Which bench.
+/// The measurement to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     /// CPU time per request of each hop, beside nginx
@@ -46,16 +46,16 @@ enum What {
     Workers,
 }
 
-/// Builds, measures and prints the tables; whether it could.
+/// Builds, measures and prints the tables. Returns whether that succeeded.
 ///
 /// # Errors
-/// A peer that must be there cannot be installed, something does not compile,
-/// or words for `workers` are given to `hop`.
+/// A required program cannot be installed, something does not compile, or a flag of `workers` is
+/// given for another measurement.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<bool> {
     let plain = args.only.is_empty() && !args.quick && !args.full;
     ensure!(
         args.what == What::Workers || plain,
-        "--only, --quick and --full are for workers: cargo xtask bench workers --quick"
+        "--only, --quick and --full are flags of workers: cargo xtask bench workers --quick"
     );
     for (program, package) in [("nginx", "nginx-light"), ("wrk", "wrk")] {
         // nginx is in /usr/sbin, which not every PATH has.
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<bool> {
     Ok(status.success())
 }
 
-/// Node must be there; of the others those that can be had.
+/// Installs the programs to compare with. Node is required, the others are optional.
 fn peers() -> anyhow::Result<()> {
     distribution::ensure("node", &["nodejs"])?;
     for (program, package) in [("gunicorn", "gunicorn"), ("puma", "puma")] {
@@ -107,7 +107,7 @@ fn peers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs PM2 below `target/`, where nothing but the bench finds it.
+/// Installs PM2 below `target/`, where only the bench finds it.
 fn pm2() -> anyhow::Result<()> {
     let directory = binaries::workspace().join("target/bench/pm2");
     let manifest = directory.join("node_modules/pm2/package.json");
@@ -130,7 +130,7 @@ fn pm2() -> anyhow::Result<()> {
         let status = command.status().context("cannot start npm")?;
         ensure!(
             status.success(),
-            "npm ended with {status}: try npm install --prefix {} pm2@{PM2}",
+            "npm exited with {status}: try npm install --prefix {} pm2@{PM2}",
             directory.display()
         );
         Ok(())

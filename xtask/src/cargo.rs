@@ -1,4 +1,4 @@
-//! How the tools of the toolchain are called. What for is decided elsewhere.
+//! Commands for the tools of the toolchain. The callers decide what to run.
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use scaledapp_tests::binaries;
 
 /// A cargo command in the workspace, with nothing on its standard input.
 pub(crate) fn cargo(words: &[&str]) -> Command {
-    // The one that started us, so that the toolchain is the same.
+    // The cargo that started this program, so that the toolchain is the same.
     let mut command = tool(&std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.args(words);
     command
 }
 
-/// Any program in the workspace, with nothing on its standard input. In the
-/// workspace the proxies of rustup take the toolchain of `rust-toolchain.toml`.
+/// A command for any program, in the workspace, with nothing on its standard input. In the
+/// workspace, rustup's proxies use the toolchain of `rust-toolchain.toml`.
 pub(crate) fn tool(program: &OsString) -> Command {
     let mut command = Command::new(program);
     command
@@ -24,10 +24,10 @@ pub(crate) fn tool(program: &OsString) -> Command {
     command
 }
 
-/// What a program prints on its standard output.
+/// Runs a program and returns its standard output.
 ///
 /// # Errors
-/// It cannot be started or ends with another code than 0.
+/// It cannot be started, or exits with another code than 0.
 pub(crate) fn output_of(program: &OsString, words: &[&str]) -> anyhow::Result<String> {
     let shown = program.to_string_lossy();
     let output = tool(program)
@@ -43,7 +43,7 @@ pub(crate) fn output_of(program: &OsString, words: &[&str]) -> anyhow::Result<St
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Whether a program is there and runs.
+/// Whether a program is installed and runs.
 pub(crate) fn works(program: &str) -> bool {
     let mut command = tool(&OsString::from(program));
     command

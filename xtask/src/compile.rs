@@ -1,9 +1,9 @@
-//! `cargo xtask build`: which binaries there are, for which target, and how
-//! they get into `target/release/`, or `target/demo/`.
+//! `cargo xtask build`: chooses the binaries and the target, and puts the binaries into
+//! `target/release/` or `target/demo/`.
 //!
-//! Always static, so that they run in any image: musl, or glibc where the musl
-//! target cannot be had. A binary is replaced by rename, so one that runs is
-//! never written to.
+//! Binaries are always static, so that they run in any image: with musl, or with glibc if the musl
+//! target is not available. A binary is replaced by rename, so one that is running is never
+//! written to.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::cargo::{cargo, output_of};
 use crate::console::{note, say, timed};
 use crate::distribution;
 
-/// Each is a binary, of the package of the same name unless [`package`] says else.
+/// All binaries. Each is in the package of the same name, except as in [`package`].
 const BINARIES: [&str; 7] = [
     "scaledapp",
     "scaledapp-sidecar",
@@ -30,40 +30,40 @@ const BINARIES: [&str; 7] = [
     "scaledapp-load",
 ];
 
-/// How many of [`BINARIES`], from the first on, run on a machine without Kubernetes. The
-/// operator alone takes a quarter of the whole build.
+/// The first so many of [`BINARIES`] run without Kubernetes. The operator alone takes a quarter of
+/// the whole build.
 const LOCAL: usize = 5;
 
-/// What to build for.
+/// The target to build for.
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     /// Static with musl.
     Musl(String),
     /// Static with the C library of this machine.
     StaticGlibc(String),
-    /// Whatever the toolchain makes by itself.
+    /// The default of the toolchain.
     Dynamic,
 }
 
 /// Builds all binaries and puts them in place.
 ///
 /// # Errors
-/// Something is missing that cannot be installed, or does not compile.
+/// A tool is missing and cannot be installed, or something does not compile.
 pub(crate) fn run() -> anyhow::Result<bool> {
     run_some(&BINARIES, "release").map(|_| true)
 }
 
-/// Builds what `scaledapp local` needs, samples included, with the profile `demo`, which
-/// compiles in a fraction of the time; the directory where it is put.
+/// Builds the programs that `scaledapp local` needs, including the samples, with the profile `demo`,
+/// which compiles in a fraction of the time. Returns the directory with the binaries.
 ///
 /// # Errors
-/// As of [`run`].
+/// As [`run`].
 pub(crate) fn run_local() -> anyhow::Result<PathBuf> {
     run_some(&BINARIES[..LOCAL], "demo")
 }
 
 fn run_some(wanted: &[&'static str], profile: &str) -> anyhow::Result<PathBuf> {
-    // Even pure Rust is linked by the C compiler; libc6-dev has its start files.
+    // Even pure Rust is linked by the C compiler; libc6-dev has the start files for that.
     distribution::ensure("cc", &["gcc", "libc6-dev"])?;
     let target = target()?;
     let what = match &target {
@@ -95,7 +95,7 @@ fn target() -> anyhow::Result<Target> {
     let reason = if binaries::on_path("rustup").is_err() {
         format!("this toolchain has no {musl} and there is no rustup to add it")
     } else if std::env::var_os("RUSTUP_AUTO_INSTALL").is_some_and(|value| value == "0") {
-        // The machine's owner says that nothing is to be fetched unasked.
+        // This setting means that nothing may be downloaded without asking.
         format!("{musl} is not installed and RUSTUP_AUTO_INSTALL=0 forbids adding it")
     } else {
         let added = timed(&format!("Adding the target {musl}"), || {
@@ -104,21 +104,21 @@ fn target() -> anyhow::Result<Target> {
         });
         match added {
             Ok(()) if has_standard_library(&musl) => return Ok(Target::Musl(musl)),
-            Ok(()) => format!("{musl} is still not there after `{cure}`"),
+            Ok(()) => format!("{musl} is still not installed after `{cure}`"),
             Err(error) => format!("{error:#}"),
         }
     };
     let gnu = format!("{arch}-unknown-linux-gnu");
-    // `cc` gives the bare name back when it does not find the file.
+    // `cc` prints the bare name if it does not find the file.
     let archive = output_of(&OsString::from("cc"), &["-print-file-name=libc.a"])?;
     let (instead, target) = if Path::new(&archive).is_absolute() && has_standard_library(&gnu) {
         (
-            "The binaries are static all the same, with glibc",
+            "The binaries are static nevertheless, with glibc",
             Target::StaticGlibc(gnu),
         )
     } else {
         (
-            "The binaries will run only where this machine's C library is",
+            "The binaries will need this machine's C library",
             Target::Dynamic,
         )
     };
@@ -141,13 +141,13 @@ fn has_standard_library(triple: &str) -> bool {
         .any(|name| name.to_string_lossy().starts_with("libstd-"))
 }
 
-/// Compiles; each binary's name and where cargo left it.
+/// Compiles. Returns each binary's name and the path that cargo wrote it to.
 fn build(
     target: &Target,
     wanted: &[&'static str],
     profile: &str,
 ) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
-    // Cargo knows best where it puts things: a configuration may move them.
+    // Cargo reports the paths, because its configuration may change them.
     let mut command = cargo(&["build", "--profile", profile, "--locked"]);
     command.arg("--message-format=json-render-diagnostics");
     for name in wanted {
@@ -158,7 +158,7 @@ fn build(
             command.args(["--target", triple]);
         }
         Target::StaticGlibc(triple) => {
-            // With an explicit target this leaves build scripts and macros alone.
+            // With an explicit target, this does not affect build scripts and macros.
             command.args(["--target", triple]);
             let mut flags = std::env::var_os("RUSTFLAGS").unwrap_or_default();
             flags.push(" -C target-feature=+crt-static");
@@ -178,18 +178,18 @@ fn build(
     let status = child.wait()?;
     ensure!(
         status.success(),
-        "cargo build ended with {status}; its own words are above"
+        "cargo build exited with {status}; its messages are above"
     );
     if let Some(missing) = wanted
         .iter()
         .find(|name| found.iter().all(|(built, _)| built != *name))
     {
-        bail!("cargo built no binary {missing}: has its package another name now?");
+        bail!("cargo built no binary {missing}: was its package renamed?");
     }
     Ok(found)
 }
 
-/// The package that a binary is in.
+/// The package of a binary.
 fn package(binary: &'static str) -> &'static str {
     match binary {
         "scaledapp-load" => "scaledapp-tests",
@@ -197,7 +197,7 @@ fn package(binary: &'static str) -> &'static str {
     }
 }
 
-/// The binary that a line of cargo's messages tells about, if it is one of ours.
+/// The binary that a line of cargo's messages reports, if it is one of ours.
 fn artifact(line: &str) -> Option<(&'static str, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let executable = message["executable"].as_str()?;
@@ -207,8 +207,8 @@ fn artifact(line: &str) -> Option<(&'static str, PathBuf)> {
     Some((name, PathBuf::from(executable)))
 }
 
-/// Copies by rename. Not a link: cargo may write to its own file again, while
-/// ours runs. What is the same already stays as it is.
+/// Replaces `at` by a copy of `source`, by rename. A hard link would not do, because cargo may write
+/// to its own file again while ours runs. A file with the same content stays.
 fn place(source: &Path, at: &Path) -> anyhow::Result<()> {
     let same = || -> std::io::Result<bool> {
         Ok(fs::metadata(source)?.len() == fs::metadata(at)?.len()
@@ -233,7 +233,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn only_our_binaries_are_taken_from_cargos_messages() {
+    fn only_our_binaries_are_read_from_cargos_messages() {
         let line = |name: &str, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["bin"]}},"executable":{executable}}}"#

@@ -1,34 +1,34 @@
-//! What is said to people: lines, headings, times and tables. Decides nothing.
+//! Output for the user: lines, headings, times and tables. Decides nothing.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// One line, or several, on standard output.
+/// Prints one or several lines on standard output.
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    // A reader that hung up wants nothing more; the exit code still tells.
+    // Fails if the reader closed the pipe; the exit code still tells the result.
     let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// The same, set off from what belongs to the heading above.
+/// Prints lines that belong to the heading above, indented.
 pub(crate) fn note(text: &str) {
     for line in text.lines() {
         say(format!("   {line}").trim_end());
     }
 }
 
-/// A line that starts something new.
+/// Prints a heading.
 pub(crate) fn heading(text: &str) {
     say(&format!("\n== {text}"));
 }
 
-/// For what went wrong, on standard error.
+/// Prints an error on standard error.
 pub(crate) fn complain(text: &str) {
-    // With standard error closed there is nobody to tell but by the code.
+    // Fails if standard error is closed; the exit code still tells the result.
     let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Says what is done, does it, and says how long it took.
+/// Prints what is being done, does it, and prints how long it took.
 pub(crate) fn timed<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     heading(what);
     let start = Instant::now();
@@ -41,17 +41,17 @@ pub(crate) fn timed<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> 
     result
 }
 
-/// `12.3 s`.
+/// A time as `12.3 s`.
 pub(crate) fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// `12 ms`.
+/// A time as `12 ms`.
 pub(crate) fn milliseconds(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1e3)
 }
 
-/// Rows with the header first; two spaces between columns, none at line ends.
+/// Formats rows below a header, with two spaces between columns and none at line ends.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned))
         .chain(rows)

@@ -1,8 +1,7 @@
-//! `cargo xtask demo`: which app is shown, the order of the story, its summary,
-//! and that nothing is left at its end.
+//! `cargo xtask demo`: chooses the app, runs the steps in order, prints the summary, and checks that
+//! nothing is left at the end.
 //!
-//! What is done in each step and what it promises is in `steps`, how load is
-//! sent and counted in `sample`.
+//! `steps` has the steps and their promises; `sample` sends the load and counts.
 
 mod sample;
 mod steps;
@@ -24,15 +23,15 @@ use crate::{cargo, compile};
 use sample::{Counted, SOON, Sample};
 use steps::STEPS;
 
-/// Programs that the samples need, best first.
+/// The programs that the samples need, and the samples, in order of preference.
 const SAMPLES: [(&str, &str); 2] = [("node", "hello-node"), ("python3", "hello-python")];
-/// Needs nothing but what we build.
-const LAST_RESORT: &str = "hello-rust";
+/// The sample for a machine without those programs; the build makes it.
+const FALLBACK: &str = "hello-rust";
 
 const END: &str = "Ctrl-C";
 const END_PROMISE: &str = "exit code 0, no process, port or file left";
 
-/// A step that was done.
+/// The result of a step.
 #[derive(Debug)]
 struct Outcome {
     title: &'static str,
@@ -40,10 +39,10 @@ struct Outcome {
     counted: Counted,
 }
 
-/// Builds, runs the story, and says whether every promise was kept.
+/// Builds, runs the demo, and returns whether every promise was kept.
 ///
 /// # Errors
-/// It does not build or start.
+/// The build or the start fails.
 pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
     let file = match app {
         Some(file) => std::path::absolute(file)?,
@@ -51,7 +50,7 @@ pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
     };
     ensure!(
         file.is_file(),
-        "{} is not there: --app wants a file with one ScaledApp",
+        "{} does not exist: give --app a file with one ScaledApp",
         file.display()
     );
     if std::env::var_os(binaries::OVERRIDE).is_none() {
@@ -63,7 +62,7 @@ pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
     let mut sample = start(&file, directory.path())?;
     let mut outcomes = Vec::new();
     for step in &STEPS {
-        if interrupt.came() || !sample.is_running() {
+        if interrupt.is_set() || !sample.is_running() {
             break;
         }
         outcomes.push(perform(
@@ -74,7 +73,7 @@ pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
         ));
     }
     let whole = outcomes.len() == STEPS.len();
-    if keep && whole && !interrupt.came() {
+    if keep && whole && !interrupt.is_set() {
         hold(&sample, directory.path(), &interrupt);
     }
     let words = last_words(&sample);
@@ -106,8 +105,8 @@ pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
     Ok(kept && whole)
 }
 
-/// Runs this command anew, in this process, with the binaries of `directory`; the error if
-/// that cannot be.
+/// Replaces this process by the same command with the binaries of `directory`. Returns only if that
+/// fails.
 fn with_binaries_of(directory: &Path) -> anyhow::Error {
     let again = || -> anyhow::Result<std::io::Error> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -118,12 +117,12 @@ fn with_binaries_of(directory: &Path) -> anyhow::Error {
     error.context("the demo cannot be started")
 }
 
-/// The best sample for this machine.
+/// The preferred sample that this machine can run.
 fn sample_file() -> PathBuf {
     let best = SAMPLES
         .into_iter()
         .find(|(program, _)| cargo::works(program));
-    let example = best.map_or(LAST_RESORT, |(_, example)| example);
+    let example = best.map_or(FALLBACK, |(_, example)| example);
     binaries::workspace()
         .join("examples")
         .join(example)
@@ -137,12 +136,12 @@ fn start(file: &Path, directory: &Path) -> anyhow::Result<Sample> {
         .display();
     heading("Start: pods, balancers and DNS on this machine");
     note(&format!("$ scaledapp local {shown}"));
-    // hello-rust is found there, as the README says.
+    // For hello-rust, as in the README.
     let ours = binaries::directory();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path: OsString =
         std::env::join_paths(std::env::split_paths(&path).chain(std::iter::once(ours)))
-            .context("PATH cannot be extended: it has a directory with a colon")?;
+            .context("PATH cannot be extended: a directory has a colon in its name")?;
     let local = Local::start_with(file, directory, &[("PATH", path)])
         .context("the sample does not start")?;
     let took = local.took;
@@ -176,7 +175,7 @@ fn workers(count: u64) -> String {
     }
 }
 
-/// Does a step and says what came of it.
+/// Runs a step and prints its result.
 fn perform(
     number: usize,
     title: &'static str,
@@ -208,11 +207,11 @@ fn perform(
     }
 }
 
-/// Leaves it running until Ctrl-C, or until it ends by itself.
+/// Keeps the app running until Ctrl-C, or until it ends by itself.
 fn hold(sample: &Sample, directory: &Path, interrupt: &Interrupt) {
     let state = &sample.local.state;
     let (ip, port) = (state.dns.ip(), state.dns.port());
-    heading("It goes on running. In another terminal:");
+    heading("The app keeps running. Try in another terminal:");
     if let Some(first) = state.balancers.first() {
         note(&format!("curl http://{first}/"));
     }
@@ -224,20 +223,20 @@ fn hold(sample: &Sample, directory: &Path, interrupt: &Interrupt) {
     note("scaledapp status");
     note(&format!("scaledapp scale {} 4", sample.name));
     note(&format!("scaledapp reload {}", sample.name));
-    note("\nCtrl-C here ends it.");
-    while !interrupt.came() && sample.is_running() {
+    note("\nCtrl-C here stops it.");
+    while !interrupt.is_set() && sample.is_running() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// What it said last, for a report.
+/// Its last lines of output, for an error report.
 fn last_words(sample: &Sample) -> String {
     let said = sample.local.process.stderr();
     let lines: Vec<&str> = said.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// Shows the state, interrupts, and looks for what is left.
+/// Shows the status, sends an interrupt, and checks that nothing is left.
 fn end(sample: &mut Sample) -> anyhow::Result<Counted> {
     note(&format!("$ scaledapp status {}", sample.name));
     let status = sample.command(&["status", &sample.name])?;
@@ -253,7 +252,7 @@ fn end(sample: &mut Sample) -> anyhow::Result<Counted> {
     ));
     let mut counted = Counted::default();
     counted.demand(ended.code == 0, || {
-        format!("scaledapp local ended with {}", ended.code)
+        format!("scaledapp local exited with {}", ended.code)
     });
     for pid in below.into_iter().filter(|pid| proc::is_running(*pid)) {
         let words = proc::command_line(pid);
@@ -268,12 +267,12 @@ fn end(sample: &mut Sample) -> anyhow::Result<Counted> {
         });
     }
     counted.demand(!sample.local.workdir.exists(), || {
-        format!("{} is still there", sample.local.workdir.display())
+        format!("{} still exists", sample.local.workdir.display())
     });
     Ok(counted)
 }
 
-/// The table at the end; whether all was kept.
+/// Prints the table at the end. Returns whether every promise was kept.
 fn summary(outcomes: &[Outcome]) -> bool {
     heading("Summary");
     let rows = outcomes.iter().enumerate().map(|(index, outcome)| {

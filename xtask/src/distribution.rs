@@ -1,6 +1,5 @@
-//! Programs that the distribution has, put in place where that is allowed: as
-//! root on a machine with `apt-get`. Whether to go on without is decided by
-//! who asks.
+//! Installs programs of the distribution, if allowed: as root on a machine with `apt-get`. The
+//! caller decides whether a missing program is an error.
 
 use std::ffi::OsString;
 
@@ -10,11 +9,10 @@ use scaledapp_tests::binaries;
 use crate::cargo::tool;
 use crate::console::{note, timed};
 
-/// Makes sure that `program` is on the `PATH`, if need be by installing
-/// `packages`.
+/// Makes sure that `program` is on the `PATH`; installs `packages` if it is not.
 ///
 /// # Errors
-/// It is not there and cannot be installed; the text names the cure.
+/// It is missing and cannot be installed. The message names the cure.
 pub(crate) fn ensure(program: &str, packages: &[&str]) -> anyhow::Result<()> {
     if binaries::on_path(program).is_ok() {
         return Ok(());
@@ -24,7 +22,7 @@ pub(crate) fn ensure(program: &str, packages: &[&str]) -> anyhow::Result<()> {
         bail!("{program} is not installed: install it (on Debian: {by_hand})");
     }
     if !rustix::process::geteuid().is_root() {
-        bail!("{program} is not installed and only root may install it: {by_hand}");
+        bail!("{program} is not installed, and only root may install it: {by_hand}");
     }
     timed(
         &format!("{program} is missing: installing {}", packages.join(" ")),
@@ -39,10 +37,10 @@ pub(crate) fn ensure(program: &str, packages: &[&str]) -> anyhow::Result<()> {
 /// Installs packages.
 ///
 /// # Errors
-/// This is not root on a machine with `apt-get`, or they cannot be had.
+/// This process is not root on a machine with `apt-get`, or the installation fails.
 pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     let words = [&["install", "-y", "--no-install-recommends"][..], packages].concat();
-    // The package lists of a fresh machine may be missing or old.
+    // On a new machine, the package lists may be missing or old.
     if apt(&words).is_err() {
         apt(&["update"])?;
         apt(&words)?;
@@ -53,7 +51,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
 fn apt(words: &[&str]) -> anyhow::Result<()> {
     let mut command = tool(&OsString::from("apt-get"));
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    // Without a network it shall say so soon, and wait for another apt-get.
+    // Fails soon without a network, but waits for another apt-get.
     command.args(["-qq", "-o", "Acquire::Retries=1"]);
     command.args([
         "-o",
@@ -67,7 +65,7 @@ fn apt(words: &[&str]) -> anyhow::Result<()> {
         .context("cannot start apt-get")?;
     anyhow::ensure!(
         status.success(),
-        "apt-get {} ended with {status}",
+        "apt-get {} exited with {status}",
         words.join(" ")
     );
     Ok(())
@@ -78,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_not_installed() {
+    fn an_installed_program_is_not_installed_again() {
         ensure("sh", &["no-such-package"]).unwrap();
     }
 }

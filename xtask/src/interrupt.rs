@@ -1,5 +1,5 @@
-//! Ctrl-C and its likes, told as a flag: what was started has to be ended in
-//! order, so the signal must not end us where we stand.
+//! Turns Ctrl-C and similar signals into a flag, so that the demo can stop its processes in order
+//! instead of dying at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +10,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::console::say;
 
-/// Whether INT, TERM or HUP has come.
+/// Set when INT, TERM or HUP arrives.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on the signals no longer end this process.
+    /// Catches the signals from now on, so that they no longer end this process.
     ///
     /// # Errors
-    /// The kernel gives no thread or no descriptor.
+    /// A thread or descriptor cannot be made.
     pub(crate) fn watch() -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -40,7 +40,7 @@ impl Interrupt {
                         _ = hangup.recv() => {}
                     }
                     if !flag.swap(true, Ordering::Relaxed) {
-                        say("\nStopping: what runs is drained first, a few seconds.");
+                        say("\nStopping: requests are drained first, which takes a few seconds.");
                     }
                 }
             });
@@ -48,8 +48,8 @@ impl Interrupt {
         Ok(Self(came))
     }
 
-    /// Whether it has come.
-    pub(crate) fn came(&self) -> bool {
+    /// Whether a signal has arrived.
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

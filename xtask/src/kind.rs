@@ -1,10 +1,10 @@
-//! `cargo xtask kind`: a three-node cluster for tests and for trying things
-//! out, with or without a container registry in reach.
+//! `cargo xtask kind`: a three-node cluster for tests and for trying things out, with or without
+//! access to a container registry.
 //!
-//! This file has the command and what others of this crate do with a cluster.
-//! How one is made is decided below: `cluster` its life, `source` where nodes
-//! come from, `node` and `recipe` what a node is made of, `archive` images
-//! without an engine, `engine` what runs nodes, `run` how commands are called.
+//! This file has the command, and the operations on a cluster for the rest of this package. The
+//! modules make the cluster: `cluster` its life cycle, `source` the origin of its nodes, `node` and
+//! `recipe` their content, `archive` images without an engine, `engine` the container engine, `run`
+//! external commands.
 
 mod archive;
 mod cache;
@@ -33,16 +33,16 @@ use engine::Engine;
 use run::Run;
 use source::Choice;
 
-/// Of the cluster; the name in kind-config.yaml.
+/// The name of the cluster, as in kind-config.yaml.
 const NAME: &str = "scaledapp";
 
-/// Loading an archive into three nodes.
-const LOAD: Duration = Duration::from_mins(10);
+/// For loading an archive into three nodes.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// `kind` as typed.
+/// The arguments of `kind`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Words {
+pub(crate) struct KindArgs {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
@@ -53,34 +53,34 @@ pub(crate) struct Words {
 enum Action {
     /// Create the cluster, or reuse it if it is healthy (the default)
     Up(Up),
-    /// Remove the cluster and keep what it was made from
+    /// Remove the cluster, but keep the files that it was made from
     Down {
-        /// Remove what it was made from, too: node image and target/kind
+        /// Also remove the files that it was made from: node image and target/kind
         #[arg(long)]
         all: bool,
     },
-    /// Say whether the cluster is there and healthy; exit code 1 if not
+    /// Show whether the cluster exists and is healthy; exit code 1 if not
     Status,
-    /// Try in the cluster what tests rely on (after `cargo xtask build`)
+    /// Check that the cluster can do what tests rely on (after `cargo xtask build`)
     Check,
 }
 
 #[derive(Debug, Args, Default)]
 struct Up {
-    /// Where the nodes' image comes from
+    /// Origin of the nodes' image
     #[arg(long, value_enum, default_value_t)]
     image: Choice,
-    /// The cluster alone: no ScaledApp, no sample
+    /// Make only the cluster: no ScaledApp, no sample
     #[arg(long)]
     bare: bool,
 }
 
-/// Runs the command; whether all is well.
+/// Runs the command. Returns `false` if the status or check is bad.
 ///
 /// # Errors
-/// A step failed; the text names the cure.
-pub(crate) fn run(words: Words) -> anyhow::Result<bool> {
-    match words.action.unwrap_or(Action::Up(words.up)) {
+/// A step failed. The message names the cure.
+pub(crate) fn run(arguments: KindArgs) -> anyhow::Result<bool> {
+    match arguments.action.unwrap_or(Action::Up(arguments.up)) {
         Action::Up(up) => {
             let begun = Instant::now();
             let cluster = ensure(up.image)?;
@@ -109,17 +109,17 @@ pub(crate) fn run(words: Words) -> anyhow::Result<bool> {
     }
 }
 
-/// What tests need to know of a cluster on which ScaledApp is installed; made
-/// and installed if need be.
+/// Makes sure that there is a cluster with ScaledApp installed. Returns the environment variables
+/// that tests need for it.
 ///
 /// # Errors
-/// A step fails.
+/// A step failed.
 pub(crate) fn for_tests() -> anyhow::Result<Vec<(&'static str, String)>> {
     let cluster = ensure(Choice::Auto)?;
     deploy::all(&cluster)?;
     let helm = golang::client(&cluster.cache, &recipe::HELM)?;
     let prefix = cluster.engine.prefix();
-    // What sets the engine up is a variable.
+    // The engine is configured by a variable, which `env` sets.
     let env = if prefix.is_empty() { "" } else { "env " };
     let engine = format!("{env}{prefix}{}", cluster.engine.program());
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -134,7 +134,8 @@ pub(crate) fn for_tests() -> anyhow::Result<Vec<(&'static str, String)>> {
     ])
 }
 
-/// Where helm is, for tests that need no cluster; compiled at its first use.
+/// The environment variable with the path of helm, for tests that need no cluster. Helm is compiled
+/// at its first use.
 ///
 /// # Errors
 /// It does not compile.
@@ -143,12 +144,12 @@ pub(crate) fn helm_for_tests() -> anyhow::Result<(&'static str, String)> {
     Ok(("SCALEDAPP_HELM", helm.to_string_lossy().into_owned()))
 }
 
-/// Where the programs of a control plane are, for tests that start one without
-/// nodes; compiled if need be, as for the nodes of a cluster. Empty without Go:
-/// the tests say what they miss.
+/// The environment variables with the paths of the control plane's programs, for tests that start one
+/// without nodes. The programs are compiled if necessary. Empty without Go; the tests then report what
+/// is missing.
 ///
 /// # Errors
-/// One does not compile.
+/// A program does not compile.
 pub(crate) fn control_plane() -> anyhow::Result<Vec<(&'static str, String)>> {
     if !golang::is_there() {
         return Ok(Vec::new());
@@ -172,10 +173,10 @@ pub(crate) fn control_plane() -> anyhow::Result<Vec<(&'static str, String)>> {
     Ok(found)
 }
 
-/// A running cluster, new or as it was.
+/// Returns a running cluster, the existing one or a new one.
 ///
 /// # Errors
-/// None can be made.
+/// The cluster cannot be made.
 pub(crate) fn ensure(choice: Choice) -> anyhow::Result<Cluster> {
     let _lock = lock::take()?;
     cluster::ensure(&Cache::new(), choice)
@@ -197,7 +198,7 @@ fn status() -> anyhow::Result<bool> {
     }
     match cluster::record(&engine) {
         Some(record) => note(&format!("Made from: {record}")),
-        None => note("It was never finished, or is stopped: `cargo xtask kind` makes it anew."),
+        None => note("It is incomplete or stopped: `cargo xtask kind` makes a new one."),
     }
     let cluster = Cluster { cache, engine };
     if !cluster.kubeconfig().is_file() {
@@ -206,7 +207,7 @@ fn status() -> anyhow::Result<bool> {
     }
     match cluster::healthy(&cluster) {
         Ok(()) => {
-            note("Healthy: all nodes are Ready and reach Services, CoreDNS is rolled out.");
+            note("Healthy: all nodes are Ready and reach Services, and CoreDNS is rolled out.");
             cluster.explain();
             Ok(true)
         }
@@ -217,7 +218,7 @@ fn status() -> anyhow::Result<bool> {
     }
 }
 
-/// A cluster to work with. It goes on when this is dropped.
+/// A running cluster. It keeps running when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     cache: Cache,
@@ -225,37 +226,37 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// How clients reach it.
+    /// The path of its kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.cache.kubeconfig()
     }
 
-    /// Where `kubectl`, `kind` and, once asked for, `helm` are.
+    /// The directory with `kubectl`, `kind` and, once used, `helm`.
     pub(crate) fn bin(&self) -> PathBuf {
         self.cache.bin()
     }
 
-    /// What runs its nodes.
+    /// The engine that runs its nodes.
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests that stop a node"))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// kubectl with these words, for this cluster.
+    /// A kubectl command for this cluster.
     pub(crate) fn kubectl(&self, words: &[&str]) -> Run {
         Run::new(self.bin().join("kubectl"), words).env("KUBECONFIG", self.kubeconfig())
     }
 
-    /// helm with these words, for this cluster; compiled at its first use.
+    /// A helm command for this cluster. Helm is compiled at its first use.
     ///
     /// # Errors
-    /// It does not compile.
+    /// Helm does not compile.
     pub(crate) fn helm(&self, words: &[&str]) -> anyhow::Result<Run> {
         let helm = golang::client(&self.cache, &recipe::HELM)?;
         Ok(Run::new(helm, words).env("KUBECONFIG", self.kubeconfig()))
     }
 
-    /// Names of its nodes, the control plane first.
+    /// The names of its nodes, the control plane first.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -264,8 +265,7 @@ impl Cluster {
         Ok(nodes.into_iter().map(|node| node.name).collect())
     }
 
-    /// Runs a command on a node, where addresses of pods and Services are
-    /// reached; what it prints.
+    /// Runs a command on a node, from where it can reach pods and Services. Returns its output.
     ///
     /// # Errors
     /// It fails, or takes longer than a minute.
@@ -274,16 +274,16 @@ impl Cluster {
         self.engine.run(&words).text()
     }
 
-    /// Puts the archive of an image (see [`archive`]) into every node that does
-    /// not have it. Pods use it with `imagePullPolicy: IfNotPresent`.
+    /// Loads the archive of an image (see [`archive`]) into every node that does not have it. Pods
+    /// use it with `imagePullPolicy: IfNotPresent`.
     ///
     /// # Errors
-    /// A node cannot take it.
+    /// A node cannot load it.
     pub(crate) fn load_image(&self, reference: &str, archive: &Path) -> anyhow::Result<()> {
         let nodes = self.nodes()?;
         let name = archive.file_name().unwrap_or_default().to_string_lossy();
-        // The last archive that was loaded under this reference; the kubelet
-        // may have removed the image since.
+        // Names the last archive loaded under this reference. The image is checked as well, because
+        // the kubelet may have removed it.
         let mark = format!("/kind/loaded-{}", reference.replace(['/', ':'], "-"));
         let has = r#"ctr -n k8s.io images ls -q | grep -qxF "$1" && cat "$2""#;
         let mut without = Vec::new();
@@ -300,7 +300,7 @@ impl Cluster {
         let (archive, list) = (archive.to_string_lossy(), without.join(","));
         let words = ["load", "image-archive", &archive, "--name", NAME];
         let words = [&words[..], &["--nodes", &list]].concat();
-        let load = self.engine.kind(&kind, &words).within(LOAD);
+        let load = self.engine.kind(&kind, &words).within(LOAD_TIMEOUT);
         load.log(self.cache.log("load")).done()?;
         for node in without {
             let write = r#"printf %s "$1" >"$2""#;
@@ -309,14 +309,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Says how to use it.
+    /// Prints how to use it.
     fn explain(&self) {
         let (kubeconfig, bin) = (self.kubeconfig(), self.bin());
         note(&format!("export KUBECONFIG={}", kubeconfig.display()));
         note(&format!("export PATH={}:$PATH", bin.display()));
         note("kubectl get nodes");
         say("");
-        note("Addresses of Services and pods are reached from its nodes:");
+        note("Services and pods can be reached from its nodes:");
         let (prefix, program) = (self.engine.prefix(), self.engine.program());
         note(&format!(
             "{prefix}{program} exec {NAME}-worker curl -s http://ADDRESS"
@@ -330,10 +330,10 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    /// What no command uses yet, tried for as long as that is so.
+    /// Tests operations that no command uses yet.
     #[test]
     #[ignore = "needs a running cluster and compiles helm: run it by its name"]
-    fn what_later_steps_need_works_in_the_running_cluster() {
+    fn operations_without_a_command_work_in_the_running_cluster() {
         let cluster = ensure(Choice::Auto).unwrap();
         let version = cluster.helm(&["version", "--short"]).unwrap();
         assert!(version.text().unwrap().starts_with("v4."));

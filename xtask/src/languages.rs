@@ -1,7 +1,6 @@
-//! The runtimes that `cargo xtask test --languages` proves the hand-over with:
-//! which versions, from where, and into which directory of `target/languages`.
-//! Versions are pinned, so that a table can be compared with the last one. What
-//! cannot be had is left out; its test says that it is skipped.
+//! The runtimes that `cargo xtask test --languages` tests the hand-over with: their versions, where
+//! they come from, and their directories in `target/languages`. Versions are pinned, so that tables
+//! can be compared. A runtime that cannot be installed is left out, and its tests are skipped.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use crate::cargo::tool;
 use crate::console::{heading, note};
 use crate::distribution;
 
-/// A package of the npm registry that is a binary for this kind of machine.
+/// A package of the npm registry with a binary for one kind of machine.
 struct Npm {
     /// Directory below `target/languages`.
     directory: &'static str,
@@ -30,7 +29,7 @@ const NPM: [Npm; 6] = [
     node("node-26", "26.10.0"),
     Npm {
         directory: "bun",
-        // Also for processors without AVX2.
+        // This build also runs on processors without AVX2.
         names: ["@oven/bun-linux-x64-baseline", "@oven/bun-linux-aarch64"],
         version: "1.4.5",
     },
@@ -49,7 +48,7 @@ const fn node(directory: &'static str, version: &'static str) -> Npm {
     }
 }
 
-/// Everything that the Python servers need, what they need themselves included.
+/// The Python servers with all their dependencies.
 const PYPI: [&str; 10] = [
     "click==8.5.1",
     "gevent==26.9.0",
@@ -63,7 +62,7 @@ const PYPI: [&str; 10] = [
     "zope.interface==8.7",
 ];
 
-/// As above but for this: it looks at its socket before it listens.
+/// Installed in place of the gunicorn above: this version checks its socket before it listens.
 const NEWER_GUNICORN: &str = "gunicorn==27.0.1";
 
 /// Programs of the distribution and the packages that have them.
@@ -76,17 +75,17 @@ const DISTRIBUTION: [(&str, &[&str]); 6] = [
     ("go", &["golang-go"]),
 ];
 
-/// Name of the file that says what a directory holds.
+/// Name of the file that says which versions a directory holds.
 const HOLDS: &str = "holds.txt";
 
-/// Puts everything in place that can be; says what cannot.
+/// Installs every runtime that can be installed, and reports the others.
 pub(crate) fn install() {
     heading("Runtimes");
     for (program, packages) in DISTRIBUTION {
-        say(program, distribution::ensure(program, packages));
+        report(program, distribution::ensure(program, packages));
     }
     for package in &NPM {
-        say(package.directory, package.install());
+        report(package.directory, package.install());
     }
     let mut newer = PYPI;
     for word in &mut newer {
@@ -94,11 +93,11 @@ pub(crate) fn install() {
             *word = NEWER_GUNICORN;
         }
     }
-    say("python", python("python", &PYPI));
-    say("gunicorn-27", python("gunicorn-27", &newer));
+    report("python", python("python", &PYPI));
+    report("gunicorn-27", python("gunicorn-27", &newer));
 }
 
-fn say(name: &str, done: anyhow::Result<()>) {
+fn report(name: &str, done: anyhow::Result<()>) {
     match done {
         Ok(()) => note(&format!("{name}: there.")),
         Err(reason) => note(&format!("{name}: {reason:#}. Its tests are skipped.")),
@@ -111,7 +110,7 @@ fn root(directory: &str) -> PathBuf {
         .join(directory)
 }
 
-/// Makes a directory hold what `wanted` says, by `fill`, unless it does.
+/// Fills a directory by `fill`, unless it holds the versions `wanted` already.
 fn ensure_holds(
     directory: &Path,
     wanted: &str,
@@ -126,7 +125,7 @@ fn ensure_holds(
     }
     std::fs::create_dir_all(directory)?;
     fill()?;
-    // Last, so that what was interrupted is done again.
+    // Written last, so that an interrupted installation is repeated.
     Ok(std::fs::write(holds, wanted)?)
 }
 
@@ -146,7 +145,7 @@ impl Npm {
         let directory = root(self.directory);
         ensure_holds(&directory, &package, || {
             let to = directory.to_string_lossy().into_owned();
-            // A package that is packed runs no script of its own.
+            // `npm pack` does not run scripts of the package.
             run(
                 "npm",
                 &["pack", "--silent", "--pack-destination", &to, &package],
@@ -155,7 +154,7 @@ impl Npm {
                 .flatten()
                 .map(|entry| entry.path())
                 .find(|path| path.extension().is_some_and(|is| is == "tgz"))
-                .context("npm pack has left no archive: try it by hand")?;
+                .context("npm pack has made no archive: try it by hand")?;
             let from = archive.to_string_lossy().into_owned();
             run("tar", &["-xzf", &from, "--strip-components=1", "-C", &to])?;
             Ok(std::fs::remove_file(archive)?)
@@ -163,14 +162,14 @@ impl Npm {
     }
 }
 
-/// A virtual environment with exactly these packages, as wheels, so that
-/// nothing is built and no script of a package is run.
+/// Makes a virtual environment with exactly these packages. They are wheels, so nothing is built and
+/// no script of a package runs.
 fn python(directory: &str, packages: &[&str]) -> anyhow::Result<()> {
     let directory = root(directory);
     ensure_holds(&directory, &packages.join("\n"), || {
         let to = directory.to_string_lossy().into_owned();
         if run("python3", &["-m", "venv", &to]).is_err() {
-            // Debian has the module's other half in a package of its own.
+            // Debian has a part of the module in a separate package.
             distribution::install(&["python3-venv"])?;
             run("python3", &["-m", "venv", "--clear", &to])?;
         }
@@ -183,13 +182,13 @@ fn python(directory: &str, packages: &[&str]) -> anyhow::Result<()> {
 fn run(program: &str, words: &[&str]) -> anyhow::Result<()> {
     let status = tool(&OsString::from(program))
         .args(words)
-        // What they say that matters goes to standard error.
+        // Errors go to standard error.
         .stdout(Stdio::null())
         .status()
         .with_context(|| format!("cannot start {program}: install it"))?;
     ensure!(
         status.success(),
-        "{program} {} ended with {status}: its words are above; a registry that cannot be reached is the usual reason",
+        "{program} {} exited with {status}: its messages are above; usually the registry cannot be reached",
         words.first().copied().unwrap_or_default()
     );
     Ok(())

@@ -1,13 +1,12 @@
 //! `cargo xtask`: build, demo and test of the whole project.
 //!
-//! Parses the command line and maps results to exit codes. How binaries are
-//! built is decided in `compile`, what the demo shows in `demo`, what the
-//! tests are in `test`, which runtimes they get in `languages`, how a cluster is
-//! had in `kind`.
+//! This file parses the command line and maps results to exit codes. `compile` builds the binaries,
+//! `demo` runs the demo, `test` the tests, `languages` installs runtimes for them, `kind` makes a
+//! cluster.
 
 #![expect(
     clippy::doc_markdown,
-    reason = "the comments of the command line are help texts, which know no markdown"
+    reason = "the comments of the command line are help texts, which are not markdown"
 )]
 
 mod bench;
@@ -104,7 +103,7 @@ target/bench) PM2, if they are missing and this is root on a machine with
 apt-get; a peer that cannot be had is left out. Load goes to loopback addresses
 only. What the rows mean is in benches/README.md.";
 
-/// Builds, shows and tests the whole project.
+/// Builds, demonstrates and tests the whole project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Cli {
@@ -123,28 +122,28 @@ enum Command {
     /// Build and run every test layer
     #[command(after_help = TEST_EXAMPLES)]
     Test {
-        /// Leave out the layer on a kind cluster
+        /// Leave out the layers that need Kubernetes
         #[arg(long)]
         fast: bool,
-        /// Run the matrix of runtimes alone, in its long form, after installing them
+        /// Install the runtimes and run only their matrix, in its long form
         #[arg(long, conflicts_with = "fast")]
         languages: bool,
     },
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
-    Kind(kind::Words),
+    Kind(kind::KindArgs),
     /// Measure hops beside nginx, or workers beside other supervisors, as ratios
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::BenchArgs),
 }
 
-/// `demo` as typed.
+/// The arguments of `demo`.
 #[derive(Debug, Args)]
 struct DemoArgs {
-    /// Leave it running after the last step until Ctrl-C
+    /// Keep the app running after the last step until Ctrl-C
     #[arg(long)]
     keep: bool,
-    /// Another app than the sample: a file with one ScaledApp
+    /// Run this app instead of the sample: a file with one ScaledApp
     #[arg(long, value_name = "FILE")]
     app: Option<PathBuf>,
 }
@@ -153,7 +152,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // With the terminal closed the code is the only answer.
+            // Fails if the terminal is closed; the exit code still tells the result.
             drop(error.print());
             let usage = error.exit_code() != 0;
             return if usage {
@@ -175,7 +174,7 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
-        // What failed has been said.
+        // The failure has been printed already.
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             console::complain(&format!("xtask: {error:#}"));

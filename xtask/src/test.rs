@@ -1,13 +1,10 @@
-//! `cargo xtask test`: which layers of tests there are, in which order they
-//! run, and what counts as passed.
+//! `cargo xtask test`: the layers of tests, their order, and what counts as passed.
 //!
-//! All layers run, whatever fails before. Counts are read from the lines that
-//! the test runner prints; a layer that ends badly without such a line counts
-//! as one failure.
+//! All layers run, even after a failure. Counts are read from the output of the test runner; a layer
+//! that fails without a count counts as one failure.
 //!
-//! The matrix of runtimes is a layer like the others, in its short form; alone
-//! and in its long form it is `--languages`. Its rows come in lines of the
-//! tests' output, too.
+//! The matrix of runtimes is one of the layers, in its short form. `--languages` runs only the
+//! matrix, in its long form. Its rows are also read from the tests' output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -22,8 +19,8 @@ use crate::cargo::cargo;
 use crate::console::{heading, note, say, seconds, table, timed};
 use crate::{compile, distribution, languages};
 
-/// Test targets of `tests/`, the weaker and quicker ones first. One that is not
-/// named here runs before the last two of these.
+/// Test targets of `tests/`, the quicker ones first. A target that is not named here runs before the
+/// last two.
 const TARGETS: [&str; 8] = [
     "layers",
     "wire_sidecar",
@@ -38,7 +35,7 @@ const TARGETS: [&str; 8] = [
 /// The target with the matrix of runtimes.
 const LANGUAGES: &str = "languages";
 
-/// What a line starts with that is a row of the matrix, its cells with bars between.
+/// Prefix of a line with a row of the matrix, its cells separated by bars.
 const ROW: &str = "matrix: ";
 
 /// The target that renders the chart.
@@ -47,11 +44,10 @@ const CHART: &str = "chart";
 /// The target that needs a cluster.
 const KIND: &str = "kind";
 
-/// The target that needs the control plane of one, compiled.
+/// The target that needs the compiled programs of a control plane.
 const APISERVER: &str = "apiserver";
 
-/// Programs that tests run, what they are for, and the packages to get them
-/// from where that is usual.
+/// Programs that tests run: name, purpose, and the package to install, if that is usual.
 const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     (
         "node",
@@ -62,30 +58,30 @@ const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     ("go", "tests with a static Go server", None),
 ];
 
-/// Servers that tests run, as [`PROGRAMS`]. Their packages start them as services of the machine
-/// where systemd runs, which is not for tests to do.
+/// Servers that tests run, as [`PROGRAMS`]. With systemd, installing their packages would start them as
+/// services of the machine, which tests must not do.
 const SERVERS: [(&str, &str, Option<&str>); 2] = [
     ("named", RECURSORS, Some("bind9")),
     ("unbound", RECURSORS, Some("unbound")),
 ];
 
-/// What the test target `recursors` needs [`SERVERS`] for.
+/// Purpose of [`SERVERS`], for the test target `recursors`.
 const RECURSORS: &str = "real recursors that ask our DNS server";
 
-/// A test that left a process behind which holds its output open must not
-/// hold us up as well.
-const OUTPUT_ENDS: Duration = Duration::from_secs(5);
+/// For the output to end after the runner has. A process that a test left behind may hold the output
+/// open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the runner said.
+/// The counts that the runner printed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     passed: u64,
     failed: u64,
-    /// Of those passed: said that they did nothing.
+    /// Passed tests that were skipped.
     skipped: u64,
 }
 
-/// What a layer came to.
+/// The result of a layer.
 #[derive(Debug, Default)]
 struct Ran {
     counts: Counts,
@@ -99,8 +95,8 @@ struct Layer {
     environment: Vec<(&'static str, String)>,
 }
 
-/// Builds and runs everything, the layers that need Kubernetes only if it need not
-/// be `fast`; whether all passed.
+/// Builds and runs all layers, or with `fast` those that do not need Kubernetes. Returns whether all
+/// passed.
 ///
 /// # Errors
 /// Something does not compile.
@@ -114,8 +110,8 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
     run_all(layers(&targets), begun)
 }
 
-/// Installs what runtimes can be had, builds, and runs the matrix alone, with
-/// all of them and many requests; whether all passed.
+/// Installs the runtimes, builds, and runs only the matrix, with many requests. Returns whether all
+/// passed.
 ///
 /// # Errors
 /// Something does not compile.
@@ -136,7 +132,7 @@ fn compile_tests(which: &[&str]) -> anyhow::Result<()> {
             .context("cannot start cargo")?;
         anyhow::ensure!(
             status.success(),
-            "the tests do not compile; the compiler's words are above"
+            "the tests do not compile; the compiler's messages are above"
         );
         Ok(())
     })
@@ -193,7 +189,7 @@ fn run_all(layers: Vec<Layer>, begun: Instant) -> anyhow::Result<bool> {
         ["LAYER", "PASSED", "FAILED", "SKIPPED", "TIME"],
         rows,
     ));
-    say(&format!("\nAll of it took {}.", seconds(begun.elapsed())));
+    say(&format!("\nAll layers took {}.", seconds(begun.elapsed())));
     if all.failed > 0 {
         say("One test alone: cargo test -p scaledapp-tests --test TARGET -- NAME --nocapture");
     }
@@ -201,7 +197,7 @@ fn run_all(layers: Vec<Layer>, begun: Instant) -> anyhow::Result<bool> {
     Ok(all.failed == 0)
 }
 
-/// Says which programs are there, after installing what can be.
+/// Installs the programs that can be installed, and prints which are missing.
 fn programs() {
     heading("Programs that tests run");
     let has_systemd = Path::new("/run/systemd/system").exists();
@@ -222,7 +218,7 @@ fn programs() {
 }
 
 impl Counts {
-    /// The last line, which programs read.
+    /// The last line of the output, for programs to read.
     fn line(self) -> String {
         let Self {
             passed,
@@ -236,9 +232,9 @@ impl Counts {
         }
     }
 
-    /// Adds what one line of a runner's output says.
+    /// Adds the counts of a line of the runner's output.
     fn read(&mut self, line: &str) {
-        // With one thread the runner leaves its own line open.
+        // With one thread, the runner's own line comes first.
         if line.starts_with("skipped: ") || line.contains(" ... skipped: ") {
             self.skipped += 1;
         }
@@ -256,7 +252,7 @@ impl Counts {
         self.failed += number("failed");
     }
 
-    /// A test that was skipped has passed for the runner, but not for us.
+    /// The final counts. The runner counts a skipped test as passed; we do not.
     fn ended(mut self, well: bool) -> Self {
         self.skipped = self.skipped.min(self.passed);
         self.passed -= self.skipped;
@@ -316,12 +312,12 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         ),
     ];
     layers.extend(targets.iter().map(|target| {
-        // The whole workspace, or other features of shared packages would be
-        // chosen and all of them compiled again.
+        // With the whole workspace, so that shared packages have the same features and are not
+        // compiled again.
         let test = ["--workspace", "--test", target, "--"];
-        // Each story takes the whole machine, and its counts are the point.
-        // Elsewhere the reasons for skipping are. The matrix waits more than it
-        // works.
+        // Each story uses the whole machine, so stories run one at a time, and their output shows the
+        // counts. Other layers show only why tests were skipped. The matrix mostly waits, so it may
+        // run in parallel.
         let shown: &[&str] = match target.as_str() {
             "local_stories" | KIND => &["--nocapture", "--test-threads=1"],
             LANGUAGES => &["--show-output", "--test-threads=4"],
@@ -332,8 +328,7 @@ fn layers(targets: &[String]) -> Vec<Layer> {
     layers
 }
 
-/// The matrix with every runtime, one after the other: what is measured is then
-/// each one's own.
+/// The matrix with every runtime, one at a time, so that the measurements do not disturb each other.
 fn long_matrix() -> Layer {
     let words = [
         "--package",
@@ -356,7 +351,7 @@ impl Layer {
     fn prepare_and_run(&self) -> anyhow::Result<Ran> {
         let environment = match self.name.as_str() {
             CHART => {
-                // Without Go its tests are skipped, and say so.
+                // Without Go the tests are skipped, and say so.
                 let helm = crate::kind::helm_for_tests();
                 let helm = helm.inspect_err(|error| note(&format!("No helm: {error:#}")));
                 return self.run(&helm.into_iter().collect::<Vec<_>>());
@@ -399,8 +394,8 @@ impl Layer {
                     if ended.is_none() && child.try_wait()?.is_some() {
                         ended = Some(Instant::now());
                     }
-                    if ended.is_some_and(|at| at.elapsed() > OUTPUT_ENDS) {
-                        note("Something that a test started still holds its output open.");
+                    if ended.is_some_and(|at| at.elapsed() > OUTPUT_TIMEOUT) {
+                        note("A process that a test started still holds its output open.");
                         break;
                     }
                 }
@@ -412,7 +407,7 @@ impl Layer {
     }
 }
 
-/// Sends every line until the output ends or nobody reads any more.
+/// Sends every line until the output ends or the receiver is gone.
 fn follow(output: impl Read, lines: &mpsc::Sender<String>) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
@@ -460,13 +455,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_end_without_a_count_is_a_failure() {
+    fn a_failed_layer_without_a_count_is_a_failure() {
         assert_eq!(Counts::default().ended(false).line(), "0 passed, 1 failed");
         assert_eq!(Counts::default().ended(true).line(), "0 passed, 0 failed");
     }
 
     #[test]
-    fn a_target_that_nobody_listed_runs_before_the_stories() {
+    fn an_unlisted_target_runs_before_the_stories() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["local_stories", "kind", "wire_sidecar", "fixtures"] {

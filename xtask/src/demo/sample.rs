@@ -1,5 +1,4 @@
-//! The running sample: how load is sent to it and counted, and how the
-//! commands of `scaledapp` are run against it.
+//! The running sample: sends load to it and counts, and runs commands of `scaledapp` for it.
 
 use std::time::Duration;
 
@@ -11,19 +10,19 @@ use scaledapp_tests::{proc, sidecar};
 
 use crate::console::{milliseconds, note};
 
-/// For what takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Clients of each of the two loads.
 pub(crate) const CLIENTS: usize = 4;
-/// Requests per second of each load: well below what two cores can do, so that
-/// a gap in the answers is the fault's and not the load's.
+/// Requests per second of each load. Two cores can do much more, so a gap in the answers is caused by
+/// the fault, not by the load.
 const RATE: u32 = 500;
-/// Requests that each load sends at least: three seconds of them.
+/// Least number of requests of each load: three seconds of them.
 const REQUESTS: u64 = 1500;
-/// Answers before and after what is done under load.
+/// Answers to wait for before and after the action under load.
 const AROUND: u64 = 200;
 
-/// The app as it runs.
+/// The running app.
 #[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) local: Local,
@@ -31,11 +30,11 @@ pub(crate) struct Sample {
     pub(crate) name: String,
     /// Workers of each pod at the start.
     pub(crate) workers: u64,
-    /// Whether a POST to `/` is echoed.
+    /// Whether the app echoes a POST to `/`.
     pub(crate) posts: bool,
 }
 
-/// What a step counted, and which promises it broke.
+/// The counts of a step, and the promises that it broke.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     pub(crate) sent: u64,
@@ -54,14 +53,14 @@ impl Counted {
         }
     }
 
-    /// Notes a broken promise unless it was kept.
+    /// Notes a broken promise unless `kept`.
     pub(crate) fn demand(&mut self, kept: bool, reason: impl FnOnce() -> String) {
         if !kept {
             self.broken.push(reason());
         }
     }
 
-    /// The promise that most steps give.
+    /// Checks the promise of most steps: no request failed.
     pub(crate) fn none_failed(mut self) -> Self {
         let failed = self.failed;
         self.demand(failed == 0, || format!("{failed} requests failed"));
@@ -70,7 +69,7 @@ impl Counted {
 }
 
 impl Sample {
-    /// Looks what kind of app it is.
+    /// Finds out the properties of the app.
     ///
     /// # Errors
     /// It does not answer `GET /` with 200.
@@ -82,7 +81,7 @@ impl Sample {
         };
         let workers = sidecar::status(pod.admin)?["desired"]
             .as_u64()
-            .context("status says how many workers are desired")?;
+            .context("/status does not show the desired number of workers")?;
         let to = *local
             .state
             .balancers
@@ -91,7 +90,7 @@ impl Sample {
         let answer = http::get(to, "/")?;
         ensure!(
             answer.status == 200,
-            "GET / is answered with {}: the demo needs an app that answers 200",
+            "GET / got status {}: the demo needs an app that answers 200",
             answer.status
         );
         let posted = http::one_shot(to, SOON, &Request::post("/", b"an echo"));
@@ -110,15 +109,15 @@ impl Sample {
         proc::is_running(self.local.process.pid())
     }
 
-    /// Runs a `scaledapp` command; what it printed.
+    /// Runs a `scaledapp` command and returns its output.
     ///
     /// # Errors
-    /// It ended with another code than 0.
+    /// It exited with another code than 0.
     pub(crate) fn command(&self, words: &[&str]) -> anyhow::Result<String> {
         let ended = self.local.command(words)?;
         ensure!(
             ended.code == 0,
-            "scaledapp {} ended with {}: {}",
+            "scaledapp {} exited with {}: {}",
             words.join(" "),
             ended.code,
             ended.stderr.trim()
@@ -126,12 +125,11 @@ impl Sample {
         Ok(ended.stdout)
     }
 
-    /// Does something under load and counts, whatever comes of it. Half of the
-    /// clients keep their connections, half connect for each request; all find
-    /// the balancers by DNS.
+    /// Performs an action under load, and counts the requests. Half of the clients keep their
+    /// connections, half connect for each request; all find the balancers by DNS.
     ///
     /// # Errors
-    /// What was done failed, or the load got no answers.
+    /// The action failed, or the load got no answers.
     pub(crate) fn under_load<T>(
         &self,
         act: impl FnOnce() -> anyhow::Result<T>,
@@ -160,7 +158,7 @@ impl Sample {
         let [kept, single] = loads.map(Running::stop);
         let both = kept.clone().and(&single);
         note(&format!(
-            "{} requests sent ({} on kept connections, {} on a new one each; {} POST), {} failed, longest gap {}.",
+            "{} requests sent ({} on kept connections, {} with a new connection each; {} POST), {} failed, longest gap {}.",
             both.sent,
             kept.sent,
             single.sent,

@@ -1,6 +1,6 @@
-//! What the demo does to the running sample, and what its clients may notice.
+//! The steps of the demo: what each does to the running sample, and what clients may notice.
 //!
-//! The promises are those of the README; the tests in `tests/` hold more.
+//! The promises are those of the README; the tests in `tests/` check more.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,10 +18,10 @@ use scaledapp_tests::{proc, sidecar, wait};
 use super::sample::{CLIENTS, Counted, SOON, Sample};
 use crate::console::{milliseconds, note, table};
 
-/// Questions to DNS. That a balancer of two is never named first in so many
-/// random orders happens once in half a million runs.
+/// Queries to DNS. The chance that one of two balancers never comes first in so many random orders is
+/// one in half a million.
 const QUESTIONS: u64 = 20;
-/// Answers that are shown.
+/// Answers to print.
 const SHOWN: usize = 4;
 /// Workers of each pod when scaled up.
 const MORE: u64 = 4;
@@ -34,11 +34,11 @@ pub(super) struct Step {
     pub(super) run: fn(&Sample) -> anyhow::Result<Counted>,
 }
 
-/// All steps but the last, the Ctrl-C.
+/// All steps except the last, the Ctrl-C.
 pub(super) const STEPS: [Step; 6] = [
     Step {
         title: "Ask DNS for the app's name",
-        promise: "each answer names all balancers, and each is first at times",
+        promise: "each answer names all balancers, each of them first in some answers",
         run: resolve,
     },
     Step {
@@ -63,7 +63,7 @@ pub(super) const STEPS: [Step; 6] = [
     },
     Step {
         title: "kill -9 of a balancer, under load",
-        promise: "0 refused, only what it was forwarding is cut off",
+        promise: "0 refused, only requests in flight there are cut off",
         run: kill_balancer,
     },
 ];
@@ -75,7 +75,7 @@ fn resolve(sample: &Sample) -> anyhow::Result<Counted> {
         .iter()
         .map(std::net::SocketAddr::ip)
         .collect();
-    // More do not fit into one answer.
+    // One answer holds at most eight addresses.
     let expected = all.len().min(8);
     let mut counted = Counted {
         sent: 1,
@@ -83,11 +83,11 @@ fn resolve(sample: &Sample) -> anyhow::Result<Counted> {
     };
     let answer = dns::ask(state.dns, Transport::Udp, &state.hostname, Type::A)?;
     counted.demand(answer.code == 0 && answer.authoritative, || {
-        format!("the server does not speak for its zone: {answer:?}")
+        format!("the answer is not authoritative: {answer:?}")
     });
     if let Some((_, ttl)) = answer.addresses.first() {
         note(&format!(
-            "Clients may keep an answer for {} s.",
+            "Clients may cache an answer for {} s.",
             ttl.as_secs()
         ));
     }
@@ -113,11 +113,11 @@ fn resolve(sample: &Sample) -> anyhow::Result<Counted> {
         first.extend(answer.first().copied());
     }
     note(&format!(
-        "{} questions, {} unanswered. The order is new each time, so clients spread.",
+        "{} queries, {} unanswered. Each answer has a new random order, so clients spread.",
         counted.sent, counted.failed
     ));
     all.retain(|address| !first.contains(address));
-    // With more than two the chance to miss one is no longer small.
+    // With more than two balancers, the chance that one is never first is no longer small.
     counted.demand(all.is_empty() || expected > 2, || {
         format!("{all:?} was never named first")
     });
@@ -128,7 +128,9 @@ fn steady(sample: &Sample) -> anyhow::Result<Counted> {
     let ((), report) = sample.under_load(|| Ok(()))?;
     let mut counted = Counted::of(&report).none_failed();
     if report.tally.is_empty() {
-        note("The app does not say its pid, so it stays open which worker answered.");
+        note(
+            "The app's answer does not contain its pid, so the demo cannot tell which worker answered.",
+        );
         return Ok(counted);
     }
     let mut rows = Vec::new();
@@ -180,11 +182,11 @@ fn kill_worker(sample: &Sample) -> anyhow::Result<Counted> {
     let mut counted = Counted::of(&report);
     let gets = report.failed_of(Method::Get);
     counted.demand(gets == 0, || format!("{gets} GETs failed"));
-    // A POST must not be sent twice, so what it was executing is lost: at most
-    // one of each client.
+    // A POST must not be sent twice, so those that the worker was executing are lost: at most one
+    // of each client.
     let posts = report.failed_of(Method::Post);
     counted.demand(posts <= 2 * CLIENTS as u64, || {
-        format!("{posts} POSTs failed, more than it could be executing")
+        format!("{posts} POSTs failed, more than the worker can have been executing")
     });
     Ok(counted)
 }
@@ -198,14 +200,14 @@ fn reload(sample: &Sample) -> anyhow::Result<Counted> {
     let after = pids(sample.local.workers()?);
     let mut counted = Counted::of(&report).none_failed();
     counted.demand(before.is_disjoint(&after), || {
-        format!("old workers are still there: {before:?}, now {after:?}")
+        format!("old workers still run: {before:?}, now {after:?}")
     });
     Ok(counted)
 }
 
 fn scale(sample: &Sample) -> anyhow::Result<Counted> {
     let back = sample.workers;
-    // To the same number would show nothing.
+    // Scaling to the same number would show nothing.
     let more = if back == MORE { MORE + 1 } else { MORE };
     let ((), report) = sample.under_load(|| {
         for workers in [more, back] {
@@ -239,25 +241,27 @@ fn kill_balancer(sample: &Sample) -> anyhow::Result<Counted> {
     let mut counted = Counted::of(&report);
     let refused = report.failed_with(&Failure::Refused);
     if refused == 0 {
-        note("Nobody was refused: its supervisor held the socket, and connections waited there.");
+        note(
+            "No connection was refused: its supervisor held the socket, and connections waited there.",
+        );
     }
     counted.demand(refused == 0, || format!("{refused} requests were refused"));
     let most = forwarding(&report, local.state.balancers.len());
     let failed = report.failed();
     counted.demand(failed <= most, || {
-        format!("{failed} requests failed, and it could be forwarding {most}")
+        format!("{failed} requests failed, but it can have been forwarding only {most}")
     });
     Ok(counted)
 }
 
-/// Requests that one balancer can be forwarding: one of each of its clients.
+/// The most requests that one balancer can be forwarding: one of each of its clients.
 fn forwarding(report: &Report, balancers: usize) -> u64 {
     let of_each_load = CLIENTS.div_ceil(balancers.max(1)) as u64;
-    // Two loads; nothing sent, nothing forwarded.
+    // Two loads. No more can be forwarded than were sent.
     report.sent.min(2 * of_each_load)
 }
 
-/// Runs a `scaledapp` command and shows it with the time it took.
+/// Runs a `scaledapp` command and prints it with the time that it took.
 fn command(sample: &Sample, words: &[&str]) -> anyhow::Result<()> {
     let begun = Instant::now();
     sample.command(words)?;

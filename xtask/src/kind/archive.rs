@@ -1,7 +1,6 @@
-//! Image archives that every engine and containerd load, made of a root file
-//! system and the words that start it. No engine is needed: an image is a
-//! layer, a configuration that names the layer's digest, and a manifest that
-//! names both (the format of `docker save`).
+//! Image archives that every engine and containerd can load, made from a root file system and a start
+//! command, without an engine. An image is a layer, a configuration with the layer's digest, and a
+//! manifest that names both (the format of `docker save`).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,13 +14,13 @@ use super::cache::{Cache, Key};
 use super::debian::{self, Variant};
 use super::run::Run;
 
-/// Copying and hashing some hundred megabytes on a busy disk.
-const LONGEST: Duration = Duration::from_mins(5);
+/// For copying and hashing some hundred megabytes on a busy disk.
+const COPY_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How an image is started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Start<'a> {
-    /// Program and first words.
+    /// Program and first arguments.
     pub(crate) entrypoint: &'a [&'a str],
     /// `65534:65534`; empty is root.
     pub(crate) user: &'a str,
@@ -29,11 +28,11 @@ pub(crate) struct Start<'a> {
     pub(crate) directory: &'a str,
 }
 
-/// A file of this machine and where it is in the image.
+/// A file of this machine, and its path in the image.
 pub(crate) type Content<'a> = (&'a Path, &'a str);
 
-/// An archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`)
-/// that holds nothing but these files: for static binaries.
+/// Makes an archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`) that holds only
+/// these files: for static binaries.
 ///
 /// # Errors
 /// A file cannot be read, or the archive cannot be written.
@@ -46,11 +45,11 @@ pub(crate) fn from_scratch(
     build(cache, reference, None, files, start)
 }
 
-/// An archive of an image with Debian packages (such as `nodejs` or
-/// `python3-minimal`) and an app's directory at `/app`.
+/// Makes an archive of an image with Debian packages (such as `nodejs` or `python3-minimal`) and an
+/// app's directory at `/app`.
 ///
 /// # Errors
-/// A package cannot be had, or the archive cannot be written.
+/// A package is not available, or the archive cannot be written.
 pub(crate) fn from_debian(
     cache: &Cache,
     reference: &str,
@@ -58,16 +57,16 @@ pub(crate) fn from_debian(
     app: &Path,
     start: &Start<'_>,
 ) -> anyhow::Result<PathBuf> {
-    // Named after the packages: apps with the same ones share it.
+    // Named after the packages, so that apps with the same packages share it.
     let root = debian::root(cache, &packages.join("-"), Variant::Minimal, packages)?;
     build(cache, reference, Some(&root), &[(app, "/app")], start)
 }
 
-/// An archive of an image: files and directories on top of the archive of a
-/// root file system, or of nothing.
+/// Makes an archive of an image: files and directories on top of the archive of a root file system, or
+/// alone.
 ///
 /// # Errors
-/// Something cannot be read, or the archive cannot be written.
+/// A file cannot be read, or the archive cannot be written.
 pub(crate) fn build(
     cache: &Cache,
     reference: &str,
@@ -77,7 +76,7 @@ pub(crate) fn build(
 ) -> anyhow::Result<PathBuf> {
     let configuration = configuration(start, "");
     let mut key = Key::new().and(reference).and(configuration.to_string());
-    // The archive of a root file system is named after what is in it.
+    // The name of a root file system's archive depends on its content.
     key = key.and(root.map_or(&[][..], |root| root.as_os_str().as_encoded_bytes()));
     for (source, at) in contents {
         key = key.and(at);
@@ -96,7 +95,7 @@ pub(crate) fn build(
     Ok(archive)
 }
 
-/// Writes the archive, whether it is there or not.
+/// Writes the archive, even if it exists.
 ///
 /// # Errors
 /// As [`build`].
@@ -107,11 +106,11 @@ pub(crate) fn write(
     contents: &[Content<'_>],
     start: &Start<'_>,
 ) -> anyhow::Result<()> {
-    // Beside the archive: as large, and on the same disk.
+    // Beside the archive, on the same disk, because it is as large.
     let beside = archive.parent().context("an archive is in a directory")?;
     let work = tempfile::tempdir_in(beside)?;
     let (layer, tree) = (work.path().join("layer.tar"), work.path().join("tree"));
-    // A place to mount something on, and to write to where the root is writable.
+    // For mounts, and for programs that write to it if the root is writable.
     let temporary = tree.join("tmp");
     fs::create_dir_all(&temporary)?;
     fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777))?;
@@ -122,7 +121,7 @@ pub(crate) fn write(
         }
         let (source, at) = (source.to_string_lossy(), at.to_string_lossy());
         Run::new("cp", &["-rT", &source, &at])
-            .within(LONGEST)
+            .within(COPY_TIMEOUT)
             .done()?;
     }
     if let Some(root) = root {
@@ -132,7 +131,7 @@ pub(crate) fn write(
     let verb = if root.is_some() { "-rf" } else { "-cf" };
     tar(&[verb, &layer_text, "-C", &tree, "--mode=a+rX", "."])?;
     let digest = Run::new("sha256sum", &[&*layer_text])
-        .within(LONGEST)
+        .within(COPY_TIMEOUT)
         .text()?;
     let digest = digest.split_whitespace().next().unwrap_or_default();
     ensure!(digest.len() == 64, "sha256sum says {digest:?}");
@@ -144,7 +143,7 @@ pub(crate) fn write(
     tar(&[&["-cf", &*archive, "-C", &*work][..], &files].concat())
 }
 
-/// The same content gives the same bytes.
+/// Runs tar so that the same content gives the same bytes.
 fn tar(words: &[&str]) -> anyhow::Result<()> {
     let same = [
         "--format=gnu",
@@ -155,7 +154,7 @@ fn tar(words: &[&str]) -> anyhow::Result<()> {
         "--numeric-owner",
     ];
     Run::new("tar", &[&same[..], words].concat())
-        .within(LONGEST)
+        .within(COPY_TIMEOUT)
         .cure("an image archive is as large as its content: `df -h target`")
         .done()
 }
@@ -218,7 +217,7 @@ mod tests {
         assert_eq!(config["config"]["Entrypoint"][1], "run");
         let digest = config["rootfs"]["diff_ids"][0].as_str().unwrap();
         assert_eq!(digest.len(), "sha256:".len() + 64);
-        // Made again it is the same, whatever the time.
+        // A second archive has the same bytes, independent of the time.
         write(&at("b.tar"), "localhost/x:1", None, &contents, &start).unwrap();
         assert_eq!(
             show("config.json"),

@@ -1,8 +1,7 @@
-//! Where things are below `target/kind`, and the keys under which they are kept.
+//! The paths below `target/kind`, and the keys of cached files.
 //!
-//! What is made from the same content is made once: a key is a hash of all
-//! that goes in, and whatever carries the key is whole, because it is put in
-//! place by rename. Go's own caches stay where Go has them.
+//! A key is a hash of all inputs, so the same content is made only once. A file with a key is always
+//! complete, because it is put in place by rename. Go's own caches stay where Go has them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,24 +10,24 @@ use anyhow::Context;
 use scaledapp_tests::binaries;
 use scaledapp_units::Fnv1a;
 
-/// Characters of a key.
+/// Length of a key, in characters.
 const KEY_LENGTH: usize = 12;
 
-/// The directory of everything that this command makes.
+/// The directory of all files that this command makes.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     root: PathBuf,
 }
 
 impl Cache {
-    /// Below `target/` of the workspace.
+    /// The cache below `target/` of the workspace.
     pub(crate) fn new() -> Self {
         Self {
             root: binaries::workspace().join("target/kind"),
         }
     }
 
-    /// A path below it, whose directory is there.
+    /// A path below it. Makes the directory if necessary.
     ///
     /// # Errors
     /// The directory cannot be made.
@@ -41,22 +40,22 @@ impl Cache {
         Ok(path)
     }
 
-    /// How to reach the cluster.
+    /// The path of the cluster's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
     }
 
-    /// `kubectl`, `kind` and `helm`.
+    /// The directory with `kubectl`, `kind` and `helm`.
     pub(crate) fn bin(&self) -> PathBuf {
         self.root.join("bin")
     }
 
-    /// Where the output of a long step is kept.
+    /// The log file of a long step.
     pub(crate) fn log(&self, step: &str) -> PathBuf {
         self.root.join("logs").join(format!("{step}.log"))
     }
 
-    /// A path below it for what is made from the content of `key`, such as
+    /// A path below it for a file made from inputs with this `key`, such as
     /// `debian/node-0123456789ab.tar`.
     ///
     /// # Errors
@@ -65,9 +64,8 @@ impl Cache {
         self.at(&format!("{name}-{}{suffix}", key.text()))
     }
 
-    /// Makes what `path` shall be under another name and puts it in place, if
-    /// it is not there yet; whether it had to be made. What was made from
-    /// earlier content goes then: it is large.
+    /// Unless `path` exists, calls `make` with another path and renames the result. Then removes files
+    /// of earlier keys, which are large. Returns whether `make` was called.
     ///
     /// # Errors
     /// `make` fails, or its result cannot be renamed.
@@ -94,16 +92,16 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes everything.
+    /// Removes the whole cache.
     ///
     /// # Errors
-    /// Something of it cannot be removed.
+    /// A file cannot be removed.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         remove(&self.root)
     }
 }
 
-/// Whether two names differ in nothing but the key.
+/// Whether two names differ only in the key.
 fn is_earlier(other: &Path, path: &Path) -> bool {
     let parts = |path: &Path| -> Option<(String, String)> {
         let name = path.file_name()?.to_str()?;
@@ -115,7 +113,7 @@ fn is_earlier(other: &Path, path: &Path) -> bool {
     other != path && parts(path).is_some_and(|this| parts(other) == Some(this))
 }
 
-/// Removes a file or directory that may not be there.
+/// Removes a file or directory, if it exists.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -128,19 +126,18 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// A hash of content that we trust (FNV-1a): it tells versions apart, it does
-/// not defend against anyone.
+/// A hash of trusted content (FNV-1a). It tells versions apart, but does not resist attacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(Fnv1a);
 
 impl Key {
-    /// Of nothing yet.
+    /// The key of no input.
     pub(crate) fn new() -> Self {
         Self(Fnv1a::default())
     }
 
-    /// And of this. Each piece counts with its length, so that pieces cannot
-    /// run into each other.
+    /// Adds an input. The length of each input counts too, so that two inputs cannot be taken for
+    /// one.
     #[must_use]
     pub(crate) fn and(self, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
@@ -148,7 +145,7 @@ impl Key {
         Self(self.0.with(length).with(content.iter().copied()))
     }
 
-    /// And of a file's content.
+    /// Adds the content of a file.
     ///
     /// # Errors
     /// It cannot be read.
@@ -157,7 +154,7 @@ impl Key {
         Ok(self.and(content))
     }
 
-    /// And of all files below a directory: names, permissions to execute, content.
+    /// Adds all files below a directory: names, execute permissions, content.
     ///
     /// # Errors
     /// One cannot be read.
@@ -183,7 +180,7 @@ impl Key {
         })
     }
 
-    /// As part of a name.
+    /// The key as part of a file name.
     pub(crate) fn text(self) -> String {
         format!("{:0KEY_LENGTH$x}", self.0.get() >> 16)
     }
@@ -194,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_do_not_run_into_each_other() {
+    fn two_inputs_are_not_taken_for_one() {
         let key = Key::new();
         assert_ne!(key.and("ab").and("c"), key.and("a").and("bc"));
         assert_eq!(key.and("ab").text().len(), 12);
@@ -217,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_made_from_earlier_content_goes() {
+    fn only_files_of_earlier_keys_are_removed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let others = ["node-proxy-0123456789ab.tar", "node-x.tar", "node.tar"];
@@ -231,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_half_way_is_made_again() {
+    fn a_file_whose_making_failed_is_made_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
         let half = Cache::once(&path, |partial| {

@@ -1,6 +1,6 @@
-//! `cargo xtask kind check`: what tests rely on in a cluster, tried once: an
-//! image without a registry, the strictest Pod Security, the supervisor's best
-//! mechanism in a pod, pods that reach pods on other nodes, Service DNS.
+//! `cargo xtask kind check`: tries once what tests rely on in a cluster: an image without a registry,
+//! the strictest Pod Security, the supervisor's best mechanism in a pod, pods that reach pods on other
+//! nodes, and Service DNS.
 
 use std::fs;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const NAMESPACE: &str = "--namespace=kind-check";
 const IMAGE: &str = "localhost/scaledapp/kind-check:dev";
 const PROGRAMS: [&str; 2] = ["scaledapp-sidecar", "scaledapp-hello-rust"];
 
-/// Rules of a new Service reach a busy node some time after its pods are ready.
-const SETTLED: Duration = Duration::from_mins(1);
+/// For the rules of a new Service to reach a busy node, after its pods are ready.
+const SERVICE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A pod of the check.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,10 +28,10 @@ struct Pod {
     address: String,
 }
 
-/// Tries it all, and removes what it made.
+/// Runs all checks, and removes the objects that they made.
 ///
 /// # Errors
-/// Something does not work; the text says what.
+/// A check failed. The message says which.
 pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
     let image = timed("Image from static programs, loaded into all nodes", || {
         let paths = [binaries::path(PROGRAMS[0])?, binaries::path(PROGRAMS[1])?];
@@ -63,7 +63,7 @@ fn check(cluster: &Cluster, image: &str) -> anyhow::Result<()> {
         start(cluster, image)
     })?;
     let [one, other] = &pods[..] else {
-        anyhow::bail!("two pods are wanted, there are {pods:?}");
+        anyhow::bail!("expected two pods, found {pods:?}");
     };
     ensure!(one.node != other.node, "both pods are on {}", one.node);
     let get = |from: &Pod, url: &str| {
@@ -101,7 +101,7 @@ fn check(cluster: &Cluster, image: &str) -> anyhow::Result<()> {
             "http://hello.kind-check.svc.cluster.local/",
         ] {
             for pod in &pods {
-                wait::until(SETTLED, url, || get(pod, url))?;
+                wait::until(SERVICE_TIMEOUT, url, || get(pod, url))?;
             }
             note(&format!("{url} answers on both nodes"));
         }
@@ -116,7 +116,7 @@ fn start(cluster: &Cluster, image: &str) -> anyhow::Result<Vec<Pod>> {
     let manifest = directory.path().join("check.yaml");
     fs::write(&manifest, text.replace("IMAGE", image))?;
     let gone = ["delete", "namespace", "kind-check", "--ignore-not-found"];
-    cluster.kubectl(&gone).within(SETTLED * 2).done()?;
+    cluster.kubectl(&gone).within(SERVICE_TIMEOUT * 2).done()?;
     cluster
         .kubectl(&["apply", "--filename=-"])
         .input(&manifest)
@@ -128,7 +128,7 @@ fn start(cluster: &Cluster, image: &str) -> anyhow::Result<Vec<Pod>> {
         NAMESPACE,
         "--timeout=110s",
     ];
-    let rolled_out = cluster.kubectl(&words).within(SETTLED * 2).done();
+    let rolled_out = cluster.kubectl(&words).within(SERVICE_TIMEOUT * 2).done();
     if let Err(error) = rolled_out {
         let words = ["describe", "pods", NAMESPACE];
         return Err(error.context(cluster.kubectl(&words).text().unwrap_or_default()));

@@ -1,6 +1,6 @@
-//! The cluster's life: whether the one that is there will do, how one is made,
-//! when it counts as ready, how it goes. Where its nodes come from is decided
-//! in `source`, their pod network in `network`.
+//! The life cycle of the cluster: whether the existing one can be reused, how one is made, when it is
+//! ready, and how it is removed. `source` decides where its nodes come from, `network` makes the pod
+//! network.
 
 use std::fs;
 use std::time::Duration;
@@ -16,23 +16,23 @@ use super::source::{self, Choice, Source};
 use super::{Cluster, NAME, golang, network};
 use crate::console::{note, timed};
 
-/// On the first node, written when all is ready: what the cluster was made
-/// from. Without it the cluster is half made.
+/// File on the first node that says what the cluster was made from. It is written once everything is
+/// ready; without it, the cluster is incomplete.
 const RECORD: &str = "/kind/scaledapp-made-from";
 
-/// kubeadm on three nodes, on a machine that does something else as well.
-const CREATE: Duration = Duration::from_mins(15);
-const READY: Duration = Duration::from_mins(5);
-const REMOVED: Duration = Duration::from_mins(3);
+/// For kubeadm on three nodes of a busy machine.
+const CREATE_TIMEOUT: Duration = Duration::from_mins(15);
+const READY_TIMEOUT: Duration = Duration::from_mins(5);
+const REMOVE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// A healthy cluster on a busy machine may miss a look.
-const HEALTHY: Duration = Duration::from_secs(30);
+/// For an existing cluster to show that it is healthy. On a busy machine one check may fail.
+const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node as the engine lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
     pub(crate) name: String,
-    /// `running`, `exited` and others; podman says it in a sentence.
+    /// `running`, `exited` and others; with podman, a longer text.
     pub(crate) state: String,
 }
 
@@ -42,16 +42,16 @@ impl Container {
     }
 }
 
-/// What to do about the cluster that is there, or not.
+/// What to do with the existing cluster, if there is one.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Reuse,
     Create,
-    /// Why it will not do.
+    /// It cannot be reused, for this reason.
     Replace(String),
 }
 
-/// An engine that works: the one that has our nodes, if any does.
+/// A working engine, preferably the one that has our nodes.
 pub(crate) fn engine(cache: &Cache) -> Option<Engine> {
     let mut found = Engine::found(cache);
     let has_nodes = |engine: &Engine| containers(engine).is_ok_and(|nodes| !nodes.is_empty());
@@ -59,7 +59,7 @@ pub(crate) fn engine(cache: &Cache) -> Option<Engine> {
     (!found.is_empty()).then(|| found.swap_remove(with))
 }
 
-/// The nodes that are there, the control plane first.
+/// The existing nodes, the control plane first.
 pub(crate) fn containers(engine: &Engine) -> anyhow::Result<Vec<Container>> {
     let label = format!("label=io.x-k8s.kind.cluster={NAME}");
     let format = "{{.Names}} {{.State}}";
@@ -79,7 +79,7 @@ fn listed(text: &str) -> Vec<Container> {
     found
 }
 
-/// What the cluster was made from, if it was ever finished.
+/// What the cluster was made from, if it was completed.
 pub(crate) fn record(engine: &Engine) -> Option<String> {
     let words = ["exec", &first_node(), "cat", RECORD];
     engine.run(&words).text().ok()
@@ -100,16 +100,16 @@ fn decide(nodes: &[Container], record: Option<&str>, acceptable: &[String]) -> D
         ));
     }
     match record {
-        None => Decision::Replace("it was never finished".to_owned()),
+        None => Decision::Replace("it is incomplete".to_owned()),
         Some(record) if acceptable.iter().any(|good| good == record) => Decision::Reuse,
         Some(record) => Decision::Replace(format!("it was made from something else ({record})")),
     }
 }
 
-/// The cluster that is there if it will do, else a new one.
+/// Returns the existing cluster if it can be reused, otherwise a new one.
 ///
 /// # Errors
-/// None can be made.
+/// The cluster cannot be made.
 pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     let engine = source::engine(cache, choice)?;
     let sources = source::acceptable(choice)?;
@@ -120,16 +120,20 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     let mut decision = decide(&nodes, record.as_deref(), &fingerprints);
     if decision == Decision::Reuse {
         let cluster = reach(cache, engine.clone())?;
-        let healthy = || wait::until(HEALTHY, "the cluster is healthy", || healthy(&cluster));
+        let healthy = || {
+            wait::until(HEALTHY_TIMEOUT, "the cluster is healthy", || {
+                healthy(&cluster)
+            })
+        };
         match healthy().or_else(|error| mend(&cluster, error).and_then(|()| healthy())) {
             Ok(()) => return Ok(cluster),
             Err(error) => decision = Decision::Replace(format!("{error:#}")),
         }
     }
     if let Decision::Replace(reason) = &decision {
-        note(&format!("The cluster that is here will not do: {reason}."));
+        note(&format!("The existing cluster cannot be reused: {reason}."));
     }
-    // First the image: without one, a cluster of another kind is better than none.
+    // The image is made before the old cluster is removed: if that fails, the old one stays.
     let (source, new) = source::obtain(cache, engine.clone(), choice)?;
     if decision != Decision::Create {
         timed("Removing the cluster", || delete(&engine))?;
@@ -137,7 +141,7 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     create(cache, new, &source)
 }
 
-/// Makes a cluster where there is none.
+/// Makes a cluster; there must be none.
 fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Cluster> {
     let kind = golang::client(cache, &KIND)?;
     golang::client(cache, &KUBECTL)?;
@@ -159,7 +163,7 @@ fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Clus
     timed("Nodes (kind create cluster)", || {
         engine
             .kind(&kind, &words)
-            .within(CREATE)
+            .within(CREATE_TIMEOUT)
             .log(cache.log("kind-create"))
             .cure(&cure)
             .done()
@@ -176,13 +180,15 @@ fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Clus
         })?;
     }
     timed("Waiting until nodes and cluster DNS are ready", || {
-        wait::until(READY, "the cluster is ready", || healthy(&cluster)).with_context(|| {
-            format!(
-                "kubectl --kubeconfig {kubeconfig} get pods -A shows what hangs; \
+        wait::until(READY_TIMEOUT, "the cluster is ready", || healthy(&cluster)).with_context(
+            || {
+                format!(
+                    "kubectl --kubeconfig {kubeconfig} get pods -A shows what hangs; \
                  `{} exec NODE journalctl -u kubelet` says why",
-                cluster.engine.program()
-            )
-        })
+                    cluster.engine.program()
+                )
+            },
+        )
     })?;
     let record = tempfile::NamedTempFile::new()?;
     fs::write(record.path(), source.fingerprint()?)?;
@@ -191,7 +197,7 @@ fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Clus
     Ok(cluster)
 }
 
-/// The cluster that runs, with its clients and a fresh kubeconfig.
+/// The running cluster, with its clients and a new kubeconfig.
 fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
     let kind = golang::client(cache, &KIND)?;
     golang::client(cache, &KUBECTL)?;
@@ -206,11 +212,11 @@ fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
     })
 }
 
-/// Restarts kube-proxy on nodes that reach no Service: once, after an hour, the
-/// kernel's map of Services was seen empty on one node, with nothing in its log.
+/// Restarts kube-proxy on nodes that reach no Service. Once, after an hour, the kernel's map of Services
+/// was empty on one node, without a message in its log.
 ///
 /// # Errors
-/// That is not what is wrong.
+/// The cluster is unhealthy for another reason.
 fn mend(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<()> {
     let nodes = containers(&cluster.engine)?;
     let names = nodes.iter().map(|node| node.name.as_str());
@@ -230,7 +236,7 @@ fn mend(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The Service that every cluster has, from a node; any answer will do.
+/// Checks that a node reaches the Service that every cluster has. Any answer counts.
 fn services_reached(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
     let words = ["get", "service", "kubernetes", "--request-timeout=5s"];
     let words = [&words[..], &["--output=jsonpath={.spec.clusterIP}"]].concat();
@@ -241,8 +247,7 @@ fn services_reached(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether all nodes run and are Ready, Services are reached from each, and
-/// CoreDNS is rolled out.
+/// Checks that all nodes run, are Ready and reach Services, and that CoreDNS is rolled out.
 pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
     let ask = |words: &[&str]| {
         let words = [&["--request-timeout=5s", "--output=json"][..], words].concat();
@@ -250,7 +255,7 @@ pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
         anyhow::Ok(serde_json::from_str::<Value>(&text)?)
     };
     let nodes = containers(&cluster.engine)?;
-    // Kubernetes itself takes most of a minute to see that a node is gone.
+    // Checked here too, because Kubernetes takes most of a minute to notice that a node is gone.
     if let Some(Container { name, state }) = nodes.iter().find(|node| !node.runs()) {
         bail!("{name} is not running ({state})");
     }
@@ -276,7 +281,7 @@ fn nodes_ready(list: &Value, wanted: usize) -> anyhow::Result<()> {
             .flatten()
             .find(|condition| condition["type"] == "Ready");
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
-        let ready = ready.with_context(|| format!("{name} says nothing yet"))?;
+        let ready = ready.with_context(|| format!("{name} has not reported yet"))?;
         let message = ready["message"].as_str().unwrap_or_default();
         ensure!(ready["status"] == "True", "{name} is not Ready: {message}");
     }
@@ -298,8 +303,8 @@ fn rolled_out(deployment: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes nodes and their volumes as kind does, but for half-made ones, too,
-/// and without a kind.
+/// Removes nodes and their volumes like kind, but also those of incomplete clusters, and without the
+/// kind program.
 ///
 /// # Errors
 /// The engine cannot remove one.
@@ -307,15 +312,15 @@ pub(crate) fn delete(engine: &Engine) -> anyhow::Result<()> {
     let nodes = containers(engine)?;
     let mut words = vec!["rm", "--force", "--volumes"];
     if engine.program() == "podman" {
-        // It would ask each politely first, for ten seconds.
+        // Otherwise podman sends each node SIGTERM and waits for ten seconds.
         words.extend(["--time", "0"]);
     }
     words.extend(nodes.iter().map(|node| node.name.as_str()));
     if !nodes.is_empty() {
-        engine.run(&words).within(REMOVED).done()?;
+        engine.run(&words).within(REMOVE_TIMEOUT).done()?;
     }
     for Container { name, .. } in &nodes {
-        // kind makes them by itself and labels them with the node's name.
+        // kind makes the volumes and labels them with the node's name.
         let label = format!("label={name}");
         let words = ["volume", "ls", "--quiet", "--filter", &label];
         for volume in engine.run(&words).text()?.lines() {
@@ -325,10 +330,10 @@ pub(crate) fn delete(engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes the cluster; with `all` also whatever was cached to make one.
+/// Removes the cluster; with `all` also the images and files that were cached for it.
 ///
 /// # Errors
-/// The engine cannot remove something.
+/// The engine cannot remove a node or an image.
 pub(crate) fn down(cache: &Cache, all: bool) -> anyhow::Result<()> {
     if let Some(engine) = engine(cache) {
         let nodes = containers(&engine)?;
@@ -367,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_reused_only_if_it_is_whole_and_of_this_recipe() {
+    fn a_cluster_is_reused_only_if_it_is_complete_and_of_this_recipe() {
         let good = ["built x".to_owned()];
         let up = [node("a", "running"), node("b", "running")];
         assert_eq!(decide(&[], None, &good), Decision::Create);
@@ -376,14 +381,14 @@ mod tests {
             Decision::Replace(reason) => reason,
             other => format!("{other:?}"),
         };
-        assert!(reason(&up, None).contains("never finished"));
+        assert!(reason(&up, None).contains("incomplete"));
         assert!(reason(&up, Some("built y")).contains("built y"));
         let stopped = [node("a", "running"), node("b", "exited")];
         assert!(reason(&stopped, Some("built x")).contains("b is not running (exited)"));
     }
 
     #[test]
-    fn both_engines_list_alike() {
+    fn lists_of_both_engines_are_read() {
         let text = "s-worker running\ns-control-plane Exited (0) 2 days ago\n";
         let expected = [
             node("s-control-plane", "exited (0) 2 days ago"),
@@ -403,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_ready_when_all_joined_and_say_so() {
+    fn nodes_are_ready_when_all_have_joined_and_are_ready() {
         let node = |status: &str| {
             json!({
                 "metadata": {"name": "n"},

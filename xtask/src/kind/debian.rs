@@ -1,5 +1,4 @@
-//! Root file systems from Debian packages, as archives. Which packages is
-//! decided by who asks.
+//! Archives of root file systems made from Debian packages. The callers choose the packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,33 +10,33 @@ use super::run::Run;
 use crate::console::timed;
 use crate::distribution;
 
-const LONGEST: Duration = Duration::from_mins(15);
+const BUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Where apt's sources are; taken over if they are of the same release, because
-/// they may name a mirror that this machine reaches better.
+/// The machine's apt sources. They are used if they are for the same release, because they may name a
+/// mirror that this machine reaches better.
 const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
 
-const CURE: &str = "packages could not be had or unpacked: see the log for the first \
+const CURE: &str = "packages could not be downloaded or unpacked: see the log for the first \
     error; `apt-get update` must work on this machine, as root, with 2 GB free in /tmp";
 
-/// What no container reads.
+/// Directories that no container reads.
 const LEFT_OUT: [&str; 3] = [
     "/usr/share/doc/*",
     "/usr/share/man/*",
     "/usr/share/locale/*",
 ];
 
-/// How much of a Debian is made.
+/// How complete the system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// A system that packages can be configured in.
+    /// A system in which packages can be configured.
     Minimal,
-    /// The files of the packages and of what they need: quick and small, but
-    /// nothing that their scripts would set up, and no shell.
+    /// Only the files of the packages and their dependencies. Quick and small, but without a shell and
+    /// without anything that the packages' scripts would set up.
     FilesOnly,
 }
 
-/// An archive of a Debian with these packages.
+/// Makes an archive of a Debian system with these packages.
 ///
 /// # Errors
 /// It cannot be made.
@@ -62,15 +61,14 @@ pub(crate) fn root(
     Ok(archive)
 }
 
-/// A hash of what goes in, but for the day: security updates come with
-/// `kind down --all`.
+/// A hash of the inputs without the date, so security updates need `kind down --all`.
 pub(crate) fn key(variant: Variant, packages: &[&str]) -> Key {
     let words = packages.iter().chain(&LEFT_OUT);
     words.fold(Key::new().and(SUITE).and(variant.word()), Key::and)
 }
 
 impl Variant {
-    /// As mmdebstrap calls it.
+    /// The name of the variant in mmdebstrap.
     fn word(self) -> &'static str {
         match self {
             Self::Minimal => "minbase",
@@ -95,7 +93,7 @@ fn make(
         &variant,
         "--aptopt=Apt::Install-Recommends \"false\"",
         "--aptopt=Acquire::Retries \"3\"",
-        // What is half made is made anew: nothing has to reach the disk early.
+        // An incomplete archive is made again, so nothing need be flushed to disk.
         "--dpkgopt=force-unsafe-io",
         &include,
     ];
@@ -111,7 +109,7 @@ fn make(
         words.push("-");
     }
     let mut run = Run::new("mmdebstrap", &words)
-        .within(LONGEST)
+        .within(BUILD_TIMEOUT)
         .log(cache.log(&format!("debian-{name}")))
         .cure(CURE);
     if same {

@@ -1,8 +1,6 @@
-//! ScaledApp itself on the cluster: images from what was built, the chart, and
-//! the sample.
+//! Installs ScaledApp on the cluster: images of the built binaries, the chart, and the sample.
 //!
-//! Everything is named after the versions of the checkout; a second run changes
-//! only what is other than before.
+//! All names depend on the content of the checkout, so a second run changes only what is different.
 
 use std::fs;
 use std::path::Path;
@@ -19,18 +17,18 @@ use crate::console::{note, timed};
 /// Namespace of the chart, in which `restricted` is enforced.
 pub(crate) const SYSTEM: &str = "scaledapp-system";
 const RELEASE: &str = "scaledapp";
-/// Where images are said to come from; nothing is pulled from there.
+/// The registry in the images' names. Nothing is pulled from there.
 const REGISTRY: &str = "localhost/scaledapp";
 const COMPONENTS: [&str; 4] = ["operator", "sidecar", "balancer", "dns"];
-/// Nobody: what `restricted` wants is a user that is not root.
+/// The user nobody, because `restricted` demands a user that is not root.
 const USER: &str = "65534:65534";
-/// Pods that start on a busy machine.
-const ROLLOUT: Duration = Duration::from_mins(5);
+/// For pods to start on a busy machine.
+const ROLLOUT_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Puts every image onto the nodes.
+/// Makes every image and loads it into the nodes.
 ///
 /// # Errors
-/// One cannot be made or loaded.
+/// An image cannot be made or loaded.
 pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
     for component in COMPONENTS {
         let program = format!("scaledapp-{component}");
@@ -43,7 +41,7 @@ pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
             user: USER,
             directory: "/",
         };
-        // By content, so that a pod never runs an older one of the same name.
+        // Named by content, so that a pod never runs an older image of the same name.
         let reference = reference(component)?;
         let archive = archive::from_scratch(&cluster.cache, &reference, &[(&source, &at)], &start)?;
         cluster.load_image(&reference, &archive)?;
@@ -56,14 +54,14 @@ pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
     on_debian(cluster, "hello-python:1", "python3", &app)
 }
 
-/// Of one of our programs: its tag is a hash of the program.
+/// The image reference of one of our programs. Its tag is a hash of the program.
 fn reference(component: &str) -> anyhow::Result<String> {
     let path = binaries::path(&format!("scaledapp-{component}"))?;
     let tag = Key::new().and_file(&path)?.text();
     Ok(format!("{REGISTRY}/{component}:{tag}"))
 }
 
-/// The sample on Debian's Node; the second version answers with another one.
+/// Makes the image of the sample on Debian's Node. `version` is part of its answers.
 fn hello_node(cluster: &Cluster, version: &str) -> anyhow::Result<()> {
     let app = tempfile::tempdir()?;
     let source = binaries::workspace().join("examples/hello-node");
@@ -75,7 +73,7 @@ fn hello_node(cluster: &Cluster, version: &str) -> anyhow::Result<()> {
     on_debian(cluster, &image, "nodejs", app.path())
 }
 
-/// An image of an app's directory on top of one Debian package.
+/// Makes an image of an app's directory on top of one Debian package.
 fn on_debian(cluster: &Cluster, image: &str, package: &str, app: &Path) -> anyhow::Result<()> {
     let reference = format!("{REGISTRY}/{image}");
     let start = Start {
@@ -122,13 +120,13 @@ pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
             .rsplit_once(':')
             .context("a reference has a tag")?;
         values.push(format!("images.{component}.repository={repository}"));
-        // A hash of digits only must stay a text.
+        // A hash that consists of digits only must stay a string.
         values.push(format!("images.{component}.tag={tag}"));
     }
     for value in &values {
         words.extend(["--set-string", value]);
     }
-    cluster.helm(&words)?.within(ROLLOUT).done()?;
+    cluster.helm(&words)?.within(ROLLOUT_TIMEOUT).done()?;
     for component in ["operator", "dns"] {
         let deployment = format!("deployment/{RELEASE}-{component}");
         let words = [
@@ -139,7 +137,7 @@ pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
             &deployment,
             "--timeout=240s",
         ];
-        let rolled = cluster.kubectl(&words).within(ROLLOUT).done();
+        let rolled = cluster.kubectl(&words).within(ROLLOUT_TIMEOUT).done();
         if rolled.is_err() {
             explain(cluster);
         }
@@ -148,7 +146,7 @@ pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What one would look at first.
+/// Prints the state of the release's pods, for an error report.
 fn explain(cluster: &Cluster) {
     for words in [
         &["-n", SYSTEM, "get", "pods", "-o", "wide"][..],
@@ -168,7 +166,7 @@ fn explain(cluster: &Cluster) {
     }
 }
 
-/// Applies the sample and waits until it serves; says how to reach it.
+/// Applies the sample, waits until it is Ready, and prints how to reach it.
 ///
 /// # Errors
 /// It does not become Ready.
@@ -189,7 +187,7 @@ pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
         "scaledapp/hello",
         "--timeout=240s",
     ];
-    cluster.kubectl(&wait).within(ROLLOUT).done()?;
+    cluster.kubectl(&wait).within(ROLLOUT_TIMEOUT).done()?;
     note(
         &cluster
             .kubectl(&["get", "scaledapps,pods,services"])
@@ -206,12 +204,12 @@ pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
     let node = cluster.nodes()?.pop().context("a cluster has nodes")?;
     let answer = cluster.node_exec(&node, &["curl", "-s", &format!("http://{address}/")])?;
     note(&format!(
-        "From node {node}: curl http://{address}/ says {answer}"
+        "From node {node}: curl http://{address}/ answers {answer}"
     ));
     Ok(())
 }
 
-/// All of it, with the time of each.
+/// Runs all steps, and prints the time of each.
 ///
 /// # Errors
 /// A step fails.

@@ -1,8 +1,7 @@
-//! The container engine: which one is there, what it lacks on this machine, and
-//! how it and kind are called. What is run in it is decided elsewhere.
+//! The container engine: which one is installed, which settings it needs on this machine, and how it and
+//! kind are called. The callers decide what to run.
 //!
-//! No file of the system is changed: what podman has to know goes through
-//! CONTAINERS_CONF.
+//! No file of the system is changed: podman gets its settings through CONTAINERS_CONF.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use super::cache::Cache;
 use super::run::Run;
 use crate::distribution;
 
-/// What podman needs when it is installed without recommended packages.
+/// The packages that podman needs if it is installed without recommended packages.
 const PODMAN: &[&str] = &[
     "podman",
     "netavark",
@@ -26,8 +25,8 @@ const PODMAN: &[&str] = &[
     "iproute2",
 ];
 
-/// A daemon that does not answer by then is none.
-const ANSWERS: Duration = Duration::from_secs(15);
+/// For an engine to answer. A daemon that takes longer does not work.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// CAP_SYS_RESOURCE in the capability sets of proc(5).
 const SYS_RESOURCE: u64 = 1 << 24;
@@ -40,19 +39,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Those that work already, the more usual one first.
+    /// The engines that work already, the more usual one first.
     pub(crate) fn found(cache: &Cache) -> Vec<Self> {
         let works = |program| {
             binaries::on_path(program).ok()?;
             let engine = Self::of(program, cache).ok()?;
-            engine.run(&["info"]).within(ANSWERS).done().ok()?;
+            engine.run(&["info"]).within(ANSWER_TIMEOUT).done().ok()?;
             Some(engine)
         };
         ["docker", "podman"].into_iter().filter_map(works).collect()
     }
 
-    /// Podman, installed if need be: Docker asks for every capability when a
-    /// container is privileged, podman takes what there is.
+    /// Podman, installed if necessary. Docker demands every capability for a privileged container;
+    /// podman uses those that exist.
     ///
     /// # Errors
     /// It cannot be installed, or does not run.
@@ -74,7 +73,7 @@ impl Engine {
         }
         engine
             .run(&["info"])
-            .cure("podman does not run here: see its words, and `podman info` by hand")
+            .cure("podman does not work here: see its messages, and try `podman info` by hand")
             .done()?;
         Ok(engine)
     }
@@ -99,12 +98,12 @@ impl Engine {
         self.program
     }
 
-    /// The engine with these words.
+    /// A command of the engine.
     pub(crate) fn run(&self, words: &[&str]) -> Run {
         self.with_settings(Run::new(self.program, words))
     }
 
-    /// kind with these words, for this engine.
+    /// A kind command for this engine.
     pub(crate) fn kind(&self, kind: &Path, words: &[&str]) -> Run {
         self.with_settings(Run::new(kind, words))
             .env("KIND_EXPERIMENTAL_PROVIDER", self.program)
@@ -117,12 +116,12 @@ impl Engine {
         }
     }
 
-    /// Whether an image is there.
+    /// Whether an image exists.
     pub(crate) fn has_image(&self, image: &str) -> bool {
         self.run(&["image", "inspect", image]).done().is_ok()
     }
 
-    /// Words to put before the engine's name, for a person.
+    /// The prefix with which a user can call the engine by hand.
     pub(crate) fn prefix(&self) -> String {
         match &self.settings {
             Some(file) => format!("CONTAINERS_CONF={} ", file.display()),
@@ -131,12 +130,12 @@ impl Engine {
     }
 }
 
-/// What podman has to be told on this machine, if anything.
+/// The settings that podman needs on this machine, if any.
 fn podman_settings(unified_cgroup: bool, sys_resource: bool) -> Option<String> {
     let mut text = String::new();
     if !sys_resource {
-        // Without the capability a limit can only be lowered, and podman's own
-        // defaults are above what we may have.
+        // Without the capability a limit can only be lowered, and podman's defaults are higher than
+        // the limits of this process.
         text.push_str(
             "[containers]\n\
              default_ulimits = [\"nofile=16384:16384\", \"nproc=16384:16384\"]\n",
@@ -161,16 +160,16 @@ fn sys_resource() -> bool {
 fn has_capability(status: &str, capability: u64) -> bool {
     let mut lines = status.lines();
     let bounding = lines.find_map(|line| line.strip_prefix("CapBnd:"));
-    // Unknown: as everywhere else, there.
+    // If unknown, the capability is assumed, as on most machines.
     bounding
         .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
         .is_none_or(|set| set & capability != 0)
 }
 
-/// What building a node image needs of the machine beside an engine.
+/// Installs what building a node image needs besides an engine.
 ///
 /// # Errors
-/// Something is not there and cannot be installed.
+/// A program is missing and cannot be installed.
 pub(crate) fn machine_can_build() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
@@ -181,7 +180,7 @@ pub(crate) fn machine_can_build() -> anyhow::Result<()> {
     }
     distribution::ensure("mmdebstrap", &["mmdebstrap"])?;
     distribution::ensure("cc", &["gcc", "libc6-dev"])?;
-    // kind mounts it into every node, modules or not.
+    // kind mounts this directory into every node, even if it is empty.
     let modules = Path::new("/lib/modules");
     fs::create_dir_all(modules).with_context(|| format!("cannot make {}", modules.display()))
 }
@@ -191,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn podman_is_told_only_what_this_machine_lacks() {
+    fn podman_gets_only_the_settings_that_this_machine_needs() {
         assert_eq!(podman_settings(true, true), None);
         let text = podman_settings(false, true).unwrap();
         assert_eq!(text, "[engine]\nruntime = \"runc\"\n");
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_is_looked_up_in_the_bounding_set() {
+    fn a_capability_is_read_from_the_bounding_set() {
         let status = "Name:\tx\nCapEff:\t0000000000000000\nCapBnd:\t000001fffeffffff\n";
         assert!(!has_capability(status, SYS_RESOURCE));
         assert!(has_capability(status, 1));

@@ -1,5 +1,5 @@
-//! Compiling the pinned Go modules: how Go is called, where programs are kept
-//! and what the progress is. What is compiled is in `recipe`.
+//! Compiles the pinned Go modules: calls Go, keeps the programs and shows progress. `recipe` says what
+//! is compiled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use super::recipe::{self, KUBERNETES, Unit};
 use super::run::Run;
 use crate::console::timed;
 
-/// Kubernetes from scratch takes a quarter of an hour on two busy cores.
-const COMPILE: Duration = Duration::from_hours(1);
-const DOWNLOAD: Duration = Duration::from_mins(10);
+/// For one unit. Kubernetes takes a quarter of an hour on two busy cores.
+const COMPILE_TIMEOUT: Duration = Duration::from_hours(1);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(10);
 
 const CURE: &str = "read the last lines; if a download timed out, run it again (what is \
     there stays); if a checksum differs, compare tests/cluster/parts with git; `no space \
@@ -30,7 +30,7 @@ fn go(part_name: &str, words: &[&str]) -> Run {
     Run::new("go", words)
         .within_directory(&part(part_name))
         .env("CGO_ENABLED", "0")
-        // Neither a workspace around us nor flags of the user's change the result.
+        // A surrounding workspace or the user's flags must not change the result.
         .env("GOWORK", "off")
         .env("GOFLAGS", "")
         .cure(CURE)
@@ -55,7 +55,7 @@ pub(crate) fn version_in(part_name: &str, module: &str) -> anyhow::Result<String
     Ok(recipe::required(&go_mod, module)?.to_owned())
 }
 
-/// Whether there is a Go.
+/// Whether Go is installed.
 pub(crate) fn is_there() -> bool {
     binaries::on_path("go").is_ok()
 }
@@ -70,7 +70,7 @@ fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A hash of all that a unit's programs are made of.
+/// A hash of all inputs of a unit's programs.
 ///
 /// # Errors
 /// A file of its part cannot be read.
@@ -96,7 +96,7 @@ fn directory(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
     cache.keyed(&format!("go/{}", unit.name), key(unit)?, "")
 }
 
-/// Compiles a unit if need be; the directory with its programs.
+/// Compiles a unit if necessary. Returns the directory with its programs.
 ///
 /// # Errors
 /// It does not compile.
@@ -111,8 +111,8 @@ pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
-/// As [`programs`], for a unit of one program that people call, too: it is
-/// linked into the directory of programs. Without Go, one of theirs does.
+/// As [`programs`], for a unit with one program that users also call: it is linked into the cache's
+/// `bin` directory. Without Go, an installed program is used.
 ///
 /// # Errors
 /// It does not compile.
@@ -144,17 +144,17 @@ fn describe(unit: &Unit) -> anyhow::Result<String> {
 }
 
 fn compile(cache: &Cache, unit: &Unit, into: &Path) -> anyhow::Result<()> {
-    let download = go(unit.part, &["mod", "download"]).within(DOWNLOAD);
+    let download = go(unit.part, &["mod", "download"]).within(DOWNLOAD_TIMEOUT);
     download
         .log(cache.log(&format!("download-{}", unit.name)))
         .done()?;
     let packages: Vec<&str> = unit.programs.iter().map(|(package, _)| *package).collect();
     let listed = go(unit.part, &[&["list", "-deps"], &packages[..]].concat());
-    let all = listed.within(DOWNLOAD).text()?.lines().count();
+    let all = listed.within(DOWNLOAD_TIMEOUT).text()?.lines().count();
     fs::create_dir_all(into)?;
     let flags = recipe::linker_flags(unit, &kubernetes_version()?)?;
     let mut output = into.to_string_lossy().into_owned();
-    // A program is named after its package's path, or as we say if it is alone.
+    // Go names a program after its package's path, or after the output file if there is only one.
     output.push('/');
     if let [(_, program)] = unit.programs {
         output.push_str(program);
@@ -162,31 +162,31 @@ fn compile(cache: &Cache, unit: &Unit, into: &Path) -> anyhow::Result<()> {
     let words = ["build", "-v", "-p", "2", "-trimpath", "-buildvcs=false"];
     let more = ["-tags", unit.tags, "-ldflags", &flags, "-o", &output];
     let run = go(unit.part, &[&words[..], &more, &packages].concat());
-    // Go is silent about what its cache has, and when it links.
+    // Go prints nothing for cached packages, and nothing while it links.
     let progress = move |output: &str| match output.lines().count() {
         0 => format!("linking; all {all} packages are in Go's cache"),
         compiled => format!("{compiled} of at most {all} packages compiled"),
     };
-    run.within(COMPILE)
+    run.within(COMPILE_TIMEOUT)
         .log(cache.log(&format!("compile-{}", unit.name)))
         .progress(Box::new(progress))
         .done()
 }
 
-/// The directory of a module's source, downloaded if need be.
+/// The directory of a module's source. Downloads it if necessary.
 ///
 /// # Errors
 /// It cannot be downloaded.
 pub(crate) fn module_directory(part_name: &str, module: &str) -> anyhow::Result<PathBuf> {
     check()?;
     go(part_name, &["mod", "download", module])
-        .within(DOWNLOAD)
+        .within(DOWNLOAD_TIMEOUT)
         .done()?;
     let words = ["list", "-m", "-f", "{{.Dir}}", module];
     let directory = go(part_name, &words).text()?;
     ensure!(
         !directory.is_empty(),
-        "go knows no directory of {module} after its download"
+        "go reports no directory for {module} after its download"
     );
     Ok(PathBuf::from(directory))
 }

@@ -1,9 +1,8 @@
-//! One run at a time: which file says so, and what a second run says and does.
+//! The lock that lets one run work on the cluster at a time. A second run says so and waits.
 //!
-//! The cluster is the machine's, not the checkout's, so the lock is, too. It is
-//! the kernel's (flock): a killed run holds none. Its name can be guessed and
-//! `/tmp` is everybody's, so the file has to be ours: another user may have put
-//! a link there, a FIFO, or a file that they hold locked themselves.
+//! The cluster belongs to the machine, not to the checkout, and so does the lock. It is a kernel lock
+//! (flock), so a killed run does not hold it. Its name can be guessed and `/tmp` is shared, so the file
+//! must be ours: another user may have put a link or a FIFO there, or a file that they hold locked.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -15,11 +14,11 @@ use rustix::io::Errno;
 
 use crate::console::note;
 
-/// Longer than the first run of all takes.
-const PATIENCE: Duration = Duration::from_mins(90);
-const PERIOD: Duration = Duration::from_millis(250);
+/// For another run to finish; longer than a first run takes.
+const LOCK_TIMEOUT: Duration = Duration::from_mins(90);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Held until it is dropped.
+/// The lock; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -35,10 +34,10 @@ pub(crate) fn take() -> anyhow::Result<Lock> {
     let directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let directory = directory.filter(|directory| is_ours(directory, user));
     let path = directory.unwrap_or_else(std::env::temp_dir).join(name);
-    take_file(&path, PATIENCE)
+    take_file(&path, LOCK_TIMEOUT)
 }
 
-/// `sudo` may have kept another user's directory.
+/// Whether a directory is ours. Under `sudo`, the variable may name another user's.
 fn is_ours(directory: &Path, user: u32) -> bool {
     rustix::fs::lstat(directory).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::Directory
@@ -47,19 +46,19 @@ fn is_ours(directory: &Path, user: u32) -> bool {
     })
 }
 
-fn take_file(path: &Path, patience: Duration) -> anyhow::Result<Lock> {
+fn take_file(path: &Path, timeout: Duration) -> anyhow::Result<Lock> {
     let file = open(path)?;
     let start = Instant::now();
     let mut said = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
+            Err(TryLockError::WouldBlock) if start.elapsed() < timeout => {
                 if !said {
                     note("Another run of `cargo xtask kind` works on the cluster: waiting.");
                     said = true;
                 }
-                std::thread::sleep(PERIOD.min(patience));
+                std::thread::sleep(RETRY_INTERVAL.min(timeout));
             }
             Err(TryLockError::WouldBlock) => bail!(
                 "another run still works on the cluster.\nCure: see who holds it with \
@@ -73,8 +72,8 @@ fn take_file(path: &Path, patience: Duration) -> anyhow::Result<Lock> {
     }
 }
 
-/// Opens the file, or makes it for us alone; follows no link, waits for no FIFO.
-/// The descriptor is not inherited by commands.
+/// Opens the file, or makes it with access for us only. Follows no link and does not block on a FIFO.
+/// Commands do not inherit the descriptor.
 fn open(path: &Path) -> anyhow::Result<File> {
     let shown = path.display();
     let flags =
@@ -86,8 +85,8 @@ fn open(path: &Path) -> anyhow::Result<File> {
     };
     let fd = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
         Ok(fd) => fd,
-        // A link (open(2)), a FIFO that nobody reads, a directory, another
-        // user's file (proc_sys_fs(5), protected_regular).
+        // A link (open(2)), a FIFO without a reader, a directory, or another user's file
+        // (proc_sys_fs(5), protected_regular).
         Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => bail!("{}", cure()),
         Err(error) => return Err(error).with_context(|| format!("cannot open {shown}")),
     };
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_user_may_have_put_there_is_refused_with_the_cure() {
+    fn a_link_fifo_or_file_of_another_user_is_refused_with_the_cure() {
         let directory = tempfile::tempdir().unwrap();
         let (victim, path) = (
             directory.path().join("victim"),

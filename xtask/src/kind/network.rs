@@ -1,7 +1,7 @@
-//! The pod network of a cluster whose node image we built, where kind's own
-//! (kindnetd, an image) cannot be pulled: a point-to-point link per pod,
-//! addresses from the node's range, and a route from each node to every other.
-//! What a node does for that is in `tests/cluster/node-network.sh`.
+//! The pod network of a cluster whose node image we built, because kind's own network (kindnetd) is an
+//! image that cannot be pulled. Each pod has a point-to-point link and an address from the node's range,
+//! and each node has a route to every other. `tests/cluster/node-network.sh` is the part that runs on a
+//! node.
 
 use std::fs;
 use std::path::Path;
@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-/// Addresses of all pods; each node gives its own from a part of it. kind's
-/// default, which `source` says to kind all the same.
+/// Addresses of all pods; each node has a part of the range. It is kind's default, which `source` sets
+/// explicitly.
 pub(crate) const PODS: &str = "10.244.0.0/16";
 
-/// If set, bridged packets run through the machine's own rules: a FORWARD policy
-/// of DROP loses what goes from node to node, and masquerading hides who sent it.
+/// If set, the machine's firewall rules apply to bridged packets: a FORWARD policy of DROP drops packets
+/// between nodes, and masquerading hides their sender.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// What a node has to do with pod addresses.
+/// The addresses of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -52,7 +52,7 @@ pub(crate) fn connect(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nodes as `kubectl get nodes -o json` lists them.
+/// Reads the nodes from the output of `kubectl get nodes -o json`.
 pub(crate) fn nodes(listed: &Value) -> anyhow::Result<Vec<Node>> {
     let items = listed["items"].as_array().context("no list of nodes")?;
     items.iter().map(node).collect()
@@ -79,7 +79,7 @@ fn node(item: &Value) -> anyhow::Result<Node> {
     })
 }
 
-/// Range and next hop of each route that `of` needs.
+/// The range and next hop of each route of the node `of`.
 fn routes<'a>(nodes: &'a [Node], of: &Node) -> Vec<[&'a str; 2]> {
     let others = nodes.iter().filter(|node| node.name != of.name);
     others
@@ -106,11 +106,10 @@ fn plugins(range: &str) -> Value {
     })
 }
 
-/// Waits until every node has a range, which the controller manager gives soon
-/// after the node has joined.
+/// Waits until every node has a range. The controller manager assigns it soon after the node joins.
 ///
 /// # Errors
-/// It does not in time.
+/// A node has no range in time.
 pub(crate) fn ranges_given(cluster: &Cluster, nodes: usize) -> anyhow::Result<()> {
     let words = ["get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}"];
     scaledapp_tests::wait::until(Duration::from_mins(1), "nodes have pod ranges", || {
@@ -120,8 +119,7 @@ pub(crate) fn ranges_given(cluster: &Cluster, nodes: usize) -> anyhow::Result<()
     })
 }
 
-/// Runs a program of a node in the network of a pod there, with its resolver,
-/// as the pod itself would; what it prints.
+/// Runs a program of a node in the network of a pod there, with the pod's resolver. Returns its output.
 ///
 /// # Errors
 /// The pod is not on that node, or the program fails.

@@ -1,9 +1,8 @@
-//! The node image of kind, built where no container registry is reachable:
-//! Debian packages, kind's own node files, what `recipe` compiles, and the
-//! images of the control plane in the node's containerd.
+//! Builds kind's node image if no container registry is reachable: from Debian packages, kind's own node
+//! files, the programs of `recipe`, and the images of the control plane in the node's containerd.
 //!
-//! What is in it follows kind's images/base/Dockerfile and `kind build
-//! node-image`; where it differs, the reason stands beside it.
+//! The content follows kind's images/base/Dockerfile and `kind build node-image`. Comments give the
+//! reason for each difference.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,10 +26,10 @@ use crate::console::{note, timed};
 
 const REPOSITORY: &str = "localhost/scaledapp/node";
 
-/// For what reads and writes a gigabyte on a busy disk.
-const LONG: Duration = Duration::from_mins(10);
+/// For reading and writing a gigabyte on a busy disk.
+const COPY_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// How kind expects a node image to be started; kind's Dockerfile ends so.
+/// The start settings that kind expects of a node image, as at the end of kind's Dockerfile.
 const START: [&str; 3] = [
     "ENTRYPOINT [\"/usr/local/bin/entrypoint\",\"/sbin/init\"]",
     "ENV container=docker",
@@ -66,13 +65,13 @@ pub(crate) fn name() -> anyhow::Result<String> {
     for file in ["node-rootfs.sh", "pause.c", "default-storage.yaml"] {
         key = key.and_file(&ours(file))?;
     }
-    // Its node files are taken from there.
+    // kind's node files come from this version.
     key = key.and(golang::version_in(KIND.part, "sigs.k8s.io/kind")?);
     let version = golang::kubernetes_version()?;
     Ok(format!("{REPOSITORY}:{version}-{}", key.text()))
 }
 
-/// Names of all images that were ever built here.
+/// The names of all node images that were built here.
 ///
 /// # Errors
 /// The engine does not answer.
@@ -83,21 +82,21 @@ pub(crate) fn built(engine: &Engine) -> anyhow::Result<Vec<String>> {
     Ok(listed.lines().map(str::to_owned).collect())
 }
 
-/// Builds the image unless it is there.
+/// Builds the image unless it exists.
 ///
 /// # Errors
-/// Something cannot be compiled, downloaded or put together.
+/// A part cannot be compiled or downloaded, or the image cannot be assembled.
 pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyhow::Result<()> {
     if engine.has_image(image) {
         return Ok(());
     }
     note(&format!(
-        "{image} is not there yet and is built from packages."
+        "{image} does not exist yet, so it is built from packages."
     ));
 
     if !golang::has(cache, &KUBERNETES)? {
-        note("With nothing in Go's cache that takes a quarter of an hour on two cores.");
-        note("What is done is kept: a run that was stopped goes on there.");
+        note("With an empty Go cache, this takes a quarter of an hour on two cores.");
+        note("Completed parts are kept: if this run is stopped, the next one continues there.");
     }
     let mut programs = Vec::new();
     for unit in NODE {
@@ -119,7 +118,7 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
         proxy: debian::root(cache, "kube-proxy", Variant::FilesOnly, PROXY_PACKAGES)?,
         version: golang::kubernetes_version()?,
     };
-    // Not in /tmp, which may be in memory or too small; a killed run leaves it.
+    // Not in /tmp, which may be in memory or too small. A killed run leaves the directory behind.
     let work = cache.at("work")?;
     remove(&work)?;
     let root = work.join("root");
@@ -133,20 +132,20 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
         let layer = work.join("root.tar");
         let (layer, root) = (layer.to_string_lossy(), root.to_string_lossy());
         let words = ["-cf", &layer, "--numeric-owner", "-C", &root, "."];
-        Run::new("tar", &words).within(LONG).done()?;
+        Run::new("tar", &words).within(COPY_TIMEOUT).done()?;
         let mut words = vec!["import"];
         words.extend(START.iter().flat_map(|change| ["--change", *change]));
         words.extend([&*layer, image]);
-        engine.run(&words).within(LONG).done()
+        engine.run(&words).within(COPY_TIMEOUT).done()
     })?;
-    // What an earlier recipe made; one that a cluster still runs from stays.
+    // Removes the images of earlier recipes. One that a cluster still uses stays.
     for earlier in built(engine)?.iter().filter(|name| *name != image) {
         let _in_use = engine.run(&["image", "rm", earlier]).done();
     }
     remove(&work)
 }
 
-/// What the image is put together from.
+/// The parts of the image.
 struct Built {
     kubernetes: PathBuf,
     kubectl: PathBuf,
@@ -159,7 +158,7 @@ struct Built {
 }
 
 impl Built {
-    /// The images that kubeadm of this version asks for.
+    /// The images that this version of kubeadm needs.
     fn references(&self) -> anyhow::Result<Vec<String>> {
         let kubeadm = self.kubernetes.join("kubeadm");
         let words = ["config", "images", "list", "--kubernetes-version"];
@@ -169,7 +168,7 @@ impl Built {
     }
 }
 
-/// The last part of `registry.k8s.io/coredns/coredns:v1.14.3`.
+/// The name of the program in an image such as `registry.k8s.io/coredns/coredns:v1.14.3`.
 fn program_of(reference: &str) -> &str {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     last.split(':').next().unwrap_or(last)
@@ -210,11 +209,11 @@ fn images(built: &Built, work: &Path, into: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unpacks and changes a root file system until it is a node's.
+/// Unpacks a root file system and turns it into that of a node.
 fn assemble(cache: &Cache, built: &Built, root: &Path) -> anyhow::Result<()> {
     let (archive, at) = (built.debian.to_string_lossy(), root.to_string_lossy());
     let words = ["-xf", &archive, "--numeric-owner", "-C", &at];
-    Run::new("tar", &words).within(LONG).done()?;
+    Run::new("tar", &words).within(COPY_TIMEOUT).done()?;
     for directory in DIRECTORIES {
         fs::create_dir_all(root.join(directory))?;
     }
@@ -249,12 +248,12 @@ fn assemble(cache: &Cache, built: &Built, root: &Path) -> anyhow::Result<()> {
     let config = root.join("etc/containerd/config.toml");
     let text = fs::read_to_string(&config)?;
     fs::write(&config, containerd_config(&text, pause)?)?;
-    // Its processes and mounts end with it, whatever becomes of us.
+    // Its processes and mounts end with it, even if this program is killed.
     let words = ["--mount", "--pid", "--fork", "--kill-child", "chroot"];
     let script = fs::read_to_string(ours("node-rootfs.sh"))?;
     let words = [&words[..], &[&at, "bash", "-euc", &script]].concat();
     Run::new("unshare", &words)
-        .within(LONG)
+        .within(COPY_TIMEOUT)
         .log(cache.log("node-rootfs"))
         .done()?;
     let spec = Run::new("chroot", &[&at, "ctr", "oci", "spec"]).text()?;
@@ -263,8 +262,8 @@ fn assemble(cache: &Cache, built: &Built, root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies kind's node files; what a shell calls is made executable, as in
-/// kind's Dockerfile (modules in Go's cache are not).
+/// Copies kind's node files. Scripts are made executable as in kind's Dockerfile, because files in Go's
+/// cache are not.
 fn copy(files: &Path, from: &Path, root: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let path = entry?.path();
@@ -289,8 +288,8 @@ fn place(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
 }
 
-/// kind's configuration of containerd with our pause image; and without
-/// CAP_SYS_RESOURCE no negative OOM score can be set, so it is clamped.
+/// kind's configuration of containerd with our pause image. OOM scores are clamped, because negative
+/// ones cannot be set without CAP_SYS_RESOURCE.
 fn containerd_config(text: &str, pause: &str) -> anyhow::Result<String> {
     const RESTRICT: &str = "restrict_oom_score_adj = ";
     const SANDBOX: &str = "sandbox_image = ";
@@ -315,8 +314,8 @@ fn containerd_config(text: &str, pause: &str) -> anyhow::Result<String> {
     Ok(changed)
 }
 
-/// What every container starts from, as kind makes it: its product files are
-/// hidden by a hook, and limits are the node's.
+/// The base specification of every container, as kind makes it: a hook hides the machine's product
+/// files, and the limits are those of the node.
 fn base_spec(mut spec: Value) -> anyhow::Result<Value> {
     let hook = json!({"path": "/kind/bin/mount-product-files.sh"});
     let hooks = &mut spec["hooks"]["createContainer"];
@@ -326,7 +325,7 @@ fn base_spec(mut spec: Value) -> anyhow::Result<Value> {
     }
     let process = spec["process"].as_object_mut();
     process
-        .context("`ctr oci spec` names no process")?
+        .context("the output of `ctr oci spec` has no process")?
         .remove("rlimits");
     Ok(spec)
 }

@@ -1,14 +1,14 @@
-//! What a node is made of: which Go packages at which pinned versions, with
-//! which flags, and which Debian packages. Pure; nothing is run here.
+//! The content of a node: the Go packages with their pinned versions and flags, and the Debian packages.
+//! Pure; nothing is run here.
 //!
-//! Versions are in `tests/cluster/parts/*/go.mod` alone.
+//! The only place for versions is `tests/cluster/parts/*/go.mod`.
 
 use anyhow::Context;
 
-/// A set of programs that are compiled together.
+/// Programs that are compiled together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
-    /// Also the name of its cache and of its log.
+    /// Its name, and that of its cache and its log.
     pub(crate) name: &'static str,
     /// Directory below `tests/cluster/parts` with its go.mod.
     pub(crate) part: &'static str,
@@ -16,12 +16,12 @@ pub(crate) struct Unit {
     pub(crate) programs: &'static [(&'static str, &'static str)],
     /// Build tags.
     pub(crate) tags: &'static str,
-    /// Whether the version of Kubernetes is linked in: kubeadm and the API
-    /// server decide by it what they may serve.
+    /// Whether the version of Kubernetes is linked in. kubeadm and the API server derive from it what
+    /// they support.
     pub(crate) stamped: bool,
 }
 
-/// What kubeadm starts, and the kubelet.
+/// The programs that kubeadm starts, and the kubelet.
 pub(crate) const KUBERNETES: Unit = Unit {
     name: "kubernetes",
     part: "kubernetes",
@@ -40,7 +40,7 @@ pub(crate) const KUBERNETES: Unit = Unit {
     stamped: true,
 };
 
-/// Apart from the others: it is wanted without a node image, too.
+/// Separate, because it is also needed without a node image.
 pub(crate) const KUBECTL: Unit = Unit {
     name: "kubectl",
     part: "kubernetes",
@@ -49,7 +49,7 @@ pub(crate) const KUBECTL: Unit = Unit {
     stamped: true,
 };
 
-/// What runs containers: Debian 12's containerd is too old for this kubelet.
+/// The container runtime; containerd of Debian 12 is too old for this kubelet.
 pub(crate) const CONTAINERS: Unit = Unit {
     name: "containers",
     part: "node",
@@ -84,7 +84,7 @@ pub(crate) const CONTAINERS: Unit = Unit {
     stamped: false,
 };
 
-/// A package of ours: see its main.go.
+/// CoreDNS as a package of ours; see its main.go.
 pub(crate) const COREDNS: Unit = Unit {
     name: "coredns",
     part: "coredns",
@@ -117,15 +117,15 @@ pub(crate) const HELM: Unit = Unit {
     stamped: false,
 };
 
-/// What a node image is made of, the longest first.
+/// The units of a node image, those that take longest first.
 pub(crate) const NODE: [&Unit; 5] = [&KUBERNETES, &KUBECTL, &CONTAINERS, &COREDNS, &ETCD];
 
-/// The release whose root file systems are made. Not the newest: systemd of
-/// Debian 13 refuses cgroup v1.
+/// The Debian release of the root file systems. Not the newest, because systemd of Debian 13 refuses
+/// cgroup v1.
 pub(crate) const SUITE: &str = "bookworm";
 
-/// As kind's own node image, less what only its storage and snapshotters need;
-/// runc of Debian does.
+/// The packages of kind's own node image, without those that only its storage and snapshotters need, and
+/// with Debian's runc.
 pub(crate) const NODE_PACKAGES: &[&str] = &[
     "systemd",
     "systemd-sysv",
@@ -146,7 +146,7 @@ pub(crate) const NODE_PACKAGES: &[&str] = &[
     "hostname",
 ];
 
-/// What kube-proxy calls in the mode that `source` chooses.
+/// The program that kube-proxy calls in the mode that `source` chooses.
 pub(crate) const PROXY_PACKAGES: &[&str] = &["nftables"];
 
 /// The version that a go.mod requires of a module.
@@ -159,17 +159,17 @@ pub(crate) fn required<'a>(go_mod: &'a str, module: &str) -> anyhow::Result<&'a 
         .find_map(|line| {
             let line = line.strip_prefix("require ").unwrap_or(line);
             let version = line.strip_prefix(module)?.strip_prefix(' ')?;
-            // `MODULE => …` replaces it and says nothing about what is wanted.
+            // `MODULE => …` is a replacement, not a requirement.
             version.starts_with('v').then_some(version)
         })
         .and_then(|version| version.split_whitespace().next())
         .with_context(|| format!("go.mod requires no {module}"))
 }
 
-/// What the linker is told, for `v1.36.3`.
+/// The flags for the linker, for a version such as `v1.36.3`.
 ///
 /// # Errors
-/// That is no version.
+/// `kubernetes` is not a version.
 pub(crate) fn linker_flags(unit: &Unit, kubernetes: &str) -> anyhow::Result<String> {
     if !unit.stamped {
         return Ok("-s -w".to_owned());
@@ -190,13 +190,13 @@ fn release(version: &str) -> anyhow::Result<(&str, &str)> {
     let (major, minor) = (numbers.next(), numbers.next());
     major
         .zip(minor)
-        .with_context(|| format!("{version:?} is no version like v1.36.3"))
+        .with_context(|| format!("{version:?} is not a version like v1.36.3"))
 }
 
-/// The stock node image that a kind was released with, from its source.
+/// Reads the stock node image of a version of kind from its source.
 ///
 /// # Errors
-/// The source looks otherwise than it did.
+/// The source has another form than expected.
 pub(crate) fn stock_image(defaults_go: &str) -> anyhow::Result<&str> {
     defaults_go
         .lines()

@@ -1,10 +1,9 @@
-//! One external command: its deadline, its output in a file, what is shown
-//! while it runs, and what is said when it fails. Which command, how long it
-//! may take and how its failure is cured is decided by who runs it.
+//! Runs one external command: enforces its deadline, keeps its output in a file, shows progress, and
+//! reports a failure. The callers choose the command, its deadline and the cure for a failure.
 //!
-//! No pipes: a container's monitor (conmon) inherits what the engine has open
-//! and keeps it for the container's life, so a pipe would never end and a lock
-//! would never be free. The command dies with us, and its group at the deadline.
+//! Pipes are not used: a container's monitor (conmon) inherits the engine's open files and keeps them for
+//! the life of the container, so a pipe would never end and a lock never be released. The command is killed
+//! when this program dies, and its process group at the deadline.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,21 +19,21 @@ use scaledapp_tests::binaries;
 
 use crate::console::{note, seconds};
 
-/// Between two lines that say how far it is.
-const PROGRESS: Duration = Duration::from_secs(30);
+/// Time between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Last lines of a failed command that are shown.
-const LAST_LINES: usize = 15;
+/// Last lines of a failed command to show.
+const MAX_LAST_LINES: usize = 15;
 
-/// Bytes of output at most, taken from its end.
-const LAST_BYTES: u64 = 16 << 20;
+/// Output to read, from its end, in bytes.
+const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 
-/// After a polite signal at the deadline.
+/// From SIGTERM at the deadline to SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Closes what our own parent may have left open for us (`flock FILE cargo
-/// xtask kind` leaves its lock, others leave pipes), then becomes the command.
-/// bash, because a POSIX shell closes no descriptor of two digits.
+/// Closes descriptors that our parent left open (`flock FILE cargo xtask kind` leaves its lock, others
+/// leave pipes), then executes the command. It needs bash, because a POSIX shell cannot close descriptors
+/// of two digits.
 const BECOME: &str = r#"
 for open in /proc/self/fd/*; do
     open=${open##*/}
@@ -42,7 +41,7 @@ for open in /proc/self/fd/*; do
 done
 exec "$@""#;
 
-/// Turns the output so far into words about how far it is.
+/// Turns the output so far into a line of progress.
 pub(crate) type Progress = Box<dyn Fn(&str) -> String>;
 
 /// A command to run.
@@ -57,7 +56,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// `program` with `words`, in the workspace, with a minute to end.
+    /// A command that runs `program` with the arguments `words` in the workspace, for at most a minute.
     pub(crate) fn new<P: AsRef<OsStr>, W: AsRef<OsStr>>(program: P, words: &[W]) -> Self {
         let mut command = if binaries::on_path("setpriv").is_ok() {
             let mut command = Command::new("setpriv");
@@ -84,65 +83,65 @@ impl Run {
         }
     }
 
-    /// Killed after this time.
+    /// Sets the time after which it is killed.
     #[must_use]
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// What to do when it fails, said after its last lines.
+    /// Sets the cure for a failure, which is shown after its last lines.
     #[must_use]
     pub(crate) fn cure(mut self, cure: &str) -> Self {
         cure.clone_into(&mut self.cure);
         self
     }
 
-    /// Keeps its output (standard error, and standard output if that is not
-    /// wanted otherwise), and says from time to time how far it is.
+    /// Keeps its output in a file (standard error, and standard output unless that is returned), and shows
+    /// progress from time to time.
     #[must_use]
     pub(crate) fn log(mut self, file: PathBuf) -> Self {
         self.log = Some(file);
         self
     }
 
-    /// Better words about how far it is than its last line.
+    /// Sets how progress is shown; without this, by the last line.
     #[must_use]
     pub(crate) fn progress(mut self, progress: Progress) -> Self {
         self.progress = Some(progress);
         self
     }
 
-    /// Another working directory.
+    /// Sets another working directory.
     #[must_use]
     pub(crate) fn within_directory(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);
         self
     }
 
-    /// One more variable of the environment.
+    /// Adds an environment variable.
     #[must_use]
     pub(crate) fn env<V: AsRef<OsStr>>(mut self, name: &str, value: V) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// A file on its standard input instead of nothing.
+    /// Sets a file as its standard input, which is empty otherwise.
     #[must_use]
     pub(crate) fn input(mut self, file: &Path) -> Self {
         self.input = Some(file.to_owned());
         self
     }
 
-    /// Runs it; its output does not matter.
+    /// Runs it and drops its output.
     ///
     /// # Errors
-    /// It cannot be started, fails or is not done in time.
+    /// It cannot be started, fails, or takes too long.
     pub(crate) fn done(self) -> anyhow::Result<()> {
         self.finish(false).map(drop)
     }
 
-    /// Runs it; what it says on its standard output, without space at its end.
+    /// Runs it and returns its standard output without trailing space.
     ///
     /// # Errors
     /// As [`Run::done`].
@@ -156,7 +155,7 @@ impl Run {
                 if let Some(parent) = file.parent() {
                     fs::create_dir_all(parent)?;
                 }
-                // Truncated and readable; another run may still write to its own.
+                // A new file is made, because another run may still write to the old one.
                 drop(fs::remove_file(file));
                 let mut options = File::options();
                 let options = options.read(true).append(true).create(true);
@@ -201,14 +200,14 @@ impl Run {
                 return Ok(if status.success() {
                     Ended::Well
                 } else {
-                    Ended::Badly(format!("ended with {status}"))
+                    Ended::Badly(format!("exited with {status}"))
                 });
             }
             if start.elapsed() >= self.deadline {
                 end_group(child)?;
                 return Ok(Ended::Late);
             }
-            if self.log.is_some() && said.elapsed() >= PROGRESS {
+            if self.log.is_some() && said.elapsed() >= PROGRESS_INTERVAL {
                 said = Instant::now();
                 let output = last_part(log)?;
                 let far = match &self.progress {
@@ -230,10 +229,10 @@ enum Ended {
     Late,
 }
 
-/// Ends a command and what it started, politely first: a half-written root
-/// file system is unmounted by its maker.
+/// Ends a command and its process group, first with SIGTERM, so that the command can unmount a
+/// half-written root file system.
 fn end_group(child: &mut Child) -> anyhow::Result<()> {
-    let group = Pid::from_raw(child.id() as i32).context("pid 0 is no process")?;
+    let group = Pid::from_raw(child.id() as i32).context("the child has pid 0")?;
     let _gone = kill_process_group(group, Signal::TERM);
     let start = Instant::now();
     while child.try_wait()?.is_none() && start.elapsed() < GRACE {
@@ -244,12 +243,12 @@ fn end_group(child: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The end of a file, wherever its writer's position is.
+/// Reads the end of a file. Does not depend on the writer's position.
 fn last_part(file: &File) -> anyhow::Result<String> {
     let length = file.metadata()?.len();
-    let from = length.saturating_sub(LAST_BYTES);
+    let from = length.saturating_sub(MAX_OUTPUT_BYTES);
     let mut bytes = vec![0; (length - from) as usize];
-    // Whoever writes may truncate it in between: what is there is enough.
+    // The writer may truncate the file meanwhile, so a short read is not an error.
     let read = file.read_at(&mut bytes, from)?;
     bytes.truncate(read);
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -261,7 +260,7 @@ fn complaint(shown: &str, how: &str, output: &str, cure: &str) -> String {
     if !lines.is_empty() {
         text.push_str(". Its last lines:");
     }
-    for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+    for line in &lines[lines.len().saturating_sub(MAX_LAST_LINES)..] {
         text.push_str("\n   | ");
         text.push_str(line);
     }
@@ -272,14 +271,14 @@ fn complaint(shown: &str, how: &str, output: &str, cure: &str) -> String {
     text
 }
 
-/// A command is shown in one line that a terminal can hold.
+/// Shortens a command so that it fits on one line of a terminal.
 fn shorten(text: &str) -> String {
-    const LONGEST: usize = 100;
+    const MAX_LEN: usize = 100;
     let first = text.lines().next().unwrap_or_default();
-    if first.chars().count() <= LONGEST && first.len() == text.len() {
+    if first.chars().count() <= MAX_LEN && first.len() == text.len() {
         return text.to_owned();
     }
-    let kept: String = first.chars().take(LONGEST).collect();
+    let kept: String = first.chars().take(MAX_LEN).collect();
     format!("{kept}…")
 }
 
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_standard_output_alone() {
+    fn the_text_is_only_standard_output() {
         let text = shell("echo out; echo err >&2").text().unwrap();
         assert_eq!(text, "out");
     }
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_deadline_nothing_of_it_is_left() {
+    fn at_the_deadline_the_whole_process_group_ends() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pid");
         let script = format!("sleep 1000 & echo $! >{}; wait", file.display());
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn long_commands_are_shown_in_part() {
+    fn long_commands_are_shortened() {
         assert_eq!(shorten("a b"), "a b");
         assert_eq!(shorten("a\nb"), "a…");
         assert_eq!(shorten(&"x".repeat(200)).chars().count(), 101);

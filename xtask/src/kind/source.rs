@@ -1,5 +1,5 @@
-//! Where nodes come from: the stock image of kind, or one that we build. Which
-//! of the two is decided here, and what kind is told for each.
+//! Decides whether nodes come from the stock image of kind or from one that we build, and configures kind
+//! for either.
 
 use std::fs;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::recipe::{self, KIND};
 use super::{cluster, golang, network, node};
 use crate::console::{heading, note};
 
-/// A registry that has not answered by then is out of reach.
-const ANSWERS: Duration = Duration::from_secs(20);
-/// Half a gigabyte.
-const PULL: Duration = Duration::from_mins(15);
+/// For a registry to answer. After that it counts as unreachable.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// For pulling half a gigabyte.
+const PULL_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// What was asked for.
+/// The image that the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Choice {
-    /// The stock image if its registry is reachable, else one built from packages
+    /// The stock image if its registry is reachable, otherwise one built from packages
     #[default]
     Auto,
     /// An image built from Debian packages and Go modules (root on Debian)
@@ -31,18 +31,18 @@ pub(crate) enum Choice {
     Stock,
 }
 
-/// Where nodes come from.
+/// The origin of a cluster's nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Built here, under this name.
+    /// An image of this name, built here.
     Built(String),
-    /// Whatever the pinned kind takes by default.
+    /// The default image of the pinned kind.
     Stock,
 }
 
-/// Appended to kind-config.yaml for nodes that we built. kubelets from 1.35 on
-/// refuse cgroup v1 unless they are told; KubeletInUserNamespace lets one go on
-/// when it may not write OOM scores and sysctls; nftables needs no modules.
+/// Appended to kind-config.yaml for nodes that we built. Since 1.35, a kubelet refuses cgroup v1 unless it
+/// is configured otherwise. KubeletInUserNamespace lets it continue if it may not write OOM scores and
+/// sysctls. nftables needs no kernel modules.
 const OURS: &str = "\
 networking: {disableDefaultCNI: true, kubeProxyMode: nftables, podSubnet: PODS}
 featureGates: {KubeletInUserNamespace: true}
@@ -53,10 +53,10 @@ kubeadmConfigPatches:
 ";
 
 impl Source {
-    /// What kind is told.
+    /// The configuration for kind.
     ///
     /// # Errors
-    /// kind-config.yaml cannot be read or sets what we have to.
+    /// kind-config.yaml cannot be read, or has a setting that we must set.
     pub(crate) fn configuration(&self) -> anyhow::Result<String> {
         let file = binaries::workspace().join("kind-config.yaml");
         let text =
@@ -67,8 +67,7 @@ impl Source {
         }
     }
 
-    /// All that a cluster is made from, in one line: a cluster that was made
-    /// from something else is made anew.
+    /// All inputs of a cluster, in one line. A cluster made from other inputs is replaced.
     ///
     /// # Errors
     /// As [`Source::configuration`].
@@ -102,7 +101,7 @@ fn extended(text: &str) -> anyhow::Result<String> {
     Ok(format!("{}\n{ours}", text.trim_end()))
 }
 
-/// Sources that a running cluster may come from to be good enough.
+/// The sources of a running cluster that can be reused.
 ///
 /// # Errors
 /// A part of the recipe cannot be read.
@@ -115,10 +114,10 @@ pub(crate) fn acceptable(choice: Choice) -> anyhow::Result<Vec<Source>> {
     })
 }
 
-/// An engine for this choice: the one that has our nodes, if any does.
+/// An engine for this choice, preferably the one that has our nodes.
 ///
 /// # Errors
-/// There is none and none can be installed.
+/// No engine works, and none can be installed.
 pub(crate) fn engine(cache: &Cache, choice: Choice) -> anyhow::Result<Engine> {
     if choice == Choice::Build {
         return Engine::podman(cache);
@@ -133,10 +132,10 @@ pub(crate) fn engine(cache: &Cache, choice: Choice) -> anyhow::Result<Engine> {
     }
 }
 
-/// Decides where nodes of a new cluster come from, and gets their image.
+/// Decides where the nodes of a new cluster come from, and pulls or builds their image.
 ///
 /// # Errors
-/// The image can neither be had nor built.
+/// The image can neither be pulled nor built.
 pub(crate) fn obtain(
     cache: &Cache,
     engine: Engine,
@@ -146,7 +145,7 @@ pub(crate) fn obtain(
     let there = engine.program() == "podman" && engine.has_image(&image);
     if choice == Choice::Stock || (choice == Choice::Auto && !there) {
         if !golang::is_there() {
-            // Nothing can be built, and kind pulls its image by itself.
+            // Nothing can be built here; kind pulls its image itself.
             return Ok((Source::Stock, engine));
         }
         heading("Looking for a container registry");
@@ -175,20 +174,20 @@ pub(crate) fn obtain(
     Ok((Source::Built(image), engine))
 }
 
-/// Pulls the stock image, after a look whether its registry answers at all.
+/// Pulls the stock image, after a check that its registry answers.
 fn pull(engine: &Engine) -> anyhow::Result<()> {
     let source = golang::module_directory(KIND.part, "sigs.k8s.io/kind")?;
     let file = source.join("pkg/apis/config/defaults/image.go");
     let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let image = format!("docker.io/{}", recipe::stock_image(&text)?);
-    // podman takes a tag or a digest, not both; the digest says it all.
+    // podman accepts a tag or a digest, not both; the digest is enough.
     let (name, digest) = image.split_once('@').unwrap_or((&image, ""));
     let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
     let exact = format!("{name}@{digest}");
     let look = engine.run(&["manifest", "inspect", &exact]);
-    look.within(ANSWERS).done()?;
-    engine.run(&["pull", &exact]).within(PULL).done()
+    look.within(ANSWER_TIMEOUT).done()?;
+    engine.run(&["pull", &exact]).within(PULL_TIMEOUT).done()
 }
 
 #[cfg(test)]
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_settings_come_after_the_users() {
+    fn our_settings_are_appended_to_the_configuration() {
         let text = extended("kind: Cluster\nnodes: []\n").unwrap();
         assert!(
             text.starts_with("kind: Cluster\nnodes: []\nnetworking:"),
