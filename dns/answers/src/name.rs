@@ -162,9 +162,9 @@ mod tests {
             ("a.local..", "empty label"),
             (label.as_str(), "more than 63"),
             (long.as_str(), "longer than 253"),
-            ("a b.local", "holds ' '"),
-            ("*.local", "holds '*'"),
-            ("grün.local", "holds 'ü'"),
+            ("a b.local", "contains ' '"),
+            ("*.local", "contains '*'"),
+            ("grün.local", "contains 'ü'"),
         ] {
             let message = text.parse::<Name>().unwrap_err().to_string();
             assert!(message.contains(part), "{text:?}: {message}");
