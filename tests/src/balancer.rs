@@ -1,4 +1,4 @@
-//! A balancer under test, by its command line and admin port only.
+//! A balancer under test, used only through its command line and admin port.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -30,7 +30,7 @@ pub struct Balancer {
 }
 
 impl Launch {
-    /// On free ports.
+    /// A balancer on free ports.
     ///
     /// # Errors
     /// No port is free.
@@ -43,7 +43,7 @@ impl Launch {
         })
     }
 
-    /// In front of these upstreams.
+    /// A balancer in front of these upstreams.
     ///
     /// # Errors
     /// No port is free.
@@ -80,7 +80,7 @@ impl Launch {
         Ok(words)
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts it without waiting until it is ready.
     ///
     /// # Errors
     /// It cannot be started.

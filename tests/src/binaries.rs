@@ -1,4 +1,4 @@
-//! Where the built binaries are.
+//! Finds the built binaries.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub fn workspace() -> &'static Path {
         .unwrap_or(Path::new("/"))
 }
 
-/// Where they are looked for.
+/// The directory of the binaries.
 pub fn directory() -> PathBuf {
     std::env::var_os(OVERRIDE).map_or_else(|| workspace().join("target/release"), PathBuf::from)
 }
@@ -23,12 +23,12 @@ pub fn directory() -> PathBuf {
 /// Path of a built binary such as `scaledapp-sidecar`.
 ///
 /// # Errors
-/// It has not been built; the text says how to.
+/// It has not been built. The message says how to build it.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     let path = directory().join(name);
     if !path.is_file() {
         bail!(
-            "{} is not there: run `cargo xtask build` (or set {OVERRIDE})",
+            "{} does not exist: run `cargo xtask build` (or set {OVERRIDE})",
             path.display()
         );
     }

@@ -1,7 +1,7 @@
-//! A running cluster, by kubectl and from within its nodes only.
+//! A running cluster, used only through kubectl and from within its nodes.
 //!
-//! `cargo xtask test` makes it and says where it is through the environment;
-//! without that, tests of this layer say that they are skipped.
+//! `cargo xtask test` makes it and passes its location in the environment. Without that, tests of this
+//! layer are skipped.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +16,8 @@ use crate::process::Ended;
 use crate::{binaries, process, wait};
 
 /// For one call of kubectl, which may itself wait.
-const CALL: Duration = Duration::from_mins(4);
-/// Where the load generator is in a node.
+const CALL_TIMEOUT: Duration = Duration::from_mins(4);
+/// Path of the load generator in a node.
 const LOAD: &str = "/usr/local/bin/scaledapp-load";
 
 /// How to reach the cluster.
@@ -26,7 +26,7 @@ pub struct Cluster {
     kubectl: PathBuf,
     kubeconfig: PathBuf,
     helm: PathBuf,
-    /// Words that run the container engine.
+    /// The command that runs the container engine.
     engine: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Cluster {
     /// The cluster that xtask names.
     ///
     /// # Errors
-    /// It names none; the text is the reason to print for a skipped test.
+    /// It names none. The text is the reason to print for a skipped test.
     pub fn from_environment() -> Result<Self, String> {
         let get = |name: &str| {
             std::env::var(name).map_err(|_| {
@@ -52,20 +52,20 @@ impl Cluster {
         })
     }
 
-    /// kubectl with these words, however it ends.
+    /// Runs kubectl and returns its result, even if it fails.
     ///
     /// # Errors
-    /// It does not start or end.
+    /// It does not start, or does not end in time.
     pub fn try_kubectl(&self, words: &[&str]) -> anyhow::Result<Ended> {
         let mut command = Command::new(&self.kubectl);
         command.args(words).env("KUBECONFIG", &self.kubeconfig);
-        process::run(command, CALL)
+        process::run(command, CALL_TIMEOUT)
     }
 
-    /// kubectl with these words; what it prints.
+    /// Runs kubectl and returns its output.
     ///
     /// # Errors
-    /// It fails; with what it said.
+    /// It fails. The message has its output.
     pub fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
         let ended = self.try_kubectl(words)?;
         ensure!(
@@ -79,19 +79,19 @@ impl Cluster {
         Ok(ended.stdout)
     }
 
-    /// An object or a list, as JSON.
+    /// Returns an object or a list as JSON.
     ///
     /// # Errors
-    /// It is not there.
+    /// It does not exist.
     pub fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
         let text = self.kubectl(&[&["get", "-o", "json"][..], words].concat())?;
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// `kubectl apply` of a text, however it ends.
+    /// Runs `kubectl apply` for a text and returns its result, even if it fails.
     ///
     /// # Errors
-    /// kubectl does not start or end.
+    /// kubectl does not start, or does not end in time.
     pub fn try_apply(&self, namespace: &str, yaml: &str) -> anyhow::Result<Ended> {
         let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
         file.write_all(yaml.as_bytes())?;
@@ -99,24 +99,24 @@ impl Cluster {
         self.try_kubectl(&["-n", namespace, "apply", "-f", &path])
     }
 
-    /// `kubectl apply` of a text; what it prints.
+    /// Runs `kubectl apply` for a text and returns its output.
     ///
     /// # Errors
-    /// It fails; with what it said.
+    /// It fails. The message has its output.
     pub fn apply(&self, namespace: &str, yaml: &str) -> anyhow::Result<String> {
         let ended = self.try_apply(namespace, yaml)?;
         ensure!(ended.code == 0, "{}{}", ended.stderr, ended.stdout);
         Ok(ended.stdout)
     }
 
-    /// helm with these words; what it prints.
+    /// Runs helm and returns its output.
     ///
     /// # Errors
-    /// It fails; with what it said.
+    /// It fails. The message has its output.
     pub fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.helm);
         command.args(words).env("KUBECONFIG", &self.kubeconfig);
-        let ended = process::run(command, CALL)?;
+        let ended = process::run(command, CALL_TIMEOUT)?;
         ensure!(
             ended.code == 0,
             "helm {}: {}",
@@ -126,7 +126,7 @@ impl Cluster {
         Ok(ended.stdout)
     }
 
-    /// Makes a namespace anew in which every pod must admit under `restricted`.
+    /// Makes a new namespace that enforces `restricted`; removes an old one of that name.
     ///
     /// # Errors
     /// The API server refuses.
@@ -154,19 +154,22 @@ impl Cluster {
         command
     }
 
-    /// Puts the load generator onto a node.
+    /// Copies the load generator to a node.
     ///
     /// # Errors
     /// It has not been built, or the engine refuses.
     pub fn prepare_load(&self, node: &str) -> anyhow::Result<()> {
         let load = binaries::path("scaledapp-load")?;
         let to = format!("{node}:{LOAD}");
-        let ended = process::run(self.engine(&["cp", &load.to_string_lossy(), &to]), CALL)?;
+        let ended = process::run(
+            self.engine(&["cp", &load.to_string_lossy(), &to]),
+            CALL_TIMEOUT,
+        )?;
         ensure!(ended.code == 0, "{}", ended.stderr);
         Ok(())
     }
 
-    /// Starts a load on a node, with these further words.
+    /// Starts a load on a node, with these further arguments.
     ///
     /// # Errors
     /// It does not start.
@@ -191,7 +194,7 @@ impl Cluster {
         Ok(Loading(child))
     }
 
-    /// What an operator would look at first, for a test that has failed.
+    /// Pods, events and logs of a namespace, for a test that has failed.
     pub fn dump(&self, namespace: &str) -> String {
         let calls: [&[&str]; 6] = [
             &[
@@ -239,13 +242,13 @@ impl Cluster {
     /// Waits until a condition holds.
     ///
     /// # Errors
-    /// Not in time; with the last state.
+    /// It does not in time. The message has the last state.
     pub fn wait<T>(
         &self,
         what: &str,
         mut look: impl FnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        wait::until(CALL, what, || match look() {
+        wait::until(CALL_TIMEOUT, what, || match look() {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err("not yet".to_owned()),
             Err(error) => Err(format!("{error:#}")),
@@ -258,10 +261,10 @@ impl Cluster {
 pub struct Loading(Child);
 
 impl Loading {
-    /// Ends it; its report.
+    /// Stops it and returns its report.
     ///
     /// # Errors
-    /// It has ended before, or says something else.
+    /// It ended before, or its output is not a report.
     pub fn stop(mut self) -> anyhow::Result<Report> {
         drop(self.0.stdin.take());
         let mut text = String::new();
@@ -270,7 +273,7 @@ impl Loading {
         }
         let status = self.0.wait()?;
         if !status.success() {
-            bail!("the load ended with {status}: {text}");
+            bail!("the load exited with {status}: {text}");
         }
         Ok(Report(serde_json::from_str(&text).context(text)?))
     }
@@ -284,7 +287,7 @@ impl Drop for Loading {
     }
 }
 
-/// What came of a load.
+/// The results of a load.
 #[derive(Debug, Clone)]
 pub struct Report(Value);
 
@@ -299,7 +302,7 @@ impl Report {
         self.0["failed"].as_u64().unwrap_or(u64::MAX)
     }
 
-    /// Of those, with a word in their description (`Get`, `refused`).
+    /// Requests that failed with this word in the description (`Get`, `refused`).
     pub fn failed_with(&self, word: &str) -> u64 {
         let failures = self.0["failures"].as_object();
         let of = failures

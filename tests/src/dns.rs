@@ -1,5 +1,5 @@
-//! A stub resolver's view of a DNS server: one question, one answer (RFC 1035
-//! section 4). Written by hand so that it shares no code with the server.
+//! A minimal DNS client: one question, one answer (RFC 1035 section 4). It is written by hand so that it
+//! shares no code with the server.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -20,11 +20,11 @@ pub enum Type {
     Soa = 6,
     /// IPv6 addresses.
     Aaaa = 28,
-    /// How a service is reached (RFC 9460).
+    /// Service binding for HTTPS (RFC 9460).
     Https = 65,
 }
 
-/// How to ask.
+/// The transport of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// A datagram.
@@ -38,9 +38,9 @@ pub enum Transport {
 pub struct Answer {
     /// Response code: 0 NOERROR, 3 NXDOMAIN, 5 REFUSED.
     pub code: u8,
-    /// Whether the server speaks for the zone.
+    /// Whether the answer is authoritative (AA).
     pub authoritative: bool,
-    /// Whether it did not fit.
+    /// Whether the answer is truncated (TC).
     pub truncated: bool,
     /// Addresses of the answer section in the order received, with their TTL.
     pub addresses: Vec<(IpAddr, Duration)>,
@@ -49,7 +49,7 @@ pub struct Answer {
 /// Asks one question.
 ///
 /// # Errors
-/// No answer in time, or one that is none to this question.
+/// There is no answer in time, or it answers another question.
 pub fn ask(
     server: SocketAddr,
     transport: Transport,
@@ -102,7 +102,7 @@ fn exchange(server: SocketAddr, transport: Transport, query: &[u8]) -> anyhow::R
     decode(id, &message)
 }
 
-/// The IPv4 addresses of a name in the order given.
+/// The IPv4 addresses of a name, in the order of the answer.
 ///
 /// # Errors
 /// As [`ask`], or the code is not NOERROR.
@@ -117,11 +117,11 @@ pub fn addresses(server: SocketAddr, name: &str) -> anyhow::Result<Vec<IpAddr>> 
 }
 
 fn encode(name: &str, question: Type, recursion: bool) -> Vec<u8> {
-    // Unbound rotates addresses by it.
+    // A new id for each query, because Unbound rotates addresses by the id.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let id = (std::process::id() as u16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
     let mut query = id.to_be_bytes().to_vec();
-    // Standard query, perhaps with RD; one question.
+    // A standard query with one question; RD if `recursion`.
     query.extend([u8::from(recursion), 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name
         .trim_end_matches('.')
@@ -139,7 +139,7 @@ fn decode(id: u16, message: &[u8]) -> anyhow::Result<Answer> {
     let mut reader = Reader { message, at: 0 };
     ensure!(reader.u16()? == id, "an answer to another question");
     let flags = reader.u16()?;
-    ensure!(flags & 0x8000 != 0, "a question came back");
+    ensure!(flags & 0x8000 != 0, "the answer is a query");
     let (questions, answers) = (reader.u16()?, reader.u16()?);
     reader.skip(4)?;
     for _ in 0..questions {

@@ -1,5 +1,5 @@
-//! The apps that are supervised in tests. None knows who supervises it; each takes
-//! its port from its arguments, so only a handed-over socket can share it.
+//! The apps that tests supervise. None knows of its supervisor, and each takes its port from its
+//! arguments, so only a handed-over socket can share the port.
 
 use std::path::Path;
 use std::process::Command;
@@ -26,11 +26,11 @@ pub fn python(port: u16) -> Vec<String> {
     vec!["python3".to_owned(), app("app.py"), port.to_string()]
 }
 
-/// Builds the static Go server (Go's own cache makes that quick the second
-/// time) and gives the words to run it on a port.
+/// Builds the static Go server (quick the second time, because of Go's cache) and returns the command
+/// that runs it on a port.
 ///
 /// # Errors
-/// It does not build. Check first that `go` is there.
+/// It does not build. Check first that `go` is installed.
 pub fn go(port: u16) -> anyhow::Result<Vec<String>> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     let output = binaries::workspace().join("target/scaledapp-fixture-go");
@@ -46,7 +46,7 @@ pub fn go(port: u16) -> anyhow::Result<Vec<String>> {
 }
 
 fn build_go(output: &Path) -> anyhow::Result<()> {
-    // Another test process may build or run it at the same time: rename at the end.
+    // Another test process may build or run it at the same time, so it is put in place by rename.
     let partial = output.with_extension(std::process::id().to_string());
     let mut command = Command::new("go");
     command.current_dir(binaries::workspace().join("tests/fixtures/go"));

@@ -1,8 +1,7 @@
 //! A small blocking HTTP/1.1 client that says exactly how a request failed.
 //!
-//! It never retries. Like every client with a pool it looks whether an idle
-//! connection was closed before it reuses it; what goes wrong after that look
-//! is a failure.
+//! It never retries. Like every client with a pool, it checks whether an idle connection was closed
+//! before reusing it. Any error after that check is a failure.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
-/// Largest response that is read.
-const RESPONSE_BYTES: usize = 64 << 20;
+/// Largest response, in bytes.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
 /// How a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// Nobody listens.
+    /// The connection was refused.
     Refused,
     /// The connection was reset.
     Reset,
@@ -31,9 +30,9 @@ pub enum Failure {
     Truncated,
     /// The answer is not HTTP/1.1.
     Malformed(String),
-    /// An answer, but not the one wanted (used by those who count).
+    /// The status was not the expected one. Only callers that count use this.
     Status(u16),
-    /// A right status with a wrong body (used by those who count).
+    /// The status was right, but the body was not. Only callers that count use this.
     WrongBody,
 }
 
@@ -160,7 +159,7 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Body as JSON; null if it is none.
+    /// Body as JSON; null if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -171,7 +170,7 @@ impl Response {
     }
 }
 
-/// A connection on which one request follows another.
+/// A connection for one request after another.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -182,7 +181,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects; `timeout` holds for the connection and later for each whole exchange.
+    /// Connects. `timeout` applies to connecting, and later to each whole exchange.
     ///
     /// # Errors
     /// Refused, timed out, or any other reason.
@@ -211,7 +210,7 @@ impl Connection {
     /// Sends a request and reads its answer.
     ///
     /// # Errors
-    /// Any [`Failure`] but `Status` and `WrongBody`: every answer is fine here.
+    /// Any [`Failure`] except `Status` and `WrongBody`; every answer counts as success here.
     pub fn send(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
         self.exchange(request, true)
     }
@@ -249,7 +248,7 @@ impl Connection {
         self.read_response(method, Instant::now() + self.timeout)
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down sending.
     ///
     /// # Errors
     /// The connection is gone.
@@ -260,7 +259,7 @@ impl Connection {
     /// Reads `len` bytes as they are (after 101).
     ///
     /// # Errors
-    /// They do not come, or not in time.
+    /// They do not arrive in time.
     pub fn read_bytes(&mut self, len: usize) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + self.timeout;
         while self.received.len() < len {
@@ -271,7 +270,7 @@ impl Connection {
         Ok(self.received.drain(..len).collect())
     }
 
-    /// Reads until the peer closes: everything that came.
+    /// Reads until the peer closes, and returns all bytes.
     ///
     /// # Errors
     /// It does not close in time, or resets.
@@ -295,7 +294,7 @@ impl Connection {
         if left.is_zero() {
             return Err(Failure::TimedOut);
         }
-        if self.received.len() > RESPONSE_BYTES {
+        if self.received.len() > MAX_RESPONSE_BYTES {
             return Err(Failure::Malformed("an answer without end".to_owned()));
         }
         self.stream.set_read_timeout(Some(left))?;
@@ -378,7 +377,7 @@ impl Connection {
     }
 
     fn take(&mut self, length: usize, deadline: Instant) -> Result<Vec<u8>, Failure> {
-        if length > RESPONSE_BYTES {
+        if length > MAX_RESPONSE_BYTES {
             return Err(malformed("length", &length.to_string()));
         }
         while self.received.len() < length {
@@ -429,7 +428,7 @@ fn malformed(what: &str, text: &str) -> Failure {
     Failure::Malformed(format!("{what} {text:?}"))
 }
 
-/// Sends one request on a connection of its own, which is closed after it.
+/// Sends one request on a connection of its own, which is closed afterwards.
 ///
 /// # Errors
 /// As [`Connection::send`].
@@ -441,7 +440,7 @@ pub fn one_shot(
     Connection::open(to, timeout)?.exchange(request, false)
 }
 
-/// A GET on a connection of its own with 5 s of time.
+/// Sends a GET on a connection of its own, with a time-out of 5 s.
 ///
 /// # Errors
 /// As [`Connection::send`].
@@ -455,7 +454,7 @@ pub fn get(to: SocketAddr, path: &str) -> Result<Response, Failure> {
 /// It does not close within `timeout`, resets, or refuses.
 pub fn raw(to: SocketAddr, timeout: Duration, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut connection = Connection::open(to, timeout)?;
-    // A peer that refuses the beginning may close before it has read the rest.
+    // A peer that refuses the request may close before it has read all of it.
     let _refused = connection.write(bytes);
     connection.read_to_close()
 }

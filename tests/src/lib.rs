@@ -1,8 +1,7 @@
 //! The test harness: real processes, sockets and load, with every request counted.
 //!
-//! It knows the public surface only (binaries, ports, JSON, signals) and links
-//! none of the components. `cargo xtask demo` uses it too, so it reports by
-//! `Result` and leaves asserting to the tests.
+//! It uses only the public interface (binaries, ports, JSON, signals) and links none of the components.
+//! `cargo xtask demo` uses it too, so it returns `Result` and leaves assertions to the tests.
 
 pub mod balancer;
 pub mod binaries;

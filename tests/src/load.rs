@@ -1,8 +1,8 @@
-//! Load with every request counted: how many were sent, how many failed and
-//! how, and how long nothing succeeded.
+//! Load with every request counted: how many were sent, how many failed and how, and the longest time
+//! without a success.
 //!
-//! Clients run on threads, one request at a time each, and never retry. Count
-//! and time are bounded whatever the caller forgets.
+//! Each client is a thread that sends one request at a time and never retries. The number of requests and
+//! the time are always limited.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 use crate::http::{self, Connection, Failure, Request, Response};
 use crate::wait;
 
-/// No load sends more than this.
-const MOST_REQUESTS: u64 = 500_000;
-/// No load runs longer than this.
-const LONGEST: Duration = Duration::from_mins(2);
+/// Most requests of a load.
+const MAX_REQUESTS: u64 = 500_000;
+/// Longest time of a load.
+const MAX_TIME: Duration = Duration::from_mins(2);
 
-/// What to send.
+/// The load to send.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Client `i` sends to target `i` modulo their number.
+    /// The targets; client `i` sends to target `i` modulo their number.
     pub targets: Vec<SocketAddr>,
-    /// Threads.
+    /// Number of clients, each a thread.
     pub clients: usize,
-    /// Keep connections, or a new one for each request.
+    /// Whether clients keep their connections, or open one for each request.
     pub keep_alive: bool,
     /// Path of GET requests.
     pub path: String,
@@ -35,16 +35,16 @@ pub struct Load {
     pub post_path: String,
     /// Every n-th request of a client is a POST; 0: none.
     pub post_every: u64,
-    /// Requests per second of all clients together; `None`: as fast as answers come.
+    /// Requests per second of all clients together. `None`: as fast as answers arrive.
     pub rate: Option<u32>,
     /// For the connection and for the whole exchange.
     pub timeout: Duration,
-    /// Key of the JSON answer by which to count answers (`pid`).
+    /// Key of the JSON answer (such as `pid`) by whose value answers are counted.
     pub tally: Option<&'static str>,
 }
 
 impl Load {
-    /// Eight keep-alive clients, one POST in four, `/`, as fast as answers come.
+    /// Eight keep-alive clients, one POST in four, on `/`, as fast as answers arrive.
     pub fn on(targets: &[SocketAddr]) -> Self {
         Self {
             targets: targets.to_vec(),
@@ -88,12 +88,12 @@ impl Load {
     /// As [`Load::start`], or it takes longer than two minutes.
     pub fn run(self, requests: u64) -> anyhow::Result<Report> {
         let running = self.start()?;
-        running.wait_sent(requests, LONGEST)?;
+        running.wait_sent(requests, MAX_TIME)?;
         Ok(running.stop())
     }
 
-    /// Runs before, while and after `act` does something: until `more` requests
-    /// have been answered before it, and so many again after it.
+    /// Sends load before, during and after `act`: until `more` requests have been answered before it, and
+    /// as many after it.
     ///
     /// # Errors
     /// As [`Load::start`], or they are not answered by the deadline.
@@ -134,7 +134,7 @@ impl Default for Shared {
     }
 }
 
-/// Clients at work; dropping it lets them end soon.
+/// Running clients. Dropping it stops them soon.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -147,7 +147,7 @@ impl Running {
         self.shared.sent.load(Ordering::Relaxed)
     }
 
-    /// Requests answered rightly so far.
+    /// Requests answered correctly so far.
     pub fn ok(&self) -> u64 {
         self.shared.ok.load(Ordering::Relaxed)
     }
@@ -160,7 +160,7 @@ impl Running {
     /// Waits until `requests` have been sent in all.
     ///
     /// # Errors
-    /// Not by the deadline.
+    /// They are not sent by the deadline.
     pub fn wait_sent(&self, requests: u64, deadline: Duration) -> anyhow::Result<()> {
         wait::until(deadline, &format!("{requests} requests are sent"), || {
             let sent = self.sent();
@@ -172,10 +172,10 @@ impl Running {
         })
     }
 
-    /// Waits until `more` requests beyond those of now have been answered.
+    /// Waits until `more` further requests have been answered.
     ///
     /// # Errors
-    /// Not by the deadline.
+    /// They are not answered by the deadline.
     pub fn wait_more(&self, more: u64, deadline: Duration) -> anyhow::Result<()> {
         let before = self.ok();
         wait::until(
@@ -192,7 +192,7 @@ impl Running {
         )
     }
 
-    /// Lets each client end its request and adds up.
+    /// Lets each client finish its request, and returns the sums.
     pub fn stop(mut self) -> Report {
         self.shared.stop.store(true, Ordering::Relaxed);
         let clients = std::mem::take(&mut self.clients);
@@ -210,7 +210,7 @@ impl Drop for Running {
     }
 }
 
-/// One thread's work and what came of it.
+/// The state and results of one client.
 #[derive(Debug)]
 struct Client {
     shared: Arc<Shared>,
@@ -227,7 +227,7 @@ struct Client {
 /// Method of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
-    /// Safe, may be retried by a balancer.
+    /// Safe: a balancer may retry it.
     Get,
     /// Must not be repeated.
     Post,
@@ -251,16 +251,16 @@ impl Client {
     fn run(mut self) -> Self {
         let shared = Arc::clone(&self.shared);
         let load = &shared.load;
-        let end = shared.started + LONGEST;
+        let end = shared.started + MAX_TIME;
         while !shared.stop.load(Ordering::Relaxed) && Instant::now() < end {
             if let Some(rate) = load.rate {
-                // Client i of n takes every n-th turn of a common clock, so a
-                // slow answer delays only the turns of its own client.
+                // The clients take turns on a common schedule, so a slow answer delays only the
+                // requests of its own client.
                 let turn = self.sent * load.clients as u64 + self.index as u64;
                 let at = shared.started + Duration::from_secs_f64(turn as f64 / f64::from(rate));
                 std::thread::sleep(at.saturating_duration_since(Instant::now()));
             }
-            if shared.sent.fetch_add(1, Ordering::Relaxed) >= MOST_REQUESTS {
+            if shared.sent.fetch_add(1, Ordering::Relaxed) >= MAX_REQUESTS {
                 shared.sent.fetch_sub(1, Ordering::Relaxed);
                 break;
             }
@@ -306,8 +306,8 @@ impl Client {
                 let method = if post { Method::Post } else { Method::Get };
                 *self.failures.entry((method, failure)).or_default() += 1;
                 shared.failed.fetch_add(1, Ordering::Relaxed);
-                // A refused connection costs nothing; without a pause a dead
-                // server would be asked a hundred thousand times.
+                // A refused connection returns at once. Without a pause, a dead server would get a
+                // hundred thousand requests.
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -335,7 +335,7 @@ impl Client {
     }
 }
 
-/// Right is a 200 whose body, after a POST, holds what was sent.
+/// Checks an answer: it must be a 200, and after a POST its body must contain what was sent.
 fn judge(response: &Response, posted: Option<&str>) -> Result<Response, Failure> {
     if response.status != 200 {
         return Err(Failure::Status(response.status));
@@ -346,14 +346,14 @@ fn judge(response: &Response, posted: Option<&str>) -> Result<Response, Failure>
     Ok(response.clone())
 }
 
-/// What came of a load.
+/// The results of a load.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Requests begun.
+    /// Requests sent.
     pub sent: u64,
-    /// Requests answered rightly.
+    /// Requests answered correctly.
     pub ok: u64,
-    /// Of those sent, POSTs.
+    /// POSTs among the requests sent.
     pub posts: u64,
     /// Failures by method and kind.
     pub failures: BTreeMap<(Method, Failure), u64>,
@@ -428,13 +428,13 @@ impl Report {
         of.map(|(_, count)| count).sum()
     }
 
-    /// Requests that failed otherwise than by finding nobody: who comes after a
-    /// port was closed has lost nothing.
+    /// Failed requests without refused connections: a client that comes after a port was closed has lost
+    /// no request.
     pub fn lost(&self) -> u64 {
         self.failed() - self.failed_with(&Failure::Refused)
     }
 
-    /// Adds another report's counts; times are the worse of both.
+    /// Adds the counts of another report. Of the times, the worse one stays.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.sent += other.sent;
@@ -508,7 +508,7 @@ mod tests {
 
     #[test]
     fn failures_have_their_kind_and_method() {
-        // Every second connection is reset, and nobody echoes a POST.
+        // Every second connection is reset, and a POST is not echoed.
         let upstream = Upstream::start(|mut peer| {
             if peer.read_request().is_none() || peer.index % 2 == 1 {
                 return peer.reset();
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_shows_as_the_longest_gap() {
+    fn a_pause_of_the_server_is_the_longest_gap() {
         let upstream = Upstream::start(|mut peer| {
             let mut requests = 0;
             while peer.read_request().is_some() {

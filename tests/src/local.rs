@@ -1,4 +1,4 @@
-//! A running `scaledapp local`, by its state file and `scaledapp` commands only.
+//! A running `scaledapp local`, used only through its state file and `scaledapp` commands.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use serde::Deserialize;
 use crate::process::{Ended, Process};
 use crate::{binaries, dns, proc, process, sidecar, wait};
 
-/// Boot of all workers, balancers and DNS on two busy cores.
+/// For the boot of all workers, balancers and DNS on two busy cores.
 const BOOT: Duration = Duration::from_mins(1);
 
-/// The state file (its keys are fixed).
+/// The content of the state file. Its keys are a contract.
 #[derive(Debug, Clone, Deserialize)]
 pub struct State {
     /// The DNS server.
@@ -39,14 +39,14 @@ pub struct Pod {
     pub admin: SocketAddr,
 }
 
-/// The running whole.
+/// The running `scaledapp local`.
 #[derive(Debug)]
 pub struct Local {
-    /// The `scaledapp` process, which has started all others.
+    /// The `scaledapp` process, which started all others.
     pub process: Process,
-    /// What it wrote when all was ready.
+    /// The state file, written once everything was ready.
     pub state: State,
-    /// Where its files are.
+    /// The directory of its files.
     pub workdir: PathBuf,
     /// From its start to the state file.
     pub took: Duration,
@@ -54,8 +54,8 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts `scaledapp local FILE` and waits until all is ready. `directory`
-    /// takes the state file and the work directory.
+    /// Starts `scaledapp local FILE` and waits until everything is ready. The state file and the work
+    /// directory are put into `directory`.
     ///
     /// # Errors
     /// It cannot be started, ends, or is not ready in time.
@@ -63,7 +63,7 @@ impl Local {
         Self::start_with(file, directory, &[])
     }
 
-    /// As [`Local::start`], with these variables on top of our own environment.
+    /// As [`Local::start`], with these additional environment variables.
     ///
     /// # Errors
     /// As [`Local::start`].
@@ -84,7 +84,7 @@ impl Local {
         let start = Instant::now();
         let mut process = Process::spawn(command)?;
         let mut ended = false;
-        wait::until(BOOT, "the state file is there", || {
+        wait::until(BOOT, "the state file exists", || {
             ended = !process.is_running();
             if ended || state_file.exists() {
                 Ok(())
@@ -94,7 +94,7 @@ impl Local {
         })?;
         anyhow::ensure!(
             !ended,
-            "scaledapp local ended; it said:\n{}",
+            "scaledapp local ended; its output:\n{}",
             process.stderr()
         );
         let took = start.elapsed();
@@ -109,8 +109,8 @@ impl Local {
         })
     }
 
-    /// Balancers as a client finds them: the name resolved by our DNS server,
-    /// with the port from the state file.
+    /// The balancers as a client finds them: their addresses from our DNS server, with the port from the
+    /// state file.
     ///
     /// # Errors
     /// The name does not resolve.
@@ -123,7 +123,7 @@ impl Local {
             .collect())
     }
 
-    /// The process that serves a balancer's address now; not its holder.
+    /// The process that serves a balancer's address now, which is not its supervisor.
     pub fn balancer(&self, address: SocketAddr) -> Option<u32> {
         let mark = format!("--listen {address}");
         proc::descendants(self.process.pid())
@@ -148,10 +148,10 @@ impl Local {
         Ok(workers)
     }
 
-    /// Waits until every pod has exactly `workers` ready ones.
+    /// Waits until every pod has exactly `workers` ready workers.
     ///
     /// # Errors
-    /// Not in time.
+    /// It does not in time.
     pub fn wait_ready(&self, workers: u64) -> anyhow::Result<()> {
         wait::until(
             sidecar::BOOT,

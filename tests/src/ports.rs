@@ -5,21 +5,20 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::bail;
 
-/// Below the kernel's range for outgoing connections (32768 and up), so that no
-/// client's own port can take ours between the look and the use.
+/// First port. The range is below that for outgoing connections (32768 and up), so that a client's port
+/// cannot take ours between the check and its use.
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 16_000;
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 static NEXT_ADDRESS: AtomicU16 = AtomicU16::new(0);
 
-/// A port that is free on `address` for TCP and UDP now and is given out once
-/// by this process.
+/// A port that is free on `address` for TCP and UDP now. This process returns each port only once.
 ///
 /// # Errors
-/// None is free.
+/// No port is free.
 pub fn free(address: IpAddr) -> anyhow::Result<u16> {
-    // Test processes that run at once start at different places.
+    // Each test process starts at a different port.
     let start = (std::process::id() as u16).wrapping_mul(97) % COUNT;
     for _ in 0..COUNT {
         let step = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
@@ -41,12 +40,12 @@ pub fn local() -> anyhow::Result<SocketAddr> {
     Ok(SocketAddr::new(address, free(address)?))
 }
 
-/// A loopback address that no other call of this process gave out; other
-/// processes get another block with high likelihood.
+/// A loopback address that no other call in this process returns. Other processes very probably use
+/// another block.
 pub fn loopback() -> Ipv4Addr {
     let block = std::process::id() as u16;
     let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
-    // 127.128.0.0 and up: away from the .77 and .78 of `scaledapp local`.
+    // From 127.128.0.0 on, away from the addresses of `scaledapp local`.
     let second = 128 + (block >> 8) as u8 % 128;
     Ipv4Addr::new(127, second, block as u8, 1 + (address % 250) as u8)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-/// Fields of `/proc/PID/stat` after the command's name, which may hold spaces
-/// and parentheses itself (proc(5)).
+/// The fields of `/proc/PID/stat` after the command's name, which may contain spaces and parentheses
+/// (proc(5)).
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
@@ -51,7 +51,7 @@ pub fn descendants(pid: u32) -> BTreeSet<u32> {
     found
 }
 
-/// Whether the process exists and is no zombie.
+/// Whether the process exists and is not a zombie.
 pub fn is_running(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| {
         fields
@@ -60,7 +60,7 @@ pub fn is_running(pid: u32) -> bool {
     })
 }
 
-/// Whether the process has ended and nobody has reaped it.
+/// Whether the process has ended and was not reaped.
 pub fn is_zombie(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "Z"))
 }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_seen_as_it_is() {
+    fn this_process_is_described_correctly() {
         let pid = std::process::id();
         assert!(is_running(pid) && !is_zombie(pid));
         assert!(resident_bytes(pid).unwrap() > 100_000);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_seen_while_it_is_there() {
+    fn a_listener_is_seen_while_it_is_open() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else {
             panic!("asked for IPv4");

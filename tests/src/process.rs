@@ -17,21 +17,21 @@ use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::{proc, wait};
 
-/// Lines kept of each stream; what a failing test prints.
-const LINES: usize = 2000;
-/// On a busy machine the threads that read may be late.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// Lines kept of each stream. A failing test prints them.
+const MAX_LINES: usize = 2000;
+/// For the reading threads to get the last output, on a busy machine.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One captured stream.
 #[derive(Debug, Default, Clone)]
 struct Capture {
     lines: Arc<Mutex<VecDeque<String>>>,
-    /// Everybody who could write has closed it.
+    /// Whether all writers have closed it.
     ended: Arc<AtomicBool>,
 }
 
 impl Capture {
-    /// Reads to the end on a thread of its own, so that the child never blocks.
+    /// Reads to the end in a separate thread, so that the child never blocks.
     fn follow(stream: impl Read + Send + 'static) -> Self {
         let capture = Self::default();
         let (lines, ended) = (Arc::clone(&capture.lines), Arc::clone(&capture.ended));
@@ -44,7 +44,7 @@ impl Capture {
             {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                if lines.len() == LINES {
+                if lines.len() == MAX_LINES {
                     lines.pop_front();
                 }
                 lines.push_back(text);
@@ -76,7 +76,7 @@ pub struct Process {
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Exit code; 128 + n after signal n, as shells say it.
+    /// Exit code; 128 + n after signal n, as in shells.
     pub code: i32,
     /// Last lines of standard output.
     pub stdout: String,
@@ -84,7 +84,7 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// Exit code as shells say it.
+/// Exit code as shells show it.
 fn code(status: ExitStatus) -> i32 {
     status
         .code()
@@ -94,7 +94,7 @@ fn code(status: ExitStatus) -> i32 {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// It cannot be started or is not done by `deadline` (it is killed then).
+/// It cannot be started, or does not end within `deadline` (then it is killed).
 pub fn run(command: Command, deadline: Duration) -> anyhow::Result<Ended> {
     Process::spawn(command)?.wait(deadline)
 }
@@ -109,8 +109,7 @@ impl Process {
         Self::spawn_with(command, Stdio::null())
     }
 
-    /// As [`Process::spawn`], with this on its standard input: a listening
-    /// socket, say, as inetd hands it over.
+    /// As [`Process::spawn`], with this standard input, such as a listening socket as inetd passes it.
     ///
     /// # Errors
     /// It cannot be started.
@@ -149,7 +148,7 @@ impl Process {
         self.stderr.text()
     }
 
-    /// Sends a signal to this process alone.
+    /// Sends a signal to this process only.
     ///
     /// # Errors
     /// It is gone.
@@ -168,10 +167,10 @@ impl Process {
             Ok(None) => Err(format!("it runs; its stderr:\n{}", self.stderr.text())),
             Err(error) => Err(error.to_string()),
         })?;
-        // The pipes may hold more than was read so far. Their end never comes
-        // where a survivor holds them too, so it is not waited for longer.
+        // The pipes may hold unread output. If a surviving child holds them open, they never end, so
+        // this waits only for a limited time.
         let streams = [&self.stdout, &self.stderr];
-        let _survivor = wait::until_true(LAST_OUTPUT, "its output ends", || {
+        let _survivor = wait::until_true(OUTPUT_TIMEOUT, "its output ends", || {
             streams
                 .iter()
                 .all(|stream| stream.ended.load(Ordering::Acquire))
@@ -191,7 +190,7 @@ impl Process {
     /// Waits until its standard error holds `text`.
     ///
     /// # Errors
-    /// It does not by the deadline; the error shows what it holds.
+    /// It does not by the deadline. The message shows its content.
     pub fn says(&self, deadline: Duration, text: &str) -> anyhow::Result<()> {
         wait::until(deadline, &format!("{} says {text:?}", self.name), || {
             let stderr = self.stderr.text();
@@ -209,7 +208,7 @@ impl Process {
 /// # Errors
 /// It is gone or not ours.
 pub fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
-    let pid = Pid::from_raw(pid as i32).context("pid 0 is no process")?;
+    let pid = Pid::from_raw(pid as i32).context("0 is not a process id")?;
     Ok(kill_process(pid, signal)?)
 }
 
@@ -226,7 +225,7 @@ impl Drop for Process {
             let _gone = self.child.wait();
         }
         for pid in below {
-            // Workers have groups of their own; most are gone with the supervisor.
+            // Workers have process groups of their own. Most have ended with the supervisor.
             let _gone = send(pid, Signal::KILL);
         }
     }
@@ -235,7 +234,7 @@ impl Drop for Process {
 impl Process {
     #[expect(
         clippy::print_stderr,
-        reason = "a failing test shows what its children said"
+        reason = "a failing test shows the output of its children"
     )]
     fn print_output(&self) {
         let (stdout, stderr) = (self.stdout(), self.stderr());
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_ends_what_it_started() {
+    fn dropping_it_ends_its_children() {
         let process = Process::spawn(shell("sleep 1000 & echo up >&2; wait")).unwrap();
         process.says(Duration::from_secs(5), "up").unwrap();
         let below = proc::descendants(process.pid());

@@ -1,8 +1,7 @@
-//! A server under test that says on its log where it listens, by its log and its
-//! admin port only.
+//! A server under test that logs its addresses, used only through its log and its admin port.
 //!
-//! For tests beside a server's own sources, which run the binary that cargo has
-//! just built. [`crate::balancer`] and [`crate::sidecar`] start released ones.
+//! For tests in a server's own package, which run the binary that cargo has just built.
+//! [`crate::balancer`] and [`crate::sidecar`] start release binaries.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -15,7 +14,7 @@ use crate::http::{self, Response};
 use crate::process::Process;
 use crate::wait;
 
-/// For what takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// A running server.
@@ -27,8 +26,7 @@ pub struct Served {
     pub address: SocketAddr,
     /// Its admin address.
     pub admin: SocketAddr,
-    /// So much of its log was waited for, in bytes. No test logs more lines than
-    /// are kept.
+    /// Bytes of its log before the line that was waited for last. No test logs more lines than are kept.
     read: Cell<usize>,
 }
 
@@ -36,7 +34,7 @@ impl Served {
     /// Starts it and waits until it listens.
     ///
     /// # Errors
-    /// It cannot be started, or does not say in time that it listens.
+    /// It cannot be started, or does not log in time that it listens.
     pub fn start(command: Command) -> anyhow::Result<Self> {
         let process = Process::spawn(command)?;
         let read = Cell::new(0);
@@ -49,11 +47,10 @@ impl Served {
         })
     }
 
-    /// Waits for a line of the log that holds `text`, after the one that was
-    /// waited for last.
+    /// Waits for a line of the log that contains `text`, after the line that was waited for last.
     ///
     /// # Errors
-    /// There is none in time.
+    /// There is no such line in time.
     pub fn wait_log(&self, text: &str) -> anyhow::Result<()> {
         next_line(&self.process, &self.read, text).map(drop)
     }
@@ -70,16 +67,16 @@ impl Served {
         })
     }
 
-    /// What the admin port answers.
+    /// Sends a GET to the admin port.
     ///
     /// # Errors
-    /// It does not.
+    /// It does not answer.
     pub fn get(&self, path: &str) -> anyhow::Result<Response> {
         http::get(self.admin, path).with_context(|| path.to_owned())
     }
 }
 
-/// Waits for a line with `text` in what was not `read` yet.
+/// Waits for a line with `text` after the first `read` bytes.
 fn next_line(process: &Process, read: &Cell<usize>, text: &str) -> anyhow::Result<String> {
     wait::until(SOON, &format!("it logs {text:?}"), || {
         let log = process.stderr();
@@ -96,7 +93,7 @@ fn next_line(process: &Process, read: &Cell<usize>, text: &str) -> anyhow::Resul
     })
 }
 
-/// The address behind `key`.
+/// The address after `key`.
 fn field(line: &str, key: &str) -> anyhow::Result<SocketAddr> {
     let (_, rest) = line
         .split_once(key)
@@ -104,7 +101,7 @@ fn field(line: &str, key: &str) -> anyhow::Result<SocketAddr> {
     let end = rest.find([' ', '"']).unwrap_or(rest.len());
     rest[..end]
         .parse()
-        .with_context(|| format!("no address behind {key} in {line}"))
+        .with_context(|| format!("no address after {key} in {line}"))
 }
 
 #[cfg(test)]

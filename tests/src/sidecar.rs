@@ -1,4 +1,4 @@
-//! A supervisor under test, by its command line, admin port and `ctl` only.
+//! A supervisor under test, used only through its command line, admin port and `ctl`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::process::{Ended, Process};
 use crate::{binaries, http, ports, process, wait};
 
-/// A worker's boot on two busy cores takes well under this.
+/// For a worker to boot on two busy cores, where it takes much less.
 pub const BOOT: Duration = Duration::from_secs(20);
 
 /// How to start a supervisor.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// Words before the supervisor's own (`setpriv …`).
+    /// Command words before those of the supervisor (`setpriv …`).
     pub wrapper: Vec<String>,
     /// Address to serve on; `None`: all.
     pub host: Option<Ipv4Addr>,
@@ -33,7 +33,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// On free ports; `command` gets the app's port.
+    /// A supervisor on free ports; `command` gets the app's port.
     ///
     /// # Errors
     /// No port is free.
@@ -58,7 +58,7 @@ impl Launch {
         self
     }
 
-    /// The command as a whole.
+    /// The whole command.
     ///
     /// # Errors
     /// The binary has not been built.
@@ -73,7 +73,7 @@ impl Launch {
         if let Some(host) = self.host {
             words.extend(["--host".to_owned(), host.to_string()]);
         }
-        // An app that never listens says so among its options.
+        // For an app that never listens, the options contain `--port none`.
         if !self.options.iter().any(|word| word == "--port") {
             words.extend(["--port".to_owned(), self.port.to_string()]);
         }
@@ -87,7 +87,7 @@ impl Launch {
         Ok(command)
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts it without waiting until it is ready.
     ///
     /// # Errors
     /// It cannot be started.
@@ -159,7 +159,7 @@ impl Sidecar {
         status(self.launch.admin)
     }
 
-    /// The workers by slot, those that are going included.
+    /// The workers by slot, including those that are leaving.
     ///
     /// # Errors
     /// As [`Sidecar::status`].
@@ -182,7 +182,7 @@ impl Sidecar {
     /// Waits until exactly `workers` are ready and no other is left.
     ///
     /// # Errors
-    /// Not in time, or it ended.
+    /// They are not in time, or the supervisor ended.
     pub fn wait_ready(&mut self, workers: u64) -> anyhow::Result<()> {
         let admin = self.launch.admin;
         let mut ended = None;
@@ -213,15 +213,15 @@ impl Sidecar {
         ctl(self.launch.admin, words)
     }
 
-    /// As [`Sidecar::ctl`], and it must end with 0; its output.
+    /// As [`Sidecar::ctl`], but it must exit with 0. Returns its output.
     ///
     /// # Errors
-    /// It ended with another code.
+    /// It exited with another code.
     pub fn ctl_done(&self, words: &[&str]) -> anyhow::Result<String> {
         let ended = self.ctl(words)?;
         ensure!(
             ended.code == 0,
-            "ctl {words:?} ended with {}: {}",
+            "ctl {words:?} exited with {}: {}",
             ended.code,
             ended.stderr
         );
@@ -258,7 +258,7 @@ pub fn status(admin: SocketAddr) -> anyhow::Result<Value> {
 /// The workers that a supervisor's status shows, by slot.
 ///
 /// # Errors
-/// As [`status`], or it lacks what it must have.
+/// As [`status`], or a required key is missing.
 pub fn workers(admin: SocketAddr) -> anyhow::Result<Vec<Worker>> {
     let status = status(admin)?;
     let listed = status["workers"].as_array().context("workers is a list")?;

@@ -1,5 +1,5 @@
-//! A scripted peer: a listener whose every connection runs a given script on a
-//! thread of its own, and which remembers every byte it was sent.
+//! A scripted peer: a listener that runs a given script in a thread for each connection, and records every
+//! byte that it received.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A script that waits for more than this is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For a script to receive bytes. A script that waits longer is stuck.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The listening side.
+/// The listener.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
@@ -25,7 +25,7 @@ pub struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
     received: Arc<Mutex<Vec<Vec<u8>>>>,
-    /// Which connection this is: 0 is the first.
+    /// The number of the connection, from 0.
     pub index: usize,
 }
 
@@ -74,8 +74,8 @@ impl Upstream {
                 };
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || {
-                    // A peer that never writes must not keep the thread for ever.
-                    if peer.stream.set_read_timeout(Some(PATIENCE)).is_ok() {
+                    // A peer that never writes must not block the thread for ever.
+                    if peer.stream.set_read_timeout(Some(READ_TIMEOUT)).is_ok() {
                         script(peer);
                     }
                 });
@@ -84,7 +84,7 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// Answers every request with 200 and `body`, keeping connections open.
+    /// Answers every request with 200 and `body`, and keeps connections open.
     ///
     /// # Errors
     /// No port is free.
@@ -103,7 +103,7 @@ impl Upstream {
         self.accepted.load(Ordering::Acquire)
     }
 
-    /// What each connection sent so far.
+    /// The bytes received on each connection so far.
     pub fn received(&self) -> Vec<String> {
         let received = lock(&self.received);
         received
@@ -112,7 +112,7 @@ impl Upstream {
             .collect()
     }
 
-    /// Everything sent on any connection, in one text.
+    /// The bytes received on all connections, as one text.
     pub fn all_received(&self) -> String {
         self.received().concat()
     }
@@ -121,7 +121,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
-        // Wakes `accept`, so that the listener is closed by the time of return or soon after.
+        // Wakes up `accept`, so that the listener closes soon.
         let _woken = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
     }
 }
@@ -135,7 +135,7 @@ impl Peer {
         read
     }
 
-    /// Reads a head with its empty line; `None` when the connection ends before.
+    /// Reads a head with its empty line. `None` if the connection ends before.
     pub fn read_head(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self
@@ -152,7 +152,7 @@ impl Peer {
         }
     }
 
-    /// Reads a head and its body by Content-Length or chunks; the head.
+    /// Reads a head and its body (by Content-Length or chunks). Returns the head.
     pub fn read_request(&mut self) -> Option<String> {
         let head = self.read_head()?;
         let lower = head.to_ascii_lowercase();
@@ -165,7 +165,7 @@ impl Peer {
         Some(head)
     }
 
-    /// Reads `length` bytes; `None` when the connection ends before.
+    /// Reads `length` bytes. `None` if the connection ends before.
     pub fn read_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < length {
             if self.fill() == 0 {
@@ -175,7 +175,7 @@ impl Peer {
         Some(self.buffer.drain(..length).collect())
     }
 
-    /// Reads up to and with `mark`.
+    /// Reads up to and including `mark`.
     pub fn read_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
         loop {
             if let Some(at) = self
@@ -197,12 +197,12 @@ impl Peer {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Writes; `false` when the other side is gone.
+    /// Writes. Returns `false` if the peer is gone.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Says that nothing more will be written.
+    /// Shuts down writing.
     pub fn finish(&mut self) {
         let _gone = self.stream.shutdown(Shutdown::Write);
     }

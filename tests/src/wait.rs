@@ -1,15 +1,15 @@
-//! Waiting for a condition with a deadline, the only form of waiting here.
+//! Waiting for a condition with a deadline. Tests wait in no other way.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Between two looks. Short against every deadline, long against a look.
-const PERIOD: Duration = Duration::from_millis(5);
+/// Time between two checks. It is short compared with every deadline, and long compared with a check.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Looks until `look` gives `Ok`; its last `Err` is part of the error.
+/// Calls `look` until it returns `Ok`.
 ///
 /// # Errors
-/// `deadline` passed. The text names `what` and what was seen last.
+/// `deadline` passed. The message names `what` and the last `Err`.
 pub fn until<T, E: Display>(
     deadline: Duration,
     what: &str,
@@ -22,7 +22,7 @@ pub fn until<T, E: Display>(
             Err(seen) if start.elapsed() >= deadline => {
                 anyhow::bail!("not within {deadline:?}: {what}; last seen: {seen:#}");
             }
-            Err(_) => std::thread::sleep(PERIOD),
+            Err(_) => std::thread::sleep(CHECK_INTERVAL),
         }
     }
 }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_names_what_was_awaited_and_what_was_seen() {
+    fn the_error_names_the_condition_and_the_last_state() {
         let mut looks = 0;
         let error = until::<(), _>(Duration::from_millis(20), "a dry river", || {
             looks += 1;

@@ -1,7 +1,7 @@
-//! Load from where the tests themselves are not: inside a cluster's node.
+//! A load generator for places where the tests cannot run: inside a node of a cluster.
 //!
-//! Sends as [`scaledapp_tests::load`] does until its standard input ends, then
-//! prints its report as one JSON object.
+//! It sends load with [`scaledapp_tests::load`] until its standard input ends, then prints its report as
+//! one JSON object.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With stderr closed the code is the only answer.
+            // Fails if stderr is closed; the exit code still tells the result.
             drop(writeln!(std::io::stderr(), "scaledapp-load: {error:#}"));
             ExitCode::from(64)
         }
@@ -24,11 +24,11 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let running = read(std::env::args().skip(1))?.start()?;
-    // Its end says that it is enough; nothing is read from it.
+    // The end of standard input stops the load. Its content is ignored.
     let mut nothing = Vec::new();
     std::io::stdin().read_to_end(&mut nothing)?;
     let report = show(&running.stop());
-    writeln!(std::io::stdout(), "{report}").context("nobody takes the report")
+    writeln!(std::io::stdout(), "{report}").context("the report cannot be written")
 }
 
 fn read(mut words: impl Iterator<Item = String>) -> anyhow::Result<Load> {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_sent() {
+    fn arguments_become_a_load() {
         let words = "--target 127.0.0.1:1 --target 127.0.0.1:2 --clients 3 --rate 50 --one-shot --tally pid";
         let load = read(words.split(' ').map(str::to_owned)).unwrap();
         assert_eq!(load.targets.len(), 2);
