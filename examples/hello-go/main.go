@@ -1,6 +1,6 @@
-// An ordinary Go server: one process, one port. Go uses all cores by itself;
-// several processes still give each core its own heap and garbage collector,
-// and a crash takes only a part of the requests.
+// An ordinary Go server: one process, one port. Go uses all cores by itself. With several
+// processes, each core has its own heap and garbage collector, and a crash affects only a part
+// of the requests.
 //
 //	CGO_ENABLED=0 go build -o hello-go .
 package main

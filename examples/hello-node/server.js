@@ -1,5 +1,5 @@
-// An ordinary Node server: one process, one port. It knows nothing of cores,
-// clusters or ScaledApp; `node server.js` runs it as it is.
+// An ordinary Node server: one process, one port. It knows nothing of cores, clusters or
+// ScaledApp, and also runs by itself with `node server.js`.
 'use strict';
 const http = require('http');
 const os = require('os');

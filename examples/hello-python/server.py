@@ -48,7 +48,7 @@ class Hello(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def log_message(self, *_):
-        """A line for each request would drown everything else."""
+        """Logs nothing: a line for each request would hide everything else."""
 
 
 if __name__ == "__main__":

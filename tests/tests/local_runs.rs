@@ -1,8 +1,8 @@
-//! `scaledapp local` and the commands beside it, as people use them: which run a
-//! command means, several apps at once, whose lines are whose, what is said when
-//! a start fails, and what other users of the machine may have put in the way.
+//! `scaledapp local` and its commands, as users run them: how a command finds its run, several apps at
+//! once, the origin of output lines, messages of failed starts, and obstacles that other users of the
+//! machine may have placed.
 //!
-//! No load is sent; that is done in `local_stories`.
+//! No load is sent here; `local_stories` does that.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,15 +21,15 @@ use std::time::Duration;
 use scaledapp_tests::process::{self, Ended, Process, Signal};
 use scaledapp_tests::{binaries, sidecar, wait};
 
-/// A start of everything on a busy machine.
+/// For everything to start on a busy machine.
 const BOOT: Duration = Duration::from_mins(1);
-/// `nobody`, as whom tests that run as root put things in the way.
+/// The user `nobody`. Tests that run as root place obstacles as this user.
 const NOBODY: u32 = 65_534;
 
-/// A user's own place: files, and where runs keep theirs.
-struct Place(tempfile::TempDir);
+/// The directories of a user: for the user's files, and for the files of runs.
+struct Home(tempfile::TempDir);
 
-impl Place {
+impl Home {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -44,7 +44,7 @@ impl Place {
         file
     }
 
-    /// A `scaledapp` command whose runs are in this place only.
+    /// A `scaledapp` command that sees only the runs of this user.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binaries::path("scaledapp").unwrap());
         command.args(words).current_dir(self.path());
@@ -62,7 +62,7 @@ impl Place {
         let file = self.file(text);
         let words = [&["local", file.to_str().unwrap(), "--nodes", "1"], more].concat();
         let local = Process::spawn(self.command(&words)).unwrap();
-        wait::until(BOOT, "all is ready", || {
+        wait::until(BOOT, "everything is ready", || {
             let out = local.stdout();
             let ready = |name: &&str| out.contains(&format!("{name} is ready after"));
             if names.iter().all(ready) {
@@ -76,7 +76,7 @@ impl Place {
     }
 }
 
-/// An app that serves, and says so.
+/// An app that prints lines and serves.
 fn app(name: &str, port: u16) -> String {
     let server = binaries::path("scaledapp-hello-rust").unwrap();
     let script = format!(
@@ -104,13 +104,13 @@ fn is_root() -> bool {
 
 #[test]
 fn after_a_kill_no_command_acts_on_the_app_that_has_the_addresses_now() {
-    let place = Place::new();
+    let place = Home::new();
     let hello = place.start(&app("hello", 21_971), &["hello"], &[]);
     let before = place.run(&["status", "hello", "-o", "json"]);
     hello.signal(Signal::KILL).unwrap();
     drop(hello);
     let state = place.path().join("scaledapp/hello/state.json");
-    assert!(state.is_file(), "a killed run cleans nothing up");
+    assert!(state.is_file(), "a killed run leaves its state file");
     let mut chat = place.start(&app("chat", 21_971), &["chat"], &[]);
     let admin = |ended: &Ended| -> String {
         let runs: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -141,7 +141,7 @@ fn after_a_kill_no_command_acts_on_the_app_that_has_the_addresses_now() {
     }
     assert!(
         !state.exists() && !kept.exists(),
-        "what was left is removed"
+        "the files of the killed run are removed"
     );
     let status = sidecar::status(admin(&now).parse().unwrap()).unwrap();
     assert_eq!(status["desired"], 1, "{status}");
@@ -157,8 +157,8 @@ fn after_a_kill_no_command_acts_on_the_app_that_has_the_addresses_now() {
 }
 
 #[test]
-fn several_apps_of_a_file_run_together_and_are_told_apart() {
-    let place = Place::new();
+fn several_apps_of_a_file_run_together_and_can_be_told_apart() {
+    let place = Home::new();
     let text = format!("{}---\n{}", app("one", 21_972), app("two", 21_972));
     let file = place.path().join("state.json");
     let mut local = place.start(
@@ -192,7 +192,7 @@ fn several_apps_of_a_file_run_together_and_are_told_apart() {
     assert_eq!(again.code, 2);
     assert!(again.stderr.contains("one runs here already"), "{again:?}");
 
-    // Who wrote a line stands in front of it, and our own ports are no news.
+    // Each line begins with its origin, and there are no lines about our own ports.
     let (out, err) = (local.stdout(), local.stderr());
     assert!(out.contains("one-0/0 | one begins\n"), "{out}");
     assert!(err.contains("two-0/0 | two complains\n"), "{err}");
@@ -210,8 +210,8 @@ fn several_apps_of_a_file_run_together_and_are_told_apart() {
 }
 
 #[test]
-fn a_start_that_fails_ends_with_what_matters() {
-    let place = Place::new();
+fn a_failed_start_ends_with_the_relevant_lines() {
+    let place = Home::new();
     let script = "i=0; while [ $i -lt 40 ]; do echo line $i >&2; i=$((i+1)); done; echo 'Error: no database' >&2; exit 7";
     let file = place.file(&app_of("bad", 21_973, &["sh", "-c", script]));
     let ended = place.run(&["local", file.to_str().unwrap()]);
@@ -230,8 +230,8 @@ fn a_start_that_fails_ends_with_what_matters() {
 }
 
 #[test]
-fn logs_that_has_nothing_to_show_says_where_to_look() {
-    let place = Place::new();
+fn logs_without_lines_says_where_to_look() {
+    let place = Home::new();
     let server = binaries::path("scaledapp-hello-rust").unwrap();
     let text = app_of("quiet", 21_974, &[server.to_str().unwrap()]);
     let mut local = place.start(&text, &["quiet"], &[]);
@@ -242,14 +242,14 @@ fn logs_that_has_nothing_to_show_says_where_to_look() {
     assert_eq!(local.wait(BOOT).unwrap().code, 0);
 }
 
-/// Runs a command as `nobody`; whether it was possible.
+/// Runs a command as `nobody`. Returns whether that was possible.
 fn as_nobody(program: &str, words: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(words).uid(NOBODY).gid(NOBODY);
     command.output().unwrap().status.success()
 }
 
-/// `/tmp` in small: everybody's and sticky.
+/// A directory like `/tmp`: writable for everybody, and sticky.
 fn sticky(parent: &Path) -> PathBuf {
     fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
     let path = parent.join("tmp");
@@ -258,7 +258,7 @@ fn sticky(parent: &Path) -> PathBuf {
     path
 }
 
-/// What another user can put at a path.
+/// The obstacles that another user can place at a path.
 fn planted(at: &Path, victim: &Path) -> Vec<(&'static str, Vec<String>)> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let (at, victim) = (at.to_str().unwrap(), victim.to_str().unwrap());
@@ -273,11 +273,11 @@ fn planted(at: &Path, victim: &Path) -> Vec<(&'static str, Vec<String>)> {
 }
 
 #[test]
-fn as_root_it_writes_nowhere_where_another_user_has_been() {
+fn root_does_not_write_to_places_prepared_by_another_user() {
     if !is_root() {
         return;
     }
-    let place = Place::new();
+    let place = Home::new();
     let tmp = sticky(place.path());
     let victim = place.path().join("victim");
     fs::create_dir(&victim).unwrap();
@@ -303,7 +303,7 @@ fn as_root_it_writes_nowhere_where_another_user_has_been() {
     let places: [(PathBuf, &[&str]); 4] = [
         (tmp.join("scaledapp-0"), &[]),
         (work.clone(), &["--workdir", work.to_str().unwrap()]),
-        // Below what the other user owns.
+        // Below a directory that the other user owns.
         (
             work.clone(),
             &["--workdir", &format!("{}/inner", work.display())],
@@ -314,7 +314,7 @@ fn as_root_it_writes_nowhere_where_another_user_has_been() {
         for (program, words) in planted(&at, &victim) {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             if !as_nobody(program, &words) {
-                // A hard link to a directory, or to what is not theirs.
+                // The kernel refused it: a hard link to a directory, or to another user's file.
                 continue;
             }
             let what = format!("{program} {}, {more:?}", words.join(" "));
@@ -324,7 +324,7 @@ fn as_root_it_writes_nowhere_where_another_user_has_been() {
             removed.unwrap();
         }
     }
-    // What is not sticky lets everybody change every name.
+    // Without the sticky bit, everybody can change every name.
     fs::set_permissions(&tmp, fs::Permissions::from_mode(0o777)).unwrap();
     refused("not sticky", &local(&[]));
 }
@@ -334,7 +334,7 @@ fn a_runtime_directory_of_another_user_is_not_used() {
     if !is_root() {
         return;
     }
-    let place = Place::new();
+    let place = Home::new();
     let tmp = sticky(place.path());
     let theirs = tmp.join("run");
     assert!(as_nobody("mkdir", &["-m", "700", theirs.to_str().unwrap()]));
@@ -343,7 +343,7 @@ fn a_runtime_directory_of_another_user_is_not_used() {
     command.env("XDG_RUNTIME_DIR", &theirs).env("TMPDIR", &tmp);
     let ended = process::run(command, BOOT).unwrap();
     assert!(
-        ended.stderr.contains("XDG_RUNTIME_DIR is not used"),
+        ended.stderr.contains("instead of XDG_RUNTIME_DIR"),
         "{ended:?}"
     );
     assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
@@ -351,13 +351,13 @@ fn a_runtime_directory_of_another_user_is_not_used() {
 }
 
 #[test]
-fn without_privileges_it_keeps_out_of_roots_directory_and_runs_in_its_own() {
+fn without_privileges_it_does_not_use_roots_directory_but_its_own() {
     if !is_root() {
         return;
     }
-    let place = Place::new();
+    let place = Home::new();
     let tmp = sticky(place.path());
-    // Binaries below /root would be out of reach.
+    // The user cannot execute binaries below /root.
     for name in [
         "scaledapp",
         "scaledapp-sidecar",
@@ -365,8 +365,8 @@ fn without_privileges_it_keeps_out_of_roots_directory_and_runs_in_its_own() {
         "scaledapp-dns",
         "scaledapp-hello-rust",
     ] {
-        // In a process of its own: what a child of this one, forked by another test, holds
-        // open for writing cannot be executed.
+        // Copied by another process: a child that another test forks here could hold the copy open
+        // for writing, and then it could not be executed.
         let mut copy = Command::new("cp");
         copy.arg(binaries::path(name).unwrap()).arg(place.path());
         assert!(copy.status().unwrap().success());

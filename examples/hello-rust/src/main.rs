@@ -1,16 +1,15 @@
-//! The smallest HTTP app, for machines that have neither Node nor Python.
+//! A small HTTP app for machines that have neither Node nor Python.
 //!
-//! An ordinary server on the standard library: one process, one port, a thread
-//! for each connection, keep-alive. It knows nothing of cores or `ScaledApp`.
-//! It reads what a balancer sends and is no example of how to read HTTP from
-//! strangers.
+//! An ordinary server on the standard library: one process, one port, a thread for each connection,
+//! keep-alive. It knows nothing of cores or `ScaledApp`. It reads only what a balancer sends; it is not an
+//! example of how to read HTTP from untrusted clients.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 const VERSION: &str = "1.0.0";
-/// Longest body that is echoed.
+/// Longest body to echo.
 const BODY_BYTES: usize = 1 << 20;
 
 fn main() -> io::Result<()> {
@@ -21,7 +20,7 @@ fn main() -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         std::thread::spawn(move || {
-            // The client has gone: there is nobody to tell.
+            // Fails only if the client is gone.
             let _gone = serve(&stream);
         });
     }
@@ -54,7 +53,7 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The next request; `None` when the client has closed.
+/// Reads the next request. `None` if the client has closed the connection.
 fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -88,7 +87,7 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         loop {
             let length = chunk_length(reader)?;
             let taken = take(reader, length, &mut request.body)?;
-            // What ends a chunk, or after the last one the message.
+            // The line end after a chunk, or after the last one the end of the message.
             reader.read_line(&mut String::new())?;
             if taken == 0 {
                 break;
@@ -106,7 +105,7 @@ fn chunk_length(reader: &mut impl BufRead) -> io::Result<usize> {
     usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)
 }
 
-/// Appends exactly so many bytes; how many.
+/// Appends exactly `length` bytes. Returns the number.
 fn take(reader: &mut impl BufRead, length: usize, body: &mut Vec<u8>) -> io::Result<usize> {
     if body.len() + length > BODY_BYTES {
         return Err(io::Error::other("the body is too long"));
@@ -154,7 +153,7 @@ fn answer(request: &Request, pid: u32, instance: &str) -> Vec<u8> {
     [head.as_bytes(), body.as_bytes()].concat()
 }
 
-/// A JSON string (RFC 8259 section 7).
+/// Encodes a JSON string (RFC 8259 section 7).
 fn quoted(text: &str) -> String {
     let escaped = text.chars().map(|character| match character {
         '"' | '\\' => format!("\\{character}"),

@@ -1,4 +1,4 @@
-//! Values that people expect of any chart, and the chart as a part of another one.
+//! Values that users expect of any chart, and the chart as a dependency of another one.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ const EVERYTHING: [&str; 15] = [
 ];
 
 #[test]
-fn what_people_expect_to_set_reaches_the_pods() {
+fn common_values_reach_the_pods() {
     let Some(objects) = rendered(&EVERYTHING) else {
         return;
     };
@@ -48,7 +48,7 @@ fn what_people_expect_to_set_reaches_the_pods() {
     assert_eq!(flag(&objects, "operator", "concurrency"), ["4"]);
     let variables = container(&objects, "operator")["env"].as_array().unwrap();
     assert!(variables.contains(&json!({"name": "RUST_BACKTRACE", "value": "1"})));
-    // What selects is ours.
+    // Labels that selectors use cannot be changed.
     let labels = &template["metadata"]["labels"];
     assert_eq!(labels["team"], "a");
     assert_eq!(labels["app.kubernetes.io/component"], "operator");
@@ -150,7 +150,7 @@ fn metrics_policies_and_logs_are_there_to_be_asked_for() {
 }
 
 #[test]
-fn names_can_be_others() {
+fn names_can_be_changed() {
     let Some(objects) = rendered(&["fullnameOverride=apps", "nameOverride=my-apps"]) else {
         return;
     };
@@ -174,7 +174,7 @@ fn names_can_be_others() {
 }
 
 #[test]
-fn a_cluster_that_chooses_users_itself_is_let() {
+fn a_cluster_may_choose_the_users_itself() {
     let users = [
         "podSecurityContext.runAsUser=null",
         "podSecurityContext.runAsGroup=null",
@@ -190,10 +190,9 @@ fn a_cluster_that_chooses_users_itself_is_let() {
     );
 }
 
-/// `helm upgrade --reuse-values` brings the values of an older release, which has none of
-/// the newer keys.
+/// `helm upgrade --reuse-values` uses the values of an older release, which lack newer keys.
 #[test]
-fn values_of_an_older_release_make_what_they_made() {
+fn values_of_an_older_release_render_as_before() {
     let newer = [
         "image",
         "watchNamespaces",
@@ -238,7 +237,7 @@ fn values_of_an_older_release_make_what_they_made() {
 }
 
 #[test]
-fn what_balancers_ask_for_is_the_operators_default() {
+fn the_operator_gets_the_default_resources_of_balancers() {
     for (values, requests, limits) in [
         (&[][..], "cpu=100m,memory=64Mi", "memory=512Mi"),
         (
@@ -264,7 +263,7 @@ fn what_balancers_ask_for_is_the_operators_default() {
 }
 
 #[test]
-fn a_key_that_nobody_knows_is_refused() {
+fn an_unknown_key_is_refused() {
     for value in [
         "operator.nodeselector.a=b",
         "watchNamespace=a",
@@ -280,7 +279,7 @@ fn a_key_that_nobody_knows_is_refused() {
     }
 }
 
-/// A chart that has ours as a part that can be left out.
+/// A chart with ours as an optional dependency.
 fn parent(directory: &Path) {
     let chart = "apiVersion: v2\nname: parent\nversion: 1.0.0\ndependencies:\n- {name: scaledapp, version: 0.1.0, condition: scaledapp.enabled}\n";
     fs::write(directory.join("Chart.yaml"), chart).unwrap();
@@ -294,7 +293,7 @@ fn parent(directory: &Path) {
 }
 
 #[test]
-fn as_a_part_of_another_chart_it_can_be_left_out() {
+fn as_a_dependency_of_another_chart_it_can_be_disabled() {
     let Some(helm) = helm() else { return };
     let directory = tempfile::tempdir().unwrap();
     parent(directory.path());

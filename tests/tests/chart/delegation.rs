@@ -1,5 +1,5 @@
-//! The zone's name servers: what DNS and the operator are told of them, and what the notes say to
-//! put into the parent zone.
+//! The zone's name servers: the flags of DNS and the operator, and the records that the notes print for the
+//! parent zone.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn flags(objects: &[Value]) -> [Vec<String>; 3] {
 }
 
 #[test]
-fn without_names_the_server_is_where_the_service_is() {
+fn without_names_the_server_has_the_addresses_of_the_service() {
     let Some(objects) = rendered(&[]) else { return };
     assert_eq!(
         flags(&objects),
@@ -28,14 +28,14 @@ fn without_names_the_server_is_where_the_service_is() {
         "resourceNames": ["scaledapp-dns"], "verbs": ["get"],
     }]);
     assert_eq!(role["rules"], rules);
-    // The Service is named after the release, and so is what the Role is about.
+    // The Service is named after the release, and the Role names the same Service.
     let objects = rendered(&["fullnameOverride=other"]).unwrap();
     let role = find(&objects, "Role", "other-dns");
     assert_eq!(role["rules"][0]["resourceNames"], json!(["other-dns"]));
 }
 
 #[test]
-fn names_are_told_to_both_and_the_service_is_read_only_where_an_address_is_missing() {
+fn both_get_the_names_and_the_service_is_read_only_if_an_address_is_missing() {
     let zone = "dns.zone=apps.example";
     let given = r#"dns.nameservers=["ns1.apps.example=192.0.2.1","ns1.apps.example=2001:db8::1","ns.example."]"#;
     let Some(objects) = rendered(&[zone, given]) else {
@@ -62,7 +62,7 @@ fn names_are_told_to_both_and_the_service_is_read_only_where_an_address_is_missi
     let objects = rendered(&[zone, mixed]).unwrap();
     assert_eq!(flag(&objects, "dns", "ns-service"), ["scaledapp-dns"]);
     assert!(has_role(&objects));
-    // Values of an older release have no such key.
+    // Values of an older release lack this key.
     let objects = rendered(&["dns.nameservers=null"]).unwrap();
     assert_eq!(flag(&objects, "dns", "ns-service"), ["scaledapp-dns"]);
     let objects = rendered(&["dns.enabled=false", zone, mixed]).unwrap();
@@ -70,7 +70,7 @@ fn names_are_told_to_both_and_the_service_is_read_only_where_an_address_is_missi
 }
 
 #[test]
-fn names_that_cannot_be_are_refused() {
+fn invalid_names_are_refused() {
     for (value, part) in [
         (
             "dns.nameservers={ns1.example.com=192.0.2.1}",
@@ -95,7 +95,7 @@ fn names_that_cannot_be_are_refused() {
     }
 }
 
-/// What `helm install` prints at its end.
+/// The notes that `helm install` prints at its end.
 fn notes(values: &[&str]) -> Option<String> {
     let chart = chart();
     let mut words = vec!["install", RELEASE, &chart, "--namespace", NAMESPACE];
@@ -116,7 +116,7 @@ fn notes(values: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_notes_say_what_to_put_into_the_parent_zone() {
+fn the_notes_print_the_records_for_the_parent_zone() {
     let zone = "dns.zone=apps.example.";
     let balanced = "dns.service.type=LoadBalancer";
     let Some(text) = notes(&[zone, balanced]) else {

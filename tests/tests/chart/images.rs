@@ -1,28 +1,28 @@
-//! Where images come from.
+//! The names of images.
 
 use serde_json::json;
 
 use crate::{container, flag, refused, rendered, template};
 
 #[test]
-fn without_a_registry_there_is_no_install_and_the_message_says_what_to_give() {
+fn without_a_registry_the_install_fails_and_the_message_names_the_cure() {
     let Some(message) = refused(&[]) else { return };
     assert!(
         message.contains("--set image.registry=registry.example/team"),
         "{message}"
     );
-    // One that is not named is missed by its name.
+    // If one image has no name, the message names it.
     let others = ["operator", "sidecar", "balancer"];
     let others = others.map(|name| format!("images.{name}.repository=r.example/{name}"));
     let message = refused(&others.each_ref().map(String::as_str)).unwrap();
     assert!(message.contains("images.dns.repository"), "{message}");
-    // Nobody misses the image of what is not installed.
+    // A component that is not installed needs no image.
     let values = [&others[0], &others[1], &others[2], "dns.enabled=false"];
     assert_eq!(template(&values).unwrap().code, 0);
 }
 
 #[test]
-fn one_registry_is_enough_and_a_repository_of_its_own_goes_before_it() {
+fn one_registry_is_enough_and_an_images_own_repository_overrides_it() {
     let own = "images.dns.repository=localhost:5000/names";
     let Some(objects) = rendered(&[own, "images.dns.tag=v7"]) else {
         return;
@@ -44,7 +44,7 @@ fn one_registry_is_enough_and_a_repository_of_its_own_goes_before_it() {
 }
 
 #[test]
-fn a_digest_goes_before_a_tag() {
+fn a_digest_overrides_a_tag() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let value = format!("images.sidecar.digest={digest}");
     let Some(objects) = rendered(&[&value, "images.sidecar.tag=v7"]) else {
@@ -61,7 +61,7 @@ fn a_digest_goes_before_a_tag() {
 }
 
 #[test]
-fn a_parent_chart_may_name_the_registry_for_all() {
+fn a_parent_chart_may_set_the_registry_for_all() {
     let Some(ended) = template(&["global.imageRegistry=mirror.example"]) else {
         return;
     };

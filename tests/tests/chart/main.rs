@@ -1,8 +1,8 @@
-//! The chart as helm renders it: what a value changes, and which values are refused
-//! with which cure. Nothing here needs a cluster.
+//! The chart as helm renders it: the effect of each value, and the refused values with their cure. Nothing
+//! here needs a cluster.
 //!
-//! `cargo xtask test` compiles helm and says where it is; without that and without one
-//! on the `PATH`, the tests say that they are skipped.
+//! `cargo xtask test` compiles helm and passes its path. Without that, and without helm on the `PATH`, the
+//! tests are skipped.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,14 +25,14 @@ use scaledapp_tests::binaries;
 use scaledapp_tests::process::{self, Ended};
 use serde_json::Value;
 
-/// Rendering takes a tenth of a second.
+/// For one call of helm. Rendering takes a tenth of a second.
 const DEADLINE: Duration = Duration::from_mins(1);
 const RELEASE: &str = "scaledapp";
 const NAMESPACE: &str = "scaledapp-system";
-/// What an install cannot do without.
+/// The one value that an install needs.
 const REGISTRY: &str = "image.registry=registry.example/team";
 
-/// `None` without helm; says so.
+/// The path of helm. `None` without helm, which is printed.
 fn helm() -> Option<PathBuf> {
     let named = ["SCALEDAPP_HELM", "SCALEDAPP_KIND_HELM"];
     let mut named = named.iter().filter_map(std::env::var_os);
@@ -57,7 +57,7 @@ fn run(words: &[&str]) -> Option<Ended> {
     Some(process::run(command, DEADLINE).unwrap())
 }
 
-/// `helm template` with these values, lists as JSON.
+/// Runs `helm template` with these values; lists are JSON.
 fn template(values: &[&str]) -> Option<Ended> {
     let chart = chart();
     let mut words = vec!["template", RELEASE, &chart, "--namespace", NAMESPACE];
@@ -73,7 +73,7 @@ fn template(values: &[&str]) -> Option<Ended> {
     run(&words)
 }
 
-/// The objects that these values and [`REGISTRY`] make.
+/// The objects rendered with these values and [`REGISTRY`].
 fn rendered(values: &[&str]) -> Option<Vec<Value>> {
     let ended = template(&[&[REGISTRY], values].concat())?;
     assert_eq!(ended.code, 0, "{values:?}: {}", ended.stderr);
@@ -82,7 +82,7 @@ fn rendered(values: &[&str]) -> Option<Vec<Value>> {
     Some(objects.filter(|object| !object.is_null()).collect())
 }
 
-/// What helm says about values that cannot be.
+/// The error message of helm for invalid values.
 fn refused(values: &[&str]) -> Option<String> {
     let ended = template(values)?;
     assert_ne!(ended.code, 0, "{values:?} are taken");
@@ -99,7 +99,7 @@ fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     object
 }
 
-/// The one container of a component's Deployment.
+/// The only container of a component's Deployment.
 fn container<'a>(objects: &'a [Value], component: &str) -> &'a Value {
     let deployment = find(objects, "Deployment", &format!("{RELEASE}-{component}"));
     &deployment["spec"]["template"]["spec"]["containers"][0]
@@ -117,7 +117,7 @@ fn flag(objects: &[Value], component: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_linter_has_nothing_to_say() {
+fn the_linter_finds_nothing() {
     let chart = chart();
     let Some(ended) = run(&["lint", "--strict", &chart, "--set", REGISTRY]) else {
         return;

@@ -1,4 +1,4 @@
-//! What the tokens of the chart may do, everywhere or in some namespaces.
+//! The rights of the chart's ServiceAccounts, in all namespaces or in some.
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn by_default_all_namespaces_are_watched() {
     let all = [format!("*/{}", NAME[1]), format!("*/{}", NAME[0])];
     assert_eq!(named(&objects, "ClusterRole"), all);
     assert_eq!(named(&objects, "ClusterRoleBinding"), all);
-    // DNS reads its Service, the operator has its Lease.
+    // DNS reads its Service, the operator uses its Lease.
     let own = ["dns", "operator"].map(|component| format!("{NAMESPACE}/{RELEASE}-{component}"));
     assert_eq!(named(&objects, "Role"), own);
     assert_eq!(named(&objects, "RoleBinding"), own);
@@ -48,7 +48,7 @@ fn by_default_all_namespaces_are_watched() {
 }
 
 #[test]
-fn named_namespaces_have_a_role_each_and_the_cluster_shows_its_nodes_only() {
+fn each_named_namespace_has_a_role_and_the_cluster_role_reads_only_nodes() {
     let Some(objects) = rendered(&["watchNamespaces={team-a,team-b}"]) else {
         return;
     };
@@ -84,9 +84,9 @@ fn named_namespaces_have_a_role_each_and_the_cluster_shows_its_nodes_only() {
     }
 }
 
-/// Who may install but not grant has it granted by others.
+/// A user who may install but not grant rights leaves the rules to others.
 #[test]
-fn without_rbac_there_are_accounts_and_no_rules() {
+fn without_rbac_there_are_service_accounts_but_no_rules() {
     for values in [
         &["rbac.create=false"][..],
         &["rbac.create=false", "watchNamespaces={a}"],
@@ -103,7 +103,7 @@ fn without_rbac_there_are_accounts_and_no_rules() {
 }
 
 #[test]
-fn namespaces_that_cannot_be_are_refused() {
+fn invalid_namespaces_are_refused() {
     for (value, part) in [
         ("watchNamespaces={Team}", "/watchNamespaces/0"),
         ("watchNamespaces={a,a}", "/watchNamespaces"),

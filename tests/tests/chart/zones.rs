@@ -1,9 +1,9 @@
-//! Which namespaces may have names in which zone.
+//! Zones that are bound to namespaces.
 
 use crate::{REGISTRY, flag, refused, rendered};
 
 #[test]
-fn the_operator_and_dns_are_told_the_same() {
+fn the_operator_and_dns_get_the_same_zones() {
     let Some(objects) = rendered(&[
         "dns.zone=apps.example.",
         r#"dns.zones=[{"name":"team-a.apps.example","namespaces":["a","shared"]},
@@ -19,7 +19,7 @@ fn the_operator_and_dns_are_told_the_same() {
             "{component}"
         );
     }
-    // Without DNS of ours no hostname is outside of what it answers.
+    // Without our DNS server, no hostname is outside its zone.
     let objects = rendered(&["dns.enabled=false"]).unwrap();
     assert_eq!(flag(&objects, "operator", "zone"), [""; 0]);
 }

@@ -1,5 +1,4 @@
-//! What the API server says: bad input with its cure, scale, ownership, and
-//! that nothing is written when nothing changes.
+//! The API server: refusals of bad input, scale, ownership, and no writes when nothing changes.
 
 use serde_json::Value;
 
@@ -38,7 +37,7 @@ fn a_wrong_field_is_refused_with_its_cure_and_loses_nothing() {
     );
 }
 
-/// Every object of the app with its resourceVersion.
+/// Every object of the app, with its resourceVersion.
 fn versions(objects: &Value) -> Vec<String> {
     let items = objects["items"].as_array().unwrap();
     let mut versions: Vec<String> = items
@@ -76,17 +75,17 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
             objects,
         )
     };
-    // Let the last heartbeat of the rollout be told.
+    // The status after the rollout's last heartbeat must have been written.
     std::thread::sleep(std::time::Duration::from_secs(5));
     let (before, app_before, objects) = look();
-    // A touch makes the operator reconcile; it must find nothing to do.
+    // A new annotation makes the operator reconcile; it must find nothing to do.
     std::thread::sleep(std::time::Duration::from_secs(20));
     let (after, app_after, _) = look();
     assert_eq!(before, after);
     assert_eq!(app_before, app_after);
     for object in objects["items"].as_array().unwrap() {
         let owner = &object["metadata"]["ownerReferences"][0];
-        // Kubernetes makes slices of the Services that select, with their labels.
+        // Kubernetes makes slices for Services with a selector, and copies their labels.
         let slices = &object["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
         if slices != "endpointslice-controller.k8s.io" {
             assert_eq!(owner["kind"], "ScaledApp", "{}", object["metadata"]);
@@ -120,7 +119,7 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
 }
 
 #[test]
-fn what_is_ours_is_repaired_and_what_is_others_stays() {
+fn our_fields_are_repaired_and_fields_of_others_stay() {
     let Some(story) = story("apply") else { return };
     story.apply(&hello(IMAGES[0], ""));
     story.wait_ready();

@@ -1,5 +1,5 @@
-//! The whole on a real cluster: chart, operator, pods, slots, DNS. Faults under
-//! load that runs on a node, requests counted.
+//! Everything on a real cluster: chart, operator, pods, slots, DNS. Faults happen under load that runs on
+//! a node and counts requests.
 //!
 //! `cargo xtask test` makes the cluster, loads the images and installs the chart
 //! into `scaledapp-system`, where `restricted` is enforced.
@@ -21,23 +21,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use scaledapp_tests::cluster::{self, Cluster, Report};
 use serde_json::Value;
 
-/// What xtask has loaded; both are hello-node.
+/// The images that xtask has loaded; both are versions of hello-node.
 const IMAGES: [&str; 2] = [
     "localhost/scaledapp/hello-node:1",
     "localhost/scaledapp/hello-node:2",
 ];
 
-/// Stories run one after the other: each takes the whole machine.
+/// Lets stories run one at a time, because each uses the whole machine.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// A namespace of a story's own; what is in it is shown if the story fails.
+/// The namespace of a story. Its content is printed if the story fails.
 struct Story {
     cluster: Cluster,
     namespace: String,
     _machine: MutexGuard<'static, ()>,
 }
 
-/// `None` without a cluster; says so.
+/// Starts a story. `None` without a cluster, which is printed.
 fn story(name: &str) -> Option<Story> {
     let cluster = match Cluster::from_environment() {
         Ok(cluster) => cluster,
@@ -89,8 +89,8 @@ impl Story {
         self.cluster.get(&words).unwrap()
     }
 
-    /// Applies it under a hostname of the story's own: of two objects with the
-    /// same one, the older is served.
+    /// Applies an object with a hostname of this story: of two objects with the same one, only the older
+    /// gets it.
     fn apply(&self, yaml: &str) {
         let yaml = yaml.replace("hello.apps.local", &self.hostname());
         self.cluster.apply(&self.namespace, &yaml).unwrap();
@@ -100,7 +100,7 @@ impl Story {
         format!("{}.apps.local", self.namespace)
     }
 
-    /// Waits as a user would; then for the generation that was applied last.
+    /// Waits with `kubectl wait` as a user would, then for the latest generation.
     fn wait_ready(&self) {
         self.kubectl(&[
             "wait",
@@ -109,7 +109,7 @@ impl Story {
             "--timeout=180s",
         ]);
         self.cluster
-            .wait("all of it is as asked for", || {
+            .wait("everything is as the spec asks", || {
                 let app = self.app();
                 let generation = &app["metadata"]["generation"];
                 let is_new = &app["status"]["observedGeneration"] == generation;
@@ -125,7 +125,7 @@ impl Story {
         cluster::slots(&self.app()).unwrap()
     }
 
-    /// Names of the app's pods, or of its balancers'.
+    /// The names of the app's pods or of its balancers' pods.
     fn pods(&self, component: &str) -> Vec<String> {
         let selector =
             format!("app.kubernetes.io/instance=hello,app.kubernetes.io/component={component}");
@@ -148,7 +148,7 @@ impl Story {
             self.cluster.load(&node, &slots, &words).unwrap()
         };
         let loads = [load(&[]), load(&["--one-shot"])];
-        // The load is bounded in time by itself; this only gives it a start.
+        // The load ends by itself; this only lets it start.
         std::thread::sleep(std::time::Duration::from_secs(1));
         act();
         std::thread::sleep(std::time::Duration::from_secs(8));
@@ -161,7 +161,7 @@ impl Story {
     }
 }
 
-/// Status of a condition; empty if there is none of that type.
+/// The status of a condition; empty if it does not exist.
 fn condition(app: &Value, name: &str) -> String {
     let conditions = app["status"]["conditions"].as_array();
     let found = conditions

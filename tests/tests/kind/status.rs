@@ -1,12 +1,12 @@
-//! What the status says of faults that only a real kubelet and a real supervisor show.
+//! The status after faults that only a real kubelet and a real supervisor show.
 
 use serde_json::Value;
 
 use crate::{IMAGES, Story, hello, story};
 
 impl Story {
-    /// Waits until Degraded has this reason and says all of this; Ready must, too.
-    fn wait_told(&self, reason: &str, says: &[&str]) {
+    /// Waits until Degraded has this reason and its message has these parts. The same must hold for Ready.
+    fn wait_reported(&self, reason: &str, says: &[&str]) {
         let of = |app: &Value, kind: &str| {
             let conditions = app["status"]["conditions"].as_array().cloned();
             let mut conditions = conditions.unwrap_or_default().into_iter();
@@ -26,14 +26,14 @@ impl Story {
             })
             .unwrap();
         println!(
-            "{reason}: told after {:.1} s",
+            "{reason}: reported after {:.1} s",
             begun.elapsed().as_secs_f64()
         );
     }
 }
 
 #[test]
-fn a_wrong_port_and_a_missing_volume_are_told_in_their_own_words() {
+fn a_wrong_port_and_a_missing_volume_are_reported_with_their_cause() {
     let Some(story) = story("told") else { return };
     let app = hello(IMAGES[0], "");
     let elsewhere = app.replace(
@@ -42,7 +42,7 @@ fn a_wrong_port_and_a_missing_volume_are_told_in_their_own_words() {
     );
     assert_ne!(app, elsewhere);
     story.apply(&elsewhere);
-    story.wait_told(
+    story.wait_reported(
         "WrongPort",
         &[
             "the app listens on 4000, spec.port is 3000",
@@ -50,10 +50,10 @@ fn a_wrong_port_and_a_missing_volume_are_told_in_their_own_words() {
         ],
     );
     story.kubectl(&["delete", "scaledapp", "hello"]);
-    // A kubelet sets up no volume that nobody mounts.
+    // A kubelet sets up only volumes that a container mounts.
     let volume = "  podTemplate: {spec: {volumes: [{name: v, secret: {secretName: nope}}], containers: [{name: app, volumeMounts: [{name: v, mountPath: /v}]}]}}\n";
     story.apply(&hello(IMAGES[0], volume));
-    story.wait_told(
+    story.wait_reported(
         "PodCannotStart",
         &[
             "secret \"nope\" not found",

@@ -1,5 +1,4 @@
-//! What happens to a running app, and what its clients may notice (design.md
-//! sections 9 and 11).
+//! Faults and changes of a running app, and what its clients may notice.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +25,7 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
     );
     let app = story.app();
     assert_eq!(app["status"]["pods"], "2/2", "{}", app["status"]);
-    // Supervisors are asked every other second.
+    // The operator asks supervisors every other second.
     story
         .cluster
         .wait("all workers are known", || {
@@ -41,7 +40,7 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
         assert_eq!(report.answered_by(), 4, "{report}");
     }
 
-    // From a pod, with nothing but our own image.
+    // From a pod that has only our own image.
     let slots = story.slots();
     for slot in &slots {
         let url = format!("http://{slot}/");
@@ -51,7 +50,7 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
         assert!(said.contains("200"), "{said}");
     }
 
-    // Every A record answers; their set is the slots.
+    // Every A record answers, and the records are exactly the slots.
     let dns = story
         .cluster
         .get(&["-n", "scaledapp-system", "service", "scaledapp-dns"])
@@ -94,7 +93,7 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
 
     let reports = story.under_load("kill -9 of a worker", || {
         let pod = story.pods("app").remove(0);
-        // The image has no shell and no kill; node has both in one.
+        // The image has neither a shell nor kill, so node does it.
         let kill = "const fs = require('fs'); for (const p of fs.readdirSync('/proc').filter(x => /^[0-9]+$/.test(x))) \
                     try { const c = fs.readFileSync(`/proc/${p}/cmdline`, 'utf8'); \
                     if (c.startsWith('node\\0server.js')) { process.kill(Number(p), 'SIGKILL'); break; } } catch {}";
@@ -160,8 +159,8 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
         story.kubectl(&["delete", &pod, "--wait=false"]);
         story.wait_ready();
     });
-    // Connections that the leaving balancer holds are told to end; a slot's
-    // address is taken over, so nobody is refused.
+    // The leaving balancer asks clients to close their connections, and another one takes over the
+    // slot's address, so no connection is refused.
     for report in &reports {
         assert_eq!(report.failed_with("refused"), 0, "{report}");
         assert!(report.failed() <= 4, "{report}");
@@ -174,7 +173,7 @@ fn without_balancers_it_is_not_ready_and_without_the_object_nothing_is_left() {
     story.apply(&hello(IMAGES[0], ""));
     story.wait_ready();
     let selector = "app.kubernetes.io/instance=hello,app.kubernetes.io/component=balancer";
-    // Nothing may bring them back meanwhile: no node takes them.
+    // No node may run them, so that they do not come back meanwhile.
     story.kubectl(&[
         "delete",
         "pods",
@@ -244,7 +243,7 @@ fn an_app_in_another_language_needs_nothing_else() {
     let reports = story.under_load("hello-python, reload of every pod", || {
         let reload = "scaledapp.io/reload=story";
         story.kubectl(&["annotate", "scaledapp", "hello", reload]);
-        // A process that is asked says which reload it has had.
+        // Each worker's answer shows its generation.
         story
             .cluster
             .wait("both pods have reloaded", || {

@@ -1,6 +1,6 @@
-//! Connections that last over a reload: a WebSocket through the request
-//! dispatcher, a line protocol over Connection dispatch. They stay where they
-//! are until they end or the time for it (stop grace, drain timeout) has passed.
+//! Connections that last through a reload: a WebSocket with Request dispatch, a line protocol with
+//! Connection dispatch. They stay with their worker until they end, or until the stop grace or the drain
+//! timeout is over.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,11 @@ use scaledapp_tests::sidecar::{Launch, Sidecar, ctl};
 
 use crate::{SOON, fixture, has, words};
 
-/// The key and its answer of RFC 6455, section 1.3.
+/// A key and its answer, from RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A client's end of a WebSocket, for text shorter than 126 bytes.
+/// The client of a WebSocket, for text shorter than 126 bytes.
 struct WebSocket(Connection);
 
 impl WebSocket {
@@ -65,13 +65,13 @@ fn line(connection: &mut Connection) -> Result<String, Failure> {
     Ok(String::from_utf8(bytes).unwrap().trim().to_owned())
 }
 
-/// A reload that goes on while the test does; whether it ended well.
+/// Runs a reload in a thread. Its result says whether the reload succeeded.
 fn reloading(sidecar: &Sidecar) -> std::thread::JoinHandle<bool> {
     let admin = sidecar.launch.admin;
     std::thread::spawn(move || ctl(admin, &["reload"]).is_ok_and(|ended| ended.code == 0))
 }
 
-/// Waits until a new generation serves, the old workers still being there.
+/// Waits until the new generation serves while the old workers still run.
 fn turned(sidecar: &Sidecar) {
     scaledapp_tests::wait::until(SOON, "new workers serve beside the old ones", || {
         let workers = sidecar.workers().map_err(|error| error.to_string())?;
@@ -111,7 +111,7 @@ fn a_websocket_stays_over_a_reload_until_it_closes() {
     for round in 0..10 {
         socket.echoes(&format!("round {round}"));
     }
-    // A new one goes to the new worker meanwhile.
+    // Meanwhile, a new WebSocket goes to the new worker.
     let mut fresh = WebSocket::open(sidecar.address());
     assert_ne!(fresh.receive().unwrap().1, old[0].to_string());
     assert!(!reload.is_finished(), "the reload waits for the socket");

@@ -1,5 +1,4 @@
-//! Address families: what the app binds is its worker's business, on which
-//! addresses the port is served is that of `--host`.
+//! Address families: `--host` decides on which addresses the port is served, whatever the app binds.
 
 use scaledapp_tests::http;
 use scaledapp_tests::sidecar::Launch;
@@ -43,10 +42,10 @@ fn a_server_with_a_socket_for_each_family_serves_both() {
     }
 }
 
-/// The address that an app binds is not the one on which the supervisor serves:
-/// without `--host` an app for 127.0.0.1 is served on all addresses.
+/// The supervisor does not serve on the address that the app binds: without `--host`, an app that binds
+/// 127.0.0.1 is served on all addresses.
 #[test]
-fn the_address_that_is_served_is_that_of_host() {
+fn the_app_is_served_on_the_address_of_host() {
     if !has("node") {
         return;
     }

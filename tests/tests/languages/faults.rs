@@ -1,5 +1,4 @@
-//! Faults of the supervisor that the matrix has shown, each in its smallest
-//! form, so that they do not come back.
+//! Former faults of the supervisor that the matrix found, each in its smallest form, as regression tests.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use crate::sockets::shared;
 use crate::story::prove;
 use crate::{DISPATCHES, answer, has, words};
 
-/// What both servers below answer.
+/// The answers of both servers below.
 const APP: &str = "
 import http.server, json, os, signal, socket, sys
 class App(http.server.BaseHTTPRequestHandler):
@@ -28,8 +27,8 @@ fn python(server: &str, port: u16) -> Vec<String> {
     words(&["python3", "-c", &script, &port.to_string()])
 }
 
-/// What a server may do that finds out whether its socket listens already, as
-/// one does that another program may start with its socket.
+/// Checks whether its socket listens already, like a server that another program may start with a
+/// socket.
 const LISTENS_UNLESS_IT_DOES: &str = "
 class Server(http.server.ThreadingHTTPServer):
     def server_activate(self):
@@ -39,7 +38,7 @@ Server(('', int(sys.argv[1])), App).serve_forever()
 ";
 
 #[test]
-fn a_server_that_listens_only_if_its_socket_does_not_yet_is_ready() {
+fn a_server_that_skips_listen_on_a_listening_socket_becomes_ready() {
     if !has("python3") {
         return;
     }
@@ -47,8 +46,7 @@ fn a_server_that_listens_only_if_its_socket_does_not_yet_is_ready() {
     shared(|| Launch::of(command).unwrap(), |_| {});
 }
 
-/// `shutdown` acts on the socket itself, not on a worker's copy of it; `WEBrick`
-/// calls it when it ends.
+/// `shutdown` affects the socket itself, not only a worker's descriptor. `WEBrick` calls it when it ends.
 const SHUTS_ITS_SOCKET_DOWN: &str = "
 server = http.server.ThreadingHTTPServer(('', int(sys.argv[1])), App)
 def stop(*_):
@@ -59,7 +57,7 @@ server.serve_forever()
 ";
 
 #[test]
-fn a_worker_that_shuts_its_socket_down_takes_it_from_nobody_else() {
+fn a_worker_that_shuts_its_socket_down_does_not_affect_the_others() {
     if !has("python3") {
         return;
     }

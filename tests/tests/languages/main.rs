@@ -1,10 +1,8 @@
-//! Servers of many runtimes, unmodified, behind one port; and the ways in which
-//! a server may get its socket.
+//! Unmodified servers of many runtimes behind one port, and the ways in which a server may get its socket.
 //!
-//! Every runtime goes through the same story (`story`); which there are and how
-//! each is started is in `runtimes`. The short form takes those that CI has
-//! anyway. `cargo xtask test --languages` installs the others into
-//! `target/languages` or from the distribution and takes the long form.
+//! Every runtime goes through the same story (`story`); `runtimes` lists them and their start commands.
+//! The short form uses the runtimes that CI has anyway. `cargo xtask test --languages` installs the others
+//! into `target/languages` or from the distribution, and runs the long form.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,14 +29,14 @@ use scaledapp_tests::sidecar::Launch;
 use scaledapp_tests::{binaries, http};
 use serde_json::Value;
 
-/// For what takes a moment. Others may have the machine, and Linux sends a lost
-/// SYN again after 1, 3, 7 and 15 seconds.
+/// Time-out for an operation that takes a moment. The machine may be busy, and Linux repeats a lost SYN
+/// after 1, 3, 7 and 15 seconds.
 const SOON: Duration = Duration::from_secs(40);
 
-/// Both ways to hand out work, as `--dispatch` names them.
+/// The values of `--dispatch`.
 const DISPATCHES: [&str; 2] = ["request", "connection"];
 
-/// Whether the machine has IPv6 on its loopback; prints the reason if not.
+/// Whether the machine has IPv6 on its loopback interface. If not, prints why the test is skipped.
 fn has_ipv6() -> bool {
     let there = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !there {
@@ -60,12 +58,12 @@ fn installed(name: &str) -> PathBuf {
     binaries::workspace().join("target/languages").join(name)
 }
 
-/// Words of a command, owned.
+/// The words of a command as owned strings.
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// The app of `sockets.js`, its socket got in one of its ways.
+/// The app `sockets.js`, which gets its socket in the way `how`.
 fn sockets(how: &str, more: &[&str], options: &[&str]) -> Launch {
     let launch = Launch::of(|port| {
         let port = port.to_string();
@@ -75,14 +73,14 @@ fn sockets(how: &str, more: &[&str], options: &[&str]) -> Launch {
     launch.unwrap().with(options)
 }
 
-/// One answer of an app, on a connection of its own.
+/// Sends a request on a new connection and returns the answer.
 fn answer(to: SocketAddr) -> Value {
     let response = http::get(to, "/").unwrap();
     assert_eq!(response.status, 200, "{}", response.text());
     response.json()
 }
 
-/// The same port at the IPv6 loopback address.
+/// The same port on the IPv6 loopback address.
 fn over_ipv6(to: SocketAddr) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), to.port())
 }

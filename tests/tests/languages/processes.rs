@@ -1,5 +1,5 @@
-//! What stands between the supervisor and the process that serves: wrappers,
-//! scripts, a parent that forks, a daemon; and what is left after many of them.
+//! Processes between the supervisor and the one that serves: wrappers, scripts, a parent that forks, a
+//! daemon. Also checks that many reloads leak nothing.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use scaledapp_tests::{binaries, fixtures, proc, wait};
 use crate::sockets::{shared, shared_over};
 use crate::{DISPATCHES, SOON, answer, fixture, has, words};
 
-/// A reload through a wrapper leaves nothing of it behind.
+/// Checks that a reload leaves no process of a wrapper behind.
 fn wrapped(dispatches: &[&str], command: impl Fn(u16) -> Vec<String>) {
     shared_over(
         dispatches,
@@ -39,7 +39,7 @@ fn wrapped(dispatches: &[&str], command: impl Fn(u16) -> Vec<String>) {
 fn npm_start() {
     if has("npm") {
         let directory = fixture("npm");
-        // The script takes PORT, which is the --port of the supervisor.
+        // The script uses PORT, which the supervisor sets to --port.
         wrapped(&["request"], |_| {
             words(&["npm", "--prefix", &directory, "--silent", "start"])
         });
@@ -111,13 +111,11 @@ fn a_parent_that_binds_and_children_that_accept() {
     );
 }
 
-/// The limit that is documented: a worker is the process that was started. One
-/// that goes into the background has ended, as the supervisor sees it. It is
-/// started again, and when that has been so three times the supervisor gives up.
-/// What went into the background has left its group, if it was quick enough, and
-/// is nobody's then.
+/// A documented limit: a worker is the process that was started. If it goes into the background, the
+/// supervisor sees it end and starts another. After three such starts, the supervisor gives up. The
+/// background process has left the process group, so it may be left behind.
 #[test]
-fn a_server_that_daemonises_is_no_worker() {
+fn a_server_that_daemonises_is_not_supported() {
     if !has("python3") {
         return;
     }
@@ -171,7 +169,7 @@ fn three_hundred_reloaded_workers_leak_no_descriptor() {
         sidecar.wait_ready(30).unwrap();
         wait::until(SOON, "descriptors are closed", || {
             let now = proc::open_files(pid).unwrap();
-            // A client of the admin port that has just left may still count.
+            // A connection to the admin port that was just closed may still be open here.
             if now <= before {
                 Ok(())
             } else {

@@ -1,5 +1,5 @@
-//! Which runtimes there are, where each is found and how a server of it is
-//! started. Nothing is installed here: `cargo xtask test --languages` does that.
+//! The runtimes: where each is found, and how its server is started. Nothing is installed here;
+//! `cargo xtask test --languages` does that.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use scaledapp_tests::{binaries, fixtures, process};
 use crate::story::prove;
 use crate::{DISPATCHES, fixture, installed, words};
 
-/// Where a program is.
+/// The location of a program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place {
     /// On the `PATH`.
@@ -23,38 +23,38 @@ pub(crate) enum Place {
 
 /// A server of a runtime.
 pub(crate) struct Runtime {
-    /// As the table shows it.
+    /// Its name in the table.
     pub(crate) name: &'static str,
     pub(crate) place: Place,
-    /// What makes the program tell its version.
+    /// The arguments with which the program prints its version.
     pub(crate) version: &'static [&'static str],
-    /// What must be done before; gives the words of a command by program and port.
+    /// Prepares the server of the program at a path. Returns its command.
     pub(crate) command: fn(&Path) -> anyhow::Result<Start>,
-    /// Kinds of dispatch that it is proved with.
+    /// The values of `--dispatch` to test it with.
     pub(crate) over: &'static [&'static str],
-    /// What is different here, as the table shows it.
+    /// A note for the table.
     pub(crate) note: &'static str,
 }
 
-/// The words of a command by port.
+/// Makes the command for a port.
 pub(crate) type Start = Box<dyn Fn(u16) -> Vec<String>>;
 
-/// A runtime that is there.
+/// A runtime that is installed.
 pub(crate) struct Found {
-    /// As it says itself.
+    /// Its version, as it prints it.
     pub(crate) version: String,
-    /// The words of a command that serves on a port.
+    /// The command that serves on a port.
     pub(crate) command: Start,
 }
 
 impl Runtime {
-    /// Looks for it and prepares its server.
+    /// Finds the runtime and prepares its server.
     ///
     /// # Errors
-    /// It is not there: the text is the reason for skipping.
+    /// It is not installed. The text is the reason for skipping the test.
     ///
     /// # Panics
-    /// It is there and does not work.
+    /// It is installed, but does not work.
     pub(crate) fn find(&self) -> Result<Found, String> {
         let program = match self.place {
             Place::Path(program) => binaries::on_path(program)?,
@@ -75,7 +75,7 @@ impl Runtime {
     }
 }
 
-/// The first word that looks like a version, without a letter before it.
+/// Finds the first word that looks like a version, and removes a letter before it.
 fn version(program: &Path, words: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.args(words).current_dir(binaries::workspace());
@@ -94,7 +94,7 @@ fn node(program: &Path) -> Start {
     Box::new(move |port| words(&[&program, &fixtures::app("app.js"), &port.to_string()]))
 }
 
-/// A program whose arguments are the same but for `PORT`.
+/// A program with fixed arguments, in which `PORT` stands for the port.
 fn with(program: &Path, arguments: &[&str]) -> Start {
     let program = program.to_string_lossy().into_owned();
     let arguments = words(arguments);
@@ -119,7 +119,7 @@ pub(crate) fn gunicorn(program: &Path, class: &str, app: &str) -> Start {
     with(program, &arguments)
 }
 
-/// Compiled once, as a release would be.
+/// Compiles the Java server once, as for a release.
 fn java() -> anyhow::Result<Start> {
     static COMPILED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let compile = || -> anyhow::Result<PathBuf> {
@@ -135,7 +135,7 @@ fn java() -> anyhow::Result<Start> {
         .clone()
         .map_err(anyhow::Error::msg)?;
     let classes = classes.to_string_lossy().into_owned();
-    // What a small container would say, so that three fit on a small machine.
+    // Limits as in a small container, so that three of them fit on a small machine.
     let arguments = [
         "-Xmx64m",
         "-XX:+UseSerialGC",
@@ -147,8 +147,8 @@ fn java() -> anyhow::Result<Start> {
     Ok(with(Path::new("java"), &arguments))
 }
 
-/// It takes its socket from all workers of its generation when it ends (see
-/// `faults`), so it is proved with Request dispatch only.
+/// When it ends, it shuts down the socket of all workers of its generation (see `faults`), so it is tested
+/// with Request dispatch only.
 pub(crate) fn webrick(over: &'static [&'static str]) -> Runtime {
     Runtime {
         name: "Ruby WEBrick",
@@ -160,7 +160,7 @@ pub(crate) fn webrick(over: &'static [&'static str]) -> Runtime {
     }
 }
 
-/// The runtimes that CI has; those that are missing are skipped.
+/// The runtimes that CI has. Missing ones are skipped.
 mod short {
     use super::{DISPATCHES, Path, Place, Runtime, binaries, fixture, fixtures, node, prove, with};
 
@@ -196,7 +196,7 @@ mod short {
             version: &["--version"],
             command: |program| Ok(with(program, &[&fixture("single.py"), "PORT"])),
             over: &DISPATCHES,
-            note: "one request a connection",
+            note: "one request per connection",
         });
     }
 
@@ -221,7 +221,7 @@ mod short {
             name: "Rust std, static",
             place: Place::Path("rustc"),
             version: &["--version"],
-            // It takes its port from PORT, which the supervisor sets to --port.
+            // It uses PORT, which the supervisor sets to --port.
             command: |_| {
                 let hello = binaries::path("scaledapp-hello-rust")?;
                 Ok(with(Path::new(&hello), &[]))

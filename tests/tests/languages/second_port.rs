@@ -1,5 +1,4 @@
-//! A second fixed port: only one worker can have it, the others are refused as
-//! anybody would be.
+//! A second fixed port: only one worker can bind it, the others get EADDRINUSE.
 
 use std::collections::BTreeMap;
 
@@ -30,29 +29,25 @@ fn a_second_fixed_port_belongs_to_one_worker_only() {
 }
 
 #[test]
-fn an_app_that_dies_of_a_taken_second_port_keeps_one_worker() {
+fn an_app_that_exits_when_its_second_port_is_taken_keeps_one_worker() {
     if !has("node") {
         return;
     }
     let second = ports::local().unwrap().port().to_string();
     let launch = sockets("second-or-die", &[&second], &["--workers", "2"]);
     let sidecar = launch.start().unwrap();
-    // The reason is the app's own, in its own words.
+    // The app's own error message is in the log.
     sidecar.process.says(SOON, "EADDRINUSE").unwrap();
-    wait::until(
-        SOON,
-        "one worker is ready, the other dies again and again",
-        || {
-            let status = sidecar.status().map_err(|error| error.to_string())?;
-            let restarts = sidecar.workers().map_err(|error| error.to_string())?;
-            let restarts: u64 = restarts.iter().map(|worker| worker.restarts).sum();
-            if status["ready"] == 1 && restarts >= 2 {
-                Ok(())
-            } else {
-                Err(status.to_string())
-            }
-        },
-    )
+    wait::until(SOON, "one worker is ready, the other keeps exiting", || {
+        let status = sidecar.status().map_err(|error| error.to_string())?;
+        let restarts = sidecar.workers().map_err(|error| error.to_string())?;
+        let restarts: u64 = restarts.iter().map(|worker| worker.restarts).sum();
+        if status["ready"] == 1 && restarts >= 2 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
     .unwrap();
     answer(sidecar.address());
 }

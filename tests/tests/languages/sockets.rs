@@ -1,6 +1,5 @@
-//! How a server may get its socket, besides the plain way: options that change
-//! nothing for a worker, other sockets beside the shared one, the same number
-//! for UDP, close and listen again. Address families are in `family`.
+//! Unusual ways to get a socket: options without effect for a worker, other sockets besides the shared one,
+//! the same port number for UDP, close and listen again. Address families are in `family`.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -14,12 +13,12 @@ use scaledapp_tests::{binaries, fixtures, process};
 use crate::story::every_worker_answers;
 use crate::{DISPATCHES, SOON, answer, fixture, has, installed, sockets, words};
 
-/// Starts two workers under each dispatch; all must share the port by hand-over.
+/// Starts two workers with each dispatch. All must share the port by hand-over.
 pub(crate) fn shared(launch: impl Fn() -> Launch, look: impl Fn(&Sidecar)) {
     shared_over(&DISPATCHES, launch, look);
 }
 
-/// As [`shared`], under these kinds of dispatch.
+/// As [`shared`], with only these kinds of dispatch.
 pub(crate) fn shared_over(
     dispatches: &[&str],
     launch: impl Fn() -> Launch,
@@ -34,7 +33,7 @@ pub(crate) fn shared_over(
     }
 }
 
-/// Answers of both workers, by asking until each has said something.
+/// Sends requests until both workers have answered. Returns their values of `key`.
 fn of_both(sidecar: &Sidecar, key: &str) -> Vec<String> {
     let mut seen = std::collections::BTreeMap::new();
     scaledapp_tests::wait::until(SOON, "both workers answer", || {
@@ -61,7 +60,7 @@ fn line(mut from: impl Read) -> String {
 #[test]
 fn an_exclusive_socket_of_node_is_shared_like_any_other() {
     if has("node") {
-        // The word is about Node's own cluster, of which a worker is no part.
+        // The option is for Node's own cluster module, which is not used here.
         shared(|| sockets("exclusive", &[], &[]), |_| {});
     }
 }
@@ -111,8 +110,8 @@ fn a_go_server_that_sets_so_reuseport_itself_is_shared() {
     std::fs::rename(&partial, &output).unwrap();
     let program = output.to_string_lossy().into_owned();
     let launch = || Launch::of(|port| words(&[&program, &port.to_string()])).unwrap();
-    // Its own option would have shared the port without us, but also with
-    // strangers, and never without a lost connection at a worker's end.
+    // With its option alone, the port would also be shared, but with other programs too, and each end of
+    // a worker would lose connections.
     shared(launch, |_| {});
 }
 

@@ -1,7 +1,6 @@
-//! The story that every runtime goes through: two workers on a port that is
-//! written into the app, then a reload, more and fewer workers and a kill, all
-//! under load. Decides what counts as shared, and prints one line a dispatch
-//! that `cargo xtask test` makes a table of.
+//! The story that every runtime goes through: two workers on a port that the app has built in, then a
+//! reload, more workers, fewer workers and a kill, all under load. It decides what counts as shared, and
+//! prints one line for each dispatch, from which `cargo xtask test` makes a table.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,10 +19,10 @@ use crate::runtimes::{Found, Runtime};
 /// Set to `long` for more requests.
 const FORM: &str = "SCALEDAPP_LANGUAGES";
 
-/// How much is sent.
+/// The size of the load.
 #[derive(Debug, Clone, Copy)]
 struct Size {
-    /// Requests of a dispatch at least, the kill not counted.
+    /// Least number of requests of a dispatch, without those during the kill.
     requests: u64,
     /// Requests per second of all clients together.
     rate: u32,
@@ -45,18 +44,18 @@ impl Size {
     }
 }
 
-/// What one dispatch came to.
+/// The results of one dispatch.
 #[derive(Debug)]
 struct Outcome {
     mechanism: String,
     handed_over: Report,
-    /// GETs only, while a worker is killed.
+    /// The load of GETs during the kill of a worker.
     killed: Option<Report>,
-    /// What the supervisor and the workers wrote to standard error.
-    said: String,
+    /// Standard error of the supervisor and the workers.
+    stderr: String,
 }
 
-/// Runs the story under each kind of dispatch that the runtime is for.
+/// Runs the story with each kind of dispatch of the runtime.
 pub(crate) fn prove(runtime: &Runtime) {
     let found = match runtime.find() {
         Ok(found) => found,
@@ -74,16 +73,20 @@ pub(crate) fn prove(runtime: &Runtime) {
     for (dispatch, outcome) in outcomes {
         let outcome = outcome.unwrap_or_else(|error| panic!("{dispatch}: {error:#}"));
         let report = &outcome.handed_over;
-        let said = &outcome.said;
+        let stderr = &outcome.stderr;
         assert_eq!(outcome.mechanism, "notify", "{dispatch}");
-        assert_eq!(report.failed(), 0, "{dispatch}: {report}\n{said}");
+        assert_eq!(report.failed(), 0, "{dispatch}: {report}\n{stderr}");
         if let Some(report) = &outcome.killed {
-            assert_eq!(report.failed(), 0, "{dispatch}, kill -9: {report}\n{said}");
+            assert_eq!(
+                report.failed(),
+                0,
+                "{dispatch}, kill -9: {report}\n{stderr}"
+            );
         }
     }
 }
 
-/// Runtime, version, mechanism, dispatch, requests, failed, note.
+/// A line of the table: runtime, version, mechanism, dispatch, requests, failed, note.
 fn line(
     runtime: &Runtime,
     found: &Found,
@@ -153,12 +156,12 @@ fn tell(found: &Found, dispatch: &str, size: Size) -> anyhow::Result<Outcome> {
         mechanism: mechanism.to_owned(),
         handed_over,
         killed,
-        said: sidecar.process.stderr(),
+        stderr: sidecar.process.stderr(),
     })
 }
 
-/// Kills a worker as it serves. POSTs are left out: the one that a killed
-/// worker executes must fail, since nobody may repeat it.
+/// Kills a worker under load. The load has no POSTs: one that a killed worker executes must fail, because
+/// a POST must not be repeated.
 fn kill(sidecar: &mut Sidecar, size: Size) -> anyhow::Result<Report> {
     let loads = start(sidecar.address(), true, size, 0)?;
     all(&loads, 10)?;
@@ -172,7 +175,7 @@ fn kill(sidecar: &mut Sidecar, size: Size) -> anyhow::Result<Report> {
     Ok(stop(loads))
 }
 
-/// Clients that keep their connections, if `kept`, and others that do not.
+/// Starts clients that open a connection for each request and, if `kept`, others that keep theirs.
 fn start(to: SocketAddr, kept: bool, size: Size, post_every: u64) -> anyhow::Result<Vec<Running>> {
     let kinds: &[bool] = if kept { &[true, false] } else { &[false] };
     let one = |&keep_alive: &bool| {
@@ -200,13 +203,12 @@ fn stop(loads: Vec<Running>) -> Report {
     reports.fold(Report::default(), |sum, report| sum.and(&report))
 }
 
-/// Sends requests on connections of their own until each worker, or a process
-/// that it started, has answered.
+/// Sends requests on new connections until each worker, or a process that it started, has answered.
 pub(crate) fn every_worker_answers(sidecar: &Sidecar) -> anyhow::Result<()> {
     let to = sidecar.address();
     let mut seen = BTreeSet::new();
     wait::until(SOON, "every worker answers", || -> Result<(), String> {
-        // Several at once: an idle worker would take them all one after the other.
+        // Several at a time, because an idle worker could answer all of a sequence.
         let asked: Vec<_> = (0..6)
             .map(|_| std::thread::spawn(move || http::one_shot(to, SOON, &Request::get("/"))))
             .collect();

@@ -1,7 +1,7 @@
-//! Whether what cargo links is what `deny.toml` allows: licences, one version of
-//! each crate, who depends on whom, and where crates come from.
+//! Checks the linked crates against `deny.toml`: licences, one version of each crate, which package depends
+//! on which crate, and the origin of crates.
 //!
-//! `cargo deny check` says the same and more; this needs neither it nor a network.
+//! `cargo deny check` checks the same and more; this test needs neither cargo-deny nor a network.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::packages::{self, Linked};
 struct Rules {
     licences: BTreeSet<String>,
     registries: BTreeSet<String>,
-    /// Versions that may stand beside another one, as `name@version`.
+    /// Versions that are allowed besides another one, as `name@version`.
     skipped: BTreeSet<String>,
     /// Crates with the packages that may depend on them.
     wrappers: BTreeMap<String, BTreeSet<String>>,
@@ -55,8 +55,7 @@ impl Rules {
         rules
     }
 
-    /// Whether an SPDX expression can be met with the allowed licences. Old manifests
-    /// write `/` for `OR`.
+    /// Whether the allowed licences satisfy an SPDX expression. Old manifests write `/` for `OR`.
     fn allow(&self, expression: &str) -> bool {
         let expression = expression.replace('/', " OR ");
         let expression = expression.replace('(', " ( ").replace(')', " ) ");
@@ -101,7 +100,7 @@ impl Rules {
     }
 }
 
-/// What is wrong with what is linked, each with its cure.
+/// All violations, each with its cure.
 fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -114,7 +113,7 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
                 package.license
             ));
         }
-        // Without a source it is one of ours.
+        // A package without a source is one of ours.
         let registry = package.source.as_deref();
         let registry = registry.map(|source| source.trim_start_matches("registry+"));
         if registry.is_some_and(|registry| !rules.registries.contains(registry)) {
@@ -129,7 +128,7 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
                 .is_some_and(|who| !who.contains(name))
             {
                 wrong.push(format!(
-                    "{name} depends on {on}, and may not: ask a package that does, or name {name} in the entry of {on} in deny.toml and say why in the commit"
+                    "{name} depends on {on}, which is not allowed: use a package that may, or name {name} in the entry of {on} in deny.toml and give the reason in the commit"
                 ));
             }
         }
@@ -140,7 +139,7 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
         let left: Vec<_> = versions.iter().filter(allowed).collect();
         if versions.len() > 1 && left.len() > 1 {
             wrong.push(format!(
-                "{name} is linked as {versions:?}: bring all to one version (cargo tree -i {name}), or name the older one in `skip` of deny.toml with what holds it there"
+                "{name} is linked as {versions:?}: use one version everywhere (cargo tree -i {name}), or name the older one in `skip` of deny.toml with the crate that needs it"
             ));
         }
         if versions.len() > 1 {
@@ -154,14 +153,14 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
     }
     for skip in skipped {
         wrong.push(format!(
-            "{skip} no longer stands beside another version: strike it from `skip` of deny.toml"
+            "{skip} is no longer linked besides another version: remove it from `skip` of deny.toml"
         ));
     }
     wrong
 }
 
 #[test]
-fn what_is_linked_is_what_deny_toml_allows() {
+fn linked_crates_satisfy_deny_toml() {
     let (rules, linked) = (Rules::read(), packages::linked());
     assert!(linked.len() > 150, "{}", linked.len());
     assert!(
@@ -186,13 +185,13 @@ fn every_package_that_deny_toml_names_as_a_wrapper_depends_on_the_crate() {
     }
     assert!(
         idle.is_empty(),
-        "strike these wrappers from deny.toml, since they no longer depend on it: {}",
+        "remove these wrappers from deny.toml, because they no longer depend on the crate: {}",
         idle.join(", ")
     );
 }
 
 #[test]
-fn each_rule_catches_what_it_is_for() {
+fn each_rule_finds_its_violation() {
     let rules = Rules::parse(
         "# allow = [\nallow = [\n    \"MIT\",\n    \"A WITH b\",\n]\nallow-registry = [\n    \"https://here\",\n]\n\
          skip = [\n    { crate = \"old@1.0.0\", reason = \"x\" },\n    { crate = \"gone@1.0.0\" },\n]\n\

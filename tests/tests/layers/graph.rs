@@ -1,10 +1,9 @@
-//! Which file of a crate imports which: read from the tokens of the sources, so
-//! that paths in code and in macros count as much as `use` does.
+//! Finds which file of a crate imports which. The tokens of the sources are read, so that paths in code and
+//! in macros count like `use`.
 //!
-//! An import leads to the file that defines the thing, also where the path goes
-//! through a re-export (`pub use`). Test code (`#[cfg(test)]`) does not count.
-//! Not seen: methods that are called on a value, and what a macro expands to.
-//! Whether an import is allowed is decided in `imports`.
+//! An import leads to the file that defines the item, even through a re-export (`pub use`). Test code
+//! (`#[cfg(test)]`) is ignored. Methods called on a value, and the expansion of macros, are not seen.
+//! `imports` decides whether an import is allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,9 +17,9 @@ use crate::tokens::Found;
 pub(crate) struct Graph {
     /// Paths below the package's `src`.
     pub(crate) files: Vec<String>,
-    /// For each file the files that it imports, and the paths it does so by.
+    /// For each file, the files that it imports and the paths of the imports.
     imports: Vec<BTreeMap<usize, BTreeSet<String>>>,
-    /// For each file the file of the module that declares it.
+    /// For each file, the file of the module that declares it.
     parents: Vec<Option<usize>>,
     modules: Vec<Module>,
     /// The module of `lib.rs`, and the name by which `main.rs` knows it.
@@ -33,18 +32,18 @@ struct Module {
     file: usize,
     parent: Option<usize>,
     children: BTreeMap<String, usize>,
-    /// What it defines itself.
+    /// The items that it defines itself.
     items: BTreeSet<String>,
-    /// What it makes known by `use`: the name and the path behind it.
+    /// The names that it imports by `use`, each with its path.
     names: BTreeMap<String, Vec<String>>,
-    /// Paths of which it takes everything (`use path::*`).
+    /// The paths that it imports completely (`use path::*`).
     globs: Vec<Vec<String>>,
-    /// Every path that stands in it.
+    /// Every path in its code.
     paths: BTreeSet<Vec<String>>,
 }
 
 impl Graph {
-    /// Reads the package in `directory`, which others know as `name`.
+    /// Reads the package in `directory`, which others import as `name`.
     pub(crate) fn read(directory: &Path, name: &str) -> Self {
         let mut graph = Self::default();
         let source = directory.join("src");
@@ -62,7 +61,7 @@ impl Graph {
         graph
     }
 
-    /// Groups of more than one file in which each imports each, if by others.
+    /// Groups of several files in which each file imports each other, directly or through others.
     pub(crate) fn circles(&self) -> Vec<BTreeSet<&str>> {
         let reached: Vec<_> = (0..self.files.len()).map(|at| self.reached(at)).collect();
         let together = |at: usize| -> BTreeSet<&str> {
@@ -76,8 +75,7 @@ impl Graph {
         circles
     }
 
-    /// Files that import what a file above them defines, with that file and the paths:
-    /// the file of the module that declares them, or of one further up.
+    /// Files that import an item from the file of a module above them, with that file and the paths.
     pub(crate) fn upward(&self) -> Vec<(&str, &str, String)> {
         let mut found = Vec::new();
         for (at, imports) in self.imports.iter().enumerate() {
@@ -91,7 +89,7 @@ impl Graph {
         found
     }
 
-    /// The imports among `files`: who imports, from where, and the paths.
+    /// The imports among `files`: importing file, imported file, and the paths.
     pub(crate) fn within(&self, files: &BTreeSet<&str>) -> Vec<(&str, &str, String)> {
         let is_in = |at: &usize| files.contains(self.files[*at].as_str());
         let from = (0..self.files.len()).filter(is_in);
@@ -115,7 +113,7 @@ impl Graph {
         reached
     }
 
-    /// A new module that is a file.
+    /// Adds a module that is a file.
     fn module(&mut self, parent: Option<usize>, source: &Path, path: &Path) -> usize {
         let name = path.strip_prefix(source).unwrap_or(path);
         self.files.push(name.display().to_string());
@@ -124,7 +122,7 @@ impl Graph {
         self.block(parent, self.files.len() - 1)
     }
 
-    /// A new module within `file`.
+    /// Adds a module within `file`.
     fn block(&mut self, parent: Option<usize>, file: usize) -> usize {
         self.modules.push(Module {
             file,
@@ -138,7 +136,7 @@ impl Graph {
         self.modules.len() - 1
     }
 
-    /// Reads the file at `path`, whose own modules are in `directory`.
+    /// Reads the file at `path`, whose submodules are in `directory`.
     fn fill(&mut self, module: usize, source: &Path, directory: &Path, path: &Path) {
         let text = std::fs::read_to_string(path).unwrap();
         let tokens: TokenStream = match text.parse() {
@@ -150,7 +148,7 @@ impl Graph {
         self.take(module, source, directory, found);
     }
 
-    /// What was found in a module becomes known, and its own modules are read.
+    /// Stores what was found in a module, and reads its submodules.
     fn take(&mut self, module: usize, source: &Path, directory: &Path, found: Found) {
         let this = &mut self.modules[module];
         this.items = found.items;
@@ -179,7 +177,7 @@ impl Graph {
         }
     }
 
-    /// Each path becomes an import of the file that defines what it names.
+    /// Turns each path into an import of the file that defines its item.
     fn link(&mut self) {
         for at in 0..self.modules.len() {
             let module = &self.modules[at];
@@ -200,10 +198,10 @@ impl Graph {
         }
     }
 
-    /// The file that defines what `path` names in the module `at`; none if that is
-    /// another package's or a module.
+    /// The file that defines the item of `path`, seen from the module `at`. `None` for a module, or for an
+    /// item of another package.
     fn resolve(&self, at: usize, path: &[String], depth: usize) -> Option<usize> {
-        // A name that stands for itself (`use clap;`).
+        // A name that refers to itself (`use clap;`).
         if depth > 16 {
             return None;
         }
@@ -223,11 +221,11 @@ impl Graph {
                 return self.resolve(inner, rest, depth + 1);
             }
         }
-        // Made by a macro.
+        // An unknown name of a module of ours is made by a macro there.
         is_ours.then_some(module.file)
     }
 
-    /// Where `path/*` leads.
+    /// The module that `path::*` imports.
     fn everything(&self, at: usize, path: &[String]) -> Option<usize> {
         let (module, rest, is_ours) = self.descend(at, path)?;
         if rest.is_empty() && is_ours {
@@ -236,8 +234,8 @@ impl Graph {
         self.resolve(at, path, 0)
     }
 
-    /// Follows `path` as far as it names modules: the last one, what is left of the
-    /// path, and whether it has named any module of this package at all.
+    /// Follows `path` as far as it names modules. Returns the last module, the rest of the path, and whether
+    /// the path named any module of this package.
     fn descend<'a>(&self, at: usize, path: &'a [String]) -> Option<(usize, &'a [String], bool)> {
         let (mut here, mut rest, mut is_ours) = (at, path, false);
         while let Some((first, after)) = rest.split_first() {
@@ -247,7 +245,7 @@ impl Graph {
                 ("crate", _) => self.root(here),
                 ("super", _) => module.parent?,
                 ("self", _) => here,
-                // A function may have the name of a module.
+                // A function may have the same name as a module.
                 (name, Some(child)) if !after.is_empty() || !module.knows(name) => *child,
                 _ if !is_ours && let Some((_, module)) = library => *module,
                 _ => break,

@@ -1,8 +1,8 @@
-//! Which imports between the files of a package are allowed: no circles, and no
-//! import from a file below a module into that module's own file.
+//! Decides which imports between the files of a package are allowed: no circles, and no import from the file
+//! of a module above.
 //!
-//! What is wrong today is listed here with the way out of it. The lists only
-//! shrink: an entry that no longer holds fails too, and goes.
+//! The present exceptions are listed here, each with its cure. The lists only shrink: an entry that no longer
+//! applies fails the test, and must be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ struct Circle {
     reason: &'static str,
 }
 
-/// Files that import what the file of a module above them defines, and why.
+/// Files that import an item from the file of a module above them, and why.
 struct Upward {
     package: &'static str,
     /// The file of the module.
@@ -119,7 +119,7 @@ const UPWARD: [Upward; 3] = [
     },
 ];
 
-/// The packages of the workspace by name, with what their files import.
+/// The packages of the workspace by name, with the imports of their files.
 fn graphs() -> Vec<(String, Graph)> {
     let packages = packages::ours();
     let graphs = packages.into_iter().map(|package| {
@@ -130,7 +130,7 @@ fn graphs() -> Vec<(String, Graph)> {
 }
 
 #[test]
-fn files_import_each_other_in_no_circle_but_the_listed_ones() {
+fn there_are_no_circles_of_imports_except_the_listed_ones() {
     let mut wrong = String::new();
     let mut open: Vec<_> = CIRCLES.iter().collect();
     for (package, graph) in graphs() {
@@ -157,7 +157,7 @@ fn files_import_each_other_in_no_circle_but_the_listed_ones() {
         } = circle;
         writeln!(
             wrong,
-            "{package}: no circle of exactly {} ({reason}): strike it from CIRCLES in tests/tests/layers/imports.rs, or if it lost files, strike those",
+            "{package}: there is no circle of exactly {} ({reason}): remove it from CIRCLES in tests/tests/layers/imports.rs, or only the files that have left it",
             files.join(", ")
         )
         .unwrap();
@@ -184,7 +184,7 @@ fn no_file_imports_what_the_file_of_a_module_above_it_defines() {
     for ((package, file, above), reason) in open {
         writeln!(
             wrong,
-            "{package}: {file} no longer imports {above} ({reason}): strike it from UPWARD in tests/tests/layers/imports.rs"
+            "{package}: {file} no longer imports {above} ({reason}): remove it from UPWARD in tests/tests/layers/imports.rs"
         )
         .unwrap();
     }
@@ -204,7 +204,7 @@ impl Upward {
     }
 }
 
-/// A package made of `files`, read.
+/// Reads a package that consists of `files`.
 fn read(files: &[(&str, &str)]) -> Graph {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -225,7 +225,7 @@ fn arrows(graph: &Graph) -> Vec<String> {
 }
 
 #[test]
-fn an_import_leads_to_the_file_that_defines_the_thing() {
+fn an_import_leads_to_the_file_that_defines_the_item() {
     let graph = read(&[
         (
             "lib.rs",
@@ -270,7 +270,7 @@ fn an_import_leads_to_the_file_that_defines_the_thing() {
 }
 
 #[test]
-fn a_circle_is_found_whatever_way_it_is_written_and_tests_are_left_out() {
+fn a_circle_is_found_in_every_notation_and_test_code_is_ignored() {
     let text = "use super::b::B; pub struct A; #[cfg(test)] mod tests { use crate::c::C; }";
     let graph = read(&[
         ("main.rs", "mod a; mod b; mod c; mod d; fn main() { a::A; }"),

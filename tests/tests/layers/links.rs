@@ -1,5 +1,5 @@
-//! Whether the links between our Markdown pages lead somewhere: to a file that exists,
-//! and to a heading that is in it. Links to other sites are not followed.
+//! Checks the links between our Markdown pages: the file and the heading must exist. Links to other sites are
+//! not followed.
 
 use std::fs;
 use std::path::Path;
@@ -56,7 +56,7 @@ fn follow(page: &Path, link: &str) -> Result<(), String> {
         file => page.parent().unwrap_or(page).join(file),
     };
     if !target.exists() {
-        return Err(format!("{} is not there", target.display()));
+        return Err(format!("{} does not exist", target.display()));
     }
     if heading.is_empty() {
         return Ok(());
@@ -70,7 +70,7 @@ fn follow(page: &Path, link: &str) -> Result<(), String> {
     }
 }
 
-/// The anchor that GitHub makes of a heading.
+/// The anchor that GitHub makes from a heading.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     words
@@ -81,7 +81,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn anchors_are_made_as_they_are_published() {
+fn anchors_are_made_like_githubs() {
     assert_eq!(
         anchor("## A path that ends workers"),
         "a-path-that-ends-workers"

@@ -1,5 +1,4 @@
-//! Which package and which file may depend on which, and the few rules of the
-//! house that no lint holds.
+//! The rules which package and which file may depend on which, and the few other rules that no lint checks.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +19,7 @@ use std::time::Duration;
 
 use scaledapp_tests::{binaries, process};
 
-/// Names of all packages that end up in a package's build.
+/// The names of all packages that are linked into a package.
 fn linked(package: &str) -> Vec<String> {
     let mut command = Command::new("cargo");
     command.current_dir(binaries::workspace());
@@ -43,7 +42,7 @@ fn linked(package: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Whatever speaks with an API server, its types included.
+/// The packages that talk to an API server, including its types.
 const CLIENT: [&str; 4] = ["kube", "kube-client", "k8s-openapi", "scaledapp-watch"];
 
 #[test]
@@ -69,7 +68,7 @@ fn the_data_plane_never_links_a_kubernetes_client() {
 }
 
 #[test]
-fn nothing_brings_a_server_of_others_along() {
+fn no_package_links_a_foreign_http_server() {
     for package in [
         "scaledapp-sidecar",
         "scaledapp-balancer",
@@ -90,13 +89,11 @@ fn nothing_brings_a_server_of_others_along() {
     }
 }
 
-/// The balancer and the DNS server must learn of pods and names in a cluster
-/// from its API server, so their binaries link a client. A process of its own
-/// beside each would keep it out, for a second thing in every pod that can be
-/// missing, and a file between the two. What requests and queries pass through
-/// (`scaledapp-proxy`, `scaledapp-answers`) is free of it by the test above;
-/// here: in the binaries, only the adapter knows it, so that no other part can
-/// come to need the API server.
+/// The balancer and the DNS server learn of pods and names from the API server, so their binaries link a
+/// client. A separate process in each pod would avoid that, but it would be a second process that can fail,
+/// with a file between the two. By the test above, the packages on the request path (`scaledapp-proxy`,
+/// `scaledapp-answers`) do not link the client. In the binaries, only the adapters may use it, so that no
+/// other part can come to depend on the API server.
 #[test]
 fn only_the_discovery_adapters_know_the_kubernetes_client() {
     for (package, adapter) in [
@@ -146,15 +143,15 @@ fn pure_crates_know_no_runtime_no_socket_and_no_client() {
     }
 }
 
-/// Clippy reads one file only, the next one upwards, and files cannot include each other.
+/// Clippy reads only the nearest file upwards, and files cannot include each other.
 #[test]
-fn pure_packages_have_the_stricter_lints_and_all_others_too() {
+fn pure_packages_have_the_common_lints_and_the_stricter_ones() {
     let file = |name: &str| std::fs::read_to_string(binaries::workspace().join(name)).unwrap();
     let (all, pure) = (file("clippy.toml"), file("clippy-pure.toml"));
     for line in all.lines().filter(|line| !line.starts_with('#')) {
         assert!(
             pure.lines().any(|other| other == line),
-            "clippy.toml says {line:?}, which clippy-pure.toml has to repeat"
+            "clippy.toml has {line:?}, which clippy-pure.toml must repeat"
         );
     }
     for package in [
@@ -166,12 +163,12 @@ fn pure_packages_have_the_stricter_lints_and_all_others_too() {
     ] {
         assert!(
             file(&format!("{package}/clippy.toml")) == pure,
-            "{package}/clippy.toml is no link to ../../clippy-pure.toml"
+            "{package}/clippy.toml is not a link to ../../clippy-pure.toml"
         );
     }
 }
 
-/// All files below a directory with this extension, without what builds and tools leave.
+/// All files below a directory with this extension, without the output of builds and tools.
 fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
@@ -185,7 +182,7 @@ fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_file_says_what_it_decides_and_stays_readable() {
+fn every_file_begins_with_its_purpose_and_stays_readable() {
     let mut found = Vec::new();
     files(binaries::workspace(), "rs", &mut found);
     assert!(found.len() > 50, "{}", found.len());
@@ -229,13 +226,13 @@ fn unsafe_code_is_in_one_package_and_each_block_has_its_reason() {
     }
 }
 
-/// Flags that a help text names at the beginning of a line.
+/// The flags that a help text has at the beginning of a line.
 fn flags_of(binary: &str) -> Vec<String> {
     let mut command = Command::new(binaries::path(binary).unwrap());
     command.args(["run", "--help"]);
     let ended = process::run(command, Duration::from_mins(1)).unwrap();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    // A text that goes on in the next line is indented further.
+    // Continued lines are indented further.
     let words = ended.stdout.lines().filter_map(|line| {
         let flag = line.strip_prefix("      --")?.split(' ').next()?;
         Some(format!("--{flag}"))
@@ -260,11 +257,11 @@ fn every_flag_is_documented_and_no_other() {
         }
     }
     for flag in documented {
-        // In another place of the help text.
+        // These are not listed in the flags' section.
         if matches!(flag, "--help" | "--version") {
             continue;
         }
         let is_there = flags.iter().flatten().any(|there| there == flag);
-        assert!(is_there, "docs/flags.md names {flag}, which is no flag");
+        assert!(is_there, "docs/flags.md names {flag}, which is not a flag");
     }
 }

@@ -1,5 +1,4 @@
-//! What cargo knows of the workspace: its packages, and which package of the lock
-//! file asks for which.
+//! The workspace as cargo describes it: its packages, and the dependencies in the lock file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,7 +15,7 @@ pub(crate) struct Package {
     pub(crate) directory: PathBuf,
 }
 
-/// What cargo prints of the workspace, without asking the network.
+/// The output of `cargo metadata`, without network access.
 fn metadata(more: &[&str]) -> Value {
     let mut command = Command::new("cargo");
     command.current_dir(binaries::workspace());
@@ -48,21 +47,21 @@ pub(crate) fn ours() -> Vec<Package> {
     packages.collect()
 }
 
-/// A package that is linked into something of ours, tests included.
+/// A package that is linked into one of our packages, including tests.
 #[derive(Debug)]
 pub(crate) struct Linked {
     pub(crate) name: String,
     pub(crate) version: String,
     /// An SPDX expression.
     pub(crate) license: String,
-    /// Where it comes from; one of ours comes from nowhere.
+    /// The registry that it comes from; `None` for our own packages.
     pub(crate) source: Option<String>,
-    /// Names of the packages that it depends on itself.
+    /// The names of its direct dependencies.
     pub(crate) on: BTreeSet<String>,
 }
 
-/// All that is linked on this machine. Packages of other platforms have not been
-/// fetched, so they cannot be asked.
+/// All packages that are linked on this machine. Packages for other platforms are not downloaded, so their
+/// metadata is not available.
 pub(crate) fn linked() -> Vec<Linked> {
     let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let metadata = metadata(&["--filter-platform", &here]);

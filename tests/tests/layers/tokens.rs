@@ -1,35 +1,35 @@
-//! What the tokens of one module say: what it defines, which modules it has, and
-//! which paths stand in it. Test code is left out.
+//! Reads the tokens of one module: the items that it defines, its submodules, and the paths in its code. Test
+//! code is ignored.
 //!
-//! What a path leads to is decided in `graph`.
+//! `graph` decides where a path leads.
 
 use std::collections::BTreeSet;
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// What stands in one module.
+/// The content of one module.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// What it defines itself.
+    /// The items that it defines itself.
     pub(crate) items: BTreeSet<String>,
-    /// Its modules; those without a body are files.
+    /// Its submodules; those without a body are files.
     pub(crate) modules: Vec<(String, Option<TokenStream>)>,
-    /// The paths behind `use`, each with the name it gets; `path::*` gives none.
+    /// The paths after `use`, each with its local name; `path::*` has none.
     pub(crate) uses: Vec<(Option<String>, Vec<String>)>,
     /// All other paths.
     pub(crate) paths: BTreeSet<Vec<String>>,
 }
 
-/// Keywords that a name follows.
+/// Keywords that are followed by the name of an item.
 const NAMING: [&str; 8] = [
     "struct", "enum", "union", "trait", "type", "fn", "const", "static",
 ];
 
-/// Items that end with a semicolon, whatever braces stand in them.
+/// Items that end with a semicolon, even if they contain braces.
 const UNBRACED: [&str; 4] = ["use", "type", "const", "static"];
 
 impl Found {
-    /// Reads `tokens`; only at the top level of a module they define its items.
+    /// Reads `tokens`. They define items of the module only at its top level.
     pub(crate) fn walk(&mut self, tokens: TokenStream, is_top: bool) {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let mut at = 0;
@@ -38,7 +38,7 @@ impl Found {
         }
     }
 
-    /// Reads what begins at `at`, and says where the next thing begins.
+    /// Reads the construct at `at`. Returns the index of the next one.
     fn step(&mut self, tokens: &[TokenTree], at: usize, is_top: bool) -> usize {
         match &tokens[at] {
             TokenTree::Group(group) if is_for_tests(tokens, at, group) => {
@@ -88,7 +88,7 @@ impl Found {
             _ => {}
         }
         let (path, end) = path(tokens, at);
-        // What follows `>::` or `.` is no path of this module.
+        // A name after `>::` or `.` is not a path of this module.
         let is_first = at == 0 || !(is(&tokens[at - 1], ':') || is(&tokens[at - 1], '.'));
         let is_type = at == 1 || at > 1 && !is(&tokens[at - 2], ':');
         if path.len() > 1 && (is_first || is_type && is(&tokens[at - 1], ':')) {
@@ -97,7 +97,7 @@ impl Found {
         end
     }
 
-    /// A path in a string of an attribute (`#[serde(with = "crate::…")]`).
+    /// Reads a path in a string of an attribute (`#[serde(with = "crate::…")]`).
     fn quoted(&mut self, literal: &str) {
         let text = literal.trim_matches('"');
         let is_path = ["crate::", "super::", "self::"]
@@ -109,7 +109,7 @@ impl Found {
         }
     }
 
-    /// The paths of one `use` below `above`.
+    /// Reads the paths of one `use`, relative to `above`.
     fn tree(&mut self, above: &[String], tokens: &[TokenTree]) {
         let (path, end) = path(tokens, 0);
         let path = [above, &path].concat();
@@ -139,8 +139,7 @@ impl Found {
     }
 }
 
-/// The path that begins at `at`, and where it ends: before a `::` that no name follows,
-/// it is past that.
+/// Reads the path at `at`. Returns it with the index after it, and after a `::` that no name follows.
 fn path(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(name)) = tokens.get(at) {
@@ -168,7 +167,7 @@ fn is_for_tests(tokens: &[TokenTree], at: usize, group: &Group) -> bool {
     is_attribute && (text == "cfg(test)" || text.starts_with("cfg(all(test,"))
 }
 
-/// Where the item that begins at `at` ends; none if no item begins there.
+/// The index after the item at `at`; `None` if no item begins there.
 fn past_item(tokens: &[TokenTree], mut at: usize) -> Option<usize> {
     while tokens.get(at).is_some_and(|token| is(token, '#')) {
         at += 2;

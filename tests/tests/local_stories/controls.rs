@@ -1,5 +1,5 @@
-//! The same faults with the mechanism off: here requests must fail, or the
-//! stories would prove nothing.
+//! The same faults with the mechanism off. Here requests must fail, otherwise the stories would prove
+//! nothing.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -13,7 +13,7 @@ use scaledapp_tests::{fixtures, ports, wait};
 
 use crate::{SOON, alone, has_node};
 
-/// An app as it is started without us: one process per port.
+/// An app without a supervisor: one process per port.
 fn bare(address: SocketAddr) -> Process {
     let words = fixtures::node("app.js", address.port());
     let mut command = Command::new(&words[0]);
@@ -33,7 +33,7 @@ fn under_load(to: SocketAddr, keep_alive: bool, act: impl FnOnce()) -> Report {
 }
 
 #[test]
-fn without_a_supervisor_a_killed_app_refuses_until_somebody_starts_it() {
+fn without_a_supervisor_a_killed_app_refuses_connections_until_it_is_started() {
     if !has_node() {
         return;
     }
@@ -67,7 +67,7 @@ fn without_reload_a_restart_fails_requests() {
 }
 
 #[test]
-fn without_its_holder_a_killed_balancer_refuses() {
+fn without_a_supervisor_a_killed_balancer_refuses_connections() {
     if !has_node() {
         return;
     }

@@ -1,8 +1,7 @@
-//! `scaledapp local` as a whole, under load: DNS → balancers → pods → workers.
+//! The whole of `scaledapp local` under load: DNS → balancers → pods → workers.
 //!
-//! Each story counts every request and says how long nothing succeeded. What
-//! may fail is design.md section 9; each fault story has a control beside it
-//! that fails with the mechanism off.
+//! Each story counts every request and shows the longest time without a success. Each fault story has a
+//! control, in which requests fail with the mechanism off.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,16 +21,16 @@ use scaledapp_tests::binaries;
 use scaledapp_tests::load::{Load, Report};
 use scaledapp_tests::local::Local;
 
-/// For what takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Requests that every load of a story sends at least.
+/// Least number of requests of each load.
 const REQUESTS: u64 = 2000;
 
-/// Stories run one after the other: each takes the whole machine.
+/// Lets stories run one at a time, because each uses the whole machine.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// A running sample with an app whose release is a file of its own.
+/// A running sample whose app reads its release from a file.
 struct Story {
     local: Local,
     release: PathBuf,
@@ -64,7 +63,7 @@ fn story() -> Option<Story> {
     std::fs::write(&release, "good").unwrap();
     let file = sample(directory.path(), &release);
     let local = Local::start(&file, directory.path()).unwrap();
-    println!("scaledapp local: all ready after {:?}", local.took);
+    println!("scaledapp local: everything ready after {:?}", local.took);
     Some(Story {
         local,
         release,
@@ -73,7 +72,7 @@ fn story() -> Option<Story> {
     })
 }
 
-/// hello-node's server, started by a line that breaks when the release does.
+/// Writes an object for hello-node whose command fails if the release file is broken.
 fn sample(directory: &Path, release: &Path) -> PathBuf {
     let hello = binaries::workspace().join("examples/hello-node");
     let guard = directory.join("guard.js");

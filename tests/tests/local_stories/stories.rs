@@ -1,4 +1,4 @@
-//! What is done to the running whole, and what its clients may notice.
+//! Faults and changes under load, and what clients may notice.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ fn balancer_of(story: &Story, address: SocketAddr) -> (u32, u32) {
 }
 
 #[test]
-fn a_request_finds_its_way_through_dns_and_both_balancers_to_every_worker() {
+fn requests_reach_every_worker_through_dns_and_both_balancers() {
     let Some(story) = story() else { return };
     let state = &story.local.state;
     for transport in [Transport::Udp, Transport::Tcp] {
@@ -86,7 +86,7 @@ fn a_request_finds_its_way_through_dns_and_both_balancers_to_every_worker() {
         let (balancer, holder) = balancer_of(&story, *address);
         let rss = |pid: u32| proc::resident_bytes(pid).unwrap_or(0) as f64 / f64::from(1 << 20);
         println!(
-            "{address}: balancer {:.2} MiB, its holder {:.2} MiB resident",
+            "{address}: balancer {:.2} MiB, its supervisor {:.2} MiB resident",
             rss(balancer),
             rss(holder)
         );
@@ -100,8 +100,8 @@ fn a_killed_worker_fails_no_get() {
     let per_pod = (workers.len() / story.local.state.pods.len()) as u64;
     let kills = 4;
     let reports = story.under_load("kill -9 of a worker, 4 times", || {
-        // One pod after the other: a request is sent four times at most, and a
-        // worker that dies as soon as it serves could take one along each time.
+        // The pods take turns. A request is sent at most four times, and if the new worker of one pod
+        // were killed at once each time, one request could meet every kill.
         for kill in 0..kills {
             let workers = story.local.workers().unwrap();
             let victim = workers[kill as usize % workers.len()].pid;
@@ -118,7 +118,7 @@ fn a_killed_worker_fails_no_get() {
     });
     for report in &reports {
         assert_eq!(report.failed_of(Method::Get), 0, "{report}");
-        // At most each of its clients had one POST in the worker at each kill.
+        // At each kill, every client can have had one POST in the worker.
         assert!(report.failed_of(Method::Post) <= kills * 4, "{report}");
     }
 }
@@ -175,7 +175,7 @@ fn scaling_up_and_down_fails_no_request() {
 }
 
 #[test]
-fn a_killed_balancer_refuses_nobody() {
+fn a_killed_balancer_refuses_no_connection() {
     let Some(story) = story() else { return };
     let address = story.local.state.balancers[0];
     let kills = 2;
@@ -189,13 +189,13 @@ fn a_killed_balancer_refuses_nobody() {
     });
     for report in &reports {
         assert_eq!(report.failed_with(&Failure::Refused), 0, "{report}");
-        // Two of its four clients are on that balancer, with one request each.
+        // Two of the four clients use that balancer, with one request each.
         assert!(report.failed() <= kills * 2, "{report}");
     }
 }
 
 #[test]
-fn an_interrupt_ends_all_and_leaves_nothing() {
+fn an_interrupt_ends_everything_and_leaves_nothing() {
     let Some(mut story) = story() else { return };
     let below = proc::descendants(story.local.process.pid());
     assert!(below.len() > 8, "{below:?}");
@@ -221,7 +221,10 @@ fn an_interrupt_ends_all_and_leaves_nothing() {
     for address in served.chain([&state.dns]) {
         assert_eq!(http::get(*address, "/"), Err(Failure::Refused), "{address}");
     }
-    assert!(!story.local.workdir.exists(), "the work directory stays");
+    assert!(
+        !story.local.workdir.exists(),
+        "the work directory still exists"
+    );
     let names: Vec<_> = fs::read_dir(story.directory.path())
         .unwrap()
         .flatten()

@@ -13,9 +13,9 @@ use scaledapp_tests::process::Process;
 use scaledapp_tests::{binaries, wait};
 
 const SOON: Duration = Duration::from_secs(20);
-/// Root and `example.`, on one server.
+/// The server of the root and of `example.`.
 const PARENT: &str = "10.77.0.1";
-/// Ours.
+/// Our DNS server.
 pub(crate) const DNS: &str = "10.77.0.53";
 const RECURSORS: [&str; 2] = ["10.77.0.2", "10.77.0.3"];
 const ADDRESSES: [&str; 4] = [PARENT, DNS, RECURSORS[0], RECURSORS[1]];
@@ -30,24 +30,24 @@ const RECORDS: &str = r#"{
 /// How the recursors find the zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// From the root down.
+    /// They follow delegations from the root down.
     Delegation,
-    /// The zone is at an address: unbound's stub zone, BIND's static-stub.
+    /// The zone is configured with an address: unbound's stub zone, BIND's static-stub.
     Stub,
-    /// Queries are handed on: as `CoreDNS` does.
+    /// They forward queries, as `CoreDNS` does.
     Forward,
 }
 
-/// All that runs; ends when dropped.
+/// The running servers; dropping it ends them.
 pub(crate) struct Lab {
-    /// What it is called, and where it is.
+    /// The recursors' names and addresses.
     pub(crate) recursors: [(&'static str, SocketAddr); 2],
     _processes: Vec<Process>,
     _directory: tempfile::TempDir,
 }
 
-/// The delegation as the parent zone has it, `flags` of our server. The calling thread is in the
-/// lab's network from here on. `None` where programs or rights are missing; says so.
+/// Starts the servers, with `delegation` in the parent zone and `flags` for our server. Moves the calling
+/// thread into the lab's network. `None` if programs or rights are missing, which is printed.
 pub(crate) fn lab(way: Way, delegation: &str, flags: &[&str]) -> Option<Lab> {
     if !["named", "unbound"].into_iter().all(binaries::has) {
         return None;
@@ -71,8 +71,8 @@ pub(crate) fn lab(way: Way, delegation: &str, flags: &[&str]) -> Option<Lab> {
         _directory: directory,
     };
     for (name, address) in lab.recursors {
-        // The parent is asked first: a recursor remembers who was not there.
-        wait::until(SOON, "the servers are there", || {
+        // The parent is started first, because a recursor remembers servers that did not answer.
+        wait::until(SOON, "the servers answer", || {
             for server in [PARENT, DNS].map(at) {
                 resolve(server, "example", Type::Soa).map_err(|error| format!("{error:#}"))?;
             }
@@ -83,7 +83,7 @@ pub(crate) fn lab(way: Way, delegation: &str, flags: &[&str]) -> Option<Lab> {
     Some(lab)
 }
 
-/// What a recursor's client is told, in the lab's network.
+/// Asks a recursor, from within the lab's network.
 pub(crate) fn ask(recursor: SocketAddr, name: &str, question: Type) -> Answer {
     resolve(recursor, name, question).unwrap_or_else(|error| panic!("{name}: {error:#}"))
 }
@@ -92,7 +92,7 @@ fn at(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 53)
 }
 
-/// Puts the calling thread, and what it starts, into a network of its own.
+/// Moves the calling thread, and processes that it starts, into a new network namespace.
 fn enter_network() {
     let addresses = ADDRESSES.map(|ip| format!("ip address add {ip}/32 dev lo"));
     let script = format!(
@@ -110,7 +110,7 @@ fn enter_network() {
         }
     })
     .unwrap();
-    // It lives as long as a thread or a process is in it.
+    // The namespace lives while a thread or process is in it.
     let network = File::open(format!("/proc/{}/ns/net", process.pid())).unwrap();
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
@@ -190,7 +190,7 @@ fn bind(root: &Path, ip: &str, way: Way) -> Process {
     named(&directory, ip, options, &zones)
 }
 
-/// As suspicious as it can be told to be.
+/// Unbound with all its hardening options.
 fn unbound(root: &Path, ip: &str, way: Way) -> Process {
     let directory = root.join("unbound");
     let hints = hints(&directory);

@@ -1,9 +1,9 @@
-//! Names as clients of real recursors see them: BIND and unbound follow a delegation to
-//! `scaledapp-dns`, or are told where it is.
+//! Names as clients of real recursors see them: BIND and unbound follow a delegation to `scaledapp-dns`, or
+//! are configured with its address.
 //!
-//! What the server answers byte by byte is tested beside it; whether a chain of a parent zone,
-//! a recursor and this server works is shown here. Needs root for a network namespace, in which
-//! all servers have port 53 of an address of their own.
+//! The server's own tests check its answers byte by byte. These tests check the chain of parent zone,
+//! recursor and server. They need root for a network namespace, in which each server has port 53 of its own
+//! address.
 
 #![allow(
     clippy::unwrap_used,

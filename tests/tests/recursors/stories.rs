@@ -1,4 +1,4 @@
-//! What clients of the recursors get.
+//! The answers that clients of the recursors get.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use crate::lab::{DNS, Lab, Way, ask, lab};
 const NOERROR: u8 = 0;
 const NXDOMAIN: u8 = 3;
 
-/// Name, type, code, and how many addresses.
+/// Name, type, expected code, and expected number of addresses.
 const QUESTIONS: [(&str, Type, u8, usize); 12] = [
     ("hello.apps.example", Type::A, NOERROR, 3),
     ("hello.apps.example", Type::Aaaa, NOERROR, 0),
     ("six.apps.example", Type::A, NOERROR, 0),
     ("six.apps.example", Type::Aaaa, NOERROR, 1),
-    // Its ancestors have names below and nothing else (RFC 8020).
+    // This name only has names below it (RFC 8020).
     ("team.apps.example", Type::A, NOERROR, 0),
     ("shop.team.apps.example", Type::A, NOERROR, 0),
     ("web.shop.team.apps.example", Type::A, NOERROR, 1),
@@ -28,7 +28,7 @@ const QUESTIONS: [(&str, Type, u8, usize); 12] = [
 ];
 
 fn assert_all_is_found(lab: &Lab) {
-    // Twice: what a recursor learned from the first answers must not spoil the second ones.
+    // Twice, because what a recursor caches from the first answers must not spoil the second.
     for round in 0..2 {
         for (recursor, address) in lab.recursors {
             for (name, question, code, count) in QUESTIONS {
@@ -60,12 +60,12 @@ fn recursors_follow_a_delegation_with_glue() {
     };
     assert_all_is_found(&lab);
     assert_server_is_at(&lab, "ns.apps.example", DNS);
-    // That its address was asked for has not made the zone unreachable.
+    // The query for the server's address has not made the zone unreachable.
     assert_all_is_found(&lab);
 }
 
 #[test]
-fn recursors_follow_a_delegation_to_names_elsewhere_and_to_several() {
+fn recursors_follow_a_delegation_to_servers_outside_the_zone_and_to_several() {
     let elsewhere = "apps.example. 60 IN NS ns.example.";
     if let Some(lab) = lab(Way::Delegation, elsewhere, &["--ns=ns.example"]) {
         assert_all_is_found(&lab);
@@ -82,7 +82,7 @@ fn recursors_follow_a_delegation_to_names_elsewhere_and_to_several() {
 }
 
 #[test]
-fn recursors_that_are_told_where_the_zone_is_need_no_delegation() {
+fn recursors_configured_with_the_servers_address_need_no_delegation() {
     for way in [Way::Stub, Way::Forward] {
         let Some(lab) = lab(way, "", &[]) else {
             return;
@@ -103,15 +103,15 @@ fn clients_of_a_recursor_are_spread_over_the_addresses() {
             assert!(answer.addresses.iter().all(|(_, ttl)| ttl.as_secs() <= 60));
             answer.addresses[0].0
         });
-        // By chance one of three is never first once in 10^10 times.
+        // The chance that one of three is never first is one in 10^10.
         let seen: BTreeSet<IpAddr> = first.collect();
         assert_eq!(seen.len(), 3, "{recursor}: {seen:?}");
     }
 }
 
-/// The control: without the address that the parent zone or our own zone gives, nothing is found.
+/// The control: without an address in the parent zone or in our zone, nothing is found.
 #[test]
-fn a_delegation_to_a_name_without_address_is_followed_by_none() {
+fn no_recursor_follows_a_delegation_to_a_name_without_address() {
     let Some(lab) = lab(
         Way::Delegation,
         "apps.example. 60 IN NS ns.apps.example.",

@@ -1,5 +1,4 @@
-//! Where endpoints come from, what they say of themselves, and how the
-//! balancer itself leaves.
+//! Sources of endpoints, what endpoints report, and how the balancer itself stops.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use crate::SOON;
 
-/// Writes an endpoints file as the operator's agent would: by rename.
+/// Writes an endpoints file by rename.
 fn publish(file: &Path, endpoints: &[(&str, SocketAddr, Option<SocketAddr>)]) {
     let entries: Vec<serde_json::Value> = endpoints
         .iter()
@@ -32,7 +31,7 @@ fn publish(file: &Path, endpoints: &[(&str, SocketAddr, Option<SocketAddr>)]) {
     fs::rename(&next, file).unwrap();
 }
 
-/// A pod's admin port that says on `/watch` what the test tells it to.
+/// A pod's admin port that sends the snapshots of the test on `/watch`.
 fn pod_admin() -> (Upstream, Sender<String>) {
     let (tell, told) = channel::<String>();
     let told = Arc::new(Mutex::new(told));
@@ -46,7 +45,7 @@ fn pod_admin() -> (Upstream, Sender<String>) {
         let told = told.lock().unwrap();
         let mut line = String::new();
         loop {
-            // The heartbeat of the real one.
+            // A real pod also sends heartbeats.
             match told.recv_timeout(Duration::from_millis(250)) {
                 Ok(next) => line = next,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
@@ -78,7 +77,7 @@ fn only(to: SocketAddr, body: &str, count: usize) -> anyhow::Result<()> {
 }
 
 #[test]
-fn an_endpoints_file_renamed_over_moves_the_load_and_fails_none() {
+fn a_new_endpoints_file_moves_the_load_and_fails_no_request() {
     let (one, two) = (
         Upstream::answering("one").unwrap(),
         Upstream::answering("two").unwrap(),
@@ -108,7 +107,7 @@ fn an_endpoints_file_renamed_over_moves_the_load_and_fails_none() {
             publish(&file, &[(name, upstream.address(), None)]);
             only(balancer.address(), name, 5).unwrap();
         }
-        // A broken file keeps what was known last.
+        // A broken file changes nothing.
         fs::write(&file, "[{]").unwrap();
         running.wait_more(100, SOON).unwrap();
         let report = running.stop();
@@ -118,7 +117,7 @@ fn an_endpoints_file_renamed_over_moves_the_load_and_fails_none() {
 }
 
 #[test]
-fn a_pod_gets_requests_while_it_says_that_it_is_ready() {
+fn a_pod_gets_requests_while_it_reports_that_it_is_ready() {
     let (one, two) = (
         Upstream::answering("one").unwrap(),
         Upstream::answering("two").unwrap(),
@@ -184,7 +183,7 @@ fn a_stop_under_load_fails_no_request() {
             http::get(balancer.launch.admin, "/readyz").is_ok_and(|response| response.status == 503)
         };
         wait::until_true(SOON, "it is unready at once", unready).unwrap();
-        // Unready and still serving: whoever has not heard of it yet is served.
+        // It is unready, but still serves clients that have not noticed yet.
         running.wait_more(100, SOON).unwrap();
         assert_eq!(running.failed(), 0);
         assert_eq!(balancer.process.wait(SOON).unwrap().code, 0);
@@ -195,7 +194,7 @@ fn a_stop_under_load_fails_no_request() {
 }
 
 #[test]
-fn a_leaving_balancer_says_so_on_every_answer() {
+fn a_leaving_balancer_sends_connection_close_on_every_answer() {
     let upstream = Upstream::answering("x").unwrap();
     let launch = Launch::to(&[upstream.address()])
         .unwrap()
@@ -240,7 +239,7 @@ fn its_own_numbers_are_on_its_admin_port() {
 }
 
 #[test]
-fn what_cannot_start_says_why() {
+fn a_balancer_that_cannot_start_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut launch = Launch::to(&["127.0.0.1:1".parse().unwrap()]).unwrap();
     launch.listen = taken.local_addr().unwrap();

@@ -1,5 +1,4 @@
-//! As many connections as may be, all held up by their clients: the built balancer lets
-//! new clients in.
+//! The maximum of connections, all stalled by their clients: the balancer still accepts new clients.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -30,7 +29,7 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
             client
         })
         .collect();
-    // They are accepted in any order, the next one among them.
+    // They may be accepted in any order, even after the next one.
     let all = format!("scaledapp_balancer_connections {PLACES}\n");
     wait::until_true(SOON, "all places are taken", || {
         http::get(balancer.launch.admin, "/metrics").is_ok_and(|page| page.text().contains(&all))
@@ -40,12 +39,12 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
     let mut next = Connection::open(balancer.address(), SOON).unwrap();
     assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
     println!("the next client was served after {:?}", begun.elapsed());
-    // Now there is always one that gives way.
+    // From now on, each new connection ends a stalled one.
     for _ in 0..20 {
         let mut next = Connection::open(balancer.address(), SOON).unwrap();
         assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
     }
-    // Those that gave way were told why.
+    // The closed ones got an answer with the reason.
     let told = stalled.iter_mut().filter_map(|client| {
         let mut answer = [0; 12];
         client.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! What goes through, and what it looks like on the other side.
+//! Forwarded requests and answers, and their form on the other side.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn a_request_arrives_canonical_and_with_its_origin() {
         field(&head, "x-forwarded-for").join(", "),
         "203.0.113.7, 127.0.0.1"
     );
-    // At the edge a client's own word on its scheme counts for nothing.
+    // At the edge, the scheme that a client claims is ignored.
     assert_eq!(field(&head, "x-forwarded-proto"), ["http"]);
     assert_eq!(field(&head, "x-forwarded-host"), ["shop.example"]);
     assert_eq!(field(&head, "x-request-id").len(), 1, "{head}");
@@ -231,7 +231,7 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
     .unwrap();
     let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
     let mut connection = Connection::open(balancer.address(), SOON).unwrap();
-    // Only a beginning of the body is ever sent.
+    // Only the beginning of the body is sent.
     connection
         .write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbeginning")
         .unwrap();
@@ -260,7 +260,7 @@ fn an_expectation_is_passed_on() {
 }
 
 #[test]
-fn a_client_that_has_finished_sending_still_gets_its_answer() {
+fn a_client_that_has_shut_down_sending_still_gets_its_answer() {
     let upstream = Upstream::start(|mut peer| {
         peer.read_request();
         std::thread::sleep(Duration::from_millis(100));
@@ -302,7 +302,7 @@ fn after_an_upgrade_bytes_flow_both_ways_until_both_have_finished() {
     assert_eq!(connection.read_bytes(7).unwrap(), b"welcome");
     connection.write(b"\x81\0\xffping").unwrap();
     assert_eq!(connection.read_bytes(7).unwrap(), b"\x81\0\xffping");
-    // Half-closed: what the other side still has to say arrives.
+    // After the half-close, the rest from the other side still arrives.
     connection.finish().unwrap();
     assert_eq!(connection.read_to_close().unwrap(), b"bye");
 }
@@ -339,7 +339,7 @@ fn idle_connections_cost_little() {
         assert_eq!(connection.send(&Request::get("/")).unwrap().status, 200);
         connection
     };
-    // The harness holds the other side of each, within a shell's usual 1,024.
+    // The test holds the other end of each, within the usual limit of 1,024 open files.
     let held: Vec<Connection> = (0..700).map(|_| connect(balancer.address())).collect();
     let after = proc::resident_bytes(pid).unwrap();
     let each = (after.saturating_sub(before)) / held.len() as u64;

@@ -1,7 +1,7 @@
 //! The built balancer against peers that misbehave on either side.
 //!
-//! Parsing and selection are tested in `scaledapp-http1` and
-//! `scaledapp-proxy`; here is what only the whole shows.
+//! `scaledapp-http1` and `scaledapp-proxy` have the tests of parsing and selection. These tests need the
+//! whole binary.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,5 +19,5 @@ mod upstreams;
 
 use std::time::Duration;
 
-/// For what takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment on a busy machine.
 const SOON: Duration = Duration::from_secs(10);

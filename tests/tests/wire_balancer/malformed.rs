@@ -1,5 +1,5 @@
-//! Requests that two parsers could read in two ways: refused, closed, and
-//! nothing of them reaches the upstream (RFC 9112 sections 2.2, 3.2, 5, 6, 7, 11.2).
+//! Ambiguous requests are refused, their connection is closed, and no part of them reaches the upstream
+//! (RFC 9112 sections 2.2, 3.2, 5, 6, 7, 11.2).
 
 use scaledapp_tests::balancer::Launch;
 use scaledapp_tests::http;
@@ -8,8 +8,7 @@ use scaledapp_tests::wait;
 
 use crate::SOON;
 
-/// What follows every malformed request on the same connection; it must never
-/// be taken for a request.
+/// Sent after every malformed request on the same connection. It must never be treated as a request.
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 const REFUSED: &[(&str, u16, &[u8])] = &[
@@ -62,8 +61,7 @@ const REFUSED: &[(&str, u16, &[u8])] = &[
     ("unknown coding", 501, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
 ];
 
-/// Bodies that turn out to be malformed after a fine head: what has been
-/// forwarded by then must not look complete.
+/// Malformed bodies after a valid head. The part that was forwarded must not look complete.
 const BAD_CHUNKS: &[(&str, &[u8])] = &[
     ("size without digits", b"\r\n\r\n"),
     ("size with sign", b"+1\r\nx\r\n0\r\n\r\n"),
@@ -78,7 +76,7 @@ const BAD_CHUNKS: &[(&str, &[u8])] = &[
 ];
 
 #[test]
-fn a_malformed_request_is_refused_and_nothing_of_it_goes_on() {
+fn a_malformed_request_is_refused_and_not_forwarded() {
     let upstream = Upstream::answering("reached").unwrap();
     let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
     for (name, status, request) in REFUSED {
@@ -101,14 +99,14 @@ fn a_malformed_request_is_refused_and_nothing_of_it_goes_on() {
     }
     let metrics = balancer.metrics().unwrap();
     assert!(metrics.contains("scaledapp_balancer_"), "{metrics}");
-    // It has taken no harm.
+    // The balancer still works.
     let after = http::get(balancer.address(), "/").unwrap();
     assert_eq!((after.status, after.text().as_str()), (200, "reached"));
 }
 
 #[test]
-fn the_log_says_why_requests_are_refused_and_not_for_each() {
-    // Nobody listens there any more.
+fn the_log_says_why_requests_are_refused_but_not_for_each_one() {
+    // Nothing listens at this address any more.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);

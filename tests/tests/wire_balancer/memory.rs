@@ -1,4 +1,4 @@
-//! What a stalled connection costs the built balancer.
+//! The memory of a stalled connection in the balancer.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,10 +9,10 @@ use scaledapp_tests::upstream::Upstream;
 use scaledapp_tests::{http, proc, wait};
 
 const CLIENTS: u64 = 3000;
-/// Twice what it should be, and less than one buffer.
+/// Limit for one connection: twice the expected size, and less than one buffer.
 const BYTES: u64 = 10 << 10;
 
-/// Opens connections that send `bytes` and no more; what each costs in the end.
+/// Opens connections that send only `bytes`. Returns the memory of each in the end.
 fn cost(balancer: &Balancer, bytes: &[u8]) -> u64 {
     let pid = balancer.process.pid();
     let before = proc::resident_bytes(pid).unwrap();
@@ -36,9 +36,9 @@ fn cost(balancer: &Balancer, bytes: &[u8]) -> u64 {
 }
 
 #[test]
-fn connections_on_which_nothing_goes_on_cost_little() {
+fn stalled_connections_cost_little() {
     let upstream = Upstream::start(|mut peer| {
-        // It reads heads only.
+        // This upstream reads only heads.
         while peer.read_head().is_some() {}
         std::thread::sleep(Duration::from_mins(1));
     })

@@ -1,4 +1,4 @@
-//! Upstreams that refuse, reset, hang up, lie or fall silent.
+//! Upstreams that refuse, reset or close connections, send malformed answers, or stop sending.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn a_refusing_upstream_fails_no_request_of_any_kind() {
         };
         let report = load.run(300).unwrap();
         assert_eq!(report.failed(), 0, "{report}");
-        // Nothing was written to the one that refused, so a POST may go on too.
+        // Nothing was written to the upstream that refused, so even a POST may be sent to another.
         for _ in 0..20 {
             assert_eq!(post(balancer.address()).unwrap().status, 200);
         }
@@ -67,7 +67,7 @@ fn a_reset_before_the_answer_repeats_a_get_and_never_a_post() {
 
 #[test]
 fn a_connection_that_the_upstream_closed_in_between_costs_nothing() {
-    // Closes right after every answer without having said so.
+    // This upstream closes after every answer without announcing it.
     let upstream = Upstream::start(|mut peer| {
         peer.read_request();
         peer.write(&ok("once"));
@@ -84,7 +84,7 @@ fn a_connection_that_the_upstream_closed_in_between_costs_nothing() {
 }
 
 #[test]
-fn an_answer_that_is_none_is_a_bad_gateway() {
+fn a_malformed_answer_is_a_bad_gateway() {
     for (name, answer) in [
         ("not HTTP", &b"SSH-2.0-OpenSSH\r\n\r\n"[..]),
         (
@@ -133,9 +133,9 @@ fn an_answer_that_is_none_is_a_bad_gateway() {
     }
 }
 
-/// What RFC 9112 lets a proxy mend, and old apps send (as in envoyproxy/envoy#31009).
+/// Irregular answers that old apps send and RFC 9112 lets a proxy repair (envoyproxy/envoy#31009).
 #[test]
-fn what_can_be_mended_of_an_answer_is() {
+fn an_irregular_answer_is_repaired() {
     for (answer, status, policy) in [
         (
             &b"HTTP/1.1 200 OK\nContent-Security-Policy: a\nContent-Length: 1\n\nx"[..],
@@ -151,7 +151,7 @@ fn what_can_be_mended_of_an_answer_is() {
     ] {
         let upstream = Upstream::start(move |mut peer| {
             peer.read_request();
-            // The fold may come apart from the line that it goes on.
+            // The folded line may arrive separately.
             let middle = answer.len() / 2;
             peer.write(&answer[..middle]);
             std::thread::sleep(Duration::from_millis(20));
@@ -166,7 +166,7 @@ fn what_can_be_mended_of_an_answer_is() {
     }
 }
 
-/// Whoever gets a 502 must find its cause: which field, which rule, which flag.
+/// The log must show the cause of a 502: the field, the rule and the flag.
 #[test]
 fn the_log_says_what_is_wrong_with_an_answer() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(5000));
@@ -205,7 +205,7 @@ fn the_log_says_what_is_wrong_with_an_answer() {
 }
 
 #[test]
-fn a_body_that_is_cut_off_is_never_made_to_look_whole() {
+fn a_body_that_is_cut_off_never_looks_complete() {
     for (name, answer) in [
         (
             "by length",
@@ -227,7 +227,7 @@ fn a_body_that_is_cut_off_is_never_made_to_look_whole() {
         .unwrap();
         let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
         let result = http::get(balancer.address(), "/");
-        // A balancer may also notice in time and say 502.
+        // The balancer may also notice in time and answer 502.
         let honest = match &result {
             Err(Failure::Truncated | Failure::Reset | Failure::Malformed(_)) => true,
             Ok(response) => response.status == 502,
@@ -238,7 +238,7 @@ fn a_body_that_is_cut_off_is_never_made_to_look_whole() {
 }
 
 #[test]
-fn with_no_upstream_left_the_answer_says_when_to_come_back() {
+fn without_an_upstream_the_answer_says_when_to_retry() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("endpoints.json");
     std::fs::write(&file, "[]").unwrap();
@@ -257,7 +257,7 @@ fn with_no_upstream_left_the_answer_says_when_to_come_back() {
 }
 
 #[test]
-fn a_client_that_leaves_takes_its_upstream_connection_along() {
+fn the_upstream_connection_of_a_client_that_leaves_is_closed() {
     let gone = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&gone);
     let upstream = Upstream::start(move |mut peer| {
@@ -284,7 +284,7 @@ fn a_client_that_leaves_takes_its_upstream_connection_along() {
 }
 
 #[test]
-fn an_upstream_that_fails_is_left_alone_and_comes_back() {
+fn a_failing_upstream_is_ejected_and_comes_back() {
     let healthy = Upstream::answering("healthy").unwrap();
     let broken = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&broken);

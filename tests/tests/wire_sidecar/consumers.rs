@@ -1,5 +1,5 @@
-//! Apps that never listen (`--port none`): when they are ready, and that all
-//! else works as for those that do.
+//! Apps that never listen (`--port none`): when they are ready, and that everything else works as for other
+//! apps.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use scaledapp_tests::{fixtures, http, proc, wait};
 
 use crate::{SOON, has};
 
-/// A consumer whose release is what `file` says.
+/// A consumer whose release is the content of `file`.
 fn consumer(file: &Path, options: &[&str]) -> Launch {
     let release = file.to_string_lossy().into_owned();
     let command = |_| vec!["node".to_owned(), fixtures::app("consumer.js"), release];
@@ -35,7 +35,7 @@ fn generations(sidecar: &Sidecar) -> Vec<u64> {
 }
 
 #[test]
-fn a_consumer_is_ready_by_its_age_and_is_managed_like_any_app() {
+fn a_consumer_is_ready_after_a_time_and_is_managed_like_any_app() {
     if !has("node") {
         return;
     }
@@ -67,7 +67,7 @@ fn a_consumer_is_ready_by_its_age_and_is_managed_like_any_app() {
     sidecar.ctl_done(&["reload"]).unwrap();
     sidecar.wait_ready(3).unwrap();
     assert_eq!(generations(&sidecar), [2, 2, 2]);
-    // They are asked to end at once: nothing is in flight at them.
+    // They get the stop signal at once, because they have no requests in flight.
     sidecar.process.says(SOON, "asked to end: good").unwrap();
     let shown = sidecar.ctl_done(&["status"]).unwrap();
     assert!(
@@ -93,13 +93,13 @@ fn a_release_that_does_not_come_up_leaves_the_old_consumers() {
         return;
     }
     let (_directory, file) = released("good");
-    // Longer than a Node on a busy machine takes to come to its end.
+    // Longer than Node takes on a busy machine to run and exit.
     let options = ["--workers", "2", "--ready-after", "5s"];
     let mut sidecar = consumer(&file, &options).ready(2).unwrap();
     let before = sidecar.pids().unwrap();
     for (release, said) in [
         ("broken", "broken cannot start"),
-        // It starts, and ends before it counts as ready.
+        // It starts, but ends before it counts as ready.
         ("brief", "the queue is gone"),
     ] {
         fs::write(&file, release).unwrap();
@@ -145,7 +145,7 @@ fn a_consumer_that_ends_before_it_is_ready_has_failed_to_boot() {
     let options = ["--workers", "1", "--ready-after", "10s"];
     let launch = consumer(&file, &options);
     let ended = launch.run(Duration::from_secs(30)).unwrap();
-    // Three tries, then the app's own code.
+    // After three attempts, the exit code is the app's.
     assert_eq!(ended.code, 4, "{}", ended.stderr);
     assert!(ended.stderr.contains("no worker ever became ready"));
 }
@@ -203,7 +203,7 @@ fn metrics_of_consumers_are_gathered_from_a_port_of_their_own() {
 }
 
 #[test]
-fn what_needs_a_port_is_refused_beside_none() {
+fn flags_that_need_a_port_are_refused_with_port_none() {
     let (_directory, file) = released("good");
     let launch = consumer(&file, &["--readiness-path", "/healthz"]);
     let ended = launch.run(SOON).unwrap();

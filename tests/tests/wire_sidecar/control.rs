@@ -18,7 +18,7 @@ fn app(options: &[&str]) -> Launch {
         .with(options)
 }
 
-/// An app whose release is what stands in the file.
+/// An app whose release is the content of a file.
 fn released(directory: &Path, options: &[&str]) -> (Launch, PathBuf) {
     let release = directory.join("release");
     fs::write(&release, "good-1").unwrap();
@@ -50,7 +50,7 @@ fn assert_all_replaced(before: &[u32], sidecar: &Sidecar) {
 }
 
 #[test]
-fn status_has_its_fixed_keys_over_both_ways() {
+fn status_has_its_fixed_keys_by_ctl_and_by_http() {
     if !has("node") {
         return;
     }
@@ -157,7 +157,7 @@ fn without_reload_a_restart_by_signal_fails_requests() {
     if !has("node") {
         return;
     }
-    // The control: the same load, the same app, but each worker is ended by TERM.
+    // The control: the same load and app, but TERM ends each worker.
     let sidecar = app(&["--workers", "2", "--dispatch", "connection"])
         .ready(2)
         .unwrap();
@@ -225,7 +225,7 @@ fn restart_replaces_one_slot_only() {
 }
 
 #[test]
-fn more_workers_than_can_be_wanted_are_refused() {
+fn too_many_workers_are_refused() {
     if !has("node") {
         return;
     }
@@ -294,7 +294,7 @@ fn a_hangup_reloads() {
 }
 
 #[test]
-fn nobody_at_the_address_is_said_so() {
+fn ctl_says_that_no_supervisor_is_at_the_address() {
     let nobody = ports::local().unwrap();
     let ended = sidecar::ctl(nobody, &["status"]).unwrap();
     assert_eq!(ended.code, 1);
@@ -327,7 +327,7 @@ fn the_desired_state_file_scales_and_reloads() {
     }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("desired.json");
-    // As the kubelet does: the new content appears by rename.
+    // The new content appears by rename, as with the kubelet.
     let write = |text: &str| {
         let next = directory.path().join("next");
         fs::write(&next, text).unwrap();
@@ -340,7 +340,7 @@ fn the_desired_state_file_scales_and_reloads() {
         .unwrap();
     sidecar.wait_ready(2).unwrap();
     let before = sidecar.pids().unwrap();
-    // The workers began after it was asked for.
+    // The workers were started after the token was set.
     assert_eq!(sidecar.status().unwrap()["reloaded"], "a");
     write(r#"{"workers": "1", "reload": "a"}"#);
     sidecar.wait_ready(1).unwrap();
@@ -349,7 +349,7 @@ fn the_desired_state_file_scales_and_reloads() {
         before[..1],
         "the highest slot goes"
     );
-    // A number is as good as a text.
+    // The number of workers may also be a JSON number.
     write(r#"{"workers": 1, "reload": "b"}"#);
     wait::until_true(SOON, "the worker is another", || {
         sidecar.pids().is_ok_and(|pids| !pids.contains(&before[0]))
@@ -362,7 +362,7 @@ fn the_desired_state_file_scales_and_reloads() {
             .is_ok_and(|status| status["reloaded"] == "b")
     })
     .unwrap();
-    // A broken file is named and changes nothing.
+    // A broken file is named in the log and changes nothing.
     write("workers: 7");
     sidecar.process.says(SOON, "desired.json").unwrap();
     assert_eq!(sidecar.status().unwrap()["desired"], 1);
@@ -401,7 +401,7 @@ fn the_admin_port_shows_and_never_changes() {
 }
 
 #[test]
-fn watch_tells_changes_at_once_and_beats_in_between() {
+fn watch_reports_changes_at_once_and_heartbeats_in_between() {
     if !has("node") {
         return;
     }
@@ -428,7 +428,7 @@ fn watch_tells_changes_at_once_and_beats_in_between() {
         "\"queued\":0",
     ];
     for key in keys {
-        // The first line and two heartbeats: the client's deadline is 3 s in all.
+        // The first line and two heartbeats, within the client's deadline of 3 s.
         until(&mut watch, key, 3);
     }
     sidecar.ctl_done(&["scale", "2"]).unwrap();

@@ -1,6 +1,6 @@
-//! Requests that end the worker which executes them: alone, through a balancer in front
-//! of two pods, and in both kinds of dispatch. What follows an end is decided and
-//! tested in `scaledapp-proxy`; whose doing it is, in the supervisor's `ends`.
+//! Requests that end the worker that executes them: with a supervisor alone, through a balancer and two pods,
+//! and with both kinds of dispatch. `scaledapp-proxy` decides what follows, the supervisor's `ends` decides
+//! what ended a worker; both have tests of their own.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use scaledapp_tests::wait;
 
 use crate::{SOON, has};
 
-/// Far more than an end and its repetition take, and less than time-outs.
+/// Far longer than an end and the repetition take, and shorter than the time-outs.
 const QUICK: Duration = Duration::from_secs(5);
 
 fn start(options: &[&str]) -> Sidecar {
@@ -37,7 +37,7 @@ fn get(to: std::net::SocketAddr, path: &str) -> Result<Response, Failure> {
     http::one_shot(to, SOON * 2, &Request::get(path))
 }
 
-/// A 502 that says nothing to clients that is meant for proxies.
+/// Whether this is a 502 without the fields that are meant only for proxies.
 fn is_refused(answer: &Response) -> bool {
     let says = |(name, _): &(String, String)| name.starts_with("scaledapp");
     answer.status == 502 && !answer.fields.iter().any(says)
@@ -104,13 +104,13 @@ fn a_request_that_takes_all_memory_has_two_workers_replaced() {
 }
 
 #[test]
-fn a_path_that_goes_on_ending_workers_is_kept_from_the_last_one() {
+fn a_path_that_keeps_ending_workers_does_not_reach_the_last_one() {
     if !has("node") {
         return;
     }
     let sidecar = start(&[]);
     assert_eq!(get(sidecar.address(), "/throw?n=1").unwrap().status, 502);
-    // As fast as answers come; each may end a worker, and none the last one.
+    // Requests follow each other without a pause. Each may end a worker, but not the last one.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (report, statuses) = std::thread::scope(|scope| {
         let hammer = scope.spawn(|| {
@@ -153,9 +153,9 @@ fn workers_that_are_killed_from_outside_cost_no_request() {
     let report = load
         .around(100, SOON * 3, || {
             for _ in 0..4 {
-                // Both at once: each request meets as many ends as it may.
+                // Both are killed at once, so each request meets the maximum of ends.
                 for pid in sidecar.pids().unwrap() {
-                    // One that was shown may be gone by now.
+                    // A listed worker may be gone by now.
                     drop(send(pid, Signal::KILL));
                 }
                 wait::until(SOON, "others are there", || {
@@ -189,7 +189,7 @@ fn an_app_that_only_closes_its_connections_ends_nothing() {
 }
 
 #[test]
-fn over_a_balancer_and_two_pods_it_ends_two_workers_too() {
+fn through_a_balancer_and_two_pods_it_also_ends_two_workers() {
     if !has("node") {
         return;
     }
@@ -227,7 +227,7 @@ fn over_a_balancer_and_two_pods_it_ends_two_workers_too() {
             let after: u64 = pods.iter().map(ended).sum();
             assert_eq!(after - before, 2, "{dispatch} {path}");
         }
-        // An app has no say in what is repeated, and clients do not hear it.
+        // An app cannot influence what is repeated, and clients do not see the fields for that.
         let answer = get(balancer.address(), "/").unwrap();
         assert_eq!(answer.status, 200);
         assert!(answer.field("scaledapp-interrupted").is_none());

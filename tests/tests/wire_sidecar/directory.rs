@@ -1,4 +1,4 @@
-//! Where workers start when the name of that directory changes.
+//! The working directory of workers when its name changes its meaning.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use scaledapp_tests::sidecar::{Launch, Sidecar};
 
 use crate::{SOON, has};
 
-/// Two releases and `current`, which is the first.
+/// Two releases, and a link `current` to the first.
 fn releases() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     for release in ["1", "2"] {
@@ -41,7 +41,7 @@ fn a_reload_after_a_switched_symlink_runs_the_new_release() {
     if !has("node") {
         return;
     }
-    // By the flag, and by the name under which the shell came there.
+    // Given by the flag, or by the name in the shell's PWD.
     for by_flag in [true, false] {
         let home = releases();
         let current = home.path().join("current");
@@ -79,7 +79,7 @@ fn a_reload_after_a_switched_symlink_runs_the_new_release() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_refused_and_one_that_went_fails_the_reload() {
+fn a_missing_directory_is_refused_and_a_removed_one_fails_the_reload() {
     if !has("node") {
         return;
     }

@@ -1,5 +1,4 @@
-//! The doors of a supervisor: its admin port and its control socket stay open for
-//! those that need them, whatever others do there.
+//! The admin port and the control socket of a supervisor stay available, whatever other clients do.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,14 +10,14 @@ use scaledapp_tests::{fixtures, http, ports, proc, wait};
 
 use crate::{SOON, has};
 
-/// A node's probes time out after a second; a busy machine that has just been flooded
-/// takes longer. A port that is held shut stays so for a minute.
+/// Time-out of a probe. A kubelet's probes time out after a second; a busy machine that was just flooded takes
+/// longer. A blocked port would stay blocked for a minute.
 const PROBE: Duration = Duration::from_secs(5);
-/// The machine's own, which every user may run.
+/// The machine's Python, which every user may run.
 const PYTHON: &str = "/usr/bin/python3";
 const STRANGER: [&str; 4] = ["setpriv", "--reuid", "65533", "--clear-groups"];
 
-/// Whether there is another user with a Python.
+/// Whether the test can run Python as another user.
 fn has_a_stranger() -> bool {
     let mut command = Command::new(STRANGER[0]);
     let command = command.args(&STRANGER[1..]).args([PYTHON, "-c", ""]);
@@ -51,7 +50,7 @@ fn probes_are_answered_whatever_else_is_at_the_admin_port() {
     ] {
         for _ in 0..1000 {
             let mut stream = TcpStream::connect(admin).unwrap();
-            // Those before it are ended for it.
+            // Fails if the connection was closed for a later one.
             drop(stream.write_all(words.as_bytes()));
             held.push(stream);
         }
@@ -75,8 +74,8 @@ fn probes_are_answered_whatever_else_is_at_the_admin_port() {
 }
 
 #[test]
-fn a_control_socket_of_somebody_else_is_not_asked() {
-    // Another user's process has taken the name.
+fn ctl_does_not_talk_to_a_control_socket_of_another_user() {
+    // Another user's process has taken the socket's name.
     const TAKES: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\n\
         s.bind('\\0scaledapp-sidecar/' + sys.argv[1])\ns.listen()\nprint('up', flush=True)\n\
         c = s.accept()[0]\nprint('asked', c.recv(100))\n";
@@ -106,7 +105,7 @@ fn a_control_socket_of_somebody_else_is_not_asked() {
 }
 
 #[test]
-fn silent_peers_keep_nobody_from_the_control_socket_and_refused_ones_do_not_fill_the_log() {
+fn silent_peers_do_not_block_the_control_socket_and_refused_ones_do_not_fill_the_log() {
     const SILENT: &str = "import socket, sys, time\nname = '\\0scaledapp-sidecar/' + sys.argv[1]\n\
         held = []\nfor _ in range(int(sys.argv[2])):\n    s = socket.socket(socket.AF_UNIX)\n    \
         s.connect(name)\n    held.append(s)\nprint('up', flush=True)\ntime.sleep(60)\n";

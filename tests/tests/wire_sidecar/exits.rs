@@ -1,4 +1,4 @@
-//! Exit codes and the messages that come with them.
+//! Exit codes and their messages.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use scaledapp_tests::{binaries, fixtures};
 
 use crate::has;
 
-/// Three tries with their pauses, on a busy machine.
+/// For three attempts with their pauses, on a busy machine.
 const TRIES: Duration = Duration::from_secs(30);
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -30,7 +30,7 @@ fn ended(command: Vec<String>) -> Ended {
 }
 
 #[test]
-fn an_app_that_never_became_ready_gives_its_own_code() {
+fn the_exit_code_is_that_of_an_app_that_never_became_ready() {
     let directory = tempfile::tempdir().unwrap();
     let plain = directory.path().join("plain");
     std::fs::write(&plain, "no program").unwrap();
@@ -49,7 +49,7 @@ fn an_app_that_never_became_ready_gives_its_own_code() {
 }
 
 #[test]
-fn the_last_words_of_a_broken_app_are_passed_on() {
+fn the_last_output_of_a_broken_app_is_passed_on() {
     if !has("node") {
         return;
     }
@@ -91,7 +91,7 @@ fn wrong_usage_is_64_and_names_the_cure() {
         let ended = sidecar(words);
         assert_eq!(ended.code, 64, "{words:?}: {}", ended.stderr);
         let said = ended.stderr.clone() + &ended.stdout;
-        // A bare command shows the whole help instead of pointing at it.
+        // A command without arguments shows the whole help instead of a hint.
         assert!(
             said.contains(cure) || said.contains("Usage"),
             "{words:?} said: {said}"

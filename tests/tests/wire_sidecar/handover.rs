@@ -1,4 +1,4 @@
-//! One port, several unmodified processes: who gets it, how, and when.
+//! Several unmodified processes on one port: how and when they get it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use scaledapp_tests::{fixtures, ports, wait};
 
 use crate::{SOON, all_answer, has, pid_of};
 
-/// Both ways to share a port, for an app in any language.
+/// Tests an app with both kinds of dispatch.
 fn shares_its_port(command: impl Fn(u16) -> Vec<String>) {
     for dispatch in ["request", "connection"] {
         let launch =
@@ -115,7 +115,7 @@ fn a_request_sent_while_the_first_worker_boots_waits_for_it() {
 }
 
 #[test]
-fn a_readiness_path_decides_where_it_is_given() {
+fn with_a_readiness_path_only_healthy_workers_get_requests() {
     if !has("node") {
         return;
     }
@@ -128,7 +128,7 @@ fn a_readiness_path_decides_where_it_is_given() {
         .unwrap()
         .with(&["--workers", "2", "--readiness-path", "/healthz"]);
     let sidecar = launch.ready(2).unwrap();
-    // Every worker that gets a request has said that it is healthy.
+    // Every worker that gets a request has answered its readiness path.
     for _ in 0..10 {
         assert_eq!(
             http::get(sidecar.address(), "/").unwrap().json()["healthy"],
@@ -174,7 +174,7 @@ fn two_apps_share_a_port_number_on_two_addresses() {
     let (first, second) = (start(one), start(two));
     assert_eq!(pid_of(first.address()), first.pids().unwrap()[0]);
     assert_eq!(pid_of(second.address()), second.pids().unwrap()[0]);
-    // Each `ctl` finds its own.
+    // Each `ctl` finds its own supervisor.
     first.ctl_done(&["scale", "2"]).unwrap();
     assert_eq!(second.status().unwrap()["desired"], 1);
 }
@@ -200,7 +200,7 @@ fn a_worker_that_listens_elsewhere_is_named_with_the_cure() {
 }
 
 #[test]
-fn any_tcp_protocol_goes_over_connection_dispatch() {
+fn any_tcp_protocol_works_with_connection_dispatch() {
     if !has("node") {
         return;
     }
@@ -269,7 +269,7 @@ fn each_worker_knows_its_place_from_its_environment() {
     let launch = launch.with(&["--workers", "2", "--instance-env", "MY_SLOT"]);
     let sidecar = launch.ready(2).unwrap();
     let mut slots = std::collections::BTreeSet::new();
-    // The least busy worker, ties in turn: two requests reach both.
+    // The least busy worker gets the request, and ties take turns, so two requests reach both.
     for _ in 0..4 {
         let answer = http::get(sidecar.address(), "/environment").unwrap().json();
         let environment = &answer["environment"];
@@ -304,8 +304,8 @@ fn requests_spread_evenly_over_the_workers() {
             report.tally.values().max().unwrap(),
         );
         assert_eq!(report.tally.len(), 4, "{:?}", report.tally);
-        // One after the other, all are ties. Requests that overlap rightly go
-        // less to a worker that got less of the processor.
+        // With one client, all workers are idle each time. With several, a worker with less CPU time
+        // rightly gets fewer requests.
         let bound = if clients == 1 { 1.1 } else { 2.0 };
         assert!(
             *most as f64 <= *least as f64 * bound,
@@ -316,7 +316,7 @@ fn requests_spread_evenly_over_the_workers() {
 }
 
 #[test]
-fn a_blocked_worker_holds_up_nobody_else() {
+fn a_blocked_worker_delays_no_request_of_the_others() {
     if !has("node") {
         return;
     }
@@ -336,8 +336,8 @@ fn a_blocked_worker_holds_up_nobody_else() {
             workers.is_some_and(|workers| workers.iter().any(|worker| worker["inFlight"] == 1))
         };
         wait::until_true(SOON, "one worker is busy", busy).unwrap();
-        // One request at a time: of two, one could rightly go to the blocked
-        // worker, which has no more in flight than the other then.
+        // One request at a time. With two, one could rightly go to the blocked worker, because both
+        // workers would have one in flight.
         let load = Load {
             keep_alive: false,
             clients: 1,
@@ -348,7 +348,7 @@ fn a_blocked_worker_holds_up_nobody_else() {
         assert_eq!(burning.join().unwrap().unwrap().status, 200);
         println!("one of two workers blocked, {dispatch} dispatch: {report}");
         assert_eq!(report.failed(), 0, "{report}");
-        // Who waits for the blocked worker waits for most of its three seconds.
+        // A request to the blocked worker would take most of its three seconds.
         assert!(report.longest_gap < Duration::from_millis(1500), "{report}");
     }
 }

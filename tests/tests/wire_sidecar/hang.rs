@@ -1,6 +1,5 @@
-//! A worker that accepts for itself (Connection dispatch) and hangs. What counts as
-//! that is decided in the supervisor's `silence`, and tested there; here is what only
-//! processes and sockets can show.
+//! A hung worker with Connection dispatch. The supervisor's `silence` decides what counts as hung, and has
+//! tests of its own; these tests need processes and sockets.
 
 use rustix::process::Signal;
 use scaledapp_tests::http::{Connection, Request};
@@ -10,7 +9,7 @@ use scaledapp_tests::{fixtures, wait};
 
 use crate::{SOON, has};
 
-/// A connection to the worker `pid`: the `other` one stands still meanwhile.
+/// Opens a connection to the worker `pid`, while the `other` one is stopped.
 fn connected(sidecar: &Sidecar, pid: u32, other: u32) -> Connection {
     send(other, Signal::STOP).unwrap();
     let mut connection = Connection::open(sidecar.address(), SOON * 3).unwrap();
@@ -21,7 +20,7 @@ fn connected(sidecar: &Sidecar, pid: u32, other: u32) -> Connection {
 }
 
 #[test]
-fn a_worker_that_hangs_is_killed_and_one_that_lets_an_upload_wait_is_not() {
+fn a_hung_worker_is_killed_and_one_that_applies_back_pressure_is_not() {
     if !has("node") {
         return;
     }
@@ -38,7 +37,7 @@ fn a_worker_that_hangs_is_killed_and_one_that_lets_an_upload_wait_is_not() {
     let pids = sidecar.pids().unwrap();
     let (waiting, hung) = (pids[0], pids[1]);
 
-    // Unread for six times as long, but its event loop turns.
+    // The upload is not read for six times as long, but the event loop is alive.
     let mut upload = connected(&sidecar, waiting, hung);
     let head = "POST /pause?ms=6000 HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n";
     upload.write(head.as_bytes()).unwrap();
@@ -48,7 +47,7 @@ fn a_worker_that_hangs_is_killed_and_one_that_lets_an_upload_wait_is_not() {
     let head = "POST /block HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
     block.write(head.as_bytes()).unwrap();
     wait::until(SOON * 2, "it is replaced", || {
-        // It reads no more, sooner or later; and then the connection is reset.
+        // The buffers fill up, and later the connection is reset.
         drop(block.write(b"more"));
         let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
         if now.contains(&hung) {

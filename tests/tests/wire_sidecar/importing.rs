@@ -43,7 +43,7 @@ fn javascript_of_both_kinds_is_evaluated_by_node() {
 }
 
 #[test]
-fn what_node_cannot_evaluate_is_said_with_the_cure() {
+fn a_file_that_node_cannot_evaluate_is_reported_with_the_cure() {
     if !has("node") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Clients that leave a worker alone: what the app is told, and what is free again.
+//! Clients that close their connection before the answer: the app is told, and its capacity is free again.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use scaledapp_tests::{fixtures, wait};
 use crate::{SOON, has};
 
 #[test]
-fn the_app_learns_of_clients_that_leave_and_their_slots_are_free() {
+fn the_app_learns_of_clients_that_leave_and_its_capacity_is_free_again() {
     if !has("node") {
         return;
     }
-    // Both slots are taken, and nothing is answered before they are free.
+    // The worker has its maximum of requests, and answers none before they are cancelled.
     let options = [
         "--workers",
         "1",
@@ -35,7 +35,7 @@ fn the_app_learns_of_clients_that_leave_and_their_slots_are_free() {
         for (client, at) in clients.iter_mut().zip(pair) {
             client.write(requests[at].as_bytes()).unwrap();
         }
-        // Whichever is there first: both have reached the app when both are in flight.
+        // Both have reached the app once both are in flight.
         wait::until(SOON, "both are at the app", || {
             let status = sidecar.status().map_err(|error| format!("{error:#}"))?;
             if status["workers"][0]["inFlight"] == 2 {

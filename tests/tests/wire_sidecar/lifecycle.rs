@@ -1,5 +1,4 @@
-//! Workers that die, hang, boot in vain or leave children behind; a supervisor
-//! that ends or is killed.
+//! Workers that die, hang, fail to boot or leave children behind, and a supervisor that ends or is killed.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -48,7 +47,7 @@ fn a_killed_worker_costs_only_what_it_was_executing() {
         let report = running.stop();
         println!("{kills} × kill -9 of one of two workers, keep-alive {keep_alive}: {report}");
         assert_eq!(report.failed_of(Method::Get), 0, "{report}");
-        // At most every client had one POST in the worker at each kill.
+        // At each kill, every client can have had one POST in the worker.
         assert!(report.failed_of(Method::Post) <= kills * 4, "{report}");
         assert_eq!(report.failed_with(&Failure::Refused), 0, "{report}");
     }
@@ -59,7 +58,7 @@ fn without_a_supervisor_a_killed_worker_refuses_connections() {
     if !has("node") {
         return;
     }
-    // The control: the same app and load, bare.
+    // The control: the same app and load, without a supervisor.
     let address = scaledapp_tests::ports::local().unwrap();
     let words = fixtures::node("app.js", address.port());
     let mut command = std::process::Command::new(&words[0]);
@@ -93,8 +92,8 @@ fn waiting_connections_survive_the_death_of_the_only_worker() {
             .unwrap();
         let address = sidecar.address();
         let worker = pid_of(address);
-        // The worker is stopped, so what comes now waits outside of it (in the
-        // queue, or in the dispatcher as a request with no byte of an answer).
+        // The worker is stopped, so new connections wait outside of it: in the listen queue, or in the
+        // dispatcher as requests without a byte of an answer.
         send(worker, Signal::STOP).unwrap();
         let waiting: Vec<_> = (0..8)
             .map(|_| std::thread::spawn(move || http::one_shot(address, SOON, &Request::get("/"))))
@@ -135,7 +134,7 @@ fn a_worker_that_keeps_dying_is_restarted_with_growing_pauses_and_recovers() {
     let mut sidecar = launch.unwrap().with(&["--workers", "1"]).ready(1).unwrap();
     fs::write(&release, "broken").unwrap();
     send(sidecar.pids().unwrap()[0], Signal::KILL).unwrap();
-    // Once any worker was ready the supervisor never ends by itself.
+    // Once a worker has been ready, the supervisor never exits by itself.
     let failures = || {
         sidecar
             .process
@@ -145,7 +144,7 @@ fn a_worker_that_keeps_dying_is_restarted_with_growing_pauses_and_recovers() {
     };
     let start = Instant::now();
     wait::until_true(SOON, "five attempts", || failures() >= 5).unwrap();
-    // 100 + 200 + 400 ms lie between them at least, less the jitter.
+    // The pauses are at least 100 + 200 + 400 ms, less the jitter.
     assert!(
         start.elapsed() >= Duration::from_millis(400),
         "{:?}",
@@ -177,7 +176,7 @@ fn a_worker_that_never_listens_is_replaced_after_its_boot_timeout() {
         "1s",
     ];
     let ended = launch.with(&options).run(Duration::from_secs(30)).unwrap();
-    // Three tries, each ended by TERM: the app's own end, as shells say it.
+    // Three attempts, each ended by TERM. The exit code is that of the app, as shells show it.
     assert_eq!(ended.code, 143, "{}", ended.stderr);
 }
 
@@ -197,7 +196,7 @@ fn a_stop_lets_running_requests_end_and_exits_with_0() {
         ];
         let mut sidecar = app(&options).ready(2).unwrap();
         let address = sidecar.address();
-        // Long enough to be seen: connections show once a second only.
+        // Long enough to be seen, because connections are counted only once a second.
         let slow = std::thread::spawn(move || {
             http::one_shot(address, SOON, &Request::get("/sleep?ms=4000"))
         });
@@ -254,7 +253,7 @@ fn stop_under_load(dispatch: &str, keep_alive: bool) {
 }
 
 #[test]
-fn a_stop_under_load_turns_clients_away_without_failing_any() {
+fn a_stop_under_load_fails_no_request() {
     if !has("node") {
         return;
     }
@@ -301,7 +300,7 @@ fn a_worker_that_ignores_the_stop_signal_is_killed_after_its_grace() {
     if !has("sh") {
         return;
     }
-    // The shell ignores TERM and so does what it executes.
+    // The shell ignores TERM, and so do its children.
     let launch = Launch::of(|port| {
         let app = fixtures::node("app.js", port).join(" ");
         vec![
@@ -325,7 +324,7 @@ fn a_worker_that_ignores_the_stop_signal_is_killed_after_its_grace() {
     assert!(!proc::is_running(worker));
 }
 
-/// A shell that ends by TERM, and an app that it waits for.
+/// A shell that TERM ends, and an app for which it waits.
 fn wrapped(app: &'static str, before: &'static str) -> Launch {
     let launch = Launch::of(|port| {
         let app = fixtures::node(app, port).join(" ");
@@ -396,7 +395,7 @@ fn a_killed_supervisor_leaves_no_worker_behind() {
     if !has("node") {
         return;
     }
-    // Through a shell, so that a grandchild has to go as well.
+    // Through a shell, so that a grandchild must end as well.
     let launch = Launch::of(|port| {
         let app = fixtures::node("app.js", port).join(" ");
         vec!["sh".to_owned(), "-c".to_owned(), format!("{app}; true")]

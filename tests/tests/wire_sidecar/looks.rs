@@ -1,4 +1,4 @@
-//! What people see of a running supervisor: tables, descriptions, events.
+//! The output for users of a running supervisor: tables, descriptions, events.
 
 use rustix::process::Signal;
 use scaledapp_tests::sidecar::{Launch, Sidecar};
@@ -19,7 +19,7 @@ fn json(sidecar: &Sidecar, words: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Kills the worker of slot 1 and waits for the next one; the pid of the dead.
+/// Kills the worker of slot 1 and waits for the next one. Returns the killed pid.
 fn replaced(sidecar: &mut Sidecar) -> u32 {
     let dead = sidecar.workers().unwrap()[1].pid;
     process::send(dead, Signal::KILL).unwrap();
@@ -102,7 +102,7 @@ fn neither_command_nor_lines_are_on_the_admin_port() {
     assert!(described.contains("leaving as asked") && described.contains("app.js"));
     for path in ["/status", "/metrics", "/watch"] {
         if path == "/watch" {
-            // An endless answer; what it is made of is in /status too.
+            // This answer does not end; /status has the same data.
             continue;
         }
         let shown = http::get(sidecar.launch.admin, path).unwrap().text();
@@ -114,7 +114,7 @@ fn neither_command_nor_lines_are_on_the_admin_port() {
 }
 
 #[test]
-fn a_signal_goes_to_one_slot_and_a_slot_that_is_none_is_refused() {
+fn a_signal_goes_to_one_slot_and_an_unknown_slot_is_refused() {
     if !has("node") {
         return;
     }
@@ -144,13 +144,13 @@ fn a_signal_goes_to_one_slot_and_a_slot_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_worker_that_boots_listens_at_nothing_and_nobody_waits_for_a_slot_that_is_none() {
+fn a_booting_worker_listens_at_nothing_and_a_restart_of_an_unknown_slot_fails_at_once() {
     let launch = Launch::of(|_| vec!["sleep".to_owned(), "1000".to_owned()]).unwrap();
     let sidecar = launch.with(&["--workers", "1"]).start().unwrap();
     let described = || sidecar.ctl(&["describe"]).map(|ended| ended.stdout);
     let says_so = || described().is_ok_and(|text| text.contains("listens at   nothing yet"));
     wait::until_true(SOON, "it is described", says_so).unwrap();
-    // A restart waits for its worker, which is never ready; one that cannot be does not.
+    // A restart waits for its worker, which never becomes ready here; for an unknown slot it fails at once.
     let _waits = sidecar.ctl(&["--timeout", "1ms", "restart", "0"]).unwrap();
     let ended = sidecar.ctl(&["restart", "7"]).unwrap();
     assert!(ended.stderr.contains("no slot 7"), "{}", ended.stderr);

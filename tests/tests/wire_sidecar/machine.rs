@@ -1,6 +1,6 @@
-//! The machine around it: PID 1, users, read-only roots, CPU quotas, memory.
+//! The environment of a supervisor: PID 1, users, read-only roots, CPU quotas, memory.
 //!
-//! Some of this needs root; elsewhere the reason for skipping is printed.
+//! Some of these tests need root. Without it they are skipped, and the reason is printed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// Whether a wrapper works here; prints why not.
+/// Whether a wrapper works here. If not, prints why the test is skipped.
 fn allowed(wrapper: &[String]) -> bool {
     let mut command = Command::new(&wrapper[0]);
     command.args(&wrapper[1..]).arg("true");
@@ -39,7 +39,7 @@ fn allowed(wrapper: &[String]) -> bool {
 }
 
 #[test]
-fn as_pid_1_it_reaps_what_others_leave_behind() {
+fn as_pid_1_it_reaps_orphans() {
     let wrapper = words(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
     if !has("node") || !allowed(&wrapper) {
         return;
@@ -51,7 +51,7 @@ fn as_pid_1_it_reaps_what_others_leave_behind() {
     for _ in 0..20 {
         assert_eq!(http::get(sidecar.address(), "/orphan").unwrap().status, 200);
     }
-    // Both workers and the watchdog stay; every orphan has ended and is reaped.
+    // Both workers and the watchdog stay. Every orphan has ended and is reaped.
     let left = || {
         let below = proc::descendants(supervisor);
         let names: Vec<String> = below.iter().map(|pid| proc::command_line(*pid)).collect();
@@ -67,13 +67,13 @@ fn as_pid_1_it_reaps_what_others_leave_behind() {
     all_answer(sidecar.address(), &answering(&sidecar));
 }
 
-/// Pids as the apps see them, which differ from outside in a namespace of its own.
+/// The pids as the apps see them; in a PID namespace they differ from those outside.
 fn answering(sidecar: &scaledapp_tests::sidecar::Sidecar) -> Vec<u32> {
     sidecar.pids().unwrap()
 }
 
 #[test]
-fn where_processes_cannot_be_looked_at_it_says_what_to_mount() {
+fn without_proc_the_message_says_what_to_mount() {
     let wrappers = [
         words(&["unshare", "--pid", "--fork", "--kill-child"]),
         words(&[
@@ -100,8 +100,7 @@ fn where_processes_cannot_be_looked_at_it_says_what_to_mount() {
 
 #[test]
 fn it_runs_as_any_user_with_a_read_only_root() {
-    // What a restricted pod has: a numeric user, no capability, no new
-    // privileges, nothing writable.
+    // As in a restricted pod: a numeric user, no capabilities, no new privileges, nothing writable.
     let script = "mount -o remount,bind,ro / && exec setpriv --reuid 65534 --regid 65534 --clear-groups \
                   --bounding-set -all --inh-caps -all --no-new-privs \"$@\"";
     let wrapper = words(&["unshare", "--mount", "sh", "-c", script, "sh"]);
@@ -118,7 +117,7 @@ fn it_runs_as_any_user_with_a_read_only_root() {
         assert_eq!(sidecar.status().unwrap()["mechanism"], "notify");
         let answer = http::get(sidecar.address(), "/environment").unwrap().json();
         assert_eq!(answer["uid"], 65534);
-        // Root may control it from outside.
+        // Root outside may control it.
         sidecar.ctl_done(&["reload"]).unwrap();
     }
 }
@@ -144,12 +143,12 @@ fn another_user_may_not_control_it() {
 }
 
 #[test]
-fn the_supervisor_takes_more_open_files_and_the_app_finds_its_own_limit() {
+fn the_supervisor_raises_its_limit_of_open_files_and_the_app_keeps_the_original_one() {
     if !has("python3") {
         return;
     }
     let mut launch = Launch::of(fixtures::python).unwrap();
-    // Python leaves its limits alone, unlike Node and Go.
+    // Python does not change its limits, unlike Node and Go.
     let script = "ulimit -Sn 500 && ulimit -Hn 700 && exec \"$@\"";
     launch.wrapper = words(&["sh", "-c", script, "sh"]);
     let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
@@ -172,7 +171,7 @@ fn idle_connections_give_way_where_descriptors_are_short() {
     launch.wrapper = words(&["sh", "-c", "ulimit -n 80 && exec \"$@\"", "sh"]);
     let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
     let open = || std::net::TcpStream::connect(sidecar.address()).unwrap();
-    // More than fit; those that do would stay for over a minute.
+    // More connections than descriptors. Idle ones would stay for over a minute.
     let _idle: Vec<_> = (0..100).map(|_| open()).collect();
     let answer = http::one_shot(sidecar.address(), SOON, &Request::get("/"));
     assert_eq!(answer.map(|answer| answer.status), Ok(200));
@@ -180,7 +179,7 @@ fn idle_connections_give_way_where_descriptors_are_short() {
     assert!(sidecar.process.stderr().contains(said));
 }
 
-/// A cgroup v1 `cpu` group of this test, removed at the end.
+/// A cgroup v1 `cpu` group for this test, removed at the end.
 struct CpuGroup(PathBuf);
 
 impl CpuGroup {
@@ -211,7 +210,7 @@ impl CpuGroup {
 
 impl Drop for CpuGroup {
     fn drop(&mut self) {
-        // Busy until the last process of it has been reaped.
+        // It cannot be removed until its last process has been reaped.
         let removed = wait::until(SOON, "the cgroup is empty", || fs::remove_dir(&self.0));
         if let Err(error) = removed {
             println!("{} stays: {error:#}", self.0.display());
@@ -243,7 +242,7 @@ fn the_worker_count_follows_the_cpu_quota_live() {
     let start = Instant::now();
     sidecar.wait_ready(2).unwrap();
     println!("1 → 2 CPUs to 2 ready workers: {:?}", start.elapsed());
-    // 1.75 cores count as two, 1.5 as one (design.md section 4).
+    // 1.75 cores count as two, 1.5 as one.
     group.set(1.5);
     sidecar.wait_ready(1).unwrap();
     drop(sidecar);
@@ -303,7 +302,7 @@ fn the_supervisor_stays_small() {
 
 #[test]
 fn an_app_that_drops_to_another_user_is_handed_its_socket() {
-    // Docker's capabilities, which leave CAP_SYS_PTRACE out.
+    // Docker's default capabilities, which do not include CAP_SYS_PTRACE.
     let wrapper = words(&[
         "setpriv",
         "--bounding-set",
@@ -333,7 +332,7 @@ fn an_app_that_drops_to_another_user_is_handed_its_socket() {
         let sidecar = launch.ready(2).unwrap();
         let answer = http::get(sidecar.address(), "/").unwrap().json();
         assert_eq!(answer["uid"], 65534, "{dispatch}");
-        // What it holds is seen, too: nothing is cut.
+        // Its open connections are seen too, so none is cut off.
         let slow: Vec<_> = (0..4)
             .map(|_| {
                 let to = sidecar.address();

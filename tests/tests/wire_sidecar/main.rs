@@ -1,7 +1,7 @@
 //! The built supervisor against real apps: hand-over, `ctl`, lifecycle, exits.
 //!
-//! Pure lifecycle decisions are tested in `scaledapp-engine`; here is what
-//! needs a kernel: sockets, signals, processes, cgroups.
+//! `scaledapp-engine` has the tests of lifecycle decisions. These tests need a kernel: sockets, signals,
+//! processes, cgroups.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,10 +42,10 @@ use scaledapp_tests::binaries::has;
 use scaledapp_tests::http::{self, Request};
 use scaledapp_tests::wait;
 
-/// For what takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The pid that answers one request on a connection of its own.
+/// Sends one request on a new connection and returns the pid that answered.
 fn pid_of(to: SocketAddr) -> u32 {
     let response = http::get(to, "/").unwrap();
     assert_eq!(response.status, 200, "{}", response.text());
@@ -54,12 +54,12 @@ fn pid_of(to: SocketAddr) -> u32 {
         .unwrap_or_else(|| panic!("no pid in {}", response.text())) as u32
 }
 
-/// Sends requests on connections of their own until all of `pids` have answered.
+/// Sends requests on new connections until all of `pids` have answered.
 fn all_answer(to: SocketAddr, pids: &[u32]) {
     let wanted: BTreeSet<u32> = pids.iter().copied().collect();
     let mut seen = BTreeSet::new();
     wait::until(SOON, "every worker answers", || {
-        // Several at once: an idle worker would take them all one after the other.
+        // Several at a time, because an idle worker could answer all of a sequence.
         let asked: Vec<_> = (0..4)
             .map(|_| {
                 std::thread::spawn(move || http::one_shot(to, SOON, &Request::get("/sleep?ms=20")))

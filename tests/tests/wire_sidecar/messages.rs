@@ -1,5 +1,5 @@
-//! Node's message channel: `process.send('ready')`, the message `shutdown`, and
-//! apps that use the channel for other things or not at all.
+//! Node's message channel: `process.send('ready')`, the message `shutdown`, and apps that use the channel for
+//! other messages or not at all.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ fn answer(to: SocketAddr) -> Value {
     response.json()
 }
 
-/// Whether a process finds this variable in its environment.
+/// Whether a process has this environment variable.
 fn has_variable(pid: u32, name: &str) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     let begin = format!("{name}=");
@@ -38,7 +38,7 @@ fn has_variable(pid: u32, name: &str) -> bool {
 }
 
 #[test]
-fn no_request_reaches_a_worker_before_it_has_said_ready() {
+fn no_request_reaches_a_worker_before_it_has_sent_ready() {
     if !has("node") {
         return;
     }
@@ -55,7 +55,7 @@ fn no_request_reaches_a_worker_before_it_has_said_ready() {
         pids.len() == 2 && pids.iter().all(is_listening)
     };
     wait::until_true(SOON, "both listen", listening).unwrap();
-    // Requests wait in line while nobody is ready.
+    // Requests are queued while no worker is ready.
     let asked: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(move || http::one_shot(address, SOON, &Request::get("/"))))
         .collect();
@@ -70,7 +70,7 @@ fn no_request_reaches_a_worker_before_it_has_said_ready() {
 }
 
 #[test]
-fn a_reload_turns_to_the_new_workers_when_they_have_said_ready() {
+fn a_reload_switches_to_the_new_workers_once_they_have_sent_ready() {
     if !has("node") {
         return;
     }
@@ -104,7 +104,7 @@ fn a_reload_turns_to_the_new_workers_when_they_have_said_ready() {
     }
 }
 
-/// Listening TCP sockets that a process has, by the kernel's table.
+/// Number of listening TCP sockets of a process, from the kernel's table.
 fn sockets(pid: u32) -> usize {
     let table = ["tcp", "tcp6"]
         .map(|name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default())
@@ -134,7 +134,7 @@ fn sockets(pid: u32) -> usize {
 }
 
 #[test]
-fn without_the_flag_requests_come_before_the_app_would_have_said_ready() {
+fn without_the_flag_requests_come_before_the_app_would_have_sent_ready() {
     if !has("node") {
         return;
     }
@@ -147,7 +147,7 @@ fn without_the_flag_requests_come_before_the_app_would_have_said_ready() {
 }
 
 #[test]
-fn what_is_missing_at_the_boot_timeout_is_said() {
+fn at_the_boot_timeout_the_log_says_what_is_missing() {
     if !has("node") {
         return;
     }
@@ -160,7 +160,7 @@ fn what_is_missing_at_the_boot_timeout_is_said() {
         "--stop-grace",
         "1s",
     ];
-    // It says ready and listens nowhere; an interval keeps it.
+    // This app sends ready, but never listens; an interval keeps it alive.
     let silent = Launch::of(|_| {
         let script = "process.send('ready'); setInterval(() => {}, 1000)".to_owned();
         vec!["node".to_owned(), "-e".to_owned(), script]
@@ -181,7 +181,7 @@ fn what_is_missing_at_the_boot_timeout_is_said() {
 }
 
 #[test]
-fn an_app_that_sends_without_end_neither_waits_nor_makes_us_grow() {
+fn an_app_that_sends_many_messages_neither_blocks_nor_makes_the_supervisor_grow() {
     if !has("node") {
         return;
     }
@@ -201,7 +201,7 @@ fn an_app_that_sends_without_end_neither_waits_nor_makes_us_grow() {
     let mut most = before;
     wait::until(Duration::from_mins(3), "all is sent", || {
         most = most.max(proc::resident_bytes(supervisor).unwrap());
-        // The supervisor answers all the while.
+        // The supervisor keeps answering meanwhile.
         let status = scaledapp_tests::sidecar::status(admin).map_err(|error| error.to_string())?;
         if status["ready"] == 1 {
             Ok(())
@@ -251,7 +251,7 @@ fn the_message_shutdown_asks_a_worker_to_end() {
 }
 
 #[test]
-fn who_does_not_heed_the_message_is_killed_and_who_left_the_channel_gets_the_signal() {
+fn a_worker_that_ignores_the_message_is_killed_and_one_without_channel_gets_the_signal() {
     if !has("node") {
         return;
     }
@@ -290,7 +290,7 @@ fn who_does_not_heed_the_message_is_killed_and_who_left_the_channel_gets_the_sig
 }
 
 #[test]
-fn the_channel_reaches_the_worker_alone() {
+fn only_the_worker_gets_the_channel() {
     if !has("node") {
         return;
     }
@@ -315,7 +315,7 @@ fn the_channel_reaches_the_worker_alone() {
         links
     };
     assert_eq!(open(child), Vec::<String>::new());
-    // Of the two ends, each is in one process only.
+    // Each end of the channel is open in only one process.
     let pids = sidecar.pids().unwrap();
     let of_both = [open(pids[0]), open(pids[1])];
     assert!(of_both[0].iter().all(|link| !of_both[1].contains(link)));
@@ -326,7 +326,7 @@ fn without_the_flags_no_channel_is_passed_on() {
     if !has("node") {
         return;
     }
-    // As if Node had started the supervisor itself with one.
+    // The supervisor itself is started with a channel, as Node would.
     let mut launch = app(&[], &["--workers", "1"]);
     let variable = ("NODE_CHANNEL_FD".to_owned(), "3".to_owned());
     launch.environment.push(variable);
@@ -351,13 +351,13 @@ fn a_consumer_is_ready_when_it_says_so_and_ends_when_it_has_nothing_to_do() {
     };
     let stays = launch(&format!("{says} setInterval(() => {{}}, 1000)"));
     drop(stays.ready(1).unwrap());
-    // The channel alone keeps no Node alive.
+    // The channel alone does not keep a Node process alive.
     let leaves = launch(says).start().unwrap();
     leaves
         .process
         .says(SOON, "ended unexpectedly: exit code 0")
         .unwrap();
-    // One who listens to messages stays, as under PM2.
+    // A process that listens to messages stays alive, as with PM2.
     let listens = launch(&format!("process.on('message', () => {{}}); {says}"));
     let listens = listens.ready(1).unwrap();
     assert!(!listens.process.stderr().contains("ended unexpectedly"));
@@ -379,7 +379,7 @@ fn a_shell_passes_the_channel_on() {
 }
 
 #[test]
-fn a_variable_counts_up_from_what_it_is_outside() {
+fn a_variable_is_incremented_from_its_value_outside() {
     if !has("node") {
         return;
     }

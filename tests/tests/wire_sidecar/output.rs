@@ -1,4 +1,4 @@
-//! What workers write, and an output that nobody takes.
+//! The output of workers, and an output stream that nobody reads.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ fn lines_of_both_streams_are_marked_with_their_slot() {
     sidecar.process.says(SOON, "[0] err hello\n").unwrap();
     let out = || sidecar.process.stdout().contains("[0] out hello\n");
     wait::until_true(SOON, "stdout is marked too", out).unwrap();
-    // The begin of a line is shown when its worker ends.
+    // The beginning of a line is shown when its worker ends.
     http::get(sidecar.address(), "/half").unwrap();
     sidecar.ctl_done(&["reload"]).unwrap();
     let half = || sidecar.process.stdout().contains("[0] half a line\n");
@@ -61,7 +61,7 @@ fn lines_become_json_records() {
     assert!(record["time"].as_str().unwrap().ends_with('Z'), "{record}");
 }
 
-/// A pipe that takes nothing more, and its read end.
+/// A full pipe and its read end.
 fn full_pipe() -> (std::io::PipeReader, OwnedFd) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -71,7 +71,7 @@ fn full_pipe() -> (std::io::PipeReader, OwnedFd) {
     (reader, writer.into())
 }
 
-/// Kills what is left when a test fails.
+/// Kills the child if a test fails.
 struct Child(std::process::Child);
 
 impl Drop for Child {
@@ -120,7 +120,7 @@ fn supervision_goes_on_when_nobody_reads_stderr() {
         dead.extend(pids);
     }
     ready(&dead);
-    // A worker that writes without end is not held back.
+    // A worker that keeps writing is not blocked.
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], launch.port));
     http::get(address, "/fill").unwrap();
     sidecar::ctl(admin, &["reload"]).unwrap();
@@ -136,7 +136,7 @@ fn supervision_goes_on_when_nobody_reads_stderr() {
     })
     .unwrap();
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
-    // What was in the pipe before is all that is there, up to what fitted later.
+    // The pipe holds what was in it before, and only what fitted later.
     let mut rest = [0; 16];
     assert!(reader.read(&mut rest).unwrap() > 0);
 }
@@ -166,7 +166,7 @@ fn lines_wait_for_a_slow_reader_by_default() {
     }
     let sidecar = talkative(&["--workers", "1"]).ready(1).unwrap();
     http::get(sidecar.address(), "/fill").unwrap();
-    // The harness reads all the time; nothing may be lost.
+    // The harness reads all the time, so nothing may be lost.
     sidecar.process.says(SOON, "\n9999 xxx").unwrap();
     let metrics = http::get(sidecar.launch.admin, "/metrics").unwrap().text();
     assert!(

@@ -1,5 +1,5 @@
-//! Workers that end by themselves in an orderly way while requests come: what a worker
-//! has not read is not lost, be it a POST, and nothing is executed twice.
+//! Workers that end by themselves while requests arrive: a request that the worker has not read is not lost,
+//! not even a POST, and none is executed twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use scaledapp_tests::sidecar::{Launch, Sidecar};
 
 use crate::{SOON, has};
 
-/// Of each kind.
+/// Number of POSTs of each kind.
 const POSTS: u64 = 1500;
 const CLIENTS: usize = 8;
 
@@ -23,8 +23,7 @@ fn start(how: &str, file: &std::path::Path) -> Sidecar {
     launch.unwrap().with(&["--workers", "2"]).ready(2).unwrap()
 }
 
-/// Sends numbered POSTs, over kept connections and over new ones; the numbers of those
-/// that were not answered by the app.
+/// Sends numbered POSTs, on kept and on new connections. Returns the numbers that the app did not answer.
 fn post(sidecar: &Sidecar) -> BTreeSet<u64> {
     let next = AtomicU64::new(0);
     let client = |keeps: bool| {
@@ -63,7 +62,7 @@ fn post(sidecar: &Sidecar) -> BTreeSet<u64> {
     })
 }
 
-/// How often the app has read each of them.
+/// How often the app has read each POST.
 fn read(file: &std::path::Path) -> BTreeMap<u64, u32> {
     let mut times = BTreeMap::new();
     for line in std::fs::read_to_string(file).unwrap().lines() {
@@ -108,7 +107,7 @@ fn a_sudden_end_loses_only_what_was_read() {
         .iter()
         .filter(|number| !times.contains_key(number))
         .collect();
-    // Node may have read some of them without having looked at them.
+    // Node may have read some of them without handling them.
     assert!(
         unread.len() * 10 <= lost.len(),
         "{unread:?} of {}",
@@ -121,10 +120,9 @@ fn a_sudden_end_loses_only_what_was_read() {
     assert_ne!(line.unwrap(), "0");
 }
 
-/// A reset by `SO_LINGER` looks to the kernel's witness as if nobody had accepted the
-/// connection.
+/// After a reset by `SO_LINGER`, the kernel's report looks as if the connection had never been accepted.
 #[test]
-fn what_was_read_is_executed_once_however_its_connection_ends() {
+fn a_request_that_was_read_is_executed_once_however_its_connection_ends() {
     if !has("python3") {
         return;
     }

@@ -1,5 +1,5 @@
-//! Workers that grow, age, hang, fork or listen twice: what the supervisor does
-//! before they do harm. When it does so is decided in `limits`, and tested there.
+//! Workers that grow, age, hang, fork or listen on a second port, and what the supervisor does about it.
+//! `limits` decides when, and has tests of its own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,10 +42,10 @@ fn a_worker_that_grows_is_replaced_and_no_request_is_lost() {
             for _ in 0..2 {
                 ask(&sidecar, "/grow?n=200");
             }
-            wait::until(SOON, "who grew is gone", || {
+            wait::until(SOON, "the grown workers are gone", || {
                 let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
                 let left = now.iter().filter(|pid| before.contains(pid)).count();
-                // Both requests may have met the same worker.
+                // Both requests may have reached the same worker.
                 if left < 2 {
                     Ok(())
                 } else {
@@ -59,7 +59,7 @@ fn a_worker_that_grows_is_replaced_and_no_request_is_lost() {
         println!("growth over --max-memory, keep-alive {keep_alive}: {report}");
         assert_eq!(report.failed(), 0, "{report}");
         assert!(sidecar.process.stderr().contains("more than 150 MiB"));
-        // It was asked to leave, it did not crash.
+        // It was stopped, it did not crash.
         assert!(
             sidecar
                 .workers()
@@ -103,7 +103,7 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     let mut launch = greedy(&["--workers", "2", "--hang-timeout", "1s"]);
     launch.command = fixtures::node("app.js", launch.port);
     let slow = launch.ready(2).unwrap();
-    // Silent for three times as long, but its event loop turns.
+    // It sends nothing for three times as long, but its event loop is alive.
     let pids = slow.pids().unwrap();
     ask(&slow, "/sleep?ms=3000");
     assert_eq!(slow.pids().unwrap(), pids);
@@ -116,7 +116,7 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     let hung = std::thread::spawn(move || {
         http::one_shot(address, SOON * 3, &Request::post("/block", b"x"))
     });
-    // What the hung one is given beside that is answered by its siblings.
+    // Requests that reach the hung worker meanwhile are answered by the other one.
     let load = Load {
         timeout: SOON * 2,
         ..Load::on(&[address])
@@ -137,20 +137,19 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     println!("one of two workers hangs: {report}");
     assert_eq!(report.failed_of(Method::Get), 0, "{report}");
     assert!(sidecar.process.stderr().contains("no sign of life"));
-    // Whoever asked for it has an answer, too.
+    // The client whose request hung gets an answer too.
     assert_eq!(
         hung.join().unwrap().map(|response| response.status),
         Ok(502)
     );
 }
 
-/// A cgroup with a memory limit, of whichever version can be made here; removed
-/// at the end.
+/// A cgroup with a memory limit, of the version that this machine supports; removed at the end.
 struct Limited(PathBuf);
 
 impl Limited {
     fn new(mebibytes: u64) -> Option<Self> {
-        // The limit tells tests of one process apart.
+        // The limit is part of the name, to keep tests of one process apart.
         let name = format!("scaledapp-test-{}-{mebibytes}", std::process::id());
         let bytes = (mebibytes << 20).to_string();
         for (root, limit) in [
@@ -158,10 +157,10 @@ impl Limited {
             ("/sys/fs/cgroup", "memory.max"),
         ] {
             let group = Self(PathBuf::from(root).join(&name));
-            // The kernel makes the file; elsewhere writing it would make one.
+            // The kernel makes the limit's file. In an ordinary directory, a write would create it.
             let made = fs::create_dir(&group.0).is_ok() && group.0.join(limit).exists();
             if made && fs::write(group.0.join(limit), &bytes).is_ok() {
-                // Swap would hide what the test is about.
+                // Swap would hide the growth.
                 drop(fs::write(group.0.join("memory.swap.max"), "0"));
                 return Some(group);
             }
@@ -177,7 +176,7 @@ impl Limited {
             .into()
     }
 
-    /// How often the kernel has killed there.
+    /// How often the kernel has killed processes of the group.
     fn kills(&self) -> u64 {
         let read = |name: &str| fs::read_to_string(self.0.join(name)).unwrap_or_default();
         let text = read("memory.oom_control") + &read("memory.events");
@@ -191,13 +190,13 @@ impl Limited {
 
 impl Drop for Limited {
     fn drop(&mut self) {
-        // Whoever was in it may be on its way out still.
+        // Its last processes may still be ending.
         let gone = || !self.0.exists() || fs::remove_dir(&self.0).is_ok();
         drop(wait::until_true(SOON, "the cgroup is empty", gone));
     }
 }
 
-/// Of the heap, which Node would end at its cap, and of buffers, which have none.
+/// Tests a leak of the heap, at whose limit Node would end, and of buffers, which have no limit.
 #[test]
 fn a_leak_never_lets_the_kernel_kill_the_container() {
     for path in ["/leak?n=50", "/leak-heap?n=50"] {
@@ -224,7 +223,7 @@ fn leak(path: &str) {
     for _ in 0..3 {
         let before = sidecar.pids().unwrap();
         ask(&sidecar, path);
-        wait::until(SOON * 4, "who leaks is replaced", || {
+        wait::until(SOON * 4, "the leaking workers are replaced", || {
             let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
             let new = now.iter().any(|pid| !before.contains(pid));
             if new { Ok(()) } else { Err(format!("{now:?}")) }
@@ -299,7 +298,7 @@ fn a_second_port_is_served_by_all_workers_if_it_is_shared() {
             }
         })
         .unwrap();
-        // A reload loses nothing there either.
+        // A reload also loses nothing on the second port.
         let load = Load {
             keep_alive: false,
             clients: 2,
@@ -313,7 +312,7 @@ fn a_second_port_is_served_by_all_workers_if_it_is_shared() {
 }
 
 #[test]
-fn an_app_that_forks_by_itself_is_told_the_cure() {
+fn the_log_has_the_cure_for_an_app_that_forks_by_itself() {
     if !has("node") {
         return;
     }
@@ -323,7 +322,7 @@ fn an_app_that_forks_by_itself_is_told_the_cure() {
 }
 
 #[test]
-fn workers_are_told_their_share() {
+fn workers_get_their_share_of_the_cores() {
     if !has("node") {
         return;
     }
@@ -331,7 +330,7 @@ fn workers_are_told_their_share() {
     launch
         .environment
         .push(("OMP_NUM_THREADS".into(), "7".into()));
-    // As many as there are cores or more: one thread each.
+    // With as many workers as cores, or more, each gets one thread.
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
     let workers = cores.to_string();
     let sidecar = launch

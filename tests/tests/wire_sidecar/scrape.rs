@@ -56,7 +56,7 @@ fn every_worker_is_on_the_page_by_its_slot() {
 }
 
 #[test]
-fn a_sum_does_not_go_backwards_when_a_worker_is_replaced() {
+fn a_sum_does_not_decrease_when_a_worker_is_replaced() {
     if !has("node") {
         return;
     }
@@ -81,7 +81,7 @@ fn a_sum_does_not_go_backwards_when_a_worker_is_replaced() {
 }
 
 #[test]
-fn metrics_on_a_port_of_their_own_are_asked_of_each_worker() {
+fn metrics_on_a_separate_port_are_scraped_from_each_worker() {
     if !has("node") {
         return;
     }

@@ -1,5 +1,5 @@
-//! A living worker that shuts its listening socket down: with a shared socket that is
-//! the end of it for all, with its own it is as good as gone.
+//! A living worker that shuts down its listening socket. A shared socket would be closed for all workers; with
+//! a socket of its own, the worker can no longer serve.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use scaledapp_tests::sidecar::{Launch, Sidecar};
 
 use crate::{has, pid_of};
 
-/// Less than the second between two looks at everything; a busy machine needs it.
+/// Time for a reaction on a busy machine; less than the second between two full checks.
 const AT_ONCE: Duration = Duration::from_millis(300);
 
 fn start(options: &[&str]) -> Sidecar {
@@ -22,7 +22,7 @@ fn start(options: &[&str]) -> Sidecar {
 }
 
 #[test]
-fn a_shared_socket_is_taken_up_again_at_once() {
+fn a_shared_socket_is_made_to_listen_again_at_once() {
     if !has("python3") {
         return;
     }
@@ -31,7 +31,7 @@ fn a_shared_socket_is_taken_up_again_at_once() {
     for _ in 0..3 {
         let answer = http::get(sidecar.address(), "/shutdown").unwrap();
         assert_eq!(answer.status, 200);
-        // It shuts the socket down after that answer.
+        // The app shuts the socket down after its answer.
         std::thread::sleep(AT_ONCE);
     }
     assert_eq!(pid_of(sidecar.address()), before);
@@ -56,9 +56,9 @@ fn a_worker_that_listens_no_more_gets_no_request_and_is_replaced() {
         let before = pid_of(sidecar.address());
         let answer = http::get(sidecar.address(), path).unwrap();
         assert_eq!(answer.status, 200);
-        // It comes after that answer.
+        // The shutdown comes after the answer.
         std::thread::sleep(AT_ONCE);
-        // It waits for the next one, and does not fail.
+        // The request waits for the next worker, and does not fail.
         let after = pid_of(sidecar.address());
         assert_ne!(after, before, "{dispatch} {path}");
         let events = sidecar.ctl_done(&["events"]).unwrap();

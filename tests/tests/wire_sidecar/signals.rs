@@ -14,11 +14,11 @@ fn words(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_signal_that_can_only_mean_a_stop_stops_gracefully() {
+fn every_stop_signal_stops_gracefully() {
     if !has("node") || !has("setsid") {
         return;
     }
-    // Without a terminal, as in a container: its size cannot have changed.
+    // Without a terminal, as in a container, WINCH cannot mean a change of size.
     for signal in [Signal::QUIT, Signal::POWER, Signal::WINCH] {
         let launch = Launch::of(|port| fixtures::node("signals.js", port)).unwrap();
         let mut launch = launch.with(&["--workers", "1", "--drain-quiet", "100ms"]);
@@ -53,7 +53,7 @@ fn a_signal_for_the_app_goes_to_the_processes_that_handle_it() {
     if !has("node") {
         return;
     }
-    // The shell in front would be ended by it.
+    // The signal would end the shell in front.
     let launch = Launch::of(|port| {
         let app = fixtures::node("signals.js", port).join(" ");
         vec!["sh".to_owned(), "-c".to_owned(), format!("{app}; exit 3")]
@@ -96,7 +96,7 @@ fn the_stop_signal_of_the_app_stops_the_supervisor_too() {
 }
 
 #[test]
-fn what_was_blocked_or_ignored_at_the_start_changes_nothing() {
+fn signals_blocked_or_ignored_at_the_start_work_nevertheless() {
     if !has("node") {
         return;
     }
@@ -133,11 +133,11 @@ fn what_was_blocked_or_ignored_at_the_start_changes_nothing() {
 }
 
 #[test]
-fn workers_find_clean_signals_and_what_nohup_promised() {
+fn workers_start_with_default_signals_except_under_nohup() {
     let mask = |pid: u32, name: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        // Signals 32 and 33 are the C library's own.
+        // Signals 32 and 33 belong to the C library.
         u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & !(0b11 << 31)
     };
     for (wrapper, ignored) in [

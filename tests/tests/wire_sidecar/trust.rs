@@ -1,5 +1,5 @@
-//! What an app is told about its client, by whom: a supervisor alone, and a balancer
-//! in front of one. Field by field it is tested in `scaledapp-http1`.
+//! The fields about the client that an app gets, from a supervisor alone and with a balancer in front of it.
+//! `scaledapp-http1` has the tests of each field.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,12 +34,12 @@ const FORGED: &[(&str, &str)] = &[
     ),
 ];
 
-/// What the app sees of a request with all that can be forged.
+/// The fields that the app gets of a request in which everything is forged.
 fn seen(to: SocketAddr) -> Value {
     let response = http::one_shot(to, SOON, &Request::get("/").with(FORGED)).unwrap();
     assert_eq!(response.status, 200, "{}", response.text());
     let headers = response.json()["headers"].clone();
-    // At no hop is there anything that may mislead an app, or that is not its matter.
+    // No hop passes on fields that could mislead an app, or that are not for it.
     for name in ["x_forwarded_proto", "scaledapp-token"] {
         assert_eq!(headers[name], Value::Null, "{headers}");
     }
@@ -84,7 +84,7 @@ fn supervisor(options: &[&str]) -> Sidecar {
 }
 
 #[test]
-fn a_supervisor_alone_believes_nobody_but_who_is_named() {
+fn a_supervisor_alone_believes_only_named_proxies() {
     let sidecar = supervisor(&[]);
     is_replaced(&seen(sidecar.address()), "6.6.6.6, 203.0.113.7, 127.0.0.1");
     let sidecar = supervisor(&["--forwarded-from", "fd00::/8,::ffff:127.0.0.0/104"]);
@@ -109,7 +109,7 @@ fn in_a_pod_only_balancers_of_the_app_are_believed() {
     let flag = |path: &Path| ["--trust-token-file".to_owned(), path.display().to_string()];
     let [name, path] = flag(&of_pod);
     let pod = supervisor(&["--trust", "behind", &name, &path]);
-    // A caller that is none gets what a client gets.
+    // A caller without the token is treated like a client.
     is_replaced(&seen(pod.address()), "6.6.6.6, 203.0.113.7, 127.0.0.1");
 
     let in_front = |options: &[&str]| {
@@ -124,7 +124,7 @@ fn in_a_pod_only_balancers_of_the_app_are_believed() {
     let behind_a_terminator = in_front(&["--forwarded-from", "127.0.0.1"]);
     is_believed(&seen(behind_a_terminator.address()), through);
 
-    // Another token, which the pod does not know yet: then the balancer is anybody.
+    // With a token that the pod does not know yet, the balancer is an unknown sender.
     write(&of_balancer, &format!("{two}\n{one}\n"));
     wait::until_true(SOON, "the balancer shows the new token", || {
         seen(behind_a_terminator.address())["x-forwarded-proto"] == "http"
@@ -137,9 +137,9 @@ fn in_a_pod_only_balancers_of_the_app_are_believed() {
     .unwrap();
 }
 
-/// As a pod of an older version does: what `Connection` names ends there.
+/// A pod of an older version does the same: fields that `Connection` names are not passed on.
 #[test]
-fn a_dispatcher_that_asks_for_no_token_passes_none_on() {
+fn a_dispatcher_without_a_token_file_does_not_pass_a_token_on() {
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&token, "1".repeat(64)).unwrap();
     for trust in ["behind", "edge"] {

@@ -1,5 +1,5 @@
-//! Upgraded connections end with the close frame that the app sends at the stop signal: their
-//! clients see 1001 (going away, RFC 6455 section 7.4.1) and never a broken connection.
+//! Upgraded connections end with the close frame that the app sends on the stop signal. Clients see 1001
+//! (going away, RFC 6455 section 7.4.1), and never a broken connection.
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -12,17 +12,17 @@ use scaledapp_tests::{balancer, fixtures};
 
 use crate::{SOON, has};
 
-/// Long against everything that happens here but a drain that is waited for.
+/// The drain time-out: much longer than everything here that does not wait for a drain.
 const DRAIN: Duration = Duration::from_secs(40);
-/// A server's close frame with 1001.
+/// A close frame of the server with 1001.
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
-/// A masked text frame with "hi", and the same from a server.
+/// A masked text frame with "hi", and the same as a server sends it.
 const HI: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
 const HI_BACK: [u8; 4] = [0x81, 2, b'h', b'i'];
 /// A client's answer to the close frame.
 const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
-/// A client's connection that works.
+/// Opens a WebSocket and checks that it works.
 fn open(to: SocketAddr) -> Connection {
     let mut socket = Connection::open(to, DRAIN * 2).unwrap();
     let upgrade = Request::get("/").with(&[
@@ -37,7 +37,7 @@ fn open(to: SocketAddr) -> Connection {
     socket
 }
 
-/// How clients' connections ended, as they end.
+/// Receives how each client's connection ended.
 struct Clients(mpsc::Receiver<Result<Vec<u8>, Failure>>);
 
 impl Clients {
@@ -79,7 +79,7 @@ fn start(options: &[&str]) -> Sidecar {
     launch.with(options).ready(2).unwrap()
 }
 
-/// Opens four, does something that ends `ended` of them, and stops everything.
+/// Opens four connections, performs an action that ends `ended` of them, and stops everything.
 fn story(sidecar: &mut Sidecar, to: SocketAddr, ended: usize, what: impl FnOnce(&Sidecar)) {
     let clients = Clients::open(4, to);
     let begun = Instant::now();
@@ -91,12 +91,12 @@ fn story(sidecar: &mut Sidecar, to: SocketAddr, ended: usize, what: impl FnOnce(
     assert_eq!(sidecar.process.wait(DRAIN).unwrap().code, 0);
     assert!(
         begun.elapsed() < DRAIN,
-        "no drain is waited for: {:?}",
+        "it waited for a drain: {:?}",
         begun.elapsed()
     );
 }
 
-/// With a drain time-out that would be noticed.
+/// A supervisor with a drain time-out that would be noticed.
 fn unhurried(options: &[&str]) -> Sidecar {
     let drain = format!("{}s", DRAIN.as_secs());
     let mut all = vec!["--drain-timeout", &drain];
@@ -105,7 +105,7 @@ fn unhurried(options: &[&str]) -> Sidecar {
 }
 
 #[test]
-fn a_reload_tells_all_and_waits_for_none() {
+fn a_reload_closes_all_websockets_without_waiting_for_a_drain() {
     if !has("node") {
         return;
     }
@@ -117,7 +117,7 @@ fn a_reload_tells_all_and_waits_for_none() {
 }
 
 #[test]
-fn one_worker_that_leaves_tells_its_own() {
+fn a_leaving_worker_closes_its_own_websockets() {
     if !has("node") {
         return;
     }
@@ -131,7 +131,7 @@ fn one_worker_that_leaves_tells_its_own() {
 }
 
 #[test]
-fn a_recycled_worker_tells_its_own() {
+fn a_recycled_worker_closes_its_own_websockets() {
     if !has("node") {
         return;
     }
@@ -141,7 +141,7 @@ fn a_recycled_worker_tells_its_own() {
     let mut load = Connection::open(to, SOON).unwrap();
     let begun = Instant::now();
     let mut told = 0;
-    // All requests go to the worker that has no more clients: it goes again and again.
+    // All requests go to the worker without open connections, which is recycled again and again.
     while told < 2 {
         assert!(begun.elapsed() < DRAIN, "nobody is recycled");
         if !load.is_reusable() {
@@ -159,7 +159,7 @@ fn a_recycled_worker_tells_its_own() {
 }
 
 #[test]
-fn requests_that_are_under_way_are_answered_before_the_signal() {
+fn requests_in_flight_are_answered_before_the_signal() {
     if !has("node") {
         return;
     }
@@ -177,7 +177,7 @@ fn requests_that_are_under_way_are_answered_before_the_signal() {
 }
 
 #[test]
-fn connection_dispatch_tells_them_at_the_end_of_one_drain() {
+fn with_connection_dispatch_websockets_close_at_the_end_of_one_drain() {
     if !has("node") {
         return;
     }
@@ -186,14 +186,14 @@ fn connection_dispatch_tells_them_at_the_end_of_one_drain() {
         let clients = Clients::open(4, sidecar.address());
         sidecar.ctl_done(words).unwrap();
         sidecar.process.signal(Signal::TERM).unwrap();
-        // How many each worker had is the kernel's choice.
+        // The kernel chooses how many each worker has.
         clients.are_told(4);
         assert_eq!(sidecar.process.wait(DRAIN).unwrap().code, 0);
     }
 }
 
 #[test]
-fn connection_dispatch_tells_those_of_a_recycled_worker() {
+fn with_connection_dispatch_a_recycled_worker_closes_its_own_websockets() {
     if !has("node") {
         return;
     }
@@ -210,7 +210,7 @@ fn connection_dispatch_tells_those_of_a_recycled_worker() {
     let begun = Instant::now();
     let clients = Clients::open(4, sidecar.address());
     let connect = || drop(open(sidecar.address()));
-    // Others come and go meanwhile.
+    // Other connections open and close meanwhile.
     while begun.elapsed() < Duration::from_secs(2) {
         connect();
         std::thread::sleep(Duration::from_millis(20));
@@ -223,7 +223,7 @@ fn connection_dispatch_tells_those_of_a_recycled_worker() {
 }
 
 #[test]
-fn they_are_told_through_a_balancer_too() {
+fn websockets_close_through_a_balancer_too() {
     if !has("node") {
         return;
     }
@@ -236,7 +236,7 @@ fn they_are_told_through_a_balancer_too() {
 }
 
 #[test]
-fn an_app_that_ignores_the_signal_keeps_them_until_the_grace_is_over() {
+fn an_app_that_ignores_the_signal_keeps_websockets_until_the_grace_is_over() {
     if !has("node") {
         return;
     }
@@ -254,7 +254,7 @@ fn an_app_that_ignores_the_signal_keeps_them_until_the_grace_is_over() {
         let admin = sidecar.launch.admin;
         std::thread::spawn(move || scaledapp_tests::sidecar::ctl(admin, &["reload"]))
     };
-    scaledapp_tests::wait::until_true(SOON, "the old one is told", || {
+    scaledapp_tests::wait::until_true(SOON, "the old worker has got the signal", || {
         let workers = sidecar.workers().unwrap();
         workers
             .iter()
