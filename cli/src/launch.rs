@@ -1,4 +1,4 @@
-//! Which programs a plan becomes: their command lines, environment and directory.
+//! Turns a plan into programs: their command lines, environment and directories.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -17,19 +17,18 @@ use crate::binaries::Binaries;
 use crate::object::Object;
 use crate::runs;
 
-/// On one machine nobody learns of a stop late: this long without a new
-/// connection, and a listener may close.
+/// A listener that stops may close after this long without a new connection. On one machine, clients
+/// notice a stop at once.
 const QUIET: &str = "200ms";
-/// Python keeps what it prints for itself until a block is full where stdout is
-/// no terminal, and here it is a pipe.
+/// Without this, Python prints only full blocks if stdout is a pipe, as it is here.
 const UNBUFFERED: &str = "PYTHONUNBUFFERED";
-/// What a balancer gets beyond its own drain before its holder kills it.
-const HOLDER_MARGIN: Duration = Duration::from_secs(5);
+/// Time that a balancer has beyond its own drain before its supervisor kills it.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 /// A program that is kept running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
-    /// What people call it: `hello-0`, `hello-lb-1`, `dns`.
+    /// Its name in the output: `hello-0`, `hello-lb-1`, `dns`.
     pub(crate) name: String,
     binary: PathBuf,
     arguments: Vec<String>,
@@ -39,7 +38,7 @@ pub(crate) struct Program {
     pub(crate) workers: Option<Workers>,
 }
 
-/// What the workers of a pod run, and on which port they should listen.
+/// The command of a pod's workers, and the port on which they should listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Workers {
     pub(crate) command: Vec<String>,
@@ -47,9 +46,8 @@ pub(crate) struct Workers {
 }
 
 impl Program {
-    /// In a process group of its own, so that a Ctrl-C reaches only us, and
-    /// killed when we are. Our own `SCALEDAPP_*` settings are not handed down:
-    /// they would configure the child.
+    /// The command to run. It gets its own process group, so that Ctrl-C reaches only us, and is killed
+    /// when we are. Our own `SCALEDAPP_*` settings are removed, because they would configure the child.
     pub(crate) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(&self.binary);
@@ -69,7 +67,7 @@ impl Program {
     }
 }
 
-/// Variables that all processes of a run share with it.
+/// Variables that a run passes on to all its processes.
 const OF_THE_LOG: [&str; 2] = ["SCALEDAPP_LOG", "SCALEDAPP_LOG_FORMAT"];
 
 fn is_setting(name: &OsString) -> bool {
@@ -77,7 +75,7 @@ fn is_setting(name: &OsString) -> bool {
     name.starts_with("SCALEDAPP_") && !OF_THE_LOG.contains(&&*name)
 }
 
-/// Everything that an app starts.
+/// The programs of an app.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) pods: Vec<Program>,
@@ -88,7 +86,7 @@ pub(crate) struct Programs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Files {
     pub(crate) endpoints: PathBuf,
-    /// Shows pods that a balancer of theirs speaks.
+    /// The token by which pods know their balancers.
     pub(crate) token: PathBuf,
 }
 
@@ -162,7 +160,7 @@ fn supervisor(
     }
 }
 
-/// A balancer as the one worker of a supervisor, whose socket outlives it.
+/// A balancer as the only worker of a supervisor, so that its socket survives the balancer.
 fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files) -> Program {
     let drain = app.workers.drain_timeout;
     let holder = SupervisorArgs {
@@ -173,7 +171,7 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
         workers: Some("1".to_owned()),
         // The balancer drains by itself and better: it can say `Connection: close`.
         drain_timeout: Some("0s".to_owned()),
-        further: vec![("--stop-grace", duration::format(drain + HOLDER_MARGIN))],
+        further: vec![("--stop-grace", duration::format(drain + STOP_MARGIN))],
         ..SupervisorArgs::default()
     };
     let mut arguments = holder.to_args();
@@ -213,8 +211,8 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
     }
 }
 
-/// A newcomer looks for the app's words: balancers and DNS say what is wrong
-/// only, unless the user has asked for more.
+/// Balancers and DNS log only problems unless the user asks for more, so that the app's output is easy to
+/// find.
 fn quiet() -> Vec<(String, String)> {
     match std::env::var_os("SCALEDAPP_LOG") {
         Some(_) => Vec::new(),
@@ -231,7 +229,7 @@ fn algorithm(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// A DNS server that answers for one zone; `records` is the file that it reads.
+/// A DNS server for one zone. It reads the file `records`.
 pub(crate) fn dns(
     name: String,
     zone: &str,
@@ -242,7 +240,7 @@ pub(crate) fn dns(
     let mut arguments = words(&["run", "--listen", &listen.to_string()]);
     arguments.extend(words(&["--zone", zone]));
     arguments.extend(words(&["--records-file", &records.to_string_lossy()]));
-    // The record is withdrawn long before the server is told to stop.
+    // The record has been withdrawn long before the server stops.
     arguments.extend(words(&["--drain-min", "0s"]));
     Program {
         name,
@@ -339,7 +337,7 @@ spec:
         let environment: Vec<String> = pod
             .environment
             .iter()
-            // Who tests may have it already.
+            // The test's own environment may have it already.
             .filter(|(name, _)| name != UNBUFFERED)
             .map(|(name, value)| format!("{name}={value}"))
             .collect();

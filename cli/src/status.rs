@@ -15,10 +15,10 @@ use crate::cli::Output;
 use crate::runs::{self, Runs};
 use crate::state::State;
 
-/// Asks everything and shows it.
+/// Asks all pods and balancers, and formats their answers.
 ///
 /// # Errors
-/// Nothing runs here, or nothing of the run meant answers.
+/// Nothing runs here, or nothing of the named run answers.
 pub(crate) fn run(
     name: Option<&str>,
     state: Option<&Path>,
