@@ -83,7 +83,11 @@ fn words(lines: &[&str]) -> String {
 /// The lines that say what is wrong: the last line that looks like an error and the lines around
 /// it, without the frames of a stack.
 fn last_words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
-    let telling: Vec<&str> = lines.iter().copied().filter(|line| tells(line)).collect();
+    let telling: Vec<&str> = lines
+        .iter()
+        .copied()
+        .filter(|line| is_relevant(line))
+        .collect();
     let error = telling.iter().rposition(|line| is_error(line));
     let window = match error {
         Some(error) => error.saturating_sub(2)..(error + 3).min(telling.len()),
@@ -92,7 +96,7 @@ fn last_words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     telling[window].to_vec()
 }
 
-fn tells(line: &str) -> bool {
+fn is_relevant(line: &str) -> bool {
     let start = line.trim_start();
     let is_frame =
         start.starts_with("at ") || line.starts_with('\t') || start.starts_with("goroutine ");
@@ -143,7 +147,7 @@ fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
     };
     match code {
         127 => format!(
-            "install {program}, or correct spec.command: a name without a slash is searched on PATH, a relative path starts at the directory above"
+            "install {program}, or correct spec.command: a name without a slash is looked up on PATH, a relative path starts at the directory above"
         ),
         126 => format!(
             "make {program} executable (`chmod +x`), or name its interpreter first in spec.command"

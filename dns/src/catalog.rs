@@ -17,7 +17,8 @@ pub(crate) struct Catalog {
     entries: Vec<Entry>,
     /// The addresses published last for each name; kept while none is healthy.
     published: BTreeMap<Name, Records>,
-    /// Names published on the operator's word alone, because no probe reaches their addresses.
+    /// Names whose addresses no probe reaches. They are published because the operator reports that
+    /// they serve.
     unreached: BTreeSet<Name>,
     health: BTreeMap<SocketAddr, Health>,
     loaded: bool,
@@ -141,9 +142,9 @@ impl Catalog {
         self.settled |= self.loaded && self.entries.iter().all(|entry| self.is_settled(entry));
     }
 
-    /// Whether the name can be answered for: every address has been probed, and if none is
-    /// healthy, it is known whether any is within reach. An earlier answer would deny the name,
-    /// and resolvers would cache that.
+    /// Whether the name can be answered: every address has been probed, and if none is healthy, it
+    /// is known whether any is within reach. An answer before that would deny the name, and
+    /// resolvers would cache the denial.
     fn is_settled(&self, entry: &Entry) -> bool {
         let health: Vec<(Health, bool)> = targets_of(entry)
             .map(|target| {
@@ -159,7 +160,7 @@ impl Catalog {
         verdicts && decided
     }
 
-    /// Names published on the operator's word alone, because no probe reaches their addresses.
+    /// Names whose addresses no probe reaches, but which the operator reports as serving.
     pub(crate) fn unreached(&self) -> &BTreeSet<Name> {
         &self.unreached
     }

@@ -1,8 +1,8 @@
 //! The answer to a query: the table of outcomes.
 //!
-//! The checks run in this order: no answer to what must not be answered, NOTIMP, FORMERR,
-//! BADVERS, REFUSED for other classes, other zones and transfers, SERVFAIL until the zone is
-//! loaded, then the zone's own data.
+//! Messages that must not be answered are dropped first. The other checks run in this order:
+//! NOTIMP, FORMERR, BADVERS, REFUSED (for other classes, other zones and transfers), SERVFAIL
+//! (until the zone is loaded), then the zone's own data.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Forwarded requests and answers, and their form on the other side.
+//! How requests and answers are forwarded.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -308,7 +308,7 @@ fn after_an_upgrade_bytes_flow_both_ways_until_both_have_finished() {
 }
 
 #[test]
-fn an_upgrade_that_nobody_asked_for_is_an_error() {
+fn an_upgrade_that_was_not_requested_is_an_error() {
     let upstream = Upstream::start(|mut peer| {
         peer.read_head();
         peer.write(
