@@ -221,11 +221,11 @@ Node.js v20.20.2";
             shown(1, &lines),
             "bad-0 could not start (exit code 1)
   command: node bad.js, in /srv/bad
-  its last words:
+  its last output:
     /srv/bad/bad.js:1
     throw new Error(\"no database\")
     Error: no database
-  cure: make the command serve when it is run by hand in that directory, then start again"
+  cure: run the command by hand in that directory until it serves, then start again"
         );
     }
 
@@ -264,7 +264,7 @@ Node.js v20.20.2";
             (0, &[], "foreground"),
             (1, &elsewhere, "change spec.port to 4000"),
             (1, &taken, "all workers share port 3000"),
-            (137, &[], "run by hand"),
+            (137, &[], "by hand in that directory"),
         ] {
             let text = shown(code, lines);
             let last = text.lines().last().unwrap();

@@ -389,7 +389,7 @@ mod tests {
             (["--ns", "ns1.apps.local"], "--ns ns1.apps.local.=IP"),
             (["--ns", "ns1.apps.local=here"], "write NAME=IP"),
             (["--ns", "ns.example.com=10.0.0.1"], "outside the zone"),
-            (["--ns", "n s"], "holds ' '"),
+            (["--ns", "n s"], "contains ' '"),
             (["--admin", "9377"], "such as 127.0.0.1:9377"),
             (["--drain-min", "5"], "such as 500ms"),
             (

@@ -124,7 +124,7 @@ fn an_invalid_binding_is_refused() {
         ("team-a.apps.example", "write ZONE=NAMESPACE"),
         ("team-a.apps.example=A", "write ZONE=NAMESPACE"),
         ("=a", "names the root"),
-        ("*.apps.example=a", "holds '*'"),
+        ("*.apps.example=a", "contains '*'"),
     ] {
         let message = text.parse::<Binding>().unwrap_err().to_string();
         assert!(message.contains(part), "{text}: {message}");
