@@ -1,4 +1,4 @@
-//! The rights of the chart's ServiceAccounts, in all namespaces or in some.
+//! The rights of the chart's service accounts, in all namespaces or in some.
 
 use serde_json::Value;
 
