@@ -153,7 +153,7 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
     }
     for skip in skipped {
         wrong.push(format!(
-            "{skip} is no longer linked besides another version: remove it from `skip` of deny.toml"
+            "{skip} no longer has another version beside it: remove it from `skip` of deny.toml"
         ));
     }
     wrong
