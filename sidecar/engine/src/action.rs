@@ -1,4 +1,4 @@
-//! What the engine wants done, and what it has to say about it.
+//! What the engine asks the shell to do, and what it reports.
 
 use core::fmt;
 use core::time::Duration;
@@ -6,57 +6,57 @@ use core::time::Duration;
 use crate::event::{Cause, Exit};
 use crate::ids::{Generation, OperationId, Slot, WorkerId};
 
-/// Something for the shell to do; in the order given.
+/// Something for the shell to do. Actions are carried out in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Start a process.
     Spawn {
-        /// Its name from now on.
+        /// The identity of the new worker.
         worker: WorkerId,
-        /// Its slot.
+        /// The slot that it is for.
         slot: Slot,
-        /// Its generation.
+        /// The generation that it belongs to.
         generation: Generation,
     },
-    /// Connection dispatch: new connections go to this generation from now on,
-    /// and to no other.
+    /// Connection dispatch: from now on new connections go to this generation only.
     Activate {
-        /// Which one.
+        /// The generation.
         generation: Generation,
     },
-    /// Give this worker no new work; answer [`crate::Event::Drained`] when
-    /// nothing is in flight.
+    /// Give this worker no new work, and send [`crate::Event::Drained`] once it has nothing
+    /// in flight.
     Drain {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Send the stop signal to its process group.
+    /// Send the stop signal to the worker's process group.
     Terminate {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Send SIGKILL to its process group.
+    /// Send SIGKILL to the worker's process group.
     Kill {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Tell whoever waits for it; exactly once for each operation.
+    /// Answer the caller that waits for this operation. Each operation is settled exactly
+    /// once.
     Settle {
-        /// Which one.
+        /// The operation.
         operation: OperationId,
-        /// How it went.
+        /// Its result.
         result: Result<(), Failure>,
     },
-    /// For log and metrics.
+    /// Write a log line and count it in the metrics.
     Report(Incident),
-    /// Everything is reaped: end with this code. Nothing comes after it.
+    /// Every worker is reaped: exit with this code. No action follows.
     Exit {
-        /// 0 after a stop, else the app's own.
+        /// 0 after a stop, otherwise the app's own exit code.
         code: i32,
     },
 }
 
-/// Why an operation did not do what was asked.
+/// Why an operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// A new worker ended before it took over.
@@ -68,7 +68,7 @@ pub enum Failure {
         /// How it ended.
         exit: Exit,
     },
-    /// A new worker was not ready in time.
+    /// A new worker was not ready within the boot time-out.
     BootTimedOut {
         /// The worker.
         worker: WorkerId,
@@ -83,24 +83,24 @@ pub enum Failure {
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
-    /// A later wish of the same kind took its place.
+    /// A later request of the same kind replaced this one.
     Superseded,
     /// The supervisor is stopping.
     Stopping,
-    /// There is no such slot (any more).
+    /// The slot does not exist, or no longer exists.
     NoSuchSlot {
-        /// The slot named.
+        /// The requested slot.
         slot: Slot,
-        /// How many there are.
+        /// The number of slots.
         desired: u32,
     },
 }
 
 impl Failure {
-    /// The slot whose worker caused it.
+    /// The slot of the worker that caused the failure.
     pub fn slot(&self) -> Option<Slot> {
         match *self {
             Self::Exited { slot, .. }
@@ -110,7 +110,7 @@ impl Failure {
         }
     }
 
-    /// The worker that caused it.
+    /// The worker that caused the failure.
     pub fn worker(&self) -> Option<WorkerId> {
         match *self {
             Self::Exited { worker, .. }
@@ -156,7 +156,7 @@ impl core::error::Error for Failure {}
 /// Something worth a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incident {
-    /// A worker takes work.
+    /// A worker became ready.
     Ready {
         /// The worker.
         worker: WorkerId,
@@ -164,27 +164,27 @@ pub enum Incident {
         slot: Slot,
         /// Its generation.
         generation: Generation,
-        /// From its start.
+        /// Time from its start until it was ready.
         after: Duration,
     },
-    /// The worker of a slot ended without having been told to, or after it was
-    /// not ready in time.
+    /// The worker of a slot ended although it had not been told to, or it was ended because
+    /// it was not ready in time.
     Exited {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// How.
+        /// How it ended.
         exit: Exit,
-        /// It had been told to, since it was not ready in time.
+        /// Whether it was ended because it was not ready in time.
         late: bool,
-        /// How long it had been ready; `None`: never.
+        /// How long it had been ready; `None` if it never was.
         ready_for: Option<Duration>,
-        /// When the next one starts, from now.
+        /// Time until the next worker of the slot starts.
         restart_in: Duration,
     },
-    /// The worker of a slot ended by itself as one that has done its work does; the
-    /// next one starts at once.
+    /// The worker of a slot exited by itself with code 0 after it had served; the next one
+    /// starts at once.
     Finished {
         /// The worker.
         worker: WorkerId,
@@ -193,7 +193,7 @@ pub enum Incident {
         /// How long it had been ready.
         after: Duration,
     },
-    /// A worker was not ready in time and is ended.
+    /// A worker was not ready within the boot time-out and is being ended.
     BootTimedOut {
         /// The worker.
         worker: WorkerId,
@@ -208,40 +208,40 @@ pub enum Incident {
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// How.
+        /// How it ended.
         exit: Exit,
     },
-    /// Work was still in flight at the end of the drain time-out; the worker gets the
-    /// stop signal.
+    /// A worker still had work in flight at the end of the drain time-out; it gets the stop
+    /// signal.
     DrainTimedOut {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
     },
-    /// The stop signal did not end the worker within the grace.
+    /// A worker did not end within the grace period after its stop signal, so it is killed.
     KilledAfterGrace {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
     },
-    /// The supervisor replaces a worker by itself.
+    /// The supervisor has begun to replace a worker without being asked to.
     RecycleBegan {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
-    /// The supervisor ends a worker at once.
+    /// The supervisor kills a worker at once.
     Killed {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
     /// A reload has begun.
@@ -249,36 +249,36 @@ pub enum Incident {
         /// The new generation.
         generation: Generation,
     },
-    /// All workers are of the new generation, the old ones are reaped.
+    /// All workers are of the new generation, and the old ones are reaped.
     ReloadFinished {
         /// The new generation.
         generation: Generation,
-        /// From its begin.
+        /// Time since the reload began.
         took: Duration,
     },
-    /// A reload stopped; workers not replaced by then keep serving.
+    /// A reload failed; workers that it had not replaced yet keep serving.
     ReloadFailed {
-        /// The generation that was to come.
+        /// The generation that the reload would have begun.
         generation: Generation,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
-    /// The restart of one slot stopped; its old worker keeps serving.
+    /// The restart of one slot failed; its old worker keeps serving.
     RestartFailed {
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
-    /// No worker was ever ready and every slot failed three times.
+    /// No worker was ever ready, and every slot failed three times.
     NothingStarts {
-        /// The last failure.
+        /// How the last worker ended.
         exit: Exit,
-        /// It was that a worker was not ready in time.
+        /// Whether that worker was ended because it was not ready in time.
         late: bool,
     },
 }
 
 impl Incident {
-    /// Whether something went wrong (a warning rather than a notice).
+    /// Whether the incident is a failure: it is logged as a warning instead of a notice.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Ready { .. }

@@ -2,24 +2,24 @@
 
 use core::time::Duration;
 
-/// Restart delays: at once the first time, then `first` × 2ⁿ with jitter, never
-/// more than `cap`. There is no last attempt.
+/// Restart delays: the first restart is immediate, later ones wait `first` × 2ⁿ with
+/// jitter, at most `cap`. The number of attempts is not limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// Delay after the second failure in a row.
     pub first: Duration,
-    /// No delay is longer, jitter included.
+    /// The longest delay, jitter included.
     pub cap: Duration,
-    /// Share of the delay by which it may be shorter or longer, in percent.
+    /// The jitter: by how many percent a delay may be shorter or longer.
     pub jitter_percent: u32,
-    /// A worker that was ready for so long has proved itself: its end is the
-    /// first failure again.
+    /// Once a worker has been ready for this long, its end counts as a first failure again.
     pub reset_after: Duration,
-    /// A worker that was ready for so long is replaced at once: the time it
-    /// served bounds the rate of restarts as well as a delay would.
+    /// A worker that was ready for this long is replaced at once: its running time bounds
+    /// the rate of restarts as well as a delay would.
     pub at_once_after: Duration,
-    /// After a worker that has served something no delay is longer: the app starts, and
-    /// what ended it may have been one request of many. The others must not wait.
+    /// The longest delay after a worker that has served something. Such an app does start,
+    /// and one request of many may have ended the worker; the other requests must not wait
+    /// for long.
     pub served_cap: Duration,
 }
 
@@ -30,25 +30,26 @@ impl Default for Backoff {
             cap: Duration::from_secs(10),
             jitter_percent: 20,
             reset_after: Duration::from_secs(30),
-            // PM2's `min_uptime`; who kills a worker each second is not to be answered
-            // with fewer and fewer of them.
+            // The same as PM2's `min_uptime`. Requests that end a worker each second must
+            // not lead to fewer and fewer workers.
             at_once_after: Duration::from_secs(1),
-            // A fifth of a second of waiting is hardly noticed; five boots a second and
-            // slot are what a crashing app costs at most.
+            // A client hardly notices a fifth of a second, and a crashing app costs at most
+            // five boots per second and slot.
             served_cap: Duration::from_millis(200),
         }
     }
 }
 
 impl Backoff {
-    /// The delay after `failures` earlier ones in a row; `random` is uniform.
+    /// The delay after `failures` earlier failures in a row; `random` is uniformly
+    /// distributed.
     pub(crate) fn delay(&self, failures: u32, random: u64) -> Duration {
         let Some(doublings) = failures.checked_sub(1) else {
             return Duration::ZERO;
         };
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
         let delay = self.first.saturating_mul(factor).min(self.cap);
-        // In thousandths: `core` has no rounding of floats.
+        // Calculated in thousandths, because `core` cannot round floats.
         let spread = u64::from(self.jitter_percent.min(100)) * 10;
         let share = 1000 - spread + random % (2 * spread + 1);
         let jittered = delay.saturating_mul(share as u32) / 1000;
@@ -56,7 +57,7 @@ impl Backoff {
     }
 }
 
-/// `SplitMix64` (Steele, Lea, Flood 2014): enough to keep retries apart.
+/// `SplitMix64` (Steele, Lea, Flood 2014): good enough to spread retries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Random(pub(crate) u64);
 

@@ -1,4 +1,4 @@
-//! How everything ends: because somebody stops it, or because no worker ever starts.
+//! How the supervisor ends: because it is stopped, or because no worker ever becomes ready.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -7,27 +7,27 @@ use crate::action::{Action, Failure, Incident};
 use crate::engine::{Engine, settle};
 use crate::event::Exit;
 
-/// An app of which every slot failed so often without ever being ready is
-/// broken, not unlucky.
+/// After this many failures in every slot, without a single ready worker, the app counts as
+/// broken.
 pub(crate) const TRIES: u32 = 3;
 
-/// Exit code where the app's own says that all is well (gunicorn's for a worker
-/// that cannot boot).
+/// Exit code when nothing ever started although the app's own code was 0; gunicorn uses the
+/// same for a worker that cannot boot.
 const BOOT_FAILED: i32 = 3;
 
-/// Everything ends.
+/// The end of everything, once it has begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
-    /// What the supervisor exits with.
+    /// The supervisor's exit code.
     pub(crate) code: i32,
-    /// Nothing is drained.
+    /// Whether the drain is skipped.
     quick: bool,
-    /// [`Action::Exit`] was given.
+    /// Whether [`Action::Exit`] was given.
     pub(crate) exited: bool,
 }
 
 impl Engine {
-    /// Somebody wants it; who wants it quickly twice gets it at once.
+    /// Stops everything. A second quick stop kills the workers at once.
     pub(crate) fn stop(&mut self, now: Duration, quick: bool, out: &mut Vec<Action>) {
         let before = self.ending;
         if before.is_none() {
@@ -50,7 +50,7 @@ impl Engine {
         }
     }
 
-    /// Ends with the app's own exit code if every slot has failed often enough.
+    /// Ends with the app's own exit code if every slot has failed [`TRIES`] times.
     pub(crate) fn give_up_if_nothing_starts(
         &mut self,
         now: Duration,
@@ -59,13 +59,13 @@ impl Engine {
         out: &mut Vec<Action>,
     ) {
         let hopeless = self.places.iter().all(|place| place.never_ready >= TRIES);
-        // A reload that is on its way may be the cure.
+        // A reload that is running or waiting may be the cure.
         if self.ever_ready || !hopeless || self.running.is_some() || !self.wishes.is_empty() {
             return;
         }
         out.push(Action::Report(Incident::NothingStarts { exit, late }));
         let code = match exit.code() {
-            // To end well before anything was served is no success.
+            // An app that ends before it has served anything has not succeeded.
             0 => BOOT_FAILED,
             code => code,
         };
@@ -75,7 +75,7 @@ impl Engine {
         }
     }
 
-    /// From here on nothing starts; whoever waits is told.
+    /// From here on nothing starts, and all waiting operations fail.
     fn begin_ending(&mut self, code: i32, quick: bool, out: &mut Vec<Action>) {
         self.ending = Some(Ending {
             code,

@@ -1,9 +1,8 @@
 //! The state machine: workers, slots, crashes, scaling.
 //!
-//! After each event the engine converges: whatever the state is, the next
-//! steps follow from it alone, so that no order of events forgets a slot.
-//! How workers are replaced (reload, restart) is in `replace`, how all of it ends in
-//! `ending`.
+//! After each event the engine converges: the next steps follow from its state alone, so
+//! that no order of events can leave a slot behind. `replace` decides how workers are
+//! replaced (reload, restart), `ending` how everything ends.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -17,20 +16,20 @@ use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
 use crate::replace::{Running, Wish};
 use crate::view::WorkerState;
 
-/// What does not change while the supervisor runs.
+/// The settings, which do not change while the supervisor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// How work reaches the workers.
     pub dispatch: Dispatch,
-    /// A worker that is not ready by then is ended; it never counts as ready.
+    /// A worker that is not ready within this time is ended and never counts as ready.
     pub boot_timeout: Duration,
-    /// How long a draining worker may finish what it has.
+    /// How long a draining worker may take to finish its work.
     pub drain_timeout: Duration,
-    /// From the stop signal to SIGKILL.
+    /// Time between the stop signal and SIGKILL.
     pub stop_grace: Duration,
     /// Delays between restarts.
     pub backoff: Backoff,
-    /// Makes the jitter of two supervisors differ, and of a test the same.
+    /// Seed of the jitter: it differs between supervisors, and is fixed in tests.
     pub jitter_seed: u64,
 }
 
@@ -39,30 +38,31 @@ pub(crate) struct Worker {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) state: WorkerState,
-    /// When it came into its state.
+    /// When it entered its state.
     pub(crate) since: Duration,
     pub(crate) started: Duration,
     ready_since: Option<Duration>,
-    /// It is known to have done work.
+    /// Whether it is known to have done work.
     has_served: bool,
     /// When its state has lasted too long.
     pub(crate) deadline: Option<Duration>,
 }
 
-/// A place for one worker. Its holder serves; a candidate is to follow it.
-/// Workers that are named here no more are on their way out.
+/// A place for one worker. Its holder serves; a candidate will take its place. A worker
+/// that no slot names any more is on its way out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Place {
     pub(crate) holder: Option<WorkerId>,
     pub(crate) candidate: Option<WorkerId>,
-    /// When the next holder starts, after one that ended; `None`: at once.
+    /// When the next holder starts after one that ended; `None` means at once.
     pub(crate) retry_at: Option<Duration>,
-    /// Failures in a row, for the backoff.
+    /// Failures in a row, which determine the delay.
     pub(crate) failures: u32,
-    /// Workers that ended without ever being ready.
+    /// How many workers ended without ever being ready.
     pub(crate) never_ready: u32,
     pub(crate) restarts: u32,
-    /// There is no memory for a holder beside this worker, which is on its way out.
+    /// The next holder must wait for the end of this worker, because there is no memory for
+    /// both.
     pub(crate) after: Option<WorkerId>,
 }
 
@@ -73,23 +73,23 @@ pub struct Engine {
     random: Random,
     last_worker: u64,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    /// Index = slot; as many as wanted.
+    /// Index = slot; there are as many as desired.
     pub(crate) places: Vec<Place>,
     pub(crate) generation: Generation,
-    /// What new connections are turned to (Connection dispatch).
+    /// The generation that gets new connections (Connection dispatch).
     pub(crate) activated: Option<Generation>,
     pub(crate) running: Option<Running>,
     pub(crate) wishes: VecDeque<Wish>,
-    /// A scale that somebody waits for.
+    /// The scale operation that a caller waits for.
     scaling: Option<OperationId>,
-    /// There is no memory for a worker beside all that run.
+    /// Whether there is no memory for one more worker.
     pub(crate) is_crowded: bool,
     pub(crate) ever_ready: bool,
     pub(crate) ending: Option<Ending>,
 }
 
 impl Engine {
-    /// Nothing runs until [`Engine::start`].
+    /// An engine without workers; [`Engine::start`] starts them.
     pub fn new(config: Config, workers: u32) -> Self {
         Self {
             config,
@@ -108,12 +108,12 @@ impl Engine {
         }
     }
 
-    /// Starts the first generation. Times are those since the supervisor's start.
+    /// Starts the first generation. Times count from the supervisor's start.
     pub fn start(&mut self, now: Duration) -> Vec<Action> {
         self.on(now, Event::Wake)
     }
 
-    /// What follows from an event at the time `now`.
+    /// The actions that follow from `event` at the time `now`.
     pub fn on(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         if self.ending.is_some_and(|ending| ending.exited) {
@@ -150,7 +150,7 @@ impl Engine {
         out
     }
 
-    /// When [`Event::Wake`] is wanted, if nothing happens before.
+    /// When [`Event::Wake`] must come if no other event comes before.
     pub fn deadline(&self) -> Option<Duration> {
         let workers = self.workers.values().filter_map(|worker| worker.deadline);
         let waiting = self.places.iter().filter(|place| self.may_fill(place));
@@ -237,7 +237,7 @@ impl Engine {
         }
     }
 
-    /// Turns new connections to the current generation, once.
+    /// Sends new connections to the current generation, once.
     pub(crate) fn activate(&mut self, out: &mut Vec<Action>) {
         let generation = self.generation;
         if self.config.dispatch == Dispatch::Connection && self.activated != Some(generation) {
@@ -296,17 +296,17 @@ impl Engine {
             place.failures = 0;
         }
         place.restarts = place.restarts.saturating_add(1);
-        // It was told to end, since its boot took too long.
+        // It was told to end because its boot took too long.
         let late = ready_for.is_none() && worker.state == WorkerState::Stopping;
         if ready_for.is_none() {
             place.never_ready = place.never_ready.saturating_add(1);
         }
-        // A command that cannot be executed at all is found out without delays.
+        // A command that cannot be executed at all is reported without delays.
         let hopeless =
             matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && place.never_ready < TRIES;
         let proved = ready_for.is_some_and(|served| served >= backoff.at_once_after);
-        // After its work, and with the code that says that all is well: recycled by
-        // itself, as `uvicorn --limit-max-requests` does.
+        // It exited with code 0 after it had served: it recycled itself, as `uvicorn
+        // --limit-max-requests` does.
         let orderly = exit == Exit::Code(0)
             && worker.state == WorkerState::Ready
             && (proved || worker.has_served);
@@ -352,7 +352,7 @@ impl Engine {
         }
     }
 
-    /// No new work for a worker; it ends when it has none left.
+    /// Gives a worker no new work; it is stopped once it has none left.
     pub(crate) fn retire(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Action>) {
         let drain_timeout = self.config.drain_timeout;
         match self.workers.get_mut(&id) {
@@ -362,13 +362,13 @@ impl Engine {
                 worker.deadline = Some(now.saturating_add(drain_timeout));
                 out.push(Action::Drain { worker: id });
             }
-            // It never had any work.
+            // It never had any work to finish.
             Some(worker) if worker.state == WorkerState::Starting => self.end(now, id, out),
             _ => {}
         }
     }
 
-    /// The stop signal, unless it was sent before.
+    /// Sends the stop signal, unless it was sent before.
     pub(crate) fn end(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Action>) {
         let stop_grace = self.config.stop_grace;
         if let Some(worker) = self.workers.get_mut(&id)
@@ -381,7 +381,7 @@ impl Engine {
         }
     }
 
-    /// SIGKILL, unless it was sent before.
+    /// Sends SIGKILL, unless it was sent before.
     fn kill(&mut self, now: Duration, id: WorkerId, cause: Cause, out: &mut Vec<Action>) {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
@@ -412,7 +412,7 @@ impl Engine {
         }
     }
 
-    /// Boots have so much more time.
+    /// Extends the boot deadlines by `time`.
     fn starved(&mut self, time: Duration) {
         for worker in self.workers.values_mut() {
             if worker.state == WorkerState::Starting {
@@ -425,7 +425,7 @@ impl Engine {
         self.workers.keys().copied().collect()
     }
 
-    /// What has lasted too long moves on.
+    /// Ends every state that has lasted longer than its deadline.
     fn expire(&mut self, now: Duration, out: &mut Vec<Action>) {
         for id in self.ids() {
             let Some(worker) = self.workers.get_mut(&id) else {
@@ -440,7 +440,7 @@ impl Engine {
                 WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
                 WorkerState::Ready => {}
                 WorkerState::Draining => {
-                    // With no time for a drain, its end is no news.
+                    // Without a drain time-out, its end is expected and not reported.
                     if !self.config.drain_timeout.is_zero() {
                         let incident = Incident::DrainTimedOut { worker: id, slot };
                         out.push(Action::Report(incident));
@@ -495,7 +495,7 @@ impl Engine {
         }
         self.settle_scale(Err(Failure::Superseded), out);
         self.scaling = operation;
-        // The highest slots go.
+        // Scaling down removes the highest slots.
         while self.desired() > workers {
             let Some(place) = self.places.pop() else {
                 break;
@@ -515,7 +515,8 @@ impl Engine {
     }
 
     fn recycle(&mut self, worker: WorkerId, cause: Cause, surge: bool, out: &mut Vec<Action>) {
-        // Nobody waits for it, and it is told again while its cause lasts.
+        // No operation waits for it, and the shell repeats the event as long as the cause
+        // lasts.
         let known = self.running.is_some_and(|running| running.concerns(worker))
             || self.wishes.iter().any(|wish| wish.concerns(worker));
         if known || self.state(worker) != Some(WorkerState::Ready) {
@@ -536,7 +537,7 @@ impl Engine {
             settle(wish.operation(), Err(Failure::Stopping), out);
             return;
         }
-        // The last writer wins: of each kind one waits at most.
+        // Of each kind of operation only the latest waits.
         if let Some(earlier) = self
             .wishes
             .iter_mut()
@@ -579,8 +580,8 @@ impl Engine {
         }
     }
 
-    /// Whether a slot without a worker may start one of the current generation
-    /// (when its time has come).
+    /// Whether a slot without a holder may get one of the current generation, once its
+    /// delay is over.
     pub(crate) fn may_fill(&self, place: &Place) -> bool {
         let crowded = place
             .after
@@ -592,13 +593,14 @@ impl Engine {
             (None, _) => true,
             // The candidate takes the slot as soon as it is ready.
             (Some(_), Dispatch::Request) => false,
-            // It does so only with all others: a slot that served goes on serving.
+            // This candidate takes over only together with all others, so a slot that has
+            // served gets a holder meanwhile.
             (Some(_), Dispatch::Connection) => place.retry_at.is_some(),
         }
     }
 }
 
-/// Tells whoever waits, if somebody does.
+/// Settles `operation` if a caller waits for one.
 pub(crate) fn settle(
     operation: Option<OperationId>,
     result: Result<(), Failure>,

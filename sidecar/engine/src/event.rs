@@ -1,29 +1,29 @@
-//! What can happen to the engine.
+//! The events that the engine reacts to.
 
 use core::fmt;
 use core::time::Duration;
 
 use crate::ids::{OperationId, Slot, WorkerId};
 
-/// A fact or a wish, told by the shell.
+/// A fact or a request, sent by the shell.
 ///
-/// Late and doubled facts (a worker that is gone, [`Event::Drained`] twice,
-/// [`Event::Ready`] of a draining worker) change nothing.
+/// Late and repeated facts change nothing: a worker that is gone, a second
+/// [`Event::Drained`], [`Event::Ready`] of a draining worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The process exists; its boot time-out counts from here.
+    /// The process exists; its boot time-out starts now.
     Spawned(WorkerId),
     /// The worker can take work.
     Ready(WorkerId),
-    /// The process is reaped, or could not be started.
+    /// The process is reaped, or it could not be started.
     Exited(WorkerId, Exit),
-    /// Nothing is in flight at a draining worker any more.
+    /// A draining worker has nothing in flight any more.
     Drained(WorkerId),
-    /// So many workers are wanted from now on.
+    /// Change the number of workers.
     Scale {
-        /// How many; 0 is allowed.
+        /// The new number; 0 is allowed.
         workers: u32,
-        /// Settled when the wanted are ready and the surplus is reaped.
+        /// Settled when the desired workers are ready and the surplus ones are reaped.
         operation: Option<OperationId>,
     },
     /// Replace all workers by a new generation.
@@ -31,82 +31,82 @@ pub enum Event {
         /// Settled when the old generation is reaped.
         operation: Option<OperationId>,
     },
-    /// Replace the worker of one slot, in the same generation.
+    /// Replace the worker of one slot within the same generation.
     Restart {
-        /// Which slot.
+        /// The slot.
         slot: Slot,
         /// Settled when the old worker is reaped.
         operation: Option<OperationId>,
     },
-    /// Replace a worker that serves well enough, before it does not: in the same
-    /// slot and generation, one at a time.
+    /// Replace a worker that still serves, before it does harm: in the same slot and
+    /// generation, one worker at a time.
     Recycle {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
-        /// Why.
+        /// The reason.
         cause: Cause,
-        /// Whether its successor starts beside it. Where there is no memory for
-        /// both it drains and ends first, and requests wait for the successor.
+        /// Whether its successor starts beside it. Where there is not enough memory for
+        /// both, the worker drains and ends first, and requests wait for the successor.
         surge: bool,
     },
-    /// End a worker by SIGKILL now: waiting for it would harm the others.
+    /// Kill a worker now, because waiting for it would harm the others.
     Kill {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
-    /// Whether there is no memory for a worker beside all that run. A reload then
-    /// waits for those that leave before it starts the next one.
+    /// Whether there is no memory for one more worker. If so, a reload waits for leaving
+    /// workers before it starts the next one.
     Crowded(bool),
-    /// The worker has done work, such as answered requests: told before its
-    /// [`Event::Exited`], so that an orderly end is not taken for a crash.
+    /// The worker has done work, such as answered requests. It is sent before the worker's
+    /// [`Event::Exited`], so that an orderly exit is not mistaken for a crash.
     Served(WorkerId),
-    /// The machine gave us no time for so long (a quota, a paused virtual
-    /// machine): what starts is not slow by itself.
+    /// The supervisor got no CPU time for this long (a quota, a paused virtual machine), so
+    /// a slow start is not the worker's fault.
     Starved(Duration),
-    /// End everything. Quick skips the drain; a second quick one kills.
+    /// End everything. A quick stop skips the drain; a second quick stop kills.
     Stop {
-        /// No drain.
+        /// Whether to skip the drain.
         quick: bool,
     },
-    /// Time has passed: [`crate::Engine::deadline`] is reached.
+    /// The time [`crate::Engine::deadline`] is reached.
     Wake,
 }
 
-/// Why the supervisor replaces a worker by itself.
+/// Why the supervisor replaces a worker without being asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It has more memory than one worker may have.
+    /// The worker uses more memory than one worker may.
     Memory {
-        /// What it has.
+        /// The worker's memory.
         bytes: u64,
-        /// What it may have.
+        /// The limit of one worker.
         limit: u64,
     },
-    /// The container is nearly full and this worker has the most; the kernel
-    /// would end all of them.
+    /// The container is nearly full, and this worker uses the most memory. At the limit the
+    /// kernel would kill processes of its own choice.
     Container {
-        /// What the worker has.
+        /// The worker's memory.
         bytes: u64,
-        /// What the container has and cannot give back.
+        /// Memory that the container uses and cannot give back.
         used: u64,
-        /// What the container may have.
+        /// The container's limit.
         limit: u64,
     },
-    /// It has answered so many requests.
+    /// It has answered its maximum number of requests.
     Requests {
-        /// How many.
+        /// The number of answered requests.
         served: u64,
     },
-    /// It has run for so long.
+    /// It has reached its maximum age.
     Age {
-        /// Since it was ready.
+        /// Time since it became ready.
         age: Duration,
     },
-    /// It has closed the socket that it was reached at, and lives on.
+    /// It has closed its listening socket but still runs.
     NotListening,
-    /// It has work and shows no sign of life.
+    /// It has work but makes no progress.
     Hung {
         /// For how long.
         silent: Duration,
@@ -114,7 +114,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// One word for events and metric labels.
+    /// One word for Kubernetes events and metric labels.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Memory { .. } => "MaxMemory",
@@ -127,7 +127,7 @@ impl Cause {
     }
 }
 
-/// Mebibytes, rounded.
+/// A number of bytes, shown in rounded mebibytes.
 struct Mebibytes(u64);
 
 impl fmt::Display for Mebibytes {
@@ -168,19 +168,19 @@ impl fmt::Display for Cause {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It returned this code.
+    /// It exited with this code.
     Code(i32),
-    /// This signal ended it.
+    /// It was ended by this signal.
     Signal(i32),
-    /// It never ran.
+    /// It could not be started.
     Spawn {
-        /// 127 not found, 126 not executable (POSIX shell, 2.8.2).
+        /// 127: not found, 126: not executable (POSIX shell, 2.8.2).
         code: i32,
     },
 }
 
 impl Exit {
-    /// As a shell reports it: 128+n for signals.
+    /// The exit code as a shell reports it: 128+n after signal n.
     pub fn code(self) -> i32 {
         match self {
             Self::Code(code) | Self::Spawn { code } => code,

@@ -1,12 +1,12 @@
-//! The names of things: workers, slots, generations, operations.
+//! The identifiers of workers, slots, generations and operations.
 
 use core::fmt;
 
-/// One process that was ever started; never reused, unlike a pid.
+/// One started process; never reused, unlike a pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 
-/// A stable place for one worker, 0…n-1; scaling down removes the highest.
+/// A numbered place for one worker, from 0. Scaling down removes the highest numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
@@ -14,7 +14,7 @@ pub struct Slot(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
-/// An operation that somebody waits for; chosen by the shell.
+/// An operation that a caller waits for; the shell chooses the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(pub u64);
 
@@ -45,10 +45,10 @@ impl fmt::Display for OperationId {
 /// How work reaches the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dispatch {
-    /// Each worker is fed by the supervisor and can be taken out singly, so a
+    /// The supervisor gives each worker its requests and can take out a single one, so a
     /// reload goes slot by slot.
     Request,
-    /// The workers of a generation pull connections from one queue, so a
-    /// generation is turned off as a whole.
+    /// The workers of a generation take connections from one queue, so only a whole
+    /// generation can be turned off.
     Connection,
 }

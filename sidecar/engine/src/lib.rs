@@ -1,4 +1,4 @@
-//! The lifecycle of workers, as a state machine that touches nothing.
+//! The lifecycle of workers as a state machine without side effects.
 //!
 //! [`Engine`] decides when a worker is started, drained, stopped, killed and
 //! restarted, how a reload proceeds and when it fails, and when the supervisor
@@ -6,10 +6,10 @@
 //! shell turns facts into [`Event`]s with the time since its start, and carries
 //! out the [`Action`]s that come back, in their order.
 //!
-//! One fact per process must always arrive: [`Event::Exited`], exactly once,
-//! also where [`Action::Spawn`] could not be carried out.
+//! [`Event::Exited`] must arrive exactly once for each process, even if [`Action::Spawn`]
+//! could not be carried out.
 //!
-//! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
+//! The crate is `no_std`, so that the compiler refuses clocks, sockets and files.
 #![no_std]
 
 extern crate alloc;

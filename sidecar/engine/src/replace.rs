@@ -1,12 +1,11 @@
-//! Replacing workers: reload of all, restart of one, recycling of one.
+//! How workers are replaced: reload of all, restart of one slot, recycling of one worker.
 //!
-//! A candidate starts beside the holder of its slot and takes over when it is
-//! ready; then the old one drains. The first candidate is the canary: nothing
-//! old is touched before it is ready. Under Request dispatch slots take turns to
-//! start, but the old workers drain side by side, where there is memory for that: a
-//! drain may last as long as a WebSocket's close handshake. Under Connection dispatch
-//! a single worker cannot be kept from accepting, so a generation takes over as a
-//! whole.
+//! A candidate starts beside the holder of its slot and takes over when it is ready; then
+//! the old worker drains. The first candidate is the canary: no old worker is touched
+//! before it is ready. Under Request dispatch the slots start their candidates one after
+//! the other, but the old workers drain side by side if there is memory for that, because a
+//! drain may last as long as a WebSocket's close handshake. Under Connection dispatch a
+//! single worker cannot be kept from accepting, so a generation takes over as a whole.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,7 +16,7 @@ use crate::event::Cause;
 use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
 use crate::view::WorkerState;
 
-/// Asked for, not begun.
+/// A replacement that has been requested but has not begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wish {
     Reload {
@@ -42,12 +41,12 @@ impl Wish {
         }
     }
 
-    /// Whether it is the recycling of this worker.
+    /// Whether this is the recycling of worker `id`.
     pub(crate) fn concerns(&self, id: WorkerId) -> bool {
         matches!(*self, Self::Recycle { worker, .. } if worker == id)
     }
 
-    /// Whether doing one makes the other needless.
+    /// Whether one of the two requests makes the other needless.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Reload { .. }, Self::Reload { .. }) => true,
@@ -57,24 +56,24 @@ impl Wish {
     }
 }
 
-/// The replacement that is going on; there is one at most.
+/// The running replacement; there is at most one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running {
     operation: Option<OperationId>,
     target: Generation,
     began: Duration,
     course: Course,
-    /// Whose recycling it is.
+    /// The worker that is being recycled.
     recycled: Option<WorkerId>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Course {
-    /// Reload, slot by slot; past the last slot the old workers end.
+    /// A reload, slot by slot; after the last slot the old workers end.
     Rolling { slot: Slot },
-    /// Reload, all at once: only slot 0 has a candidate at first.
+    /// A reload of all slots at once: only slot 0 has a candidate at first.
     Together { phase: Phase },
-    /// Restart of one slot.
+    /// The restart of one slot.
     Single {
         slot: Slot,
         retiring: Option<WorkerId>,
@@ -88,7 +87,7 @@ enum Phase {
     Retiring,
 }
 
-/// Whether a step was made.
+/// Whether a step was taken.
 #[derive(PartialEq, Eq)]
 enum Step {
     Made,
@@ -100,14 +99,15 @@ impl Running {
         !matches!(self.course, Course::Single { .. })
     }
 
-    /// Whether it is the recycling of this worker.
+    /// Whether this is the recycling of `worker`.
     pub(crate) fn concerns(&self, worker: WorkerId) -> bool {
         self.recycled == Some(worker)
     }
 }
 
 impl Engine {
-    /// Goes on with the replacement, and begins the next, as far as can be now.
+    /// Takes all steps of the replacement that are possible now, and then begins the next
+    /// one.
     pub(crate) fn advance(&mut self, now: Duration, out: &mut Vec<Action>) {
         loop {
             let step = match self.running {
@@ -178,7 +178,7 @@ impl Engine {
         Step::Made
     }
 
-    /// `None`: it has been replaced meanwhile, or is being ended.
+    /// `None` if the worker has been replaced meanwhile or is being ended.
     fn begin_recycling(
         &mut self,
         now: Duration,
@@ -208,7 +208,7 @@ impl Engine {
         }
         Some(Running {
             operation: None,
-            // Of the generation that serves.
+            // The generation that serves now.
             target: self.generation,
             began: now,
             course: Course::Single { slot, retiring },
@@ -216,8 +216,8 @@ impl Engine {
         })
     }
 
-    /// A number that no live worker has, so that what is left of a failed
-    /// reload is never taken for the next one.
+    /// A number that no live worker has, so that workers left from a failed reload are
+    /// never counted to the next one.
     fn next_generation(&self) -> Generation {
         let alive = self.workers.values().map(|worker| worker.generation);
         let newest = alive.fold(self.generation, Ord::max);
@@ -245,8 +245,8 @@ impl Engine {
             if !self.is_ready(Some(candidate)) {
                 return Step::Waiting;
             }
-            // The first one shows that the new generation works: what starts
-            // from now on, for whatever reason, is of it.
+            // The first candidate has shown that the new generation works, so every worker
+            // that starts from now on belongs to it.
             self.generation = running.target;
             if let Some(old) = self.promote(slot) {
                 self.retire(now, old, out);
@@ -255,7 +255,7 @@ impl Engine {
         }
         let holder = place.holder.and_then(|holder| self.workers.get(&holder));
         match holder {
-            // Started meanwhile, by a crash or a scale up.
+            // This holder was started meanwhile, after a crash or to scale up.
             Some(holder) if holder.generation >= running.target => match holder.state {
                 WorkerState::Ready => return self.roll_to(Slot(slot.0 + 1)),
                 WorkerState::Starting => return Step::Waiting,
@@ -263,7 +263,7 @@ impl Engine {
             },
             _ => {}
         }
-        // Whoever leaves makes room soon.
+        // A worker that is leaving will soon free memory.
         if self.is_crowded && self.is_any_leaving() {
             return Step::Waiting;
         }
@@ -281,7 +281,7 @@ impl Engine {
         workers.any(|worker| matches!(worker.state, WorkerState::Draining | WorkerState::Stopping))
     }
 
-    /// The reload is done when the old generation is reaped.
+    /// Finishes the reload once the old generation is reaped.
     fn await_old(&mut self, now: Duration, running: Running, out: &mut Vec<Action>) -> Step {
         let mut alive = self.workers.values();
         if alive.any(|worker| worker.generation < running.target) {
@@ -330,7 +330,7 @@ impl Engine {
         }
     }
 
-    /// All candidates are ready: new connections go to them, then the old drain.
+    /// All candidates are ready: new connections go to them, and the old workers drain.
     fn take_over(&mut self, now: Duration, target: Generation, out: &mut Vec<Action>) {
         self.generation = target;
         if !self.places.is_empty() {
@@ -399,11 +399,11 @@ impl Engine {
         }
     }
 
-    /// The candidate holds the slot from now on; who held it before.
+    /// Makes the candidate the slot's holder and returns the previous one.
     fn promote(&mut self, slot: Slot) -> Option<WorkerId> {
         let place = self.places.get_mut(slot.0 as usize)?;
         place.retry_at = None;
-        // What the old one did says nothing about the new one.
+        // Failures of the old worker say nothing about the new one.
         place.failures = 0;
         core::mem::replace(&mut place.holder, place.candidate.take())
     }
@@ -415,7 +415,7 @@ impl Engine {
     }
 
     fn finish_reload(&mut self, now: Duration, running: Running, out: &mut Vec<Action>) {
-        // Without any worker there was no canary to do it.
+        // Without workers there was no canary that could have set it.
         self.generation = running.target;
         self.running = None;
         out.push(Action::Report(Incident::ReloadFinished {
@@ -438,7 +438,7 @@ impl Engine {
         settle(running.operation, result, out);
     }
 
-    /// A candidate failed: all candidates go, what holds a slot stays.
+    /// A candidate failed: all candidates are ended, the holders stay.
     pub(crate) fn fail_running(&mut self, now: Duration, failure: Failure, out: &mut Vec<Action>) {
         for index in 0..self.places.len() {
             if let Some(candidate) = self.places[index].candidate.take() {

@@ -1,4 +1,4 @@
-//! What the engine shows of itself.
+//! A read-only view of the engine's state.
 
 use core::fmt;
 use core::time::Duration;
@@ -7,16 +7,16 @@ use crate::engine::{Engine, Place};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::replace::Running;
 
-/// Where a live process stands.
+/// The state of a live process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
-    /// Started, not ready yet.
+    /// Started, but not ready yet.
     Starting,
-    /// Takes work.
+    /// It takes work.
     Ready,
-    /// Gets no new work, finishes what it has.
+    /// It gets no new work and finishes what it has.
     Draining,
-    /// Has been told to end.
+    /// It has been told to end.
     Stopping,
 }
 
@@ -34,33 +34,33 @@ impl fmt::Display for WorkerState {
 /// One live process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerView {
-    /// Its name.
+    /// Its identity.
     pub id: WorkerId,
-    /// Where it belongs.
+    /// Its slot.
     pub slot: Slot,
-    /// Which load of the app it runs.
+    /// Its generation.
     pub generation: Generation,
-    /// Where it stands.
+    /// Its state.
     pub state: WorkerState,
-    /// Since when it stands there, as time since the supervisor's start.
+    /// When it entered the state, as time since the supervisor's start.
     pub since: Duration,
     /// When it was started, as time since the supervisor's start.
     pub started: Duration,
 }
 
-/// Where a slot stands.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotState {
     /// Its worker is not ready yet.
     Starting,
     /// Its worker takes work.
     Ready,
-    /// Its worker is being ended: it was not ready in time, or makes room for
-    /// the next, or all of it ends.
+    /// Its worker is being ended, because it was not ready in time, because it makes room
+    /// for the next one, or because everything ends.
     Stopping,
-    /// Its worker ended; the next one starts then.
+    /// Its worker ended; the next one starts after a delay.
     CrashLoop {
-        /// Time since the supervisor's start.
+        /// When it starts, as time since the supervisor's start.
         next_attempt: Duration,
     },
 }
@@ -81,14 +81,14 @@ impl fmt::Display for SlotState {
 pub struct SlotView {
     /// Its number.
     pub slot: Slot,
-    /// Where it stands.
+    /// Its state.
     pub state: SlotState,
-    /// Workers of it that ended without having been told to.
+    /// How many of its workers ended without having been told to.
     pub restarts: u32,
 }
 
 impl Engine {
-    /// Every live process, in the order of their starts.
+    /// Every live process, in the order of start.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> {
         self.workers.iter().map(|(&id, worker)| WorkerView {
             id,
@@ -100,7 +100,7 @@ impl Engine {
         })
     }
 
-    /// Every slot that is wanted.
+    /// Every desired slot.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
         self.places.iter().zip(0..).map(|(place, slot)| SlotView {
             slot: Slot(slot),
@@ -122,20 +122,20 @@ impl Engine {
         }
     }
 
-    /// How many workers are wanted.
+    /// The desired number of workers.
     pub fn desired(&self) -> u32 {
         self.places.len() as u32
     }
 
-    /// How many slots have a worker that takes work.
+    /// The number of slots whose worker takes work.
     pub fn ready(&self) -> u32 {
         let ready = |place: &&Place| self.is_ready(place.holder);
         self.places.iter().filter(ready).count() as u32
     }
 
-    /// How long one more operation may take at most, behind all that is asked for
-    /// already: each slot in turn starts, drains and stops, where there is no memory for
-    /// doing it side by side.
+    /// How long one more operation may take at most, including everything requested before
+    /// it. It assumes the slowest case, in which there is no memory for two workers side by
+    /// side: each slot in turn starts, drains and stops.
     pub fn patience(&self) -> Duration {
         let config = &self.config;
         let each = config.boot_timeout + config.drain_timeout + config.stop_grace;
@@ -144,17 +144,17 @@ impl Engine {
         each.saturating_mul((slots * operations) as u32)
     }
 
-    /// The newest generation that took over.
+    /// The newest generation that has taken over.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Whether everything is ending.
+    /// Whether the supervisor is ending.
     pub fn is_stopping(&self) -> bool {
         self.ending.is_some()
     }
 
-    /// Whether workers are being replaced by a new generation.
+    /// Whether a reload is running.
     pub fn reloading(&self) -> bool {
         self.running.as_ref().is_some_and(Running::is_reload)
     }
