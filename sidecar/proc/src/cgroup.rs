@@ -1,23 +1,23 @@
-//! Where the cgroups are that limit us: our own and all its ancestors, as far as
-//! they are mounted, in both versions of the hierarchy (cgroups(7)). What is
-//! read there is decided in `cores` and `memory`.
+//! Finds the cgroups that limit this process: its own and all its mounted ancestors, in
+//! both versions of the hierarchy (cgroups(7)). What their files mean is decided in `cores`
+//! and `memory`.
 
 use std::path::{Component, Path, PathBuf};
 
-/// A hierarchy of cgroups.
+/// A version of the cgroup hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchy {
-    /// Version 1, the one with this controller.
+    /// Version 1, in which each controller has a hierarchy of its own: this one.
     Controller(&'static str),
     /// Version 2.
     Unified,
 }
 
-/// Directories of the cgroups in which `controller` may limit us, in either
-/// version, with `root` in the place of `/`.
+/// Directories of the cgroups in which `controller` may limit this process, in either
+/// version. `root` replaces `/`.
 ///
-/// To find them the kernel has to list every mount, so this is done once: cgroups
-/// are not moved, but what is in them changes when a running pod is resized.
+/// To find them the kernel has to list every mount, so this is done once: a cgroup does not
+/// move, but the values in its files change when a running pod is resized.
 pub fn limiting(root: &Path, controller: &'static str) -> Vec<(PathBuf, Hierarchy)> {
     let hierarchies = [Hierarchy::Controller(controller), Hierarchy::Unified];
     let all = hierarchies.into_iter().flat_map(|hierarchy| {
@@ -27,8 +27,8 @@ pub fn limiting(root: &Path, controller: &'static str) -> Vec<(PathBuf, Hierarch
     all.collect()
 }
 
-/// Directories of our cgroup and its ancestors in a hierarchy; none if it is not
-/// mounted.
+/// Directories of this process's cgroup and its ancestors in a hierarchy; empty if it is
+/// not mounted.
 fn own(root: &Path, hierarchy: Hierarchy) -> Vec<PathBuf> {
     let read = |path| std::fs::read_to_string(root.join(path)).ok();
     let found = read("proc/self/cgroup").zip(read("proc/self/mountinfo"));
@@ -42,8 +42,8 @@ fn own(root: &Path, hierarchy: Hierarchy) -> Vec<PathBuf> {
     directories.map(|directory| root.join(directory)).collect()
 }
 
-/// The path of our cgroup in a hierarchy, from `/proc/self/cgroup`
-/// (`ID:CONTROLLERS:PATH`, version 2 has ID 0 and no controllers).
+/// The path of this process's cgroup in a hierarchy, from `/proc/self/cgroup`
+/// (`ID:CONTROLLERS:PATH`; version 2 has ID 0 and no controllers).
 fn own_group(groups: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
     groups.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -56,8 +56,7 @@ fn own_group(groups: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
     })
 }
 
-/// Our cgroup's directory and those of its ancestors as far as they are
-/// mounted, without the leading `/`.
+/// The directories of `group` and its mounted ancestors, without the leading `/`.
 fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf> {
     let mounts: Vec<(PathBuf, PathBuf)> = mounts
         .lines()
@@ -68,7 +67,7 @@ fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf>
         let Ok(below) = group.strip_prefix(mounted) else {
             continue;
         };
-        // "/../x" is outside of our cgroup namespace: no path leads there.
+        // "/../x" lies outside of this process's cgroup namespace, so no path leads there.
         if below
             .components()
             .all(|part| matches!(part, Component::Normal(_)))
@@ -77,14 +76,16 @@ fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf>
         }
     }
     if directories.is_empty() {
-        // The container sees only its own part, under a name from outside.
+        // The container sees only its own part of the tree, under the name that it has
+        // outside.
         directories.extend(mounts.into_iter().map(|(_, point)| point));
     }
     directories
 }
 
-/// What is mounted where, if the line is a mount of that hierarchy:
-/// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAG…] - TYPE SOURCE SUPER-OPTIONS`.
+/// The root and the mount point, if the line of `mountinfo` describes a mount of that
+/// hierarchy: `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAG…] - TYPE SOURCE
+/// SUPER-OPTIONS`.
 fn parse_mount(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
@@ -107,7 +108,7 @@ fn parse_mount(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// Blank, tab, newline and backslash are written as `\ooo`.
+/// `mountinfo` writes blank, tab, newline and backslash as `\ooo`.
 fn unescape(field: &str) -> String {
     let escapes = [
         ("\\040", " "),

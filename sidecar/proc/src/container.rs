@@ -1,36 +1,37 @@
-//! How much memory the container has and uses, as the kernel tells it.
+//! How much memory the container has and uses, as the kernel reports it.
 
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{self, Hierarchy};
 
-/// Of the container: the cgroup with the tightest limit.
+/// The memory of the container, which is the cgroup with the tightest limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Container {
-    /// What it uses and cannot give back: all but the page cache, bytes.
+    /// Memory in use that cannot be given back (everything except the page cache), in
+    /// bytes.
     pub used: u64,
-    /// What it may use, bytes.
+    /// The limit, in bytes.
     pub limit: u64,
 }
 
-/// The cgroups of which one is the container's limit.
+/// The cgroups that may limit the container's memory.
 #[derive(Debug)]
 pub struct Limiting(Vec<(PathBuf, Hierarchy)>);
 
 impl Limiting {
-    /// With `root` in the place of `/`.
+    /// Finds them; `root` replaces `/`.
     pub fn find(root: &Path) -> Self {
         Self(cgroup::limiting(root, "memory"))
     }
 
-    /// As it is now; `None`: nothing limits us.
+    /// The current values; `None` if no limit applies.
     pub fn read(&self) -> Option<Container> {
         let (limit, directory, hierarchy) = self.tightest()?;
         let used = used(directory, hierarchy)?;
         Some(Container { used, limit })
     }
 
-    /// What the container's sockets hold of its memory, bytes.
+    /// The memory that the container's sockets hold, in bytes.
     pub fn sockets(&self) -> Option<u64> {
         let (_, directory, hierarchy) = self.tightest()?;
         sockets(directory, hierarchy)
@@ -45,7 +46,7 @@ impl Limiting {
     }
 }
 
-/// The same of the whole machine (`proc_meminfo(5)`), for where nothing limits us.
+/// The same for the whole machine (`proc_meminfo(5)`), used where no limit applies.
 pub fn of_machine() -> Option<Container> {
     parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -63,8 +64,8 @@ fn parse_meminfo(meminfo: &str) -> Option<Container> {
     })
 }
 
-/// What sockets hold of a cgroup's memory, bytes: version 2 counts it in, version 1
-/// apart, and only where somebody has asked for it.
+/// The memory that a cgroup's sockets hold, in bytes. Version 2 includes it in the cgroup's
+/// memory. Version 1 counts it separately, and only if a limit was set for it.
 fn sockets(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     let read = |name| std::fs::read_to_string(directory.join(name)).ok();
     match hierarchy {
@@ -73,7 +74,7 @@ fn sockets(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     }
 }
 
-/// A value of `memory.stat`.
+/// One value of `memory.stat`.
 fn detail(details: &str, key: &str) -> Option<u64> {
     let mut pairs = details.lines().filter_map(|line| line.split_once(' '));
     let value = pairs.find(|(name, _)| *name == key)?.1;
@@ -81,19 +82,19 @@ fn detail(details: &str, key: &str) -> Option<u64> {
 }
 
 fn limit(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
-    /// Version 1 says "none" by the greatest multiple of a page in an `i64`.
+    /// Version 1 writes "no limit" as the largest multiple of a page in an `i64`.
     const NONE: u64 = 1 << 60;
     let name = match hierarchy {
         Hierarchy::Unified => "memory.max",
         Hierarchy::Controller(_) => "memory.limit_in_bytes",
     };
     let text = std::fs::read_to_string(directory.join(name)).ok()?;
-    // `max` is no number and limits nothing.
+    // `max` is not a number and means no limit.
     text.trim().parse().ok().filter(|limit| *limit < NONE)
 }
 
-/// The page cache is given back before the kernel ends anybody; what is in
-/// shared memory and tmpfs counts as cache and is not.
+/// The kernel reclaims the page cache before it kills a process. Shared memory and tmpfs
+/// are counted as cache but cannot be reclaimed.
 fn used(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     let (total, cache, shared) = match hierarchy {
         Hierarchy::Unified => ("memory.current", "file", "shmem"),
@@ -116,7 +117,7 @@ mod tests {
     const V2: &str = "31 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
     const V1: &str = "40 39 0:36 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
 
-    /// A tree in the place of `/`.
+    /// A temporary tree that replaces `/`.
     fn machine(groups: &str, mounts: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let own = [
@@ -161,7 +162,7 @@ mod tests {
         let machine = machine("0::/\n", V2, &files);
         assert_eq!(read(&machine), Some((500, 1000)));
         assert_eq!(Limiting::find(machine.path()).sockets(), Some(70));
-        // Resized in place.
+        // The pod is resized in place.
         std::fs::write(machine.path().join(files[0].0), "2000").unwrap();
         assert_eq!(read(&machine), Some((500, 2000)));
         std::fs::write(machine.path().join(files[0].0), "max").unwrap();

@@ -1,10 +1,10 @@
-//! TCP sockets that the kernel has just destroyed, with the number of bytes that their
-//! holder had not read (`sock_diag(7)`, the group `SKNLGRP_INET_TCP_DESTROY`, Linux
-//! 4.3). After `close` nothing else tells: a reset says that something was left unread,
-//! not how much. No privilege is needed within one's own network namespace.
+//! Reports TCP sockets that the kernel has just destroyed, with the number of bytes that
+//! their process had not read (`sock_diag(7)`, the group `SKNLGRP_INET_TCP_DESTROY`, Linux
+//! 4.3). There is no other source after `close`: a reset says that something was left
+//! unread, but not how much. No privilege is needed within one's own network namespace.
 //!
-//! While anybody listens, the end of each TCP socket of the namespace costs the kernel a
-//! message (some microseconds on a worker thread of its own), so one listens only while
+//! While a listener exists, the end of each TCP socket of the namespace costs the kernel a
+//! message (some microseconds on a worker thread of its own). So it should exist only while
 //! the answer matters.
 
 use std::collections::VecDeque;
@@ -21,40 +21,41 @@ use socket2::{SockFilter, SockRef};
 
 use crate::sockets::{BY_FAMILY, HEADER, MESSAGE, REQUEST, TCP, counted, number, read};
 
-/// A socket that is gone.
+/// A destroyed socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destroyed {
-    /// The kernel's name for it, never used twice.
+    /// The kernel's identifier of the socket, never used twice.
     pub cookie: u64,
-    /// It had been disconnected before: nobody had accepted it when its listener closed,
-    /// or its holder resets its connections (`SO_LINGER` with a time of 0). All counts
-    /// are 0 then.
+    /// Whether the socket had been disconnected before: either it had not been accepted
+    /// when its listener closed, or its process resets its connections (`SO_LINGER` with a
+    /// time of 0). All counts are 0 then.
     pub is_disconnected: bool,
-    /// Bytes that its holder had read.
+    /// Bytes that its process had read.
     pub read: u64,
-    /// Bytes that had come and were not read.
+    /// Bytes that had arrived and were not read.
     pub unread: u32,
-    /// Bytes that it had been given to send and that its peer's kernel had not taken.
+    /// Bytes that its process had sent and that the peer's kernel had not acknowledged.
     pub unacknowledged: u32,
 }
 
-/// Hears of sockets that leave something unread or unacknowledged, and of those that
-/// are not connected any more; the many others end without a word.
+/// Listens for sockets that leave something unread or unacknowledged, and for disconnected
+/// ones. The kernel filters out all others.
 #[derive(Debug)]
 pub struct Watch {
     socket: OwnedFd,
-    /// Of one datagram.
+    /// The reports of the last datagram that were not taken yet.
     heard: VecDeque<Destroyed>,
 }
 
-/// A bit for each group from 1 on: IPv4 and IPv6 (`linux/sock_diag.h`).
+/// One bit for each group, from 1 on: IPv4 and IPv6 (`linux/sock_diag.h`).
 const TCP_DESTROYED: u32 = 1 << 0 | 1 << 2;
 
 impl Watch {
-    /// Listens from now on.
+    /// Starts to listen.
     ///
     /// # Errors
-    /// The kernel or a sandbox refuses to tell.
+    ///
+    /// The kernel or a sandbox does not allow it.
     pub fn begin() -> io::Result<Self> {
         let socket = open()?;
         SockRef::from(&socket).attach_filter(&filter())?;
@@ -69,49 +70,53 @@ impl Watch {
 impl Iterator for Watch {
     type Item = Destroyed;
 
-    /// The next one that the kernel has told of; never blocks.
+    /// The next report, if there is one; never blocks.
     fn next(&mut self) -> Option<Destroyed> {
         let mut buffer = [0_u8; 4096];
         while self.heard.is_empty() {
             let length = match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((length, _)) => length,
-                // More than the kernel keeps for us: some are lost, others are there.
+                // The socket's buffer overflowed: some messages are lost, but others are
+                // still there.
                 Err(Errno::NOBUFS | Errno::INTR) => continue,
                 Err(_) => return None,
             };
             let mut take = |message: &[u8]| self.heard.extend(destroyed(message));
-            // An error would answer a request, and there is none.
+            // An error message would answer a request, and none was sent.
             let _nobodys = read(&buffer[..length], &mut take);
         }
         self.heard.pop_front()
     }
 }
 
-/// Asks for the cookies of sockets.
+/// Asks the kernel for the cookies of sockets.
 #[derive(Debug)]
 pub struct Cookies(OwnedFd);
 
 impl Cookies {
-    /// Prepares to ask.
+    /// Opens the netlink socket.
     ///
     /// # Errors
-    /// The kernel or a sandbox refuses to tell.
+    ///
+    /// The kernel or a sandbox does not allow it.
     pub fn open() -> io::Result<Self> {
         Ok(Self(open()?))
     }
 
-    /// That of the connected socket at `local` whose peer is `peer`, of this network
-    /// namespace, whether accepted or not.
+    /// The cookie of the connected socket at `local` whose peer is `peer`, in this network
+    /// namespace, whether it was accepted or not.
     ///
     /// # Errors
-    /// There is none, or the kernel does not tell.
+    ///
+    /// There is no such socket, or the kernel does not answer.
     pub fn of(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
         let kernel = SocketAddrNetlink::new(0, 0);
         sendto(&self.0, &one(local, peer), SendFlags::empty(), &kernel)?;
         let mut buffer = [0_u8; 4096];
         let (length, _) = recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT)?;
         let mut found = None;
-        // Where no connection is, the kernel tells of who listens there.
+        // If there is no such connection, the kernel answers with the socket that listens
+        // there.
         let mut take = |message: &[u8]| {
             found = (peer_port(message) == Some(peer.port()))
                 .then(|| cookie(message))
@@ -128,15 +133,16 @@ fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(family, kind, flags, Some(SOCK_DIAG))?)
 }
 
-/// The cookie of a socket of this process; its peer's is another one.
+/// The cookie of a socket of this process. Its peer's socket has another cookie.
 ///
 /// # Errors
-/// It is no socket.
+///
+/// The descriptor is not a socket.
 pub fn own_cookie(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::net::sockopt::socket_cookie(socket)?)
 }
 
-/// `struct inet_diag_req_v2` for one socket (see `sockets`).
+/// A `struct inet_diag_req_v2` that asks for one socket (see `sockets`).
 fn one(local: SocketAddr, peer: SocketAddr) -> [u8; HEADER + REQUEST] {
     /// `NLM_F_REQUEST`
     const REQUEST_ONE: u16 = 0x1;
@@ -156,7 +162,7 @@ fn one(local: SocketAddr, peer: SocketAddr) -> [u8; HEADER + REQUEST] {
             IpAddr::V6(ip) => put(at, &ip.octets()),
         }
     }
-    // Any interface, `INET_DIAG_NOCOOKIE`.
+    // Any interface; `INET_DIAG_NOCOOKIE`.
     put(64, &[0xff; 8]);
     bytes
 }
@@ -166,12 +172,12 @@ fn peer_port(message: &[u8]) -> Option<u16> {
 }
 
 fn cookie(message: &[u8]) -> Option<u64> {
-    // Two words, the lower one first.
+    // The cookie consists of two words, the lower one first.
     let [low, high] = [44, 48].map(|at| number(message, at).map(u64::from));
     Some(low? | high? << 32)
 }
 
-/// `struct inet_diag_msg`, as in `sockets`.
+/// Reads a `struct inet_diag_msg`, whose layout is described in `sockets`.
 fn destroyed(message: &[u8]) -> Option<Destroyed> {
     let (unread, unacknowledged) = (number(message, 56)?, number(message, 60)?);
     let is_disconnected = peer_port(message)? == 0;
@@ -185,15 +191,15 @@ fn destroyed(message: &[u8]) -> Option<Destroyed> {
     })
 }
 
-/// Takes messages with unread or unacknowledged bytes, or without a peer. The end of
-/// what one side sends counts as a byte, so a single one is none.
+/// Accepts messages with unread or unacknowledged bytes, or without a peer. A FIN counts as
+/// one byte, so a count of one means none.
 fn filter() -> [SockFilter; 10] {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let at = |offset: usize| (HEADER + offset) as u32;
-    // Loads take the bytes for big-endian ones.
+    // BPF loads read the bytes as big-endian numbers.
     let one = 1_u32.to_be();
     [
         SockFilter::new(LOAD_WORD, 0, 0, at(56)),
@@ -219,7 +225,7 @@ mod tests {
     struct Pair {
         listener: TcpListener,
         client: TcpStream,
-        /// Cookies of the client's end and the server's.
+        /// The cookies of the client's and the server's socket.
         ours: u64,
         theirs: u64,
     }
@@ -238,7 +244,7 @@ mod tests {
         })
     }
 
-    /// What is told of a socket; `None`: nothing within a moment.
+    /// The report about a socket; `None` if there is none within a moment.
     fn told(watch: &mut Watch, cookie: u64) -> Option<Destroyed> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
@@ -283,7 +289,7 @@ mod tests {
         assert_eq!((told.read, told.unread), (0, 0));
     }
 
-    /// The reason why the supervisor has to know about `SO_LINGER`.
+    /// This is the reason why the supervisor has to know about `SO_LINGER`.
     #[test]
     fn who_resets_its_connections_looks_the_same() {
         let mut pair = pair("127.0.0.1").unwrap();

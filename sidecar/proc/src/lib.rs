@@ -1,7 +1,6 @@
-//! What the kernel tells: of the container that we run in, its cgroups and the memory
-//! that it has and uses; and of TCP sockets, those that are open and those that have
-//! just ended. No runtime; what follows from it is decided by those that ask
-//! (`sidecar`, `scaledapp-proxy`).
+//! Reads what the kernel reports: the container with its cgroups and its memory, and TCP
+//! sockets, both open and just ended. The crate needs no async runtime. What follows from
+//! the values is decided by its users (`sidecar`, `scaledapp-proxy`).
 
 pub mod cgroup;
 mod container;

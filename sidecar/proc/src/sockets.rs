@@ -1,7 +1,7 @@
-//! Asks the kernel for TCP sockets by local port (`sock_diag(7)`): it sends those
-//! that were asked for, where /proc/net/tcp has to be read as a whole, those in
-//! `TIME_WAIT` included. No privilege is needed for sockets of one's own network
-//! namespace. Where netlink is refused, the file is read after all.
+//! Asks the kernel for TCP sockets by local port (`sock_diag(7)`). The kernel sends the
+//! matching ones only, whereas /proc/net/tcp has to be read as a whole, including sockets
+//! in `TIME_WAIT`. No privilege is needed for sockets of one's own network namespace. Where
+//! netlink is not allowed, the file is read after all.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,32 +16,32 @@ use rustix::net::{
 pub const ESTABLISHED: u32 = 1 << 1;
 /// The peer has closed its side.
 pub const CLOSE_WAIT: u32 = 1 << 8;
-/// It accepts.
+/// A listening socket.
 pub const LISTEN: u32 = 1 << 10;
-/// All others, those that are over and not forgotten yet included.
+/// All other states, including sockets that are closed and still remembered.
 pub const ALL_BUT_LISTEN: u32 = 0x0fff & !LISTEN;
 
 /// A socket as the kernel describes it (`struct inet_diag_msg`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// The other end.
+    /// The remote address.
     pub peer: SocketAddr,
-    /// Of one that accepts: what waits to be accepted.
+    /// For a listening socket: the number of connections that wait to be accepted.
     pub queue: u32,
-    /// 0 where nobody has accepted the connection yet, or nobody holds it any more.
+    /// 0 if no process has accepted the connection yet, or none holds it any more.
     pub inode: u64,
 }
 
-/// How far an accepted connection has come.
+/// The progress of an accepted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Of the connection.
+    /// The inode of the connection's socket.
     pub inode: u64,
-    /// Bytes that came and were not read; the end of what comes counts as one.
+    /// Bytes that have arrived and were not read; a FIN counts as one.
     pub unread: u32,
-    /// Bytes that were read, since its beginning.
+    /// Bytes that were read since the connection began.
     pub read: u64,
-    /// Bytes that went out and were acknowledged.
+    /// Bytes that were sent and acknowledged.
     pub answered: u64,
 }
 
@@ -51,25 +51,26 @@ pub(crate) const BY_FAMILY: u16 = 20;
 const REQUEST_DUMP: u16 = 0x301;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
-/// Of `struct nlmsghdr`.
+/// The length of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
-/// Of `struct inet_diag_req_v2`.
+/// The length of `struct inet_diag_req_v2`.
 pub(crate) const REQUEST: usize = 56;
-/// Of `struct inet_diag_msg`.
+/// The length of `struct inet_diag_msg`.
 pub(crate) const MESSAGE: usize = 72;
 pub(crate) const TCP: u8 = 6;
 /// `INET_DIAG_INFO` (`linux/inet_diag.h`): the attribute, and the bit that asks for it.
 const INFO: u16 = 2;
 const ASK_INFO: u8 = 1 << (INFO - 1);
-/// Of `tcpi_bytes_acked` and `tcpi_bytes_received` in `struct tcp_info` (`linux/tcp.h`),
-/// there since Linux 4.1.
+/// The offsets of `tcpi_bytes_acked` and `tcpi_bytes_received` in `struct tcp_info`
+/// (`linux/tcp.h`), which exist since Linux 4.1.
 const ACKED: usize = 120;
 const RECEIVED: usize = 128;
 
-/// Sockets of both families in one of `states` at local `port`.
+/// The sockets of both address families at local `port` that are in one of `states`.
 ///
 /// # Errors
-/// The kernel or a sandbox refuses to tell.
+///
+/// The kernel or a sandbox does not allow it.
 pub fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     ask(port, states, 0, &mut |bytes| {
@@ -78,10 +79,11 @@ pub fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
-/// How far accepted connections at local `port` have come.
+/// The progress of accepted connections at local `port`.
 ///
 /// # Errors
-/// The kernel or a sandbox refuses to tell.
+///
+/// The kernel or a sandbox does not allow it.
 pub fn progress(port: u16) -> io::Result<Vec<Progress>> {
     let mut found = Vec::new();
     let states = ESTABLISHED | CLOSE_WAIT;
@@ -106,8 +108,8 @@ fn ask(port: u16, states: u32, ask_for: u8, take: &mut dyn FnMut(&[u8])) -> io::
     Ok(())
 }
 
-/// The same from `/proc/net/tcp` and `tcp6` (`proc_pid_net(5)`); nothing if they
-/// cannot be read.
+/// The same as [`at_port`] from `/proc/net/tcp` and `tcp6` (`proc_pid_net(5)`); empty if
+/// they cannot be read.
 pub fn listed(port: u16, states: u32) -> Vec<Found> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     let texts = tables.map(|path| std::fs::read_to_string(path).unwrap_or_default());
@@ -128,7 +130,7 @@ fn listed_in(line: &str, port: u16, states: u32) -> Option<Found> {
     if hex(local)? != port || states & 1_u32.checked_shl(state)? == 0 {
         return None;
     }
-    // Words of four bytes, as the machine has them in memory.
+    // The address consists of four-byte words in the machine's byte order.
     let word = |at: usize| u32::from_str_radix(peer.get(at * 8..at * 8 + 8)?, 16).ok();
     let ip = if peer.len() == 8 {
         IpAddr::from(word(0)?.to_ne_bytes())
@@ -166,12 +168,13 @@ fn request(family: u8, port: u16, states: u32, ask_for: u8) -> [u8; HEADER + REQ
     put(6, &REQUEST_DUMP.to_ne_bytes());
     put(16, &[family, TCP, ask_for]);
     put(20, &states.to_ne_bytes());
-    // The first field of `struct inet_diag_sockid`; others of 0 mean any.
+    // The first field of `struct inet_diag_sockid`; the fields that stay 0 match anything.
     put(24, &port.to_be_bytes());
     bytes
 }
 
-/// Takes the messages of one datagram; whether they were the last.
+/// Passes each message of one datagram to `take`; returns whether the last one was among
+/// them.
 pub(crate) fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
         let length = length as usize;
@@ -187,7 +190,7 @@ pub(crate) fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<
             BY_FAMILY => take(&bytes[HEADER..length]),
             _ => {}
         }
-        // Messages begin at multiples of four.
+        // Messages begin at multiples of four bytes.
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
@@ -213,7 +216,7 @@ fn socket_of(bytes: &[u8], port: u16) -> Option<Found> {
     })
 }
 
-/// `None` also of one that nobody holds.
+/// `None` also for a connection that no process holds.
 fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
     let found = socket_of(bytes, port).filter(|socket| socket.inode != 0)?;
     let counted = counted(bytes.get(MESSAGE..)?)?;
@@ -225,15 +228,15 @@ fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
     })
 }
 
-/// Bytes of a connection since its beginning.
+/// Bytes that a connection has carried since it began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted {
     pub(crate) acknowledged: u64,
     pub(crate) received: u64,
 }
 
-/// Attributes follow the message: length and kind in two bytes each, then what they
-/// say (netlink(7)).
+/// Reads the attributes that follow the message: two bytes of length, two of type, then the
+/// value (netlink(7)).
 pub(crate) fn counted(mut attributes: &[u8]) -> Option<Counted> {
     loop {
         let half = |at: usize| {

@@ -1,5 +1,5 @@
-//! Waits for a descriptor to hang up (poll(2)), and for nothing else: what becomes
-//! readable or writable meanwhile wakes nobody.
+//! Waits for a descriptor to hang up (poll(2)), and for nothing else: data that becomes
+//! readable or space that becomes writable does not wake the task.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,21 +7,22 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Resolves when `descriptor` has hung up, at once if it has already: a listening socket
-/// that somebody has shut down, a connection that is over.
+/// Resolves when `descriptor` has hung up, at once if it already has. A listening socket
+/// hangs up when it is shut down, a connection when it is over.
 ///
 /// # Errors
+///
 /// The reactor of the current runtime takes no more descriptors.
 pub async fn hung_up(descriptor: OwnedFd) -> io::Result<()> {
-    // SAFETY: an `OwnedFd` gives the same descriptor at every call, and it is open as
-    // long as it is, which the `AsyncFd` owns and never lets go.
+    // SAFETY: an `OwnedFd` returns the same descriptor at every call and stays open for as
+    // long as it exists, and the `AsyncFd` owns it and never gives it away.
     let descriptor = unsafe { AsyncFd::register_with_interest(descriptor, Interest::PRIORITY) }?;
     loop {
         let mut ready = descriptor.ready(Interest::PRIORITY).await?;
         if ready.ready().is_read_closed() {
             return Ok(());
         }
-        // Urgent data of a connection.
+        // The event was urgent data of a connection.
         ready.clear_ready();
     }
 }

@@ -1,9 +1,9 @@
-//! The allocator's free memory, and who has it.
+//! Returns the allocator's free memory to the kernel.
 
-/// Gives what the allocator holds free back to the kernel (`malloc_trim(3)`): glibc keeps
-/// free pages unless they are the last of its heap. musl gives them back by itself.
+/// Returns free memory of the allocator to the kernel (`malloc_trim(3)`): glibc keeps free
+/// pages unless they are the last ones of its heap. musl returns them by itself.
 ///
-/// It takes the lock of each arena in turn, so that other threads may wait for it; a free
+/// It takes the lock of each arena in turn, so other threads may have to wait; one free
 /// megabyte takes some hundred microseconds.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
@@ -28,7 +28,7 @@ mod tests {
         let before = resident_pages();
         let mut pieces: Vec<Vec<u8>> = (0..32_768).map(|_| vec![1; 1000]).collect();
         assert!(resident_pages() > before + 7000, "32 MiB are in use");
-        // One of a thousand stays, the last of all among them.
+        // One allocation of a thousand stays, including the last one.
         let mut at = 0;
         pieces.retain(|_| {
             at += 1;

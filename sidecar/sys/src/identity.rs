@@ -1,14 +1,15 @@
-//! The identity by which the kernel judges what this thread may look at in /proc.
+//! Changes the identity by which the kernel decides what this thread may read in /proc.
 //!
-//! What a process has open and in memory may be read by whoever has its user and group as
-//! file-system identity and all of its capabilities (`ptrace(2)`, access mode checking);
-//! a supervisor that is root has neither after the app has dropped to another user, unless
-//! it has `CAP_SYS_PTRACE`, which containers are not given.
+//! Another process's open files and memory may be read only by a thread that has the same
+//! user and group as file-system identity and all of its capabilities (`ptrace(2)`, access
+//! mode checking). A supervisor that runs as root has neither once the app has dropped to
+//! another user, unless it has `CAP_SYS_PTRACE`, which containers usually lack.
 
-/// Runs `look` with `uid` and `gid` as this thread's file-system identity. Where we may
-/// not take them (no `CAP_SETUID`, `CAP_SETGID`), it runs with our own.
+/// Runs `look` with `uid` and `gid` as this thread's file-system identity. Without
+/// `CAP_SETUID` and `CAP_SETGID` it runs with the current identity.
 ///
-/// Only this thread is concerned (`setfsuid(2)`), so `look` must not wait.
+/// The change affects only this thread (`setfsuid(2)`), so `look` must not await or switch
+/// threads.
 pub fn with_fs_identity<T>(uid: u32, gid: u32, look: impl FnOnce() -> T) -> T {
     struct Back(libc::uid_t, libc::gid_t);
     impl Drop for Back {
@@ -20,7 +21,7 @@ pub fn with_fs_identity<T>(uid: u32, gid: u32, look: impl FnOnce() -> T) -> T {
             }
         }
     }
-    // SAFETY: both calls take a number, touch no memory and give the identity before.
+    // SAFETY: both calls take a number, touch no memory and return the previous identity.
     let _back = unsafe {
         let gid_before = libc::setfsgid(gid);
         let uid_before = libc::setfsuid(uid);
@@ -35,7 +36,7 @@ mod tests {
 
     #[test]
     fn our_own_identity_is_back_afterwards() {
-        // SAFETY: -1 is no identity: the call changes nothing and tells the current one.
+        // SAFETY: -1 is no identity: the call changes nothing and returns the current one.
         let now = || unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
         let before = now();
         let within = with_fs_identity(65534, 65533, now);

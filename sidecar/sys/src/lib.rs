@@ -1,14 +1,13 @@
-//! The kernel's edge: all `unsafe` code of the project, and nothing that decides.
+//! The edge to the kernel: all `unsafe` code of the project, without any decisions.
 //!
-//! Every block carries a SAFETY comment. What is here: the seccomp user
-//! notification listener and its answers ([`notify`]), what happens between
-//! `fork` and `exec` of a worker ([`spawn`]), the signal state that we were started with
-//! ([`signals`]), whose eyes we look at /proc with ([`identity`]), the steering program of a
-//! `SO_REUSEPORT` group ([`steer`]), the numbers of calls that wait for
-//! connections ([`waiting`]), when a socket hangs up ([`hangup`]) or an epoll set is
-//! readable ([`readable`]), a signal for one thread ([`thread`]), free memory that
-//! goes back to the kernel ([`heap`]). Who gets which socket, and when, is decided in
-//! `sidecar/src`.
+//! Every block carries a SAFETY comment. The modules are: the seccomp user notification
+//! listener and its answers ([`notify`]), the code that runs between `fork` and `exec` of a
+//! worker ([`spawn`]), the inherited signal state ([`signals`]), the identity for reading
+//! /proc ([`identity`]), the steering program of a `SO_REUSEPORT` group ([`steer`]), the
+//! system calls that wait for connections ([`waiting`]), when a socket hangs up
+//! ([`hangup`]) or an epoll set is readable ([`readable`]), a signal for one thread
+//! ([`thread`]), and free memory that is returned to the kernel ([`heap`]). Which worker
+//! gets which socket, and when, is decided in `sidecar/src`.
 
 #![expect(
     unsafe_code,

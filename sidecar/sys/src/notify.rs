@@ -1,10 +1,9 @@
-//! seccomp user notification: a worker's `bind` and `listen`, and what makes it reset
-//! connections (`SO_LINGER`), stop in the kernel until the supervisor has answered (`seccomp_unotify(2)`, Linux 5.9+
-//! for `ADDFD`).
+//! seccomp user notification: a worker's calls of `bind`, `listen` and
+//! `setsockopt(SO_LINGER)` wait in the kernel until the supervisor has answered
+//! (`seccomp_unotify(2)`, Linux 5.9+ for `ADDFD`).
 //!
-//! This file speaks the protocol; it does not know ports or workers. The
-//! filter looks at the system call's number first, so that its cost for every
-//! other call is a few comparisons.
+//! This file implements the protocol and knows neither ports nor workers. The filter looks
+//! at the system call's number first, so any other call costs only a few comparisons.
 
 use std::io;
 use std::mem::size_of;
@@ -13,10 +12,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Which of the filtered calls waits for an answer.
+/// The filtered call that waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// `bind(fd, addr, len)`: where the address lies in the caller's memory.
+    /// `bind(fd, addr, len)`, with the place of the address in the caller's memory.
     Bind {
         /// The caller's descriptor.
         fd: RawFd,
@@ -36,12 +35,13 @@ pub enum Call {
     Other,
 }
 
-/// One call that waits.
+/// One waiting call.
 #[derive(Debug, Clone, Copy)]
 pub struct Notification {
-    /// The kernel's cookie for the answer.
+    /// The kernel's identifier of the notification, needed for the answer.
     pub id: u64,
-    /// Thread that made the call, in our pid namespace; 0 when not visible.
+    /// The thread that made the call, in the supervisor's PID namespace; 0 if it is not
+    /// visible there.
     pub pid: u32,
     /// The call and its arguments.
     pub call: Call,
@@ -51,7 +51,7 @@ pub struct Notification {
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
-// Layouts of <linux/seccomp.h>; fixed by the kernel's ABI.
+// Layouts of <linux/seccomp.h>, fixed by the kernel's ABI.
 #[repr(C)]
 #[derive(Default, Clone, Copy)]
 struct RawNotification {
@@ -121,7 +121,7 @@ fn ioctl<T>(fd: BorrowedFd<'_>, request: u64, argument: &mut T) -> io::Result<i3
 }
 
 impl Listener {
-    /// Takes a descriptor that `seccomp(2)` returned.
+    /// Takes the descriptor that `seccomp(2)` returned.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -131,17 +131,17 @@ impl Listener {
     /// # Errors
     /// The reactor takes no more descriptors.
     pub fn watched(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: `as_raw_fd` gives the same descriptor at every call, and it is
-        // open as long as `self` is, which owns it and never lets it go.
+        // SAFETY: `as_raw_fd` returns the same descriptor at every call, and it stays open
+        // for as long as `self`, which owns it and never gives it away.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 
-    /// Fetches one waiting call. To be asked only when the descriptor polls
-    /// readable: it blocks otherwise.
+    /// Fetches one waiting call. It blocks unless the descriptor polls readable.
     ///
     /// # Errors
-    /// `NotFound` when the caller died or was interrupted meanwhile: ask again
-    /// when the descriptor is readable.
+    ///
+    /// `NotFound` if the caller died or was interrupted meanwhile: try again when the
+    /// descriptor is readable.
     pub fn receive(&self) -> io::Result<Notification> {
         // The kernel refuses a structure that is not all zero.
         let mut raw = RawNotification::default();
@@ -165,8 +165,8 @@ impl Listener {
         })
     }
 
-    /// Whether the caller still waits; to be asked after its memory or its
-    /// descriptors were read, since its pid could have been reused by then.
+    /// Whether the caller still waits. This must be checked after its memory or its
+    /// descriptors were read, because its pid could have been reused by then.
     pub fn is_waiting(&self, id: u64) -> bool {
         let mut id = id;
         ioctl(self.0.as_fd(), NOTIF_ID_VALID, &mut id).is_ok()
@@ -232,9 +232,9 @@ impl AsRawFd for Listener {
     }
 }
 
-/// The filter: `bind`, `listen` and `SO_LINGER` of the native ABI notify, all else is
-/// allowed. A foreign ABI (32-bit code) is allowed too: its worker then binds
-/// for itself and the supervisor sees no `listen`, which it reports.
+/// The filter: `bind`, `listen` and `SO_LINGER` of the native ABI notify, everything else
+/// is allowed. A foreign ABI (32-bit code) is allowed too: such a worker binds for itself,
+/// and the supervisor reports that it sees no `listen`.
 pub(crate) const FILTER: [libc::sock_filter; 12] = [
     statement(LOAD_WORD, OFFSET_ARCH),
     jump(AUDIT_ARCH, 0, 9),
@@ -255,7 +255,8 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const OFFSET_NR: u32 = 0; // struct seccomp_data
 const OFFSET_ARCH: u32 = 4;
-// The lower halves of arguments, on machines that keep them first (both of ours).
+// The lower halves of arguments. Both supported architectures are little-endian and keep
+// them first.
 const OFFSET_SECOND: u32 = 24;
 const OFFSET_THIRD: u32 = 32;
 

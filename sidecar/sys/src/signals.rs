@@ -1,26 +1,27 @@
-//! The signal state that a process inherits: its mask and what it ignores (signal(7)).
+//! The signal state that a process inherits: its mask, and the signals that it ignores
+//! (signal(7)).
 //!
-//! Both outlive `exec`, and whoever started us may have set them for reasons of its own:
-//! a service runner that blocks CHLD, a shell that ignores INT in background jobs. What
-//! is done with a signal later is decided by the programs.
+//! Both survive `exec`, and the parent may have set them for reasons of its own: a service
+//! runner that blocks CHLD, a shell that ignores INT in background jobs. How the programs
+//! handle signals later is decided elsewhere.
 
 use std::mem::zeroed;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::{null, null_mut};
 
-/// The kernel's last signal number on every architecture that we build for.
+/// The highest signal number on every supported architecture.
 const LAST: libc::c_int = 64;
 
-/// Blocks nothing and ignores nothing, as after a login. To be called before the first
-/// thread starts: each thread inherits the mask of the one that starts it.
+/// Unblocks all signals and ignores none, as after a login. It must be called before the
+/// first thread starts, because each thread inherits the mask of the thread that starts it.
 ///
-/// Two signals stay as they are: HUP, which `nohup` ignores for a program and all that it
-/// starts, and PIPE, which Rust's runtime ignores and gives back to children by itself.
+/// Two signals stay as they are: HUP, which `nohup` ignores for a program and its children,
+/// and PIPE, which Rust's runtime ignores and restores for children by itself.
 pub fn reset() {
-    // SAFETY: the set and the actions are values of this frame, which the kernel reads
-    // and writes only during the calls; SIG_DFL replaces no handler, since only what is
-    // ignored is touched.
+    // SAFETY: the set and the actions are values of this frame, which the kernel reads and
+    // writes only during the calls; SIG_DFL replaces no handler, because only ignored
+    // signals are changed.
     unsafe {
         let mut nothing: libc::sigset_t = zeroed();
         libc::sigemptyset(&raw mut nothing);
@@ -29,7 +30,7 @@ pub fn reset() {
             if signal == libc::SIGHUP || signal == libc::SIGPIPE {
                 continue;
             }
-            // Of numbers that the C library keeps to itself nothing is told.
+            // For numbers that the C library reserves, the call returns an error.
             if is_ignored(signal) {
                 libc::signal(signal, libc::SIG_DFL);
             }
@@ -37,13 +38,14 @@ pub fn reset() {
     }
 }
 
-/// Whether HUP is ignored, as under `nohup`. To be asked before a handler is installed.
+/// Whether HUP is ignored, as under `nohup`. It must be called before a handler is
+/// installed.
 pub fn ignores_hangup() -> bool {
     is_ignored(libc::SIGHUP)
 }
 
-/// Makes `command`'s child ignore HUP: a handler of ours is gone after `exec`, and with it
-/// what `nohup` promised.
+/// Makes `command`'s child ignore HUP. Our own handler does not survive `exec`, and without
+/// this the promise of `nohup` would be lost with it.
 pub fn ignore_hangup(command: &mut Command) {
     // SAFETY: the closure makes one system call (rt_sigaction), which is
     // async-signal-safe, and allocates nothing.

@@ -1,8 +1,8 @@
 //! What happens between `fork` and `exec` of a child.
 //!
-//! The program, its arguments and its descriptors are `std::process::Command`'s
-//! matter; this file adds what must run inside the child: die with the parent,
-//! and install the filter and send its listener back.
+//! `std::process::Command` is responsible for the program, its arguments and its
+//! descriptors. This file adds the parts that must run inside the child: it dies with its
+//! parent, installs the filter and sends the filter's listener back.
 //!
 //! Code between `fork` and `exec` may only make async-signal-safe calls
 //! (signal-safety(7)): no allocation, no locks.
@@ -19,19 +19,19 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::notify::{FILTER, Listener};
 
-/// A child that was started under a filter.
+/// A child that runs under a filter.
 #[derive(Debug)]
 pub struct Filtered {
-    /// The child; reaping it is the caller's matter.
+    /// The child; the caller must reap it.
     pub child: Child,
-    /// Its waiting calls, and those of all its descendants.
+    /// The waiting calls of the child and of all its descendants.
     pub listener: Listener,
 }
 
 /// Makes `command`'s child get SIGKILL when the thread that starts it ends.
 ///
-/// The kernel ties the signal to the THREAD that forked (prctl(2)), so the
-/// caller starts children from a thread that lives as long as the process.
+/// The kernel ties the signal to the THREAD that forked (prctl(2)), so the caller must
+/// start children from a thread that lives as long as the process.
 pub fn tie_to_parent(command: &mut Command) {
     let parent = std::process::id();
     // SAFETY: the closure makes system calls only (prctl, getppid), which are
@@ -41,9 +41,9 @@ pub fn tie_to_parent(command: &mut Command) {
     }
 }
 
-/// Gives `command`'s child these limits of open files instead of our own: we
-/// raise ours, and a program that is not prepared for high ones (`select(2)`)
-/// must find what it would find without us.
+/// Sets the limit of open files for `command`'s child. The supervisor raises its own limit,
+/// and a program that cannot handle high descriptor numbers (`select(2)`) must find the
+/// limit that it would find without a supervisor.
 pub fn limit_open_files(command: &mut Command, limit: Rlimit) {
     // SAFETY: the closure makes one system call (prlimit64), which is
     // async-signal-safe, and allocates nothing.
@@ -52,17 +52,17 @@ pub fn limit_open_files(command: &mut Command, limit: Rlimit) {
     }
 }
 
-/// A descriptor's number that nothing of this process uses, so that children can
-/// have something else there.
+/// A descriptor number that this process keeps free for use in children.
 #[derive(Debug)]
 pub struct Number(OwnedFd);
 
 impl Number {
-    /// Keeps the lowest number that is free. A low one matters: Node hides those
-    /// that it was started with from its own children by number, from 0 up to the
-    /// first gap beyond 15.
+    /// Reserves the lowest free number. A low one matters: Node hides the descriptors that
+    /// it was started with from its own children, by number from 0 up to the first gap
+    /// beyond 15.
     ///
     /// # Errors
+    ///
     /// `/dev/null` cannot be opened.
     pub fn reserve() -> io::Result<Self> {
         Ok(Self(File::open("/dev/null")?.into()))
@@ -74,14 +74,14 @@ impl Number {
     }
 }
 
-/// Gives `command`'s child a descriptor at this number. Our copy is closed with
-/// `command`.
+/// Gives `command`'s child a descriptor at this number. The parent's copy is closed when
+/// `command` is dropped.
 pub fn hand_down(command: &mut Command, descriptor: OwnedFd, number: &Number) {
     let number = number.get();
-    // SAFETY: the closure makes one system call (dup2), which is
-    // async-signal-safe, and allocates nothing. `descriptor` is open as long as
-    // the closure is; what it replaces in the child is the placeholder of a
-    // `Number`, which only dup2 itself looks at.
+    // SAFETY: the closure makes one system call (dup2), which is async-signal-safe, and
+    // allocates nothing. `descriptor` stays open for as long as the closure exists; the
+    // descriptor that it replaces in the child is the placeholder of a `Number`, which only
+    // dup2 itself uses.
     unsafe {
         command.pre_exec(move || {
             if libc::dup2(descriptor.as_raw_fd(), number) == number {
@@ -95,12 +95,13 @@ pub fn hand_down(command: &mut Command, descriptor: OwnedFd, number: &Number) {
 
 /// Starts `command` tied to this thread and under the `bind`/`listen` filter.
 ///
-/// `command` is used up: it holds a descriptor that is of no use to a second
-/// child. Blocks until the child has called `exec` or failed.
+/// `command` is consumed, because it holds a descriptor that is of no use to a second
+/// child. The call blocks until the child has called `exec` or failed.
 ///
 /// # Errors
-/// The child's error when `exec` or the filter failed (`EBUSY`: another
-/// supervisor's listener is in this process's chain, seccomp(2)).
+///
+/// The child's error if `exec` or the filter failed (`EBUSY`: another supervisor's listener
+/// is in this process's chain, seccomp(2)).
 pub fn spawn_filtered(mut command: Command) -> io::Result<Filtered> {
     let (ours, theirs) = UnixStream::pair()?;
     let channel = theirs.as_raw_fd();
@@ -121,7 +122,7 @@ pub fn spawn_filtered(mut command: Command) -> io::Result<Filtered> {
     Ok(Filtered { child, listener })
 }
 
-/// Makes SIGTERM, SIGINT, SIGHUP and SIGQUIT do nothing to this process.
+/// Makes this process ignore SIGTERM, SIGINT, SIGHUP and SIGQUIT.
 pub fn ignore_terminating_signals() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
         // SAFETY: SIG_IGN is a valid disposition for these signals, and no
@@ -132,7 +133,8 @@ pub fn ignore_terminating_signals() {
     }
 }
 
-/// In the child: SIGKILL on the parent's death; fails when it is dead already.
+/// Runs in the child: arranges a SIGKILL on the parent's death; fails if the parent is dead
+/// already.
 fn die_with(parent: u32) -> io::Result<()> {
     // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) })?;
@@ -143,11 +145,11 @@ fn die_with(parent: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// In the child: installs the filter, returns its listener's descriptor
-/// (close-on-exec by the kernel).
+/// Runs in the child: installs the filter and returns its listener's descriptor, which the
+/// kernel makes close-on-exec.
 fn install() -> io::Result<RawFd> {
-    // SPEC_ALLOW: no speculation penalty for the app. WAIT_KILLABLE_RECV
-    // (5.19+): a signal does not interrupt a call that we already handle.
+    // SPEC_ALLOW: no speculation penalty for the app. WAIT_KILLABLE_RECV (5.19+): a signal
+    // does not interrupt a call that is already being handled.
     const NEW_LISTENER: libc::c_ulong = 1 << 3;
     const SPEC_ALLOW: libc::c_ulong = 1 << 2;
     const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
@@ -174,7 +176,7 @@ fn install() -> io::Result<RawFd> {
             return Ok(fd as RawFd);
         }
         let error = io::Error::last_os_error();
-        // EINVAL: a kernel without the newer flag.
+        // EINVAL: the kernel does not know the newer flag.
         if error.raw_os_error() != Some(libc::EINVAL) {
             return Err(error);
         }
@@ -190,11 +192,11 @@ fn check(result: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Room for one descriptor in a control message, aligned as `cmsghdr` wants it.
+/// Space for one descriptor in a control message, aligned like a `cmsghdr`.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// In the child: one byte with one descriptor (unix(7), `SCM_RIGHTS`).
+/// Runs in the child: sends one byte with one descriptor (unix(7), `SCM_RIGHTS`).
 fn send_fd(channel: RawFd, fd: RawFd) -> io::Result<()> {
     let mut byte = [0_u8];
     let mut data = libc::iovec {
@@ -223,7 +225,7 @@ fn send_fd(channel: RawFd, fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// In the parent: the descriptor that the child sent before `exec`.
+/// Runs in the parent: receives the descriptor that the child sent before `exec`.
 fn receive_fd(channel: &UnixStream) -> io::Result<OwnedFd> {
     let mut byte = [0_u8];
     let mut data = libc::iovec {
@@ -231,9 +233,9 @@ fn receive_fd(channel: &UnixStream) -> io::Result<OwnedFd> {
         iov_len: 1,
     };
     let mut control = Control([0; 64]);
-    // SAFETY: as in `send_fd`. The header is read only after the kernel said
-    // by a non-null CMSG_FIRSTHDR and a matching type that it wrote one, and a
-    // received descriptor is owned by nobody else.
+    // SAFETY: as in `send_fd`. The header is read only after a non-null CMSG_FIRSTHDR and a
+    // matching type have shown that the kernel wrote one, and a received descriptor has no
+    // other owner.
     unsafe {
         let mut message: libc::msghdr = zeroed();
         message.msg_iov = &raw mut data;

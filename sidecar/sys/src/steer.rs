@@ -1,8 +1,8 @@
 //! Steering of a `SO_REUSEPORT` group, and the length of an accept queue.
 //!
-//! Which socket gets the connections is decided by the caller; the kernel
-//! numbers the sockets of a group in the order of their `listen` calls, and
-//! when one leaves, the last takes its number (`net/core/sock_reuseport.c`).
+//! The caller decides which socket gets the connections. The kernel numbers the sockets of
+//! a group in the order of their `listen` calls, and when one leaves, the last one takes
+//! its number (`net/core/sock_reuseport.c`).
 
 use std::io;
 use std::mem::size_of;
@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// Sends every new connection of the group of `socket` to its member `index`.
 ///
-/// A classic BPF program of one instruction (`SO_ATTACH_REUSEPORT_CBPF`,
-/// socket(7)); needs no privilege, and replaces the program before it in one step.
+/// This is a classic BPF program of one instruction (`SO_ATTACH_REUSEPORT_CBPF`,
+/// socket(7)). It needs no privilege and atomically replaces the previous program.
 pub fn steer_group(socket: impl AsFd, index: u32) -> io::Result<()> {
     let mut instruction = libc::sock_filter {
         code: 0x06, // BPF_RET | BPF_K
@@ -41,11 +41,11 @@ pub fn steer_group(socket: impl AsFd, index: u32) -> io::Result<()> {
     }
 }
 
-/// How many connections wait to be accepted on a listening socket
-/// (`tcpi_unacked` of a listener is its accept queue, net/ipv4/tcp.c `tcp_get_info`).
+/// How many connections wait to be accepted on a listening socket. `tcpi_unacked` of a
+/// listener is the length of its accept queue (net/ipv4/tcp.c `tcp_get_info`).
 pub fn accept_queue(socket: impl AsFd) -> io::Result<u32> {
-    // The start of struct tcp_info: 8 one-byte fields, then u32 fields of
-    // which the fifth is tcpi_unacked. Its layout only ever grows at the end.
+    // The start of struct tcp_info: 8 one-byte fields, then u32 fields of which the fifth
+    // is tcpi_unacked. The struct only ever grows at its end.
     let mut info = [0_u32; 16];
     let mut length = size_of_val(&info) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `info`.

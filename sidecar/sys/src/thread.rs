@@ -5,7 +5,8 @@ use std::io;
 /// Sends `signal` to the thread `thread` of the process `process` (`tgkill(2)`).
 ///
 /// # Errors
-/// Those of the call: `ESRCH`, the thread is gone; `EPERM`; `EINVAL`.
+///
+/// Those of the system call: `ESRCH` if the thread is gone, `EPERM`, `EINVAL`.
 pub fn signal(process: u32, thread: u32, signal: i32) -> io::Result<()> {
     // SAFETY: the call takes three numbers and touches no memory of ours.
     let done = unsafe {
@@ -31,7 +32,7 @@ mod tests {
     fn a_thread_that_is_gone_is_told_of() {
         let us = std::process::id();
         signal(us, us, 0).unwrap();
-        // No thread has a number beyond the largest (`PID_MAX_LIMIT`, 2^22).
+        // Thread numbers are below `PID_MAX_LIMIT`, 2^22.
         let gone = signal(us, 1 << 23, 0).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
     }
