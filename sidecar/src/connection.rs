@@ -1,6 +1,6 @@
-//! What Connection dispatch needs, where workers accept for themselves and the
-//! supervisor, which is not in the data path, has to look: who holds what, when a
-//! worker that leaves has nothing left to do, and how many connections each has.
+//! Connection dispatch, in which workers accept for themselves and the supervisor is not in
+//! the data path. It has to find out from the kernel which process holds which connection,
+//! when a leaving worker has nothing left to do, and how many connections each worker has.
 
 pub(crate) mod drain;
 pub(crate) mod held;

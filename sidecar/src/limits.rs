@@ -1,5 +1,5 @@
-//! Which worker has to go before it does harm: what is measured (`measure`, `memory`,
-//! `hang`, `ears`) and what follows from that (`watch`, `silence`, `hearing`).
+//! Which worker has to be replaced before it does harm. `measure`, `memory`, `hang` and
+//! `ears` measure; `watch`, `silence` and `hearing` decide what follows.
 
 pub(crate) mod ears;
 mod hang;

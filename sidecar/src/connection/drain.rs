@@ -1,20 +1,20 @@
 //! When a worker under Connection dispatch has nothing left to do.
 //!
-//! The supervisor is not in the data path, so it looks. A worker is idle when
-//! none of its connections carries anything; since it accepts for itself until
-//! its end, it is then stopped (SIGSTOP), looked at once more, and handed to the
-//! engine as it is: the stop signal reaches it before it can accept again. One
-//! that has accepted in between goes on and is looked at later.
+//! The supervisor is not in the data path, so it has to look. A worker is idle when none of
+//! its connections carries a request or an answer. It still accepts connections until it
+//! ends, so an idle worker is stopped (SIGSTOP), checked once more and reported to the
+//! engine in that state: the stop signal then reaches it before it can accept again. A
+//! worker that accepted a connection in between is continued and checked again later.
 //!
-//! A worker whose siblings stay may never be idle by chance. When that lasts, new
-//! connections are held back from all workers until it is: clients' SYNs are
-//! dropped, and they try again a second later by themselves. For how long, and
-//! when again, is decided in `hold`.
+//! A worker whose siblings stay may by chance never be idle. If that lasts, new connections
+//! are held back from all workers: clients' SYNs are dropped, and clients repeat them a
+//! second later. How long, and when again, is decided in `hold`.
 //!
-//! On a busy machine each step here may take a hundred times as long as on a quiet
-//! one, so none waits for another: a hold ends by a timer of its own, and a worker
-//! that stands still goes on as soon as it is seen to have something to do, also
-//! while others have not come to stand yet. And none asks more than it must: who uses
+//! On a busy machine each step may take a hundred times as long as on a quiet one, so no
+//! step waits for another: a timer ends a hold, and a stopped worker is continued as soon
+//! as it is seen to have work, even while other workers have not come to a stop. Each step
+//! also does as little as it can, because the scheduler delays a process that uses more
+//! than its share of a busy CPU.
 //! more than his share of a busy processor is made to wait for it.
 
 use std::cell::{Cell, RefCell};
@@ -31,50 +31,54 @@ use crate::connection::hold::{Hold, Turn};
 use crate::process::signal_group;
 use crate::sharing::Sharing;
 
-/// A connection whose handshake began before the turn to another generation
-/// arrives in the old queue when its last packet does: one round trip later,
+/// A handshake that began before the switch to another generation puts its connection into
+/// the old queue when its last packet arrives: one round trip later, which over a slow line
+/// takes up to this long.
 /// over a slow line this much.
 const HANDSHAKES: Duration = Duration::from_secs(1);
 /// How often the kernel is asked.
 const PERIOD: Duration = Duration::from_millis(10);
-/// Where looking takes long (many connections), it is done in one part of the time
-/// out of so many; but this often at least, since a look may also have taken long
-/// because others had the processor.
+/// If a look takes long (many connections), looking takes at most one part in this many of
+/// the time. It is still done at least every [`MAX_LOOK_INTERVAL`], because a look may also
+/// have taken long because other processes had the CPU.
 const SHARE: u32 = 5;
 const SELDOM: Duration = Duration::from_millis(100);
-/// For so long chance is waited for.
+/// How long a worker may take to become idle by chance before connections are held back.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A connection that lasts longer ends in its own time, whoever is held back.
+/// A connection that lasts longer than this will not end any sooner if new ones are held
+/// back.
 const SHORT: Duration = Duration::from_secs(1);
-/// How often new processes of the workers are looked for; all processes of the machine
-/// are read for that, so it may take one part of the time out of so many.
+/// How often new processes of the workers are searched for, and the largest share of the
+/// time that this may take (one part in so many), because it reads all processes of the
+/// machine.
 const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
-/// How long a group may take to stop: on a busy machine it first needs the
-/// processor for it, and an attempt given up too early costs it that again. A
-/// thread in a long system call is not waited for, but looked at again.
+/// How long a process group may take to stop. On a busy machine it needs CPU time for that,
+/// and an attempt that is given up too early has to start again. A thread in a long system
+/// call is not waited for but checked again later.
 const STOPS: Duration = Duration::from_secs(2);
-/// After which it is looked first whether it has; each time it takes twice as long.
+/// The pause before the first check whether a group has stopped; it doubles each time.
 const STOPPING: Duration = Duration::from_millis(2);
-/// How often the kernel is asked who has come, at a stop.
+/// How often the kernel is asked for new connections during a stop.
 const ARRIVALS: Duration = Duration::from_millis(100);
-/// From dropping the first SYN to the end of handshakes that had begun.
+/// Time from dropping the first SYN until all handshakes that had begun are complete.
 const LAST: Duration = Duration::from_millis(100);
 
-/// All workers that drain, looked at together.
+/// All draining workers, which are checked together.
 #[derive(Clone)]
 pub(crate) struct Drains(Rc<Inner>);
 
 struct Inner {
-    /// Those that workers accept at.
+    /// The ports that workers accept on.
     ports: Vec<u16>,
-    /// Where the queues are.
+    /// The owner of the accept queues.
     sharing: Rc<RefCell<Sharing>>,
-    /// By process group.
+    /// The draining workers by process group.
     draining: RefCell<HashMap<u32, Draining>>,
     watching: Cell<bool>,
-    /// No worker stays: what waits in the queues is theirs to take.
+    /// Whether no worker stays, so that the draining workers have to take what waits in the
+    /// queues.
     stopping: Cell<bool>,
-    /// What `hold` counts from.
+    /// The zero of the times that are passed to `hold`.
     made: Instant,
     hold: RefCell<Hold>,
 }
@@ -82,15 +86,15 @@ struct Inner {
 struct Draining {
     generation: Generation,
     begun: Instant,
-    /// Since when it has had no connection but short ones.
+    /// Since when it has had short connections only.
     short_since: Instant,
-    /// What it held at the last look, and since when.
+    /// The connections that it had at the last look, and when each was seen first.
     held: HashMap<u64, Instant>,
     tell: Box<dyn FnOnce()>,
 }
 
 impl Drains {
-    /// Nothing drains.
+    /// Creates it without draining workers.
     pub(crate) fn new(ports: Vec<u16>, sharing: Rc<RefCell<Sharing>>) -> Self {
         Self(Rc::new(Inner {
             ports,
@@ -103,8 +107,8 @@ impl Drains {
         }))
     }
 
-    /// Watches a worker from now on; tells when it has nothing left to do. It is
-    /// stopped then, and must be sent SIGCONT after the signal that ends it.
+    /// Watches a worker from now on and calls `tell` when it has nothing left to do. It is
+    /// stopped then and needs a SIGCONT after the signal that ends it.
     pub(crate) fn add(&self, group: u32, generation: Generation, tell: impl FnOnce() + 'static) {
         let draining = Draining {
             generation,
@@ -119,14 +123,14 @@ impl Drains {
         }
     }
 
-    /// It ends now, or has ended: nothing more is told of it.
+    /// The worker ends or has ended, so it is not watched any longer.
     pub(crate) fn forget(&self, group: u32) {
         self.0.draining.borrow_mut().remove(&group);
     }
 
-    /// On a stop: resolves when clients have had the time to go elsewhere, which
-    /// is when none has come for `quiet`, or the time is up. From then on no
-    /// connection begins.
+    /// Used for a stop: resolves when clients have had time to go elsewhere, which is when
+    /// no connection has come for `quiet` or after `most`. From then on no connection
+    /// begins.
     pub(crate) async fn depart(self, quiet: Duration, most: Duration) {
         let begun = Instant::now();
         let mut last = begun;
@@ -145,14 +149,14 @@ impl Drains {
     }
 }
 
-/// What a look has shown.
+/// The result of a look at a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// It has nothing to do.
     Idle,
-    /// It has short connections only, and always new ones.
+    /// It has short connections only, but always new ones.
     Accepting,
-    /// There is something to wait for.
+    /// It has work that must be waited for.
     Busy,
 }
 
@@ -182,7 +186,7 @@ impl Inner {
             tracing::trace!(?seen, "looked at what drains");
             self.hold_back(self.is_stuck(&seen));
             let idle = seen.iter().filter(|(_, seen)| *seen == Seen::Idle);
-            // Of one without processes its end is told soon.
+            // The end of a worker without processes will be reported soon anyway.
             let idle: Vec<u32> = idle
                 .map(|(group, _)| *group)
                 .filter(|idle| members.iter().any(|(_, group)| group == idle))
@@ -193,8 +197,8 @@ impl Inner {
         }
     }
 
-    /// Whether some worker goes on accepting for too long; also one that looks idle,
-    /// but never is by the time it stands still.
+    /// Whether some worker has gone on accepting for too long. This includes a worker that
+    /// looks idle but never is by the time it has stopped.
     fn is_stuck(&self, seen: &[(u32, Seen)]) -> bool {
         let (draining, sharing) = (self.draining.borrow(), self.sharing.borrow());
         let mut workers = seen.iter().filter_map(|(group, _)| draining.get(group));
@@ -203,10 +207,10 @@ impl Inner {
         })
     }
 
-    /// Holds new connections back while that is wanted, and not for too long.
+    /// Holds new connections back while `wanted`, within the limits of `hold`.
     fn hold_back(self: &Rc<Self>, wanted: bool) {
         if self.stopping.get() {
-            // They are refused for good.
+            // New connections are refused for good already.
             return;
         }
         let turn = self.hold.borrow_mut().look(self.made.elapsed(), wanted);
@@ -214,7 +218,7 @@ impl Inner {
             Some(Turn::Hold(most)) => {
                 tracing::info!("workers that leave keep accepting: new connections wait a moment");
                 self.sharing.borrow().refuse_new();
-                // Whoever watches may be late.
+                // The next look may come late, so a timer ends the hold.
                 let inner = Rc::clone(self);
                 tokio::task::spawn_local(async move {
                     sleep(most).await;
@@ -231,7 +235,7 @@ impl Inner {
         }
     }
 
-    /// What each of these groups is at, as far as its `members` show it.
+    /// What each of these groups is doing, as far as its `members` show.
     fn look(&self, groups: &[u32], members: &[Member]) -> Vec<(u32, Seen)> {
         let now = Instant::now();
         let mut held = held::held(members, &held::carrying(&self.ports));
@@ -253,7 +257,7 @@ impl Inner {
 
     fn judge(&self, worker: &Draining) -> Seen {
         let sharing = self.sharing.borrow();
-        // Those that stay in its generation take the next ones.
+        // Other workers of its generation can take the next connections.
         let has_siblings = sharing.is_active(worker.generation) && !self.stopping.get();
         let is_turned_off = self.stopping.get() || worker.begun.elapsed() >= HANDSHAKES;
         let is_last = is_turned_off && sharing.queued(worker.generation) == 0;
@@ -267,8 +271,8 @@ impl Inner {
         }
     }
 
-    /// Stops these groups, and tells of those that are idle then, which stay so;
-    /// the others go on, each as soon as it is known of.
+    /// Stops these groups and reports those that are idle once stopped; they stay stopped.
+    /// The others are continued, each as soon as its result is known.
     async fn stand_still(&self, mut groups: Vec<u32>, members: &[Member]) {
         for group in &groups {
             signal_group(*group, Signal::STOP);
@@ -281,7 +285,7 @@ impl Inner {
             let (still, mut waiting) = self.idle(&groups, members);
             let mut told = HashSet::new();
             if !still.is_empty() {
-                // What it forked since the last scan counts, too.
+                // Processes that it forked since the last scan count, too.
                 let still = Vec::from_iter(still);
                 told = self.idle(&still, &held::members(&still)).0;
             }
@@ -297,7 +301,8 @@ impl Inner {
             groups.retain(|group| {
                 let goes_on = !told.contains(group) && !waiting.contains(group);
                 if goes_on {
-                    // Also one that was forgotten meanwhile, since it was told to end.
+                    // This includes a group that was forgotten meanwhile because it was
+                    // told to end.
                     signal_group(*group, Signal::CONT);
                 }
                 waiting.contains(group)
@@ -308,10 +313,10 @@ impl Inner {
         }
     }
 
-    /// Those that have nothing to do and stand still; those that have nothing to do
-    /// and do not yet.
+    /// Returns the groups that are stopped and have no work, and those that have no work
+    /// but are not stopped yet.
     fn idle(&self, groups: &[u32], members: &[Member]) -> (HashSet<u32>, HashSet<u32>) {
-        // In this order: what stands still stays as it is seen.
+        // This order matters: a stopped group stays as it is seen.
         let stopped = held::stopped(members);
         let seen = self.look(groups, members).into_iter();
         let idle = seen.filter(|(_, seen)| *seen == Seen::Idle);

@@ -1,7 +1,8 @@
-//! Which connections a worker still holds, for Connection dispatch.
+//! The open connections of a worker under Connection dispatch.
 //!
-//! There the supervisor is not in the data path, so it asks the kernel: `sockets`
-//! lists connections with their inodes, /proc/PID/fd says who holds which. Read
+//! The supervisor is not in the data path, so it asks the kernel: `sockets` lists
+//! connections with their inodes, and /proc/PID/fd shows which process holds which inode.
+//! It is read only during a drain, and once a second for the load report.
 //! only while something drains, and once a second for the load report.
 
 use std::collections::{HashMap, HashSet};
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::owner::look_at;
 use scaledapp_proc::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
 
-/// States in which a socket still carries a request or an answer. In the later
-/// ones the app has closed its side and the kernel finishes without it.
+/// States in which a socket still carries a request or an answer. In later states the app
+/// has closed its side, and the kernel finishes without it.
 const CARRYING: u32 = ESTABLISHED | CLOSE_WAIT;
 
 /// Inodes of the accepted connections on local `ports`, of both families.
@@ -23,16 +24,17 @@ pub(crate) fn carrying(ports: &[u16]) -> HashSet<u64> {
     inodes.filter(|inode| *inode != 0).collect()
 }
 
-/// Clients' ends of all connections on local `ports`, those that are over and
-/// not forgotten yet included: what is new among them has arrived.
+/// The clients' addresses of all connections on local `ports`, including closed ones that
+/// the kernel still remembers. An address that was not in an earlier result belongs to a
+/// new connection.
 pub(crate) fn peers(ports: &[u16]) -> HashSet<SocketAddr> {
     found(ports, ALL_BUT_LISTEN)
         .map(|socket| socket.peer)
         .collect()
 }
 
-/// Connections that wait to be accepted by who listens at a loopback address;
-/// `None`: nobody does.
+/// How many connections wait to be accepted at a loopback address; `None` if no socket
+/// listens there.
 pub(crate) fn waiting(address: SocketAddr) -> Option<u32> {
     let ports = [address.port()];
     let mut listening = found(&ports, LISTEN);
@@ -46,7 +48,7 @@ fn found(ports: &[u16], states: u32) -> impl Iterator<Item = Found> {
     })
 }
 
-/// A process and its group.
+/// The pids of a process and its process group.
 pub(crate) type Member = (u32, u32);
 
 /// The processes of each group.
@@ -56,14 +58,14 @@ pub(crate) fn members(groups: &[u32]) -> Vec<Member> {
         .collect()
 }
 
-/// How many descriptors a process has open; `None` if the kernel does not say so
-/// (before 6.2), or if it is gone.
+/// How many descriptors a process has open; `None` if the kernel does not report it (before
+/// 6.2) or if the process is gone.
 pub(crate) fn open_descriptors(pid: u32) -> Option<u64> {
     let told = fs::metadata(format!("/proc/{pid}/fd")).ok()?.len();
     (told > 0).then_some(told)
 }
 
-/// All sockets that each group holds, of any kind.
+/// The inodes of all sockets of each group, of any kind.
 pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
     let mut all: HashMap<u32, HashSet<u64>> = HashMap::new();
     for (pid, group) in members {
@@ -72,7 +74,7 @@ pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
     all
 }
 
-/// Those of `sockets` that each group holds.
+/// The inodes among `sockets` that each group holds.
 pub(crate) fn held(members: &[Member], sockets: &HashSet<u64>) -> HashMap<u32, HashSet<u64>> {
     let mut held: HashMap<u32, HashSet<u64>> = HashMap::new();
     if !sockets.is_empty() {
@@ -84,7 +86,7 @@ pub(crate) fn held(members: &[Member], sockets: &HashSet<u64>) -> HashMap<u32, H
     held
 }
 
-/// Groups of which every thread is stopped (`SIGSTOP`), so that none can accept.
+/// The groups of which every thread is stopped (`SIGSTOP`), so that none can accept.
 pub(crate) fn stopped(members: &[Member]) -> HashSet<u32> {
     let mut stopped: HashSet<u32> = members.iter().map(|(_, group)| *group).collect();
     for (pid, group) in members {
@@ -95,11 +97,11 @@ pub(crate) fn stopped(members: &[Member]) -> HashSet<u32> {
     stopped
 }
 
-/// Whether every thread of a process is stopped; also of one that is gone.
+/// Whether every thread of a process is stopped; true also if it is gone.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     threads.into_iter().flatten().flatten().all(|thread| {
-        // A thread that has just ended accepts nothing either.
+        // A thread that has just ended cannot accept either.
         fs::read_to_string(thread.path().join("stat"))
             .map_or(true, |stat| parse_state(&stat).is_none_or(is_still))
     })
@@ -120,7 +122,7 @@ fn processes() -> impl Iterator<Item = (u32, u32)> {
     })
 }
 
-/// What follows the name, which may hold anything, in `proc_pid_stat(5)`.
+/// The fields after the process name, which may contain anything, in `proc_pid_stat(5)`.
 pub(crate) fn after_name(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     let (_, rest) = stat.rsplit_once(')')?;
     Some(rest.split_ascii_whitespace())
@@ -136,13 +138,14 @@ fn parse_group(stat: &str) -> Option<u32> {
     after_name(stat)?.nth(2)?.parse().ok()
 }
 
-/// Of the sockets that a process holds.
+/// The inodes of the sockets that a process holds.
 pub(crate) fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
     let inodes = look_at(pid, || {
         let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
         let links: Vec<io::Result<PathBuf>> =
             entries.map(|entry| fs::read_link(entry.path())).collect();
-        // One that is refused may be closing; that all are says who may look.
+        // One refused link may be a descriptor that is being closed. If all are refused,
+        // access is denied.
         let is_refused = |link: &io::Result<PathBuf>| {
             let error = link.as_ref().err();
             error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -158,7 +161,7 @@ pub(crate) fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
     inodes.unwrap_or_default().into_iter()
 }
 
-/// Of `socket:[INODE]` (`proc_pid_fd(5)`).
+/// The inode in `socket:[INODE]` (`proc_pid_fd(5)`).
 fn socket_inode(target: &Path) -> Option<u64> {
     let inode = target.to_str()?.strip_prefix("socket:[")?;
     inode.strip_suffix(']')?.parse().ok()
@@ -188,7 +191,7 @@ mod tests {
         let held = held(&members(&[group]), &sockets);
         assert_eq!(held[&group], sockets);
         assert_eq!(sockets.len(), 1);
-        // The side that closes first remembers the other for a while.
+        // The side that closes first keeps the connection in `TIME_WAIT` for a while.
         drop(accepted);
         drop(client);
         assert!(carrying(&[port]).is_empty());
@@ -197,8 +200,8 @@ mod tests {
 
     #[test]
     fn a_group_is_stopped_when_all_of_it_is() {
-        // Each has executed its program when it is there: a shell that is just
-        // about to (vfork) would stand still in another state.
+        // Waits until each has executed its program: a shell that is about to do so (vfork)
+        // would stop in another state.
         let sleep = |group| {
             let mut command = Command::new("sleep");
             command.arg("1000").process_group(group).spawn().unwrap()

@@ -1,52 +1,53 @@
-//! For how long new connections are held back, and how long they are let go in
-//! between. Decides by the time that is passed in; `drain` drops the SYNs.
+//! How long a SYN hold lasts, and how long the pause after it is. Time is passed in;
+//! `drain` drops the SYNs.
 //!
-//! A client whose SYN was dropped sends it again by itself: 1, 3, 7, 15 s after the
-//! first (RFC 6298: one second, doubled), 1, 2, 3, 4, 5, 7 s (Linux from 6.5 on,
-//! `tcp_syn_linear_timeouts`), 3, 9, 21 s (RFC 1122, and Windows still). Holds that come
-//! again at a fixed distance can meet every one of these. So the rest after a hold
-//! is as long as the hold was, and one first retry more. In whichever moment of the
-//! hold a client has tried last, it has been at it for no longer than the hold and
-//! waits for no longer than that and its first retry: its next SYN falls into the
-//! rest. A client meets one hold and never two, also where we came late to end it.
+//! A client whose SYN was dropped repeats it by itself: 1, 3, 7, 15 s after the first (RFC
+//! 6298: one second, doubled), 1, 2, 3, 4, 5, 7 s (Linux from 6.5 on,
+//! `tcp_syn_linear_timeouts`), 3, 9, 21 s (RFC 1122, and still Windows). Holds at a fixed
+//! distance could meet every one of these. So the pause after a hold lasts as long as the
+//! hold plus one first-retry interval. A client that tried during a hold has been trying
+//! for at most the length of the hold, so it waits at most that long plus its first retry,
+//! and its next SYN falls into the pause. A client therefore meets one hold and never two,
+//! even if the hold ended late.
 //!
-//! The price is a delay of a second for who comes in a hold, of three at most where
-//! the first hold does not do. It is inherent: nobody else may take the connection.
+//! The price is a delay of one second for clients that connect during a hold, and of at
+//! most three if the first hold does not suffice. It cannot be avoided, because no other
+//! process may take the connection.
 
 use std::time::Duration;
 
-/// The first hold: over before a client tries again after a second.
+/// The first hold ends before a client repeats its SYN after one second.
 const FIRST: Duration = Duration::from_millis(800);
-/// Later ones, where that was in vain: over well before its second try, after three.
+/// Later holds, used if the first was in vain, end well before a client's second retry
+/// after three seconds.
 const LATER: Duration = Duration::from_secs(2);
 /// The longest time until a client's first retry (RFC 1122 section 4.2.3.1).
 const FIRST_RETRY: Duration = Duration::from_secs(3);
-/// For so much clients' timers and ours may be late on a busy machine.
+/// How late clients' timers and ours may be on a busy machine.
 const LATE: Duration = Duration::from_millis(500);
 
-/// What has to be done.
+/// What the caller has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// No new connection begins from now on; it is time to let go after so long.
+    /// Drop new connections from now on, and end the hold after this time.
     Hold(Duration),
-    /// They begin again.
+    /// Let connections begin again.
     LetGo,
 }
 
-/// See the file's head.
+/// The state of the hold; see the file's head.
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
-    /// Since when, and until when at most.
+    /// When the hold began, and when it has to end.
     held: Option<(Duration, Duration)>,
-    /// There is no hold before.
+    /// No hold begins before this time.
     rested: Duration,
-    /// The last one did not suffice.
+    /// Whether the last hold did not suffice.
     was_in_vain: bool,
 }
 
 impl Hold {
-    /// What follows at the time `now` (since any fixed moment) if holding is
-    /// `wanted`.
+    /// What to do at the time `now` (since any fixed moment) if a hold is `wanted`.
     pub(crate) fn look(&mut self, now: Duration, wanted: bool) -> Option<Turn> {
         match self.held {
             None if wanted && now >= self.rested => {
@@ -82,15 +83,15 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
-    /// Seconds from a SYN to the next.
+    /// Times in seconds at which a client sends its SYN.
     const SCHEDULES: [&[u64]; 3] = [
         &[1, 2, 4, 8, 16, 32],
         &[1, 1, 1, 1, 1, 2, 4, 8, 16],
         &[3, 6, 12, 24],
     ];
 
-    /// Holds that came of looks at these distances; each with what was wanted. `late`
-    /// is how much later than due a hold ends where no look ends it.
+    /// The holds that follow from looks at these distances, each with what was wanted.
+    /// `late` is how late the timer ends a hold if no look ends it.
     fn holds(looks: &[(u64, bool)], late: Duration) -> Vec<(Duration, Duration)> {
         let mut hold = Hold::default();
         let (mut now, mut due, mut begun) = (Duration::ZERO, None, None);
@@ -120,7 +121,7 @@ mod tests {
         all
     }
 
-    /// The holds that a client meets, and for how long it waits.
+    /// The number of holds that a client meets, and how long it waits.
     fn connect(
         holds: &[(Duration, Duration)],
         start: Duration,
@@ -139,7 +140,7 @@ mod tests {
         panic!("a client gave up at {now:?}: {holds:?}");
     }
 
-    /// One of each schedule that begins at each of these milliseconds.
+    /// One client of each schedule for each of these milliseconds as its begin.
     fn clients(starts: &[u64]) -> impl Iterator<Item = (&'static [u64], Duration)> {
         SCHEDULES.iter().flat_map(move |gaps| {
             let starts = starts.iter().map(|start| MILLI * *start as u32);
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn looks() -> impl Strategy<Value = Vec<(u64, bool)>> {
-        // Mostly wanted, and mostly looked in time.
+        // Holds are mostly wanted, and looks mostly come in time.
         let distance = prop_oneof![8 => 10_u64..120, 1 => 100_u64..6000];
         prop::collection::vec((distance, prop::bool::weighted(0.9)), 200..800)
     }
@@ -189,7 +190,7 @@ mod tests {
             distances in prop::collection::vec(10_u64..120, 1000),
             need in 1_u64..1900,
         ) {
-            // Wanted until connections were held back for as long as it needs.
+            // A hold is wanted until connections were held back for as long as necessary.
             let mut hold = Hold::default();
             let (mut now, mut since) = (Duration::ZERO, None);
             for distance in distances {
@@ -212,7 +213,7 @@ mod tests {
 
     #[test]
     fn two_seconds_with_one_of_rest_can_meet_a_client_for_ever() {
-        // What was done before: why the rest has to grow with the hold.
+        // The earlier algorithm, which shows why the pause has to grow with the hold.
         let holds: Vec<(u64, u64)> = (0..40).map(|turn| (turn * 3, turn * 3 + 2)).collect();
         let dropped = |at: u64| {
             holds
@@ -231,10 +232,10 @@ mod tests {
         assert_eq!(hold.look(at(10), true), Some(Turn::Hold(FIRST)));
         assert_eq!(hold.look(at(800), true), None);
         assert_eq!(hold.look(at(820), true), Some(Turn::LetGo));
-        // As long as it was, and 3.5 s.
+        // As long as the hold, plus 3.5 s.
         assert_eq!(hold.look(at(5120), true), None);
         assert_eq!(hold.look(at(5130), true), Some(Turn::Hold(LATER)));
-        // Ended early, since nobody wants it any more.
+        // Ended early, because it is no longer wanted.
         assert_eq!(hold.look(at(5430), false), Some(Turn::LetGo));
         assert_eq!(hold.look(at(9220), true), None);
         assert_eq!(hold.look(at(9230), true), Some(Turn::Hold(FIRST)));

@@ -1,6 +1,6 @@
-//! How many connections each worker holds under Connection dispatch, for the load
-//! report: how often that is looked at, and what is looked at only when something
-//! has changed. Who holds what is read in `held`.
+//! How many connections each worker has under Connection dispatch, for the load report.
+//! This file decides how often to look, and looks closely only if something has changed.
+//! `held` reads which process holds which connection.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -16,15 +16,15 @@ use crate::limits::memory;
 use crate::report::Report;
 use crate::sharing::Sharing;
 
-/// How often at most.
+/// The shortest interval between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How seldom at most.
+/// The longest interval between two looks.
 const SELDOM: Duration = Duration::from_secs(5);
-/// Looking takes one part of the time out of so many. With many connections the
-/// kernel needs tens of milliseconds for one look.
+/// Looking takes at most one part in this many of the time. With many connections one look
+/// costs the kernel tens of milliseconds.
 const SHARE: u32 = 100;
 
-/// Tells the supervisor of each change, for ever.
+/// Reports each change to the supervisor, for as long as it runs.
 pub(crate) fn watch(
     ports: Vec<u16>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -57,21 +57,21 @@ fn pause_after(took: Duration) -> Duration {
     (took * SHARE).clamp(PERIOD, SELDOM)
 }
 
-/// What was seen last.
+/// The results of the last look.
 #[derive(Default)]
 struct Looks {
-    /// Of each process, how many descriptors it has; `None` where the kernel does
-    /// not say so.
+    /// The number of open descriptors of each process; `None` if the kernel does not report
+    /// it.
     open: Option<Vec<(Member, u64)>>,
     held: HashMap<u32, HashSet<u64>>,
-    /// Connections by group.
+    /// Connections by process group.
     counts: HashMap<u32, u32>,
 }
 
 impl Looks {
-    /// Whether any group may hold another number of connections than before.
+    /// Whether any group may have another number of connections than before.
     fn look(&mut self, groups: &[u32], ports: &[u16]) -> bool {
-        // Descendants only: looking through all processes costs more than it shows.
+        // Descendants only: a scan of all processes would cost more than it is worth.
         let members: Vec<Member> = groups
             .iter()
             .flat_map(|group| {
@@ -79,8 +79,8 @@ impl Looks {
                 tree.map(move |pid| (pid, *group))
             })
             .collect();
-        // Counting descriptors is one system call for each process, naming them is
-        // one for each descriptor.
+        // Counting descriptors takes one system call per process, listing them one per
+        // descriptor.
         let open: Option<Vec<(Member, u64)>> = members
             .iter()
             .map(|member| Some((*member, held::open_descriptors(member.0)?)))
@@ -90,8 +90,8 @@ impl Looks {
         }
         self.open = open;
         let held = held::sockets_of(&members);
-        // For connections the kernel walks its whole table: not for workers that
-        // hold what they held.
+        // To list connections the kernel walks its whole table, so it is not asked if the
+        // workers hold the same sockets as before.
         if held == self.held {
             return false;
         }
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(looks.counts[&us], 0);
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = listener.accept().unwrap();
-        // Other tests of this process open and close things, too.
+        // Other tests of this process open and close descriptors, too.
         looks.open = None;
         assert!(looks.look(&[us], &ports));
         assert_eq!(looks.counts[&us], 1);

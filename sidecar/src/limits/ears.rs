@@ -1,14 +1,14 @@
-//! Whether a worker that accepts for itself (Connection dispatch) would notice a
-//! connection now: one of its threads waits for that.
+//! The accept probe under Connection dispatch: whether a worker would notice a connection
+//! now, because one of its threads waits for connections.
 //!
-//! Nobody can ask a single worker: all accept from one queue. But the kernel says what
-//! each thread waits in (`proc_pid_syscall(5)`). An event loop that turns is found
-//! waiting sooner or later; one that stands in the app's code never is. What follows
-//! from never is decided in `silence`.
+//! A single worker cannot be asked, because all workers accept from one queue. But the
+//! kernel shows which system call each thread waits in (`proc_pid_syscall(5)`). A running
+//! event loop is seen waiting sooner or later; a loop that is stuck in the app's code never
+//! is. `silence` decides what follows if it never is.
 //!
-//! The main thread may wait for whatever it likes: it is most runtimes' loop. Other
-//! threads count where it is for connections: Node has one with an epoll instance of
-//! its own for timers, which waits whatever becomes of the app.
+//! The main thread may wait for anything, because it runs most runtimes' event loop. Other
+//! threads count only if they wait for connections: Node has one that waits on an epoll
+//! instance of its own for timers, whatever the app does.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,7 +17,7 @@ use scaledapp_sys::waiting::{Waits, waits_in};
 
 use crate::connection::held::{parse_state, socket_inodes};
 
-/// A thread that waits, and in what.
+/// A thread that waits, and its system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ear {
     pid: u32,
@@ -32,27 +32,27 @@ struct Call {
     first: u64,
 }
 
-/// What a look at a worker's threads has shown.
+/// The result of a look at a worker's threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// This one waits.
+    /// This thread waits for connections.
     By(Ear),
-    /// None does, in the process with this pid, which could accept.
+    /// No thread does, in the process with this pid, which could accept.
     ByNobody(u32),
-    /// It cannot be told: /proc is closed to us, it is stopped, or nobody there has
-    /// the listening socket.
+    /// It cannot be told: /proc is not readable, the process is stopped, or none of them
+    /// has the listening socket.
     Unknown,
 }
 
 impl Ear {
-    /// Whether it waits for the same as before.
+    /// Whether the thread is still in the same call.
     pub(crate) fn waits_still(&self) -> bool {
         call_of(self.pid, self.thread) == Ok(Some(self.call))
     }
 }
 
-/// Looks for one in the processes `tree` of a worker; `listeners` are the inodes of
-/// the sockets that workers accept from.
+/// Looks for such a thread in the processes `tree` of a worker; `listeners` are the inodes
+/// of the sockets that workers accept from.
 pub(crate) fn find(tree: &[u32], listeners: &HashSet<u64>) -> Heard {
     let mut heard = Heard::Unknown;
     for pid in tree {
@@ -95,22 +95,23 @@ fn find_in(pid: u32, listeners: &HashSet<u64>) -> Heard {
     Heard::ByNobody(pid)
 }
 
-/// The kernel or a sandbox does not tell.
+/// The kernel or a sandbox does not show system calls.
 #[derive(Debug, PartialEq, Eq)]
 struct Closed;
 
-/// `None`: the thread runs, has ended, or waits for no system call.
+/// `None` if the thread runs, has ended, or is in no system call.
 fn call_of(pid: u32, thread: u32) -> Result<Option<Call>, Closed> {
     match fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")) {
         Ok(text) => Ok(parse_call(&text)),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Closed),
-        // Not built into this kernel, or the thread is gone: the first matters.
+        // Either the kernel was built without this file, or the thread is gone. Only the
+        // first is an error.
         Err(_) if fs::exists(format!("/proc/{pid}/task/{thread}")).unwrap_or(false) => Err(Closed),
         Err(_) => Ok(None),
     }
 }
 
-/// `running`, or number and arguments, or -1 outside of system calls.
+/// Parses `running`, or a number with arguments, or -1 outside of system calls.
 fn parse_call(text: &str) -> Option<Call> {
     let mut words = text.split_ascii_whitespace();
     let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
@@ -121,15 +122,15 @@ fn parse_call(text: &str) -> Option<Call> {
     })
 }
 
-/// Whether an epoll instance watches one of these sockets (`proc_pid_fdinfo(5)`); also
-/// where that cannot be read.
+/// Whether an epoll instance watches one of these sockets (`proc_pid_fdinfo(5)`); true also
+/// if that cannot be read.
 fn watches(pid: u32, descriptor: u64, sockets: &HashSet<u64>) -> bool {
     fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).map_or(true, |text| {
         watched(&text).any(|inode| sockets.contains(&inode))
     })
 }
 
-/// Inodes in lines such as `tfd: 18 events: 19 data: 12 pos:0 ino:5a2f sdev:8`.
+/// The inodes in lines such as `tfd: 18 events: 19 data: 12 pos:0 ino:5a2f sdev:8`.
 fn watched(text: &str) -> impl Iterator<Item = u64> {
     let lines = text.lines().filter(|line| line.starts_with("tfd:"));
     lines.filter_map(|line| {
@@ -139,7 +140,7 @@ fn watched(text: &str) -> impl Iterator<Item = u64> {
     })
 }
 
-/// By a signal or a debugger (`proc_pid_stat(5)`).
+/// Whether the process was stopped by a signal or a debugger (`proc_pid_stat(5)`).
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     matches!(parse_state(&stat), Some('T' | 't'))
@@ -185,7 +186,7 @@ mod tests {
         let own = std::process::id();
         let ear = loop {
             match find(&[own], &HashSet::from([inode])) {
-                // Other tests wait, too.
+                // Other tests of this process wait, too.
                 Heard::By(ear) if ear.call.first == listener.as_raw_fd() as u64 => break ear,
                 Heard::Unknown => return,
                 _ => assert!(start.elapsed() < Duration::from_secs(10)),

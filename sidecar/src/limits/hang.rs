@@ -1,6 +1,6 @@
-//! Whether workers that accept for themselves (Connection dispatch) hang: what the
-//! kernel shows of their threads (`ears`) and, where these wait for no connection, of
-//! their sockets. What that means is decided in `silence`, what follows in `watch`.
+//! Reads what shows whether workers hang under Connection dispatch: the system calls of
+//! their threads (`ears`) and, if none waits for connections, the progress of their
+//! sockets. `silence` decides what that means, `watch` what follows.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,9 +18,10 @@ use crate::cores::Quotas;
 use crate::dispatch::Front;
 use crate::workers::Workers;
 
-/// For how long workers have moved nothing while clients wait, at the time `now`
-/// (since the start); those of which nothing like that is known are left out. A worker
-/// is hung after `most`, without the time in which `quotas` kept it from running.
+/// For how long each worker has made no progress while clients wait, at the time `now`
+/// (since the start). Workers that do make progress, or for which it is not known, are left
+/// out. A worker is hung after `most`, not counting the time in which `quotas` kept it from
+/// running.
 pub(super) fn silent_workers(
     engine: &Engine,
     workers: &mut Workers,
@@ -33,7 +34,8 @@ pub(super) fn silent_workers(
         return all;
     };
     let (ports, sharing) = (Rc::clone(&workers.ports), Rc::clone(&workers.sharing));
-    // The same for all, and read only if some worker does not hear.
+    // They are the same for all workers, and read only if some worker waits for no
+    // connections.
     let mut connections = None;
     let ready = engine.workers();
     for worker in ready.filter(|worker| worker.state == WorkerState::Ready) {
@@ -63,14 +65,14 @@ pub(super) fn silent_workers(
             continue;
         }
         let connections = connections.get_or_insert_with(|| progress(&ports));
-        // Where the kernel does not tell, no client is seen to wait.
+        // If the kernel does not list connections, no client is seen to wait.
         let carried = carried(&tree, connections);
         all.insert(worker.id, process.silence.carries(carried));
     }
     all
 }
 
-/// By inode.
+/// The progress of connections by inode.
 fn progress(ports: &[u16]) -> HashMap<u64, Progress> {
     let all = ports.iter().flat_map(|port| {
         let told = sockets::progress(*port);
@@ -87,14 +89,14 @@ fn carried(tree: &[u32], connections: &HashMap<u64, Progress>) -> Carried {
             continue;
         };
         carried.moved.insert(inode, (one.read, one.answered));
-        // More than the end of what comes.
+        // A lone FIN counts as one byte.
         carried.somebody_waits |= one.unread > 1;
     }
     carried
 }
 
-/// For how long the main thread of a process has waited for a processor since its
-/// start: the second number in `/proc/PID/schedstat`, in nanoseconds.
+/// How long the main thread of a process has waited for a CPU since its start: the second
+/// number in `/proc/PID/schedstat`, in nanoseconds.
 fn run_delay(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let delay = text.split_ascii_whitespace().nth(1);

@@ -1,39 +1,40 @@
-//! When a silent worker is asked whether it accepts connections (Request dispatch), and
-//! what follows from the answer. Time is passed in; `measure` asks.
+//! The accept probe under Request dispatch: when a silent worker is asked whether it
+//! accepts connections, and what follows from the answer. Time is passed in; `measure`
+//! connects.
 
 use std::time::Duration;
 
-/// How long a silent worker that accepts is left alone at first.
+/// The first pause after a silent worker has accepted a probe.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether a worker that shows no sign of life accepts connections, as far as it
-/// was asked, and when it is asked again.
+/// Whether a worker without progress accepts connections, as far as it was probed, and when
+/// it is probed again.
 ///
-/// To ask is a connection that sends nothing, and apps may log it. So one that
-/// accepts is left alone for twice as long each time.
+/// A probe is a connection that sends nothing, and apps may log it. So the pause doubles
+/// each time a worker accepts one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hearing {
-    /// It was not asked since it last showed a sign of life.
+    /// It was not probed since its last progress.
     Unknown,
-    /// It is being asked. If it accepts, it is left alone for so long.
+    /// A probe is running.
     Asked {
-        /// The pause after the answer.
+        /// The pause that follows if it accepts.
         pause: Duration,
     },
-    /// It does: it is busy, not hung. It may stop doing so.
+    /// It accepts: it is busy, not hung. It may stop accepting later.
     Accepts {
-        /// When it is asked again, on the clock that starts with the supervisor.
+        /// When it is probed again, as time since the supervisor's start.
         again: Duration,
         /// The pause that ends then.
         pause: Duration,
     },
-    /// It does not.
+    /// It does not accept.
     Deaf,
 }
 
 impl Hearing {
-    /// Whether the worker has to be asked at the time `now`, when it `is_silent`
-    /// beyond the limit of `silence`, or is not.
+    /// Whether the worker has to be probed at the time `now`. `is_silent` says whether it
+    /// has made no progress for longer than `silence`.
     pub(crate) fn look(&mut self, now: Duration, is_silent: bool, silence: Duration) -> bool {
         if !is_silent {
             *self = Self::Unknown;
@@ -50,9 +51,9 @@ impl Hearing {
         true
     }
 
-    /// Whether it accepts, as it was found at the time `now`.
+    /// The result of the probe, at the time `now`.
     pub(crate) fn told(&mut self, now: Duration, accepts: bool) {
-        // A sign of life that came meanwhile says more.
+        // If the worker has made progress meanwhile, the result is out of date.
         let Self::Asked { pause } = *self else {
             return;
         };
@@ -78,14 +79,14 @@ mod tests {
         for now in 0..30 {
             if hearing.look(second(now), true, second(5)) {
                 asked.push(now);
-                // It is not asked twice at a time.
+                // Only one probe runs at a time.
                 assert!(!hearing.look(second(now), true, second(5)));
                 hearing.told(second(now), true);
             }
         }
         // Pauses of 1, 2 and 4 seconds, and then of the limit.
         assert_eq!(asked, [0, 1, 3, 7, 12, 17, 22, 27]);
-        // A sign of life begins it all anew, and an answer that is late means nothing.
+        // Progress resets everything, and a late result means nothing.
         assert!(hearing.look(second(32), true, second(5)));
         assert!(!hearing.look(second(33), false, second(5)));
         hearing.told(second(33), false);

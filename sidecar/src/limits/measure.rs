@@ -1,5 +1,5 @@
-//! Measures workers for `limits`, and asks silent ones whether they still hear.
-//! What follows is decided there and in the engine.
+//! Measures workers for `limits`, and probes silent ones. What follows is decided in
+//! `watch` and in the engine.
 
 use std::time::{Duration, Instant};
 
@@ -17,33 +17,33 @@ use crate::process::worker::Process;
 use crate::readiness::probe;
 use crate::workers::Workers;
 
-/// Between two looks where memory is limited: a leak of 50 MB/s adds 12 MB.
+/// The interval of looks where memory is limited: a leak of 50 MB/s adds 12 MB within it.
 pub(crate) const CLOSE: Duration = Duration::from_millis(250);
-/// Between two looks where nothing is.
+/// The interval of looks without a limit.
 pub(crate) const RELAXED: Duration = Duration::from_secs(1);
 
-/// Finds out for how long the machine has kept us from running.
+/// Measures for how long the machine has kept this process from running.
 #[derive(Debug, Default)]
 pub(crate) struct Starving {
-    /// When it was looked last, and what the quota had taken until then.
+    /// When it was measured last, and the throttled time until then.
     before: Option<(Instant, Duration)>,
 }
 
 impl Starving {
-    /// Since the last look: what the quota has taken, or by how much we come late.
+    /// The time lost since the last look: to the quota, or by which this look comes late.
     fn look(&mut self, now: Instant, throttled: Duration) -> Duration {
         let Some((then, taken)) = self.before.replace((now, throttled)) else {
             return Duration::ZERO;
         };
         let elapsed = now - then;
-        // Each CPU counts for itself; more than all of the time cannot be missing.
+        // The kernel sums over CPUs, but no more than the elapsed time can be lost.
         let by_quota = throttled.saturating_sub(taken).min(elapsed);
         let late = elapsed.saturating_sub(RELAXED * 2);
         by_quota.max(late)
     }
 }
 
-/// What workers are held to, and what they share: CPU time and memory.
+/// The limits of workers, and what they share: CPU time and memory.
 #[derive(Debug)]
 pub(crate) struct Measuring {
     pub(crate) watch: Watch,
@@ -54,14 +54,14 @@ pub(crate) struct Measuring {
 }
 
 impl Measuring {
-    /// Whether there is no memory for a worker beside all that run.
+    /// Whether there is no memory for one more worker.
     pub(crate) fn is_crowded(&self) -> bool {
         let memory = self.memory.read().or_else(memory::of_machine);
         self.watch.is_crowded(memory)
     }
 
-    /// How much longer workers that start may take, because the machine has kept them
-    /// from running since the last look.
+    /// By how much the boot deadlines have to be extended, because the machine has kept
+    /// workers from running since the last look.
     pub(crate) fn starved(&mut self, engine: &Engine) -> Option<Event> {
         let is_starting = |state| state == WorkerState::Starting;
         if !engine.workers().any(|worker| is_starting(worker.state)) {
@@ -73,7 +73,7 @@ impl Measuring {
         (starved >= Duration::from_millis(10)).then_some(Event::Starved(starved))
     }
 
-    /// What has to happen because of what workers have and do, at the time `now` (since
+    /// The events that follow from a measurement of all workers at the time `now` (since
     /// the start).
     pub(crate) fn look(
         &mut self,
@@ -83,7 +83,7 @@ impl Measuring {
     ) -> Vec<Event> {
         let measured = self.measure(engine, workers, now);
         let container = self.memory.read();
-        // Its counter says more when it is seen to grow.
+        // The kill counter must be read regularly, so that a growth can be dated.
         self.out_of_memory.look(Instant::now());
         let was_too_small = self.watch.is_too_small;
         let wanted = u64::from(engine.desired());
@@ -107,7 +107,7 @@ impl Measuring {
             let is_ready = worker.state == WorkerState::Ready;
             let tree = memory::tree(process.pid);
             look_for_forks(process, &tree);
-            // What a wrapper has started is there when it listens.
+            // By the time it listens, a wrapper has started its real process.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
             let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
             let deaf = silent.get(&worker.id).copied();
@@ -126,7 +126,7 @@ impl Measuring {
     }
 }
 
-/// Warns of an app that multiplies itself, which it would do in every worker.
+/// Warns of an app that forks workers of its own, because it would do so in every worker.
 fn look_for_forks(process: &mut Process, tree: &[u32]) {
     let before = std::mem::replace(&mut process.family, tree.len());
     if tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid)) {
@@ -138,8 +138,8 @@ fn look_for_forks(process: &mut Process, tree: &[u32]) {
     }
 }
 
-/// For how long a worker with work has shown no sign of life, once it is known
-/// to accept no connection either. Beyond `most` it is asked.
+/// For how long a worker with work has made no progress, once it is known not to accept
+/// connections either. Beyond `most` it is probed.
 fn deaf(
     workers: &mut Workers,
     worker: WorkerId,
@@ -162,13 +162,13 @@ fn deaf(
     silent.filter(|_| process.hearing == Hearing::Deaf)
 }
 
-/// Whether the process runs Node, by the name of its program.
+/// Whether the process runs Node, judged by the name of its program.
 fn is_node(pid: u32) -> bool {
     let program = std::fs::read_link(format!("/proc/{pid}/exe"));
     program.is_ok_and(|path| path.file_name().is_some_and(|name| name == "node"))
 }
 
-/// Node's cluster module numbers what it forks by this variable.
+/// Node's cluster module numbers its children by this variable.
 fn is_cluster_worker(pid: u32) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0);

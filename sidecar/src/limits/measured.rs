@@ -1,22 +1,22 @@
-//! What is measured of a worker for `limits`.
+//! The measurements of a worker, for `limits`.
 
 use std::time::Duration;
 
 use scaledapp_engine::WorkerId;
 
-/// What is measured of a worker.
+/// The measurements of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Measured {
     pub(crate) worker: WorkerId,
-    /// Since it was ready; `None`: it is not, or leaves.
+    /// Time since it became ready; `None` if it is not ready or is leaving.
     pub(crate) age: Option<Duration>,
     /// Resident bytes of its process tree.
     pub(crate) bytes: u64,
-    /// Requests answered.
+    /// The number of answered requests.
     pub(crate) served: u64,
-    /// Its runtime ends it when it has outgrown its share of the container: we
-    /// told it that.
+    /// Whether its runtime ends it when it outgrows its share of the container, because the
+    /// supervisor has passed the runtime that limit.
     pub(crate) capped: bool,
-    /// It accepts no connection, and has shown no sign of life for so long.
+    /// For how long it has made no progress, if it accepts no connections.
     pub(crate) deaf: Option<Duration>,
 }

@@ -1,19 +1,19 @@
-//! How much memory workers have, as the kernel tells it, and the container
-//! (`scaledapp-proc`).
-//! What follows from it is decided in `limits`.
+//! The memory of workers and of the container (`scaledapp-proc`), as the kernel reports it.
+//! What follows is decided in `limits`.
 
 pub(crate) use scaledapp_proc::{Container, Limiting, of_machine};
 
-/// Resident memory of a worker and all its descendants, bytes: what each has of
-/// its own, and once what the largest maps from files or shares.
+/// Resident memory of a worker and all its descendants, in bytes: the private memory of
+/// each, plus once the file-backed and shared memory of the process that has the most of
+/// it.
 ///
-/// Reads `proc_pid_statm(5)`, whose counters the kernel keeps anyway; a walk over
-/// page tables (smaps) would stop a large process for milliseconds.
+/// It reads `proc_pid_statm(5)`, whose counters the kernel keeps anyway; walking the page
+/// tables (smaps) would stop a large process for milliseconds.
 pub(crate) fn of_tree(pid: u32) -> Option<u64> {
     of(&tree(pid))
 }
 
-/// The same of processes that are known already.
+/// The same for a known list of processes.
 pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     let (mut own, mut shared) = (0_u64, 0_u64);
     let mut found = false;
@@ -27,7 +27,8 @@ pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     found.then_some(own + shared)
 }
 
-/// A process and its descendants, itself first; as many as will do for any app.
+/// A process and its descendants, itself first; limited to a number that suffices for any
+/// app.
 pub(crate) fn tree(pid: u32) -> Vec<u32> {
     const MOST: usize = 256;
     let mut found = vec![pid];
@@ -36,8 +37,8 @@ pub(crate) fn tree(pid: u32) -> Vec<u32> {
         && found.len() < MOST
     {
         next += 1;
-        // Children of other threads than the first are rare, and then counted
-        // with a worker that forks from them only.
+        // Only children of the first thread are read. Children of other threads are rare,
+        // so the memory of such children is not counted.
         let path = format!("/proc/{process}/task/{process}/children");
         let children = std::fs::read_to_string(path).unwrap_or_default();
         found.extend(
@@ -49,7 +50,7 @@ pub(crate) fn tree(pid: u32) -> Vec<u32> {
     found
 }
 
-/// Resident bytes, and how many of them are of files or shared.
+/// Resident bytes, and how many of them are file-backed or shared.
 fn resident(pid: u32) -> Option<(u64, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);

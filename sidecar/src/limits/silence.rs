@@ -1,44 +1,44 @@
-//! Whether a worker that accepts for itself (Connection dispatch) hangs. Decides from
-//! what was seen of it; knows no files and no clock.
+//! Whether a worker hangs under Connection dispatch. It decides from observations and reads
+//! neither files nor a clock.
 //!
-//! Four things together, at every look for as long as `--hang-timeout`: none of its
-//! threads waits where it would notice a connection (`ears`); it has accepted none and
-//! closed none; it has read no byte and sent none; and a client's bytes lie unread. An app
-//! that lets an upload wait (back-pressure) has unread bytes, but its loop turns and is
-//! found waiting; one that computes for long has clients that wait, and yet others that
-//! are answered. Not seen is who hangs while nobody but the request that did it is
-//! waiting: its bytes have been read.
+//! A worker hangs if four things are true at every look for as long as `--hang-timeout`:
+//! none of its threads waits where it would notice a connection (`ears`); it has accepted
+//! and closed no connection; it has read and sent no byte; and bytes of a client lie
+//! unread. An app that applies back-pressure to an upload has unread bytes, but its event
+//! loop is still seen waiting. An app with long computations has clients that wait, but
+//! others are answered. One case is not detected: a worker hangs while no client waits
+//! except the one whose request caused it, because that request's bytes have been read.
 //!
-//! Time in which the machine did not let it run does not count.
+//! Time in which the machine did not let the worker run does not count.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A look that comes later than this has been kept from the processor, and so may
-/// have been the worker.
+/// If a look comes later than this, the supervisor was kept from the CPU, and so may the
+/// worker have been.
 const LATE: Duration = Duration::from_secs(2);
-/// The kernel walks through all connections of the machine for a look at them: it is
-/// asked so often within the time that makes a worker hung.
+/// The kernel walks through all connections of the machine for each look at them, so it is
+/// asked only this often within the time that makes a worker hung.
 const LOOKS: u32 = 8;
 
 /// A worker's connections at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Carried {
-    /// Bytes that the worker has read, and bytes of its answers that clients have
-    /// acknowledged, by inode.
+    /// By inode: bytes that the worker has read, and bytes of its answers that clients have
+    /// acknowledged.
     pub(crate) moved: BTreeMap<u64, (u64, u64)>,
-    /// Bytes of a client lie unread.
+    /// Whether bytes of a client lie unread.
     pub(crate) somebody_waits: bool,
 }
 
-/// What is remembered of one worker.
+/// The history of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
-    /// When it was looked last, and for how long it had been kept from running by then.
+    /// When it was looked at last, and for how long it had been kept from running by then.
     looked: Option<(Duration, Duration)>,
-    /// For how long it has not heard since its connections were looked at.
+    /// For how long it has waited for no connections since its connections were looked at.
     deaf: Duration,
-    /// Its connections then.
+    /// Its connections at that time.
     before: Option<Carried>,
     /// For how long nothing has moved.
     silent: Duration,
@@ -50,9 +50,9 @@ impl Silence {
         *self = Self::default();
     }
 
-    /// None does at the time `now` (since any fixed moment), and since its start it was
-    /// kept from running for `kept`. Whether its connections have to be looked at, where
-    /// silence for `most` makes it hung.
+    /// No thread waits for connections at the time `now` (since any fixed moment), and it
+    /// was kept from running for `kept` since its start. Returns whether its connections
+    /// have to be looked at, if a silence of `most` makes it hung.
     pub(crate) fn is_deaf(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
         if let Some((then, had)) = self.looked.replace((now, kept)) {
             let elapsed = now.saturating_sub(then).min(LATE);
@@ -61,7 +61,8 @@ impl Silence {
         self.deaf >= most / LOOKS
     }
 
-    /// Its connections now; for how long nothing has moved while somebody waits.
+    /// Takes its connections now; returns for how long nothing has moved while a client
+    /// waits.
     pub(crate) fn carries(&mut self, now: Carried) -> Duration {
         let deaf = std::mem::take(&mut self.deaf);
         if now.somebody_waits && self.before.as_ref() == Some(&now) {
@@ -91,11 +92,12 @@ mod tests {
         }
     }
 
-    /// What is seen of a worker at a second: its connections, where it does not hear.
+    /// What is seen of a worker at a second: its connections, if it waits for none.
     type Story = fn(u64) -> Option<Carried>;
 
-    /// The longest silence within ten minutes of looks each second, and the second from
-    /// which on it is as long as makes a worker hung; `kept` from running in each.
+    /// The longest silence within ten minutes of looks each second, and the second in which
+    /// it reaches the limit. `kept` is the time per second in which the worker could not
+    /// run.
     fn watch(story: Story, kept: Duration) -> (Duration, Option<u64>) {
         let mut silence = Silence::default();
         let (mut longest, mut hung) = (Duration::ZERO, None);
@@ -119,7 +121,7 @@ mod tests {
         let stuck: Story = |_| Some(carried(&[(7, 90), (8, 0)], 1000));
         let (_, hung) = watch(stuck, Duration::ZERO);
         assert!(hung.is_some_and(|at| (60..=72).contains(&at)), "{hung:?}");
-        // Half of the time others had the processor.
+        // Other processes had the CPU half of the time.
         let (_, hung) = watch(stuck, Duration::from_millis(500));
         assert!(hung.is_some_and(|at| (120..=144).contains(&at)), "{hung:?}");
     }

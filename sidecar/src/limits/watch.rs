@@ -1,9 +1,10 @@
-//! Which worker has to go before it does harm, and how: recycled (its successor
-//! first, nothing lost) or killed (the container would be killed otherwise, or
-//! it hangs). Decides from measurements; knows no files and no clock.
+//! Which worker has to be replaced before it does harm, and how: recycled (its successor
+//! starts first, and nothing is lost) or killed (otherwise the kernel would kill the
+//! container, or it hangs). It decides from measurements and reads neither files nor a
+//! clock.
 //!
 //! With cgroup v2 one out-of-memory kill ends every process of a container
-//! (`memory.oom.group`), so the supervisor must come first.
+//! (`memory.oom.group`), so the supervisor must act before the kernel does.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,51 +15,52 @@ use scaledapp_engine::{Cause, Event, WorkerId};
 use super::measured::Measured;
 use super::memory::Container;
 
-/// Unreclaimable share of the container's limit, in percent, from which on the
-/// largest worker is recycled.
+/// The largest worker is recycled once the container's unreclaimable memory exceeds this
+/// share of its limit, in percent.
 const WATERMARK_PERCENT: u64 = 85;
 
-/// Share of the limit that is never planned with, in percent: page tables, stacks
-/// and what the next reading does not show yet.
+/// The share of the limit that is kept free, in percent, for page tables, stacks and memory
+/// that the next reading does not show yet.
 const RESERVE_PERCENT: u64 = 3;
 
-/// How far ahead the container's growth is carried on: the next two readings.
+/// How far ahead the container's growth is extrapolated: the next two readings.
 const AHEAD: Duration = Duration::from_millis(500);
 
-/// A worker that has grown by less than this since it was ready, in percent, does
+/// A worker whose memory is below this percentage of its memory when it became ready would
 /// not get smaller by being replaced.
 const GROWN_PERCENT: u64 = 125;
 
-/// What one worker may have and do; `None`: as much as it likes.
+/// The limits of one worker; `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Limits {
     /// Resident bytes of its process tree.
     pub(crate) memory: Option<u64>,
-    /// Requests answered.
+    /// The number of answered requests.
     pub(crate) requests: Option<u64>,
-    /// Time since it was ready.
+    /// Time since it became ready.
     pub(crate) age: Option<Duration>,
-    /// Time without a sign of life while it has work.
+    /// Time without progress while it has work.
     pub(crate) silence: Option<Duration>,
-    /// By how much less than `requests` and `age` a worker may get, in percent:
-    /// those that started together must not go together.
+    /// By how many percent `requests` and `age` are reduced at most: workers that started
+    /// together must not be recycled together.
     pub(crate) jitter_percent: u32,
 }
 
-/// Looks at all workers again and again.
+/// Watches all workers.
 #[derive(Debug)]
 pub(crate) struct Watch {
     limits: Limits,
     seed: u64,
-    /// When the container was read last, and what it used, in bytes.
+    /// When the container was read last, and the bytes it used then.
     before: Option<(Duration, u64)>,
-    /// What each worker had when it was first seen ready, in bytes.
+    /// The bytes that each worker used when it was first seen ready.
     born: HashMap<WorkerId, u64>,
-    /// The same of the one that was ready last, there still or not.
+    /// The same for the worker that became ready last, even if it is gone.
     newborn: Option<u64>,
-    /// Its end makes room; until then nobody else is killed for it.
+    /// The worker that was killed to free memory; until it has ended, no other is killed
+    /// for that.
     killed: Option<WorkerId>,
-    /// Workers of normal size fill the container: said once.
+    /// Whether workers of normal size fill the container; this is logged once.
     pub(crate) is_too_small: bool,
 }
 
@@ -76,18 +78,18 @@ impl Watch {
         }
     }
 
-    /// Time without a sign of life from which on a worker is asked for one.
+    /// How long a worker may make no progress before it is probed.
     pub(crate) fn silence(&self) -> Option<Duration> {
         self.limits.silence
     }
 
-    /// Whether memory is limited by ourselves.
+    /// Whether the supervisor enforces a limit of memory.
     pub(crate) fn limits_memory(&self) -> bool {
         self.limits.memory.is_some()
     }
 
-    /// What has to happen at the time `now` (since any fixed moment), when so many
-    /// workers are `wanted`.
+    /// The events that have to follow at the time `now` (since any fixed moment), with
+    /// `wanted` workers desired.
     pub(crate) fn look(
         &mut self,
         now: Duration,
@@ -110,7 +112,7 @@ impl Watch {
             events.extend(self.relieve(workers, container, growth));
         }
         let share = container.map(|container| container.limit / wanted.max(1));
-        // The most urgent first: there is one at a time.
+        // The most urgent one comes first, because only one runs at a time.
         let surge = self.has_room(container, growth);
         let mut due: Vec<(u8, Reverse<u64>, Event)> = workers
             .iter()
@@ -141,7 +143,7 @@ impl Watch {
         self.killed = self.killed.filter(alive);
     }
 
-    /// Bytes that are added within [`AHEAD`].
+    /// The bytes by which memory will grow within [`AHEAD`].
     fn growth(&mut self, now: Duration, container: Option<Container>) -> u64 {
         let Some(Container { used, .. }) = container else {
             return 0;
@@ -160,7 +162,7 @@ impl Watch {
         (silent >= most).then_some(Cause::Hung { silent })
     }
 
-    /// What keeps the kernel from ending all of them.
+    /// What has to be done so that the kernel does not kill the whole container.
     fn relieve(
         &mut self,
         workers: &[Measured],
@@ -190,7 +192,7 @@ impl Watch {
             self.is_too_small = false;
             return None;
         }
-        // One that leaves already gives back soon.
+        // A worker that is already leaving will free memory soon.
         if workers.iter().any(|worker| worker.age.is_none()) {
             return None;
         }
@@ -206,13 +208,13 @@ impl Watch {
         })
     }
 
-    /// Whether a new one would be smaller.
+    /// Whether a fresh worker would be smaller.
     fn has_grown(&self, worker: &Measured) -> bool {
         let born = self.born.get(&worker.worker).copied().unwrap_or(0);
         worker.bytes >= born.saturating_mul(GROWN_PERCENT) / 100
     }
 
-    /// Whether a worker more fits in, while the others go on growing.
+    /// Whether there is memory for one more worker while the others go on growing.
     fn has_room(&self, container: Option<Container>, growth: u64) -> bool {
         let (Some(Container { used, limit }), Some(born)) = (container, self.newborn) else {
             return true;
@@ -223,9 +225,9 @@ impl Watch {
         after < limit.saturating_sub(limit * RESERVE_PERCENT / 100)
     }
 
-    /// Whether there is no memory for a worker beside all that run, of `memory` as it
-    /// is now. A reload that waits for those that leave loses a little time; one that
-    /// does not could have the largest worker recycled meanwhile.
+    /// Whether there is no memory for one more worker, with `memory` as it is now. A reload
+    /// that waits for leaving workers loses a little time; one that does not wait could
+    /// cause the largest worker to be recycled.
     pub(crate) fn is_crowded(&self, memory: Option<Container>) -> bool {
         let (Some(Container { used, limit }), Some(born)) = (memory, self.newborn) else {
             return false;
@@ -234,7 +236,7 @@ impl Watch {
         after >= limit / 100 * WATERMARK_PERCENT
     }
 
-    /// Why a worker that serves has to be replaced, and how urgent that is.
+    /// Why a serving worker has to be replaced, and how urgent that is.
     fn used_up(&self, worker: &Measured, share: Option<u64>) -> Option<(u8, Cause)> {
         let age = worker.age?;
         let Limits {
@@ -250,7 +252,7 @@ impl Watch {
             let bytes = worker.bytes;
             return Some((0, Cause::Memory { bytes, limit }));
         }
-        // Thousandths of the limit that this worker gets.
+        // In thousandths of the limit, so that the division stays exact enough.
         let jitter = u64::from(self.limits.jitter_percent.min(100)) * 10;
         let mut random = fastrand::Rng::with_seed(self.seed ^ worker.worker.0);
         let share = 1000 - random.u64(..=jitter);
@@ -386,7 +388,7 @@ mod tests {
             now += second;
         }
         assert_eq!(seen[0], (1, true, false, "ContainerMemory"));
-        // Its memory is not back yet.
+        // Its memory is not free yet.
         let all = [worker(1, leaked), worker(2, 100)];
         let again = watch.look(now, &all, Some(container(500, 512)), 2);
         assert_eq!(shown(&again), []);
@@ -402,8 +404,8 @@ mod tests {
         let room = Some(container(200, 1024));
         let young = [capped(1, 60), capped(2, 600), worker(3, 60), worker(4, 60)];
         assert_eq!(watch.look(Duration::ZERO, &young, room, 4), []);
-        // Of 256 MiB each; who was born larger is none the better for another start,
-        // and who has no cap may have what others leave.
+        // Limits of 256 MiB each. A worker that was born larger does not improve by another
+        // start, and one without a cap may use what others leave.
         let grown = [
             capped(1, 257),
             capped(2, 600),
@@ -423,7 +425,7 @@ mod tests {
             assert_eq!(watch.look(now, &all, Some(container(460, 512)), 2), []);
         }
         assert!(watch.is_too_small);
-        // And yet they will not take the container with them.
+        // Even so they must not make the kernel kill the container.
         let events = watch.look(Duration::from_secs(9), &all, Some(container(500, 512)), 2);
         assert_eq!(shown(&events), [(2, false, false, "ContainerMemory")]);
     }
