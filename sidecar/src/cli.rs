@@ -1,5 +1,5 @@
-//! The command line of `scaledapp-sidecar`: words, help, and what a single word
-//! may be. What the words of `run` come to is in `settings`.
+//! The command line of `scaledapp-sidecar`: subcommands, help texts, and the values of
+//! single flags. `settings` decides what the flags of `run` mean together.
 
 mod ready;
 mod times;
@@ -108,7 +108,7 @@ pub enum DispatchArg {
 }
 
 impl DispatchArg {
-    /// As typed and shown.
+    /// The value as it is written on the command line and in status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -162,12 +162,12 @@ pub enum MetricsMergeArg {
     Sum,
 }
 
-/// `--metrics-from`: `/metrics`, or with a port of its own `9464/metrics`.
+/// The value of `--metrics-from`: `/metrics`, or `9464/metrics` with a port of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricsFrom {
-    /// A port other than the shared one; `None`: that one.
+    /// A port other than the shared one; `None` means the shared one.
     pub port: Option<u16>,
-    /// What to ask for; begins with `/`.
+    /// The path to request; begins with `/`.
     pub path: String,
 }
 
@@ -291,7 +291,7 @@ pub struct RunArgs {
     /// How they become one page [default: label]
     #[arg(long, env = "SCALEDAPP_METRICS_MERGE")]
     pub metrics_merge: Option<MetricsMergeArg>,
-    // Last, since clap puts all that follows a heading under it.
+    // Last, because clap puts every flag that follows a heading under it.
     /// When a worker is replaced by itself.
     #[command(flatten)]
     pub limits: LimitArgs,

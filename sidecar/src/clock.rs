@@ -1,9 +1,9 @@
-//! Wall-clock times as text (RFC 3339, UTC, milliseconds) and spans of time for
-//! people. Reads no clock.
+//! Wall-clock times as text (RFC 3339, UTC, milliseconds) and readable durations. It reads
+//! no clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Such as `2026-11-25T01:02:03.456Z`; a time before 1970 is shown as 1970.
+/// A time such as `2026-11-25T01:02:03.456Z`; times before 1970 are shown as 1970.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs();
@@ -18,9 +18,10 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     )
 }
 
-/// The proleptic Gregorian date so many days after 1970-01-01.
+/// The proleptic Gregorian date that is `days` after 1970-01-01.
 fn date(mut days: u64) -> (u64, u64, u64) {
-    // 400 years have 146 097 days; from there on year by year, at most 400.
+    // 400 years have 146,097 days. The remaining years, at most 400, are counted one by
+    // one.
     let mut year = 1970 + 400 * (days / 146_097);
     days %= 146_097;
     loop {
@@ -47,7 +48,7 @@ fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
-/// Whole units, the two largest: `45s`, `3m12s`, `5h3m`, `2d4h`.
+/// The two largest units, in whole numbers: `45s`, `3m12s`, `5h3m`, `2d4h`.
 pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

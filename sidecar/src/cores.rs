@@ -1,9 +1,10 @@
-//! How many cores this process may use, and how many workers a wish means.
+//! How many cores this process may use, and what a number of workers means on them.
 //!
-//! Cores = CPU quota, else CPU request, else the CPUs of the affinity mask;
-//! never more than those. The quota is the smallest of the own cgroup's and all
-//! its ancestors' (cgroups(7), mountinfo in `proc_pid_mountinfo(5)`; v2 `cpu.max`,
-//! v1 `cpu.cfs_quota_us`). What cannot be read limits nothing.
+//! The number of cores is the CPU quota, otherwise the CPU request, otherwise the CPUs of
+//! the affinity mask; it never exceeds the affinity mask. The quota is the smallest one of
+//! this process's cgroup and all its ancestors (cgroups(7), mountinfo in
+//! `proc_pid_mountinfo(5)`; v2 `cpu.max`, v1 `cpu.cfs_quota_us`). A value that cannot be
+//! read limits nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,25 +16,25 @@ use serde::{Deserialize, Deserializer};
 use scaledapp_proc::cgroup::{self, Hierarchy};
 use scaledapp_wire::MAX_WORKERS;
 
-/// Set by the operator from the downward API, in millicores; 0: no request.
+/// Set by the operator from the downward API, in millicores; 0 means no request.
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
 
-/// How many workers are wanted, as typed.
+/// The desired number of workers, as it was typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerSpec {
     /// `auto`: one per core.
     Auto,
-    /// `N`: exactly so many; 0 runs nothing.
+    /// `N`: exactly this many; 0 runs nothing.
     Fixed(u32),
-    /// `max`: one per CPU of the affinity mask, whatever the quota.
+    /// `max`: one per CPU of the affinity mask, regardless of the quota.
     Max,
-    /// `-K`: so many fewer than `auto`, at least 1.
+    /// `-K`: this many fewer than `auto`, at least 1.
     LessThanAuto(u32),
-    /// `Nx`: so many per core.
+    /// `Nx`: this many per core.
     PerCore(u32),
 }
 
-/// A text that is no [`WorkerSpec`].
+/// The text is not a [`WorkerSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no number of workers: give auto (one per core), N (e.g. 4), max (one per CPU), \
@@ -51,7 +52,7 @@ impl FromStr for WorkerSpec {
             text: text.to_owned(),
         };
         let number = |digits: &str| {
-            // `parse` would take a sign.
+            // `parse` alone would accept a sign.
             let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
             let number = digits.parse::<u32>().ok().filter(|_| plain);
             number.filter(|number| *number <= MAX_WORKERS)
@@ -71,7 +72,7 @@ impl FromStr for WorkerSpec {
     }
 }
 
-/// As text, or a plain number as people write it in JSON.
+/// Accepts a text or a plain number in JSON.
 impl<'de> Deserialize<'de> for WorkerSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -107,14 +108,14 @@ impl fmt::Display for WorkerSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{workers} workers are more than {MAX_WORKERS}, the most that can be wanted")]
 pub struct TooMany {
-    /// How many were wanted.
+    /// The desired number.
     pub workers: u32,
 }
 
-/// `workers` if so many can be wanted.
+/// Returns `workers` if the number is allowed.
 ///
 /// # Errors
-/// They are more than [`MAX_WORKERS`].
+/// It exceeds [`MAX_WORKERS`].
 pub(crate) fn within_bounds(workers: u32) -> Result<u32, TooMany> {
     if workers > MAX_WORKERS {
         return Err(TooMany { workers });
@@ -123,10 +124,10 @@ pub(crate) fn within_bounds(workers: u32) -> Result<u32, TooMany> {
 }
 
 impl WorkerSpec {
-    /// The number of workers meant, on so many cores.
+    /// The number of workers on `cores`.
     ///
     /// # Errors
-    /// They are more than [`MAX_WORKERS`].
+    /// It exceeds [`MAX_WORKERS`].
     pub fn workers(self, cores: Cores) -> Result<u32, TooMany> {
         within_bounds(self.count(cores))
     }
@@ -142,19 +143,19 @@ impl WorkerSpec {
     }
 }
 
-/// What this process may use of the machine's CPUs.
+/// The part of the machine's CPUs that this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
-    /// CPUs in the affinity mask (which a cpuset narrows), at least 1.
+    /// CPUs in the affinity mask, which a cpuset narrows; at least 1.
     affinity: u32,
-    /// Smallest CPU quota that applies, in millicores.
+    /// The smallest CPU quota that applies, in millicores.
     quota: Option<u64>,
-    /// CPU request, in millicores.
+    /// The CPU request, in millicores.
     request: Option<u64>,
 }
 
 impl Cores {
-    /// As it is now; a quota changes when a running pod is resized.
+    /// The current values; a quota changes when a running pod is resized.
     pub(crate) fn within(quotas: &Quotas) -> Self {
         let request = std::env::var(CPU_REQUEST).ok();
         Self {
@@ -164,7 +165,7 @@ impl Cores {
         }
     }
 
-    /// Cores that may be used, as a fraction.
+    /// The number of usable cores, as a fraction.
     pub fn usable(self) -> f64 {
         self.millicores() as f64 / 1000.0
     }
@@ -176,7 +177,7 @@ impl Cores {
             .map_or(affinity, |limit| limit.min(affinity))
     }
 
-    /// Three quarters of a core are worth a worker of their own.
+    /// Rounded to whole cores; three quarters of a core are enough for one more worker.
     fn whole(self) -> u32 {
         (((self.millicores() + 250) / 1000) as u32).max(1)
     }
@@ -185,7 +186,7 @@ impl Cores {
 fn affinity() -> u32 {
     match rustix::thread::sched_getaffinity(None) {
         Ok(cpus) => cpus.count().max(1),
-        // More CPUs than the set has bits for (1024).
+        // The machine has more CPUs than the set has bits for (1024).
         Err(_) => std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
     }
 }
@@ -197,12 +198,12 @@ fn parse_request(text: &str) -> Option<u64> {
         .filter(|millicores| *millicores > 0)
 }
 
-/// The cgroups whose quota may apply to us.
+/// The cgroups whose quota may apply to this process.
 #[derive(Debug)]
 pub(crate) struct Quotas(Vec<(PathBuf, Hierarchy)>);
 
 impl Quotas {
-    /// With `root` in the place of `/`.
+    /// Finds them; `root` replaces `/`.
     pub(crate) fn find(root: &Path) -> Self {
         Self(cgroup::limiting(root, "cpu"))
     }
@@ -214,9 +215,9 @@ impl Quotas {
         limits.min()
     }
 
-    /// For how long a quota has kept runnable threads from running, summed over CPUs
-    /// (`throttled_usec`, version 2; `throttled_time` in nanoseconds, version 1).
-    /// `None` without a quota.
+    /// The total time for which a quota has kept runnable threads from running, summed over
+    /// CPUs (`throttled_usec` in version 2; `throttled_time`, in nanoseconds, in version
+    /// 1). `None` without a quota.
     pub(crate) fn throttled(&self) -> Option<Duration> {
         let limited = self.0.iter();
         let limited =
@@ -247,7 +248,7 @@ fn limit_in(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     }
 }
 
-/// `max` (version 2) and -1 (version 1) are no numbers here and limit nothing.
+/// `max` (version 2) and -1 (version 1) do not parse as numbers, so they limit nothing.
 fn millicores(quota: &str, period: &str) -> Option<u64> {
     let quota: u64 = quota.trim().parse().ok()?;
     let period: u64 = period.trim().parse().ok()?;
@@ -369,7 +370,7 @@ mod tests {
         assert!(cores.affinity >= 1 && cores.usable() > 0.0, "{cores:?}");
     }
 
-    /// A tree in the place of `/`.
+    /// A temporary tree that replaces `/`.
     struct Machine(tempfile::TempDir);
 
     impl Machine {

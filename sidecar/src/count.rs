@@ -1,5 +1,5 @@
-//! How many workers are wanted now: the wish that came last, on as many cores as there
-//! are at the moment. What a wish means is decided in `cores`.
+//! The number of workers that is desired now: the latest request, on the current number of
+//! cores. `cores` decides what a request means.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::cores::{Cores, Quotas, WorkerSpec};
 /// How often the number of cores is read at most.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many workers are wanted, as long as the number of cores may change.
+/// The desired number of workers while the number of cores may change.
 #[derive(Debug)]
 pub(crate) struct Count {
     pub(crate) spec: WorkerSpec,
@@ -28,8 +28,8 @@ impl Count {
         }
     }
 
-    /// Scales to what is wanted from now on. A wish that cannot be met is logged and
-    /// changes nothing.
+    /// Scales to `spec` from now on. A request that cannot be met is logged and changes
+    /// nothing.
     pub(crate) fn set(&mut self, spec: WorkerSpec) -> Option<Event> {
         match spec.workers(self.cores) {
             Ok(workers) => {
@@ -46,8 +46,8 @@ impl Count {
         }
     }
 
-    /// Reads the number of cores once in a while: a quota changes when a running pod is
-    /// resized.
+    /// Reads the number of cores at most once per interval: a quota changes when a running
+    /// pod is resized.
     pub(crate) fn look_at_cores(&mut self, quotas: &Quotas, is_stopping: bool) -> Option<Event> {
         if self.read.is_some_and(|at| at.elapsed() < READ_INTERVAL) {
             return None;

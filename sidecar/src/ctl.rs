@@ -1,10 +1,10 @@
-//! `ctl`: how people and programs ask and tell a running supervisor.
+//! `ctl`: how people and programs query and control a running supervisor.
 //!
-//! One JSON line each way (`scaledapp_wire`) over an abstract Unix socket (unix(7))
-//! whose name holds the full admin address: no writable directory is needed, and two
-//! supervisors on different addresses never collide. Each side checks the other's
-//! uid by the kernel's word (`SO_PEERCRED`), which is the whole authentication:
-//! anybody in the network namespace can take such a name.
+//! One JSON line goes each way (`scaledapp_wire`) over an abstract Unix socket (unix(7))
+//! whose name contains the full admin address. So no writable directory is needed, and two
+//! supervisors on different addresses never collide. Each side checks the other's uid as
+//! reported by the kernel (`SO_PEERCRED`). That is the whole authentication, because any
+//! process in the network namespace can take such a name.
 
 pub(crate) mod answers;
 mod client;

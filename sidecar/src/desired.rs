@@ -1,9 +1,10 @@
-//! The desired-state file: what somebody outside wants of a running supervisor.
+//! The desired-state file: the number of workers and the reload token that a running
+//! supervisor should have.
 //!
-//! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}` (a text such as `"auto"` is
-//! as good as a number). A new `workers` scales, a `reload` that differs from the
-//! one before reloads. A broken file changes nothing and is reported once; that
-//! there is none is no error. Whether it has changed is decided in [`PolledFile`].
+//! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}`; instead of a number, `workers` may
+//! be a text such as `"auto"`. A new `workers` scales, a new `reload` token reloads. An
+//! invalid file changes nothing and is reported once; a missing file is no error.
+//! [`PolledFile`] decides whether the file has changed.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,19 +14,19 @@ use scaledapp_runtime::{Look, PolledFile};
 
 use crate::cores::WorkerSpec;
 
-/// How often the file is looked at.
+/// How often the file is read.
 pub(crate) const PERIOD: Duration = Duration::from_millis(250);
 
-/// Bytes: some hundred are wanted.
+/// The largest file in bytes; a real one has some hundred.
 const MOST: u64 = 64 << 10;
-/// Characters of a token, and of what is wrong with the file, that the log shows.
+/// How many characters of a token, and of an error in the file, the log shows.
 const SHOWN_TOKEN: usize = 40;
 const SHOWN_REASON: usize = 200;
 
-/// The file, read.
+/// The parsed file.
 type File = scaledapp_wire::Desired<WorkerSpec>;
 
-/// A token as the log shows it: its begin, and no control character.
+/// A token for the log: its beginning, without control characters.
 pub(crate) fn brief(token: &str) -> String {
     shortened(token, SHOWN_TOKEN)
 }
@@ -42,18 +43,19 @@ fn shortened(text: &str, most: usize) -> String {
     shown
 }
 
-/// What has to be done because the file changed.
+/// The consequences of a change of the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// A new wish for the number of workers.
+    /// A new number of workers.
     pub(crate) workers: Option<WorkerSpec>,
-    /// Reload now; by this token it is asked for.
+    /// Reload now; this token is shown with the result.
     pub(crate) reload: Option<String>,
-    /// This reload needs none: the workers began after it was asked for.
+    /// The token of a reload that is not necessary, because all workers started after it
+    /// was requested.
     pub(crate) had: Option<String>,
 }
 
-/// Remembers what was wished last.
+/// Remembers the last contents of the file.
 #[derive(Debug)]
 pub(crate) struct Desired {
     file: PolledFile,
@@ -61,7 +63,7 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    /// Nothing is read yet.
+    /// Nothing has been read yet.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             file: PolledFile::new(path, MOST),
@@ -69,12 +71,12 @@ impl Desired {
         }
     }
 
-    /// Looks at the file; the first look gives its wish for workers, but its
-    /// reload is history.
+    /// Reads the file. The first look returns its number of workers, but its reload token
+    /// counts as already done.
     ///
     /// # Errors
-    /// The file cannot be read or says something else than it may; told once. A
-    /// missing file is no error.
+    /// The file cannot be read or is invalid; each error is returned once. A missing file
+    /// is no error.
     pub(crate) fn look(&mut self) -> Result<Change, String> {
         let look = self.file.look(SystemTime::now());
         let path = self.file.path().display();
@@ -86,7 +88,7 @@ impl Desired {
             Look::Same | Look::Error(_) => return Ok(Change::default()),
         };
         let file: File = serde_json::from_slice(&content.bytes).map_err(|error| {
-            // It may quote whatever stands there.
+            // The error may quote anything that is in the file.
             let reason = shortened(&error.to_string(), SHOWN_REASON);
             format!("{path} is not {{\"workers\": SPEC, \"reload\": TOKEN}}: {reason}")
         })?;
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn a_place_that_cannot_be_looked_at_is_reported_once() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        // A file in the place of a directory: ENOTDIR, not a missing file.
+        // A file instead of the directory: ENOTDIR, not a missing file.
         let mut desired = Desired::new(file.path().join("desired.json"));
         assert!(desired.look().unwrap_err().contains("desired.json"));
         assert_eq!(desired.look().unwrap(), Change::default());

@@ -1,10 +1,10 @@
-//! Where workers start: a path that is looked up anew for each of them.
+//! The working directory of workers: a path that is resolved anew for each of them.
 //!
-//! A deployment switches `current` from one release to the next and reloads. A process
-//! keeps the directory that it was started in, whatever becomes of its name, so workers
-//! that simply inherited ours would run the old release for ever. So the name counts:
-//! that of `--cwd`, else the one by which the shell came here (`$PWD`, POSIX.1-2017
-//! section 2.5.3), as long as it named this directory when we started.
+//! A deployment switches the symlink `current` from one release to the next and reloads. A
+//! process keeps the directory that it was started in, even if its name now means another
+//! one, so workers that inherited the supervisor's directory would run the old release for
+//! ever. Therefore the path counts: that of `--cwd`, otherwise the one by which the shell
+//! came here (`$PWD`, POSIX.1-2017 section 2.5.3) if it named this directory at the start.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -15,27 +15,28 @@ use std::path::{Path, PathBuf};
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// Where workers start.
+/// The working directory of workers.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// `None`: where we are, since we know no name of it.
+    /// `None`: the supervisor's own directory, because no name of it is known.
     path: Option<PathBuf>,
     is_given: bool,
-    /// What the path meant when something was said of it last; `None`: nothing any more.
+    /// The directory that the path meant at the last message; `None` if it did not exist.
     told: Cell<Option<Identity>>,
 }
 
-/// The directory's name means something else than before.
+/// The path means another directory than before.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Changed<'a> {
-    /// Another directory.
+    /// It means another directory.
     Switched(&'a Path),
-    /// None.
+    /// It does not exist any more.
     Gone(&'a Path),
 }
 
 impl Directory {
-    /// The one of `--cwd`, or the one that we were started in by the name of `pwd`.
+    /// Uses the path of `--cwd` (`given`), otherwise `pwd` if it names the supervisor's own
+    /// directory.
     pub(crate) fn find(given: Option<PathBuf>, pwd: Option<OsString>) -> Self {
         let here = identity(Path::new("."));
         let is_given = given.is_some();
@@ -53,8 +54,8 @@ impl Directory {
         }
     }
 
-    /// Where the next worker starts (`None`: where we are), and what is to be said
-    /// about it, once for each change.
+    /// Where the next worker starts (`None`: in the supervisor's own directory), and what
+    /// has changed, once for each change.
     pub(crate) fn now(&self) -> (Option<&Path>, Option<Changed<'_>>) {
         let Some(path) = self.path.as_deref() else {
             return (None, None);
@@ -64,17 +65,18 @@ impl Directory {
             Some(_) => Changed::Switched(path),
             None => Changed::Gone(path),
         });
-        // Without the name the directory itself may do; `--cwd` is meant as it stands.
+        // If `$PWD` does not exist any more, the directory itself may still be used. A path
+        // given by `--cwd` is never replaced.
         let start = (self.is_given || now.is_some()).then_some(path);
         (start, changed)
     }
 
-    /// The name, where `--cwd` gave it.
+    /// The path, if `--cwd` gave it.
     pub(crate) fn given(&self) -> Option<&Path> {
         self.path.as_deref().filter(|_| self.is_given)
     }
 
-    /// Says in the log what has changed.
+    /// Logs the change.
     pub(crate) fn tell(&self, changed: &Changed<'_>) {
         match (changed, self.is_given) {
             (Changed::Switched(path), true) => {
@@ -98,17 +100,17 @@ impl Directory {
     }
 }
 
-/// Of a directory that can be reached by this path.
+/// The identity of the directory at this path.
 fn identity(path: &Path) -> Option<Identity> {
     let found = metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
     Some((found.dev(), found.ino()))
 }
 
-/// A path of `--cwd` as it stays true wherever it is looked up from: relative ones count
-/// from the name by which the shell came here.
+/// Makes a path of `--cwd` absolute. A relative one is resolved against the name by which
+/// the shell came here.
 ///
 /// # Errors
-/// It is no directory, or nobody knows where we are.
+/// It is not a directory, or the current directory is unknown.
 pub(crate) fn absolute(given: &Path, pwd: Option<OsString>) -> anyhow::Result<PathBuf> {
     let base = match Directory::find(None, pwd).path {
         Some(base) => base,
@@ -167,7 +169,7 @@ mod tests {
         let ours = Directory::find(None, Some(link.clone().into()));
         assert_eq!(ours.now(), (Some(link.as_path()), None));
         fs::remove_file(&link).unwrap();
-        // Where we are is still there.
+        // The supervisor's own directory still exists.
         assert_eq!(ours.now(), (None, Some(Changed::Gone(&link))));
         for pwd in [None, Some(home.path().into()), Some(".".into())] {
             assert_eq!(Directory::find(None, pwd).now(), (None, None));

@@ -1,8 +1,8 @@
-//! The public side of the workers: the in-pod dispatcher in Request dispatch,
-//! a watch over what workers hold in Connection dispatch.
+//! The part in front of the workers: under Request dispatch the dispatchers, under
+//! Connection dispatch a watch over the workers' connections.
 //!
-//! Which worker gets a request is decided in `scaledapp-proxy`; which workers
-//! may get any, by the engine.
+//! `scaledapp-proxy` decides which worker gets a request, the engine which workers may get
+//! any.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,43 +18,43 @@ use tokio::sync::{oneshot, watch};
 use crate::connection::drain::Drains;
 use crate::ends::Runs;
 
-/// How long clients may take to read what workers wrote last.
+/// How long clients may take to read the last bytes of an ended worker.
 const LINGER: Duration = Duration::from_secs(2);
 
 type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 
-/// See the file's head.
+/// The part in front of the workers; see the file's head.
 pub(crate) enum Front {
-    /// Requests go through the dispatchers, one for each shared port, the app's
-    /// own first.
+    /// Requests go through the dispatchers, one for each shared port, the app's own port
+    /// first.
     Request(Vec<Dispatcher>),
     /// Workers accept for themselves.
     Connection(Accepting),
 }
 
-/// What is left to do here when workers accept for themselves.
+/// The work that is left for the supervisor when workers accept for themselves.
 pub(crate) struct Accepting {
     pub(crate) drains: Drains,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
 }
 
-/// The dispatcher of a port and the workers that it feeds.
+/// The dispatcher of one port, and the workers that it sends requests to.
 pub(crate) struct Dispatcher {
     pub(crate) port: u16,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) table: watch::Sender<Arc<Table>>,
-    /// By slot: they outlive the processes there.
+    /// The counters by slot; they outlive the processes in the slot.
     pub(crate) counters: NamedCounters,
     pub(crate) quiet: Duration,
     pub(crate) deadline: Duration,
-    /// How long workers may take to end after that.
+    /// How long workers may take to end after the drain.
     pub(crate) grace: Duration,
-    /// Every worker that was fed and is not reaped, drained ones too.
+    /// Every worker that was fed and is not reaped, including drained ones.
     pub(crate) endpoints: BTreeMap<WorkerId, Fed>,
 }
 
-/// A worker that is to leave.
+/// A worker that is going to leave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leaving {
     pub(crate) worker: WorkerId,
@@ -63,29 +63,29 @@ pub(crate) struct Leaving {
     pub(crate) generation: Generation,
 }
 
-/// Where a worker takes requests.
+/// The address at which a worker takes requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
     pub(crate) slot: Slot,
     pub(crate) process: Runs,
-    /// The shared one.
+    /// The shared port.
     pub(crate) port: u16,
-    /// Its own.
+    /// The worker's own address for it.
     pub(crate) address: SocketAddr,
 }
 
-/// A worker that was fed once.
+/// A worker that has been fed.
 #[derive(Default)]
 pub(crate) struct Fed {
-    /// The one in use, after those that requests are still in flight at.
+    /// The endpoint in use comes last, after those that still have requests in flight.
     endpoints: Vec<Arc<Endpoint>>,
     closed: bool,
-    /// What its slot counts, and what it had counted before this worker.
+    /// The slot's counters, and their value when this worker began.
     counters: Option<(Arc<Counters>, u64)>,
 }
 
 impl Fed {
-    /// Whether that made a difference.
+    /// Returns whether anything has changed.
     fn feed(&mut self, address: SocketAddr, counters: &Arc<Counters>, process: Runs) -> bool {
         let known = self.endpoints.last();
         let is_known = |known: &Arc<Endpoint>| known.address() == address && !known.is_closed();
@@ -107,8 +107,8 @@ impl Fed {
         true
     }
 
-    /// While two workers of a slot answer, each counts for both: only a worker
-    /// that has just started is told too much, and little.
+    /// While two workers of a slot answer, each counts the requests of both, so the number
+    /// is slightly too high for a worker that has just started.
     fn served(&self) -> u64 {
         let (counters, before) = match &self.counters {
             Some((counters, before)) => (counters, *before),
@@ -131,14 +131,14 @@ impl Fed {
     }
 }
 
-/// Of all kinds.
+/// The number of answers of all kinds.
 fn answers(counters: &Counters) -> u64 {
     (1..=5).map(|hundreds| counters.answers(hundreds)).sum()
 }
 
 impl Front {
-    /// Sends requests for a port to a worker from now on; told again it changes
-    /// nothing, unless the worker listens at another address since.
+    /// Sends requests for a port to a worker from now on. A repeated call changes nothing,
+    /// unless the worker listens at another address now.
     pub(crate) fn feed(&mut self, worker: WorkerId, to: Feed) {
         let Feed {
             slot,
@@ -158,9 +158,9 @@ impl Front {
         }
     }
 
-    /// Sends no new request to a worker; resolves when it owes no answer any more.
-    /// Upgraded connections are not waited for: the stop signal is what tells the app
-    /// to end them, and they live on until it has.
+    /// Sends no new request to a worker; resolves when it has no request in flight.
+    /// Upgraded connections are not waited for: the stop signal tells the app to end them,
+    /// and they last until it has.
     pub(crate) fn stop_feeding(&mut self, leaving: Leaving) -> Waiting {
         match self {
             Self::Request(dispatchers) => {
@@ -173,13 +173,13 @@ impl Front {
             Self::Connection(accepting) => {
                 let (tell, told) = oneshot::channel();
                 let tell = move || {
-                    // Nobody waits for a worker that was reaped.
+                    // The receiver is gone if the worker was reaped.
                     let _reaped = tell.send(());
                 };
                 let drains = &accepting.drains;
                 drains.add(leaving.group, leaving.generation, tell);
                 Box::pin(async move {
-                    // Forgotten before it was idle: then its end is awaited.
+                    // If the worker was forgotten before it was idle, its end is awaited.
                     if told.await.is_err() {
                         std::future::pending::<()>().await;
                     }
@@ -188,8 +188,8 @@ impl Front {
         }
     }
 
-    /// Looks no longer after a worker that is about to be signalled. What it still has,
-    /// such as upgraded connections, lasts until it ends them or is reaped.
+    /// Stops watching a worker that is about to be signalled. Its remaining connections,
+    /// such as upgraded ones, last until it closes them or is reaped.
     pub(crate) fn let_go(&mut self, group: u32) {
         match self {
             Self::Request(_) => {}
@@ -197,7 +197,7 @@ impl Front {
         }
     }
 
-    /// A worker has ended, or is about to be ended. The first word counts.
+    /// A worker has ended or is about to be ended. The first call counts.
     pub(crate) fn ended(&self, worker: WorkerId, by: EndedBy) {
         for fed in self.fed(worker) {
             fed.ended(by);
@@ -219,11 +219,11 @@ impl Front {
         }
     }
 
-    /// Ends keep-alive connections and the listener; resolves when no client awaits
-    /// an answer, and at the drain's deadline at the latest. Upgraded connections, and
-    /// what is late, go on while the workers end. In Connection dispatch it resolves
-    /// when no new connection begins any more: those that workers have are watched one
-    /// by one. Gives whether it was the deadline.
+    /// Ends keep-alive connections and closes the listener; resolves when no client waits
+    /// for an answer, at the latest at the drain's deadline. Upgraded connections and late
+    /// requests go on while the workers end. In Connection dispatch it resolves when no new
+    /// connection begins any more, because the workers' connections are watched one worker
+    /// at a time. Returns whether the deadline was reached.
     pub(crate) fn drain(&self) -> Pin<Box<dyn Future<Output = bool>>> {
         match self {
             Self::Request(dispatchers) => {
@@ -258,7 +258,7 @@ impl Front {
                     quiet,
                     deadline,
                 } = accepting;
-                // What has begun by then must have the time to end.
+                // Connections that begin until then need time to end.
                 let most = (*quiet * 4).min(*deadline / 2);
                 let departed = drains.clone().depart(*quiet, most);
                 Box::pin(async move {
@@ -269,8 +269,8 @@ impl Front {
         }
     }
 
-    /// Resolves when all that the workers wrote has been passed on to clients, which
-    /// takes a moment at most once they have ended.
+    /// Resolves when all bytes that the workers wrote have been passed on to clients. Once
+    /// the workers have ended, that takes only a moment.
     pub(crate) async fn settled(&self) {
         let passed_on = async {
             for proxy in self.proxies() {
@@ -280,21 +280,21 @@ impl Front {
         let _late = tokio::time::timeout(LINGER, passed_on).await;
     }
 
-    /// Requests that a worker has answered; 0 where it accepts for itself.
+    /// The number of requests that a worker has answered; 0 if it accepts for itself.
     pub(crate) fn served(&self, worker: WorkerId) -> u64 {
         self.fed(worker).map(Fed::served).sum()
     }
 
-    /// For how long a worker with requests has sent no byte.
+    /// For how long a worker with requests has not sent a byte.
     pub(crate) fn silent(&self, worker: WorkerId) -> Option<Duration> {
         let now = Instant::now();
         let endpoints = self.fed(worker).flat_map(|fed| &fed.endpoints);
         let silences = endpoints.filter_map(|endpoint| endpoint.silent_for(now));
-        // One that answers at another port lives.
+        // A worker that answers on any of its ports makes progress.
         silences.min()
     }
 
-    /// What counts requests; nothing in Connection dispatch.
+    /// The proxies, which count requests; empty in Connection dispatch.
     pub(crate) fn proxies(&self) -> Vec<Arc<Proxy>> {
         match self {
             Self::Request(dispatchers) => {
@@ -305,7 +305,7 @@ impl Front {
         }
     }
 
-    /// The worker's endpoints, for their counts of requests in flight.
+    /// The worker's endpoints, which count its requests in flight.
     pub(crate) fn endpoints(&self, worker: WorkerId) -> Vec<Arc<Endpoint>> {
         let fed = self.fed(worker);
         fed.filter_map(|fed| fed.endpoints.last().cloned())
@@ -323,7 +323,7 @@ impl Front {
     }
 }
 
-/// Resolves when all have.
+/// Resolves when all of them have resolved.
 fn all(waiting: Vec<Waiting>) -> Waiting {
     Box::pin(async move {
         for one in waiting {

@@ -1,9 +1,10 @@
-//! Whose doing the end of a worker is: that of a request which it executed, for all
-//! that is known, or clearly that of something else. The dispatcher repeats requests
-//! accordingly (`scaledapp-proxy`, `retry`).
+//! What caused the end of a worker: possibly a request that it executed, or clearly
+//! something else. The dispatcher repeats requests accordingly (`scaledapp-proxy`,
+//! `retry`).
 //!
-//! What the supervisor itself ends is said before the signal, in `workers`; here is what
-//! an exit, the kernel's count of out-of-memory kills and `/proc` tell.
+//! For workers that the supervisor itself ends, `workers` records the cause before the
+//! signal. This file covers the evidence of an exit code, the kernel's count of
+//! out-of-memory kills and `/proc`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,10 @@ use tokio::sync::mpsc;
 use crate::connection::held::after_name;
 use crate::input::Input;
 
-/// Who sends SIGKILL is not told. The kernel counts those that it sends for want of
-/// memory, which a request may be the cause of; all others count as coming from outside,
-/// also the kernel's for `RLIMIT_CPU` and an app's own. A wrapper such as npm or a shell
-/// ends with 128 + 9 then.
+/// The kernel does not say which process sent a SIGKILL. It counts those that it sends for
+/// lack of memory, which a request may have caused. All others count as coming from
+/// outside, including the kernel's for `RLIMIT_CPU` and the app's own. A wrapper such as
+/// npm or a shell then exits with 128 + 9.
 pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
     match exit {
         Exit::Signal(9) | Exit::Code(137) if !out_of_memory => EndedBy::Outside,
@@ -31,20 +32,21 @@ pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
     }
 }
 
-/// An out-of-memory kill and the end that it causes are noticed within this.
+/// An out-of-memory kill and the end that it causes are noticed within this time of each
+/// other.
 const NOTICED: Duration = Duration::from_secs(2);
 
-/// Notices out-of-memory kills in our cgroup.
+/// Notices out-of-memory kills in this process's cgroup.
 #[derive(Debug)]
 pub(crate) struct OutOfMemory {
     counter: Option<PathBuf>,
     count: u64,
-    /// When the counter was found to have grown last.
+    /// When the counter was last seen to have grown.
     grown: Option<Instant>,
 }
 
 impl OutOfMemory {
-    /// With `root` in the place of `/`.
+    /// Finds the counter; `root` replaces `/`.
     pub(crate) fn watch(root: &Path) -> Self {
         let counter = counter(root);
         let count = counter.as_deref().and_then(read).unwrap_or(0);
@@ -55,8 +57,8 @@ impl OutOfMemory {
         }
     }
 
-    /// Reads the counter; to be called now and then, and when a worker has ended.
-    /// Whether there was a kill lately.
+    /// Reads the counter. It should be called regularly, and when a worker has ended.
+    /// Returns whether there was a kill recently.
     pub(crate) fn look(&mut self, now: Instant) -> bool {
         let count = self.counter.as_deref().and_then(read);
         if let Some(count) = count
@@ -69,8 +71,8 @@ impl OutOfMemory {
     }
 }
 
-/// The file that counts out-of-memory kills of our own cgroup: `memory.events` of
-/// version 2, `memory.oom_control` of version 1 (Linux 4.13), else `/proc/vmstat` of
+/// The file that counts out-of-memory kills of this process's cgroup: `memory.events` in
+/// version 2, `memory.oom_control` in version 1 (Linux 4.13), otherwise `/proc/vmstat` of
 /// the whole machine.
 fn counter(root: &Path) -> Option<PathBuf> {
     let groups = cgroup::limiting(root, "memory").into_iter();
@@ -79,7 +81,7 @@ fn counter(root: &Path) -> Option<PathBuf> {
         Hierarchy::Controller(_) => directory.join("memory.oom_control"),
     });
     let readable = counters.filter(|path| read(path).is_some());
-    // Our own is below all others.
+    // This process's own cgroup is the deepest one.
     let own = readable.max_by_key(|path| path.components().count());
     let machine = root.join("proc/vmstat");
     own.or_else(|| read(&machine).is_some().then_some(machine))
@@ -92,34 +94,34 @@ fn read(path: &Path) -> Option<u64> {
     count.trim().parse().ok()
 }
 
-/// A worker's process, for the dispatcher.
+/// What the dispatcher can ask about a worker's process.
 #[derive(Debug, Clone)]
 pub(crate) struct Runs {
     pub(crate) pid: u32,
     /// See [`crate::handover::Caller`].
     pub(crate) resets: Arc<AtomicBool>,
-    /// Hears when nobody listens there any more.
+    /// Tells the supervisor that connections are refused.
     pub(crate) refuses: Refuses,
 }
 
-/// Tells that nobody listens at a worker's address any more.
+/// Tells the supervisor that nothing listens at a worker's address any more.
 #[derive(Debug, Clone)]
 pub(crate) struct Refuses {
     pub(crate) worker: WorkerId,
-    /// The shared one, and where the worker was reached.
+    /// The shared port, and the worker's address for it.
     pub(crate) port: u16,
     pub(crate) address: SocketAddr,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
 }
 
 impl Process for Runs {
-    /// Whether the process is neither ending nor one of several. The kernel marks a
-    /// process as exiting before it closes its sockets.
+    /// Whether the process is neither ending nor one of several. The kernel marks a process
+    /// as exiting before it closes its sockets.
     fn surely_runs(&self) -> bool {
         let pid = self.pid;
         let read = |path: String| std::fs::read_to_string(path).ok();
         let stat = read(format!("/proc/{pid}/stat"));
-        // Another one may have had the connection, and the first one waits for it.
+        // A child process may have had the connection while this one waits for it.
         let children = read(format!("/proc/{pid}/task/{pid}/children"));
         let is_alone = children.is_some_and(|children| children.trim().is_empty());
         is_alone && stat.is_some_and(|stat| is_running_alone(&stat))
@@ -144,9 +146,9 @@ impl Process for Runs {
     }
 }
 
-/// From `proc_pid_stat(5)`: it is no zombie (field 3), not exiting (field 9,
-/// `PF_EXITING` of the kernel's `sched.h`) and has never waited for a child, which would
-/// have had page faults (field 11).
+/// Judged from `proc_pid_stat(5)`: the process is no zombie (field 3), is not exiting
+/// (field 9, `PF_EXITING` of the kernel's `sched.h`) and has never waited for a child,
+/// because that would show as page faults of children (field 11).
 fn is_running_alone(stat: &str) -> bool {
     const EXITING: u64 = 0x4;
     let fields = || after_name(stat);
@@ -176,7 +178,7 @@ mod tests {
             (Exit::Code(1), false, Itself),
             (Exit::Signal(11), false, Itself),
             (Exit::Signal(6), false, Itself),
-            // Some apps end themselves so.
+            // Some apps send TERM to themselves.
             (Exit::Signal(15), false, Itself),
             (Exit::Code(143), false, Itself),
             (Exit::Spawn { code: 127 }, false, Itself),
@@ -188,7 +190,7 @@ mod tests {
     const V2: &str = "31 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
     const V1: &str = "40 39 0:36 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
 
-    /// A tree in the place of `/`.
+    /// A temporary tree that replaces `/`.
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {

@@ -1,7 +1,7 @@
-//! What happened lately, with its time and cause: the engine's incidents in a
-//! bounded ring, as `ctl events` and `ctl describe` show them.
+//! Recent events with their time and cause: the engine's incidents in a bounded ring, for
+//! `ctl events` and `ctl describe`.
 //!
-//! The engine decides what is an incident; here each gets one word.
+//! The engine decides what counts as an incident; this file gives each a one-word reason.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use scaledapp_wire::{self as wire, EventKind};
 
 use crate::clock::rfc3339;
 
-/// How many are kept.
+/// How many events are kept.
 const KEPT: usize = 256;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Keeps an incident of this time; the oldest goes if there is no room.
+    /// Keeps an incident of this time; when the ring is full, the oldest one is dropped.
     pub(crate) fn note(&mut self, time: SystemTime, incident: &Incident) {
         self.keep(Record {
             time,
@@ -42,7 +42,7 @@ impl Events {
         });
     }
 
-    /// Keeps what the dispatcher says of a path that goes on ending workers.
+    /// Keeps the dispatcher's message about a path whose requests keep ending workers.
     pub(crate) fn note_fatal_path(&mut self, time: SystemTime, text: &str) {
         self.keep(Record {
             time,
@@ -61,7 +61,7 @@ impl Events {
         self.kept.push_back(record);
     }
 
-    /// All that are kept, with the number of those before them.
+    /// All kept events, and how many older ones were dropped.
     pub(crate) fn shown(&self) -> wire::Events {
         wire::Events {
             events: self.kept.iter().map(Record::shown).collect(),
@@ -69,7 +69,7 @@ impl Events {
         }
     }
 
-    /// The last ones that concern a slot: its own and those of all slots.
+    /// The latest events of a slot: its own, and those that concern all slots.
     pub(crate) fn of_slot(&self, slot: u32, most: usize) -> Vec<wire::Event> {
         let concern = |record: &&Record| record.slot.is_none_or(|other| other == slot);
         let mut events: Vec<wire::Event> = self
@@ -101,7 +101,7 @@ impl Record {
     }
 }
 
-/// An incident in one word.
+/// The one-word reason of an incident.
 pub(crate) fn reason(incident: &Incident) -> &'static str {
     match incident {
         Incident::Ready { .. } => "Ready",

@@ -54,7 +54,6 @@ impl Watch {
     /// Starts to listen.
     ///
     /// # Errors
-    ///
     /// The kernel or a sandbox does not allow it.
     pub fn begin() -> io::Result<Self> {
         let socket = open()?;
@@ -97,7 +96,6 @@ impl Cookies {
     /// Opens the netlink socket.
     ///
     /// # Errors
-    ///
     /// The kernel or a sandbox does not allow it.
     pub fn open() -> io::Result<Self> {
         Ok(Self(open()?))
@@ -107,7 +105,6 @@ impl Cookies {
     /// namespace, whether it was accepted or not.
     ///
     /// # Errors
-    ///
     /// There is no such socket, or the kernel does not answer.
     pub fn of(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
         let kernel = SocketAddrNetlink::new(0, 0);
@@ -136,7 +133,6 @@ fn open() -> io::Result<OwnedFd> {
 /// The cookie of a socket of this process. Its peer's socket has another cookie.
 ///
 /// # Errors
-///
 /// The descriptor is not a socket.
 pub fn own_cookie(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::net::sockopt::socket_cookie(socket)?)

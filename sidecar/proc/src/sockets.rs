@@ -69,7 +69,6 @@ const RECEIVED: usize = 128;
 /// The sockets of both address families at local `port` that are in one of `states`.
 ///
 /// # Errors
-///
 /// The kernel or a sandbox does not allow it.
 pub fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
@@ -82,7 +81,6 @@ pub fn at_port(port: u16, states: u32) -> io::Result<Vec<Found>> {
 /// The progress of accepted connections at local `port`.
 ///
 /// # Errors
-///
 /// The kernel or a sandbox does not allow it.
 pub fn progress(port: u16) -> io::Result<Vec<Progress>> {
     let mut found = Vec::new();

@@ -1,6 +1,6 @@
-//! Words of `run` for apps that do not fit the rule "ready is who listens": some
-//! never listen, some say by a message when they are ready, or wait for one to
-//! end. What they come to is in `settings`.
+//! The flags of `run` for apps to which "ready means listening" does not apply: some never
+//! listen, some say by a message when they are ready, and some wait for a message before
+//! they end. `settings` decides what the flags mean.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 pub enum PortArg {
     /// The app never listens.
     Nothing,
-    /// It listens there; not 0.
+    /// It listens on this port, which is not 0.
     At(u16),
 }
 

@@ -1,5 +1,6 @@
-//! Words of `run` for how long the dispatcher waits, and for how many connections. What they come to
-//! is in `settings`; what each does, in `scaledapp_proxy::Limits`.
+//! The flags of `run` that limit how long the dispatcher waits and how many connections it
+//! has. `settings` decides what they mean; `scaledapp_proxy::Limits` describes their
+//! effect.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

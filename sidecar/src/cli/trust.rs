@@ -1,5 +1,5 @@
-//! Words of `run` for whose word about a client counts. What they come to is in
-//! `settings`; what it means for a request, in `scaledapp_proxy::Trust`.
+//! The flags of `run` that decide which statements about a client are trusted. `settings`
+//! decides what they mean, `scaledapp_proxy::Trust` describes their effect on a request.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
-//! What the supervisor answers to requests at the control socket, and which of them
-//! still wait for an answer.
+//! The supervisor's answers to requests at the control socket, and the requests that still
+//! wait for one.
 //!
-//! What a request changes is decided by the loop and the engine.
+//! The loop and the engine decide what a request changes.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -17,12 +17,12 @@ use crate::logs::Tail;
 use crate::report::Report;
 use crate::workers::Workers;
 
-/// All that requests which change nothing are answered from.
+/// Everything needed to answer requests that change nothing.
 pub(crate) struct Looking<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) workers: &'a Workers,
     pub(crate) report: &'a Report,
-    /// Since the start.
+    /// Time since the supervisor's start.
     pub(crate) now: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Looking<'_> {
         })
     }
 
-    /// The answer for a slot that is not there.
+    /// The answer if the slot does not exist.
     pub(crate) fn no_such(&self, slot: Option<u32>) -> Option<Reply<Answer>> {
         let desired = self.engine.desired();
         let slot = Slot(slot.filter(|slot| *slot >= desired)?);
@@ -49,7 +49,7 @@ impl Looking<'_> {
         Some(Reply::Error(failure.to_string()))
     }
 
-    /// The last stderr lines; those of a slot that has gone are kept.
+    /// The last stderr lines; those of a removed slot are kept.
     fn logs_of(&self, slot: Option<u32>) -> Reply<Answer> {
         let tails = self.workers.tails(slot);
         let is_known = slot.is_none_or(|slot| tails.contains_key(&slot.to_string()));
@@ -57,7 +57,7 @@ impl Looking<'_> {
         no_such.unwrap_or(Reply::Ok(Answer::Tails(tails)))
     }
 
-    /// All that is known of each slot, or of one.
+    /// Everything known about each slot, or about one.
     fn describe(&self, only: Option<u32>) -> Reply<Answer> {
         if let Some(no_such) = self.no_such(only) {
             return no_such;
@@ -98,7 +98,7 @@ impl Looking<'_> {
         }))
     }
 
-    /// A worker with where it is reached.
+    /// Adds the worker's addresses.
     fn located(&self, worker: &wire::Worker) -> wire::Worker {
         let mut processes = self.workers.processes();
         let process = processes.find(|process| process.pid == worker.pid);
@@ -116,7 +116,7 @@ impl Looking<'_> {
     }
 }
 
-/// What was asked for and is not done yet.
+/// Operations that have begun and are not settled yet.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     waiting: HashMap<OperationId, Answering>,
@@ -124,7 +124,7 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// A new operation, answered when it is settled.
+    /// Begins an operation whose caller is answered when it is settled.
     pub(crate) fn add(&mut self, reply: Answering) -> OperationId {
         self.last += 1;
         let operation = OperationId(self.last);
@@ -132,7 +132,7 @@ impl Operations {
         operation
     }
 
-    /// A reload for which no client waits: how it went is shown in `/status` under its
+    /// Begins a reload without a waiting client: `/status` shows its result under its
     /// token.
     pub(crate) fn reload_by_file(&mut self, token: String, report: &Arc<Report>) -> OperationId {
         let (reply, answer) = oneshot::channel();
@@ -148,8 +148,8 @@ impl Operations {
         self.add(reply)
     }
 
-    /// Answers. `cause` finds the last words of the worker that caused a failure, and what
-    /// that one has not shown of what makes it ready.
+    /// Answers the caller. `cause` returns the last words of the worker that caused a
+    /// failure, and the readiness checks that it has not passed.
     pub(crate) fn settle(
         &mut self,
         operation: OperationId,
@@ -169,7 +169,8 @@ impl Operations {
             // Writing into a String cannot fail.
             let _infallible = write!(text, "; {missing}");
         }
-        // What it wrote last may be on its way still; supervision goes on.
+        // The worker's last lines may still be on their way, and supervision must not wait
+        // for them.
         tokio::task::spawn_local(async move {
             if let Some(tail) = tail {
                 tail.settled().await;

@@ -1,5 +1,5 @@
-//! The client side of `ctl`: finds the supervisor's socket, checks whose it is, sends
-//! one request and waits for the reply.
+//! The client side of `ctl`: finds the supervisor's socket, checks its owner, sends one
+//! request and waits for the reply.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::name::socket_name;
 
-/// A supervisor whose admin port is on all addresses answers for each of them.
+/// A supervisor whose admin port is on all addresses can be named by each of them.
 fn connect(admin: SocketAddr, timeout: Duration) -> anyhow::Result<UnixStream> {
     let all = [
         IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -56,16 +56,16 @@ fn connect(admin: SocketAddr, timeout: Duration) -> anyhow::Result<UnixStream> {
 
 fn connect_to(admin: SocketAddr, timeout: Duration) -> std::io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A listener whose queue is full would hold us up for as long as it likes.
+    // A listener whose queue is full could block us without limit.
     socket.set_write_timeout(Some(timeout))?;
     // A leading zero byte makes the name an abstract one (unix(7)).
     socket.connect(&SockAddr::unix(format!("\0{}", socket_name(admin)))?)?;
     Ok(OwnedFd::from(socket).into())
 }
 
-/// Whether a command of user `ours` may go to a server of user `server`. Anybody in the
-/// network namespace can take the name of a supervisor that does not run. Root may ask
-/// another user's supervisor if that `is_this_program`.
+/// Whether a command of user `ours` may be sent to a server of user `server`. Any process
+/// in the network namespace can take the name of a supervisor that does not run. Root may
+/// send to another user's supervisor if that `is_this_program`.
 fn may_serve(server: Uid, ours: Uid, is_this_program: impl FnOnce() -> bool) -> Result<(), String> {
     if server == ours || server.is_root() || (ours.is_root() && is_this_program()) {
         return Ok(());
@@ -77,7 +77,7 @@ fn may_serve(server: Uid, ours: Uid, is_this_program: impl FnOnce() -> bool) -> 
     ))
 }
 
-/// Whether a process runs the file that this one runs.
+/// Whether a process runs the same executable as this one.
 fn is_this_program(pid: Pid) -> bool {
     let file = |process: &str| {
         let file = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
@@ -87,11 +87,11 @@ fn is_this_program(pid: Pid) -> bool {
     ours.is_some() && ours == file(&pid.as_raw_nonzero().to_string())
 }
 
-/// Sends one request and waits for its answer, read as `T`.
+/// Sends one request and waits for its answer, parsed as `T`.
 ///
 /// # Errors
-/// No supervisor is there, it refused us, it is another user's, it answered with a
-/// failure or something else than `T`, or `timeout` passed.
+/// There is no supervisor, it refused the request, it belongs to another user, it answered
+/// with a failure or with something other than `T`, or `timeout` passed.
 pub(crate) fn call<T: DeserializeOwned>(
     admin: SocketAddr,
     request: &Request,

@@ -1,6 +1,6 @@
-//! `ctl` as a command: asks, and prints for people or for programs.
+//! `ctl` as a command: sends a request and prints the answer for people or for programs.
 //!
-//! What tables look like is decided in `tables`.
+//! `tables` decides what tables look like.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use serde_json::Value;
 use super::{client, tables};
 use crate::cli::{CtlArgs, CtlVerb, Output};
 
-/// Between the two looks from which a table's CPU% follows. The kernel counts in
-/// ticks of 10 ms, so a shorter time would show noise.
+/// The time between the two looks from which a table's CPU% is calculated. The kernel
+/// counts in ticks of 10 ms, so a shorter time would show noise.
 const LOOK: Duration = Duration::from_millis(400);
 
-/// How long anything may take for which the supervisor names no time of its own.
+/// The time-out of requests for which the supervisor names none of its own.
 const TIMEOUT: Duration = Duration::from_mins(5);
-/// `logs` without a line, which looks like a fault and is none.
+/// Printed by `logs` if there are no lines, because an empty output would look like an
+/// error.
 const NO_LINES: &str = "Nothing was written to stderr. What is written to stdout is not kept: it goes to \
     the supervisor's own stdout (its terminal, its journal, `kubectl logs`).";
 
-/// The reader of the output has hung up (`ctl top | head`), so that there is nobody to
-/// tell anything.
+/// The reader of the output has hung up (`ctl top | head`), so nothing more can be printed.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output: {0}")]
 pub struct HungUp(#[from] std::io::Error);
@@ -32,7 +32,7 @@ pub struct HungUp(#[from] std::io::Error);
 /// Carries out one `ctl` command and prints to `out`.
 ///
 /// # Errors
-/// Nobody answered, it was not done, or [`HungUp`].
+/// No supervisor answered, the request failed, or [`HungUp`].
 pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let asking = Asking {
         admin: args.admin,
@@ -64,7 +64,7 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
         CtlVerb::Logs { slot } => {
             let text = tables::tails(&asking.ask::<Tails>(&Request::Logs { slot: *slot })?);
             if text.is_empty() {
-                // On stderr: what is piped on holds lines of workers only.
+                // On stderr, because a pipe from stdout must contain lines of workers only.
                 scaledapp_runtime::say(NO_LINES);
             }
             text
@@ -85,7 +85,7 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(out.write_all(text.as_bytes()).map_err(HungUp)?)
 }
 
-/// Which supervisor is asked, and how long it may take to answer.
+/// The supervisor's address, and how long it may take to answer.
 struct Asking {
     admin: SocketAddr,
     timeout: Duration,
@@ -96,13 +96,13 @@ impl Asking {
         client::call(self.admin, request, self.timeout)
     }
 
-    /// The answer as it came, with what only a newer supervisor knows.
+    /// The raw answer, including fields that only a newer supervisor knows.
     fn line(&self, request: &Request) -> anyhow::Result<String> {
         Ok(format!("{}\n", self.ask::<Value>(request)?))
     }
 
-    /// Waits for what is done only after boots, drains and stops: for `timeout`, or for
-    /// as long as the supervisor says that these may take. Prints nothing.
+    /// Sends a request that takes boots, drains and stops, and waits for `timeout`, or as
+    /// long as the supervisor says that these may take. It prints nothing.
     fn tell(&self, timeout: Option<Duration>, request: &Request) -> anyhow::Result<String> {
         let timeout = timeout.unwrap_or_else(|| {
             let patience = self.patience().unwrap_or(TIMEOUT);
@@ -129,7 +129,7 @@ fn looked_at_twice(asking: &Asking, pause: Duration) -> anyhow::Result<String> {
 
 /// Prints the table again and again until it is interrupted.
 fn top(asking: &Asking, interval: Duration, out: &mut impl Write) -> anyhow::Result<()> {
-    // Home, then clear what is below (ECMA-48 CUP and ED).
+    // Moves to the top left corner, then clears everything below (ECMA-48 CUP and ED).
     const CLEAR: &str = "\x1b[H\x1b[J";
     let mut pause = LOOK.min(interval);
     loop {

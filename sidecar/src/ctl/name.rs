@@ -1,4 +1,4 @@
-//! The name of a supervisor's control socket, which follows from its admin address.
+//! The name of a supervisor's control socket, derived from its admin address.
 
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;

@@ -1,8 +1,8 @@
 //! The server side of `ctl`: accepts, checks the peer, passes requests on.
 //!
-//! What a request does is the supervisor loop's matter. Everybody in the network
-//! namespace can connect, so a peer that says nothing gives way to the next one, and
-//! one that is refused is not worth a log line each time.
+//! The supervisor's loop decides what a request does. Any process in the network namespace
+//! can connect, so a silent connection is closed in favour of a new one, and refused peers
+//! are logged at a limited rate.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,11 +22,11 @@ use tokio::task::AbortHandle;
 
 use super::name::socket_address;
 
-/// What a request that is carried out is answered with.
+/// The answer to a request that was carried out.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Answer {
-    /// There is nothing to say but that it is done.
+    /// The request is done, and there is nothing else to report.
     Done,
     Status(Status),
     Tails(Tails),
@@ -44,15 +44,15 @@ pub(crate) struct Asked {
     pub(crate) reply: Answering,
 }
 
-/// Longest request line; the longest that makes sense has some 60 bytes.
+/// The longest request line; real requests have some 60 bytes.
 const LINE_BYTES: u64 = 4096;
-/// Within this the request must be there.
+/// A client must have sent its request within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections without a request; the oldest ends for one more.
+/// Connections without a request; one more closes the oldest.
 const SILENT: usize = 32;
 /// Requests that wait for their answers.
 const WAITING: usize = 64;
-/// Between two lines of the log about refused peers.
+/// The shortest time between two log lines about refused peers.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Takes the socket's name.
@@ -67,7 +67,7 @@ pub(crate) fn bind(admin: SocketAddr) -> anyhow::Result<UnixListener> {
     Ok(UnixListener::from_std(listener)?)
 }
 
-/// Connections of which the request has not come, by order of arrival.
+/// Connections whose request has not arrived yet, in order of arrival.
 type Silent = Rc<RefCell<BTreeMap<u64, AbortHandle>>>;
 
 /// Serves until the process ends.
@@ -79,7 +79,8 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<A
     for arrival in 0.. {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // Out of descriptors: what is running must go on, so wait for some.
+            // If no descriptor is left, everything that runs must go on, so wait until one
+            // is free.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -99,7 +100,7 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<A
                 }
                 continue;
             }
-            // It has gone already.
+            // The peer has already closed the connection.
             Err(_) => continue,
         }
         if silent.borrow().len() >= SILENT
@@ -123,16 +124,16 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<A
     }
 }
 
-/// Refused peers, of which the log tells at a bounded rate.
+/// Counts refused peers, which are logged at a limited rate.
 #[derive(Debug, Default)]
 struct Refused {
     told: Option<Instant>,
-    /// Since then.
+    /// How many were refused since the last log line.
     more: u64,
 }
 
 impl Refused {
-    /// One more at `now`. If it is to be told: how many were not.
+    /// Counts one more at `now`. If it should be logged, returns how many were not.
     fn once_more(&mut self, now: Instant) -> Option<u64> {
         let is_due = |told| now.saturating_duration_since(told) >= COMPLAINTS;
         if self.told.is_none_or(is_due) {
@@ -144,7 +145,7 @@ impl Refused {
     }
 }
 
-/// Answers one request; `has_spoken` is called when it has come.
+/// Answers one request; `has_spoken` is called once the request has arrived.
 async fn converse(
     mut stream: UnixStream,
     asked: &mpsc::UnboundedSender<Asked>,

@@ -1,7 +1,7 @@
-//! What `ctl` prints for people, made from the supervisor's answers.
+//! The tables that `ctl` prints for people, made from the supervisor's answers.
 //!
-//! Nothing is asked or decided here: a field that an older supervisor does not
-//! send is shown as `-`.
+//! Nothing is requested or decided here. A field that an older supervisor does not send is
+//! shown as `-`.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use scaledapp_wire::{
 
 use crate::clock::span;
 
-/// An earlier status and how long ago it was, from which the use of CPU follows.
+/// An earlier status and its age, from which CPU use is calculated.
 pub(crate) type Before<'a> = Option<(&'a Status, Duration)>;
 
 fn word(text: &str) -> String {
@@ -35,7 +35,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1}Mi", bytes as f64 / (1024.0 * 1024.0))
 }
 
-/// Share of one core in percent: since `before`, else over the worker's life.
+/// The share of one core in percent: since `before`, otherwise over the worker's life.
 fn cpu(worker: &Worker, before: Before<'_>) -> String {
     let Some(used) = worker.cpu_seconds else {
         return "-".to_owned();
@@ -52,7 +52,7 @@ fn cpu(worker: &Worker, before: Before<'_>) -> String {
     }
 }
 
-/// How many workers are ready, and how they are served.
+/// How many workers are ready, and how work reaches them.
 struct Headline {
     ready: u32,
     desired: u32,
@@ -268,7 +268,7 @@ fn list(text: &mut String, name: &str, values: impl Iterator<Item = impl Display
     if values.peek().is_none() {
         return;
     }
-    // Not as a field, which would end in blanks.
+    // Not printed as a field, which would end in blanks.
     let _infallible = writeln!(text, "  {name}");
     for value in values {
         // Writing into a String cannot fail.

@@ -11,7 +11,6 @@ use tokio::io::unix::AsyncFd;
 /// hangs up when it is shut down, a connection when it is over.
 ///
 /// # Errors
-///
 /// The reactor of the current runtime takes no more descriptors.
 pub async fn hung_up(descriptor: OwnedFd) -> io::Result<()> {
     // SAFETY: an `OwnedFd` returns the same descriptor at every call and stays open for as

@@ -139,7 +139,6 @@ impl Listener {
     /// Fetches one waiting call. It blocks unless the descriptor polls readable.
     ///
     /// # Errors
-    ///
     /// `NotFound` if the caller died or was interrupted meanwhile: try again when the
     /// descriptor is readable.
     pub fn receive(&self) -> io::Result<Notification> {

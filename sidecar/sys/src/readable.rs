@@ -9,7 +9,6 @@ use tokio::io::unix::AsyncFd;
 /// Registers `descriptor` with the reactor of the current runtime.
 ///
 /// # Errors
-///
 /// The reactor takes no more descriptors, or cannot watch one of this kind.
 pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` returns the same descriptor at every call and stays open for as

@@ -62,7 +62,6 @@ impl Number {
     /// beyond 15.
     ///
     /// # Errors
-    ///
     /// `/dev/null` cannot be opened.
     pub fn reserve() -> io::Result<Self> {
         Ok(Self(File::open("/dev/null")?.into()))
@@ -99,7 +98,6 @@ pub fn hand_down(command: &mut Command, descriptor: OwnedFd, number: &Number) {
 /// child. The call blocks until the child has called `exec` or failed.
 ///
 /// # Errors
-///
 /// The child's error if `exec` or the filter failed (`EBUSY`: another supervisor's listener
 /// is in this process's chain, seccomp(2)).
 pub fn spawn_filtered(mut command: Command) -> io::Result<Filtered> {

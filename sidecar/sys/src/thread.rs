@@ -5,7 +5,6 @@ use std::io;
 /// Sends `signal` to the thread `thread` of the process `process` (`tgkill(2)`).
 ///
 /// # Errors
-///
 /// Those of the system call: `ESRCH` if the thread is gone, `EPERM`, `EINVAL`.
 pub fn signal(process: u32, thread: u32, signal: i32) -> io::Result<()> {
     // SAFETY: the call takes three numbers and touches no memory of ours.
