@@ -1,10 +1,10 @@
-//! How a page of metrics is read and written.
+//! Reads and writes pages of metrics.
 //!
-//! The Prometheus text format 0.0.4 and `OpenMetrics` 1.0 are read; the former is
-//! written, because every scraper takes it. Timestamps and exemplars are left out:
-//! they belong to the worker's scrape, not to ours. A malformed line is skipped and
-//! counted. How the pages of several workers become one is decided in `merge`; which
-//! workers are asked, and when, in `scrape`.
+//! It reads the Prometheus text format 0.0.4 and `OpenMetrics` 1.0 and writes the former,
+//! because every scraper accepts it. Timestamps and exemplars are left out: they belong to
+//! the worker's scrape, not to the supervisor's. A malformed line is skipped and counted.
+//! `merge` decides how the pages of several workers become one, `scrape` which workers are
+//! asked and when.
 
 mod merge;
 mod model;
@@ -17,14 +17,14 @@ use model::{Kind, Labels, Sample, index_of};
 pub(crate) use merge::{Sums, label};
 pub(crate) use model::Exposition;
 
-/// What a comment has said of a name, before it is known which samples it means.
+/// What comments have said about a name, before it is known which samples it applies to.
 #[derive(Debug, Default, Clone)]
 struct Said {
     kind: Option<Kind>,
     help: Option<String>,
 }
 
-/// Reads a page; never fails, since a worker's broken line must not hide the rest.
+/// Parses a page. It never fails, because a worker's broken line must not hide the rest.
 pub(crate) fn parse(text: &str) -> Exposition {
     let mut page = Exposition::default();
     let mut said: HashMap<&str, Said> = HashMap::new();
@@ -66,12 +66,12 @@ fn read_comment<'a>(comment: &'a str, said: &mut HashMap<&'a str, Said>, page: &
             let before = &mut said.entry(name).or_default().help;
             before.get_or_insert_with(|| help.unwrap_or("").to_owned());
         }
-        // UNIT, EOF and what people write.
+        // UNIT, EOF and free-text comments.
         _ => {}
     }
 }
 
-/// The family that a sample belongs to by its name and what was said before.
+/// Adds a sample to its family, which follows from its name and the comments before it.
 fn add(page: &mut Exposition, said: &HashMap<&str, Said>, sample: Sample) {
     let (name, kind, help) = place(said, &sample.name);
     let help = help.cloned();
@@ -104,7 +104,7 @@ fn place<'a>(said: &'a HashMap<&str, Said>, name: &'a str) -> (&'a str, Kind, Op
             return (base, kind, said.help.as_ref());
         }
     }
-    // OpenMetrics: the type stands at the name without the suffix; in 0.0.4 the
+    // In OpenMetrics the type is declared for the name without the suffix; in 0.0.4 the
     // whole name is the family.
     for (suffix, theirs, ours) in [
         ("_total", Kind::Counter, Kind::Counter),
@@ -146,7 +146,7 @@ fn read_sample(line: &str) -> Option<Sample> {
     let mut words = rest.split_ascii_whitespace();
     let value = read_value(words.next()?)?;
     match words.next() {
-        // An exemplar may follow at once, or after the timestamp.
+        // An exemplar may follow the value or the timestamp.
         None | Some("#") => {}
         Some(timestamp) => {
             timestamp.parse::<f64>().ok()?;
@@ -168,7 +168,7 @@ fn is_name(name: &str, colons: bool) -> bool {
     bytes.next().is_some_and(fits) && bytes.all(|byte| fits(byte) || byte.is_ascii_digit())
 }
 
-/// The labels, and what stands behind the closing brace.
+/// The labels, and the text after the closing brace.
 fn read_labels(mut rest: &str) -> Option<(Labels, &str)> {
     let mut labels = Labels::new();
     loop {
@@ -211,7 +211,7 @@ fn read_quoted(text: &str) -> Option<(String, &str)> {
 }
 
 fn read_value(word: &str) -> Option<f64> {
-    // Rust reads "inf" and "infinity" in any case, and so do the formats.
+    // Rust parses "inf" and "infinity" in any case, as both formats require.
     word.parse().ok()
 }
 

@@ -1,7 +1,7 @@
-//! Opens what stands before the workers: a listener and a dispatcher for each
-//! shared port in Request dispatch; in Connection dispatch the workers accept
-//! for themselves. Without a port there is none of either. What goes on there then
-//! is in `dispatch` and `connection`.
+//! Opens the part in front of the workers. Under Request dispatch that is a listener and a
+//! dispatcher for each shared port; under Connection dispatch the workers accept for
+//! themselves; without a port there is nothing to open. `dispatch` and `connection` take
+//! over from there.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use crate::dispatch::{Accepting, Dispatcher, Front};
 use crate::settings::Settings;
 use crate::sharing::Sharing;
 
-/// The public listeners (Request dispatch only) with their ports, and the
-/// workers' sockets.
+/// Opens the public listeners (Request dispatch only) with their ports, and the workers'
+/// sockets.
 ///
 /// # Errors
-/// A port is taken, or the address is not this machine's.
+/// A port is taken, or the address does not belong to this machine.
 pub(crate) fn listen(settings: &Settings) -> anyhow::Result<(Vec<(u16, TcpListener)>, Sharing)> {
     let (host, ports) = (settings.host, settings.ports());
     match settings.dispatch {
@@ -44,10 +44,10 @@ pub(crate) fn listen(settings: &Settings) -> anyhow::Result<(Vec<(u16, TcpListen
     }
 }
 
-/// What stands before the workers; nothing is fed yet.
+/// Starts the part in front of the workers, which has no worker yet.
 ///
 /// # Errors
-/// No thread can be had.
+/// A thread cannot be started.
 pub(crate) fn open(
     settings: &Settings,
     cores: Cores,
@@ -65,7 +65,7 @@ pub(crate) fn open(
     let callers = settings.believed.callers();
     let dispatchers = public.into_iter().map(|(port, listener)| {
         let is_main = Some(port) == settings.port;
-        // Families of one name may not appear twice.
+        // A metric's name may not be registered twice.
         let prefix = if is_main {
             "scaledapp_dispatch".to_owned()
         } else {
@@ -74,7 +74,7 @@ pub(crate) fn open(
         let metrics = proxy::Metrics::register(registry, &prefix);
         let counters = proxy::NamedCounters::register(registry, &prefix);
         let threads = settings.dispatch_threads.map_or_else(
-            // The dispatcher takes some 20 µs of a request, an app ten times that.
+            // The dispatcher takes some 20 µs per request, an app ten times that.
             || (cores.usable() / 4.0).ceil().max(1.0) as usize,
             usize::from,
         );
@@ -109,17 +109,18 @@ pub(crate) fn open(
     Ok(Front::Request(dispatchers.collect::<anyhow::Result<_>>()?))
 }
 
-/// The public listener: `host`, or all addresses of both families where the
-/// machine has IPv6, else of IPv4.
+/// Opens the public listener: at `host`, or at all addresses of both families if the
+/// machine has IPv6, otherwise of IPv4.
 ///
 /// # Errors
-/// The port is taken or the address is not this machine's.
+/// The port is taken, or the address does not belong to this machine.
 fn listen_at(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
     let bound = match host {
         Some(ip) => proxy::listen(SocketAddr::new(ip, port)),
         None => {
             proxy::listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| {
-                // Taken is taken; anything else may be a machine without IPv6.
+                // Only a port in use is final; any other error may mean a machine without
+                // IPv6.
                 if error.kind() == std::io::ErrorKind::AddrInUse {
                     return Err(error);
                 }
@@ -130,7 +131,7 @@ fn listen_at(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
     bound.map_err(|error| taken(host, port, &error))
 }
 
-/// The error for a port that cannot be had, with its cure.
+/// The error for a port that cannot be opened, with its cure.
 fn taken(host: Option<IpAddr>, port: u16, error: &std::io::Error) -> anyhow::Error {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     let host = host.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());

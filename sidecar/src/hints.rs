@@ -1,31 +1,31 @@
-//! Variables that tell a runtime its share of the container, where the user has
-//! not: otherwise each of N workers sizes itself for all of it.
+//! Variables that tell a runtime its share of the container, unless the user has set them.
+//! Without them each of N workers would size itself for the whole container.
 
 use std::fmt::Write;
 
-/// What one worker may count with.
+/// The resources of one worker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Share {
-    /// Cores of the container.
+    /// The container's cores.
     pub(crate) cores: f64,
-    /// Workers that share them.
+    /// The number of workers that share them.
     pub(crate) workers: u32,
-    /// Bytes that the container may use; `None`: no limit.
+    /// The container's memory limit in bytes; `None` if there is none.
     pub(crate) memory: Option<u64>,
-    /// Bytes that one worker may use; `None`: no limit.
+    /// The memory limit of one worker in bytes; `None` if there is none.
     pub(crate) each: Option<u64>,
 }
 
-/// Threads that libuv starts untold; they wait for files and names rather than
-/// compute.
+/// The number of threads that libuv starts by default. They wait for files and names rather
+/// than compute.
 const UV_THREADS: u64 = 4;
-/// What V8's old objects may take before it ends the process, in percent of the
-/// worker's memory: more than all of it, so that the worker is recycled before.
+/// V8 ends the process if its old objects exceed this share of the worker's memory, in
+/// percent. It is more than 100, so that the worker is recycled first.
 const OLD_SPACE_PERCENT: u64 = 125;
-/// Bytes of old objects without which no Node starts.
+/// The heap for old objects, in bytes, that Node needs to start.
 const LEAST_OLD_SPACE: u64 = 32 << 20;
 
-/// Names and values to add to a worker's environment; `get` reads what it has.
+/// Names and values to add to a worker's environment; `get` reads its present environment.
 pub(crate) fn hints(
     share: Share,
     command: &[String],
@@ -62,13 +62,13 @@ pub(crate) fn hints(
     found
 }
 
-/// Whether the user has said how large a Node heap may be.
+/// Whether the user has set the size of Node's heap.
 pub(crate) fn heap_is_sized(command: &[String], get: impl Fn(&str) -> Option<String>) -> bool {
     let options = get("NODE_OPTIONS").unwrap_or_default();
     command.iter().any(|word| sizes_heap(word)) || options.split(' ').any(sizes_heap)
 }
 
-/// V8 takes dashes and underscores alike.
+/// V8 treats dashes and underscores in options alike.
 fn sizes_heap(word: &str) -> bool {
     let name = word.replace('_', "-");
     [

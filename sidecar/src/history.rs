@@ -1,7 +1,7 @@
 //! How workers ended, by cause and by slot.
 //!
-//! The engine knows what ends lead to; here is only what people and metrics are
-//! told of them.
+//! The engine decides what follows from an end. This file only keeps what `ctl` and the
+//! metrics show.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
@@ -11,24 +11,24 @@ use scaledapp_wire::LastExit;
 
 use crate::clock::rfc3339;
 
-/// Why a worker is gone.
+/// Why a worker has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// It returned, unasked.
+    /// It exited without being told to.
     Exited,
-    /// A signal that was not ours ended it.
+    /// It was ended by a signal that the supervisor did not send.
     Signalled,
     /// Its program could not be executed.
     NotStarted,
     /// It was not ready in time.
     BootTimedOut,
-    /// It ended while it was drained, before it was told to.
+    /// It ended while it was draining, before its stop signal.
     EndedDraining,
     /// It still had work at the end of the drain time-out.
     DrainTimedOut,
-    /// It ignored the stop signal.
+    /// It did not end after the stop signal and was killed.
     KilledAfterGrace,
-    /// The supervisor replaced it by itself, for this reason.
+    /// The supervisor replaced it without being asked to, for this reason.
     Recycled(&'static str),
     /// The supervisor killed it, for this reason.
     Killed(&'static str),
@@ -53,9 +53,9 @@ impl Cause {
     }
 }
 
-/// The cause of an end, from where the worker stood and what was noted of it before.
+/// The cause of an end, from the worker's state and the incident noted before.
 fn cause(state: Option<WorkerState>, noted: Option<Cause>, exit: Exit) -> Cause {
-    // A worker whose replacement failed serves on, and may end by itself later.
+    // A worker whose replacement failed keeps serving and may later end by itself.
     let serving = matches!(state, Some(WorkerState::Ready));
     let noted = noted.filter(|noted| !(serving && matches!(noted, Cause::Recycled(_))));
     match (noted, state) {
@@ -77,7 +77,7 @@ pub(crate) struct Ended {
     pub(crate) slot: u32,
     pub(crate) pid: u32,
     pub(crate) generation: u32,
-    /// Where it stood before; `None`: the engine had given it up.
+    /// Its last state; `None` if the engine had forgotten it.
     pub(crate) state: Option<WorkerState>,
     pub(crate) exit: Exit,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, Copy)]
 struct Last {
     time: SystemTime,
-    /// Of a process that ran.
+    /// The process, if one was started.
     process: Option<(u32, u32)>,
     exit: Exit,
     cause: Cause,
@@ -101,12 +101,12 @@ struct OfSlot {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     slots: BTreeMap<u32, OfSlot>,
-    /// What is known of the end of workers that are not reaped yet.
+    /// What is already known about the end of workers that are not reaped yet.
     noted: HashMap<WorkerId, Cause>,
 }
 
 impl History {
-    /// Notes what an incident says about how a worker will have ended.
+    /// Records what an incident says about the coming end of a worker.
     pub(crate) fn note(&mut self, time: SystemTime, incident: &Incident) {
         match *incident {
             Incident::BootTimedOut { worker, .. } => {
@@ -127,7 +127,7 @@ impl History {
             Incident::Killed { worker, cause, .. } => {
                 self.noted.insert(worker, Cause::Killed(cause.reason()));
             }
-            // It never ran, so nobody reaps it.
+            // No process was started, so none will be reaped.
             Incident::Exited {
                 slot,
                 exit: exit @ Exit::Spawn { .. },
@@ -145,7 +145,7 @@ impl History {
         }
     }
 
-    /// A worker was reaped.
+    /// Records that a worker was reaped.
     pub(crate) fn ended(&mut self, time: SystemTime, ended: &Ended) {
         let cause = cause(ended.state, self.noted.remove(&ended.worker), ended.exit);
         self.record(
@@ -165,7 +165,7 @@ impl History {
         of_slot.last = Some(last);
     }
 
-    /// Ends of all slots by cause.
+    /// The number of ends of all slots by cause.
     pub(crate) fn totals(&self) -> BTreeMap<&'static str, u64> {
         let mut totals = BTreeMap::new();
         for (cause, count) in self.slots.values().flat_map(|slot| &slot.causes) {
@@ -174,7 +174,7 @@ impl History {
         totals
     }
 
-    /// Ends of a slot by cause.
+    /// The number of ends of one slot by cause.
     pub(crate) fn causes(&self, slot: u32) -> BTreeMap<String, u64> {
         let causes = self.slots.get(&slot).into_iter().flat_map(|s| &s.causes);
         let causes = causes.map(|(cause, count)| (cause.as_str().to_owned(), *count));
@@ -205,7 +205,7 @@ impl Last {
     }
 }
 
-/// Such as `exit code 3` or `ended by SIGKILL`.
+/// A text such as `exit code 3` or `ended by SIGKILL`.
 fn in_words(exit: Exit) -> String {
     match exit {
         Exit::Signal(signal) => format!("ended by {}", signal_name(signal)),
@@ -213,7 +213,7 @@ fn in_words(exit: Exit) -> String {
     }
 }
 
-/// Names by number, from 1 (signal(7), all architectures that we build for).
+/// Signal names by number, from 1 (signal(7), the same on all supported architectures).
 const SIGNALS: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",

@@ -1,7 +1,6 @@
-//! What the supervisor's loop is told: everything that happens outside of it comes
-//! as one [`Input`].
+//! The inputs of the supervisor's loop: every outside event reaches it as one [`Input`].
 //!
-//! What an input means is decided by the loop.
+//! The loop decides what an input means.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,63 +15,63 @@ use crate::handover::Told;
 use crate::process::Reaped;
 use crate::readiness::Sign;
 
-/// Something that happened outside.
+/// An outside event.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A child ended.
     Reaped(Reaped),
-    /// What a stopped worker had started is gone as well, or was killed.
+    /// All processes that a stopped worker had started have ended too, or were killed.
     GroupEnded(WorkerId, Exit),
-    /// A worker made a call that told something.
+    /// A call of a worker has revealed something.
     Told(WorkerId, Told),
-    /// A worker has shown something of what makes it ready.
+    /// A worker has passed one of its readiness checks.
     Shows(WorkerId, Sign),
-    /// A connection to where it listened was refused.
+    /// A connection to a worker's address was refused.
     Refuses {
-        /// Which one.
+        /// The worker.
         worker: WorkerId,
         /// The shared port.
         port: u16,
-        /// Where it was reached.
+        /// The address.
         address: SocketAddr,
     },
-    /// It closed its listener some time ago.
+    /// A worker closed its listener some time ago.
     StillDeaf(WorkerId),
-    /// It began to listen on another port some time ago.
+    /// A worker began to listen on another port some time ago.
     StillElsewhere(WorkerId),
     /// Nothing is in flight at a draining worker any more.
     Drained(WorkerId),
-    /// Somebody asked through the control socket.
+    /// A request came through the control socket.
     Asked(Asked),
-    /// A new wish for the number of workers.
+    /// A new number of workers.
     Workers(WorkerSpec),
     /// Reload (HUP).
     Reload,
-    /// Reload, and show under this token how it went (desired-state file).
+    /// Reload and report the result under this token (desired-state file).
     ReloadTo(String),
     /// One worker more or less (TTIN, TTOU).
     Step(i32),
-    /// A signal that only the app can understand.
+    /// A signal whose meaning only the app knows.
     PassOn(Signal),
-    /// End: drain first, or quickly.
+    /// Stop, with or without a drain.
     Stop {
-        /// No drain.
+        /// Whether to skip the drain.
         quick: bool,
     },
-    /// The public listener has drained: the workers may go.
+    /// The public listener has drained, so the workers may end.
     FrontDrained {
-        /// Whether that took as long as it may: nothing is waited for any more.
+        /// Whether the deadline was reached, so nothing is waited for any more.
         is_late: bool,
     },
-    /// Time to look at what workers have and do.
+    /// It is time to measure the workers.
     Look,
     /// Whether a silent worker has accepted a connection.
     Accepts(WorkerId, bool),
-    /// Connections that each worker holds (Connection dispatch).
+    /// The number of open connections of each worker (Connection dispatch).
     Held {
         /// By process group.
         by_group: HashMap<u32, u32>,
-        /// Not accepted yet.
+        /// Connections that are not accepted yet.
         queued: u32,
     },
 }
@@ -80,16 +79,16 @@ pub(crate) enum Input {
 /// How workers get the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mechanism {
-    /// seccomp notification.
+    /// By seccomp notification.
     Notify,
-    /// A private port in `PORT`.
+    /// By a private port in `PORT`.
     Port,
     /// Not at all: the app never listens.
     Nothing,
 }
 
 impl Mechanism {
-    /// As status and logs show it.
+    /// The value for status and logs.
     pub(crate) fn shown(self) -> scaledapp_wire::Mechanism {
         match self {
             Self::Notify => scaledapp_wire::Mechanism::Notify,
@@ -99,7 +98,7 @@ impl Mechanism {
     }
 }
 
-/// Passes on the inputs of one source until the source or the loop has ended.
+/// Forwards the inputs of one source until the source or the loop has ended.
 pub(crate) fn forward(
     inputs: mpsc::UnboundedSender<Input>,
     mut next: impl AsyncFnMut() -> Option<Input> + 'static,

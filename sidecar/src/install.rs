@@ -1,8 +1,7 @@
-//! `install DIR`: puts this binary where the app's container can run it.
+//! `install DIR`: copies this binary to a place where the app's container can run it.
 //!
-//! An init container calls it with an emptyDir. The copy appears under its
-//! final name only when it is whole, so a restarted init container never
-//! leaves half a file for the app to run.
+//! An init container calls it with an emptyDir. The copy gets its final name only when it
+//! is complete, so a restarted init container never leaves half a file for the app to run.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +15,7 @@ const NAME: &str = "sidecar";
 /// Copies the running binary to `dir/sidecar`, executable for everybody.
 ///
 /// # Errors
-/// `dir` is missing or not writable; says which and what to mount.
+/// `dir` is missing or not writable; the message says which, and what to mount.
 pub fn install(dir: &Path) -> anyhow::Result<PathBuf> {
     let target = dir.join(NAME);
     let partial = dir.join(format!(".{NAME}.{}", std::process::id()));

@@ -1,5 +1,5 @@
-//! What workers wrote last, kept after their end: for `ctl`, and for Kubernetes, which
-//! shows the termination log of a container that failed.
+//! The last stderr lines of workers, kept after their end: for `ctl`, and for Kubernetes,
+//! which shows the termination log of a failed container.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,25 +8,25 @@ use scaledapp_engine::{Slot, WorkerId};
 
 use crate::logs::Tail;
 
-/// Kubernetes makes this file; elsewhere it does not exist and is not made.
+/// Kubernetes creates this file; elsewhere it does not exist and is not created.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// The tail of the last worker that ended in each slot.
+/// The last lines of the latest ended worker of each slot.
 #[derive(Debug, Default)]
 pub(crate) struct LastWords(HashMap<Slot, (WorkerId, Tail)>);
 
 impl LastWords {
-    /// A worker has ended.
+    /// Keeps the lines of a worker that has ended.
     pub(crate) fn keep(&mut self, slot: Slot, worker: WorkerId, tail: Tail) {
         self.0.insert(slot, (worker, tail));
     }
 
-    /// By slot.
+    /// All kept lines by slot.
     pub(crate) fn tails(&self) -> impl Iterator<Item = (Slot, &Tail)> {
         self.0.iter().map(|(slot, (_, tail))| (*slot, tail))
     }
 
-    /// Those of a worker, if no other has ended in its slot since.
+    /// The lines of `worker`, if no other worker of its slot has ended since.
     pub(crate) fn of(&self, slot: Slot, worker: WorkerId) -> Option<Tail> {
         let (ended, tail) = self.0.get(&slot)?;
         (*ended == worker).then(|| tail.clone())
@@ -39,8 +39,8 @@ impl LastWords {
         }
     }
 
-    /// Writes those of the youngest worker to the termination log, if the supervisor ends
-    /// with a failure.
+    /// Writes the lines of the youngest worker to the termination log, if the supervisor
+    /// exits with a failure.
     pub(crate) fn leave_to_kubelet(&self, code: i32) {
         if code == 0 || !Path::new(TERMINATION_LOG).exists() {
             return;

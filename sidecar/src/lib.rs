@@ -1,9 +1,9 @@
 //! The in-pod supervisor: one worker per core of an unmodified app behind one port.
 //!
-//! Only its own binary links it: `scaledapp` runs that, and speaks to it by `ctl`.
-//! Lifecycle decisions are in `scaledapp-engine`, request forwarding in
-//! `scaledapp-proxy`, system calls in `scaledapp-sys`; what is here carries
-//! facts to them and their decisions out.
+//! Only its own binary links this crate; `scaledapp` starts that binary and controls it by
+//! `ctl`. `scaledapp-engine` makes the lifecycle decisions, `scaledapp-proxy` forwards
+//! requests, and `scaledapp-sys` makes system calls. This crate brings facts to them and
+//! carries their decisions out.
 
 pub mod cli;
 mod clock;

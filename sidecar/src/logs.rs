@@ -1,12 +1,11 @@
-//! Relays what the workers write and keeps their last lines.
+//! Relays the output of the workers and keeps their last lines.
 //!
-//! Unless lines are to be marked, stdout is inherited and never touched. stderr
-//! always goes through a pipe, because the last words of a worker that died are
-//! what explains a failed reload. One thread reads all pipes; one more for each
-//! of our own streams writes, since a reader of ours that stands still must
-//! stop neither supervision nor requests. What it does to the workers is the
-//! user's choice: they wait, as they would without us, or their lines are
-//! dropped and counted.
+//! Unless lines are to be marked, stdout is inherited and never touched. stderr always goes
+//! through a pipe, because the last lines of a worker that ended explain a failed reload.
+//! One thread reads all pipes, and each of the supervisor's own streams has a thread that
+//! writes, because a stuck reader of its output must stop neither supervision nor requests.
+//! The user decides what a stuck reader means for the workers: either they wait, as they
+//! would without a supervisor, or their lines are dropped and counted.
 
 pub(crate) mod frames;
 
@@ -26,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 use crate::cli::{LogsArg, LogsFullArg};
 use crate::logs::frames::{Lines, Mark, Origin};
 
-/// Lines kept per worker, and bytes kept of each.
+/// The number of lines kept per worker, and the bytes kept of each.
 const LINES: usize = 20;
 const LINE_BYTES: usize = 1024;
 
@@ -69,14 +68,14 @@ impl Ring {
     }
 }
 
-/// One worker's stderr, as the rest of the supervisor sees it.
+/// A handle to one worker's stderr for the rest of the supervisor.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tail(Arc<Followed>);
 
 #[derive(Debug, Default)]
 struct Followed {
     ring: Mutex<Ring>,
-    /// Whether nothing more comes.
+    /// Whether the pipe has ended.
     ended: watch::Sender<bool>,
 }
 
@@ -86,8 +85,9 @@ impl Tail {
         self.ring().lines()
     }
 
-    /// Resolves when all that a dead worker wrote is in the ring; or soon, since
-    /// a process that escaped from the worker's group may hold the pipe open.
+    /// Resolves when everything that an ended worker wrote is in the ring. It gives up
+    /// after a moment, because a process that escaped from the worker's group may keep the
+    /// pipe open.
     pub(crate) async fn settled(&self) {
         const PATIENCE: Duration = Duration::from_millis(100);
         let mut ended = self.0.ended.subscribe();
@@ -95,7 +95,7 @@ impl Tail {
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
-        // A ring is whole between any two pushes.
+        // The ring is consistent between any two pushes, so a panic elsewhere does no harm.
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,19 +104,19 @@ impl Tail {
     }
 }
 
-/// Reads wait for room behind so many pieces, each of about [`PIECE_BYTES`].
+/// How many pieces of about [`PIECE_BYTES`] may wait for a stream; then reading waits.
 const PIECES: usize = 16;
-/// What is read at once; marked lines are passed on when they are four times that.
+/// How much is read at once. Marked lines are passed on once they fill four times as much.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// What is on its way to one of our own streams.
+/// A message to the thread of one stream.
 enum Sunk {
     Bytes(Vec<u8>),
-    /// Answered when all before it is written.
+    /// Answered once everything before it is written.
     Flush(oneshot::Sender<()>),
 }
 
-/// One of our own streams, with the thread that writes to it behind.
+/// One of the supervisor's own streams, and the thread that writes to it.
 #[derive(Debug, Clone)]
 struct Sink {
     pieces: mpsc::Sender<Sunk>,
@@ -138,7 +138,8 @@ impl Sink {
             .spawn(move || {
                 while let Some(sunk) = taken.blocking_recv() {
                     match sunk {
-                        // A closed stream must not end the relay: the ring still serves.
+                        // A closed stream must not end the relay, because the ring is still
+                        // needed.
                         Sunk::Bytes(bytes) => drop(write(&bytes)),
                         Sunk::Flush(done) => drop(done.send(())),
                     }
@@ -151,14 +152,14 @@ impl Sink {
         })
     }
 
-    /// Passes whole lines on (or pieces of a raw stream): waits for room, or
-    /// drops and counts.
+    /// Passes on whole lines, or pieces of an unmarked stream: waits if the stream is full,
+    /// or drops and counts.
     async fn pass(&self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
         match self.full {
-            // Only a thread that panicked takes no more; then nothing can be done.
+            // Sending fails only if the thread has panicked, and then nothing can be done.
             LogsFullArg::Block => drop(self.pieces.send(Sunk::Bytes(bytes)).await),
             LogsFullArg::Drop => {
                 if let Err(mpsc::error::TrySendError::Full(Sunk::Bytes(bytes))) =
@@ -175,7 +176,7 @@ impl Sink {
     async fn flushed(&self) {
         let (done, flushed) = oneshot::channel();
         if self.pieces.send(Sunk::Flush(done)).await.is_ok() {
-            // An error means that the thread is gone, and nothing waits for it.
+            // An error means that the thread has ended, so nothing is left to flush.
             let _gone = flushed.await;
         }
     }
@@ -202,7 +203,7 @@ impl Logs {
     /// Starts the threads.
     ///
     /// # Errors
-    /// No thread or no runtime can be had.
+    /// A thread or a runtime cannot be started.
     pub(crate) fn start(logs: LogsArg, full: LogsFullArg) -> io::Result<Self> {
         let mark = mark_of(logs);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -234,8 +235,8 @@ impl Logs {
         mark_of(logs).is_some()
     }
 
-    /// Relays what comes out of the read ends of a worker's stdout, if that is a
-    /// pipe, and stderr.
+    /// Relays a worker's stdout, if it is a pipe, and its stderr; both are given as read
+    /// ends.
     pub(crate) fn follow(
         &self,
         slot: u32,
@@ -258,13 +259,13 @@ impl Logs {
         tail
     }
 
-    /// Lines dropped because our own streams took no more.
+    /// The number of lines that were dropped because a stream was full.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.dropped)
     }
 
-    /// Resolves when all that was read is written, or soon: nobody may be there
-    /// to take it.
+    /// Resolves when everything that was read is written. It gives up after a moment,
+    /// because the output may have no reader.
     pub(crate) async fn flushed(&self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         let _unread = tokio::time::timeout(PATIENCE, async {
@@ -340,7 +341,7 @@ async fn relay(pipe: OwnedFd, sink: Sink, mark: Option<Mark>, origin: Origin, ta
     }
 }
 
-/// Short lines grow much by their marks, so they are passed on in between.
+/// Marks make short lines much longer, so the result is passed on in between.
 async fn relay_marked(sink: &Sink, mark: Mark, origin: Origin, lines: &mut Lines, mut read: &[u8]) {
     let now = SystemTime::now();
     let mut text = Vec::new();
@@ -395,7 +396,7 @@ mod tests {
         assert_eq!(lines.last().map(String::as_str), Some("line 999"));
     }
 
-    /// A sink whose thread takes one piece and then stands still until told.
+    /// A sink whose thread takes one piece and then waits until it is told to go on.
     fn stuck(full: LogsFullArg) -> (Sink, channel::Sender<()>, channel::Receiver<Vec<u8>>) {
         let (open, opened) = channel::channel();
         let (sent, written) = channel::channel();
@@ -435,7 +436,7 @@ mod tests {
         drop(open);
         sink.flushed().await;
         let kept = written.try_iter().count() as u64;
-        // One may be in the thread's hand besides those that wait.
+        // The thread may have taken one piece besides those that wait.
         assert!((16..=17).contains(&kept), "{kept}");
         assert_eq!(sink.dropped.load(Ordering::Relaxed), 2 * (100 - kept));
     }

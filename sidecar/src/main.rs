@@ -12,7 +12,7 @@ use scaledapp_sidecar::{import, install, run, selftest, watchdog};
 const PROGRAM: &str = "scaledapp-sidecar";
 
 fn main() -> ExitCode {
-    // Workers inherit what is left.
+    // Workers inherit the remaining signal state.
     scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => {
-            // Dropped last: what is logged until then is written.
+            // Dropped last, so that everything logged until then is written.
             let _logging = scaledapp_runtime::init_logging("sidecar");
             match Settings::resolve(*args) {
                 Ok(settings) => match run::run(settings) {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader hung up (`ctl status | head`): nothing to say to it.
+        // The reader hung up (`ctl status | head`), so nothing can be reported to it.
         Err(_) => ExitCode::FAILURE,
     }
 }

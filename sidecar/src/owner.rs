@@ -1,19 +1,20 @@
-//! Looking at a process in /proc that has dropped to another user.
+//! Reads /proc of a process that has dropped to another user.
 //!
-//! An image's entrypoint often starts as root and executes the app as somebody else
-//! (gosu, su-exec, setpriv). Root alone may not look at that process in a container; its
-//! own user may, and root may take that user's place for the moment of a look.
+//! An image's entrypoint often starts as root and executes the app as another user (gosu,
+//! su-exec, setpriv). In a container root may not inspect that process. The process's own
+//! user may, and root may take that identity for a moment.
 
 use std::fs;
 use std::io;
 
 use scaledapp_sys::identity::with_fs_identity;
 
-/// What `look` gives, with the eyes of the process's user if ours are refused.
+/// Calls `look`, a second time with the identity of the process's user if the first was
+/// refused.
 ///
 /// # Errors
-/// Those of `look`. Refused in both ways: the process forbids it (it changed its user
-/// without executing anything since), or we may not take another user's place.
+/// Those of `look`. If both are refused, either the process forbids it (it changed its user
+/// without executing a program since), or this process may not take another identity.
 pub(crate) fn look_at<T>(pid: u32, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match look() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -27,7 +28,7 @@ pub(crate) fn look_at<T>(pid: u32, look: impl Fn() -> io::Result<T>) -> io::Resu
     }
 }
 
-/// Real user and group (`proc_pid_status(5)`).
+/// The real user and group (`proc_pid_status(5)`).
 fn owner(status: &str) -> Option<(u32, u32)> {
     let id = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -1,7 +1,7 @@
 //! Starts one worker process and sends it signals.
 //!
-//! The app's command is executed as it is: no shell, no wrapper script. When
-//! to start and what to send is decided by the engine.
+//! The app's command is executed as it is, without a shell or wrapper script. The engine
+//! decides when to start a worker and what to send.
 
 pub(crate) mod worker;
 
@@ -28,58 +28,59 @@ use crate::hints::{Share, hints};
 use crate::readiness::channel;
 use crate::settings::Counting;
 
-/// What all workers have in common.
+/// The settings that all workers share.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// Program and arguments.
+    /// The program and its arguments.
     pub(crate) command: Vec<String>,
-    /// Where it starts.
+    /// The working directory.
     pub(crate) directory: Directory,
-    /// The app's port; `None`: it never listens.
+    /// The app's port; `None` if it never listens.
     pub(crate) port: Option<u16>,
-    /// Name of the variable that holds the slot.
+    /// The name of the variable that contains the slot.
     pub(crate) instance_env: String,
-    /// What else counts up from slot to slot.
+    /// Another variable that counts up from slot to slot.
     pub(crate) increment: Option<Counting>,
-    /// Where workers find Node's message channel, if they have one.
+    /// The descriptor number of Node's message channel, if workers have one.
     pub(crate) channel: Option<spawn::Number>,
-    /// Limits of open files that the app finds.
+    /// The limits of open files that the app finds.
     pub(crate) open_files: Rlimit,
-    /// Bytes that one worker may have.
+    /// The memory limit of one worker, in bytes.
     pub(crate) max_memory: Option<u64>,
-    /// Whether we size Node's heap: the user has not.
+    /// Whether the supervisor sets the size of Node's heap, because the user has not.
     pub(crate) caps_heap: bool,
-    /// Whether workers ignore HUP, as `nohup` wants it.
+    /// Whether workers ignore HUP, as `nohup` requires.
     pub(crate) ignores_hangup: bool,
-    /// Whether stdout comes through a pipe instead of being inherited.
+    /// Whether stdout is a pipe instead of being inherited.
     pub(crate) pipe_stdout: bool,
 }
 
-/// What a worker is told of its place among the others.
+/// What a worker is told about its place among the others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) slot: Slot,
-    /// What it shares the container with.
+    /// Its share of the container.
     pub(crate) share: Share,
-    /// How it comes to its sockets.
+    /// How it gets its listening sockets.
     pub(crate) sockets: Sockets,
 }
 
-/// How a worker comes to its listening sockets.
+/// How a worker gets its listening sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sockets {
-    /// Its `bind` and `listen` calls are answered.
+    /// The supervisor answers its `bind` and `listen` calls.
     Answered,
-    /// It listens on this port, which is its own.
+    /// It listens on this port, which is private to it.
     Private(u16),
-    /// By itself, if it has any.
+    /// It opens them by itself, if it has any.
     Own,
 }
 
-/// What workers ask for and what they have is read from /proc.
+/// Checks that /proc can be read: workers' calls and memory are read from there.
 ///
 /// # Errors
-/// It is not there, or shows another PID namespace, where our numbers mean others.
+/// /proc is missing, or it shows another PID namespace, in which the same numbers mean
+/// other processes.
 pub(crate) fn check_proc() -> anyhow::Result<()> {
     let shown = std::fs::read_link("/proc/self").context(
         "cannot find myself in /proc, where workers are looked at: mount it (mount -t proc proc /proc)",
@@ -95,8 +96,8 @@ pub(crate) fn check_proc() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes as many open files as we may have, since each request of a client
-/// needs two; what the limits were, for the workers.
+/// Raises the limit of open files to its maximum, because each client's request needs two;
+/// returns the previous limits, which workers get.
 pub(crate) fn raise_open_files() -> Rlimit {
     let found = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -109,25 +110,25 @@ pub(crate) fn raise_open_files() -> Rlimit {
     found
 }
 
-/// A worker that was started.
+/// A started worker.
 #[derive(Debug)]
 pub(crate) struct Started {
-    /// Its pid, which is its process group too.
+    /// Its pid, which is also its process group.
     pub(crate) pid: u32,
-    /// Read end of its stdout, if that is a pipe.
+    /// The read end of its stdout, if that is a pipe.
     pub(crate) stdout: Option<OwnedFd>,
-    /// Read end of its stderr.
+    /// The read end of its stderr.
     pub(crate) stderr: OwnedFd,
-    /// Its `bind` and `listen` calls, if they are answered.
+    /// The listener for its `bind` and `listen` calls, if the supervisor answers them.
     pub(crate) listener: Option<Listener>,
-    /// Our end of its message channel, if it has one.
+    /// The supervisor's end of its message channel, if it has one.
     pub(crate) channel: Option<UnixStream>,
 }
 
 /// Starts a worker.
 ///
 /// # Errors
-/// What the shell would say by exit code: 127 not found, 126 not executable.
+/// The exit code that a shell would report: 127 not found, 126 not executable.
 pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io::Error)> {
     let failed = |error: io::Error| (exit_of(&error), error);
     let mut command = command(recipe, place);
@@ -147,16 +148,17 @@ pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io:
     Ok(Started {
         pid: child.id(),
         stdout: child.stdout.take().map(OwnedFd::from),
-        // Dropping `child` neither kills nor reaps: the one reaper does.
+        // Dropping `child` neither kills nor reaps it; `reap_all` does that.
         stderr: stderr.expect("invariant: stderr was asked to be a pipe"),
         listener,
         channel,
     })
 }
 
-/// Our end of a channel whose other end the child gets, and it alone: ours are
-/// closed by `exec`. Where we give none, one that we were started with ourselves is not
-/// the workers' to speak on.
+/// Opens a message channel and returns the supervisor's end. Only this child gets the other
+/// end, because the supervisor's descriptors are closed by `exec`. Without a channel the
+/// variable is removed: a channel that the supervisor itself was started with is not for
+/// the workers.
 fn open_channel(command: &mut Command, recipe: &Recipe) -> io::Result<Option<UnixStream>> {
     let Some(number) = &recipe.channel else {
         command
@@ -188,7 +190,7 @@ fn command(recipe: &Recipe, place: Place) -> Command {
         .env(&recipe.instance_env, slot.0.to_string())
         .env("SCALEDAPP_SLOT", slot.0.to_string())
         .env("SCALEDAPP_WORKERS", share.workers.to_string())
-        // A master process inside the worker must not multiply it again.
+        // A master process inside the worker must not start several workers of its own.
         .env("WEB_CONCURRENCY", "1")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -201,7 +203,7 @@ fn command(recipe: &Recipe, place: Place) -> Command {
         recipe.directory.tell(&changed);
     }
     if let Some(start) = start {
-        // As a shell's `cd` leaves it.
+        // The value that a shell's `cd` would set.
         command.current_dir(start).env("PWD", start);
     }
     let port = match sockets {
@@ -232,21 +234,21 @@ fn exit_of(error: &io::Error) -> Exit {
     Exit::Spawn { code }
 }
 
-/// Sends a signal to the whole group of a worker; one that is gone needs none.
+/// Sends a signal to a worker's whole process group; does nothing if the group has ended.
 pub(crate) fn signal_group(pid: u32, signal: Signal) {
     if let Some(group) = Pid::from_raw(pid as i32) {
         let _gone = kill_process_group(group, signal);
     }
 }
 
-/// Whether the group has a member, be it one that ends or is not reaped yet.
+/// Whether the group has a member, including one that is ending or not reaped yet.
 pub(crate) fn group_lives(pid: u32) -> bool {
     let group = Pid::from_raw(pid as i32);
     group.is_some_and(|group| test_kill_process_group(group) != Err(Errno::SRCH))
 }
 
-/// CPU time used so far by the process itself: user and system time, fields 14
-/// and 15 of `proc_pid_stat(5)`, in ticks.
+/// CPU time that the process itself has used: user plus system time, fields 14 and 15 of
+/// `proc_pid_stat(5)`, in ticks.
 pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let ticks = cpu_ticks(&text)?;
@@ -268,9 +270,9 @@ pub(crate) struct Reaped {
     pub(crate) exit: Exit,
 }
 
-/// Reaps every child that has ended: workers, and as PID 1 or subreaper also
-/// what they left behind. A pid is free for reuse only after this, so it names
-/// the same process until then.
+/// Reaps every child that has ended: workers, and as PID 1 or subreaper also the processes
+/// that they left behind. A pid can be reused only after this, so until then it names the
+/// same process.
 pub(crate) fn reap_all() -> Vec<Reaped> {
     use rustix::process::{WaitOptions, wait};
     let mut reaped = Vec::new();
@@ -278,7 +280,7 @@ pub(crate) fn reap_all() -> Vec<Reaped> {
         let exit = match (status.exit_status(), status.terminating_signal()) {
             (_, Some(signal)) => Exit::Signal(signal),
             (Some(code), None) => Exit::Code(code),
-            // Stopped or continued: not an end.
+            // The child was stopped or continued; it has not ended.
             (None, None) => continue,
         };
         let pid = pid.as_raw_nonzero().get() as u32;

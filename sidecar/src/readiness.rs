@@ -1,6 +1,6 @@
-//! When a worker counts as ready: what it must show, what it has shown, and in
-//! words what is missing. How the signs are seen is in `workers` and `channel`;
-//! by when they must be there is the engine's matter.
+//! When a worker counts as ready: the required checks, the passed checks, and a text about
+//! what is missing. `workers` and `channel` observe the signs; the engine decides by when
+//! they must be there.
 
 pub(crate) mod channel;
 pub(crate) mod probe;
@@ -8,29 +8,29 @@ pub(crate) mod probe;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Something that a worker has shown.
+/// A sign of readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Sign {
-    /// It listens on the app's port.
+    /// The worker listens on the app's port.
     Listens,
     /// It answers at the readiness path.
     Answers,
-    /// It has lived for as long as it must.
+    /// It has run for the required time.
     Lives,
     /// It has sent the message `ready`.
     Says,
 }
 
-/// What every worker must show; all of it.
+/// The checks that every worker must pass before it counts as ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// To listen there.
+    /// It must listen on this port.
     pub(crate) port: Option<u16>,
-    /// To answer there, once it listens.
+    /// It must answer at this path, once it listens.
     pub(crate) path: Option<String>,
-    /// To live for so long.
+    /// It must have run for this long.
     pub(crate) life: Option<Duration>,
-    /// To send `ready`.
+    /// It must send `ready`.
     pub(crate) message: bool,
 }
 
@@ -46,12 +46,12 @@ impl Wanted {
     }
 }
 
-/// What one worker has shown so far.
+/// The checks that one worker has passed so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown(BTreeSet<Sign>);
 
 impl Shown {
-    /// Remembers a sign; whether all that is wanted is shown.
+    /// Adds a sign; returns whether the worker is ready now.
     pub(crate) fn add(&mut self, sign: Sign, wanted: &Wanted) -> bool {
         self.0.insert(sign);
         wanted.signs().all(|sign| self.0.contains(&sign))
@@ -62,8 +62,8 @@ impl Shown {
         self.0.contains(&Sign::Listens)
     }
 
-    /// What is wanted and not shown, with the cure where there is one; `None`:
-    /// nothing. `elsewhere` is another port that it listens on.
+    /// The missing checks in words, with the cure if there is one; `None` if none is
+    /// missing. `elsewhere` is another port that the worker listens on.
     pub(crate) fn missing(&self, wanted: &Wanted, elsewhere: Option<u16>) -> Option<String> {
         let all = [
             wanted.port.map(|port| {
@@ -73,7 +73,7 @@ impl Shown {
                 };
                 (Sign::Listens, words)
             }),
-            // Who does not listen cannot answer: said already.
+            // A worker that does not listen cannot answer; that is already said.
             wanted
                 .path
                 .as_ref()

@@ -1,11 +1,11 @@
-//! Pages of several workers as one: each sample with its worker's slot, or added
-//! up over the workers.
+//! Merges pages of several workers into one: each sample is either labelled with its
+//! worker's slot or summed over the workers.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::model::{Exposition, Family, Kind, Labels, Sample, index_of};
 
-/// Puts pages together, each sample with the label `worker`.
+/// Joins pages; each sample gets the label `worker`.
 pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {
     let mut merged = Exposition::default();
     for (slot, page) in pages {
@@ -18,7 +18,7 @@ pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {
             for sample in &family.samples {
                 let mut sample = sample.clone();
                 for (name, _) in &mut sample.labels {
-                    // As Prometheus does when an app's label is in the way.
+                    // As Prometheus does with an app's label of the same name.
                     if name == "worker" {
                         "exported_worker".clone_into(name);
                     }
@@ -33,7 +33,7 @@ pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {
     merged
 }
 
-/// The family to merge into; `None`, counted, if it is of another kind.
+/// The family to merge into; `None` if it has another type there, which is counted.
 fn same_kind<'a>(merged: &'a mut Exposition, name: &str, like: &Family) -> Option<&'a mut Family> {
     if merged
         .family(name)
@@ -49,7 +49,7 @@ fn same_kind<'a>(merged: &'a mut Exposition, name: &str, like: &Family) -> Optio
     Some(known)
 }
 
-/// Name and sorted labels: what makes two workers' samples the same.
+/// Name and sorted labels. Two workers' samples are the same series if these are equal.
 type Key = (String, Labels);
 
 fn key(sample: &Sample) -> Key {
@@ -58,59 +58,60 @@ fn key(sample: &Sample) -> Key {
     (sample.name.clone(), labels)
 }
 
-/// Whether a sample of a family only grows.
+/// Whether a sample of a family can only grow.
 fn accumulates(kind: Kind, sample: &Sample) -> bool {
     match kind {
         Kind::Counter | Kind::Histogram => true,
-        // The others of a summary are quantiles.
+        // A summary's other samples are quantiles.
         Kind::Summary => sample.name.ends_with("_sum") || sample.name.ends_with("_count"),
         Kind::Gauge | Kind::Untyped => false,
     }
 }
 
-/// Whether a sample can be added up at all. A quantile cannot, and the sum of
-/// times of creation is no time.
+/// Whether samples can be summed at all. Quantiles cannot, and the sum of creation times is
+/// not a time.
 fn adds_up(kind: Kind, sample: &Sample) -> bool {
     accumulates(kind, sample)
         || (matches!(kind, Kind::Gauge | Kind::Untyped) && !sample.name.ends_with("_created"))
 }
 
-/// Sums over workers that do not go backwards when one is replaced.
+/// Sums over workers that do not decrease when a worker is replaced.
 ///
-/// What a process had counted when it was seen last is kept after its end. What
-/// it counts between its last scrape and its end is lost.
+/// The last known value of a process is kept after its end. What it counts between its last
+/// scrape and its end is lost.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
-    /// Of processes that are gone.
+    /// Values of processes that have ended.
     kept: BTreeMap<Key, f64>,
-    /// Of processes that are there, as seen last.
+    /// Values of running processes, as last seen.
     last: HashMap<u32, BTreeMap<Key, f64>>,
-    /// Name, kind and help of what is kept, for when no living worker has it.
+    /// Type and help of each kept name, for the time when no running worker has it.
     known: BTreeMap<String, (Kind, Option<String>)>,
-    /// To which family a kept sample belongs.
+    /// The family of each kept sample.
     families: BTreeMap<Key, String>,
-    /// What all of this costs, about.
+    /// The approximate memory of all of this, in bytes.
     pub(super) bytes: usize,
 }
 
-/// Bytes of all names and labels that are remembered, of the living and the dead:
-/// labels without bound are the app's fault, and must not become our memory.
+/// The maximum of bytes of all remembered names and labels, of running and ended processes.
+/// Labels without bound are a fault of the app and must not use up the supervisor's memory.
 pub(super) const KEPT_BYTES: usize = 32 << 20;
-/// What a series costs beside its texts, about.
+/// The approximate memory of a series besides its texts, in bytes.
 const SERIES_BYTES: usize = 128;
 
-/// What it costs to remember a series.
+/// The memory that remembering a series takes, in bytes.
 fn cost(key: &Key) -> usize {
     let (name, labels) = key;
     let labels = labels.iter();
     let labels: usize = labels
         .map(|(name, value)| name.len() + value.len() + 48)
         .sum();
-    // The key stands in two maps.
+    // The key is stored in two maps.
     2 * (name.len() + labels) + SERIES_BYTES
 }
 
-/// Sums saturate: one that has become infinite or no number would stay so for ever.
+/// Adds two values. Sums saturate, because a sum that has become infinite or NaN would stay
+/// so for ever.
 fn add(one: f64, other: f64) -> f64 {
     let sum = one + other;
     if one.is_finite() && other.is_finite() {
@@ -121,8 +122,8 @@ fn add(one: f64, other: f64) -> f64 {
 }
 
 impl Sums {
-    /// Adds up pages by pid. `alive` are all workers, also those that did not
-    /// answer: their counters count as they were seen last.
+    /// Sums pages by pid. `alive` lists all workers, including those that did not answer:
+    /// their last known values count.
     pub(crate) fn sum(&mut self, alive: &[u32], pages: &[(u32, Exposition)]) -> Exposition {
         self.bury_all_but(alive);
         let mut total = Total::default();
@@ -134,8 +135,8 @@ impl Sums {
                     continue;
                 };
                 for sample in family.samples.iter().filter(|s| adds_up(family.kind, s)) {
-                    // What is remembered is added below, in the same place, with
-                    // that of the others and of the dead.
+                    // Remembered values are added below, in the same place, together with
+                    // those of the others and of ended processes.
                     let remembered =
                         accumulates(family.kind, sample) && self.saw(*pid, name, family, sample);
                     let now = if remembered { 0.0 } else { sample.value };
@@ -151,7 +152,7 @@ impl Sums {
         page
     }
 
-    /// Keeps what those had counted that are gone.
+    /// Keeps the values of processes that have ended.
     fn bury_all_but(&mut self, alive: &[u32]) {
         let gone = self.last.extract_if(|pid, _| !alive.contains(pid));
         let counted: Vec<(Key, f64)> = gone.flat_map(|(_, counted)| counted).collect();
@@ -189,10 +190,11 @@ impl Sums {
         }
     }
 
-    /// Notes what a living process has counted. If it counts from the begin
-    /// again, what it had is kept. Whether there was room.
+    /// Records a value of a running process. If its counter has restarted from zero, the
+    /// previous value is kept. Returns whether there was enough memory.
     fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) -> bool {
-        // What is no number cannot be kept: all that follows would be none.
+        // A value that is not finite cannot be kept: every later sum would not be finite
+        // either.
         if !sample.value.is_finite() {
             return false;
         }
@@ -233,17 +235,17 @@ impl Sums {
     }
 }
 
-/// A page to which samples are added: those of one name and the same labels are
-/// one.
+/// A page under construction, in which samples with the same name and labels become one.
 #[derive(Debug, Default)]
 struct Total {
     page: Exposition,
-    /// Which family of the page a sample is in, and where there.
+    /// The family of each sample, and its place there.
     places: HashMap<Key, (usize, usize)>,
 }
 
 impl Total {
-    /// Where a family is in the page; `None`, counted, if it is of another kind there.
+    /// The place of a family in the page; `None` if it has another type there, which is
+    /// counted.
     fn family(&mut self, name: &str, like: &Family) -> Option<usize> {
         same_kind(&mut self.page, name, like)?;
         self.page.index.get(name).copied()

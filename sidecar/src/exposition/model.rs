@@ -1,22 +1,21 @@
-//! What a page of metrics consists of: families of samples with labels.
+//! The parts of a page of metrics: families of samples with labels.
 //!
-//! How a page is read and written is decided in `exposition`, how several become one
-//! in `merge`.
+//! `exposition` decides how a page is read and written, `merge` how several become one.
 
 use std::collections::HashMap;
 
-/// What a family's samples mean.
+/// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Only grows.
+    /// It only grows.
     Counter,
-    /// Any value.
+    /// It may have any value.
     Gauge,
-    /// `_bucket`, `_sum`, `_count`.
+    /// It consists of `_bucket`, `_sum` and `_count`.
     Histogram,
-    /// Quantiles, `_sum`, `_count`.
+    /// It consists of quantiles, `_sum` and `_count`.
     Summary,
-    /// Not said.
+    /// The page does not declare a type.
     Untyped,
 }
 
@@ -31,7 +30,7 @@ impl Kind {
         }
     }
 
-    /// Read from the words of both formats. A type that only `OpenMetrics` has becomes
+    /// Parses the type names of both formats. A type that only `OpenMetrics` has becomes
     /// the one whose samples look the same.
     pub(super) fn parse(word: &str) -> Option<Self> {
         Some(match word {
@@ -45,19 +44,19 @@ impl Kind {
     }
 }
 
-/// Labels of a sample in their order.
+/// The labels of a sample, in order.
 pub(crate) type Labels = Vec<(String, String)>;
 
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
-    /// With its suffix.
+    /// The name, including its suffix.
     pub(crate) name: String,
     pub(crate) labels: Labels,
     pub(crate) value: f64,
 }
 
-/// Samples that belong together.
+/// The samples of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Family {
     pub(crate) kind: Kind,
@@ -68,7 +67,7 @@ pub(crate) struct Family {
 /// A page of metrics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Exposition {
-    /// In the order in which they came first.
+    /// Families in order of first appearance.
     pub(crate) families: Vec<(String, Family)>,
     pub(super) index: HashMap<String, usize>,
     /// Lines that are neither a comment nor a sample.
@@ -83,7 +82,7 @@ impl Exposition {
         self.families.get_mut(at).map(|(_, family)| family)
     }
 
-    /// The family of a name, made if it is not there.
+    /// The family with this name, which is created if necessary.
     pub(super) fn family_or(&mut self, name: &str, kind: Kind) -> &mut Family {
         let families = &mut self.families;
         let at = *self.index.entry(name.to_owned()).or_insert_with(|| {
@@ -99,7 +98,7 @@ impl Exposition {
     }
 }
 
-/// Where each family is, by name.
+/// The index of each family by name.
 pub(super) fn index_of(families: &[(String, Family)]) -> HashMap<String, usize> {
     let names = families.iter().enumerate();
     names.map(|(at, (name, _))| (name.clone(), at)).collect()

@@ -222,7 +222,7 @@ fn quantiles_and_times_of_creation_are_not_added_up() {
     );
 }
 
-/// Who lives, and what those who answer have counted.
+/// The running pids, and the counters of those that answer.
 type Step = (&'static [u32], &'static [(u32, f64)]);
 
 /// The value of counter `c` after each step.
@@ -251,13 +251,13 @@ fn a_counter_never_goes_backwards_when_a_worker_is_replaced() {
         steps(&[
             (&[], &[]),
             (&[1, 2], &[(1, 10.0), (2, 5.0)]),
-            // 1 is replaced by 3.
+            // Process 1 is replaced by 3.
             (&[2, 3], &[(2, 6.0), (3, 1.0)]),
-            // 2 does not answer: as it was seen last.
+            // Process 2 does not answer, so its last known value counts.
             (&[2, 3], &[(3, 2.0)]),
-            // 2 begins again from 0 in the same process.
+            // The counter of process 2 restarts from 0 in the same process.
             (&[2, 3], &[(2, 1.0), (3, 2.0)]),
-            // Nobody answers, then nobody is left.
+            // First no process answers, then none is left.
             (&[2, 3], &[]),
             (&[], &[]),
         ]),
@@ -317,7 +317,8 @@ fn page() -> impl Strategy<Value = String> {
                 for (name, label, value) in list {
                     let name = format!("{kind}_{name}_x");
                     if seen.insert(name.clone()) {
-                        // Names come in any order, so each is typed where it comes first.
+                        // Names come in any order, so each gets its type where it first
+                        // appears.
                         let _ok = writeln!(text, "# TYPE {name} {kind}");
                     }
                     if seen.insert(format!("{name}/{label}")) {

@@ -1,7 +1,6 @@
-//! Lines of workers as they are passed on: cut out of what was read, and marked
-//! with where they came from.
+//! Cuts the workers' output into lines and marks them with their origin.
 //!
-//! Where they go and what happens when that takes no more is in `logs`.
+//! `logs` decides where lines go and what happens if their reader is too slow.
 
 use std::time::SystemTime;
 
@@ -16,11 +15,11 @@ pub(crate) const LINE_BYTES: usize = 16 * 1024;
 /// A line, or a piece of one that is too long.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// Without its newline.
+    /// The bytes without the newline.
     pub(crate) bytes: Vec<u8>,
-    /// It goes on what the piece before began.
+    /// Whether it continues the previous piece.
     pub(crate) continues: bool,
-    /// More of the same line follows.
+    /// Whether more of the same line follows.
     pub(crate) partial: bool,
 }
 
@@ -32,8 +31,8 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The next whole piece, taken off the front of `input`; `None` when the rest
-    /// is the begin of a line, which is kept.
+    /// Takes the next complete piece off the front of `input`; `None` if the rest is the
+    /// beginning of a line, which is kept.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Option<Piece> {
         let room = LINE_BYTES - self.begun.len();
         let looked_at = &input[..input.len().min(room + 1)];
@@ -55,7 +54,7 @@ impl Lines {
         Some(piece)
     }
 
-    /// What is left when nothing more comes.
+    /// The rest, once the stream has ended.
     pub(crate) fn end(&mut self) -> Option<Piece> {
         (!self.begun.is_empty()).then(|| self.cut(false))
     }
@@ -69,7 +68,7 @@ impl Lines {
     }
 }
 
-/// The length without a UTF-8 character that is cut at the end.
+/// The length without an incomplete UTF-8 character at the end.
 fn whole_characters(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let at = bytes.len() - back;
@@ -85,7 +84,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// Where a line comes from.
+/// The origin of a line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
     pub(crate) slot: u32,
@@ -96,9 +95,10 @@ pub(crate) struct Origin {
 /// How a line is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// `[SLOT] ` before it; `[SLOT]+ ` before what goes on a line that was too long.
+    /// `[SLOT] ` before each line; `[SLOT]+ ` before the continuation of a line that was
+    /// too long.
     Prefix,
-    /// A JSON object for each.
+    /// A JSON object for each line.
     Json,
 }
 
@@ -113,7 +113,7 @@ struct Record<'a> {
     partial: bool,
 }
 
-/// Puts a piece behind `text`, marked, as one line.
+/// Appends a marked piece to `text` as one line.
 pub(crate) fn mark(
     text: &mut Vec<u8>,
     mark: Mark,
@@ -139,7 +139,7 @@ pub(crate) fn mark(
             };
             let begun = text.len();
             if serde_json::to_writer(&mut *text, &record).is_err() {
-                // Numbers and texts have no reason to fail; half a record must not stay.
+                // Writing numbers and texts cannot fail, but half a record must not stay.
                 text.truncate(begun);
                 return;
             }

@@ -1,4 +1,4 @@
-//! What is known of one running worker process.
+//! The state that the supervisor keeps for one running worker process.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,36 +19,36 @@ use crate::readiness::channel::Channel;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// Some socket of it may reset what it has not read (`handover::Caller`).
+    /// Whether closing one of its sockets may reset unread data (`handover::Caller`).
     pub(crate) resets: Arc<AtomicBool>,
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) tail: Tail,
-    /// Where it alone is reached, by shared port, once it listens.
+    /// Its own addresses by shared port, once it listens.
     pub(crate) addresses: BTreeMap<u16, SocketAddr>,
     pub(crate) listens_elsewhere: Option<u16>,
-    /// What it has shown of what makes it ready.
+    /// The readiness checks that it has passed.
     pub(crate) shown: Shown,
-    /// Where messages come from and go to.
+    /// Its message channel.
     pub(crate) channel: Option<Channel>,
-    /// What is known of whether it accepts connections.
+    /// The state of its accept probe (Request dispatch).
     pub(crate) hearing: Hearing,
-    /// The thread that was found waiting for connections (Connection dispatch).
+    /// The thread that was seen waiting for connections (Connection dispatch).
     pub(crate) ear: Option<Ear>,
     pub(crate) silence: Silence,
-    /// It held none of the shared sockets when that was looked at last.
+    /// Whether it held none of the shared sockets at the last look.
     pub(crate) has_closed: bool,
-    /// It is replaced because of its memory.
+    /// Whether it is being replaced because of its memory.
     pub(crate) has_swollen: bool,
-    /// How many processes it and its descendants were when they were counted last.
+    /// The number of its processes, descendants included, at the last count.
     pub(crate) family: usize,
-    /// Whether Node runs there, once it is known.
+    /// Whether it runs Node, once that is known.
     pub(crate) is_node: Option<bool>,
-    /// How it ended, while others of its group still end.
+    /// How it ended, while other processes of its group are still ending.
     pub(crate) left: Option<Exit>,
-    /// Asks whether it is ready.
+    /// The task that checks its readiness.
     pub(crate) probe: Option<AbortHandle>,
-    /// What else waits for it and is pointless without it.
+    /// Other tasks that are pointless without it.
     pub(crate) tasks: Vec<AbortHandle>,
 }
 

@@ -1,10 +1,10 @@
-//! Node's message channel to a worker, as `child_process.fork` opens one: JSON, a
-//! message a line, over a Unix socket whose number is in `NODE_CHANNEL_FD`.
+//! Node's message channel to a worker, as `child_process.fork` opens it: one JSON message a
+//! line, over a Unix socket whose number is in `NODE_CHANNEL_FD`.
 //!
-//! One message is understood (`ready`) and one is sent (`shutdown`), those of
-//! PM2. All else is read and dropped, whatever it is and however much: an app
-//! that sends must never wait for us, nor make us grow. What the messages lead to
-//! is decided in `readiness` and `workers`.
+//! One message is understood (`ready`) and one is sent (`shutdown`); both are those of PM2.
+//! Everything else is read and dropped, whatever its content and amount: an app that sends
+//! must neither wait for the supervisor nor make it grow. `readiness` and `workers` decide
+//! what the messages lead to.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -13,31 +13,32 @@ use std::rc::Rc;
 use rustix::net::{SendFlags, send};
 use tokio::net::UnixStream;
 
-/// Where the worker finds the channel, and how messages are written on it.
+/// The variables by which the worker finds the channel and its message format.
 pub(crate) const NUMBER: &str = "NODE_CHANNEL_FD";
 pub(crate) const SERIALIZATION: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
 
-/// Longest line that is looked at; the one that we wait for has 7 bytes.
+/// The longest line that is parsed; the expected one has 7 bytes.
 const LINE_BYTES: usize = 64;
-/// What is read at once: libuv writes no more at a time, and it is on our stack.
+/// How much is read at once. libuv writes no more at a time, and the buffer is on the
+/// stack.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Our end of a worker's channel.
+/// The supervisor's end of a worker's channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Channel(Rc<UnixStream>);
 
 impl Channel {
-    /// Takes our end.
+    /// Takes the supervisor's end.
     ///
     /// # Errors
-    /// It cannot be watched.
+    /// The reactor cannot watch it.
     pub(crate) fn new(ours: StdStream) -> io::Result<Self> {
         ours.set_nonblocking(true)?;
         Ok(Self(Rc::new(UnixStream::from_std(ours)?)))
     }
 
-    /// Reads until the worker has closed its end, which it may; calls `ready` at
-    /// the first message of that text.
+    /// Reads until the worker closes its end, which it is free to do; calls `ready` at the
+    /// first such message.
     pub(crate) async fn read(self, ready: impl FnOnce()) {
         let mut ready = Some(ready);
         let mut lines = Lines::default();
@@ -56,12 +57,12 @@ impl Channel {
                     return;
                 }
             }
-            // Whoever sends without end must not keep the loop from the others.
+            // A worker that sends without end must not block the other tasks.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Not async, so that the buffer is no part of a waiting task.
+    /// Not async, so that the buffer is not part of a waiting task.
     fn piece(&self, lines: &mut Lines, looks: bool) -> io::Result<Piece> {
         let mut buffer = [0; PIECE_BYTES];
         match self.0.try_read(&mut buffer)? {
@@ -71,11 +72,12 @@ impl Channel {
         }
     }
 
-    /// Sends `shutdown`; whether it is on its way. It is not where the worker has
-    /// closed its end (`process.disconnect`).
+    /// Sends `shutdown`; returns whether it was sent. It is not if the worker has closed
+    /// its end (`process.disconnect`).
     pub(crate) fn ask_to_end(&self) -> bool {
         const MESSAGE: &[u8] = b"\"shutdown\"\n";
-        // Past the runtime, which knows only after a look whether there is room.
+        // Bypasses tokio, which would first have to find out whether the socket is
+        // writable.
         let sent = send(&*self.0, MESSAGE, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         sent == Ok(MESSAGE.len())
     }
@@ -87,16 +89,15 @@ enum Piece {
     Other,
 }
 
-/// Finds `"ready"` among all that is sent, in pieces of any size.
+/// Finds `"ready"` in a stream of messages that arrives in pieces of any size.
 #[derive(Debug, Default)]
 struct Lines {
-    /// The begin of the line that has not ended yet; more than [`LINE_BYTES`] of it
-    /// are not kept.
+    /// The beginning of the unfinished line, at most [`LINE_BYTES`] of it.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// Whether one of the lines that end in `bytes` is it.
+    /// Whether one of the lines that end in `bytes` is the message.
     fn push(&mut self, bytes: &[u8]) -> bool {
         let mut found = false;
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -111,8 +112,8 @@ impl Lines {
     }
 }
 
-/// Whether a line is the JSON text `ready`. Node's own messages (`NODE_HANDLE`
-/// and so on) are objects, as is nearly all that apps send.
+/// Whether a line is the JSON text `ready`. Node's own messages (`NODE_HANDLE` and so on)
+/// are objects, as is nearly everything that apps send.
 fn is_ready(line: &[u8]) -> bool {
     line.len() <= LINE_BYTES
         && serde_json::from_slice::<String>(line).is_ok_and(|text| text == "ready")

@@ -1,7 +1,7 @@
-//! Asks a worker whether it is there: by connecting, or by a readiness path.
+//! Checks whether a worker accepts connections or answers at its readiness path.
 //!
-//! Deadlines are the engine's: these futures ask until they succeed or are
-//! dropped together with the worker.
+//! The engine keeps the deadlines: these futures try until they succeed or are dropped
+//! together with the worker.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use crate::connection::held;
 
 const PERIOD: Duration = Duration::from_millis(50);
-/// One answer may take this long; the app may be starting other things too.
+/// How long one answer may take; the app may be busy with its start.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Of an answer, after its status: more is not waited for.
+/// How much of an answer is read after its status.
 const REST_BYTES: u64 = 64 << 10;
 
-/// A port on the loopback address that nobody uses at this moment.
+/// A free port on the loopback address.
 pub(crate) fn free_port() -> std::io::Result<u16> {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(probe.local_addr()?.port())
@@ -43,11 +43,11 @@ pub(crate) async fn until_ok(address: SocketAddr, path: String) {
     }
 }
 
-/// Whether whoever listens there accepts: a new connection leaves the queue, or
-/// others that waited before it do. One that only its single thread keeps from
-/// accepting is deaf as well.
+/// Whether the listener at `address` accepts: a new connection leaves the queue, or
+/// connections that waited before it do. A worker whose single thread is busy does not
+/// accept either.
 pub(crate) async fn accepts(address: SocketAddr) -> bool {
-    // Few, since the kernel lists all connections of the machine each time.
+    // Only a few, because the kernel lists all connections of the machine each time.
     const PAUSES: [Duration; 3] = [
         Duration::from_millis(100),
         Duration::from_millis(400),
@@ -62,7 +62,7 @@ pub(crate) async fn accepts(address: SocketAddr) -> bool {
         tokio::time::sleep(pause).await;
         let now = held::waiting(address);
         match (before, now) {
-            // Nobody listens: its end is told otherwise.
+            // Nothing listens there; that is reported elsewhere.
             (_, None) => return true,
             (before, Some(now)) if now == 0 || before.is_some_and(|before| now < before) => {
                 return true;
@@ -79,19 +79,19 @@ async fn status(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>>
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: scaledapp-probe\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
-    // "HTTP/1.1 200": the status stands in the first twelve bytes.
+    // The status is in the first twelve bytes: "HTTP/1.1 200".
     let mut head = [0_u8; 12];
     stream.read_exact(&mut head).await?;
     tokio::spawn(read_rest(stream));
     Ok(parse_status(&head))
 }
 
-/// Takes the rest of an answer: a connection that is closed with unread bytes is reset,
-/// and apps write that into their logs (Python's `http.server` a whole traceback).
+/// Reads the rest of an answer. Closing a connection with unread bytes resets it, and apps
+/// log that (Python's `http.server` with a whole traceback).
 async fn read_rest(stream: TcpStream) {
     let (mut rest, mut nowhere) = (stream.take(REST_BYTES), tokio::io::sink());
     let reading = tokio::io::copy(&mut rest, &mut nowhere);
-    // Whatever ends it, the status is known.
+    // The status is already known, so the result does not matter.
     let _ended = tokio::time::timeout(PATIENCE, reading).await;
 }
 
@@ -118,13 +118,13 @@ mod tests {
             let mut request = Vec::new();
             let read = stream.read_buf(&mut request).await.unwrap();
             assert!(read > 0);
-            // The prober knows what it wanted to know; the rest still finds a reader.
+            // The probe already has its result; the rest must still be read.
             for _ in 0..20 {
                 stream.write_all(b"\r\nbody").await.unwrap();
                 tokio::task::yield_now().await;
             }
             stream.shutdown().await.unwrap();
-            // An error here would be a reset.
+            // An error here would mean a reset.
             stream.read_to_end(&mut request).await.unwrap();
         };
         let (answer, ()) = tokio::join!(status(address, "/healthz"), app);
