@@ -15,10 +15,10 @@ use scaledapp_runtime::{Look, PolledFile};
 use crate::cores::WorkerSpec;
 
 /// How often the file is read.
-pub(crate) const PERIOD: Duration = Duration::from_millis(250);
+pub(crate) const READ_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The largest file in bytes; a real one has some hundred.
-const MOST: u64 = 64 << 10;
+const MAX_FILE_BYTES: u64 = 64 << 10;
 /// How many characters of a token, and of an error in the file, the log shows.
 const SHOWN_TOKEN: usize = 40;
 const SHOWN_REASON: usize = 200;
@@ -66,7 +66,7 @@ impl Desired {
     /// Nothing has been read yet.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
-            file: PolledFile::new(path, MOST),
+            file: PolledFile::new(path, MAX_FILE_BYTES),
             seen: None,
         }
     }

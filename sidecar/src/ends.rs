@@ -34,7 +34,7 @@ pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
 
 /// An out-of-memory kill and the end that it causes are noticed within this time of each
 /// other.
-const NOTICED: Duration = Duration::from_secs(2);
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Notices out-of-memory kills in this process's cgroup.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl OutOfMemory {
             self.grown = Some(now);
         }
         self.grown
-            .is_some_and(|at| now.saturating_duration_since(at) < NOTICED)
+            .is_some_and(|at| now.saturating_duration_since(at) < NOTICE_TIMEOUT)
     }
 }
 
@@ -215,10 +215,10 @@ mod tests {
         assert!(!kills.look(start), "those before are no news");
         std::fs::write(root.path().join(own), "oom 2\noom_kill 4\n").unwrap();
         assert!(kills.look(start));
-        assert!(kills.look(start + NOTICED / 2));
-        assert!(!kills.look(start + NOTICED));
+        assert!(kills.look(start + NOTICE_TIMEOUT / 2));
+        assert!(!kills.look(start + NOTICE_TIMEOUT));
         std::fs::remove_file(root.path().join(own)).unwrap();
-        assert!(!kills.look(start + NOTICED));
+        assert!(!kills.look(start + NOTICE_TIMEOUT));
     }
 
     #[test]

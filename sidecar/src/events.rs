@@ -12,7 +12,7 @@ use scaledapp_wire::{self as wire, EventKind};
 use crate::clock::rfc3339;
 
 /// How many events are kept.
-const KEPT: usize = 256;
+const MAX_EVENTS: usize = 256;
 
 #[derive(Debug)]
 struct Record {
@@ -54,7 +54,7 @@ impl Events {
     }
 
     fn keep(&mut self, record: Record) {
-        if self.kept.len() == KEPT {
+        if self.kept.len() == MAX_EVENTS {
             self.kept.pop_front();
             self.forgotten += 1;
         }
@@ -180,7 +180,7 @@ mod tests {
         }
         let shown = events.shown();
         assert_eq!(shown.forgotten, 44);
-        assert_eq!(shown.events.len(), KEPT);
+        assert_eq!(shown.events.len(), MAX_EVENTS);
         assert_eq!(shown.events[0].time, "1970-01-01T00:00:44.000Z");
     }
 

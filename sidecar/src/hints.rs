@@ -23,7 +23,7 @@ const UV_THREADS: u64 = 4;
 /// percent. It is more than 100, so that the worker is recycled first.
 const OLD_SPACE_PERCENT: u64 = 125;
 /// The heap for old objects, in bytes, that Node needs to start.
-const LEAST_OLD_SPACE: u64 = 32 << 20;
+const MIN_OLD_SPACE_BYTES: u64 = 32 << 20;
 
 /// Names and values to add to a worker's environment; `get` reads its present environment.
 pub(crate) fn hints(
@@ -50,7 +50,7 @@ pub(crate) fn hints(
     if let Some(bytes) = bytes
         && !heap_is_sized(command, &get)
     {
-        let old = (bytes.saturating_mul(OLD_SPACE_PERCENT) / 100).max(LEAST_OLD_SPACE) >> 20;
+        let old = (bytes.saturating_mul(OLD_SPACE_PERCENT) / 100).max(MIN_OLD_SPACE_BYTES) >> 20;
         let mut value = get("NODE_OPTIONS").unwrap_or_default();
         if !value.is_empty() {
             value.push(' ');

@@ -89,9 +89,9 @@ impl Tail {
     /// after a moment, because a process that escaped from the worker's group may keep the
     /// pipe open.
     pub(crate) async fn settled(&self) {
-        const PATIENCE: Duration = Duration::from_millis(100);
+        const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
         let mut ended = self.0.ended.subscribe();
-        let _timed_out = tokio::time::timeout(PATIENCE, ended.wait_for(|ended| *ended)).await;
+        let _timed_out = tokio::time::timeout(SETTLE_TIMEOUT, ended.wait_for(|ended| *ended)).await;
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
@@ -267,8 +267,8 @@ impl Logs {
     /// Resolves when everything that was read is written. It gives up after a moment,
     /// because the output may have no reader.
     pub(crate) async fn flushed(&self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let _unread = tokio::time::timeout(PATIENCE, async {
+        const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+        let _unread = tokio::time::timeout(FLUSH_TIMEOUT, async {
             for sink in &self.sinks {
                 sink.flushed().await;
             }

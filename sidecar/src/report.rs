@@ -1,7 +1,7 @@
-//! What the supervisor shows: `/livez /readyz /metrics /metrics/app /status /watch`.
+//! What the supervisor shows at `/livez /readyz /metrics /metrics/app /status /watch`.
 //!
-//! The loop puts its state here; the admin port reads it. Nothing here can
-//! change anything, and neither environment nor arguments of the app are shown.
+//! The loop writes its state here, and the admin port reads it. Nothing here can change
+//! anything, and neither environment nor arguments of the app are shown.
 
 mod metrics;
 mod overflows;
@@ -36,7 +36,7 @@ use state::{State, lock};
 
 pub(crate) use state::{Standing, WorkerReport};
 
-/// Events that `describe` shows of a slot.
+/// How many events of a slot `describe` shows.
 const EVENTS_OF_SLOT: usize = 10;
 
 /// The state as the admin port sees it.
@@ -45,11 +45,11 @@ pub(crate) struct Report {
     dispatch: Dispatch,
     state: Arc<State>,
     events: Mutex<Events>,
-    /// In Request dispatch, of each shared port.
+    /// In Request dispatch, the proxy of each shared port.
     proxies: Vec<Arc<Proxy>>,
     registry: Mutex<Registry>,
     snapshot: watch::Sender<Bytes>,
-    /// What the last line said.
+    /// The last published line of `/watch`.
     published: Mutex<Option<Snapshot>>,
 }
 
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Report {
 }
 
 impl Report {
-    /// Nothing runs yet. `registry` holds the dispatcher's metrics already.
+    /// A report before anything runs. `registry` already contains the dispatcher's metrics.
     pub(crate) fn new(
         mechanism: Mechanism,
         dispatch: Dispatch,
@@ -83,28 +83,29 @@ impl Report {
         report
     }
 
-    /// The loop's new state; a change of readiness or drain goes out at once.
+    /// Takes the loop's new state; a change of readiness or drain is published at once.
     pub(crate) fn update(&self, standing: Standing) {
         lock(&self.state.view).standing = standing;
         self.publish();
     }
 
-    /// Connections by process group, from the kernel.
+    /// Takes the number of open connections by process group, from the kernel, and those
+    /// not accepted yet.
     pub(crate) fn set_held(&self, held: &HashMap<u32, u32>, queued: u32) {
         let mut view = lock(&self.state.view);
         view.held.clone_from(held);
         view.queued = queued;
     }
 
-    /// A reload that was asked for by file went through.
+    /// A reload that the desired-state file asked for has succeeded.
     pub(crate) fn reloaded(&self, token: String) {
         let mut view = lock(&self.state.view);
         view.reloaded = Some(token);
         view.reload_failed = None;
     }
 
-    /// A reload that was asked for by file did not. Why is in the log and in
-    /// `ctl logs`: everyone who reaches the port reads what is here.
+    /// A reload that the desired-state file asked for has failed. The details are only in
+    /// the log and in `ctl logs`, because anyone who reaches the admin port can read this.
     pub(crate) fn reload_failed(&self, token: String, reason: &str) {
         let shown = desired::brief(&token);
         tracing::warn!(
@@ -115,27 +116,27 @@ impl Report {
         lock(&self.state.view).reload_failed = Some(token);
     }
 
-    /// Process groups of all workers.
+    /// The process groups of all workers.
     pub(crate) fn groups(&self) -> Vec<u32> {
         let view = lock(&self.state.view);
         let workers = view.standing.workers.iter();
         workers.map(|worker| worker.pid).collect()
     }
 
-    /// Shows `counter` in the metrics: lines of workers that were dropped.
+    /// Adds `counter` to the metrics: the number of dropped lines of workers.
     pub(crate) fn count_dropped_by(&self, counter: Arc<AtomicU64>) {
-        // Told once, at the start; a second one would change nothing.
+        // Called once, at the start; a second call would change nothing.
         let _told_before = self.state.lines_dropped.set(counter);
     }
 
-    /// Serves what this gathers at `/metrics/app`.
+    /// Serves the scraper's pages at `/metrics/app`.
     pub(crate) fn gather_by(&self, scraper: Scraper) {
-        // Told once, at the start; a second one would change nothing.
+        // Called once, at the start; a second call would change nothing.
         let _told_before = self.state.scraper.set(scraper);
     }
 
-    /// Where the metrics of each ready worker are: at its private address for
-    /// the port, or at the port if it alone listens there.
+    /// The metrics address of each ready worker: its private address for the port, or the
+    /// port itself if it alone listens there.
     pub(crate) fn scrape_targets(&self, port: u16) -> Vec<Target> {
         let view = lock(&self.state.view);
         let workers = view.standing.workers.iter();
@@ -152,12 +153,12 @@ impl Report {
         ready.filter_map(target).collect()
     }
 
-    /// A worker was reaped.
+    /// Records that a worker was reaped.
     pub(crate) fn ended(&self, ended: &Ended) {
         lock(&self.state.history).ended(SystemTime::now(), ended);
     }
 
-    /// Shows what the dispatchers find out of paths that go on ending workers.
+    /// Records what the dispatchers report about paths whose requests keep ending workers.
     pub(crate) fn note_fatal_paths(self: &Arc<Self>) {
         for proxy in &self.proxies {
             let report = Arc::downgrade(self);
@@ -169,12 +170,12 @@ impl Report {
         }
     }
 
-    /// What `ctl events` shows.
+    /// The events for `ctl events`.
     pub(crate) fn events(&self) -> wire::Events {
         lock(&self.events).shown()
     }
 
-    /// What is remembered of a slot; the rest of the description is left empty.
+    /// What is remembered of a slot; the other fields of the description stay empty.
     pub(crate) fn describe_slot(&self, slot: u32) -> SlotDescription {
         let history = lock(&self.state.history);
         SlotDescription {
@@ -202,7 +203,8 @@ impl Report {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sends a `/watch` line if it differs from the last one; whether it did.
+    /// Publishes a line of `/watch` if it differs from the last one; returns whether it
+    /// did.
     pub(crate) fn publish(&self) -> bool {
         let snapshot = {
             let view = lock(&self.state.view);
@@ -215,8 +217,8 @@ impl Report {
             };
             Snapshot {
                 capacity: view.standing.ready,
-                // Whether requests come from our dispatcher or straight to the app, which has
-                // no say in what a balancer repeats.
+                // Tells balancers whether answers come from the dispatcher or from the app
+                // itself, which must not influence what a balancer repeats.
                 dispatch: Some(self.dispatch),
                 draining: view.standing.draining,
                 in_flight,
@@ -228,13 +230,13 @@ impl Report {
         if lock(&self.published).replace(snapshot) == Some(snapshot) {
             return false;
         }
-        // Its fields are numbers and words, which can always be written.
+        // All fields are numbers and texts, so this cannot fail.
         let line = serde_json::to_vec(&snapshot).unwrap_or_default();
         self.snapshot.send_replace(Bytes::from(line));
         true
     }
 
-    /// What `/status` and `ctl status` show.
+    /// The content of `/status` and `ctl status`.
     pub(crate) fn status(&self) -> Status {
         let view = lock(&self.state.view);
         let history = lock(&self.state.history);
@@ -264,8 +266,8 @@ impl Report {
 }
 
 impl WorkerReport {
-    /// What the loop knows of it, what the dispatcher counts at it, and what the kernel
-    /// says of its process at this moment.
+    /// Combines what the loop knows about the worker, what the dispatcher counts for it,
+    /// and what the kernel says about its process now.
     fn shown(&self, now: Instant) -> Worker {
         let endpoints = self.endpoints.iter();
         Worker {
@@ -294,7 +296,7 @@ fn worker_state(state: WorkerState) -> wire::WorkerState {
     }
 }
 
-/// Slots that have no process: their next one starts after a pause.
+/// Slots without a process, whose next worker starts after a delay.
 fn waiting(standing: &Standing, history: &History) -> Vec<WaitingSlot> {
     if standing.draining {
         return Vec::new();
@@ -313,14 +315,14 @@ fn waiting(standing: &Standing, history: &History) -> Vec<WaitingSlot> {
     shown.collect()
 }
 
-/// To hundredths, which is what the kernel counts in.
+/// Rounded to hundredths, the unit in which the kernel counts.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
 }
 
 impl Routes for Report {
     fn live(&self) -> Probe {
-        // Answering at all shows that the loop's thread turns.
+        // Any answer shows that the loop's thread runs.
         Ok(())
     }
 
@@ -344,7 +346,7 @@ impl Routes for Report {
     }
 
     fn status(&self) -> Value {
-        // Its fields are numbers and texts, which can always be written.
+        // All fields are numbers and texts, so this cannot fail.
         serde_json::to_value(Self::status(self)).unwrap_or_default()
     }
 

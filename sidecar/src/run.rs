@@ -1,7 +1,7 @@
-//! `run`: puts the supervisor together, in the order in which it can fail.
+//! `run`: starts the parts of the supervisor, in the order in which they can fail.
 //!
-//! Settings → command → admin port → public port → hand-over trial → workers.
-//! Nothing of the app runs before everything of ours does.
+//! Settings → command → admin port → public port → hand-over self-test → workers. No
+//! process of the app starts before every part of the supervisor works.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -46,17 +46,18 @@ use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
 use crate::workers::{Living, Workers};
 
-/// Load goes to balancers at most this often (20 times a second).
-const LOAD_PERIOD: Duration = Duration::from_millis(50);
-/// It is looked at this often when it does not change: an idle supervisor sleeps.
-const REST_PERIOD: Duration = Duration::from_millis(500);
+/// The shortest interval between two load reports to balancers (20 a second).
+const LOAD_INTERVAL: Duration = Duration::from_millis(50);
+/// The interval of looking for a changed load while it does not change, so that an idle
+/// supervisor sleeps.
+const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Supervises until told to stop; the exit code.
+/// Supervises until it is told to stop, and returns the exit code.
 ///
 /// # Errors
 /// The supervisor itself could not start (exit code 2).
 pub fn run(settings: Settings) -> anyhow::Result<i32> {
-    // Before anything else of ours is open, so that it is a low one.
+    // Reserved before any other descriptor is opened, so that the number is low.
     let channel = settings.opens_channel().then(Number::reserve);
     let channel = channel.transpose().context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -70,7 +71,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let started = Instant::now();
     let (inputs, received) = mpsc::unbounded_channel();
     let ignores_hangup = scaledapp_sys::signals::ignores_hangup();
-    // From the first moment on: as PID 1 nothing is kept for us.
+    // Installed first: the kernel keeps no unhandled signals for PID 1.
     signals::watch(settings.stop_signal, &inputs)?;
     process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
@@ -147,8 +148,8 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     Ok(supervisor.run(received).await)
 }
 
-/// Has orphans of workers come to this process, and not to an init that knows nothing
-/// of them. They come to PID 1 anyway.
+/// Makes this process the parent of workers' orphans, which would otherwise go to an init
+/// that does not know them. PID 1 gets them anyway.
 fn adopt_orphans() -> anyhow::Result<()> {
     if std::process::id() != 1 {
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
@@ -157,7 +158,7 @@ fn adopt_orphans() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What all workers have in common.
+/// The settings that all workers share.
 fn recipe(
     settings: &Settings,
     channel: Option<Number>,
@@ -179,7 +180,7 @@ fn recipe(
     }
 }
 
-/// Starts what looks after the workers' output and metrics.
+/// Starts the log relay and the gathering of workers' metrics.
 fn watch_workers(settings: &Settings, report: &Arc<Report>) -> anyhow::Result<Logs> {
     if let Some(from) = settings.metrics_from.clone() {
         gather_metrics(from, settings.port, settings.metrics_merge, report)?;
@@ -222,18 +223,18 @@ fn engine_config(settings: &Settings) -> Config {
     }
 }
 
-/// Two supervisors that start together must not retry together.
+/// Seeds the jitter, because two supervisors that start together must not retry together.
 fn jitter_seed() -> u64 {
     let now = std::time::UNIX_EPOCH.elapsed();
     u64::from(std::process::id()) ^ now.map_or(0, |time| u64::from(time.subsec_nanos()))
 }
 
-/// Has workers measured again and again; closely where memory is limited.
+/// Lets workers be measured regularly, and more often if memory is limited.
 fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
     let period = if closely {
-        measure::CLOSE
+        measure::CLOSE_LOOK_INTERVAL
     } else {
-        measure::RELAXED
+        measure::RELAXED_LOOK_INTERVAL
     };
     forward(inputs.clone(), async move || {
         tokio::time::sleep(period).await;
@@ -245,7 +246,7 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     if settings.mechanism == MechanismArg::Port {
         return Ok(Mechanism::Port);
     }
-    // One that only metrics are gathered from is handed over as well.
+    // A port that only metrics are gathered from is handed over as well.
     let Some(port) = settings.given_ports().first().copied() else {
         return Ok(Mechanism::Nothing);
     };
@@ -279,7 +280,7 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     }
 }
 
-/// Passes on everything that comes from outside until the loop has ended.
+/// Forwards everything from outside until the loop has ended.
 fn watch_outside(
     settings: &Settings,
     inputs: &mpsc::UnboundedSender<Input>,
@@ -304,13 +305,13 @@ fn watch_outside(
     }
     let shown = Arc::clone(report);
     tokio::task::spawn_local(async move {
-        let mut period = LOAD_PERIOD;
+        let mut period = LOAD_INTERVAL;
         loop {
             tokio::time::sleep(period).await;
             period = if shown.publish() {
-                LOAD_PERIOD
+                LOAD_INTERVAL
             } else {
-                (period + LOAD_PERIOD).min(REST_PERIOD)
+                (period + LOAD_INTERVAL).min(IDLE_INTERVAL)
             };
         }
     });
@@ -325,7 +326,7 @@ fn watch_outside(
     Ok(())
 }
 
-/// Passes on what `ctl` asks.
+/// Forwards the requests of `ctl`.
 fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
     let (asked, mut requests) = mpsc::unbounded_channel();
     tokio::task::spawn_local(server::serve(control, asked));
@@ -351,7 +352,7 @@ fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>, rep
                 }
                 Err(reason) => tracing::warn!(reason, "the desired-state file changes nothing"),
             }
-            tokio::time::sleep(desired::PERIOD).await;
+            tokio::time::sleep(desired::READ_INTERVAL).await;
         }
     });
 }

@@ -1,8 +1,8 @@
-//! Asks every ready worker for its metrics and serves one page of them, for a second.
+//! Asks every ready worker for its metrics and serves the merged page, for one second.
 //!
-//! How pages become one is in `exposition`; which workers there are is told by
-//! whoever starts this. A thread of its own asks and merges: pages may be large,
-//! and supervision must not wait for them.
+//! `exposition` decides how pages are merged; the caller provides the list of workers. A
+//! thread of its own asks and merges, because pages may be large and supervision must not
+//! wait for them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,20 +19,20 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::{MetricsFrom, MetricsMergeArg};
 use crate::exposition::{self, Exposition, Sums};
 
-/// All workers together may take so long; a scraper waits 10 s by default.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// The largest page of one worker, in bytes, head included.
+/// The time-out for all workers together; a scraper waits 10 s by default.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest page of one worker in bytes, including the head.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The same of all workers together: pages and what they become take several times
-/// as much, in a container that is sized for the app.
+/// The largest size of all pages together in bytes. Parsing and merging them takes several
+/// times as much memory, in a container that is sized for the app.
 const ALL_BYTES: usize = 16 * 1024 * 1024;
-/// For so long a page is served again, unless the workers are others now: however
-/// many ask, workers answer once.
-const FRESH: Duration = Duration::from_secs(1);
-/// Scrapes that may wait for a page; as many as the admin port has answers.
-const WAITING: usize = 32;
+/// How long a page is served again, unless the workers have changed: workers answer once,
+/// however many scrapers ask.
+const PAGE_LIFETIME: Duration = Duration::from_secs(1);
+/// How many scrapes may wait for a page: as many as the admin port answers at once.
+const MAX_WAITING: usize = 32;
 
-/// A worker that can be asked.
+/// A worker that can be scraped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) slot: u32,
@@ -40,18 +40,18 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
 }
 
-/// What went wrong so far.
+/// The number of errors so far.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Workers that gave no page.
+    /// Scrapes of workers that returned no page.
     pub(crate) failed: AtomicU64,
     /// Malformed lines.
     pub(crate) skipped: AtomicU64,
-    /// Families of two types.
+    /// Families with two different types.
     pub(crate) conflicts: AtomicU64,
 }
 
-/// The thread that asks.
+/// A handle to the thread that scrapes.
 #[derive(Debug)]
 pub(crate) struct Scraper {
     wanted: mpsc::Sender<oneshot::Sender<Bytes>>,
@@ -59,16 +59,16 @@ pub(crate) struct Scraper {
 }
 
 impl Scraper {
-    /// Starts the thread; `targets` is asked anew for each page.
+    /// Starts the thread; `targets` is called for each page.
     ///
     /// # Errors
-    /// No thread or no runtime can be had.
+    /// A thread or a runtime cannot be started.
     pub(crate) fn start(
         from: MetricsFrom,
         merge: MetricsMergeArg,
         targets: impl Fn() -> Vec<Target> + Send + 'static,
     ) -> io::Result<Self> {
-        let (wanted, mut asked) = mpsc::channel::<oneshot::Sender<Bytes>>(WAITING);
+        let (wanted, mut asked) = mpsc::channel::<oneshot::Sender<Bytes>>(MAX_WAITING);
         let counts = Arc::new(Counts::default());
         let mut pages = Pages {
             path: from.path,
@@ -90,7 +90,9 @@ impl Scraper {
                         }
                         let targets = targets();
                         let page = match &last {
-                            Some((made, of, page)) if made.elapsed() < FRESH && *of == targets => {
+                            Some((made, of, page))
+                                if made.elapsed() < PAGE_LIFETIME && *of == targets =>
+                            {
                                 page.clone()
                             }
                             _ => {
@@ -107,18 +109,18 @@ impl Scraper {
         Ok(Self { wanted, counts })
     }
 
-    /// A page, asked for now or within the last second.
+    /// A page that was gathered now or within the last second.
     pub(crate) fn page(&self) -> Page {
         let (answer, answered) = oneshot::channel();
         let taken = self.wanted.try_send(answer);
         Box::pin(async move {
-            taken.map_err(|_| format!("{WAITING} scrapes wait already: scrape less often"))?;
+            taken.map_err(|_| format!("{MAX_WAITING} scrapes wait already: scrape less often"))?;
             let gone = |_| "the thread that asks the workers is gone: restart the supervisor";
             Ok(answered.await.map_err(gone)?)
         })
     }
 
-    /// What went wrong so far.
+    /// The number of errors so far.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -138,7 +140,8 @@ impl Pages {
         for target in targets {
             let (target, path) = (*target, self.path.clone());
             asked.spawn(async move {
-                let page = tokio::time::timeout(DEADLINE, fetch(target.address, &path, most)).await;
+                let page =
+                    tokio::time::timeout(SCRAPE_TIMEOUT, fetch(target.address, &path, most)).await;
                 (target, page)
             });
         }
@@ -150,7 +153,7 @@ impl Pages {
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     let error = match failed {
                         Ok(Err(error)) => error.to_string(),
-                        _ => format!("no answer within {DEADLINE:?}"),
+                        _ => format!("no answer within {SCRAPE_TIMEOUT:?}"),
                     };
                     tracing::debug!(slot = target.slot, error, "a worker gave no metrics");
                 }
@@ -179,7 +182,8 @@ impl Pages {
     }
 }
 
-/// `GET path`; the content as text, if the answer has `most` bytes at most.
+/// Sends `GET path` and returns the content as text, if the answer has at most `most`
+/// bytes.
 async fn fetch(address: SocketAddr, path: &str, most: usize) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
@@ -206,7 +210,7 @@ async fn fetch(address: SocketAddr, path: &str, most: usize) -> io::Result<Strin
     }
 }
 
-/// The content of an HTTP/1 answer (RFC 9112, 6.3), once it is all there.
+/// The content of an HTTP/1 answer (RFC 9112, 6.3), once it is complete.
 fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> {
     const END: &[u8] = b"\r\n\r\n";
     let Some(head) = answer.windows(END.len()).position(|four| four == END) else {
@@ -233,7 +237,7 @@ fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> 
         }
     }
     if chunked {
-        // Looked at as a whole only when it may be whole.
+        // Decoded only when it may be complete.
         let whole = ended || body.ends_with(END);
         return if whole { unchunk(body) } else { Ok(None) };
     }
@@ -309,7 +313,7 @@ mod tests {
         }
     }
 
-    /// A worker that answers each request with the next of `pages`.
+    /// A worker that answers each request with the next one of `pages`.
     fn worker(slot: u32, pages: &'static [&'static str]) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -376,11 +380,11 @@ mod tests {
 
     #[tokio::test]
     async fn scrapes_at_the_same_time_share_a_page() {
-        // A worker that answers once.
+        // A worker that answers only once.
         let target = worker(0, &["# TYPE a gauge\na 1\n"]);
         let from = "/metrics".parse().unwrap();
         let scraper = Scraper::start(from, MetricsMergeArg::Label, move || vec![target]).unwrap();
-        let pages: Vec<_> = (0..WAITING).map(|_| scraper.page()).collect();
+        let pages: Vec<_> = (0..MAX_WAITING).map(|_| scraper.page()).collect();
         assert!(
             scraper
                 .page()

@@ -1,6 +1,6 @@
-//! How flag, environment and file become one [`Settings`]: flags win over
-//! `SCALEDAPP_*` variables, those over the file, those over the defaults here.
-//! What cannot work together is refused, with the cure.
+//! Merges flags, environment and file into one [`Settings`]: flags take precedence over
+//! `SCALEDAPP_*` variables, those over the file, and the file over the defaults here.
+//! Settings that cannot work together are refused, with the cure.
 
 mod counting;
 mod file;
@@ -35,81 +35,81 @@ pub use counting::Counting;
 pub(crate) use times::Times;
 pub(crate) use trust::Believed;
 
-/// No event loop pauses for so long. Less than balancers wait for an answer, so that
-/// what can be repeated is answered by another worker in time.
+/// Longer than any event loop pauses, but shorter than balancers wait for an answer, so
+/// that another worker can still answer a request that may be repeated.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Everything that `run` needs to know, complete.
+/// Everything that `run` needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Address to serve on; `None`: all.
+    /// The address to serve on; `None` means all.
     pub host: Option<IpAddr>,
-    /// The app's port; `None`: it never listens.
+    /// The app's port; `None` if it never listens.
     pub port: Option<u16>,
     /// Further ports that workers share.
     pub share: Vec<u16>,
-    /// How many workers are wanted.
+    /// The desired number of workers.
     pub workers: WorkerSpec,
-    /// Requests or connections.
+    /// The unit that is distributed: requests or connections.
     pub dispatch: DispatchArg,
     /// The read-only HTTP port.
     pub admin: AdminArg,
     /// How workers get the port.
     pub mechanism: MechanismArg,
-    /// What a worker must show before it counts as ready.
+    /// The checks that a worker must pass before it counts as ready.
     pub(crate) wanted: Wanted,
     /// Whether a worker is asked to end by a message instead of the signal.
     pub shutdown_message: bool,
-    /// Deadline for a worker's readiness.
+    /// How long a worker may take to become ready.
     pub boot_timeout: Duration,
-    /// Deadline for what is in flight at a stop.
+    /// How long requests in flight may take when the supervisor stops.
     pub drain_timeout: Duration,
-    /// Silence after which a stopping listener closes.
+    /// A stopping listener closes after this time without a new connection.
     pub drain_quiet: Duration,
-    /// From the stop signal to SIGKILL.
+    /// Time between the stop signal and SIGKILL.
     pub stop_grace: Duration,
-    /// Asks a worker to end.
+    /// The signal that asks a worker to end.
     pub stop_signal: Signal,
-    /// Name of the slot variable.
+    /// The name of the variable that contains the slot.
     pub instance_env: String,
-    /// What else counts up from slot to slot.
+    /// Another variable that counts up from slot to slot.
     pub increment: Option<Counting>,
-    /// Where workers start; `None`: where we are.
+    /// The working directory of workers; `None` means the supervisor's own.
     pub cwd: Option<PathBuf>,
-    /// The watched desired state.
+    /// The path of the desired-state file.
     pub desired_file: Option<PathBuf>,
-    /// Dispatcher threads; `None`: by cores.
+    /// The number of dispatcher threads; `None` derives it from the cores.
     pub dispatch_threads: Option<u16>,
-    /// Requests that one worker gets at once.
+    /// How many requests one worker gets at once.
     pub max_in_flight: Option<NonZeroU32>,
-    /// Requests that wait for a worker.
+    /// How many requests may wait for a worker.
     pub queue_length: u32,
-    /// How long one waits.
+    /// How long a request may wait for a worker.
     pub queue_timeout: Duration,
-    /// How long a request, its answer and its client may take.
+    /// The time-outs of a request, its answer and its client.
     pub(crate) times: Times,
-    /// Whose word about a client counts.
+    /// Which statements about a client are trusted.
     pub(crate) believed: Believed,
-    /// When a worker is replaced by itself.
+    /// The limits at which a worker is replaced.
     pub(crate) limits: Limits,
-    /// What happens to the workers' lines.
+    /// What happens to the workers' output.
     pub logs: LogsArg,
-    /// What happens when they are not taken.
+    /// What happens if the reader of the output is too slow.
     pub logs_full: LogsFullArg,
-    /// Where each worker's metrics are, if they are to be gathered.
+    /// Where each worker's metrics are, if they are gathered.
     pub metrics_from: Option<MetricsFrom>,
-    /// How they become one page.
+    /// How the workers' metrics become one page.
     pub metrics_merge: MetricsMergeArg,
-    /// Program and arguments of one worker.
+    /// The program and arguments of one worker.
     pub command: Vec<String>,
 }
 
 impl Settings {
-    /// Merges flags (and environment, which clap has put there) with the file.
+    /// Merges the flags (into which clap has put the environment) with the file.
     ///
     /// # Errors
-    /// An unreadable file, a value of the wrong shape, or values that exclude
-    /// each other; the message names the setting and the cure.
+    /// An unreadable file, a value of the wrong shape, or values that exclude each other;
+    /// the message names the setting and the cure.
     pub fn resolve(args: RunArgs) -> anyhow::Result<Self> {
         let file = match &args.config {
             Some(path) => file::read(path)?,
@@ -168,7 +168,7 @@ impl Settings {
             dispatch_threads: args.dispatch_threads.or(file.dispatch_threads),
             max_in_flight: args.max_in_flight.or(file.max_in_flight),
             queue_length: args.queue_length.or(file.queue_length).unwrap_or(1024),
-            // A worker may boot for long, and its pod's balancer waits less.
+            // Long enough for a worker's boot; a balancer in front of the pod waits less.
             queue_timeout: time(
                 args.queue_timeout,
                 file.queue_timeout,
@@ -199,7 +199,7 @@ impl Settings {
         self.port.into_iter().chain(further).collect()
     }
 
-    /// What is handed out to workers, as shown in status.
+    /// The dispatch as it is shown in status.
     pub(crate) fn dispatch_shown(&self) -> Dispatch {
         match self.dispatch {
             _ if self.port.is_none() => Dispatch::None,
@@ -213,8 +213,8 @@ impl Settings {
         self.wanted.message || self.shutdown_message
     }
 
-    /// Those for which workers are given sockets: one that only metrics are
-    /// gathered from is private to each worker.
+    /// The ports for which workers are given sockets. A port that only metrics are gathered
+    /// from is private to each worker.
     pub(crate) fn given_ports(&self) -> Vec<u16> {
         let mut ports = self.ports();
         let metrics = self.metrics_from.as_ref().and_then(|from| from.port);
@@ -290,7 +290,7 @@ impl Settings {
         self.check_workers()
     }
 
-    /// What one worker is told and must show.
+    /// Checks the settings of one worker.
     fn check_workers(&self) -> anyhow::Result<()> {
         if self.instance_env.is_empty() || self.instance_env.contains(['=', '\0']) {
             bail!("--instance-env {:?} is no variable name", self.instance_env);
@@ -313,7 +313,7 @@ impl Settings {
     }
 }
 
-/// The app's port; `None`: it never listens.
+/// The app's port; `None` if it never listens.
 fn port(args: &RunArgs, file: &FileSettings) -> anyhow::Result<Option<u16>> {
     match args.port.or(file.port) {
         None => Ok(Some(3000)),
@@ -325,7 +325,7 @@ fn port(args: &RunArgs, file: &FileSettings) -> anyhow::Result<Option<u16>> {
     }
 }
 
-/// What counts up from worker to worker, beside their number.
+/// The variable that counts up from worker to worker, besides their number.
 fn increment(
     port: Option<u16>,
     args: &RunArgs,
@@ -337,10 +337,10 @@ fn increment(
     name.map(read).transpose()
 }
 
-/// PM2's `min_uptime`: what does not live for so long has not come up.
+/// PM2's `min_uptime`: a process that ends earlier has not started successfully.
 const READY_AFTER: Duration = Duration::from_secs(1);
 
-/// What a worker must show before it counts as ready.
+/// The checks that a worker must pass before it counts as ready.
 fn wanted(port: Option<u16>, args: &RunArgs, file: &FileSettings) -> anyhow::Result<Wanted> {
     let life = match (args.ready.ready_after, &file.ready_after) {
         (None, Some(text)) => Some(duration::parse(text)?),
@@ -365,7 +365,7 @@ fn wanted(port: Option<u16>, args: &RunArgs, file: &FileSettings) -> anyhow::Res
     })
 }
 
-/// When a worker is replaced by itself.
+/// The limits at which a worker is replaced.
 fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
     let hang_timeout = word(words.hang_timeout, file.hang_timeout.as_deref())?;
     let max_age = match (words.max_age, &file.max_age) {
@@ -381,7 +381,7 @@ fn limits(words: &LimitArgs, file: &FileSettings) -> anyhow::Result<Limits> {
     })
 }
 
-/// What the flag says, else the text of the file.
+/// The value of the flag, otherwise the parsed text of the file.
 fn word<T>(flag: Option<T>, file: Option<&str>) -> anyhow::Result<Option<T>>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,

@@ -1,11 +1,11 @@
-//! What each signal that reaches the supervisor leads to.
+//! What each signal to the supervisor leads to.
 //!
-//! Those that ask for a stop or a reload have the same meaning in every binary
-//! (`scaledapp-runtime`); TTIN and TTOU count workers. Of all others only the app can know
-//! what they mean, as it would without us: they go to the processes that handle them,
-//! and are named in the log where none does. Their default would end the supervisor, and
-//! as PID 1 the kernel drops what is not handled (`pid_namespaces(7)`): neither is said
-//! to anybody.
+//! The signals for a stop or a reload have the same meaning in every binary
+//! (`scaledapp-runtime`); TTIN and TTOU change the number of workers. The meaning of all
+//! others is known to the app only, so they are sent to the processes that handle them, and
+//! logged if no process does. The default action of these signals would end the supervisor,
+//! or as PID 1 the kernel would drop them (`pid_namespaces(7)`), in both cases without a
+//! message.
 
 use std::fs;
 
@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use crate::connection::held;
 use crate::input::{Input, forward};
 
-/// Signals that mean something to apps only, with their names. TSTP is left alone: job
-/// control of a shell.
+/// Signals that have a meaning to apps only, with their names. TSTP is left out, because it
+/// belongs to the shell's job control.
 const OTHERS: [(Number, &str); 10] = [
     (Number::USR1, "USR1"),
     (Number::USR2, "USR2"),
@@ -32,8 +32,8 @@ const OTHERS: [(Number, &str); 10] = [
     (Number::STKFLT, "STKFLT"),
 ];
 
-/// Passes on signals as inputs from now on. The signal that asks a worker to end asks
-/// us, too: whoever chose it for the app has it as the image's `STOPSIGNAL`.
+/// Sends signals to the loop as inputs from now on. The stop signal of workers also stops
+/// the supervisor, because an image that uses it for the app names it as its `STOPSIGNAL`.
 ///
 /// # Errors
 /// A handler cannot be installed.
@@ -77,7 +77,7 @@ pub(crate) fn watch(
     Ok(())
 }
 
-/// Sends a signal to every process of these groups that handles it. One that does not
+/// Sends a signal to every process of these groups that handles it. Processes that do not
 /// would be ended by it.
 pub(crate) fn pass_on(number: Number, groups: &[u32]) {
     let known = OTHERS.iter().find(|(other, _)| *other == number);
@@ -107,14 +107,13 @@ pub(crate) fn pass_on(number: Number, groups: &[u32]) {
     }
 }
 
-/// Whether the process has a handler for the signal (`SigCgt` in
-/// `proc_pid_status(5)`).
+/// Whether the process has a handler for the signal (`SigCgt` in `proc_pid_status(5)`).
 fn handles(pid: u32, number: Number) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     status.is_ok_and(|status| caught(&status) >> (number.as_raw() - 1) & 1 == 1)
 }
 
-/// The mask of signals that are handled; bit 0 is signal 1.
+/// The mask of handled signals; bit 0 is signal 1.
 fn caught(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
@@ -130,7 +129,7 @@ mod tests {
         let status = "Name:\tx\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000000a02\n";
         assert_eq!(caught(status), 0xa02);
         assert_eq!(caught("Name:\tx\n"), 0);
-        // Of this process, the test harness handles none of them.
+        // The test harness handles none of them in this process.
         assert!(!handles(std::process::id(), Number::USR2));
     }
 }

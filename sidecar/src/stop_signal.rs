@@ -1,18 +1,17 @@
-//! The stop signal of a worker whose threads all stand still, so that none of them
-//! accepts a connection between going on and taking it.
+//! Sends the stop signal to a worker whose threads are all stopped, such that no thread can
+//! accept a connection before the signal takes effect.
 //!
-//! A signal for a process is taken by one of its threads. The kernel picks the first one
-//! if it can (`complete_signal` in kernel/signal.c), but none that stands still: then
-//! whichever thread happens to go on first takes it, while the others are already back at
-//! work. Node, whose threads end the process whichever of them takes the signal, lost 2 of
-//! 60 connections that came in this moment. So the signal is sent to threads:
-//! - to all of them where its action is the default one, which no program sees;
+//! One thread of a process takes a signal for the process. The kernel prefers the first
+//! thread (`complete_signal` in kernel/signal.c), but not while it is stopped: then the
+//! thread that happens to continue first takes the signal, while the others are already
+//! back at work. Node, which ends at the signal in whichever thread takes it, lost 2 of 60
+//! connections that arrived in that moment. So the signal is sent to threads:
+//! - to all of them if its action is the default one, which no program observes;
 //! - to the first where the program has a handler, as the kernel does with one that runs;
 //!   a second thread would run the handler twice, which many apps take for "at once".
 //!
-//! A first thread that blocks the signal leaves it to another one; then, and for a worker
-//! that runs, the signal is for the process. When a worker is to stop is the engine's
-//! decision.
+//! If the first thread blocks the signal, or the worker is not stopped, the signal is sent
+//! to the process. The engine decides when a worker is to stop.
 
 use std::fs;
 
@@ -21,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::connection::held::{is_stopped, members};
 use crate::process::signal_group;
 
-/// Whom in a process a signal is for.
+/// The receiver of a signal within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receiver {
     Process,
@@ -66,7 +65,8 @@ fn threads(pid: u32) -> impl Iterator<Item = u32> {
     names.filter_map(|name| name.to_str()?.parse().ok())
 }
 
-/// By the first thread's masks in `proc_pid_status(5)`, where bit 0 is signal 1.
+/// Chooses the receiver by the first thread's masks in `proc_pid_status(5)`, where bit 0 is
+/// signal 1.
 fn receiver(status: &str, signal: Signal) -> Receiver {
     let has = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// An app with two threads that stand still, and what it does with TERM.
+    /// An app with two stopped threads, and its handling of TERM.
     fn stopped(handler: &str) -> Option<Child> {
         let script = format!(
             "import signal, threading, time\n\
@@ -113,7 +113,7 @@ mod tests {
         Some(app)
     }
 
-    /// How many threads have TERM before them, and whether the process as a whole has.
+    /// How many threads have TERM pending, and whether the whole process has.
     fn pending(pid: u32) -> (usize, bool) {
         let has = |status: &str, name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));

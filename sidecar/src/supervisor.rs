@@ -1,9 +1,10 @@
-//! The supervisor's loop: turns facts into engine events and carries out its actions.
+//! The supervisor's loop: turns inputs into engine events and carries out the engine's
+//! actions.
 //!
-//! It decides nothing about lifecycle (`scaledapp-engine`) and touches no
-//! request (`dispatch`); what is done to a worker is in `workers`, what is
-//! answered to `ctl` in `ctl/answers`. It runs on one thread that lives as long as the
-//! process, because the kernel ties a worker's death signal to the thread that forked it.
+//! It makes no lifecycle decisions (`scaledapp-engine`) and handles no requests
+//! (`dispatch`). `workers` acts on worker processes, `ctl/answers` answers `ctl`. The loop
+//! runs on one thread that lives as long as the process, because the kernel ties a worker's
+//! death signal to the thread that forked it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,7 @@ use crate::report::{Report, Standing, WorkerReport};
 use crate::signals;
 use crate::workers::Workers;
 
-/// What the loop is made of.
+/// The parts of the loop.
 pub(crate) struct Supervisor {
     pub(crate) engine: Engine,
     pub(crate) workers: Workers,
@@ -35,7 +36,7 @@ pub(crate) struct Supervisor {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) started: Instant,
     pub(crate) stopping: bool,
-    /// What the last worker that was not ready in time had not shown.
+    /// The readiness checks that the last worker that timed out had not passed.
     pub(crate) missed: Option<String>,
 }
 
@@ -65,7 +66,7 @@ impl Supervisor {
                 None => vec![Event::Wake],
             };
             for event in events {
-                // A reload starts its next worker in this moment, or when one has left.
+                // At these events a reload may start its next worker.
                 let asks_for_room = matches!(event, Event::Ready(_) | Event::Exited(..));
                 let crowded = (asks_for_room && self.engine.reloading())
                     .then(|| Event::Crowded(self.measuring.is_crowded()));
@@ -80,7 +81,7 @@ impl Supervisor {
         }
     }
 
-    /// What an input means for the engine.
+    /// The engine events that follow from an input.
     fn interpret(&mut self, input: Input) -> Vec<Event> {
         let workers = &mut self.workers;
         let event = match input {
@@ -106,7 +107,7 @@ impl Supervisor {
             }
             Input::Drained(worker) => Some(Event::Drained(worker)),
             Input::Asked(asked) => self.asked(asked),
-            // Nothing starts any more.
+            // While the supervisor stops, nothing is started any more.
             Input::Workers(_) | Input::Reload | Input::ReloadTo(_) | Input::Step(_)
                 if self.stopping =>
             {
@@ -141,7 +142,7 @@ impl Supervisor {
             Input::Accepts(worker, accepts) => {
                 let now = self.started.elapsed();
                 if let Some(process) = workers.get_mut(worker) {
-                    process.hearing.told(now, accepts);
+                    process.accept_probe.told(now, accepts);
                 }
                 None
             }
@@ -193,7 +194,7 @@ impl Supervisor {
                 return Some(Event::Reload { operation });
             }
             Request::Restart { slot } => {
-                // Not only when its turn comes.
+                // Checked now, not only when its turn comes.
                 if let Some(no_such) = looking.no_such(Some(slot)) {
                     answer(reply, no_such);
                     return None;
@@ -209,7 +210,7 @@ impl Supervisor {
         None
     }
 
-    /// A worker is no more.
+    /// Handles the end of a worker.
     fn ended(&mut self, worker: WorkerId, exit: Exit) -> Vec<Event> {
         let out_of_memory = self.measuring.out_of_memory.look(Instant::now());
         let ended = self
@@ -224,7 +225,7 @@ impl Supervisor {
         events.collect()
     }
 
-    /// Measures workers, and looks at all that nothing else tells of.
+    /// Measures the workers, and checks everything that causes no event of its own.
     fn look(&mut self) -> Vec<Event> {
         self.workers.sharing.borrow_mut().mend();
         let mut events: Vec<Event> = self.measuring.starved(&self.engine).into_iter().collect();
@@ -259,7 +260,7 @@ impl Supervisor {
         None
     }
 
-    /// Carries out what the engine decided; `Some` is the exit code.
+    /// Carries out the engine's actions; `Some` is the exit code.
     fn carry_out(&mut self, actions: Vec<Action>) -> Option<i32> {
         let mut pending = std::collections::VecDeque::from(actions);
         while let Some(action) = pending.pop_front() {
@@ -308,7 +309,7 @@ impl Supervisor {
 
     fn log(&mut self, incident: &Incident) {
         match incident {
-            // It hangs, or has taken all memory: a request may be the cause.
+            // It hangs or has used up the memory, and a request may be the cause.
             Incident::Killed { worker, .. } => self.workers.front.ended(*worker, EndedBy::Itself),
             Incident::RecycleBegan {
                 worker,
@@ -340,8 +341,8 @@ impl Supervisor {
         }
     }
 
-    /// Feeds the workers that are ready, and makes the new state visible to
-    /// admin port, balancers and operator.
+    /// Feeds the ready workers, and shows the new state to the admin port, balancers and
+    /// the operator.
     fn publish(&mut self) {
         let engine = &self.engine;
         let ready = engine.workers();

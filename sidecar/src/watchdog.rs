@@ -1,8 +1,8 @@
 //! Ends every worker, with its children, when the supervisor dies by SIGKILL.
 //!
-//! As PID 1 the kernel does that (`pid_namespaces(7)`). Elsewhere PDEATHSIG
-//! reaches only the worker itself, not what it forked; so a child process of
-//! ours holds the read end of a pipe and kills the groups at its end.
+//! As PID 1 the kernel does that (`pid_namespaces(7)`). Otherwise PDEATHSIG reaches only
+//! the worker itself and not its children. So a child process of the supervisor reads from
+//! a pipe, and kills the workers' groups when the pipe ends.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
@@ -11,11 +11,11 @@ use std::process::{ChildStdin, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The supervisor's end.
+/// The supervisor's end of the pipe.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     pipe: Option<ChildStdin>,
-    /// What it has to know, should it have to be started again.
+    /// The groups to report to a new child if it has to be restarted.
     groups: BTreeSet<u32>,
 }
 
@@ -42,19 +42,19 @@ impl Watchdog {
         Ok(child.stdin.take())
     }
 
-    /// A process group that must not outlive us.
+    /// Adds a process group that must not outlive the supervisor.
     pub(crate) fn watch(&mut self, group: u32) {
         self.groups.insert(group);
         self.write(&format!("+{group}\n"));
     }
 
-    /// The group is gone; its number may be used by somebody else now.
+    /// Removes a group that is gone; its number may be reused for another one.
     pub(crate) fn forget(&mut self, group: u32) {
         self.groups.remove(&group);
         self.write(&format!("-{group}\n"));
     }
 
-    /// Somebody may have killed it: then another one takes over.
+    /// If the watching process was killed, a new one takes over.
     fn write(&mut self, line: &str) {
         let Some(pipe) = &mut self.pipe else {
             return;
@@ -80,12 +80,13 @@ impl Watchdog {
     }
 }
 
-/// The watching process: reads groups until the pipe ends, then kills what is left.
+/// Runs as the watching process: reads groups until the pipe ends, then kills the remaining
+/// ones.
 pub fn run(input: impl BufRead) {
     scaledapp_sys::ignore_terminating_signals();
     for group in groups_left(input) {
         if let Some(group) = Pid::from_raw(group) {
-            // Gone already is as good.
+            // The group may be gone already.
             let _gone = kill_process_group(group, Signal::KILL);
         }
     }
@@ -95,7 +96,7 @@ fn groups_left(input: impl BufRead) -> BTreeSet<i32> {
     let mut groups = BTreeSet::new();
     for line in input.lines().map_while(Result::ok) {
         let (sign, number) = line.split_at_checked(1).unwrap_or_default();
-        // Group 0 and 1 would mean our own group and everybody's.
+        // The numbers 0 and 1 would mean the own group and all processes.
         let Some(group) = number.parse().ok().filter(|group| *group > 1) else {
             continue;
         };

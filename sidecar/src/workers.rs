@@ -1,6 +1,5 @@
-//! The processes of the app as the supervisor carries their lives out: started,
-//! listening, drained, signalled, reaped. When which of them happens is decided by the
-//! engine.
+//! The processes of the app: starts them, watches for their sockets, drains, signals and
+//! reaps them. The engine decides when each of this happens.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,7 +26,7 @@ use crate::hints::Share;
 use crate::history::Ended;
 use crate::input::{Input, Mechanism};
 use crate::last_words::LastWords;
-use crate::limits::hearing::Hearing;
+use crate::limits::hearing::AcceptProbe;
 use crate::limits::memory;
 use crate::limits::silence::Silence;
 use crate::logs::{Logs, Tail};
@@ -40,18 +39,18 @@ use crate::sharing::{self, Sharing};
 use crate::stop_signal;
 use crate::watchdog::Watchdog;
 
-/// A worker that was given a listening socket calls `listen` within this, or leaves
-/// it out (gunicorn asks `SO_ACCEPTCONN` first).
-const LISTENS: Duration = Duration::from_secs(1);
-/// An app that opens a port for its metrics first listens on its main one soon after.
-const ELSEWHERE: Duration = Duration::from_secs(3);
-/// A worker that has closed its listener may open another one, or end by itself.
-const DEAF: Duration = Duration::from_millis(250);
-/// How often it is looked whether what a stopped worker has started is gone.
-const LEAVES: Duration = Duration::from_millis(5);
+/// How long a worker that was given a listening socket may take to call `listen`. Some
+/// never call it (gunicorn asks `SO_ACCEPTCONN` first).
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// An app that first opens a port for its metrics listens on its main one within this time.
+const MAIN_PORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a worker that has closed its listener may take to open another one or to end.
+const RELISTEN_TIMEOUT: Duration = Duration::from_millis(250);
+/// How often a stopped worker's group is checked for remaining processes.
+const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Whether a worker's processes hold sockets, and none of `shared`. Where they cannot be
-/// seen they seem to hold none at all, and nothing is known.
+/// Whether a worker's processes hold sockets, but none of `shared`. If they cannot be read,
+/// they seem to hold none at all, and nothing is known.
 fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
     let mut members = held::members(&[pid]);
     members.extend(memory::tree(pid).into_iter().map(|process| (process, pid)));
@@ -59,17 +58,17 @@ fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
     !held.is_empty() && held.is_disjoint(shared)
 }
 
-/// All worker processes, and all that is needed to start, feed and end one.
+/// All worker processes, and everything needed to start, feed and end one.
 pub(crate) struct Workers {
     pub(crate) recipe: Recipe,
     /// The ports that workers share, the app's own first.
     pub(crate) ports: Rc<[u16]>,
     pub(crate) mechanism: Mechanism,
-    /// What a worker must show to count as ready.
+    /// The checks that a worker must pass before it counts as ready.
     pub(crate) wanted: Wanted,
     pub(crate) stop_signal: Signal,
-    /// Whether a worker is asked to end by a message, and by the signal only if
-    /// that does not reach it.
+    /// Whether a worker is asked to end by a message. It gets the signal only if the
+    /// message does not reach it.
     pub(crate) shutdown_message: bool,
     pub(crate) front: Front,
     pub(crate) sharing: Rc<RefCell<Sharing>>,
@@ -79,17 +78,17 @@ pub(crate) struct Workers {
     pub(crate) living: Living,
 }
 
-/// What is known of the processes of workers, of those that run and of those that ended.
+/// The state of running workers, and what is kept of those that have ended.
 #[derive(Default)]
 pub(crate) struct Living {
     processes: HashMap<WorkerId, Process>,
     last_words: LastWords,
-    /// The log has said that the app's calls cannot be read.
+    /// Whether the log already says that the app's calls cannot be read.
     knows_unreadable: bool,
 }
 
 impl Workers {
-    /// Starts a worker that gets `share` of the machine.
+    /// Starts a worker with `share` of the machine.
     pub(crate) fn spawn(
         &mut self,
         worker: WorkerId,
@@ -140,7 +139,7 @@ impl Workers {
         }
     }
 
-    /// Takes a process up as a worker: its calls, its output, its messages.
+    /// Begins to watch a process as a worker: its calls, its output, its messages.
     fn watch_over(
         &mut self,
         worker: WorkerId,
@@ -149,7 +148,7 @@ impl Workers {
         started: Started,
     ) {
         self.watchdog.watch(started.pid);
-        // Of calls that nobody sees anything can be true.
+        // If its calls are not seen, it may have set `SO_LINGER`.
         let resets = Arc::new(AtomicBool::new(started.listener.is_none()));
         if let Some(listener) = started.listener {
             self.answer_calls(listener, worker, generation, Arc::clone(&resets));
@@ -171,8 +170,8 @@ impl Workers {
             listens_elsewhere: None,
             shown: Shown::default(),
             channel: channel.clone(),
-            hearing: Hearing::Unknown,
-            ear: None,
+            accept_probe: AcceptProbe::Unknown,
+            waiting_thread: None,
             silence: Silence::default(),
             has_closed: false,
             has_swollen: false,
@@ -205,8 +204,8 @@ impl Workers {
         };
         let sharing = Rc::clone(&self.sharing);
         let inputs = self.inputs.clone();
-        // Not one of the worker's tasks: its descendants may outlive it, and
-        // their calls would fail with nobody to answer them.
+        // This is not one of the worker's tasks: its descendants may outlive it, and
+        // without a supervisor's answer their calls would fail.
         tokio::task::spawn_local(async move {
             let tell = |told| drop(inputs.send(Input::Told(worker, told)));
             if let Err(error) = handover::serve(listener, caller, sharing, tell).await {
@@ -215,7 +214,7 @@ impl Workers {
         });
     }
 
-    /// With a private port, a worker listens when a connect succeeds.
+    /// With a private port, a worker listens once a connect succeeds.
     fn wait_for_port(&mut self, worker: WorkerId, private: u16) {
         let inputs = self.inputs.clone();
         let Some(port) = self.recipe.port else {
@@ -228,7 +227,7 @@ impl Workers {
         });
     }
 
-    /// Without a port, a worker has come up when it has not ended at once.
+    /// Without a port, a worker counts as started if it has run for `life`.
     fn wait_for_life(&mut self, worker: WorkerId, life: Duration) {
         let inputs = self.inputs.clone();
         self.run_for(worker, async move {
@@ -237,14 +236,14 @@ impl Workers {
         });
     }
 
-    /// A worker has shown something; it may be ready now.
+    /// A worker has passed a check and may be ready now.
     pub(crate) fn shows(&mut self, worker: WorkerId, sign: Sign) -> Option<Event> {
         let process = self.living.processes.get_mut(&worker)?;
         let is_ready = process.shown.add(sign, &self.wanted);
         is_ready.then_some(Event::Ready(worker))
     }
 
-    /// What a worker that runs has not shown of what makes it ready.
+    /// The readiness checks that a running worker has not passed.
     pub(crate) fn missing(&self, worker: WorkerId) -> Option<String> {
         let process = self.living.processes.get(&worker)?;
         process
@@ -252,11 +251,12 @@ impl Workers {
             .missing(&self.wanted, process.listens_elsewhere)
     }
 
-    /// Runs a task that ends with the worker.
+    /// Runs a task that ends together with the worker.
     pub(crate) fn run_for(&mut self, worker: WorkerId, task: impl Future<Output = ()> + 'static) {
         if let Some(process) = self.living.processes.get_mut(&worker) {
             let task = tokio::task::spawn_local(task);
-            // A handle keeps its task's memory, and a worker may have many over its life.
+            // A handle keeps its task's memory, and a worker may have many tasks over its
+            // life.
             process.tasks.retain(|task| !task.is_finished());
             process.tasks.push(task.abort_handle());
         }
@@ -271,9 +271,8 @@ impl Workers {
                 port: listening,
                 address,
             } => {
-                // A worker that listens a second time may have closed the first
-                // socket; one that listens on both address families is reached at
-                // either.
+                // A worker that listens a second time may have closed the first socket; one
+                // that listens on both address families is reached by either address.
                 if let Some(address) = address {
                     process.addresses.insert(listening, address);
                 }
@@ -289,8 +288,8 @@ impl Workers {
                     address: None,
                 };
                 self.run_for(worker, async move {
-                    // Told again it changes nothing.
-                    tokio::time::sleep(LISTENS).await;
+                    // A repeated message changes nothing.
+                    tokio::time::sleep(LISTEN_TIMEOUT).await;
                     let _ended = inputs.send(Input::Told(worker, told));
                 });
             }
@@ -299,12 +298,12 @@ impl Workers {
                 if port.is_some() && process.listens_elsewhere.replace(other).is_none() {
                     let inputs = self.inputs.clone();
                     self.run_for(worker, async move {
-                        tokio::time::sleep(ELSEWHERE).await;
+                        tokio::time::sleep(MAIN_PORT_TIMEOUT).await;
                         let _ended = inputs.send(Input::StillElsewhere(worker));
                     });
                 }
             }
-            // It is the same for each of its workers, and at each of their starts.
+            // This is the same for all its workers at every start, so it is logged once.
             Told::Unreadable => {
                 if !std::mem::replace(&mut self.living.knows_unreadable, true) {
                     tracing::warn!(
@@ -322,8 +321,8 @@ impl Workers {
         None
     }
 
-    /// Nobody listens where a worker was reached: it gets no request there any more. It
-    /// may listen again, or be about to leave by itself.
+    /// Nothing listens at a worker's address, so it gets no more requests there. It may
+    /// listen again, or it may be about to exit by itself.
     pub(crate) fn refuses(&mut self, worker: WorkerId, port: u16, address: SocketAddr) {
         let Some(process) = self.living.processes.get_mut(&worker) else {
             return;
@@ -335,15 +334,14 @@ impl Workers {
         if Some(port) == self.recipe.port {
             let inputs = self.inputs.clone();
             self.run_for(worker, async move {
-                tokio::time::sleep(DEAF).await;
+                tokio::time::sleep(RELISTEN_TIMEOUT).await;
                 let _ended = inputs.send(Input::StillDeaf(worker));
             });
         }
     }
 
-    /// A worker that has closed its listener and lives on is replaced: what it still has
-    /// it may finish.
-    /// `surge`: there is memory for its successor beside it.
+    /// A worker that has closed its listener but still runs is replaced and may finish its
+    /// work. `surge`: whether there is memory for its successor beside it.
     pub(crate) fn still_deaf(&self, worker: WorkerId, surge: bool) -> Option<Event> {
         let process = self.living.processes.get(&worker)?;
         let is_deaf = !process.addresses.contains_key(&self.recipe.port?);
@@ -354,10 +352,10 @@ impl Workers {
         })
     }
 
-    /// Workers that have closed the socket that all share and live on (Connection
-    /// dispatch). Looked for only while connections wait for somebody to accept them,
-    /// and found at the second look: one may be about to listen again.
-    /// `surge`: whether there is memory for a successor beside one.
+    /// Finds workers that have closed the shared socket but still run (Connection
+    /// dispatch). It looks only while connections wait to be accepted, and reports a worker
+    /// at the second look, because it may be about to listen again. `surge`: whether there
+    /// is memory for a successor beside such a worker.
     pub(crate) fn closed_listeners(
         &mut self,
         engine: &Engine,
@@ -388,8 +386,8 @@ impl Workers {
             .collect()
     }
 
-    /// Says where a worker listens that has had the time to listen on its port,
-    /// too, and does not. One that does has a second port, and nothing is wrong.
+    /// Logs the port of a worker that has had time to listen on the app's port but has not.
+    /// If it has, the other port is a second one, and nothing is wrong.
     pub(crate) fn still_elsewhere(&self, worker: WorkerId) {
         let process = self.living.processes.get(&worker);
         if let (Some(process), Some(port)) = (process, self.recipe.port)
@@ -403,7 +401,7 @@ impl Workers {
         }
     }
 
-    /// A worker listens: it is asked whether it is ready where that is wanted.
+    /// A worker listens; its readiness path is checked if there is one.
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
         let process = self.living.processes.get_mut(&worker)?;
         if let (Some(path), Some(address)) = (&self.wanted.path, address) {
@@ -436,12 +434,13 @@ impl Workers {
         });
     }
 
-    /// Asks a worker to end: by the signal, or by a message that it can receive.
+    /// Asks a worker to end: by a message if it can receive one, otherwise by the signal.
     pub(crate) fn terminate(&mut self, worker: WorkerId) {
         let Some(process) = self.living.processes.get(&worker) else {
             return;
         };
-        // What it has not finished by the end of its drain may be what has taken the memory.
+        // A request that it did not finish by the end of its drain may be what used up the
+        // memory.
         let by = if process.has_swollen {
             EndedBy::Itself
         } else {
@@ -459,23 +458,24 @@ impl Workers {
             );
             stop_signal::send(process.pid, self.stop_signal);
         }
-        // A stopped process, by a drain or by somebody else, sees it only then.
+        // A stopped process handles the signal only after it is continued.
         signal_group(process.pid, Signal::CONT);
     }
 
     pub(crate) fn kill(&self, worker: WorkerId) {
         if let Some(process) = self.living.processes.get(&worker) {
-            // Unless it was said before why.
+            // This does not replace a cause that was recorded before.
             self.front.ended(worker, EndedBy::Other);
             signal_group(process.pid, Signal::KILL);
             if let Some(exit) = process.left {
-                // Whom not even that ends (a zombie that nobody reaps) is not awaited.
+                // A group that survives even SIGKILL (an unreaped zombie) is not waited
+                // for.
                 let _ended = self.inputs.send(Input::GroupEnded(worker, exit));
             }
         }
     }
 
-    /// The worker that ended, unless others of its group are waited for.
+    /// The worker that ended, unless other processes of its group are waited for.
     pub(crate) fn reaped(&mut self, reaped: Reaped, engine: &Engine) -> Option<WorkerId> {
         let worker = self.worker_of(reaped.pid)?;
         let is_stopping = state_of(engine, worker) == Some(WorkerState::Stopping);
@@ -486,9 +486,9 @@ impl Workers {
         Some(worker)
     }
 
-    /// A wrapper such as `sh start.sh` ends at the stop signal before the app that
-    /// it has started: that one has the rest of the grace. The number of a group
-    /// is not used again while it has members (`setpgid(2)`).
+    /// A wrapper such as `sh start.sh` ends at the stop signal before the app that it has
+    /// started, which may use the rest of the grace period. The number of a group is not
+    /// reused while it has members (`setpgid(2)`).
     fn wait_for_group(&mut self, worker: WorkerId, leader: Reaped) {
         let Some(process) = self.living.processes.get_mut(&worker) else {
             return;
@@ -497,14 +497,14 @@ impl Workers {
         let inputs = self.inputs.clone();
         self.run_for(worker, async move {
             while group_lives(leader.pid) {
-                tokio::time::sleep(LEAVES).await;
+                tokio::time::sleep(GROUP_CHECK_INTERVAL).await;
             }
             let _ended = inputs.send(Input::GroupEnded(worker, leader.exit));
         });
     }
 
-    /// A worker is no more, with all that must not outlive it. Gives what is to be
-    /// remembered of it, and whether it has served.
+    /// Removes an ended worker, with everything that must not outlive it. Returns what is
+    /// to be remembered of it, and whether it has served.
     pub(crate) fn ended(
         &mut self,
         worker: WorkerId,
@@ -523,7 +523,7 @@ impl Workers {
             state: state_of(engine, worker),
             exit,
         };
-        // What the worker left behind must not go on serving.
+        // Processes that the worker left behind must not go on serving.
         signal_group(process.pid, Signal::KILL);
         self.watchdog.forget(process.pid);
         self.front.remove(worker, process.pid);
@@ -552,7 +552,7 @@ impl Workers {
         self.living.processes.get_mut(&worker)
     }
 
-    /// Those that run.
+    /// The running processes.
     pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
         self.living.processes.values()
     }
@@ -560,7 +560,7 @@ impl Workers {
     /// Sends a signal to the process groups of all workers, or to that of one slot.
     ///
     /// # Errors
-    /// There is no such signal, or no such worker; the text is for the one who asked.
+    /// There is no such signal or no such worker; the text is shown to the caller.
     pub(crate) fn send_signal(&self, number: i32, slot: Option<u32>) -> Result<(), String> {
         let Some(signal) = Signal::from_named_raw(number) else {
             return Err(format!("there is no signal {number}: give 1 to 31"));
@@ -578,7 +578,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Sends requests to a worker that is ready, wherever it listens.
+    /// Sends requests to a ready worker at every address where it listens.
     pub(crate) fn feed(&mut self, worker: WorkerId, slot: Slot) {
         let Some(process) = self.living.processes.get(&worker) else {
             return;
@@ -604,8 +604,7 @@ impl Workers {
         }
     }
 
-    /// The last stderr lines by slot: of its last worker that ended, then of
-    /// those that run.
+    /// The last stderr lines by slot: of its last ended worker, then of the running ones.
     pub(crate) fn tails(&self, only: Option<u32>) -> Tails {
         let ended = self.living.last_words.tails();
         let running = self
@@ -621,8 +620,8 @@ impl Workers {
         slots
     }
 
-    /// The last words of the worker that caused a failure, and what it has not
-    /// shown of what makes it ready, if it lives.
+    /// The last lines of the worker that caused a failure, and the readiness checks that it
+    /// has not passed if it still runs.
     pub(crate) fn cause(&self, failure: &Failure) -> (Option<Tail>, Option<String>) {
         let (Some(worker), Some(slot)) = (failure.worker(), failure.slot()) else {
             return (None, None);

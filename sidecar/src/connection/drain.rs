@@ -35,19 +35,19 @@ use crate::sharing::Sharing;
 /// the old queue when its last packet arrives: one round trip later, which over a slow line
 /// takes up to this long.
 /// over a slow line this much.
-const HANDSHAKES: Duration = Duration::from_secs(1);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the kernel is asked.
-const PERIOD: Duration = Duration::from_millis(10);
+const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// If a look takes long (many connections), looking takes at most one part in this many of
 /// the time. It is still done at least every [`MAX_LOOK_INTERVAL`], because a look may also
 /// have taken long because other processes had the CPU.
-const SHARE: u32 = 5;
-const SELDOM: Duration = Duration::from_millis(100);
+const LOOK_SHARE: u32 = 5;
+const MAX_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may take to become idle by chance before connections are held back.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CHANCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that lasts longer than this will not end any sooner if new ones are held
 /// back.
-const SHORT: Duration = Duration::from_secs(1);
+const MAX_SHORT_LIFE: Duration = Duration::from_secs(1);
 /// How often new processes of the workers are searched for, and the largest share of the
 /// time that this may take (one part in so many), because it reads all processes of the
 /// machine.
@@ -55,13 +55,13 @@ const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a process group may take to stop. On a busy machine it needs CPU time for that,
 /// and an attempt that is given up too early has to start again. A thread in a long system
 /// call is not waited for but checked again later.
-const STOPS: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before the first check whether a group has stopped; it doubles each time.
-const STOPPING: Duration = Duration::from_millis(2);
+const MIN_STOP_PAUSE: Duration = Duration::from_millis(2);
 /// How often the kernel is asked for new connections during a stop.
-const ARRIVALS: Duration = Duration::from_millis(100);
+const ARRIVAL_INTERVAL: Duration = Duration::from_millis(100);
 /// Time from dropping the first SYN until all handshakes that had begun are complete.
-const LAST: Duration = Duration::from_millis(100);
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// All draining workers, which are checked together.
 #[derive(Clone)]
@@ -136,7 +136,7 @@ impl Drains {
         let mut last = begun;
         let mut known = held::peers(&self.0.ports);
         while last.elapsed() < quiet && begun.elapsed() < most {
-            sleep(ARRIVALS.min(quiet)).await;
+            sleep(ARRIVAL_INTERVAL.min(quiet)).await;
             let peers = held::peers(&self.0.ports);
             if !peers.is_subset(&known) {
                 last = Instant::now();
@@ -145,7 +145,7 @@ impl Drains {
         }
         self.0.sharing.borrow().refuse_new();
         self.0.stopping.set(true);
-        sleep(LAST).await;
+        sleep(SETTLE_TIMEOUT).await;
     }
 }
 
@@ -165,7 +165,7 @@ impl Inner {
         let mut known = Vec::new();
         let mut members = Vec::new();
         let mut scan_at = Instant::now();
-        let mut pause = PERIOD;
+        let mut pause = MIN_LOOK_INTERVAL;
         loop {
             sleep(pause).await;
             let groups: Vec<u32> = self.draining.borrow().keys().copied().collect();
@@ -182,7 +182,7 @@ impl Inner {
                 scan_at = Instant::now() + period.max(begun.elapsed() * share);
             }
             let seen = self.look(&groups, &members);
-            pause = (begun.elapsed() * SHARE).clamp(PERIOD, SELDOM);
+            pause = (begun.elapsed() * LOOK_SHARE).clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
             tracing::trace!(?seen, "looked at what drains");
             self.hold_back(self.is_stuck(&seen));
             let idle = seen.iter().filter(|(_, seen)| *seen == Seen::Idle);
@@ -203,7 +203,7 @@ impl Inner {
         let (draining, sharing) = (self.draining.borrow(), self.sharing.borrow());
         let mut workers = seen.iter().filter_map(|(group, _)| draining.get(group));
         workers.any(|worker| {
-            worker.short_since.elapsed() >= PATIENCE && sharing.is_active(worker.generation)
+            worker.short_since.elapsed() >= CHANCE_TIMEOUT && sharing.is_active(worker.generation)
         })
     }
 
@@ -259,12 +259,12 @@ impl Inner {
         let sharing = self.sharing.borrow();
         // Other workers of its generation can take the next connections.
         let has_siblings = sharing.is_active(worker.generation) && !self.stopping.get();
-        let is_turned_off = self.stopping.get() || worker.begun.elapsed() >= HANDSHAKES;
+        let is_turned_off = self.stopping.get() || worker.begun.elapsed() >= HANDSHAKE_TIMEOUT;
         let is_last = is_turned_off && sharing.queued(worker.generation) == 0;
         let mut since = worker.held.values();
         if worker.held.is_empty() && (has_siblings || is_last) {
             Seen::Idle
-        } else if has_siblings && since.all(|since| since.elapsed() < SHORT) {
+        } else if has_siblings && since.all(|since| since.elapsed() < MAX_SHORT_LIFE) {
             Seen::Accepting
         } else {
             Seen::Busy
@@ -278,10 +278,10 @@ impl Inner {
             signal_group(*group, Signal::STOP);
         }
         let begun = Instant::now();
-        let mut pause = STOPPING;
+        let mut pause = MIN_STOP_PAUSE;
         loop {
             sleep(pause).await;
-            pause = (pause * 2).min(SELDOM);
+            pause = (pause * 2).min(MAX_LOOK_INTERVAL);
             let (still, mut waiting) = self.idle(&groups, members);
             let mut told = HashSet::new();
             if !still.is_empty() {
@@ -289,7 +289,7 @@ impl Inner {
                 let still = Vec::from_iter(still);
                 told = self.idle(&still, &held::members(&still)).0;
             }
-            if begun.elapsed() >= STOPS {
+            if begun.elapsed() >= STOP_TIMEOUT {
                 waiting.clear();
             }
             for group in &told {

@@ -17,14 +17,14 @@
 use std::time::Duration;
 
 /// The first hold ends before a client repeats its SYN after one second.
-const FIRST: Duration = Duration::from_millis(800);
+const FIRST_HOLD: Duration = Duration::from_millis(800);
 /// Later holds, used if the first was in vain, end well before a client's second retry
 /// after three seconds.
-const LATER: Duration = Duration::from_secs(2);
+const LATER_HOLD: Duration = Duration::from_secs(2);
 /// The longest time until a client's first retry (RFC 1122 section 4.2.3.1).
 const FIRST_RETRY: Duration = Duration::from_secs(3);
 /// How late clients' timers and ours may be on a busy machine.
-const LATE: Duration = Duration::from_millis(500);
+const TIMER_SLACK: Duration = Duration::from_millis(500);
 
 /// What the caller has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +51,17 @@ impl Hold {
     pub(crate) fn look(&mut self, now: Duration, wanted: bool) -> Option<Turn> {
         match self.held {
             None if wanted && now >= self.rested => {
-                let most = if self.was_in_vain { LATER } else { FIRST };
+                let most = if self.was_in_vain {
+                    LATER_HOLD
+                } else {
+                    FIRST_HOLD
+                };
                 self.held = Some((now, now + most));
                 Some(Turn::Hold(most))
             }
             Some((since, until)) if !wanted || now >= until => {
                 self.held = None;
-                self.rested = now + now.saturating_sub(since) + FIRST_RETRY + LATE;
+                self.rested = now + now.saturating_sub(since) + FIRST_RETRY + TIMER_SLACK;
                 self.was_in_vain = wanted;
                 Some(Turn::LetGo)
             }
@@ -181,7 +185,7 @@ mod tests {
             for (gaps, start) in clients(&starts) {
                 let (met, waited) = connect(&holds, start, gaps, &late);
                 let retries = met.len() as u32;
-                prop_assert!(waited <= Duration::from_secs(3) + LATE * retries, "{waited:?}");
+                prop_assert!(waited <= Duration::from_secs(3) + TIMER_SLACK * retries, "{waited:?}");
             }
         }
 
@@ -203,7 +207,7 @@ mod tests {
                 }
                 if quiet {
                     prop_assert!(!hold.is_held());
-                    prop_assert!(now <= FIRST * 2 + FIRST_RETRY + LATE + LATER + LATE * 2, "{now:?}");
+                    prop_assert!(now <= FIRST_HOLD * 2 + FIRST_RETRY + TIMER_SLACK + LATER_HOLD + TIMER_SLACK * 2, "{now:?}");
                     return Ok(());
                 }
             }
@@ -229,15 +233,15 @@ mod tests {
         let mut hold = Hold::default();
         let at = |millis| MILLI * millis;
         assert_eq!(hold.look(at(0), false), None);
-        assert_eq!(hold.look(at(10), true), Some(Turn::Hold(FIRST)));
+        assert_eq!(hold.look(at(10), true), Some(Turn::Hold(FIRST_HOLD)));
         assert_eq!(hold.look(at(800), true), None);
         assert_eq!(hold.look(at(820), true), Some(Turn::LetGo));
         // As long as the hold, plus 3.5 s.
         assert_eq!(hold.look(at(5120), true), None);
-        assert_eq!(hold.look(at(5130), true), Some(Turn::Hold(LATER)));
+        assert_eq!(hold.look(at(5130), true), Some(Turn::Hold(LATER_HOLD)));
         // Ended early, because it is no longer wanted.
         assert_eq!(hold.look(at(5430), false), Some(Turn::LetGo));
         assert_eq!(hold.look(at(9220), true), None);
-        assert_eq!(hold.look(at(9230), true), Some(Turn::Hold(FIRST)));
+        assert_eq!(hold.look(at(9230), true), Some(Turn::Hold(FIRST_HOLD)));
     }
 }

@@ -17,12 +17,12 @@ use crate::report::Report;
 use crate::sharing::Sharing;
 
 /// The shortest interval between two looks.
-const PERIOD: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest interval between two looks.
-const SELDOM: Duration = Duration::from_secs(5);
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// Looking takes at most one part in this many of the time. With many connections one look
 /// costs the kernel tens of milliseconds.
-const SHARE: u32 = 100;
+const LOOK_SHARE: u32 = 100;
 
 /// Reports each change to the supervisor, for as long as it runs.
 pub(crate) fn watch(
@@ -34,7 +34,7 @@ pub(crate) fn watch(
     tokio::task::spawn_local(async move {
         let mut looks = Looks::default();
         let mut waited = 0;
-        let mut pause = PERIOD;
+        let mut pause = MIN_INTERVAL;
         loop {
             tokio::time::sleep(pause).await;
             let begun = Instant::now();
@@ -54,7 +54,7 @@ pub(crate) fn watch(
 }
 
 fn pause_after(took: Duration) -> Duration {
-    (took * SHARE).clamp(PERIOD, SELDOM)
+    (took * LOOK_SHARE).clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
 /// The results of the last look.

@@ -15,7 +15,7 @@ use crate::cli::{CtlArgs, CtlVerb, Output};
 
 /// The time between the two looks from which a table's CPU% is calculated. The kernel
 /// counts in ticks of 10 ms, so a shorter time would show noise.
-const LOOK: Duration = Duration::from_millis(400);
+const CPU_INTERVAL: Duration = Duration::from_millis(400);
 
 /// The time-out of requests for which the supervisor names none of its own.
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -41,11 +41,11 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let text = match &args.verb {
         CtlVerb::Status { output } => match output {
             Output::Json => asking.line(&Request::Status)?,
-            Output::Table => looked_at_twice(&asking, LOOK)?,
+            Output::Table => looked_at_twice(&asking, CPU_INTERVAL)?,
         },
         CtlVerb::Top { interval, once } => {
             if *once || !std::io::stdout().is_terminal() {
-                looked_at_twice(&asking, LOOK)?
+                looked_at_twice(&asking, CPU_INTERVAL)?
             } else {
                 return top(&asking, *interval, out);
             }
@@ -131,7 +131,7 @@ fn looked_at_twice(asking: &Asking, pause: Duration) -> anyhow::Result<String> {
 fn top(asking: &Asking, interval: Duration, out: &mut impl Write) -> anyhow::Result<()> {
     // Moves to the top left corner, then clears everything below (ECMA-48 CUP and ED).
     const CLEAR: &str = "\x1b[H\x1b[J";
-    let mut pause = LOOK.min(interval);
+    let mut pause = CPU_INTERVAL.min(interval);
     loop {
         let text = looked_at_twice(asking, pause)?;
         write!(out, "{CLEAR}{text}").map_err(HungUp)?;

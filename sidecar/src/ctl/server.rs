@@ -47,13 +47,13 @@ pub(crate) struct Asked {
 /// The longest request line; real requests have some 60 bytes.
 const LINE_BYTES: u64 = 4096;
 /// A client must have sent its request within this time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections without a request; one more closes the oldest.
-const SILENT: usize = 32;
+const MAX_SILENT: usize = 32;
 /// Requests that wait for their answers.
-const WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 /// The shortest time between two log lines about refused peers.
-const COMPLAINTS: Duration = Duration::from_secs(10);
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Takes the socket's name.
 ///
@@ -74,7 +74,7 @@ type Silent = Rc<RefCell<BTreeMap<u64, AbortHandle>>>;
 pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<Asked>) {
     let ours = rustix::process::geteuid().as_raw();
     let silent = Silent::default();
-    let waiting = Rc::new(Semaphore::new(WAITING));
+    let waiting = Rc::new(Semaphore::new(MAX_WAITING));
     let mut refused = Refused::default();
     for arrival in 0.. {
         let stream = match listener.accept().await {
@@ -103,7 +103,7 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<A
             // The peer has already closed the connection.
             Err(_) => continue,
         }
-        if silent.borrow().len() >= SILENT
+        if silent.borrow().len() >= MAX_SILENT
             && let Some((_, oldest)) = silent.borrow_mut().pop_first()
         {
             oldest.abort();
@@ -135,7 +135,7 @@ struct Refused {
 impl Refused {
     /// Counts one more at `now`. If it should be logged, returns how many were not.
     fn once_more(&mut self, now: Instant) -> Option<u64> {
-        let is_due = |told| now.saturating_duration_since(told) >= COMPLAINTS;
+        let is_due = |told| now.saturating_duration_since(told) >= COMPLAINT_INTERVAL;
         if self.told.is_none_or(is_due) {
             self.told = Some(now);
             return Some(std::mem::take(&mut self.more));
@@ -155,7 +155,7 @@ async fn converse(
     let (read, mut write) = stream.split();
     let mut line = String::new();
     let mut limited = BufReader::new(tokio::io::AsyncReadExt::take(read, LINE_BYTES));
-    tokio::time::timeout(PATIENCE, limited.read_line(&mut line)).await??;
+    tokio::time::timeout(REQUEST_TIMEOUT, limited.read_line(&mut line)).await??;
     has_spoken();
     let reply = match serde_json::from_str(&line) {
         Ok(request) => {
@@ -176,12 +176,12 @@ async fn converse(
 async fn answer(write: &mut WriteHalf<'_>, reply: &Reply<Answer>) -> std::io::Result<()> {
     let mut answer = serde_json::to_vec(reply)?;
     answer.push(b'\n');
-    tokio::time::timeout(PATIENCE, write.write_all(&answer)).await?
+    tokio::time::timeout(REQUEST_TIMEOUT, write.write_all(&answer)).await?
 }
 
 fn too_many() -> Reply<Answer> {
     Reply::Error(format!(
-        "{WAITING} commands wait for their answers already: end some of them"
+        "{MAX_WAITING} commands wait for their answers already: end some of them"
     ))
 }
 
@@ -199,9 +199,9 @@ mod tests {
         let begin = Instant::now();
         assert_eq!(refused.once_more(begin), Some(0));
         for _ in 0..1000 {
-            assert_eq!(refused.once_more(begin + COMPLAINTS / 2), None);
+            assert_eq!(refused.once_more(begin + COMPLAINT_INTERVAL / 2), None);
         }
-        assert_eq!(refused.once_more(begin + COMPLAINTS), Some(1000));
-        assert_eq!(refused.once_more(begin + COMPLAINTS), None);
+        assert_eq!(refused.once_more(begin + COMPLAINT_INTERVAL), Some(1000));
+        assert_eq!(refused.once_more(begin + COMPLAINT_INTERVAL), None);
     }
 }

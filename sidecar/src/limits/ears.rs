@@ -19,7 +19,7 @@ use crate::connection::held::{parse_state, socket_inodes};
 
 /// A thread that waits, and its system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ear {
+pub(crate) struct WaitingThread {
     pid: u32,
     thread: u32,
     call: Call,
@@ -34,17 +34,17 @@ struct Call {
 
 /// The result of a look at a worker's threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Waiting {
     /// This thread waits for connections.
-    By(Ear),
+    Thread(WaitingThread),
     /// No thread does, in the process with this pid, which could accept.
-    ByNobody(u32),
+    NoThread(u32),
     /// It cannot be told: /proc is not readable, the process is stopped, or none of them
     /// has the listening socket.
     Unknown,
 }
 
-impl Ear {
+impl WaitingThread {
     /// Whether the thread is still in the same call.
     pub(crate) fn waits_still(&self) -> bool {
         call_of(self.pid, self.thread) == Ok(Some(self.call))
@@ -53,23 +53,23 @@ impl Ear {
 
 /// Looks for such a thread in the processes `tree` of a worker; `listeners` are the inodes
 /// of the sockets that workers accept from.
-pub(crate) fn find(tree: &[u32], listeners: &HashSet<u64>) -> Heard {
-    let mut heard = Heard::Unknown;
+pub(crate) fn find(tree: &[u32], listeners: &HashSet<u64>) -> Waiting {
+    let mut found = Waiting::Unknown;
     for pid in tree {
         if !socket_inodes(*pid).any(|inode| listeners.contains(&inode)) {
             continue;
         }
         match find_in(*pid, listeners) {
-            Heard::ByNobody(pid) => heard = Heard::ByNobody(pid),
+            Waiting::NoThread(pid) => found = Waiting::NoThread(pid),
             other => return other,
         }
     }
-    heard
+    found
 }
 
-fn find_in(pid: u32, listeners: &HashSet<u64>) -> Heard {
+fn find_in(pid: u32, listeners: &HashSet<u64>) -> Waiting {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Heard::Unknown;
+        return Waiting::Unknown;
     };
     let threads = threads.flatten();
     let threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
@@ -77,7 +77,7 @@ fn find_in(pid: u32, listeners: &HashSet<u64>) -> Heard {
         let call = match call_of(pid, thread) {
             Ok(Some(call)) => call,
             Ok(None) => continue,
-            Err(Closed) => return Heard::Unknown,
+            Err(Closed) => return Waiting::Unknown,
         };
         let counts = match waits_in(call.number) {
             Some(_) if thread == pid => true,
@@ -86,13 +86,13 @@ fn find_in(pid: u32, listeners: &HashSet<u64>) -> Heard {
             None => false,
         };
         if counts {
-            return Heard::By(Ear { pid, thread, call });
+            return Waiting::Thread(WaitingThread { pid, thread, call });
         }
     }
     if is_stopped(pid) {
-        return Heard::Unknown;
+        return Waiting::Unknown;
     }
-    Heard::ByNobody(pid)
+    Waiting::NoThread(pid)
 }
 
 /// The kernel or a sandbox does not show system calls.
@@ -184,18 +184,20 @@ mod tests {
         });
         let start = Instant::now();
         let own = std::process::id();
-        let ear = loop {
+        let thread = loop {
             match find(&[own], &HashSet::from([inode])) {
                 // Other tests of this process wait, too.
-                Heard::By(ear) if ear.call.first == listener.as_raw_fd() as u64 => break ear,
-                Heard::Unknown => return,
+                Waiting::Thread(thread) if thread.call.first == listener.as_raw_fd() as u64 => {
+                    break thread;
+                }
+                Waiting::Unknown => return,
                 _ => assert!(start.elapsed() < Duration::from_secs(10)),
             }
         };
-        assert!(ear.waits_still());
+        assert!(thread.waits_still());
         let _client = TcpStream::connect(address).unwrap();
         accepting.join().unwrap().unwrap();
-        assert!(!ear.waits_still());
-        assert_eq!(find(&[own], &HashSet::new()), Heard::Unknown);
+        assert!(!thread.waits_still());
+        assert_eq!(find(&[own], &HashSet::new()), Waiting::Unknown);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use scaledapp_engine::{Engine, WorkerId, WorkerState};
 use scaledapp_proc::sockets::{self, Progress};
 
-use super::ears::{self, Heard};
+use super::ears::{self, Waiting};
 use super::memory;
 use super::silence::Carried;
 use crate::connection::held::socket_inodes;
@@ -42,23 +42,26 @@ pub(super) fn silent_workers(
         let Some(process) = workers.get_mut(worker.id) else {
             continue;
         };
-        if process.ear.is_some_and(|ear| ear.waits_still()) {
+        if process
+            .waiting_thread
+            .is_some_and(|thread| thread.waits_still())
+        {
             process.silence.hears();
             continue;
         }
         let tree = memory::tree(process.pid);
         let listeners = sharing.borrow().listeners(process.generation);
         let pid = match ears::find(&tree, &listeners) {
-            Heard::By(ear) => {
-                process.ear = Some(ear);
+            Waiting::Thread(thread) => {
+                process.waiting_thread = Some(thread);
                 process.silence.hears();
                 continue;
             }
-            Heard::Unknown => {
+            Waiting::Unknown => {
                 process.silence.hears();
                 continue;
             }
-            Heard::ByNobody(pid) => pid,
+            Waiting::NoThread(pid) => pid,
         };
         let kept = run_delay(pid) + quotas.throttled().unwrap_or_default();
         if !process.silence.is_deaf(now, kept, most) {

@@ -13,7 +13,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A probe is a connection that sends nothing, and apps may log it. So the pause doubles
 /// each time a worker accepts one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hearing {
+pub(crate) enum AcceptProbe {
     /// It was not probed since its last progress.
     Unknown,
     /// A probe is running.
@@ -32,7 +32,7 @@ pub(crate) enum Hearing {
     Deaf,
 }
 
-impl Hearing {
+impl AcceptProbe {
     /// Whether the worker has to be probed at the time `now`. `is_silent` says whether it
     /// has made no progress for longer than `silence`.
     pub(crate) fn look(&mut self, now: Duration, is_silent: bool, silence: Duration) -> bool {
@@ -73,27 +73,27 @@ mod tests {
     #[test]
     fn a_silent_worker_that_accepts_is_asked_ever_more_rarely() {
         let second = Duration::from_secs;
-        let mut hearing = Hearing::Unknown;
-        assert!(!hearing.look(second(0), false, second(5)));
+        let mut probe = AcceptProbe::Unknown;
+        assert!(!probe.look(second(0), false, second(5)));
         let mut asked = Vec::new();
         for now in 0..30 {
-            if hearing.look(second(now), true, second(5)) {
+            if probe.look(second(now), true, second(5)) {
                 asked.push(now);
                 // Only one probe runs at a time.
-                assert!(!hearing.look(second(now), true, second(5)));
-                hearing.told(second(now), true);
+                assert!(!probe.look(second(now), true, second(5)));
+                probe.told(second(now), true);
             }
         }
         // Pauses of 1, 2 and 4 seconds, and then of the limit.
         assert_eq!(asked, [0, 1, 3, 7, 12, 17, 22, 27]);
         // Progress resets everything, and a late result means nothing.
-        assert!(hearing.look(second(32), true, second(5)));
-        assert!(!hearing.look(second(33), false, second(5)));
-        hearing.told(second(33), false);
-        assert_eq!(hearing, Hearing::Unknown);
-        assert!(hearing.look(second(34), true, second(5)));
-        hearing.told(second(35), false);
-        assert_eq!(hearing, Hearing::Deaf);
-        assert!(!hearing.look(second(90), true, second(5)));
+        assert!(probe.look(second(32), true, second(5)));
+        assert!(!probe.look(second(33), false, second(5)));
+        probe.told(second(33), false);
+        assert_eq!(probe, AcceptProbe::Unknown);
+        assert!(probe.look(second(34), true, second(5)));
+        probe.told(second(35), false);
+        assert_eq!(probe, AcceptProbe::Deaf);
+        assert!(!probe.look(second(90), true, second(5)));
     }
 }

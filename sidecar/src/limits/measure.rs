@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use scaledapp_engine::{Engine, Event, WorkerId, WorkerState};
 
 use super::hang;
-use super::hearing::Hearing;
+use super::hearing::AcceptProbe;
 use super::measured::Measured;
 use super::memory::{self, Limiting};
 use super::watch::Watch;
@@ -18,9 +18,9 @@ use crate::readiness::probe;
 use crate::workers::Workers;
 
 /// The interval of looks where memory is limited: a leak of 50 MB/s adds 12 MB within it.
-pub(crate) const CLOSE: Duration = Duration::from_millis(250);
+pub(crate) const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The interval of looks without a limit.
-pub(crate) const RELAXED: Duration = Duration::from_secs(1);
+pub(crate) const RELAXED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Measures for how long the machine has kept this process from running.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Starving {
         let elapsed = now - then;
         // The kernel sums over CPUs, but no more than the elapsed time can be lost.
         let by_quota = throttled.saturating_sub(taken).min(elapsed);
-        let late = elapsed.saturating_sub(RELAXED * 2);
+        let late = elapsed.saturating_sub(RELAXED_LOOK_INTERVAL * 2);
         by_quota.max(late)
     }
 }
@@ -152,14 +152,14 @@ fn deaf(
     let inputs = workers.inputs.clone();
     let process = workers.get_mut(worker)?;
     let address = *process.addresses.get(&port)?;
-    if process.hearing.look(now, silent.is_some(), most) {
+    if process.accept_probe.look(now, silent.is_some(), most) {
         workers.run_for(worker, async move {
             let accepts = probe::accepts(address).await;
             drop(inputs.send(Input::Accepts(worker, accepts)));
         });
         return None;
     }
-    silent.filter(|_| process.hearing == Hearing::Deaf)
+    silent.filter(|_| process.accept_probe == AcceptProbe::Deaf)
 }
 
 /// Whether the process runs Node, judged by the name of its program.

@@ -30,11 +30,11 @@ pub(crate) fn of(tree: &[u32]) -> Option<u64> {
 /// A process and its descendants, itself first; limited to a number that suffices for any
 /// app.
 pub(crate) fn tree(pid: u32) -> Vec<u32> {
-    const MOST: usize = 256;
+    const MAX_PROCESSES: usize = 256;
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(&process) = found.get(next)
-        && found.len() < MOST
+        && found.len() < MAX_PROCESSES
     {
         next += 1;
         // Only children of the first thread are read. Children of other threads are rare,

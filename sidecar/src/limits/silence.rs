@@ -16,10 +16,10 @@ use std::time::Duration;
 
 /// If a look comes later than this, the supervisor was kept from the CPU, and so may the
 /// worker have been.
-const LATE: Duration = Duration::from_secs(2);
+const MAX_ELAPSED: Duration = Duration::from_secs(2);
 /// The kernel walks through all connections of the machine for each look at them, so it is
 /// asked only this often within the time that makes a worker hung.
-const LOOKS: u32 = 8;
+const LOOKS_PER_TIMEOUT: u32 = 8;
 
 /// A worker's connections at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,10 +55,10 @@ impl Silence {
     /// have to be looked at, if a silence of `most` makes it hung.
     pub(crate) fn is_deaf(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
         if let Some((then, had)) = self.looked.replace((now, kept)) {
-            let elapsed = now.saturating_sub(then).min(LATE);
+            let elapsed = now.saturating_sub(then).min(MAX_ELAPSED);
             self.deaf += elapsed.saturating_sub(kept.saturating_sub(had));
         }
-        self.deaf >= most / LOOKS
+        self.deaf >= most / LOOKS_PER_TIMEOUT
     }
 
     /// Takes its connections now; returns for how long nothing has moved while a client
@@ -79,7 +79,7 @@ impl Silence {
 mod tests {
     use super::*;
 
-    const MOST: Duration = Duration::from_mins(1);
+    const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
     /// (inode, bytes read)
     fn carried(read: &[(u64, u64)], answered: u64) -> Carried {
@@ -106,9 +106,13 @@ mod tests {
                 silence.hears();
                 continue;
             };
-            if silence.is_deaf(Duration::from_secs(second), kept * second as u32, MOST) {
+            if silence.is_deaf(
+                Duration::from_secs(second),
+                kept * second as u32,
+                HANG_TIMEOUT,
+            ) {
                 longest = longest.max(silence.carries(carried));
-                if longest >= MOST {
+                if longest >= HANG_TIMEOUT {
                     hung = hung.or(Some(second));
                 }
             }
@@ -167,7 +171,7 @@ mod tests {
                 Duration::from_secs(1),
             );
             let silent = silence.carries(stuck());
-            assert_eq!(silent, LATE * look as u32);
+            assert_eq!(silent, MAX_ELAPSED * look as u32);
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use scaledapp_engine::{Exit, Generation, Slot};
 use tokio::task::AbortHandle;
 
-use crate::limits::ears::Ear;
-use crate::limits::hearing::Hearing;
+use crate::limits::ears::WaitingThread;
+use crate::limits::hearing::AcceptProbe;
 use crate::limits::silence::Silence;
 use crate::logs::Tail;
 use crate::readiness::Shown;
@@ -32,9 +32,9 @@ pub(crate) struct Process {
     /// Its message channel.
     pub(crate) channel: Option<Channel>,
     /// The state of its accept probe (Request dispatch).
-    pub(crate) hearing: Hearing,
+    pub(crate) accept_probe: AcceptProbe,
     /// The thread that was seen waiting for connections (Connection dispatch).
-    pub(crate) ear: Option<Ear>,
+    pub(crate) waiting_thread: Option<WaitingThread>,
     pub(crate) silence: Silence,
     /// Whether it held none of the shared sockets at the last look.
     pub(crate) has_closed: bool,

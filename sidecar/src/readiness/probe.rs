@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 
 use crate::connection::held;
 
-const PERIOD: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long one answer may take; the app may be busy with its start.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much of an answer is read after its status.
 const REST_BYTES: u64 = 64 << 10;
 
@@ -27,7 +27,7 @@ pub(crate) fn free_port() -> std::io::Result<u16> {
 pub(crate) async fn until_listening(port: u16) -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     while TcpStream::connect(address).await.is_err() {
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
     address
 }
@@ -35,11 +35,11 @@ pub(crate) async fn until_listening(port: u16) -> SocketAddr {
 /// Resolves when `GET path` answers with 2xx or 3xx.
 pub(crate) async fn until_ok(address: SocketAddr, path: String) {
     loop {
-        let asked = tokio::time::timeout(PATIENCE, status(address, &path)).await;
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, status(address, &path)).await;
         if let Ok(Ok(Some(200..=399))) = asked {
             return;
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -53,7 +53,7 @@ pub(crate) async fn accepts(address: SocketAddr) -> bool {
         Duration::from_millis(400),
         Duration::from_millis(500),
     ];
-    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
+    let connected = tokio::time::timeout(ANSWER_TIMEOUT, TcpStream::connect(address)).await;
     let Ok(Ok(_connection)) = connected else {
         return false;
     };
@@ -92,7 +92,7 @@ async fn read_rest(stream: TcpStream) {
     let (mut rest, mut nowhere) = (stream.take(REST_BYTES), tokio::io::sink());
     let reading = tokio::io::copy(&mut rest, &mut nowhere);
     // The status is already known, so the result does not matter.
-    let _ended = tokio::time::timeout(PATIENCE, reading).await;
+    let _ended = tokio::time::timeout(ANSWER_TIMEOUT, reading).await;
 }
 
 fn parse_status(head: &[u8; 12]) -> Option<u16> {

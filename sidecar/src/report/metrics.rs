@@ -1,4 +1,4 @@
-//! The supervisor's own metrics, read from its state when they are asked for.
+//! The supervisor's own metrics, read from its state at each scrape.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::overflows;
 use super::state::{State, lock};
 use crate::scrape::{Counts, Scraper};
 
-/// What of a report is a metric.
+/// The part of a report that becomes metrics.
 #[derive(Debug)]
 pub(super) struct Workers(pub(super) Weak<State>);
 

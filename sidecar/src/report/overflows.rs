@@ -1,15 +1,15 @@
-//! Connections that the kernel dropped because a queue of those to be accepted was
-//! full (`ListenOverflows` in `/proc/net/netstat`): those of the network namespace,
-//! which in a pod is the pod's own.
+//! The number of connections that the kernel dropped because an accept queue was full
+//! (`ListenOverflows` in `/proc/net/netstat`). It counts the whole network namespace, which
+//! in a pod is the pod's own.
 
 use std::fs;
 
-/// So far; `None` where the kernel does not tell.
+/// The number since the namespace began; `None` if the kernel does not report it.
 pub(super) fn count() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/net/netstat").ok()?)
 }
 
-/// Two lines for each group: names, and values in the same order.
+/// Each group has two lines: names, and values in the same order.
 fn parse(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next()?, lines.next()?);

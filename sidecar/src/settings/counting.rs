@@ -1,5 +1,5 @@
-//! `--increment-env`: a variable that is raised by the worker's slot number.
-//! What it begins at is read once, so that a slot keeps its value.
+//! `--increment-env`: a variable that is increased by the worker's slot number. Its first
+//! value is read once, so that a slot keeps its value.
 
 use anyhow::{Context, bail};
 
@@ -8,16 +8,16 @@ use anyhow::{Context, bail};
 pub struct Counting {
     /// Its name.
     pub name: String,
-    /// What it is in slot 0.
+    /// Its value in slot 0.
     pub first: i64,
 }
 
 impl Counting {
-    /// Reads what `name` begins at; `get` reads the environment. 0 where it is not
-    /// set, as with PM2's `increment_var`.
+    /// Reads the first value of `name`; `get` reads the environment. It is 0 if the
+    /// variable is not set, as with PM2's `increment_var`.
     ///
     /// # Errors
-    /// It is no variable of the app's own, or holds no whole number.
+    /// `name` cannot be a variable of the app's own, or its value is not a whole number.
     pub(super) fn read(
         name: String,
         port: Option<u16>,
@@ -47,7 +47,7 @@ impl Counting {
         Ok(Self { name, first })
     }
 
-    /// Its value in a slot.
+    /// The value in a slot.
     pub(crate) fn value(&self, slot: u32) -> String {
         self.first.saturating_add(i64::from(slot)).to_string()
     }

@@ -1,7 +1,7 @@
-//! The file of `--config`: which settings it may hold.
+//! The file of `--config`: the settings that it may contain.
 //!
-//! What they mean, and which of them exclude each other, is decided beside the flags
-//! of the same names.
+//! The files next to the flags of the same names decide what the settings mean and which of
+//! them exclude each other.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -68,10 +68,10 @@ pub(super) struct FileSettings {
     pub(super) forwarded_from: Option<Vec<String>>,
 }
 
-/// Reads it.
+/// Reads the file.
 ///
 /// # Errors
-/// There is no such file, or it holds something else.
+/// There is no such file, or its content is invalid.
 pub(super) fn read(path: &Path) -> anyhow::Result<FileSettings> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the --config file {}", path.display()))?;

@@ -1,6 +1,6 @@
-//! What `run --port none` excludes: every setting that asks for something that
-//! only a port can give. Bounds that hold without one (`--drain-timeout`,
-//! `--queue-length`) are let through: nothing is ever longer.
+//! What `run --port none` excludes: every setting that needs a port. Limits that merely
+//! have no effect without one (`--drain-timeout`, `--queue-length`) are accepted, because
+//! nothing can exceed them.
 
 use anyhow::bail;
 
@@ -8,10 +8,10 @@ use super::file::FileSettings;
 use super::trust;
 use crate::cli::{HangTimeout, MechanismArg, RunArgs};
 
-/// Refuses what needs a port.
+/// Refuses settings that need a port.
 ///
 /// # Errors
-/// Something does; the message names the flag and what to give instead.
+/// There is such a setting; the message names the flag and what to give instead.
 pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
     let limits = &args.limits;
     let shares = args.share.as_ref().or(file.share.as_ref());

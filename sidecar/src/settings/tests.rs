@@ -1,4 +1,4 @@
-//! Tests of what flags and the file come to.
+//! Tests of how flags and the file become settings.
 
 use clap::Parser;
 

@@ -1,4 +1,5 @@
-//! How long the dispatcher waits, and for how many: flags and file as one [`Times`].
+//! The dispatcher's time-outs and its number of connections: flags and file become one
+//! [`Times`].
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use scaledapp_units::duration;
 use super::file::FileSettings;
 use crate::cli::{DispatchArg, RunArgs, TimeArgs};
 
-/// Of the dispatcher's [`Limits`] those that `run` can be told.
+/// The part of the dispatcher's [`Limits`] that `run` can set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Times {
     answer: Duration,
@@ -26,11 +27,11 @@ pub(crate) struct Times {
     per_address: Option<NonZeroU32>,
 }
 
-/// Refuses what only a dispatcher does, where there is none: a bound that holds nothing
-/// would be taken for one that does.
+/// Refuses settings of the dispatcher if there is none, because a limit without effect
+/// would be mistaken for one that holds.
 ///
 /// # Errors
-/// Something of it is given; the message names the flag.
+/// There is such a setting; the message names the flag.
 pub(super) fn check_dispatch(
     args: &RunArgs,
     file: &FileSettings,
@@ -70,8 +71,8 @@ pub(super) fn check_dispatch(
 
 impl Times {
     /// # Errors
-    /// A duration of the file is none, a time is 0 where nothing could be done within
-    /// it, or a limit of heads cannot be meant.
+    /// A duration in the file is invalid, a time is 0 although nothing could be done within
+    /// it, or a limit of heads makes no sense.
     pub(super) fn resolve(args: &TimeArgs, file: &FileSettings) -> anyhow::Result<Self> {
         let default = Config::dispatcher().limits;
         let head_bytes = args.head_bytes.or(file.head_bytes);
@@ -135,12 +136,12 @@ impl Times {
         })
     }
 
-    /// Whether nobody has said how many connections there may be.
+    /// Whether the number of connections was left to the supervisor.
     pub(crate) fn fits_connections(self) -> bool {
         self.connections.is_none()
     }
 
-    /// Puts them into a dispatcher's limits.
+    /// Copies them into a dispatcher's limits.
     pub(crate) fn of(self, limits: Limits) -> Limits {
         Limits {
             answer_time: self.answer,
@@ -170,7 +171,7 @@ mod tests {
         let times = Times::resolve(&TimeArgs::default(), &FileSettings::default()).unwrap();
         let limits = Config::dispatcher().limits;
         assert_eq!(times.of(limits), limits);
-        // The numbers that the help names.
+        // The numbers that the help states.
         let Limits {
             answer_time,
             stall_time,

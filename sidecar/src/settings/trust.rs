@@ -1,4 +1,4 @@
-//! Whose word about a client counts: flags and file as one [`Believed`].
+//! Which statements about a client are trusted: flags and file become one [`Believed`].
 
 use std::path::PathBuf;
 
@@ -9,23 +9,23 @@ use scaledapp_runtime::follow;
 use super::file::FileSettings;
 use crate::cli::{DispatchArg, TrustArg, TrustArgs};
 
-/// Room for the most and the longest tokens.
+/// Enough for the largest number of the longest tokens.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
-/// Whose word counts.
+/// Which statements about a client are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Believed {
-    /// What callers are.
+    /// Whether callers are clients or balancers.
     pub(crate) trust: Trust,
-    /// What they must show for that.
+    /// The tokens that a balancer must show.
     token_file: Option<PathBuf>,
-    /// Proxies that are believed beside them.
+    /// Proxies whose statements are trusted as well.
     forwarded_from: Vec<Network>,
 }
 
 impl Believed {
     /// # Errors
-    /// What is given would have no effect, or another than it seems to have.
+    /// A setting would have no effect, or another effect than it seems to have.
     pub(super) fn resolve(
         args: &TrustArgs,
         file: &FileSettings,
@@ -74,8 +74,8 @@ impl Believed {
         })
     }
 
-    /// For the dispatchers; follows the token file from now on. To be called within a
-    /// tokio runtime.
+    /// The policy for the dispatchers; follows the token file from now on. It must be
+    /// called within a tokio runtime.
     pub(crate) fn callers(&self) -> Callers {
         if self.trust == Trust::Behind && self.token_file.is_none() {
             tracing::warn!(
@@ -96,7 +96,7 @@ impl Believed {
     }
 }
 
-/// One of the flags that is given.
+/// One of the flags that are set.
 pub(super) fn given(args: &TrustArgs, file: &FileSettings) -> Option<&'static str> {
     let flags = [
         ("--trust", args.trust.or(file.trust).is_some()),
