@@ -1,11 +1,11 @@
-//! Answers the `bind` and `listen` calls of one worker's processes, and notices when one
-//! of them may reset connections (`SO_LINGER`): see [`Caller::resets`].
+//! Answers the `bind` and `listen` calls of one worker's processes, and notices when one of
+//! them may reset connections (`SO_LINGER`): see [`Caller::resets`].
 //!
-//! Reads from /proc what the call is about and lets [`Sharing`] say which
-//! socket it gets. A call that cannot be read (the process forbids it) is let through
-//! and reported: the app then binds for itself, which fails where we hold its port.
-//! `process_vm_readv` and `pidfd_getfd` are refused under the usual container
-//! profiles; /proc/PID/mem of a child is not.
+//! It reads the arguments of the call from /proc, and [`Sharing`] decides which socket the
+//! worker gets. A call that cannot be read (the process forbids it) is let through and
+//! reported: the app then binds for itself, which fails if the supervisor has its port.
+//! `process_vm_readv` and `pidfd_getfd` are not allowed under the usual container profiles;
+//! /proc/PID/mem of a child is.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -25,42 +25,43 @@ use scaledapp_sys::notify::{Call, Listener, Notification};
 use crate::owner::look_at;
 use crate::sharing::{Bind, Family, Given, Listened, Sharing};
 
-/// Something that a worker's call told us.
+/// What a worker's call has revealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     /// It listens on a shared port.
     Listening {
-        /// Which one.
+        /// The port.
         port: u16,
-        /// Where it alone is reached; `None` where all pull from one queue.
+        /// The worker's own address; `None` if all workers accept from one queue.
         address: Option<SocketAddr>,
     },
-    /// It was given a socket for this port that listens already; it may leave out
-    /// its own `listen`.
+    /// It was given a socket for this port that listens already, so it may omit its own
+    /// `listen`.
     Given(u16),
     /// It listens on another port.
     ListeningElsewhere(u16),
-    /// Its calls cannot be read; it binds for itself.
+    /// Its calls cannot be read, so it binds for itself.
     Unreadable,
-    /// No socket could be made for it, or handed to it.
+    /// A socket could not be created for it or handed to it.
     Refused,
 }
 
-/// Whose calls are answered.
+/// The worker whose calls are answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// The worker to which the listener belongs.
+    /// The worker.
     pub(crate) worker: WorkerId,
     /// Its generation.
     pub(crate) generation: Generation,
     /// The ports that workers share.
     pub(crate) ports: Rc<[u16]>,
-    /// Set before any of its processes can reset a connection that it has read
-    /// (`SO_LINGER`): from then on the end of one does not show that nobody has.
+    /// Set before one of its processes can reset a connection that it has read
+    /// (`SO_LINGER`). From then on the end of a connection does not prove that no process
+    /// has read it.
     pub(crate) resets: Arc<AtomicBool>,
 }
 
-/// Answers until the worker and all its descendants are gone.
+/// Answers calls until the worker and all its descendants have ended.
 pub(crate) async fn serve(
     listener: Listener,
     caller: Caller,
@@ -82,7 +83,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Whether a call waits, asking for at most `patience`.
+/// Whether a call is waiting; blocks for at most `patience`.
 pub(crate) fn waiting(listener: &Listener, patience: Duration) -> io::Result<bool> {
     let mut descriptors = [PollFd::new(listener, PollFlags::IN)];
     let patience = Timespec {
@@ -96,8 +97,8 @@ pub(crate) fn waiting(listener: &Listener, patience: Duration) -> io::Result<boo
     }
 }
 
-/// Fetches and answers one call. An answer that fails means that the caller
-/// died meanwhile, which its exit will tell.
+/// Fetches and answers one call. If the answer fails, the caller has died meanwhile, and
+/// its exit will be reported.
 pub(crate) fn answer_one(
     listener: &Listener,
     caller: &Caller,
@@ -160,7 +161,7 @@ fn give(
     let id = notification.id;
     let pid = notification.pid;
     let close_on_exec = look_at(pid, || flags(pid, fd)).is_ok_and(|flags| flags & O_CLOEXEC != 0);
-    // The pid could have been reused while we read about it.
+    // The pid could have been reused while its files were read.
     if !listener.is_waiting(id) {
         return None;
     }
@@ -178,7 +179,7 @@ fn give(
         }
         Err(error) => {
             tracing::error!(worker = caller.worker.0, %error, "cannot hand the app its socket");
-            // EADDRNOTAVAIL is what bind(2) says when an address cannot be had.
+            // EADDRNOTAVAIL is what bind(2) returns if an address is not available.
             let errno = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
             let _gone = listener.answer_error(id, error.raw_os_error().unwrap_or(errno));
             Some(Told::Refused)
@@ -186,7 +187,7 @@ fn give(
     }
 }
 
-/// What a `bind` is about.
+/// The meaning of a `bind` call.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Shared(Bind),
@@ -197,10 +198,10 @@ enum Asked {
 const O_NONBLOCK: u32 = rustix::fs::OFlags::NONBLOCK.bits();
 const O_CLOEXEC: u32 = rustix::fs::OFlags::CLOEXEC.bits();
 
-/// Reads a call of `bind(fd, address, length)`; `address` is one of the caller's
-/// memory, `length` in bytes.
+/// Reads a call of `bind(fd, address, length)`: `address` is in the caller's memory,
+/// `length` is in bytes.
 fn read_bind(pid: u32, fd: RawFd, address: u64, length: u64, shared: &[u16]) -> io::Result<Asked> {
-    // sizeof(struct sockaddr_in6) is the longest that matters.
+    // sizeof(struct sockaddr_in6), the longest address that matters.
     let mut bytes = [0_u8; 28];
     let length = (length as usize).min(bytes.len());
     let memory = File::open(format!("/proc/{pid}/mem"))?;
@@ -222,7 +223,7 @@ fn read_bind(pid: u32, fd: RawFd, address: u64, length: u64, shared: &[u16]) -> 
     }))
 }
 
-/// Family and port of a whole `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)).
+/// The family and port of a complete `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)).
 fn parse_sockaddr(bytes: &[u8]) -> Option<(Family, u16)> {
     const AF_INET: u16 = 2;
     const AF_INET6: u16 = 10;
@@ -239,8 +240,8 @@ fn descriptor(pid: u32, fd: RawFd) -> String {
     format!("/proc/{pid}/fd/{fd}")
 }
 
-/// Whether the socket is a TCP one: HTTP/3 binds the same number for UDP. Go
-/// makes multipath TCP listeners, which fall back to TCP.
+/// Whether the socket is a TCP socket: HTTP/3 binds the same number for UDP. Go creates
+/// multipath TCP listeners, which fall back to TCP.
 fn is_tcp(pid: u32, fd: RawFd) -> io::Result<bool> {
     let mut name = [0_u8; 32];
     let length = rustix::fs::getxattr(descriptor(pid, fd), "system.sockprotoname", &mut name)?;
@@ -248,7 +249,7 @@ fn is_tcp(pid: u32, fd: RawFd) -> io::Result<bool> {
     Ok(name.starts_with(b"TCP") || name.starts_with(b"MPTCP"))
 }
 
-/// The open file's flags, octal in the `flags:` line of `proc_pid_fdinfo(5)`.
+/// The flags of the open file: octal in the `flags:` line of `proc_pid_fdinfo(5)`.
 fn flags(pid: u32, fd: RawFd) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("flags:"));

@@ -1,9 +1,9 @@
-//! Tries the hand-over once before any worker starts.
+//! Tests the hand-over once before any worker starts.
 //!
-//! Whether seccomp notification works depends on kernel, profile and outer
-//! filters, and no list of error codes covers them (gVisor answers otherwise
-//! than an old kernel). So a child binds a port for real, and the hand-over
-//! works if it then finds our socket in its hands.
+//! Whether seccomp notification works depends on the kernel, the profile and outer filters,
+//! and no list of error codes covers them all (gVisor answers differently from an old
+//! kernel). So a child really binds a port, and the hand-over works if the child's
+//! descriptor then is the supervisor's socket.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,14 +17,14 @@ use scaledapp_sys::spawn::spawn_filtered;
 use crate::handover::{Caller, answer_one, waiting};
 use crate::sharing::Sharing;
 
-/// A child that neither calls nor ends by then is stuck; one on a machine that is
-/// busy with everything else at once is not.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A child that has neither called nor ended by then is stuck; a child on a very busy
+/// machine needs less.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether a child's `bind` can be answered with a socket of ours; the reason if not.
+/// Whether a child's `bind` can be answered with a socket of the supervisor.
 ///
 /// # Errors
-/// What failed, in words for the log.
+/// The reason why not, in words for the log.
 pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
     let mut command = Command::new("/proc/self/exe");
     command
@@ -42,9 +42,9 @@ pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
         ports: [port].into(),
         resets: Arc::default(),
     };
-    // Its one call is the bind (and its listen); a second is plenty for both.
+    // The child calls `bind` and perhaps `listen`.
     for _call in 0..2 {
-        if waiting(&filtered.listener, PATIENCE).unwrap_or(false) {
+        if waiting(&filtered.listener, CALL_TIMEOUT).unwrap_or(false) {
             answer_one(&filtered.listener, &caller, &sharing);
         }
     }
@@ -56,7 +56,7 @@ pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
     }
 }
 
-/// The child: success if a bind to `port` gave a socket bound elsewhere.
+/// Runs in the child: succeeds if a bind to `port` gave a socket bound to another port.
 pub fn bind_as_an_app(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .and_then(|socket| socket.local_addr())

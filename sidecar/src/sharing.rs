@@ -1,12 +1,11 @@
-//! Which socket a worker gets when it binds a port that workers share.
+//! The socket that a worker gets when it binds a port that workers share.
 //!
-//! Request dispatch: a private loopback socket per bind, which only the
-//! dispatcher connects to; it dies with the worker, so that requests waiting in
-//! it fail at once and are sent elsewhere. Connection dispatch: one socket per
-//! generation and address family, kept by the supervisor, so that its queue
-//! outlives every worker; a steering program turns new connections to one
-//! generation. What the worker asked for is read in `handover`; when to turn
-//! and to retire is decided by the engine.
+//! Request dispatch: each bind gets a private loopback socket, to which only the dispatcher
+//! connects. It is closed with the worker, so that requests waiting in it fail at once and
+//! are sent elsewhere. Connection dispatch: there is one socket per generation and address
+//! family. The supervisor keeps it, so that its queue outlives every worker, and a steering
+//! program sends new connections to one generation. `handover` reads what the worker asked
+//! for; the engine decides when to switch generations and when to retire one.
 
 mod family;
 mod group;
@@ -31,27 +30,29 @@ use mending::Unwatched;
 
 pub(crate) use family::Family;
 
-/// Sockets remembered per worker and kind: an app has a handful of ports; one that
-/// binds in a loop must not grow us.
+/// The maximum of remembered sockets per worker and kind. An app has a handful of ports,
+/// and one that binds in a loop must not make the supervisor grow.
 const REMEMBERED: usize = 32;
 
-/// A `bind` of a stream socket to a shared port, with what our socket must copy.
+/// A `bind` of a stream socket to a shared port, with the properties that the replacement
+/// must copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bind {
     /// The port that the app asked for.
     pub(crate) port: u16,
-    /// Family of the app's socket.
+    /// The address family of the app's socket.
     pub(crate) family: Family,
-    /// `O_NONBLOCK` of the app's socket; it belongs to the open file
-    /// description, so the app would find the supervisor's choice instead of its own.
+    /// Whether the app's socket has `O_NONBLOCK`. The flag belongs to the open file
+    /// description, so without a copy the app would find the supervisor's choice instead of
+    /// its own.
     pub(crate) nonblocking: bool,
 }
 
 /// The worker's new socket.
 pub(crate) enum Given {
-    /// For this worker alone.
+    /// A socket of this worker alone.
     Own(Rc<Socket>),
-    /// For all workers of its generation; it listens already.
+    /// A socket of all workers of its generation, which listens already.
     Shared(Rc<Socket>),
 }
 
@@ -64,31 +65,31 @@ impl Given {
     }
 }
 
-/// What a `listen` call was about.
+/// What a `listen` call means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listened {
     /// A shared port.
     Shared {
-        /// Which one.
+        /// The port.
         port: u16,
-        /// Where this worker alone is reached; `None` where all pull from one queue.
+        /// The worker's own address; `None` if all workers accept from one queue.
         address: Option<SocketAddr>,
     },
-    /// Some other port that the worker had bound before.
+    /// Another port that the worker had bound before.
     Elsewhere(u16),
-    /// Nothing that we saw being bound (Unix sockets, port 0).
+    /// A socket whose bind was not seen (Unix sockets, port 0).
     Unknown,
 }
 
-/// All sockets that workers were given.
+/// All sockets that workers have been given.
 #[derive(Debug)]
 pub(crate) struct Sharing {
     mode: Mode,
-    /// Each worker's sockets that it alone has, newest last.
+    /// The private sockets of each worker, newest last.
     private: HashMap<WorkerId, Vec<Private>>,
-    /// Inodes of sockets that workers bound for themselves → port.
+    /// The inodes and ports of sockets that workers bound for themselves.
     foreign: HashMap<WorkerId, Vec<(u64, u16)>>,
-    /// Shared sockets that were made since the last [`watch_new`].
+    /// Shared sockets created since the last call of [`watch_new`].
     unwatched: Vec<Unwatched>,
 }
 
@@ -97,7 +98,7 @@ enum Mode {
     Request,
     Connection {
         host: Option<IpAddr>,
-        /// Those with a queue of all workers; others are private.
+        /// The ports with a queue for all workers; other ports are private.
         ports: Vec<u16>,
         groups: HashMap<(Family, u16), Group>,
         active: Option<Generation>,
@@ -109,7 +110,8 @@ struct Private {
     inode: u64,
     port: u16,
     address: SocketAddr,
-    /// Ours until the worker listens: it dies with the worker from then on.
+    /// The supervisor's copy until the worker listens. After that the socket is closed when
+    /// the worker ends.
     bound: Option<Rc<Socket>>,
 }
 
@@ -119,10 +121,11 @@ impl Sharing {
         Self::new(Mode::Request)
     }
 
-    /// Sockets for Connection dispatch on `host` (all addresses when `None`).
+    /// Sockets for Connection dispatch on `host` (`None`: all addresses).
     ///
     /// # Errors
-    /// A port (which one) is taken: tried without `SO_REUSEPORT`, since two
+    /// A port is taken; the message says which. This is tested without `SO_REUSEPORT`,
+    /// because otherwise two supervisors would silently share it.
     /// supervisors would share it silently otherwise.
     pub(crate) fn connection(
         host: Option<IpAddr>,
@@ -151,8 +154,8 @@ impl Sharing {
     /// The socket for a worker's bind to a shared port.
     ///
     /// # Errors
-    /// The socket cannot be made; `AddrNotAvailable` when the app asks for
-    /// IPv4 and the host to serve on is an IPv6 address.
+    /// The socket cannot be created. `AddrNotAvailable` means that the app asks for IPv4
+    /// but the host to serve on is an IPv6 address.
     pub(crate) fn bind(
         &mut self,
         worker: WorkerId,
@@ -183,8 +186,8 @@ impl Sharing {
         let socket = new_socket(bind.family)?;
         let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         socket.bind(&address_for(bind.family, loopback, 0)?)?;
-        // It does not listen yet: an app that is handed a listening one may leave
-        // its own `listen` out, which tells us that it is ready (gunicorn does).
+        // The socket does not listen yet. An app that is handed a listening socket may omit
+        // its own `listen`, which tells the supervisor that it is ready (gunicorn does).
         socket.set_nonblocking(bind.nonblocking)?;
         let socket = Rc::new(socket);
         let sockets = self.private.entry(worker).or_default();
@@ -200,7 +203,7 @@ impl Sharing {
         Ok(Given::Own(socket))
     }
 
-    /// Remembers a bind that was let through, for messages.
+    /// Remembers a bind that was let through, for log messages.
     pub(crate) fn bound_elsewhere(&mut self, worker: WorkerId, inode: u64, port: u16) {
         let known = self.foreign.entry(worker).or_default();
         if known.len() < REMEMBERED {
@@ -208,14 +211,14 @@ impl Sharing {
         }
     }
 
-    /// What the socket is that a worker calls `listen` on; told before that call
-    /// goes on. A private one listens from now on: a dispatcher's connect right
-    /// after it must not be refused.
+    /// Identifies the socket that a worker calls `listen` on, before the call continues. A
+    /// private socket listens from now on, because the dispatcher's next connect must not
+    /// be refused.
     pub(crate) fn listened(&mut self, worker: WorkerId, inode: u64) -> Listened {
         let mine = self.private.get_mut(&worker).into_iter().flatten();
         if let Some(private) = mine.rev().find(|private| private.inode == inode) {
             if let Some(socket) = private.bound.take() {
-                // What is wrong with it the app's own call will say.
+                // The app's own call will report the error.
                 let _said_by_the_app = socket.listen(BACKLOG);
             }
             return Listened::Shared {
@@ -238,9 +241,9 @@ impl Sharing {
             .map_or(Listened::Unknown, |(_, port)| Listened::Elsewhere(*port))
     }
 
-    /// Takes up again what a worker has shut down: that ends the socket itself, for
-    /// all who share it (shutdown(2) of a listening socket is a disconnect). What
-    /// waited in it is lost.
+    /// Replaces sockets that a worker has shut down. shutdown(2) of a listening socket
+    /// disconnects it for all processes that share it; connections that waited in it are
+    /// lost.
     pub(crate) fn mend(&mut self) {
         let Mode::Connection { groups, active, .. } = &mut self.mode else {
             return;
@@ -250,17 +253,17 @@ impl Sharing {
         }
     }
 
-    /// All that are shared.
+    /// The inodes of all shared sockets.
     pub(crate) fn inodes(&self) -> HashSet<u64> {
         self.members().map(|member| member.inode).collect()
     }
 
-    /// Whether a socket is one of those that are shared.
+    /// Whether this is one of the shared sockets.
     fn has(&self, inode: u64) -> bool {
         self.members().any(|member| member.inode == inode)
     }
 
-    /// Turns all new connections to `generation`.
+    /// Sends all new connections to `generation`.
     pub(crate) fn activate(&mut self, generation: Generation) {
         if let Mode::Connection { groups, active, .. } = &mut self.mode {
             *active = Some(generation);
@@ -270,7 +273,7 @@ impl Sharing {
         }
     }
 
-    /// Connections that wait in the sockets of `generation`.
+    /// How many connections wait in the sockets of `generation`.
     pub(crate) fn queued(&self, generation: Generation) -> u32 {
         self.members()
             .filter(|one| one.generation == generation)
@@ -278,14 +281,14 @@ impl Sharing {
             .sum()
     }
 
-    /// Connections that wait in all shared sockets.
+    /// How many connections wait in all shared sockets.
     pub(crate) fn queued_in_all(&self) -> u32 {
         self.members().map(Member::queued).sum()
     }
 
-    /// Closes the sockets of every generation but the active one for which
-    /// `in_use` is false. A queue that is not empty by then is reset by the
-    /// kernel, which is why the engine drains first.
+    /// Closes the sockets of every inactive generation for which `in_use` is false. The
+    /// kernel resets connections that still wait in them, which is why the engine drains
+    /// first.
     pub(crate) fn retire(&mut self, in_use: impl Fn(Generation) -> bool) {
         if let Mode::Connection { groups, active, .. } = &mut self.mode {
             for group in groups.values_mut() {
@@ -294,7 +297,7 @@ impl Sharing {
         }
     }
 
-    /// Inodes of the sockets that the workers of `generation` accept from.
+    /// The inodes of the sockets that the workers of `generation` accept from.
     pub(crate) fn listeners(&self, generation: Generation) -> HashSet<u64> {
         let mine = self
             .members()
@@ -307,8 +310,8 @@ impl Sharing {
         matches!(&self.mode, Mode::Connection { active, .. } if *active == Some(generation))
     }
 
-    /// Lets no new connection begin at any shared socket; what waits in them is
-    /// still accepted.
+    /// Lets no new connection begin at any shared socket; waiting connections are still
+    /// accepted.
     pub(crate) fn refuse_new(&self) {
         for member in self.members() {
             if let Err(error) = refuse_new(&member.socket) {
@@ -320,7 +323,7 @@ impl Sharing {
     /// The opposite of [`Self::refuse_new`].
     pub(crate) fn take_new(&self) {
         for member in self.members() {
-            // One that was made since has no filter.
+            // A socket that was created since then has no filter.
             let _none = member.socket.detach_filter();
         }
     }
@@ -343,7 +346,7 @@ impl Sharing {
     }
 }
 
-/// Watches shared sockets that are new, each until it is given up.
+/// Watches all new shared sockets, each until it is given up.
 pub(crate) fn watch_new(sharing: &Rc<RefCell<Sharing>>) {
     let new = std::mem::take(&mut sharing.borrow_mut().unwatched);
     for unwatched in new {
@@ -441,7 +444,8 @@ mod tests {
         let escaped = bind(Generation(1)).as_fd().try_clone_to_owned().unwrap();
         drop((bind(Generation(2)), bind(Generation(3))));
         sharing.activate(Generation(2));
-        // The first leaves, the last takes its number, the chosen one keeps its own.
+        // When the first one leaves, the last takes its number, and the chosen one keeps
+        // its own.
         sharing.retire(|generation| generation == Generation(3));
         let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
         let held: Vec<_> = (0..6).map(|_| connect()).collect();
@@ -501,7 +505,7 @@ mod tests {
         let inode = inode(socket).unwrap();
         sharing.listened(WorkerId(1), inode);
         assert!(socket.is_listener().unwrap());
-        // No copy of it is left here.
+        // The supervisor has no copy of it left.
         assert_eq!(Rc::strong_count(socket), 1);
     }
 

@@ -1,7 +1,7 @@
 //! The address family of a socket.
 
-/// Address family of the socket that the app made; ours must be the same, or
-/// the app reads addresses with the wrong layout.
+/// The address family of the app's socket. The replacement must have the same one, because
+/// otherwise the app would read addresses in the wrong layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
     /// `AF_INET`

@@ -1,9 +1,10 @@
-//! The sockets that share a port in Connection dispatch, one of each generation, and
-//! to which of them the kernel gives new connections.
+//! The sockets that share a port in Connection dispatch, one of each generation, and the
+//! choice of the one that gets new connections.
 //!
-//! It numbers them by their place in the group, and gives the number of one that
-//! leaves to the last (`net/core/sock_reuseport.c`); so does this, and attaches the
-//! steering program anew. Which generation is to have them is decided by the engine.
+//! The kernel numbers the sockets by their place in the group, and when one leaves, the
+//! last takes its number (`net/core/sock_reuseport.c`). This file keeps the same numbering
+//! and attaches the steering program again after each change. The engine decides which
+//! generation gets the connections.
 
 use std::io;
 use std::net::Shutdown;
@@ -30,7 +31,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Connections that wait to be accepted.
+    /// How many connections wait to be accepted.
     pub(super) fn queued(&self) -> u32 {
         steer::accept_queue(&self.socket).unwrap_or(0)
     }
@@ -45,11 +46,11 @@ impl Group {
         self.members.iter().any(|member| member.inode == inode)
     }
 
-    /// The socket of a generation, made if it is not there, and whether it was; `active`
-    /// has the new connections.
+    /// The socket of a generation, and whether it was created now; `active` is the
+    /// generation that gets new connections.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The socket cannot be created.
     pub(super) fn socket_of(
         &mut self,
         generation: Generation,
@@ -69,11 +70,11 @@ impl Group {
         Ok((socket, true))
     }
 
-    /// Listens again with those that a worker has shut down.
+    /// Makes the sockets that a worker has shut down listen again.
     pub(super) fn mend(&mut self, active: Option<Generation>) {
         let ended = |one: &Member| one.socket.is_listener().is_ok_and(|listens| !listens);
         while let Some(index) = self.members.iter().position(ended) {
-            // It left the group, and comes back as the last.
+            // It left the group and rejoins it as the last one.
             let member = self.members.swap_remove(index);
             if let Err(error) = member.socket.listen(BACKLOG) {
                 tracing::error!(%error, "a socket that a worker has shut down is lost");
@@ -87,8 +88,7 @@ impl Group {
         }
     }
 
-    /// Ends the sockets of every generation but the active one for which `in_use` is
-    /// false.
+    /// Closes the sockets of every inactive generation for which `in_use` is false.
     pub(super) fn retire(
         &mut self,
         active: Option<Generation>,
@@ -97,17 +97,18 @@ impl Group {
         let ends = |one: &Member| Some(one.generation) != active && !in_use(one.generation);
         while let Some(index) = self.members.iter().position(ends) {
             let left = self.members.swap_remove(index);
-            // It leaves now, also where a process that escaped from its worker's
-            // group still holds a copy.
+            // The shutdown makes it leave the group now, even if a process that escaped
+            // from its worker's group still has a copy.
             let _left_already = left.socket.shutdown(Shutdown::Both);
             self.steer(active);
         }
     }
 
-    /// Attaches the program again; called whenever the numbering or the wish changed.
+    /// Attaches the program again; called whenever the numbering or the active generation
+    /// has changed.
     pub(super) fn steer(&self, active: Option<Generation>) {
-        // Before the first activation the oldest generation is served, which
-        // is the one that will be activated.
+        // Before the first activation the oldest generation gets the connections, because
+        // it will be the one that is activated.
         let index = active
             .and_then(|active| self.members().position(|one| one.generation == active))
             .unwrap_or(0);

@@ -1,5 +1,5 @@
-//! The sockets themselves: how one is made, bound and kept from new connections.
-//! Who gets which is decided in `sharing`.
+//! How sockets are created, bound and kept from new connections. `sharing` decides which
+//! worker gets which.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,11 +8,11 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::family::Family;
 
-/// Pending connections that a listening socket holds; the kernel lowers it to
+/// The length of a listening socket's accept queue; the kernel lowers it to
 /// net.core.somaxconn (4096 by default since Linux 5.4).
 pub(super) const BACKLOG: i32 = 4096;
 
-/// Whether the port can be had.
+/// Tests whether the port is available.
 pub(super) fn try_out(host: Option<IpAddr>, port: u16) -> io::Result<()> {
     let family = match host {
         Some(IpAddr::V6(_)) => Family::V6,
@@ -24,8 +24,8 @@ pub(super) fn try_out(host: Option<IpAddr>, port: u16) -> io::Result<()> {
     trial.listen(1)
 }
 
-/// Drops SYNs, so that clients try again and are refused once the socket is
-/// closed; closing it alone would reset what came since the last `accept`.
+/// Drops SYNs, so that clients repeat them and are refused once the socket is closed.
+/// Closing it at once would reset connections that arrived since the last `accept`.
 ///
 /// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
 /// `net/ipv4/tcp_ipv4.c`); `SO_ATTACH_FILTER` needs no privilege (socket(7)).
@@ -46,7 +46,7 @@ pub(super) fn refuse_new(listener: &Socket) -> io::Result<()> {
     ])
 }
 
-/// A stream socket that closes on exec.
+/// A stream socket that is closed on exec.
 pub(super) fn new_socket(family: Family) -> io::Result<Socket> {
     let domain = match family {
         Family::V4 => Domain::IPV4,
@@ -63,7 +63,7 @@ pub(super) fn new_socket(family: Family) -> io::Result<Socket> {
 pub(super) fn group_socket(family: Family, address: &SockAddr) -> io::Result<Socket> {
     let socket = new_socket(family)?;
     socket.set_reuse_port(true)?;
-    // Connections of a supervisor before us may linger in TIME_WAIT.
+    // Connections of an earlier supervisor may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?;
@@ -85,7 +85,7 @@ pub(super) fn address_for(family: Family, host: Option<IpAddr>, port: u16) -> io
     Ok(SocketAddr::new(ip, port).into())
 }
 
-/// The address that the dispatcher connects to; IPv4 even for a mapped one.
+/// The address that the dispatcher connects to; IPv4 even if it is a mapped address.
 pub(super) fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     let address = socket.local_addr()?.as_socket();
     let address = address.ok_or_else(|| io::Error::other("a TCP socket without an IP address"))?;

@@ -1,6 +1,6 @@
-//! Notices at once that a worker has shut down a socket that all workers share: a poll
-//! of a listening socket reports that as a hang-up (`tcp_poll`). What is done about it
-//! is decided in `group`.
+//! Notices at once when a worker has shut down a socket that all workers share: a poll of a
+//! listening socket then reports a hang-up (`tcp_poll`). `group` decides what is done about
+//! it.
 
 use std::io;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use scaledapp_sys::hangup::hung_up;
 use socket2::Socket;
 
-/// A shared socket that nobody watches yet.
+/// A shared socket that is not watched yet.
 #[derive(Debug)]
 pub(super) struct Unwatched {
     pub(super) inode: u64,
@@ -16,12 +16,12 @@ pub(super) struct Unwatched {
 }
 
 impl Unwatched {
-    /// Calls `mend` with the socket's inode each time when it was shut down, until
-    /// `mend` says that it is not shared any more.
+    /// Calls `mend` with the socket's inode each time it was shut down, until `mend`
+    /// returns that it is not shared any more.
     pub(super) async fn watch(self, mend: impl Fn(u64) -> bool) {
         loop {
             if let Err(error) = self.hung_up().await {
-                // The supervisor also looks at it each time when it measures workers.
+                // The supervisor also checks it whenever it measures workers.
                 tracing::debug!(%error, "a shared socket cannot be watched");
                 return;
             }
