@@ -1,4 +1,4 @@
-//! Starting, crashing, not getting ready.
+//! Workers that start, that crash, and that never become ready.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn a_worker_shows_since_when_it_is_there_and_in_its_state() {
     world.after(seconds(1));
     let silent = Duration::ZERO;
     let cause = Cause::Hung { silent };
-    // It stops since it was told to, however that goes on.
+    // It stops because it was told to, whatever happens next.
     world.on(Event::Kill { worker, cause });
     assert_eq!(since(&world), (seconds(1), seconds(3)));
 }
@@ -218,7 +218,7 @@ fn fail_all(world: &mut World, exit: Exit) -> usize {
 fn an_app_that_never_starts_ends_the_supervisor_with_its_own_code() {
     let table = [
         (Exit::Code(3), 3),
-        // Nothing was served, and that is no success.
+        // Nothing was served, so this is no success.
         (Exit::Code(0), 3),
         (Exit::Signal(11), 139),
         (Exit::Spawn { code: 127 }, 127),
@@ -243,7 +243,8 @@ fn an_app_that_is_never_ready_in_time_is_told_of_as_that_and_not_by_our_own_sign
     let mut world = World::start(Dispatch::Request, 1);
     while world.exited.is_none() {
         match world.in_state(WorkerState::Stopping).first() {
-            // How it ends when it is told to says nothing about the boot; the code is its own.
+            // The worker was told to end, so how it ends says nothing about its boot; the
+            // exit code is its own.
             Some(&late) => world.exit(late, Exit::Signal(15)),
             None => world.wake(),
         };
@@ -320,7 +321,7 @@ fn people_can_read_what_happened() {
 
 #[test]
 fn a_worker_that_has_done_its_work_ends_without_a_crash_and_the_next_starts_at_once() {
-    // Served for long, or known to have served at all.
+    // It served for long, or it is known to have served at all.
     for (served_for, is_told) in [(seconds(5), false), (millis(200), true)] {
         let mut world = World::ready(Dispatch::Request, 1);
         for _ in 0..20 {
@@ -380,9 +381,9 @@ fn an_end_that_is_not_orderly_is_a_crash() {
     };
     assert!(told(Exit::Code(1), seconds(60), true));
     assert!(told(Exit::Signal(9), seconds(60), true));
-    // A daemon that leaves its starter, or an app that ends for want of work.
+    // A daemon that detaches from its starter, or an app that exits for lack of work.
     assert!(told(Exit::Code(0), millis(200), false));
-    // It was being killed, whatever it says.
+    // It was being killed, so its exit code does not count.
     let mut world = World::ready(Dispatch::Request, 1);
     world.now += seconds(60);
     let worker = world.newest(0);

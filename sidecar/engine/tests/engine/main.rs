@@ -1,7 +1,7 @@
 //! The engine against a simulated shell: no processes, no clock.
 //!
-//! `world` carries actions out and refuses impossible ones; the other modules
-//! hold one story per rule, `walks` random ones.
+//! `world` carries out actions and refuses impossible ones. `walks` takes random steps, and
+//! each other module has one test per rule.
 #![expect(
     clippy::panic,
     reason = "the simulated shell refuses by failing the test"

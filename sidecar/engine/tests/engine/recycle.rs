@@ -1,4 +1,4 @@
-//! Workers that the supervisor replaces or ends by itself.
+//! Workers that the supervisor replaces or ends without being asked to.
 
 use scaledapp_engine::{
     Action, Cause, Dispatch, Event, Exit, Incident, SlotState, WorkerId, WorkerState,
@@ -96,7 +96,7 @@ fn a_successor_that_fails_leaves_the_old_one_and_may_be_tried_again() {
 
 #[test]
 fn told_twice_it_is_tried_once() {
-    // While it is under way, and while it waits for another one.
+    // While it runs, and while it waits for another replacement.
     for first in [0, 1] {
         let mut world = World::ready(Dispatch::Request, 2);
         let workers = world.in_state(Ready);
@@ -132,7 +132,7 @@ fn of_two_that_wait_each_has_its_turn() {
     for worker in &workers {
         world.on(recycle(*worker, true));
     }
-    // Another one's failure is not theirs.
+    // The failure of another replacement does not affect them.
     world.exit(world.newest(0), Exit::Code(1));
     world.settle_down();
     assert_eq!(world.newest(0), workers[0]);
@@ -145,7 +145,7 @@ fn one_that_was_replaced_while_it_waited_is_left_alone() {
     let workers = world.in_state(Ready);
     world.on(recycle(workers[0], true));
     world.on(recycle(workers[1], true));
-    // It ends by itself; its successor has its slot.
+    // It ends by itself, and its successor has taken its slot.
     world.now = seconds(60);
     world.exit(workers[1], Exit::Code(1));
     let successor = world.newest(1);

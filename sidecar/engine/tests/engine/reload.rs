@@ -1,4 +1,4 @@
-//! Reload: nothing old goes before something new serves.
+//! Reload: no old worker ends before a new one serves.
 
 use scaledapp_engine::{
     Action, Dispatch, Event, Exit, Failure, Generation, Incident, Slot, WorkerState,
@@ -59,7 +59,7 @@ fn the_old_workers_of_a_request_reload_drain_side_by_side() {
     let old = world.in_state(Ready);
     world.on(reload(1));
     for slot in 0..4 {
-        // One starts at a time, and none waits for a drain.
+        // Workers start one at a time, but without waiting for a drain.
         assert_eq!(world.in_state(Starting).len(), 1);
         world.on(Event::Ready(world.newest(slot)));
     }
@@ -80,7 +80,7 @@ fn patience_covers_slots_in_turn_and_what_was_asked_before() {
     let mut world = World::ready(Dispatch::Request, 3);
     assert_eq!(world.engine.patience(), each * 3);
     world.on(reload(1));
-    // The canary is a fourth.
+    // The canary counts as a fourth step.
     assert_eq!(world.engine.patience(), each * 4 * 2);
     assert_eq!(World::start(Dispatch::Request, 0).engine.patience(), each);
 }
@@ -90,7 +90,7 @@ fn without_memory_for_one_more_the_next_one_waits_until_an_old_one_has_left() {
     let mut world = World::ready(Dispatch::Request, 3);
     let old = world.in_state(Ready);
     world.on(Event::Crowded(true));
-    // Nobody leaves yet: a reload needs room for one in any case.
+    // No worker is leaving yet: a reload needs memory for one more worker in any case.
     assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
     assert_eq!(spawns(&world.on(Event::Ready(world.newest(0)))), []);
     assert_eq!(spawns(&world.on(Event::Drained(old[0]))), []);
@@ -261,7 +261,7 @@ fn connection_reload_turns_over_only_when_all_are_ready() {
 
 #[test]
 fn any_failure_before_the_turn_ends_all_of_the_new_generation() {
-    // A worker that starts, one that is ready, the canary itself.
+    // A worker that is starting, one that is ready, and the canary itself.
     for slot in [1, 2, 0] {
         let mut world = World::ready(Dispatch::Connection, 3);
         world.on(reload(1));
@@ -332,7 +332,7 @@ fn a_crash_looping_slot_is_simply_replaced() {
     }
     world.exit(world.newest(0), Exit::Code(1));
     assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
-    // No attempt of the old one beside it.
+    // No new worker of the old generation is started beside it.
     assert_eq!(spawns(&world.after(millis(20_000))), []);
     world.on(Event::Ready(world.newest(0)));
     assert_eq!(world.result(1), Some(Ok(())));

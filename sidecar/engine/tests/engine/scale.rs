@@ -1,4 +1,4 @@
-//! More and fewer workers.
+//! Scaling up and down.
 
 use scaledapp_engine::{Action, Dispatch, Event, Exit, Failure, Slot, SlotState, WorkerState};
 

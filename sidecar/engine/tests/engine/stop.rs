@@ -1,4 +1,4 @@
-//! The end.
+//! How the supervisor stops.
 
 use scaledapp_engine::{Action, Dispatch, Event, Exit, Failure, SlotState, WorkerState};
 

@@ -1,4 +1,4 @@
-//! Random walks: whatever happens in whatever order, the invariants hold.
+//! Random walks: the invariants hold after any events in any order.
 
 use std::collections::BTreeSet;
 
@@ -13,29 +13,29 @@ const CAUSE: Cause = Cause::Requests { served: 1000 };
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The n-th starting worker (if any) is ready.
+    /// The n-th starting worker, if there is one, becomes ready.
     Ready(usize),
     /// The n-th live worker ends.
     Crash(usize, Exit),
     /// The n-th draining worker has nothing in flight.
     Drained(usize),
-    /// The n-th worker that was told to end does.
+    /// The n-th worker that was told to end ends.
     Obey(usize),
     Scale(u32),
     Reload,
     Restart(u32),
-    /// The n-th ready worker, with or without memory for two.
+    /// Recycles the n-th ready worker, with or without memory for two.
     Recycle(usize, bool),
-    /// The n-th live worker.
+    /// Kills the n-th live worker.
     Kill(usize),
     Starved(u64),
     Crowded(bool),
-    /// The n-th live worker.
+    /// The n-th live worker has served.
     Served(usize),
     Time(u64),
-    /// To the engine's own deadline.
+    /// Time goes on to the engine's own deadline.
     Wake,
-    /// Facts about some worker, known or not, true or not.
+    /// A fact about some worker, known or unknown, true or false.
     Late(u64),
 }
 
@@ -74,7 +74,7 @@ struct Walk {
 impl Walk {
     fn operation(&mut self) -> Option<OperationId> {
         self.operations += 1;
-        // Some things are wished without anybody waiting.
+        // Some operations have no waiting caller.
         (!self.operations.is_multiple_of(4)).then_some(OperationId(self.operations))
     }
 
@@ -144,7 +144,7 @@ impl Walk {
         };
         let told = self.world.incidents.len();
         self.world.on(event);
-        // Where there is no memory for two, one goes before the next comes.
+        // Without memory for two, one worker leaves before the next one starts.
         let recycled = |incident: &&Incident| matches!(incident, Incident::RecycleBegan { .. });
         lost += self.world.incidents[told..].iter().filter(recycled).count() as u32;
         let engine = &self.world.engine;
@@ -196,7 +196,8 @@ impl Walk {
             .workers()
             .filter(|worker| matches!(worker.state, WorkerState::Starting | WorkerState::Ready));
         let generations: BTreeSet<u32> = staying.map(|worker| worker.generation.0).collect();
-        // A Request reload that fails half-way leaves two; the next adds its own.
+        // A reload under Request dispatch that fails half-way leaves two generations; the
+        // next reload adds its own.
         let bound = match (self.dispatch, self.reload_failed) {
             (Dispatch::Request, true) => usize::MAX,
             _ => 2,
@@ -233,7 +234,7 @@ fn walk(dispatch: Dispatch, workers: u32, steps: &[Step]) {
     assert!(world.exited.is_some() && world.processes.is_empty());
 }
 
-/// The same, stopped in the middle.
+/// The same walk, with a stop in the middle.
 fn stopped_walk(dispatch: Dispatch, workers: u32, steps: &[Step], quick: bool) {
     let world = World::start(dispatch, workers);
     let mut walk = Walk {

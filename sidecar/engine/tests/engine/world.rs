@@ -1,4 +1,4 @@
-//! A shell without processes: it keeps what runs and checks what it is told.
+//! A shell without processes: it remembers what runs and checks each action.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Started, nothing ready yet; no jitter.
+    /// A started engine without a ready worker and without jitter.
     pub(crate) fn start(dispatch: Dispatch, workers: u32) -> Self {
         let config = Config {
             dispatch,
@@ -70,7 +70,7 @@ impl World {
         world
     }
 
-    /// Started, and all of it ready.
+    /// A started engine whose workers are all ready.
     pub(crate) fn ready(dispatch: Dispatch, workers: u32) -> Self {
         let mut world = Self::start(dispatch, workers);
         for worker in world.in_state(WorkerState::Starting) {
@@ -105,7 +105,7 @@ impl World {
         self.on(Event::Exited(worker, exit))
     }
 
-    /// Time goes on to the next deadline.
+    /// Moves time on to the next deadline.
     pub(crate) fn wake(&mut self) -> Vec<Action> {
         let deadline = self
             .engine
@@ -202,7 +202,7 @@ impl World {
             .map(|view| view.state)
     }
 
-    /// (slot, generation, state) of every live worker, in the order of starts.
+    /// (slot, generation, state) of every live worker, in the order of start.
     pub(crate) fn picture(&self) -> Vec<(u32, u32, WorkerState)> {
         let workers = self.engine.workers();
         workers
@@ -214,7 +214,7 @@ impl World {
         self.settled.get(&OperationId(operation)).copied()
     }
 
-    /// One fact of a well-behaved app; false when nothing is left to happen.
+    /// Sends one fact of a well-behaved app; returns false if there is none left.
     pub(crate) fn behave(&mut self) -> bool {
         let Some(worker) = self
             .engine
