@@ -18,6 +18,8 @@ pub mod label {
     pub const SLOT: &str = "scaledapp.io/slot";
     /// Name of the Service that an `EndpointSlice` is of.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// On Endpoints: no slices are made of them.
+    pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
     /// Who writes an `EndpointSlice`; always [`super::ENDPOINTS_MANAGER`].
     pub const ENDPOINTS_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 }
@@ -60,6 +62,9 @@ pub mod annotation {
     pub const INPUTS: &str = "scaledapp.io/inputs";
     /// On a Deployment: the pod template as we made it when the inputs changed last.
     pub const TEMPLATE: &str = "scaledapp.io/template";
+    /// On a Deployment: the number of pods that was asked for in place of as many on
+    /// each node, and for which the pods stayed as they were.
+    pub const KEPT_TOTAL: &str = "scaledapp.io/kept-total";
     /// On a Deployment with pods per node: how many nodes it counts on.
     pub const NODES: &str = "scaledapp.io/nodes";
     /// On a Deployment with pods per node: hashes of the nodes that lack a pod and
@@ -120,6 +125,8 @@ pub mod reason {
     pub const HOSTNAME_RESERVED: &str = "HostnameReserved";
     /// No DNS of ours answers for the hostname.
     pub const HOSTNAME_OUTSIDE: &str = "HostnameOutsideZones";
+    /// Admission takes labels away by which the operator finds its objects.
+    pub const LABELS_CHANGED: &str = "LabelsChanged";
     /// The Role or the `RoleBinding` of the balancers is not as the operator makes it.
     pub const RIGHTS_DIFFER: &str = "RightsDiffer";
     /// The API server refused or did not answer.
@@ -184,7 +191,7 @@ pub mod reason {
     pub const REMOVED: &str = "Removed";
 
     /// All of them.
-    pub const ALL: [&str; 40] = [
+    pub const ALL: [&str; 41] = [
         AS_WANTED,
         NOT_OBSERVED,
         INVALID_SPEC,
@@ -194,6 +201,7 @@ pub mod reason {
         HOSTNAME_REFUSED,
         HOSTNAME_RESERVED,
         HOSTNAME_OUTSIDE,
+        LABELS_CHANGED,
         RIGHTS_DIFFER,
         APPLY_FAILED,
         PAUSED,

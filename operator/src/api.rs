@@ -98,6 +98,25 @@ impl CallError {
         }
     }
 
+    /// The same refusal once more, of an object about which the API server need not be
+    /// asked again soon.
+    pub fn repeated(&self) -> Option<Self> {
+        match self {
+            Self::Refused {
+                call,
+                code,
+                message,
+                causes,
+            } if matches!(code, 400 | 403 | 422) || !causes.is_empty() => Some(Self::Refused {
+                call: *call,
+                code: *code,
+                message: message.clone(),
+                causes: causes.clone(),
+            }),
+            _ => None,
+        }
+    }
+
     /// HTTP code of the answer, if there was one.
     pub fn code(&self) -> Option<u16> {
         match self {

@@ -24,8 +24,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
+use scaledapp_crds::words::annotation;
 use scaledapp_plan::cluster::{
-    Admitted, Kind, ObjectKey, Objects, Observed, Plan, PodAnnotations, is_applied,
+    Admitted, Kind, ObjectKey, Objects, Observed, Plan, PodAnnotations, is_applied, is_stray,
+    is_watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,7 +35,7 @@ use serde_json::json;
 
 use crate::api::{self, Call, CallError};
 use crate::context::{Context, FIELD_MANAGER};
-use crate::observe;
+use crate::observe::{self, Of};
 
 /// Fields that one line of the log names.
 const MOST_FIELDS: usize = 10;
@@ -59,15 +61,6 @@ impl<K> Planned for K where
         + Clone
         + Debug
 {
-}
-
-/// Whose plan is carried out.
-#[derive(Debug, Clone, Copy)]
-pub struct Of<'a> {
-    /// The app's namespace.
-    pub namespace: &'a str,
-    /// The app's uid.
-    pub uid: &'a str,
 }
 
 /// Carries the plan out; how many writes it took.
@@ -113,8 +106,8 @@ pub async fn apply(
         &live.service_accounts,
     )
     .await?;
-    pass.make::<Role>(roles, &live.roles).await?;
-    pass.make::<RoleBinding>(role_bindings, &live.role_bindings)
+    pass.make::<Role>(Kind::Role, roles, &live.roles).await?;
+    pass.make::<RoleBinding>(Kind::RoleBinding, role_bindings, &live.role_bindings)
         .await?;
     pass.apply::<ConfigMap>(Kind::ConfigMap, config_maps, &live.config_maps)
         .await?;
@@ -140,6 +133,20 @@ pub async fn apply(
         pass.touch(pod).await?;
     }
     Ok(pass.written)
+}
+
+fn key<K: Planned>(kind: Kind, object: &K) -> ObjectKey {
+    ObjectKey {
+        kind,
+        name: Metadata::metadata(object).name.clone().unwrap_or_default(),
+    }
+}
+
+/// Of what an object says, as the plan wrote it on it.
+fn hash<K: Planned>(object: &K) -> &str {
+    let annotations = Metadata::metadata(object).annotations.as_ref();
+    let hash = annotations.and_then(|annotations| annotations.get(annotation::APPLIED));
+    hash.map_or("", String::as_str)
 }
 
 struct Pass<'a> {
@@ -174,6 +181,31 @@ impl Pass<'_> {
         Api::namespaced(self.context.client.clone(), self.of.namespace)
     }
 
+    /// Whether a write would only bring the answer that the last one brought.
+    fn is_answered<K: Planned>(&mut self, object: &K, key: &ObjectKey) -> bool {
+        let (uid, hash) = (self.of.uid, hash(object));
+        if self.context.admissions.is_hidden(uid, key, hash) {
+            return true;
+        }
+        let Some(error) = self.context.admissions.refusal(uid, key, hash) else {
+            return false;
+        };
+        let name = key.name.clone();
+        self.refused.get_or_insert(NotApplied { error, name });
+        true
+    }
+
+    /// Remembers what the API server made of an object.
+    fn learn<K: Planned>(&self, object: &K, key: &ObjectKey, answer: Result<&K, &CallError>) {
+        let admissions = &self.context.admissions;
+        let (uid, hash) = (self.of.uid, hash(object));
+        admissions.answered(uid, key, hash, answer.map(|_| ()));
+        if let Ok(stored) = answer {
+            let is_hidden = !is_watched(Metadata::metadata(stored), self.of.name);
+            admissions.hide(uid, key, Some(hash), is_hidden);
+        }
+    }
+
     async fn apply<K: Planned>(
         &mut self,
         kind: Kind,
@@ -182,10 +214,7 @@ impl Pass<'_> {
     ) -> Result<(), CallError> {
         for object in planned {
             let name = Metadata::metadata(object).name.as_ref();
-            let key = ObjectKey {
-                kind,
-                name: name.cloned().unwrap_or_default(),
-            };
+            let key = key(kind, object);
             let admitted = self.admitted.get(&key);
             let is_settled = |current: &K| {
                 is_applied(current, object)
@@ -194,7 +223,7 @@ impl Pass<'_> {
             let current = live
                 .iter()
                 .find(|live| Metadata::metadata(*live).name.as_ref() == name);
-            if current.is_some_and(is_settled) {
+            if current.is_some_and(is_settled) || self.is_answered(object, &key) {
                 continue;
             }
             let written = self.put(object, key).await;
@@ -204,11 +233,17 @@ impl Pass<'_> {
     }
 
     /// Makes what is not there, and leaves what is.
-    async fn make<K: Planned>(&mut self, planned: &[K], live: &[K]) -> Result<(), CallError> {
+    async fn make<K: Planned>(
+        &mut self,
+        kind: Kind,
+        planned: &[K],
+        live: &[K],
+    ) -> Result<(), CallError> {
         for object in planned {
             let name = Metadata::metadata(object).name.as_ref();
             let mut names = live.iter().map(|live| &Metadata::metadata(live).name);
-            if names.any(|live| live.as_ref() == name) {
+            let key = key(kind, object);
+            if names.any(|live| live.as_ref() == name) || self.is_answered(object, &key) {
                 continue;
             }
             let params = PostParams {
@@ -217,7 +252,9 @@ impl Pass<'_> {
             };
             let api = self.api::<K>();
             let call = Call::new("create", K::KIND);
-            let made = match api::write(self.context, call, api.create(&params, object)).await {
+            let made = api::write(self.context, call, api.create(&params, object)).await;
+            self.learn(object, &key, made.as_ref());
+            let made = match made {
                 Ok(_) => {
                     let namespace = self.of.namespace;
                     tracing::info!(kind = K::KIND, namespace, name, "made");
@@ -260,20 +297,33 @@ impl Pass<'_> {
         let call = Call::new("apply", K::KIND);
         let request = api.patch(name, &params, &patch);
         let mut written = api::write(self.context, call, request).await;
-        // OwnerReferencesPermissionEnforcement asks for the right to delete of whoever
-        // adopts, and of ConfigMaps and accounts that would be everybody's.
+        let namespace = self.of.namespace;
+        // OwnerReferencesPermissionEnforcement, as on OpenShift, asks whoever sets an owner
+        // for the right to delete the object. RBAC knows no prefix of names, so that right
+        // would reach all ConfigMaps and accounts of a namespace; the operator has not got
+        // it. What an earlier app has left is used without an owner instead: it lacks
+        // nothing but its removal with the app.
         if let Err(CallError::Refused {
             code: 403, message, ..
-        }) = &mut written
+        }) = &written
             && message.contains("ownerRef")
+            && !key.kind.is_removed()
         {
-            let (namespace, kind) = (self.of.namespace, K::KIND.to_lowercase());
-            *message = format!(
-                "{message}; an earlier app has left it: delete it, and it is made anew (kubectl -n {namespace} delete {kind} {name})"
-            );
+            let mut unowned = object.clone();
+            Metadata::metadata_mut(&mut unowned).owner_references = None;
+            let patch = Patch::Apply(&unowned);
+            written = api::write(self.context, call, api.patch(name, &params, &patch)).await;
+            if written.is_ok() {
+                tracing::warn!(
+                    kind = K::KIND,
+                    namespace,
+                    name,
+                    "an earlier app has left this object, and the API server lets the operator not become its owner: the app uses it, and it stays when the app is deleted"
+                );
+            }
         }
+        self.learn(object, &key, written.as_ref());
         let admitted = Admitted::of(&written?, object);
-        let namespace = self.of.namespace;
         tracing::info!(kind = K::KIND, namespace, name, "applied");
         let fields = admitted.as_ref().map(|admitted| {
             let paths: Vec<&str> = admitted.paths().take(MOST_FIELDS).collect();
@@ -293,7 +343,11 @@ impl Pass<'_> {
     }
 
     async fn delete(&mut self, key: &ObjectKey, live: &Objects) -> Result<(), CallError> {
-        let owned = observe::found(live, key).filter(|meta| observe::is_owner(self.of.uid, meta));
+        let is_ours = |meta: &&ObjectMeta| {
+            observe::is_owner(self.of.uid, meta)
+                || key.kind == Kind::EndpointSlice && is_stray(meta, live)
+        };
+        let owned = observe::found(live, key).filter(is_ours);
         let Some(uid) = owned.and_then(|meta| meta.uid.clone()) else {
             return Ok(());
         };

@@ -9,8 +9,8 @@ use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::{MANAGER, label};
-use scaledapp_plan::cluster::{self, App, Kind, ObjectKey, Objects, Observed, Pod};
+use scaledapp_crds::words::label;
+use scaledapp_plan::cluster::{self, Kind, ObjectKey, Objects, Observed, Pod};
 use serde::de::DeserializeOwned;
 
 use crate::api::{self, Call, CallError};
@@ -49,12 +49,9 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     });
     let pods = pods.filter(|pod| !pod.is_foreign_to(&whose.app));
     let uid = app.metadata.uid.as_deref().unwrap_or_default();
-    let token = if cluster::has_token(&live) {
-        context.tokens.forget(uid);
-        None
-    } else {
-        context.tokens.of(uid)
-    };
+    let token = context.tokens.of(uid, cluster::stored_tokens(&live));
+    let mut hidden = context.admissions.hidden(uid);
+    hidden.retain(|key| found(&live, key).is_none());
     Observed {
         now: (context.now)(),
         nodes,
@@ -62,6 +59,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         live,
         pods: pods.collect(),
         admitted: context.admissions.of(uid),
+        hidden,
         foreign: Vec::new(),
         token,
         hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),
@@ -94,37 +92,67 @@ impl Whose {
     }
 }
 
-/// Of the names that are about to be taken, those that others have. Asks the API
-/// server for what the stores do not show as the app's own: an object without
-/// our label is in none of them. Where all is there already, nothing is asked.
+/// The app that a pass is about, whether its spec makes sense or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+}
+
+impl<'a> Of<'a> {
+    /// The app of this object.
+    pub fn object(object: &'a ScaledApp) -> Self {
+        let meta = &object.metadata;
+        Self {
+            namespace: meta.namespace.as_deref().unwrap_or_default(),
+            name: meta.name.as_deref().unwrap_or_default(),
+            uid: meta.uid.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// Returns those of the planned names that belong to others. Asks the API server for
+/// each planned object that the stores do not show as the app's own, because an object
+/// without our label is in none of them. Asks nothing once every object is there.
 ///
 /// # Errors
-/// The API server said no, or nothing.
+/// The API server refused, or did not answer.
 pub async fn foreign(
     context: &Context,
-    app: &App,
+    of: Of<'_>,
     live: &Objects,
     planned: &Objects,
 ) -> Result<Vec<ObjectKey>, CallError> {
-    let planned = planned.keys();
     let mut foreign = Vec::new();
-    for key in cluster::names(app) {
-        if !planned.contains(&key) {
-            continue;
-        }
+    for key in cluster::names(planned, live) {
         let known = found(live, &key);
         let looked_up = match known {
             Some(_) => None,
-            None => look_up(context, &app.namespace, &key).await?,
+            None => look_up(context, of.namespace, &key).await?,
         };
         let meta = known.or(looked_up.as_ref());
         match meta {
-            Some(meta) if is_predecessors(app, meta) => return Err(CallError::Leaving(key)),
-            Some(meta) if !is_owner(&app.uid, meta) && !is_orphan(app, meta) => foreign.push(key),
+            Some(meta) if is_predecessors(of, meta) => return Err(CallError::Leaving(key)),
+            Some(meta) if !is_owner(of.uid, meta) && !is_orphan(of, meta) => foreign.push(key),
+            // What is never written after it was made shows only here.
+            Some(meta) if !key.kind.is_changed() && !cluster::is_watched(meta, of.name) => {
+                context.admissions.hide(of.uid, &key, None, true);
+            }
             _ => {}
         }
     }
     Ok(foreign)
+}
+
+/// Those of the planned objects that the app does not own as far as the stores show.
+pub fn unknown(of: Of<'_>, live: &Objects, planned: &Objects) -> Vec<ObjectKey> {
+    let mut keys = planned.keys();
+    keys.retain(|key| found(live, key).is_none_or(|meta| !is_owner(of.uid, meta)));
+    keys
 }
 
 /// Whether the object with this uid is the controller.
@@ -134,25 +162,23 @@ pub(crate) fn is_owner(uid: &str, meta: &ObjectMeta) -> bool {
 
 /// Whether the object is that of an earlier app of this name, which is gone: the garbage
 /// collector of Kubernetes removes it, since owners are told apart by their uid.
-fn is_predecessors(app: &App, meta: &ObjectMeta) -> bool {
+fn is_predecessors(of: Of<'_>, meta: &ObjectMeta) -> bool {
     controller(meta).is_some_and(|owner| {
         owner.api_version == scaledapp_crds::API_VERSION
             && owner.kind == scaledapp_crds::KIND
-            && owner.name == app.app.name
-            && owner.uid != app.uid
+            && owner.name == of.name
+            && owner.uid != of.uid
     })
 }
 
 /// Whether the object is what an app of this name has left behind: its labels, and
 /// no controller. It becomes the app's again.
-fn is_orphan(app: &App, meta: &ObjectMeta) -> bool {
+fn is_orphan(of: Of<'_>, meta: &ObjectMeta) -> bool {
     let labels = meta.labels.as_ref();
-    let is = |name: &str, value: &str| {
-        labels.and_then(|labels| labels.get(name).map(String::as_str)) == Some(value)
-    };
+    let instance = labels.and_then(|labels| labels.get(label::INSTANCE));
     controller(meta).is_none()
-        && is(label::INSTANCE, &app.app.name)
-        && is(label::MANAGED_BY, MANAGER)
+        && instance.is_some_and(|instance| instance == of.name)
+        && cluster::is_ours(meta)
 }
 
 fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {

@@ -12,10 +12,11 @@ use scaledapp_plan::cluster::{self, App, EventType, Failed, Observed, Outcome, P
 use tokio::time::Instant;
 
 use crate::api::CallError;
-use crate::apply::{self, NotApplied, Of};
+use crate::apply::{self, NotApplied};
 use crate::backoff;
 use crate::context::{Context, Guarded};
-use crate::{events, observe, rooms, status, waits};
+use crate::observe::{self, Of};
+use crate::{events, rooms, status, waits};
 
 /// A look at everything though nothing changed, in case a watch missed it. Of
 /// an app that is as it should be it costs no request.
@@ -113,12 +114,13 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     let mut observed = observe::observe(context, object);
     let app = match cluster::validate(object) {
         Ok(app) => app,
-        Err(violations) => return invalid(context, object, &observed, &violations).await,
+        Err(violations) => return invalid(context, object, observed, &violations).await,
     };
     rooms::look(context, &app, &mut observed).await;
     let waits = waits::look(context, &app.namespace, &mut observed).await;
     let mut plan = cluster::plan(&app, &observed, &context.settings);
-    match observe::foreign(context, &app, &observed.live, &plan.apply).await {
+    let of = Of::object(object);
+    match observe::foreign(context, of, &observed.live, &plan.apply).await {
         Ok(foreign) if foreign.is_empty() => {}
         Ok(foreign) => {
             observed.foreign = foreign;
@@ -126,9 +128,9 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
         }
         Err(error) => {
             // Where addresses lead must not wait for an answer about other names.
-            let slots = cluster::keep_serving(object, &observed);
             if error.is_about_this_object() {
-                let kept = apply::apply(context, of(object), &observed, &slots).await;
+                let slots = keep_serving(object, &mut observed);
+                let kept = apply::apply(context, of, &observed, &slots).await;
                 if let Err(NotApplied { error, .. }) = kept {
                     tracing::debug!(%error, "the slots could not be kept up");
                 }
@@ -137,7 +139,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
             return failed(context, object, &observed, (&app, &nothing), error).await;
         }
     }
-    if let Err(failure) = apply::apply(context, of(object), &observed, &plan).await {
+    if let Err(failure) = apply::apply(context, of, &observed, &plan).await {
         let causes = failure.error.causes();
         if let Some(stalled) = cluster::refused(&app, &plan, &failure.name, &causes) {
             plan.stalled = Some(stalled);
@@ -155,24 +157,37 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     }))
 }
 
-fn of(object: &ScaledApp) -> Of<'_> {
-    Of {
-        namespace: object.metadata.namespace.as_deref().unwrap_or_default(),
-        uid: object.metadata.uid.as_deref().unwrap_or_default(),
-    }
+/// Where slots lead, of slots whose `EndpointSlice` is known to be the app's own.
+fn keep_serving(object: &ScaledApp, observed: &mut Observed) -> Plan {
+    let slots = cluster::keep_serving(object, observed);
+    observed.foreign = observe::unknown(Of::object(object), &observed.live, &slots.apply);
+    cluster::keep_serving(object, observed)
 }
 
 /// What was made of an earlier, better spec keeps serving.
 async fn invalid(
     context: &Context,
     object: &ScaledApp,
-    observed: &Observed,
+    mut observed: Observed,
     violations: &[Violation],
 ) -> Result<Action, Error> {
-    let plan = cluster::keep_serving(object, observed);
-    let applied = apply::apply(context, of(object), observed, &plan).await;
+    let of = Of::object(object);
+    let mut plan = cluster::keep_serving(object, &observed);
+    let foreign = observe::foreign(context, of, &observed.live, &plan.apply).await;
+    let mut applied = Ok(());
+    match foreign {
+        Ok(foreign) => {
+            observed.foreign = foreign;
+            plan = cluster::keep_serving(object, &observed);
+        }
+        Err(error) => {
+            plan = keep_serving(object, &mut observed);
+            applied = Err(NotApplied::from(error));
+        }
+    }
+    applied = applied.and(apply::apply(context, of, &observed, &plan).await.map(drop));
     let outcome = Outcome::Invalid(violations);
-    let told = tell(context, object, observed, outcome, &plan).await;
+    let told = tell(context, object, &observed, outcome, &plan).await;
     applied.map_err(|failure| failure.error)?;
     told?;
     // Slots follow their balancers, of which word comes by itself.

@@ -92,6 +92,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         live: Objects::default(),
         pods: Vec::new(),
         foreign: Vec::new(),
+        hidden: Vec::new(),
         // The same file gives the same text, and a token that everybody knows is none.
         token: None,
         hostname_taken_by: None,

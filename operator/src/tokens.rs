@@ -1,39 +1,46 @@
-//! Tokens for apps that have none yet.
+//! Which forwarding tokens of an app are in force.
 //!
-//! What a token is for is decided in `scaledapp_plan`. Here it is only made, once for
-//! each app: until the stores show what was written, every pass must plan the same.
+//! What a token is for, and which change of it is a rotation, is decided in
+//! `scaledapp_plan`. Here tokens are made, and the last ones in force are remembered: until
+//! the stores show a new token, every pass must plan the same one; and a person's change
+//! that would cut pods off from their balancers is undone.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-/// By the app's uid.
+use scaledapp_plan::cluster::is_rotation;
+use tokio::time::Instant;
+
+/// Nothing is remembered of an app without a pass for so long: it is gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
+
+/// The tokens in force, by the app's uid, and when they were last asked for.
 #[derive(Default)]
-pub struct Tokens(Mutex<HashMap<String, String>>);
+pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 
 impl Tokens {
-    /// One for an app that has none; the same until [`Self::forget`]. `None` where the
-    /// kernel gives no random bytes.
-    pub fn of(&self, uid: &str) -> Option<String> {
-        let mut tokens = self.0.lock().expect("invariant: no panic holds it");
-        if let Some(token) = tokens.get(uid) {
-            return Some(token.clone());
-        }
-        match scaledapp_runtime::secret() {
-            Ok(token) => {
-                tokens.insert(uid.to_owned(), token.clone());
-                Some(token)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no random bytes: pods cannot tell balancers of theirs from others");
-                None
-            }
-        }
-    }
-
-    /// The app has one.
-    pub fn forget(&self, uid: &str) {
-        let mut tokens = self.0.lock().expect("invariant: no panic holds it");
-        tokens.remove(uid);
+    /// The tokens in force of an app, given those that are stored: these, unless they
+    /// have nothing in common with what was in force before; a new one where there is
+    /// none. `None` where the kernel gives no random bytes.
+    pub fn of(&self, uid: &str, stored: Option<&str>) -> Option<String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (_, asked)| asked.elapsed() < FORGOTTEN_AFTER);
+        let before = known.get(uid).map(|(tokens, _)| tokens.clone());
+        let tokens = match (before, stored) {
+            (Some(before), Some(stored)) if is_rotation(&before, stored) => stored.to_owned(),
+            (Some(before), _) => before,
+            (None, Some(stored)) => stored.to_owned(),
+            (None, None) => match scaledapp_runtime::secret() {
+                Ok(token) => token,
+                Err(error) => {
+                    tracing::warn!(%error, "no random bytes: pods cannot tell their balancers from other senders");
+                    return None;
+                }
+            },
+        };
+        known.insert(uid.to_owned(), (tokens.clone(), Instant::now()));
+        Some(tokens)
     }
 }
 
@@ -49,13 +56,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_app_keeps_its_token_until_it_is_stored() {
+    fn an_app_keeps_its_token_until_a_rotation() {
         let tokens = Tokens::default();
-        let (one, other) = (tokens.of("a").unwrap(), tokens.of("b").unwrap());
+        let (one, other) = (tokens.of("a", None), tokens.of("b", None));
+        let (one, other) = (one.unwrap(), other.unwrap());
         assert_ne!(one, other);
-        assert_eq!(tokens.of("a").as_ref(), Some(&one));
-        tokens.forget("a");
-        assert_ne!(tokens.of("a").as_ref(), Some(&one));
+        assert_eq!(tokens.of("a", None).as_ref(), Some(&one));
         assert!(!format!("{tokens:?}").contains(&other));
+        // Without the old one, requests would come from unknown senders for a while.
+        assert_eq!(tokens.of("a", Some("new")).as_ref(), Some(&one));
+        for stored in [
+            format!("{one}\nnew"),
+            format!("new\n{one}"),
+            "new".to_owned(),
+        ] {
+            assert_eq!(tokens.of("a", Some(&stored)), Some(stored));
+        }
+        assert_eq!(tokens.of("a", Some(&one)).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn what_is_stored_is_in_force_for_an_operator_that_has_just_started() {
+        let tokens = Tokens::default();
+        assert_eq!(tokens.of("a", Some("stored")).as_deref(), Some("stored"));
+        assert_eq!(tokens.of("a", None).as_deref(), Some("stored"));
     }
 }

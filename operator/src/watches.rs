@@ -12,13 +12,14 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use scaledapp_crds::words::{MANAGER, label};
+use scaledapp_crds::words::label;
 use scaledapp_plan::cluster;
 use serde::de::DeserializeOwned;
 
@@ -147,7 +148,7 @@ impl Watches {
             Event::InitDone => triggers.all(),
         };
         let events = self.events(&watcher::Config::default());
-        self.follow("ScaledApps", events, writer, changed);
+        self.follow("ScaledApps", events, writer, |_| true, changed);
     }
 
     fn pods(&self, writer: Writer<Pod>, hearts: Arc<Hearts>) {
@@ -156,7 +157,8 @@ impl Watches {
             instance(event, &triggers);
             hearts.pods_changed.notify_one();
         };
-        self.follow("Pods", self.events(&ours()), writer, changed);
+        let events = self.events(&ours());
+        self.follow("Pods", events, writer, cluster::is_ours, changed);
     }
 
     /// Kubelets write their node every few minutes; only what decides where
@@ -185,7 +187,8 @@ impl Watches {
                 status.images = None;
             }
         });
-        self.follow("Nodes", vec![(None, events.boxed())], writer, changed);
+        let sources = vec![(None, events.boxed())];
+        self.follow("Nodes", sources, writer, |_| true, changed);
     }
 
     fn owned<K>(&self, kind: &'static str, writer: Writer<K>)
@@ -195,7 +198,8 @@ impl Watches {
     {
         let triggers = self.triggers.clone();
         let changed = move |event: &Event<K>| instance(event, &triggers);
-        self.follow(kind, self.events(&ours()), writer, changed);
+        let events = self.events(&ours());
+        self.follow(kind, events, writer, cluster::is_ours, changed);
     }
 
     /// Fills a store from all watches of a kind, in a task of its own.
@@ -204,6 +208,7 @@ impl Watches {
         kind: &'static str,
         sources: Vec<Source<K>>,
         writer: Writer<K>,
+        is_ours: fn(&ObjectMeta) -> bool,
         changed: impl FnMut(&Event<K>) + Send + 'static,
     ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -223,6 +228,7 @@ impl Watches {
             scopes,
             is_complete: false,
             writer,
+            is_ours,
             changed,
             health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
@@ -247,6 +253,8 @@ where
     merged: Merged<ObjectRef<K>>,
     is_complete: bool,
     writer: Writer<K>,
+    /// Which of the objects that the watches bring belong into the store.
+    is_ours: fn(&ObjectMeta) -> bool,
     changed: F,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -261,6 +269,9 @@ where
         let scope = self.scopes[source].as_deref();
         match event {
             Ok(event) => {
+                let Some(event) = self.of_ours(event) else {
+                    return;
+                };
                 // Who wrote which field takes half of an object's memory.
                 let event = event.modify(|object| object.meta_mut().managed_fields = None);
                 let change = self.merged.on(source, event, ObjectRef::from_obj);
@@ -280,6 +291,24 @@ where
         if !self.is_complete && self.merged.is_complete() {
             self.is_complete = true;
             self.open();
+        }
+    }
+
+    /// Without objects that only share their labels with ours. One that has been ours is
+    /// gone from here on.
+    fn of_ours(&self, event: Event<K>) -> Option<Event<K>> {
+        let is_ours = |object: &K| (self.is_ours)(object.meta());
+        let is_known = |object: &K| {
+            let store = self.writer.as_reader();
+            store.get(&ObjectRef::from_obj(object)).is_some()
+        };
+        match event {
+            Event::Apply(object) if !is_ours(&object) => {
+                is_known(&object).then_some(Event::Delete(object))
+            }
+            Event::Delete(object) if !is_ours(&object) && !is_known(&object) => None,
+            Event::InitApply(object) if !is_ours(&object) => None,
+            event => Some(event),
         }
     }
 
@@ -323,9 +352,9 @@ type Source<K> = (
     BoxStream<'static, watcher::Result<Event<K>>>,
 );
 
-/// What carries our label, in namespaces of others too.
+/// What may be ours by its labels, in namespaces of others too.
 fn ours() -> watcher::Config {
-    watcher::Config::default().labels(&format!("{}={MANAGER}", label::MANAGED_BY))
+    watcher::Config::default().labels(&cluster::watched())
 }
 
 /// Asks for a pass over the app that an object is labelled with. After a list,

@@ -41,11 +41,13 @@ pub use objects::{
 };
 pub use observed::{
     Balancer, Heard, Node, Observed, Part, Pod, PodFailure, Supervisor, TOKEN_BYTES, Trouble,
+    WaitsFor,
 };
 pub use refused::{Cause, refused};
 pub use room::Room;
+pub use selection::{is_ours, is_watched, watched};
 pub use status::{Failed, Outcome, events, status};
-pub use told::has_token;
+pub use told::{is_rotation, stored_tokens};
 
 use meta::Owner;
 use pod_template::Pinned;
@@ -55,28 +57,43 @@ use workload::Scale;
 /// done is [`Plan::stalled`], and then only the slots are kept up.
 pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
     let owner = app.owner();
-    if app.paused {
-        return slots_only(&owner, observed);
-    }
-    if let Some(key) = observed.foreign.first() {
+    if !observed.foreign.is_empty() {
         return Plan {
-            stalled: Some(Stalled {
-                reason: reason::NAME_CONFLICT,
-                message: format!(
-                    "a {:?} named {} is there already and belongs to somebody else: delete or rename it, or give the app another name",
-                    key.kind, key.name
-                ),
-            }),
+            stalled: Some(conflict(&observed.foreign)),
             ..slots_only(&owner, observed)
         };
     }
-    let pinned = pod_template::pinned(app, workload::live(app, observed), settings);
+    if app.paused {
+        return slots_only(&owner, observed);
+    }
+    let pinned = pod_template::pinned(app, workload::live(app, observed), observed, settings);
     match pinned.and_then(|pinned| whole(app, observed, settings, pinned)) {
         Ok(plan) => plan,
         Err(stalled) => Plan {
             stalled: Some(stalled),
             ..slots_only(&owner, observed)
         },
+    }
+}
+
+/// All of the names that somebody else has, at once.
+fn conflict(foreign: &[ObjectKey]) -> Stalled {
+    let named = foreign.iter().map(|key| {
+        let article = if key.kind == Kind::EndpointSlice {
+            "an"
+        } else {
+            "a"
+        };
+        format!("{article} {:?} named {}", key.kind, key.name)
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let rest = match foreign {
+        [_] => "is there already and belongs to somebody else: delete or rename it",
+        _ => "are there already and belong to somebody else: delete or rename them",
+    };
+    Stalled {
+        reason: reason::NAME_CONFLICT,
+        message: format!("{named} {rest}, or give the app another name"),
     }
 }
 
@@ -87,7 +104,7 @@ pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Ve
         return Vec::new();
     };
     let live = workload::live(app, observed);
-    match pod_template::pinned(app, live, settings) {
+    match pod_template::pinned(app, live, observed, settings) {
         Ok(pinned) => {
             let begins = workload::begins(live, &pinned);
             let pod = pinned.template.spec.unwrap_or_default();
@@ -139,7 +156,13 @@ fn lead(
     observed: &Observed,
 ) {
     for slot in slots {
-        if let Some(slice) = slots::slice(owner, slot, observed) {
+        let Some(slice) = slots::slice(owner, slot, observed) else {
+            continue;
+        };
+        let is_foreign = |key: &ObjectKey| {
+            key.kind == Kind::EndpointSlice && slice.metadata.name.as_ref() == Some(&key.name)
+        };
+        if !observed.foreign.iter().any(is_foreign) {
             plan.events.extend(slots::moved(&slice, observed));
             plan.apply.endpoint_slices.push(slice);
         }
@@ -171,6 +194,7 @@ fn whole(
         told.wake,
         lingering,
         status::young_until(observed),
+        failures::wake(observed),
         scale.count.as_ref().and_then(|count| count.wake),
     ];
     plan.wake = wakes.into_iter().flatten().min();
@@ -223,12 +247,17 @@ fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<Obj
             kept_slots.contains(&owner.slot(slot)) && !planned_slots.contains(&slot)
         })
     };
+    let is_ours = |kind: Kind, meta: &ObjectMeta| {
+        owner.owns(meta) || kind == Kind::EndpointSlice && is_stray(meta, &observed.live)
+    };
     let live = observed
         .live
         .metas()
-        .filter(|(_, meta)| owner.owns(meta) && meta.deletion_timestamp.is_none());
+        .filter(|(kind, meta)| is_ours(*kind, meta) && meta.deletion_timestamp.is_none());
     live.filter(|(kind, _)| kind.is_removed())
-        .filter(|(kind, meta)| *kind != Kind::EndpointSlice || !is_kept_slice(meta))
+        .filter(|(kind, meta)| {
+            *kind != Kind::EndpointSlice || !owner.owns(meta) || !is_kept_slice(meta)
+        })
         .filter_map(|(kind, meta)| {
             Some(ObjectKey {
                 kind,
@@ -237,6 +266,20 @@ fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<Obj
         })
         .filter(|key| !kept.contains(key))
         .collect()
+}
+
+/// Whether an `EndpointSlice` is what Kubernetes made of a selector that somebody gave to
+/// a slot's Service: it stays when the selector is gone, and clients would be sent there.
+pub fn is_stray(slice: &ObjectMeta, live: &Objects) -> bool {
+    let mut owners = slice.owner_references.iter().flatten();
+    owners.any(|owner| {
+        let mut services = live.services.iter();
+        owner.kind == "Service"
+            && services.any(|service| {
+                meta::slot_of(&service.metadata).is_some()
+                    && service.metadata.uid.as_ref() == Some(&owner.uid)
+            })
+    })
 }
 
 /// Events for what this plan changes; none where it only repeats.

@@ -10,6 +10,7 @@
 
 mod heartbeat;
 mod lease;
+mod names;
 mod namespaces;
 mod operator;
 mod passes;

@@ -56,6 +56,8 @@ pub(crate) struct State {
     /// What the requests so far needed of the operator's rules.
     pub(crate) used: BTreeSet<Right>,
     versions: u64,
+    /// Whoever gives an object that is there an owner is refused.
+    pub(crate) refuses_owners: bool,
 }
 
 pub(crate) type Shared = Arc<Mutex<State>>;
@@ -109,6 +111,8 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
             request.path.ends_with(end) && method.is_none_or(|it| it == request.method)
         })
         .map(|(_, _, failure)| *failure);
+    let owners = request.body["metadata"]["ownerReferences"].as_array();
+    let adopts = exists && owners.is_some_and(|owners| !owners.is_empty());
     let reads = request.method == "GET";
     if reads {
         state.reads.push(request.path.clone());
@@ -119,6 +123,11 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
         Some(Failure::Silence) => return None,
         Some(Failure::Code(code)) => return Some((code, refusal(code))),
         None => {}
+    }
+    if state.refuses_owners && adopts && request.path.contains("/configmaps/") {
+        let mut refused = refusal(403);
+        refused["message"] = json!("cannot set an ownerRef on a resource you can't delete");
+        return Some((403, refused));
     }
     let path = request.path.trim_end_matches("/status").to_owned();
     Some(match request.method.as_str() {

@@ -4,7 +4,7 @@
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
 
-use crate::story::{SOON, Story, story};
+use crate::story::{SOON, Story, condition, story};
 
 const GROUP: &str = "admissionregistration.k8s.io/v1";
 
@@ -142,6 +142,99 @@ fn values_that_admission_changes_are_written_once_and_those_that_people_change_a
             && line.contains("mirrored")
     });
     assert_eq!(told.count(), 1, "{log}");
+}
+
+/// As a platform team's policy does: everything is managed by its tool.
+#[test]
+fn objects_are_known_though_a_policy_sets_another_managed_by_on_all_of_them() {
+    let Some(story) = story("managed", 1) else {
+        return;
+    };
+    let has =
+        "has(object.metadata.labels) && 'app.kubernetes.io/managed-by' in object.metadata.labels";
+    let set = r#"[JSONPatch{op: "replace", path: "/metadata/labels/app.kubernetes.io~1managed-by", value: "platform"}]"#;
+    let rest =
+        r#"[JSONPatch{op: "remove", path: "/metadata/labels/app.kubernetes.io~1managed-by"}]"#;
+    for (name, group, resource, patch) in [
+        ("managed-core", "", "*", set),
+        ("managed-apps", "apps", "*", set),
+        ("managed-budgets", "policy", "*", set),
+        ("managed-slices", "discovery.k8s.io", "*", rest),
+        ("managed-rights", "rbac.authorization.k8s.io", "*", rest),
+    ] {
+        story.policy(name, group, resource, has, patch);
+    }
+    let labels = json!({"app.kubernetes.io/managed-by": "x"});
+    for probe in [
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "probe", "namespace": "managed", "labels": labels},
+            "spec": {"ports": [{"port": 80}]},
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "probe", "namespace": "managed", "labels": labels},
+            "rules": [],
+        }),
+    ] {
+        story.wait_policies(&probe, |stored| {
+            stored["metadata"]["labels"]["app.kubernetes.io/managed-by"] != "x"
+        });
+    }
+    story.apply("hello", "replicas: {total: 2}");
+    let app = story.wait_complete("hello");
+    assert_eq!(app["status"]["pods"], "2/2");
+    let before = story.settled_writes();
+    story.passes("hello", "replicas: {total: 2}", 5);
+    let after = story.server.writes("managed");
+    assert_eq!(after[before.len()..], [""; 0]);
+    assert_eq!(story.warnings("hello"), [""; 0]);
+    story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
+    let app = story.wait_complete("hello");
+    assert_eq!(app["status"]["pods"], "1/1");
+}
+
+/// Labels that selectors need.
+#[test]
+fn objects_that_admission_hides_from_the_operator_are_told_of_and_written_once() {
+    let Some(story) = story("hidden", 1) else {
+        return;
+    };
+    let label = "app.kubernetes.io/component";
+    story.policy(
+        "hide",
+        "",
+        "services",
+        &format!("has(object.metadata.labels) && '{label}' in object.metadata.labels"),
+        r#"[JSONPatch{op: "remove", path: "/metadata/labels/app.kubernetes.io~1component"}]"#,
+    );
+    let probe = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "probe", "namespace": "hidden", "labels": {label: "x"}},
+        "spec": {"ports": [{"port": 80}]},
+    });
+    story.wait_policies(&probe, |stored| {
+        stored["metadata"]["labels"][label].is_null()
+    });
+    story.apply("hello", "replicas: {total: 1}");
+    let app = story.wait("hello", "it is told", |app| {
+        condition(app, "Stalled").reason == "LabelsChanged"
+    });
+    let message = condition(&app, "Stalled").message;
+    assert!(
+        message.contains("Service hello-lb-0") && message.contains(label),
+        "{message}"
+    );
+    let before = story.settled_writes();
+    story.apply(
+        "hello",
+        "replicas: {total: 1}\ndns: {hostname: hidden.apps.local}",
+    );
+    story.wait("hello", "another pass", |app| {
+        app["status"]["observedGeneration"] == app["metadata"]["generation"]
+    });
+    let after = story.settled_writes();
+    assert_eq!(after[before.len()..], [""; 0]);
 }
 
 /// Numbers of workers reach running pods by an annotation.

@@ -1,6 +1,6 @@
 //! An app's life: made, scaled, deleted; under admission that others enable.
 
-use std::time::Duration;
+use Duration;
 
 use serde_json::{Value, json};
 
@@ -118,28 +118,34 @@ fn what_an_app_left_behind_becomes_its_own_again() {
         }
     })
     .unwrap();
-    // This API server asks more of whoever adopts than most do: what it refuses is
-    // told with its cure, and does not keep the rest from being adopted.
-    let app = story.apply("hello", "replicas: {total: 2}");
-    let told = story.wait("hello", "what is refused is told", |app| {
-        condition(app, "Progressing").reason == "ApplyFailed"
-    });
-    let message = condition(&told, "Progressing").message;
-    assert!(
-        message.contains("kubectl -n orphan delete serviceaccount hello"),
-        "{message}"
-    );
+    // This API server asks whoever adopts an object for the right to delete it. The
+    // operator has no such right on ConfigMaps and accounts, and uses them all the same.
+    let app = story.apply("hello", "replicas: {total: 2}\nworkers: {count: 3}");
+    story.wait_complete("hello");
+    let owner = |path: &str| {
+        let object = api.get(path).unwrap();
+        object["metadata"]["ownerReferences"][0]["uid"].clone()
+    };
+    let deployment = story.at("/apis/apps/v1", "deployments/hello");
+    assert_eq!(owner(&deployment), app["metadata"]["uid"]);
     for left in [
         "serviceaccounts/hello",
         "serviceaccounts/hello-lb",
         "configmaps/hello-desired",
     ] {
-        api.delete(&story.at("/api/v1", left), &json!({})).unwrap();
+        assert_eq!(owner(&story.at("/api/v1", left)), Value::Null, "{left}");
     }
-    story.wait_complete("hello");
-    let owner = &story.deployment("hello")["metadata"]["ownerReferences"][0]["uid"];
-    assert_eq!(*owner, app["metadata"]["uid"]);
+    let map = api.get(&story.at("/api/v1", "configmaps/hello-desired"));
+    assert_eq!(map.unwrap()["data"]["workers"], "3");
     assert_eq!(uids(&story), before);
+    // It is written once.
+    let writes = story.settled_writes();
+    story.apply(
+        "hello",
+        "replicas: {total: 2}\nworkers: {count: 3}\ndns: {hostname: o.apps.local}",
+    );
+    story.wait_complete("hello");
+    assert_eq!(story.settled_writes()[writes.len()..], [""; 0]);
 }
 
 /// One without our labels is somebody's.
@@ -161,6 +167,95 @@ fn a_name_that_somebody_else_has_is_left_to_them() {
     assert!(condition(&app, "Ready").message.contains("hello-desired"));
     let map = story.at("/api/v1", "configmaps/hello-desired");
     assert_eq!(story.server.api.get(&map).unwrap()["data"], theirs["data"]);
+}
+
+/// Its name is taken only once a balancer serves.
+#[test]
+fn an_endpoint_slice_of_somebody_else_is_left_to_them() {
+    let Some(story) = story("slice", 1) else {
+        return;
+    };
+    let path = story.at("/apis/discovery.k8s.io/v1", "endpointslices/hello-lb-0");
+    let theirs = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "hello-lb-0", "namespace": "slice"},
+        "addressType": "IPv4", "ports": [],
+        "endpoints": [{"addresses": ["10.99.0.1"]}],
+    });
+    story.try_apply(&theirs).unwrap();
+    story.apply("hello", "replicas: {total: 1}");
+    let app = story.wait("hello", "the conflict is told", |app| {
+        condition(app, "Stalled").reason == "NameConflict"
+            && condition(app, "Degraded").reason == "NameConflict"
+    });
+    let message = condition(&app, "Stalled").message;
+    assert!(message.contains("hello-lb-0"), "{message}");
+    let slice = story.server.api.get(&path).unwrap();
+    assert_eq!(slice["endpoints"][0]["addresses"][0], "10.99.0.1");
+}
+
+#[test]
+fn what_a_person_changes_on_an_object_of_ours_is_undone_at_once() {
+    let Some(story) = story("undone", 1) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 1}");
+    story.wait_complete("hello");
+    let api = &story.server.api;
+    let map = story.at("/api/v1", "configmaps/hello-desired");
+    let token = api.get(&map).unwrap()["data"]["token"].clone();
+    for (path, patch, at, value) in [
+        (
+            "services/hello-lb-0",
+            json!({"spec": {"selector": {"app.kubernetes.io/instance": "hello"}}}),
+            "/spec/selector",
+            Value::Null,
+        ),
+        (
+            "services/hello-pods",
+            json!({"spec": {"selector": {"more": "than-that"}}}),
+            "/spec/selector/more",
+            Value::Null,
+        ),
+        (
+            "configmaps/hello-desired",
+            json!({"data": {"token": "another-token-of-somebody"}}),
+            "/data/token",
+            token,
+        ),
+    ] {
+        let path = story.at("/api/v1", path);
+        api.merge(&path, &patch).unwrap();
+        wait::until(SOON, &format!("{path} is undone"), || {
+            let now = api.get(&path).unwrap();
+            let found = now.pointer(at).cloned().unwrap_or_default();
+            if found == value {
+                Ok(())
+            } else {
+                Err(found.to_string())
+            }
+        })
+        .unwrap();
+    }
+    // Kubernetes has made slices for the selector, and removes none of them.
+    let slices = "endpointslices?labelSelector=kubernetes.io/service-name%3Dhello-lb-0";
+    let names = || -> Vec<String> {
+        let slices = story.list("/apis/discovery.k8s.io/v1", slices);
+        let names = slices.iter().map(|it| it["metadata"]["name"].to_string());
+        names.collect()
+    };
+    let mut quiet = std::time::Instant::now();
+    wait::until(SOON, "the slot has one slice", || {
+        let names = names();
+        if names != ["\"hello-lb-0\""] {
+            quiet = std::time::Instant::now();
+        } else if quiet.elapsed() > Duration::from_secs(3) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        Err(format!("{names:?}"))
+    })
+    .unwrap();
 }
 
 /// Labels as many charts set them.

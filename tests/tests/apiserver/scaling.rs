@@ -100,6 +100,36 @@ fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() 
     assert_eq!(story.warnings("hello"), [""; 0]);
 }
 
+/// Pods that may share a node are another template than one pod for each node.
+#[test]
+fn scaling_to_the_number_that_there_is_restarts_nothing_and_removing_it_undoes_it() {
+    let Some(story) = story("same-scale", 2) else {
+        return;
+    };
+    story.apply("hello", "");
+    story.wait_pods("hello", "2/2");
+    let before = uids(&story);
+    story.scale("hello", 2).unwrap();
+    story.wait_complete("hello");
+    assert_eq!(uids(&story), before);
+    // A new node changes nothing for a total.
+    story.add_node(3);
+    std::thread::sleep(Duration::from_secs(2));
+    story.wait_pods("hello", "2/2");
+    assert_eq!(uids(&story), before);
+    let remove = json!({"spec": {"replicas": null}});
+    story
+        .server
+        .api
+        .merge(&story.app_path("hello"), &remove)
+        .unwrap();
+    story.wait_pods("hello", "3/3");
+    let after = uids(&story);
+    assert!(before.iter().all(|uid| after.contains(uid)), "{after:?}");
+    story.scale("hello", 4).unwrap();
+    story.wait_pods("hello", "4/4");
+}
+
 #[test]
 fn an_hpa_scales_an_app_with_total_and_says_what_it_lacks_without() {
     let Some(story) = story("hpa", 2) else {

@@ -8,7 +8,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::{condition, reason};
+use scaledapp_crds::words::{condition, label, reason};
 
 use super::cures::{self, Of, told};
 use super::meta::cut;
@@ -17,8 +17,9 @@ use super::status::Facts;
 use super::{Observed, Outcome};
 
 /// Reasons of `Progressing` under which nothing was complete yet.
-const NOT_STARTED: [&str; 6] = [
+const NOT_STARTED: [&str; 7] = [
     reason::STARTING,
+    reason::PAUSED,
     reason::NOT_OBSERVED,
     reason::INVALID_SPEC,
     reason::INVALID_POD_TEMPLATE,
@@ -65,7 +66,7 @@ pub(super) fn conditions(
     };
     let stalled = judge.stalled();
     let progressing = judge.progressing(&stalled);
-    let degraded = judge.degraded();
+    let degraded = judge.degraded(&stalled);
     let reconciling = judge.reconciling(&stalled, &progressing, &degraded);
     let updated = judge.updated(&stalled, &progressing, &degraded);
     let all = [
@@ -139,6 +140,9 @@ impl Judge<'_> {
         if let Some(stalled) = planned {
             return said(true, stalled.reason, stalled.message.clone());
         }
+        if let Some(hidden) = self.hidden() {
+            return hidden;
+        }
         if let Some(cure) = &self.facts.held {
             return said(
                 true,
@@ -166,16 +170,32 @@ impl Judge<'_> {
         said(false, reason::AS_WANTED, "nothing needs your help")
     }
 
+    /// What the operator has written and cannot see.
+    fn hidden(&self) -> Option<Said> {
+        let hidden = self.observed.hidden.iter();
+        let named: Vec<String> = hidden
+            .map(|key| format!("{:?} {}", key.kind, key.name))
+            .collect();
+        (!named.is_empty()).then(|| {
+            said(
+                true,
+                reason::LABELS_CHANGED,
+                format!(
+                    "an admission policy or webhook changes labels by which the operator finds its objects ({}): let it leave {} and {} as they are",
+                    named.join(", "),
+                    label::INSTANCE,
+                    label::COMPONENT
+                ),
+            )
+        })
+    }
+
     fn progressing(&self, stalled: &Said) -> Said {
         if stalled.holds {
             return said(false, stalled.reason, stalled.message.clone());
         }
         if self.paused() {
-            return said(
-                false,
-                reason::PAUSED,
-                "spec.paused is true: only the addresses are kept up",
-            );
+            return left_alone();
         }
         if let Outcome::Failed(_, _, failed) = self.outcome {
             return self
@@ -215,6 +235,13 @@ impl Judge<'_> {
         }
     }
 
+    /// What the API server says no to, if pods are refused only because that is missing.
+    fn refused_first(&self) -> Option<Said> {
+        let failure = self.facts.failure.as_ref();
+        let is_result = failure.is_some_and(|failure| failure.reason == reason::PODS_REFUSED);
+        self.refused().filter(|_| is_result)
+    }
+
     fn paused(&self) -> bool {
         self.outcome.planned().is_some_and(|(app, _)| app.paused)
     }
@@ -230,6 +257,12 @@ impl Judge<'_> {
         }
         if facts.no_node {
             return no_node();
+        }
+        if let Some(refused) = self.refused_first() {
+            return Said {
+                holds: false,
+                ..refused
+            };
         }
         if let Some(failure) = facts
             .failure
@@ -247,6 +280,9 @@ impl Judge<'_> {
                 holds: false,
                 ..refused
             };
+        }
+        if self.paused() {
+            return left_alone();
         }
         if !self.started {
             return said(
@@ -283,7 +319,21 @@ impl Judge<'_> {
         )
     }
 
-    fn degraded(&self) -> Said {
+    fn degraded(&self, stalled: &Said) -> Said {
+        let found = self.missing();
+        // What is missing says more than why nothing is done about it.
+        if found.holds {
+            found
+        } else if stalled.holds {
+            stalled.clone()
+        } else if self.paused() {
+            left_alone()
+        } else {
+            found
+        }
+    }
+
+    fn missing(&self) -> Said {
         let facts = self.facts;
         if facts.reload_failed {
             return said(
@@ -304,6 +354,9 @@ impl Judge<'_> {
             };
         }
         let fewer = facts.ready < facts.wanted;
+        if let Some(refused) = self.refused_first() {
+            return refused;
+        }
         // Of a release whose old pods still serve, too.
         let coming = fewer || facts.changing;
         if let Some(failure) = facts.failure.as_ref().filter(|_| coming) {
@@ -420,6 +473,14 @@ impl Judge<'_> {
         }
         said(false, reason::AS_WANTED, "all is as asked for")
     }
+}
+
+fn left_alone() -> Said {
+    said(
+        false,
+        reason::PAUSED,
+        "spec.paused is true, so only the addresses are kept up: remove it to let the app go on",
+    )
 }
 
 fn no_node() -> Said {

@@ -29,7 +29,10 @@ pub(super) fn told(failure: &PodFailure, of: Of) -> String {
             let cure = of_refusal(message, of);
             format!("a pod may not be made: {message}: {cure}")
         }
-        reason::UNSCHEDULABLE => format!("no node takes one of the pods: {message}"),
+        reason::UNSCHEDULABLE => {
+            let cure = of_node(message, of);
+            format!("no node takes one of the pods: {message}: {cure}")
+        }
         reason::CRASHING => format!("{}: {message}", ends(part, of)),
         reason::WRONG_PORT => {
             format!("{message}: change spec.port, or let the app listen on the port in $PORT")
@@ -74,6 +77,74 @@ fn template(of: Of) -> &'static str {
         Of::App => "spec.resources or spec.podTemplate",
         Of::Balancer => "spec.balancers.resources or spec.balancers.podTemplate",
     }
+}
+
+/// What the scheduler says, or why it says nothing.
+fn of_node(message: &str, of: Of) -> String {
+    let (root, amounts) = match of {
+        Of::App => ("spec.podTemplate.spec", "spec.resources"),
+        Of::Balancer => (
+            "spec.balancers.podTemplate.spec",
+            "spec.balancers.resources",
+        ),
+    };
+    let lower = message.to_lowercase();
+    let is = |part: &str| lower.contains(part);
+    if is("no scheduler named") {
+        return format!("start that scheduler, or change {root}.schedulerName");
+    }
+    if is("persistentvolumeclaim") && is("not found") {
+        return format!(
+            "create that PersistentVolumeClaim in the app's namespace, or change {root}.volumes"
+        );
+    }
+    if is("persistentvolumeclaim") || is("persistent volumes") || is("binding volumes") {
+        return format!(
+            "`kubectl describe pvc` says what its volume lacks, such as a StorageClass: provide that, or change {root}.volumes"
+        );
+    }
+    if is("scheduling gates") {
+        return format!("whoever set the gates takes them away: see {root}.schedulingGates");
+    }
+    let mut cures = Vec::new();
+    for (said, cure) in [
+        (
+            "insufficient",
+            format!("free some of it, add a node, or lower {amounts}"),
+        ),
+        ("too many pods", "add a node, or remove pods".to_owned()),
+        ("taint", format!("add a toleration to {root}.tolerations")),
+        (
+            "node affinity/selector",
+            format!("loosen {root}.nodeSelector or affinity, or label a node"),
+        ),
+        ("pod affinity", format!("loosen {root}.affinity")),
+        (
+            "anti-affinity",
+            format!("loosen {root}.affinity, or add a node"),
+        ),
+        (
+            "topology spread",
+            format!("add a node, or loosen {root}.topologySpreadConstraints"),
+        ),
+        (
+            "free ports",
+            format!("add a node, or change the hostPort in {root}"),
+        ),
+        (
+            "volume node affinity",
+            "free room on the node that its volume is on".to_owned(),
+        ),
+        ("were unschedulable", "uncordon a node".to_owned()),
+    ] {
+        if is(said) {
+            cures.push(cure);
+        }
+    }
+    if cures.is_empty() {
+        return format!("add a node that takes it, or change {root}");
+    }
+    cures.join("; or ")
 }
 
 fn of_image(part: &Part, of: Of) -> String {
@@ -124,7 +195,8 @@ fn of_config(message: &str, of: Of) -> String {
 
 fn of_start(message: &str) -> &'static str {
     let lower = message.to_lowercase();
-    if lower.contains("not found") && (lower.contains("secret") || lower.contains("configmap")) {
+    let kinds = ["secret", "configmap", "persistentvolumeclaim"];
+    if lower.contains("not found") && kinds.iter().any(|kind| lower.contains(kind)) {
         "create it in the app's namespace, or change the volumes in spec.podTemplate.spec"
     } else if lower.contains("volume") {
         "repair the volume, or change the volumes in spec.podTemplate.spec"
@@ -141,6 +213,8 @@ pub(super) fn of_object(why: &str) -> String {
     }
     let cure = if why.contains("User \"") && why.contains("cannot ") {
         "give the operator the rights that its chart gives it".to_owned()
+    } else if why.contains("exceeded quota") {
+        "raise that ResourceQuota, or delete objects that the namespace no longer needs".to_owned()
     } else {
         of_refusal(why, Of::App)
     };
@@ -254,6 +328,48 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_no_node_takes_has_its_cure() {
+        for (said, cures) in [
+            (
+                "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {a: b}.",
+                &["lower spec.resources", "spec.podTemplate.spec.tolerations"][..],
+            ),
+            (
+                "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+                &["spec.podTemplate.spec.nodeSelector"],
+            ),
+            (
+                "0/1 nodes are available: 1 node(s) were unschedulable.",
+                &["uncordon a node"],
+            ),
+            (
+                "0/1 nodes are available: persistentvolumeclaim \"data\" not found.",
+                &["create that PersistentVolumeClaim"],
+            ),
+            (
+                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+                &["kubectl describe pvc"],
+            ),
+            (
+                "no scheduler named mine has looked at it",
+                &["start that scheduler", "schedulerName"],
+            ),
+            ("0/1 nodes are available: 1 surprise.", &["add a node"]),
+        ] {
+            let failure = PodFailure {
+                reason: reason::UNSCHEDULABLE,
+                message: said.to_owned(),
+                part: Part::Main,
+            };
+            let told = told(&failure, Of::App);
+            assert!(told.contains(said), "{told}");
+            for cure in cures {
+                assert!(told.contains(cure), "{told}");
+            }
+        }
+    }
+
+    #[test]
     fn an_object_that_is_refused_has_a_cure_once() {
         for (why, cure) in [
             (
@@ -263,6 +379,10 @@ mod tests {
             (
                 "cannot apply a Role: roles is forbidden: User \"operator\" cannot create",
                 ": give the operator the rights",
+            ),
+            (
+                "cannot apply a ServiceAccount: exceeded quota: q, requested: count/serviceaccounts=1",
+                ": raise that ResourceQuota, or delete objects",
             ),
             (
                 "cannot apply a ConfigMap: `kubectl delete` it",

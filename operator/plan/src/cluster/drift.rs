@@ -102,6 +102,10 @@ fn differences<T: Serialize>(live: &T, planned: &T) -> Option<Differences> {
     Some(found)
 }
 
+/// Objects that server-side apply takes as one value: a field that somebody adds to one
+/// changes what it means.
+const ATOMIC: [&str; 3] = ["selector", "nodeSelector", "labelSelector"];
+
 /// What tells the members of a list apart, as server-side apply has it: others may add
 /// members (a sidecar, a variable), and in another order. Lists that are not named
 /// here are one value.
@@ -138,6 +142,11 @@ impl Path<'_> {
         }
     }
 
+    /// Whether this or what it is part of is one of [`ATOMIC`].
+    fn is_atomic(&self) -> bool {
+        ATOMIC.contains(&self.name) || self.parent.is_some_and(Self::is_atomic)
+    }
+
     fn member(&self, key: String) -> Path<'_> {
         Path {
             parent: Some(self),
@@ -168,6 +177,14 @@ impl std::fmt::Display for Path<'_> {
 fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found: &mut Differences) {
     match (live, planned) {
         (Value::Object(live), Value::Object(planned)) => {
+            let has_more = || {
+                let mut live = live.iter();
+                live.any(|(name, value)| !planned.contains_key(name) && !is_empty(value))
+            };
+            if path.is_atomic() && has_more() {
+                found.insert(path.to_string(), Some(Value::Object(live.clone())));
+                return;
+            }
             for (name, planned) in planned {
                 let amounts = amounts
                     || matches!(
@@ -357,6 +374,30 @@ mod tests {
             .map(|(path, value)| format!("{path} {}", json!(value)))
             .collect();
         assert_eq!(found, ["args [\"x\"]", "env[A] null", "labels null"]);
+    }
+
+    #[test]
+    fn what_others_add_to_a_selector_is_a_change() {
+        let service = |selector: Value| json!({"spec": {"selector": selector}});
+        for (planned, live, same) in [
+            (json!({"a": "1"}), json!({"a": "1"}), true),
+            (json!({"a": "1"}), json!({"a": "1", "b": "2"}), false),
+            (json!({}), Value::Null, true),
+            (json!({}), json!({"a": "1"}), false),
+            (
+                json!({"matchLabels": {"a": "1"}}),
+                json!({"matchLabels": {"a": "1"}, "matchExpressions": []}),
+                true,
+            ),
+            (
+                json!({"matchLabels": {"a": "1"}}),
+                json!({"matchLabels": {"a": "1", "b": "2"}}),
+                false,
+            ),
+        ] {
+            let (live, planned) = (service(live), service(planned));
+            assert_eq!(carries::<Value>(&live, &planned), same, "{live} {planned}");
+        }
     }
 
     #[test]

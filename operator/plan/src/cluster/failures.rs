@@ -1,19 +1,33 @@
 //! Why pods do not run: of the many that say something, the one thing to tell, in
 //! the words of whoever refused, and the same for as long as the cause is.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::PodStatus;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus};
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodSpec, PodStatus,
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::{component, reason};
 
 use super::frame::{CONTAINER, INSTALL};
-use super::{Heard, Observed, Part, Pod, PodFailure, Trouble};
+use super::{Heard, Observed, Part, Pod, PodFailure, Trouble, WaitsFor};
 
+/// The scheduler of a pod that names none.
+const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// Of an app's last words.
 const MOST: usize = 300;
 /// A balancer that has not served by then says why.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
+/// A pod that the scheduler refuses is told of only after this time. Until then it often
+/// goes by itself: a drained node leaves a pod without a node, and a moment later fewer
+/// pods are asked for.
+const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
+/// A scheduler that runs has looked at a pod by then.
+const NO_SCHEDULER: SignedDuration = SignedDuration::from_secs(10);
+/// A volume that a cloud has to make first is there by then.
+const NO_VOLUME: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why the app's pods do not run. Pods that cannot be placed say less than pods that
 /// cannot start, and those less than pods that may not even be.
@@ -47,7 +61,7 @@ fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
 
 /// What Kubernetes says, else what the supervisor or the balancer does.
 fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
-    pod.failure.clone().or_else(|| match &pod.heard {
+    of_kubernetes(pod, observed.now).or_else(|| match &pod.heard {
         Heard::Supervisor(said) if said.ready == 0 => Some(in_trouble(pod, said.trouble.as_ref()?)),
         Heard::Balancer(said) if !said.serving => {
             let age = observed.now.duration_since(pod.created?);
@@ -60,6 +74,46 @@ fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
         }
         _ => None,
     })
+}
+
+/// What Kubernetes says of a pod, once that has lasted long enough to be told.
+pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
+    if told_in(pod, now).is_some() {
+        return None;
+    }
+    pod.failure.clone().or_else(|| {
+        let message = match pod.waits_for.as_ref()? {
+            WaitsFor::Scheduler(name) => format!("no scheduler named {name} has looked at it"),
+            WaitsFor::Claim(name) => {
+                format!("it waits for the volume of PersistentVolumeClaim {name}")
+            }
+        };
+        Some(PodFailure {
+            reason: reason::UNSCHEDULABLE,
+            message,
+            part: Part::Main,
+        })
+    })
+}
+
+/// For how long what Kubernetes says of a pod is still kept back.
+fn told_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let (since, least) = match (&pod.failure, &pod.waits_for) {
+        (Some(failure), _) if failure.reason == reason::UNSCHEDULABLE => {
+            (pod.refused_since, REFUSED_FOR)
+        }
+        (Some(_), _) | (None, None) => return None,
+        (None, Some(WaitsFor::Scheduler(_))) => (pod.created, NO_SCHEDULER),
+        (None, Some(WaitsFor::Claim(_))) => (pod.created, NO_VOLUME),
+    };
+    let left = Duration::try_from(least - now.duration_since(since?)).ok()?;
+    (!left.is_zero()).then_some(left)
+}
+
+/// When more will be told of pods, though nothing changes until then.
+pub(super) fn wake(observed: &Observed) -> Option<Duration> {
+    let pods = observed.pods.iter().filter(|pod| !pod.deleting);
+    pods.filter_map(|pod| told_in(pod, observed.now)).min()
 }
 
 fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
@@ -137,12 +191,35 @@ pub(super) fn is_preparing(status: &PodStatus) -> bool {
     })
 }
 
+fn scheduled(status: &PodStatus) -> Option<&PodCondition> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "PodScheduled")
+}
+
+/// Since when the scheduler says that no node takes the pod.
+pub(super) fn refused_since(status: &PodStatus) -> Option<Timestamp> {
+    let refused = scheduled(status).filter(|condition| condition.status == "False")?;
+    Some(refused.last_transition_time.as_ref()?.0)
+}
+
+/// What a pod waits for of which no scheduler has said anything.
+pub(super) fn waits_for(spec: &PodSpec, status: &PodStatus) -> Option<WaitsFor> {
+    if spec.node_name.is_some() || scheduled(status).is_some() {
+        return None;
+    }
+    let mut volumes = spec.volumes.iter().flatten();
+    let claim = volumes.find_map(|volume| volume.persistent_volume_claim.as_ref());
+    Some(match (claim, spec.scheduler_name.as_deref()) {
+        // Another scheduler's name says more.
+        (Some(claim), None | Some(DEFAULT_SCHEDULER)) => WaitsFor::Claim(claim.claim_name.clone()),
+        (_, name) => WaitsFor::Scheduler(name.unwrap_or(DEFAULT_SCHEDULER).to_owned()),
+    })
+}
+
 /// What a pod's own status says.
 pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
-    let mut conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.find(|condition| {
-        condition.type_ == "PodScheduled"
-            && condition.status == "False"
+    let unscheduled = scheduled(status).filter(|condition| {
+        condition.status == "False"
             && matches!(
                 condition.reason.as_deref(),
                 Some("Unschedulable" | "SchedulingGated" | "SchedulerError")

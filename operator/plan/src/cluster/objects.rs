@@ -14,8 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::annotation;
 use serde::Serialize;
 
-use super::App;
-use super::meta::{annotate, hash, json};
+use super::meta::{annotate, hash, json, slot_of};
 
 /// Objects in the order in which they are applied. Destructure without `..`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -274,32 +273,25 @@ fn seal<T: Serialize + Metadata<Ty = ObjectMeta>>(object: &mut T) {
     annotate(object.metadata_mut(), annotation::APPLIED, hash);
 }
 
-/// The objects that `app` wants to own: the operator looks which of them exist
-/// without it as controller, and says so in [`super::Observed::foreign`].
-pub fn names(app: &App) -> Vec<ObjectKey> {
-    let owner = app.owner();
-    let name = &app.app.name;
-    let mut keys = Vec::new();
-    let mut key = |kind, name: &str| {
-        keys.push(ObjectKey {
-            kind,
-            name: name.to_owned(),
-        });
+/// The names that a plan takes: the operator looks which of them exist without the app
+/// as controller, and says so in [`super::Observed::foreign`].
+///
+/// An `EndpointSlice` is planned only once a balancer serves. Its name is looked up with
+/// that of its slot's new Service, so that a conflict is told before anything is made.
+pub fn names(planned: &Objects, live: &Objects) -> Vec<ObjectKey> {
+    let mut keys = planned.keys();
+    let is_live = |name: &Option<String>| {
+        let mut services = live.services.iter();
+        services.any(|service| service.metadata.name == *name)
     };
-    key(Kind::ConfigMap, &owner.desired());
-    key(Kind::ServiceAccount, name);
-    key(Kind::ServiceAccount, &owner.balancers());
-    key(Kind::Role, &owner.balancers());
-    key(Kind::RoleBinding, &owner.balancers());
-    key(Kind::Service, name);
-    key(Kind::Service, &owner.pods());
-    key(Kind::Deployment, name);
-    key(Kind::PodDisruptionBudget, name);
-    key(Kind::PodDisruptionBudget, &owner.balancers());
-    for slot in 0..app.balancers.slots.get() {
-        key(Kind::Service, &owner.slot(slot));
-        key(Kind::EndpointSlice, &owner.slot(slot));
-        key(Kind::Deployment, &owner.slot(slot));
+    for service in &planned.services {
+        let meta = &service.metadata;
+        let is_new = slot_of(meta).is_some() && !is_live(&meta.name);
+        let slice = meta.name.clone().filter(|_| is_new).map(|name| ObjectKey {
+            kind: Kind::EndpointSlice,
+            name,
+        });
+        keys.extend(slice.filter(|slice| !keys.contains(slice)));
     }
     keys
 }

@@ -27,9 +27,12 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// What admission made of objects that were written lately.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
+    /// Objects that were written and that the watches cannot bring, since admission takes
+    /// labels away.
+    pub hidden: Vec<ObjectKey>,
     /// Objects of [`super::names`] that exist without this app as controller.
     pub foreign: Vec<ObjectKey>,
-    /// A random token, for an app that has none yet.
+    /// The tokens in force, one a line; `None` leaves those that are stored.
     pub token: Option<String>,
     /// `NAMESPACE/NAME` of an older `ScaledApp` with the same hostname.
     pub hostname_taken_by: Option<String>,
@@ -94,8 +97,22 @@ pub struct Pod {
     pub preparing: bool,
     /// Why it does not run, in Kubernetes' words.
     pub failure: Option<PodFailure>,
+    /// Since when the scheduler says that no node takes it.
+    pub refused_since: Option<Timestamp>,
+    /// What it waits for, if the scheduler has said nothing about it yet.
+    pub waits_for: Option<WaitsFor>,
     /// What it said itself, on its admin port.
     pub heard: Heard,
+}
+
+/// Why a scheduler has said nothing about a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// The scheduler of this name does not run, or there is none.
+    Scheduler(String),
+    /// The scheduler has chosen a node and waits until this claim has its volume there;
+    /// or it does not run.
+    Claim(String),
 }
 
 /// Why a pod does not run.
@@ -263,6 +280,8 @@ impl From<&v1::Pod> for Pod {
             preparing: spec.is_some_and(|spec| spec.node_name.is_some())
                 && failures::is_preparing(&status),
             failure: failures::of_status(&status),
+            refused_since: failures::refused_since(&status),
+            waits_for: spec.and_then(|spec| failures::waits_for(spec, &status)),
             heard: Heard::NotYet,
         }
     }

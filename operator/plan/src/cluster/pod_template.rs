@@ -28,7 +28,7 @@ use serde_json::json;
 use super::frame::{VOLUME_BINARIES, linux};
 use super::meta::{annotation as annotated, hash, json as text, map, selects};
 use super::overlay::{self, CONTAINER, INSTALL, merge};
-use super::{App, Settings, Stalled};
+use super::{App, Observed, Settings, Stalled, nodes};
 use crate::Pods;
 
 /// Where the init container puts the supervisor, and its name there.
@@ -50,6 +50,8 @@ const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// From SIGTERM beyond the drain and the grace of the workers: silence of the
 /// listener (2 s), and time for all of it to be noticed.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// A pod that no node takes for so long may not wait for a node of its own.
+const NO_NODE: Duration = Duration::from_mins(1);
 /// An annotation holds 256 KiB in all.
 const MOST_PINNED: usize = 128 * 1024;
 
@@ -60,6 +62,8 @@ pub(super) struct Pinned {
     pub(super) inputs: String,
     /// To be kept in an annotation; `None` where it is too large for one.
     pub(super) kept: Option<String>,
+    /// For this total, the template of as many pods on each node stays in force.
+    pub(super) kept_total: Option<i32>,
 }
 
 /// The template made when the inputs changed last, or a new one.
@@ -69,11 +73,18 @@ pub(super) struct Pinned {
 pub(super) fn pinned(
     app: &App,
     live: Option<&Deployment>,
+    observed: &Observed,
     settings: &Settings,
 ) -> Result<Pinned, Stalled> {
-    let inputs = inputs(app);
+    let made_from = live.and_then(|live| annotated(&live.metadata, annotation::INPUTS));
+    let kept_total = kept_total(app, live, observed).filter(|_| {
+        // Only the number of pods is said in another way.
+        made_from == Some(&inputs(app, true))
+    });
+    let is_per_node = matches!(app.app.pods, Pods::PerNode(_)) || kept_total.is_some();
+    let inputs = inputs(app, is_per_node);
     let kept = live
-        .filter(|live| annotated(&live.metadata, annotation::INPUTS) == Some(&inputs))
+        .filter(|_| made_from == Some(&inputs))
         .and_then(|live| annotated(&live.metadata, annotation::TEMPLATE));
     let template = match kept.and_then(|kept| serde_json::from_str(kept).ok()) {
         Some(template) => template,
@@ -84,12 +95,30 @@ pub(super) fn pinned(
         template,
         inputs,
         kept,
+        kept_total,
     })
+}
+
+/// The total, if it is the number of pods that an app had before with so many on each
+/// node: its pods stay as they are, though a new pod of this total might share a node.
+/// That lasts until another total is asked for, or until a pod finds no node.
+fn kept_total(app: &App, live: Option<&Deployment>, observed: &Observed) -> Option<i32> {
+    let Pods::Total(total) = app.app.pods else {
+        return None;
+    };
+    let total = i32::try_from(total.get()).ok()?;
+    let live = live?;
+    let is_kept = match annotated(&live.metadata, annotation::KEPT_TOTAL) {
+        Some(kept) => kept.parse() == Ok(total),
+        None => live.spec.replicas == Some(total),
+    };
+    let waits = nodes::oldest_refused(observed).is_some_and(|age| age >= NO_NODE);
+    (is_kept && !waits).then_some(total)
 }
 
 /// Hash of all that the user gave for the pods. Not in it: how many pods and
 /// workers, balancers, DNS, and everything that comes from the operator.
-fn inputs(app: &App) -> String {
+fn inputs(app: &App, is_per_node: bool) -> String {
     let workers = &app.app.workers;
     let mut inputs = json!({
         "image": app.app.image,
@@ -98,7 +127,7 @@ fn inputs(app: &App) -> String {
         "envFrom": app.env_from,
         "workingDir": app.app.working_dir,
         "port": app.app.port,
-        "perNode": matches!(app.app.pods, Pods::PerNode(_)),
+        "perNode": is_per_node,
         "dispatch": format!("{:?}", workers.dispatch),
         "readiness": [workers.readiness.path.clone(), Some(time(workers.readiness.timeout))],
         "drainTimeout": time(workers.drain_timeout),

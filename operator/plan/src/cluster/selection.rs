@@ -10,10 +10,53 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use scaledapp_crds::words::label;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use scaledapp_crds::words::{MANAGER, component, label};
+use scaledapp_crds::{API_VERSION, KIND};
 
 use super::meta::Owner;
 use super::{Observed, Pod};
+
+/// Prefix of labels and annotations that only this project sets.
+const OWN_PREFIX: &str = "scaledapp.io/";
+
+/// What the watches of all kinds select. A Deployment's selector needs these two labels,
+/// and it cannot be changed; so nobody changes them on pods. `managed-by` is a label that
+/// policies of some clusters set on everything.
+pub fn watched() -> String {
+    let (app, balancer) = (component::APP, component::BALANCER);
+    format!(
+        "{},{} in ({app},{balancer})",
+        label::INSTANCE,
+        label::COMPONENT
+    )
+}
+
+/// Whether an object that [`watched`] selects is one of ours.
+pub fn is_ours(meta: &ObjectMeta) -> bool {
+    let labels = meta.labels.iter().flatten();
+    let annotations = meta.annotations.iter().flatten();
+    let mut owners = meta.owner_references.iter().flatten();
+    labels
+        .clone()
+        .chain(annotations)
+        .any(|(name, _)| name.starts_with(OWN_PREFIX))
+        || labels
+            .into_iter()
+            .any(|(name, value)| name == label::MANAGED_BY && value == MANAGER)
+        || owners.any(|owner| owner.api_version == API_VERSION && owner.kind == KIND)
+}
+
+/// Whether the watches bring an object, as one of this app.
+pub fn is_watched(meta: &ObjectMeta, app: &str) -> bool {
+    let has = |name: &str, values: &[&str]| {
+        let value = meta.labels.as_ref().and_then(|labels| labels.get(name));
+        value.is_some_and(|value| values.contains(&value.as_str()))
+    };
+    has(label::INSTANCE, &[app])
+        && has(label::COMPONENT, &[component::APP, component::BALANCER])
+        && is_ours(meta)
+}
 
 /// What selects the pods of a component, once those of `template` are among them.
 pub(super) fn of(
@@ -67,6 +110,39 @@ impl Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_objects_are_known_though_a_policy_sets_its_own_managed_by() {
+        let meta = |labels: &str, rest: &str| -> ObjectMeta {
+            let text =
+                format!(r#"{{"labels": {{"app.kubernetes.io/instance": "hello"{labels}}}{rest}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let component = r#","app.kubernetes.io/component": "app""#;
+        let theirs = r#","app.kubernetes.io/managed-by": "platform""#;
+        let ours = r#","app.kubernetes.io/managed-by": "scaledapp-operator""#;
+        let owner = r#","ownerReferences": [{"apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp", "name": "hello", "uid": "u"}]"#;
+        let applied = r#","annotations": {"scaledapp.io/applied": "1"}"#;
+        for (labels, rest, is) in [
+            (format!("{component}{ours}"), "", true),
+            (format!("{component}{theirs}"), owner, true),
+            (format!("{component}{theirs}"), applied, true),
+            (
+                format!(r#"{component},"scaledapp.io/app": "hello""#),
+                "",
+                true,
+            ),
+            // Any chart may have these.
+            (component.to_owned(), "", false),
+            (format!("{component}{theirs}"), "", false),
+            // The watch does not bring it.
+            (ours.to_owned(), owner, false),
+        ] {
+            let meta = meta(&labels, rest);
+            assert_eq!(is_watched(&meta, "hello"), is, "{meta:?}");
+            assert!(!is_watched(&meta, "other"));
+        }
+    }
 
     #[test]
     fn a_pod_is_known_by_the_deployment_that_made_it() {

@@ -72,6 +72,10 @@ pub(super) fn slots(app: &App, observed: &Observed) -> (Vec<Slot>, Option<Durati
 
 pub(super) fn service(app: &App, slot: &Slot) -> Service {
     let mut metadata = app.owner().slot_meta(slot.number);
+    // Copied onto the Endpoints that a selector of somebody else makes, which would
+    // otherwise become a slice of their own once the selector is gone.
+    let labels = metadata.labels.get_or_insert_default();
+    labels.insert(label::SKIP_MIRROR.to_owned(), "true".to_owned());
     if let Some(retired) = slot.retired {
         annotate(&mut metadata, annotation::RETIRED, retired.to_string());
     }
@@ -84,6 +88,8 @@ pub(super) fn service(app: &App, slot: &Slot) -> Service {
         spec: Some(ServiceSpec {
             external_traffic_policy: policy,
             ports: Some(vec![http_port()]),
+            // An empty one takes away what somebody else has put there.
+            selector: Some(BTreeMap::new()),
             type_: Some(kind.to_owned()),
             ..ServiceSpec::default()
         }),

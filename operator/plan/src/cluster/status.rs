@@ -320,7 +320,10 @@ fn young(observed: &Observed, lacking: &[u32]) -> bool {
         .pods
         .iter()
         .filter(waits)
-        .map(|pod| pod.failure.is_none() && pod.created.is_some_and(is_young))
+        .map(|pod| {
+            let fails = failures::of_kubernetes(pod, observed.now).is_some();
+            !fails && pod.created.is_some_and(is_young)
+        })
         .collect();
     let slot_is_new = |slot: &u32| {
         let services = observed.live.services.iter();

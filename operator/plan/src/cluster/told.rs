@@ -49,14 +49,31 @@ fn entry<'a>(map: &'a ConfigMap, key: &str) -> Option<&'a str> {
     map.data.as_ref()?.get(key).map(String::as_str)
 }
 
-/// Whether the app has a token already. It stays as it is: who replaces it by hand
-/// writes several, one a line.
-pub fn has_token(live: &Objects) -> bool {
-    live.config_maps.iter().any(|map| token(map).is_some())
+/// The tokens that are stored, one a line, if balancers and pods can use them.
+pub fn stored_tokens(live: &Objects) -> Option<&str> {
+    live.config_maps.iter().find_map(stored)
 }
 
-fn token(map: &ConfigMap) -> Option<&str> {
-    entry(map, TOKEN_KEY).filter(|token| !token.trim().is_empty())
+fn stored(map: &ConfigMap) -> Option<&str> {
+    let text = entry(map, TOKEN_KEY)?;
+    let is_sound = |line: &str| {
+        (16..=256).contains(&line.len()) && line.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let count = tokens(text).count();
+    ((1..=16).contains(&count) && tokens(text).all(is_sound)).then_some(text)
+}
+
+fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(str::trim_ascii)
+        .filter(|line| !line.is_empty())
+}
+
+/// Whether `after` may take the place of `before`: they have a token in common, so that
+/// pods and balancers understand each other while the files reach them. A person who
+/// replaces the token writes the old one and the new one for a while.
+pub fn is_rotation(before: &str, after: &str) -> bool {
+    tokens(before).any(|token| tokens(after).any(|other| other == token))
 }
 
 /// Whether the number of workers is another one than before.
@@ -97,7 +114,7 @@ pub(super) fn desired(app: &App, observed: &Observed) -> ConfigMap {
     if let Some(token) = &app.reload {
         data.insert(RELOAD_KEY.to_owned(), token.clone());
     }
-    if let Some(token) = live.and_then(token).or(observed.token.as_deref()) {
+    if let Some(token) = observed.token.as_deref().or(live.and_then(stored)) {
         data.insert(TOKEN_KEY.to_owned(), token.to_owned());
     }
     ConfigMap {

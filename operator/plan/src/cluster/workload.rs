@@ -96,6 +96,9 @@ pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment
     if let Some(kept) = pinned.kept {
         annotate(&mut metadata, annotation::TEMPLATE, kept);
     }
+    if let Some(total) = pinned.kept_total {
+        annotate(&mut metadata, annotation::KEPT_TOTAL, total.to_string());
+    }
     if let Some(count) = &scale.count {
         annotate(&mut metadata, annotation::NODES, count.nodes.to_string());
         if let Some(full) = &count.full {
