@@ -13,7 +13,7 @@ use std::time::Duration;
 use scaledapp_plan::cluster::{Admitted, ObjectKey, PodAnnotations};
 use tokio::time::Instant;
 
-use crate::api::CallError;
+use crate::call::CallError;
 
 /// After that long it is tried again whether admission still changes it.
 const GOOD_FOR: Duration = Duration::from_hours(1);

@@ -33,8 +33,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::api::{self, Call, CallError};
-use crate::context::{Context, FIELD_MANAGER};
+use crate::api::FIELD_MANAGER;
+use crate::call::{Call, CallError};
+use crate::context::Context;
 use crate::observe::{self, Of};
 
 /// Fields that one line of the log names.
@@ -178,7 +179,7 @@ impl From<CallError> for NotApplied {
 
 impl Pass<'_> {
     fn api<K: Planned>(&self) -> Api<K> {
-        Api::namespaced(self.context.client.clone(), self.of.namespace)
+        Api::namespaced(self.context.caller.client.clone(), self.of.namespace)
     }
 
     /// Whether a write would only bring the answer that the last one brought.
@@ -252,7 +253,11 @@ impl Pass<'_> {
             };
             let api = self.api::<K>();
             let call = Call::new("create", K::KIND);
-            let made = api::write(self.context, call, api.create(&params, object)).await;
+            let made = self
+                .context
+                .caller
+                .write(call, api.create(&params, object))
+                .await;
             self.learn(object, &key, made.as_ref());
             let made = match made {
                 Ok(_) => {
@@ -296,7 +301,7 @@ impl Pass<'_> {
         let patch = Patch::Apply(object);
         let call = Call::new("apply", K::KIND);
         let request = api.patch(name, &params, &patch);
-        let mut written = api::write(self.context, call, request).await;
+        let mut written = self.context.caller.write(call, request).await;
         let namespace = self.of.namespace;
         // OwnerReferencesPermissionEnforcement, as on OpenShift, asks whoever sets an owner
         // for the right to delete the object. RBAC knows no prefix of names, so that right
@@ -312,7 +317,11 @@ impl Pass<'_> {
             let mut unowned = object.clone();
             Metadata::metadata_mut(&mut unowned).owner_references = None;
             let patch = Patch::Apply(&unowned);
-            written = api::write(self.context, call, api.patch(name, &params, &patch)).await;
+            written = self
+                .context
+                .caller
+                .write(call, api.patch(name, &params, &patch))
+                .await;
             if written.is_ok() {
                 tracing::warn!(
                     kind = K::KIND,
@@ -368,7 +377,12 @@ impl Pass<'_> {
             resource_version: None,
         });
         let call = Call::new("delete", K::KIND);
-        match api::write(self.context, call, api.delete(name, &params)).await {
+        match self
+            .context
+            .caller
+            .write(call, api.delete(name, &params))
+            .await
+        {
             Ok(_) => {
                 self.written += 1;
                 tracing::info!(
@@ -403,7 +417,7 @@ impl Pass<'_> {
         let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": annotations}}));
         let call = Call::new("patch", "Pod");
         let request = api.patch(name, &params, &patch);
-        match api::write(self.context, call, request).await {
+        match self.context.caller.write(call, request).await {
             Ok(stored) => {
                 self.written += 1;
                 let has = stored.metadata.annotations.unwrap_or_default();

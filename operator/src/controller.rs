@@ -11,8 +11,9 @@ use futures::channel::mpsc::UnboundedReceiver;
 use kube::runtime::controller::{self, Config, applier};
 use kube::runtime::reflector::ObjectRef;
 
-use crate::context::{Context, Guarded};
+use crate::context::Context;
 use crate::reconcile::{error_policy, reconcile};
+use crate::stores::Guarded;
 
 /// Changes within this become one pass: an apply echoes in several watches.
 const DEBOUNCE: Duration = Duration::from_millis(50);

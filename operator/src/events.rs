@@ -20,8 +20,8 @@ use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster;
 
-use crate::api::{self, Call, CallError};
-use crate::context::{Context, FIELD_MANAGER};
+use crate::api::{Caller, FIELD_MANAGER};
+use crate::call::{Call, CallError};
 
 /// Of a note, by the API server.
 const MOST: usize = 1024;
@@ -110,9 +110,15 @@ impl Sent {
 }
 
 /// Sends them, in order.
-pub async fn send(context: &Context, object: &ScaledApp, events: &[cluster::Event]) {
+pub async fn send(
+    sent: &Sent,
+    caller: &Caller,
+    object: &ScaledApp,
+    events: &[cluster::Event],
+    now: Timestamp,
+) {
     for event in events {
-        match one(context, object, event).await {
+        match one(sent, caller, object, event, now).await {
             Ok(()) | Err(CallError::NotLeading) => {}
             Err(error) => {
                 tracing::warn!(%error, reason = event.reason, "an event cannot be sent");
@@ -122,19 +128,20 @@ pub async fn send(context: &Context, object: &ScaledApp, events: &[cluster::Even
 }
 
 async fn one(
-    context: &Context,
+    sent: &Sent,
+    caller: &Caller,
     object: &ScaledApp,
     event: &cluster::Event,
+    now: Timestamp,
 ) -> Result<(), CallError> {
-    let now = (context.now)();
     let key = Key {
         uid: object.uid().unwrap_or_default(),
         reason: event.reason,
         note: cut(&event.note).to_owned(),
     };
     let namespace = object.namespace().unwrap_or_default();
-    let api: Api<Event> = Api::namespaced(context.client.clone(), &namespace);
-    let series = match context.sent.next(&key, event.since, now) {
+    let api: Api<Event> = Api::namespaced(caller.client.clone(), &namespace);
+    let series = match sent.next(&key, event.since, now) {
         Next::Nothing => return Ok(()),
         Next::Create => None,
         Next::Again(series) => Some(series),
@@ -146,12 +153,13 @@ async fn one(
         }}));
         let params = PatchParams::default();
         let request = api.patch(&series.event, &params, &patch);
-        return api::write(context, Call::new("patch", "Event"), request)
+        return caller
+            .write(Call::new("patch", "Event"), request)
             .await
             .map(drop);
     }
     let written = whole(
-        &context.sent.instance,
+        &sent.instance,
         object.object_ref(&()),
         event,
         &key.note,
@@ -159,15 +167,13 @@ async fn one(
     );
     let params = PostParams::default();
     let request = api.create(&params, &written);
-    match api::write(context, Call::new("create", "Event"), request).await {
+    match caller.write(Call::new("create", "Event"), request).await {
         Ok(_) => {}
         // Told of by this replica before its restart, or by another one.
         Err(error) if error.code() == Some(409) && event.since.is_some() => {}
         Err(error) => return Err(error),
     }
-    context
-        .sent
-        .first(key, written.name_any(), event.since, now);
+    sent.first(key, written.name_any(), event.since, now);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! What the pods say themselves: whether each balancer serves, and how many
 //! workers each supervisor has.
 //!
+//! What follows from the answers is in [`crate::pod_health`].
+//!
 //! The leader asks every balancer's `/readyz` each 500 ms; three misses in a
 //! row, the later ones sooner, make it silent within about 1.5 s, so that its
 //! slot is taken over within 2 s. A pod that was not asked yet counts as alive:
@@ -8,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -16,15 +18,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use scaledapp_crds::words::{component, label, port};
 use scaledapp_plan::cluster::{Balancer, Heard, Trouble};
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
+use crate::pod_health::{Miss, PodsHealth};
 use crate::probe::{self, ProbeError};
 use crate::said;
-use crate::watches::Triggers;
+use crate::triggers::Triggers;
 
 /// Between looks at a balancer.
 const BALANCER_PERIOD: Duration = Duration::from_millis(500);
@@ -32,11 +34,6 @@ const BALANCER_PERIOD: Duration = Duration::from_millis(500);
 const AFTER_MISS: Duration = Duration::from_millis(300);
 /// A balancer on a busy node answers within this; a dead one never.
 const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
-/// So many in a row make a pod silent.
-const MISSES: u32 = 3;
-/// Silent for so long, a pod is out of reach: were it dead, its kubelet, which asks every
-/// second or two, would have said so.
-const OUT_OF_REACH: Duration = Duration::from_secs(6);
 /// Between looks at what a balancer knows of its pods.
 const BALANCER_STATUS_PERIOD: Duration = Duration::from_secs(2);
 /// A balancer that has reached no pod for so long is told of.
@@ -50,120 +47,6 @@ const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(1);
 const ADMIN_PORT: u16 = 9377;
 /// The pods are looked through anew at least this often.
 const ROUND: Duration = Duration::from_secs(1);
-
-/// What is known of one pod.
-#[derive(Debug, Clone, Default)]
-struct Pulse {
-    heard: Heard,
-    misses: u32,
-    /// Since when it has not answered.
-    since: Option<Instant>,
-}
-
-/// No answer; whether at least the connection was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Miss {
-    /// It was.
-    pub accepted: bool,
-}
-
-impl Pulse {
-    /// Takes in one look; whether what counts changed.
-    fn on(&mut self, look: Result<Heard, Miss>, now: Instant) -> bool {
-        let heard = match look {
-            Ok(heard) => {
-                self.misses = 0;
-                self.since = None;
-                heard
-            }
-            Err(miss) => {
-                self.misses = self.misses.saturating_add(1);
-                let since = *self.since.get_or_insert(now);
-                if self.misses < MISSES {
-                    return false;
-                }
-                if now - since >= OUT_OF_REACH {
-                    Heard::Unreachable {
-                        accepted: miss.accepted,
-                    }
-                } else {
-                    Heard::Silent
-                }
-            }
-        };
-        // How it fails may be another way each time, and is told of once.
-        let same = matches!(
-            (&self.heard, &heard),
-            (Heard::Unreachable { .. }, Heard::Unreachable { .. })
-        );
-        if same || self.heard == heard {
-            return false;
-        }
-        self.heard = heard;
-        true
-    }
-}
-
-/// What all pods said last, by uid.
-#[derive(Debug, Default)]
-pub struct Hearts {
-    pulses: Mutex<HashMap<String, Pulse>>,
-    /// The set of pods changed.
-    pub(crate) pods_changed: Notify,
-}
-
-impl Hearts {
-    fn pulses(&self) -> MutexGuard<'_, HashMap<String, Pulse>> {
-        // Each change is one call: a panic leaves nothing half done.
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the pod said last.
-    pub fn heard(&self, uid: &str) -> Heard {
-        self.pulses()
-            .get(uid)
-            .map(|pulse| pulse.heard.clone())
-            .unwrap_or_default()
-    }
-
-    /// Takes in one look at a pod; whether what counts changed.
-    pub fn take(&self, uid: &str, look: Result<Heard, Miss>) -> bool {
-        let mut pulses = self.pulses();
-        pulses
-            .entry(uid.to_owned())
-            .or_default()
-            .on(look, Instant::now())
-    }
-
-    fn misses(&self, uid: &str) -> u32 {
-        self.pulses().get(uid).map_or(0, |pulse| pulse.misses)
-    }
-
-    /// How many pods are in which state, for the admin port.
-    pub(crate) fn counts(&self) -> [(&'static str, usize); 5] {
-        let pulses = self.pulses();
-        let count = |wanted: fn(&Heard) -> bool| {
-            let heard = pulses.values().map(|pulse| &pulse.heard);
-            heard.filter(|heard| wanted(heard)).count()
-        };
-        [
-            ("notYet", count(|heard| matches!(heard, Heard::NotYet))),
-            ("silent", count(|heard| matches!(heard, Heard::Silent))),
-            (
-                "unreachable",
-                count(|heard| matches!(heard, Heard::Unreachable { .. })),
-            ),
-            (
-                "servingBalancers",
-                count(|heard| matches!(heard, Heard::Balancer(said) if said.serving)),
-            ),
-            (
-                "supervisors",
-                count(|heard| matches!(heard, Heard::Supervisor(_))),
-            ),
-        ]
-    }
-}
 
 /// A pod as far as it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,7 +90,7 @@ impl Target {
 
 /// Asks all pods while this replica leads. Never ends.
 pub async fn run(
-    hearts: Arc<Hearts>,
+    pods_health: Arc<PodsHealth>,
     pods: Store<Pod>,
     leadership: Leadership,
     triggers: Triggers,
@@ -228,14 +111,14 @@ pub async fn run(
             }
             kept
         });
-        hearts.pulses().retain(|uid, _| targets.contains_key(uid));
+        pods_health.retain(|uid| targets.contains_key(uid));
         let period = SUPERVISOR_PERIOD.max(SUPERVISOR_SHARE * targets.len() as u32);
         for (uid, target) in targets {
             asked.entry(uid).or_insert_with(|| {
                 let task = tokio::spawn(ask(
                     target.clone(),
                     period,
-                    Arc::clone(&hearts),
+                    Arc::clone(&pods_health),
                     triggers.clone(),
                     Arc::clone(&metrics),
                 ));
@@ -243,7 +126,7 @@ pub async fn run(
             });
         }
         tokio::select! {
-            () = hearts.pods_changed.notified() => {}
+            () = pods_health.pods_changed.notified() => {}
             () = sleep(ROUND) => {}
         }
     }
@@ -252,7 +135,7 @@ pub async fn run(
 async fn ask(
     target: Target,
     period: Duration,
-    hearts: Arc<Hearts>,
+    pods_health: Arc<PodsHealth>,
     triggers: Triggers,
     metrics: Arc<Metrics>,
 ) {
@@ -279,18 +162,18 @@ async fn ask(
         let look = look.map_err(|error| Miss {
             accepted: error.is_accepted(),
         });
-        if hearts.take(&target.uid, look) {
+        if pods_health.take(&target.uid, look) {
             tracing::info!(
                 namespace = target.namespace,
                 app = target.app,
                 address = %target.address,
                 component,
-                heard = brief(&hearts.heard(&target.uid)),
+                heard = brief(&pods_health.heard(&target.uid)),
                 "a pod says something else than before"
             );
             triggers.app(&target.namespace, &target.app);
         }
-        let missed = (1..MISSES).contains(&hearts.misses(&target.uid));
+        let missed = pods_health.is_in_doubt(&target.uid);
         let pause = if missed {
             AFTER_MISS.min(period)
         } else {
@@ -397,44 +280,10 @@ fn brief(heard: &Heard) -> String {
 mod tests {
     use super::*;
 
-    fn says(serving: bool) -> Heard {
-        Heard::Balancer(Balancer {
-            serving,
-            ..Balancer::default()
-        })
-    }
-
-    #[test]
-    fn three_misses_make_silent_long_silence_out_of_reach_and_one_answer_undoes_both() {
-        let mut pulse = Pulse::default();
-        let begun = Instant::now();
-        let refused = Err(Miss { accepted: false });
-        let accepted = Err(Miss { accepted: true });
-        let out = Heard::Unreachable { accepted: false };
-        for (seconds, look, changed, heard) in [
-            (0, refused.clone(), false, Heard::NotYet),
-            (1, refused.clone(), false, Heard::NotYet),
-            (2, Ok(says(true)), true, says(true)),
-            (3, refused.clone(), false, says(true)),
-            (4, refused.clone(), false, says(true)),
-            (5, refused.clone(), true, Heard::Silent),
-            (6, refused.clone(), false, Heard::Silent),
-            (9, refused, true, out.clone()),
-            (10, accepted, false, out),
-            (11, Ok(says(true)), true, says(true)),
-            (12, Ok(says(true)), false, says(true)),
-            // It says itself that it leaves: no need to miss anything.
-            (13, Ok(says(false)), true, says(false)),
-        ] {
-            let now = begun + Duration::from_secs(seconds);
-            assert_eq!(pulse.on(look, now), changed, "{seconds}");
-            assert_eq!(pulse.heard, heard, "{seconds}");
-        }
-    }
-
     /// Died right after an answer; each look takes as long as it may.
     #[test]
     fn a_dead_balancer_is_silent_in_time_for_a_take_over_within_two_seconds() {
+        use crate::pod_health::MISSES;
         let looks = AFTER_MISS.max(BALANCER_TIMEOUT) * (MISSES - 1) + BALANCER_TIMEOUT;
         assert!(BALANCER_PERIOD + looks <= Duration::from_millis(1_500));
     }

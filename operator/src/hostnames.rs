@@ -11,7 +11,7 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::reason;
 use scaledapp_plan::cluster::Stalled;
 
-use crate::context::Guarded;
+use crate::stores::Guarded;
 
 /// The hostname that an app wants, as it is compared.
 pub fn hostname(app: &ScaledApp) -> Option<String> {

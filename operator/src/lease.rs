@@ -16,7 +16,7 @@ use scaledapp_crds::words::MANAGER;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::api::CALL_TIMEOUT;
+use crate::call::CALL_TIMEOUT;
 
 /// Name of the Lease.
 pub const NAME: &str = MANAGER;

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::api::Call;
+use crate::call::Call;
 use crate::health::State;
 
 /// A pass without writes takes well below a millisecond, one with a hanging API

@@ -13,7 +13,7 @@ use scaledapp_crds::words::label;
 use scaledapp_plan::cluster::{self, Kind, ObjectKey, Objects, Observed, Pod};
 use serde::de::DeserializeOwned;
 
-use crate::api::{self, Call, CallError};
+use crate::call::{Call, CallError};
 use crate::context::Context;
 use crate::hostnames;
 
@@ -44,7 +44,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     let pods = whose.of(&stores.pods);
     let pods = pods.iter().map(|pod| {
         let mut pod = Pod::from(pod);
-        pod.heard = context.hearts.heard(&pod.uid);
+        pod.heard = context.pods_health.heard(&pod.uid);
         pod
     });
     let pods = pods.filter(|pod| !pod.is_foreign_to(&whose.app));
@@ -237,9 +237,11 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + k8s_openapi::Resource,
     K: Clone + Debug + DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<K> = Api::namespaced(context.caller.client.clone(), namespace);
     let call = Call::new("get", <K as k8s_openapi::Resource>::KIND);
-    let found: Option<PartialObjectMeta<K>> =
-        api::read(context, call, api.get_metadata_opt(name)).await?;
+    let found: Option<PartialObjectMeta<K>> = context
+        .caller
+        .read(call, api.get_metadata_opt(name))
+        .await?;
     Ok(found.map(|object| object.metadata))
 }

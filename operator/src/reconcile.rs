@@ -11,11 +11,12 @@ use scaledapp_plan::Violation;
 use scaledapp_plan::cluster::{self, App, EventType, Failed, Observed, Outcome, Plan};
 use tokio::time::Instant;
 
-use crate::api::CallError;
 use crate::apply::{self, NotApplied};
 use crate::backoff;
-use crate::context::{Context, Guarded};
+use crate::call::CallError;
+use crate::context::Context;
 use crate::observe::{self, Of};
+use crate::stores::Guarded;
 use crate::{events, rooms, status, waits};
 
 /// A look at everything though nothing changed, in case a watch missed it. Of
@@ -49,7 +50,7 @@ impl Error {
 /// # Errors
 /// [`Error`]; what follows from it is for [`error_policy`] to say.
 pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
-    if !context.leadership.leads() {
+    if !context.caller.leadership.leads() {
         // Whoever begins to lead looks at all of them.
         return Ok(Action::await_change());
     }
@@ -62,7 +63,7 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
                 %error,
                 "a ScaledApp cannot be read: is the definition newer than this operator?"
             );
-            context.metrics.passed("unreadable", Duration::ZERO);
+            context.caller.metrics.passed("unreadable", Duration::ZERO);
             return Ok(Action::await_change());
         }
     };
@@ -81,7 +82,7 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         Ok(_) => "ok",
         Err(error) => error.call().result(),
     };
-    context.metrics.passed(word, begun.elapsed());
+    context.caller.metrics.passed(word, begun.elapsed());
     if result.is_ok() {
         context.backoff.reset(&ObjectRef::from_obj(&*guarded));
     }
@@ -116,8 +117,11 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
         Ok(app) => app,
         Err(violations) => return invalid(context, object, observed, &violations).await,
     };
-    rooms::look(context, &app, &mut observed).await;
-    let waits = waits::look(context, &app.namespace, &mut observed).await;
+    let Context {
+        caller, settings, ..
+    } = context;
+    rooms::look(&context.rooms, caller, settings, &app, &mut observed).await;
+    let waits = waits::look(&context.waits, caller, &app.namespace, &mut observed).await;
     let mut plan = cluster::plan(&app, &observed, &context.settings);
     let of = Of::object(object);
     match observe::foreign(context, of, &observed.live, &plan.apply).await {
@@ -247,21 +251,25 @@ async fn tell(
     plan: &Plan,
 ) -> Result<(), Error> {
     let after = cluster::status(object, observed, outcome);
-    let changed = status::write(context, object, &after)
+    let changed = status::write(&context.caller, object, &after)
         .await
         .map_err(Error::Status)?;
-    events::send(context, object, &plan.events).await;
+    let send = async |events: &[cluster::Event]| {
+        let now = (context.now)();
+        events::send(&context.sent, &context.caller, object, events, now).await;
+    };
+    send(&plan.events).await;
     // Whoever wrote the status before us may have ended before it told of it.
     if let Some(before) = &object.status
         && context.sent.is_first_look(object)
     {
         let mut standing = cluster::events(None, before);
         standing.retain(|event| event.kind == EventType::Warning);
-        events::send(context, object, &standing).await;
+        send(&standing).await;
     }
     if changed {
         let flipped = cluster::events(object.status.as_ref(), &after);
-        events::send(context, object, &flipped).await;
+        send(&flipped).await;
     }
     Ok(())
 }

@@ -109,7 +109,8 @@ impl Routes for Report {
         self.metrics.set_namespaces(&self.health.namespaces());
         if let Some(context) = &self.view().context {
             let apps = context.stores.apps.len();
-            self.metrics.set_state(context.leadership.leads(), apps);
+            self.metrics
+                .set_state(context.caller.leadership.leads(), apps);
         }
         let mut text = String::new();
         // Writing into a String fails only if a metric fails to encode itself.
@@ -124,7 +125,7 @@ impl Routes for Report {
         let view = self.view();
         let context = view.context.as_ref();
         let pods: serde_json::Map<String, Value> = context
-            .map(|context| context.hearts.counts())
+            .map(|context| context.pods_health.counts())
             .into_iter()
             .flatten()
             .map(|(name, count)| (name.to_owned(), count.into()))
@@ -134,8 +135,8 @@ impl Routes for Report {
             "identity": self.identity,
             "ready": ready.is_ok(),
             "waitsFor": ready.err(),
-            "leads": context.is_some_and(|context| context.leadership.leads()),
-            "leader": context.and_then(|context| context.leadership.holder()),
+            "leads": context.is_some_and(|context| context.caller.leadership.leads()),
+            "leader": context.and_then(|context| context.caller.leadership.holder()),
             "apps": context.map_or(0, |context| context.stores.apps.len()),
             "pods": pods,
             "namespaces": self.namespaces(),

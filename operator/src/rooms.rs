@@ -11,11 +11,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
-use scaledapp_plan::cluster::{self, App, Observed, Room};
+use scaledapp_plan::cluster::{self, App, Observed, Room, Settings};
 use tokio::time::Instant;
 
-use crate::api::{self, Call, CallError};
-use crate::context::Context;
+use crate::api::Caller;
+use crate::call::{Call, CallError};
 
 /// An answer is good for so long, if the app's own pods there stay the same.
 const FRESH: Duration = Duration::from_secs(10);
@@ -42,15 +42,21 @@ impl Rooms {
 }
 
 /// Fills [`Observed::used`] for the nodes that could take one more pod.
-pub(crate) async fn look(context: &Context, app: &App, observed: &mut Observed) {
+pub(crate) async fn look(
+    rooms: &Rooms,
+    caller: &Caller,
+    settings: &Settings,
+    app: &App,
+    observed: &mut Observed,
+) {
     let mut used = BTreeMap::new();
-    let lacking = cluster::lacking(app, observed, &context.settings);
+    let lacking = cluster::lacking(app, observed, settings);
     for (node, held) in lacking.into_iter().take(MOST) {
-        let room = match context.rooms.get(node, held) {
+        let room = match rooms.get(node, held) {
             Some(room) => room,
-            None => match ask(context, node).await {
+            None => match ask(caller, node).await {
                 Ok(room) => {
-                    context.rooms.put(node, held, room);
+                    rooms.put(node, held, room);
                     room
                 }
                 Err(error) => {
@@ -65,9 +71,11 @@ pub(crate) async fn look(context: &Context, app: &App, observed: &mut Observed) 
     observed.used = used;
 }
 
-async fn ask(context: &Context, node: &str) -> Result<Room, CallError> {
-    let api: Api<Pod> = Api::all(context.client.clone());
+async fn ask(caller: &Caller, node: &str) -> Result<Room, CallError> {
+    let api: Api<Pod> = Api::all(caller.client.clone());
     let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pods = api::read(context, Call::new("list", "Pod"), api.list(&params)).await?;
+    let pods = caller
+        .read(Call::new("list", "Pod"), api.list(&params))
+        .await?;
     Ok(Room::used(&pods.items))
 }

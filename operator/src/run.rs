@@ -18,22 +18,25 @@ use scaledapp_runtime::{Admin, Routes, Signal, Signals};
 use tokio::time::{sleep, timeout};
 
 use crate::admissions::Admissions;
-use crate::api::CALL_TIMEOUT;
+use crate::api::Caller;
 use crate::backoff::Retries;
+use crate::call::CALL_TIMEOUT;
 use crate::cli::Settings;
-use crate::context::{Context, Guarded};
+use crate::context::Context;
 use crate::controller;
 use crate::events::Sent;
 use crate::health::Health;
-use crate::heartbeat::{self, Hearts};
+use crate::heartbeat;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
+use crate::pod_health::PodsHealth;
 use crate::report::Report;
 use crate::rooms::Rooms;
-use crate::stores::{self, Writers};
+use crate::stores::{self, Guarded, Writers};
 use crate::tokens::Tokens;
+use crate::triggers::Triggers;
 use crate::waits::Waits;
-use crate::watches::{Triggers, Watches};
+use crate::watches::Watches;
 
 /// Between looks for the definition.
 const DEFINITION_PERIOD: Duration = Duration::from_secs(2);
@@ -85,15 +88,17 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (triggers, queue) = Triggers::new(stores.apps.clone());
     let context = Arc::new(Context {
         sent: Sent::new(settings.identity.clone()),
-        client,
+        caller: Caller {
+            client,
+            leadership,
+            metrics,
+        },
         namespace,
         stores,
         settings: settings.plan.clone(),
         ownership: settings.ownership.clone(),
-        leadership,
         health: Arc::clone(&health),
-        hearts: Arc::default(),
-        metrics,
+        pods_health: Arc::default(),
         backoff: Retries::default(),
         tokens: Tokens::default(),
         rooms: Rooms::default(),
@@ -149,29 +154,29 @@ impl Work<'_> {
             health,
             report,
         } = self;
-        definition(&context.client, &settings.watch_namespaces, &report).await;
+        definition(&context.caller.client, &settings.watch_namespaces, &report).await;
         let watches = Watches {
-            client: context.client.clone(),
+            client: context.caller.client.clone(),
             namespaces: settings.watch_namespaces.clone(),
             triggers: triggers.clone(),
             health,
-            metrics: Arc::clone(&context.metrics),
+            metrics: Arc::clone(&context.caller.metrics),
         };
-        watches.spawn(writers, Arc::clone(&context.hearts));
+        watches.spawn(writers, Arc::clone(&context.pods_health));
         report.watches(Arc::clone(&context));
         if context.stores.synced().await.is_err() {
             tracing::error!("a watch ended");
             return;
         }
         tracing::info!(apps = context.stores.apps.len(), "all is known");
-        let hearts: Arc<Hearts> = Arc::clone(&context.hearts);
-        let mut leadership = context.leadership.clone();
+        let pods_health: Arc<PodsHealth> = Arc::clone(&context.pods_health);
+        let mut leadership = context.caller.leadership.clone();
         let listening = heartbeat::run(
-            hearts,
+            pods_health,
             context.stores.pods.clone(),
             leadership.clone(),
             triggers.clone(),
-            Arc::clone(&context.metrics),
+            Arc::clone(&context.caller.metrics),
         );
         // A replica that does not know everything yet must not lead.
         tokio::select! {

@@ -7,15 +7,15 @@ use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
 use scaledapp_crds::{API_VERSION, KIND};
 use serde_json::json;
 
-use crate::api::{self, Call, CallError};
-use crate::context::{Context, FIELD_MANAGER};
+use crate::api::{Caller, FIELD_MANAGER};
+use crate::call::{Call, CallError};
 
 /// Writes the status if it differs; whether it did.
 ///
 /// # Errors
 /// The API server said no, or nothing. An object that is gone is no error.
 pub async fn write(
-    context: &Context,
+    caller: &Caller,
     object: &ScaledApp,
     status: &ScaledAppStatus,
 ) -> Result<bool, CallError> {
@@ -24,7 +24,7 @@ pub async fn write(
     }
     let name = object.name_any();
     let api: Api<ScaledApp> = Api::namespaced(
-        context.client.clone(),
+        caller.client.clone(),
         &object.namespace().unwrap_or_default(),
     );
     // Apply, not merge: a field that is absent now must go.
@@ -36,7 +36,10 @@ pub async fn write(
     }));
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let request = api.patch_status(&name, &params, &patch);
-    match api::write(context, Call::new("apply", "ScaledApp status"), request).await {
+    match caller
+        .write(Call::new("apply", "ScaledApp status"), request)
+        .await
+    {
         Ok(_) => Ok(true),
         Err(error) if error.code() == Some(404) => Ok(false),
         Err(error) => Err(error),

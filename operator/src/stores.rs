@@ -5,10 +5,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{self, Store};
+use scaledapp_crds::kubernetes::ScaledApp;
 
-use crate::context::Guarded;
+/// One that cannot be read must not stop the watch of all others.
+pub type Guarded = DeserializeGuard<ScaledApp>;
 
 /// What is known of the cluster.
 #[derive(Debug, Clone)]

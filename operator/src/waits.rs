@@ -14,8 +14,8 @@ use scaledapp_crds::words::reason;
 use scaledapp_plan::cluster::{Observed, Part, PodFailure, cut};
 use tokio::time::Instant;
 
-use crate::api::{self, Call, CallError};
-use crate::context::Context;
+use crate::api::Caller;
+use crate::call::{Call, CallError};
 
 /// A pod is first asked about at this age, and each time at twice the age …
 const FIRST: Duration = Duration::from_secs(5);
@@ -80,7 +80,8 @@ impl Waits {
 /// Fills in [`Pod::failure`](scaledapp_plan::cluster::Pod::failure) of pods that are not
 /// set up by their kubelets, and says when to look again.
 pub(crate) async fn look(
-    context: &Context,
+    waits: &Waits,
+    caller: &Caller,
     namespace: &str,
     observed: &mut Observed,
 ) -> Option<Duration> {
@@ -100,17 +101,17 @@ pub(crate) async fn look(
             mut next,
             mut found,
             ..
-        } = context.waits.get(&pod.uid);
+        } = waits.get(&pod.uid);
         if age >= next && asked < MOST {
             asked += 1;
-            match ask(context, namespace, &pod.uid).await {
+            match ask(caller, namespace, &pod.uid).await {
                 // Another word for the same is no news.
                 Ok(said) => found = found.or(said),
                 Err(error) => {
                     tracing::debug!(pod = pod.name, %error, "events of a pod are not known");
                 }
             }
-            next = context.waits.put(&pod.uid, age, found.clone());
+            next = waits.put(&pod.uid, age, found.clone());
         }
         let left = next.saturating_sub(age).max(Duration::from_millis(100));
         wake = Some(wake.map_or(left, |wake| wake.min(left)));
@@ -123,10 +124,12 @@ pub(crate) async fn look(
     wake
 }
 
-async fn ask(context: &Context, namespace: &str, uid: &str) -> Result<Option<String>, CallError> {
-    let api: Api<Event> = Api::namespaced(context.client.clone(), namespace);
+async fn ask(caller: &Caller, namespace: &str, uid: &str) -> Result<Option<String>, CallError> {
+    let api: Api<Event> = Api::namespaced(caller.client.clone(), namespace);
     let params = ListParams::default().fields(&format!("regarding.uid={uid},type=Warning"));
-    let events = api::read(context, Call::new("list", "Event"), api.list(&params)).await?;
+    let events = caller
+        .read(Call::new("list", "Event"), api.list(&params))
+        .await?;
     Ok(told(events.items.iter().filter_map(|event| {
         Some((event.reason.as_deref()?, event.note.as_deref()?))
     })))

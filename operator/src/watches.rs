@@ -9,59 +9,26 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::channel::mpsc;
 use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use scaledapp_crds::words::label;
 use scaledapp_plan::cluster;
 use serde::de::DeserializeOwned;
 
-use crate::context::Guarded;
 use crate::health::Health;
-use crate::heartbeat::Hearts;
 use crate::hostnames::Hostnames;
 use crate::merged::{Change, Merged};
 use crate::metrics::Metrics;
-use crate::stores::Writers;
-
-/// Asks for passes over apps.
-#[derive(Debug, Clone)]
-pub struct Triggers {
-    queue: mpsc::UnboundedSender<ObjectRef<Guarded>>,
-    apps: Store<Guarded>,
-}
-
-impl Triggers {
-    /// The queue is emptied into a set at once: that it is unbounded costs nothing.
-    pub fn new(apps: Store<Guarded>) -> (Self, mpsc::UnboundedReceiver<ObjectRef<Guarded>>) {
-        let (queue, asked) = mpsc::unbounded();
-        (Self { queue, apps }, asked)
-    }
-
-    /// Over this one.
-    pub fn app(&self, namespace: &str, name: &str) {
-        self.send(ObjectRef::new(name).within(namespace));
-    }
-
-    /// Over all.
-    pub fn all(&self) {
-        for app in self.apps.state() {
-            self.send(ObjectRef::from_obj(&*app));
-        }
-    }
-
-    fn send(&self, app: ObjectRef<Guarded>) {
-        // Closed only when the program ends.
-        let _closed = self.queue.unbounded_send(app);
-    }
-}
+use crate::pod_health::PodsHealth;
+use crate::stores::{Guarded, Writers};
+use crate::triggers::Triggers;
 
 /// What all watches share.
 #[derive(Clone)]
@@ -81,7 +48,7 @@ pub struct Watches {
 
 impl Watches {
     /// Begins all of them; they end with the runtime.
-    pub fn spawn(self, writers: Writers, hearts: Arc<Hearts>) {
+    pub fn spawn(self, writers: Writers, pods_health: Arc<PodsHealth>) {
         let Writers {
             apps,
             pods,
@@ -96,7 +63,7 @@ impl Watches {
             pod_disruption_budgets,
         } = writers;
         self.apps(apps);
-        self.pods(pods, hearts);
+        self.pods(pods, pods_health);
         self.nodes(nodes);
         self.owned("ConfigMaps", config_maps);
         self.owned("ServiceAccounts", service_accounts);
@@ -151,11 +118,11 @@ impl Watches {
         self.follow("ScaledApps", events, writer, |_| true, changed);
     }
 
-    fn pods(&self, writer: Writer<Pod>, hearts: Arc<Hearts>) {
+    fn pods(&self, writer: Writer<Pod>, pods_health: Arc<PodsHealth>) {
         let triggers = self.triggers.clone();
         let changed = move |event: &Event<Pod>| {
             instance(event, &triggers);
-            hearts.pods_changed.notify_one();
+            pods_health.pods_changed.notify_one();
         };
         let events = self.events(&ours());
         self.follow("Pods", events, writer, cluster::is_ours, changed);

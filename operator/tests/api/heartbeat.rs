@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use scaledapp_operator::context::Guarded;
-use scaledapp_operator::heartbeat::{self, Hearts};
+use scaledapp_operator::heartbeat::{self, PodsHealth};
 use scaledapp_operator::lease::Leadership;
 use scaledapp_operator::stores::stores;
 use scaledapp_operator::watches::Triggers;
@@ -52,7 +52,7 @@ impl Routes for Serving {
 }
 
 struct Listening {
-    hearts: Arc<Hearts>,
+    pods_health: Arc<PodsHealth>,
     asked: UnboundedReceiver<ObjectRef<Guarded>>,
     _stores: (scaledapp_operator::stores::Stores, Writer<Guarded>),
 }
@@ -72,16 +72,16 @@ impl Listening {
             .pods
             .apply_watcher_event(&Event::Apply(pod.unwrap()));
         let (triggers, asked) = Triggers::new(stores.apps.clone());
-        let hearts = Arc::<Hearts>::default();
+        let pods_health = Arc::<PodsHealth>::default();
         tokio::spawn(heartbeat::run(
-            Arc::clone(&hearts),
+            Arc::clone(&pods_health),
             stores.pods.clone(),
             Leadership::fixed(leads),
             triggers,
             Arc::default(),
         ));
         Self {
-            hearts,
+            pods_health,
             asked,
             _stores: (stores, writers.apps),
         }
@@ -92,7 +92,7 @@ impl Listening {
         let app = timeout(DEADLINE, self.asked.next()).await;
         let app = app.expect("a pass is asked for").unwrap();
         assert_eq!(app, ObjectRef::new("hello").within("default"));
-        self.hearts.heard("u")
+        self.pods_health.heard("u")
     }
 }
 
@@ -174,5 +174,5 @@ async fn a_follower_asks_nobody() {
     // Longer than the leader's first look takes; a look would be accepted here.
     let looked = timeout(Duration::from_millis(700), listener.accept()).await;
     assert!(looked.is_err());
-    assert_eq!(listening.hearts.heard("u"), Heard::NotYet);
+    assert_eq!(listening.pods_health.heard("u"), Heard::NotYet);
 }

@@ -8,14 +8,16 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use scaledapp_answers::Ownership;
 use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_operator::api::Caller;
 use scaledapp_operator::backoff::Retries;
-use scaledapp_operator::context::{Context, Guarded};
+use scaledapp_operator::context::Context;
 use scaledapp_operator::events::Sent;
 use scaledapp_operator::lease::Leadership;
 use scaledapp_operator::reconcile::{Error, error_policy, reconcile};
-use scaledapp_operator::stores::{Writers, stores};
+use scaledapp_operator::stores::{Guarded, Writers, stores};
 use scaledapp_operator::tokens::Tokens;
-use scaledapp_operator::watches::{Triggers, Watches};
+use scaledapp_operator::triggers::Triggers;
+use scaledapp_operator::watches::Watches;
 use scaledapp_plan::cluster::Settings;
 use serde_json::{Value, json};
 
@@ -74,7 +76,11 @@ impl Operator {
         let (stores, writers) = stores();
         let context = Context {
             sent: Sent::new("test".to_owned()),
-            client,
+            caller: Caller {
+                client,
+                leadership: Leadership::fixed(true),
+                metrics: Arc::default(),
+            },
             namespace: "scaledapp-system".to_owned(),
             stores,
             settings: Settings {
@@ -85,10 +91,8 @@ impl Operator {
                 balancer_resources: Settings::default_balancer_resources(),
             },
             ownership: Ownership::default(),
-            leadership: Leadership::fixed(true),
             health: Arc::default(),
-            hearts: Arc::default(),
-            metrics: Arc::default(),
+            pods_health: Arc::default(),
             backoff: Retries::default(),
             tokens: Tokens::default(),
             rooms: scaledapp_operator::rooms::Rooms::default(),
@@ -188,7 +192,7 @@ impl Operator {
         let context = Arc::get_mut(&mut self.context).unwrap();
         context.stores = stores;
         let watches = Watches {
-            client: context.client.clone(),
+            client: context.caller.client.clone(),
             namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
             triggers,
             health: Arc::clone(&context.health),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_operator::heartbeat::Miss;
 use scaledapp_operator::lease::Leadership;
+use scaledapp_operator::pod_health::Miss;
 use scaledapp_operator::reconcile::reconcile;
 use serde_json::json;
 
@@ -208,9 +208,9 @@ async fn a_balancer_that_falls_silent_is_replaced_at_its_address_by_one_write() 
             .unwrap()
             .to_owned()
     };
-    let hearts = &operator.context.hearts;
+    let pods_health = &operator.context.pods_health;
     let looks: Vec<bool> = (0..3)
-        .map(|_| hearts.take(&uid, Err(Miss { accepted: false })))
+        .map(|_| pods_health.take(&uid, Err(Miss { accepted: false })))
         .collect();
     assert_eq!(looks, [false, false, true]);
     operator.pass().await.unwrap();
@@ -279,7 +279,10 @@ async fn what_is_wrong_is_told_once_whoever_tells() {
 #[tokio::test]
 async fn a_follower_writes_nothing() {
     let mut operator = Operator::new(good());
-    Arc::get_mut(&mut operator.context).unwrap().leadership = Leadership::fixed(false);
+    Arc::get_mut(&mut operator.context)
+        .unwrap()
+        .caller
+        .leadership = Leadership::fixed(false);
     assert_eq!(operator.pass().await.unwrap(), Action::await_change());
     assert_eq!(operator.writes(), [""; 0]);
 }

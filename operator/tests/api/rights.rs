@@ -95,7 +95,7 @@ async fn the_chart_grants_what_is_used_and_nothing_else() {
         &[event.clone(), event],
     )
     .await;
-    let leases: Api<Lease> = Api::namespaced(operator.context.client.clone(), "default");
+    let leases: Api<Lease> = Api::namespaced(operator.context.caller.client.clone(), "default");
     let (mut elector, _leadership) = Elector::new(leases, "a".to_owned());
     elector.step(Instant::now()).await.unwrap();
     elector.step(Instant::now()).await.unwrap();
