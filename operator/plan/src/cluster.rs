@@ -11,6 +11,7 @@ mod balancer;
 mod conditions;
 mod cures;
 mod drift;
+mod facts;
 mod failures;
 mod frame;
 mod meta;
@@ -18,6 +19,8 @@ mod nodes;
 mod objects;
 mod observed;
 mod overlay;
+mod pin;
+mod pod_failure;
 mod pod_template;
 mod reach;
 mod refused;
@@ -33,20 +36,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{component, reason};
 
-pub use app::{App, Settings, requirements, validate};
+pub use app::{App, Settings, TOKEN_BYTES, requirements, validate};
 pub use drift::{Admitted, is_applied};
+pub use facts::{Failed, Outcome};
 pub use meta::{cut, hash};
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
-pub use observed::{
-    Balancer, Heard, Node, Observed, Part, Pod, PodFailure, Supervisor, TOKEN_BYTES, Trouble,
-    WaitsFor,
-};
+pub use observed::{Balancer, Heard, Node, Observed, Pod, Supervisor, Trouble};
+pub use pod_failure::{Part, PodFailure, WaitsFor};
 pub use refused::{Cause, refused};
 pub use room::Room;
 pub use selection::{is_ours, is_watched, watched};
-pub use status::{Failed, Outcome, events, status};
+pub use status::{events, status};
 pub use told::{is_rotation, stored_tokens};
 
 use meta::Owner;
@@ -193,7 +195,7 @@ fn whole(
     let wakes = [
         told.wake,
         lingering,
-        status::young_until(observed),
+        facts::young_until(observed),
         failures::wake(observed),
         scale.count.as_ref().and_then(|count| count.wake),
     ];

@@ -13,11 +13,14 @@ use scaledapp_crds::v1alpha1::{self, AppProtocol, Delivery, Exposure, Spec};
 use scaledapp_crds::words::annotation;
 use serde_json::Value;
 
-use super::TOKEN_BYTES;
 use super::drift::amount;
 use super::meta::Owner;
 use crate::validate::Check;
 use crate::{Balancers, Protocol, ValidatedApp, Violation};
+
+/// The longest token of a reload, in bytes, as in the supervisor: a pod that is told a
+/// longer one refuses all that it is told with it.
+pub const TOKEN_BYTES: usize = 128;
 
 /// What the operator itself was started with.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,11 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{condition, label, reason};
 
+use super::Observed;
 use super::cures::{self, Of, told};
+use super::facts::{Facts, Outcome};
 use super::meta::cut;
 use super::rights;
-use super::status::Facts;
-use super::{Observed, Outcome};
 
 /// Reasons of `Progressing` under which nothing was complete yet.
 const NOT_STARTED: [&str; 7] = [

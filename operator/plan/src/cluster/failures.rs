@@ -4,21 +4,14 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodSpec, PodStatus,
-};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::{component, reason};
 
-use super::frame::{CONTAINER, INSTALL};
-use super::{Heard, Observed, Part, Pod, PodFailure, Trouble, WaitsFor};
+use super::pod_failure::{Part, PodFailure, WaitsFor};
+use super::{Heard, Observed, Pod, Trouble};
 
-/// The scheduler of a pod that names none.
-const DEFAULT_SCHEDULER: &str = "default-scheduler";
-/// Of an app's last words.
-const MOST: usize = 300;
 /// A balancer that has not served by then says why.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+const BALANCER_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A pod that the scheduler refuses is told of only after this time. Until then it often
 /// goes by itself: a drained node leaves a pod without a node, and a moment later fewer
@@ -65,7 +58,7 @@ fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
         Heard::Supervisor(said) if said.ready == 0 => Some(in_trouble(pod, said.trouble.as_ref()?)),
         Heard::Balancer(said) if !said.serving => {
             let age = observed.now.duration_since(pod.created?);
-            let message = said.why.clone().filter(|_| age >= PATIENCE)?;
+            let message = said.why.clone().filter(|_| age >= BALANCER_TIMEOUT)?;
             Some(PodFailure {
                 reason: reason::NO_BALANCER,
                 message,
@@ -174,293 +167,9 @@ fn without_names(message: &str) -> String {
     message
 }
 
-/// Whether no container runs or has run, and none says what it waits for.
-pub(super) fn is_preparing(status: &PodStatus) -> bool {
-    let inits = status.init_container_statuses.iter().flatten();
-    let mut all = inits.chain(status.container_statuses.iter().flatten());
-    all.all(|container| {
-        let waiting = container.state.as_ref().map(|state| state.waiting.as_ref());
-        match waiting {
-            None => true,
-            Some(None) => false,
-            Some(Some(waiting)) => matches!(
-                waiting.reason.as_deref(),
-                None | Some("ContainerCreating" | "PodInitializing")
-            ),
-        }
-    })
-}
-
-fn scheduled(status: &PodStatus) -> Option<&PodCondition> {
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.find(|condition| condition.type_ == "PodScheduled")
-}
-
-/// Since when the scheduler says that no node takes the pod.
-pub(super) fn refused_since(status: &PodStatus) -> Option<Timestamp> {
-    let refused = scheduled(status).filter(|condition| condition.status == "False")?;
-    Some(refused.last_transition_time.as_ref()?.0)
-}
-
-/// What a pod waits for of which no scheduler has said anything.
-pub(super) fn waits_for(spec: &PodSpec, status: &PodStatus) -> Option<WaitsFor> {
-    if spec.node_name.is_some() || scheduled(status).is_some() {
-        return None;
-    }
-    let mut volumes = spec.volumes.iter().flatten();
-    let claim = volumes.find_map(|volume| volume.persistent_volume_claim.as_ref());
-    Some(match (claim, spec.scheduler_name.as_deref()) {
-        // Another scheduler's name says more.
-        (Some(claim), None | Some(DEFAULT_SCHEDULER)) => WaitsFor::Claim(claim.claim_name.clone()),
-        (_, name) => WaitsFor::Scheduler(name.unwrap_or(DEFAULT_SCHEDULER).to_owned()),
-    })
-}
-
-/// What a pod's own status says.
-pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
-    let unscheduled = scheduled(status).filter(|condition| {
-        condition.status == "False"
-            && matches!(
-                condition.reason.as_deref(),
-                Some("Unschedulable" | "SchedulingGated" | "SchedulerError")
-            )
-    });
-    if let Some(condition) = unscheduled {
-        return Some(PodFailure {
-            reason: reason::UNSCHEDULABLE,
-            message: condition.message.clone().unwrap_or_default(),
-            part: Part::Main,
-        });
-    }
-    let inits = status.init_container_statuses.iter().flatten();
-    let inits = inits.map(|it| (it, true));
-    let all = inits.chain(
-        status
-            .container_statuses
-            .iter()
-            .flatten()
-            .map(|it| (it, false)),
-    );
-    all.into_iter().find_map(|(container, is_init)| {
-        let (reason, message) = stuck(container)?;
-        let part = match container.name.as_str() {
-            INSTALL if is_init => Part::Install,
-            CONTAINER | component::BALANCER if !is_init => Part::Main,
-            other if is_init => Part::Init(other.to_owned()),
-            other => Part::Container(other.to_owned()),
-        };
-        Some(PodFailure {
-            reason,
-            message,
-            part,
-        })
-    })
-}
-
-/// Why a container does not start, in the kubelet's words without the pod's
-/// name, or in the app's own last ones: those from its end until it is ready.
-fn stuck(container: &ContainerStatus) -> Option<(&'static str, String)> {
-    let state = container.state.as_ref()?;
-    let waiting = state.waiting.as_ref();
-    let said = waiting.and_then(|waiting| waiting.reason.as_deref());
-    let reason = match said {
-        Some(
-            "CreateContainerConfigError"
-            | "CreateContainerError"
-            | "RunContainerError"
-            | "PreCreateHookError"
-            | "PreStartHookError"
-            | "PostStartHookError",
-        ) => reason::CONTAINER_CONFIG,
-        Some(
-            "ErrImagePull"
-            | "ImagePullBackOff"
-            | "InvalidImageName"
-            | "ErrImageNeverPull"
-            | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "SignatureValidationFailed",
-        ) => reason::IMAGE_PULL,
-        // Such as ContainerCreating.
-        Some(other) if other != "CrashLoopBackOff" => return None,
-        _ => {
-            let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?))?;
-            return (!container.ready).then(|| match ended.reason.as_deref() {
-                // It never ran: between tries a kubelet says the same as RunContainerError.
-                Some("StartError" | "ContainerCannotRun") => {
-                    let message = ended.message.as_deref().unwrap_or_default();
-                    (reason::CONTAINER_CONFIG, of_kubelet(message))
-                }
-                _ => (reason::CRASHING, ending(ended)),
-            });
-        }
-    };
-    let said = waiting.and_then(|waiting| waiting.message.as_deref());
-    Some((reason, of_kubelet(said.unwrap_or_default())))
-}
-
-/// A kubelet's words, the same at each try.
-fn of_kubelet(said: &str) -> String {
-    // It alternates with the plain words of the same failure.
-    let said = said
-        .strip_prefix("Back-off pulling image ")
-        .and_then(|rest| Some(rest.split_once(": ")?.1))
-        .unwrap_or(said);
-    let said = ["ErrImagePull: ", "ErrImageNeverPull: "]
-        .iter()
-        .find_map(|prefix| said.strip_prefix(prefix))
-        .unwrap_or(said);
-    let message = said.split(" (pod:").next().unwrap_or_default();
-    message.trim_end_matches([':', ' ']).to_owned()
-}
-
-fn ended(state: &ContainerState) -> Option<&ContainerStateTerminated> {
-    let ended = state.terminated.as_ref()?;
-    (ended.exit_code != 0 || ended.reason.as_deref() != Some("Completed")).then_some(ended)
-}
-
-fn ending(ended: &ContainerStateTerminated) -> String {
-    if ended.reason.as_deref() == Some("OOMKilled") {
-        return format!("exit code {}: out of memory", ended.exit_code);
-    }
-    let words = last_words(ended.message.as_deref().unwrap_or_default());
-    format!("exit code {}: {words}", ended.exit_code)
-        .trim_end_matches([':', ' '])
-        .to_owned()
-}
-
-/// The line of the last output that says why: an error by its name, else the last
-/// line that the app wrote, else what the supervisor says.
-pub(super) fn last_words(output: &str) -> &str {
-    let lines = || {
-        output
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.trim().is_empty())
-    };
-    let is_ours = |line: &str| line.starts_with("scaledapp-sidecar ");
-    let is_trace =
-        |line: &str| line.starts_with([' ', '\t', '}', ']', '^']) || line.starts_with("Node.js v");
-    let names_error = |line: &str| {
-        let name = line.split(':').next().unwrap_or_default();
-        let word = name.split([' ', '[', '(']).next().unwrap_or_default();
-        line.contains(':') && (word.ends_with("Error") || word.ends_with("Exception"))
-            || line.starts_with("panic:")
-            || line.starts_with("thread '")
-    };
-    let of_app = || lines().filter(|line| !is_ours(line));
-    let found = of_app()
-        .rfind(|line| names_error(line))
-        .or_else(|| of_app().rfind(|line| !is_trace(line)))
-        .or_else(|| lines().next_back().map(without_time))
-        .unwrap_or_default();
-    super::meta::cut(found.trim(), MOST)
-}
-
-/// `scaledapp-sidecar 2026-11-29T14:17:34.415959Z  WARN what happened`.
-fn without_time(line: &str) -> &str {
-    let mut words = line.splitn(3, ' ');
-    let (Some(_), Some(time), Some(rest)) = (words.next(), words.next(), words.next()) else {
-        return line;
-    };
-    if !time.starts_with("20") {
-        return line;
-    }
-    let rest = rest.trim_start();
-    let levels = ["ERROR ", "WARN ", "INFO "];
-    let level = levels.iter().find_map(|level| rest.strip_prefix(level));
-    level.unwrap_or(rest)
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
-
-    #[test]
-    fn the_line_that_says_why_is_found_among_the_last_ones() {
-        let node = "/app/server.js:3\nthrow new Error('no database');\n^\n\nError: no database\n    at Object.<anonymous> (/app/server.js:3:7)\n\nNode.js v18.20.4\n";
-        let python = "Traceback (most recent call last):\n  File \"app.py\", line 1, in <module>\nModuleNotFoundError: No module named 'flask'\n";
-        let ours =
-            "scaledapp-sidecar 2026-11-29T14:17:34.415959Z  WARN worker 0 ended: exit code 1\n";
-        for (output, words) in [
-            (node, "Error: no database"),
-            (python, "ModuleNotFoundError: No module named 'flask'"),
-            (&format!("{node}{ours}"), "Error: no database"),
-            (ours, "worker 0 ended: exit code 1"),
-            ("starting\nno database\n", "no database"),
-            (
-                "panic: no database\n\ngoroutine 1 [running]:\n",
-                "panic: no database",
-            ),
-            ("", ""),
-        ] {
-            assert_eq!(last_words(output), words, "{output}");
-        }
-    }
-
-    /// A crash loop as a kubelet tells it, from the first end to the next start.
-    #[test]
-    fn a_crash_loop_says_the_same_between_restarts() {
-        let ended =
-            json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "no database"}});
-        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
-        let running = json!({"running": {}});
-        let of = |state: &Value, last: &Value, ready: bool| {
-            let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 1, "ready": ready, "state": state, "lastState": last});
-            stuck(&serde_json::from_value(status).unwrap())
-        };
-        let none = json!({});
-        let expected = Some((reason::CRASHING, "exit code 1: no database".to_owned()));
-        for (state, last) in [
-            (&ended, &none),
-            (&waiting, &ended),
-            (&running, &ended),
-            (&ended, &ended),
-        ] {
-            assert_eq!(of(state, last, false), expected, "{state} {last}");
-        }
-        assert_eq!(of(&running, &none, false), None);
-        assert_eq!(of(&running, &ended, true), None);
-    }
-
-    #[test]
-    fn an_image_is_missing_in_the_same_words_however_long() {
-        let of = |reason: &str, message: &str| {
-            let state = json!({"waiting": {"reason": reason, "message": message}});
-            let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": state});
-            stuck(&serde_json::from_value(status).unwrap()).unwrap().1
-        };
-        let why = "failed to pull and unpack image \"a:1\": not found";
-        assert_eq!(of("ErrImagePull", why), why);
-        let later = format!("Back-off pulling image \"a:1\": ErrImagePull: {why}");
-        assert_eq!(of("ImagePullBackOff", &later), why);
-    }
-
-    /// Between tries a kubelet says it in two ways.
-    #[test]
-    fn a_program_that_is_not_there_is_told_the_same_way_between_tries() {
-        let why = "failed to create containerd task: exec: \"/x\": no such file or directory";
-        let waiting = json!({"waiting": {"reason": "RunContainerError", "message": why}});
-        let ended =
-            json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": why}});
-        let back_off =
-            json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
-        for (state, last) in [
-            (&waiting, &json!({})),
-            (&back_off, &ended),
-            (&waiting, &ended),
-        ] {
-            let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 1, "ready": false, "state": state, "lastState": last});
-            let told = stuck(&serde_json::from_value(status).unwrap());
-            assert_eq!(
-                told,
-                Some((reason::CONTAINER_CONFIG, why.to_owned())),
-                "{state}"
-            );
-        }
-    }
 
     #[test]
     fn a_refusal_says_the_same_at_each_try() {
@@ -480,43 +189,5 @@ mod tests {
         ] {
             assert_eq!(without_names(message), told);
         }
-    }
-
-    #[test]
-    fn the_part_that_fails_is_named() {
-        let failing = |name: &str| json!({"name": name, "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}});
-        let waits = |name: &str| json!({"name": name, "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}});
-        for (inits, containers, part) in [
-            (
-                json!([failing(INSTALL)]),
-                json!([waits("app")]),
-                Part::Install,
-            ),
-            (
-                json!([waits(INSTALL), failing("migrate")]),
-                json!([waits("app")]),
-                Part::Init("migrate".to_owned()),
-            ),
-            (
-                json!([]),
-                json!([waits("mesh"), failing("app")]),
-                Part::Main,
-            ),
-            (json!([]), json!([failing("balancer")]), Part::Main),
-            (
-                json!([]),
-                json!([waits("app"), failing("mesh")]),
-                Part::Container("mesh".to_owned()),
-            ),
-        ] {
-            let status = json!({"initContainerStatuses": inits, "containerStatuses": containers});
-            let status = serde_json::from_value(status).unwrap();
-            assert_eq!(of_status(&status).unwrap().part, part, "{status:?}");
-            assert!(!is_preparing(&status));
-        }
-        let status =
-            json!({"initContainerStatuses": [waits(INSTALL)], "containerStatuses": [waits("app")]});
-        assert!(is_preparing(&serde_json::from_value(status).unwrap()));
-        assert!(is_preparing(&PodStatus::default()));
     }
 }

@@ -2,6 +2,7 @@
 //! that says whether something changed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use scaledapp_crds::words::{APP, MANAGER, component, label};
@@ -141,6 +142,11 @@ pub(super) fn annotate(meta: &mut ObjectMeta, name: &str, value: String) {
 /// At most so many bytes, cut between characters.
 pub fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
+}
+
+/// As flags and the pin have it.
+pub(super) fn time(time: Duration) -> String {
+    scaledapp_crds::Duration(time).to_string()
 }
 
 /// The JSON of a value of ours.

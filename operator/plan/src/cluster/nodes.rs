@@ -24,7 +24,7 @@ use scaledapp_crds::words::{annotation, reason};
 
 use super::frame::SYSTEM;
 use super::meta::{annotation as annotated, hash};
-use super::workload::app_pods;
+use super::selection::app_pods;
 use super::{Node, Observed, Pod, Room};
 
 /// How long pods stay on nodes that no longer count: a cordon is often the

@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::{self, PodStatus, Taint};
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::{component, label, port};
 
-use super::failures;
 use super::frame::{CONTAINER, INSTALL, VOLUME_BINARIES};
 use super::meta::slot_of;
+use super::pod_failure::{self, PodFailure, WaitsFor};
 use super::{Admitted, ObjectKey, Objects, Room, Stalled};
 
 /// Everything that a decision about one app needs.
@@ -105,41 +105,6 @@ pub struct Pod {
     pub heard: Heard,
 }
 
-/// Why a scheduler has said nothing about a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WaitsFor {
-    /// The scheduler of this name does not run, or there is none.
-    Scheduler(String),
-    /// The scheduler has chosen a node and waits until this claim has its volume there;
-    /// or it does not run.
-    Claim(String),
-}
-
-/// Why a pod does not run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PodFailure {
-    /// One of [`scaledapp_crds::words::reason`].
-    pub reason: &'static str,
-    /// What Kubernetes or the supervisor said.
-    pub message: String,
-    /// Which part of the pod it is about.
-    pub part: Part,
-}
-
-/// A part of a pod that keeps it from running.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// The container that the pod is there for, or the pod as a whole.
-    #[default]
-    Main,
-    /// The init container that brings the supervisor.
-    Install,
-    /// Another container, by its name.
-    Container(String),
-    /// Another init container, by its name.
-    Init(String),
-}
-
 /// What a pod said on its admin port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Heard {
@@ -176,10 +141,6 @@ pub struct Balancer {
     /// For some time now it has reached no pod's admin port.
     pub blind: bool,
 }
-
-/// The longest token of a reload, in bytes, as in the supervisor: a pod that is told a
-/// longer one refuses all that it is told with it.
-pub const TOKEN_BYTES: usize = 128;
 
 /// The part of a supervisor's `/status` that counts here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -278,10 +239,10 @@ impl From<&v1::Pod> for Pod {
             port: port(port::HTTP),
             admin_port: port(port::ADMIN),
             preparing: spec.is_some_and(|spec| spec.node_name.is_some())
-                && failures::is_preparing(&status),
-            failure: failures::of_status(&status),
-            refused_since: failures::refused_since(&status),
-            waits_for: spec.and_then(|spec| failures::waits_for(spec, &status)),
+                && pod_failure::is_preparing(&status),
+            failure: pod_failure::of_status(&status),
+            refused_since: pod_failure::refused_since(&status),
+            waits_for: spec.and_then(|spec| pod_failure::waits_for(spec, &status)),
             heard: Heard::NotYet,
         }
     }

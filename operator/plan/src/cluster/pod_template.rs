@@ -23,11 +23,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scaledapp_crds::v1alpha1::{Delivery, Dispatch};
 use scaledapp_crds::words::{annotation, component, port};
 use scaledapp_wire::{self as wire, SupervisorArgs};
-use serde_json::json;
 
 use super::frame::{VOLUME_BINARIES, linux};
-use super::meta::{annotation as annotated, hash, json as text, map, selects};
+use super::meta::{annotation as annotated, json as text, map, selects, time};
 use super::overlay::{self, CONTAINER, INSTALL, merge};
+use super::pin::inputs;
 use super::{App, Observed, Settings, Stalled, nodes};
 use crate::Pods;
 
@@ -114,44 +114,6 @@ fn kept_total(app: &App, live: Option<&Deployment>, observed: &Observed) -> Opti
     };
     let waits = nodes::oldest_refused(observed).is_some_and(|age| age >= NO_NODE);
     (is_kept && !waits).then_some(total)
-}
-
-/// Hash of all that the user gave for the pods. Not in it: how many pods and
-/// workers, balancers, DNS, and everything that comes from the operator.
-fn inputs(app: &App, is_per_node: bool) -> String {
-    let workers = &app.app.workers;
-    let mut inputs = json!({
-        "image": app.app.image,
-        "command": app.command,
-        "env": app.env,
-        "envFrom": app.env_from,
-        "workingDir": app.app.working_dir,
-        "port": app.app.port,
-        "perNode": is_per_node,
-        "dispatch": format!("{:?}", workers.dispatch),
-        "readiness": [workers.readiness.path.clone(), Some(time(workers.readiness.timeout))],
-        "drainTimeout": time(workers.drain_timeout),
-        "stopSignal": workers.stop_signal,
-        "instanceEnv": workers.instance_env,
-        "resources": app.resources,
-        "podTemplate": app.pod_template,
-        "upgrade": app.upgrade,
-    });
-    // Only what is there: an operator that knows a new field rolls nobody for it.
-    for (flag, value) in app.app.supervisor_flags() {
-        inputs[flag] = value.into();
-    }
-    for flag in workers.switches() {
-        inputs[flag] = true.into();
-    }
-    if app.delivery == Delivery::ImageVolume {
-        inputs["delivery"] = "image".into();
-    }
-    hash(inputs.to_string().as_bytes())
-}
-
-fn time(time: Duration) -> String {
-    scaledapp_crds::Duration(time).to_string()
 }
 
 fn render(app: &App, settings: &Settings) -> Result<PodTemplateSpec, Stalled> {

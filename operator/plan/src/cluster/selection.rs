@@ -78,6 +78,12 @@ pub(super) fn of(
     labels
 }
 
+/// The pods of the app itself that are not about to go.
+pub(super) fn app_pods(observed: &Observed) -> impl Iterator<Item = &Pod> {
+    let pods = observed.pods.iter();
+    pods.filter(|pod| pod.component == component::APP && !pod.deleting)
+}
+
 /// As text, for the scale subresource.
 pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels

@@ -18,7 +18,8 @@ use scaledapp_wire::Desired;
 use super::meta::{annotate, annotation as annotated, json, map};
 use super::nodes;
 use super::pod_template::{Pinned, RELOAD_KEY, TOKEN_KEY, WORKERS_KEY};
-use super::workload::{Scale, app_pods};
+use super::selection::app_pods;
+use super::workload::Scale;
 use super::{App, Heard, Objects, Observed, Pod, PodAnnotations};
 use crate::WorkerCount;
 

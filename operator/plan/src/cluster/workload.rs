@@ -13,7 +13,7 @@ use scaledapp_crds::words::{annotation, component, port};
 use super::meta::{annotate, annotation as annotated, selects};
 use super::nodes::{self, Count};
 use super::pod_template::Pinned;
-use super::{App, Observed, Pod};
+use super::{App, Observed};
 use crate::Pods;
 
 /// In a cluster that can grow, a pod that waits has a node by then; in another, an
@@ -82,11 +82,6 @@ fn goes_first(live: &Deployment) -> bool {
     let strategy = live.spec.strategy.as_ref();
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     rolling.is_some_and(|rolling| rolling.max_surge == Some(IntOrString::Int(0)))
-}
-
-pub(super) fn app_pods(observed: &Observed) -> impl Iterator<Item = &Pod> {
-    let pods = observed.pods.iter();
-    pods.filter(|pod| pod.component == component::APP && !pod.deleting)
 }
 
 pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment {

@@ -27,6 +27,7 @@ fn templates_of_an_older_operator_are_kept_byte_for_byte() {
             .find(|it| it["kind"] == "Deployment" && it["metadata"]["name"] == *name);
         let live: Deployment = serde_json::from_value(live.unwrap().clone()).unwrap();
         let kept = live.metadata.annotations.as_ref().unwrap()["scaledapp.io/template"].clone();
+        let pin = live.metadata.annotations.as_ref().unwrap()["scaledapp.io/inputs"].clone();
         let observed = Observed {
             pods: vec![Pod {
                 name: format!("{name}-7f6684675f-x"),
@@ -43,6 +44,12 @@ fn templates_of_an_older_operator_are_kept_byte_for_byte() {
         let planned = plan(&validate(&app).unwrap(), &observed, &settings()).apply;
         let template = &planned.deployments[0].spec.template;
         assert_eq!(serde_json::to_string(template).unwrap(), kept, "{name}");
+        let annotations = &planned.deployments[0].metadata.annotations;
+        assert_eq!(
+            annotations.as_ref().unwrap()["scaledapp.io/inputs"],
+            pin,
+            "{name}"
+        );
         let service = planned
             .services
             .iter()

@@ -1,0 +1,417 @@
+//! What there is of an app after a pass, counted. What it means is decided in
+//! [`super::conditions`], and what is said of it in [`super::status`].
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus, SlotStatus, WorkersStatus};
+use scaledapp_crds::words::annotation;
+
+use super::drift::carries;
+use super::failures;
+use super::meta::{Owner, annotation as annotated, slot_of};
+use super::pod_failure::PodFailure;
+use super::reach;
+use super::selection::app_pods;
+use super::slots::{leads_somewhere, serving};
+use super::{App, Heard, Kind, ObjectKey, Observed, Plan, Pod, Supervisor};
+use crate::Violation;
+
+/// Most apps are ready by then.
+const YOUNG: SignedDuration = SignedDuration::from_secs(60);
+
+/// How a pass went.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// The object makes no sense.
+    Invalid(&'a [Violation]),
+    /// All was applied.
+    Applied(&'a App, &'a Plan),
+    /// Something was not.
+    Failed(&'a App, &'a Plan, Failed<'a>),
+}
+
+/// Why something was not applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed<'a> {
+    /// In one sentence without names of pods or times.
+    pub why: &'a str,
+    /// The API server said no to this object: to try again changes nothing.
+    pub refused: bool,
+}
+
+impl<'a> Outcome<'a> {
+    pub(super) fn planned(self) -> Option<(&'a App, &'a Plan)> {
+        match self {
+            Self::Invalid(_) => None,
+            Self::Applied(app, plan) | Self::Failed(app, plan, _) => Some((app, plan)),
+        }
+    }
+}
+
+/// What there is, apart from what it means.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Facts {
+    /// Pods wanted, there, ready.
+    pub(super) wanted: i32,
+    pub(super) pods: i32,
+    pub(super) ready: i32,
+    /// Pods that are ready by themselves: the Deployment's number comes later.
+    pub(super) seen_ready: i32,
+    /// The Deployment is not what was planned, or not yet carried out.
+    pub(super) changing: bool,
+    /// Only its number of pods is.
+    pub(super) scaling: bool,
+    /// Somebody has paused the Deployment, and it is not what was planned; the cure.
+    pub(super) held: Option<String>,
+    /// The Deployment has given up.
+    pub(super) stuck: bool,
+    /// The first reason why an app's pod does not run, the most telling first.
+    pub(super) failure: Option<PodFailure>,
+    /// The same of a balancer.
+    pub(super) balancer_failure: Option<PodFailure>,
+    /// Pods that are not ready, and slots that nothing serves, have not had the time to be.
+    pub(super) young: bool,
+    pub(super) slots: Vec<SlotStatus>,
+    /// Every slot's own balancer serves.
+    pub(super) own_balancers: bool,
+    /// A slot's address is a host name.
+    pub(super) named_slot: bool,
+    pub(super) workers: WorkersStatus,
+    /// Workers that come up for the first time, after the first one of their pod.
+    pub(super) booting: i32,
+    /// Who cannot reach whom.
+    pub(super) unreachable: Option<String>,
+    pub(super) reload_failed: bool,
+    pub(super) no_node: bool,
+    /// Nodes that lack a pod have no room for one.
+    pub(super) full_nodes: bool,
+}
+
+/// Whose objects they are.
+pub(super) fn owner(object: &ScaledApp) -> Owner<'_> {
+    let meta = &object.metadata;
+    Owner {
+        name: meta.name.as_deref().unwrap_or_default(),
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        uid: meta.uid.as_deref().unwrap_or_default(),
+    }
+}
+
+impl Facts {
+    pub(super) fn of(
+        object: &ScaledApp,
+        observed: &Observed,
+        outcome: Outcome<'_>,
+        before: &ScaledAppStatus,
+    ) -> Self {
+        let name = &object.metadata.name;
+        let live = observed
+            .live
+            .deployments
+            .iter()
+            .find(|live| live.metadata.name == *name);
+        let planned = outcome.planned().and_then(|(_, plan)| {
+            plan.apply
+                .deployments
+                .iter()
+                .find(|planned| planned.metadata.name == *name)
+        });
+        let replicas = |deployment: &Deployment| deployment.spec.replicas;
+        let live_replicas = live.and_then(replicas);
+        let wanted = planned
+            .and_then(replicas)
+            .or(live_replicas)
+            .unwrap_or_default();
+        let written = match (live, planned) {
+            (Some(live), Some(planned)) => is_written(live, planned, observed),
+            (live, planned) => live.is_some() || planned.is_none(),
+        };
+        let state = live
+            .and_then(|live| live.status.clone())
+            .unwrap_or_default();
+        let generation = live.and_then(|live| live.metadata.generation);
+        let pods = state.replicas.unwrap_or_default();
+        let updated = state.updated_replicas.unwrap_or_default();
+        let rolled =
+            state.observed_generation >= generation && updated == pods && updated >= wanted;
+        let progress = state
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_.as_deref() == Some("Progressing"));
+        let slots = slots(object, observed, outcome);
+        let own = |slot: &SlotStatus| {
+            let mut pods = serving(&observed.pods);
+            pods.any(|pod| pod.slot == u32::try_from(slot.slot).ok())
+        };
+        let seen_ready = app_pods(observed).filter(|pod| pod.ready).count();
+        Self {
+            wanted,
+            pods,
+            ready: state.ready_replicas.unwrap_or_default(),
+            seen_ready: i32::try_from(seen_ready).unwrap_or(i32::MAX),
+            changing: !written || !rolled || pods != wanted,
+            held: live.filter(|_| !rolled).and_then(held),
+            scaling: written && updated == pods && pods != wanted,
+            // What was said before the last change is of that no more.
+            stuck: written
+                && state.observed_generation >= generation
+                && progress.is_some_and(|progress| {
+                    progress.status.as_deref() == Some("False")
+                        && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
+                }),
+            failure: failures::of_app(observed, live),
+            balancer_failure: failures::of_balancers(
+                observed,
+                object.metadata.name.as_deref().unwrap_or_default(),
+            ),
+            young: young(observed, &lacking(&slots, own)),
+            own_balancers: slots.iter().all(own),
+            named_slot: named_slot(object, observed),
+            workers: workers(observed, &before.workers),
+            booting: booting(observed),
+            unreachable: reach::unreachable(observed),
+            reload_failed: app_pods(observed).any(
+                |pod| matches!(&pod.heard, Heard::Supervisor(said) if said.reload_failed.is_some()),
+            ),
+            no_node: no_node(observed, outcome),
+            full_nodes: planned.is_some_and(|planned| {
+                annotated(&planned.metadata, annotation::FULL_NODES).is_some()
+            }),
+            slots,
+        }
+    }
+
+    pub(super) fn complete(&self) -> bool {
+        !self.changing && self.ready >= self.wanted && self.serves_everywhere()
+    }
+
+    pub(super) fn serves_everywhere(&self) -> bool {
+        !self.slots.is_empty() && self.slots.iter().all(|slot| slot.serving)
+    }
+
+    /// Requests reach the app somehow.
+    pub(super) fn serves(&self) -> bool {
+        self.ready > 0 && self.slots.iter().any(|slot| slot.serving)
+    }
+}
+
+/// Whether the live Deployment says what is planned. Notes of our own about nodes are no
+/// change of the app.
+fn is_written(live: &Deployment, planned: &Deployment, observed: &Observed) -> bool {
+    let inputs = |deployment: &Deployment| {
+        annotated(&deployment.metadata, annotation::INPUTS).map(ToOwned::to_owned)
+    };
+    let key = ObjectKey {
+        kind: Kind::Deployment,
+        name: live.metadata.name.clone().unwrap_or_default(),
+    };
+    let (there, wanted) = (&live.spec, &planned.spec);
+    let admitted = || {
+        let admitted = observed.admitted.get(&key);
+        admitted.is_some_and(|it| it.explains_part("spec", there, wanted))
+    };
+    inputs(live) == inputs(planned) && (carries(there, wanted) || admitted())
+}
+
+/// How to let a Deployment that somebody has paused go on.
+fn held(live: &Deployment) -> Option<String> {
+    let meta = &live.metadata;
+    let (namespace, name) = (meta.namespace.as_ref()?, meta.name.as_ref()?);
+    let cure = || format!("kubectl -n {namespace} rollout resume deployment/{name}");
+    (live.spec.paused == Some(true)).then(cure)
+}
+
+/// When pods and slots that are new today will have had their time.
+pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
+    let pods = observed
+        .pods
+        .iter()
+        .filter(|pod| !pod.deleting && !pod.ready)
+        .filter_map(|pod| pod.created);
+    let services = observed.live.services.iter();
+    let slots = services
+        .filter(|service| slot_of(&service.metadata).is_some())
+        .filter_map(|service| Some(service.metadata.creation_timestamp.as_ref()?.0));
+    let left = pods.chain(slots).filter_map(|created| {
+        let age = observed.now.duration_since(created);
+        Duration::try_from(YOUNG - age).ok()
+    });
+    left.filter(|left| !left.is_zero()).min()
+}
+
+/// The slots that have no balancer of their own that serves.
+fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> {
+    let slots = slots.iter().filter(|slot| !own(slot) || !slot.serving);
+    slots
+        .filter_map(|slot| u32::try_from(slot.slot).ok())
+        .collect()
+}
+
+/// Whether all that is not ready is new: pods, and slots that lack a balancer. Bounded,
+/// so that what never becomes ready is told of all the same.
+fn young(observed: &Observed, lacking: &[u32]) -> bool {
+    let is_young = |created: Timestamp| observed.now.duration_since(created) < YOUNG;
+    let waits = |pod: &&Pod| !pod.deleting && !pod.ready;
+    let pods: Vec<bool> = observed
+        .pods
+        .iter()
+        .filter(waits)
+        .map(|pod| {
+            let fails = failures::of_kubernetes(pod, observed.now).is_some();
+            !fails && pod.created.is_some_and(is_young)
+        })
+        .collect();
+    let slot_is_new = |slot: &u32| {
+        let services = observed.live.services.iter();
+        let mut of_slot = services.filter(|it| slot_of(&it.metadata) == Some(*slot));
+        of_slot.next().is_none_or(|service| {
+            let created = service.metadata.creation_timestamp.as_ref();
+            created.is_some_and(|created| is_young(created.0))
+        })
+    };
+    // A slot whose pod is new is new with that.
+    let pod_is_new = |slot: &u32| {
+        let mut pods = observed.pods.iter().filter(waits);
+        pods.any(|pod| pod.slot == Some(*slot))
+    };
+    let mut slots = lacking.iter();
+    // Of a pod that is gone there is nothing to be waited for.
+    let any = !pods.is_empty() || !lacking.is_empty();
+    any && pods.into_iter().all(|young| young)
+        && slots.all(|slot| slot_is_new(slot) || pod_is_new(slot))
+}
+
+fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
+    use crate::Pods;
+    let Some((app, plan)) = outcome.planned() else {
+        return false;
+    };
+    let mut deployments = plan.apply.deployments.iter();
+    let planned =
+        deployments.find(|planned| planned.metadata.name.as_deref() == Some(&app.app.name));
+    let pod = planned.and_then(|planned| planned.spec.template.spec.as_ref());
+    matches!(app.app.pods, Pods::PerNode(_))
+        && pod.is_some_and(|pod| {
+            !observed
+                .nodes
+                .iter()
+                .any(|node| super::nodes::takes(node, pod))
+        })
+}
+
+/// What the supervisors say. As long as one that serves was not asked yet or does not
+/// answer, the last sum stands: a new leader knows nobody at first, and what is kept
+/// out by a `NetworkPolicy` is no fewer workers.
+fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
+    let ready = || app_pods(observed).filter(|pod| pod.ready);
+    let unknown = ready().any(|pod| pod.heard == Heard::NotYet || pod.heard.is_silent());
+    if unknown && before.desired > 0 {
+        return before.clone();
+    }
+    // Whatever a pod says, it cannot make the sum of all a lie by overflow.
+    let add = |sum: i32, said: u32| sum.saturating_add(i32::try_from(said).unwrap_or(i32::MAX));
+    let (mut desired, mut count) = (0, 0);
+    for said in supervisors(observed) {
+        desired = add(desired, said.desired);
+        count = add(count, said.ready);
+    }
+    let summary = if desired == 0 && ready().any(|pod| pod.heard.is_silent()) {
+        "unknown".to_owned()
+    } else {
+        format!("{count}/{desired}")
+    };
+    WorkersStatus {
+        desired,
+        ready: count,
+        summary,
+    }
+}
+
+fn supervisors(observed: &Observed) -> impl Iterator<Item = &Supervisor> {
+    app_pods(observed).filter_map(|pod| match &pod.heard {
+        Heard::Supervisor(said) => Some(said),
+        _ => None,
+    })
+}
+
+fn booting(observed: &Observed) -> i32 {
+    let all = supervisors(observed).map(|said| said.booting);
+    i32::try_from(all.fold(0, u32::saturating_add)).unwrap_or(i32::MAX)
+}
+
+fn live_slots<'a>(object: &ScaledApp, observed: &'a Observed) -> Vec<(u32, &'a Service)> {
+    let owner = owner(object);
+    let mut slots: Vec<(u32, &Service)> = observed
+        .live
+        .services
+        .iter()
+        .filter(|service| owner.owns(&service.metadata))
+        .filter(|service| annotated(&service.metadata, annotation::RETIRED).is_none())
+        .filter_map(|service| Some((slot_of(&service.metadata)?, service)))
+        .collect();
+    slots.sort_by_key(|(slot, _)| *slot);
+    slots
+}
+
+/// The slots asked for, or those that are there where the object makes no sense.
+fn slots(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> Vec<SlotStatus> {
+    let live = live_slots(object, observed);
+    let numbers: Vec<u32> = match outcome.planned() {
+        Some((app, _)) => (0..app.balancers.slots.get()).collect(),
+        None => live.iter().map(|(slot, _)| *slot).collect(),
+    };
+    let status = |number: u32| {
+        let service = live.iter().find(|(slot, _)| *slot == number);
+        let address = service
+            .and_then(|(_, service)| address(service))
+            .unwrap_or_default();
+        SlotStatus {
+            slot: number as i32,
+            serving: !address.is_empty() && leads_somewhere(number, observed),
+            address,
+        }
+    };
+    numbers.into_iter().map(status).collect()
+}
+
+fn is_load_balancer(service: &Service) -> bool {
+    let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    kind == Some("LoadBalancer")
+}
+
+/// The address that clients outside of this Service's nodes use.
+fn address(service: &Service) -> Option<String> {
+    if is_load_balancer(service) {
+        let ingress = service
+            .status
+            .as_ref()?
+            .load_balancer
+            .as_ref()?
+            .ingress
+            .as_ref()?;
+        return ingress.iter().find_map(|ingress| ingress.ip.clone());
+    }
+    let address = service.spec.as_ref()?.cluster_ip.clone()?;
+    Some(address).filter(|address| !address.is_empty() && address != "None")
+}
+
+fn named_slot(object: &ScaledApp, observed: &Observed) -> bool {
+    live_slots(object, observed)
+        .into_iter()
+        .any(|(_, service)| {
+            let status = service
+                .status
+                .as_ref()
+                .and_then(|status| status.load_balancer.as_ref());
+            let ingress = status.and_then(|status| status.ingress.as_ref());
+            is_load_balancer(service)
+                && ingress
+                    .into_iter()
+                    .flatten()
+                    .any(|ingress| ingress.ip.is_none() && ingress.hostname.is_some())
+        })
+}
