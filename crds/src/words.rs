@@ -105,133 +105,131 @@ pub mod condition {
     pub const STALLED: &str = "Stalled";
 }
 
-/// Reasons of conditions and events.
-pub mod reason {
-    /// All is as asked for.
-    pub const AS_WANTED: &str = "AsWanted";
-    /// Nothing has been looked at yet.
-    pub const NOT_OBSERVED: &str = "NotObserved";
-    /// A field holds a value that cannot be.
-    pub const INVALID_SPEC: &str = "InvalidSpec";
-    /// `spec.podTemplate` cannot be laid over ours.
-    pub const INVALID_POD_TEMPLATE: &str = "InvalidPodTemplate";
-    /// An object of that name belongs to somebody else.
-    pub const NAME_CONFLICT: &str = "NameConflict";
-    /// An older object has the same hostname.
-    pub const HOSTNAME_TAKEN: &str = "HostnameTaken";
-    /// The hostname is in a zone that belongs to other namespaces.
-    pub const HOSTNAME_REFUSED: &str = "HostnameRefused";
-    /// The hostname is one of the DNS zone's own.
-    pub const HOSTNAME_RESERVED: &str = "HostnameReserved";
-    /// No DNS of ours answers for the hostname.
-    pub const HOSTNAME_OUTSIDE: &str = "HostnameOutsideZones";
-    /// Admission takes labels away by which the operator finds its objects.
-    pub const LABELS_CHANGED: &str = "LabelsChanged";
-    /// The Role or the `RoleBinding` of the balancers is not as the operator makes it.
-    pub const RIGHTS_DIFFER: &str = "RightsDiffer";
-    /// The API server refused or did not answer.
-    pub const APPLY_FAILED: &str = "ApplyFailed";
-    /// `spec.paused`.
-    pub const PAUSED: &str = "Paused";
-    /// The first pods and balancers are coming up.
-    pub const STARTING: &str = "Starting";
-    /// New pods replace old ones.
-    pub const ROLLING_OUT: &str = "RollingOut";
-    /// The rollout made no progress within its deadline.
-    pub const ROLLOUT_STUCK: &str = "RolloutStuck";
-    /// Somebody has paused the app's Deployment, not the app.
-    pub const DEPLOYMENT_PAUSED: &str = "DeploymentPaused";
-    /// Pods are being added or removed.
-    pub const SCALING: &str = "Scaling";
-    /// No node takes one of the pods.
-    pub const UNSCHEDULABLE: &str = "Unschedulable";
-    /// No node takes any pod.
-    pub const NO_MATCHING_NODE: &str = "NoMatchingNode";
-    /// A node has no room for its pod.
-    pub const NODES_WITHOUT_ROOM: &str = "NodesWithoutRoom";
-    /// The API server lets no pod be made.
-    pub const PODS_REFUSED: &str = "PodsRefused";
-    /// A container cannot be started as it is.
-    pub const CONTAINER_CONFIG: &str = "ContainerConfigError";
-    /// The image cannot be pulled.
-    pub const IMAGE_PULL: &str = "ImagePullError";
-    /// The kubelet cannot start the pod: a volume or the network is missing.
-    pub const POD_NOT_STARTED: &str = "PodCannotStart";
-    /// The app listens on another port than the one that was named.
-    pub const WRONG_PORT: &str = "WrongPort";
-    /// Pods that are ready do not answer the operator or the balancers.
-    pub const UNREACHABLE: &str = "PodsUnreachable";
-    /// The app ends again and again.
-    pub const CRASHING: &str = "AppCrashing";
-    /// No pod serves.
-    pub const NO_READY_POD: &str = "NoReadyPod";
-    /// Fewer pods serve than were asked for.
-    pub const FEWER_PODS: &str = "FewerPodsReady";
-    /// Fewer workers are ready than were asked for.
-    pub const FEWER_WORKERS: &str = "FewerWorkersReady";
-    /// No balancer serves.
-    pub const NO_BALANCER: &str = "NoBalancerServing";
-    /// Fewer balancers serve than were asked for.
-    pub const FEWER_BALANCERS: &str = "FewerBalancersServing";
-    /// A slot has no address yet.
-    pub const NO_ADDRESS: &str = "NoAddress";
-    /// A slot's address is a name, which DNS of ours cannot publish.
-    pub const ADDRESS_IS_A_NAME: &str = "AddressIsAName";
-    /// Event: another balancer answers at a slot's address.
-    pub const SLOT_TAKEN_OVER: &str = "SlotTakenOver";
-    /// Event: a slot's own balancer answers there again.
-    pub const SLOT_RETURNED: &str = "SlotReturned";
-    /// Event: the number of workers in the pods changes.
-    pub const WORKERS_CHANGED: &str = "WorkersChanged";
-    /// Event: a reload begins.
-    pub const RELOADING: &str = "Reloading";
-    /// A pod did not reload; the others were left as they are.
-    pub const RELOAD_FAILED: &str = "ReloadFailed";
-    /// Event: objects that belong to nothing any more are removed.
-    pub const REMOVED: &str = "Removed";
+macro_rules! reasons {
+    ($($(#[$about:meta])* $name:ident,)*) => {
+        /// Reasons of conditions and events. Their text is their name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+        pub enum Reason {
+            $($(#[$about])* $name,)*
+        }
 
-    /// All of them.
-    pub const ALL: [&str; 41] = [
-        AS_WANTED,
-        NOT_OBSERVED,
-        INVALID_SPEC,
-        INVALID_POD_TEMPLATE,
-        NAME_CONFLICT,
-        HOSTNAME_TAKEN,
-        HOSTNAME_REFUSED,
-        HOSTNAME_RESERVED,
-        HOSTNAME_OUTSIDE,
-        LABELS_CHANGED,
-        RIGHTS_DIFFER,
-        APPLY_FAILED,
-        PAUSED,
-        STARTING,
-        ROLLING_OUT,
-        ROLLOUT_STUCK,
-        DEPLOYMENT_PAUSED,
-        SCALING,
-        UNSCHEDULABLE,
-        NO_MATCHING_NODE,
-        NODES_WITHOUT_ROOM,
-        PODS_REFUSED,
-        CONTAINER_CONFIG,
-        IMAGE_PULL,
-        POD_NOT_STARTED,
-        WRONG_PORT,
-        UNREACHABLE,
-        CRASHING,
-        NO_READY_POD,
-        FEWER_PODS,
-        FEWER_WORKERS,
-        NO_BALANCER,
-        FEWER_BALANCERS,
-        NO_ADDRESS,
-        ADDRESS_IS_A_NAME,
-        SLOT_TAKEN_OVER,
-        SLOT_RETURNED,
-        WORKERS_CHANGED,
-        RELOADING,
-        RELOAD_FAILED,
-        REMOVED,
-    ];
+        impl Reason {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// As conditions and events have it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// All is as asked for.
+    AsWanted,
+    /// Nothing has been looked at yet.
+    NotObserved,
+    /// A field holds a value that cannot be.
+    InvalidSpec,
+    /// `spec.podTemplate` cannot be laid over ours.
+    InvalidPodTemplate,
+    /// An object of that name belongs to somebody else.
+    NameConflict,
+    /// An older object has the same hostname.
+    HostnameTaken,
+    /// The hostname is in a zone that belongs to other namespaces.
+    HostnameRefused,
+    /// The hostname is one of the DNS zone's own.
+    HostnameReserved,
+    /// No DNS of ours answers for the hostname.
+    HostnameOutsideZones,
+    /// Admission takes labels away by which the operator finds its objects.
+    LabelsChanged,
+    /// The Role or the `RoleBinding` of the balancers is not as the operator makes it.
+    RightsDiffer,
+    /// The API server refused or did not answer.
+    ApplyFailed,
+    /// `spec.paused`.
+    Paused,
+    /// The first pods and balancers are coming up.
+    Starting,
+    /// New pods replace old ones.
+    RollingOut,
+    /// The rollout made no progress within its deadline.
+    RolloutStuck,
+    /// Somebody has paused the app's Deployment, not the app.
+    DeploymentPaused,
+    /// Pods are being added or removed.
+    Scaling,
+    /// No node takes one of the pods.
+    Unschedulable,
+    /// No node takes any pod.
+    NoMatchingNode,
+    /// A node has no room for its pod.
+    NodesWithoutRoom,
+    /// The API server lets no pod be made.
+    PodsRefused,
+    /// A container cannot be started as it is.
+    ContainerConfigError,
+    /// The image cannot be pulled.
+    ImagePullError,
+    /// The kubelet cannot start the pod: a volume or the network is missing.
+    PodCannotStart,
+    /// The app listens on another port than the one that was named.
+    WrongPort,
+    /// Pods that are ready do not answer the operator or the balancers.
+    PodsUnreachable,
+    /// The app ends again and again.
+    AppCrashing,
+    /// No pod serves.
+    NoReadyPod,
+    /// Fewer pods serve than were asked for.
+    FewerPodsReady,
+    /// Fewer workers are ready than were asked for.
+    FewerWorkersReady,
+    /// No balancer serves.
+    NoBalancerServing,
+    /// Fewer balancers serve than were asked for.
+    FewerBalancersServing,
+    /// A slot has no address yet.
+    NoAddress,
+    /// A slot's address is a name, which DNS of ours cannot publish.
+    AddressIsAName,
+    /// Event: another balancer answers at a slot's address.
+    SlotTakenOver,
+    /// Event: a slot's own balancer answers there again.
+    SlotReturned,
+    /// Event: the number of workers in the pods changes.
+    WorkersChanged,
+    /// Event: a reload begins.
+    Reloading,
+    /// A pod did not reload; the others were left as they are.
+    ReloadFailed,
+    /// Event: objects that belong to nothing any more are removed.
+    Removed,
+}
+
+impl Reason {
+    /// The reason of this text; `None` for one that only another version knows.
+    pub fn of(text: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|known| known.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl PartialEq<&str> for Reason {
+    fn eq(&self, text: &&str) -> bool {
+        self.as_str() == *text
+    }
 }

@@ -18,6 +18,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::words::Reason;
 use scaledapp_plan::cluster;
 
 use crate::api::{Caller, FIELD_MANAGER};
@@ -41,7 +42,7 @@ pub struct Sent {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     uid: String,
-    reason: &'static str,
+    reason: Reason,
     note: String,
 }
 
@@ -121,7 +122,7 @@ pub async fn send(
         match one(sent, caller, object, event, now).await {
             Ok(()) | Err(CallError::NotLeading) => {}
             Err(error) => {
-                tracing::warn!(%error, reason = event.reason, "an event cannot be sent");
+                tracing::warn!(%error, reason = event.reason.as_str(), "an event cannot be sent");
             }
         }
     }
@@ -206,7 +207,7 @@ fn whole(
             ..ObjectMeta::default()
         },
         type_: Some(format!("{:?}", event.kind)),
-        reason: Some(event.reason.to_owned()),
+        reason: Some(event.reason.to_string()),
         action: Some(event.action.to_owned()),
         note: Some(note.to_owned()),
         event_time: Some(MicroTime(now)),
@@ -247,7 +248,7 @@ mod tests {
         let sent = Sent::new("a".to_owned());
         let key = |note: &str| Key {
             uid: "u".to_owned(),
-            reason: "SlotTakenOver",
+            reason: Reason::SlotTakenOver,
             note: note.to_owned(),
         };
         let start = Timestamp::UNIX_EPOCH;
@@ -290,18 +291,28 @@ mod tests {
             whole(by, about(), event, note, now).metadata.name.unwrap()
         };
         let warning = cluster::EventType::Warning;
-        let first = name("a", &event("AppCrashing", 5, warning), "Ready is False: x");
+        let first = name(
+            "a",
+            &event(Reason::AppCrashing, 5, warning),
+            "Ready is False: x",
+        );
         let second = name(
             "b",
-            &event("AppCrashing", 5, warning),
+            &event(Reason::AppCrashing, 5, warning),
             "Degraded is True: x",
         );
         assert_eq!(first, second);
-        assert_ne!(first, name("a", &event("AppCrashing", 6, warning), "x"));
-        assert_ne!(first, name("a", &event("ImagePullError", 5, warning), "x"));
-        let good = event("AsWanted", 5, cluster::EventType::Normal);
+        assert_ne!(
+            first,
+            name("a", &event(Reason::AppCrashing, 6, warning), "x")
+        );
+        assert_ne!(
+            first,
+            name("a", &event(Reason::ImagePullError, 5, warning), "x")
+        );
+        let good = event(Reason::AsWanted, 5, cluster::EventType::Normal);
         assert_ne!(name("a", &good, "Ready"), name("a", &good, "Degraded"));
-        let other = event("SlotTakenOver", 0, warning);
+        let other = event(Reason::SlotTakenOver, 0, warning);
         assert_ne!(name("a", &other, "x"), name("a", &other, "x"));
     }
 }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use scaledapp_answers::{Ownership, Refusal};
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::reason;
+use scaledapp_crds::words::Reason;
 use scaledapp_plan::cluster::Stalled;
 
 use crate::stores::Guarded;
@@ -24,9 +24,9 @@ pub fn refused(app: &ScaledApp, ownership: &Ownership) -> Option<Stalled> {
     let refusal = check(app, ownership)?.err()?;
     Some(Stalled {
         reason: match refusal {
-            Refusal::Name(_) | Refusal::Bound { .. } => reason::HOSTNAME_REFUSED,
-            Refusal::Reserved { .. } => reason::HOSTNAME_RESERVED,
-            Refusal::Outside { .. } => reason::HOSTNAME_OUTSIDE,
+            Refusal::Name(_) | Refusal::Bound { .. } => Reason::HostnameRefused,
+            Refusal::Reserved { .. } => Reason::HostnameReserved,
+            Refusal::Outside { .. } => Reason::HostnameOutsideZones,
         },
         message: format!("spec.dns.hostname: {refusal}"),
     })

@@ -10,7 +10,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::SignedDuration;
 use kube::Api;
 use kube::api::ListParams;
-use scaledapp_crds::words::reason;
+use scaledapp_crds::words::Reason;
 use scaledapp_plan::cluster::{Observed, Part, PodFailure, cut};
 use tokio::time::Instant;
 
@@ -116,7 +116,7 @@ pub(crate) async fn look(
         let left = next.saturating_sub(age).max(Duration::from_millis(100));
         wake = Some(wake.map_or(left, |wake| wake.min(left)));
         pod.failure = found.map(|message| PodFailure {
-            reason: reason::POD_NOT_STARTED,
+            reason: Reason::PodCannotStart,
             message,
             part: Part::Main,
         });

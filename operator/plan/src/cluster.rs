@@ -34,7 +34,7 @@ mod workload;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::{component, reason};
+use scaledapp_crds::words::{Reason, component};
 
 pub use app::{App, Settings, TOKEN_BYTES, requirements, validate};
 pub use drift::{Admitted, is_applied};
@@ -94,7 +94,7 @@ fn conflict(foreign: &[ObjectKey]) -> Stalled {
         _ => "are there already and belong to somebody else: delete or rename them",
     };
     Stalled {
-        reason: reason::NAME_CONFLICT,
+        reason: Reason::NameConflict,
         message: format!("{named} {rest}, or give the app another name"),
     }
 }
@@ -298,15 +298,15 @@ fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
     let before = live.and_then(|live| live.spec.replicas);
     if let Some(before) = before.filter(|before| *before != scale.replicas) {
         let note = format!("pods: from {before} to {}", scale.replicas);
-        events.push(normal(reason::SCALING, "Scale", note));
+        events.push(normal(Reason::Scaling, "Scale", note));
     }
     if told::is_other_number(app, observed) {
         let note = format!("workers of each pod: {}", told::workers(app));
-        events.push(normal(reason::WORKERS_CHANGED, "ScaleWorkers", note));
+        events.push(normal(Reason::WorkersChanged, "ScaleWorkers", note));
     }
     if told::is_new_reload(app, observed) {
         let note = "the pods reload their workers, one pod after the other";
-        events.push(normal(reason::RELOADING, "Reload", note.to_owned()));
+        events.push(normal(Reason::Reloading, "Reload", note.to_owned()));
     }
     events
 }

@@ -83,16 +83,19 @@ async fn the_chart_grants_what_is_used_and_nothing_else() {
     watch_all(&mut operator).await;
     let event = Event {
         kind: EventType::Normal,
-        reason: "Reloading",
+        reason: scaledapp_crds::words::Reason::Reloading,
         action: "Reload",
         note: "twice, which makes a series".to_owned(),
         since: None,
     };
     let app = operator.app();
+    let context = &operator.context;
     events::send(
-        &operator.context,
+        &context.sent,
+        &context.caller,
         app.0.as_ref().unwrap(),
         &[event.clone(), event],
+        (context.now)(),
     )
     .await;
     let leases: Api<Lease> = Api::namespaced(operator.context.caller.client.clone(), "default");

@@ -8,7 +8,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::words::{condition, label, reason};
+use scaledapp_crds::words::{Reason, condition, label};
 
 use super::Observed;
 use super::cures::{self, Of, told};
@@ -17,14 +17,14 @@ use super::meta::cut;
 use super::rights;
 
 /// Reasons of `Progressing` under which nothing was complete yet.
-const NOT_STARTED: [&str; 7] = [
-    reason::STARTING,
-    reason::PAUSED,
-    reason::NOT_OBSERVED,
-    reason::INVALID_SPEC,
-    reason::INVALID_POD_TEMPLATE,
-    reason::NAME_CONFLICT,
-    reason::APPLY_FAILED,
+const NOT_STARTED: [Reason; 7] = [
+    Reason::Starting,
+    Reason::Paused,
+    Reason::NotObserved,
+    Reason::InvalidSpec,
+    Reason::InvalidPodTemplate,
+    Reason::NameConflict,
+    Reason::ApplyFailed,
 ];
 
 /// Of one condition: what a terminal still shows, and five of them fit well into an object.
@@ -34,11 +34,11 @@ const MESSAGE_BYTES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     holds: bool,
-    reason: &'static str,
+    reason: Reason,
     message: String,
 }
 
-fn said(holds: bool, reason: &'static str, message: impl Into<String>) -> Said {
+fn said(holds: bool, reason: Reason, message: impl Into<String>) -> Said {
     Said {
         holds,
         reason,
@@ -56,8 +56,11 @@ pub(super) fn conditions(
 ) -> Vec<Condition> {
     let find = |kind: &str| before.iter().find(|condition| condition.type_ == kind);
     let started = find(condition::READY).is_some_and(|ready| ready.status == "True")
-        || find(condition::PROGRESSING)
-            .is_some_and(|progress| !NOT_STARTED.contains(&progress.reason.as_str()));
+        || find(condition::PROGRESSING).is_some_and(|progress| {
+            !NOT_STARTED
+                .iter()
+                .any(|reason| *reason == progress.reason.as_str())
+        });
     let judge = Judge {
         observed,
         outcome,
@@ -104,7 +107,7 @@ fn stamp(
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: said.reason.to_owned(),
+        reason: said.reason.to_string(),
         message: bounded(said.message),
         observed_generation: generation,
         last_transition_time: since.unwrap_or(Time(now)),
@@ -131,7 +134,7 @@ impl Judge<'_> {
     fn stalled(&self) -> Said {
         if let Outcome::Invalid(violations) = self.outcome {
             let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            return said(true, reason::INVALID_SPEC, all.join("; "));
+            return said(true, Reason::InvalidSpec, all.join("; "));
         }
         let planned = self
             .outcome
@@ -146,7 +149,7 @@ impl Judge<'_> {
         if let Some(cure) = &self.facts.held {
             return said(
                 true,
-                reason::DEPLOYMENT_PAUSED,
+                Reason::DeploymentPaused,
                 format!(
                     "somebody has paused the app's Deployment, so its pods stay as they are: let it go on with {cure}"
                 ),
@@ -163,11 +166,11 @@ impl Judge<'_> {
             };
             return said(
                 true,
-                reason::ROLLOUT_STUCK,
+                Reason::RolloutStuck,
                 format!("the new pods do not become ready{rest}: {why}"),
             );
         }
-        said(false, reason::AS_WANTED, "nothing needs your help")
+        said(false, Reason::AsWanted, "nothing needs your help")
     }
 
     /// What the operator has written and cannot see.
@@ -179,7 +182,7 @@ impl Judge<'_> {
         (!named.is_empty()).then(|| {
             said(
                 true,
-                reason::LABELS_CHANGED,
+                Reason::LabelsChanged,
                 format!(
                     "an admission policy or webhook changes labels by which the operator finds its objects ({}): let it leave {} and {} as they are",
                     named.join(", "),
@@ -200,27 +203,27 @@ impl Judge<'_> {
         if let Outcome::Failed(_, _, failed) = self.outcome {
             return self
                 .refused()
-                .unwrap_or_else(|| said(true, reason::APPLY_FAILED, failed.why));
+                .unwrap_or_else(|| said(true, Reason::ApplyFailed, failed.why));
         }
         if !self.started {
             return said(
                 true,
-                reason::STARTING,
+                Reason::Starting,
                 "the first pods and balancers are coming up",
             );
         }
         if self.facts.scaling {
-            return said(true, reason::SCALING, "pods are being added or removed");
+            return said(true, Reason::Scaling, "pods are being added or removed");
         }
         if self.facts.changing {
-            return said(true, reason::ROLLING_OUT, "new pods replace old ones");
+            return said(true, Reason::RollingOut, "new pods replace old ones");
         }
         let facts = self.facts;
         let uncounted = facts.ready < facts.wanted && facts.seen_ready >= facts.wanted;
         if (facts.young || uncounted) && !facts.complete() {
-            return said(true, reason::SCALING, "new pods are coming up");
+            return said(true, Reason::Scaling, "new pods are coming up");
         }
-        said(false, reason::AS_WANTED, "all is as asked for")
+        said(false, Reason::AsWanted, "all is as asked for")
     }
 
     /// What the API server says no to.
@@ -228,7 +231,7 @@ impl Judge<'_> {
         match self.outcome {
             Outcome::Failed(_, _, failed) if failed.refused => Some(said(
                 true,
-                reason::APPLY_FAILED,
+                Reason::ApplyFailed,
                 cures::of_object(failed.why),
             )),
             _ => None,
@@ -238,7 +241,7 @@ impl Judge<'_> {
     /// What the API server says no to, if pods are refused only because that is missing.
     fn refused_first(&self) -> Option<Said> {
         let failure = self.facts.failure.as_ref();
-        let is_result = failure.is_some_and(|failure| failure.reason == reason::PODS_REFUSED);
+        let is_result = failure.is_some_and(|failure| failure.reason == Reason::PodsRefused);
         self.refused().filter(|_| is_result)
     }
 
@@ -249,7 +252,7 @@ impl Judge<'_> {
     fn ready(&self, stalled: &Said) -> Said {
         let facts = self.facts;
         if facts.serves() && (self.started || facts.complete()) {
-            return said(true, reason::AS_WANTED, "requests are served");
+            return said(true, Reason::AsWanted, "requests are served");
         }
         // What keeps anything from being there at all says the most.
         if stalled.holds {
@@ -287,14 +290,14 @@ impl Judge<'_> {
         if !self.started {
             return said(
                 false,
-                reason::STARTING,
+                Reason::Starting,
                 "the first pods and balancers are coming up",
             );
         }
         if facts.ready == 0 {
             return said(
                 false,
-                reason::NO_READY_POD,
+                Reason::NoReadyPod,
                 "no pod serves: `kubectl describe pod` tells why",
             );
         }
@@ -308,13 +311,13 @@ impl Judge<'_> {
         if self.facts.slots.iter().all(|slot| slot.address.is_empty()) {
             return said(
                 false,
-                reason::NO_ADDRESS,
+                Reason::NoAddress,
                 "no balancer has an address yet: LoadBalancer exposure needs a cluster that hands out addresses, else set spec.balancers.exposure to ClusterIP",
             );
         }
         said(
             false,
-            reason::NO_BALANCER,
+            Reason::NoBalancerServing,
             "no balancer serves: `kubectl describe pod` on the balancers' pods tells why",
         )
     }
@@ -338,14 +341,14 @@ impl Judge<'_> {
         if facts.reload_failed {
             return said(
                 true,
-                reason::RELOAD_FAILED,
+                Reason::ReloadFailed,
                 "a pod could not reload, its old workers keep serving and the other pods were left alone: cure the app, then set the annotation scaledapp.io/reload to another value",
             );
         }
         if let Some((_, plan)) = self.outcome.planned()
             && let Some(why) = rights::difference(&plan.apply, &self.observed.live)
         {
-            return said(true, reason::RIGHTS_DIFFER, why);
+            return said(true, Reason::RightsDiffer, why);
         }
         if facts.no_node {
             return Said {
@@ -370,14 +373,14 @@ impl Judge<'_> {
         if self.started && fewer && !facts.changing && !facts.young {
             return said(
                 true,
-                reason::FEWER_PODS,
+                Reason::FewerPodsReady,
                 "fewer pods serve than were asked for",
             );
         }
         if facts.full_nodes {
             return said(
                 true,
-                reason::NODES_WITHOUT_ROOM,
+                Reason::NodesWithoutRoom,
                 "a node has no room for its pod, the others have theirs: free some of it, lower spec.resources.requests, or leave the node out by spec.podTemplate.spec.nodeSelector",
             );
         }
@@ -395,12 +398,12 @@ impl Judge<'_> {
             return said(true, failure.reason, told(failure, Of::Balancer));
         }
         if let Some(why) = &facts.unreachable {
-            return said(true, reason::UNREACHABLE, why.clone());
+            return said(true, Reason::PodsUnreachable, why.clone());
         }
         if self.started && !all_balancers && !facts.young {
             return said(
                 true,
-                reason::FEWER_BALANCERS,
+                Reason::FewerBalancersServing,
                 "a balancer does not serve: the others answer at its address",
             );
         }
@@ -409,11 +412,11 @@ impl Judge<'_> {
         if self.started && !facts.changing && fewer_workers && !facts.young {
             return said(
                 true,
-                reason::FEWER_WORKERS,
+                Reason::FewerWorkersReady,
                 "fewer workers are ready than were asked for: `kubectl logs` of the pods tells why",
             );
         }
-        said(false, reason::AS_WANTED, "nothing is missing")
+        said(false, Reason::AsWanted, "nothing is missing")
     }
 
     /// What keeps DNS of ours from answering for the app.
@@ -424,7 +427,7 @@ impl Judge<'_> {
         let other = self.observed.hostname_taken_by.as_ref()?;
         Some(said(
             true,
-            reason::HOSTNAME_TAKEN,
+            Reason::HostnameTaken,
             format!(
                 "{other} is older and has the same spec.dns.hostname: give one of them another"
             ),
@@ -435,7 +438,7 @@ impl Judge<'_> {
     fn updated(&self, stalled: &Said, progressing: &Said, degraded: &Said) -> Said {
         let applied = matches!(self.outcome, Outcome::Applied(..));
         if applied && !stalled.holds && !self.paused() && self.facts.complete() {
-            return said(true, reason::AS_WANTED, "this generation serves everywhere");
+            return said(true, Reason::AsWanted, "this generation serves everywhere");
         }
         let why = [stalled, degraded, progressing]
             .into_iter()
@@ -444,7 +447,7 @@ impl Judge<'_> {
             Some(Said {
                 reason, message, ..
             }) => said(false, reason, message),
-            None if self.paused() => said(false, reason::PAUSED, &*progressing.message),
+            None if self.paused() => said(false, Reason::Paused, &*progressing.message),
             None => {
                 let Said {
                     reason, message, ..
@@ -471,14 +474,14 @@ impl Judge<'_> {
             };
             return said(true, reason, message);
         }
-        said(false, reason::AS_WANTED, "all is as asked for")
+        said(false, Reason::AsWanted, "all is as asked for")
     }
 }
 
 fn left_alone() -> Said {
     said(
         false,
-        reason::PAUSED,
+        Reason::Paused,
         "spec.paused is true, so only the addresses are kept up: remove it to let the app go on",
     )
 }
@@ -486,7 +489,7 @@ fn left_alone() -> Said {
 fn no_node() -> Said {
     said(
         false,
-        reason::NO_MATCHING_NODE,
+        Reason::NoMatchingNode,
         "no node takes the pods: loosen nodeSelector, affinity or tolerations in spec.podTemplate.spec, or uncordon a node",
     )
 }
@@ -494,7 +497,7 @@ fn no_node() -> Said {
 fn named() -> Said {
     said(
         false,
-        reason::ADDRESS_IS_A_NAME,
+        Reason::AddressIsAName,
         "the cloud gives a slot a host name instead of an IP, which DNS of ours cannot publish: set spec.balancers.exposure to ClusterIP, or ask the cloud for an IP by its annotations",
     )
 }

@@ -2,7 +2,7 @@
 //! said, of which part, and the cure. Why something fails is [`super::failures`]' to
 //! find out.
 
-use scaledapp_crds::words::reason;
+use scaledapp_crds::words::Reason;
 
 use super::{Part, PodFailure};
 
@@ -25,25 +25,25 @@ pub(super) fn told(failure: &PodFailure, of: Of) -> String {
         Of::Balancer => "balancer: ",
     };
     let text = match *reason {
-        reason::PODS_REFUSED => {
+        Reason::PodsRefused => {
             let cure = of_refusal(message, of);
             format!("a pod may not be made: {message}: {cure}")
         }
-        reason::UNSCHEDULABLE => {
+        Reason::Unschedulable => {
             let cure = of_node(message, of);
             format!("no node takes one of the pods: {message}: {cure}")
         }
-        reason::CRASHING => format!("{}: {message}", ends(part, of)),
-        reason::WRONG_PORT => {
+        Reason::AppCrashing => format!("{}: {message}", ends(part, of)),
+        Reason::WrongPort => {
             format!("{message}: change spec.port, or let the app listen on the port in $PORT")
         }
-        reason::IMAGE_PULL => {
+        Reason::ImagePullError => {
             format!("{}{message}: {}", named(part), of_image(part, of))
         }
-        reason::CONTAINER_CONFIG => {
+        Reason::ContainerConfigError => {
             format!("{}{message}: {}", named(part), of_config(message, of))
         }
-        reason::POD_NOT_STARTED => {
+        Reason::PodCannotStart => {
             format!("a pod cannot start: {message}: {}", of_start(message))
         }
         _ => message.clone(),
@@ -316,7 +316,7 @@ mod tests {
         ] {
             for of in [Of::App, Of::Balancer] {
                 let failure = PodFailure {
-                    reason: reason::PODS_REFUSED,
+                    reason: Reason::PodsRefused,
                     message: said.to_owned(),
                     part: Part::Main,
                 };
@@ -357,7 +357,7 @@ mod tests {
             ("0/1 nodes are available: 1 surprise.", &["add a node"]),
         ] {
             let failure = PodFailure {
-                reason: reason::UNSCHEDULABLE,
+                reason: Reason::Unschedulable,
                 message: said.to_owned(),
                 part: Part::Main,
             };
@@ -397,27 +397,27 @@ mod tests {
     fn what_is_missing_is_to_be_created() {
         for (reason, said, cure) in [
             (
-                reason::CONTAINER_CONFIG,
+                Reason::ContainerConfigError,
                 "secret \"s\" not found",
                 "create the Secret",
             ),
             (
-                reason::CONTAINER_CONFIG,
+                Reason::ContainerConfigError,
                 "couldn't find key k in ConfigMap a/c",
                 "create the ConfigMap",
             ),
             (
-                reason::CONTAINER_CONFIG,
+                Reason::ContainerConfigError,
                 "image will run as root (runAsNonRoot)",
                 "runAsUser",
             ),
             (
-                reason::POD_NOT_STARTED,
+                Reason::PodCannotStart,
                 "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",
                 "create it",
             ),
             (
-                reason::WRONG_PORT,
+                Reason::WrongPort,
                 "the app listens on 4000, spec.port is 3000",
                 "change spec.port",
             ),
@@ -431,7 +431,7 @@ mod tests {
             assert!(told.contains(said) && told.contains(cure), "{told}");
         }
         let failure = PodFailure {
-            reason: reason::IMAGE_PULL,
+            reason: Reason::ImagePullError,
             message: "not found".to_owned(),
             part: Part::Install,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use scaledapp_crds::words::{component, reason};
+use scaledapp_crds::words::{Reason, component};
 
 use super::pod_failure::{Part, PodFailure, WaitsFor};
 use super::{Heard, Observed, Pod, Trouble};
@@ -44,8 +44,8 @@ fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
     let failures = failing.filter_map(|pod| of_pod(pod, observed));
     failures.min_by_key(|failure| {
         (
-            failure.reason == reason::UNSCHEDULABLE,
-            failure.reason,
+            failure.reason == Reason::Unschedulable,
+            failure.reason.as_str(),
             failure.part.clone(),
             failure.message.clone(),
         )
@@ -60,7 +60,7 @@ fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
             let age = observed.now.duration_since(pod.created?);
             let message = said.why.clone().filter(|_| age >= BALANCER_TIMEOUT)?;
             Some(PodFailure {
-                reason: reason::NO_BALANCER,
+                reason: Reason::NoBalancerServing,
                 message,
                 part: Part::Main,
             })
@@ -82,7 +82,7 @@ pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
             }
         };
         Some(PodFailure {
-            reason: reason::UNSCHEDULABLE,
+            reason: Reason::Unschedulable,
             message,
             part: Part::Main,
         })
@@ -92,7 +92,7 @@ pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
 /// For how long what Kubernetes says of a pod is still kept back.
 fn told_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let (since, least) = match (&pod.failure, &pod.waits_for) {
-        (Some(failure), _) if failure.reason == reason::UNSCHEDULABLE => {
+        (Some(failure), _) if failure.reason == Reason::Unschedulable => {
             (pod.refused_since, REFUSED_FOR)
         }
         (Some(_), _) | (None, None) => return None,
@@ -117,9 +117,9 @@ fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
                 None => "spec.port is another one".to_owned(),
             };
             let message = format!("the app listens on {other}, {wanted}");
-            (reason::WRONG_PORT, message)
+            (Reason::WrongPort, message)
         }
-        Trouble::Ended(how) => (reason::CRASHING, how.clone()),
+        Trouble::Ended(how) => (Reason::AppCrashing, how.clone()),
     };
     PodFailure {
         reason,
@@ -136,7 +136,7 @@ fn refused(live: &Deployment) -> Option<PodFailure> {
         it.type_.as_deref() == Some("ReplicaFailure") && it.status.as_deref() == Some("True")
     })?;
     Some(PodFailure {
-        reason: reason::PODS_REFUSED,
+        reason: Reason::PodsRefused,
         message: without_names(failure.message.as_deref().unwrap_or_default()),
         part: Part::Main,
     })

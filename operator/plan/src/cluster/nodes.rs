@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use scaledapp_crds::words::{annotation, reason};
+use scaledapp_crds::words::{Reason, annotation};
 
 use super::frame::SYSTEM;
 use super::meta::{annotation as annotated, hash};
@@ -180,7 +180,7 @@ impl Refused {
 pub(super) fn oldest_refused(observed: &Observed) -> Option<Duration> {
     let is_refused = |pod: &&Pod| {
         let failure = pod.failure.as_ref();
-        failure.is_some_and(|failure| failure.reason == reason::UNSCHEDULABLE)
+        failure.is_some_and(|failure| failure.reason == Reason::Unschedulable)
     };
     let age = |pod: &Pod| {
         let created = pod.created.unwrap_or(observed.now);

@@ -112,8 +112,8 @@ pub struct PodAnnotations {
 /// Something that only a person can cure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stalled {
-    /// One of [`scaledapp_crds::words::reason`].
-    pub reason: &'static str,
+    /// Why, in one word.
+    pub reason: Reason,
     /// What is wrong, where, and the cure.
     pub message: String,
 }
@@ -133,8 +133,8 @@ pub struct Event {
     /// Its type.
     #[serde(rename = "type")]
     pub kind: EventType,
-    /// One of [`scaledapp_crds::words::reason`].
-    pub reason: &'static str,
+    /// Why, in one word.
+    pub reason: Reason,
     /// What was done, in one word.
     pub action: &'static str,
     /// A sentence.

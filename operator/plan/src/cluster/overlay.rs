@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
     Container, PodSpec, PodTemplateSpec, Probe, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use scaledapp_crds::words::{annotation, label, reason};
+use scaledapp_crds::words::{Reason, annotation, label};
 use serde_json::Value;
 
 use super::Stalled;
@@ -25,7 +25,7 @@ use super::frame::{OverlayError, error};
 impl From<OverlayError> for Stalled {
     fn from(error: OverlayError) -> Self {
         Self {
-            reason: reason::INVALID_POD_TEMPLATE,
+            reason: Reason::InvalidPodTemplate,
             message: error.to_string(),
         }
     }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodSpec, PodStatus,
 };
 use k8s_openapi::jiff::Timestamp;
-use scaledapp_crds::words::{component, reason};
+use scaledapp_crds::words::{Reason, component};
 
 use super::frame::{CONTAINER, INSTALL};
 use super::meta::cut;
@@ -26,10 +26,10 @@ pub enum WaitsFor {
 }
 
 /// Why a pod does not run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFailure {
-    /// One of [`scaledapp_crds::words::reason`].
-    pub reason: &'static str,
+    /// Why, in one word.
+    pub reason: Reason,
     /// What Kubernetes or the supervisor said.
     pub message: String,
     /// Which part of the pod it is about.
@@ -103,7 +103,7 @@ pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
     });
     if let Some(condition) = unscheduled {
         return Some(PodFailure {
-            reason: reason::UNSCHEDULABLE,
+            reason: Reason::Unschedulable,
             message: condition.message.clone().unwrap_or_default(),
             part: Part::Main,
         });
@@ -135,7 +135,7 @@ pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
 
 /// Why a container does not start, in the kubelet's words without the pod's
 /// name, or in the app's own last ones: those from its end until it is ready.
-fn stuck(container: &ContainerStatus) -> Option<(&'static str, String)> {
+fn stuck(container: &ContainerStatus) -> Option<(Reason, String)> {
     let state = container.state.as_ref()?;
     let waiting = state.waiting.as_ref();
     let said = waiting.and_then(|waiting| waiting.reason.as_deref());
@@ -147,7 +147,7 @@ fn stuck(container: &ContainerStatus) -> Option<(&'static str, String)> {
             | "PreCreateHookError"
             | "PreStartHookError"
             | "PostStartHookError",
-        ) => reason::CONTAINER_CONFIG,
+        ) => Reason::ContainerConfigError,
         Some(
             "ErrImagePull"
             | "ImagePullBackOff"
@@ -156,7 +156,7 @@ fn stuck(container: &ContainerStatus) -> Option<(&'static str, String)> {
             | "ImageInspectError"
             | "RegistryUnavailable"
             | "SignatureValidationFailed",
-        ) => reason::IMAGE_PULL,
+        ) => Reason::ImagePullError,
         // Such as ContainerCreating.
         Some(other) if other != "CrashLoopBackOff" => return None,
         _ => {
@@ -165,9 +165,9 @@ fn stuck(container: &ContainerStatus) -> Option<(&'static str, String)> {
                 // It never ran: between tries a kubelet says the same as RunContainerError.
                 Some("StartError" | "ContainerCannotRun") => {
                     let message = ended.message.as_deref().unwrap_or_default();
-                    (reason::CONTAINER_CONFIG, of_kubelet(message))
+                    (Reason::ContainerConfigError, of_kubelet(message))
                 }
-                _ => (reason::CRASHING, ending(ended)),
+                _ => (Reason::AppCrashing, ending(ended)),
             });
         }
     };
@@ -288,7 +288,7 @@ mod tests {
             stuck(&serde_json::from_value(status).unwrap())
         };
         let none = json!({});
-        let expected = Some((reason::CRASHING, "exit code 1: no database".to_owned()));
+        let expected = Some((Reason::AppCrashing, "exit code 1: no database".to_owned()));
         for (state, last) in [
             (&ended, &none),
             (&waiting, &ended),
@@ -332,7 +332,7 @@ mod tests {
             let told = stuck(&serde_json::from_value(status).unwrap());
             assert_eq!(
                 told,
-                Some((reason::CONTAINER_CONFIG, why.to_owned())),
+                Some((Reason::ContainerConfigError, why.to_owned())),
                 "{state}"
             );
         }

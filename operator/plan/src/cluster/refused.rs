@@ -6,7 +6,7 @@
 //! is responsible for is not told of here.
 
 use scaledapp_crds::v1alpha1::Delivery;
-use scaledapp_crds::words::reason;
+use scaledapp_crds::words::Reason;
 use serde_json::Value;
 
 use super::drift::keys;
@@ -80,9 +80,9 @@ pub fn refused(app: &App, plan: &Plan, name: &str, causes: &[Cause]) -> Option<S
     let is_template = messages.iter().any(|it| it.starts_with(told.frame.root));
     (!messages.is_empty()).then(|| Stalled {
         reason: if is_template {
-            reason::INVALID_POD_TEMPLATE
+            Reason::InvalidPodTemplate
         } else {
-            reason::INVALID_SPEC
+            Reason::InvalidSpec
         },
         message: messages.join("; "),
     })

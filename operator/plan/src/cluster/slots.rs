@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::v1alpha1::Exposure;
-use scaledapp_crds::words::{ENDPOINTS_MANAGER, annotation, component, label, port, reason};
+use scaledapp_crds::words::{ENDPOINTS_MANAGER, Reason, annotation, component, label, port};
 
 use super::meta::{Owner, annotate, annotation as annotated, slot_of};
 use super::{App, Event, EventType, Heard, Observed, Pod};
@@ -257,7 +257,7 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
         // A pod that is gone was the slot's own: others stay as long as they are listed.
         (None | Some(true), false) => Some(Event {
             kind: EventType::Warning,
-            reason: reason::SLOT_TAKEN_OVER,
+            reason: Reason::SlotTakenOver,
             action: "TakeOver",
             note: format!("balancer {slot} does not serve: the others answer at its address"),
             since: None,
@@ -265,7 +265,7 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
         // At first others answer at a slot until its own balancer has come up.
         (Some(false), true) if !is_new(slot, observed) => Some(Event {
             kind: EventType::Normal,
-            reason: reason::SLOT_RETURNED,
+            reason: Reason::SlotReturned,
             action: "Return",
             note: format!("balancer {slot} serves again and answers at its own address"),
             since: None,

@@ -6,7 +6,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
-use scaledapp_crds::words::{component, condition};
+use scaledapp_crds::words::{Reason, component, condition};
 
 use super::conditions::conditions;
 use super::facts::{Facts, Outcome, owner};
@@ -112,6 +112,10 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         if now.status == then && !is_other_cause || now.status == "Unknown" {
             continue;
         }
+        // A condition that a newer operator wrote is told of by that operator.
+        let Some(reason) = Reason::of(&now.reason) else {
+            continue;
+        };
         let is_good = now.status == good;
         if !is_good && told.contains(&now.message) {
             continue;
@@ -123,7 +127,7 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
             } else {
                 EventType::Warning
             },
-            reason: known_reason(&now.reason),
+            reason,
             action: "Observe",
             note: format!("{kind} is {}: {}", now.status, now.message),
             // As exact as the API server keeps it for whoever reads it next.
@@ -131,13 +135,4 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         });
     }
     events
-}
-
-/// Reasons are constants; one that came back as text is found again.
-fn known_reason(text: &str) -> &'static str {
-    use scaledapp_crds::words::reason::ALL;
-    ALL.iter()
-        .find(|known| **known == text)
-        .copied()
-        .unwrap_or("Unknown")
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use scaledapp_plan::cluster::{Node, Observed, Pod, PodFailure, Room, plan};
+use scaledapp_crds::words::Reason;
+use scaledapp_plan::cluster::{Node, Observed, Part, Pod, PodFailure, Room, plan};
 
 use super::given::{app, apply, at, cluster, node, pod, settings};
 
@@ -160,9 +161,9 @@ impl Model {
                 .map(|(name, _)| name.clone());
             let pod = &mut self.observed.pods[index];
             pod.failure = chosen.is_none().then(|| PodFailure {
-                reason: "Unschedulable",
+                reason: Reason::Unschedulable,
                 message: "0 nodes are available".to_owned(),
-                ..PodFailure::default()
+                part: Part::Main,
             });
             pod.node = chosen;
         }

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use scaledapp_plan::cluster::{Node, Observed, Plan, Pod, PodFailure, Room, plan};
+use scaledapp_crds::words::Reason;
+use scaledapp_plan::cluster::{Node, Observed, Part, Plan, Pod, PodFailure, Room, plan};
 
 use super::given::{app, apply, at, cluster, node, pod, settings};
 
@@ -162,9 +163,9 @@ fn pending(index: u32, seconds: i64) -> Pod {
         ready: false,
         created: Some(at(-seconds)),
         failure: Some(PodFailure {
-            reason: "Unschedulable",
+            reason: Reason::Unschedulable,
             message: "0/2 nodes are available".to_owned(),
-            ..PodFailure::default()
+            part: Part::Main,
         }),
         ..pod(index)
     }

@@ -71,7 +71,10 @@ fn why_a_pod_does_not_run_is_said_without_its_name() {
         ),
     ] {
         let failure = pod(&status).failure.unwrap();
-        assert_eq!((failure.reason, &*failure.message), (reason, message));
+        assert_eq!(
+            (failure.reason.as_str(), &*failure.message),
+            (reason, message)
+        );
     }
     assert_eq!(pod(&waiting("ContainerCreating", "")).failure, None);
 }

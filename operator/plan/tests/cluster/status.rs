@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, ServiceStatus};
 use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::words::Reason;
 use scaledapp_plan::cluster::{
     Balancer, Failed, Heard, Observed, Outcome, Part, Pod, PodFailure, Supervisor, Trouble, events,
     plan, status, validate,
@@ -119,7 +120,7 @@ fn the_first_pass_says_that_it_starts() {
 
 type Change = fn(&mut Observed);
 
-fn fail(observed: &mut Observed, reason: &'static str, message: &str) {
+fn fail(observed: &mut Observed, reason: Reason, message: &str) {
     observed.pods[2].ready = false;
     observed.pods[2].failure = Some(PodFailure {
         reason,
@@ -275,7 +276,7 @@ const TABLE: &[(&str, Change, &str)] = &[
     (
         "a rollout without end",
         |observed| {
-            fail(observed, "ImagePullError", "no such image");
+            fail(observed, Reason::ImagePullError, "no such image");
             let status = deployment(observed);
             status.updated_replicas = Some(1);
             status.conditions = Some(vec![k8s_openapi::api::apps::v1::DeploymentCondition {
@@ -289,7 +290,7 @@ const TABLE: &[(&str, Change, &str)] = &[
     ),
     (
         "an app that ends",
-        |observed| fail(observed, "AppCrashing", "exit code 1: no database"),
+        |observed| fail(observed, Reason::AppCrashing, "exit code 1: no database"),
         "TFTTF AppCrashing",
     ),
     (
@@ -297,7 +298,7 @@ const TABLE: &[(&str, Change, &str)] = &[
         |observed| {
             fail(
                 observed,
-                "ContainerConfigError",
+                Reason::ContainerConfigError,
                 "container has runAsNonRoot and image will run as root",
             );
         },
@@ -305,7 +306,7 @@ const TABLE: &[(&str, Change, &str)] = &[
     ),
     (
         "a full cluster",
-        |observed| fail(observed, "Unschedulable", "Insufficient cpu"),
+        |observed| fail(observed, Reason::Unschedulable, "Insufficient cpu"),
         "TFTTF Unschedulable",
     ),
     (
@@ -322,7 +323,7 @@ const TABLE: &[(&str, Change, &str)] = &[
         "the name is others'",
         |observed| {
             observed.hostname_refused = Some(scaledapp_plan::cluster::Stalled {
-                reason: "HostnameRefused",
+                reason: Reason::HostnameRefused,
                 message: "names there belong to others".to_owned(),
             });
         },
@@ -358,13 +359,13 @@ fn each_state_has_its_conditions() {
 fn messages_name_the_cure() {
     for (reason, said, cure) in [
         (
-            "ContainerConfigError",
+            Reason::ContainerConfigError,
             "container has runAsNonRoot and image will run as root",
             "podTemplate.spec.securityContext.runAsUser",
         ),
-        ("ImagePullError", "not found", "check spec.image"),
+        (Reason::ImagePullError, "not found", "check spec.image"),
         (
-            "AppCrashing",
+            Reason::AppCrashing,
             "exit code 1: no database",
             "exit code 1: no database",
         ),
@@ -520,7 +521,7 @@ fn what_pods_say_makes_no_sum_overflow_and_no_status_large() {
         sidecar_image: Some(format!("{index}.example/{}", "x".repeat(5_000))),
         ready: false,
         failure: Some(PodFailure {
-            reason: "AppCrashing",
+            reason: Reason::AppCrashing,
             message: "ä".repeat(100_000),
             part: Part::Main,
         }),
@@ -564,7 +565,7 @@ fn a_generation_is_out_once_all_of_it_serves() {
     observed.pods.push(Pod {
         ready: false,
         failure: Some(PodFailure {
-            reason: "AppCrashing",
+            reason: Reason::AppCrashing,
             message: "exit code 1: no database".to_owned(),
             part: Part::Main,
         }),

@@ -53,7 +53,7 @@ fn another_balancer_comes_without_a_warning() {
 #[test]
 fn every_reason_is_documented() {
     let page = include_str!("../../../../docs/status.md");
-    for reason in scaledapp_crds::words::reason::ALL {
+    for reason in scaledapp_crds::words::Reason::ALL {
         assert!(page.contains(&format!("`{reason}`")), "{reason}");
     }
 }
