@@ -24,10 +24,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
+use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
 use scaledapp_crds::words::annotation;
+use scaledapp_plan::Violation;
 use scaledapp_plan::cluster::{
-    Admitted, Kind, ObjectKey, Objects, Observed, Plan, PodAnnotations, is_applied, is_stray,
-    is_watched,
+    self, Admitted, App, Failed, Kind, ObjectKey, Objects, Observed, Outcome, Plan, PodAnnotations,
+    is_applied, is_stray, is_watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,11 +66,131 @@ impl<K> Planned for K where
 {
 }
 
-/// Carries the plan out; how many writes it took.
-///
-/// # Errors
-/// The first thing that went wrong.
+/// What the object says, or what is wrong with it.
+pub type Spec = Result<App, Vec<Violation>>;
+
+/// Why there is no plan: it is not known whether its names belong to others.
+#[derive(Debug)]
+pub struct Unplanned {
+    /// What can be done all the same.
+    pub slots: Plan,
+    /// What kept the names from being looked up.
+    pub error: CallError,
+}
+
+/// What has become of a plan. Only [`apply`] makes one, and a status is made of nothing
+/// else: what was not carried out, or failed, cannot be told of as done.
+#[derive(Debug)]
+pub struct Applied {
+    plan: Plan,
+    end: Result<End, CallError>,
+}
+
+/// How a plan ended that was not kept from its end by the API server's absence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All of it is carried out.
+    Done,
+    /// The API server does not want what the object says, as [`Plan::stalled`] has it.
+    Refused,
+}
+
+impl Applied {
+    /// The plan that was carried out, as far as that went.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Whether all of it is carried out.
+    pub fn is_done(&self) -> bool {
+        matches!(self.end, Ok(End::Done))
+    }
+
+    /// The plan and how it ended, or what went wrong.
+    ///
+    /// # Errors
+    /// The API server said no, or nothing.
+    pub fn into_end(self) -> Result<(Plan, End), CallError> {
+        Ok((self.plan, self.end?))
+    }
+
+    /// What is to be said of the app.
+    pub fn status(&self, object: &ScaledApp, observed: &Observed, spec: &Spec) -> ScaledAppStatus {
+        let app = match spec {
+            Ok(app) => app,
+            Err(violations) => {
+                return cluster::status(object, observed, Outcome::Invalid(violations));
+            }
+        };
+        let sentence;
+        let outcome = match &self.end {
+            Ok(End::Done) => Outcome::Applied(app, &self.plan),
+            Ok(End::Refused) => {
+                let stalled = self.plan.stalled.as_ref();
+                let failed = Failed {
+                    why: stalled.map_or("", |stalled| &stalled.message),
+                    refused: false,
+                };
+                Outcome::Failed(app, &self.plan, failed)
+            }
+            Err(error) => {
+                sentence = error.to_string();
+                let failed = Failed {
+                    why: &sentence,
+                    // Somebody else wrote in between: the next try may succeed.
+                    refused: error.is_about_this_object() && error.code() != Some(409),
+                };
+                Outcome::Failed(app, &self.plan, failed)
+            }
+        };
+        cluster::status(object, observed, outcome)
+    }
+}
+
+/// Carries a plan out, or, where there is none, what can be done all the same.
 pub async fn apply(
+    context: &Context,
+    object: &ScaledApp,
+    observed: &Observed,
+    spec: &Spec,
+    plan: Result<Plan, Unplanned>,
+) -> Applied {
+    let of = Of::object(object);
+    let mut plan = match plan {
+        Ok(plan) => plan,
+        Err(Unplanned { slots, error }) => {
+            if error.is_about_this_object()
+                && let Err(NotApplied { error, .. }) =
+                    carry_out(context, of, observed, &slots).await
+            {
+                tracing::debug!(%error, "the slots could not be kept up");
+            }
+            return Applied {
+                plan: Plan::default(),
+                end: Err(error),
+            };
+        }
+    };
+    let end = match carry_out(context, of, observed, &plan).await {
+        Ok(_) => Ok(End::Done),
+        Err(failure) => {
+            let causes = failure.error.causes();
+            let app = spec.as_ref().ok();
+            let refused = app.and_then(|app| cluster::refused(app, &plan, &failure.name, &causes));
+            match refused {
+                Some(stalled) => {
+                    plan.stalled = Some(stalled);
+                    Ok(End::Refused)
+                }
+                None => Err(failure.error),
+            }
+        }
+    };
+    Applied { plan, end }
+}
+
+/// Returns how many writes it took.
+async fn carry_out(
     context: &Context,
     of: Of<'_>,
     observed: &Observed,
@@ -161,11 +283,10 @@ struct Pass<'a> {
 
 /// Why a plan is not carried out.
 #[derive(Debug)]
-pub struct NotApplied {
-    /// What went wrong.
-    pub error: CallError,
+struct NotApplied {
+    error: CallError,
     /// Name of the object that was being written, if it was one.
-    pub name: String,
+    name: String,
 }
 
 impl From<CallError> for NotApplied {

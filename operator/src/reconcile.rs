@@ -7,11 +7,10 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_plan::Violation;
-use scaledapp_plan::cluster::{self, App, EventType, Failed, Observed, Outcome, Plan};
+use scaledapp_plan::cluster::{self, EventType, Observed, Plan};
 use tokio::time::Instant;
 
-use crate::apply::{self, NotApplied};
+use crate::apply::{self, Applied, End, Spec, Unplanned};
 use crate::backoff;
 use crate::call::CallError;
 use crate::context::Context;
@@ -111,54 +110,52 @@ pub fn error_policy(object: &Guarded, error: &Error, context: &Context) -> Actio
     Action::requeue(pause)
 }
 
+/// Observe, validate, plan, apply, and say how it went. A failure anywhere on the way is in
+/// what has become of the plan, so that the status tells of it, and is returned at the end.
 async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     let mut observed = observe::observe(context, object);
-    let app = match cluster::validate(object) {
-        Ok(app) => app,
-        Err(violations) => return invalid(context, object, observed, &violations).await,
+    let spec = cluster::validate(object);
+    let (plan, look_again) = plan(context, object, &spec, &mut observed).await;
+    let applied = apply::apply(context, object, &observed, &spec, plan).await;
+    let told = tell(context, object, &observed, &spec, &applied).await;
+    next(&spec, applied, told, look_again)
+}
+
+/// The plan, or why there is none, and when kubelets are asked again.
+async fn plan(
+    context: &Context,
+    object: &ScaledApp,
+    spec: &Spec,
+    observed: &mut Observed,
+) -> (Result<Plan, Unplanned>, Option<Duration>) {
+    let mut look_again = None;
+    if let Ok(app) = spec {
+        let Context {
+            caller, settings, ..
+        } = context;
+        rooms::look(&context.rooms, caller, settings, app, observed).await;
+        look_again = waits::look(&context.waits, caller, &app.namespace, observed).await;
+    }
+    let draw = |observed: &Observed| match spec {
+        Ok(app) => cluster::plan(app, observed, &context.settings),
+        // What was made of an earlier, better spec keeps serving.
+        Err(_) => cluster::keep_serving(object, observed),
     };
-    let Context {
-        caller, settings, ..
-    } = context;
-    rooms::look(&context.rooms, caller, settings, &app, &mut observed).await;
-    let waits = waits::look(&context.waits, caller, &app.namespace, &mut observed).await;
-    let mut plan = cluster::plan(&app, &observed, &context.settings);
+    let plan = draw(observed);
     let of = Of::object(object);
-    match observe::foreign(context, of, &observed.live, &plan.apply).await {
-        Ok(foreign) if foreign.is_empty() => {}
+    let plan = match observe::foreign(context, of, &observed.live, &plan.apply).await {
+        Ok(foreign) if foreign.is_empty() => Ok(plan),
         Ok(foreign) => {
             observed.foreign = foreign;
-            plan = cluster::plan(&app, &observed, &context.settings);
+            Ok(draw(observed))
         }
-        Err(error) => {
-            // Where addresses lead must not wait for an answer about other names.
-            if error.is_about_this_object() {
-                let slots = keep_serving(object, &mut observed);
-                let kept = apply::apply(context, of, &observed, &slots).await;
-                if let Err(NotApplied { error, .. }) = kept {
-                    tracing::debug!(%error, "the slots could not be kept up");
-                }
-            }
-            let nothing = Plan::default();
-            return failed(context, object, &observed, (&app, &nothing), error).await;
-        }
-    }
-    if let Err(failure) = apply::apply(context, of, &observed, &plan).await {
-        let causes = failure.error.causes();
-        if let Some(stalled) = cluster::refused(&app, &plan, &failure.name, &causes) {
-            plan.stalled = Some(stalled);
-            return refused(context, object, &observed, (&app, &plan)).await;
-        }
-        return failed(context, object, &observed, (&app, &plan), failure.error).await;
-    }
-    let outcome = Outcome::Applied(&app, &plan);
-    tell(context, object, &observed, outcome, &plan).await?;
-    let wakes = [plan.wake, waits, Some(RESYNC)];
-    let wake = wakes.into_iter().flatten().min().unwrap_or(RESYNC);
-    Ok(Action::requeue(match plan.stalled {
-        Some(_) => wake.min(STALLED),
-        None => wake,
-    }))
+        // Where addresses lead must not wait for an answer about other names.
+        Err(error) => Err(Unplanned {
+            slots: keep_serving(object, observed),
+            error,
+        }),
+    };
+    (plan, look_again)
 }
 
 /// Where slots lead, of slots whose `EndpointSlice` is known to be the app's own.
@@ -168,78 +165,37 @@ fn keep_serving(object: &ScaledApp, observed: &mut Observed) -> Plan {
     cluster::keep_serving(object, observed)
 }
 
-/// What was made of an earlier, better spec keeps serving.
-async fn invalid(
-    context: &Context,
-    object: &ScaledApp,
-    mut observed: Observed,
-    violations: &[Violation],
+/// When to look again.
+fn next(
+    spec: &Spec,
+    applied: Applied,
+    told: Result<(), Error>,
+    look_again: Option<Duration>,
 ) -> Result<Action, Error> {
-    let of = Of::object(object);
-    let mut plan = cluster::keep_serving(object, &observed);
-    let foreign = observe::foreign(context, of, &observed.live, &plan.apply).await;
-    let mut applied = Ok(());
-    match foreign {
-        Ok(foreign) => {
-            observed.foreign = foreign;
-            plan = cluster::keep_serving(object, &observed);
-        }
+    let (plan, end) = match applied.into_end() {
+        Ok(ended) => ended,
         Err(error) => {
-            plan = keep_serving(object, &mut observed);
-            applied = Err(NotApplied::from(error));
+            if let Err(Error::Status(error)) = told {
+                tracing::debug!(%error, "the status is not written either");
+            }
+            return Err(error.into());
         }
-    }
-    applied = applied.and(apply::apply(context, of, &observed, &plan).await.map(drop));
-    let outcome = Outcome::Invalid(violations);
-    let told = tell(context, object, &observed, outcome, &plan).await;
-    applied.map_err(|failure| failure.error)?;
+    };
     told?;
-    // Slots follow their balancers, of which word comes by itself.
-    Ok(match plan.wake {
-        Some(wake) => Action::requeue(wake),
-        None => Action::await_change(),
-    })
-}
-
-/// The API server does not want what the object says: to ask it again helps nobody,
-/// and another object asks by itself.
-async fn refused(
-    context: &Context,
-    object: &ScaledApp,
-    observed: &Observed,
-    (app, plan): (&App, &Plan),
-) -> Result<Action, Error> {
-    let stalled = plan.stalled.as_ref();
-    let failed = Failed {
-        why: stalled.map_or("", |stalled| &stalled.message),
-        refused: false,
-    };
-    let outcome = Outcome::Failed(app, plan, failed);
-    tell(context, object, observed, outcome, &Plan::default()).await?;
-    let wake = plan.wake.unwrap_or(RESYNC).min(RESYNC);
-    Ok(Action::requeue(wake))
-}
-
-async fn failed(
-    context: &Context,
-    object: &ScaledApp,
-    observed: &Observed,
-    (app, plan): (&App, &Plan),
-    error: CallError,
-) -> Result<Action, Error> {
-    let sentence = error.to_string();
-    let failed = Failed {
-        why: &sentence,
-        // Somebody else wrote in between: the next try may succeed.
-        refused: error.is_about_this_object() && error.code() != Some(409),
-    };
-    let outcome = Outcome::Failed(app, plan, failed);
-    // Of what was planned, events tell once it is done.
-    let told = tell(context, object, observed, outcome, &Plan::default()).await;
-    if let Err(Error::Status(error)) = told {
-        tracing::debug!(%error, "the status is not written either");
+    if spec.is_err() {
+        // Slots follow their balancers, and a change of those comes by itself.
+        let wake = plan.wake;
+        return Ok(wake.map_or_else(Action::await_change, Action::requeue));
     }
-    Err(error.into())
+    // To ask again about what is refused helps nobody, and another object asks by itself.
+    let is_done = end == End::Done;
+    let most = match plan.stalled {
+        Some(_) if is_done => STALLED,
+        _ => RESYNC,
+    };
+    let wakes = [plan.wake, look_again.filter(|_| is_done)];
+    let wake = wakes.into_iter().flatten().min();
+    Ok(Action::requeue(wake.map_or(most, |wake| wake.min(most))))
 }
 
 /// Status and events; those of the plan only after what they speak of.
@@ -247,18 +203,19 @@ async fn tell(
     context: &Context,
     object: &ScaledApp,
     observed: &Observed,
-    outcome: Outcome<'_>,
-    plan: &Plan,
+    spec: &Spec,
+    applied: &Applied,
 ) -> Result<(), Error> {
-    let after = cluster::status(object, observed, outcome);
-    let changed = status::write(&context.caller, object, &after)
+    let (after, changed) = status::write(&context.caller, object, observed, spec, applied)
         .await
         .map_err(Error::Status)?;
     let send = async |events: &[cluster::Event]| {
         let now = (context.now)();
         events::send(&context.sent, &context.caller, object, events, now).await;
     };
-    send(&plan.events).await;
+    if applied.is_done() {
+        send(&applied.plan().events).await;
+    }
     // Whoever wrote the status before us may have ended before it told of it.
     if let Some(before) = &object.status
         && context.sent.is_first_look(object)

@@ -5,22 +5,28 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
 use scaledapp_crds::{API_VERSION, KIND};
+use scaledapp_plan::cluster::Observed;
 use serde_json::json;
 
 use crate::api::{Caller, FIELD_MANAGER};
+use crate::apply::{Applied, Spec};
 use crate::call::{Call, CallError};
 
-/// Writes the status if it differs; whether it did.
+/// Writes the status that follows from what has become of a plan, if it differs from the
+/// one that is there; returns it, and whether it was written.
 ///
 /// # Errors
 /// The API server said no, or nothing. An object that is gone is no error.
 pub async fn write(
     caller: &Caller,
     object: &ScaledApp,
-    status: &ScaledAppStatus,
-) -> Result<bool, CallError> {
-    if object.status.as_ref() == Some(status) {
-        return Ok(false);
+    observed: &Observed,
+    spec: &Spec,
+    applied: &Applied,
+) -> Result<(ScaledAppStatus, bool), CallError> {
+    let status = applied.status(object, observed, spec);
+    if object.status.as_ref() == Some(&status) {
+        return Ok((status, false));
     }
     let name = object.name_any();
     let api: Api<ScaledApp> = Api::namespaced(
@@ -40,8 +46,8 @@ pub async fn write(
         .write(Call::new("apply", "ScaledApp status"), request)
         .await
     {
-        Ok(_) => Ok(true),
-        Err(error) if error.code() == Some(404) => Ok(false),
+        Ok(_) => Ok((status, true)),
+        Err(error) if error.code() == Some(404) => Ok((status, false)),
         Err(error) => Err(error),
     }
 }
