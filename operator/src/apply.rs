@@ -15,11 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -29,7 +25,7 @@ use scaledapp_crds::words::annotation;
 use scaledapp_plan::Violation;
 use scaledapp_plan::cluster::{
     self, Admitted, App, Failed, Kind, ObjectKey, Objects, Observed, Outcome, Plan, PodAnnotations,
-    is_applied, is_stray, is_watched,
+    each_kind, is_applied, is_stray, is_watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -206,16 +202,6 @@ async fn carry_out(
         wake: _when_the_next_pass_is,
         stalled: _for_the_status,
     } = plan;
-    let Objects {
-        config_maps,
-        service_accounts,
-        roles,
-        role_bindings,
-        services,
-        endpoint_slices,
-        deployments,
-        pod_disruption_budgets,
-    } = apply;
     let mut pass = Pass {
         context,
         of,
@@ -223,29 +209,12 @@ async fn carry_out(
         written: 0,
         refused: None,
     };
-    pass.apply::<ServiceAccount>(
-        Kind::ServiceAccount,
-        service_accounts,
-        &live.service_accounts,
-    )
-    .await?;
-    pass.make::<Role>(Kind::Role, roles, &live.roles).await?;
-    pass.make::<RoleBinding>(Kind::RoleBinding, role_bindings, &live.role_bindings)
-        .await?;
-    pass.apply::<ConfigMap>(Kind::ConfigMap, config_maps, &live.config_maps)
-        .await?;
-    pass.apply::<Service>(Kind::Service, services, &live.services)
-        .await?;
-    pass.apply::<EndpointSlice>(Kind::EndpointSlice, endpoint_slices, &live.endpoint_slices)
-        .await?;
-    pass.apply::<Deployment>(Kind::Deployment, deployments, &live.deployments)
-        .await?;
-    pass.apply::<PodDisruptionBudget>(
-        Kind::PodDisruptionBudget,
-        pod_disruption_budgets,
-        &live.pod_disruption_budgets,
-    )
-    .await?;
+    macro_rules! apply_all {
+        ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+            $(pass.all::<$type>(Kind::$kind, &apply.$field, &live.$field).await?;)*
+        };
+    }
+    each_kind!(apply_all);
     if let Some(refused) = pass.refused {
         return Err(refused);
     }
@@ -325,6 +294,19 @@ impl Pass<'_> {
         if let Ok(stored) = answer {
             let is_hidden = !is_watched(Metadata::metadata(stored), self.of.name);
             admissions.hide(uid, key, Some(hash), is_hidden);
+        }
+    }
+
+    async fn all<K: Planned>(
+        &mut self,
+        kind: Kind,
+        planned: &[K],
+        live: &[K],
+    ) -> Result<(), CallError> {
+        if kind.is_changed() {
+            self.apply(kind, planned, live).await
+        } else {
+            self.make(kind, planned, live).await
         }
     }
 
@@ -477,18 +459,22 @@ impl Pass<'_> {
             observe::is_owner(self.of.uid, meta)
                 || key.kind == Kind::EndpointSlice && is_stray(meta, live)
         };
-        let owned = observe::found(live, key).filter(is_ours);
+        let owned = live.find(key).filter(is_ours);
         let Some(uid) = owned.and_then(|meta| meta.uid.clone()) else {
             return Ok(());
         };
-        match key.kind {
+        if !key.kind.is_removed() {
             // Never planned, and there is no right to do it.
-            Kind::ConfigMap | Kind::ServiceAccount | Kind::Role | Kind::RoleBinding => Ok(()),
-            Kind::Service => self.remove::<Service>(&key.name, uid).await,
-            Kind::EndpointSlice => self.remove::<EndpointSlice>(&key.name, uid).await,
-            Kind::Deployment => self.remove::<Deployment>(&key.name, uid).await,
-            Kind::PodDisruptionBudget => self.remove::<PodDisruptionBudget>(&key.name, uid).await,
+            return Ok(());
         }
+        macro_rules! remove {
+            ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+                match key.kind {
+                    $(Kind::$kind => self.remove::<$type>(&key.name, uid).await,)*
+                }
+            };
+        }
+        each_kind!(remove)
     }
 
     async fn remove<K: Planned>(&mut self, name: &str, uid: String) -> Result<(), CallError> {

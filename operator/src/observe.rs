@@ -3,14 +3,13 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::label;
-use scaledapp_plan::cluster::{self, Kind, ObjectKey, Objects, Observed, Pod};
+use scaledapp_plan::cluster::{self, Kind, ObjectKey, Objects, Observed, Pod, each_kind};
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, CallError};
@@ -24,16 +23,12 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         namespace: app.namespace().unwrap_or_default(),
         app: app.name_any(),
     };
-    let live = Objects {
-        config_maps: whose.of(&stores.config_maps),
-        service_accounts: whose.of(&stores.service_accounts),
-        roles: whose.of(&stores.roles),
-        role_bindings: whose.of(&stores.role_bindings),
-        services: whose.of(&stores.services),
-        endpoint_slices: whose.of(&stores.endpoint_slices),
-        deployments: whose.of(&stores.deployments),
-        pod_disruption_budgets: whose.of(&stores.pod_disruption_budgets),
-    };
+    macro_rules! live {
+        ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+            Objects { $($field: whose.of(&stores.$field),)* }
+        };
+    }
+    let live = each_kind!(live);
     let mut nodes: Vec<cluster::Node> = stores
         .nodes
         .state()
@@ -51,7 +46,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     let uid = app.metadata.uid.as_deref().unwrap_or_default();
     let token = context.tokens.of(uid, cluster::stored_tokens(&live));
     let mut hidden = context.admissions.hidden(uid);
-    hidden.retain(|key| found(&live, key).is_none());
+    hidden.retain(|key| live.find(key).is_none());
     Observed {
         now: (context.now)(),
         nodes,
@@ -129,7 +124,7 @@ pub async fn foreign(
 ) -> Result<Vec<ObjectKey>, CallError> {
     let mut foreign = Vec::new();
     for key in cluster::names(planned, live) {
-        let known = found(live, &key);
+        let known = live.find(&key);
         let looked_up = match known {
             Some(_) => None,
             None => look_up(context, of.namespace, &key).await?,
@@ -151,7 +146,7 @@ pub async fn foreign(
 /// Those of the planned objects that the app does not own as far as the stores show.
 pub fn unknown(of: Of<'_>, live: &Objects, planned: &Objects) -> Vec<ObjectKey> {
     let mut keys = planned.keys();
-    keys.retain(|key| found(live, key).is_none_or(|meta| !is_owner(of.uid, meta)));
+    keys.retain(|key| live.find(key).is_none_or(|meta| !is_owner(of.uid, meta)));
     keys
 }
 
@@ -186,46 +181,20 @@ fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     owners.find(|owner| owner.controller == Some(true))
 }
 
-/// The metadata of a live object.
-pub(crate) fn found<'a>(live: &'a Objects, key: &ObjectKey) -> Option<&'a ObjectMeta> {
-    fn named<'a, K: Metadata<Ty = ObjectMeta>>(
-        objects: &'a [K],
-        name: &str,
-    ) -> Option<&'a ObjectMeta> {
-        let mut metas = objects.iter().map(Metadata::metadata);
-        metas.find(|meta| meta.name.as_deref() == Some(name))
-    }
-    match key.kind {
-        Kind::ConfigMap => named(&live.config_maps, &key.name),
-        Kind::ServiceAccount => named(&live.service_accounts, &key.name),
-        Kind::Role => named(&live.roles, &key.name),
-        Kind::RoleBinding => named(&live.role_bindings, &key.name),
-        Kind::Service => named(&live.services, &key.name),
-        Kind::EndpointSlice => named(&live.endpoint_slices, &key.name),
-        Kind::Deployment => named(&live.deployments, &key.name),
-        Kind::PodDisruptionBudget => named(&live.pod_disruption_budgets, &key.name),
-    }
-}
-
 async fn look_up(
     context: &Context,
     namespace: &str,
     key: &ObjectKey,
 ) -> Result<Option<ObjectMeta>, CallError> {
-    use k8s_openapi::api::{apps, core, discovery, policy, rbac};
     let name = &key.name;
-    match key.kind {
-        Kind::ConfigMap => meta::<core::v1::ConfigMap>(context, namespace, name).await,
-        Kind::ServiceAccount => meta::<core::v1::ServiceAccount>(context, namespace, name).await,
-        Kind::Role => meta::<rbac::v1::Role>(context, namespace, name).await,
-        Kind::RoleBinding => meta::<rbac::v1::RoleBinding>(context, namespace, name).await,
-        Kind::Service => meta::<core::v1::Service>(context, namespace, name).await,
-        Kind::EndpointSlice => meta::<discovery::v1::EndpointSlice>(context, namespace, name).await,
-        Kind::Deployment => meta::<apps::v1::Deployment>(context, namespace, name).await,
-        Kind::PodDisruptionBudget => {
-            meta::<policy::v1::PodDisruptionBudget>(context, namespace, name).await
-        }
+    macro_rules! look_up {
+        ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+            match key.kind {
+                $(Kind::$kind => meta::<$type>(context, namespace, name).await,)*
+            }
+        };
     }
+    each_kind!(look_up)
 }
 
 async fn meta<K>(

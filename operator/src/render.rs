@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::{self, ScaledApp};
 use scaledapp_crds::words::annotation;
 use scaledapp_plan::Violation;
-use scaledapp_plan::cluster::{self, Node, Objects, Observed};
+use scaledapp_plan::cluster::{self, Node, Objects, Observed, each_kind};
 use serde::Serialize;
 
 use crate::cli::RenderArgs;
@@ -105,25 +105,13 @@ fn empty_cluster(nodes: u16) -> Observed {
 
 /// In the order of applying.
 fn documents(objects: Objects) -> anyhow::Result<String> {
-    let Objects {
-        config_maps,
-        service_accounts,
-        roles,
-        role_bindings,
-        services,
-        endpoint_slices,
-        deployments,
-        pod_disruption_budgets,
-    } = objects;
     let mut text = String::new();
-    add(&mut text, service_accounts)?;
-    add(&mut text, roles)?;
-    add(&mut text, role_bindings)?;
-    add(&mut text, config_maps)?;
-    add(&mut text, services)?;
-    add(&mut text, endpoint_slices)?;
-    add(&mut text, deployments)?;
-    add(&mut text, pod_disruption_budgets)?;
+    macro_rules! documents {
+        ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+            $(add(&mut text, objects.$field)?;)*
+        };
+    }
+    each_kind!(documents);
     Ok(text)
 }
 

@@ -19,7 +19,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use scaledapp_crds::words::label;
-use scaledapp_plan::cluster;
+use scaledapp_plan::cluster::{self, each_kind};
 use serde::de::DeserializeOwned;
 
 use crate::health::Health;
@@ -49,30 +49,16 @@ pub struct Watches {
 impl Watches {
     /// Begins all of them; they end with the runtime.
     pub fn spawn(self, writers: Writers, pods_health: Arc<PodsHealth>) {
-        let Writers {
-            apps,
-            pods,
-            nodes,
-            config_maps,
-            service_accounts,
-            roles,
-            role_bindings,
-            services,
-            endpoint_slices,
-            deployments,
-            pod_disruption_budgets,
-        } = writers;
-        self.apps(apps);
-        self.pods(pods, pods_health);
-        self.nodes(nodes);
-        self.owned("ConfigMaps", config_maps);
-        self.owned("ServiceAccounts", service_accounts);
-        self.owned("Roles", roles);
-        self.owned("RoleBindings", role_bindings);
-        self.owned("Services", services);
-        self.owned("EndpointSlices", endpoint_slices);
-        self.owned("Deployments", deployments);
-        self.owned("PodDisruptionBudgets", pod_disruption_budgets);
+        macro_rules! spawn {
+            ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+                let Writers { apps, pods, nodes, $($field,)* } = writers;
+                self.apps(apps);
+                self.pods(pods, pods_health);
+                self.nodes(nodes);
+                $(self.owned(concat!(stringify!($kind), "s"), $field);)*
+            };
+        }
+        each_kind!(spawn);
     }
 
     /// What each watch of a kind brings, with its namespace.

@@ -14,6 +14,7 @@ mod drift;
 mod facts;
 mod failures;
 mod frame;
+mod kinds;
 mod meta;
 mod nodes;
 mod objects;
@@ -39,6 +40,7 @@ use scaledapp_crds::words::{Reason, component};
 pub use app::{App, Settings, TOKEN_BYTES, requirements, validate};
 pub use drift::{Admitted, is_applied};
 pub use facts::{Failed, Outcome};
+pub use kinds::each_kind;
 pub use meta::{cut, hash};
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,

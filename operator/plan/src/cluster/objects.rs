@@ -4,53 +4,53 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::annotation;
 use serde::Serialize;
 
+use super::kinds::each_kind;
 use super::meta::{annotate, hash, json, slot_of};
 
-/// Objects in the order in which they are applied. Destructure without `..`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Objects {
-    /// `NAME-desired`.
-    pub config_maps: Vec<ConfigMap>,
-    /// `NAME` and `NAME-lb`.
-    pub service_accounts: Vec<ServiceAccount>,
-    /// `NAME-lb`.
-    pub roles: Vec<Role>,
-    /// `NAME-lb`.
-    pub role_bindings: Vec<RoleBinding>,
-    /// `NAME`, `NAME-pods` and `NAME-lb-I`.
-    pub services: Vec<Service>,
-    /// `NAME-lb-I`.
-    pub endpoint_slices: Vec<EndpointSlice>,
-    /// `NAME` and `NAME-lb-I`.
-    pub deployments: Vec<Deployment>,
-    /// `NAME` and `NAME-lb`.
-    pub pod_disruption_budgets: Vec<PodDisruptionBudget>,
+macro_rules! objects {
+    ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
+        /// Objects in the order in which they are applied.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct Objects {
+            $($(#[$about])* pub $field: Vec<$type>,)*
+        }
+
+        /// Kinds of [`Objects`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        #[allow(missing_docs, reason = "they are Kubernetes' own names")]
+        pub enum Kind {
+            $($kind,)*
+        }
+
+        impl Objects {
+            /// All metadata, with the kind, in the order of applying.
+            pub fn metas(&self) -> impl Iterator<Item = (Kind, &ObjectMeta)> {
+                let all = std::iter::empty();
+                $(
+                    let some = self.$field.iter();
+                    let all = all.chain(some.map(|object| (Kind::$kind, &object.metadata)));
+                )*
+                all
+            }
+
+            /// Writes on each object what its bytes are, the last thing that is done to it.
+            pub(super) fn seal(&mut self, live: &Self) {
+                $(
+                    keep_owner(&mut self.$field, &live.$field);
+                    self.$field.iter_mut().for_each(seal);
+                )*
+            }
+        }
+    };
 }
 
-/// Kinds of [`Objects`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[allow(missing_docs, reason = "they are Kubernetes' own names")]
-pub enum Kind {
-    ConfigMap,
-    ServiceAccount,
-    Role,
-    RoleBinding,
-    Service,
-    EndpointSlice,
-    Deployment,
-    PodDisruptionBudget,
-}
+each_kind!(objects);
 
 impl Kind {
     /// Whether the operator may write an object of this kind after it was made. It
@@ -146,55 +146,6 @@ pub struct Event {
 }
 
 impl Objects {
-    /// All metadata, with the kind, in the order of applying.
-    pub fn metas(&self) -> impl Iterator<Item = (Kind, &ObjectMeta)> {
-        let Self {
-            config_maps,
-            service_accounts,
-            roles,
-            role_bindings,
-            services,
-            endpoint_slices,
-            deployments,
-            pod_disruption_budgets,
-        } = self;
-        let first = config_maps
-            .iter()
-            .map(|object| (Kind::ConfigMap, &object.metadata));
-        first
-            .chain(
-                service_accounts
-                    .iter()
-                    .map(|object| (Kind::ServiceAccount, &object.metadata)),
-            )
-            .chain(roles.iter().map(|object| (Kind::Role, &object.metadata)))
-            .chain(
-                role_bindings
-                    .iter()
-                    .map(|object| (Kind::RoleBinding, &object.metadata)),
-            )
-            .chain(
-                services
-                    .iter()
-                    .map(|object| (Kind::Service, &object.metadata)),
-            )
-            .chain(
-                endpoint_slices
-                    .iter()
-                    .map(|object| (Kind::EndpointSlice, &object.metadata)),
-            )
-            .chain(
-                deployments
-                    .iter()
-                    .map(|object| (Kind::Deployment, &object.metadata)),
-            )
-            .chain(
-                pod_disruption_budgets
-                    .iter()
-                    .map(|object| (Kind::PodDisruptionBudget, &object.metadata)),
-            )
-    }
-
     /// Kinds and names, in the order of applying.
     pub fn keys(&self) -> Vec<ObjectKey> {
         self.metas()
@@ -205,48 +156,12 @@ impl Objects {
             .collect()
     }
 
-    fn keep_owners(&mut self, live: &Self) {
-        let Self {
-            config_maps,
-            service_accounts,
-            roles,
-            role_bindings,
-            services,
-            endpoint_slices,
-            deployments,
-            pod_disruption_budgets,
-        } = self;
-        keep_owner(config_maps, &live.config_maps);
-        keep_owner(service_accounts, &live.service_accounts);
-        keep_owner(roles, &live.roles);
-        keep_owner(role_bindings, &live.role_bindings);
-        keep_owner(services, &live.services);
-        keep_owner(endpoint_slices, &live.endpoint_slices);
-        keep_owner(deployments, &live.deployments);
-        keep_owner(pod_disruption_budgets, &live.pod_disruption_budgets);
-    }
-
-    /// Writes on each object what its bytes are, the last thing that is done to it.
-    pub(super) fn seal(&mut self, live: &Self) {
-        self.keep_owners(live);
-        let Self {
-            config_maps,
-            service_accounts,
-            roles,
-            role_bindings,
-            services,
-            endpoint_slices,
-            deployments,
-            pod_disruption_budgets,
-        } = self;
-        config_maps.iter_mut().for_each(seal);
-        service_accounts.iter_mut().for_each(seal);
-        roles.iter_mut().for_each(seal);
-        role_bindings.iter_mut().for_each(seal);
-        services.iter_mut().for_each(seal);
-        endpoint_slices.iter_mut().for_each(seal);
-        deployments.iter_mut().for_each(seal);
-        pod_disruption_budgets.iter_mut().for_each(seal);
+    /// The metadata of one of them.
+    pub fn find(&self, key: &ObjectKey) -> Option<&ObjectMeta> {
+        let mut metas = self.metas();
+        let found =
+            metas.find(|(kind, meta)| *kind == key.kind && meta.name.as_ref() == Some(&key.name));
+        found.map(|(_, meta)| meta)
     }
 }
 
