@@ -209,12 +209,8 @@ async fn tell(
     let (after, changed) = status::write(&context.caller, object, observed, spec, applied)
         .await
         .map_err(Error::Status)?;
-    let send = async |events: &[cluster::Event]| {
-        let now = (context.now)();
-        events::send(&context.sent, &context.caller, object, events, now).await;
-    };
     if applied.is_done() {
-        send(&applied.plan().events).await;
+        send(context, object, &applied.plan().events).await;
     }
     // Whoever wrote the status before us may have ended before it told of it.
     if let Some(before) = &object.status
@@ -222,11 +218,16 @@ async fn tell(
     {
         let mut standing = cluster::events(None, before);
         standing.retain(|event| event.kind == EventType::Warning);
-        send(&standing).await;
+        send(context, object, &standing).await;
     }
     if changed {
         let flipped = cluster::events(object.status.as_ref(), &after);
-        send(&flipped).await;
+        send(context, object, &flipped).await;
     }
     Ok(())
+}
+
+async fn send(context: &Context, object: &ScaledApp, events: &[cluster::Event]) {
+    let now = (context.now)();
+    events::send(&context.sent, &context.caller, object, events, now).await;
 }

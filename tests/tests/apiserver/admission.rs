@@ -185,10 +185,10 @@ fn objects_are_known_though_a_policy_sets_another_managed_by_on_all_of_them() {
     let app = story.wait_complete("hello");
     assert_eq!(app["status"]["pods"], "2/2");
     let before = story.settled_writes();
+    assert_eq!(story.warnings("hello"), [""; 0]);
     story.passes("hello", "replicas: {total: 2}", 5);
     let after = story.server.writes("managed");
     assert_eq!(after[before.len()..], [""; 0]);
-    assert_eq!(story.warnings("hello"), [""; 0]);
     story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
     let app = story.wait_complete("hello");
     assert_eq!(app["status"]["pods"], "1/1");

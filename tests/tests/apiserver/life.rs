@@ -1,6 +1,6 @@
 //! An app's life: made, scaled, deleted; under admission that others enable.
 
-use Duration;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 

@@ -73,7 +73,7 @@ fn name(object: &Value) -> String {
 }
 
 /// Evicts all pods of a node as `kubectl drain` does; how many the budget held back.
-fn evict(story: &Story, node: &str) -> usize {
+pub(crate) fn evict(story: &Story, node: &str) -> usize {
     let pods = story.list("/api/v1", "pods");
     let of_it = pods.iter().filter(|pod| pod["spec"]["nodeName"] == *node);
     let refused = of_it.filter(|pod| {
@@ -90,7 +90,7 @@ fn evict(story: &Story, node: &str) -> usize {
     refused.count()
 }
 
-fn cordon(story: &Story, node: &str, cordoned: bool) {
+pub(crate) fn cordon(story: &Story, node: &str, cordoned: bool) {
     let cordoned = if cordoned { json!(true) } else { Value::Null };
     let path = format!("/api/v1/nodes/{node}");
     let spec = json!({"spec": {"unschedulable": cordoned}});

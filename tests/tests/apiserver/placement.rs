@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::long::{cordon, evict};
 use crate::story::{Story, condition, is_unschedulable, story};
 
 const LOOKS: Duration = Duration::from_secs(2);
@@ -180,4 +181,24 @@ fn a_drain_and_a_rollout_grow_no_cluster_either() {
     story.wait_complete("hello");
     assert_eq!(story.nodes_of("hello"), ["drain-1", "drain-2", "drain-3"]);
     assert_eq!(scaler.added(), 0, "while pods were replaced");
+}
+
+/// The pod that an evicted one leaves behind has no node until fewer pods are asked for.
+#[test]
+fn a_drain_warns_nobody_of_a_pod_without_a_node() {
+    let Some(story) = story("drain", 3) else {
+        return;
+    };
+    story.apply("hello", "");
+    story.wait_complete("hello");
+    let node = story.node(1);
+    cordon(&story, &node, true);
+    while evict(&story, &node) > 0 {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    story.wait("hello", "two pods", |app| app["status"]["pods"] == "2/2");
+    story.wait_complete("hello");
+    let mut warnings = story.warnings("hello");
+    warnings.retain(|warning| !warning.starts_with("SlotTakenOver"));
+    assert_eq!(warnings, [""; 0]);
 }

@@ -604,6 +604,7 @@ fn a_refused_object_is_told_of_itself_and_asked_about_once() {
         return;
     };
     quota(&story, &json!({"count/serviceaccounts": "1"}));
+    let begun = Instant::now();
     story.apply("hello", "replicas: {total: 1}");
     let says = [
         "cannot apply a ServiceAccount",
@@ -618,7 +619,6 @@ fn a_refused_object_is_told_of_itself_and_asked_about_once() {
         })
     };
     story.wait("hello", "the quota is told", told);
-    let begun = Instant::now();
     let asked = || {
         let writes = story.server.writes("accounts");
         let asked = writes
@@ -626,9 +626,17 @@ fn a_refused_object_is_told_of_itself_and_asked_about_once() {
             .filter(|it| *it == "patch serviceaccounts hello");
         asked.count()
     };
-    while begun.elapsed() < Duration::from_secs(3) {
+    // Passes follow each other closely; the operator asks again after five seconds, then
+    // ever later.
+    while begun.elapsed() < Duration::from_secs(8) {
         assert!(told(&story.app("hello")));
-        assert_eq!(asked(), 1);
+        let most = 1 + begun.elapsed().as_secs() / 5;
+        assert!(
+            asked() as u64 <= most,
+            "{} in {:?}",
+            asked(),
+            begun.elapsed()
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
     let path = story.at("/api/v1", "resourcequotas/small");
@@ -673,8 +681,11 @@ fn a_pod_that_finds_no_node_is_told_of_with_its_cure() {
             })
         };
         story.wait(app, "it is told", is_told);
-        let warnings = story.warnings(app);
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        // The event follows the status.
+        let warnings = || story.warnings(app);
+        let is_told = || (!warnings().is_empty()).then_some(()).ok_or("no event yet");
+        wait::until(SOON, "it is an event", is_told).unwrap();
+        assert_eq!(warnings().len(), 1, "{:?}", warnings());
     }
     let claim = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},

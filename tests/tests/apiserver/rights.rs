@@ -117,11 +117,15 @@ fn a_role_that_somebody_changed_is_told_of_and_made_anew_once_it_is_deleted() {
     let cure = "kubectl -n role delete role hello-lb";
     assert!(message.contains(cure), "{message}");
     assert_eq!(condition(&app, "Ready").status, "True");
-    let warnings = story.warnings("hello");
-    let told = warnings
-        .iter()
-        .filter(|it| it.starts_with("RightsDiffer: "));
-    assert_eq!(told.count(), 1, "{warnings:?}");
+    // The event follows the status.
+    let told = || {
+        let mut told = story.warnings("hello");
+        told.retain(|it| it.starts_with("RightsDiffer: "));
+        told
+    };
+    let is_told = || (!told().is_empty()).then_some(()).ok_or("no event yet");
+    wait::until(SOON, "the change is an event", is_told).unwrap();
+    assert_eq!(told().len(), 1, "{:?}", told());
 
     story.server.api.delete(&path, &json!({})).unwrap();
     story.wait("hello", "the cure helps", |app| {

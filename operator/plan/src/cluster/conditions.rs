@@ -446,7 +446,7 @@ impl Judge<'_> {
         match why {
             Some(Said {
                 reason, message, ..
-            }) => said(false, reason, message),
+            }) => said(false, *reason, message),
             None if self.paused() => said(false, Reason::Paused, &*progressing.message),
             None => {
                 let Said {

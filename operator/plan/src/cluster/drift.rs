@@ -221,7 +221,7 @@ fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found:
         }
         (Value::String(live), Value::String(planned))
             if amounts && stored(live).is_some() && stored(live) == stored(planned) => {}
-        (live, planned) if live == planned => {}
+        (live, planned) if live == planned || is_empty(live) && is_empty(planned) => {}
         (live, _) => drop(found.insert(path.to_string(), Some(live.clone()))),
     }
 }

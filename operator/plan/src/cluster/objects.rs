@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use scaledapp_crds::words::annotation;
+use scaledapp_crds::words::{Reason, annotation};
 use serde::Serialize;
 
 use super::kinds::each_kind;

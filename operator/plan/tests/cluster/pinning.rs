@@ -7,7 +7,8 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_plan::cluster::{
-    Kind, ObjectKey, Observed, Plan, Settings, is_applied, plan, validate,
+    Kind, ObjectKey, Observed, Plan, Settings, is_applied, is_rotation, plan, stored_tokens,
+    validate,
 };
 use serde::Serialize;
 
@@ -170,6 +171,31 @@ fn what_others_change_is_put_right_and_what_they_add_stays() {
     );
 }
 
+/// Kubernetes makes a slice for a selector that somebody gives to a slot's Service.
+#[test]
+fn slices_that_kubernetes_made_for_a_slot_are_removed() {
+    let app = app("");
+    let mut observed = running(&app);
+    let service = &mut observed.live.services[2];
+    assert_eq!(service.metadata.name.as_deref(), Some("hello-lb-0"));
+    service.metadata.uid = Some("of-the-service".to_owned());
+    let mut slice = observed.live.endpoint_slices[0].clone();
+    slice.metadata.name = Some("hello-lb-0-x7f2k".to_owned());
+    let owner = &mut slice.metadata.owner_references.as_mut().unwrap()[0];
+    owner.kind = "Service".to_owned();
+    owner.uid = "of-the-service".to_owned();
+    observed.live.endpoint_slices.push(slice);
+    let deleted = plan(&app, &observed, &settings()).delete;
+    let names: Vec<&str> = deleted.iter().map(|key| &*key.name).collect();
+    assert_eq!(names, ["hello-lb-0-x7f2k"]);
+    observed.live.services[2].spec.as_mut().unwrap().selector =
+        Some([("a".to_owned(), "b".to_owned())].into());
+    let planned = plan(&app, &observed, &settings());
+    let mut services = planned.apply.services.iter();
+    let slot = services.find(|it| it.metadata.name.as_deref() == Some("hello-lb-0"));
+    assert!(!is_applied(&observed.live.services[2], slot.unwrap()));
+}
+
 #[test]
 fn objects_of_others_are_neither_taken_nor_removed() {
     let app = app("");
@@ -269,24 +295,53 @@ fn an_app_keeps_the_token_that_it_has() {
         data.get("token").cloned()
     };
     let mut observed = running(&app);
+    // What is in force takes the place of what somebody else has put there.
     observed.token = Some("another".to_owned());
-    assert_eq!(token(&observed).as_deref(), Some("fresh-token"));
+    assert_eq!(token(&observed).as_deref(), Some("another"));
+    // Nothing random is at hand: no token is better than one that can be guessed.
+    observed.token = None;
+    let (old, new) = ("o".repeat(16), "n".repeat(64));
+    let two = format!("{new}\n{old}\n");
     for (live, wanted) in [
-        // By hand, in exchange.
-        (Some("new\nfresh-token\n"), Some("new\nfresh-token\n")),
-        (Some(" \n"), Some("another")),
-        (None, Some("another")),
+        (Some(&*two), Some(&*two)),
+        (Some("too-short"), None),
+        (Some("with a space between the words"), None),
+        (Some(" \n"), None),
+        (None, None),
     ] {
         let data = observed.live.config_maps[0].data.as_mut().unwrap();
         match live {
             Some(live) => data.insert("token".to_owned(), live.to_owned()),
             None => data.remove("token"),
         };
+        assert_eq!(stored_tokens(&observed.live), wanted);
         assert_eq!(token(&observed).as_deref(), wanted);
     }
-    // Nothing random is at hand: no token is better than one that can be guessed.
-    observed.token = None;
-    assert_eq!(token(&observed), None);
+    assert!(is_rotation(&old, &two) && is_rotation(&two, &new));
+    assert!(!is_rotation(&old, &new));
+}
+
+/// `kubectl scale` of an app with pods per node, to the number that it has.
+#[test]
+fn a_total_of_as_many_pods_as_there_are_rolls_none_until_it_is_another() {
+    let mut observed = running(&app(""));
+    let before = workload(&observed).spec.template.clone();
+    let is_same = |observed: &Observed, total: u32| {
+        let app = app(&format!("  replicas: {{total: {total}}}"));
+        let planned = plan(&app, observed, &newer());
+        planned.apply.deployments[0].spec.template == before
+    };
+    assert!(!is_same(&observed, 3));
+    assert!(is_same(&observed, 2));
+    let planned = plan(&app("  replicas: {total: 2}"), &observed, &settings());
+    apply(&mut observed, &planned);
+    // A person's change of the Deployment is undone, and is no reason to roll its pods.
+    observed.live.deployments[0].spec.replicas = Some(7);
+    assert!(is_same(&observed, 2));
+    assert!(!is_same(&observed, 3));
+    // As many pods on each node again.
+    let planned = plan(&app(""), &observed, &settings());
+    assert_eq!(planned.apply.deployments[0].spec.template, before);
 }
 
 /// Without a dispatcher the app itself would get it.

@@ -137,7 +137,7 @@ fn a_take_over_and_a_return_are_told_once() {
         planned
             .events
             .iter()
-            .map(|event| event.reason)
+            .map(|event| event.reason.as_str())
             .collect::<Vec<_>>()
     };
     assert_eq!(reasons(&mut observed), Vec::<&str>::new());

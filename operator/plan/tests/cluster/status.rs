@@ -399,7 +399,7 @@ fn the_same_facts_are_the_same_status_and_times_move_with_the_status_only() {
     }
     let told: Vec<&str> = events(Some(&before), &after)
         .iter()
-        .map(|event| event.reason)
+        .map(|event| event.reason.as_str())
         .collect();
     assert_eq!(told, ["FewerBalancersServing"]);
     assert!(events(Some(&after), &after).is_empty());
@@ -412,7 +412,7 @@ fn an_object_that_makes_no_sense_is_stalled_and_still_served() {
     good.spec.port = Some(0);
     let violations = validate(&good).unwrap_err();
     good.status = Some(status(&good, &observed, Outcome::Invalid(&violations)));
-    assert_eq!(told(&good), "TFFFT InvalidSpec");
+    assert_eq!(told(&good), "TFTFT InvalidSpec");
     assert!(message(&good, "Stalled").contains("spec.port: 0 is no port"));
     assert_eq!(good.status.as_ref().unwrap().observed_generation, Some(2));
     let fresh = object("  port: 0");
@@ -597,7 +597,7 @@ fn a_rollout_is_no_longer_stuck_once_it_is_given_another_generation() {
     let live = deployments.find(|it| it.metadata.name.as_deref() == Some("hello"));
     let live = live.unwrap();
     live.status = Some(serde_json::from_value(stuck).unwrap());
-    for (generation, letters) in [(1, "TFFFT"), (2, "TTFTF")] {
+    for (generation, letters) in [(1, "TFTFT"), (2, "TTFTF")] {
         let mut observed = observed.clone();
         let mut deployments = observed.live.deployments.iter_mut();
         let live = deployments.find(|it| it.metadata.name.as_deref() == Some("hello"));

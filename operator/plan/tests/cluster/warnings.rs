@@ -1,9 +1,12 @@
 //! Who is warned of what, and where people find what a reason means.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use scaledapp_plan::cluster::{Heard, Observed, Outcome, Pod, events, plan, status, validate};
+use scaledapp_crds::words::Reason;
+use scaledapp_plan::cluster::{
+    Heard, Observed, Outcome, Part, Pod, PodFailure, WaitsFor, events, plan, status, validate,
+};
 
-use super::given::{apply, at, balancer, settings};
+use super::given::{apply, at, balancer, pod, settings};
 use super::status::{reason, started};
 
 /// From one balancer more being asked for until it serves: nobody needs to be warned.
@@ -49,11 +52,62 @@ fn another_balancer_comes_without_a_warning() {
     assert_eq!(step(&mut observed).1, "AsWanted");
 }
 
+/// A drained node leaves a pod without a node for a moment.
+#[test]
+fn a_pod_without_a_node_is_told_of_once_that_lasts() {
+    let (object, mut observed) = started("  replicas: {total: 2}");
+    let app = validate(&object).unwrap();
+    let waiting = Pod {
+        ready: false,
+        node: None,
+        created: Some(at(0)),
+        ..pod(1)
+    };
+    let refused = |since| Pod {
+        failure: Some(PodFailure {
+            reason: Reason::Unschedulable,
+            message: "0/2 nodes are available: 2 Insufficient cpu".to_owned(),
+            part: Part::Main,
+        }),
+        refused_since: Some(at(since)),
+        ..waiting.clone()
+    };
+    let unseen = |waits_for| Pod {
+        waits_for: Some(waits_for),
+        ..waiting.clone()
+    };
+    let scheduler = WaitsFor::Scheduler("mine".to_owned());
+    let claim = WaitsFor::Claim("data".to_owned());
+    for (pod, told_at, cure) in [
+        (refused(0), 5, "lower spec.resources"),
+        (unseen(scheduler), 10, "spec.podTemplate.spec.schedulerName"),
+        (unseen(claim), 60, "kubectl describe pvc"),
+    ] {
+        observed.pods.truncate(3);
+        observed.pods.push(pod);
+        let deployment = &mut observed.live.deployments[0];
+        deployment.status.as_mut().unwrap().ready_replicas = Some(1);
+        for (now, is_told) in [(told_at - 1, false), (told_at, true)] {
+            observed.now = at(now);
+            let planned = plan(&app, &observed, &settings());
+            let after = status(&object, &observed, Outcome::Applied(&app, &planned));
+            let mut conditions = after.conditions.iter();
+            let degraded = conditions.find(|it| it.type_ == "Degraded").unwrap();
+            assert_eq!(degraded.reason == "Unschedulable", is_told, "{degraded:?}");
+            assert_eq!(degraded.message.contains(cure), is_told, "{degraded:?}");
+            if !is_told {
+                assert!(planned.wake.is_some_and(|wake| wake.as_secs() <= 1));
+            }
+            assert_eq!(events(object.status.as_ref(), &after).is_empty(), !is_told);
+        }
+    }
+}
+
 /// The page that people find by the reason.
 #[test]
 fn every_reason_is_documented() {
     let page = include_str!("../../../../docs/status.md");
-    for reason in scaledapp_crds::words::Reason::ALL {
+    for reason in Reason::ALL {
         assert!(page.contains(&format!("`{reason}`")), "{reason}");
     }
 }
