@@ -93,7 +93,8 @@ fn of_node(message: &str, of: Of) -> String {
     if is("no scheduler named") {
         return format!("start that scheduler, or change {root}.schedulerName");
     }
-    if is("persistentvolumeclaim") && is("not found") {
+    // Of a claim that is there the scheduler says `unbound … PersistentVolumeClaims. not found`.
+    if is("persistentvolumeclaim \"") && is("not found") {
         return format!(
             "create that PersistentVolumeClaim in the app's namespace, or change {root}.volumes"
         );
@@ -347,7 +348,7 @@ mod tests {
                 &["create that PersistentVolumeClaim"],
             ),
             (
-                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
                 &["kubectl describe pvc"],
             ),
             (
