@@ -18,6 +18,7 @@ mod chart;
 mod kubelet;
 mod life;
 mod long;
+mod missing;
 mod names;
 mod neighbours;
 mod placement;
