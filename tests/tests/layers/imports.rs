@@ -26,7 +26,7 @@ struct Upward {
     reason: &'static str,
 }
 
-const CIRCLES: [Circle; 8] = [
+const CIRCLES: [Circle; 4] = [
     Circle {
         package: "scaledapp-engine",
         files: &["ending.rs", "engine.rs", "replace.rs", "view.rs"],
@@ -41,43 +41,6 @@ const CIRCLES: [Circle; 8] = [
         package: "scaledapp-watch",
         files: &["client.rs", "follow.rs"],
         reason: "`chain` stands in client.rs; it belongs in a file of its own",
-    },
-    Circle {
-        package: "scaledapp-operator",
-        files: &[
-            "api.rs",
-            "context.rs",
-            "events.rs",
-            "heartbeat.rs",
-            "hostnames.rs",
-            "lease.rs",
-            "metrics.rs",
-            "rooms.rs",
-            "stores.rs",
-            "waits.rs",
-            "watches.rs",
-        ],
-        reason: "`Context` names every part and every part names it; a call needs only leadership and metrics",
-    },
-    Circle {
-        package: "scaledapp-plan",
-        files: &[
-            "cluster/app.rs",
-            "cluster/failures.rs",
-            "cluster/objects.rs",
-            "cluster/observed.rs",
-        ],
-        reason: "the length of a token and the failures of a pod stand beside what uses them",
-    },
-    Circle {
-        package: "scaledapp-plan",
-        files: &["cluster/conditions.rs", "cluster/status.rs"],
-        reason: "`Facts` and `Outcome` stand in status.rs; they belong in a file of their own",
-    },
-    Circle {
-        package: "scaledapp-plan",
-        files: &["cluster/nodes.rs", "cluster/workload.rs"],
-        reason: "`app_pods` stands in workload.rs; it belongs to selection.rs",
     },
     Circle {
         package: "xtask",
