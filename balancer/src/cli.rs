@@ -16,8 +16,8 @@ use scaledapp_units::duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use crate::cluster::ServiceName;
 use crate::discovery::check_target;
+use crate::discovery::cluster::ServiceName;
 
 const RUN_EXAMPLES: &str = r#"Examples:
   scaledapp-balancer run --listen 0.0.0.0:8080 --upstream 10.0.0.1:3000 --upstream 10.0.0.2:3000

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use scaledapp_proxy::{Endpoint, Standing, Table};
 
 use crate::discovery::Backend;
-use crate::watch::Target;
+use crate::peers::watch::Target;
 
 /// The backends in use, in the order of their list.
 #[derive(Debug, Default)]

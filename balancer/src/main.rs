@@ -2,23 +2,17 @@
 //!
 //! Parses the command line and maps results to exit codes. How a request is
 //! forwarded is decided in `scaledapp-proxy`; where it can go, in [`discovery`]
-//! and [`health`].
+//! and [`peers`].
 
 mod cli;
-mod cluster;
 mod discovery;
-mod endpoints;
-mod file;
 mod fleet;
-mod health;
-mod lines;
 mod listener;
 mod metrics;
+mod peers;
 mod report;
 mod run;
 mod settings;
-mod slices;
-mod watch;
 
 use std::process::ExitCode;
 

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use scaledapp_proxy::{Standing, Table};
 use tokio::sync::watch;
 
-use crate::health::word;
+use crate::peers::health::word;
 
 /// Prefix of all names.
 pub(crate) const PREFIX: &str = "scaledapp_balancer";

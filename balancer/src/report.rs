@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::discovery::Listing;
-use crate::health::shown;
+use crate::peers::health::shown;
 
 /// The state as the admin port sees it.
 #[derive(Debug)]

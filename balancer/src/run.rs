@@ -16,15 +16,15 @@ use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cluster;
+use crate::discovery::cluster;
+use crate::discovery::file::Feed;
 use crate::discovery::{Backend, Discovery, Listing};
-use crate::file::Feed;
 use crate::fleet::Fleet;
 use crate::listener;
 use crate::metrics::{Metrics, PREFIX};
+use crate::peers::watch::Watches;
 use crate::report::Report;
 use crate::settings::{Drain, Settings};
-use crate::watch::Watches;
 
 /// How long the first request waits until supervisors say whether they serve. They answer
 /// within milliseconds, and one that is gone must not delay the others.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network};
 
 use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
-use crate::cluster::ServiceName;
+use crate::discovery::cluster::ServiceName;
 
 /// Services and resolvers learn seconds late that we leave.
 const DRAIN_MIN: Duration = Duration::from_secs(10);

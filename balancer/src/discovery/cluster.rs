@@ -1,8 +1,8 @@
 //! The pods behind a Service as a source of backends: watches its `EndpointSlice`s and
-//! gives the list that [`crate::slices`] reads from them.
+//! gives the list that [`super::slices`] reads from them.
 //!
 //! It needs `list` and `watch` of `endpointslices` in the namespace, nothing more. While
-//! the API server is away the last list stays, and [`crate::watch`] still hears the pods
+//! the API server is away the last list stays, and [`crate::peers::watch`] still hears the pods
 //! themselves.
 
 use std::fmt;
@@ -15,9 +15,9 @@ use kube::{Api, Client};
 use scaledapp_crds::words::label;
 use scaledapp_watch::News;
 
-use crate::discovery::Sink;
+use super::listing::Sink;
+use super::slices;
 use crate::metrics::Metrics;
-use crate::slices;
 
 /// `--endpoints-service`: a Service by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq)]

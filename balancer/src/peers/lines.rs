@@ -2,7 +2,7 @@
 //!
 //! It is fed with whatever arrives. It reads what our admin ports and other HTTP/1 servers
 //! send (RFC 9112, chunked or until the connection closes) and refuses everything else.
-//! What status and lines mean is decided in [`crate::watch`].
+//! What status and lines mean is decided in [`super::watch`].
 
 use scaledapp_runtime::{Chunked, ChunkedDecoder};
 

@@ -2,7 +2,7 @@
 //! is wrong with it.
 //!
 //! Whether the file holds something new is decided in [`PolledFile`], and what its content
-//! means, in [`crate::endpoints`].
+//! means, in [`super::endpoints`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use scaledapp_runtime::{Look, PolledFile};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::discovery::Sink;
-use crate::endpoints;
+use super::endpoints;
+use super::listing::Sink;
 use crate::metrics::Metrics;
 
 /// How often the file is looked at.

@@ -1,5 +1,5 @@
 //! Which backends the `EndpointSlice`s of a Service name. How the slices get here is
-//! decided in [`crate::cluster`].
+//! decided in [`super::cluster`].
 //!
 //! Readiness as the kubelet reports it is seconds old, so it decides only about pods that
 //! cannot be asked themselves. A pod with an admin port is taken in any case, and its
@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use scaledapp_crds::words::port;
 
-use crate::discovery::{Backend, check_target};
+use super::backend::{Backend, check_target};
 
 /// Far more than one balancer serves, as for the endpoints file.
 const MOST: usize = 4096;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use scaledapp_wire as wire;
 
-use crate::discovery::{Backend, check_target};
+use super::backend::{Backend, check_target};
 
 /// Far more than one balancer serves, so a longer list is a mistake.
 const MOST: usize = 4096;

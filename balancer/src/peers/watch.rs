@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::health::{self, Health, word};
-use crate::lines::{Decoder, Event};
+use super::health::{self, Health, word};
+use super::lines::{Decoder, Event};
 use crate::metrics::{Loss, Metrics};
 
 /// For a connection; in a cluster it takes a few milliseconds, and a lost SYN
