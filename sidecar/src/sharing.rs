@@ -126,7 +126,6 @@ impl Sharing {
     /// # Errors
     /// A port is taken; the message says which. This is tested without `SO_REUSEPORT`,
     /// because otherwise two supervisors would silently share it.
-    /// supervisors would share it silently otherwise.
     pub(crate) fn connection(
         host: Option<IpAddr>,
         ports: Vec<u16>,

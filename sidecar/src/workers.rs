@@ -1,5 +1,5 @@
 //! The processes of the app: starts them, watches for their sockets, drains, signals and
-//! reaps them. The engine decides when each of this happens.
+//! reaps them. The engine decides when.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -632,8 +632,8 @@ impl Workers {
         (self.living.last_words.of(slot, worker), None)
     }
 
-    /// Waits until all that workers wrote is passed on, and leaves the last words of the
-    /// last one to the kubelet.
+    /// Waits until everything that workers wrote is passed on, and leaves the last lines of
+    /// the youngest worker to the kubelet.
     pub(crate) async fn farewell(&self, code: i32) {
         let last_words = &self.living.last_words;
         last_words.settled().await;

@@ -15,7 +15,6 @@
 //! as it is seen to have work, even while other workers have not come to a stop. Each step
 //! also does as little as it can, because the scheduler delays a process that uses more
 //! than its share of a busy CPU.
-//! more than his share of a busy processor is made to wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -34,7 +33,6 @@ use crate::sharing::Sharing;
 /// A handshake that began before the switch to another generation puts its connection into
 /// the old queue when its last packet arrives: one round trip later, which over a slow line
 /// takes up to this long.
-/// over a slow line this much.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the kernel is asked.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);

@@ -3,7 +3,6 @@
 //! The supervisor is not in the data path, so it asks the kernel: `sockets` lists
 //! connections with their inodes, and /proc/PID/fd shows which process holds which inode.
 //! It is read only during a drain, and once a second for the load report.
-//! only while something drains, and once a second for the load report.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
