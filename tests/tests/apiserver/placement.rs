@@ -186,7 +186,7 @@ fn a_drain_and_a_rollout_grow_no_cluster_either() {
 /// The pod that an evicted one leaves behind has no node until fewer pods are asked for.
 #[test]
 fn a_drain_warns_nobody_of_a_pod_without_a_node() {
-    let Some(story) = story("drain", 3) else {
+    let Some(story) = story("quietly", 3) else {
         return;
     };
     story.apply("hello", "");

@@ -1,7 +1,8 @@
 //! One test's part of the cluster: a namespace under Pod Security `restricted`,
 //! nodes of its own, and what a person would look at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use scaledapp_tests::wait;
@@ -27,12 +28,20 @@ pub(crate) struct Story {
     pub(crate) namespace: String,
 }
 
+/// The names of all stories so far.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// A story of this name, with so many nodes; `None` where there is no server.
 pub(crate) fn story(name: &str, nodes: usize) -> Option<Story> {
     let story = Story {
         server: server()?,
         namespace: name.to_owned(),
     };
+    let is_new = TOLD.lock().unwrap().insert(name.to_owned());
+    assert!(
+        is_new,
+        "two stories are called {name:?}: they would share a namespace"
+    );
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
     story.server.api.apply(&namespace).unwrap();
