@@ -168,7 +168,7 @@ pub async fn apply(
         }
     };
     let end = match carry_out(context, of, observed, &plan).await {
-        Ok(_) => Ok(End::Done),
+        Ok(()) => Ok(End::Done),
         Err(failure) => {
             let causes = failure.error.causes();
             let app = spec.as_ref().ok();
@@ -185,13 +185,12 @@ pub async fn apply(
     Applied { plan, end }
 }
 
-/// Returns how many writes it took.
 async fn carry_out(
     context: &Context,
     of: Of<'_>,
     observed: &Observed,
     plan: &Plan,
-) -> Result<usize, NotApplied> {
+) -> Result<(), NotApplied> {
     let (live, admitted) = (&observed.live, &observed.admitted);
     // Without `..`: what is new in a plan must be carried out, too.
     let Plan {
@@ -206,7 +205,6 @@ async fn carry_out(
         context,
         of,
         admitted,
-        written: 0,
         refused: None,
     };
     macro_rules! apply_all {
@@ -224,7 +222,7 @@ async fn carry_out(
     for pod in touch {
         pass.touch(pod).await?;
     }
-    Ok(pass.written)
+    Ok(())
 }
 
 fn key<K: Planned>(kind: Kind, object: &K) -> ObjectKey {
@@ -245,7 +243,6 @@ struct Pass<'a> {
     context: &'a Context,
     of: Of<'a>,
     admitted: &'a BTreeMap<ObjectKey, Admitted>,
-    written: usize,
     /// The first object that the API server did not want.
     refused: Option<NotApplied>,
 }
@@ -377,24 +374,24 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Counts a write. A refused object keeps no other from being written.
+    /// Takes in how a write ended. A refused object keeps no other from being written.
     fn note<K: Planned>(
         &mut self,
         name: Option<&String>,
         written: Result<(), CallError>,
     ) -> Result<(), CallError> {
         match written {
-            Ok(()) => self.written += 1,
+            Ok(()) => Ok(()),
             Err(error) if error.is_about_this_object() => {
                 tracing::warn!(kind = K::KIND, name, %error, "an object is refused");
                 self.refused.get_or_insert(NotApplied {
                     error,
                     name: name.cloned().unwrap_or_default(),
                 });
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     async fn put<K: Planned>(&self, object: &K, key: ObjectKey) -> Result<(), CallError> {
@@ -454,7 +451,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn delete(&mut self, key: &ObjectKey, live: &Objects) -> Result<(), CallError> {
+    async fn delete(&self, key: &ObjectKey, live: &Objects) -> Result<(), CallError> {
         let is_ours = |meta: &&ObjectMeta| {
             observe::is_owner(self.of.uid, meta)
                 || key.kind == Kind::EndpointSlice && is_stray(meta, live)
@@ -477,7 +474,7 @@ impl Pass<'_> {
         each_kind!(remove)
     }
 
-    async fn remove<K: Planned>(&mut self, name: &str, uid: String) -> Result<(), CallError> {
+    async fn remove<K: Planned>(&self, name: &str, uid: String) -> Result<(), CallError> {
         let api = self.api::<K>();
         let params = DeleteParams::background().preconditions(Preconditions {
             uid: Some(uid),
@@ -491,7 +488,6 @@ impl Pass<'_> {
             .await
         {
             Ok(_) => {
-                self.written += 1;
                 tracing::info!(
                     kind = K::KIND,
                     namespace = self.of.namespace,
@@ -506,7 +502,7 @@ impl Pass<'_> {
         }
     }
 
-    async fn touch(&mut self, pod: &PodAnnotations) -> Result<(), CallError> {
+    async fn touch(&self, pod: &PodAnnotations) -> Result<(), CallError> {
         let PodAnnotations {
             name,
             uid,
@@ -526,7 +522,6 @@ impl Pass<'_> {
         let request = api.patch(name, &params, &patch);
         match self.context.caller.write(call, request).await {
             Ok(stored) => {
-                self.written += 1;
                 let has = stored.metadata.annotations.unwrap_or_default();
                 let is_in_vain = annotations
                     .iter()
