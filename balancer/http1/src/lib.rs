@@ -35,6 +35,7 @@ mod options;
 mod request;
 mod response;
 mod status;
+mod tokens;
 mod write;
 
 pub use body::{BodyReader, BodyWriter, Piece};
@@ -47,6 +48,7 @@ pub use limits::Limits;
 pub use networks::{Network, NetworkError};
 pub use request::{REPEATED, Request, parse_request};
 pub use response::{Asked, Elsewhere, Response, parse_response};
+pub use tokens::{Tokens, TokensError};
 pub use write::{
     Downstream, Origin, Trust, downstream_framing, write_answer, write_request, write_response,
 };

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use scaledapp_http1 as http1;
+use scaledapp_http1::{self as http1, Tokens};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::callers::{Callers, Tokens};
+use crate::callers::Callers;
 use crate::connections::Connections;
 use crate::drain::{self, Stage};
 use crate::endpoint::Table;

@@ -2,97 +2,18 @@
 //! proxies that the user has named. All other callers are not.
 //!
 //! A proxy of ours shows a token with each request, because an address proves nothing
-//! where pods come and go. What becomes of the fields is decided in `scaledapp-http1`
-//! ([`Trust`]); where tokens come from is decided by the binaries.
+//! where pods come and go. What becomes of the fields ([`Trust`]) and what a token looks
+//! like ([`Tokens`]) is decided in `scaledapp-http1`; where tokens come from is decided by
+//! the binaries.
 
 use std::cell::RefCell;
-use std::fmt;
-use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use scaledapp_http1::{Network, Trust};
+use scaledapp_http1::{Network, Tokens, Trust};
 use tokio::sync::watch;
 
 use crate::config::{Config, Role};
-
-/// A shorter token could be guessed.
-const MIN_BYTES: usize = 16;
-/// A token is part of each head.
-const MAX_BYTES: usize = 256;
-/// The old token and the new one, and some that were forgotten.
-const MAX_TOKENS: usize = 16;
-
-/// The tokens that proxies of one app show each other. The first is shown and any is
-/// accepted, so that a token can be replaced without a gap.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tokens(Arc<[Box<str>]>);
-
-/// Why a text holds no tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokensError {
-    /// Nothing but space.
-    #[error("it is empty: write one token on a line, such as `openssl rand -hex 32` gives")]
-    Empty,
-    /// One cannot be sent, or would not keep anybody out.
-    #[error(
-        "line {0} is no token: give {MIN_BYTES} to {MAX_BYTES} visible ASCII characters, such as \
-         `openssl rand -hex 32` gives"
-    )]
-    Shape(usize),
-    /// More than anybody needs.
-    #[error("it has more than {MAX_TOKENS} tokens: keep the one in use and the one before")]
-    Many,
-}
-
-impl Tokens {
-    /// One token a line, the one to show first; lines without any are skipped.
-    ///
-    /// # Errors
-    /// There is none, or one that cannot be used; the token itself is not told.
-    pub fn parse(text: &[u8]) -> Result<Self, TokensError> {
-        let mut tokens = Vec::new();
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.trim_ascii();
-            if line.is_empty() {
-                continue;
-            }
-            let is_sound = (MIN_BYTES..=MAX_BYTES).contains(&line.len())
-                && line.iter().all(u8::is_ascii_graphic);
-            let token = std::str::from_utf8(line).ok().filter(|_| is_sound);
-            tokens.push(Box::from(token.ok_or(TokensError::Shape(index + 1))?));
-        }
-        match tokens.len() {
-            0 => Err(TokensError::Empty),
-            1..=MAX_TOKENS => Ok(Self(tokens.into())),
-            _ => Err(TokensError::Many),
-        }
-    }
-
-    /// The one to show; none before any is known.
-    pub(crate) fn first(&self) -> Option<&str> {
-        self.0.first().map(|token| &**token)
-    }
-
-    /// Compares in constant time, so that a token cannot be found byte by byte.
-    pub(crate) fn contains(&self, shown: &[u8]) -> bool {
-        let is_equal = |token: &str| {
-            let token = token.as_bytes();
-            let pairs = token.iter().zip(shown);
-            let differing = pairs.fold(0, |differing, (a, b)| differing | (a ^ b));
-            black_box(differing) == 0 && token.len() == shown.len()
-        };
-        let tokens = self.0.iter();
-        tokens.fold(false, |found, token| found | is_equal(token))
-    }
-}
-
-impl fmt::Debug for Tokens {
-    /// Without the tokens: this may be logged.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokens({})", self.0.len())
-    }
-}
 
 /// What is known of callers beside [`crate::Config::trust`].
 #[derive(Debug, Clone, Default)]
@@ -182,43 +103,6 @@ mod tests {
 
     const ONE: &str = "0123456789abcdef";
     const TWO: &str = "fedcba9876543210fedcba9876543210";
-
-    #[test]
-    fn a_file_holds_a_token_a_line() {
-        let both = format!("\n  {ONE}\r\n\n{TWO}");
-        let tokens = Tokens::parse(both.as_bytes()).unwrap();
-        assert_eq!(tokens.first(), Some(ONE));
-        for (shown, is_accepted) in [
-            (ONE, true),
-            (TWO, true),
-            ("", false),
-            (&ONE[..15], false),
-            (&TWO[..16], false),
-            ("0123456789abcdeF", false),
-            (&format!("{ONE}0"), false),
-        ] {
-            assert_eq!(tokens.contains(shown.as_bytes()), is_accepted, "{shown}");
-        }
-        assert!(!Tokens::default().contains(b""));
-        assert!(!format!("{tokens:?}").contains(ONE));
-    }
-
-    #[test]
-    fn what_is_no_token_is_refused_and_not_told() {
-        for (text, wanted) in [
-            (" \n\t\n", TokensError::Empty),
-            ("short", TokensError::Shape(1)),
-            ("0123456789abcdef\n0123456789 abcdef", TokensError::Shape(2)),
-            ("0123456789abcdé", TokensError::Shape(1)),
-            (&"x".repeat(257), TokensError::Shape(1)),
-            (&format!("{ONE}\n").repeat(17), TokensError::Many),
-        ] {
-            assert_eq!(Tokens::parse(text.as_bytes()), Err(wanted), "{text}");
-            assert!(!wanted.to_string().contains("0123"), "{wanted}");
-        }
-        let line = Tokens::parse(&[0xff; 20]).unwrap_err();
-        assert_eq!(line, TokensError::Shape(1));
-    }
 
     #[test]
     fn an_address_alone_makes_nobody_ours() {

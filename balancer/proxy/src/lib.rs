@@ -39,12 +39,12 @@ mod transport;
 mod unread;
 mod upstreams;
 
-pub use callers::{Callers, Tokens, TokensError};
+pub use callers::Callers;
 pub use config::{Config, HeadLimitError, Limits, Role};
 pub use counters::{Counters, NamedCounters};
 pub use endpoint::{Endpoint, Process, Table};
 pub use listen::listen;
 pub use metrics::Metrics;
 pub use proxy::Proxy;
-pub use scaledapp_http1::{Limits as HeadLimits, Network, NetworkError, Trust};
+pub use scaledapp_http1::{Limits as HeadLimits, Network, NetworkError, Tokens, Trust};
 pub use scaledapp_select::{Algorithm, EndedBy, Report, Standing};

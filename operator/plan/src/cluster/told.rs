@@ -13,6 +13,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::{annotation, component};
+use scaledapp_http1::Tokens;
 use scaledapp_wire::Desired;
 
 use super::meta::{annotate, annotation as annotated, json, map};
@@ -57,24 +58,14 @@ pub fn stored_tokens(live: &Objects) -> Option<&str> {
 
 fn stored(map: &ConfigMap) -> Option<&str> {
     let text = entry(map, TOKEN_KEY)?;
-    let is_sound = |line: &str| {
-        (16..=256).contains(&line.len()) && line.bytes().all(|byte| byte.is_ascii_graphic())
-    };
-    let count = tokens(text).count();
-    ((1..=16).contains(&count) && tokens(text).all(is_sound)).then_some(text)
-}
-
-fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .map(str::trim_ascii)
-        .filter(|line| !line.is_empty())
+    Tokens::parse(text.as_bytes()).is_ok().then_some(text)
 }
 
 /// Whether `after` may take the place of `before`: they have a token in common, so that
 /// pods and balancers understand each other while the files reach them. A person who
 /// replaces the token writes the old one and the new one for a while.
 pub fn is_rotation(before: &str, after: &str) -> bool {
-    tokens(before).any(|token| tokens(after).any(|other| other == token))
+    Tokens::overlap(before, after)
 }
 
 /// Whether the number of workers is another one than before.
