@@ -131,6 +131,23 @@ pub(crate) fn shift(gauge: &AtomicI64, by: i64) {
     gauge.store(gauge.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
+/// Counts one in a gauge of its own thread until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted<'a>(&'a AtomicI64);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(gauge: &'a AtomicI64) -> Self {
+        shift(gauge, 1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        shift(self.0, -1);
+    }
+}
+
 impl Counts {
     /// An answer that reached a client, and the time since its request's head.
     pub(crate) fn answered(&self, status: u16, time: Duration) {

@@ -126,14 +126,8 @@ impl Client {
             if !self.input.has_room() {
                 return self.looks_gone(thread);
             }
-            match self
-                .input
-                .poll_fill(&mut self.transport, &thread.buffers, context)
-            {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(0)) => self.has_finished(thread),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return true,
+            if let Some(is_broken) = self.poll_more(thread, context) {
+                return is_broken;
             }
         }
         false
@@ -144,22 +138,29 @@ impl Client {
         while !self.finished {
             self.input.consume(usize::MAX);
             self.input.widen();
-            match self
-                .input
-                .poll_fill(&mut self.transport, &thread.buffers, context)
-            {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(0)) => self.has_finished(thread),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return true,
+            if let Some(is_broken) = self.poll_more(thread, context) {
+                return is_broken;
             }
         }
         false
     }
 
-    fn has_finished(&mut self, thread: &Thread) {
-        self.finished = true;
-        self.half_closed.get_or_insert(thread.clock.now());
+    /// Reads once and notes the end of the client's side. `Some`: there is nothing more to
+    /// read now, and whether its connection is broken.
+    fn poll_more(&mut self, thread: &Thread, context: &mut Context<'_>) -> Option<bool> {
+        let read = self
+            .input
+            .poll_fill(&mut self.transport, &thread.buffers, context);
+        match read {
+            Poll::Pending => return Some(false),
+            Poll::Ready(Err(_)) => return Some(true),
+            Poll::Ready(Ok(0)) => {
+                self.finished = true;
+                self.half_closed.get_or_insert(thread.clock.now());
+            }
+            Poll::Ready(Ok(_)) => {}
+        }
+        None
     }
 
     /// Whether its connection is broken, by what the reactor has heard of it, where

@@ -29,7 +29,7 @@ use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::config::Role;
 use crate::endpoint::{Endpoint, InFlight};
-use crate::metrics::{Failure, count, shift};
+use crate::metrics::{Counted, Failure, count};
 use crate::suspects::Suspects;
 use crate::thread::Thread;
 
@@ -68,7 +68,7 @@ impl<'a> Exchange<'a> {
                 Ok(entered) => entered,
                 Err(reason) => return (self.refuse(reason).await, None),
             };
-            let _counted = Counted::new(thread);
+            let _counted = Counted::new(&thread.counts.in_flight);
             if self.search.is_suspect {
                 entered.suspect();
                 if turn.is_none() {
@@ -214,7 +214,7 @@ impl<'a> Exchange<'a> {
         note(thread, endpoint, Outcome::Answered);
         let elapsed = self.meta.started.elapsed();
         thread.counts.answered(101, elapsed);
-        shift(&thread.counts.tunnels, 1);
+        let _counted = Counted::new(&thread.counts.tunnels);
         if thread.upstreams.suspects.are_known() {
             self.search.answered(thread, &self.request);
         }
@@ -239,22 +239,5 @@ impl<'a> Exchange<'a> {
             &silence,
         )
         .await;
-        shift(&thread.counts.tunnels, -1);
-    }
-}
-
-/// Counts a request at an endpoint.
-struct Counted<'a>(&'a Thread);
-
-impl<'a> Counted<'a> {
-    fn new(thread: &'a Thread) -> Self {
-        shift(&thread.counts.in_flight, 1);
-        Self(thread)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        shift(&self.0.counts.in_flight, -1);
     }
 }

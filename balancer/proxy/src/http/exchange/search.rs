@@ -12,7 +12,7 @@ use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Visit};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::http::body::Flow;
 use crate::http::client::{Client, LOOK_INTERVAL};
-use crate::metrics::{count, shift};
+use crate::metrics::{Counted, count};
 use crate::suspects::{Name, Sign};
 use crate::thread::Thread;
 
@@ -152,7 +152,7 @@ pub(super) async fn choose<'a>(
     };
     search.position = Some(ticket.position());
     search.has_waited = true;
-    let _waiting = Waiting::new(thread);
+    let _waiting = Counted::new(&thread.counts.waiting);
     let now = thread.clock.now();
     let time = thread.config.limits.waiting_time;
     let until = *search.until.get_or_insert(now + time);
@@ -190,21 +190,5 @@ pub(super) async fn choose<'a>(
         }
         ticket.found_nothing(search.tried.is_empty());
         search.tried.clear();
-    }
-}
-
-/// Counts a request that waits.
-struct Waiting<'a>(&'a Thread);
-
-impl<'a> Waiting<'a> {
-    fn new(thread: &'a Thread) -> Self {
-        shift(&thread.counts.waiting, 1);
-        Self(thread)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        shift(&self.0.counts.waiting, -1);
     }
 }
