@@ -1,7 +1,7 @@
 //! The command line of `scaledapp-balancer`: flags, their `SCALEDAPP_*`
 //! variables, and the keys of the `--config` file, which are the flags' names.
 //!
-//! What wins and what goes together is decided in [`crate::settings`].
+//! Precedence and valid combinations are decided in [`crate::settings`].
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -25,27 +25,27 @@ const RUN_EXAMPLES: &str = r#"Examples:
   scaledapp-balancer run --listen [::]:8080 --endpoints-service default/hello-pods
   scaledapp-balancer run --config balancer.json --algorithm round-robin
 
-Endpoints file (read again within 100 ms of a change; rename a new one over it):
+Endpoints file (read again within 100 ms of a change; to replace it, rename a new file over it):
   [{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]
   name     unique, for logs and /status
   address  IP:PORT where requests go
-  admin    admin port of the pod's supervisor: readiness, drain and load from there
-           count within milliseconds. Without it the pod counts as serving.
-A file that cannot be read or used changes nothing: the last good list stays in
-force. Until the first good one is there, /readyz is 503.
+  admin    admin port of the pod's supervisor, which reports readiness, drain and
+           load within milliseconds. Without it the pod counts as serving.
+If the file cannot be read or used, the last good list stays in force. /readyz is
+503 until there is a first good list.
 
-Endpoints of a Service: its EndpointSlices are watched through the pod's service
-account, or the cluster of KUBECONFIG. Ports by name: "http" for requests,
-"admin" (if there) as in the file. Needs list and watch of endpointslices
-(discovery.k8s.io) in that namespace. The last list stays in force while the API
-server is away.
+Endpoints of a Service: its EndpointSlices are watched with the pod's service
+account, or in the cluster of KUBECONFIG. Ports are found by name: "http" for
+requests, "admin" (optional) as in the file. This needs list and watch of
+endpointslices (discovery.k8s.io) in that namespace. The last list stays in force
+while the API server is away.
 
 Config file: a JSON object whose keys are these flags in camelCase, such as
   {"listen": "0.0.0.0:8080", "upstream": ["10.0.0.1:3000"], "drainTimeout": "1m"}
-A flag wins over its SCALEDAPP_* variable, that over the file.
+A flag wins over its SCALEDAPP_* variable, and the variable over the file.
 
 Signals: TERM and INT turn /readyz to 503 at once and drain; a second one exits
-at once. HUP reads the endpoints file again.
+immediately. HUP reads the endpoints file again.
 Exit codes: 0 stopped, 2 could not start, 64 usage."#;
 
 /// HTTP/1 load balancer that loses no request.
@@ -72,12 +72,12 @@ pub(crate) struct RunArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// What can be set. One type for flags with their variables and for the file,
-/// so that the two cannot differ; `None` where nothing was said.
+/// All settings. The flags with their variables and the config file share this type, so
+/// that they cannot differ; `None` and an empty list mean "not given".
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Options {
-    /// Address and port to serve on; all addresses of IPv6 include those of IPv4
+    /// Address and port to serve on; [::] also accepts IPv4 clients
     #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
     /// A server to send requests to; repeat for more (comma-separated in the variable)
@@ -88,20 +88,20 @@ pub(crate) struct Options {
         value_delimiter = ','
     )]
     pub(crate) upstream: Vec<Target>,
-    /// JSON file of servers, watched for change; together with --upstream: both
+    /// JSON file of servers, watched for changes; its servers are used in addition to --upstream
     #[arg(long, env = "SCALEDAPP_ENDPOINTS_FILE", value_name = "FILE")]
     pub(crate) endpoints_file: Option<PathBuf>,
-    /// A Service whose pods are the servers, watched in Kubernetes; with the above: all
+    /// A Service whose pods are the servers, watched in Kubernetes; used in addition to the two above
     #[arg(
         long,
         env = "SCALEDAPP_ENDPOINTS_SERVICE",
         value_name = "NAMESPACE/NAME"
     )]
     pub(crate) endpoints_service: Option<ServiceName>,
-    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out [default: 127.0.0.1:9377, if that is free]
+    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" turns it off [default: 127.0.0.1:9377, if that is free]
     #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<AdminArg>,
-    /// Proxies in front, such as a TLS terminator, whose X-Forwarded-*, Forwarded and X-Request-Id count [default: nobody's]
+    /// Proxies in front, such as a TLS terminator, whose X-Forwarded-*, Forwarded and X-Request-Id are believed [default: none]
     #[arg(
         long,
         env = "SCALEDAPP_FORWARDED_FROM",
@@ -109,82 +109,83 @@ pub(crate) struct Options {
         value_delimiter = ','
     )]
     pub(crate) forwarded_from: Vec<Trusted>,
-    /// File with the token that shows servers run by scaledapp-sidecar --trust behind who we are; its first line counts
+    /// File whose first line is the token that identifies this balancer to pods whose supervisor runs with --trust behind
     #[arg(long, env = "SCALEDAPP_TRUST_TOKEN_FILE", value_name = "FILE")]
     pub(crate) trust_token_file: Option<PathBuf>,
     /// Which server gets a request [default: least-request]
     #[arg(long, env = "SCALEDAPP_ALGORITHM")]
     pub(crate) algorithm: Option<AlgorithmArg>,
-    /// Threads that forward [default: one per usable core]
+    /// Forwarding threads [default: one per usable core]
     #[arg(long, env = "SCALEDAPP_THREADS", value_name = "N")]
     pub(crate) threads: Option<NonZeroU16>,
-    /// On TERM, accept on for so long at least: who sends us clients learns late [default: 10s]
+    /// On TERM, keep accepting for at least this long, because clients and load balancers in front learn late that we leave [default: 10s]
     #[arg(long, env = "SCALEDAPP_DRAIN_MIN", value_name = "TIME")]
     pub(crate) drain_min: Option<Time>,
-    /// … and until this long passed without a new connection [default: 2s]
+    /// After --drain-min, keep accepting until this long has passed without a new connection [default: 2s]
     #[arg(long, env = "SCALEDAPP_DRAIN_QUIET", value_name = "TIME")]
     pub(crate) drain_quiet: Option<Time>,
-    /// From TERM until what is still in flight is cut off (not before --drain-min) [default: 30s]
+    /// Time from TERM until requests that are still in flight are cut off (never before --drain-min) [default: 30s]
     #[arg(long, env = "SCALEDAPP_DRAIN_TIMEOUT", value_name = "TIME")]
     pub(crate) drain_timeout: Option<Time>,
-    /// Client connections at once; then one that is idle ends for a new one, or else one whose client has sent or read nothing for two seconds [default: 16384; fewer where memory or open files are too few]
+    /// Most client connections at once; beyond that, a new one replaces an idle one, or else one whose client has sent or read nothing for two seconds [default: 16384; fewer where memory or open files are too few]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS", value_name = "N")]
     pub(crate) connections: Option<NonZeroU32>,
-    /// Client connections of one address at once; more get 503. Many clients may share one [default: any number]
+    /// Most client connections of one address at once; more get 503. Many clients may share one address [default: no limit]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub(crate) connections_per_address: Option<NonZeroU32>,
-    /// Requests that may wait for a server at once; more get 503 [default: 1024]
+    /// Most requests that may wait for a server at once; more get 503 [default: 1024]
     #[arg(long, env = "SCALEDAPP_WAITING", value_name = "N")]
     pub(crate) waiting: Option<u32>,
     /// How long a request waits for a server before it gets 503 [default: 10s]
     #[arg(long, env = "SCALEDAPP_WAITING_TIME", value_name = "TIME")]
     pub(crate) waiting_time: Option<Time>,
-    /// For a request's head, from its first byte to its last; also for the first of a connection [default: 10s]
+    /// Time for a request's head, from its first byte to its last; a new connection has the same time for its first byte [default: 10s]
     #[arg(long, env = "SCALEDAPP_HEAD_TIME", value_name = "TIME")]
     pub(crate) head_time: Option<Time>,
-    /// Between two requests of one client connection [default: 75s]
+    /// Time between two requests of one client connection [default: 75s]
     #[arg(long, env = "SCALEDAPP_IDLE_TIME", value_name = "TIME")]
     pub(crate) idle_time: Option<Time>,
-    /// For a connection to a server [default: 3s]
+    /// Time to open a connection to a server [default: 3s]
     #[arg(long, env = "SCALEDAPP_CONNECT_TIME", value_name = "TIME")]
     pub(crate) connect_time: Option<Time>,
-    /// For the head of an answer, once its request is sent; 504 then [default: 5m]
+    /// Time for the head of an answer once its request is sent; after that 504 [default:
+    /// 5m]
     #[arg(long, env = "SCALEDAPP_ANSWER_TIME", value_name = "TIME")]
     pub(crate) answer_time: Option<Time>,
-    /// Between two bytes of a body, in either direction [default: 5m]
+    /// Time between two bytes of a body, in either direction [default: 5m]
     #[arg(long, env = "SCALEDAPP_STALL_TIME", value_name = "TIME")]
     pub(crate) stall_time: Option<Time>,
-    /// The same for answers that are streams, such as text/event-stream [default: 1h]
+    /// The same as --stall-time, for answers that are streams, such as text/event-stream [default: 1h]
     #[arg(long, env = "SCALEDAPP_STREAM_TIME", value_name = "TIME")]
     pub(crate) stream_time: Option<Time>,
-    /// For an upgraded connection (a WebSocket) on which neither side sends anything [default: 1h]
+    /// How long both sides of an upgraded connection (a WebSocket) may be silent [default: 1h]
     #[arg(long, env = "SCALEDAPP_UPGRADE_TIME", value_name = "TIME")]
     pub(crate) upgrade_time: Option<Time>,
-    /// For the body of a request, all waiting for its bytes together; 408 then [default: 6h]
+    /// Total time spent waiting for the bytes of a request's body; after that 408 [default: 6h]
     #[arg(long, env = "SCALEDAPP_BODY_TIME", value_name = "TIME")]
     pub(crate) body_time: Option<Time>,
-    /// Bytes per second that a client must send of a body, or take of one; 0: any [default: 500]
+    /// Fewest bytes per second that a client must send or read of a body; 0: no minimum [default: 500]
     #[arg(long, env = "SCALEDAPP_BODY_RATE", value_name = "BYTES")]
     pub(crate) body_rate: Option<u32>,
-    /// How long a client that has ended its side may wait for its answer; 0s: not at all [default: 500ms]
+    /// How long a client that has closed its sending side may wait for its answer; 0s: not at all [default: 500ms]
     #[arg(long, env = "SCALEDAPP_HALF_CLOSE_TIME", value_name = "TIME")]
     pub(crate) half_close_time: Option<Time>,
-    /// Bytes of a head, of requests (431 beyond) and answers (502); a request's target may take half [default: 65536 of a request, 262144 of an answer]
+    /// Most bytes of a head, of requests (431 beyond) and answers (502 beyond); a request's target may take half of them [default: 65536 of a request, 262144 of an answer]
     #[arg(long, env = "SCALEDAPP_HEAD_BYTES", value_name = "BYTES")]
     pub(crate) head_bytes: Option<u32>,
-    /// Fields of a head, of requests and answers [default: 1000]
+    /// Most header fields of a request or an answer [default: 1000]
     #[arg(long, env = "SCALEDAPP_HEAD_FIELDS", value_name = "N")]
     pub(crate) head_fields: Option<u32>,
-    /// Idle connections to servers older than this are not used again: less than their own limit [default: 4s]
+    /// Idle connections to servers are not used again after this long; it must be less than the servers' own limit [default: 4s]
     #[arg(long, env = "SCALEDAPP_UPSTREAM_IDLE_TIME", value_name = "TIME")]
     pub(crate) upstream_idle_time: Option<Time>,
-    /// Idle connections kept to one server, of one thread [default: 256]
+    /// Most idle connections that each thread keeps to one server [default: 256]
     #[arg(long, env = "SCALEDAPP_UPSTREAM_IDLE", value_name = "N")]
     pub(crate) upstream_idle: Option<u32>,
-    /// How often a request is sent at most, where it may be sent again [default: 4]
+    /// Most attempts for a request that may be sent again [default: 4]
     #[arg(long, env = "SCALEDAPP_ATTEMPTS", value_name = "N")]
     pub(crate) attempts: Option<NonZeroU32>,
-    /// Repetitions in percent of requests; a handful is always allowed [default: 20]
+    /// Retries in percent of requests; a few are always allowed [default: 20]
     #[arg(long, env = "SCALEDAPP_RETRY_PERCENT", value_name = "N")]
     pub(crate) retry_percent: Option<u32>,
 }
@@ -193,13 +194,13 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AlgorithmArg {
-    /// The less busy of two random ones
+    /// The less busy of two random servers
     LeastRequest,
-    /// One after the other
+    /// Each server in turn
     RoundRobin,
-    /// Any
+    /// A random server
     Random,
-    /// The same one for the same client address
+    /// Always the same server for the same client address
     Hash,
 }
 
@@ -214,7 +215,7 @@ impl FromStr for Target {
         let address = text.parse().map_err(|_| {
             format!(
                 "{text:?} is not IP:PORT, such as 10.0.0.1:3000. Host names are not looked up: \
-                 give the addresses, or keep them in an --endpoints-file"
+                 give the addresses, or list them in an --endpoints-file"
             )
         })?;
         check_target(address).map_err(|reason| format!("{address}: {reason}"))?;
@@ -222,7 +223,7 @@ impl FromStr for Target {
     }
 }
 
-/// `--forwarded-from`: proxies whose word counts.
+/// `--forwarded-from`: proxies that are believed about their clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trusted(pub(crate) Network);
 

@@ -1,6 +1,6 @@
 //! Where backends come from: flags, the endpoints file, and the `EndpointSlice`s of a
-//! Service. What the sources give makes one list; how that becomes endpoints is decided in
-//! [`crate::fleet`].
+//! Service. The sources together make one list; [`crate::fleet`] decides how its entries
+//! become endpoints.
 
 mod backend;
 pub(crate) mod cluster;

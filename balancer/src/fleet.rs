@@ -1,5 +1,5 @@
 //! Backends as endpoints of the forwarding path: reconciles a new list with the endpoints
-//! in use. A backend that stays keeps its counters and record, and one that goes gets no
+//! in use. A backend that stays keeps its counters and its record; one that goes gets no
 //! new request.
 
 use std::sync::Arc;
@@ -55,13 +55,13 @@ impl Fleet {
         }
         change.removed = before.len();
         for gone in before {
-            // Requests in flight there go on.
+            // Requests in flight there continue.
             gone.endpoint.close();
         }
         change
     }
 
-    /// The endpoints as the forwarding path takes them.
+    /// The endpoints, in the form that the forwarding path takes.
     pub(crate) fn table(&self) -> Arc<Table> {
         let endpoints = self.0.iter().map(|member| Arc::clone(&member.endpoint));
         Arc::new(Table {
@@ -80,23 +80,24 @@ impl Fleet {
         })
     }
 
-    /// Whether each backend with an admin port has been heard, or could not be.
+    /// Whether, for each backend with an admin port, a first answer has come or the attempt
+    /// has failed.
     pub(crate) fn is_heard(&self) -> bool {
         let unheard = [Standing::Suspect, Standing::Unknown];
         self.targets()
             .all(|target| !unheard.contains(&target.endpoint.standing()))
     }
 
-    /// Whether there are endpoints, and none has shown that it belongs to the app. Then all
-    /// of them get requests.
+    /// Whether there are endpoints, and none has shown that it belongs to the app. All of
+    /// them get requests then.
     pub(crate) fn is_unknown(&self) -> bool {
         let mut members = self.0.iter();
         !self.0.is_empty() && members.all(|member| member.endpoint.standing() == Standing::Unknown)
     }
 }
 
-/// The standing of a backend that was not heard yet. One without an admin port is never
-/// heard, so it must be taken to serve.
+/// The standing of a backend that has not reported yet. One without an admin port never
+/// reports, so it is taken to serve.
 fn unheard(backend: &Backend) -> Standing {
     match backend.admin {
         Some(_) if backend.selected => Standing::Unknown,
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_keeps_its_endpoint_and_who_goes_is_closed() {
+    fn a_backend_that_stays_keeps_its_endpoint_and_the_endpoint_of_one_that_goes_is_closed() {
         let mut fleet = Fleet::default();
         let (a, b, c) = (
             backend("a", 1, None),
@@ -144,7 +145,8 @@ mod tests {
         assert!(Arc::ptr_eq(&before.endpoints[1], &after.endpoints[1]));
         let closed = format!("{:?}", before.endpoints[0]);
         assert!(closed.contains("closed: true"), "{closed}");
-        // A backend that comes back is another endpoint: a closed one is never opened again.
+        // A backend that comes back gets a new endpoint, because a closed one is never
+        // opened again.
         fleet.reconcile(vec![a]);
         assert!(!Arc::ptr_eq(
             &before.endpoints[0],
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_a_label_found_is_unknown_until_it_is_heard() {
+    fn a_pod_found_by_a_label_is_unknown_until_it_reports() {
         let selected = |name: &str, port, admin| Backend {
             selected: true,
             ..backend(name, port, admin)
@@ -165,7 +167,7 @@ mod tests {
         assert!(!fleet.is_heard());
         fleet.table().endpoints[0].set_standing(Standing::Unready);
         assert!(!fleet.is_unknown());
-        // Of what has no admin port only its kubelet can tell.
+        // Without an admin port, only the kubelet can tell whether the pod serves.
         fleet.reconcile(vec![selected("c", 3, None)]);
         assert!(!fleet.is_unknown());
         assert_eq!(fleet.table().endpoints[0].standing(), Standing::Serving);
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_can_be_heard_is_doubted_until_it_is() {
+    fn a_backend_with_an_admin_port_is_suspect_until_it_reports() {
         let mut fleet = Fleet::default();
         fleet.reconcile(vec![backend("a", 1, Some(9)), backend("b", 2, None)]);
         let standings = |fleet: &Fleet| {
@@ -196,11 +198,11 @@ mod tests {
         assert!(!fleet.is_heard());
         fleet.table().endpoints[0].set_standing(Standing::Unready);
         assert!(fleet.is_heard());
-        // The same again changes nothing.
+        // The same list again changes nothing.
         let change = fleet.reconcile(vec![backend("a", 1, Some(9)), backend("b", 2, None)]);
         assert_eq!(change, Change::default());
         assert_eq!(standings(&fleet), [Standing::Unready, Standing::Serving]);
-        // Heard from elsewhere now, or not to be heard any more.
+        // One backend loses its admin port, the other gets one.
         fleet.reconcile(vec![backend("a", 1, None), backend("b", 2, Some(9))]);
         assert_eq!(standings(&fleet), [Standing::Serving, Standing::Suspect]);
         assert_eq!(fleet.targets().count(), 1);

@@ -1,4 +1,4 @@
-//! The listening socket, and what limits how many connections can come in.
+//! The listening socket, and the limit of open files that bounds the number of connections.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Our own supervisor sets this variable for each of its workers.
 const SLOT: &str = "SCALEDAPP_SLOT";
 
-/// We cannot listen on the address.
+/// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (--listen): {source}; {}", cure(.source))]
 pub(crate) struct ListenError {
@@ -22,29 +22,29 @@ fn cure(error: &io::Error) -> &'static str {
             "another process listens there: stop it or choose another address"
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address: give one of its own, or 0.0.0.0 for all"
+            "this machine has no such address: give one that it has, or 0.0.0.0 for all"
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one"
         }
-        _ => "choose another address (0.0.0.0 where IPv6 is off)",
+        _ => "choose another address (0.0.0.0 if IPv6 is off)",
     }
 }
 
-/// Listens; `[::]` takes IPv4, too, and port 0 means any free one.
+/// Listens on `address`. `[::]` accepts IPv4 as well, and port 0 means any free port.
 pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     scaledapp_proxy::listen(address).map_err(|source| ListenError { address, source })
 }
 
-/// Whether our supervisor holds the socket, so that it outlives us.
+/// Whether our supervisor holds the socket, so that it outlives this process.
 pub(crate) fn is_held() -> bool {
     std::env::var_os(SLOT).is_some()
 }
 
-/// Lets the process open as many files as it may. The soft limit of a shell is 1024, kept
-/// low for `select`, which is not used here. The log says so if that is too few for the
-/// number of connections that the user asked for: each needs one file here and one
-/// upstream. A number that was not given is made to fit.
+/// Raises the limit of open files to the hard limit. The usual soft limit is 1024, kept low
+/// for `select`, which is not used here. Each client connection needs one file, and one
+/// more upstream. If the limit is too low for a number of connections that the user has
+/// given, the log says so; a default number has been lowered to fit.
 pub(crate) fn raise_file_limit(connections: u32, fits: bool) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -60,7 +60,7 @@ pub(crate) fn raise_file_limit(connections: u32, fits: bool) {
         tracing::info!(
             limit,
             needed,
-            "fewer open files are allowed than --connections may need: raise the limit (ulimit -Hn) or lower --connections"
+            "the limit of open files is lower than --connections needs: raise the limit (ulimit -Hn) or lower --connections"
         );
     }
 }

@@ -1,8 +1,7 @@
-//! `scaledapp-balancer`: HTTP/1 requests from clients to the pods of an app.
+//! `scaledapp-balancer`: forwards HTTP/1 requests of clients to the pods of an app.
 //!
-//! Parses the command line and maps results to exit codes. How a request is
-//! forwarded is decided in `scaledapp-proxy`; where it can go, in [`discovery`]
-//! and [`peers`].
+//! Parses the command line and maps results to exit codes. How a request is forwarded is
+//! decided in `scaledapp-proxy`; where it can go is decided in [`discovery`] and [`peers`].
 
 mod cli;
 mod discovery;

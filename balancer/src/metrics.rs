@@ -1,6 +1,6 @@
-//! What the balancer counts beside the forwarding path: endpoints by standing, loads of
-//! the endpoints file, lists of the Service's endpoints, lost `/watch` streams. Labels come
-//! from closed sets.
+//! What the balancer counts outside the forwarding path: endpoints by standing, loads of
+//! the endpoints file, lists of the Service's endpoints, lost `/watch` streams. All label
+//! values come from closed sets.
 
 use std::sync::Arc;
 
@@ -18,21 +18,21 @@ use tokio::sync::watch;
 
 use crate::peers::health::word;
 
-/// Prefix of all names.
+/// The prefix of all metric names.
 pub(crate) const PREFIX: &str = "scaledapp_balancer";
 
 /// How a `/watch` stream ended, or why there was none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Loss {
-    /// There was no connection.
+    /// No connection could be made.
     Unreachable,
     /// The supervisor refused.
     Refused,
     /// The connection ended.
     Closed,
-    /// No line came for long.
+    /// No line has come for too long.
     Silent,
-    /// The answer is no stream of snapshots.
+    /// The answer is not a stream of snapshots.
     Malformed,
 }
 
@@ -68,22 +68,22 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them visible, together with the endpoints of `table`.
+    /// Registers the counters, together with the endpoints of `table`.
     pub(crate) fn register(&self, registry: &mut Registry, table: watch::Receiver<Arc<Table>>) {
         let registry = registry.sub_registry_with_prefix(PREFIX);
         registry.register(
             "endpoints_file_loads",
-            "Contents of the endpoints file looked into",
+            "Contents of the endpoints file that were read, by result",
             self.loads.clone(),
         );
         registry.register(
             "endpoints_service_lists",
-            "Lists and changes that the API server gave, or failures to give them",
+            "Lists and changes received from the API server, and failures",
             self.lists.clone(),
         );
         registry.register(
             "watch_reconnects",
-            "Streams of /watch to open again, by what became of the last one",
+            "Streams of /watch that were opened again, by how the last one ended",
             self.reconnects.clone(),
         );
         registry.register_collector(Box::new(Endpoints(table)));
@@ -138,7 +138,7 @@ impl Collector for Endpoints {
         let gauge = ConstGauge::new(ejected as i64);
         let metric = encoder.encode_descriptor(
             "endpoints_ejected",
-            "Endpoints left alone because requests failed there",
+            "Endpoints ejected because requests failed there",
             None,
             gauge.metric_type(),
         )?;

@@ -1,5 +1,5 @@
-//! What pods say of themselves on their admin ports: followed by [`watch`], and judged by
-//! [`health`].
+//! What pods report about themselves on their admin ports: [`watch`] reads it, and
+//! [`health`] decides what it means.
 
 pub(crate) mod health;
 mod lines;

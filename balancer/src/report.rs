@@ -1,6 +1,6 @@
 //! What the admin port shows of the balancer: `/livez /readyz /metrics /status`.
 //!
-//! Everything is looked up when it is asked for, and nothing here changes anything.
+//! All values are looked up at each request, and nothing here changes anything.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Report {
 
 impl Routes for Report {
     fn live(&self) -> Probe {
-        // An answer shows that the thread of the loop is alive.
+        // An answer shows that the main loop's thread is alive.
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Routes for Report {
             queued: self.proxy.queued(),
             ready: self.ready().is_ok(),
         };
-        // Its fields are numbers and texts, which can always be written.
+        // Its fields are numbers and strings, which can always be serialized.
         serde_json::to_value(status).unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
-//! The balancer from start to end: bind, learn of endpoints, forward, drain.
+//! The balancer from start to end: bind, learn the endpoints, forward, drain.
 //!
-//! One thread does all of this. Requests flow on threads of their own (`scaledapp-proxy`),
-//! which only see the table that is sent to them.
+//! One thread does all of this. Requests are forwarded on other threads
+//! (`scaledapp-proxy`), which only see the table that this thread publishes.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -26,16 +26,17 @@ use crate::peers::watch::Watches;
 use crate::report::Report;
 use crate::settings::{Drain, Settings};
 
-/// How long the first request waits until supervisors say whether they serve. They answer
+/// How long the first requests wait for supervisors to say whether they serve. They answer
 /// within milliseconds, and one that is gone must not delay the others.
-const FIRST_WORD: Duration = Duration::from_millis(100);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(2);
-/// So long no endpoint may show that it belongs to the app before the log says so. The
-/// image of a first pod is pulled, and the pod started, within that time.
-const BLIND: Duration = Duration::from_mins(2);
+const FIRST_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often to check whether they have answered.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long it may take until an endpoint shows that it belongs to the app, before the log
+/// says that none has. The image of a first pod is pulled and the pod started within that
+/// time.
+const UNKNOWN_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// The largest token file, in bytes: the most and the longest tokens fit.
+/// The largest token file, in bytes; it has room for the most and longest tokens.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
 /// Runs until a signal ends it. An error means that it could not start.
@@ -47,7 +48,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     runtime.block_on(serve(settings))
 }
 
-/// The admin port, if there is one.
+/// Binds the admin port, if there is one.
 async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
     let Some(address) = settings.admin else {
         return Ok(None);
@@ -56,7 +57,7 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
         Ok(admin) => Ok(Some(admin)),
         // The user has not asked for this address, and requests can be served without it.
         Err(error) if !settings.admin_is_asked_for => {
-            tracing::warn!(%error, "the admin port cannot be bound, so there are no probes, metrics and status");
+            tracing::warn!(%error, "the admin port cannot be bound, so there are no probes, no metrics and no status: free the port, or give another address with --admin");
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -64,7 +65,7 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let signals = Signals::new().context("cannot take signals over")?;
+    let signals = Signals::new().context("cannot install signal handlers")?;
     listener::raise_file_limit(
         settings.forwarding.limits.connections,
         settings.forwarding.fits_connections,
@@ -94,7 +95,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     let mut balancer = Balancer::new(discovery, Arc::clone(&metrics));
     balancer.take_list();
-    balancer.first_word().await;
+    balancer.first_reports().await;
     balancer.publish();
 
     let mut registry = Registry::default();
@@ -138,11 +139,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
 }
 
-/// Which callers are believed, and which token pods are shown. The token file is followed
-/// from now on.
+/// Which callers are believed, and which token is shown to pods. From here on the token
+/// file is watched for changes.
 fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers {
     let tokens = token_file.map(|path| {
-        let without = "pods that ask for a token take us for anybody";
+        let without = "pods that require a token treat this balancer as an unknown client";
         let none = Tokens::default();
         follow(path, TOKEN_FILE_BYTES, none, without, Tokens::parse)
     });
@@ -152,7 +153,7 @@ fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers
     }
 }
 
-/// Sets up the sources. Each has been asked once when this returns.
+/// Sets up the sources. When this returns, each has been read once.
 fn discover(
     discovery: &Discovery,
     upstreams: Vec<Backend>,
@@ -181,7 +182,7 @@ fn start(
     let proxy = Proxy::start(config, listener, table.subscribe(), metrics, callers);
     let proxy = proxy.with_context(|| {
         format!(
-            "cannot start {} threads: fewer with --threads?",
+            "cannot start {} threads: give a lower --threads",
             config.threads
         )
     })?;
@@ -190,32 +191,32 @@ fn start(
 
 /// What the main loop works on.
 struct Balancer {
-    /// Kept because the listing would end without a sender.
+    /// Kept because the listing would end if its sender were dropped.
     _discovery: Discovery,
     listing: watch::Receiver<Listing>,
     fleet: Fleet,
     watches: Watches,
-    /// A standing changed.
+    /// Notified when a standing changes.
     changed: Arc<Notify>,
     table: watch::Sender<Arc<Table>>,
-    blind: Blind,
+    all_unknown: AllUnknown,
 }
 
 /// Since when no endpoint has shown that it belongs to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blind {
+enum AllUnknown {
     No,
     Since(Instant),
-    /// The log has said so.
-    Told,
+    /// The log has said it.
+    Logged,
 }
 
-impl Blind {
-    /// Ends when it is time to say so.
-    async fn told(self) {
+impl AllUnknown {
+    /// Completes when it is time to log it.
+    async fn log_due(self) {
         match self {
-            Self::Since(since) => sleep_until(since + BLIND).await,
-            Self::No | Self::Told => std::future::pending().await,
+            Self::Since(since) => sleep_until(since + UNKNOWN_TIMEOUT).await,
+            Self::No | Self::Logged => std::future::pending().await,
         }
     }
 }
@@ -230,20 +231,20 @@ impl Balancer {
             watches: Watches::new(Arc::clone(&changed), metrics),
             changed,
             table: watch::Sender::default(),
-            blind: Blind::No,
+            all_unknown: AllUnknown::No,
         }
     }
 
-    /// Waits a moment until all supervisors have said whether they serve, so that the first
+    /// Waits briefly until all supervisors have said whether they serve, so that the first
     /// requests do not go to pods that are about to leave.
-    async fn first_word(&self) {
-        let end = Instant::now() + FIRST_WORD;
+    async fn first_reports(&self) {
+        let end = Instant::now() + FIRST_REPORT_TIMEOUT;
         while !self.fleet.is_heard() && Instant::now() < end {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// `Ok` once it was asked to stop and has stopped.
+    /// Returns `Ok` after a stop that was asked for.
     async fn run(
         mut self,
         proxy: &Proxy,
@@ -262,13 +263,13 @@ impl Balancer {
                     let is_first = self.table.borrow().endpoints.is_empty();
                     self.take_list();
                     if is_first {
-                        self.first_word().await;
+                        self.first_reports().await;
                     }
                     self.publish();
                 }
                 () = changed.notified() => self.publish(),
-                () = self.blind.told() => {
-                    self.blind = Blind::Told;
+                () = self.all_unknown.log_due() => {
+                    self.all_unknown = AllUnknown::Logged;
                     tracing::warn!(
                         "no supervisor answers at any pod's admin port, so requests go to all pods alike: does a NetworkPolicy keep balancers from that port?"
                     );
@@ -276,7 +277,7 @@ impl Balancer {
                 signal = signals.next() => match signal {
                     Signal::Hangup => again.notify_one(),
                     Signal::Terminate | Signal::Interrupt if draining => {
-                        tracing::info!("stopped at once: asked twice");
+                        tracing::info!("stopped immediately on the second signal");
                         return Ok(());
                     }
                     Signal::Terminate | Signal::Interrupt => {
@@ -284,7 +285,7 @@ impl Balancer {
                         report.drain();
                         proxy.drain(drain.quiet, drain.min, drain.timeout);
                         let Drain { min, timeout, .. } = drain;
-                        tracing::info!(?min, ?timeout, "draining: unready, accepting on");
+                        tracing::info!(?min, ?timeout, "draining: unready, but still accepting connections");
                     }
                 },
                 () = &mut drained => {
@@ -298,7 +299,7 @@ impl Balancer {
         }
     }
 
-    /// The list has changed.
+    /// Takes a new list over.
     fn take_list(&mut self) {
         let backends = self.listing.borrow_and_update().backends();
         let total = backends.len();
@@ -312,18 +313,20 @@ impl Balancer {
         );
     }
 
-    /// The table is sent again even if only a standing has changed, so that waiting requests
+    /// Publishes the table, even if only a standing has changed, so that waiting requests
     /// look for an endpoint again.
     fn publish(&mut self) {
         self.table.send_replace(self.fleet.table());
-        self.blind = match (self.fleet.is_unknown(), self.blind) {
-            (true, Blind::No) => Blind::Since(Instant::now()),
+        self.all_unknown = match (self.fleet.is_unknown(), self.all_unknown) {
+            (true, AllUnknown::No) => AllUnknown::Since(Instant::now()),
             (true, before) => before,
-            (false, Blind::Told) => {
-                tracing::info!("a supervisor answers: requests go where it serves");
-                Blind::No
+            (false, AllUnknown::Logged) => {
+                tracing::info!(
+                    "a supervisor answers: requests go only to pods that report to serve"
+                );
+                AllUnknown::No
             }
-            (false, _) => Blind::No,
+            (false, _) => AllUnknown::No,
         };
     }
 }

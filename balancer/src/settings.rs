@@ -1,5 +1,5 @@
 //! How flags, variables and the config file become one [`Settings`]: which of them wins,
-//! what the defaults are, and what excludes what.
+//! what the defaults are, and which combinations are refused.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -11,11 +11,11 @@ use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network};
 use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
 use crate::discovery::cluster::ServiceName;
 
-/// Services and resolvers learn seconds late that we leave.
+/// Services and resolvers learn seconds late that a balancer leaves.
 const DRAIN_MIN: Duration = Duration::from_secs(10);
-/// After so long without a new connection, all that learn of it have learned.
+/// After this long without a new connection, all clients have learned of it.
 const DRAIN_QUIET: Duration = Duration::from_secs(2);
-/// The time between TERM and KILL in Kubernetes.
+/// The time between SIGTERM and SIGKILL in Kubernetes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the balancer runs with.
@@ -26,17 +26,17 @@ pub(crate) struct Settings {
     pub(crate) endpoints_file: Option<PathBuf>,
     pub(crate) endpoints_service: Option<ServiceName>,
     pub(crate) admin: Option<SocketAddr>,
-    /// The user has asked for it, so a failure to bind it is an error.
+    /// The user has asked for the address, so a failure to bind it is an error.
     pub(crate) admin_is_asked_for: bool,
     pub(crate) drain: Drain,
     pub(crate) forwarding: Config,
     /// Proxies that are believed about their clients.
     pub(crate) forwarded_from: Vec<Network>,
-    /// The file with the token that supervisors are shown.
+    /// The file with the token that is shown to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
 }
 
-/// How to leave.
+/// The times of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drain {
     pub(crate) min: Duration,
@@ -44,7 +44,7 @@ pub(crate) struct Drain {
     pub(crate) timeout: Duration,
 }
 
-/// Settings that cannot work.
+/// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error("cannot read the --config file {0}: {1}")]
@@ -54,12 +54,14 @@ pub(crate) enum UsageError {
     #[error("no address to serve on: give --listen ADDR, such as --listen 0.0.0.0:8080")]
     NoListen,
     #[error(
-        "nowhere to send requests to: give --upstream ADDR (once for each server), --endpoints-file FILE or --endpoints-service NAMESPACE/NAME"
+        "no server to send requests to: give --upstream ADDR (once for each server), --endpoints-file FILE or --endpoints-service NAMESPACE/NAME"
     )]
     NoUpstream,
-    #[error("--upstream {0} is there twice")]
+    #[error("--upstream {0} is given twice: leave one out")]
     UpstreamTwice(SocketAddr),
-    #[error("--upstream {0} is the --listen address: requests would go round for ever")]
+    #[error(
+        "--upstream {0} is the --listen address: requests would go round in a loop; give the address of a server"
+    )]
     Loop(SocketAddr),
     #[error("--{0} 0s leaves no time for anything: give at least 1ms")]
     NoTime(&'static str),
@@ -109,7 +111,7 @@ impl Settings {
                 threads: threads(options.threads),
                 algorithm: options.algorithm.map_or_else(Algorithm::default, algorithm),
                 limits: limits(&options)?,
-                // A number that was given is not lowered.
+                // A number that the user has given is not lowered.
                 fits_connections: options.connections.is_none(),
                 ..Config::balancer()
             },
@@ -134,7 +136,7 @@ fn read(path: &Path) -> Result<Options, UsageError> {
     Ok(options)
 }
 
-/// What the flags say (and the variables, which clap has put there), else the file.
+/// Flags (with the variables, which clap has put there) win over the file.
 fn merge(flags: Options, file: Options) -> Options {
     macro_rules! first {
         ($($name:ident),+ $(,)?) => {
@@ -212,7 +214,7 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         connections: number(options.connections, default.connections),
         connections_per_address: options.connections_per_address,
         waiting: options.waiting.unwrap_or(default.waiting),
-        // Zero is allowed: 503 at once.
+        // Zero is allowed: requests without a server get 503 immediately.
         waiting_time: options
             .waiting_time
             .map_or(default.waiting_time, |time| time.0),
@@ -225,13 +227,13 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         upgrade_time: time("upgrade-time", options.upgrade_time, default.upgrade_time)?,
         body_time: time("body-time", options.body_time, default.body_time)?,
         body_rate: options.body_rate.unwrap_or(default.body_rate),
-        // Zero is allowed: the end of the client's side then ends its requests.
+        // Zero is allowed: a client that closes its sending side then ends its requests.
         half_close_time: options
             .half_close_time
             .map_or(default.half_close_time, |time| time.0),
         attempts: number(options.attempts, default.attempts),
         retry_percent: options.retry_percent.unwrap_or(default.retry_percent),
-        // Zero turns the reuse of connections off.
+        // Zero is allowed: it turns the reuse of connections off.
         upstream_idle_time: options
             .upstream_idle_time
             .map_or(default.upstream_idle_time, |time| time.0),
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_the_defaults_are_those_of_the_help() {
+    fn the_defaults_are_those_that_the_help_states() {
         let settings = settings(&[LISTEN, UPSTREAM]).unwrap();
         assert_eq!(settings.admin, Some(address("127.0.0.1:9377")));
         let drain = Drain {
@@ -286,7 +288,7 @@ mod tests {
             ..Config::balancer()
         };
         assert_eq!(settings.forwarding, expected);
-        // The numbers that the help names.
+        // The numbers that the help states.
         let limits = settings.forwarding.limits;
         let numbers = [
             limits.connections,
@@ -342,7 +344,7 @@ mod tests {
             fits_connections,
             ..
         } = settings.forwarding;
-        assert!(!fits_connections, "a number that was given is meant");
+        assert!(!fits_connections, "a given number is not lowered");
         assert_eq!((threads, algorithm), (3, Algorithm::Hash));
         assert_eq!((limits.connections, limits.waiting), (7, 1024));
         assert_eq!(limits.connections_per_address, NonZeroU32::new(5));
@@ -363,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_of_the_flag_take_the_place_of_those_of_the_file() {
+    fn networks_of_the_flag_replace_those_of_the_file() {
         let json = r#"{"forwardedFrom":["10.0.0.0/8"],"trustTokenFile":"/t"}"#;
         let texts = |arguments: &[&str]| {
             let settings = with_file(json, arguments).unwrap();
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn all_kinds_of_endpoints_go_together() {
+    fn all_sources_of_endpoints_can_be_combined() {
         let settings = settings(&[
             LISTEN,
             "--upstream=10.0.0.1:1,[fd00::1]:1",
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_the_cure() {
+    fn settings_that_cannot_be_used_are_refused_with_the_cure() {
         for (arguments, parts) in [
             (
                 &[LISTEN][..],
@@ -412,9 +414,9 @@ mod tests {
             (&[UPSTREAM], &["--listen ADDR"]),
             (
                 &[LISTEN, UPSTREAM, UPSTREAM],
-                &["10.0.0.1:3000 is there twice"],
+                &["10.0.0.1:3000 is given twice"],
             ),
-            (&[LISTEN, "--upstream=127.0.0.1:8080"], &["go round"]),
+            (&[LISTEN, "--upstream=127.0.0.1:8080"], &["in a loop"]),
             (
                 &[LISTEN, "--upstream=app:3000"],
                 &["Host names are not looked up", "--endpoints-file"],

@@ -1,7 +1,7 @@
-//! Bodies in and out of raw bytes by their framing (RFC 9112 sections 6 to 8).
+//! Reads and writes bodies by their framing (RFC 9112 sections 6 to 8).
 //!
-//! Decides where data is and when a body is whole, and keeps none of it. A body that is cut
-//! off is never taken for whole.
+//! Decides where the data is and when a body is complete, and stores none of it. A body
+//! that was cut off never counts as complete.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -16,11 +16,11 @@ enum State {
     Chunks(Chunks),
     UntilClose,
     Done,
-    /// A fault is final, because it is not known where the next message starts.
+    /// A fault is final, because the start of the next message is unknown.
     Broken(Malformed),
 }
 
-/// Reads a body out of raw bytes; any split of them gives the same data.
+/// Reads a body from raw bytes. However they are split, the data is the same.
 #[derive(Clone, Debug)]
 pub struct BodyReader {
     framing: Framing,
@@ -32,9 +32,9 @@ pub struct BodyReader {
 pub struct Piece {
     /// Bytes of the input that were used.
     pub consumed: usize,
-    /// Where data is within the input; may be empty.
+    /// The position of data within the input; may be empty.
     pub data: Range<usize>,
-    /// The body is whole. What follows in the input is not part of it.
+    /// The body is complete. Further bytes of the input do not belong to it.
     pub done: bool,
 }
 
@@ -50,17 +50,17 @@ impl BodyReader {
         Self { framing, state }
     }
 
-    /// Whether the body is whole.
+    /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// The framing that it was made for.
+    /// The framing that the reader was made for.
     pub fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Of a body with a length: bytes still to come.
+    /// The number of bytes still to come, if the body has a length.
     pub fn remaining_length(&self) -> Option<u64> {
         match (self.framing, self.state) {
             (Framing::Length(_), State::Length(left)) => Some(left),
@@ -69,8 +69,8 @@ impl BodyReader {
         }
     }
 
-    /// One step: at most one piece of data. Call again with what is left of the
-    /// input while it consumes, until done.
+    /// One step, which gives at most one piece of data. Call it again with the rest of the
+    /// input while it consumes bytes, until the body is complete.
     pub fn read(&mut self, input: &[u8]) -> Result<Piece, Malformed> {
         let piece = |data: Range<usize>| Piece {
             consumed: data.end,
@@ -103,7 +103,7 @@ impl BodyReader {
         Ok(piece)
     }
 
-    /// The peer has closed: the body is whole if its framing says so, otherwise cut off.
+    /// The peer has closed: the body is complete if its framing says so, otherwise cut off.
     pub fn end(&mut self) -> Result<(), Malformed> {
         match self.state {
             State::UntilClose | State::Done => {
@@ -122,8 +122,8 @@ impl BodyReader {
     }
 }
 
-/// Framing until data or the end of the input. Stops after data, so that what
-/// came before a fault is handed out however the bytes arrive.
+/// Reads framing until data or the end of the input. It stops after data, so that data
+/// before a fault is always returned, however the bytes arrive.
 fn read_chunks(chunks: &mut Chunks, input: &[u8]) -> Result<Range<usize>, Fault> {
     let mut at = 0;
     while at < input.len() && !chunks.is_done() {
@@ -146,12 +146,12 @@ fn fitting(left: u64, input: &[u8]) -> usize {
 #[derive(Clone, Debug)]
 pub struct BodyWriter {
     framing: Framing,
-    /// Nothing may follow: the last chunk is written, or there is no body.
+    /// No more bytes may follow: the last chunk has been written, or there is no body.
     finished: bool,
 }
 
 impl BodyWriter {
-    /// Starts after the head that told this framing.
+    /// A writer that starts after a head with this framing.
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
@@ -159,8 +159,8 @@ impl BodyWriter {
         }
     }
 
-    /// Appends data. Empty data appends nothing, and no last chunk. Data beyond the announced
-    /// length is left out, because it would be read as the next message.
+    /// Appends data. Empty data appends nothing, in particular no last chunk. Data beyond
+    /// the announced length is dropped, because it would be read as the next message.
     pub fn data(&mut self, out: &mut Vec<u8>, data: &[u8]) {
         if data.is_empty() || self.finished {
             return;
@@ -183,7 +183,7 @@ impl BodyWriter {
         }
     }
 
-    /// Appends what ends the body: the last chunk where there are chunks.
+    /// Appends the end of the body: with chunks, the last chunk.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         if self.framing == Framing::Chunked && !self.finished {
             out.extend_from_slice(b"0\r\n\r\n");

@@ -1,27 +1,27 @@
-//! The framing bytes around chunks (RFC 9112 section 7.1): sizes, extensions,
-//! line ends and trailers.
+//! The framing bytes around chunks (RFC 9112 section 7.1): sizes, extensions, line ends and
+//! trailers.
 //!
-//! One byte at a time, so that it makes no difference how they arrive. Decides
-//! nothing about the data between them. Extensions and trailers are checked and
-//! dropped: neither means anything to the next hop.
+//! Bytes are processed one at a time, so it makes no difference how they arrive. The data
+//! between them is not interpreted. Extensions and trailers are checked and dropped:
+//! neither means anything to the next hop.
 
 use crate::fault::Fault;
 use crate::lexis::{is_space, is_token_byte, is_value_byte};
 
-/// Sixteen digits are 64 bits.
+/// Sixteen hexadecimal digits are 64 bits.
 const SIZE_DIGITS: u8 = 16;
 
 /// The most bytes of extensions in one line.
 const EXTENSION_BYTES: u32 = 1 << 10;
 
-/// The most bytes of extensions in advance of data. Without this bound a body could go on
-/// for ever with extensions and one byte of data in each chunk.
+/// The most bytes of extensions that may run ahead of the data. Without this limit, a body
+/// could continue for ever with extensions and one byte of data in each chunk.
 const EXTENSION_ADVANCE: u32 = 16 << 10;
 
 /// The most bytes of all trailers.
 const TRAILER_BYTES: u32 = 8 << 10;
 
-/// Where in the chunks the next byte is.
+/// The position of the next byte within the chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Size {
@@ -44,17 +44,17 @@ enum At {
     End,
 }
 
-/// Where in `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`.
+/// The position within `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`.
 /// Space before the first semicolon is refused, because many parsers take it for a part of
 /// the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// A name must come.
+    /// A name must follow.
     Start,
     Name,
     /// In the space after a name.
     NameEnd,
-    /// A value must come.
+    /// A value must follow.
     Equals,
     Token,
     Quoted,
@@ -67,7 +67,7 @@ enum Extension {
 }
 
 impl Extension {
-    /// The state after `byte`; none if the byte may not stand here.
+    /// The state after `byte`; `None` if the byte is not allowed here.
     fn after(self, byte: u8) -> Option<Self> {
         match self {
             Self::Start if is_space(byte) => Some(Self::Start),
@@ -99,7 +99,7 @@ impl Extension {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunks {
     at: At,
-    /// What is left of the chunk that is being read.
+    /// The rest of the current chunk, in bytes.
     size: u64,
     advance: u32,
     trailers: u32,
@@ -124,7 +124,7 @@ impl Chunks {
         if self.at == At::Data { self.size } else { 0 }
     }
 
-    /// So many of them have been read.
+    /// Counts bytes of data that have been read.
     pub(crate) fn pass_data(&mut self, bytes: usize) {
         self.size = self.size.saturating_sub(bytes as u64);
         let credit = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -134,7 +134,7 @@ impl Chunks {
         }
     }
 
-    /// Takes the next byte of framing.
+    /// Processes the next byte of framing.
     pub(crate) fn take(&mut self, byte: u8) -> Result<(), Fault> {
         self.at = match self.at {
             At::Size { digits } => self.size(byte, digits)?,
@@ -147,7 +147,7 @@ impl Chunks {
             At::TrailerStart | At::TrailerName | At::TrailerValue | At::TrailerLf | At::LastLf => {
                 self.trailer(byte)?
             }
-            // Framing in data or after the end is not asked for.
+            // The caller does not ask for framing inside data or after the end.
             At::DataCr | At::DataLf | At::Data | At::End => return Err(Fault::ChunkEnd),
         };
         Ok(())
@@ -158,7 +158,7 @@ impl Chunks {
             if digits == SIZE_DIGITS {
                 return Err(Fault::ChunkSize);
             }
-            // What was left of the chunk before is nothing.
+            // Nothing is left of the chunk before.
             self.size = self.size << 4 | u64::from(digit);
             return Ok(At::Size { digits: digits + 1 });
         }

@@ -1,7 +1,7 @@
-//! Everything that can be wrong with a message: one closed list with the status
-//! that answers it and the word that names it.
+//! Everything that can be wrong with a message: one closed list with the status of the
+//! answer and the word that names the fault.
 //!
-//! The rules themselves are decided by the modules that read.
+//! The modules that read messages decide when a rule is broken.
 
 use core::error::Error;
 use core::fmt;
@@ -11,7 +11,7 @@ use core::fmt;
 pub struct Refusal {
     /// The status to answer with: 400, 405, 414, 431, 501 or 505.
     pub status: u16,
-    /// One of [`REASONS`]: short enough for a metric's label and a body's text.
+    /// One of [`REASONS`]: short enough for a metric's label and for the text of an answer.
     pub reason: &'static str,
 }
 
@@ -22,7 +22,7 @@ pub struct Malformed {
     pub reason: &'static str,
 }
 
-/// One list, so that the enum, its texts and the public set cannot differ.
+/// A single list, so that the enum, its texts and the public set cannot differ.
 macro_rules! faults {
     ($($name:ident $status:literal $reason:literal $rule:literal,)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ macro_rules! faults {
 
         const STATUS: &[u16] = &[$($status,)*];
 
-        /// What was wrong, as whole words for the log.
+        /// The broken rule as a sentence, for the log.
         const RULES: &[&str] = &[$($rule,)*];
     };
 }
@@ -44,11 +44,11 @@ faults! {
     BareCr 400 "bare-cr"
         "a CR stands alone in the head (RFC 9112 section 2.2)",
     RequestLine 400 "request-line"
-        "the first line is no request line (RFC 9112 section 3)",
+        "the first line is not a request line (RFC 9112 section 3)",
     Method 400 "method"
-        "the method is no token (RFC 9110 section 9.1)",
+        "the method is not a token (RFC 9110 section 9.1)",
     MethodLong 501 "method-too-long"
-        "the method is longer than any that is in use",
+        "the method is longer than any known method",
     Connect 405 "connect"
         "CONNECT asks for a forward proxy, which this is not",
     Target 400 "target"
@@ -62,39 +62,39 @@ faults! {
     FieldsMany 431 "too-many-fields"
         "the head has more fields than the limit",
     FieldName 400 "field-name"
-        "a field's name is no token, or space stands before the colon of a field that frames the message (RFC 9112 section 5.1)",
+        "a field's name is not a token, or there is space before the colon of a field that frames the message (RFC 9112 section 5.1)",
     FieldValue 400 "field-value"
         "a field's value has a control byte (RFC 9110 section 5.5)",
     Folding 400 "line-folding"
-        "a line begins with a space, so that a field goes on in it: in a request, of a field that frames the message, or where there is none before it (RFC 9112 section 5.2)",
+        "a line begins with a space, which continues a field: this is refused in a request, for a field that frames the message, and if there is no field before it (RFC 9112 section 5.2)",
     HostMissing 400 "host-missing"
         "Host is missing (RFC 9112 section 3.2)",
     HostRepeated 400 "host-repeated"
-        "Host is there more than once (RFC 9112 section 3.2)",
+        "Host is given more than once (RFC 9112 section 3.2)",
     Host 400 "host"
-        "Host is empty or no host (RFC 9112 section 3.2)",
+        "Host is empty or not a host (RFC 9112 section 3.2)",
     HostDiffers 400 "host-differs-from-target"
         "Host differs from the request target (RFC 9112 section 3.2.2)",
     Options 400 "too-many-connection-options"
         "Connection names too many fields",
     LengthAndCoding 400 "length-and-coding"
-        "Content-Length and Transfer-Encoding stand together (RFC 9112 section 6.3)",
+        "Content-Length and Transfer-Encoding are both given (RFC 9112 section 6.3)",
     LengthRepeated 400 "length-repeated"
-        "Content-Length is there more than once, with numbers that differ or in a request (RFC 9110 section 8.6)",
+        "Content-Length is given more than once, in a request or with different numbers (RFC 9110 section 8.6)",
     Length 400 "length"
-        "Content-Length is no number (RFC 9110 section 8.6)",
+        "Content-Length is not a number (RFC 9110 section 8.6)",
     Coding 400 "coding"
-        "Transfer-Encoding is more than chunked (RFC 9112 section 6.1)",
+        "Transfer-Encoding lists more than chunked (RFC 9112 section 6.1)",
     CodingUnknown 501 "coding-unknown"
-        "Transfer-Encoding is not chunked, which is all that was offered (RFC 9112 section 7)",
+        "Transfer-Encoding is not chunked, the only coding that is supported (RFC 9112 section 7)",
     CodingOld 400 "coding-in-http10"
-        "Transfer-Encoding stands in a message of HTTP/1.0 (RFC 9112 section 6.1)",
+        "Transfer-Encoding is given in an HTTP/1.0 message (RFC 9112 section 6.1)",
     StatusLine 400 "status-line"
-        "the first line is no status line of HTTP/1.0 or HTTP/1.1 (RFC 9112 section 4)",
+        "the first line is not a status line of HTTP/1.0 or HTTP/1.1 (RFC 9112 section 4)",
     Interim 400 "interim-with-body"
-        "an interim answer (1xx) tells of a body or is of HTTP/1.0 (RFC 9110 section 15.2)",
+        "an interim answer (1xx) announces a body, or its version is HTTP/1.0 (RFC 9110 section 15.2)",
     Switching 400 "switching-unasked"
-        "the answer is 101 and nobody asked for another protocol (RFC 9110 section 15.2.2)",
+        "the answer is 101 although the request did not ask for another protocol (RFC 9110 section 15.2.2)",
     SwitchingTo 400 "switching-to-nothing"
         "the answer is 101 without Upgrade (RFC 9110 section 7.8)",
     ChunkSize 400 "chunk-size"
@@ -117,27 +117,26 @@ impl Fault {
     }
 }
 
-/// What `reason` means, with the rule that it is about; the reason itself where
-/// it is none of [`REASONS`].
+/// The rule that `reason` stands for; the reason itself if it is not one of [`REASONS`].
 fn rule(reason: &'static str) -> &'static str {
     let at = REASONS.iter().position(|&known| known == reason);
     at.map_or(reason, |at| RULES[at])
 }
 
 impl Refusal {
-    /// What was wrong and by which rule, for the log.
+    /// What was wrong and which rule was broken, for the log.
     pub fn rule(&self) -> &'static str {
         rule(self.reason)
     }
 }
 
 impl Malformed {
-    /// Whether a field goes on in a second line, which [`crate::unfold`] may mend.
+    /// Whether a field continues on a second line, which [`crate::unfold`] may repair.
     pub fn is_folded(&self) -> bool {
         self.reason == Fault::Folding.reason()
     }
 
-    /// What was wrong and by which rule, for the log.
+    /// What was wrong and which rule was broken, for the log.
     pub fn rule(&self) -> &'static str {
         rule(self.reason)
     }

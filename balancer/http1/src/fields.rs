@@ -1,7 +1,7 @@
-//! The field lines of a head (RFC 9112 section 5): which are well formed, and
-//! where their names and values are.
+//! The field lines of a head (RFC 9112 section 5): which are well-formed, and where their
+//! names and values are.
 //!
-//! Decides nothing about what a field means.
+//! The meaning of a field is not decided here.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -12,14 +12,14 @@ use crate::lexis::{after_spaces, is_value, token_length, trimmed};
 use crate::limits::Limits;
 use crate::line::{Line, Sender, end_of_line};
 
-/// So many bytes of a refused line are shown.
+/// How many bytes of a refused line are shown.
 const NAME_SHOWN: usize = 64;
 
-/// Where one field is in the bytes of its head.
+/// The position of one field in the bytes of its head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     start: u32,
-    /// Of the name.
+    /// Where the name ends.
     end_of_name: u32,
     value: u32,
     end: u32,
@@ -36,20 +36,20 @@ impl Span {
     }
 }
 
-/// Reusable memory for the fields of one head. It holds spans and no copies, so a head
+/// Reusable memory for the fields of one head. It holds positions and no copies, so a head
 /// costs no allocation once an earlier one had as many fields.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     pub(crate) spans: Vec<Span>,
-    /// The line that was refused.
+    /// The position of the line that was refused.
     refused: Range<usize>,
-    /// A line ended with LF alone.
+    /// Whether a line ended with LF alone.
     pub(crate) has_bare_end: bool,
 }
 
 impl Fields {
-    /// Reads the lines from `start` to the empty one and gives where the head
-    /// ends; none while that line is not there.
+    /// Reads the lines from `start` to the empty line and returns where the head ends;
+    /// `None` while that line has not arrived.
     pub(crate) fn read(
         &mut self,
         bytes: &[u8],
@@ -81,9 +81,9 @@ impl Fields {
         Ok(None)
     }
 
-    /// The beginning of the field line for which the head in `bytes` was refused,
-    /// up to its colon: for the log, since values may be secrets. Empty where no
-    /// single line was to blame.
+    /// The beginning of the field line for which the head in `bytes` was refused, up to its
+    /// colon. This is for the log, because values may be secrets. Empty if no single line
+    /// was to blame.
     pub fn refused<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         let line = bytes.get(self.refused.clone()).unwrap_or_default();
         let end = line.iter().position(|&byte| byte == b':');
@@ -104,11 +104,11 @@ fn field(bytes: &[u8], start: usize, end: usize, sender: Sender) -> Result<Span,
     }
     let end_of_name = start + token_length(&bytes[start..end]);
     let colon = match sender {
-        // A space before the colon is no token byte, so it is refused here too.
+        // A space before the colon is not a token byte, so it is refused here, too.
         Sender::Client => end_of_name,
         Sender::Server => after_spaces(bytes, end_of_name),
     };
-    // At `end` there is the line's end.
+    // The end of the line is at `end`.
     if end_of_name == start || bytes[colon] != b':' {
         return Err(Fault::FieldName);
     }

@@ -1,20 +1,20 @@
-//! Fields of an answer that are folded over several lines. RFC 9112 section 5.2 lets a
-//! proxy replace the line ends by spaces, and old apps still write them.
+//! Fields of an answer that are folded over several lines. RFC 9112 section 5.2 allows a
+//! proxy to replace the line ends with spaces, and old apps still write such fields.
 //!
-//! Which heads are looked at again is decided by the caller. In a request folding is
-//! refused.
+//! The caller decides for which heads this is tried. In a request, folding is refused.
 
 use memchr::memchr;
 
 use crate::known::Known;
 use crate::lexis::{is_space, token_length};
 
-/// Joins folded lines of the head at the start of `bytes`, as far as it has arrived;
-/// whether there were any. Folded lines of a field that frames the message stay, and so
-/// does one with no field before it: the head is refused for them.
+/// Joins the folded lines of the head at the start of `bytes`, as far as it has arrived.
+/// Returns whether there were any. Folded lines of a field that frames the message stay as
+/// they are, and so does one without a field before it: the head is then refused because of
+/// them.
 pub fn unfold(bytes: &mut [u8]) -> bool {
     let mut is_changed = false;
-    // The line end before the line that is looked at.
+    // The end of the line before the current one.
     let Some(mut feed) = memchr(b'\n', bytes) else {
         return false;
     };

@@ -1,7 +1,7 @@
 //! Reads what a trusted proxy says about the client: its address and scheme
-//! (`X-Forwarded-For` as it is used in the field; RFC 7239).
+//! (`X-Forwarded-For` as it is commonly used; RFC 7239).
 //!
-//! Whether a proxy is trusted is decided by the caller; see [`crate::Trust`].
+//! The caller decides whether a proxy is trusted; see [`crate::Trust`].
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,7 @@ use crate::lexis::{list, trim};
 use crate::request::Request;
 
 impl<'b> Request<'b> {
-    /// The token that shows a proxy of ours; none where there are several.
+    /// The token that identifies one of our own proxies; `None` if there are several.
     pub fn token(&self) -> Option<&'b [u8]> {
         let mut tokens = self.section.all(Known::Token);
         tokens.next().filter(|_| tokens.next().is_none())
@@ -18,10 +18,11 @@ impl<'b> Request<'b> {
 
     /// The address of the client for which the trusted proxy `peer` sends the request.
     ///
-    /// Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is
-    /// read from its end, as long as the address is that of a proxy that `is_believed`,
-    /// too: whatever stands before the first other address may be forged. Without the
-    /// field `X-Real-IP` counts. A word that is no address (`unknown`) ends the reading.
+    /// Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is read
+    /// from its end, for as long as the address is that of another proxy that
+    /// `is_believed`: everything before the first other address may be forged. Without the
+    /// field, `X-Real-IP` is used. A word that is not an address (`unknown`) ends the
+    /// search.
     pub fn source(&self, peer: IpAddr, is_believed: impl Fn(IpAddr) -> bool) -> IpAddr {
         let lists = self.section.all(Known::ForwardedFor).rev();
         let mut hops = lists.flat_map(|value| list(value).rev()).peekable();
@@ -40,7 +41,7 @@ impl<'b> Request<'b> {
         source
     }
 
-    /// The scheme, if another field than `X-Forwarded-Proto` gives it.
+    /// The scheme, if a field other than `X-Forwarded-Proto` gives it.
     pub(crate) fn scheme_otherwise(&self) -> Option<&'static [u8]> {
         let scheme = |value: &[u8]| match value {
             _ if value.eq_ignore_ascii_case(b"https") => Some(&b"https"[..]),
@@ -75,7 +76,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// `proto` of the last element of `Forwarded`, which the proxy before wrote.
+/// `proto` of the last element of `Forwarded`, which the previous proxy wrote.
 fn proto(value: &[u8]) -> Option<&[u8]> {
     let last = pieces(value, b',').last()?;
     let mut pairs = pieces(last, b';').filter_map(|pair| {
@@ -89,7 +90,7 @@ fn proto(value: &[u8]) -> Option<&[u8]> {
     Some(inside.unwrap_or(proto))
 }
 
-/// The parts between separators that stand outside of quoted strings.
+/// The parts between separators that are outside quoted strings.
 fn pieces(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     value.split(move |&byte| {

@@ -1,7 +1,7 @@
-//! How the end of a body is announced (RFC 9112 section 6): what the fields say, and that
-//! they say it once and without ambiguity.
+//! How the end of a body is announced (RFC 9112 section 6): what the fields say, provided
+//! that they say it once and without ambiguity.
 //!
-//! Decides nothing about messages that have no body by rule; see `response`.
+//! Messages that have no body by rule are not considered here; see `response`.
 
 use crate::fault::Fault;
 use crate::fields::Section;
@@ -9,11 +9,11 @@ use crate::known::Known;
 use crate::lexis::{is_token, number, trim};
 use crate::line::Sender;
 
-/// The version of a message. Other versions are refused.
+/// The version of a message. All other versions are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: no chunks, no interim responses, one request per connection
-    /// unless it asks for more.
+    /// HTTP/1.0: no chunks, no interim responses, and one request per connection unless the
+    /// client asks for more.
     Http10,
     /// HTTP/1.1
     Http11,
@@ -24,9 +24,9 @@ pub enum Version {
 pub enum Framing {
     /// There is no body, by rule or because no field announces one.
     None,
-    /// The body has so many bytes (`Content-Length`).
+    /// The body has this many bytes (`Content-Length`).
     Length(u64),
-    /// The body is in chunks, of which the last one is marked.
+    /// The body is in chunks, the last of which is marked.
     Chunked,
     /// The body ends with the connection. Only in responses.
     UntilClose,
@@ -52,7 +52,8 @@ impl Told {
             (None, None) => Ok(Self::Nothing),
             (Some(_), Some(_)) => Err(Fault::LengthAndCoding),
             (Some(length), None) => match sender {
-                // This holds for equal numbers, too: a canonical message says it once.
+                // This is refused even for equal numbers: a canonical message gives the
+                // length once.
                 Sender::Client if lengths.next().is_some() => Err(Fault::LengthRepeated),
                 Sender::Client => number(length).map(Self::Length).ok_or(Fault::Length),
                 Sender::Server => same_length(length, lengths),
@@ -66,8 +67,8 @@ impl Told {
     }
 }
 
-/// RFC 9110 section 8.6 allows to take a repeated equal number for one, in several fields
-/// or as a list.
+/// RFC 9110 section 8.6 allows a recipient to treat a repeated equal number as one, in
+/// several fields or as a list.
 fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> Result<Told, Fault> {
     let mut length = None;
     for value in core::iter::once(first).chain(others) {
@@ -82,8 +83,8 @@ fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> R
     length.map(Told::Length).ok_or(Fault::Length)
 }
 
-/// Frameworks that pass on the fields of an answer say `chunked` a second time. RFC 9112
-/// section 6.1 forbids to apply it twice, so it is taken for once.
+/// Frameworks that pass on the fields of an answer may add `chunked` a second time. RFC
+/// 9112 section 6.1 forbids applying it twice, so it counts once.
 fn chunked_again<'b>(
     first: &'b [u8],
     others: impl Iterator<Item = &'b [u8]>,
@@ -107,7 +108,7 @@ fn chunked_again<'b>(
 
 fn only_chunked(coding: &[u8], version: Version) -> Result<Told, Fault> {
     if version == Version::Http10 {
-        // RFC 9112 section 6.1: such a message's framing is faulty.
+        // RFC 9112 section 6.1: the framing of such a message is faulty.
         Err(Fault::CodingOld)
     } else if coding.eq_ignore_ascii_case(b"chunked") {
         Ok(Told::Chunked)

@@ -1,15 +1,15 @@
-//! What an authority may look like: uri-host and an optional port (RFC 9110
-//! section 7.2, RFC 3986 section 3.2).
+//! The syntax of an authority: uri-host and an optional port (RFC 9110 section 7.2, RFC
+//! 3986 section 3.2).
 //!
-//! Decides neither whether it exists nor whether it is served here. User
-//! information is refused: it has no place in a request (RFC 9110 4.2.4).
+//! Whether the host exists or is served here is not decided. User information is refused:
+//! it has no place in a request (RFC 9110 section 4.2.4).
 
 use core::net::Ipv6Addr;
 
 use crate::lexis::{is_name_byte, number};
 
-/// Whether `authority` is a host with or without a port. Not for the empty one,
-/// which only a `Host` field may hold.
+/// Whether `authority` is a host with or without a port. The empty authority, which only a
+/// `Host` field may hold, is not accepted.
 pub(crate) fn is_authority(authority: &[u8]) -> bool {
     if let Some(rest) = authority.strip_prefix(b"[") {
         let end = rest.iter().position(|&byte| byte == b']');
@@ -25,7 +25,7 @@ fn is_literal(bytes: &[u8]) -> bool {
     str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-/// An IPv4 address is a name by its bytes.
+/// An IPv4 address also matches, because its bytes are those of a name.
 fn is_name(mut bytes: &[u8]) -> bool {
     if bytes.is_empty() {
         return false;

@@ -1,7 +1,7 @@
 //! How a client that speaks HTTP/2 with prior knowledge (gRPC, `h2c`) is recognised, and
 //! how it is refused in its own protocol (RFC 9113 sections 3.4, 4.1, 6.5 and 6.8).
 //!
-//! Nothing else of HTTP/2 is spoken.
+//! Nothing else of HTTP/2 is supported.
 
 use alloc::vec::Vec;
 
@@ -13,26 +13,26 @@ const GOAWAY: u8 = 7;
 /// "Use HTTP/1.1 for the request" (RFC 9113 section 7).
 const HTTP_1_1_REQUIRED: u32 = 0xd;
 
-/// Whether what a client has sent is the beginning of HTTP/2.
+/// Whether the bytes of a client are the beginning of HTTP/2.
 pub fn is_http2(bytes: &[u8]) -> bool {
     bytes.starts_with(PREFACE)
 }
 
-/// Appends a server's preface (`SETTINGS`, which changes nothing) and `GOAWAY`: no
-/// stream was looked at, HTTP/1.1 is required. `text` is what clients show.
+/// Appends a server's preface (an empty `SETTINGS` frame) and `GOAWAY`, which says that no
+/// stream was processed and HTTP/1.1 is required. Clients show `text`.
 pub fn write_http2_refusal(out: &mut Vec<u8>, text: &str) {
     put_frame_head(out, 0, SETTINGS);
     let text = text.as_bytes();
     // This is far below the 2^14 bytes that every client accepts (RFC 9113 section 4.2).
     let text = &text[..text.len().min(1 << 10)];
     put_frame_head(out, 8 + text.len() as u16, GOAWAY);
-    // The last stream.
+    // The last stream that was processed: none.
     out.extend_from_slice(&0u32.to_be_bytes());
     out.extend_from_slice(&HTTP_1_1_REQUIRED.to_be_bytes());
     out.extend_from_slice(text);
 }
 
-/// Without flags, of the connection as a whole.
+/// A frame without flags that concerns the whole connection.
 fn put_frame_head(out: &mut Vec<u8>, length: u16, kind: u8) {
     out.push(0);
     out.extend_from_slice(&length.to_be_bytes());

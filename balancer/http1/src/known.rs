@@ -1,24 +1,23 @@
 //! Which fields the codec knows by name, and which only look like them.
 //!
-//! Decides what a name means, once per field. What follows from it is decided where heads
-//! are read and written.
+//! Decides what a name means, once per field. What follows from the meaning is decided
+//! where heads are read and written.
 
 /// What a field's name means to the codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It has no meaning here and is passed on.
     Other,
-    /// `Connection` names it, so it is for this hop only.
+    /// `Connection` names it, so it is only for this hop.
     Nominated,
-    /// A known name with another byte where the name has `-`. Gateway interfaces
-    /// that turn both into `_` would take it for the real one: CGI does so with `_`
-    /// (RFC 3875 section 4.1.18), some servers with every byte that is neither a
-    /// letter nor a digit.
+    /// A known name with another byte in place of `-`. Gateway interfaces that turn both
+    /// into `_` would take it for the real name: CGI does so with `_` (RFC 3875 section
+    /// 4.1.18), some servers with every byte that is neither a letter nor a digit.
     Shadow,
-    /// Only a proxy can say this about a client, and the codec does not write it.
+    /// Only a proxy can say this about a client, and the codec does not write it itself.
     Claim,
-    /// `Proxy`, which gateway interfaces turn into the variable `HTTP_PROXY`
-    /// (CVE-2016-5385 and its kin).
+    /// `Proxy`, which gateway interfaces turn into the variable `HTTP_PROXY` (CVE-2016-5385
+    /// and similar faults).
     Proxy,
     Connection,
     ContentLength,
@@ -42,14 +41,14 @@ pub(crate) enum Known {
     Repeated,
     RequestId,
     Te,
-    /// `Scaledapp-Token`: shows that a proxy of ours speaks.
+    /// `Scaledapp-Token`: identifies the sender as one of our own proxies.
     Token,
     Trailer,
     TransferEncoding,
     Upgrade,
 }
 
-/// Ordered by length, which alone tells most names apart.
+/// Grouped by length, which alone distinguishes most names.
 const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
     match length {
         2 => &[(b"te", Known::Te)],
@@ -131,7 +130,7 @@ impl Known {
         Self::Other
     }
 
-    /// Whether the end of a message or of its connection depends on it.
+    /// Whether it determines the end of a message or of its connection.
     pub(crate) const fn frames(self) -> bool {
         matches!(
             self,
@@ -140,9 +139,9 @@ impl Known {
     }
 
     /// Whether `Connection` can make it a field of this hop. A client must not be able to
-    /// remove fields that the codec reads or writes itself, nor what a proxy says about
-    /// the client: a proxy that passes on the client's `Connection` would lose its own
-    /// fields here (as in CVE-2022-31813 of Apache).
+    /// remove fields that the codec reads or writes itself, nor fields in which a proxy
+    /// describes the client: a proxy that passes the client's `Connection` on would lose
+    /// its own fields here (as in CVE-2022-31813 of Apache).
     pub(crate) const fn can_be_nominated(self) -> bool {
         matches!(self, Self::Other)
     }

@@ -1,5 +1,5 @@
 //! Classes of bytes, and the tokens made of them (RFC 9110 section 5.6, RFC 3986 section
-//! 2). Decides nothing about where a token may stand.
+//! 2). Where a token may appear is not decided here.
 
 use core::ops::Range;
 
@@ -22,7 +22,7 @@ const fn class(byte: u8) -> u8 {
     let token = alphanumeric || is_one_of(byte, b"!#$%&'*+-.^_`|~");
     // A fragment never belongs to a request (RFC 9110 section 7.1).
     let target = byte.is_ascii_graphic() && byte != b'#';
-    // `%` is left out, because the digits after it have to be checked.
+    // `%` is not included, because the digits after it must be checked.
     let name = alphanumeric || is_one_of(byte, b"-._~!$&'()*+,;=");
     (if token { TOKEN } else { 0 })
         | (if target { TARGET } else { 0 })
@@ -44,18 +44,18 @@ pub(crate) const fn is_token_byte(byte: u8) -> bool {
     CLASSES[byte as usize] & TOKEN != 0
 }
 
-/// What a reg-name may hold besides percent-encoded bytes.
+/// The bytes of a reg-name, apart from percent-encoded ones.
 pub(crate) const fn is_name_byte(byte: u8) -> bool {
     CLASSES[byte as usize] & NAME != 0
 }
 
-/// What a field's value may hold: no control byte but the tab, and any byte
-/// beyond ASCII (obs-text).
+/// The bytes of a field's value: no control byte except the tab, and any byte beyond ASCII
+/// (obs-text).
 pub(crate) const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// It has no early end, so that the compiler can check many bytes at once.
+/// It does not stop early, so that the compiler can check many bytes at once.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
     let all = |fine, &byte| fine & is_value_byte(byte);
     bytes.iter().fold(true, all)
@@ -79,14 +79,13 @@ pub(crate) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The first place from `start` on that is no space or tab. The bytes end with
-/// something else.
+/// The first position from `start` on that is neither a space nor a tab. There must be one.
 pub(crate) fn after_spaces(bytes: &[u8], start: usize) -> usize {
     let spaces = bytes[start..].iter().take_while(|&&byte| is_space(byte));
     start + spaces.count()
 }
 
-/// Where the content of `within` is, without spaces and tabs around it.
+/// The position of the content of `within`, without spaces and tabs around it.
 pub(crate) fn trimmed(bytes: &[u8], within: Range<usize>) -> Range<usize> {
     let Range { mut start, mut end } = within;
     while start < end && is_space(bytes[start]) {
@@ -102,14 +101,14 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     &bytes[trimmed(bytes, 0..bytes.len())]
 }
 
-/// The elements of a comma-separated list; empty ones do not count (RFC 9110
-/// section 5.6.1.2). Not for values with quoted strings.
+/// The elements of a comma-separated list; empty ones do not count (RFC 9110 section
+/// 5.6.1.2). It must not be used for values with quoted strings.
 pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let elements = value.split(|&byte| byte == b',').map(trim);
     elements.filter(|element| !element.is_empty())
 }
 
-/// Digits and nothing else: no sign, no space, and not more than 64 bits.
+/// Only digits: no sign, no space, and at most 64 bits.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;

@@ -1,16 +1,16 @@
-//! Strict HTTP/1 codec without I/O: strict in, canonical out.
+//! An HTTP/1 codec without I/O: strict in what it accepts, canonical in what it writes.
 //!
 //! Decides where a message begins and ends, which messages are refused because they are
 //! ambiguous, and what is written instead of what was received (RFC 9110, RFC 9112). A
 //! request is never repaired: it is refused unless it follows the grammar exactly. In an
-//! answer, what RFC 9112 lets a proxy repair is repaired where old apps need it: bare line
-//! ends, folded lines, space before a colon. A head is never copied: a new one is written
-//! from what was understood.
+//! answer, some faults that RFC 9112 allows a proxy to repair are repaired because old apps
+//! need it: bare line ends, folded lines, space before a colon. A head is never copied: a
+//! new one is written from what was understood.
 //!
-//! It knows no socket, no clock and no runtime: bytes come in, spans into them and bytes
-//! go out. It does not choose an upstream, does not retry, and does not judge methods,
-//! paths or content. It does not speak `CONNECT`, and only a refusal of HTTP/2; it drops
-//! trailers, and leaves `Via` and `Max-Forwards` alone.
+//! The codec knows no socket, no clock and no runtime: it takes bytes, and returns
+//! positions in them and new bytes. It does not choose an upstream, does not retry, and
+//! does not judge methods, paths or content. It does not support `CONNECT`, and of HTTP/2
+//! only a refusal; it drops trailers, and leaves `Via` and `Max-Forwards` alone.
 //!
 //! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
 #![no_std]

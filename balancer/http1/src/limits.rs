@@ -1,28 +1,28 @@
-//! How large a head may be. Decides when waiting for more of it ends.
+//! How large a head may be, and therefore when the codec stops waiting for more of it.
 
 use crate::fault::Fault;
 
-/// The most that a head may hold.
+/// The limits of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a head, from its first line to its empty line.
     pub head_bytes: usize,
-    /// Bytes of a request's target. An answer has none.
+    /// Bytes of a request's target. An answer has no target.
     pub target_bytes: usize,
     /// Field lines of a head.
     pub fields: usize,
 }
 
 impl Default for Limits {
-    /// The limits for requests. They are well above those of common servers (16 KiB with
-    /// Node, 32 KiB with nginx, 60 KiB with Envoy).
+    /// The limits for requests. They are well above those of common servers (16 KiB in
+    /// Node, 32 KiB in nginx, 60 KiB in Envoy).
     fn default() -> Self {
         Self::of(64 << 10, 1000)
     }
 }
 
 impl Limits {
-    /// A target may take half of a head.
+    /// The target may take half of the head.
     #[must_use]
     pub const fn of(head_bytes: usize, fields: usize) -> Self {
         Self {
@@ -32,22 +32,23 @@ impl Limits {
         }
     }
 
-    /// The limits for answers: the most that browsers take (256 KiB with Chrome). Apps that
+    /// The limits for answers: the most that browsers accept (256 KiB in Chrome). Apps that
     /// set policies and many cookies need tens of KiB.
     #[must_use]
     pub const fn answers() -> Self {
         Self::of(256 << 10, 1000)
     }
 
-    /// The part of `bytes` that a head may take. Only this part is looked at, so the result
-    /// does not depend on how much happens to have arrived.
+    /// The part of `bytes` that a head may take. Only this part is examined, so the result
+    /// does not depend on how many bytes happen to have arrived.
     pub(crate) fn window<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        // Spans are 32 bits wide.
+        // Positions are 32 bits wide.
         let most = self.head_bytes.min(u32::MAX as usize);
         &bytes[..bytes.len().min(most)]
     }
 
-    /// The head does not end in `window`: more may come, or too much has come.
+    /// The head does not end in `window`: either more bytes may come, or there are too
+    /// many.
     pub(crate) fn wait<T>(&self, window: &[u8]) -> Result<Option<T>, Fault> {
         if window.len() >= self.head_bytes.min(u32::MAX as usize) {
             return Err(Fault::HeadLong);

@@ -1,10 +1,11 @@
 //! Where a line of a head ends: at CRLF, and in an answer also at a bare LF.
 //!
-//! RFC 9112 section 2.2 lets a recipient take a bare LF for an end. In a request that
-//! leniency is what makes two parsers differ, so there it is a fault, seen as soon as
-//! the byte is there: a head that would be complete for a lenient parser never waits for
-//! more. Apps that write their answers by hand do end lines so, and nginx, `HAProxy` and
-//! Go take them; what it means for their connection is decided in `response`.
+//! RFC 9112 section 2.2 allows a recipient to accept a bare LF as a line end. In a request,
+//! such leniency makes two parsers differ. So it is a fault there, and is noticed as soon
+//! as the byte arrives: a head that a lenient parser would consider complete never waits
+//! for more bytes. Some apps that write their answers by hand do end lines with LF, and
+//! nginx, `HAProxy` and Go accept that; what it means for the connection is decided in
+//! `response`.
 
 use memchr::memchr;
 
@@ -18,12 +19,12 @@ pub(crate) enum Sender {
     Server,
 }
 
-/// A line that is whole.
+/// A complete line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Where its content ends, and CRLF or LF begins.
+    /// Where its content ends and CRLF or LF begins.
     pub(crate) end: usize,
-    /// Where the next one begins.
+    /// Where the next line begins.
     pub(crate) next: usize,
 }
 
@@ -34,7 +35,7 @@ impl Line {
     }
 }
 
-/// The end of the line that starts at `start`; none while it has not ended.
+/// The end of the line that starts at `start`; `None` while it has not arrived.
 pub(crate) fn end_of_line(
     bytes: &[u8],
     start: usize,
@@ -56,7 +57,7 @@ pub(crate) fn end_of_line(
                 })),
             }
         }
-        // The last byte may be the CR of a CRLF that is under way.
+        // The last byte may be the CR of a CRLF that has not fully arrived.
         None => match memchr(b'\r', rest) {
             Some(at) if at + 1 < rest.len() => Err(Fault::BareCr),
             _ => Ok(None),
@@ -64,7 +65,7 @@ pub(crate) fn end_of_line(
     }
 }
 
-/// A line that has not ended, without the CR that may be its end.
+/// A line that has not ended, without the CR that may belong to its end.
 pub(crate) fn unfinished(bytes: &[u8], start: usize) -> &[u8] {
     let line = &bytes[start..];
     line.strip_suffix(b"\r").unwrap_or(line)

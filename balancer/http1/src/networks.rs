@@ -1,7 +1,7 @@
-//! Which addresses a network of the settings holds (RFC 4632, RFC 4291).
+//! Which addresses belong to a network of the settings (RFC 4632, RFC 4291).
 //!
-//! An IPv4 address that a socket for both families shows as `::ffff:a.b.c.d` is the
-//! IPv4 address, in the settings and in what is looked up. Names are not looked up.
+//! An IPv4 address that a dual-stack socket shows as `::ffff:a.b.c.d` is treated as the
+//! IPv4 address, both in the settings and in lookups. Host names are not resolved.
 
 use alloc::string::String;
 use core::fmt;
@@ -12,14 +12,15 @@ use core::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     first: IpAddr,
-    /// Bits that all of its addresses share, counted in the family of `first`.
+    /// The number of bits that all of its addresses share, counted in the family of
+    /// `first`.
     prefix: u8,
 }
 
 /// Why a text is not a network, with the cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkError {
-    /// It is no address, or its prefix is too long for its family.
+    /// It is not an address, or its prefix is too long for its family.
     Shape(String),
     /// It is an address within a network, so it is ambiguous.
     HostBits(String, Network),
@@ -37,8 +38,8 @@ impl fmt::Display for NetworkError {
                 let address = text.split('/').next().unwrap_or_default();
                 write!(
                     f,
-                    "{text:?} has bits behind its prefix: give {network} for the whole network, \
-                     or {address} for the one address"
+                    "{text:?} has bits set after its prefix: give {network} for the whole network, \
+                     or {address} for the single address"
                 )
             }
         }
@@ -56,7 +57,7 @@ impl Network {
     }
 }
 
-/// The address as a number, and how many bits its family has.
+/// The address as a number, and the number of bits in its family.
 fn bits(address: IpAddr) -> (u128, u8) {
     match address {
         IpAddr::V4(address) => (address.to_bits().into(), 32),
@@ -83,7 +84,7 @@ impl FromStr for Network {
         let (_, written) = bits(address);
         let prefix = match prefix {
             None => written,
-            // `parse` would take a sign.
+            // `parse` would accept a sign.
             Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix
                 .parse()
                 .ok()
@@ -92,7 +93,7 @@ impl FromStr for Network {
             Some(_) => return Err(shape()),
         };
         let network = match (address, address.to_canonical()) {
-            // `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+            // `::ffff:10.0.0.0/104` is the same as 10.0.0.0/8.
             (IpAddr::V6(_), first @ IpAddr::V4(_)) if prefix >= 96 => Self {
                 first,
                 prefix: prefix - 96,
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_holds_its_addresses_and_no_others() {
+    fn a_network_contains_its_addresses_and_no_others() {
         for (network, inside, outside) in [
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
             ("10.0.0.0/8", "::ffff:10.1.2.3", "::a01:203"),
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_with_the_cure() {
+    fn a_text_that_is_not_a_network_is_refused_with_the_cure() {
         for (text, cure) in [
             ("", "such as 10.0.0.0/8"),
             ("10.0.0", "such as 10.0.0.0/8"),

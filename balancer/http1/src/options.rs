@@ -1,5 +1,5 @@
 //! What `Connection` says (RFC 9110 section 7.6.1): whether the connection stays open, and
-//! which fields are for this hop only.
+//! which fields are only for this hop.
 
 use crate::fault::Fault;
 use crate::fields::Fields;
@@ -8,10 +8,10 @@ use crate::known::Known;
 use crate::lexis::list;
 
 /// How many fields `Connection` may name in one head. Each is searched for among all
-/// fields, so a small head could cost much time without this bound.
-const MOST_NOMINATIONS: usize = 32;
+/// fields, so without this limit a small head could cost much time.
+const MAX_NOMINATIONS: usize = 32;
 
-/// The options with a meaning of their own.
+/// The options that have a meaning of their own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
     pub(crate) close: bool,
@@ -39,7 +39,7 @@ impl Options {
                     continue;
                 }
                 nominations += 1;
-                if nominations > MOST_NOMINATIONS {
+                if nominations > MAX_NOMINATIONS {
                     return Err(Fault::Options);
                 }
                 nominate(fields, bytes, option);

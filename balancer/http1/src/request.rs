@@ -1,7 +1,7 @@
-//! Heads of requests: which are accepted, and what they ask for (RFC 9112 sections 2, 3
-//! and 6; RFC 9110 sections 7.2, 7.8, 9.2.2, 10.1.1).
+//! Heads of requests: which are accepted, and what they ask for (RFC 9112 sections 2, 3 and
+//! 6; RFC 9110 sections 7.2, 7.8, 9.2.2, 10.1.1).
 //!
-//! Decides nothing about routing, and nothing about what is sent on; see `write`.
+//! Routing is not decided here, nor what is sent upstream; see `write`.
 
 use crate::fault::{Fault, Refusal};
 use crate::fields::{Fields, Section};
@@ -13,13 +13,13 @@ use crate::limits::Limits;
 use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
-/// The longest method that is read. Registered methods have 16 bytes at most.
+/// The longest method that is accepted. Registered methods have at most 16 bytes.
 const METHOD_BYTES: usize = 32;
 
-/// The field line that tells of [`Request::is_repeated`].
+/// The field line that sets [`Request::is_repeated`].
 pub const REPEATED: &[u8] = b"Scaledapp-Repeated: 1\r\n";
 
-/// A complete head that is well formed.
+/// A complete, well-formed head.
 #[derive(Clone, Debug)]
 pub struct Request<'b> {
     /// Any token; methods are case-sensitive.
@@ -28,19 +28,19 @@ pub struct Request<'b> {
     pub target: &'b [u8],
     /// The version of the client.
     pub version: Version,
-    /// The effective authority: that of an absolute target, else that of `Host`. Empty if
-    /// the client named none.
+    /// The effective authority: that of an absolute target, otherwise that of `Host`. Empty
+    /// if the client named none.
     pub host: &'b [u8],
     /// How the end of the body is announced. Never [`Framing::UntilClose`].
     pub framing: Framing,
     /// Whether the client keeps the connection open.
     pub keep_alive: bool,
-    /// Whether it asks for another protocol and may do so: its version is 1.1, and the
-    /// protocol is not HTTP/2 (see [`parse_request`]). Its body comes first, in HTTP.
+    /// Whether the request asks for another protocol and may do so: its version is 1.1, and
+    /// the protocol is not HTTP/2 (see [`parse_request`]). Its body comes first, in HTTP.
     pub upgrade: bool,
-    /// Whether it waits for an interim response before it sends its body.
+    /// Whether the client waits for an interim response before it sends the body.
     pub expects_continue: bool,
-    /// Bytes of the head, with the empty lines before it that were skipped.
+    /// The number of bytes of the head, including empty lines before it that were skipped.
     pub head_len: usize,
     pub(crate) path: &'b [u8],
     pub(crate) section: Section<'b>,
@@ -52,7 +52,7 @@ impl<'b> Request<'b> {
         self.method == b"HEAD"
     }
 
-    /// Whether doing it twice is the same as doing it once (RFC 9110 section
+    /// Whether sending it twice has the same effect as sending it once (RFC 9110 section
     /// 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         let method = self.method;
@@ -62,30 +62,30 @@ impl<'b> Request<'b> {
         )
     }
 
-    /// Whether a proxy of ours says that a server has ended already while it executed this
-    /// request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). It counts only if such a proxy
-    /// says it; heads that are passed on never have it.
+    /// Whether one of our own proxies says that a server has already ended while it
+    /// executed this request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). It counts only if
+    /// such a proxy says it; heads that are passed on never contain it.
     pub fn is_repeated(&self) -> bool {
         self.section.first(Known::Repeated) == Some(b"1")
     }
 
-    /// All fields as received, values without the space around them.
+    /// All fields as received, the values without surrounding space.
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// The first field with the name, in any case.
+    /// The first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.section.named(name)
     }
 }
 
-/// Parses a request head at the start of `bytes`; none while it is incomplete.
+/// Parses a request head at the start of `bytes`; `None` while it is incomplete.
 ///
-/// Refuses a malformed head as soon as more bytes cannot make it well formed. Empty lines
-/// before the request line are skipped (RFC 9112 section 2.2). `Upgrade: h2c` is not taken
-/// for an upgrade: RFC 9113 section 3.1 has removed it, and a tunnel to an upstream would
-/// bypass everything that a proxy decides for each request.
+/// A malformed head is refused as soon as further bytes cannot make it well-formed. Empty
+/// lines before the request line are skipped (RFC 9112 section 2.2). `Upgrade: h2c` does
+/// not count as an upgrade: RFC 9113 section 3.1 has removed it, and a tunnel to an
+/// upstream would bypass everything that a proxy decides for each request.
 pub fn parse_request<'b>(
     bytes: &'b [u8],
     fields: &'b mut Fields,
@@ -141,9 +141,9 @@ struct RequestLine<'b> {
     method: &'b [u8],
     target: &'b [u8],
     version: Version,
-    /// Of an absolute target.
+    /// The authority of an absolute target.
     authority: Option<&'b [u8]>,
-    /// The target without scheme and authority; may lack its slash then.
+    /// The target without scheme and authority, which may then lack its slash.
     path: &'b [u8],
 }
 
@@ -168,8 +168,8 @@ impl<'b> RequestLine<'b> {
     }
 }
 
-/// The words of a request line, complete or not. Both are read by the same code, so that
-/// an early refusal and a late one have the same reasons.
+/// The words of a request line, complete or not. Both cases are read by the same code, so
+/// that early and late refusals have the same reasons.
 type Words<'b> = (&'b [u8], Option<&'b [u8]>, Option<&'b [u8]>);
 
 fn split<'b>(line: &'b [u8], limits: &Limits) -> Result<Words<'b>, Fault> {
@@ -236,8 +236,8 @@ fn host<'b>(line: &RequestLine<'b>, section: Section<'b>) -> Result<&'b [u8], Fa
         (None, _) if line.version == Version::Http11 => Err(Fault::HostMissing),
         (None, authority) => Ok(authority.unwrap_or_default()),
         (Some(host), _) if !host.is_empty() && !is_authority(host) => Err(Fault::Host),
-        // RFC 9110 section 7.2 has it for targets without an authority, which no
-        // request to a server has.
+        // RFC 9110 section 7.2 allows it for targets without an authority, which no request
+        // to a server has.
         (Some(b""), None) if line.version == Version::Http11 => Err(Fault::Host),
         (Some(host), None) => Ok(host),
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => Ok(authority),

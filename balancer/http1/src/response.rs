@@ -1,7 +1,7 @@
-//! Heads of responses: which can be passed on, and what follows them (RFC 9112
-//! sections 4, 6.3 and 9.3; RFC 9110 section 15).
+//! Heads of responses: which can be passed on, and what follows them (RFC 9112 sections 4,
+//! 6.3 and 9.3; RFC 9110 section 15).
 //!
-//! Decides nothing about what is sent on; see `write`.
+//! What is sent to the client is not decided here; see `write`.
 
 use crate::fault::{Fault, Malformed};
 use crate::fields::{Fields, Section};
@@ -12,17 +12,18 @@ use crate::limits::Limits;
 use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
-/// What the request was: a response cannot be read without knowing that.
+/// The properties of the request without which its response cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// It was a `HEAD` request.
     pub head: bool,
-    /// An upgrade was asked for. Without that a response that switches is malformed.
+    /// It asked for an upgrade. Without that, a response that switches protocols is
+    /// malformed.
     pub upgrade: bool,
 }
 
-/// Media types of answers that are written as events happen: server-sent events, JSON
-/// values one after the other, pictures of a camera, gRPC.
+/// Media types of answers that are written as events happen: server-sent events, sequences
+/// of JSON values, camera pictures, gRPC.
 const STREAMS: [&[u8]; 10] = [
     b"text/event-stream",
     b"application/x-ndjson",
@@ -36,25 +37,25 @@ const STREAMS: [&[u8]; 10] = [
     b"application/grpc-web",
 ];
 
-/// How a proxy of ours says that a request without an answer may be repeated at another
-/// server: by a field of its 502, with the value `retry`.
+/// How one of our own proxies says that a request without an answer may be repeated at
+/// another server: by a field of its 502 with the value `retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elsewhere {
-    /// `Scaledapp-Not-Executed`: no server has begun to execute it. Proxies of older
-    /// versions say so also of a request whose servers ended.
+    /// `Scaledapp-Not-Executed`: no server has begun to execute the request. Proxies of
+    /// older versions also say this if their servers ended while they executed it.
     NotExecuted,
-    /// `Scaledapp-Interrupted`: its servers were ended from outside while they had it, so
-    /// it is not the cause.
+    /// `Scaledapp-Interrupted`: the servers were ended from outside while they had the
+    /// request, so it is not the cause.
     Interrupted,
 }
 
-/// The value of both.
+/// The value of both fields.
 pub(crate) const RETRY: &[u8] = b"retry";
 
-/// A complete head that is well formed.
+/// A complete, well-formed head.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
-    /// 100 to 999: codes beyond 599 are in use, and passed on (RFC 9110 section 15 makes
+    /// 100 to 999. Codes above 599 are in use and passed on (RFC 9110 section 15 makes
     /// clients treat them as 5xx).
     pub status: u16,
     /// The reason phrase as received; may be empty.
@@ -65,35 +66,35 @@ pub struct Response<'b> {
     pub framing: Framing,
     /// Whether the upstream keeps the connection open, and whether it is safe to use it
     /// again. It is not safe after a body that ends with the connection, nor after an
-    /// answer that has no body by rule (HEAD, 204, 304) and announces one, or may:
-    /// careless servers send it all the same, and it would be taken for the next answer.
-    /// Nor is it safe after a line that ends with LF alone: the app may have copied it from
-    /// a client, and that client could write whole answers to other clients.
+    /// answer that has no body by rule (HEAD, 204, 304) but announces one or may have one:
+    /// faulty servers send it nevertheless, and it would be taken for the next answer. Nor
+    /// is it safe after a line that ends with LF alone: the app may have copied the line
+    /// from a client, and that client could then write whole answers to other clients.
     pub keep_alive: bool,
-    /// It has no body by rule, and nothing shows whether a careless server sends one all the
-    /// same: the connection should be silent for a while before it is used again.
+    /// The answer has no body by rule, and nothing shows whether a faulty server sends one
+    /// nevertheless: the connection should be silent for a while before it is used again.
     pub bodiless: bool,
     /// 1xx except 101: another head follows.
     pub interim: bool,
-    /// 101: what follows is another protocol.
+    /// 101: the bytes that follow belong to another protocol.
     pub switching: bool,
-    /// How many seconds the upstream means to keep the connection when idle.
+    /// How many seconds the upstream wants to keep the idle connection.
     pub keep_alive_timeout: Option<u64>,
     /// Bytes of the head.
     pub head_len: usize,
-    /// `Content-Length`, also where there is no body for it.
+    /// `Content-Length`, even if there is no body.
     pub(crate) length: Option<u64>,
     pub(crate) section: Section<'b>,
 }
 
 impl<'b> Response<'b> {
-    /// All fields as received, values without the space around them.
+    /// All fields as received, the values without surrounding space.
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// Whether a proxy of ours says that the request has got no answer and may be repeated
-    /// elsewhere. Heads that are passed on never say so.
+    /// Whether one of our own proxies says that the request has got no answer and may be
+    /// repeated elsewhere. Heads that are passed on never say so.
     pub fn may_go_elsewhere(&self) -> Option<Elsewhere> {
         let says = |known| self.status == 502 && self.section.first(known) == Some(RETRY);
         if says(Known::Interrupted) {
@@ -102,10 +103,10 @@ impl<'b> Response<'b> {
         says(Known::NotExecuted).then_some(Elsewhere::NotExecuted)
     }
 
-    /// Whether it announces itself as a stream, in which long silence is usual. That is so
-    /// if it has no length, and its media type is one of those that are written as events
-    /// happen, or it asks not to be buffered (`X-Accel-Buffering: no`, which such apps send
-    /// for nginx).
+    /// Whether the answer is marked as a stream, in which long silence is normal. That is
+    /// so if it has no length, and its media type is one of those that are written as
+    /// events happen, or it asks not to be buffered (`X-Accel-Buffering: no`, which such
+    /// apps send for nginx).
     pub fn is_stream(&self) -> bool {
         if !matches!(self.framing, Framing::Chunked | Framing::UntilClose) {
             return false;
@@ -124,13 +125,13 @@ impl<'b> Response<'b> {
                 .is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
     }
 
-    /// The first field with the name, in any case.
+    /// The first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.section.named(name)
     }
 }
 
-/// Parses a response head at the start of `bytes`; none while it is incomplete.
+/// Parses a response head at the start of `bytes`; `None` while it is incomplete.
 pub fn parse_response<'b>(
     bytes: &'b [u8],
     fields: &'b mut Fields,
@@ -197,8 +198,8 @@ fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// The space after the code may be missing if no reason follows. The grammar wants it, but
-/// some servers leave it out, and the line is not ambiguous without it.
+/// The space after the code may be missing if no reason follows. The grammar requires it,
+/// but some servers leave it out, and the line is not ambiguous without it.
 fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
     let (version, rest) = match line {
         [
@@ -239,8 +240,8 @@ fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
     }
 }
 
-/// A 1xx ends with its head (RFC 9110 section 15.2). If it announces a body, the next bytes
-/// are ambiguous.
+/// A 1xx response ends with its head (RFC 9110 section 15.2). If it announces a body, the
+/// next bytes are ambiguous.
 fn check_interim(
     status: u16,
     version: Version,

@@ -1,6 +1,6 @@
 //! The usual phrases of status codes (RFC 9110 section 15, RFC 6585).
 
-/// Empty for an unknown code: the phrase says nothing that the code does not say.
+/// Empty for an unknown code: the phrase adds nothing to the code.
 pub(crate) const fn phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",

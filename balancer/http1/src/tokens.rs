@@ -1,5 +1,5 @@
-//! The tokens that proxies of one app show each other: what a text of tokens looks like,
-//! and whether a shown one is among them. Whose tokens they are and where they come from
+//! The tokens that proxies of one app show each other: the format of a token file, and
+//! whether a shown token is in it. To which app the tokens belong and where they come from
 //! is decided elsewhere.
 
 use alloc::boxed::Box;
@@ -10,24 +10,24 @@ use core::hint::black_box;
 
 /// A shorter token could be guessed.
 const MIN_BYTES: usize = 16;
-/// A token is part of each head.
+/// A token is part of each head, so it must be short.
 const MAX_BYTES: usize = 256;
-/// The old token and the new one, and some that were forgotten.
+/// There is room for the old token and the new one, and for some forgotten ones.
 const MAX_TOKENS: usize = 16;
 
-/// The tokens that proxies of one app show each other. The first is shown and any is
-/// accepted, so that a token can be replaced without a gap.
+/// The tokens that proxies of one app show each other. The first one is shown and any of
+/// them is accepted, so that a token can be replaced without a gap.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tokens(Arc<[Box<str>]>);
 
-/// Why a text holds no tokens.
+/// Why a text is not a list of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokensError {
-    /// Nothing but space.
+    /// It is empty or contains only space.
     Empty,
-    /// One cannot be sent, or would not keep anybody out.
+    /// A line cannot be sent as a token, or could be guessed.
     Shape(usize),
-    /// More than anybody needs.
+    /// It has more tokens than any replacement needs.
     Many,
 }
 
@@ -35,12 +35,12 @@ impl fmt::Display for TokensError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str(
-                "it is empty: write one token on a line, such as `openssl rand -hex 32` gives",
+                "it is empty: write one token per line, such as the output of `openssl rand -hex 32`",
             ),
             Self::Shape(line) => write!(
                 f,
-                "line {line} is no token: give {MIN_BYTES} to {MAX_BYTES} visible ASCII \
-                 characters, such as `openssl rand -hex 32` gives"
+                "line {line} is not a token: give {MIN_BYTES} to {MAX_BYTES} visible ASCII \
+                 characters, such as the output of `openssl rand -hex 32`"
             ),
             Self::Many => write!(
                 f,
@@ -52,8 +52,8 @@ impl fmt::Display for TokensError {
 
 impl core::error::Error for TokensError {}
 
-/// The lines of a text that hold something, without the space around it, and their
-/// numbers from 1.
+/// The lines of a text that are not empty, without surrounding space, and their numbers
+/// from 1.
 fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let lines = text.split(|byte| *byte == b'\n').enumerate();
     let lines = lines.map(|(index, line)| (index + 1, line.trim_ascii()));
@@ -61,10 +61,11 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 impl Tokens {
-    /// One token a line, the one to show first; lines without any are skipped.
+    /// Reads one token per line, the first of which is shown; empty lines are skipped.
     ///
     /// # Errors
-    /// There is none, or one that cannot be used; the token itself is not told.
+    /// There is no token, or one that cannot be used; the error does not contain the token
+    /// itself.
     pub fn parse(text: &[u8]) -> Result<Self, TokensError> {
         let mut tokens = Vec::new();
         for (number, line) in lines(text) {
@@ -80,13 +81,13 @@ impl Tokens {
         }
     }
 
-    /// Whether two texts have a token in common, whatever its shape.
+    /// Whether two texts have a token in common, whatever its format.
     pub fn overlap(one: &str, other: &str) -> bool {
         let others = || lines(other.as_bytes());
         lines(one.as_bytes()).any(|(_, token)| others().any(|(_, other)| other == token))
     }
 
-    /// The one to show; none before any is known.
+    /// The token to show; `None` if there are no tokens yet.
     pub fn first(&self) -> Option<&str> {
         self.0.first().map(|token| &**token)
     }
@@ -105,7 +106,7 @@ impl Tokens {
 }
 
 impl fmt::Debug for Tokens {
-    /// Without the tokens: this may be logged.
+    /// Does not show the tokens, because the output may be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({})", self.0.len())
     }
@@ -122,7 +123,7 @@ mod tests {
     const TWO: &str = "fedcba9876543210fedcba9876543210";
 
     #[test]
-    fn a_file_holds_a_token_a_line() {
+    fn a_file_holds_one_token_per_line() {
         let both = format!("\n  {ONE}\r\n\n{TWO}");
         let tokens = Tokens::parse(both.as_bytes()).unwrap();
         assert_eq!(tokens.first(), Some(ONE));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused_and_not_told() {
+    fn a_line_that_is_not_a_token_is_refused_and_not_shown() {
         for (text, wanted) in [
             (" \n\t\n", TokensError::Empty),
             ("short", TokensError::Shape(1)),
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_overlap_in_a_whole_token() {
+    fn texts_overlap_only_in_a_whole_token() {
         for (one, other, overlap) in [
             (ONE, ONE, true),
             (ONE, &format!("{TWO}\r\n {ONE} \n"), true),

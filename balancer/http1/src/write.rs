@@ -1,5 +1,5 @@
-//! What is written, byte by byte, in the one form that leaves no room for a
-//! second reading. What is in it is decided by the modules below.
+//! Writes heads byte by byte, in a form that can be read in only one way. The modules below
+//! decide what a head contains.
 
 mod answer;
 mod put;

@@ -1,7 +1,7 @@
 //! One forwarding thread from its start to its end: it accepts connections, and follows
-//! the table of endpoints, the tokens and the stage that the proxy is in.
+//! changes of the table of endpoints, of the tokens and of the proxy's stage.
 //!
-//! What happens on a connection is decided in `connections`; when which stage of the end
+//! What happens on a connection is decided in `connections`; when each stage of the end
 //! begins, in `drain`.
 
 use std::future::poll_fn;
@@ -29,11 +29,12 @@ use crate::occupancy::STALL_GRACE;
 use crate::thread::{Common, Thread};
 use crate::transport::Transport;
 
-/// How much of an answer the kernel takes before the client's window takes it.
+/// How many bytes of an answer the kernel accepts beyond what fits into the client's
+/// window.
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
-/// The kernel's memory for what a client sends, when memory is short.
+/// The kernel's receive buffer of a connection while memory is short.
 const TIGHT_RECEIVE_BYTES: usize = 16 << 10;
-/// Pause after `accept` has failed, because descriptors or memory are short.
+/// Pause after `accept` has failed because descriptors or memory are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a thread is made from.
@@ -44,14 +45,14 @@ pub(crate) struct Seed {
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) counts: Arc<Counts>,
-    /// Which of the threads it is, from 0 on.
+    /// The number of the thread, from 0.
     pub(crate) index: usize,
 }
 
 /// Serves until the last stage is over.
 ///
 /// # Errors
-/// The thread gets no reactor.
+/// The thread cannot have a reactor.
 pub(crate) fn run(seed: Seed) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,7 +86,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         thread: &thread,
         connections: &connections,
     };
-    // The table's owner may go first; then the last table stays.
+    // The table's owner may end first; then the last table stays in force.
     let mut has_owner = true;
     loop {
         let stages = thread.activity.stage();
@@ -110,29 +111,29 @@ async fn serve(seed: Seed) -> io::Result<()> {
     }
 }
 
-/// Sets what accepted sockets inherit, which saves system calls for each.
+/// Sets options that accepted sockets inherit, which saves system calls for each of them.
 fn set_options(listener: &std::net::TcpListener, stall_time: Duration) -> io::Result<()> {
     let socket = socket2::SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
-    // A client that reads slowly, or not at all, would make the kernel hold megabytes of
-    // its answer (tcp_wmem), which count as our container's memory.
+    // For a client that reads slowly or not at all, the kernel would hold megabytes of its
+    // answer (tcp_wmem), which count as memory of our container.
     socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     keepalive::set(&socket, stall_time)
 }
 
-/// Resolves when there are other tokens than before.
+/// Resolves when the tokens have changed.
 async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
     let is_changed = match tokens {
         Some(tokens) => tokens.changed().await.is_ok(),
         None => false,
     };
-    // Without an owner the last ones stay.
+    // If the owner is gone, the last tokens stay in force.
     if !is_changed {
         std::future::pending::<()>().await;
     }
 }
 
-/// The next connection and the address of its peer.
+/// Accepts the next connection; returns it with the address of its peer.
 fn poll_accept(
     listener: &TcpListener,
     context: &mut Context<'_>,
@@ -148,8 +149,9 @@ struct Accepting<'a> {
 }
 
 impl Accepting<'_> {
-    /// The next connection, when there may be one more. Whether there may be is looked at
-    /// again when one comes, because a connection that was idle may not be any more.
+    /// Accepts the next connection once there may be one more. This is checked again when a
+    /// connection arrives, because an idle connection that was to give way may be in use by
+    /// then.
     async fn accept(&self, listener: Option<&TcpListener>) -> io::Result<(Transport, SocketAddr)> {
         poll_fn(|context| match listener {
             Some(listener) if self.has_room() => poll_accept(listener, context),
@@ -158,14 +160,14 @@ impl Accepting<'_> {
         .await
     }
 
-    /// Whether there may be one more connection, or there is one that ends for it.
+    /// Whether there may be one more connection, or an existing one can end for it.
     fn has_room(&self) -> bool {
         let thread = self.thread;
         if thread.occupancy.has_room() {
             return true;
         }
         let is_new = thread.occupancy.block();
-        // A connection may have ended before it was known that we wait.
+        // A connection may have ended before this thread was registered as waiting.
         if thread.occupancy.has_room() {
             return true;
         }
@@ -180,7 +182,7 @@ impl Accepting<'_> {
     async fn accepted(&self, accepted: io::Result<(Transport, SocketAddr)>) {
         match accepted {
             Ok((transport, peer)) => self.begin(transport, peer.ip()),
-            // The client was gone before it was accepted.
+            // The client was gone before its connection was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 self.thread
@@ -215,16 +217,17 @@ impl Accepting<'_> {
             return;
         }
         if was_full {
-            // No connection ends for one that is refused.
+            // A connection that is refused takes no place, so none ends for it.
             self.make_way();
         }
         self.connections.begin(transport, peer);
     }
 
-    /// Ends a connection for a new one: the one that has waited for a request for
-    /// longest; if none has for long, the one whose client has kept us waiting for
-    /// longest. A connection that is new itself may be about to send its request, so it
-    /// ends last. A connection with a request at an endpoint never ends.
+    /// Ends a connection to make room for a new one. It is the one that has waited longest
+    /// for a request; if none has waited for long, it is the one whose client has kept us
+    /// waiting longest. A connection that is itself new may be about to send its request,
+    /// so it ends last. A connection whose request is at an endpoint never ends for this
+    /// reason.
     fn make_way(&self) {
         let Thread {
             clock,
@@ -244,16 +247,17 @@ impl Accepting<'_> {
         }
     }
 
-    /// Tells a new connection that there is no room for it.
+    /// Tells the client of a new connection that there is no room for it.
     fn refuse(&self, transport: &Transport, reason: &str) {
         let mut out = self.thread.buffers.output();
         http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
-        // The connection is closed at once, whatever the client sends.
+        // The connection is closed immediately, whatever the client sends.
         transport.send_now(&out);
         self.thread.buffers.put_output(out);
     }
 
-    /// A stage of the end begins; whether it is the last, and over.
+    /// Enters a stage of the end. Returns whether it was the last stage, which is over
+    /// immediately.
     fn enter(
         &self,
         stage: Stage,
@@ -269,7 +273,7 @@ impl Accepting<'_> {
                     closed.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            // The connections that have a task end when the local set is dropped.
+            // Connections that have a task end when the local set is dropped.
             Stage::Cut => self.connections.end_all_parked(),
             Stage::Serving | Stage::Leaving => {}
         }
@@ -277,17 +281,17 @@ impl Accepting<'_> {
     }
 
     fn refuse_new(&self, listener: Option<&TcpListener>) {
-        // A socket that another process holds is the next process's, too.
+        // A socket that another process holds also belongs to our successor.
         if let Some(listener) = listener
             && !self.thread.config.listener_is_held
             && let Err(error) = drain::refuse_new(listener)
         {
-            tracing::debug!(%error, "connections that come in the last moment will be reset");
+            tracing::debug!(%error, "connections that arrive in the last moment will be reset");
         }
     }
 
-    /// Accepts what has come. A socket that another process holds keeps it for the next
-    /// process.
+    /// Accepts the connections that have arrived. If another process holds the socket, they
+    /// stay there for our successor.
     fn accept_last(&self, listener: &TcpListener) {
         let mut context = Context::from_waker(Waker::noop());
         while !self.thread.config.listener_is_held

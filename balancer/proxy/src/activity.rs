@@ -1,6 +1,6 @@
-//! In which stage of its life a forwarding thread is, and whether anything goes on there.
+//! Which stage of its life a forwarding thread is in, and whether it has anything to do.
 //!
-//! When which stage begins is decided in `drain`; what is done at each tick, in
+//! When each stage begins is decided in `drain`; what is done at each tick, in
 //! `housekeeping`.
 
 use std::cell::Cell;
@@ -13,21 +13,21 @@ use tokio::sync::Notify;
 use crate::clock::{self, Clock, REST_INTERVAL, TICK_INTERVAL};
 use crate::drain::{Arrival, Stage};
 
-/// After so long without a request the ticks become rare.
+/// After this long without a request, ticks become rare.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Activity {
     clock: Rc<Clock>,
     stage: Cell<Stage>,
-    /// When a client came last, for the departure of the whole proxy.
+    /// When a client last arrived; the whole proxy shares this for its departure.
     arrival: Arc<Arrival>,
-    /// When something began here last.
+    /// When a connection or a request last began on this thread.
     latest: Cell<Duration>,
-    /// Ticks are rare now.
+    /// Whether ticks are rare now.
     rests: Cell<bool>,
-    /// Ticks must not be rare any more.
+    /// Notified when ticks must become frequent again.
     woken: Notify,
 }
 
@@ -43,7 +43,8 @@ impl Activity {
         }
     }
 
-    /// A connection or a request begins: its time counts from now, and ticks are needed.
+    /// A connection or a request begins: its time counts from now, and ticks must be
+    /// frequent.
     pub(crate) fn begins(&self) {
         let now = clock::now();
         self.clock.set(now);
@@ -56,7 +57,7 @@ impl Activity {
         }
     }
 
-    /// Another stage begins.
+    /// Enters another stage.
     pub(crate) fn enter(&self, stage: Stage) {
         self.stage.set(stage);
         self.begins();
@@ -84,7 +85,7 @@ impl Activity {
         }
     }
 
-    /// A tick has been done; `is_awaited`: something waits for the next one.
+    /// Records that a tick has been done. `is_awaited`: something waits for the next one.
     pub(crate) fn ticked(&self, now: Duration, is_awaited: bool) {
         let is_quiet = now.saturating_sub(self.latest.get()) >= QUIET;
         self.rests.set(!is_awaited && is_quiet);

@@ -1,5 +1,5 @@
-//! Memory for bytes that were read and not yet used. It is lent only while there are such
-//! bytes, so an idle connection holds none.
+//! Memory for bytes that have been read but not used yet. It is lent only while there are
+//! such bytes, so an idle connection holds none.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -9,11 +9,12 @@ use tokio::io::ReadBuf;
 
 use crate::transport::Transport;
 
-/// The size of a buffer at first: one read fills it, and most messages fit in.
+/// The initial size of a buffer: one read fills it, and most messages fit into it.
 const SMALL_BYTES: usize = 16 << 10;
-/// Its size once a read has filled it: more is to come, and larger reads are fewer.
+/// The size after a read has filled the buffer: more data will follow, and larger reads are
+/// fewer.
 const LARGE_BYTES: usize = 64 << 10;
-/// Buffers that a thread keeps for its next connections.
+/// The most spare buffers that a thread keeps for its next connections.
 const MAX_KEPT: usize = 64;
 
 /// A thread's spare memory.
@@ -22,7 +23,7 @@ pub(crate) struct Buffers {
     /// Of [`SMALL_BYTES`] bytes, all initialized.
     inputs: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Vec<u8>>>,
-    /// Bytes of answers that wait for slow readers.
+    /// Bytes of answers that are held for slow readers.
     held: Cell<usize>,
 }
 
@@ -46,7 +47,7 @@ impl Buffers {
         self.outputs.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes such memory back.
+    /// Takes memory from [`Self::output`] back.
     pub(crate) fn put_output(&self, mut bytes: Vec<u8>) {
         let mut outputs = self.outputs.borrow_mut();
         if bytes.capacity() <= LARGE_BYTES && outputs.len() < MAX_KEPT {
@@ -56,11 +57,11 @@ impl Buffers {
     }
 }
 
-/// How much of a thread's memory may hold answers for slow readers. Beyond it servers wait
-/// for their readers again.
+/// How many bytes of answers a thread holds for slow readers. Beyond it, servers again have
+/// to wait for their readers.
 const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// What one connection holds of an answer for a slow reader.
+/// The bytes of an answer that one connection holds for a slow reader.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     buffers: &'a Buffers,
@@ -72,7 +73,7 @@ impl<'a> Held<'a> {
         Self { buffers, bytes: 0 }
     }
 
-    /// It holds so many bytes now; whether there may be more.
+    /// Sets the number of bytes held; returns whether the connection may hold more.
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
         let all = self.buffers.held.get() - self.bytes + bytes;
         self.buffers.held.set(all);
@@ -87,14 +88,14 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What has been read from one connection and not been used.
+/// The bytes that were read from one connection and have not been used.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     /// Initialized memory, or none.
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// The last read left no room: there is more where it came from.
+    /// The last read filled the buffer, so there is probably more to read.
     was_filled: bool,
 }
 
@@ -104,7 +105,7 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
-    /// The same, to be changed in place.
+    /// The unused bytes, mutable.
     pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
@@ -115,19 +116,19 @@ impl Buffer {
 
     /// Marks bytes as used.
     pub(crate) fn consume(&mut self, count: usize) {
-        // `usize::MAX` stands for all of it.
+        // `usize::MAX` means all bytes.
         self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
     }
 
-    /// Whether a read has somewhere to go without more memory.
+    /// Whether a read can store bytes without more memory.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes.is_empty() || self.end - self.start < self.bytes.len()
     }
 
-    /// Holds up to `most` bytes from now on.
+    /// Makes room for up to `most` bytes.
     pub(crate) fn grow(&mut self, most: usize) {
         let wanted = (self.bytes.len() * 2).clamp(SMALL_BYTES, most.max(SMALL_BYTES));
         if wanted > self.bytes.len() {
@@ -135,19 +136,19 @@ impl Buffer {
         }
     }
 
-    /// Gives the memory back if nothing is in it.
+    /// Gives the memory back if it holds no bytes.
     pub(crate) fn release(&mut self, buffers: &Buffers) {
         if self.is_empty() && !self.bytes.is_empty() {
             buffers.put(std::mem::take(&mut self.bytes));
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// The size of its memory in bytes.
     pub(crate) fn held(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Gives back the memory that holds no bytes, but for a little room.
+    /// Gives back the memory that holds no bytes, except for a little room.
     pub(crate) fn squeeze(&mut self, buffers: &Buffers) {
         const ROOM: usize = 1 << 10;
         let filled = self.end - self.start;
@@ -164,14 +165,14 @@ impl Buffer {
         (self.start, self.end) = (0, filled);
     }
 
-    /// Reads once; 0 is the end of the stream. To be called only with room.
+    /// Reads once; 0 is the end of the stream. Must be called only while there is room.
     pub(crate) fn poll_fill(
         &mut self,
         transport: &mut Transport,
         buffers: &Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        // A smaller buffer is one that was squeezed.
+        // The buffer is smaller only if it was squeezed.
         if self.is_empty() && self.bytes.len() < SMALL_BYTES {
             self.bytes = buffers.take();
         }
@@ -191,7 +192,7 @@ impl Buffer {
         Poll::Ready(Ok(read))
     }
 
-    /// Makes more room if the last read took all of it; for bodies.
+    /// Makes more room if the last read filled the buffer; meant for bodies.
     pub(crate) fn widen(&mut self) {
         if self.was_filled && self.is_empty() && self.bytes.len() == SMALL_BYTES {
             self.bytes.resize(LARGE_BYTES, 0);
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_squeezed_buffer_holds_what_was_in_it_and_has_room() {
+    fn a_squeezed_buffer_keeps_its_bytes_and_has_room() {
         let (mut buffer, buffers) = (Buffer::default(), Buffers::default());
         buffer.squeeze(&buffers);
         assert!(buffer.held() == 0 && buffer.is_empty());
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_left_can_be_used_at_once() {
+    fn all_remaining_bytes_can_be_consumed_at_once() {
         let mut buffer = Buffer {
             bytes: vec![7; SMALL_BYTES],
             start: 3,

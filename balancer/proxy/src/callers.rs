@@ -1,10 +1,10 @@
-//! Which callers are believed when they say who their client is: proxies of ours, and
-//! proxies that the user has named. All other callers are not.
+//! Which callers are believed when they say who their client is: our own proxies, and
+//! proxies that the user has named. No other caller is believed.
 //!
-//! A proxy of ours shows a token with each request, because an address proves nothing
-//! where pods come and go. What becomes of the fields ([`Trust`]) and what a token looks
-//! like ([`Tokens`]) is decided in `scaledapp-http1`; where tokens come from is decided by
-//! the binaries.
+//! Our own proxies send a token with each request, because an address proves nothing where
+//! pods come and go. How the fields are treated ([`Trust`]) and what a token looks like
+//! ([`Tokens`]) is decided in `scaledapp-http1`; the binaries decide where tokens come
+//! from.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -15,26 +15,26 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Role};
 
-/// What is known of callers beside [`crate::Config::trust`].
+/// What the proxy knows about its callers, besides [`crate::Config::trust`].
 #[derive(Debug, Clone, Default)]
 pub struct Callers {
-    /// Proxies whose word counts.
+    /// Networks of proxies that are believed.
     pub forwarded_from: Arc<[Network]>,
-    /// What callers must show where [`crate::Config::trust`] is [`Trust::Behind`], and
-    /// what a balancer shows to pods. `None`: nothing is shown, and all callers are
-    /// what `trust` says. A receiver of no tokens accepts no caller.
+    /// The tokens that callers must show if [`crate::Config::trust`] is [`Trust::Behind`],
+    /// and the token that a balancer shows to pods. `None`: no token is shown, and every
+    /// caller is treated as `trust` says. A receiver without tokens accepts no caller.
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
 
-/// What a thread knows of callers.
+/// A thread's copy of what is known about callers.
 #[derive(Debug)]
 pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
-    /// Those of [`Callers::tokens`], as they are now.
+    /// The current tokens of [`Callers::tokens`].
     tokens: RefCell<Option<Tokens>>,
-    /// What a caller is that shows what is needed.
+    /// How a caller is treated that shows what is required.
     trust: Trust,
-    /// The next hop is shown a token.
+    /// Whether the next hop is shown a token.
     shows_token: bool,
 }
 
@@ -50,7 +50,7 @@ impl KnownCallers {
         known
     }
 
-    /// Takes the tokens as they are now.
+    /// Takes over the current tokens.
     pub(crate) fn update(&self, callers: &mut Callers) {
         let tokens = callers.tokens.as_mut();
         *self.tokens.borrow_mut() = tokens.map(|tokens| tokens.borrow_and_update().clone());
@@ -63,19 +63,19 @@ impl KnownCallers {
             .any(|network| network.contains(peer))
     }
 
-    /// The address that a connection counts for. A named proxy brings many clients, so
-    /// its connections count for none.
+    /// The address to which a connection is counted. A proxy that the user has named
+    /// carries many clients, so its connections are counted to none.
     pub(crate) fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
         (!self.is_named(peer)).then_some(peer)
     }
 
-    /// What a caller is that has shown this with its request.
+    /// How a caller is treated that has shown this with its request.
     pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
         let tokens = self.tokens.borrow();
         trust(self.trust, tokens.as_ref(), shown, is_named)
     }
 
-    /// Hands on the token that the next hop is to be shown.
+    /// Passes the token for the next hop to `then`.
     pub(crate) fn with_token<T>(&self, then: impl FnOnce(Option<&str>) -> T) -> T {
         let tokens = self.tokens.borrow();
         let shown = tokens.as_ref().and_then(Tokens::first);
@@ -83,8 +83,8 @@ impl KnownCallers {
     }
 }
 
-/// What a caller is. `trust` is true of each one that shows what is needed: one of the
-/// `tokens`, or nothing if there are none to show.
+/// How a caller is treated. It gets `trust` if it shows what is required: one of the
+/// `tokens`, or nothing if there are no tokens.
 fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,
@@ -105,7 +105,7 @@ mod tests {
     const TWO: &str = "fedcba9876543210fedcba9876543210";
 
     #[test]
-    fn an_address_alone_makes_nobody_ours() {
+    fn an_address_alone_does_not_make_a_caller_ours() {
         let tokens = Tokens::parse(ONE.as_bytes()).unwrap();
         let none = Tokens::default();
         let (right, wrong) = (Some(ONE.as_bytes()), Some(TWO.as_bytes()));

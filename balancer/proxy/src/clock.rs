@@ -1,13 +1,14 @@
 //! Time on the forwarding path: one clock of the process, and deadlines that
 //! cost nothing until they pass.
 //!
-//! A timer for each step of each request would cost more than the step. So all deadlines
-//! of a thread are looked at together, every [`TICK_INTERVAL`] (every [`REST_INTERVAL`]
-//! while nothing is under way), and pass up to that much late. They lie in one piece of
-//! memory, which each look reads from end to end. Idle connections, and those whose client
-//! keeps us waiting, are each in an ordered list, so that the oldest can be ended without a
-//! look at the others. A parked connection has no task to wake, so its slot is told
-//! instead. What follows when a deadline passes is decided by the caller.
+//! A timer for each step of each request would cost more than the step itself. So all
+//! deadlines of a thread are checked together, every [`TICK_INTERVAL`] (every
+//! [`REST_INTERVAL`] while the thread is idle), and take effect up to that much late. They
+//! are in one array, which each check reads from end to end. Idle connections, and
+//! connections whose client keeps us waiting, are each in an ordered list, so that the
+//! oldest can be ended without looking at the others. A parked connection has no task to
+//! wake; instead its slot is reported. The caller decides what follows when a deadline
+//! passes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,19 +21,19 @@ use tokio::sync::Notify;
 pub(crate) use crate::order::Slot;
 use crate::order::{List, Order};
 
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(50);
-/// How often while nothing is under way.
+/// How often deadlines are checked while no connection is busy.
 pub(crate) const REST_INTERVAL: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The time since the process first looked at its clock.
+/// The time since the process first read its clock.
 pub(crate) fn now() -> Duration {
     START.elapsed()
 }
 
-/// A moment on the process's clock.
+/// A point in time on the process's clock.
 pub(crate) fn at(moment: Instant) -> Duration {
     moment.saturating_duration_since(*START)
 }
@@ -44,37 +45,37 @@ pub(crate) struct Deadline {
     slot: Slot,
 }
 
-/// What a connection does.
+/// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Something is under way.
+    /// It is busy.
     Busy,
-    /// The same, but its deadline may be noticed a second late.
+    /// It is busy, but its deadline may take effect a second late.
     Lax,
-    /// Nothing is under way. Such connections end first.
+    /// It is idle. Idle connections are the first to end.
     Idle,
     /// Its client keeps us waiting.
     Stalled,
 }
 
-/// Why a connection ends although something is under way.
+/// Why a connection ends although it is busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// Memory is short.
     Memory,
-    /// It gives way to a new connection.
+    /// A new connection takes its place.
     Room,
 }
 
-/// Whether anything has moved lately.
+/// Whether bytes have moved lately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Moves,
-    /// Not since the last look.
+    /// None since the last check.
     Still,
-    /// Nothing for longer: it is to give back the memory that it does not need.
+    /// None for longer: the connection is to give back memory that it does not need.
     Squeezed,
-    /// It has given it back.
+    /// The connection has been asked to give the memory back.
     Slim,
 }
 
@@ -82,7 +83,7 @@ enum Pace {
 #[derive(Debug)]
 struct Step {
     at: Duration,
-    /// Since when it is idle, or the client has kept us waiting.
+    /// Since when it is idle, or since when its client has kept us waiting.
     since: Duration,
     waker: Option<Waker>,
     /// Bytes of memory that the connection holds.
@@ -90,7 +91,8 @@ struct Step {
     kind: Kind,
     pace: Pace,
     cut: Option<Cut>,
-    /// No task waits for it: the connection is parked, and its slot is told instead.
+    /// No task waits for the deadline: the connection is parked, and its slot is reported
+    /// instead.
     is_parked: bool,
 }
 
@@ -111,41 +113,41 @@ const NOTHING: Step = Step {
 struct Steps {
     all: Vec<Step>,
     order: Order,
-    /// Parked connections whose deadline has passed and that were not told yet.
+    /// Parked connections whose deadline has passed and that have not been reported yet.
     passed: Vec<Slot>,
 }
 
-/// The result of a look at all deadlines.
+/// The result of a check of all deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick {
-    /// Anything is under way that has a deadline.
+    /// Whether any busy connection has a deadline.
     pub(crate) is_busy: bool,
     /// Bytes that all connections hold.
     pub(crate) held: u64,
 }
 
-/// A thread's deadlines.
+/// The deadlines of a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     now: Cell<Duration>,
     steps: RefCell<Steps>,
-    /// A deadline of a parked connection has passed.
+    /// Notified when the deadline of a parked connection has passed.
     parked_passed: Notify,
 }
 
 impl Clock {
-    /// The time as of the last tick or request. It costs no system call, and is late by up
-    /// to [`TICK_INTERVAL`] while anything is under way.
+    /// The time of the last tick or request. Reading it costs no system call; it is late by
+    /// up to [`TICK_INTERVAL`] while any connection is busy.
     pub(crate) fn now(&self) -> Duration {
         self.now.get()
     }
 
-    /// Something begins, and its deadlines count from `now`.
+    /// A connection or request begins, and its deadlines count from `now`.
     pub(crate) fn set(&self, now: Duration) {
         self.now.set(now);
     }
 
-    /// Looks at all deadlines; `ends_idle` lets those of idle connections pass.
+    /// Checks all deadlines; with `ends_idle`, those of idle connections pass as well.
     pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> Tick {
         self.now.set(now);
         let (mut is_busy, mut held) = (false, 0);
@@ -167,8 +169,8 @@ impl Clock {
         Tick { is_busy, held }
     }
 
-    /// Wakes each connection on which nothing has moved for a look or two, once, so that it
-    /// gives back the memory that it does not need.
+    /// Wakes, once, each connection on which no byte has moved for one or two checks, so
+    /// that it gives back the memory that it does not need.
     pub(crate) fn squeeze(&self) {
         let mut woken = Vec::new();
         for step in &mut self.steps.borrow_mut().all {
@@ -184,8 +186,8 @@ impl Clock {
         self.wake(woken);
     }
 
-    /// Ends the connections that hold the most, until so many bytes will be free; how many
-    /// ended.
+    /// Ends the connections that hold the most, until this many bytes will be free. Returns
+    /// how many have ended.
     pub(crate) fn end_largest(&self, bytes: u64) -> u64 {
         let mut steps = self.steps.borrow_mut();
         let holding = steps.all.iter_mut().enumerate();
@@ -208,7 +210,8 @@ impl Clock {
         count
     }
 
-    /// Ends all connections that have been idle for so long; how many ended.
+    /// Ends all connections that have been idle for at least `least`. Returns how many have
+    /// ended.
     pub(crate) fn end_idle(&self, least: Duration) -> u64 {
         let mut ended = 0;
         while self.end_oldest_idle(least) {
@@ -217,8 +220,8 @@ impl Clock {
         ended
     }
 
-    /// Ends the connection that has been idle for longest, if that is so long; whether
-    /// there was one.
+    /// Ends the connection that has been idle longest, if it has been idle for at least
+    /// `least`. Returns whether there was one.
     pub(crate) fn end_oldest_idle(&self, least: Duration) -> bool {
         let Some(slot) = self.oldest(List::Idle, least) else {
             return false;
@@ -228,8 +231,8 @@ impl Clock {
         true
     }
 
-    /// Ends the connection whose client has kept us waiting for longest, if that is longer
-    /// than `grace`; whether there was one.
+    /// Ends the connection whose client has kept us waiting longest, if that is longer than
+    /// `grace`. Returns whether there was one.
     pub(crate) fn end_longest_stalled(&self, grace: Duration) -> bool {
         let Some(slot) = self.oldest(List::Stalled, grace) else {
             return false;
@@ -244,12 +247,12 @@ impl Clock {
         self.oldest(List::Idle, Duration::ZERO).is_some()
     }
 
-    /// Whether any client has kept us waiting for so long.
+    /// Whether any client has kept us waiting for longer than `grace`.
     pub(crate) fn has_stalled(&self, grace: Duration) -> bool {
         self.oldest(List::Stalled, grace).is_some()
     }
 
-    /// The connection that has been in a list for longest, if that is so long.
+    /// The connection that has been in a list longest, if that is at least `least`.
     fn oldest(&self, list: List, least: Duration) -> Option<Slot> {
         let steps = self.steps.borrow();
         let first = steps.order.first(list)?;
@@ -257,7 +260,7 @@ impl Clock {
         (self.now.get().saturating_sub(since) >= least).then_some(first)
     }
 
-    /// To be called with nothing borrowed, because wakers run code of others.
+    /// Must be called with nothing borrowed, because wakers run other code.
     fn wake(&self, wakers: impl IntoIterator<Item = Waker>) {
         for waker in wakers {
             waker.wake();
@@ -267,14 +270,14 @@ impl Clock {
         }
     }
 
-    /// The slots of parked connections whose deadline has passed since the last call,
-    /// once there are any.
+    /// Waits for parked connections whose deadline has passed since the last call, and
+    /// returns their slots.
     pub(crate) async fn passed(&self) -> Vec<Slot> {
         self.parked_passed.notified().await;
         std::mem::take(&mut self.steps.borrow_mut().passed)
     }
 
-    /// A deadline that is far away.
+    /// A deadline that is not set yet.
     pub(crate) fn deadline(self: &Rc<Self>) -> Deadline {
         let mut steps = self.steps.borrow_mut();
         let slot = steps.order.slot();
@@ -290,8 +293,8 @@ impl Clock {
 }
 
 impl Steps {
-    /// The deadline of a connection passes, and it is not offered again to make room; its
-    /// waker.
+    /// Lets the deadline of a connection pass, and does not offer the connection again to
+    /// make room. Returns its waker.
     fn end(&mut self, slot: Slot) -> Option<Waker> {
         self.order.leave(slot);
         let step = &mut self.all[slot.index()];
@@ -299,7 +302,8 @@ impl Steps {
         step.pass(slot, &mut self.passed)
     }
 
-    /// The same whatever is under way. It is not counted any more, and not cut twice.
+    /// Ends a connection even if it is busy. It is then no longer counted and not cut
+    /// twice.
     fn cut(&mut self, slot: Slot, why: Cut) -> Option<Waker> {
         let step = &mut self.all[slot.index()];
         step.held = 0;
@@ -309,8 +313,8 @@ impl Steps {
 }
 
 impl Step {
-    /// Its deadline has passed: its task is to be woken, or its slot is told if it is
-    /// parked; once.
+    /// The deadline has passed. Returns the waker of its task; if the connection is parked,
+    /// its slot is recorded instead. Either happens only once.
     fn pass(&mut self, slot: Slot, parked: &mut Vec<Slot>) -> Option<Waker> {
         if std::mem::take(&mut self.is_parked) {
             parked.push(slot);
@@ -324,19 +328,18 @@ impl Deadline {
         then(&mut self.clock.steps.borrow_mut().all[self.slot.index()])
     }
 
-    /// The step that begins now may take so long.
+    /// The step that begins now may take `time`.
     pub(crate) fn set(&self, time: Duration) {
-        // `MAX` stays what it is: no deadline.
+        // `Duration::MAX` stays as it is and means no deadline.
         self.set_at(self.clock.now().saturating_add(time));
     }
 
-    /// The step that goes on must be done by then.
+    /// The current step must be done at the time `at`.
     pub(crate) fn set_at(&self, at: Duration) {
         self.put(at, Kind::Busy, Duration::ZERO);
     }
 
-    /// As [`Self::set_at`]; if `since` is given the client has kept us waiting since
-    /// then.
+    /// As [`Self::set_at`]; if `since` is given, the client has kept us waiting since then.
     pub(crate) fn set_stalled(&self, at: Duration, since: Option<Duration>) {
         match since {
             Some(since) => self.put(at, Kind::Stalled, since),
@@ -344,12 +347,13 @@ impl Deadline {
         }
     }
 
-    /// As [`Self::set_at`], where a second more does not matter ([`REST_INTERVAL`]).
+    /// As [`Self::set_at`], where a delay of one more second does not matter
+    /// ([`REST_INTERVAL`]).
     pub(crate) fn set_lax(&self, at: Duration) {
         self.put(at, Kind::Lax, Duration::ZERO);
     }
 
-    /// As [`Self::set`], for a connection on which nothing is under way.
+    /// As [`Self::set`], for an idle connection.
     pub(crate) fn set_idle(&self, time: Duration) {
         let now = self.clock.now();
         self.release();
@@ -376,7 +380,7 @@ impl Deadline {
         }
     }
 
-    /// The connection holds so much memory while it waits.
+    /// Records how much memory the connection holds while it waits.
     pub(crate) fn holds(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.with(|step| {
@@ -386,12 +390,12 @@ impl Deadline {
         });
     }
 
-    /// Whether, and why, it is to end whatever is under way.
+    /// Whether the connection must end although it is busy, and why.
     pub(crate) fn cut(&self) -> Option<Cut> {
         self.with(|step| step.cut)
     }
 
-    /// Forgets what was held, because nothing is under way.
+    /// Clears the recorded memory, because the connection is idle.
     fn release(&self) {
         self.with(|step| {
             step.held = 0;
@@ -400,8 +404,8 @@ impl Deadline {
         });
     }
 
-    /// Whether it has waited for long and is to give back the memory that it does not
-    /// need; said once.
+    /// Whether the connection has waited for long and must give back the memory that it
+    /// does not need. Returns `true` only once.
     pub(crate) fn is_squeezed(&self) -> bool {
         self.with(|step| {
             let is_squeezed = step.pace == Pace::Squeezed;
@@ -412,25 +416,25 @@ impl Deadline {
         })
     }
 
-    /// No task waits for it from here on; once it has passed [`Clock::passed`] tells its
-    /// slot. A later call of [`Self::poll`] has a task wait again.
+    /// From here on no task waits for the deadline; once it has passed, [`Clock::passed`]
+    /// reports the slot. A later call of [`Self::poll`] makes a task wait again.
     pub(crate) fn park(&self) -> Slot {
         let waker = self.with(|step| {
             step.is_parked = true;
             step.pace = Pace::Slim;
             step.waker.take()
         });
-        // Dropped here, with nothing borrowed.
+        // The waker is dropped here, with nothing borrowed.
         drop(waker);
         self.slot
     }
 
-    /// Whether it has waited for long and holds no memory.
+    /// Whether the connection has waited for long and holds no memory.
     pub(crate) fn is_slim(&self) -> bool {
         self.with(|step| step.pace == Pace::Slim && step.held == 0)
     }
 
-    /// Ready when it has passed; else the task is woken then.
+    /// Ready when the deadline has passed; otherwise the task is woken then.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         let now = self.clock.now();
         let before = self.with(|step| {
@@ -444,7 +448,7 @@ impl Deadline {
             }
             Ok(step.waker.replace(context.waker().clone()))
         });
-        // Dropped here, with nothing borrowed.
+        // The old waker is dropped here, with nothing borrowed.
         before.map_or(Poll::Ready(()), |_waker| Poll::Pending)
     }
 }
@@ -489,22 +493,25 @@ mod tests {
     }
 
     #[test]
-    fn idle_ones_end_when_told_and_gone_ones_are_forgotten() {
+    fn idle_connections_end_on_request_and_slots_of_ended_ones_are_reused() {
         let clock = Rc::new(Clock::default());
         let (idle, busy) = (clock.deadline(), clock.deadline());
         idle.set_idle(seconds(60));
         busy.set(seconds(60));
-        assert!(clock.tick(seconds(1), true).is_busy, "one is under way");
+        assert!(
+            clock.tick(seconds(1), true).is_busy,
+            "one connection is busy"
+        );
         assert!(has_passed(&idle) && !has_passed(&busy));
         busy.set(Duration::MAX);
         assert!(
             !clock.tick(seconds(1), true).is_busy,
-            "it has no end that must be seen"
+            "no deadline must be checked often"
         );
         busy.set_lax(seconds(60));
         assert!(
             !clock.tick(seconds(1), true).is_busy,
-            "it may be seen later"
+            "a later check is enough"
         );
         assert!(!has_passed(&busy), "it is not idle");
         clock.tick(seconds(60), false);
@@ -513,21 +520,17 @@ mod tests {
         clock.tick(seconds(2), false);
         assert!(!clock.has_idle());
         let _again = (clock.deadline(), clock.deadline());
-        assert_eq!(
-            clock.steps.borrow().all.len(),
-            2,
-            "their places are used again"
-        );
+        assert_eq!(clock.steps.borrow().all.len(), 2, "their slots are reused");
     }
 
     #[test]
-    fn those_that_have_been_idle_for_longest_end_first() {
+    fn connections_that_have_been_idle_longest_end_first() {
         let clock = Rc::new(Clock::default());
         let (old, new, busy) = (clock.deadline(), clock.deadline(), clock.deadline());
         old.set_idle(seconds(75));
         busy.set(seconds(9));
         clock.set(seconds(2));
-        // One that expects less patience is no older for it.
+        // A shorter timeout does not make a connection older.
         new.set_idle(seconds(10));
         clock.end_idle(seconds(1));
         assert!(has_passed(&old) && !has_passed(&new) && !has_passed(&busy));
@@ -536,7 +539,7 @@ mod tests {
         assert!(has_passed(&new));
         assert!(
             !clock.end_oldest_idle(Duration::ZERO),
-            "both have their word already"
+            "both have been told already"
         );
         old.set_idle(seconds(75));
         busy.set_idle(seconds(75));
@@ -546,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_gives_back_and_what_holds_the_most_ends_first() {
+    fn waiting_connections_give_memory_back_and_those_that_hold_most_end_first() {
         let clock = Rc::new(Clock::default());
         let all = [10, 30, 20].map(|held| {
             let deadline = clock.deadline();
@@ -569,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_kept_us_waiting_for_longest_gives_way_and_nobody_else_does() {
+    fn only_the_connection_whose_client_has_kept_us_waiting_longest_gives_way() {
         let clock = Rc::new(Clock::default());
         let (old, new, works, answered) = (
             clock.deadline(),
@@ -582,17 +585,20 @@ mod tests {
         old.set_stalled(seconds(60), Some(seconds(0)));
         clock.set(seconds(1));
         new.set_stalled(seconds(60), Some(seconds(1)));
-        // It is waited for no more.
+        // Its client is no longer waited for.
         answered.set_at(seconds(60));
-        // A look in between changes nothing.
+        // A check in between changes nothing.
         old.set_stalled(seconds(61), Some(seconds(0)));
-        assert!(!clock.end_longest_stalled(seconds(2)), "none for so long");
+        assert!(
+            !clock.end_longest_stalled(seconds(2)),
+            "none has waited that long"
+        );
         clock.set(seconds(2));
         assert!(clock.has_stalled(seconds(2)));
         assert!(clock.end_longest_stalled(seconds(2)));
         assert_eq!(old.cut(), Some(Cut::Room));
         assert!(has_passed(&old) && !has_passed(&new));
-        // What it still does is not waited for, and it is no place for two.
+        // The cut connection no longer keeps us waiting, and its place is freed only once.
         old.set_stalled(seconds(90), Some(seconds(2)));
         assert!(has_passed(&old));
         clock.set(seconds(3));
@@ -603,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn of_parked_ones_the_slot_is_told_once() {
+    fn the_slot_of_a_parked_connection_is_reported_once() {
         let clock = Rc::new(Clock::default());
         let (late, evicted, unparked) = (clock.deadline(), clock.deadline(), clock.deadline());
         for deadline in [&evicted, &late, &unparked] {
@@ -620,13 +626,13 @@ mod tests {
         assert_eq!(told(), [slots[1]]);
         assert!(has_passed(&evicted));
         clock.tick(seconds(60), false);
-        assert_eq!(told(), [slots[0]], "the other was told of");
+        assert_eq!(told(), [slots[0]], "the other was reported before");
         clock.tick(seconds(61), false);
         assert_eq!(told(), []);
     }
 
     #[test]
-    fn a_connection_costs_little_here() {
+    fn a_deadline_takes_little_memory() {
         assert!(size_of::<Step>() <= 56, "{}", size_of::<Step>());
         assert!(size_of::<Deadline>() <= 16);
     }

@@ -1,5 +1,5 @@
-//! What a forwarding thread says in the log about its peers and its own limits, and how
-//! often: each kind of complaint once in ten seconds.
+//! What a forwarding thread logs about its peers and its own limits, and how often: each
+//! kind of complaint at most once in ten seconds.
 //!
 //! What is answered to a peer is decided where the fault is found.
 
@@ -14,15 +14,15 @@ use crate::config::{Config, Role};
 use crate::endpoint::Endpoint;
 use crate::memory::Pressure;
 
-/// The log repeats a complaint of one kind after so long at the earliest.
+/// A complaint of one kind is repeated after this time at the earliest.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Complaints {
     clock: Rc<Clock>,
     config: Config,
-    /// The kinds of complaints that were made, and when each was made last. There are
+    /// The kinds of complaints made so far, and when each was last made. There are only a
     /// few kinds.
     made: RefCell<Vec<(&'static str, Duration)>>,
 }
@@ -58,7 +58,7 @@ impl Complaints {
         is_first
     }
 
-    /// This machine has too few descriptors or ports for `what`.
+    /// This machine has too few descriptors or ports to do `what`.
     pub(crate) fn short_of(&self, what: &str, error: &io::Error) {
         if !self.is_due("short-of-descriptors") {
             return;
@@ -68,22 +68,22 @@ impl Complaints {
         } else {
             "raise the limit of open files (`ulimit -Hn`, LimitNOFILE=)"
         };
-        tracing::warn!(%error, "{what} from here: {cure}");
+        tracing::warn!(%error, "{what}: {cure}");
     }
 
-    /// Accepting pauses, because every connection has a request under way.
+    /// Accepting pauses because every connection has a request in flight.
     pub(crate) fn connections_are_full(&self) {
         if self.is_due("connections-full") {
             tracing::warn!(
                 connections = self.config.limits.connections,
                 "the limit of connections is reached, none is idle, and none has waited for its \
                  client for two seconds: new connections wait. Raise --connections, or find out \
-                 what keeps requests busy"
+                 why requests take so long"
             );
         }
     }
 
-    /// A connection whose client kept us waiting has ended for a new one.
+    /// A connection whose client kept us waiting has ended to make room for a new one.
     pub(crate) fn stalled_connection_ended(&self) {
         if self.is_due("stalled-connection-ended") {
             tracing::warn!(
@@ -96,7 +96,7 @@ impl Complaints {
         }
     }
 
-    /// A connection is refused, because its address has as many as it may.
+    /// A connection is refused because its address has as many as it may.
     pub(crate) fn address_is_full(&self, peer: IpAddr) {
         if self.is_due("address-full") {
             tracing::warn!(
@@ -108,7 +108,7 @@ impl Complaints {
         }
     }
 
-    /// Something is given up, because memory is short.
+    /// Requests or connections are given up because memory is short.
     pub(crate) fn memory_is_short(&self, pressure: Pressure) {
         if self.is_due("memory-short") {
             tracing::warn!(
@@ -120,9 +120,8 @@ impl Complaints {
         }
     }
 
-    /// An answer is malformed: the client gets a 502 or a part of an answer, and whoever
-    /// looks for the cause must find it. `line` is the beginning of the field that is to
-    /// blame.
+    /// An answer is malformed. The client gets a 502 or only a part of the answer, so the
+    /// log must help to find the cause. `line` is the beginning of the faulty field.
     pub(crate) fn answer_is_malformed(
         &self,
         endpoint: &Endpoint,
@@ -144,7 +143,7 @@ impl Complaints {
             tracing::warn!(
                 endpoint,
                 reason,
-                "an answer is not HTTP/1.x, the client gets 502{cure}"
+                "an answer is not HTTP/1.x, so the client gets 502{cure}"
             );
             return;
         }
@@ -158,8 +157,8 @@ impl Complaints {
         );
     }
 
-    /// A client's request is refused. This is a warning only if a flag of ours can mend
-    /// it, because anybody may send the rest.
+    /// A client's request is refused. This is a warning only if one of our flags can help,
+    /// because any client can cause the other refusals.
     pub(crate) fn request_is_refused(&self, status: u16, reason: &'static str, rule: &str) {
         if !self.is_due(reason) {
             return;
@@ -172,7 +171,7 @@ impl Complaints {
         }
     }
 
-    /// A client gets a 5xx answer of ours.
+    /// A client gets a 5xx answer of the proxy itself.
     pub(crate) fn request_failed(
         &self,
         status: u16,
@@ -185,17 +184,17 @@ impl Complaints {
         let endpoint = endpoint.map(Endpoint::name);
         let what = match reason {
             "no-endpoint" => "no endpoint serves",
-            "queue-timeout" => "all endpoints are busy, and it has waited for too long",
+            "queue-timeout" => "all endpoints are busy, and the request has waited for too long",
             "queue-full" => "all endpoints are busy, and no more requests may wait",
-            "path-ends-workers" => "its path goes on ending workers",
+            "path-ends-workers" => "requests for its path keep ending workers",
             "upstream-timeout" => "the endpoint took too long",
             "out-of-memory" => "memory is short",
-            _ => "the endpoint broke off, and it may not be repeated",
+            _ => "the endpoint broke off, and the request may not be repeated",
         };
         tracing::warn!(status, reason, endpoint, "a request is not served: {what}");
     }
 
-    /// A client speaks HTTP/2; said once.
+    /// A client speaks HTTP/2; logged once.
     pub(crate) fn client_spoke_http2(&self) {
         if !self.is_first("client-spoke-http2") {
             return;
@@ -204,29 +203,31 @@ impl Complaints {
             Role::Dispatcher => {
                 "an app that serves HTTP/2 or gRPC itself needs --dispatch connection"
             }
-            Role::Balancer => "end HTTP/2 in front of this balancer",
+            Role::Balancer => "terminate HTTP/2 in front of this balancer",
         };
         tracing::warn!(
-            "a client speaks HTTP/2 (or gRPC), which is not spoken here: let it use HTTP/1.1; {cure}"
+            "a client speaks HTTP/2 (or gRPC), which is not supported here: let it use HTTP/1.1; {cure}"
         );
     }
 
-    /// A client speaks TLS; said once.
+    /// A client speaks TLS; logged once.
     pub(crate) fn client_spoke_tls(&self) {
         if !self.is_first("client-spoke-tls") {
             return;
         }
         let cure = match self.config.role {
             Role::Dispatcher => {
-                "end it in front; if the app serves TLS itself, give --dispatch connection"
+                "terminate TLS in front of it; if the app serves TLS itself, give --dispatch connection"
             }
-            Role::Balancer => "end it in front of this balancer, or let the client use http://",
+            Role::Balancer => {
+                "terminate TLS in front of this balancer, or let the client use http://"
+            }
         };
-        tracing::warn!("a client speaks TLS, which is not ended here: {cure}");
+        tracing::warn!("a client speaks TLS, which is not supported here: {cure}");
     }
 }
 
-/// Which flag to raise, if `reason` is a limit.
+/// The flag to raise, if `reason` is a limit.
 fn cure_for_limit(reason: &str) -> &'static str {
     match reason {
         "head-too-long" | "target-too-long" => "; raise --head-bytes if it is needed",

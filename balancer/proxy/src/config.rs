@@ -1,6 +1,6 @@
-//! Settings of the forwarding path, each with the reason for its default.
+//! The settings of the forwarding path, each with the reason for its default.
 //!
-//! Which flag sets them is decided by the binaries.
+//! The binaries decide which flags set them.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,134 +8,132 @@ use std::time::Duration;
 use scaledapp_http1::{self as http1, Trust};
 use scaledapp_select::Algorithm;
 
-/// Which hop this is.
+/// Which hop this proxy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// In front of pods, whose dispatchers are ours.
+    /// It stands in front of pods, whose dispatchers are ours.
     Balancer,
-    /// In front of the workers of an app.
+    /// It stands in front of the workers of an app.
     Dispatcher,
 }
 
-/// How many things may exist at once, and for how long. A counter in [`crate::Metrics`]
-/// shows when a bound is reached.
+/// How many things may exist at once, and how long each may take. A counter in
+/// [`crate::Metrics`] shows when a limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections, of all threads together. When there are so many, the one that
-    /// has waited for a request for longest ends for a new one, or else the one whose
-    /// client has kept us waiting for longest. While servers work on all of them, new
-    /// ones wait in the listen queue.
+    /// Client connections of all threads together. At the limit, a new connection replaces
+    /// the one that has waited longest for a request, or else the one whose client has kept
+    /// us waiting longest. While servers work on all of them, new connections wait in the
+    /// listen queue.
     pub connections: u32,
-    /// Client connections of one address; further ones get 503 and are closed. It does
-    /// not count behind a balancer of ours ([`Trust::Behind`]), since all connections
-    /// come from that.
+    /// Client connections of one address; further ones get 503 and are closed. The limit
+    /// does not apply behind a balancer of ours ([`Trust::Behind`]), because all
+    /// connections come from that balancer.
     pub connections_per_address: Option<NonZeroU32>,
-    /// Requests in flight at one endpoint, of all threads together and never
-    /// more; `None`: as many as come. An upgraded connection (a WebSocket)
-    /// counts as one for as long as it lasts. When all endpoints that may be
-    /// chosen are full, requests wait in a queue, first come, first served.
+    /// Requests in flight at one endpoint, of all threads together; `None`: no limit. The
+    /// limit is never exceeded. An upgraded connection (a WebSocket) counts as one request
+    /// while it lasts. If all endpoints that may be chosen are full, requests wait in a
+    /// queue, first come, first served.
     pub in_flight: Option<NonZeroU32>,
     /// Requests that wait for an endpoint, of all threads together; further ones get 503
-    /// at once. A request that has lost its endpoint and waits for another one is not
+    /// immediately. A request that has lost its endpoint and waits for another one is not
     /// refused.
     pub waiting: u32,
-    /// How long a request waits for an endpoint, all its waits together, before
-    /// it gets 503. Both kinds of 503 say `Retry-After: 1` (seconds).
+    /// How long a request waits for an endpoint before it gets 503, all its waits together.
+    /// Both kinds of 503 carry `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
-    /// From the first byte of a request's head to its last; also for the first byte
-    /// of a new connection.
+    /// The time for a request's head, from its first byte to its last, and for the first
+    /// byte of a new connection.
     pub head_time: Duration,
-    /// Between two requests of a client's connection.
+    /// The time between two requests of a client's connection.
     pub idle_time: Duration,
     /// How long connecting to an endpoint may take.
     pub connect_time: Duration,
-    /// From the end of a request, or from its last interim response, to the end of
-    /// the answer's head; 504 then.
+    /// The time from the end of a request, or from the last interim response, to the end of
+    /// the answer's head; after that 504.
     pub answer_time: Duration,
-    /// Between two bytes of a body that is under way, to or from either side. Also
-    /// what a client that reads slowly may cost in waiting, see [`Self::body_rate`].
+    /// The time between two bytes of a body, from or to either side. It also bounds how
+    /// long a client that reads slowly may keep us waiting, see [`Self::body_rate`].
     pub stall_time: Duration,
-    /// The same for an answer that announces itself as a stream, such as
-    /// `text/event-stream`.
+    /// The same for an answer that is marked as a stream, such as `text/event-stream`.
     pub stream_time: Duration,
-    /// Silence of an upgraded connection in both directions.
+    /// How long both sides of an upgraded connection may be silent.
     pub upgrade_time: Duration,
-    /// Waiting for the bytes of one request body, all together; 408 then.
+    /// How long the bytes of one request body may be waited for in total; after that 408.
     pub body_time: Duration,
-    /// What a client must send or take of a body, bytes per second, while we wait
-    /// for it; 0: any. A request body may be waited for [`Self::body_grace`], each
-    /// second's worth of bytes adds a second, up to three times as long. An answer
-    /// may wait for its reader as long as `stall_time` in the same way.
+    /// How many bytes per second of a body a client must send or read while we wait for it;
+    /// 0: no minimum. A request body may be waited for [`Self::body_grace`]; every
+    /// `body_rate` bytes add a second, up to three times the grace. An answer may wait for
+    /// its reader for `stall_time` in the same way.
     pub body_rate: u32,
     /// See [`Self::body_rate`].
     pub body_grace: Duration,
-    /// How long a client that has ended its side of the connection may still wait
-    /// for its answer. Between proxies of ours ([`Trust::Behind`]) it is zero: there
-    /// the end of a side means that no one waits any more.
+    /// How long a client that has closed its sending side may still wait for its answer.
+    /// Between our own proxies ([`Trust::Behind`]) it is zero: there a closed side means
+    /// that the peer no longer waits.
     pub half_close_time: Duration,
-    /// Of the heads of requests; 431 beyond it. Memory for more than the first
-    /// 16 KiB is taken only by a head that needs it.
+    /// Limits of request heads; beyond them the answer is 431. Memory beyond the first 16
+    /// KiB is taken only for a head that needs it.
     pub request_head: http1::Limits,
-    /// Of the heads of answers; 502 beyond it.
+    /// Limits of answer heads; beyond them the answer is 502.
     pub answer_head: http1::Limits,
     /// How often a request is sent at most.
     pub attempts: u32,
-    /// Repetitions in percent of requests (a handful is always allowed).
+    /// Repetitions in percent of requests (a few are always allowed).
     pub retry_percent: u32,
-    /// What is kept of a request so that it can be sent again.
+    /// How many bytes of a request are kept so that it can be sent again.
     pub replay_bytes: usize,
-    /// Idle time after which an upstream connection is not used again.
+    /// An upstream connection that has been idle for this long is not used again.
     pub upstream_idle_time: Duration,
-    /// Idle upstream connections to one endpoint, of one thread.
+    /// Idle upstream connections to one endpoint that each thread keeps.
     pub upstream_idle: usize,
 }
 
 /// All settings of the forwarding path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Threads, each on its own.
+    /// The number of forwarding threads; each works on its own.
     pub threads: usize,
     /// Which endpoint gets a request.
     pub algorithm: Algorithm,
     /// Which hop this is.
     pub role: Role,
-    /// What callers are: [`Trust::Edge`], anybody; [`Trust::Behind`], proxies of ours,
-    /// if they show what [`crate::Callers::tokens`] asks for. This is decided for each
-    /// request.
+    /// How callers are treated. [`Trust::Edge`]: as unknown clients. [`Trust::Behind`]: as
+    /// our own proxies, if they show what [`crate::Callers::tokens`] requires. This is
+    /// decided for each request.
     pub trust: Trust,
-    /// Another process holds the listening socket and hands it on: what waits
-    /// in its queue at the end is served by the next one.
+    /// Another process holds the listening socket and passes it on: connections that wait
+    /// in its queue at the end are served by our successor.
     pub listener_is_held: bool,
-    /// Memory for connections, in bytes; `None`: [`Self::memory_percent`] of what the
-    /// container may use, or the machine.
+    /// Memory for connections, in bytes; `None`: [`Self::memory_percent`] of the memory
+    /// that the container (or the machine) may use.
     pub memory: Option<u64>,
     /// See [`Self::memory`].
     pub memory_percent: u32,
-    /// The container is the proxy's alone: what its sockets hold counts too.
+    /// The container belongs to the proxy alone, so memory of its sockets counts as well.
     pub owns_container: bool,
-    /// Fewer connections than [`Limits::connections`] where memory or descriptors are
-    /// not enough for them.
+    /// Lower [`Limits::connections`] if memory or descriptors do not suffice for it.
     pub fits_connections: bool,
-    /// An endpoint that answers only with 5xx is ejected for a while.
+    /// Whether an endpoint that answers only with 5xx is ejected for a while.
     pub ejects_errors: bool,
-    /// What may exist at once, and for how long.
+    /// The limits of numbers and times.
     pub limits: Limits,
 }
 
-/// A limit of heads that would refuse ordinary requests, or would limit nothing.
+/// A limit of heads that would refuse ordinary requests, or that would limit nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadLimitError {
     /// Fewer bytes than browsers send with a few cookies, or so many that a few heads fill
     /// the memory.
-    #[error("--head-bytes {0} cannot be meant: give 4096 to 16777216 bytes")]
+    #[error("--head-bytes {0} is out of range: give 4096 to 16777216 bytes")]
     Bytes(u32),
     /// Fewer fields than ordinary requests have behind a proxy or two.
-    #[error("--head-fields {0} is less than ordinary heads have: give at least 64")]
+    #[error("--head-fields {0} is fewer than ordinary heads have: give at least 64")]
     Fields(u32),
 }
 
 impl Limits {
-    /// The limits of heads that `--head-bytes` and `--head-fields` mean: one number
+    /// The limits with the heads that `--head-bytes` and `--head-fields` allow: one number
     /// for requests and answers, or the default of each.
     ///
     /// # Errors
@@ -166,13 +164,13 @@ impl Limits {
     }
 }
 
-/// What a hop of ours may add to a head: several fields that say who its client is, and a
-/// token. The client's host and address are repeated twice at most.
+/// The most bytes that one of our hops may add to a head: several fields that describe the
+/// client, and a token. The client's host and address appear at most twice in them.
 const ADDED_BYTES: usize = 4 << 10;
-/// The same in fields.
+/// The most fields that one of our hops may add to a head.
 const ADDED_FIELDS: usize = 16;
 
-/// Limits for a head that another hop has counted already, and has added to.
+/// Limits for a head that another hop has checked already and has added to.
 pub(crate) fn grown(limits: http1::Limits) -> http1::Limits {
     http1::Limits {
         head_bytes: limits.head_bytes + ADDED_BYTES,
@@ -182,8 +180,8 @@ pub(crate) fn grown(limits: http1::Limits) -> http1::Limits {
 }
 
 impl Config {
-    /// The same. A dispatcher behind balancers gets room for what they add to the requests
-    /// that they let pass.
+    /// The same settings with more room in heads: balancers add fields to the requests that
+    /// they let pass, so a dispatcher behind them needs it.
     #[must_use]
     pub(crate) fn with_room_for_added(mut self) -> Self {
         if self.role == Role::Dispatcher && self.trust == Trust::Behind {
@@ -192,34 +190,36 @@ impl Config {
         self
     }
 
-    /// In front of a pod's workers.
+    /// The settings of a dispatcher, in front of a pod's workers.
     pub fn dispatcher() -> Self {
         Self {
             threads: 1,
             algorithm: Algorithm::LeastOfAll,
             role: Role::Dispatcher,
-            // A balancer stands in front and has said already who the client is.
+            // The balancer in front has already said who the client is.
             trust: Trust::Behind,
             listener_is_held: false,
             memory: None,
-            // The container is sized for the app.
+            // The container's memory is meant for the app.
             memory_percent: 25,
             owns_container: false,
             fits_connections: true,
-            // A worker that answers is alive; its errors are the app's.
+            // A worker that answers is alive; its errors are those of the app.
             ejects_errors: false,
             limits: Limits {
-                // A worker may take long to start, and the balancer in front waits less.
+                // A worker may take long to start, and the balancer in front waits for less
+                // time.
                 waiting_time: Duration::from_secs(30),
                 // The app decides how long an answer takes. The balancer, which faces
-                // clients, waits less, and a request that it gives up ends here at once.
+                // clients, waits less, and a request that it gives up ends here
+                // immediately.
                 answer_time: Duration::from_hours(1),
                 ..Limits::default()
             },
         }
     }
 
-    /// In front of pods.
+    /// The settings of a balancer, in front of pods.
     pub fn balancer() -> Self {
         Self {
             threads: 1,
@@ -241,41 +241,42 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16 << 10,
-            // Many clients may stand behind one address (NAT, a proxy).
+            // Many clients may share one address (NAT, a proxy).
             connections_per_address: None,
-            // An app that queues for itself is served best by all at once.
+            // An app that has its own queue works best if it gets all requests at once.
             in_flight: None,
             waiting: 1024,
-            // A rolling pod needs so long, and clients wait for longer.
+            // A pod may take this long to roll, and clients wait longer.
             waiting_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
-            // The default of nginx.
+            // nginx's default.
             idle_time: Duration::from_secs(75),
-            // A SYN that was lost is sent again after one second.
+            // A lost SYN is sent again after one second.
             connect_time: Duration::from_secs(3),
-            // Reports and uploads to slow services take minutes; nginx and HAProxy
-            // give up after one, and that is what their users raise first.
+            // Reports, and uploads to slow services, take minutes. nginx and HAProxy give
+            // up after one minute, and this is the first setting that their users raise.
             answer_time: Duration::from_mins(5),
-            // Envoy's limit for a stream on which nothing moves.
+            // Envoy's limit for a stream on which no byte moves.
             stall_time: Duration::from_mins(5),
-            // Event sources should send a comment every 15 s or so; many do not.
+            // Event sources should send a comment about every 15 s; many do not.
             stream_time: Duration::from_hours(1),
-            // HAProxy's manual suggests as much for tunnels.
+            // HAProxy's manual suggests this for tunnels.
             upgrade_time: Duration::from_hours(1),
             // 5 GB, the largest single upload of object stores, at 2 Mbit/s.
             body_time: Duration::from_hours(6),
             // The defaults of Apache's mod_reqtimeout.
             body_rate: 500,
             body_grace: Duration::from_secs(20),
-            // `printf … | nc` gets its answer; a browser tab that was closed frees its
-            // place within a second.
+            // `printf … | nc` gets its answer, and the place of a closed browser tab is
+            // free within a second.
             half_close_time: Duration::from_millis(500),
             request_head: http1::Limits::default(),
             answer_head: http1::Limits::answers(),
             attempts: 4,
             retry_percent: 20,
             replay_bytes: 64 << 10,
-            // Node closes after 5 s, the shortest of the common servers.
+            // Node closes idle connections after 5 s, earlier than the other common
+            // servers.
             upstream_idle_time: Duration::from_secs(4),
             upstream_idle: 256,
         }

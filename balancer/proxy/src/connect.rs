@@ -1,4 +1,4 @@
-//! A new connection to an endpoint, or why there is none.
+//! Opens a new connection to an endpoint, or returns why there is none.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,10 +13,10 @@ use crate::config::Limits;
 use crate::keepalive;
 use crate::transport::Transport;
 
-/// Connects within the limits' time.
+/// Connects within `time`.
 ///
 /// # Errors
-/// As connect(2); `TimedOut` when `time` is over.
+/// As connect(2); `TimedOut` if `time` has passed.
 pub(crate) async fn connect(
     address: SocketAddr,
     deadline: &Deadline,
@@ -34,14 +34,14 @@ pub(crate) async fn connect(
     })
     .await?;
     stream.set_nodelay(true)?;
-    // A process of this machine does not vanish without a word.
+    // A process on this machine does not vanish without closing its connections.
     if !address.ip().is_loopback() {
         keepalive::set(&socket2::SockRef::from(&stream), limits.stall_time)?;
     }
     Ok(Transport::Plain(stream))
 }
 
-/// Whether an error is this machine's and says nothing about the endpoint.
+/// Whether an error comes from this machine and says nothing about the endpoint.
 pub(crate) fn is_ours(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || matches!(

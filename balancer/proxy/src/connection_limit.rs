@@ -1,7 +1,7 @@
-//! How many connections there may be, of all threads of a proxy together.
+//! How many connections there may be in all threads of a proxy together.
 //!
-//! It is touched when a connection begins and when it ends, never by a request. Which
-//! connection ends for a new one is decided by each thread (`accept`, `clock`).
+//! It is consulted when a connection begins and when it ends, never for a request. Each
+//! thread decides which of its connections ends for a new one (`accept`, `clock`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,11 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// So many connections above the limit are allowed for the moment that it takes to end as
-/// many.
+/// How far the limit may be exceeded for a moment, while as many old connections end.
 const MAX_BEYOND: u32 = 64;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     limit: u32,
@@ -33,12 +32,12 @@ struct OfAddress {
     taken: Mutex<HashMap<IpAddr, u32>>,
 }
 
-/// An address has as many connections as it may.
+/// The address has as many connections as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AddressFull;
 
 impl ConnectionLimit {
-    /// For `limit` connections, and so many of each client address.
+    /// A limit of `limit` connections in total and `of_address` for each client address.
     pub(crate) fn new(limit: u32, of_address: Option<NonZeroU32>) -> Self {
         Self {
             limit: limit.max(1),
@@ -52,19 +51,20 @@ impl ConnectionLimit {
         }
     }
 
-    /// Whether one more connection is one too many.
+    /// Whether the limit is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.taken.load(Ordering::SeqCst) >= self.limit
     }
 
-    /// Whether so many connections that are to end for new ones have not ended yet that no
-    /// new one may come. A client that sends something in the last moment stays.
+    /// Whether so many connections have not ended yet, although they are to make room, that
+    /// no new one may begin. A client that sends something at the last moment keeps its
+    /// connection.
     pub(crate) fn is_beyond(&self) -> bool {
         self.taken.load(Ordering::SeqCst) >= self.limit.saturating_add(MAX_BEYOND)
     }
 
-    /// A connection begins, even above the limit for all. It counts for `address` if that
-    /// is given.
+    /// Counts a connection, even above the total limit. It also counts for `address` if
+    /// that is given.
     pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
         if let (Some(of_address), Some(address)) = (&self.of_address, address) {
             let mut taken = lock(&of_address.taken);
@@ -78,7 +78,7 @@ impl ConnectionLimit {
         Ok(())
     }
 
-    /// A connection has ended.
+    /// Counts a connection that has ended.
     pub(crate) fn leave(&self, address: Option<IpAddr>) {
         if let (Some(of_address), Some(address)) = (&self.of_address, address) {
             let mut taken = lock(&of_address.taken);
@@ -93,7 +93,7 @@ impl ConnectionLimit {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             let mut waits = lock(&self.waits);
             let told = std::mem::take(&mut *waits);
-            // Under the lock, because a thread that comes later sets it anew.
+            // Changed under the lock, because a thread that comes later sets it again.
             self.waiting.store(0, Ordering::SeqCst);
             drop(waits);
             for wait in told {
@@ -102,7 +102,8 @@ impl ConnectionLimit {
         }
     }
 
-    /// The thread is told once a connection has ended; to be followed by another look.
+    /// Notifies the thread once a connection has ended. The caller must check again
+    /// afterwards.
     pub(crate) fn wait(&self, thread: &Arc<Notify>) {
         let mut waits = lock(&self.waits);
         if !waits.iter().any(|waits| Arc::ptr_eq(waits, thread)) {
@@ -121,12 +122,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_full_for_all_and_for_each_address() {
+    fn both_limits_hold() {
         let [one, two] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
         let limit = ConnectionLimit::new(3, NonZeroU32::new(2));
         assert_eq!((limit.enter(one), limit.enter(one)), (Ok(()), Ok(())));
         assert_eq!(limit.enter(one), Err(AddressFull));
-        assert!(!limit.is_full(), "a refused one has no place");
+        assert!(!limit.is_full(), "a refused connection does not count");
         assert_eq!(limit.enter(two), Ok(()));
         assert!(limit.is_full() && !limit.is_beyond());
         assert_eq!(limit.enter(None), Ok(()));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_wait_are_told_when_one_has_ended() {
+    fn waiting_threads_are_notified_when_a_connection_has_ended() {
         let address = Some(IpAddr::from([10, 0, 0, 1]));
         let limit = ConnectionLimit::new(1, None);
         limit.enter(address).unwrap();

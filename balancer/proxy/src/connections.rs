@@ -1,9 +1,10 @@
-//! The client connections of a forwarding thread, each in one of three states: served by
-//! a task, at rest in a small task of its own, or parked without a task.
+//! The client connections of a forwarding thread. Each is in one of three states: served by
+//! a task, resting in a small task of its own, or parked without a task.
 //!
-//! A task that serves a connection takes some kilobytes, one in which a connection rests
-//! a quarter of one, and a parked connection some 60 bytes. When a connection goes to
-//! rest is decided by its protocol (`http::connection`), and which one ends, in `clock`.
+//! A task that serves a connection takes some kilobytes, a task in which a connection rests
+//! a quarter of a kilobyte, and a parked connection about 60 bytes. The protocol decides
+//! when a connection goes to rest (`http::connection`), and `clock` decides which
+//! connection ends.
 
 mod idle_tasks;
 mod parked;
@@ -24,10 +25,10 @@ use crate::metrics::{count, shift};
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// Parked connections are looked at again so long after that has failed.
+/// After watching the parked connections has failed, it is tried again after this long.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Connections {
     thread: Rc<Thread>,
@@ -35,8 +36,8 @@ pub(crate) struct Connections {
     parked: Parked<Open>,
 }
 
-/// A client's connection on its way from state to state: what is left of it while
-/// nothing is under way.
+/// A client's connection as it passes from state to state; this is all that it keeps while
+/// it is idle.
 #[derive(Debug)]
 struct Connection {
     transport: Transport,
@@ -44,7 +45,7 @@ struct Connection {
     open: Open,
 }
 
-/// Counts a connection until it is dropped.
+/// Counts a connection as open until it is dropped.
 #[derive(Debug)]
 struct Open {
     connections: Rc<Connections>,
@@ -72,7 +73,7 @@ impl Connections {
         })
     }
 
-    /// Serves a connection that was accepted and has been counted in.
+    /// Serves a connection that has been accepted and counted.
     pub(crate) fn begin(self: &Rc<Self>, transport: Transport, peer: IpAddr) {
         let counts = &self.thread.counts;
         count(&counts.accepted);
@@ -85,12 +86,12 @@ impl Connections {
                 peer,
             },
         };
-        // Most clients have something to say at once. A connection is not idle before it
-        // was looked at, or it could end unheard.
+        // Most clients send something immediately. A connection is not idle before it has
+        // been read once; otherwise it could end unheard.
         self.wake(connection);
     }
 
-    /// Serves one connection after the other.
+    /// The loop of a task: serves one connection after the other.
     async fn serve(self: Rc<Self>, first: Connection) {
         let thread = &*self.thread;
         let _task = thread.occupancy.task();
@@ -102,7 +103,8 @@ impl Connections {
                 open,
             } = connection;
             let mut client = Client::new(thread, transport, open.peer, deadline);
-            // A connection that has asked for nothing yet has less time than a kept one.
+            // A connection without any request yet has less time than one that was kept
+            // after a request.
             let timeout = thread.config.limits.head_time;
             match connection::serve(thread, &mut client, timeout).await {
                 Served::Rests => {
@@ -117,22 +119,22 @@ impl Connections {
                         open,
                     });
                 }
-                // It must not stay open until the next one comes.
+                // The connection must not stay open until the task gets its next one.
                 Served::Ended => drop((client, open)),
             }
             next = self.idle_tasks.next().await;
         }
     }
 
-    /// Gives a connection to a task that serves it.
+    /// Passes a connection to a task that serves it.
     fn wake(self: &Rc<Self>, connection: Connection) {
         if let Some(connection) = self.idle_tasks.give(connection) {
             tokio::task::spawn_local(Rc::clone(self).serve(connection));
         }
     }
 
-    /// Lets a connection rest until something comes, be it its end. Its deadline is set.
-    /// A connection that has been idle for a second or two is parked at once.
+    /// Lets a connection rest until data or its end arrives. Its deadline is set already. A
+    /// connection that has been idle for a second or two is parked immediately.
     fn rest(self: &Rc<Self>, connection: Connection) {
         self.thread.occupancy.one_could_end();
         if connection.deadline.is_slim() {
@@ -149,7 +151,7 @@ impl Connections {
             deadline,
             open,
         } = connection;
-        // An error is that of tokio's epoll set, which does not know the connection.
+        // An error means that tokio's epoll set does not know the connection.
         let Ok(transport) = transport.detach() else {
             return;
         };
@@ -168,7 +170,7 @@ impl Connections {
         }
     }
 
-    /// The parked connection with that slot, which is watched no more.
+    /// Takes out the parked connection with that slot, and stops watching it.
     fn take(&self, slot: usize) -> Option<ParkedConnection<Open>> {
         let connection = self.parked.take(slot)?;
         shift(&self.thread.counts.parked, -1);
@@ -188,14 +190,14 @@ impl Connections {
                 open: owner,
             }),
             Err(error) => {
-                let what = "cannot take up an idle connection";
+                let what = "cannot serve an idle connection again";
                 self.thread.is_short_of(what, &error);
                 None
             }
         }
     }
 
-    /// Serves parked connections that have something to say, and ends those whose time is
+    /// Serves parked connections that have something to read, and ends those whose time is
     /// over.
     pub(crate) async fn watch_parked(self: Rc<Self>) {
         loop {
@@ -203,7 +205,7 @@ impl Connections {
                 heard = self.parked.heard() => match heard {
                     Ok(heard) => self.wake_parked(heard),
                     Err(error) => {
-                        tracing::debug!(%error, "idle connections cannot be looked at");
+                        tracing::debug!(%error, "idle connections cannot be watched");
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                 },
@@ -223,7 +225,8 @@ impl Connections {
         }
     }
 
-    /// A client that has said something since its connection was to end is still served.
+    /// Ends parked connections. A client that has sent something in the meantime is still
+    /// served.
     fn end_parked(self: &Rc<Self>, passed: Vec<Slot>) {
         for slot in passed {
             let Some(connection) = self.take(slot.index()) else {
@@ -239,21 +242,21 @@ impl Connections {
 
     /// Ends all parked connections.
     pub(crate) fn end_all_parked(&self) {
-        // What ends must find nothing borrowed.
+        // A connection that ends must find nothing borrowed.
         let parked = self.parked.take_all();
         shift(&self.thread.counts.parked, -(parked.len() as i64));
         drop(parked);
     }
 
-    /// Gives back the memory that connections needed before they were parked, now and
-    /// then.
+    /// Gives back, from time to time, the memory that connections needed before they were
+    /// parked.
     pub(crate) fn give_back_memory(&self, now: Duration) {
         self.parked.give_back(now);
     }
 }
 
-/// Waits for the next byte. Written out, because a future of the compiler's holds its
-/// arguments twice.
+/// Waits for the next byte. It is written by hand, because the compiler's futures hold
+/// their arguments twice.
 struct Rest(Option<Connection>);
 
 impl Future for Rest {
@@ -264,7 +267,7 @@ impl Future for Rest {
             return Poll::Ready(());
         };
         let is_over = connection.deadline.poll(context).is_ready();
-        // Asked at each look, because it is told once.
+        // Checked at each poll, because it returns `true` only once.
         let is_squeezed = connection.deadline.is_squeezed();
         let mut is_awake = connection.transport.poll_read_ready(context).is_ready();
         if !is_awake && !is_over {
@@ -276,7 +279,7 @@ impl Future for Rest {
             }
             return Poll::Ready(());
         }
-        // A client that has said something since its connection was to end is served.
+        // A client that has sent something since its connection was to end is still served.
         is_awake = is_awake && (!is_over || connection.transport.has_bytes());
         if let Some(connection) = self.0.take()
             && is_awake
@@ -302,20 +305,20 @@ mod tests {
     }
 
     /// What a connection costs in each state; the figures of `cargo xtask bench memory`
-    /// have an allocator's losses on top.
+    /// also contain the allocator's overhead.
     #[test]
-    fn a_connection_takes_little() {
+    fn a_connection_takes_little_memory() {
         let sizes = [
-            // With tokio's task around it, which begins and ends on a multiple of 128.
+            // Tokio's task around it is included; its size is a multiple of 128.
             ("at rest", size_of::<Rest>(), 96),
             ("parked", size_of::<Option<ParkedConnection<Open>>>(), 64),
             ("served", size(Connections::serve), 2800),
             ("its client", size_of::<Client>(), 288),
-            ("a try", size_of::<Attempt<'_, '_>>(), 544),
+            ("an attempt", size_of::<Attempt<'_, '_>>(), 544),
         ];
         for (name, size, most) in sizes {
             println!("{name}: {size} bytes");
-            assert!(size <= most, "{name}: {size} bytes, {most} at most");
+            assert!(size <= most, "{name}: {size} bytes, more than {most}");
         }
     }
 }

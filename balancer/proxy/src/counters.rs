@@ -1,8 +1,8 @@
-//! What was answered under one name, such as a worker's slot, while endpoints
-//! come and go there.
+//! Counters of answers under one name, such as a worker's slot, which stay while endpoints
+//! come and go.
 //!
-//! The owner of the endpoints decides which of them share counters. It must choose
-//! names from a bounded set, because each becomes a label.
+//! The owner of the endpoints decides which of them share counters. It must choose names
+//! from a bounded set, because each name becomes a label.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,16 +13,17 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-/// The labels of answers, by hundreds of the status.
+/// The labels of answers, by the first digit of the status.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Anything that has requests in flight: an endpoint.
+/// Something that has requests in flight: an endpoint.
 pub(crate) trait Busy: fmt::Debug + Send + Sync {
     /// Requests in flight, upgraded connections included.
     fn in_flight(&self) -> u32;
 }
 
-/// The numbers of one name. On cache lines of its own: all threads write here.
+/// The counters of one name. They have cache lines of their own, because all threads write
+/// to them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters {
@@ -33,7 +34,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// All zero.
+    /// New counters, all zero.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
             answers: Default::default(),
@@ -43,12 +44,12 @@ impl Counters {
         })
     }
 
-    /// As given.
+    /// The name as given.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Answers with a status of `hundreds` (1 to 5); 101 is among the first.
+    /// Answers whose status has the first digit `hundreds` (1 to 5); 101 counts under 1.
     pub fn answers(&self, hundreds: u16) -> u64 {
         let at = usize::from(hundreds).wrapping_sub(1);
         self.answers
@@ -56,21 +57,21 @@ impl Counters {
             .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Requests that were sent and got no whole answer, not through their
-    /// clients' fault. A kept connection that was found closed when a request
-    /// had been written is one; a connection that was refused is none.
+    /// Requests that were sent and got no complete answer for a reason other than their
+    /// client. A kept connection that turns out to be closed after a request was written
+    /// counts; a refused connection does not.
     pub fn broken(&self) -> u64 {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Requests in flight, upgraded connections included.
+    /// Requests in flight, including upgraded connections.
     pub fn in_flight(&self) -> u32 {
         let endpoints = lock(&self.endpoints);
         let alive = endpoints.iter().filter_map(Weak::upgrade);
         alive.map(|endpoint| endpoint.in_flight()).sum()
     }
 
-    /// One more endpoint of this name.
+    /// Adds an endpoint with this name.
     pub(crate) fn add(&self, endpoint: Weak<dyn Busy>) {
         let mut endpoints = lock(&self.endpoints);
         endpoints.retain(|endpoint| endpoint.strong_count() > 0);
@@ -92,8 +93,8 @@ impl Counters {
 pub struct NamedCounters(Arc<Mutex<Vec<Arc<Counters>>>>);
 
 impl NamedCounters {
-    /// Makes them visible in `registry` as `PREFIX_worker_responses_total` and
-    /// so on, with the name as the label `worker`.
+    /// Registers the counters in `registry` as `PREFIX_worker_responses_total` and so on,
+    /// with the name as the label `worker`.
     pub fn register(registry: &mut Registry, prefix: &str) -> Self {
         let named = Self::default();
         let registry = registry.sub_registry_with_prefix(prefix);
@@ -101,7 +102,7 @@ impl NamedCounters {
         named
     }
 
-    /// The counters of a name, the same each time.
+    /// The counters of a name, the same ones at each call.
     pub fn of(&self, name: &str) -> Arc<Counters> {
         let mut named = lock(&self.0);
         if let Some(known) = named.iter().find(|counters| counters.name == name) {
@@ -118,7 +119,7 @@ impl Collector for NamedCounters {
         let named = lock(&self.0);
         let mut family = encoder.encode_descriptor(
             "worker_responses",
-            "Answers of each worker, by hundreds of the status",
+            "Answers of each worker, by the first digit of the status",
             None,
             MetricType::Counter,
         )?;
@@ -132,7 +133,7 @@ impl Collector for NamedCounters {
         }
         let mut family = encoder.encode_descriptor(
             "worker_broken",
-            "Requests that were sent to each worker and got no whole answer",
+            "Requests that were sent to each worker and got no complete answer",
             None,
             MetricType::Counter,
         )?;
@@ -157,7 +158,7 @@ impl Collector for NamedCounters {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No step can panic half-way.
+    // No step can panic half-way, so a poisoned lock still guards consistent data.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -167,7 +168,7 @@ mod tests {
     use crate::endpoint::Endpoint;
 
     #[test]
-    fn a_name_keeps_its_numbers_and_is_shown_once() {
+    fn a_name_keeps_its_counters_and_is_shown_once() {
         let mut registry = Registry::default();
         let named = NamedCounters::register(&mut registry, "scaledapp_test");
         for status in [101, 204, 200, 599] {
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_flight_is_that_of_all_endpoints_of_the_name() {
+    fn requests_in_flight_are_those_of_all_endpoints_of_the_name() {
         let counters = Counters::new("0");
         let queue = scaledapp_select::Queue::new(None, 1000);
         let at = |port: u16| Endpoint::with_counters("0", ([127, 0, 0, 1], port).into(), &counters);
@@ -206,7 +207,7 @@ mod tests {
         assert_eq!(
             counters.in_flight(),
             2,
-            "a drained one still has what it has"
+            "a draining endpoint still has its requests"
         );
         drop(entered);
         drop(old);

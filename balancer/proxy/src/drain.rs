@@ -1,4 +1,4 @@
-//! How the forwarding path leaves: in which stage it is, by time and arrivals.
+//! How the forwarding path leaves: which stage it is in, depending on time and arrivals.
 //!
 //! No client confirms that it has stopped using an address, so a leaving server keeps
 //! accepting for a while. Time is an argument; the threads act on the stage.
@@ -9,27 +9,27 @@ use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
 
-/// What threads do now.
+/// What the threads do at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     /// Everything is served as usual.
     Serving,
-    /// Connections are accepted, and every answer says that its connection ends with it.
+    /// Connections are accepted, and every answer announces the end of its connection.
     Leaving,
     /// No new connection begins. Connections whose handshake has begun are accepted.
     Closing,
-    /// The listener and idle connections are closed. Requests in flight go on.
+    /// The listener and idle connections are closed. Requests in flight continue.
     Closed,
     /// Everything ends.
     Cut,
 }
 
-/// When a client came last, on the process's clock.
+/// When a client last arrived, on the process's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival(AtomicU64);
 
 impl Arrival {
-    /// To be told only while leaving: nothing asks before.
+    /// Called only while the proxy is leaving, because nothing reads it before.
     pub(crate) fn set(&self, now: Duration) {
         self.0.store(now.as_millis() as u64, Ordering::Relaxed);
     }
@@ -42,17 +42,17 @@ impl Arrival {
 /// How long handshakes that have begun may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How to leave.
+/// The times of a departure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Accept until nothing has come for so long …
+    /// Accept until no client has arrived for this long …
     pub(crate) quiet: Duration,
-    /// … and for so long at least.
+    /// … and for at least this long.
     pub(crate) min: Duration,
-    /// Requests in flight have until then.
+    /// The deadline for requests in flight.
     pub(crate) deadline: Duration,
-    /// Everything ends so long after the deadline. Upgraded connections may need it, and so
-    /// may the owner of the endpoints to stop them.
+    /// How long after the deadline everything ends. Upgraded connections may need this
+    /// time, and so may the owner of the endpoints to stop them.
     pub(crate) linger: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Departure {
         }
     }
 
-    /// The stage at `now`, when something came last at `arrival`.
+    /// The stage at `now`, if a client last arrived at `arrival`.
     pub(crate) fn stage(&mut self, now: Duration, arrival: Duration) -> Stage {
         let Pace {
             quiet,
@@ -87,8 +87,8 @@ impl Departure {
         }
         if self.closing.is_none() {
             let is_quiet = now.saturating_sub(arrival.max(self.begun)) >= quiet;
-            // Some clients never learn of it. Half of the time is kept for what is in
-            // flight.
+            // Some clients never learn that the server leaves. Half of the time is kept for
+            // requests in flight.
             if elapsed >= min && (is_quiet || elapsed >= deadline / 2) {
                 self.closing = Some(now);
             }
@@ -101,12 +101,12 @@ impl Departure {
     }
 }
 
-/// Lets no new connection begin on a listening socket: it drops SYNs, so that clients try
-/// again and are refused once the socket is closed. Without this, closing would reset
-/// the connections that arrive between the last `accept` and `close`.
+/// Lets no new connection begin on a listening socket. SYNs are dropped, so that clients
+/// try again and are refused once the socket is closed. Without this, `close` would reset
+/// connections that arrive after the last `accept`.
 ///
-/// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
-/// `net/ipv4/tcp_ipv4.c`); needs no privilege.
+/// The classic BPF program sees a segment from its TCP header on (`tcp_filter`,
+/// `net/ipv4/tcp_ipv4.c`). It needs no privilege.
 ///
 /// # Errors
 /// The kernel refuses the program (`SO_ATTACH_FILTER`, socket(7)).
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_keep_it_open_but_leave_half_the_time_for_what_is_in_flight() {
+    fn arrivals_keep_it_open_but_leave_half_the_time_for_requests_in_flight() {
         let mut busy = departure(200, 0, 10_000);
         for now in (1000..6000).step_by(100) {
             assert_eq!(busy.stage(ms(now), ms(now - 50)), Stage::Leaving);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lingers_is_cut_later_and_nothing_else_changes() {
+    fn a_linger_time_only_postpones_the_cut() {
         let mut lingering = departure(200, 0, 10_000);
         lingering.pace.linger = ms(5000);
         assert_eq!(lingering.stage(ms(6000), ms(5999)), Stage::Closing);
@@ -180,12 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn no_time_at_all_cuts_at_once() {
+    fn a_deadline_of_zero_cuts_immediately() {
         assert_eq!(departure(2000, 0, 0).stage(ms(1000), ms(0)), Stage::Cut);
     }
 
     #[test]
-    fn a_listener_that_refuses_new_ones_keeps_those_it_has() {
+    fn a_listener_that_refuses_new_connections_keeps_those_in_its_queue() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let _kept = TcpStream::connect(address).unwrap();

@@ -1,8 +1,8 @@
-//! An endpoint: where requests can go, what is known of it, and how busy it is.
+//! An endpoint: a target for requests, what is known of it, and how busy it is.
 //!
-//! The owner of the table says whether it serves ([`Standing`]) and what it
-//! reports; the forwarding path counts what it has in flight there. Which
-//! endpoint is chosen is decided in `select`.
+//! The owner of the table says whether it serves ([`Standing`]) and passes on what it
+//! reports; the forwarding path counts the requests in flight there. Which endpoint is
+//! chosen is decided in `select`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,60 +17,62 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::counters::{Busy, Counters};
 
-/// The process behind an endpoint, as its owner sees it.
+/// The process behind an endpoint, as its owner knows it.
 pub trait Process: fmt::Debug + Send + Sync {
-    /// Whether nothing that serves requests there can have ended. `false` where that is
-    /// not certain. Called on a forwarding thread, so it must not block.
+    /// Whether it is certain that no process that serves requests there has ended. Called
+    /// on a forwarding thread, so it must not block.
     fn surely_runs(&self) -> bool;
 
-    /// Whether connections that it has accepted and read may end as if it had not
-    /// accepted them (`SO_LINGER` with a time of 0). `true` where that is not certain.
+    /// Whether the process may reset connections after it has accepted and read them, as if
+    /// it had never accepted them (`SO_LINGER` with a time of 0). `true` if that is
+    /// unknown.
     fn may_reset(&self) -> bool;
 
-    /// It does not listen any more. Told once, on a forwarding thread, so it must not block.
+    /// The process no longer listens. Called once, on a forwarding thread, so it must not
+    /// block.
     fn refuses(&self);
 }
 
-/// How long the end of a process may take to be noticed by its owner. The kernel closes
-/// its sockets a moment before it can be reaped.
+/// How long the owner may take to notice the end of a process. The kernel closes its
+/// sockets a moment before the process can be reaped.
 const REAP_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Where requests can go. Shared between threads; its counters are exact.
+/// A target for requests. Shared between threads; its counters are exact.
 #[derive(Debug)]
 pub struct Endpoint {
     id: u64,
-    /// Of the address, for [`crate::Algorithm::Hash`].
+    /// The hash key of the address, for [`crate::Algorithm::Hash`].
     key: u64,
     name: String,
     address: SocketAddr,
     standing: AtomicU8,
     in_flight: AtomicU32,
-    /// Of these, connections that speak another protocol now.
+    /// How many of these are connections that have switched to another protocol.
     upgraded: AtomicU32,
-    /// Of these, requests whose client is the side that is expected to act.
+    /// How many of these are requests whose client is expected to act next.
     held_up: AtomicU32,
-    /// When it sent something last. Microseconds of the process's clock, as the
-    /// next one.
+    /// When it last sent something, in microseconds on the process's clock.
     heard: AtomicU64,
-    /// When the first one of those that await an answer came.
+    /// When the first of the requests that now await an answer arrived, on the same clock.
     asked: AtomicU64,
     capacity: AtomicU32,
-    /// Reported in flight and queued, beyond what we had in flight at that time.
+    /// The reported requests in flight and queued, minus those that we had in flight at the
+    /// time of the report.
     beyond_ours: AtomicU32,
     closed: AtomicBool,
     retired: AtomicBool,
     hands_back: AtomicBool,
-    /// Of those in flight, requests that may be what ends workers.
+    /// How many of those in flight may be requests that end workers.
     suspects: AtomicU32,
-    /// Requests that broke off there.
+    /// How many requests broke off there.
     broken: AtomicU32,
-    /// Woken when a closed endpoint owes no answer any more, when its process has ended,
-    /// and when it retires.
+    /// Notified when a closed endpoint no longer owes an answer, when its process has
+    /// ended, and when it retires.
     changed: Notify,
     pub(crate) outlier: Outlier,
     counters: Option<Arc<Counters>>,
     process: Option<Box<dyn Process>>,
-    /// An [`EndedBy`], or 0: it has not been said to have ended.
+    /// An [`EndedBy`], or 0 while no end has been reported.
     ended: AtomicU8,
 }
 
@@ -80,7 +82,7 @@ impl Busy for Endpoint {
     }
 }
 
-/// All endpoints, as one snapshot.
+/// All endpoints at one point in time.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     /// In no particular order.
@@ -93,7 +95,7 @@ impl Endpoint {
         Arc::new(Self::with(name.into(), address, None, None))
     }
 
-    /// The same, counted in `counters` together with all others that are given these.
+    /// The same, counted in `counters` together with all other endpoints that share these.
     pub fn with_counters(
         name: impl Into<String>,
         address: SocketAddr,
@@ -102,7 +104,7 @@ impl Endpoint {
         Self::counted(name.into(), address, counters, None)
     }
 
-    /// The same for a process whose end its owner tells with [`Self::ended`].
+    /// The same for a process whose owner reports its end with [`Self::ended`].
     pub fn of_process(
         name: impl Into<String>,
         address: SocketAddr,
@@ -158,7 +160,7 @@ impl Endpoint {
         }
     }
 
-    /// Unique in the process: an endpoint that comes back is another one.
+    /// Unique in the process: an endpoint that comes back gets a new id.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -167,29 +169,30 @@ impl Endpoint {
         self.key
     }
 
-    /// As given.
+    /// The name as given.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Requests that were sent there and are not answered.
+    /// Requests that have been sent there and not been answered.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// For how long it has owed an answer and sent nothing at all: since its
-    /// last byte, of whatever request or upgraded connection, or since the
-    /// first one of those that await an answer came. `None`: it owes none.
+    /// For how long it has owed an answer and sent nothing at all: since its last byte, on
+    /// any request or upgraded connection, or since the arrival of the first request that
+    /// now awaits an answer. `None` if it owes none.
     ///
-    /// Nothing is owed to upgraded connections; and nothing at all while the client of
-    /// any request is waited for, to send the rest of it or to take what there is of the
-    /// answer: a process that does one thing at a time keeps all others waiting then.
-    /// Silent streams and long polls cannot be told from a hung process. Late by up to
+    /// Nothing is owed on upgraded connections. Nothing at all is owed while the client of
+    /// any request is expected to send the rest of it or to read the answer so far: a
+    /// process that does one thing at a time then keeps all other requests waiting. Silent
+    /// streams and long polls cannot be told from a hung process. The result is late by up
+    /// to 50 ms.
     /// 50 ms.
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         let in_flight = self.in_flight.load(Ordering::Acquire);
@@ -201,12 +204,12 @@ impl Endpoint {
         (awaited > 0).then(|| clock::at(now).saturating_sub(since))
     }
 
-    /// When it sent something last, on the process's clock.
+    /// When it last sent something, on the process's clock.
     pub(crate) fn heard(&self) -> Duration {
         load_time(&self.heard)
     }
 
-    /// It has sent something.
+    /// Records that it has sent something.
     pub(crate) fn hear(&self, now: Duration) {
         store_time(&self.heard, now);
     }
@@ -218,14 +221,14 @@ impl Endpoint {
         }
     }
 
-    /// The same of a request that has got no whole answer.
+    /// Counts a request without a complete answer, if the endpoint has counters.
     pub(crate) fn count_broken(&self) {
         if let Some(counters) = &self.counters {
             counters.broke();
         }
     }
 
-    /// What its owner knows of it.
+    /// Whether it serves, as far as its owner knows.
     pub fn standing(&self) -> Standing {
         match self.standing.load(Ordering::Relaxed) {
             0 => Standing::Serving,
@@ -236,18 +239,18 @@ impl Endpoint {
         }
     }
 
-    /// Requests that wait for an endpoint look again when the table is sent
-    /// again, or after a moment by themselves.
+    /// Sets the standing. Requests that wait for an endpoint look again when the table is
+    /// next published, or by themselves after a moment.
     pub fn set_standing(&self, standing: Standing) {
         let before = self.standing.swap(standing as u8, Ordering::Relaxed);
         if standing == Standing::Serving && before != standing as u8 {
-            // It says that it is back, so what was before does not count any more.
+            // The endpoint reports that it is back, so earlier failures no longer count.
             self.outlier.forgive();
         }
     }
 
-    /// Takes what the endpoint says of its load. Until the next report our own
-    /// requests are counted exactly and those of others as they were.
+    /// Records the load that the endpoint reports. Until the next report, our own requests
+    /// are counted exactly, and those of others as reported.
     pub fn report(&self, report: Report) {
         let all = report.in_flight.saturating_add(report.queued);
         let beyond = all.saturating_sub(self.in_flight());
@@ -256,21 +259,21 @@ impl Endpoint {
             .store(report.capacity.max(1), Ordering::Relaxed);
     }
 
-    /// Whether it is left alone for a while because of its failures.
+    /// Whether it is ejected for a while because of its failures.
     pub fn is_ejected(&self) -> bool {
         self.outlier.is_ejected(clock::now())
     }
 
-    /// Requests in flight for one unit of capacity, in thousandths.
+    /// Requests in flight divided by the capacity, in thousandths.
     pub(crate) fn load(&self) -> u64 {
         let all = u64::from(self.in_flight()) + u64::from(self.beyond_ours.load(Ordering::Relaxed));
         all * 1000 / u64::from(self.capacity.load(Ordering::Relaxed))
     }
 
-    /// No process listens there. One that has closed its listener is about to leave, so it
-    /// gets no new request, not even over kept connections; what listens again is another
-    /// endpoint. Returns whether this is known to be such a process: other endpoints may
-    /// come back.
+    /// Records that no process listens there. A process that has closed its listener is
+    /// about to leave, so the endpoint gets no new request, not even over kept connections;
+    /// a process that listens there later is a new endpoint. Returns whether this endpoint
+    /// is known to be such a process; other endpoints may come back.
     pub(crate) fn refuses(&self) -> bool {
         let Some(process) = &self.process else {
             return false;
@@ -282,24 +285,26 @@ impl Endpoint {
         true
     }
 
-    /// Takes no new request from now on. Not to be undone.
+    /// Takes no new request from now on. This cannot be undone.
     pub fn close(&self) {
-        // Ordered against `enter`: either we see its count or it sees this.
+        // Ordered against `enter`: either this thread sees its count, or it sees this flag.
         self.closed.store(true, Ordering::SeqCst);
         if self.owes_nothing() {
             self.changed.notify_waiters();
         }
     }
 
-    /// It is gone: upgraded connections end, once what it wrote last was passed on.
+    /// The process is gone: upgraded connections end once its last bytes have been passed
+    /// on.
     pub fn retire(&self) {
         self.close();
         self.retired.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Its process has ended, or is about to be ended by its owner. The first word
-    /// counts: what is ended once does not end for another reason later.
+    /// Records that the process has ended, or is about to be ended by its owner. Only the
+    /// first call counts: a process that was ended for one reason does not end for another
+    /// one later.
     pub fn ended(&self, by: EndedBy) {
         let order = Ordering::SeqCst;
         let first = self.ended.compare_exchange(0, by as u8, order, order);
@@ -317,8 +322,9 @@ impl Endpoint {
         }
     }
 
-    /// What became of its process when a connection to it broke off, and whether the
-    /// request on that was the only one; waits a moment for its owner's word.
+    /// What became of the process when a connection to it broke off, and whether the
+    /// request on that connection was the only one there. Waits a moment for the owner to
+    /// report.
     pub(crate) async fn fate(&self) -> (Fate, bool) {
         let Some(process) = &self.process else {
             return (Fate::Unknown, false);
@@ -328,7 +334,7 @@ impl Endpoint {
             .in_flight
             .load(Ordering::SeqCst)
             .saturating_sub(upgraded);
-        // One of several may be the last to look.
+        // If there are several requests, the count is taken before any of them leaves.
         let was_alone = self.broken.fetch_add(1, Ordering::SeqCst) == 0 && owed <= 1;
         if self.ended_by().is_none() {
             if process.surely_runs() && self.ended_by().is_none() {
@@ -336,14 +342,15 @@ impl Endpoint {
                 return (Fate::Lives, false);
             }
             let told = self.wait(|| self.ended_by().is_some());
-            // If its owner does not tell in time, the fate stays unknown.
+            // If the owner does not report in time, the fate stays unknown.
             drop(tokio::time::timeout(REAP_TIMEOUT, told).await);
         }
         let fate = self.ended_by().map_or(Fate::Unknown, Fate::Ended);
         (fate, was_alone)
     }
 
-    /// Whether connections that were read there may end as if they had not been accepted.
+    /// Whether the process may reset connections that it has read, as if it had not
+    /// accepted them.
     pub(crate) fn may_reset(&self) -> bool {
         let process = self.process.as_ref();
         process.is_none_or(|process| process.may_reset())
@@ -353,8 +360,8 @@ impl Endpoint {
         self.suspects.load(Ordering::Relaxed) > 0
     }
 
-    /// A dispatcher of ours answers there, which may hand requests back. What else
-    /// answers there is an app, which has no say in it.
+    /// Whether one of our dispatchers answers there, which may hand requests back. If an
+    /// app answers there itself, it must not influence what is repeated.
     pub fn set_hands_back(&self, hands_back: bool) {
         self.hands_back.store(hands_back, Ordering::Relaxed);
     }
@@ -363,15 +370,15 @@ impl Endpoint {
         self.hands_back.load(Ordering::Relaxed)
     }
 
-    /// Resolves when it owes no answer any more; meant for after [`Self::close`].
+    /// Resolves when it no longer owes an answer; meant for use after [`Self::close`].
     ///
-    /// Upgraded connections owe none. They may last for days, and only the app can
-    /// end them in a way that their clients understand.
+    /// Upgraded connections owe no answer. They may last for days, and only the app can end
+    /// them in a way that their clients understand.
     pub async fn idle(&self) {
         self.wait(|| self.owes_nothing()).await;
     }
 
-    /// Wakes those that wait for that.
+    /// Wakes tasks that wait in [`Self::idle`].
     fn tell_if_idle(&self) {
         if self.closed.load(Ordering::SeqCst) && self.owes_nothing() {
             self.changed.notify_waiters();
@@ -379,8 +386,8 @@ impl Endpoint {
     }
 
     fn owes_nothing(&self) -> bool {
-        // In this order: whatever ends in between leaves `upgraded` first, so a
-        // request is never taken for an upgraded connection.
+        // Read in this order: a request that ends in between leaves `upgraded` first, so a
+        // plain request is never mistaken for an upgraded connection.
         let in_flight = self.in_flight.load(Ordering::SeqCst);
         in_flight <= self.upgraded.load(Ordering::SeqCst)
     }
@@ -394,7 +401,7 @@ impl Endpoint {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that no change falls between.
+            // Registered before the check, so that no change is missed in between.
             changed.as_mut().enable();
             if done() {
                 return;
@@ -408,14 +415,15 @@ impl Endpoint {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Counts one request in, unless the endpoint is closed or has as many as
-    /// the limit of `queue` allows. `queue` is told when it is over.
+    /// Counts one more request, unless the endpoint is closed or has as many as the limit
+    /// of `queue` allows. `queue` is notified when the request is over.
     pub(crate) fn enter<'a>(
         self: &Arc<Self>,
         queue: &'a Queue,
         now: Duration,
     ) -> Option<InFlight<'a>> {
-        // Before it counts, so that a thread that sees the count sees the time.
+        // Written before the count, so that a thread that sees the count also sees the
+        // time.
         let owed = self.upgraded.load(Ordering::Relaxed);
         if self.in_flight() <= owed {
             store_time(&self.asked, now);
@@ -440,7 +448,7 @@ impl Endpoint {
             is_suspect: Cell::new(false),
             is_quiet: false,
         };
-        // Dropped where it is closed: it counts itself out.
+        // Dropped when the endpoint is closed, which takes it out of the count again.
         (!self.closed.load(Ordering::SeqCst)).then_some(entered)
     }
 }
@@ -453,7 +461,7 @@ fn store_time(time: &AtomicU64, now: Duration) {
     time.store(now.as_micros() as u64, Ordering::Relaxed);
 }
 
-/// One request in flight; counts itself out when dropped.
+/// One request in flight, which is counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight<'a> {
     endpoint: Arc<Endpoint>,
@@ -461,7 +469,7 @@ pub(crate) struct InFlight<'a> {
     is_upgraded: Cell<bool>,
     is_held_up: Cell<bool>,
     is_suspect: Cell<bool>,
-    /// No waiting request is to be woken for it.
+    /// No waiting request is woken when it ends.
     is_quiet: bool,
 }
 
@@ -470,7 +478,7 @@ impl InFlight<'_> {
         &self.endpoint
     }
 
-    /// It speaks another protocol now: no answer is owed any more.
+    /// The connection has switched to another protocol: no answer is owed any more.
     pub(crate) fn upgrade(&self) {
         if !self.is_upgraded.replace(true) {
             self.endpoint.upgraded.fetch_add(1, Ordering::SeqCst);
@@ -478,14 +486,14 @@ impl InFlight<'_> {
         }
     }
 
-    /// It may be what ends workers: others of its kind go elsewhere if they can.
+    /// The request may be one that ends workers: similar requests go elsewhere if they can.
     pub(crate) fn suspect(&self) {
         if !self.is_suspect.replace(true) {
             self.endpoint.suspects.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether its client is the side that is expected to act, from `now` on.
+    /// Sets whether its client is expected to act next, from `now` on.
     pub(crate) fn hold_up(&self, is_held_up: bool, now: Duration) {
         if self.is_held_up.replace(is_held_up) == is_held_up {
             return;
@@ -495,7 +503,8 @@ impl InFlight<'_> {
             endpoint.held_up.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // Requests that waited for it meanwhile have waited for the client.
+        // Requests that waited for the endpoint in the meantime were waiting for that
+        // client.
         store_time(&endpoint.asked, now);
         endpoint.held_up.fetch_sub(1, Ordering::Relaxed);
     }
@@ -515,7 +524,7 @@ impl Drop for InFlight<'_> {
         if self.is_suspect.get() {
             self.endpoint.suspects.fetch_sub(1, Ordering::Relaxed);
         }
-        // In this order: see `owes_nothing`.
+        // In this order; see `owes_nothing`.
         if self.is_upgraded.get() {
             self.endpoint.upgraded.fetch_sub(1, Ordering::SeqCst);
         }

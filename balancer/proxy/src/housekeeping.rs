@@ -1,5 +1,5 @@
-//! What a forwarding thread does between requests: it moves its clock on, gives memory
-//! back, and closes what is not needed any more.
+//! The periodic work of a forwarding thread: it advances its clock, gives memory back, and
+//! closes connections that are no longer needed.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::metrics::add;
 use crate::occupancy::STALL_GRACE;
 use crate::thread::{IDLE_GRACE, Thread};
 
-/// How often what is kept is looked through.
+/// How often kept connections are swept.
 const SWEEP_INTERVAL: Duration = REST_INTERVAL;
 
-/// Goes on until the thread ends.
+/// Runs until the thread ends.
 pub(crate) async fn run(connections: Rc<Connections>, thread: Rc<Thread>) {
     let Thread {
         clock,
@@ -35,9 +35,9 @@ pub(crate) async fn run(connections: Rc<Connections>, thread: Rc<Thread>) {
         }
         let pressure = memory.tell(occupancy.connections(), tick.held, now);
         shed(&thread, pressure);
-        // An endpoint may be back without having said so.
+        // An endpoint may be back without any notice.
         upstreams.queue.changed();
-        // A connection that waits to be accepted waits for a tick that finds room.
+        // A connection that waits to be accepted needs a tick that finds room.
         activity.ticked(now, tick.is_busy || occupancy.is_blocked());
         if now.saturating_sub(swept) >= SWEEP_INTERVAL {
             swept = now;
@@ -50,7 +50,7 @@ pub(crate) async fn run(connections: Rc<Connections>, thread: Rc<Thread>) {
     }
 }
 
-/// Ends what must end so that memory is enough.
+/// Ends connections so that memory suffices again.
 fn shed(thread: &Thread, pressure: Pressure) {
     let Thread {
         clock,
@@ -61,7 +61,7 @@ fn shed(thread: &Thread, pressure: Pressure) {
     } = thread;
     if pressure >= Pressure::Scarce {
         upstreams.pool.borrow_mut().empty();
-        // A client that has just been answered may be about to ask again.
+        // A client that has just got an answer may be about to send its next request.
         let least = if pressure >= Pressure::Critical {
             Duration::ZERO
         } else {

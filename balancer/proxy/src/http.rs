@@ -1,8 +1,8 @@
 //! HTTP/1 over a client's connection: its requests, what becomes of each, and how bytes
 //! flow between client and endpoint.
 //!
-//! What a well-formed message is, is decided in `scaledapp-http1`; which endpoint gets a
-//! request, in `scaledapp-select`.
+//! `scaledapp-http1` decides which messages are well-formed; `scaledapp-select` decides
+//! which endpoint gets a request.
 
 mod allowance;
 pub(crate) mod attempt;

@@ -1,26 +1,28 @@
-//! Finds peers that have vanished without closing: a stream that waits for events sends
-//! nothing whose loss could be noticed.
+//! Finds peers that have vanished without closing: on a stream that only waits for events,
+//! nothing is sent whose loss could be noticed.
 
 use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// After so much silence the kernel asks a peer whether it is there. The question also
-/// keeps proxies and NAT boxes from forgetting the connection, as they do after minutes.
+/// After this much silence the kernel probes whether the peer is still there. The probes
+/// also keep proxies and NAT boxes from forgetting the connection, which they do after some
+/// minutes.
 const PROBE_IDLE: Duration = Duration::from_mins(1);
-/// How often a question without an answer is repeated.
+/// How often an unanswered probe is repeated.
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
-/// The shortest time-out: a retransmission or two must fit in.
+/// The shortest timeout: one or two retransmissions must fit into it.
 const MIN_TIMEOUT: Duration = Duration::from_mins(1);
-/// About as long as the kernel waits for an acknowledgement by itself (`tcp_retries2`).
+/// The longest timeout: about as long as the kernel itself waits for an acknowledgement
+/// (`tcp_retries2`).
 const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Sets it for a connection, or for all that a listener accepts: those inherit it, so it
-/// costs no system call for each.
+/// Enables probes for a connection, or for all connections that a listener accepts: those
+/// inherit the option, so it costs no system call for each.
 ///
-/// `TCP_USER_TIMEOUT` (tcp(7)) also ends connections whose peer keeps its window shut
-/// for so long, so it is not less than `stall_time`, which allows that.
+/// `TCP_USER_TIMEOUT` (tcp(7)) also ends connections whose peer keeps its window closed for
+/// that long. So it is at least `stall_time`, which allows such a pause.
 ///
 /// # Errors
 /// As setsockopt(2).
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_connections_inherit_it() {
+    fn accepted_connections_inherit_the_options() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         set(&SockRef::from(&listener), Duration::from_mins(5)).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_stall_is_no_reason_to_give_up_a_lossy_network() {
+    fn a_short_stall_time_does_not_give_up_connections_over_a_lossy_network() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = SockRef::from(&listener);
         set(&SockRef::from(&listener), Duration::from_millis(1)).unwrap();

@@ -1,14 +1,14 @@
-//! The forwarding path: HTTP/1 requests from a listener to the endpoints of a
-//! table. The balancer in front of pods and the dispatcher in front of a pod's
-//! workers are both this, with different settings ([`Config`]).
+//! The forwarding path: HTTP/1 requests from a listener to the endpoints of a table. The
+//! balancer in front of pods and the dispatcher in front of a pod's workers are both this
+//! code, with different settings ([`Config`]).
 //!
-//! What a well-formed message is, is decided in `scaledapp-http1`; which endpoint gets a
-//! request, who waits and what may be repeated, in `scaledapp-select`; which endpoints
-//! exist and what they report, by the owner of the [`Table`]. Here: sockets, threads and
-//! how bytes flow.
+//! `scaledapp-http1` decides which messages are well-formed. `scaledapp-select` decides
+//! which endpoint gets a request, which requests wait and what may be repeated. The owner
+//! of the [`Table`] decides which endpoints exist and what they report. This crate has the
+//! sockets and threads, and moves the bytes.
 //!
-//! Threads share nothing on the request path but the endpoints' counters and the queue of
-//! waiting requests: each has its own runtime, upstream connections, buffers and clock.
+//! On the request path, threads share only the endpoints' counters and the queue of waiting
+//! requests: each has its own runtime, upstream connections, buffers and clock.
 
 mod accept;
 mod activity;

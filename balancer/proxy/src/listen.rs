@@ -1,26 +1,26 @@
-//! Makes the socket that a proxy accepts from.
+//! Creates the socket on which a proxy accepts.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted. The kernel takes the smaller of this and
+/// How many connections may wait to be accepted. The kernel takes the smaller of this and
 /// `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
 
-/// Listens; `[::]` takes IPv4, too. Port 0 takes a free one.
+/// Listens on `address`. `[::]` accepts IPv4 as well, and port 0 means any free port.
 ///
 /// # Errors
-/// The port is taken or may not be used, or the address is not this machine's.
+/// The port is taken or may not be used, or this machine does not have the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // This matters for `[::]` only, which must not depend on `net.ipv6.bindv6only`.
+        // This matters only for `[::]`, which must not depend on `net.ipv6.bindv6only`.
         socket.set_only_v6(false)?;
     }
-    // Connections of a predecessor that linger must not keep us from starting.
+    // Lingering connections of a predecessor must not prevent the start.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -34,9 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_addresses_of_ipv6_include_those_of_ipv4() {
+    fn the_unspecified_ipv6_address_accepts_ipv4() {
         let Ok(listener) = listen("[::]:0".parse().unwrap()) else {
-            // No IPv6 on this machine.
+            // This machine has no IPv6.
             return;
         };
         let port = listener.local_addr().unwrap().port();

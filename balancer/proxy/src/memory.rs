@@ -1,9 +1,10 @@
-//! Whether the memory for connections is short, and how many connections it is enough
-//! for. What a thread then gives up is decided in `housekeeping`.
+//! Whether the memory for connections is short, and how many connections it suffices for.
+//! What a thread then gives up is decided in `housekeeping`.
 //!
-//! It counts what connections hold: our buffers, as the threads tell, and what the kernel
-//! holds for the sockets of the container. It does not count the resident memory of the
-//! process: allocators give memory back late, and connections would end for what is free.
+//! The sum counts what connections hold: our buffers, as the threads report them, and what
+//! the kernel holds for the sockets of the container. It does not count the resident memory
+//! of the process: allocators give memory back late, and connections would be ended for
+//! memory that is free.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -16,18 +17,18 @@ use scaledapp_proc::{Limiting, of_machine};
 
 use crate::metrics::{Counts, count};
 
-/// About what an idle connection costs: our task, and the kernel's socket (some 2 KiB)
-/// with its file.
+/// About what an idle connection costs: our task, and the kernel's socket (some 2 KiB) with
+/// its file.
 const CONNECTION_BYTES: u64 = 4 << 10;
-/// One connection is allowed for so much memory. Most connections have a short head under
-/// way, or nothing; the few that hold much end first when memory is short.
+/// One connection is allowed for this much memory. Most connections are idle or have a
+/// short head in progress; the few that hold much end first when memory is short.
 const BYTES_PER_CONNECTION: u64 = 24 << 10;
-/// So many connections are allowed in any case.
+/// At least this many connections are always allowed.
 const MIN_CONNECTIONS: u32 = 64;
-/// Descriptors that are needed for anything but connections.
+/// Descriptors that are needed for purposes other than connections.
 const OTHER_FILES: u64 = 64;
-/// How often the kernel is asked, and how often connections end for what it says. The
-/// effect of ending them shows at the next look only.
+/// How often the kernel is asked, and how often connections are ended because of its
+/// answer. The effect of ending them shows only at the next check.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How short memory is, in the order in which more is given up.
@@ -41,12 +42,12 @@ pub(crate) enum Pressure {
     Scarce,
     /// The connections that hold the most end.
     Critical,
-    /// No new connection is taken.
+    /// No new connection is accepted.
     Full,
 }
 
 impl Pressure {
-    /// How short it is when `used` bytes of a budget are used.
+    /// How short memory is if `used` bytes of a budget are used.
     fn of(used: u64, budget: u64) -> Self {
         match used.saturating_mul(100) / budget.max(1) {
             0..70 => Self::None,
@@ -66,15 +67,15 @@ impl Pressure {
     ];
 }
 
-/// How many bytes must be freed so that 85 % of a budget are used.
+/// How many bytes must be freed to get down to 85 % of the budget.
 fn surplus(used: u64, budget: u64) -> u64 {
     used.saturating_sub(budget / 100 * 85)
 }
 
-/// Memory for connections, of all threads of a proxy.
+/// The memory for connections in all threads of a proxy.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// In bytes; `None`: no limit is known.
+    /// In bytes; `None` if no limit is known.
     budget: Option<u64>,
     /// What the connections of each thread hold, in bytes.
     held: Vec<AtomicU64>,
@@ -90,8 +91,8 @@ struct Looked {
 }
 
 impl Memory {
-    /// `budget` bytes, or so many percent of the container's memory. `owns`: the container
-    /// is the proxy's alone, so all of its sockets count.
+    /// A budget of `budget` bytes, or of `percent` of the container's memory. `owns`: the
+    /// container belongs to the proxy alone, so all of its sockets count.
     pub(crate) fn new(budget: Option<u64>, percent: u32, owns: bool, threads: usize) -> Self {
         let limiting = Limiting::find(Path::new("/"));
         let limit = limiting.read().or_else(of_machine);
@@ -112,15 +113,15 @@ impl Memory {
         }
     }
 
-    /// `most`, or as many connections as there are memory and descriptors for: each
-    /// takes one of a client and one to a server.
+    /// `most`, or fewer if memory or descriptors suffice only for fewer connections: each
+    /// takes one descriptor for the client and one for a server.
     pub(crate) fn connections(&self, most: u32) -> u32 {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         enough_for(most, self.budget, files)
     }
 
-    /// Takes how many connections a thread has, and how many bytes they hold; how short
-    /// memory is now.
+    /// Reports how many connections a thread has and how many bytes they hold. Returns how
+    /// short memory is now.
     pub(crate) fn tell(
         &self,
         thread: usize,
@@ -154,8 +155,8 @@ impl Memory {
         Pressure::ALL[usize::from(self.pressure.load(Ordering::Relaxed)).min(4)]
     }
 
-    /// How many bytes a thread's connections should give up: its share of the surplus. A
-    /// connection that ends gives back the memory of its sockets, too.
+    /// How many bytes a thread's connections should give up: the thread's share of the
+    /// surplus. A connection that ends also gives back the memory of its sockets.
     pub(crate) fn surplus(&self, thread: usize) -> u64 {
         let ours = self.held.get(thread);
         let ours = ours.map_or(0, |told| told.load(Ordering::Relaxed));
@@ -177,7 +178,7 @@ pub(crate) struct MemoryShare {
     /// The number of the thread.
     thread: usize,
     counts: Arc<Counts>,
-    /// When the largest connections may end again.
+    /// When the largest connections may be ended again.
     next_shed: Cell<Duration>,
 }
 
@@ -191,17 +192,18 @@ impl MemoryShare {
         }
     }
 
-    /// How short memory is, as of the last tick.
+    /// How short memory was at the last tick.
     pub(crate) fn pressure(&self) -> Pressure {
         self.memory.pressure()
     }
 
-    /// Tells what the thread's connections hold, in bytes; how short memory is now.
+    /// Reports how many bytes the thread's connections hold. Returns how short memory is
+    /// now.
     pub(crate) fn tell(&self, connections: u32, held: u64, now: Duration) -> Pressure {
         self.memory.tell(self.thread, connections, held, now)
     }
 
-    /// What the thread's connections should give up, in bytes, if it is time for that.
+    /// How many bytes the thread's connections should give up now, if it is time for that.
     pub(crate) fn due_surplus(&self, now: Duration) -> Option<u64> {
         (now >= self.next_shed.get()).then(|| {
             self.next_shed.set(now + LOOK_INTERVAL);
@@ -209,7 +211,7 @@ impl MemoryShare {
         })
     }
 
-    /// How many bytes of a request's body are kept to be sent again, of at most `most`.
+    /// How many bytes of a request's body are kept to be sent again, at most `most`.
     pub(crate) fn replay_bytes(&self, most: usize) -> usize {
         if self.pressure() >= Pressure::Tight {
             count(&self.counts.unkept);
@@ -238,7 +240,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn the_more_is_used_the_more_is_given_up() {
+    fn more_is_given_up_as_more_memory_is_used() {
         for (used, expected) in [
             (0, Pressure::None),
             (69, Pressure::None),
@@ -255,9 +257,9 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_as_many_as_memory_and_descriptors_are_enough_for() {
+    fn connections_are_limited_by_memory_and_descriptors() {
         let most = 16 << 10;
-        // Of a container of 512 MiB, 256 MiB, 16 MiB.
+        // Containers of 512 MiB, 256 MiB and 16 MiB.
         assert_eq!(enough_for(most, Some(384 * MIB), 1 << 20), most);
         assert_eq!(enough_for(most, Some(192 * MIB), 1 << 20), 8192);
         assert_eq!(enough_for(most, Some(12 * MIB), 1 << 20), 512);
@@ -267,13 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn threads_share_a_budget_and_each_gives_up_its_part() {
+    fn threads_share_a_budget_and_each_gives_up_its_share() {
         let memory = Memory::new(Some(100 * MIB), 75, false, 2);
         let now = Duration::ZERO;
         assert_eq!(memory.tell(0, 0, 60 * MIB, now), Pressure::None);
         assert_eq!(memory.tell(1, 1024, 26 * MIB, now), Pressure::Critical);
         assert_eq!(memory.pressure(), Pressure::Critical);
-        assert_eq!(memory.surplus(0) / MIB, 3, "of 5 too many 60 of 90");
+        assert_eq!(
+            memory.surplus(0) / MIB,
+            3,
+            "its share of a surplus of 5, as it holds 60 of 90"
+        );
         assert_eq!(memory.tell(0, 0, 0, now), Pressure::None);
     }
 }

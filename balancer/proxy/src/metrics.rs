@@ -1,7 +1,8 @@
 //! What the forwarding path counts.
 //!
-//! Each thread counts for itself, so that counting writes to no shared cache line, and a
-//! scrape adds up. Labels come from closed sets, except for the few paths that end workers
+//! Each thread has its own counters, so that counting writes to no shared cache line; a
+//! scrape adds them up. Labels come from closed sets, except for the few paths that end
+//! workers ([`crate::suspects`]).
 //! ([`crate::suspects`]).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -28,7 +29,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Why an answer was ours and not an endpoint's, or why there was none.
+    /// Why the proxy answered instead of an endpoint, or why there was no answer.
     Failure {
         /// The client sent an ambiguous request.
         Refused => "refused",
@@ -36,17 +37,19 @@ kinds! {
         NoEndpoint => "no_endpoint",
         /// All endpoints were busy for too long.
         QueueTimeout => "queue_timeout",
-        /// Too many requests wait for an endpoint.
+        /// Too many requests were already waiting for an endpoint.
         QueueFull => "queue_full",
         /// The endpoint broke off before it had answered.
         Upstream => "upstream",
-        /// The endpoint broke off within its answer.
+        /// The endpoint broke off in the middle of its answer.
         CutOff => "cut_off",
-        /// The endpoint is a dispatcher whose workers broke off, and no other took it.
+        /// The endpoint is a dispatcher whose workers broke off, and no other endpoint took
+        /// the request.
         HandedBack => "handed_back",
-        /// The endpoint's answer belonged to no request: it had given the connection up.
+        /// The endpoint's answer did not belong to this request: it had given the
+        /// connection up.
         Unasked => "unasked",
-        /// Its path goes on ending workers.
+        /// The request's path keeps ending workers.
         Suspect => "suspect",
         /// The endpoint took too long.
         Timeout => "timeout",
@@ -56,8 +59,8 @@ kinds! {
         ClientTimeout => "client_timeout",
         /// Memory was short, and the connection held the most.
         Memory => "memory",
-        /// There were as many connections as may be, and this client had kept us waiting
-        /// for longest.
+        /// The limit of connections was reached, and this client had kept us waiting
+        /// longest.
         GaveWay => "gave_way",
         /// The client went away.
         ClientGone => "client_gone",
@@ -78,11 +81,11 @@ const BUCKETS: [f64; 14] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
 ];
 
-/// The numbers of one thread, on cache lines of their own.
+/// The counters of one thread, on cache lines of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counts {
-    /// Answers by hundreds of their status.
+    /// Answers by the first digit of their status.
     answers: [AtomicU64; 6],
     failures: [AtomicU64; Failure::LABELS.len()],
     times: [AtomicU64; BUCKETS.len() + 1],
@@ -97,7 +100,7 @@ pub(crate) struct Counts {
     pub(crate) gave_way: AtomicU64,
     pub(crate) stalled_gave_way: AtomicU64,
     pub(crate) address_full: AtomicU64,
-    /// Since memory was short.
+    /// Ended because memory was short.
     pub(crate) shed_idle: AtomicU64,
     pub(crate) shed_largest: AtomicU64,
     pub(crate) shed_new: AtomicU64,
@@ -106,17 +109,17 @@ pub(crate) struct Counts {
     pub(crate) reuses: AtomicU64,
     pub(crate) upgrades: AtomicU64,
     pub(crate) connections: AtomicI64,
-    /// Of the connections, those that wait without a task.
+    /// How many of the connections wait without a task.
     pub(crate) parked: AtomicI64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) waiting: AtomicI64,
-    /// Of the connections, those that speak another protocol now.
+    /// How many of the connections have switched to another protocol.
     pub(crate) tunnels: AtomicI64,
 }
 
 /// Adds one to a counter that only its own thread writes.
 pub(crate) fn count(counter: &AtomicU64) {
-    // No other thread writes, so a plain load and store will do, without a locked
+    // No other thread writes, so a plain load and store suffice instead of a locked
     // instruction.
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
@@ -149,7 +152,7 @@ impl Drop for Counted<'_> {
 }
 
 impl Counts {
-    /// An answer that reached a client, and the time since its request's head.
+    /// Counts an answer that reached a client; `time` is the time since the request's head.
     pub(crate) fn answered(&self, status: u16, time: Duration) {
         count(&self.answers[usize::from(status / 100).min(5)]);
         let seconds = time.as_secs_f64();
@@ -158,7 +161,7 @@ impl Counts {
         self.time.store(nanoseconds, Ordering::Relaxed);
     }
 
-    /// A failure, by its cause.
+    /// Counts a failure by its cause.
     pub(crate) fn failed(&self, failure: Failure) {
         count(&self.failures[failure as usize]);
     }
@@ -173,7 +176,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them visible in `registry` as `PREFIX_requests_total` and so on.
+    /// Registers the counters in `registry` as `PREFIX_requests_total` and so on.
     pub fn register(registry: &mut Registry, prefix: &str) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix(prefix);
@@ -181,7 +184,7 @@ impl Metrics {
         metrics
     }
 
-    /// Numbers for one more thread.
+    /// Adds the counters of one more thread.
     pub(crate) fn thread(&self) -> Arc<Counts> {
         let counts = Arc::new(Counts::default());
         self.threads
@@ -225,7 +228,7 @@ impl Metrics {
     }
 }
 
-/// A metric's name, its help, and where it is.
+/// A metric's name, its help text, and its counter.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
 const COUNTERS: [Named<AtomicU64>; 17] = [
@@ -234,7 +237,7 @@ const COUNTERS: [Named<AtomicU64>; 17] = [
     }),
     (
         "retry_budget_spent",
-        "Requests not sent again for want of budget",
+        "Requests not sent again because the budget was used up",
         |c| &c.budget_spent,
     ),
     (
@@ -244,10 +247,10 @@ const COUNTERS: [Named<AtomicU64>; 17] = [
     ),
     (
         "unread_requests",
-        "Requests that certainly nobody had read when their connection ended",
+        "Requests that no process had read when their connection ended",
         |c| &c.unread,
     ),
-    ("ejections", "Endpoints left alone for a while", |c| {
+    ("ejections", "Ejections of endpoints that had failed", |c| {
         &c.ejections
     }),
     ("accepted_connections", "Client connections accepted", |c| {
@@ -255,7 +258,7 @@ const COUNTERS: [Named<AtomicU64>; 17] = [
     }),
     (
         "connection_limit_reached",
-        "Times that accepting paused, since every connection had a request under way that is not held up by its client",
+        "Times that accepting paused because every connection had a request in flight that did not wait for its client",
         |c| &c.at_limit,
     ),
     (
@@ -270,27 +273,27 @@ const COUNTERS: [Named<AtomicU64>; 17] = [
     ),
     (
         "memory_unkept_requests",
-        "Requests not kept to be sent again, since memory was short",
+        "Requests not kept to be sent again because memory was short",
         |c| &c.unkept,
     ),
     (
         "memory_idle_ended",
-        "Idle connections ended since memory was short",
+        "Idle connections ended because memory was short",
         |c| &c.shed_idle,
     ),
     (
         "memory_largest_ended",
-        "Connections ended that held the most, since memory was short",
+        "Connections that held the most and were ended because memory was short",
         |c| &c.shed_largest,
     ),
     (
         "memory_refused",
-        "New connections refused since memory was short",
+        "New connections refused because memory was short",
         |c| &c.shed_new,
     ),
     (
         "address_limit_reached",
-        "Connections refused since their address had as many as it may",
+        "Connections refused because their address had as many as it may have",
         |c| &c.address_full,
     ),
     (
@@ -317,7 +320,7 @@ const GAUGES: [Named<AtomicI64>; 5] = [
     ),
     (
         "upgraded_connections",
-        "Client connections that speak another protocol now",
+        "Client connections that have switched to another protocol",
         |c| &c.tunnels,
     ),
     ("requests_in_flight", "Requests at endpoints", |c| {
@@ -335,7 +338,7 @@ impl Collector for Metrics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut family = encoder.encode_descriptor(
             "requests",
-            "Requests answered, by hundreds of the status",
+            "Requests answered, by the first digit of the status",
             None,
             MetricType::Counter,
         )?;
@@ -365,7 +368,7 @@ impl Collector for Metrics {
         if !fatal.is_empty() {
             let mut family = encoder.encode_descriptor(
                 "path_ended_workers",
-                "Workers that requests for a path have ended, for sure, by method and path",
+                "Workers that requests for a path have certainly ended, by method and path",
                 None,
                 MetricType::Counter,
             )?;
@@ -396,7 +399,7 @@ impl Collector for Metrics {
         encoder
             .encode_descriptor(
                 "request_duration_seconds",
-                "From a request's head to the last byte of its answer",
+                "Time from a request's head to the last byte of its answer",
                 None,
                 MetricType::Histogram,
             )?

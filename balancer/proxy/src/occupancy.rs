@@ -1,8 +1,8 @@
 //! How many connections and tasks a forwarding thread has, and whether it may accept one
 //! more connection.
 //!
-//! The limit itself is that of the whole proxy (`connection_limit`); which connection
-//! ends for a new one is decided in `accept`.
+//! The limit applies to the whole proxy (`connection_limit`); which connection ends for a
+//! new one is decided in `accept`.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -15,25 +15,26 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::connection_limit::{AddressFull, ConnectionLimit};
 
-/// A client that has kept us waiting for so long gives way if there are as many
-/// connections as may be. A lost packet is sent again within a second.
+/// At the limit of connections, a client that has kept us waiting for longer than this
+/// gives way. A lost packet is sent again within a second.
 pub(crate) const STALL_GRACE: Duration = Duration::from_secs(2);
-/// From so many tasks on, a task lets go of its connection as soon as nothing goes on
-/// there: the connection then costs little memory, and its next request some more time.
+/// With this many tasks or more, a task lets go of its connection as soon as it is idle.
+/// The connection then costs little memory, and its next request costs some more time.
 const CROWDED_TASKS: u32 = 512;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Occupancy {
     clock: Rc<Clock>,
-    /// Of all threads of the proxy.
+    /// The limit of all threads of the proxy.
     limit: Arc<ConnectionLimit>,
     connections: Cell<u32>,
     /// Tasks that serve a connection, or wait for one to serve.
     tasks: Cell<u32>,
-    /// Accepting waits until a connection of this thread is idle, or any has ended.
+    /// Accepting waits until a connection of this thread is idle, or any connection has
+    /// ended.
     is_blocked: Cell<bool>,
-    /// A connection has ended, or could give way.
+    /// Notified when a connection has ended, or could give way.
     ended: Arc<Notify>,
 }
 
@@ -55,13 +56,13 @@ impl Occupancy {
         !self.limit.is_full() || !self.limit.is_beyond() && gives_way()
     }
 
-    /// Whether one more connection is one too many.
+    /// Whether the limit is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.limit.is_full()
     }
 
-    /// Accepting waits from now on; to be followed by another look at
-    /// [`Self::has_room`]. Whether it did not wait before.
+    /// Makes accepting wait from now on; the caller must check [`Self::has_room`] once more
+    /// afterwards. Returns whether accepting did not wait before.
     pub(crate) fn block(&self) -> bool {
         let is_new = !self.is_blocked.replace(true);
         self.limit.wait(&self.ended);
@@ -84,17 +85,17 @@ impl Occupancy {
         self.ended.notified().await;
     }
 
-    /// A connection begins, which counts for `address` if that is given.
+    /// Counts a new connection, also for `address` if that is given.
     pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
         self.limit.enter(address)?;
         self.connections.set(self.connections.get() + 1);
         Ok(())
     }
 
-    /// A connection has ended.
+    /// Counts a connection that has ended.
     pub(crate) fn leave(&self, address: Option<IpAddr>, is_leaving: bool) {
         self.connections.set(self.connections.get() - 1);
-        // This tells the threads that wait for room.
+        // This notifies the threads that wait for room.
         self.limit.leave(address);
         if is_leaving {
             self.ended.notify_one();

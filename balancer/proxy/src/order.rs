@@ -1,11 +1,11 @@
-//! Doubly linked lists whose nodes lie in one piece of memory: a connection joins at the
-//! end and leaves from anywhere, in constant time. Which connection is in which list, and
-//! what follows from that, is decided in `clock`.
+//! Doubly linked lists whose nodes are in one array: a connection joins at the end and
+//! leaves from anywhere, in constant time. Which connection is in which list, and what
+//! follows from that, is decided in `clock`.
 
 /// No node.
 const NONE: u32 = u32::MAX;
 
-/// A place in an [`Order`], whether it is in a list or not.
+/// A slot of an [`Order`], which may or may not be in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
@@ -14,18 +14,18 @@ impl Slot {
         self.0 as usize
     }
 
-    /// The one with that index.
+    /// The slot with that index.
     pub(crate) fn of(index: usize) -> Self {
         Self(index as u32)
     }
 }
 
-/// Which list.
+/// One of the lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
-    /// Of connections on which nothing is under way.
+    /// The idle connections.
     Idle,
-    /// Of those whose client keeps us waiting.
+    /// The connections whose client keeps us waiting.
     Stalled,
 }
 
@@ -42,14 +42,15 @@ const OUT: Node = Node {
     list: None,
 };
 
-/// Where a list begins and ends.
+/// The first and the last node of a list.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     first: u32,
     last: u32,
 }
 
-/// The slots in each list, in the order in which they joined. A slot is in one list at most.
+/// The slots in each list, in the order in which they joined. A slot is in at most one
+/// list.
 #[derive(Debug)]
 pub(crate) struct Order {
     nodes: Vec<Node>,
@@ -72,7 +73,7 @@ impl Default for Order {
 }
 
 impl Order {
-    /// A slot that is in no list: one that was given back if there is one, else a new one.
+    /// A slot that is in no list: one that was given back, or else a new one.
     pub(crate) fn slot(&mut self) -> Slot {
         Slot(self.free.pop().unwrap_or_else(|| {
             self.nodes.push(OUT);
@@ -81,7 +82,7 @@ impl Order {
         }))
     }
 
-    /// Gives a slot back.
+    /// Gives a slot back for reuse.
     pub(crate) fn give_back(&mut self, slot: Slot) {
         self.leave(slot);
         self.free.push(slot.0);
@@ -118,13 +119,13 @@ impl Order {
         }
     }
 
-    /// The one that has been in a list the longest.
+    /// The slot that has been in a list longest.
     pub(crate) fn first(&self, list: List) -> Option<Slot> {
         let first = self.lists[list as usize].first;
         (first != NONE).then_some(Slot(first))
     }
 
-    /// The one that joined after that one.
+    /// The slot that joined after this one.
     #[cfg(test)]
     pub(crate) fn after(&self, slot: Slot) -> Option<Slot> {
         let after = self.nodes[slot.index()].after;
@@ -146,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_order_in_which_they_joined_last(
+        fn slots_are_in_the_order_in_which_they_last_joined(
             steps in prop::collection::vec((0..6_usize, 0..3_usize), 0..100)
         ) {
             let mut order = Order::default();
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_was_given_back_is_in_no_list_and_used_again() {
+    fn a_slot_that_was_given_back_is_in_no_list_and_is_reused() {
         let mut order = Order::default();
         let (one, two) = (order.slot(), order.slot());
         order.join(one, List::Idle);

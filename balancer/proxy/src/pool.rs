@@ -1,9 +1,9 @@
-//! Upstream connections that wait for their next request, of one thread.
+//! The idle upstream connections of one thread, which wait for their next request.
 //!
 //! Decides which connections may be used again. A server may close an idle connection at
-//! the moment when a request is written to it. So a connection is not used near the end
-//! of its peer's idle timeout, and not once anything has come on it, be it only its end:
-//! an answer that was there before the request belongs to no request.
+//! the moment when a request is written to it. So a connection is not used near the end of
+//! its peer's idle timeout, nor after anything has arrived on it, even if that is only its
+//! end: an answer that was there before the request belongs to no request.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::unread::Link;
 #[derive(Debug)]
 struct Idle {
     link: Link,
-    /// It must not be used before.
+    /// The connection must not be used before this time.
     from: Duration,
-    /// It must not be used from then on.
+    /// The connection must not be used from this time on.
     until: Duration,
 }
 
@@ -24,8 +24,8 @@ struct Idle {
 struct Kept {
     /// The connection that was used last is at the end.
     ready: Vec<Idle>,
-    /// Connections that rest first, see [`Pool::put_to_rest`]; in the order in which they
-    /// may be used.
+    /// Connections that must rest first (see [`Pool::put_to_rest`]), in the order in which
+    /// they may be used.
     resting: VecDeque<Idle>,
 }
 
@@ -45,21 +45,21 @@ impl Kept {
     }
 }
 
-/// How long a connection rests after an answer that has no body by rule. A careless
-/// server sends one all the same, at once or a moment later, and nothing else shows that
+/// How long a connection rests after an answer that has no body by rule. A faulty server
+/// may send a body nevertheless, immediately or a moment later, and nothing else shows that
 /// it will.
 const REST_TIME: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// By the endpoint's id.
+    /// Keyed by the endpoint's id.
     idle: HashMap<u64, Kept>,
     most: usize,
 }
 
 impl Pool {
-    /// Keeps up to `most` connections to each endpoint.
+    /// A pool that keeps up to `most` connections to each endpoint.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             idle: HashMap::new(),
@@ -67,9 +67,9 @@ impl Pool {
         }
     }
 
-    /// The connection that was used last. Whether anything has come on it costs a system
-    /// call: the reactor may not know yet of a 408 from a server that has waited long
-    /// enough.
+    /// Takes the connection that was used last. A system call checks whether anything has
+    /// arrived on it: the reactor may not know yet about a 408 from a server that has
+    /// waited long enough.
     pub(crate) fn take(&mut self, endpoint: u64, now: Duration) -> Option<Link> {
         let kept = self.idle.get_mut(&endpoint)?;
         while let Some(Idle { link, until, .. }) = kept.next(now) {
@@ -89,8 +89,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose last response had no body by rule; it is used only
-    /// once it has been silent for a second from `now`.
+    /// Keeps a connection whose last response had no body by rule. It is used only if it
+    /// stays silent for a second after `now`.
     pub(crate) fn put_to_rest(
         &mut self,
         endpoint: u64,
@@ -105,13 +105,13 @@ impl Pool {
         }
     }
 
-    /// Closes all connections to an endpoint: one of them was found closed, so
-    /// its process may be gone.
+    /// Closes all connections to an endpoint: one of them was found closed, so its process
+    /// may be gone.
     pub(crate) fn forget(&mut self, endpoint: u64) {
         self.idle.remove(&endpoint);
     }
 
-    /// Closes all connections, because their descriptors are needed.
+    /// Closes all connections because their descriptors are needed.
     pub(crate) fn empty(&mut self) {
         self.idle.clear();
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_used_open_one_in_time_is_taken() {
+    async fn the_open_connection_that_was_used_last_is_taken() {
         let mut pool = Pool::new(3);
         let second = Duration::from_secs(1);
         let mut theirs = Vec::new();
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_was_there_before_is_nobodys() {
+    async fn an_answer_that_was_there_before_the_request_belongs_to_no_request() {
         let mut pool = Pool::new(3);
         let second = Duration::from_secs(1);
         let (stream, their) = pair().await;
         pool.put(7, link(stream), second * 9);
-        // The reactor has not been asked since.
+        // The reactor has not been polled since.
         their
             .try_write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
             .unwrap();
@@ -189,11 +189,14 @@ mod tests {
         assert!(pool.take(7, second * 3 / 2).is_none());
         their_second.try_write(b"late body").unwrap();
         assert!(pool.take(7, second * 2).is_some());
-        assert!(pool.take(7, second * 2).is_none(), "it has said something");
+        assert!(
+            pool.take(7, second * 2).is_none(),
+            "something has arrived on it"
+        );
     }
 
     #[tokio::test]
-    async fn a_sweep_closes_what_is_old_closed_or_of_nobody() {
+    async fn a_sweep_closes_connections_that_are_old_closed_or_without_an_endpoint() {
         let mut pool = Pool::new(9);
         let second = Duration::from_secs(1);
         let mut theirs = Vec::new();
@@ -203,7 +206,7 @@ mod tests {
             pool.put(endpoint, link(stream), second * until);
         }
         drop(theirs.remove(2));
-        // The reactor has to be told of the end.
+        // The reactor has to learn of the end first.
         tokio::time::sleep(Duration::from_millis(20)).await;
         pool.sweep(second * 3, |endpoint| endpoint != 3);
         assert_eq!(pool.idle.keys().copied().collect::<Vec<_>>(), [1]);

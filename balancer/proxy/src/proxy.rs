@@ -18,16 +18,16 @@ use crate::metrics::Metrics;
 use crate::suspects::Suspects;
 use crate::thread::Common;
 
-/// How often a departure looks at arrivals.
+/// How often a departure checks for arrivals.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Threads that forward from one listener to the endpoints of a table. They go
-/// on until [`Proxy::drain`], also when this is dropped.
+/// Threads that forward from one listener to the endpoints of a table. They run until
+/// [`Proxy::drain`], even if this is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     stage: Arc<watch::Sender<Stage>>,
     threads: watch::Receiver<usize>,
-    /// Threads that have taken their last connection.
+    /// The number of threads that have accepted their last connection.
     closed: Arc<AtomicUsize>,
     count: usize,
     arrival: Arc<Arrival>,
@@ -36,11 +36,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the threads; they serve at once. A table sent through `table`
-    /// takes effect on each thread within a moment; requests that find no
-    /// endpoint wait for one. `callers` says whose word about a client counts.
+    /// Starts the threads, which serve immediately. A table sent through `table` takes
+    /// effect on each thread within a moment; requests that find no endpoint wait for one.
+    /// `callers` says which callers are believed about their clients.
     ///
     /// # Errors
+    /// There are not enough threads or descriptors.
     /// No thread or descriptor is to be had.
     #[expect(
         clippy::needless_pass_by_value,
@@ -61,8 +62,8 @@ impl Proxy {
         let common = Common::new(config, count, &metrics);
         let mut last = Some(listener);
         for index in 0..count {
-            // All threads accept from one socket, so an idle one takes what a busy one
-            // leaves.
+            // All threads accept from one socket, so an idle thread takes the connections
+            // that a busy one leaves.
             let listener = match &last {
                 Some(listener) if index + 1 < count => listener.try_clone()?,
                 _ => match last.take() {
@@ -101,14 +102,14 @@ impl Proxy {
     }
 
     /// Begins to leave: answers say `Connection: close`, new connections are still accepted
-    /// for `min` and until none has come for `quiet`, and requests in flight go on until
-    /// `deadline` (all counted from now). A second call starts anew. To be called within a
-    /// tokio runtime.
+    /// for `min` and until none has come for `quiet`, and requests in flight continue until
+    /// `deadline` (all counted from now). A second call starts anew. Must be called within
+    /// a tokio runtime.
     pub fn drain(&self, quiet: Duration, min: Duration, deadline: Duration) {
         self.drain_and_linger(quiet, min, deadline, Duration::ZERO);
     }
 
-    /// The same, but nothing is cut before `linger` has passed since the deadline.
+    /// The same, but nothing is cut off before `linger` has passed since the deadline.
     pub fn drain_and_linger(
         &self,
         quiet: Duration,
@@ -129,7 +130,8 @@ impl Proxy {
             loop {
                 let now = departure.stage(clock::now(), arrival.get());
                 stage.send_if_modified(|stage| {
-                    // A second call may leave more time, but what is closed stays closed.
+                    // A second call may allow more time, but closed connections stay
+                    // closed.
                     let later = now > *stage;
                     *stage = now.max(*stage);
                     later
@@ -145,17 +147,17 @@ impl Proxy {
     /// Resolves when every thread has ended, after [`Self::drain`].
     pub async fn drained(&self) {
         let mut threads = self.threads.clone();
-        // An error says that all threads are gone, too.
+        // An error also means that all threads are gone.
         drop(threads.wait_for(|left| *left == 0).await);
     }
 
-    /// Resolves when no client awaits an answer and none can ask any more, after
-    /// [`Self::drain`]: what is left are upgraded connections. Late by up to 20 ms.
+    /// Resolves, after [`Self::drain`], when no client awaits an answer and none can send a
+    /// request any more: only upgraded connections are left. It is late by up to 20 ms.
     pub async fn answered(&self) {
         let answered = async {
             loop {
-                // In this order, so that a tunnel that ends in between is not counted as a
-                // connection without one.
+                // Read in this order, so that a tunnel that ends in between is not counted
+                // as an ordinary connection.
                 let are_closed = self.closed.load(Ordering::SeqCst) == self.count;
                 let connections = self.connections();
                 if are_closed && connections <= self.metrics.tunnels() {
@@ -170,16 +172,16 @@ impl Proxy {
         }
     }
 
-    /// Resolves when nothing is in flight, upgraded connections included.
+    /// Resolves when nothing is in flight, including upgraded connections.
     pub async fn idle(&self) {
         while self.in_flight() > 0 {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
-    /// Has `tell` told, in words, of each path that goes on ending workers, such as
-    /// `GET /throw ended 3 workers in 10 s`. It is called on a forwarding thread, now and
-    /// then; the first one that is given here is kept.
+    /// Calls `tell` with a sentence for each path that keeps ending workers, such as `GET
+    /// /throw ended 3 workers in 10 s`. It is called on a forwarding thread, from time to
+    /// time. Only the first `tell` is kept.
     pub fn on_fatal_path(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.suspects.tell(Box::new(tell));
     }

@@ -1,11 +1,11 @@
-//! Suspect requests: they may be what ends workers. They are kept apart from each other,
-//! and a path that goes on ending workers does not get the last one.
+//! Suspect requests, which may be the cause when workers end. They are kept apart from each
+//! other, and a path that keeps ending workers does not get the last one.
 //!
-//! All requests that a worker was executing fail with it when it ends, and one of them may
-//! be the cause. Each is repeated once. If they were repeated side by side, the cause
-//! would fail the others a second time, so they go one after the other. [`Paths`] decides
-//! from the time that is passed in. Which paths have been answered lately is remembered
-//! in `recent`, how often the worst have ended workers, in `fatal`.
+//! All requests that a worker was executing fail when it ends, and one of them may be the
+//! cause. Each is repeated once. If they were repeated at the same time, the cause would
+//! fail the others a second time, so they are repeated one after the other. [`Paths`]
+//! decides with the time that is passed in. `recent` remembers which paths have been
+//! answered lately, and `fatal` how many workers the worst paths have ended.
 
 mod fatal;
 mod recent;
@@ -20,37 +20,39 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(crate) use self::fatal::Fatal;
 use self::recent::{Recent, WINDOW, words};
 
-/// So many paths are remembered, and so many ends of each.
+/// The most paths that are remembered, and the most ends of each.
 const MAX_PATHS: usize = 64;
-/// A path that has certainly ended so many workers is a suspect.
+/// A path that has certainly ended this many workers is suspect.
 const MIN_PROVEN: usize = 2;
-/// So is one that may have ended so many, without an answer in between.
+/// A path that may have ended this many workers, without an answer in between, is suspect
+/// as well.
 const MIN_POSSIBLE: usize = 5;
-/// A path is named in the log once it may have ended so many workers.
+/// A path is named in the log once it may have ended this many workers.
 const MIN_NAMED: usize = 3;
-/// Between the last end and the next request of a suspect path, doubled with each one
-/// more. A worker that was ready for a second is replaced at once (the engine's
-/// backoff), and others have been served meanwhile.
+/// The pause between the last end and the next request of a suspect path; it doubles with
+/// each further end. A worker that was ready for a second is replaced immediately (the
+/// engine's backoff), and other requests have been served in the meantime.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The name of a path shows so many bytes of it.
+/// The name of a path contains at most this many bytes of it.
 const MAX_NAME_BYTES: usize = 96;
 
-/// A request that ends its worker does so soon. After so long the next suspect goes.
+/// A request that ends its worker does so soon. After this time the next suspect request
+/// goes.
 const ALONE_TIMEOUT: Duration = Duration::from_millis(250);
-/// A suspect waits at most so long for those before it.
+/// A suspect request waits for those before it for at most this long.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
-/// If more suspects wait, a whole machine has failed rather than one worker, and they do
-/// not wait for each other.
+/// If more suspect requests than this wait, a whole machine has failed rather than one
+/// worker, and they do not wait for each other.
 const MAX_WAITING: usize = 32;
 
-/// Is told of a path that ends workers, as text.
+/// Called with a sentence about a path that ends workers.
 pub(crate) type Tell = Box<dyn Fn(&str) + Send + Sync>;
 
-/// The suspects of all threads of a proxy.
+/// The suspect requests of all threads of a proxy.
 pub(crate) struct Suspects {
     turn: Semaphore,
     waiting: AtomicUsize,
-    /// The number of remembered paths. While it is 0 no thread takes the lock.
+    /// The number of remembered paths. While it is 0, no thread takes the lock.
     known: AtomicUsize,
     paths: Mutex<Paths>,
     recent: Recent,
@@ -65,7 +67,7 @@ impl std::fmt::Debug for Suspects {
 }
 
 impl Suspects {
-    /// The worst paths are counted in `fatal`.
+    /// `fatal` counts the workers that the worst paths have ended.
     pub(crate) fn new(fatal: Fatal) -> Self {
         Self {
             turn: Semaphore::new(1),
@@ -78,7 +80,8 @@ impl Suspects {
         }
     }
 
-    /// Sets what is told of paths that end workers; only the first call counts.
+    /// Sets the function that is called about paths that end workers; only the first call
+    /// counts.
     pub(crate) fn tell(&self, tell: Tell) {
         drop(self.tell.set(tell));
     }
@@ -88,7 +91,7 @@ impl Suspects {
         self.known.load(Ordering::Relaxed) > 0
     }
 
-    /// Resolves when it is a suspect's turn; after a while in any case.
+    /// Resolves when it is a suspect request's turn, or after a while in any case.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let waiting = Waiting(&self.waiting);
         if waiting.0.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
@@ -98,7 +101,7 @@ impl Suspects {
         turn.ok()?.ok()
     }
 
-    /// Runs a suspect's attempt, whose turn is over after a while.
+    /// Runs the attempt of a suspect request, whose turn ends after a while.
     pub(crate) async fn alone<T>(
         turn: &mut Option<SemaphorePermit<'_>>,
         attempt: impl Future<Output = T>,
@@ -114,11 +117,12 @@ impl Suspects {
         attempt.await
     }
 
-    /// A worker ended while it executed a request, by itself.
+    /// A worker has ended by itself while it executed a request for this path.
     pub(crate) fn ended(&self, now: Duration, path: &Name, worker: u64, sign: Sign) {
         let is_proven = match sign {
             Sign::Beside => false,
-            // Others of its kind were answered a moment ago: so may this one have been.
+            // Other requests for its path were answered a moment ago, so this one may be
+            // innocent.
             Sign::Alone => !self.recent.has(now, path.key),
             Sign::Twice => true,
         };
@@ -133,12 +137,12 @@ impl Suspects {
         }
     }
 
-    /// A request was answered, whatever it was; `head` is its own.
+    /// A request was answered; `head` is its own head.
     pub(crate) fn note(&self, now: Duration, head: &[u8]) {
         self.recent.note(now, self.recent.key(head));
     }
 
-    /// What a request is called by.
+    /// The name of a request.
     pub(crate) fn name(&self, head: &[u8]) -> Name {
         Name {
             text: name(head),
@@ -146,12 +150,12 @@ impl Suspects {
         }
     }
 
-    /// A request was answered, after it had met the end of the worker `acquitted`.
+    /// A request was answered after it had met the end of the worker `acquitted`.
     pub(crate) fn answered(&self, now: Duration, path: &Name, acquitted: Option<u64>) {
         self.change(|paths| paths.answered(now, &path.text, acquitted));
     }
 
-    /// Whether a request may go on, when so many workers are `ready`.
+    /// Whether a request may proceed if `ready` workers are ready.
     pub(crate) fn admit(&self, now: Duration, path: &Name, ready: usize) -> Admission {
         self.change(|paths| paths.admit(now, &path.text, ready))
     }
@@ -170,7 +174,7 @@ impl Suspects {
     }
 }
 
-/// Counts a waiting suspect out when it is dropped.
+/// Counts a waiting suspect request until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -183,37 +187,37 @@ impl Drop for Waiting<'_> {
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
     text: String,
-    /// In [`Recent`].
+    /// Its key in [`Recent`].
     key: u64,
 }
 
-/// How likely it is that a request was the cause of its worker's end.
+/// How likely a request was the cause of its worker's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sign {
     /// It was one of several requests there.
     Beside,
     /// It was the only request there.
     Alone,
-    /// A second worker has ended over it.
+    /// A second worker has ended while it executed this request.
     Twice,
 }
 
 /// The end of a worker while it executed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
-    /// Which worker: several requests may have met the same end.
+    /// The worker; several requests may have met the same end.
     worker: u64,
     is_proven: bool,
 }
 
-/// Whether a request may go on.
+/// Whether a request may proceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It may go on like any other request.
+    /// It may proceed like any other request.
     Free,
-    /// It may go on as the only one of its path, and without another attempt.
+    /// It may proceed as the only request of its path, and without another attempt.
     Alone,
-    /// It may not go on now.
+    /// It may not proceed now.
     Refused,
 }
 
@@ -226,18 +230,18 @@ struct Path {
     /// Method and path.
     name: String,
     ends: Vec<(Duration, End)>,
-    /// When one was answered last.
+    /// When a request for it was last answered.
     answered: Option<Duration>,
-    /// A request of it has been admitted alone.
+    /// Whether a request for it has been admitted alone.
     is_tried: bool,
-    /// How many ends it was named for last, and when.
+    /// The number of ends for which it was last named, and when.
     named: Option<(usize, Duration)>,
-    /// Workers that it has certainly ended and that were not counted yet.
+    /// Workers that it has certainly ended and that have not been counted yet.
     untold: u64,
 }
 
 impl Path {
-    /// Ends that count against it now: how many are proven, and how many there are.
+    /// The ends that count against it now: the number of proven ones, and of all.
     fn count(&self) -> (usize, usize) {
         let since = self.answered;
         let later = self.ends.iter().filter(|(at, _)| Some(*at) > since);
@@ -250,14 +254,14 @@ impl Path {
         proven >= MIN_PROVEN || all >= MIN_POSSIBLE
     }
 
-    /// When the next request of it may be admitted.
+    /// When the next request for it may be admitted.
     fn again(&self) -> Duration {
         let last = self.ends.iter().map(|(at, _)| *at).max();
         let doublings = self.count().1.saturating_sub(MIN_PROVEN).min(2) as u32;
         last.unwrap_or_default() + PAUSE * (1 << doublings)
     }
 
-    /// What the log is to say of it, if there is something new.
+    /// The sentence for the log, if there is news.
     fn news(&mut self, now: Duration) -> Option<String> {
         let since = self.answered;
         let counts = |(at, end): &&(Duration, End)| end.is_proven || Some(*at) > since;
@@ -300,8 +304,8 @@ impl Paths {
         self.0.iter_mut().find(|path| path.name == name)
     }
 
-    /// What the log is to say of the path then, and how many more workers it has certainly
-    /// ended, once it is named at all.
+    /// Records an end. Returns the sentence for the log, if any, and how many more workers
+    /// the path has certainly ended since that was last counted.
     fn ended(&mut self, now: Duration, name: &str, end: End) -> (Option<String>, u64) {
         self.forget(now);
         if self.find(name).is_none() {
@@ -347,8 +351,8 @@ impl Paths {
     fn answered(&mut self, now: Duration, name: &str, acquitted: Option<u64>) {
         if let Some(path) = self.find(name) {
             path.answered = Some(now);
-            // A request that another worker has answered did not end the first one, and ends
-            // that were only possible are not likely any more.
+            // A request that another worker has answered did not end the first worker, and
+            // ends that were only possible are now unlikely to be its fault.
             path.ends
                 .retain(|(_, end)| end.is_proven && Some(end.worker) != acquitted);
         }
@@ -376,7 +380,7 @@ impl Paths {
     }
 }
 
-/// Method and path of a request head as text: bounded, and safe to print.
+/// Method and path of a request head as text, bounded and safe to print.
 fn name(head: &[u8]) -> String {
     let (method, path) = words(head);
     let cut = &path[..path.len().min(MAX_NAME_BYTES)];
@@ -428,13 +432,13 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_ends_workers_is_named_now_and_then() {
+    fn a_path_that_ends_workers_is_named_from_time_to_time() {
         let mut paths = Paths::default();
         let mut news = Vec::new();
         for worker in 0..9 {
             let now = ms(worker * 500);
             news.extend(paths.ended(now, BAD, proven(worker)).0);
-            // Another request that was there.
+            // Another request that was at the same worker.
             assert_eq!(paths.ended(now, BAD, proven(worker)), (None, 0));
         }
         let times = [(2, 1, 1), (3, 1, 2), (6, 3, 4)];
@@ -448,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_only_there_is_not_named_while_it_is_answered() {
+    fn a_path_that_was_only_present_is_not_named_while_it_is_answered() {
         let mut paths = Paths::default();
         for worker in 0..20 {
             let now = ms(worker * 100);
@@ -458,7 +462,7 @@ mod tests {
             }
             assert_eq!(paths.admit(now, "GET /", 1), Admission::Free);
         }
-        // One request that was alone, and was answered by the next worker.
+        // A request that was alone at its worker, and was answered by the next one.
         for worker in 20..30 {
             let now = ms(worker * 100);
             assert_eq!(paths.ended(now, "GET /", proven(worker)), (None, 0));
@@ -468,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_never_gets_the_last_worker_and_is_tried_ever_more_rarely() {
+    fn a_suspect_path_never_gets_the_last_worker_and_is_tried_less_and_less_often() {
         let mut paths = Paths::default();
         assert_eq!(paths.admit(ms(0), BAD, 1), Admission::Free);
         paths.ended(ms(0), BAD, proven(1));
@@ -485,14 +489,14 @@ mod tests {
         paths.left(BAD);
         assert_eq!(paths.admit(ms(3099), BAD, 9), Admission::Refused);
         assert_eq!(paths.admit(ms(3100), BAD, 9), Admission::Alone);
-        // It is mended.
+        // The handler is mended.
         paths.answered(ms(3200), BAD, None);
         paths.left(BAD);
         assert_eq!(paths.admit(ms(3200), BAD, 1), Admission::Free);
     }
 
     #[test]
-    fn what_is_only_possible_needs_more_ends() {
+    fn a_path_that_is_only_possibly_the_cause_needs_more_ends() {
         let mut paths = Paths::default();
         for worker in 0..5 {
             assert_eq!(paths.admit(ms(worker), BAD, 1), Admission::Free);
@@ -503,10 +507,11 @@ mod tests {
         assert_eq!(paths.admit(ms(9) + WINDOW, BAD, 1), Admission::Free);
     }
 
-    /// Whatever happens in whatever order: memory is bounded, no suspicion outlives its
-    /// window, one of a path is tried at a time, and never with the last worker.
+    /// Checks, for any order of events, that memory is bounded, that no suspicion outlives
+    /// its window, and that one request of a path is tried at a time, never with the last
+    /// worker.
     #[test]
-    fn bounds_hold_in_any_order() {
+    fn the_limits_hold_in_any_order_of_events() {
         for seed in 0..50 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut paths = Paths::default();
@@ -555,7 +560,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn suspects_go_one_after_the_other_and_slow_ones_hold_up_nobody_for_long() {
+    async fn suspect_requests_run_one_after_the_other_and_slow_ones_delay_others_only_briefly() {
         let suspects = Suspects::new(Fatal::default());
         let start = tokio::time::Instant::now();
         let run = async |time: Duration| {

@@ -1,7 +1,7 @@
 //! What the connections of one forwarding thread share.
 //!
-//! Each part decides for itself, and a file uses the parts that it needs. Threads share
-//! nothing with each other but what is in [`Common`].
+//! Each part makes its own decisions, and a file uses only the parts that it needs. Threads
+//! share only what is in [`Common`].
 
 use std::cell::RefCell;
 use std::io;
@@ -30,8 +30,8 @@ use crate::suspects::Suspects;
 use crate::unread::Witness;
 use crate::upstreams::{SharedUpstreams, Upstreams};
 
-/// A connection that has been idle for less is spared where possible: its client may be
-/// about to send its next request.
+/// A connection that has been idle for less than this is spared if possible: its client may
+/// be about to send its next request.
 pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What all threads of a proxy share.
@@ -39,7 +39,7 @@ pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Common {
     pub(crate) config: Config,
     pub(crate) arrival: Arc<Arrival>,
-    /// How many threads have taken their last connection.
+    /// The number of threads that have accepted their last connection.
     pub(crate) closed: Arc<AtomicUsize>,
     pub(crate) upstreams: SharedUpstreams,
     connection_limit: Arc<ConnectionLimit>,
@@ -47,8 +47,8 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// For so many threads. Fewer connections are allowed than `config` says where memory
-    /// or descriptors are not enough for them.
+    /// Shared state for `threads` threads. Fewer connections than `config` says are allowed
+    /// if memory or descriptors do not suffice.
     pub(crate) fn new(mut config: Config, threads: usize, metrics: &Metrics) -> Self {
         let memory = Memory::new(
             config.memory,
@@ -61,13 +61,13 @@ impl Common {
             config.limits.connections = memory.connections(most);
             if config.limits.connections < most {
                 tracing::info!(
-                    "client connections are limited to {}: memory and open files are enough for no more",
+                    "client connections are limited to {}, because memory and open files do not suffice for more",
                     config.limits.connections
                 );
             }
         }
         let limits = &config.limits;
-        // Behind a balancer of ours all connections are its own.
+        // Behind a balancer of ours, all connections are those of the balancer.
         let of_address = limits.connections_per_address;
         let of_address = of_address.filter(|_| config.trust == Trust::Edge);
         Self {
@@ -85,7 +85,7 @@ impl Common {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) config: Config,
@@ -139,8 +139,8 @@ impl Thread {
         }
     }
 
-    /// This machine has too few descriptors or ports for `what`: connections on which
-    /// nothing goes on end for those that have something to say.
+    /// This machine has too few descriptors or ports to do `what`: idle connections end to
+    /// make room for busy ones.
     pub(crate) fn is_short_of(&self, what: &str, error: &io::Error) {
         self.upstreams.pool.borrow_mut().empty();
         self.clock.end_idle(IDLE_GRACE);

@@ -1,9 +1,9 @@
-//! The bytes of a connection, to a client or to an endpoint, whatever carries them.
+//! The bytes of a connection to a client or to an endpoint, whatever carries them.
 //!
-//! All that the proxy does with a socket stands here, so that an exchange knows no
-//! socket. Each operation matches the variant in place: nothing is boxed, and with one
-//! variant nothing is decided at run time. Where a connection comes from is decided in
-//! `accept` and `connect`; what its bytes mean, by its protocol.
+//! All operations on sockets are here, so that an exchange knows no socket. Each operation
+//! matches the variant in place: nothing is boxed, and with only one variant nothing is
+//! decided at run time. Where a connection comes from is decided in `accept` and `connect`;
+//! the meaning of its bytes, by its protocol.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -18,14 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// TCP without encryption.
     Plain(TcpStream),
 }
 
-/// What the reactor has heard of a connection.
+/// What the reactor knows of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heard {
     /// The peer has closed its side.
@@ -35,7 +35,7 @@ pub(crate) struct Heard {
 }
 
 impl Transport {
-    /// Reads once; nothing is the end of the peer's side.
+    /// Reads once; no bytes mean the end of the peer's side.
     #[inline]
     pub(crate) fn poll_read(
         &mut self,
@@ -47,7 +47,7 @@ impl Transport {
         }
     }
 
-    /// Ready when there is something to read, be it the end.
+    /// Ready when there is something to read, including the end.
     #[inline]
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -67,9 +67,9 @@ impl Transport {
         }
     }
 
-    /// Writes what the end of our side follows at once: the kernel holds the last segment
-    /// back (`MSG_MORE`, send(2)) and sends it together with the FIN. That saves both
-    /// hosts a packet for each connection.
+    /// Writes bytes that are followed immediately by the end of our side. The kernel holds
+    /// the last segment back (`MSG_MORE`, send(2)) and sends it together with the FIN,
+    /// which saves a packet for each connection on both hosts.
     #[inline]
     pub(crate) fn poll_write_last(
         &mut self,
@@ -89,8 +89,8 @@ impl Transport {
         }
     }
 
-    /// Writes what a new connection takes at once, and does not wait to hear that there
-    /// is room: its send buffer is empty.
+    /// Writes as much as a new connection accepts immediately. It does not wait for the
+    /// reactor to report room, because the send buffer is empty.
     pub(crate) fn send_now(&self, bytes: &[u8]) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match self {
@@ -100,7 +100,7 @@ impl Transport {
         }
     }
 
-    /// Closes our side in order, at the pace of the peer.
+    /// Closes our side with an orderly close, at the pace of the peer.
     ///
     /// # Errors
     /// The connection is broken.
@@ -111,16 +111,17 @@ impl Transport {
         .await
     }
 
-    /// Closes our side at once. Dropping the connection alone would send a reset instead
-    /// of what the kernel holds back, if the peer has sent something that was not read.
+    /// Closes our side immediately. If the peer has sent something that was not read,
+    /// merely dropping the connection would send a reset instead of the bytes that the
+    /// kernel holds back.
     pub(crate) fn finish(&self) {
         match self {
             Self::Plain(stream) => drop(SockRef::from(stream).shutdown(Shutdown::Write)),
         }
     }
 
-    /// Whether the end of the connection is a reset from now on, whatever ends it (a
-    /// linger time of zero).
+    /// Sets whether the connection ends with a reset from now on, for whatever reason it
+    /// ends (a linger time of zero).
     pub(crate) fn set_resets(&self, resets: bool) {
         let linger = resets.then_some(Duration::ZERO);
         match self {
@@ -128,11 +129,11 @@ impl Transport {
         }
     }
 
-    /// Bounds the kernel's memory for what the peer sends.
+    /// Limits the kernel's memory for what the peer sends.
     pub(crate) fn set_receive_bytes(&self, bytes: usize) {
         match self {
             Self::Plain(stream) => {
-                // Only a connection that is over already refuses.
+                // This fails only for a connection that is already over.
                 let _ended = SockRef::from(stream).set_recv_buffer_size(bytes);
             }
         }
@@ -154,7 +155,8 @@ impl Transport {
         }
     }
 
-    /// Its socket, if what the kernel counts there are the bytes that we read and write.
+    /// Its socket, if the bytes that the kernel counts there are those that we read and
+    /// write.
     #[expect(
         clippy::unnecessary_wraps,
         reason = "an encrypted connection will have none: the kernel counts other bytes there"
@@ -165,8 +167,8 @@ impl Transport {
         }
     }
 
-    /// What the reactor has heard of the connection (`EPOLLRDHUP`). Costs no system call
-    /// and wakes nothing.
+    /// What the reactor knows of the connection (`EPOLLRDHUP`). It costs no system call and
+    /// wakes nothing.
     pub(crate) fn heard(&self) -> Heard {
         let interest = Interest::READABLE | Interest::ERROR;
         let heard = match self {
@@ -191,15 +193,15 @@ impl Transport {
         }
     }
 
-    /// Whether there is something to read. The end of the peer's side does not count.
+    /// Whether there are bytes to read. The end of the peer's side does not count.
     pub(crate) fn has_bytes(&self) -> bool {
         match self {
             Self::Plain(stream) => has_bytes(stream.as_fd()),
         }
     }
 
-    /// Whether nothing has come, not even the end, by what the reactor was told last. That
-    /// is free, and may be older than what the peer has sent.
+    /// Whether nothing has arrived, not even the end, as far as the reactor knows. The
+    /// check is free, but its answer may be outdated.
     pub(crate) fn seems_silent(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         if self.poll_read_ready(&mut context).is_pending() {
@@ -211,7 +213,7 @@ impl Transport {
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// The same by a system call, so that the answer is that of the kernel.
+    /// The same by a system call, so that the answer is the kernel's.
     pub(crate) fn is_silent(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let heard = match self {
@@ -220,7 +222,7 @@ impl Transport {
         heard.is_err_and(|error| error == rustix::io::Errno::WOULDBLOCK)
     }
 
-    /// Both directions, each for itself.
+    /// Both directions, to be used independently.
     pub(crate) fn split(&mut self) -> (Reading<'_>, Writing<'_>) {
         match self {
             Self::Plain(stream) => {
@@ -230,7 +232,7 @@ impl Transport {
         }
     }
 
-    /// Takes it out of the reactor, so that it can be parked.
+    /// Takes the connection out of the reactor, so that it can be parked.
     ///
     /// # Errors
     /// The reactor does not know the connection.
@@ -246,8 +248,8 @@ fn has_bytes(socket: BorrowedFd<'_>) -> bool {
     recv(socket, &mut [0; 1][..], flags).is_ok_and(|(count, _)| count > 0)
 }
 
-/// A connection that no reactor watches. Only a variant without state of its own can be
-/// one: it is a descriptor and nothing else.
+/// A connection that no reactor watches. Only a variant without further state can be
+/// detached: what remains is a descriptor and nothing else.
 #[derive(Debug)]
 pub(crate) struct Detached(std::net::TcpStream);
 
@@ -257,7 +259,7 @@ impl Detached {
         has_bytes(self.0.as_fd())
     }
 
-    /// Back into the reactor.
+    /// Puts the connection back into the reactor.
     ///
     /// # Errors
     /// There is no memory or descriptor for it.
@@ -272,21 +274,21 @@ impl AsFd for Detached {
     }
 }
 
-/// What the peer of a connection sends.
+/// The direction from the peer.
 #[derive(Debug)]
 pub(crate) enum Reading<'a> {
     Plain(tcp::ReadHalf<'a>),
 }
 
 impl Reading<'_> {
-    /// Resolves when there may be something to read, be it the end.
+    /// Resolves when there may be something to read, including the end.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Plain(half) => half.readable().await,
         }
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads what has arrived; 0 is the end.
     pub(crate) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(half) => half.try_read(into),
@@ -294,7 +296,7 @@ impl Reading<'_> {
     }
 }
 
-/// What the peer of a connection is sent.
+/// The direction to the peer.
 #[derive(Debug)]
 pub(crate) enum Writing<'a> {
     Plain(tcp::WriteHalf<'a>),

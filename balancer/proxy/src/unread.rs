@@ -1,12 +1,12 @@
 //! Whether a request was certainly not read by the process that had it, although bytes of
-//! it were written. Then it was not executed, and may be sent again whatever it is.
+//! it were written. Such a request was not executed and may be sent again in any case.
 //!
 //! A server that leaves in an orderly way (`uvicorn --limit-max-requests`, Node's
-//! `server.close()`), or whose process ends, closes connections at the moment when
-//! requests are written to them. On the wire that is a reset, which says only that
-//! something was not read. The kernel knows how much, and tells it when it destroys a
-//! socket ([`scaledapp_proc::destroyed`]). [`proves`] decides; [`Witness`] listens while
-//! requests are under way that may not be repeated without such a proof.
+//! `server.close()`), or whose process ends, closes connections at the moment when requests
+//! are written to them. On the wire that is a reset, which says only that something was not
+//! read. The kernel knows how much, and reports it when it destroys a socket
+//! ([`scaledapp_proc::destroyed`]). [`proves`] decides; [`Witness`] listens while there are
+//! requests in flight that may not be repeated without such a proof.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,14 +22,14 @@ use crate::transport::Transport;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) transport: Transport,
-    /// The kernel's names for both of its ends, once they are needed.
+    /// The kernel's identifiers of both of its ends, once they are needed.
     pub(crate) ends: Option<Ends>,
-    /// Bytes that were written to it.
+    /// The number of bytes that were written to it.
     pub(crate) sent: u64,
 }
 
 impl Link {
-    /// A new one.
+    /// A new connection.
     pub(crate) fn new(transport: Transport) -> Self {
         Self {
             transport,
@@ -39,59 +39,59 @@ impl Link {
     }
 }
 
-/// The kernel's names for the ends of a connection.
+/// The kernel's identifiers of the ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ends {
     ours: Option<u64>,
-    /// Only where the peer is a process of this network namespace.
+    /// Known only if the peer is a process in this network namespace.
     theirs: Option<u64>,
 }
 
-/// What was sent on a connection that is over, and how that ended.
+/// What was sent on a connection that is over, and how the connection ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) ends: Ends,
-    /// Bytes of the requests before.
+    /// Bytes of earlier requests.
     pub(crate) before: u64,
-    /// Bytes of this one.
+    /// Bytes of this request.
     pub(crate) request: u64,
-    /// The peer had closed its side in order.
+    /// The peer had closed its side with an orderly close.
     pub(crate) is_orderly: bool,
     /// The peer may reset connections that it has accepted and read (`SO_LINGER`).
     pub(crate) may_reset: bool,
 }
 
-/// Whether the end of a socket shows that nothing of a request was read.
+/// Whether the end of a socket proves that no byte of a request was read.
 fn proves(destroyed: &Destroyed, sent: &Sent) -> bool {
     if Some(destroyed.cookie) == sent.ends.theirs {
         if destroyed.is_disconnected {
-            // The connection was not accepted yet when its listener was closed.
+            // The connection had not been accepted when its listener was closed.
             return sent.before == 0 && !sent.may_reset;
         }
         return destroyed.read <= sent.before;
     }
-    // The peer's orderly end acknowledges all that had come until it closed. Bytes that
-    // were not acknowledged came later, and no process reads those.
+    // The peer's orderly close acknowledges all bytes that had arrived until then. Bytes
+    // that were not acknowledged arrived later, and no process reads those.
     Some(destroyed.cookie) == sent.ends.ours
         && !destroyed.is_disconnected
         && sent.is_orderly
         && u64::from(destroyed.unacknowledged) >= sent.request
 }
 
-/// So many ends of sockets are remembered: a request asks for one within a moment.
+/// How many ends of sockets are remembered: a request asks for its own within a moment.
 const MAX_REMEMBERED: usize = 512;
-/// Pauses between looks, in milliseconds. A worker thread of the kernel tells of an end,
-/// mostly within a millisecond, and much later if all cores are busy.
+/// Pauses between checks, in milliseconds. A worker thread of the kernel reports an end,
+/// mostly within a millisecond, but much later if all cores are busy.
 const PAUSES: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
-/// Listening stops when no request has needed it for so long.
+/// Listening stops after this long without a request that needs it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// When the kernel has refused to tell, it is asked again after so long.
+/// After the kernel has refused to report, it is asked again after this long.
 const RETRY_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Listens to the ends of sockets, for all threads of a proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    /// When a request needed it last, in milliseconds of the process's clock.
+    /// When a request last needed it, in milliseconds on the process's clock.
     needed: AtomicU64,
     hears: Mutex<Hears>,
 }
@@ -103,10 +103,10 @@ enum Hears {
     All {
         watch: Watch,
         cookies: Cookies,
-        /// The latest at the end.
+        /// The most recent end is last.
         heard: VecDeque<Destroyed>,
     },
-    /// The kernel has refused, at that time.
+    /// The kernel refused at this time.
     Refused(Duration),
 }
 
@@ -127,7 +127,7 @@ impl Hears {
             Err(error) => {
                 tracing::debug!(
                     %error,
-                    "the kernel does not tell what is left unread: a request that is not \
+                    "the kernel does not report unread bytes, so a request that is not \
                      idempotent is not repeated once bytes of it were written"
                 );
                 Self::Refused(now)
@@ -135,7 +135,7 @@ impl Hears {
         };
     }
 
-    /// Takes what the kernel has told since the last time.
+    /// Reads what the kernel has reported since the last call.
     fn catch_up(&mut self) -> Option<&VecDeque<Destroyed>> {
         let Self::All { watch, heard, .. } = self else {
             return None;
@@ -152,8 +152,8 @@ impl Witness {
         self.hears.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens from now on, and learns the names of a connection's ends; to be called
-    /// before a request is written. `None`: nothing will be known of it.
+    /// Listens from now on, and learns the identifiers of a connection's ends; must be
+    /// called before a request is written. `None`: nothing can be known about it.
     pub(crate) fn watch(&self, now: Duration, link: &mut Link) -> Option<Ends> {
         self.needed.store(now.as_millis() as u64, Ordering::Relaxed);
         let mut hears = self.hears();
@@ -167,8 +167,8 @@ impl Witness {
         link.ends
     }
 
-    /// Whether a request was certainly not read; our end of its connection must be
-    /// closed. Waits a moment for the kernel's word.
+    /// Whether a request was certainly not read. Our end of its connection must already be
+    /// closed. Waits a moment for the kernel's report.
     pub(crate) async fn is_unread(&self, sent: &Sent) -> bool {
         for pause in PAUSES {
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -181,11 +181,11 @@ impl Witness {
         false
     }
 
-    /// To be called now and then: forgets old ends, and stops listening once no request has
+    /// Called from time to time: forgets old ends, and stops listening once no request has
     /// needed it for a while.
     pub(crate) fn rest(&self, now: Duration) {
         let needed = Duration::from_millis(self.needed.load(Ordering::Relaxed));
-        // Another thread is about to look.
+        // Another thread is about to check.
         let Ok(mut hears) = self.hears.try_lock() else {
             return;
         };
@@ -199,7 +199,7 @@ impl Witness {
 fn ends(cookies: &Cookies, transport: &Transport) -> Ends {
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    // Where the kernel counts other bytes than ours, its word proves nothing.
+    // If the kernel counts other bytes than ours, its report proves nothing.
     let Some(socket) = transport.socket() else {
         return Ends {
             ours: None,
@@ -211,7 +211,7 @@ fn ends(cookies: &Cookies, transport: &Transport) -> Ends {
         .and_then(|peer| Ok((peer, transport.local_address()?)));
     let theirs = addresses.ok().and_then(|(peer, local)| {
         let [peer, local] = [peer, local].map(canonical);
-        // Another machine's sockets, or another container's, are not ours to see.
+        // Sockets of another machine or another container cannot be observed here.
         let is_here = peer.ip().is_loopback();
         is_here.then(|| cookies.of(peer, local).ok())?
     });
@@ -246,7 +246,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_nothing_was_read_of_is_unread() {
+    fn a_request_is_unread_only_if_no_byte_of_it_was_read() {
         assert!(proves(&GONE, &SENT));
         let beginning_was_read = Destroyed { read: 101, ..GONE };
         assert!(!proves(&beginning_was_read, &SENT));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_accepted_was_not_read_unless_the_app_may_reset_it_later() {
+    fn a_connection_that_was_not_accepted_was_not_read_unless_the_app_may_reset_connections() {
         let gone = Destroyed {
             is_disconnected: true,
             read: 0,
@@ -277,11 +277,11 @@ mod tests {
             ..first
         };
         assert!(!proves(&gone, &resets));
-        assert!(!proves(&gone, &SENT), "it had answered before");
+        assert!(!proves(&gone, &SENT), "it had answered an earlier request");
     }
 
     #[test]
-    fn what_came_after_an_orderly_end_was_not_read() {
+    fn bytes_after_an_orderly_close_were_not_read() {
         let ours = Destroyed {
             cookie: 1,
             read: 7,
@@ -302,7 +302,7 @@ mod tests {
         assert!(!proves(&ours, &reset), "acknowledgements may have been due");
     }
 
-    /// A server that reads `reads` bytes of what comes, and then closes.
+    /// A server that reads `reads` bytes of what arrives, and then closes.
     async fn outcome(witness: &Witness, reads: usize) -> bool {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_witness_hears_what_was_read() {
+    async fn a_witness_learns_what_was_read() {
         let witness = Witness::default();
         for (reads, is_unread) in [(0, true), (1, false), (50, false)] {
             assert_eq!(outcome(&witness, reads).await, is_unread, "{reads}");

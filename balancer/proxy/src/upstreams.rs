@@ -1,8 +1,8 @@
 //! The endpoints as one forwarding thread sees them, and what it keeps for requests to
 //! them: idle connections, the retry budget, the queue, suspect paths.
 //!
-//! Which endpoint is chosen is decided by the rules of `scaledapp-select`; how long a
-//! request waits for one, in `http::exchange`.
+//! The rules of `scaledapp-select` decide which endpoint is chosen; `http::exchange`
+//! decides how long a request waits for one.
 
 use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::pool::Pool;
 use crate::suspects::Suspects;
 use crate::unread::Witness;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     clock: Rc<Clock>,
@@ -27,13 +27,13 @@ pub(crate) struct Upstreams {
     random: RefCell<fastrand::Rng>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) budget: RefCell<Budget>,
-    /// Of all threads of the proxy, as the next two.
+    /// Shared by all threads of the proxy, like the next two.
     pub(crate) queue: Arc<Queue>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) witness: Arc<Witness>,
 }
 
-/// What all threads of a proxy share of it.
+/// The part that all threads of a proxy share.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedUpstreams {
     pub(crate) queue: Arc<Queue>,
@@ -64,7 +64,7 @@ impl Upstreams {
         }
     }
 
-    /// An endpoint for a request of `client` that was not at those `tried`.
+    /// Chooses an endpoint for a request of `client` that has not been at those in `tried`.
     pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight<'_>> {
         let table = self.table.borrow();
         let endpoints = &table.endpoints;
@@ -82,8 +82,8 @@ impl Upstreams {
             }
         };
         let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
-        // An endpoint may have been closed or filled since it was looked at. That is rare,
-        // and the next look sees it.
+        // An endpoint may have been closed or filled since it was checked. That is rare,
+        // and the next check sees it.
         loop {
             let at = select::choose(
                 self.algorithm,
@@ -111,8 +111,8 @@ impl Upstreams {
         self.endpoints().iter().filter(serves).count()
     }
 
-    /// Endpoints at which a request that may be what ends workers should not be: those
-    /// `tried`, and those that have another such request.
+    /// Endpoints to avoid for a request that may end workers: those in `tried`, and those
+    /// that have another such request.
     pub(crate) fn apart(&self, tried: &[u64]) -> Vec<u64> {
         let endpoints = self.endpoints();
         let suspicious = endpoints.iter().filter(|endpoint| endpoint.has_suspects());
@@ -120,7 +120,7 @@ impl Upstreams {
         tried.iter().copied().chain(suspicious).collect()
     }
 
-    /// Whether more than half of the endpoints would be ejected with one more.
+    /// Whether one more ejection would leave more than half of the endpoints ejected.
     pub(crate) fn ejects_too_many(&self) -> bool {
         let now = self.clock.now();
         let endpoints = self.endpoints();
@@ -132,14 +132,14 @@ impl Upstreams {
         Ref::map(self.table.borrow(), |table| &table.endpoints)
     }
 
-    /// Another table counts from now on.
+    /// Replaces the table.
     pub(crate) fn set_table(&self, table: Arc<Table>) {
         *self.table.borrow_mut() = table;
         self.sweep();
         self.queue.changed();
     }
 
-    /// Closes idle connections that are not to be used again.
+    /// Closes idle connections that must not be used again.
     pub(crate) fn sweep(&self) {
         let endpoints = self.endpoints();
         let is_used = |id| {

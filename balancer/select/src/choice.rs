@@ -1,7 +1,7 @@
 //! Which endpoint gets a request.
 //!
-//! Decides from what is visible of each endpoint at this moment. Health never enters an
-//! algorithm: it only decides which endpoints may be chosen at all.
+//! The choice depends only on what is visible of each endpoint at this moment. Health is
+//! not an input of the algorithms: it only decides which endpoints may be chosen at all.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,17 +13,19 @@ use crate::standing::Standing;
 /// How one endpoint is chosen among those that may get a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Algorithm {
-    /// The least busy of all. Right where the counts are exact, as they are in a pod.
+    /// The least busy endpoint of all. This is right where the counts are exact, as they
+    /// are inside a pod.
     LeastOfAll,
-    /// The less busy of two random ones. Several balancers, each of which knows only its
-    /// own requests and late reports, then do not all turn to the same endpoint.
+    /// The less busy of two random endpoints. A balancer knows only its own requests and
+    /// late reports; with this choice several balancers do not all turn to the same
+    /// endpoint.
     #[default]
     LeastOfTwo,
-    /// One after the other.
+    /// Each endpoint in turn.
     RoundRobin,
-    /// A random one.
+    /// A random endpoint.
     Random,
-    /// The same one for the same client address (highest random weight).
+    /// Always the same endpoint for the same client address (highest random weight).
     Hash,
 }
 
@@ -34,30 +36,31 @@ pub struct Candidate {
     pub key: u64,
     /// What its owner knows of it.
     pub standing: Standing,
-    /// It is left alone for a while because of its failures.
+    /// It is ejected for a while because of its failures.
     pub ejected: bool,
-    /// This request has failed there already, or it takes no new ones.
+    /// This request has already failed there, or the endpoint takes no new requests.
     pub tried: bool,
     /// It has as many requests in flight as it may have.
     pub full: bool,
-    /// Requests in flight for one unit of its capacity, in thousandths.
+    /// Requests in flight divided by its capacity, in thousandths.
     pub load: u64,
-    /// When it sent something last, on the process's clock.
+    /// When it last sent something, on the process's clock.
     pub heard: Duration,
 }
 
 impl Candidate {
-    /// How good a choice it is, lower is better; `None`: it may not be chosen.
-    /// `all_unknown`: nothing is known of any endpoint. A blind proxy is then more
-    /// likely than a list of strangers, so unknown endpoints count as suspect.
+    /// How good a choice this endpoint is (lower is better), or `None` if it may not be
+    /// chosen. `all_unknown`: nothing is known of any endpoint. It is then more likely that
+    /// this proxy cannot reach their admin ports than that none of them belongs to the app,
+    /// so unknown endpoints count as suspect.
     fn tier(self, all_unknown: bool) -> Option<u8> {
         if self.tried {
             return None;
         }
         match (self.standing, self.ejected) {
             (Standing::Serving, false) => Some(0),
-            // Fail open: our judgement of an endpoint may be wrong, and an error answer
-            // of our own certainly does not help the client.
+            // Fail open: the proxy's judgement of an endpoint may be wrong, and an error
+            // answer from the proxy certainly does not help the client.
             (Standing::Suspect, false) => Some(1),
             (Standing::Serving | Standing::Suspect, true) => Some(2),
             (Standing::Draining, _) => Some(3),
@@ -66,21 +69,21 @@ impl Candidate {
         }
     }
 
-    /// Of two equally busy endpoints the one that was heard later works, and the other
-    /// may be blocked. An endpoint without requests owes no answer, so its silence says
-    /// nothing.
+    /// Of two equally busy endpoints, the one that sent something more recently is
+    /// certainly working; the other may be blocked. An endpoint without requests has
+    /// nothing to send, so its silence says nothing.
     fn is_less_busy(self, than: Self) -> bool {
         let is_livelier = self.load > 0 && self.heard > than.heard;
         self.load < than.load || (self.load == than.load && is_livelier)
     }
 }
 
-/// What is remembered from one choice to the next.
+/// Where the last choice was, remembered for the next one.
 #[derive(Debug, Default)]
 pub struct Cursor(usize);
 
-/// The index of the chosen endpoint among `count`, of which `see` shows each; `None` if
-/// none may be chosen.
+/// Chooses one of `count` endpoints; `see` returns the candidate at an index. Returns the
+/// index, or `None` if no endpoint may be chosen.
 pub fn choose(
     algorithm: Algorithm,
     count: usize,
@@ -96,7 +99,7 @@ pub fn choose(
         let Some(tier) = seen.tier(all_unknown) else {
             return (best, eligible);
         };
-        // A full endpoint still keeps worse tiers closed: it will soon have room again.
+        // A full endpoint still rules out worse tiers: it will soon have room again.
         let free = usize::from(!seen.full);
         match tier.cmp(&best) {
             std::cmp::Ordering::Less => (tier, free),
@@ -112,8 +115,9 @@ pub fn choose(
     let nth = |n: usize| (0..count).filter(is_best).nth(n);
     match algorithm {
         Algorithm::LeastOfAll => {
-            // Starts after the last choice, so that ties go round. To count on by one
-            // would give the turns of a busy endpoint to its neighbour.
+            // Starts after the last choice, so that ties are broken in turn. If the start
+            // advanced by one instead, the turns of a busy endpoint would all go to its
+            // neighbour.
             let start = cursor.0.wrapping_add(1) % count;
             let around = (start..count).chain(0..start);
             let seen = around.map(|at| (at, see(at)));
@@ -135,7 +139,7 @@ pub fn choose(
             if eligible == 1 {
                 return nth(0);
             }
-            // The second one is never the first.
+            // The two are always different endpoints.
             let second = (first + random.usize(1..eligible)) % eligible;
             let (first, second) = (nth(first)?, nth(second)?);
             Some(if see(second).load < see(first).load {
@@ -162,7 +166,7 @@ fn weight(client: IpAddr, key: u64) -> u64 {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
         IpAddr::V6(ip) => ip.to_bits(),
     };
-    // The finalizer of splitmix64: each input bit changes half of the output's.
+    // The finalizer of splitmix64: each input bit changes about half of the output bits.
     let mut bits = (client as u64) ^ ((client >> 64) as u64).rotate_left(32) ^ key;
     for multiplier in [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb_u64] {
         bits = (bits ^ (bits >> 30)).wrapping_mul(multiplier);
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_chosen_of_nobody() {
+    fn an_empty_list_gives_no_choice() {
         for algorithm in ALL {
             for endpoints in [
                 &[][..],
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_shown_that_it_is_the_apps_is_chosen_only_among_its_like() {
+    fn an_unknown_endpoint_is_chosen_only_if_all_are_unknown() {
         let unknown = Candidate {
             standing: Standing::Unknown,
             ..FINE
@@ -299,7 +303,8 @@ mod tests {
         for algorithm in ALL {
             let chosen = times(algorithm, &[ejected, unknown], 50);
             assert_eq!(chosen, BTreeMap::from([(1, 50)]), "{algorithm:?}");
-            // Not even while the app itself cannot serve: what answers there may be anything.
+            // This holds even while the app itself cannot serve, because anything may
+            // answer there.
             for standing in [Standing::Unready, Standing::Draining, Standing::Suspect] {
                 for tried in [false, true] {
                     let known = Candidate {
@@ -317,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_go_round_evenly() {
+    fn ties_are_broken_in_turn() {
         for algorithm in [Algorithm::LeastOfAll, Algorithm::RoundRobin] {
             for count in 1..=5 {
                 let chosen = times(algorithm, &vec![FINE; count], 60);
@@ -335,14 +340,14 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_ones_turns_go_to_all_others() {
+    fn the_turns_of_a_busy_endpoint_go_to_all_others() {
         let busy = Candidate { load: 1, ..FINE };
         let chosen = times(Algorithm::LeastOfAll, &[FINE, busy, FINE, FINE], 90);
         assert_eq!(chosen, BTreeMap::from([(0, 30), (2, 30), (3, 30)]));
     }
 
     #[test]
-    fn least_of_all_is_exact_and_least_of_two_never_takes_the_busiest() {
+    fn least_of_all_takes_the_least_busy_and_least_of_two_never_the_busiest() {
         let loads = |loads: &[u64]| -> Vec<Candidate> {
             loads
                 .iter()
@@ -368,15 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn among_equally_busy_ones_a_silent_one_gets_nothing() {
+    fn of_equally_busy_endpoints_a_silent_one_gets_nothing() {
         for (endpoints, expected) in [
-            // The blocked one answered last before it was blocked.
+            // The blocked endpoint sent its last answer before it was blocked.
             (vec![busy(1, 1000), busy(1, 1300)], vec![1]),
             (vec![busy(1, 0), busy(1, 1300), busy(1, 1300)], vec![1, 2]),
             (vec![busy(2, 1300), busy(1, 0), busy(1, 900)], vec![2]),
-            // Less is less, however silent.
+            // The less busy endpoint wins, however long it has been silent.
             (vec![busy(1, 0), busy(2, 1300)], vec![0]),
-            // Nobody owes an answer.
+            // Neither endpoint owes an answer.
             (vec![busy(0, 0), busy(0, 1300)], vec![0, 1]),
         ] {
             let chosen = times(Algorithm::LeastOfAll, &endpoints, 100);
@@ -386,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_one_is_never_chosen_and_keeps_the_worse_ones_closed() {
+    fn a_full_endpoint_is_never_chosen_and_rules_out_worse_tiers() {
         let full = Candidate { full: true, ..FINE };
         let ejected = Candidate {
             ejected: true,
@@ -405,8 +410,8 @@ mod tests {
         }
     }
 
-    /// A closed loop: each client asks again a moment after it was answered.
-    /// Where work takes as little as that moment, endpoints must still share it.
+    /// A closed loop: each client asks again a moment after its answer. Even if the work
+    /// takes no longer than that moment, the endpoints must share it.
     #[test]
     fn short_work_is_shared_evenly_when_all_are_busy() {
         for (endpoints, clients, work) in [
@@ -448,7 +453,7 @@ mod tests {
                         served[at] += 1;
                         asks.push(now + random.u64(95..=105));
                     }
-                    (_, None) => unreachable!("somebody always does something"),
+                    (_, None) => unreachable!("some event is always due"),
                 }
             }
             let (most, least) = (served.iter().max().unwrap(), served.iter().min().unwrap());

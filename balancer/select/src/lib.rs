@@ -1,9 +1,9 @@
-//! Which endpoint gets a request, which requests wait for one, which endpoints are
-//! left alone for a while, and what may be sent again after a failure.
+//! Which endpoint gets a request, which requests wait for one, which endpoints are ejected
+//! for a while, and what may be sent again after a failure.
 //!
-//! Decides from arguments alone: it has no socket, no clock and no runtime, so that a
-//! test can pass hours in microseconds. The forwarding path (`scaledapp-proxy`) says
-//! what is visible of each endpoint, and carries the decisions out.
+//! All decisions depend on arguments alone: there is no socket, no clock and no runtime, so
+//! that a test can simulate hours in microseconds. The forwarding path (`scaledapp-proxy`)
+//! passes in what is visible of each endpoint, and carries the decisions out.
 
 mod choice;
 mod ending;

@@ -1,23 +1,23 @@
-//! Which endpoints are left alone for a while: those that fail several times in a row
-//! (outlier detection).
+//! Outlier detection: which endpoints are ejected for a while because they have failed
+//! several times in a row.
 //!
-//! Decides from outcomes and the time that is passed in; what counts as a failure is the
-//! caller's decision. An ejected endpoint comes back by itself. The first success then
-//! clears its record, and a failure ejects it again for twice as long.
+//! The decision depends on outcomes and on the time that is passed in; the caller decides
+//! what counts as a failure. An ejected endpoint comes back by itself. Its first success
+//! then clears its record; another failure ejects it for twice as long.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// So many broken connections in a row eject an endpoint: its pod may be gone.
+/// This many broken connections in a row eject an endpoint: its pod may be gone.
 const MAX_FAILURES: u32 = 3;
-/// So many answers with 5xx in a row eject an endpoint (the default of Envoy).
+/// This many 5xx answers in a row eject an endpoint (Envoy's default).
 const MAX_ERRORS: u32 = 5;
 /// How long the first ejection lasts; each further one lasts twice as long.
 pub const FIRST_EJECTION: Duration = Duration::from_secs(1);
-/// An endpoint that is still listed gets a request again at least so often.
+/// The longest ejection: an endpoint that is still listed is tried at least this often.
 const MAX_EJECTION: Duration = Duration::from_mins(1);
 
-/// How a request went at an endpoint.
+/// How a request at an endpoint turned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was answered with a status below 500.
@@ -31,7 +31,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What an ejected endpoint has done, for the log.
+    /// The reason of an ejection, for the log.
     pub fn words(self) -> &'static str {
         match self {
             Self::Refused => "the endpoint refuses connections (does its server run?)",
@@ -44,20 +44,20 @@ impl Outcome {
     }
 }
 
-/// The record of one endpoint. All threads write to it. An update that is lost when two
-/// write at once ejects the endpoint one failure later, which is harmless.
+/// The record of one endpoint. All threads write to it. If two write at once, one update
+/// may be lost; the endpoint is then ejected one failure later, which is harmless.
 #[derive(Debug, Default)]
 pub struct Outlier {
     failures: AtomicU32,
     errors: AtomicU32,
     ejections: AtomicU32,
-    /// Until when it is ejected, in milliseconds of the process's clock; 0: it is not.
+    /// Until when it is ejected, in milliseconds on the process's clock; 0 if it is not.
     until: AtomicU64,
 }
 
 impl Outlier {
-    /// Notes an outcome. If it ejects the endpoint: how many ejections in a row this is.
-    /// `counts_errors`: whether answers with 5xx count against it.
+    /// Records an outcome. Returns the number of ejections in a row if this outcome ejects
+    /// the endpoint. `counts_errors`: whether 5xx answers count against it.
     pub fn note(&self, outcome: Outcome, now: Duration, counts_errors: bool) -> Option<u32> {
         match outcome {
             Outcome::Answered => self.forgive(),
@@ -67,7 +67,7 @@ impl Outlier {
                 let errors = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
                 return (errors >= MAX_ERRORS).then(|| self.eject(now))?;
             }
-            // That no process listens is no coincidence, so once is enough.
+            // One refused connection is enough: it shows that no process listens.
             Outcome::Refused => return self.eject(now),
             Outcome::Broken => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
@@ -79,7 +79,7 @@ impl Outlier {
 
     /// Clears the record.
     pub fn forgive(&self) {
-        // Reading first keeps the usual case from writing to a shared cache line.
+        // Reading first avoids a write to a shared cache line in the usual case.
         for counter in [&self.failures, &self.errors, &self.ejections] {
             if counter.load(Ordering::Relaxed) != 0 {
                 counter.store(0, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Outlier {
 
     fn eject(&self, now: Duration) -> Option<u32> {
         if self.is_ejected(now) {
-            // Requests that were under way before the ejection say nothing new.
+            // Requests that were already in flight at the ejection say nothing new.
             return None;
         }
         let before = self.ejections.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn three_broken_in_a_row_eject_for_a_second() {
+    fn three_broken_connections_in_a_row_eject_for_a_second() {
         let outlier = Outlier::default();
         assert_eq!(outlier.note(Outcome::Broken, at(10), true), None);
         assert_eq!(outlier.note(Outcome::Broken, at(10), true), None);
@@ -141,7 +141,7 @@ mod tests {
             assert_eq!(
                 outlier.note(Outcome::Refused, now, true),
                 None,
-                "already out"
+                "already ejected"
             );
             now += Duration::from_secs(seconds);
             assert!(

@@ -1,10 +1,10 @@
 //! The queue of requests that wait for an endpoint: one for all threads of a proxy,
 //! first come, first served.
 //!
-//! Decides which request may look for an endpoint now. Only the first one ever looks,
-//! and only after something has changed, so that an endpoint with room for one more
-//! request wakes one request and not all. Whether it finds an endpoint is decided by
-//! the caller.
+//! Decides which request may look for an endpoint now. Only the first request in the queue
+//! looks, and only after something has changed. An endpoint that gets room for one more
+//! request therefore wakes one request, not all of them. The caller decides whether that
+//! request finds an endpoint.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -12,25 +12,25 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct Queue {
-    /// Requests in flight at one endpoint at most.
+    /// The largest number of requests in flight at one endpoint.
     limit: Option<NonZeroU32>,
-    /// Requests that may wait before a new one is refused.
+    /// How many requests may wait; a new one beyond that is refused.
     max_waiting: usize,
-    /// The number of waiting requests, to be read without the lock.
+    /// The number of waiting requests, readable without the lock.
     length: AtomicU32,
     waiters: Mutex<Waiters>,
 }
 
-/// Whether a request joins the queue for the first time.
+/// Why a request joins the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visit {
-    /// It has not been at an endpoint.
+    /// It has not been sent to an endpoint yet.
     First,
-    /// It has lost its endpoint and needs another one. It gets the position back that it
-    /// had, if it has waited before.
+    /// It has lost its endpoint and needs another one. If it has waited before, it gets its
+    /// earlier position back.
     Again(Option<Position>),
 }
 
@@ -42,36 +42,38 @@ pub struct Position(u64);
 struct Waiters {
     /// Ordered by position.
     waiting: VecDeque<Waiting>,
-    /// The positions given last, in front and at the end.
+    /// The last positions given at the front and at the end.
     ends: (u64, u64),
-    /// Requests that have ended at an endpoint and left room that no one has looked for.
+    /// Requests that have ended at an endpoint and whose room no waiting request has looked
+    /// for yet.
     freed: u32,
-    /// Counts changes that may concern all: another table, or some time gone by.
+    /// Counts the changes that may concern all waiting requests: a new table, or passed
+    /// time.
     changes: u64,
-    /// After this change a request has found that no endpoint has room.
+    /// The change after which a request found that no endpoint has room.
     settled: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
     position: Position,
-    /// The latest change when it looked last.
+    /// The latest change at the time of its last look.
     seen: u64,
     waker: Option<Waker>,
 }
 
-/// A waiting request; it leaves the queue when this is dropped.
+/// A waiting request. Dropping it takes the request out of the queue.
 #[derive(Debug)]
 pub struct Ticket<'a> {
     queue: &'a Queue,
     position: Position,
-    /// What its look is about: room for so many requests, and the latest change.
+    /// What its current look is for: the number of freed places, and the latest change.
     turn: (u32, u64),
 }
 
 impl Queue {
-    /// `limit`: requests in flight at one endpoint; `max_waiting`: requests that wait,
-    /// before a new one is refused.
+    /// `limit`: the largest number of requests in flight at one endpoint. `max_waiting`:
+    /// how many requests may wait; a new one beyond that is refused.
     pub fn new(limit: Option<NonZeroU32>, max_waiting: usize) -> Self {
         Self {
             limit,
@@ -87,12 +89,12 @@ impl Queue {
         }
     }
 
-    /// Requests in flight at one endpoint at most.
+    /// The largest number of requests in flight at one endpoint.
     pub fn limit(&self) -> Option<NonZeroU32> {
         self.limit
     }
 
-    /// Whether a new request must let others pass first. Without a limit per endpoint
+    /// Whether a new request must queue behind others. Without a limit per endpoint,
     /// requests do not wait for each other.
     pub fn is_contended(&self) -> bool {
         self.limit.is_some() && !self.is_empty()
@@ -102,8 +104,8 @@ impl Queue {
         self.length.load(Ordering::SeqCst) == 0
     }
 
-    /// Joins the queue; `None` if it is full. A request that comes again is older than
-    /// every new one, and is never refused: the limit of connections bounds their number.
+    /// Joins the queue; `None` if it is full. A request that comes back is older than every
+    /// new one and is never refused; the limit of connections bounds their number.
     pub fn join(&self, visit: Visit) -> Option<Ticket<'_>> {
         let mut waiters = self.lock();
         if visit == Visit::First && waiters.waiting.len() >= self.max_waiting {
@@ -111,7 +113,8 @@ impl Queue {
         }
         let position = waiters.join(visit);
         self.unlock(waiters, None);
-        // Either we see room that is made now, or the thread that makes it sees us.
+        // Either this thread sees the freed place, or the thread that frees it sees this
+        // request.
         fence(Ordering::SeqCst);
         Some(Ticket {
             queue: self,
@@ -120,7 +123,7 @@ impl Queue {
         })
     }
 
-    /// A request has ended at an endpoint, which has room for another one now.
+    /// A request has ended at an endpoint, so there is room for another one.
     pub fn freed(&self) {
         if self.limit.is_none() || self.is_empty() {
             return;
@@ -142,7 +145,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters> {
-        // No step can panic half-way.
+        // No step can panic half-way, so a poisoned lock still guards consistent data.
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,7 +163,7 @@ impl Waiters {
     fn join(&mut self, visit: Visit) -> Position {
         let was_empty = self.waiting.is_empty();
         if was_empty {
-            // Room may have been made between its look and now.
+            // A place may have been freed between the request's last look and now.
             self.changes += 1;
         }
         let position = match visit {
@@ -174,7 +177,8 @@ impl Waiters {
                 Position(self.ends.0)
             }
         };
-        // A request does not look again at once at the endpoint that has just failed it.
+        // A request does not immediately look again at the endpoint that has just failed
+        // it.
         let may_look = was_empty || visit == Visit::First;
         let waiting = Waiting {
             position,
@@ -198,7 +202,7 @@ impl Waiters {
         self.due()
     }
 
-    /// Whether the first request has a reason to look.
+    /// Whether the first request has a reason to look for an endpoint.
     fn has_turn(&self) -> bool {
         let Some(front) = self.waiting.front() else {
             return false;
@@ -206,7 +210,7 @@ impl Waiters {
         self.freed > 0 || self.changes > front.seen.max(self.settled)
     }
 
-    /// Wakes the first request, if it has a reason to look.
+    /// Wakes the first request if it has a reason to look for an endpoint.
     fn due(&mut self) -> Option<Waker> {
         if !self.has_turn() {
             return None;
@@ -228,7 +232,8 @@ impl Waiters {
         Poll::Pending
     }
 
-    /// Leaves, with room for so many requests unused; what is to be woken then.
+    /// Takes the request out; the room that was made for `unused` requests is free again.
+    /// Returns the waker of the request that is next.
     fn leave(&mut self, position: Position, unused: u32) -> Option<Waker> {
         let index = self.index_of(position);
         self.waiting.remove(index);
@@ -242,23 +247,24 @@ impl Waiters {
 }
 
 impl Ticket<'_> {
-    /// Its position, to come back to.
+    /// The position, which the request can have again if it comes back.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Ready when it is this request's turn; it must look at once then.
+    /// Ready when it is this request's turn; the request must then look immediately.
     pub fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
         let turn = self.queue.lock().poll_turn(self.position, context);
         turn.map(|turn| self.turn = turn)
     }
 
-    /// It has found an endpoint; the next request may have its turn now.
+    /// The request has found an endpoint, so the next one may have its turn.
     pub fn found(mut self) {
         self.turn.0 = self.turn.0.saturating_sub(1);
     }
 
-    /// It has found none; if it has looked at `all` endpoints, no other request would.
+    /// The request has found no endpoint. If it has looked at `all` of them, no other
+    /// request would find one either.
     pub fn found_nothing(&mut self, all: bool) {
         let mut waiters = self.queue.lock();
         let (freed, changes) = std::mem::take(&mut self.turn);
@@ -288,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it was woken.
+    /// Counts how often it has been woken.
     #[derive(Debug, Default)]
     struct Woken(AtomicUsize);
 
@@ -329,10 +335,10 @@ mod tests {
         }
     }
 
-    /// So many that have looked in vain and wait.
+    /// `count` requests that have looked in vain and wait.
     fn waiting(queue: &Queue, count: usize) -> Vec<One<'_>> {
         let mut all: Vec<_> = (0..count).map(|_| One::join(queue, Visit::First)).collect();
-        assert!(all[0].has_turn(), "it has not looked since it stands here");
+        assert!(all[0].has_turn(), "it has not looked since it joined");
         all[0].ticket.found_nothing(true);
         for one in &mut all {
             assert!(!one.has_turn());
@@ -345,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn each_slot_that_becomes_free_wakes_the_one_in_front_and_nobody_else() {
+    fn each_freed_place_wakes_only_the_first_request() {
         let queue = queue(1, 9);
         let mut all = waiting(&queue, 4);
         for _ in 0..3 {
@@ -358,25 +364,25 @@ mod tests {
             first.ticket.found();
             for one in &mut all {
                 assert_eq!(one.woken.times(), 0);
-                assert!(!one.has_turn(), "there was one slot");
+                assert!(!one.has_turn(), "there was one place");
             }
         }
     }
 
     #[test]
-    fn slots_that_become_free_together_wake_one_after_the_other() {
+    fn places_freed_together_wake_one_request_after_the_other() {
         let queue = queue(1, 9);
         let mut all = waiting(&queue, 3);
         queue.freed();
         queue.freed();
         assert_eq!(times(&all), [1, 0, 0]);
-        // Who comes now may not overtake.
+        // A request that arrives now may not overtake.
         assert!(queue.is_contended());
         let mut first = all.remove(0);
         assert!(first.has_turn());
         first.ticket.found();
         assert_eq!(times(&all), [1, 0]);
-        // It goes away instead of looking: the next one has its turn.
+        // It leaves instead of looking, so the next one has its turn.
         drop(all.remove(0));
         assert_eq!(times(&all), [1]);
         assert!(all[0].has_turn());
@@ -396,21 +402,24 @@ mod tests {
         all[0].ticket.found_nothing(true);
         assert!(!all[0].has_turn());
         drop(all.remove(0));
-        assert!(!all[0].has_turn(), "there is nothing for anybody");
+        assert!(!all[0].has_turn(), "there is no room for any request");
         queue.freed();
-        assert!(!all[0].has_turn(), "without a limit there are no slots");
+        assert!(!all[0].has_turn(), "without a limit no place is freed");
     }
 
     #[test]
-    fn who_comes_again_has_its_place_back_and_is_not_refused() {
+    fn a_request_that_comes_back_has_its_position_again_and_is_not_refused() {
         let queue = queue(1, 2);
         let mut all = waiting(&queue, 2);
         assert!(queue.join(Visit::First).is_none());
         let mut older = One::join(&queue, Visit::Again(None));
-        assert!(!older.has_turn(), "what has failed it is not new");
+        assert!(
+            !older.has_turn(),
+            "the endpoint that failed it is no reason to look"
+        );
         queue.freed();
         assert!(older.has_turn() && !all[0].has_turn());
-        // The slot is where it must not go: the next one may.
+        // The freed place is at the endpoint that it must avoid, so the next one may look.
         older.ticket.found_nothing(false);
         drop(older);
         assert!(all[0].has_turn());
@@ -423,10 +432,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: who waits longest is served first, nobody waits
-        /// while there is a slot, and nobody is served without one.
+        /// In every order of events, the request that has waited longest is served first,
+        /// no request waits while there is a place, and no request is served without one.
         #[test]
-        fn no_slot_is_lost_and_nobody_overtakes(steps in prop::collection::vec(0..5_u8, 1..200)) {
+        fn no_place_is_lost_and_no_request_overtakes(steps in prop::collection::vec(0..5_u8, 1..200)) {
             let queue = queue(1, 1000);
             let (mut free, mut busy) = (2_u32, 0_u32);
             let mut all: Vec<One<'_>> = Vec::new();
@@ -442,11 +451,11 @@ mod tests {
                         queue.freed();
                     }
                     3 => queue.changed(),
-                    // Any of them goes away.
+                    // Any of the requests leaves.
                     4 if !all.is_empty() => drop(all.remove(all.len() / 2)),
                     _ => {}
                 }
-                // The runtime polls those that were woken or have just come.
+                // The runtime polls the requests that were woken or have just arrived.
                 while let Some(at) = all.iter_mut().position(One::has_turn) {
                     prop_assert_eq!(at, 0);
                     if free == 0 {

@@ -1,45 +1,46 @@
 //! What may be sent again after a failure, and how often.
 //!
-//! RFC 9110 section 9.2.2: a proxy must not repeat a request that is not idempotent
-//! unless it knows that nothing of it was processed. An idempotent request may still be
-//! the one that ends one worker after the other; see [`next`]. How bytes are kept for a
-//! repetition, and where it goes, is decided by the caller.
+//! RFC 9110 section 9.2.2: a proxy must not repeat a request that is not idempotent unless
+//! it knows that no part of it was processed. An idempotent request may also be the one
+//! that ends one worker after the other; see [`next`]. The caller decides how bytes are
+//! kept for a repetition, and where the repetition goes.
 
 use crate::ending::{EndedBy, Fate};
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed {
-    /// Bytes of the request were handed to the kernel, and may have been read.
+    /// Bytes of the request were handed to the kernel, so the endpoint may have read them.
     pub written: bool,
     /// The endpoint has sent at least one byte of a response.
     pub answered: bool,
-    /// Everything that was sent is still at hand to be sent again.
+    /// All bytes that were sent are still in memory and can be sent again.
     pub replayable: bool,
-    /// The connection had carried a request before, so its peer may have closed it
-    /// before this one arrived.
+    /// The connection had carried an earlier request, so its peer may have closed it before
+    /// this one arrived.
     pub reused: bool,
 }
 
-/// The history of a request that has been sent at least once.
+/// What has happened to a request that has been sent at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Past {
     /// How often it was sent.
     pub tries: u32,
     /// Bytes of it were written in at least one attempt.
     pub written: bool,
-    /// How often the process that executed it ended, with no other cause known; here or
-    /// in the hop before.
+    /// How often the process that executed it ended with no other known cause, here or in
+    /// the hop before.
     pub deaths: u32,
-    /// How often that process was killed by somebody outside. These count as deaths, too,
-    /// once there are two ends in all.
+    /// How often that process was killed from outside. Once there are two ends in total,
+    /// these count as deaths, too.
     pub kills: u32,
-    /// A dispatcher has handed it back, so one other pod gets it, and no third.
+    /// A dispatcher has handed it back, so it goes to one other pod and to no third.
     pub handed_back: bool,
 }
 
 impl Past {
-    /// Notes how an attempt broke off, and what became of the process that had it.
+    /// Records how an attempt broke off, and what became of the process that had the
+    /// request.
     pub fn broke(&mut self, failed: Failed, fate: Fate) {
         self.written |= failed.written;
         if !failed.written {
@@ -55,7 +56,7 @@ impl Past {
         }
     }
 
-    /// Whether one more end of a process would be the last that this request meets.
+    /// Whether one more end of a process would be the last one allowed for this request.
     pub fn has_met_an_end(&self) -> bool {
         self.deaths > 0 || self.kills > 0
     }
@@ -66,41 +67,41 @@ impl Past {
 pub enum Next {
     /// Another attempt.
     Again,
-    /// The proxy in front decides, if it is one of ours; otherwise the client is told that
-    /// the request failed.
+    /// The proxy in front decides, if it is one of ours; a client is told that the request
+    /// failed.
     HandBack(HandBack),
     /// The client is told that the request failed.
     GiveUp,
 }
 
-/// What the proxy in front learns of a request that may be sent to another server.
+/// What the proxy in front is told about a request that may be sent to another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandBack {
-    /// It was not executed.
+    /// The request was not executed.
     NotExecuted,
-    /// It is idempotent, and was interrupted through no fault of its own.
+    /// The request is idempotent, and was interrupted through no fault of its own.
     Interrupted,
 }
 
-/// A process that ends while it executes a request is the strongest sign that the
-/// request is the cause. So a request may meet one such end, and is given up at the
-/// second.
+/// A process that ends while it executes a request is the strongest sign that the request
+/// is the cause. A request may therefore be repeated after one such end, and is given up at
+/// the second.
 const MAX_DEATHS: u32 = 2;
 
-/// Whether a request that is about to be written could be repeated only with a proof that
-/// it was not read. That is so if it is not idempotent, or if the process that executed it
-/// has ended before.
+/// Whether a request that is about to be written could be repeated only with proof that it
+/// was not read. This is so if it is not idempotent, or if a process that executed it has
+/// already ended.
 pub fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
     !is_idempotent || past.has_met_an_end()
 }
 
-/// Whether a request that has failed needs such a proof, and whether a proof would help.
+/// Whether a request that has failed needs such a proof to be repeated.
 pub fn needs_proof(failed: Failed, past: &Past, is_idempotent: bool) -> bool {
     let may_help = failed.written && !failed.answered && failed.replayable;
     may_help && may_need_proof(past, is_idempotent)
 }
 
-/// What follows an attempt that broke off, when `max_tries` attempts are allowed.
+/// What follows an attempt that broke off, if `max_tries` attempts are allowed.
 pub fn next(failed: Failed, past: &Past, is_idempotent: bool, max_tries: u32) -> Next {
     let is_lost = failed.answered || !failed.replayable || (failed.written && !is_idempotent);
     if is_lost || past.deaths >= MAX_DEATHS {
@@ -109,8 +110,8 @@ pub fn next(failed: Failed, past: &Past, is_idempotent: bool, max_tries: u32) ->
     if past.tries < max_tries && !past.handed_back {
         return Next::Again;
     }
-    // The proxy in front does not know how many chances were used here. So only a request
-    // that has not ended a process may have more of them elsewhere.
+    // The proxy in front does not know how many attempts were used here, so it may use more
+    // of them only for a request that has not ended a process.
     match past {
         Past { deaths: 1.., .. } => Next::GiveUp,
         Past { written: true, .. } => Next::HandBack(HandBack::Interrupted),
@@ -118,22 +119,23 @@ pub fn next(failed: Failed, past: &Past, is_idempotent: bool, max_tries: u32) ->
     }
 }
 
-/// Bounds repetitions to a share of the requests, so that they cannot multiply the load
+/// Limits repetitions to a share of the requests, so that they cannot multiply the load
 /// when everything fails (20 %, as in Envoy and Linkerd).
 #[derive(Debug)]
 pub struct Budget {
     percent: u32,
-    /// What may be spent, in hundredths of a repetition.
+    /// The tokens left, in hundredths of a repetition.
     tokens: u32,
 }
 
-/// What a new budget holds: a server with few requests must be able to repeat some, too.
+/// The tokens of a new budget: a server with few requests must also be able to repeat some.
 const INITIAL_TOKENS: u32 = 50 * 100;
-/// The most that a budget holds: a busy hour must not pay for a storm of repetitions.
+/// The most tokens that a budget holds: a busy hour must not pay for a storm of
+/// repetitions.
 const MAX_TOKENS: u32 = 500 * 100;
 
 impl Budget {
-    /// A budget that repeats so many percent of the requests.
+    /// A budget that allows repetitions of this percentage of the requests.
     pub fn new(percent: u32) -> Self {
         Self {
             percent,
@@ -141,19 +143,19 @@ impl Budget {
         }
     }
 
-    /// Counts a request.
+    /// Counts one request.
     pub fn deposit(&mut self) {
         self.tokens = (self.tokens + self.percent).min(MAX_TOKENS);
     }
 
-    /// Takes one repetition, if any is left.
+    /// Takes one repetition out of the budget, if any is left.
     pub fn withdraw(&mut self) -> bool {
         let left = self.tokens.checked_sub(100);
         self.tokens = left.unwrap_or(self.tokens);
         left.is_some()
     }
 
-    /// Adds ten repetitions; to be called each second, whatever the traffic.
+    /// Adds ten repetitions. It is called each second, whatever the traffic.
     pub fn refill(&mut self) {
         self.tokens = (self.tokens + 10 * 100).min(MAX_TOKENS);
     }
@@ -170,7 +172,7 @@ mod tests {
         reused: false,
     };
 
-    /// What follows each of these ends in a row, with four tries.
+    /// What follows each of these ends in a row, with four attempts allowed.
     fn course(fates: &[Fate], failed: Failed, is_idempotent: bool) -> Vec<Next> {
         let mut past = Past::default();
         let follows = fates.iter().map(|fate| {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_happened_is_repeated_only_if_that_changes_nothing() {
+    fn a_request_that_may_have_been_executed_is_repeated_only_if_it_is_idempotent() {
         let fates = [
             Fate::Lives,
             Fate::Unknown,
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_end_of_its_process_is_the_last_one() {
+    fn a_second_end_of_a_process_gives_the_request_up() {
         use EndedBy::{Itself, Other, Outside};
         use Fate::{Ended, Lives, Unknown};
         use Next::{Again, GiveUp};
@@ -230,7 +232,7 @@ mod tests {
                 &[Ended(Other), Ended(Itself), Ended(Other), Ended(Itself)],
                 &[Again, Again, Again, GiveUp],
             ),
-            // Whoever kills two in a row means the request.
+            // Two kills in a row are no coincidence: they are aimed at the request.
             (&[Ended(Outside), Ended(Outside)], &[Again, GiveUp]),
             (&[Ended(Outside), Ended(Itself)], &[Again, GiveUp]),
             (&[Ended(Itself), Ended(Outside)], &[Again, GiveUp]),
@@ -238,14 +240,15 @@ mod tests {
                 &[Ended(Outside), Ended(Other), Lives, Ended(Other)],
                 &[Again, Again, Again, interrupted],
             ),
-            // Innocent so far: all tries, and another pod.
+            // No end was its fault so far: it gets all attempts, and another pod.
             (&[Ended(Other); 4], &[Again, Again, Again, interrupted]),
             (&[Lives; 4], &[Again, Again, Again, interrupted]),
             (
                 &[Ended(Other), Lives, Ended(Other), Lives],
                 &[Again, Again, Again, interrupted],
             ),
-            // What has used its repetition is not handed to whom it would get another from.
+            // A request that has used its repetition is not handed back, because the proxy
+            // in front would repeat it.
             (
                 &[Ended(Itself), Ended(Other), Lives, Ended(Other)],
                 &[Again, Again, Again, GiveUp],
@@ -266,19 +269,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_repeated_before_it_came_has_one_end_left() {
+    fn a_request_that_was_repeated_before_may_meet_one_end() {
         let mut past = Past {
             deaths: 1,
             tries: 1,
             ..Past::default()
         };
-        assert_eq!(next(BROKE, &past, true, 4), Next::Again, "an innocent end");
+        assert_eq!(
+            next(BROKE, &past, true, 4),
+            Next::Again,
+            "an end that was not its fault"
+        );
         past.broke(BROKE, Fate::Ended(EndedBy::Itself));
         assert_eq!(next(BROKE, &past, true, 4), Next::GiveUp);
     }
 
     #[test]
-    fn what_was_handed_back_goes_to_one_other_pod() {
+    fn a_request_that_was_handed_back_goes_to_one_other_pod() {
         let mut past = Past {
             tries: 1,
             ..Past::default()

@@ -1,7 +1,7 @@
-//! What the owner of an endpoint knows of it: whether it serves, and how busy it says
-//! that it is.
+//! What the owner of an endpoint knows of it: whether it serves, and how busy it reports to
+//! be.
 //!
-//! How the owner learns it is decided there; what it means for a request, in `choice`.
+//! The owner decides how it learns this; `choice` decides what it means for a request.
 
 /// Whether an endpoint serves, as far as its owner knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,22 +9,22 @@
 pub enum Standing {
     /// It serves.
     Serving = 0,
-    /// Its owner has not heard of it lately. It gets requests only while no endpoint is
+    /// Its owner has not heard from it lately. It gets requests only while no endpoint is
     /// in a better state.
     Suspect = 1,
-    /// It is leaving and still answers. It gets requests only as the last resort.
+    /// It is leaving and still answers. It gets requests only as a last resort.
     Draining = 2,
     /// It has said that it cannot serve. It gets no requests.
     Unready = 3,
     /// It was found by a label, and nothing has shown yet that it belongs to the app. It
-    /// gets requests only while that is so of all endpoints.
+    /// gets requests only while this is true of all endpoints.
     Unknown = 4,
 }
 
-/// What an endpoint says about its own load.
+/// What an endpoint reports about its own load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// How much it can do at once, relative to others: its ready workers.
+    /// Its capacity relative to other endpoints: the number of its ready workers.
     pub capacity: u32,
     /// Requests in flight there, from all proxies.
     pub in_flight: u32,

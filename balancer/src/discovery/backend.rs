@@ -1,4 +1,4 @@
-//! A server that requests can go to, and the addresses at which there can be none.
+//! A server that requests can go to, and the check that an address can be one of a server.
 
 use std::net::SocketAddr;
 
@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 pub(crate) struct Backend {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// The admin port of its supervisor, which says whether it serves.
+    /// The admin port of its supervisor, which reports whether it serves.
     pub(crate) admin: Option<SocketAddr>,
-    /// It was found by its labels and not named by the user. It may belong to another app,
-    /// until a supervisor answers on its admin port.
+    /// It was found by its labels and not named by the user. Until a supervisor answers on
+    /// its admin port, it may belong to another app.
     pub(crate) selected: bool,
 }
 
@@ -29,11 +29,11 @@ impl Backend {
 /// Refuses an address at which there can be no server.
 pub(crate) fn check_target(address: SocketAddr) -> Result<(), &'static str> {
     if address.port() == 0 {
-        Err("nobody listens on port 0: give the server's port")
+        Err("port 0 is no port to connect to: give the server's port")
     } else if address.ip().is_unspecified() {
-        Err("this stands for all addresses of a machine: give one, such as 127.0.0.1")
+        Err("this stands for all addresses of a machine: give a single one, such as 127.0.0.1")
     } else if address.ip().is_multicast() {
-        Err("this is a multicast address: give that of one server")
+        Err("this is a multicast address: give the address of one server")
     } else {
         Ok(())
     }

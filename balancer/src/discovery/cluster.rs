@@ -1,9 +1,9 @@
 //! The pods behind a Service as a source of backends: watches its `EndpointSlice`s and
-//! gives the list that [`super::slices`] reads from them.
+//! publishes the list that [`super::slices`] reads from them.
 //!
-//! It needs `list` and `watch` of `endpointslices` in the namespace, nothing more. While
-//! the API server is away the last list stays, and [`crate::peers::watch`] still hears the pods
-//! themselves.
+//! It needs only `list` and `watch` of `endpointslices` in the namespace. While the API
+//! server is away, the last list stays in force, and [`crate::peers::watch`] still hears
+//! from the pods themselves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +48,7 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// How namespaces and Services may be named (RFC 1123).
+/// Whether Kubernetes allows this as the name of a namespace or a Service (RFC 1123).
 fn is_label(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
@@ -63,7 +63,7 @@ pub(crate) struct Feed {
     service: ServiceName,
     sink: Sink,
     metrics: Arc<Metrics>,
-    /// The problem that was logged last; each is logged once.
+    /// The problem that was logged last, so that each is logged once.
     told: Option<String>,
 }
 
@@ -77,10 +77,11 @@ impl Feed {
         }
     }
 
-    /// Watches for ever, in a task of its own.
+    /// Starts to watch in a task that never ends.
     ///
     /// # Errors
-    /// There is no API server to ask. It is no error if one does not answer.
+    /// There is no configuration of an API server. An API server that does not answer is no
+    /// error.
     pub(crate) async fn start(self) -> anyhow::Result<()> {
         let client = scaledapp_watch::client().await;
         let client = client.with_context(|| format!("--endpoints-service {}", self.service))?;

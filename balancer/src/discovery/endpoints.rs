@@ -1,5 +1,5 @@
-//! The endpoints file: what it may say, and what is refused. A file with a mistake is
-//! refused as a whole, so that no half of it takes effect.
+//! The endpoints file: what it may contain, and what is refused. A file with a mistake is
+//! refused as a whole, so that no part of it takes effect.
 //!
 //! `[{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]`.
 
@@ -10,29 +10,29 @@ use scaledapp_wire as wire;
 
 use super::backend::{Backend, check_target};
 
-/// Far more than one balancer serves, so a longer list is a mistake.
-const MOST: usize = 4096;
-/// A DNS name's length, which bounds names of pods.
-const LONGEST_NAME: usize = 253;
+/// Far more endpoints than one balancer serves, so a longer list is a mistake.
+const MAX_ENDPOINTS: usize = 4096;
+/// The longest name, in bytes: that of a DNS name, which also bounds names of pods.
+const MAX_NAME_BYTES: usize = 253;
 
 /// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointsError {
     #[error("not the JSON of an endpoints file: {0}")]
     Json(String),
-    #[error("{0} endpoints: the most is {MOST}")]
+    #[error("{0} endpoints: the limit is {MAX_ENDPOINTS}")]
     TooMany(usize),
-    #[error("entry {0} has no name, or one beyond {LONGEST_NAME} bytes")]
+    #[error("entry {0} has no name, or one beyond {MAX_NAME_BYTES} bytes")]
     Name(usize),
-    #[error("the name {0:?} is there twice")]
+    #[error("the name {0:?} is given twice")]
     NameTwice(String),
-    #[error("the address {0} is there twice")]
+    #[error("the address {0} is given twice")]
     AddressTwice(SocketAddr),
     #[error("{0:?} cannot be at {1}: {2}")]
     Address(String, SocketAddr, &'static str),
 }
 
-/// Reads the file's content.
+/// Reads the content of the file.
 pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let entries: Vec<wire::Backend> = serde_path_to_error::deserialize(&mut deserializer)
@@ -40,7 +40,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
     deserializer
         .end()
         .map_err(|error| EndpointsError::Json(error.to_string()))?;
-    if entries.len() > MOST {
+    if entries.len() > MAX_ENDPOINTS {
         return Err(EndpointsError::TooMany(entries.len()));
     }
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
@@ -54,7 +54,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
         },
     ) in entries.into_iter().enumerate()
     {
-        if name.is_empty() || name.len() > LONGEST_NAME {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(EndpointsError::Name(at));
         }
         for target in [Some(address), admin].into_iter().flatten() {
@@ -105,9 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_the_reason() {
+    fn a_file_with_a_mistake_is_refused_with_the_reason() {
         let one = |rest: &str| format!(r#"[{{"name":"a","address":"10.0.0.1:1"{rest}}}]"#);
-        let many: Vec<_> = (0..=MOST)
+        let many: Vec<_> = (0..=MAX_ENDPOINTS)
             .map(|n| serde_json::json!({"name": n.to_string(), "address": format!("10.0.0.1:{}", n + 1)}))
             .collect();
         for (json, part) in [
@@ -144,16 +144,16 @@ mod tests {
             (
                 r#"[{"name":"a","address":"10.0.0.1:1"},{"name":"a","address":"10.0.0.2:1"}]"#
                     .to_owned(),
-                "the name \"a\" is there twice",
+                "the name \"a\" is given twice",
             ),
             (
                 r#"[{"name":"a","address":"[::1]:1"},{"name":"b","address":"[0::1]:1"}]"#
                     .to_owned(),
-                "the address [::1]:1 is there twice",
+                "the address [::1]:1 is given twice",
             ),
             (
                 serde_json::to_string(&many).unwrap(),
-                "4097 endpoints: the most is 4096",
+                "4097 endpoints: the limit is 4096",
             ),
         ] {
             let message = read(&json).unwrap_err();

@@ -1,8 +1,8 @@
-//! The endpoints file as a source of backends: gives the list that it holds, or says what
-//! is wrong with it.
+//! The endpoints file as a source of backends: publishes the list in the file, or reports
+//! what is wrong with it.
 //!
-//! Whether the file holds something new is decided in [`PolledFile`], and what its content
-//! means, in [`super::endpoints`].
+//! [`PolledFile`] decides whether the file has new content, and [`super::endpoints`] what
+//! the content means.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::listing::Sink;
 use crate::metrics::Metrics;
 
 /// How often the file is looked at.
-const PERIOD: Duration = Duration::from_millis(100);
-/// The largest file, in bytes: the most endpoints with the longest names fit several times.
-const MOST: u64 = 4 << 20;
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// The largest file, in bytes; the most endpoints with the longest names fit several times.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The endpoints file as a source.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Looks at the file once, so that a good one counts from the start.
+    /// Looks at the file once, so that a good one is in force from the start.
     pub(crate) fn new(path: PathBuf, sink: Sink, metrics: Arc<Metrics>) -> Self {
         let mut feed = Self {
-            file: PolledFile::new(path, MOST),
+            file: PolledFile::new(path, MAX_FILE_BYTES),
             sink,
             metrics,
         };
@@ -41,9 +41,10 @@ impl Feed {
         feed
     }
 
-    /// Looks at the file for ever; at once, and whatever its time stamp, when notified.
+    /// Looks at the file for ever. When `again` is notified, it looks at once and ignores
+    /// the time stamp.
     pub(crate) async fn run(mut self, again: Arc<Notify>) {
-        let mut looks = interval(PERIOD);
+        let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -95,7 +96,7 @@ mod tests {
     use crate::discovery::Discovery;
 
     #[test]
-    fn a_feed_puts_good_lists_and_keeps_them_when_bad_ones_follow() {
+    fn a_good_list_stays_in_force_when_a_bad_one_follows() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("endpoints.json");
         let discovery = Discovery::default();

@@ -1,10 +1,9 @@
-//! Where backends come from: sources that each give a list, and the list that they make
-//! together.
+//! Sources of backends, each of which gives a list, and the combined list.
 //!
-//! A source is anything that holds a [`Sink`]: flags give their list once, the endpoints
-//! file and the watch of `EndpointSlice`s give one whenever it changes. The last good list
-//! of a source counts until it gives another one. How backends become endpoints is decided
-//! in [`crate::fleet`].
+//! A source is anything that holds a [`Sink`]: the flags give their list once; the
+//! endpoints file and the watch of `EndpointSlice`s give one whenever it changes. The last
+//! good list of a source stays in force until the source gives another one.
+//! [`crate::fleet`] decides how backends become endpoints.
 
 use tokio::sync::watch;
 
@@ -12,26 +11,26 @@ use super::backend::Backend;
 
 /// What all sources have given so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Listing(Vec<Given>);
+pub(crate) struct Listing(Vec<Source>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Given {
-    source: String,
+struct Source {
+    name: String,
     /// The last good list.
     backends: Option<Vec<Backend>>,
-    /// Why it has no newer one.
+    /// Why there is no newer list.
     problem: Option<String>,
 }
 
 impl Listing {
-    /// All backends. Where two sources name one address, the later source counts, because
+    /// All backends. If two sources name the same address, the later source wins, because
     /// it knows more than a flag can say.
     pub(crate) fn backends(&self) -> Vec<Backend> {
         let mut backends: Vec<Backend> = Vec::new();
         for backend in self
             .0
             .iter()
-            .filter_map(|given| given.backends.as_ref())
+            .filter_map(|source| source.backends.as_ref())
             .flatten()
         {
             match backends
@@ -45,21 +44,21 @@ impl Listing {
         backends
     }
 
-    /// The first source that has given nothing yet, and why.
+    /// The first source that has not given a list yet, and why.
     pub(crate) fn missing(&self) -> Option<String> {
-        let given = self.0.iter().find(|given| given.backends.is_none())?;
-        let source = &given.source;
-        Some(match &given.problem {
-            Some(problem) => format!("no list of endpoints yet: {source}: {problem}"),
-            None => format!("no list of endpoints yet: {source} has not been read"),
+        let source = self.0.iter().find(|source| source.backends.is_none())?;
+        let name = &source.name;
+        Some(match &source.problem {
+            Some(problem) => format!("no list of endpoints yet: {name}: {problem}"),
+            None => format!("no list of endpoints yet: {name} has not been read"),
         })
     }
 
-    /// What is wrong with the sources now, whether they gave a list before or not.
+    /// What is wrong with the sources now, including those that have given a list before.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let problems = self.0.iter().filter_map(|given| {
-            let problem = given.problem.as_ref()?;
-            Some(format!("{}: {problem}", given.source))
+        let problems = self.0.iter().filter_map(|source| {
+            let problem = source.problem.as_ref()?;
+            Some(format!("{}: {problem}", source.name))
         });
         problems.collect()
     }
@@ -70,66 +69,67 @@ impl Listing {
 pub(crate) struct Discovery(watch::Sender<Listing>);
 
 impl Discovery {
-    /// Adds a source. Until it gives a list, the listing is incomplete.
+    /// Adds a source. The listing is incomplete until the source gives a list.
     pub(crate) fn source(&self, name: impl Into<String>) -> Sink {
-        let mut place = 0;
-        self.0.send_modify(|Listing(given)| {
-            place = given.len();
-            given.push(Given {
-                source: name.into(),
+        let mut index = 0;
+        self.0.send_modify(|Listing(sources)| {
+            index = sources.len();
+            sources.push(Source {
+                name: name.into(),
                 backends: None,
                 problem: None,
             });
         });
         Sink {
-            place,
+            index,
             listing: self.0.clone(),
         }
     }
 
-    /// The listing as it is now, and its changes.
+    /// The current listing, and its changes.
     pub(crate) fn listing(&self) -> watch::Receiver<Listing> {
         self.0.subscribe()
     }
 }
 
-/// Where a source puts its list.
+/// Through this a source publishes its list.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    place: usize,
+    index: usize,
     listing: watch::Sender<Listing>,
 }
 
 impl Sink {
     /// Replaces the list.
     pub(crate) fn put(&self, backends: Vec<Backend>) {
-        self.update(|given| {
-            given.problem = None;
-            let changed = given.backends.as_ref() != Some(&backends);
-            given.backends = Some(backends);
+        self.update(|source| {
+            source.problem = None;
+            let changed = source.backends.as_ref() != Some(&backends);
+            source.backends = Some(backends);
             changed
         });
     }
 
-    /// Says why there is no newer list; the last one stays.
+    /// Records why there is no newer list; the last one stays in force.
     pub(crate) fn fail(&self, problem: String) {
-        self.update(|given| {
-            given.problem = Some(problem);
-            // It shows in the status, but need not wake what waits for a list.
+        self.update(|source| {
+            source.problem = Some(problem);
+            // The problem is shown in the status, but need not wake tasks that wait for a
+            // list.
             false
         });
     }
 
-    /// Whether it has given a list.
+    /// Whether the source has given a list.
     pub(crate) fn has_list(&self) -> bool {
         let listing = self.listing.borrow();
-        let given = listing.0.get(self.place);
-        given.is_some_and(|given| given.backends.is_some())
+        let source = listing.0.get(self.index);
+        source.is_some_and(|source| source.backends.is_some())
     }
 
-    fn update(&self, change: impl FnOnce(&mut Given) -> bool) {
+    fn update(&self, change: impl FnOnce(&mut Source) -> bool) {
         self.listing
-            .send_if_modified(|listing| listing.0.get_mut(self.place).is_some_and(change));
+            .send_if_modified(|listing| listing.0.get_mut(self.index).is_some_and(change));
     }
 }
 
@@ -153,9 +153,9 @@ mod tests {
         let (flags, file) = (discovery.source("--upstream"), discovery.source("e.json"));
         flags.put(vec![backend("a", "10.0.0.1:1")]);
         assert!(!file.has_list());
-        file.fail("not there".to_owned());
+        file.fail("missing".to_owned());
         let missing = listing.borrow().missing().unwrap();
-        assert_eq!(missing, "no list of endpoints yet: e.json: not there");
+        assert_eq!(missing, "no list of endpoints yet: e.json: missing");
         assert_eq!(listing.borrow().backends(), [backend("a", "10.0.0.1:1")]);
         file.put(Vec::new());
         assert_eq!(listing.borrow().missing(), None);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_list_stays_and_the_same_one_is_no_news() {
+    fn the_last_good_list_stays_and_an_equal_list_is_no_change() {
         let discovery = Discovery::default();
         let file = discovery.source("e.json");
         let mut listing = discovery.listing();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_two_sources_is_one_backend_as_the_later_says() {
+    fn an_address_of_two_sources_is_one_backend_as_the_later_source_describes_it() {
         let discovery = Discovery::default();
         let (flags, file) = (discovery.source("--upstream"), discovery.source("e.json"));
         let address = "10.0.0.1:1".parse().unwrap();

@@ -1,10 +1,10 @@
-//! Which backends the `EndpointSlice`s of a Service name. How the slices get here is
-//! decided in [`super::cluster`].
+//! Which backends the `EndpointSlice`s of a Service name. [`super::cluster`] decides how
+//! the slices are watched.
 //!
 //! Readiness as the kubelet reports it is seconds old, so it decides only about pods that
-//! cannot be asked themselves. A pod with an admin port is taken in any case, and its
-//! supervisor's `/watch` says whether it serves. Where pods have admin ports, a pod without
-//! one belongs to another app.
+//! cannot be asked directly. A pod with an admin port is always listed, and its
+//! supervisor's `/watch` reports whether it serves. If some pods have admin ports, a pod
+//! without one belongs to another app.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,15 +14,15 @@ use scaledapp_crds::words::port;
 
 use super::backend::{Backend, check_target};
 
-/// Far more than one balancer serves, as for the endpoints file.
-const MOST: usize = 4096;
+/// Far more endpoints than one balancer serves, as for the endpoints file.
+const MAX_ENDPOINTS: usize = 4096;
 
-/// The backends that the slices name.
+/// What was read from the slices.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Read {
     /// Ordered by name.
     pub(crate) backends: Vec<Backend>,
-    /// What is wrong with the slices, and the cure; the backends count in any case.
+    /// What is wrong with the slices, and the cure; the backends are used in any case.
     pub(crate) problem: Option<String>,
 }
 
@@ -31,12 +31,14 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
     let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
     let mut problem = None;
     for slice in slices {
-        // A pod may be in one slice for IPv4 and one for IPv6: one of them is enough.
+        // A pod may be in one slice for IPv4 and one for IPv6, and one entry is enough.
         let found = match slice.address_type.as_str() {
             "IPv4" => &mut v4,
             "IPv6" => &mut v6,
             other => {
-                problem = Some(format!("addresses of type {other} are of no use here"));
+                problem = Some(format!(
+                    "addresses of type {other} cannot be used: give the Service pods with IPv4 or IPv6 addresses"
+                ));
                 continue;
             }
         };
@@ -60,7 +62,8 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
             let Some(backend) = backend(endpoint, http, admin) else {
                 continue;
             };
-            // A pod is listed twice while it moves between slices: the fuller entry counts.
+            // A pod is listed twice while it moves between slices; the entry with more data
+            // wins.
             let known: &mut Backend = found
                 .entry(backend.address)
                 .or_insert_with(|| backend.clone());
@@ -76,10 +79,12 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
         backends.retain(|backend| backend.admin.is_some());
     }
     backends.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
-    if backends.len() > MOST {
+    if backends.len() > MAX_ENDPOINTS {
         let count = backends.len();
-        problem = Some(format!("{count} endpoints: the most is {MOST}, by name"));
-        backends.truncate(MOST);
+        problem = Some(format!(
+            "{count} endpoints: only the first {MAX_ENDPOINTS} by name are used"
+        ));
+        backends.truncate(MAX_ENDPOINTS);
     }
     Read { backends, problem }
 }
@@ -93,16 +98,17 @@ fn port_of(slice: &EndpointSlice, name: &str) -> Option<u16> {
         .and_then(|port| u16::try_from(port.port?).ok())
 }
 
-/// With publishNotReadyAddresses all are `ready`, and `serving` says how they are.
+/// With publishNotReadyAddresses all endpoints are `ready`; then `serving` holds the real
+/// state.
 fn is_serving(conditions: Option<&EndpointConditions>) -> bool {
     conditions.is_none_or(|conditions| {
         conditions.serving != Some(false) || conditions.ready == Some(true)
     })
 }
 
-/// `None` if there can be no server.
+/// `None` if no server can have the address.
 fn backend(endpoint: &Endpoint, http: u16, admin: Option<u16>) -> Option<Backend> {
-    // All of them reach the same pod (API reference), so the first will do.
+    // All addresses reach the same pod (Kubernetes API reference), so the first is enough.
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let (address, admin) = (
         SocketAddr::new(address, http),
@@ -169,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn conditions_decide_only_about_who_cannot_be_asked() {
+    fn conditions_decide_only_about_pods_that_cannot_be_asked() {
         for (conditions, without_admin) in [
             ("{}", true),
             (r#"{"ready":true,"serving":true}"#, true),
             (r#"{"ready":true}"#, true),
-            // Being deleted, still served.
+            // Terminating, but still serving.
             (r#"{"ready":false,"serving":true,"terminating":true}"#, true),
             // Starting.
             (r#"{"ready":false,"serving":false}"#, false),
@@ -211,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_those_of_each_slice_by_name_and_tcp() {
+    fn each_slice_has_its_own_ports_found_by_name_and_tcp() {
         let a = [endpoint("a", "10.0.0.1", "{}")];
         let b = [endpoint("b", "10.0.0.2", "{}")];
         let other = r#"{"name":"http","port":8000}"#;
@@ -230,7 +236,7 @@ mod tests {
             assert_eq!(read.backends, []);
             assert!(read.problem.unwrap().contains("no TCP port named \"http\""));
         }
-        // Without endpoints, Kubernetes gives no ports either.
+        // Without endpoints, Kubernetes sets no ports either.
         assert_eq!(read(&[slice("IPv4", &[], &[])]), Read::default());
     }
 
@@ -259,7 +265,7 @@ mod tests {
         assert_eq!(shown(&slices), expected);
         let backwards: Vec<_> = slices.into_iter().rev().collect();
         assert_eq!(shown(&backwards), expected);
-        // No IPv4 at all, or none of use.
+        // There is no IPv4 slice, or none that can be used.
         let starting = [endpoint(
             "a",
             "10.0.0.1",
@@ -283,12 +289,12 @@ mod tests {
             shown(&[slice("IPv4", &[HTTP, ADMIN], &a), alone.clone()]),
             ["a 10.0.0.1:3000 10.0.0.1:9377"]
         );
-        // A Service whose pods have no supervisor is served, too.
+        // A Service whose pods have no supervisor is served as well.
         assert_eq!(shown(&[alone]), ["theirs 10.0.0.2:3000"]);
     }
 
     #[test]
-    fn what_is_no_server_is_left_out() {
+    fn an_address_without_a_server_is_left_out() {
         let endpoints = [
             endpoint("a", "0.0.0.0", "{}"),
             endpoint("b", "224.0.0.1", "{}"),
@@ -307,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded() {
-        let many: Vec<Value> = (0..=MOST)
+        let many: Vec<Value> = (0..=MAX_ENDPOINTS)
             .map(|n| {
                 endpoint(
                     &format!("{n:05}"),
@@ -317,8 +323,8 @@ mod tests {
             })
             .collect();
         let read = read(&[slice("IPv4", &[HTTP], &many)]);
-        assert_eq!(read.backends.len(), MOST);
-        assert_eq!(read.backends[MOST - 1].name, "04095");
+        assert_eq!(read.backends.len(), MAX_ENDPOINTS);
+        assert_eq!(read.backends[MAX_ENDPOINTS - 1].name, "04095");
         assert!(read.problem.unwrap().contains("4097 endpoints"));
     }
 }

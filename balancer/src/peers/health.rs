@@ -1,30 +1,31 @@
-//! Whether a backend serves, from what its supervisor says on `/watch` and from
-//! its silence. Pure: time is passed in.
+//! Whether a backend serves, judged by what its supervisor says on `/watch` and by its
+//! silence. Time is an argument.
 //!
-//! When requests themselves fail is noticed by the forwarding path (ejection);
-//! how the two rank is decided there.
+//! The forwarding path notices failures of requests themselves and ejects endpoints; it
+//! also decides how ejection and standing combine.
 
 use std::time::{Duration, Instant};
 
 use scaledapp_proxy::{Report, Standing};
 use scaledapp_wire::{Dispatch, Snapshot};
 
-/// Three heartbeats of 250 ms: a node that is gone says nothing, not even that
-/// its connections have ended.
-const SILENCE: Duration = Duration::from_millis(750);
+/// Three heartbeats of 250 ms. A node that has vanished sends nothing, not even the end of
+/// its connections.
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(750);
 
-/// A line of `/watch`, read; `None` for what is no snapshot.
+/// Reads a line of `/watch`; `None` if it is not a snapshot.
 pub(crate) fn parse(line: &[u8]) -> Option<Snapshot> {
     serde_json::from_slice(line).ok()
 }
 
-/// Whether a dispatcher answers there, which may hand requests back. An app has no
-/// say in what is repeated. Supervisors of older versions do not say who answers.
+/// Whether a dispatcher answers there, which may hand requests back. Under Connection
+/// dispatch the app answers, and an app must not decide what is repeated. Supervisors of
+/// older versions do not say which of the two answers.
 pub(crate) fn hands_back(snapshot: Snapshot) -> bool {
     matches!(snapshot.dispatch, None | Some(Dispatch::Request))
 }
 
-/// The load of a pod, as the forwarding path takes it.
+/// The load of a pod, in the form that the forwarding path takes.
 pub(crate) fn report(snapshot: Snapshot) -> Report {
     Report {
         capacity: snapshot.capacity,
@@ -36,19 +37,20 @@ pub(crate) fn report(snapshot: Snapshot) -> Report {
 /// What is known of one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Health {
-    said: Said,
-    /// It should be talking and does not.
-    doubted: bool,
-    /// A label found it, and no supervisor has spoken there: it may be somebody else's.
+    heard: Heard,
+    /// It should be sending lines and is silent.
+    suspect: bool,
+    /// It was found by a label, and no supervisor has answered there: it may belong to
+    /// another app.
     unknown: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Said {
+enum Heard {
     #[default]
     Nothing,
-    /// Something there answers and has no `/watch`.
-    NoOpinion,
+    /// An HTTP server answers there, but has no `/watch`.
+    NoWatch,
     Snapshot(Snapshot, Instant),
 }
 
@@ -61,58 +63,58 @@ impl Health {
         }
     }
 
-    /// A snapshot came.
+    /// A snapshot has arrived.
     pub(crate) fn line(&mut self, now: Instant, snapshot: Snapshot) {
-        self.said = Said::Snapshot(snapshot, now);
-        self.doubted = false;
+        self.heard = Heard::Snapshot(snapshot, now);
+        self.suspect = false;
         self.unknown = false;
     }
 
-    /// What answers there is no supervisor.
-    pub(crate) fn no_opinion(&mut self) {
-        self.said = Said::NoOpinion;
-        self.doubted = false;
+    /// The server that answers there is not a supervisor.
+    pub(crate) fn has_no_watch(&mut self) {
+        self.heard = Heard::NoWatch;
+        self.suspect = false;
     }
 
-    /// Whether nothing has shown yet that it is the app's.
+    /// Whether nothing has shown yet that it belongs to the app.
     pub(crate) fn is_unknown(&self) -> bool {
         self.unknown
     }
 
-    /// The connection ended or could not be had.
+    /// The connection has ended, or could not be opened.
     pub(crate) fn lost(&mut self) {
-        self.doubted = true;
+        self.suspect = true;
     }
 
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.doubted |= self.deadline().is_some_and(|deadline| now >= deadline);
+        self.suspect |= self.deadline().is_some_and(|deadline| now >= deadline);
     }
 
-    /// When silence becomes doubt.
+    /// When silence makes it suspect.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.said {
-            Said::Snapshot(_, at) if !self.doubted => Some(at + SILENCE),
+        match self.heard {
+            Heard::Snapshot(_, at) if !self.suspect => Some(at + SILENCE_TIMEOUT),
             _ => None,
         }
     }
 
     pub(crate) fn standing(&self) -> Standing {
-        match self.said {
-            // It said that it was leaving: that it is silent now is no reason
-            // to expect more of it.
-            Said::Snapshot(snapshot, _) if snapshot.draining => Standing::Draining,
+        match self.heard {
+            // It has said that it is leaving. Its silence is no reason to expect more of
+            // it.
+            Heard::Snapshot(snapshot, _) if snapshot.draining => Standing::Draining,
             _ if self.unknown => Standing::Unknown,
-            _ if self.doubted => Standing::Suspect,
-            Said::Nothing => Standing::Suspect,
-            Said::NoOpinion => Standing::Serving,
-            Said::Snapshot(snapshot, _) if snapshot.ready => Standing::Serving,
-            Said::Snapshot(..) => Standing::Unready,
+            _ if self.suspect => Standing::Suspect,
+            Heard::Nothing => Standing::Suspect,
+            Heard::NoWatch => Standing::Serving,
+            Heard::Snapshot(snapshot, _) if snapshot.ready => Standing::Serving,
+            Heard::Snapshot(..) => Standing::Unready,
         }
     }
 }
 
-/// As `/status` shows it.
+/// The standing as `/status` shows it.
 pub(crate) fn shown(standing: Standing) -> scaledapp_wire::Standing {
     match standing {
         Standing::Serving => scaledapp_wire::Standing::Serving,
@@ -123,7 +125,7 @@ pub(crate) fn shown(standing: Standing) -> scaledapp_wire::Standing {
     }
 }
 
-/// One word for logs and metrics.
+/// The standing as one word, for logs and metrics.
 pub(crate) fn word(standing: Standing) -> &'static str {
     shown(standing).as_str()
 }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_stands_as_it_says() {
+    fn the_standing_is_what_the_backend_says() {
         let now = Instant::now();
         let mut health = Health::default();
         assert_eq!(health.standing(), Standing::Suspect, "not heard yet");
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn three_heartbeats_of_silence_make_it_suspect_and_a_line_makes_up_for_it() {
+    fn three_heartbeats_of_silence_make_it_suspect_until_the_next_line() {
         let start = Instant::now();
         let mut health = Health::default();
         assert_eq!(health.deadline(), None);
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_doubt_at_once_whatever_it_said_unless_it_was_leaving() {
+    fn a_lost_connection_makes_it_suspect_at_once_unless_it_was_leaving() {
         let now = Instant::now();
         for (line, standing) in [
             (READY, Standing::Suspect),
@@ -204,10 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_an_opinion_serves_and_may_be_silent_but_not_gone() {
+    fn a_server_without_watch_serves_until_it_cannot_be_reached() {
         let now = Instant::now();
         let mut health = Health::default();
-        health.no_opinion();
+        health.has_no_watch();
         health.tick(now + ms(60_000));
         assert_eq!(health.standing(), Standing::Serving);
         health.lost();
@@ -215,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_a_label_found_is_unknown_until_a_supervisor_speaks_and_never_again() {
+    fn a_pod_found_by_a_label_is_unknown_only_until_its_supervisor_first_answers() {
         let now = Instant::now();
         let mut health = Health::new(true);
         assert_eq!(health.standing(), Standing::Unknown);
         health.lost();
         assert_eq!(health.standing(), Standing::Unknown, "nobody listens there");
-        health.no_opinion();
+        health.has_no_watch();
         assert_eq!(health.standing(), Standing::Unknown, "another server");
         health.line(now, snapshot(UNREADY));
         assert_eq!(health.standing(), Standing::Unready);
@@ -230,12 +232,12 @@ mod tests {
         assert_eq!(
             health.standing(),
             Standing::Suspect,
-            "it is ours, and blind"
+            "it belongs to the app, and its admin port cannot be reached"
         );
     }
 
     #[test]
-    fn a_snapshot_is_read_leniently_in_what_it_may_lack_and_strictly_in_what_it_says() {
+    fn a_snapshot_may_lack_fields_but_not_have_wrong_values() {
         let load = report(snapshot(READY));
         assert_eq!((load.capacity, load.in_flight, load.queued), (4, 3, 2));
         snapshot(r#"{"ready":true,"zone":"newer"}"#);

@@ -1,14 +1,14 @@
 //! Reads the bytes of a `/watch` answer: its status, then lines of bounded length.
 //!
-//! It is fed with whatever arrives. It reads what our admin ports and other HTTP/1 servers
-//! send (RFC 9112, chunked or until the connection closes) and refuses everything else.
-//! What status and lines mean is decided in [`super::watch`].
+//! It accepts input in pieces of any size. It reads the HTTP/1 answers that our admin ports
+//! and other servers send (RFC 9112, chunked or until the connection closes) and refuses
+//! everything else. [`super::watch`] decides what the status and the lines mean.
 
 use scaledapp_runtime::{Chunked, ChunkedDecoder};
 
-/// The longest status line with its fields.
+/// The longest head, in bytes.
 const MAX_HEAD: usize = 8 << 10;
-/// The longest line of the content.
+/// The longest line of the content, in bytes.
 const MAX_LINE: usize = 64 << 10;
 
 /// What was read.
@@ -22,16 +22,16 @@ pub(crate) enum Event {
     End,
 }
 
-/// The bytes are no `/watch` answer.
+/// The bytes are not a `/watch` answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a stream of lines over HTTP/1: {0}")]
 pub(crate) struct Malformed(&'static str);
 
-/// Reads one answer.
+/// The decoder of one answer.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     state: State,
-    /// The incomplete head or line.
+    /// The incomplete head or line so far.
     held: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ enum State {
     Plain,
     /// Content in chunks.
     Chunked(ChunkedDecoder),
-    /// Behind the last chunk.
+    /// After the last chunk.
     Over,
 }
 
@@ -87,7 +87,7 @@ impl Decoder {
                     State::Over
                 }
             },
-            // What follows does not matter, because the connection is not used again.
+            // The rest does not matter, because the connection is not used again.
             State::Over => State::Over,
         })
     }
@@ -104,7 +104,7 @@ impl Decoder {
     }
 }
 
-/// Status, and how the content is framed.
+/// The status, and how the content is framed.
 fn head(head: &[u8]) -> Result<(u16, State), Malformed> {
     let text = std::str::from_utf8(head).map_err(|_| Malformed("its head is not text"))?;
     let mut lines = text.split("\r\n");
@@ -145,7 +145,7 @@ mod tests {
         Event::Line(text.as_bytes().to_vec())
     }
 
-    /// Reads `bytes` cut into pieces of each size; all must give the same.
+    /// Reads `bytes` cut into pieces of each size; the result must always be the same.
     fn read(bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
         let whole = Decoder::default().feed(bytes);
         for size in 1..8 {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_of_lines_is_refused() {
+    fn an_answer_that_is_not_a_stream_of_lines_is_refused() {
         let chunks = |body: &str| [CHUNKED, body.as_bytes()].concat();
         for (name, bytes) in [
             ("another protocol", b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()),

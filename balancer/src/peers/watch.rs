@@ -1,8 +1,7 @@
-//! Listens to what supervisors say of themselves: one `/watch` stream for each
-//! backend that has an admin port.
+//! Reads one `/watch` stream for each backend that has an admin port: connects, reads, and
+//! connects again.
 //!
-//! Connects, reads and connects again; what that says about the backend is
-//! [`Health`]'s to decide.
+//! [`Health`] decides what a stream says about its backend.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,23 +20,24 @@ use super::health::{self, Health, word};
 use super::lines::{Decoder, Event};
 use crate::metrics::{Loss, Metrics};
 
-/// For a connection; in a cluster it takes a few milliseconds, and a lost SYN
-/// is sent again after one second.
-const CONNECT: Duration = Duration::from_millis(1500);
-/// A connection on which no line came for so long is given up: the peer may
-/// have gone without a word. Doubt begins long before.
-const GIVE_UP: Duration = Duration::from_secs(3);
-/// Before a lost supervisor is connected to again.
+/// For opening a connection. In a cluster this takes a few milliseconds, and a lost SYN is
+/// sent again after one second.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A connection without a line for this long is given up: the peer may have vanished
+/// without closing it. The endpoint becomes suspect much earlier.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The pause before the next attempt to connect to a lost supervisor.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-/// What has no `/watch` is asked again after so long.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// A container may take so long from its address to its supervisor's first word; beyond
-/// that the log says that none came.
-const START: Duration = Duration::from_mins(2);
-/// Lines are about a hundred bytes, and there may be thousands of streams.
-const READ: usize = 1 << 10;
+/// How often a server without `/watch` is asked again.
+const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a container may take from getting its address to its supervisor's first answer.
+/// After that, the log says that no answer has come.
+const START_TIMEOUT: Duration = Duration::from_mins(2);
+/// The size of a read, in bytes. A line has about a hundred, and there may be thousands of
+/// streams.
+const READ_BYTES: usize = 1 << 10;
 
-/// Whom to listen to, and whose standing it is about.
+/// A supervisor to listen to, and the endpoint that it reports on.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) admin: SocketAddr,
@@ -58,7 +58,7 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    /// Listens to nobody yet; `changed` is notified when a standing changes.
+    /// Starts without streams; `changed` is notified when a standing changes.
     pub(crate) fn new(changed: Arc<Notify>, metrics: Arc<Metrics>) -> Self {
         Self {
             tasks: BTreeMap::new(),
@@ -67,8 +67,8 @@ impl Watches {
         }
     }
 
-    /// From now on listens to exactly `targets`; to a new one at once. The same
-    /// key must stand for the same endpoint for as long as it is here.
+    /// Listens to exactly these `targets` from now on, and starts the new ones immediately.
+    /// As long as a key stays, it must stand for the same endpoint.
     pub(crate) fn follow(&mut self, targets: impl Iterator<Item = Target>) {
         let mut before = std::mem::take(&mut self.tasks);
         for target in targets {
@@ -102,16 +102,17 @@ impl Drop for Watches {
 /// How a stream ended.
 #[derive(Debug)]
 enum End {
-    /// There is an HTTP server, but nothing to watch.
-    NoOpinion,
+    /// An HTTP server answers, but has no `/watch`.
+    NoWatch,
     Lost(Loss, String),
 }
 
-/// One stream's task.
+/// The task of one stream.
 struct Listener {
     target: Target,
     health: Health,
-    /// Since when it is waited for; `None` once the log has said that it was in vain.
+    /// Since when the first answer is awaited; `None` once the log has said that it is
+    /// late.
     since: Option<Instant>,
     backoff: Backoff,
     changed: Arc<Notify>,
@@ -122,11 +123,11 @@ impl Listener {
     async fn run(mut self) {
         loop {
             let pause = match self.stream().await {
-                End::NoOpinion => {
-                    self.health.no_opinion();
+                End::NoWatch => {
+                    self.health.has_no_watch();
                     self.show("its admin port has no /watch");
                     self.backoff.reset();
-                    ASK_AGAIN
+                    ASK_AGAIN_INTERVAL
                 }
                 End::Lost(loss, reason) => {
                     self.metrics.lost(loss);
@@ -141,9 +142,11 @@ impl Listener {
         }
     }
 
-    /// Once.
+    /// Logs once that no supervisor has answered for long.
     fn tell_if_unknown(&mut self) {
-        let is_late = self.since.is_some_and(|since| since.elapsed() >= START);
+        let is_late = self
+            .since
+            .is_some_and(|since| since.elapsed() >= START_TIMEOUT);
         if is_late && self.health.is_unknown() {
             self.since = None;
             let (endpoint, admin) = (&self.target.endpoint, self.target.admin);
@@ -155,26 +158,26 @@ impl Listener {
         }
     }
 
-    /// One connection, from its opening to its end.
+    /// Handles one connection from its opening to its end.
     async fn stream(&mut self) -> End {
-        let mut stream = match timeout(CONNECT, self.open()).await {
+        let mut stream = match timeout(CONNECT_TIMEOUT, self.open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 return End::Lost(Loss::Unreachable, format!("its admin port: {error}"));
             }
             Err(_) => {
-                let reason = format!("its admin port: no connection within {CONNECT:?}");
+                let reason = format!("its admin port: no connection within {CONNECT_TIMEOUT:?}");
                 return End::Lost(Loss::Unreachable, reason);
             }
         };
         let mut decoder = Decoder::default();
-        let mut buffer = [0; READ];
+        let mut buffer = [0; READ_BYTES];
         let mut last = Instant::now();
         loop {
-            let give_up = last + GIVE_UP;
-            let doubt = self.health.deadline().map_or(give_up, Instant::from_std);
+            let give_up = last + SILENCE_TIMEOUT;
+            let suspect_at = self.health.deadline().map_or(give_up, Instant::from_std);
             tokio::select! {
-                // What has arrived counts, however late we come to look.
+                // Data that has arrived counts, however late this task runs.
                 biased;
                 read = stream.read(&mut buffer) => match read {
                     Ok(0) => return End::Lost(Loss::Closed, "it closed /watch".to_owned()),
@@ -185,12 +188,12 @@ impl Listener {
                     },
                     Err(error) => return End::Lost(Loss::Closed, format!("/watch broke: {error}")),
                 },
-                () = sleep_until(doubt.min(give_up)) => {
+                () = sleep_until(suspect_at.min(give_up)) => {
                     let now = Instant::now();
                     self.health.tick(now.into_std());
                     self.show("it is silent");
                     if now >= give_up {
-                        return End::Lost(Loss::Silent, format!("silent for {GIVE_UP:?}"));
+                        return End::Lost(Loss::Silent, format!("silent for {SILENCE_TIMEOUT:?}"));
                     }
                 }
             }
@@ -203,12 +206,12 @@ impl Listener {
         let request = format!(
             "GET /watch HTTP/1.1\r\nHost: {admin}\r\nUser-Agent: scaledapp-balancer\r\nAccept: application/x-ndjson\r\n\r\n"
         );
-        // Fits any send buffer: it does not wait for the peer.
+        // The request fits into any send buffer, so this does not wait for the peer.
         stream.write_all(request.as_bytes()).await?;
         Ok(stream)
     }
 
-    /// Takes bytes in; `true` if a snapshot was among them.
+    /// Decodes bytes; `true` if a snapshot was among them.
     fn take(&mut self, decoder: &mut Decoder, bytes: &[u8]) -> Result<bool, End> {
         let malformed = |reason: String| End::Lost(Loss::Malformed, reason);
         let mut heard = false;
@@ -218,8 +221,9 @@ impl Listener {
         {
             match event {
                 Event::Status(200) => {}
-                // It is no supervisor, or none that tells us; that is no news of the app.
-                Event::Status(400..500) => return Err(End::NoOpinion),
+                // It is not a supervisor, or not one that we may watch; that says nothing
+                // about the app.
+                Event::Status(400..500) => return Err(End::NoWatch),
                 Event::Status(status) => {
                     return Err(End::Lost(Loss::Refused, format!("/watch answers {status}")));
                 }
@@ -240,7 +244,7 @@ impl Listener {
         Ok(heard)
     }
 
-    /// Lets the forwarding path see what changed.
+    /// Passes a changed standing to the forwarding path.
     fn show(&self, reason: &str) {
         let (endpoint, standing) = (&self.target.endpoint, self.health.standing());
         if endpoint.standing() != standing {
@@ -298,7 +302,7 @@ mod tests {
             }
         }
 
-        /// The next connection, its request read and answered with `answer`.
+        /// Accepts the next connection, reads its request and sends `answer`.
         async fn answer(&self, answer: &str) -> TcpStream {
             let (mut stream, _) = self.listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_change_the_standing_and_a_closed_stream_is_doubted_and_opened_again() {
+    async fn lines_change_the_standing_and_a_closed_stream_is_suspect_and_opened_again() {
         let peer = Peer::new().await;
         let mut stream = peer
             .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_is_doubt_and_a_late_line_makes_up_for_it() {
+    async fn a_silent_endpoint_is_suspect_until_a_late_line() {
         let peer = Peer::new().await;
         let mut stream = peer
             .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
@@ -358,7 +362,7 @@ mod tests {
             .await
             .unwrap();
         peer.becomes(Standing::Serving).await;
-        // Silent for longer: given up and opened again.
+        // After a longer silence the stream is given up and opened again.
         let again = peer
             .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))
             .await;
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_without_watch_has_no_opinion_and_one_that_fails_is_doubted() {
+    async fn a_server_without_watch_serves_and_one_that_fails_is_suspect() {
         let peer = Peer::new().await;
         let failing = peer
             .answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
@@ -380,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nonsense_is_doubted() {
+    async fn an_endpoint_that_sends_nonsense_is_suspect() {
         let peer = Peer::new().await;
         for nonsense in ["SSH-2.0-x\r\n\r\n", &(OK.to_owned() + &chunk("hello"))] {
             let good = peer
@@ -395,11 +399,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_not_followed_any_more_is_left_alone() {
+    async fn a_stream_that_is_no_longer_followed_is_closed() {
         let mut peer = Peer::new().await;
         let mut stream = peer.answer(OK).await;
         peer.watches.follow(std::iter::empty());
-        // Its end, a reset where our answer was not read yet.
+        // The end may be a reset, if our answer was not read before.
         assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)));
     }
 }

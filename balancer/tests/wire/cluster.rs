@@ -1,5 +1,5 @@
-//! The endpoints of a Service, from an API server that says what it should and
-//! then does not; and which of them are the app's.
+//! The endpoints of a Service, read from an API server that first behaves and then fails;
+//! and which endpoints belong to the app.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -19,7 +19,7 @@ fn start(api: &ApiServer) -> Server {
     Server::spawn(command)
 }
 
-/// A slice with a pod for each name, at 127.0.78.N.
+/// A slice with a pod for each name and N, at 127.0.78.N.
 fn slice(name: &str, pods: &[(&str, u8)]) -> Value {
     let endpoints = pods.iter().map(|(name, at)| {
         json!({
@@ -43,7 +43,7 @@ fn slice(name: &str, pods: &[(&str, u8)]) -> Value {
 }
 
 #[test]
-fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
+fn endpoints_follow_the_slices_even_if_the_watch_breaks() {
     let api = ApiServer::start();
     api.put(slice("hello-pods-x", &[("a", 1)]));
     let server = start(&api);
@@ -62,16 +62,16 @@ fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
     server.wait_standings(&["b serving", "c serving"]);
     api.put(slice("hello-pods-x", &[("a", 1)]));
     server.wait_standings(&["a serving", "b serving", "c serving"]);
-    // 410: the change is in no event.
+    // 410 Gone: no event tells of the change.
     api.delete_unseen("default", "hello-pods-y");
     api.expire();
     server.wait_standings(&["a serving"]);
     api.cut();
     api.put(slice("hello-pods-x", &[("a", 1), ("d", 4)]));
     server.wait_standings(&["a serving", "d serving"]);
-    // The operator makes a Role that grants what was needed for all that. `get` is in it
-    // since the first operator, and a Role cannot be changed by a later one; who may
-    // list may read anyway.
+    // The operator makes a Role that grants what was used above. `get` has been in it since
+    // the first version, and an older Role cannot be changed later; a subject that may list
+    // may read anyway.
     let role = include_str!("../../../operator/tests/api/snapshots/api__render__hello.snap");
     let (_, role) = role.split_once("kind: Role\n").unwrap();
     let (_, rules) = role.split_once("rules:\n").unwrap();
@@ -86,7 +86,8 @@ fn endpoints_follow_the_slices_whatever_becomes_of_the_watch() {
     assert!(metrics.contains(name), "{metrics}");
 }
 
-/// A slice with one pod, which answers requests at `http` and has its admin port at `admin`.
+/// A slice with one pod, which answers requests at `http` and has its admin port at
+/// `admin`.
 fn pod(name: &str, http: SocketAddr, admin: SocketAddr) -> Value {
     let mut slice = slice(name, &[(name, 1)]);
     slice["endpoints"][0]["addresses"] = json!(["127.0.0.1"]);
@@ -97,9 +98,9 @@ fn pod(name: &str, http: SocketAddr, admin: SocketAddr) -> Value {
     slice
 }
 
-/// Labels can be anybody's.
+/// Any pod can carry the labels.
 #[test]
-fn a_pod_that_never_spoke_as_a_supervisor_gets_nothing_while_another_has() {
+fn a_pod_without_a_supervisor_gets_nothing_once_another_pods_supervisor_has_answered() {
     const SERVING: &str =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n{\"ready\":true}\n\r\n";
     const UNREADY: &str =
@@ -123,7 +124,7 @@ fn a_pod_that_never_spoke_as_a_supervisor_gets_nothing_while_another_has() {
         answers.dedup();
         answers
     };
-    // Of none is anything known, as behind a NetworkPolicy: better all than none.
+    // No supervisor has answered, as behind a NetworkPolicy: requests go to all pods.
     server.wait_standings(&["theirs-a unknown", "theirs-b unknown"]);
     assert_eq!(answers(20), ["theirs"]);
     api.put(pod("ours", ours.address(), peer(SERVING)));
@@ -133,13 +134,13 @@ fn a_pod_that_never_spoke_as_a_supervisor_gets_nothing_while_another_has() {
     };
     wait("it has spoken", || spoke("ours serving"));
     assert_eq!(answers(50), ["ours"]);
-    // It has spoken once, and cannot be heard now.
+    // It has answered once, and is silent now.
     wait("it is silent", || spoke("ours suspect"));
     assert_eq!(answers(50), ["ours"]);
     let metrics = server.metrics();
     let unknown = "scaledapp_balancer_endpoints{standing=\"unknown\"} 2";
     assert!(metrics.contains(unknown), "{metrics}");
-    // The app cannot serve: theirs is no better than a refusal.
+    // The app cannot serve: the other pods' answers are no better than a refusal.
     api.put(pod("ours", ours.address(), peer(UNREADY)));
     wait("it cannot serve", || spoke("ours unready"));
     assert_eq!(http::get(listen, "/").unwrap().status, 503);
@@ -183,7 +184,7 @@ fn it_is_unready_until_the_first_list_and_ready_with_an_empty_one() {
 }
 
 #[test]
-fn a_slice_of_no_use_is_told_with_the_cure() {
+fn a_slice_that_cannot_be_used_is_logged_with_the_cure() {
     let api = ApiServer::start();
     let mut web = slice("hello-pods-x", &[("a", 1)]);
     web["ports"][0]["name"] = json!("web");

@@ -1,5 +1,5 @@
-//! Endpoints files that come late, change or break, and admin ports that are
-//! silent, gone or not a supervisor's.
+//! Endpoints files that come late, change or break, and admin ports that are silent,
+//! unreachable or not those of a supervisor.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ const SERVING: &str =
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
 #[test]
-fn it_is_unready_until_the_file_is_there_and_ready_even_if_nobody_serves() {
+fn it_is_unready_until_the_file_exists_and_then_ready_even_if_no_endpoint_serves() {
     let file = Endpoints::missing();
     let server = Server::start(&[&file.flag()]);
     let answer = server.get("/readyz").unwrap();
@@ -28,7 +28,7 @@ fn it_is_unready_until_the_file_is_there_and_ready_even_if_nobody_serves() {
     file.replace("[]");
     server.wait_ready().unwrap();
     assert_eq!(server.standings(), [""; 0]);
-    // A broken one later is shown and changes nothing.
+    // A broken file later is reported and changes nothing.
     file.replace(r#"[{"name":"a"}]"#);
     wait("the problem", || {
         server.status()["problems"][0]
@@ -42,7 +42,7 @@ fn it_is_unready_until_the_file_is_there_and_ready_even_if_nobody_serves() {
 }
 
 #[test]
-fn a_file_written_in_place_and_a_hangup_are_noticed() {
+fn a_file_written_in_place_and_a_sighup_are_noticed() {
     let file = Endpoints::missing();
     let entry = |name: &str| format!(r#"[{{"name":"{name}","address":"127.0.0.1:1"}}]"#);
     fs::write(file.path(), entry("a")).unwrap();
@@ -65,7 +65,7 @@ fn a_file_written_in_place_and_a_hangup_are_noticed() {
 }
 
 #[test]
-fn who_is_silent_is_suspect_and_who_is_no_supervisor_serves() {
+fn a_silent_supervisor_is_suspect_and_a_server_without_supervisor_serves() {
     let gone = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -1,4 +1,4 @@
-//! Start, usage and the end.
+//! Start, wrong usage, and the end.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ fn settings_come_from_flags_then_variables_then_the_file() {
     let upstream = peer(ANSWER).to_string();
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("balancer.json");
-    // The address of this is not this machine's: whoever took it could not start.
+    // This machine does not have this address, so a process that used it could not start.
     let json =
         format!(r#"{{"listen":"192.0.2.1:1","admin":"192.0.2.1:2","upstream":["{upstream}"]}}"#);
     fs::write(&config, json).unwrap();
@@ -30,7 +30,7 @@ fn settings_come_from_flags_then_variables_then_the_file() {
 }
 
 #[test]
-fn wrong_usage_ends_with_64_and_help_with_0() {
+fn wrong_usage_exits_with_64_and_help_with_0() {
     for (arguments, code, part) in [
         (&["run", "--help"][..], 0, "SCALEDAPP_ENDPOINTS_FILE"),
         (&["--version"], 0, "scaledapp-balancer"),
@@ -58,7 +58,7 @@ fn wrong_usage_ends_with_64_and_help_with_0() {
 }
 
 #[test]
-fn a_taken_port_ends_with_2_and_is_named() {
+fn a_taken_port_ends_it_with_2_and_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (listen, admin) in [(taken.as_str(), "none"), ("127.0.0.1:0", taken.as_str())] {
@@ -81,7 +81,7 @@ fn a_taken_port_ends_with_2_and_is_named() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_ends_it_immediately() {
     for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::INT)] {
         let server = Server::start(&["--upstream=127.0.0.1:1", "--drain-min=1h"]);
         server.wait_ready().unwrap();
@@ -98,7 +98,7 @@ fn a_second_signal_ends_at_once() {
 #[test]
 fn the_default_admin_address_may_be_taken_and_one_that_was_asked_for_may_not() {
     use std::io::{BufRead, BufReader};
-    // Whoever holds it, one of these two finds it taken, and both serve.
+    // Whichever process holds it, at least one of these two finds it taken, and both serve.
     let mut children = Vec::new();
     for _ in 0..2 {
         let mut command = binary(&["run", "--listen=127.0.0.1:0", "--upstream=10.0.0.1:1"]);

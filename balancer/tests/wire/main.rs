@@ -1,6 +1,5 @@
-//! The built binary's own life over real sockets: configuration, discovery,
-//! supervisors that are heard or not. What it does with requests is tested in
-//! `tests/tests/wire_balancer`.
+//! The built binary over real sockets: configuration, discovery, and supervisors that
+//! answer or do not. What it does with requests is tested in `tests/tests/wire_balancer`.
 
 #![expect(
     clippy::unwrap_used,

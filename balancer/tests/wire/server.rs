@@ -10,7 +10,7 @@ use std::process::Command;
 use scaledapp_tests::served::{SOON, Served};
 use scaledapp_tests::wait;
 
-/// A command of the binary, free of the caller's configuration.
+/// A command of the binary, without the caller's SCALEDAPP_* variables.
 pub(crate) fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scaledapp-balancer"));
     command.env_clear().args(arguments);
@@ -34,7 +34,7 @@ impl Deref for Server {
 }
 
 impl Server {
-    /// On free loopback ports.
+    /// Starts one on free loopback ports.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let ports = ["run", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"];
         Self::spawn(binary(&[&ports, arguments].concat()))
@@ -64,12 +64,12 @@ impl Server {
             .collect()
     }
 
-    /// Waits for exactly these.
+    /// Waits until exactly these are shown.
     pub(crate) fn wait_standings(&self, expected: &[&str]) {
         wait(&format!("{expected:?}"), || self.standings() == expected);
     }
 
-    /// Waits for its end; the exit code.
+    /// Waits for its end and returns the exit code.
     pub(crate) fn wait_end(mut self) -> i32 {
         self.0.process.wait(SOON).unwrap().code
     }
@@ -79,7 +79,7 @@ impl Server {
 pub(crate) struct Endpoints(tempfile::TempDir);
 
 impl Endpoints {
-    /// Not there yet.
+    /// One that does not exist yet.
     pub(crate) fn missing() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

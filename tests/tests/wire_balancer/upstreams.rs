@@ -173,7 +173,7 @@ fn the_log_says_what_is_wrong_with_an_answer() {
     for (answer, words) in [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx".to_owned(),
-            "Content-Length is there more than once",
+            "Content-Length is given more than once",
         ),
         (
             "HTTP/1.1 200 OK\r\nSet Cookie: secret\r\n\r\n".to_owned(),

@@ -1,11 +1,11 @@
 #![no_main]
-//! How the bytes of a body are split makes no difference, and what a writer
-//! writes a reader reads.
+//! It makes no difference how the bytes of a body are split, and a reader reads what a
+//! writer writes.
 
 use libfuzzer_sys::fuzz_target;
 use scaledapp_http1::{BodyReader, BodyWriter, Framing};
 
-/// Data and whether it is whole; none after a fault.
+/// The data and whether it is complete; `None` after a fault.
 fn read(framing: Framing, bytes: &[u8], size: usize) -> (Vec<u8>, Option<bool>) {
     let mut reader = BodyReader::new(framing);
     let mut data = Vec::new();

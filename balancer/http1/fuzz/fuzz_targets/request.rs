@@ -1,6 +1,6 @@
 #![no_main]
-//! Whatever is taken for a request is written so that it is taken again, for
-//! the same one; and no beginning of it is refused.
+//! Every accepted request is written in such a way that it is accepted again as the same
+//! request, and no prefix of it is refused.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let mut out = Vec::new();
         write_request(&mut out, &request, &origin, "fallback");
-        // What is added may take a head beyond a limit that it has just met.
+        // Added bytes may take a head over a limit that it has just met.
         let roomy = Limits {
             head_bytes: 1 << 20,
             target_bytes: 1 << 20,

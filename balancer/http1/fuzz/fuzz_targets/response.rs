@@ -1,6 +1,6 @@
 #![no_main]
-//! Whatever is taken for a response is written so that it is taken again, with
-//! a body that ends in the same way.
+//! Every accepted response is written in such a way that it is accepted again, with a body
+//! that ends in the same way.
 
 use libfuzzer_sys::fuzz_target;
 use scaledapp_http1::{

@@ -1,4 +1,4 @@
-//! Answers of our own, where no upstream has given one.
+//! Answers of the proxy itself, for requests that no upstream has answered.
 
 use alloc::vec::Vec;
 
@@ -7,11 +7,11 @@ use super::response::put_status_line;
 
 use crate::response::{Elsewhere, RETRY};
 
-/// Appends a whole answer with `text` and a line's end as its body, which is
-/// left out (but counted) where `head` says that it answers a `HEAD` request.
+/// Appends a complete answer whose body is `text` and a line end. The body is left out (but
+/// its length is given) if `head` says that the answer is to a `HEAD` request.
 ///
-/// `retry_after` is in seconds. `elsewhere` says to a proxy of ours that the
-/// request may be repeated at another server.
+/// `retry_after` is in seconds. `elsewhere` tells one of our own proxies that the request
+/// may be repeated at another server.
 pub fn write_answer(
     out: &mut Vec<u8>,
     status: u16,
@@ -25,7 +25,7 @@ pub fn write_answer(
     out.extend_from_slice(b"Content-Type: text/plain\r\n");
     put_length(out, text.len() as u64 + 1);
     if status == 405 {
-        // RFC 9110 section 15.5.6 wants it said. Any method goes on but CONNECT.
+        // RFC 9110 section 15.5.6 requires it. Every method except CONNECT is passed on.
         out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE\r\n");
     }
     if let Some(seconds) = retry_after {

@@ -1,4 +1,4 @@
-//! The pieces that every head is written from: a field line, a length, a number.
+//! The parts of which every head is made: a field line, a length, a number.
 //!
 //! Which fields a head has is decided by the modules that use these.
 
@@ -42,7 +42,7 @@ pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Lets what can be displayed go into bytes without a string in between.
+/// Writes what can be displayed directly into bytes, without a string in between.
 pub(super) struct Text<'a>(pub(super) &'a mut Vec<u8>);
 
 impl fmt::Write for Text<'_> {

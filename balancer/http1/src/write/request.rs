@@ -1,9 +1,9 @@
-//! The head that goes upstream (RFC 9110 section 7.6, RFC 9112 section 3.2;
-//! `X-Forwarded-*` as the field has it): what is kept, what ends here, and what
-//! is said about the client.
+//! The head that is sent upstream (RFC 9110 section 7.6, RFC 9112 section 3.2;
+//! `X-Forwarded-*` as they are commonly used): which fields are kept, which end here, and
+//! what is said about the client.
 //!
-//! Decides no upstream. Writes no `Via`, although RFC 9110 section 7.6.3 asks a
-//! gateway for it: common servers stop compressing for requests that have one.
+//! The upstream is not chosen here. No `Via` is written, although RFC 9110 section 7.6.3
+//! requires one of a gateway: common servers stop compressing for requests that have one.
 
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -14,40 +14,40 @@ use crate::framing::Version;
 use crate::known::Known;
 use crate::request::Request;
 
-/// What the proxy knows of the client and adds.
+/// What the proxy knows about the client and adds to the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// The address of the sender: the client, or the proxy before us.
     pub peer: IpAddr,
-    /// The client as far as it is known, see [`Request::source`]; `peer` where the
+    /// The client as far as it is known, see [`Request::source`]; the same as `peer` if the
     /// peer is not believed.
     pub source: IpAddr,
-    /// `http` or `https`, as the peer spoke.
+    /// `http` or `https`, as the peer connected.
     pub scheme: &'a str,
-    /// Whether what the sender says about its client counts.
+    /// Whether the sender is believed about its client.
     pub trust: Trust,
-    /// Used where that of the request does not count.
+    /// The request id that is used if the request's own one is not.
     pub request_id: &'a str,
-    /// Shows the next hop, if it is one of ours, that we are, too.
+    /// The token that identifies us to the next hop, if that is one of ours.
     pub token: Option<&'a str>,
 }
 
-/// Whether what the sender of a request says about its client counts.
+/// Whether the sender of a request is believed about its client.
 ///
-/// In all cases `X-Forwarded-For` keeps what it had, with the sender's address last:
+/// In all cases, `X-Forwarded-For` keeps its value and the sender's address is appended:
 /// common gateways append, and applications count from the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The sender is not trusted. `X-Forwarded-Proto`, `-Host`, `X-Real-IP` and `X-Request-Id` are
-    /// replaced; `Forwarded`, other `X-Forwarded-` fields and others that only a proxy
-    /// can say are dropped.
+    /// The sender is not trusted. `X-Forwarded-Proto`, `-Host`, `X-Real-IP` and
+    /// `X-Request-Id` are replaced; `Forwarded`, other `X-Forwarded-` fields and other
+    /// fields that only a proxy can set are dropped.
     Edge,
-    /// The sender is a proxy that the user has named. What it says is kept, and added
-    /// where it says nothing; `X-Real-IP` follows from the list of `X-Forwarded-For`,
-    /// because many proxies set only that and let a client's `X-Real-IP` through. A
-    /// `X-Request-Id` counts if it is 1 to 128 visible ASCII bytes.
+    /// The sender is a proxy that the user has named. Its statements are kept, and missing
+    /// ones are added. `X-Real-IP` is derived from `X-Forwarded-For`, because many proxies
+    /// set only the latter and let a client's `X-Real-IP` through. An `X-Request-Id` is
+    /// kept if it has 1 to 128 visible ASCII bytes.
     Proxy,
-    /// The sender is a proxy of ours: all that it says is kept as it is.
+    /// The sender is one of our own proxies: all of its statements are kept unchanged.
     Behind,
 }
 
@@ -61,7 +61,7 @@ impl Trust {
 const REQUEST_ID_BYTES: usize = 128;
 
 impl<'b> Request<'b> {
-    /// The id that [`write_request`] sends on, for the log.
+    /// The id that [`write_request`] sends upstream, for the log.
     pub fn request_id<'a>(&self, origin: &Origin<'a>) -> &'a [u8]
     where
         'b: 'a,
@@ -79,19 +79,19 @@ impl<'b> Request<'b> {
     }
 }
 
-/// Appends the canonical head to send upstream: always HTTP/1.1, exactly one
-/// `Host`, nothing of the hop before, the framing anew.
+/// Appends the canonical head that is sent upstream: always HTTP/1.1, exactly one `Host`,
+/// no field of the previous hop, and new framing.
 ///
-/// `fallback_host` is for requests of version 1.0 that name no host. Texts in
-/// `origin` and `fallback_host` are written as they are: they must be the
-/// caller's own, not a peer's.
+/// `fallback_host` is for requests of version 1.0 that name no host. Texts in `origin` and
+/// `fallback_host` are written unchanged, so they must come from the caller and not from a
+/// peer.
 pub fn write_request(
     out: &mut Vec<u8>,
     request: &Request<'_>,
     origin: &Origin<'_>,
     fallback_host: &str,
 ) {
-    // Room for what is added, so that a head costs one allocation at most.
+    // Room for what is added, so that a head costs at most one allocation.
     out.reserve(request.head_len + 256);
     put_request_line(out, request);
     let nameless = request.host.is_empty() && request.version == Version::Http10;
@@ -116,7 +116,7 @@ fn put_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     out.extend_from_slice(request.method);
     out.push(b' ');
     match (request.method, request.path) {
-        // RFC 9112 section 3.2.4: the server itself is meant.
+        // RFC 9112 section 3.2.4: this means the server itself.
         (b"OPTIONS", b"") => out.push(b'*'),
         (_, b"" | [b'?', ..]) => out.push(b'/'),
         _ => {}
@@ -125,8 +125,8 @@ fn put_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// The token is for one hop, and said to be: a dispatcher that does not know it takes
-/// it away, as it does with every field that `Connection` names.
+/// The token is for one hop only, and `Connection` says so: a dispatcher that does not know
+/// it removes it, as it does with every field that `Connection` names.
 fn put_connection(out: &mut Vec<u8>, upgrade: bool, token: Option<&str>) {
     let options: &[u8] = match (upgrade, token) {
         (false, None) => return,
@@ -143,8 +143,8 @@ fn put_connection(out: &mut Vec<u8>, upgrade: bool, token: Option<&str>) {
 fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
     match known {
         Known::Other => true,
-        // RFC 9110 section 10.1.1: an expectation of version 1.0 is ignored,
-        // which an upstream that is spoken to in 1.1 could not know.
+        // RFC 9110 section 10.1.1: an expectation in version 1.0 is ignored. The upstream,
+        // which gets a request of version 1.1, could not know that.
         Known::Expect => request.version == Version::Http11,
         Known::Upgrade => request.upgrade,
         Known::Forwarded | Known::Claim => trust.believes(),
@@ -157,7 +157,7 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         | Known::ForwardedHost
         | Known::ForwardedProto
         | Known::RequestId
-        // Of this hop.
+        // Only for this hop.
         | Known::Connection
         | Known::Interrupted
         | Known::KeepAlive
@@ -170,7 +170,7 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         | Known::Te
         | Known::Token
         | Known::Trailer
-        // Only harm.
+        // Harmful and of no use.
         | Known::Proxy
         | Known::Shadow => false,
     }
@@ -189,7 +189,7 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     let ours = origin.scheme.as_bytes();
     let scheme = match origin.trust {
         Trust::Edge => ours,
-        // Looked for only where it is needed: our own proxies say it the usual way.
+        // Searched for only if it is needed: our own proxies use the usual field.
         _ if request.section.first(Known::ForwardedProto).is_some() => ours,
         _ => request.scheme_otherwise().unwrap_or(ours),
     };
@@ -199,7 +199,7 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     put_field(out, b"X-Request-Id", request.request_id(origin));
 }
 
-/// Ends the line. Clients of a socket for both families are shown as what they are.
+/// Also ends the line. IPv4 clients of a dual-stack socket are written as IPv4 addresses.
 fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     // Writing into memory cannot fail.
     let _ = write!(Text(out), "{}", address.to_canonical());
@@ -222,7 +222,7 @@ fn put_claim(out: &mut Vec<u8>, request: &Request<'_>, trust: Trust, known: Know
     out.extend_from_slice(b"\r\n");
 }
 
-/// All values of a field in one line; says whether there were any.
+/// Writes all values of a field in one line; returns whether there were any.
 fn put_list(out: &mut Vec<u8>, request: &Request<'_>, known: Known) -> bool {
     let mut any = false;
     for value in request.section.all(known).filter(|value| !value.is_empty()) {

@@ -1,8 +1,8 @@
-//! The head that goes to the client (RFC 9110 section 7.6, RFC 9112 sections 6
-//! and 9): how its body's end is told, and how the connection goes on.
+//! The head that is sent to the client (RFC 9110 section 7.6, RFC 9112 sections 6 and 9):
+//! how the end of its body is marked, and whether the connection continues.
 //!
-//! Decides nothing about interim responses to clients of version 1.0: they must
-//! not be sent (RFC 9110 section 15.2), which is up to the caller.
+//! Interim responses must not be sent to clients of version 1.0 (RFC 9110 section 15.2);
+//! the caller decides that.
 
 use alloc::vec::Vec;
 
@@ -17,15 +17,15 @@ use crate::status::phrase;
 pub struct Downstream {
     /// The version of the client.
     pub version: Version,
-    /// The connection ends after this response; said with `Connection: close`.
+    /// The connection ends after this response, which `Connection: close` announces.
     pub close: bool,
-    /// The client is of version 1.0 and asked for more than one request; said
-    /// with `Connection: keep-alive` where it is granted.
+    /// The client has version 1.0 and has asked to keep the connection; if that is granted,
+    /// `Connection: keep-alive` says so.
     pub keep_alive: bool,
 }
 
-/// How a body goes to the client. A client of version 1.0 knows no chunks, so
-/// what has no length must end with the connection for it.
+/// How the body is sent to the client. A client of version 1.0 knows no chunks, so for it a
+/// body without a length must end with the connection.
 pub fn downstream_framing(response: Framing, client: Version) -> Framing {
     match (response, client) {
         (Framing::None | Framing::Length(_), _) => response,
@@ -34,11 +34,10 @@ pub fn downstream_framing(response: Framing, client: Version) -> Framing {
     }
 }
 
-/// Appends the canonical head for the client: nothing of the hop before, the
-/// framing as told, `Server`, `Date` and all else untouched.
+/// Appends the canonical head for the client: no field of the previous hop, the framing as
+/// given, and everything else, such as `Server` and `Date`, unchanged.
 ///
-/// Where there is no body by rule (`HEAD`, 304), a `Content-Length` is kept as
-/// the information that it is.
+/// If there is no body by rule (`HEAD`, 304), a `Content-Length` is kept as information.
 pub fn write_response(
     out: &mut Vec<u8>,
     response: &Response<'_>,
@@ -79,8 +78,8 @@ const fn may_tell_length(status: u16) -> bool {
     status >= 200 && status != 204
 }
 
-/// 426 says which protocol is wanted (RFC 9110 section 15.5.22), and upgrades
-/// are passed through.
+/// 426 names the required protocol (RFC 9110 section 15.5.22), and upgrades are passed
+/// through.
 const fn tells_upgrade(status: u16) -> bool {
     matches!(status, 101 | 426)
 }
@@ -102,7 +101,7 @@ fn is_passed_on(known: Known, status: u16) -> bool {
         | Known::Te
         | Known::Token
         | Known::Trailer => false,
-        // Fields of requests mean nothing special here.
+        // Fields of requests have no special meaning here.
         Known::Other
         | Known::Claim
         | Known::Expect
@@ -121,7 +120,7 @@ fn is_passed_on(known: Known, status: u16) -> bool {
 fn put_connection(out: &mut Vec<u8>, response: &Response<'_>, framing: Framing, to: Downstream) {
     let upgrade =
         tells_upgrade(response.status) && response.section.first(Known::Upgrade).is_some();
-    // An interim response is not the last word on the connection.
+    // An interim response does not decide about the connection.
     let last = response.status >= 200;
     let close = last && (to.close || framing == Framing::UntilClose);
     let keep_alive = last && to.keep_alive && to.version == Version::Http10;

@@ -1,4 +1,4 @@
-//! Requests that are taken, and what is understood of them.
+//! Requests that are accepted, and how they are understood.
 
 use scaledapp_http1::{Fields, Framing, Limits, Request, Version, parse_request};
 
@@ -20,7 +20,7 @@ fn old(fields: &str) -> String {
 }
 
 #[test]
-fn all_parts_are_where_they_are() {
+fn all_parts_are_found() {
     let head = "PUT /a?b HTTP/1.1\r\nHost: a.example:80\r\nX-Y: \t z  z \t\r\nEmpty:\r\nContent-Length: 12\r\nobs: \u{e4}\r\n\r\n";
     with(&format!("\r\n\r\n{head}body"), |request| {
         assert_eq!(request.method, b"PUT");
@@ -43,7 +43,7 @@ fn all_parts_are_where_they_are() {
 }
 
 #[test]
-fn every_prefix_of_a_head_waits() {
+fn every_prefix_of_a_head_waits_for_more() {
     for head in [
         modern(""),
         modern("Content-Length: 5\r\nConnection: close, X\r\nX: y\r\n"),
@@ -65,7 +65,7 @@ fn every_prefix_of_a_head_waits() {
 }
 
 #[test]
-fn how_the_body_ends() {
+fn the_fields_say_how_the_body_ends() {
     for (fields, framing) in [
         ("", Framing::None),
         ("Content-Length: 0\r\n", Framing::Length(0)),
@@ -76,7 +76,7 @@ fn how_the_body_ends() {
         ),
         ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
         ("TRANSFER-ENCODING:\tChunKed \r\n", Framing::Chunked),
-        // Not the real field, whatever a gateway interface makes of it.
+        // This is not the real field, even if a gateway interface takes it for one.
         ("Content_Length: 5\r\n", Framing::None),
     ] {
         assert_eq!(
@@ -88,7 +88,7 @@ fn how_the_body_ends() {
 }
 
 #[test]
-fn how_long_the_connection_lives() {
+fn the_fields_say_whether_the_connection_stays_open() {
     for (head, lives) in [
         (modern(""), true),
         (modern("Connection: close\r\n"), false),
@@ -110,7 +110,7 @@ fn how_long_the_connection_lives() {
 }
 
 #[test]
-fn who_is_asked() {
+fn the_authority_is_that_of_the_target_or_of_host() {
     for (head, host) in [
         (modern(""), "a"),
         (old("Host:\r\n"), ""),
@@ -132,7 +132,7 @@ fn who_is_asked() {
 }
 
 #[test]
-fn what_asks_for_another_protocol() {
+fn an_upgrade_is_recognised() {
     for (fields, asks) in [
         ("Connection: upgrade\r\nUpgrade: websocket\r\n", true),
         (
@@ -172,7 +172,7 @@ fn what_asks_for_another_protocol() {
 }
 
 #[test]
-fn who_waits_before_the_body() {
+fn a_client_that_expects_100_continue_is_recognised() {
     let body = "Content-Length: 1\r\n";
     for (head, waits) in [
         (modern(&format!("{body}Expect: 100-Continue\r\n")), true),
@@ -189,7 +189,7 @@ fn who_waits_before_the_body() {
 }
 
 #[test]
-fn what_may_be_done_twice() {
+fn idempotent_methods_are_recognised() {
     for (method, may) in [
         ("GET", true),
         ("HEAD", true),
@@ -211,7 +211,7 @@ fn what_may_be_done_twice() {
 }
 
 #[test]
-fn memory_is_used_again() {
+fn memory_is_reused() {
     let mut fields = Fields::default();
     for (head, count) in [
         (modern("A: b\r\nC: d\r\n"), 3),

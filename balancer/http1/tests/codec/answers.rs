@@ -1,9 +1,9 @@
-//! Answers of our own.
+//! Answers of the proxy itself.
 
 use scaledapp_http1::{Elsewhere, is_http2, write_answer, write_http2_refusal};
 
 #[test]
-fn whole_answers() {
+fn answers_are_complete() {
     let mut out = Vec::new();
     write_answer(&mut out, 503, "no-upstream", Some(2), None, false, false);
     write_answer(&mut out, 405, "connect", None, None, true, false);
@@ -54,7 +54,7 @@ fn whole_answers() {
 }
 
 #[test]
-fn a_client_of_http2_is_told_in_its_own_words() {
+fn an_http2_client_is_refused_in_its_own_protocol() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     assert!(is_http2(preface) && !is_http2(&preface[..15]));
     assert!(!is_http2(b"PRI * HTTP/1.1\r\n"));

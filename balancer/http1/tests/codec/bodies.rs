@@ -1,11 +1,11 @@
-//! Bodies: where they end, and what is no body.
+//! Bodies: where they end, and what is not a body.
 
 use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
 
-/// Data, bytes consumed, and how it ended.
+/// The data, the number of consumed bytes, and how it ended.
 type Outcome = (Vec<u8>, usize, Result<bool, &'static str>);
 
-/// Reads all that `parts` hold, as a connection would.
+/// Reads everything in `parts`, as a connection would.
 pub(crate) fn read<'a>(framing: Framing, parts: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     let mut reader = BodyReader::new(framing);
     let mut data = Vec::new();
@@ -15,7 +15,7 @@ pub(crate) fn read<'a>(framing: Framing, parts: impl IntoIterator<Item = &'a [u8
             let piece = match reader.read(part) {
                 Ok(piece) => piece,
                 Err(Malformed { reason }) => {
-                    // It stays so.
+                    // The fault is final.
                     assert_eq!(reader.read(b"0\r\n\r\n"), Err(Malformed { reason }));
                     assert_eq!(reader.end(), Err(Malformed { reason }));
                     return (data, consumed, Err(reason));
@@ -53,7 +53,7 @@ fn chunks() {
         ),
         ("0000000000000001\r\n\n\r\n0\r\n\r\n", "\n"),
         ("1;a;b=c;d=\"e;\\\" \u{e4}\";f\r\nx\r\n0;last\r\n\r\n", "x"),
-        // "Bad" whitespace, which the grammar has.
+        // "Bad" whitespace, which the grammar allows.
         ("1; a\t= b ; c =\"\"\r\nx\r\n0\r\n\r\n", "x"),
         (&format!("1;{extension}\r\na\r\n0\r\n\r\n"), "a"),
     ] {
@@ -126,13 +126,13 @@ fn malformed_chunks() {
         let (_, _, end) = whole(Framing::Chunked, bytes.as_bytes());
         assert_eq!(end, Err(reason), "{bytes:.80}");
     }
-    // What came before the fault is handed out.
+    // Data before the fault is returned.
     let (data, _, end) = whole(Framing::Chunked, b"2\r\nab\r\nz");
     assert_eq!((data.as_slice(), end), (&b"ab"[..], Err("chunk-size")));
 }
 
 #[test]
-fn extensions_may_go_on_with_data() {
+fn extensions_may_continue_as_long_as_there_is_data() {
     let chunk = format!("400;{}\r\n{}\r\n", "x".repeat(800), "d".repeat(1024));
     let (data, _, end) = whole(Framing::Chunked, chunk.repeat(100).as_bytes());
     assert_eq!((data.len(), end), (102_400, Ok(false)));
@@ -159,7 +159,7 @@ fn other_framings() {
 }
 
 #[test]
-fn a_close_is_an_end_only_where_it_tells_the_end() {
+fn a_close_ends_a_body_only_if_its_framing_says_so() {
     for (framing, input, fine) in [
         (Framing::None, "", true),
         (Framing::Length(3), "abc", true),
@@ -183,7 +183,7 @@ fn a_close_is_an_end_only_where_it_tells_the_end() {
 }
 
 #[test]
-fn what_is_still_to_come() {
+fn the_remaining_length_is_known() {
     let mut reader = BodyReader::new(Framing::Length(5));
     assert_eq!(reader.remaining_length(), Some(5));
     reader.read(b"abc").unwrap();

@@ -1,4 +1,4 @@
-//! The heads that go upstream, byte by byte.
+//! The heads that are sent upstream, byte by byte.
 
 use std::net::IpAddr;
 
@@ -97,7 +97,7 @@ fn behind_a_proxy_of_ours() {
         X-Request-Id: not quite sane\r\n\
         \r\n";
     assert_eq!(sent_on(received.as_bytes(), &BEHIND), sent);
-    // What the proxy has not said is said by us.
+    // What the proxy has not said is added.
     let sent = sent_on(
         b"GET / HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host:\r\n\r\n",
         &BEHIND,
@@ -110,7 +110,7 @@ fn behind_a_proxy_of_ours() {
 }
 
 #[test]
-fn an_upgrade_goes_on_and_an_unsound_one_does_not() {
+fn an_upgrade_is_passed_on_and_an_invalid_one_is_not() {
     let head = |fields: &str| format!("GET /chat HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let start = "GET /chat HTTP/1.1\r\nHost: a\r\n";
     let asked =
@@ -179,7 +179,7 @@ fn an_old_request_becomes_a_modern_one() {
 }
 
 #[test]
-fn addresses_are_written_as_what_they_are() {
+fn mapped_addresses_are_written_as_ipv4() {
     for (address, written) in [
         ("::ffff:192.0.2.7", "192.0.2.7"),
         ("2001:db8::1", "2001:db8::1"),
@@ -230,7 +230,7 @@ fn a_request_has_one_id() {
 }
 
 #[test]
-fn behind_a_proxy_that_somebody_has_named() {
+fn behind_a_proxy_that_the_user_has_named() {
     let received = "GET / HTTP/1.1\r\n\
         Host: inner\r\n\
         Connection: X-Forwarded-Proto, X-Forwarded-Port, Forwarded, X-Hop\r\n\
@@ -258,9 +258,9 @@ fn behind_a_proxy_that_somebody_has_named() {
     assert_eq!(sent_on(received.as_bytes(), &PROXY), sent);
 }
 
-/// A scheme that is contradicted makes an application redirect for ever.
+/// If the scheme is contradicted, an application may redirect for ever.
 #[test]
-fn a_scheme_that_a_proxy_tells_in_another_way_is_not_contradicted() {
+fn a_scheme_that_a_proxy_gives_in_another_field_is_not_contradicted() {
     for (fields, wanted) in [
         ("", "http"),
         ("X-Forwarded-Proto: https\r\n", "https"),
@@ -285,7 +285,7 @@ fn a_scheme_that_a_proxy_tells_in_another_way_is_not_contradicted() {
 }
 
 #[test]
-fn the_client_is_whom_the_last_believed_proxy_saw() {
+fn the_client_is_the_peer_of_the_last_believed_proxy() {
     for (fields, wanted) in [
         ("", "192.0.2.1"),
         ("X-Forwarded-For: 203.0.113.7\r\n", "203.0.113.7"),
@@ -293,7 +293,7 @@ fn the_client_is_whom_the_last_believed_proxy_saw() {
             "X-Forwarded-For: 6.6.6.6, 203.0.113.7:4711\r\n",
             "203.0.113.7",
         ),
-        // Further proxies that are believed are passed over, on all lines.
+        // Further proxies that are believed are skipped, on all lines.
         (
             "X-Forwarded-For: 6.6.6.6, 203.0.113.7\r\nX-Forwarded-For: 10.0.0.2, ::ffff:10.0.0.1\r\n",
             "203.0.113.7",
@@ -308,7 +308,7 @@ fn the_client_is_whom_the_last_believed_proxy_saw() {
         ),
         ("X-Forwarded-For: unknown\r\n", "192.0.2.1"),
         ("X-Forwarded-For: 10.0.0.2, 10.0.0.1\r\n", "10.0.0.2"),
-        // A client's own, let through by a proxy that sets the list only.
+        // A client's own field, let through by a proxy that sets only the list.
         (
             "X-Forwarded-For: 203.0.113.7\r\nX-Real-IP: 6.6.6.6\r\n",
             "203.0.113.7",
@@ -326,7 +326,7 @@ fn the_client_is_whom_the_last_believed_proxy_saw() {
 }
 
 #[test]
-fn a_token_is_shown_to_the_next_hop_and_to_nobody_else() {
+fn a_token_is_shown_to_the_next_hop_only() {
     let ours = Origin {
         token: Some("t0ken"),
         ..EDGE

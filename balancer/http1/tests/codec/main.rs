@@ -1,6 +1,6 @@
 //! The codec from outside: bytes in, verdicts and bytes out.
 //!
-//! Words and classes of bytes are tested beside their code.
+//! Words and classes of bytes are tested next to their code.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,10 +20,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use scaledapp_http1::{Fields, Limits, Origin, Refusal, Trust, parse_request, write_request};
 
-/// What became of a request: none, or status and reason of its refusal.
+/// The result for a request: `None` if incomplete, its length, or status and reason of its
+/// refusal.
 type Verdict = Result<Option<usize>, (u16, &'static str)>;
 
-/// The length of the head at the start of `bytes`, within usual limits.
+/// The length of the head at the start of `bytes`, with the usual limits.
 fn verdict(bytes: &[u8]) -> Verdict {
     verdict_within(bytes, &Limits::default())
 }
@@ -57,7 +58,7 @@ const BEHIND: Origin<'static> = Origin {
     ..EDGE
 };
 
-/// The head that goes upstream for the request in `bytes`.
+/// The head that is sent upstream for the request in `bytes`.
 fn sent_on(bytes: &[u8], origin: &Origin<'_>) -> String {
     let mut fields = Fields::default();
     let request = parse_request(bytes, &mut fields, &Limits::default())

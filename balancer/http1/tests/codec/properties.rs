@@ -1,5 +1,6 @@
-//! What holds for all bytes: no panic, no change of mind, no difference made by
-//! how bytes arrive, and nothing written that would not be taken again.
+//! Properties that hold for all bytes: no panic, no verdict that changes with more bytes,
+//! no difference that depends on how bytes arrive, and nothing written that would not be
+//! accepted again.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use scaledapp_http1::{
 use crate::bodies::read;
 use crate::{BEHIND, EDGE, Verdict, verdict};
 
-/// Bytes that look enough like a head to get far.
+/// Bytes that resemble a head closely enough to get far.
 fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         8 => prop::sample::select(WORDS).prop_map(<[u8]>::to_vec),
@@ -66,7 +67,7 @@ const ANSWER_WORDS: &[&[u8]] = &[
     b"\n\n",
 ];
 
-/// Heads that are taken.
+/// Heads that are accepted.
 fn sound_head() -> impl Strategy<Value = String> {
     let line = prop::sample::select(vec![
         "GET /a HTTP/1.1\r\nHost: a\r\n",
@@ -101,7 +102,7 @@ fn sound_head() -> impl Strategy<Value = String> {
     })
 }
 
-/// What is written for a request, and what is understood of it.
+/// What is written for a request, and how the request was understood.
 fn once(bytes: &[u8], behind: bool) -> Option<(Vec<u8>, String)> {
     let mut fields = Fields::default();
     let request = parse_request(bytes, &mut fields, &Limits::default()).ok()??;
@@ -118,8 +119,8 @@ fn once(bytes: &[u8], behind: bool) -> Option<(Vec<u8>, String)> {
     Some((out, understood))
 }
 
-/// What is understood of an answer of which so many bytes come at a time, by a reader
-/// that mends folded lines; none while it is not whole.
+/// How an answer is understood if `size` bytes arrive at a time and the reader repairs
+/// folded lines; `None` while it is incomplete.
 fn answer(bytes: &[u8], size: usize, asked: Asked) -> Result<Option<String>, &'static str> {
     let mut input = Vec::new();
     for part in bytes.chunks(size.max(1)) {
@@ -157,8 +158,8 @@ fn answer(bytes: &[u8], size: usize, asked: Asked) -> Result<Option<String>, &'s
     Ok(None)
 }
 
-/// All but what grows per hop: an address each, and a host that only the second
-/// one was told.
+/// All lines except those that grow with each hop: the list of addresses, and a host that
+/// only the second hop was given.
 fn without_hops(head: &[u8]) -> Vec<u8> {
     let lines = head.split_inclusive(|&byte| byte == b'\n');
     let others = lines.filter(|line| {
@@ -178,15 +179,15 @@ proptest! {
         let _ = read(Framing::Chunked, [&bytes[..]]);
     }
 
-    /// More bytes never turn a refusal into a request, nor move a head's end.
+    /// More bytes never turn a refusal into a request, nor move the end of a head.
     #[test]
-    fn a_verdict_stands(bytes in nearly_a_head()) {
+    fn a_verdict_is_final(bytes in nearly_a_head()) {
         let mut stands: Verdict = Ok(None);
         for end in 0..=bytes.len() {
             let now = verdict(&bytes[..end]);
             match stands {
                 Ok(None) => {}
-                // The reason may be told better with more to see.
+                // The reason may become more precise with more bytes.
                 Err(_) => prop_assert!(now.is_err()),
                 Ok(Some(_)) => prop_assert_eq!(now, stands),
             }
@@ -195,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_taken_and_written_again(head in sound_head(), behind: bool) {
+    fn a_written_request_is_accepted_and_written_again(head in sound_head(), behind: bool) {
         let (first, understood) = once(head.as_bytes(), behind).unwrap();
         let (second, again) = once(&first, behind).unwrap();
         prop_assert_eq!(without_hops(&first), without_hops(&second));
@@ -205,17 +206,17 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_taken_is_written_so_that_it_is_taken(bytes in nearly_a_head()) {
+    fn every_accepted_request_is_accepted_again_as_it_is_written(bytes in nearly_a_head()) {
         if let Some((first, _)) = once(&bytes, false) {
             let (second, _) = once(&first, false).unwrap();
             prop_assert_eq!(without_hops(&first), without_hops(&second));
         }
     }
 
-    /// However an answer comes, the same is understood, and no line that is written ends
-    /// with LF alone or begins with a space.
+    /// However an answer arrives, it is understood in the same way, and no line that is
+    /// written ends with LF alone or begins with a space.
     #[test]
-    fn an_answer_is_the_same_however_it_comes(
+    fn an_answer_is_the_same_however_it_arrives(
         words in vec(prop::sample::select(ANSWER_WORDS), 0..16),
         size in 1..20_usize,
         head: bool,
@@ -235,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn responses_stay_what_they_are(bytes in nearly_a_head(), head: bool, close: bool) {
+    fn responses_keep_their_meaning(bytes in nearly_a_head(), head: bool, close: bool) {
         let asked = Asked { head, upgrade: true };
         let to = Downstream { version: Version::Http11, close, keep_alive: false };
         let limits = Limits::default();
@@ -277,7 +278,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_writer_writes_a_reader_reads(
+    fn a_reader_reads_what_a_writer_writes(
         parts in vec(vec(any::<u8>(), 0..300), 0..8),
         cut in 1..50usize,
     ) {

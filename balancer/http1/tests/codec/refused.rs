@@ -1,11 +1,11 @@
-//! Requests that two parsers could read in two ways (RFC 9112 sections 2.2, 3,
-//! 5, 6, 7 and 11.2), and those beyond a limit.
+//! Requests that two parsers could read in different ways (RFC 9112 sections 2.2, 3, 5, 6,
+//! 7 and 11.2), and those beyond a limit.
 
 use scaledapp_http1::{Limits, REASONS};
 
 use crate::{verdict, verdict_within};
 
-/// Whole requests.
+/// Complete requests.
 const REFUSED: &[(&[u8], u16, &str)] = &[
     // How long is the body?
     (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "length-and-coding"),
@@ -137,9 +137,9 @@ fn malformed_requests_are_refused_whatever_follows() {
     }
 }
 
-/// Beginnings that nothing can make sound: no waiting for the rest.
+/// Beginnings that no further bytes can make valid are refused immediately.
 #[test]
-fn what_cannot_become_a_request_is_refused_early() {
+fn bytes_that_cannot_become_a_request_are_refused_early() {
     for (beginning, reason) in [
         (&b"\x16\x03\x01\x02\0\x01"[..], "method"),
         (b"\x80", "method"),
@@ -223,7 +223,7 @@ fn the_usual_limits() {
 }
 
 #[test]
-fn a_connection_field_names_few_others() {
+fn a_connection_field_names_a_limited_number_of_fields() {
     let request = |count: usize| {
         let options = "x,".repeat(count);
         format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {options}close\r\n\r\n")

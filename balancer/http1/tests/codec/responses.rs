@@ -1,4 +1,4 @@
-//! Responses: which are usable, how their bodies end, and how they go on.
+//! Responses: which are usable, how their bodies end, and what is sent to the client.
 
 use scaledapp_http1::{
     Asked, Downstream, Elsewhere, Fields, Framing, Limits, Malformed, REASONS, Response, Version,
@@ -152,7 +152,7 @@ fn malformed_responses() {
 }
 
 #[test]
-fn every_prefix_waits() {
+fn every_prefix_waits_for_more() {
     let head = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\n";
     for end in 0..head.len() {
         let mut fields = Fields::default();
@@ -162,7 +162,7 @@ fn every_prefix_waits() {
 }
 
 #[test]
-fn how_the_body_ends_and_whether_the_connection_lives() {
+fn the_fields_say_how_the_body_ends_and_whether_the_connection_stays_open() {
     let length = "Content-Length: 5\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
     for (line, fields, to, framing, lives) in [
@@ -226,11 +226,11 @@ fn how_the_body_ends_and_whether_the_connection_lives() {
 }
 
 #[test]
-fn whether_the_connection_lives_after_an_answer_without_a_body() {
+fn whether_the_connection_stays_open_after_an_answer_without_a_body() {
     let length = "Content-Length: 5\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
     for (line, fields, to, framing, lives) in [
-        // A careless server sends the body all the same.
+        // A faulty server sends the body nevertheless.
         ("1.1 200 OK", length, HEAD, Framing::None, false),
         ("1.1 200 OK", chunked, HEAD, Framing::None, false),
         ("1.1 200 OK", "", HEAD, Framing::None, false),
@@ -250,7 +250,7 @@ fn whether_the_connection_lives_after_an_answer_without_a_body() {
             Framing::None,
             true,
         ),
-        // Bytes may follow that nobody should take for a response.
+        // Bytes may follow that must not be taken for a response.
         ("1.1 204 No Content", length, GET, Framing::None, false),
         ("1.1 204 No Content", chunked, GET, Framing::None, false),
         ("1.1 304 Not Modified", "", GET, Framing::None, true),
@@ -267,7 +267,7 @@ fn whether_the_connection_lives_after_an_answer_without_a_body() {
 }
 
 #[test]
-fn all_parts_are_where_they_are() {
+fn all_parts_are_found() {
     let head = "HTTP/1.0 404 Not  Found \r\nKeep-Alive: max=9, Timeout = 15\r\nServer: x\r\n\r\n";
     with(head, GET, |response| {
         assert_eq!(
@@ -360,7 +360,7 @@ fn only_a_502_that_says_so_may_go_elsewhere() {
 }
 
 #[test]
-fn what_goes_to_the_client() {
+fn the_head_for_the_client_is_canonical() {
     let length = "Content-Length: 5\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
     let all = "Server: x\r\nDate: y\r\nConnection: X-Hop, close\r\nX-Hop: z\r\nKeep-Alive: timeout=5\r\n\
@@ -375,7 +375,7 @@ fn what_goes_to_the_client() {
         ("200 OK", chunked, GET, PLAIN, format!("200 OK\r\n{chunked}")),
         ("200 OK", "", GET, PLAIN, format!("200 OK\r\n{chunked}")),
         ("200 OK", chunked, GET, OLD, "200 OK\r\nConnection: close\r\n".to_owned()),
-        // Even if asked to keep it: the body's end is the connection's.
+        // Even if the client asked to keep it: the body ends with the connection.
         ("200 OK", "", GET, OLD_KEEPING, "200 OK\r\nConnection: close\r\n".to_owned()),
         ("200 OK", length, GET, OLD_KEEPING, format!("200 OK\r\n{length}Connection: keep-alive\r\n")),
         ("200 OK", length, HEAD, PLAIN, format!("200 OK\r\n{length}")),
@@ -404,7 +404,7 @@ fn what_goes_to_the_client() {
 }
 
 #[test]
-fn streams_announce_themselves() {
+fn streams_are_recognised() {
     let is_stream = |fields: &str| {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
         with(&head, GET, |response| {
@@ -432,7 +432,7 @@ fn streams_announce_themselves() {
 }
 
 #[test]
-fn the_log_can_say_which_field_and_which_rule() {
+fn the_log_can_name_the_field_and_the_rule() {
     for (head, line, rule) in [
         ("Content-Length: 1\r\nX Y: secret\r\n", "X Y", "5.1"),
         ("Set-Cookie: a=\u{1}secret\r\n", "Set-Cookie", "5.5"),
@@ -456,7 +456,7 @@ fn the_log_can_say_which_field_and_which_rule() {
 }
 
 #[test]
-fn lines_may_end_with_lf_alone_and_the_connection_ends_then() {
+fn lines_may_end_with_lf_alone_and_then_the_connection_ends() {
     for (head, status) in [
         (&b"HTTP/1.1 200 OK\nContent-Length: 1\n\nx"[..], 200),
         (b"HTTP/1.1 404 \r\nContent-Length: 1\nX: y\r\n\r\nx", 404),
@@ -471,7 +471,7 @@ fn lines_may_end_with_lf_alone_and_the_connection_ends_then() {
         assert_eq!(response.status, status);
         assert_eq!(response.head_len, head.len() - 1);
         assert!(!response.keep_alive, "{}", head.escape_ascii());
-        // Part of it is no head, and no fault.
+        // A part of it is neither a head nor a fault.
         for end in 0..response.head_len {
             let mut fields = Fields::default();
             let part = parse_response(&head[..end], &mut fields, &limits, to);
@@ -490,12 +490,12 @@ fn a_folded_line_is_joined_unless_it_frames_the_message() {
         ),
         ("X: a\n b\n\n", Some("X: a  b\n\n")),
         ("X:\r\n \r\n\r\n", Some("X:   \r\n\r\n")),
-        // What is behind the head is no line of it.
+        // A line after the head is not part of it.
         (
             "X: a\r\n b\r\n\r\n c\r\n d",
             Some("X: a   b\r\n\r\n c\r\n d"),
         ),
-        // The end of a line is not there yet.
+        // The end of the line has not arrived yet.
         ("X: a\r\n b", None),
         (" X: a\r\n\r\n", None),
         ("Content-Length: 1\r\n 2\r\n\r\n", None),
@@ -511,7 +511,7 @@ fn a_folded_line_is_joined_unless_it_frames_the_message() {
         let expected = format!("{start}{}", joined.unwrap_or(head));
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
-    // One that cannot be joined leaves those before it joined, and is refused.
+    // A line that cannot be joined leaves those before it joined, and the head is refused.
     let mut bytes = b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 1\r\n 2\r\n\r\n".to_vec();
     assert!(unfold(&mut bytes));
     let mut fields = Fields::default();

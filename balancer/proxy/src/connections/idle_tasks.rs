@@ -1,17 +1,18 @@
 //! Tasks that have served a connection and wait for their next one.
 //!
-//! A connection's task takes some kilobytes. Where each request brings a connection of
-//! its own, an allocator that gives such pieces back to the kernel (musl's does) would
-//! map and fault them in anew for every request.
+//! A connection's task takes some kilobytes. If each request comes on a new connection, an
+//! allocator that returns such pieces to the kernel (as musl's does) would map them and
+//! fault them in again for every request.
 
 use std::cell::RefCell;
 
 use tokio::sync::oneshot;
 
-/// Tasks of a thread that are kept waiting.
+/// The most tasks of a thread that are kept.
 const MAX_IDLE: usize = 64;
 
-/// The waiting tasks of a thread, each by where it gets what it waits for.
+/// The waiting tasks of a thread, as the channels through which each gets its next
+/// connection.
 #[derive(Debug)]
 pub(super) struct IdleTasks<T>(RefCell<Vec<oneshot::Sender<T>>>);
 
@@ -22,7 +23,7 @@ impl<T> Default for IdleTasks<T> {
 }
 
 impl<T> IdleTasks<T> {
-    /// Gives `next` to the task that came last; back, if no task waits.
+    /// Gives `next` to the task that was added last; returns it if no task waits.
     pub(super) fn give(&self, next: T) -> Option<T> {
         let task = self.0.borrow_mut().pop();
         match task {
@@ -31,7 +32,7 @@ impl<T> IdleTasks<T> {
         }
     }
 
-    /// Waits for the next one; `None`: enough other tasks do.
+    /// Waits for the next connection; `None` if enough other tasks already wait.
     pub(super) async fn next(&self) -> Option<T> {
         let next = {
             let mut tasks = self.0.borrow_mut();
@@ -53,7 +54,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     #[test]
-    fn the_task_that_came_last_gets_the_next_one() {
+    fn the_task_added_last_gets_the_next_connection() {
         let tasks = IdleTasks::default();
         let mut context = Context::from_waker(Waker::noop());
         assert_eq!(tasks.give(1), Some(1), "none waits yet");
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_wait() {
+    fn the_number_of_waiting_tasks_is_bounded() {
         let tasks = IdleTasks::<()>::default();
         let mut context = Context::from_waker(Waker::noop());
         let mut waiting: Vec<_> = (0..MAX_IDLE).map(|_| Box::pin(tasks.next())).collect();

@@ -1,8 +1,8 @@
 //! Connections that have been idle for a second or two, without a task and without a
-//! registration with tokio: a thread watches all of them through one epoll set of its
-//! own, and each costs a descriptor, a deadline and some 60 bytes here.
+//! registration with tokio. A thread watches all of them through one epoll set of its own;
+//! each costs a descriptor, a deadline and about 60 bytes here.
 //!
-//! Parking and its end cost four system calls, so connections in use never get here.
+//! Parking and unparking cost four system calls, so connections in use are never parked.
 //! When a connection is parked is decided in `connections`.
 
 use std::cell::{Cell, RefCell};
@@ -18,12 +18,12 @@ use tokio::io::unix::AsyncFd;
 use crate::clock::Deadline;
 use crate::transport::Detached;
 
-/// Connections that are looked at together.
+/// How many connections are handled at once.
 const MAX_BATCH: usize = 64;
-/// It is worth giving back what so many connections had before they were parked: some
-/// hundred KiB.
+/// Memory is given back once at least this many connections have been parked: together they
+/// have left some hundred KiB.
 const MIN_FREED: u32 = 256;
-/// How often memory is given back while ever more connections are parked.
+/// How often memory is given back while more and more connections are parked.
 const RETURN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The parked connections of a thread, by the slots of their deadlines.
@@ -31,8 +31,8 @@ const RETURN_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Parked<T> {
     epoll: AsyncFd<OwnedFd>,
     connections: RefCell<Vec<Option<ParkedConnection<T>>>>,
-    /// Connections that were parked since memory was given back last: now, and as of the
-    /// last look.
+    /// The number of connections parked since memory was last given back: now, and at the
+    /// last check.
     added: Cell<u32>,
     looked_at: Cell<u32>,
     given_back: Cell<Duration>,
@@ -59,14 +59,13 @@ impl<T> Parked<T> {
         })
     }
 
-    /// Takes all of them out, without their places in the epoll set, which end with
-    /// their descriptors.
+    /// Takes all of them out. Their entries in the epoll set end with their descriptors.
     pub(super) fn take_all(&self) -> Vec<ParkedConnection<T>> {
         self.connections.take().into_iter().flatten().collect()
     }
 
-    /// Watches one, until it has something to say or its deadline passes. It is given
-    /// back as it was if it cannot be watched.
+    /// Watches a connection until it has something to read or its deadline passes. If it
+    /// cannot be watched, it is returned unchanged.
     pub(super) fn put(&self, connection: ParkedConnection<T>) -> Result<(), ParkedConnection<T>> {
         let slot = connection.deadline.park();
         let data = epoll::EventData::new_u64(slot.index() as u64);
@@ -83,7 +82,7 @@ impl<T> Parked<T> {
         Ok(())
     }
 
-    /// Gives back the memory that parked connections needed before, now and then.
+    /// Gives back, from time to time, the memory that parked connections needed before.
     pub(super) fn give_back(&self, now: Duration) {
         let added = self.added.get();
         let is_over = self.looked_at.replace(added) == added;
@@ -95,17 +94,18 @@ impl<T> Parked<T> {
         }
     }
 
-    /// The one with that slot, which is watched no more.
+    /// Takes out the connection with that slot, and stops watching it.
     pub(super) fn take(&self, slot: usize) -> Option<ParkedConnection<T>> {
         let mut connections = self.connections.borrow_mut();
         let connection = connections.get_mut(slot)?.take()?;
         drop(connections);
-        // It was added, so this cannot fail.
+        // The connection was added before, so this cannot fail.
         let _removed = epoll::delete(&self.epoll, &connection.transport);
         Some(connection)
     }
 
-    /// The slots of those that have something to say, or have ended.
+    /// Waits for connections that have something to read, or have ended; returns their
+    /// slots.
     pub(super) async fn heard(&self) -> io::Result<Vec<usize>> {
         let mut ready = self.epoll.readable().await?;
         let mut events = Vec::with_capacity(MAX_BATCH);
@@ -114,7 +114,7 @@ impl<T> Parked<T> {
             spare_capacity(&mut events),
             Some(&Timespec::default()),
         )?;
-        // Fewer than could be told: these are all, and each is taken now.
+        // The batch was not full, so these are all of them, and each is taken now.
         if count < MAX_BATCH {
             ready.clear_ready();
         }

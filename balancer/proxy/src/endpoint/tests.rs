@@ -11,7 +11,7 @@ fn queue() -> Queue {
 }
 
 #[test]
-fn load_is_ours_now_and_that_of_others_as_reported() {
+fn load_is_our_current_one_plus_that_of_others_as_reported() {
     let (endpoint, queue) = (endpoint(), queue());
     assert_eq!(endpoint.load(), 0);
     let first = endpoint.enter(&queue, Duration::ZERO).unwrap();
@@ -24,7 +24,7 @@ fn load_is_ours_now_and_that_of_others_as_reported() {
     let second = endpoint.enter(&queue, Duration::ZERO).unwrap();
     assert_eq!(endpoint.load(), 3000);
     drop((first, second));
-    assert_eq!(endpoint.load(), 2000, "the four of others");
+    assert_eq!(endpoint.load(), 2000, "four requests of other proxies");
     endpoint.report(Report {
         capacity: 0,
         in_flight: 0,
@@ -34,7 +34,7 @@ fn load_is_ours_now_and_that_of_others_as_reported() {
 }
 
 #[test]
-fn a_closed_endpoint_takes_nothing_and_counts_right() {
+fn a_closed_endpoint_takes_no_request_and_counts_correctly() {
     let (endpoint, queue) = (endpoint(), queue());
     let entered = endpoint.enter(&queue, Duration::ZERO).unwrap();
     endpoint.close();
@@ -71,10 +71,10 @@ fn threads_together_never_have_more_than_the_limit_in_flight() {
 }
 
 #[test]
-fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
+fn it_is_silent_since_its_last_byte_or_since_a_request_began_to_wait() {
     let (endpoint, queue) = (endpoint(), queue());
     let second = Duration::from_secs(1);
-    // Of the process's clock, as are the times that are passed in.
+    // Taken from the process's clock, like the times that are passed in.
     let start = Instant::now().checked_sub(clock::now()).unwrap();
     let silent = |at: u32| {
         let silent = endpoint.silent_for(start + second * at + second / 2);
@@ -84,7 +84,7 @@ fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
     let first = endpoint.enter(&queue, second * 10);
     assert_eq!(silent(14), Some(4));
     let another = endpoint.enter(&queue, second * 15);
-    assert_eq!(silent(19), Some(9), "the first one still waits");
+    assert_eq!(silent(19), Some(9), "the first request still waits");
     endpoint.hear(second * 20);
     assert_eq!(silent(21), Some(1));
     drop(first);
@@ -105,9 +105,13 @@ fn it_is_silent_since_its_last_byte_or_since_somebody_began_to_wait() {
     assert_eq!(endpoint.upgraded.load(Ordering::Relaxed), 0);
     let upload = endpoint.enter(&queue, second * 80).unwrap();
     upload.hold_up(true, second * 81);
-    assert_eq!(silent(90), None, "its client is waited for");
+    assert_eq!(silent(90), None, "its client must act");
     let other = endpoint.enter(&queue, second * 95);
-    assert_eq!(silent(99), None, "who keeps the other one waiting");
+    assert_eq!(
+        silent(99),
+        None,
+        "that client also delays the other request"
+    );
     upload.hold_up(false, second * 100);
     assert_eq!(silent(102), Some(2));
     upload.hold_up(true, second * 103);
@@ -151,7 +155,7 @@ async fn idle_does_not_wait_for_upgraded_connections() {
     second.upgrade();
     assert!(!look(), "the request is not answered");
     drop(first);
-    assert!(!look(), "the end of a tunnel is no answer");
+    assert!(!look(), "the end of a tunnel is not an answer");
     drop(request);
     assert!(look());
     assert_eq!(endpoint.in_flight(), 1);

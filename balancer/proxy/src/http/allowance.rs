@@ -1,43 +1,43 @@
-//! How long a client may keep us waiting for the bytes of a body, sent or taken.
+//! How long a client may keep us waiting while it sends or reads a body.
 //!
 //! A fixed deadline would cut off large bodies, and a deadline between two bytes would let
-//! one byte a minute hold a worker for hours. So waiting is paid for: from a small
-//! allowance at first, then from what the client has moved (as in Apache's
-//! `mod_reqtimeout` with `MinRate`). Only time in which nothing but the client is waited
-//! for counts: an app that takes its time to read an upload costs the client nothing.
-//! Time is an argument.
+//! one byte a minute hold a worker for hours. So waiting time has to be earned: a client
+//! starts with a small allowance, and each byte that it moves adds to it (as in Apache's
+//! `mod_reqtimeout` with `MinRate`). Only time spent waiting for the client alone counts:
+//! an app that takes its time to read an upload costs the client nothing. Time is an
+//! argument.
 //!
-//! The same account says since when a client is behind, which decides which connection
-//! ends when there are too many. What the client moves must be worth, at the rate, the
-//! time since then, so a byte now and then does not save it.
+//! The same account says since when a client is behind, which decides which connection ends
+//! if there are too many. To catch up, the client must move as many bytes as the rate asks
+//! for in the time since then, so a byte now and then is not enough.
 
 use std::time::Duration;
 
 use crate::config::Limits;
 
-/// What one body may still cost in waiting.
+/// How long one body may still keep us waiting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
-    /// So many bytes earn a second; 0: any byte earns everything.
+    /// How many bytes earn a second; 0: any byte earns the maximum.
     rate: u32,
-    /// Waiting that is paid for.
+    /// The waiting time that is left.
     left: Duration,
-    /// The most that can be paid for.
+    /// The most waiting time that can be saved up.
     most: Duration,
-    /// The longest single wait, whatever has been earned.
+    /// The longest single wait, however much is left.
     stall: Duration,
-    /// All waits together, whatever has been earned.
+    /// The most waiting time in total, whatever has been earned.
     total: Duration,
-    /// The wait that goes on now.
+    /// The start of the current wait.
     since: Option<Duration>,
-    /// Since when it is behind, while it is waited for.
+    /// Since when the client is behind, while we wait for it.
     behind: Option<Duration>,
-    /// What it has moved since then.
+    /// The bytes that it has moved since then.
     bytes: u64,
 }
 
 impl Allowance {
-    /// The allowance for the body of a request.
+    /// The allowance for sending the body of a request.
     pub(crate) fn to_send(limits: &Limits) -> Self {
         Self {
             rate: limits.body_rate,
@@ -51,7 +51,8 @@ impl Allowance {
         }
     }
 
-    /// The allowance for an answer. A reader may pause, as a browser does with a video.
+    /// The allowance for reading an answer. A reader may pause, as a browser does with a
+    /// video.
     pub(crate) fn to_take(limits: &Limits) -> Self {
         Self {
             rate: limits.body_rate,
@@ -65,7 +66,7 @@ impl Allowance {
         }
     }
 
-    /// The client is waited for at `now`, since then or earlier; until when.
+    /// We wait for the client at `now`, and may have waited before. Returns until when.
     pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         let since = *self.since.get_or_insert(now);
         self.behind.get_or_insert(now);
@@ -77,18 +78,18 @@ impl Allowance {
         since.saturating_add(paid.min(self.stall).min(self.total))
     }
 
-    /// The client is not waited for any more.
+    /// We no longer wait for the client.
     pub(crate) fn pause(&mut self, now: Duration) {
         self.settle(now);
         (self.behind, self.bytes) = (None, 0);
     }
 
-    /// Since when the client has kept us waiting, if it does.
+    /// Since when the client has kept us waiting, if we wait for it.
     pub(crate) fn stalled(&self) -> Option<Duration> {
         self.behind
     }
 
-    /// Takes off what has been waited.
+    /// Deducts the time waited so far.
     fn settle(&mut self, now: Duration) {
         if let Some(since) = self.since.take() {
             let waited = now.saturating_sub(since);
@@ -97,7 +98,7 @@ impl Allowance {
         }
     }
 
-    /// The client has moved so many bytes.
+    /// The client has moved this many bytes.
     pub(crate) fn moved(&mut self, bytes: usize, now: Duration) {
         self.settle(now);
         if self.rate > 0 && self.left < self.most {
@@ -111,7 +112,7 @@ impl Allowance {
         }
     }
 
-    /// The time that so many bytes may take.
+    /// The waiting time that this many bytes earn.
     fn worth(&self, bytes: u64) -> Duration {
         match u64::from(self.rate) {
             0 => Duration::MAX,
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// When a client that moves so many bytes every so often is given up, in seconds.
+    /// When a client that moves `bytes` each `every` is given up, in seconds.
     fn ends(mut allowance: Allowance, bytes: usize, every: Duration) -> Option<u64> {
         let mut now = Duration::ZERO;
         while now < SECOND * 100_000 {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_are_given_up_and_a_stream_at_the_rate_is_not() {
+    fn a_trickle_is_given_up_and_a_stream_at_the_rate_is_not() {
         let send = || Allowance::to_send(&limits());
         assert_eq!(ends(send(), 1, SECOND * 30), Some(20));
         assert_eq!(ends(send(), 1, SECOND), Some(20));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_may_pause_and_not_drip() {
+    fn a_reader_may_pause_but_not_trickle() {
         let take = || Allowance::to_take(&limits());
         assert_eq!(ends(take(), 1 << 20, SECOND * 299), None);
         assert_eq!(ends(take(), 1 << 20, SECOND * 301), Some(300));
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn much_at_once_does_not_pay_for_hours() {
+    fn many_bytes_at_once_do_not_earn_hours() {
         let mut send = Allowance::to_send(&limits());
         send.moved(1 << 30, SECOND);
         assert_eq!(send.wait(SECOND), SECOND * 61);
@@ -185,32 +186,32 @@ mod tests {
         let mut send = Allowance::to_send(&limits());
         send.wait(SECOND);
         send.pause(SECOND * 11);
-        // The app does not read meanwhile.
+        // Meanwhile the app does not read.
         assert_eq!(send.wait(SECOND * 1000), SECOND * 1010);
     }
 
     #[test]
-    fn a_client_is_behind_until_it_has_made_up_for_its_pause() {
+    fn a_client_is_behind_until_it_has_caught_up() {
         let mut send = Allowance::to_send(&limits());
         let at = |seconds| SECOND * seconds;
         assert_eq!(send.stalled(), None);
         send.wait(at(1));
         send.moved(1, at(2));
         send.wait(at(2));
-        assert_eq!(send.stalled(), Some(at(1)), "one byte pays for nothing");
+        assert_eq!(send.stalled(), Some(at(1)), "one byte is not enough");
         send.moved(999, at(3));
         assert_eq!(send.stalled(), None, "two seconds at the rate");
         send.wait(at(3));
         assert_eq!(send.stalled(), Some(at(3)));
         send.pause(at(4));
-        assert_eq!(send.stalled(), None, "it is not waited for");
+        assert_eq!(send.stalled(), None, "we do not wait for it");
         let mut free = Allowance::to_send(&Limits {
             body_rate: 0,
             ..limits()
         });
         free.wait(at(1));
         free.moved(1, at(9));
-        assert_eq!(free.stalled(), None, "any byte will do");
+        assert_eq!(free.stalled(), None, "any byte is enough");
     }
 
     #[test]

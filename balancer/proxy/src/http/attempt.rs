@@ -1,7 +1,7 @@
-//! One attempt: a request and its answer on one upstream connection, both directions at
-//! once.
+//! One attempt: a request and its answer on one upstream connection, both directions at the
+//! same time.
 //!
-//! A server may answer before it has the whole request (413, 100), and a client may go
+//! A server may answer before it has the whole request (413, 100), and a client may leave
 //! before it has its answer. What a failed attempt means is decided in `exchange`.
 
 mod head;
@@ -22,27 +22,27 @@ use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
 
-/// How much of an answer is held for a client that reads slowly. Its server, which may do
-/// one thing at a time, is free once it has sent the last byte.
+/// How many bytes of an answer are held for a client that reads slowly. The server, which
+/// may do one thing at a time, is free once it has sent the last byte.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 
-/// Whether more of an answer may wait for its reader.
+/// Whether more bytes of an answer may be held for its reader.
 enum AnswerRoom {
     None,
-    /// No more could wait until now, so there may be more at hand.
+    /// No more could be held until now, so more bytes may be ready to read.
     New,
     Left,
 }
 
 impl<'t> Attempt<'_, 't> {
-    /// Runs until the upstream has done its part. By reference: a future that holds an
-    /// attempt holds it for each of its awaits anew.
+    /// Runs until the upstream is done. It takes a reference, because a future that holds
+    /// an attempt by value holds it again for each of its awaits.
     pub(super) async fn run(&mut self) -> End {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// What is left of one that has ended so: its connection, which may hold what came
-    /// after the answer, and what of the answer is not sent yet.
+    /// What is left of an attempt that has ended: its connection, which may hold bytes that
+    /// came after the answer, and the part of the answer that has not been sent yet.
     pub(super) fn over(self, end: &End) -> (Upstream, Option<Unsent<'t>>) {
         let rest = if matches!(end, End::Answered(_)) && self.answer.is_pending() {
             Some(Unsent {
@@ -91,14 +91,14 @@ impl<'t> Attempt<'_, 't> {
         }
         let look = self.look_at(now);
         self.client.deadline.set_stalled(until.min(look), stalled);
-        // The deadline lies ahead, so this only asks to be woken.
+        // The deadline lies ahead, so this only registers the waker.
         self.client
             .deadline
             .poll(context)
             .map(|()| self.failed(self.client.deadline.cut().map_or(cause, Failure::from)))
     }
 
-    /// Bytes of memory that both directions take.
+    /// The memory in bytes that both directions take.
     fn held(&self) -> usize {
         let inputs = self.client.input.held() + self.upstream.input.held();
         inputs + self.request.held() + self.answer.held()
@@ -113,18 +113,18 @@ impl<'t> Attempt<'_, 't> {
         self.upstream.input.squeeze(buffers);
     }
 
-    /// Whether the rest of the request is awaited from the client.
+    /// Whether the client still has to send the rest of the request.
     fn awaits_body(&self) -> bool {
         !(self.request.is_taken() || self.request.is_pending() || self.upstream.deaf)
     }
 
-    /// Until when the attempt may go on as it stands at `now`, and what it means when
-    /// that passes.
+    /// Until when the attempt may continue in its state at `now`, and which failure it is
+    /// if that time passes.
     fn until(&mut self, now: Duration) -> (Duration, Failure) {
         let limits = &self.thread.config.limits;
         let has_head = !matches!(self.state, State::Head);
         let awaits_reader = self.answer.is_pending() && !self.holds();
-        // A client that expects `100 Continue` may wait for that itself.
+        // A client that expects `100 Continue` may be waiting for it.
         let awaits_word = self.meta.expects_continue && !self.upstream.spoke && !self.sends;
         let awaits_body = self.awaits_body() && !awaits_word;
         let is_held_up = awaits_body && !has_head || awaits_reader && self.answer.is_full();
@@ -135,7 +135,7 @@ impl<'t> Attempt<'_, 't> {
                 least = (until, cause);
             }
         };
-        // A server that answers before it has the request sets the pace itself.
+        // A server that answers before it has the whole request sets the pace itself.
         if awaits_body && !has_head {
             bound(self.client.body.wait(now), Failure::ClientTimeout);
         } else {
@@ -161,10 +161,10 @@ impl<'t> Attempt<'_, 't> {
             };
             bound(self.moved.saturating_add(time), Failure::Timeout);
         }
-        // A client that does not read has its allowance. Between our own hops a closed side
-        // means that no one waits.
+        // A client that does not read has its allowance. Between our own hops, a closed
+        // side means that the peer no longer waits.
         if !awaits_reader || self.client.trust == Trust::Behind {
-            // A stream has no end that a client could wait for with its side closed.
+            // A stream has no end for which a client with a closed side could be waiting.
             let moved = if self.streams { self.begun } else { self.moved };
             let until = self.client.waits_until(self.thread, moved);
             bound(until, Failure::ClientGone);
@@ -172,14 +172,14 @@ impl<'t> Attempt<'_, 't> {
         least
     }
 
-    /// Since when the client has kept us waiting, to send or to read, as of the last look.
+    /// Since when the client has kept us waiting to send or to read, at the last check.
     fn stalled(&self) -> Option<Duration> {
         let sends = self.client.body.stalled();
         let reads = self.reader.stalled();
         sends.into_iter().chain(reads).min()
     }
 
-    /// When the client must be looked at that cannot be read.
+    /// When a client that cannot be read must be checked.
     fn look_at(&self, now: Duration) -> Duration {
         let is_read = if self.request.is_sent() {
             self.client.finished || self.client.input.has_room()
@@ -193,12 +193,12 @@ impl<'t> Attempt<'_, 't> {
         }
     }
 
-    /// Whether what there is of the answer waits for the rest.
+    /// Whether the part of the answer that is there waits for the rest.
     fn holds(&self) -> bool {
         self.held && !self.answer.is_taken()
     }
 
-    /// Whether the client has a part of the answer, so that no other can follow.
+    /// Whether the client has a part of the answer, so that no other answer can follow.
     fn is_headed(&self) -> bool {
         match self.state {
             State::Head => self.answer.has_begun() && self.answer.is_pending(),
@@ -206,7 +206,7 @@ impl<'t> Attempt<'_, 't> {
         }
     }
 
-    /// Whether what waits for the client is the last that it gets.
+    /// Whether the bytes that wait for the client are the last that it gets.
     fn is_last(&self) -> bool {
         matches!(self.state, State::Body(answered) if answered.close) && self.answer.is_taken()
     }
@@ -215,17 +215,17 @@ impl<'t> Attempt<'_, 't> {
         End::Failed(BrokenOff {
             cause,
             headed: self.is_headed(),
-            // A dispatcher that hands a request back sends no answer of a worker.
+            // A dispatcher that hands a request back does not send an answer of a worker.
             answered: self.upstream.spoke && cause != Failure::HandedBack && !self.holds(),
         })
     }
 
-    /// Something has moved.
+    /// Records that bytes have moved.
     fn has_moved(&mut self) {
         self.moved = self.thread.clock.now();
     }
 
-    /// Sends the request as far as it goes; ready only if that ends the attempt.
+    /// Sends as much of the request as possible; ready only if that ends the attempt.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while !self.upstream.deaf {
             if self.request.is_pending() {
@@ -238,7 +238,7 @@ impl<'t> Attempt<'_, 't> {
                     // It may have answered before it stopped reading.
                     Poll::Ready(Err(error)) => {
                         self.upstream.deaf = true;
-                        // EPIPE says that its orderly end had come before.
+                        // EPIPE means that its orderly end came first.
                         self.upstream.reset = error.kind() != ErrorKind::BrokenPipe;
                     }
                     Poll::Ready(Ok(())) => self.has_moved(),
@@ -278,8 +278,8 @@ impl<'t> Attempt<'_, 't> {
         Poll::Pending
     }
 
-    /// Discards the rest of an upload that the server does not read any more, so that a
-    /// client that sends all of it before it reads can come to its answer.
+    /// Discards the rest of an upload that the server no longer reads, so that a client
+    /// that sends everything before it reads gets its answer.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<End> {
         let State::Body(answered) = self.state else {
             return Poll::Pending;
@@ -287,8 +287,9 @@ impl<'t> Attempt<'_, 't> {
         if self.request.is_taken() || !self.answer.is_pending() || self.holds() {
             return Poll::Pending;
         }
-        // A server that has answered with an error and reads nothing more waits for us to
-        // take the answer, we wait for the client, and the client waits for us.
+        // Avoids a deadlock: a server that has answered with an error and reads nothing
+        // more waits for us to read the answer, we wait for the client, and the client
+        // waits for us.
         let is_stuck = answered.status >= 400 && self.request.is_pending();
         if !self.upstream.deaf && !is_stuck {
             return Poll::Pending;
@@ -300,7 +301,7 @@ impl<'t> Attempt<'_, 't> {
         Poll::Pending
     }
 
-    /// Passes the answer on as far as it goes.
+    /// Passes as much of the answer on as possible.
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<End> {
         loop {
             if let Some(cause) = self.take_answer() {
@@ -322,7 +323,7 @@ impl<'t> Attempt<'_, 't> {
                     Poll::Pending => {}
                 }
                 match self.state {
-                    // The rest is between the client and us.
+                    // The rest concerns only the client and us.
                     State::Body(answered) if self.answer.is_taken() => {
                         return Poll::Ready(End::Answered(answered));
                     }
@@ -336,8 +337,8 @@ impl<'t> Attempt<'_, 't> {
             }
             match self.state {
                 State::Switching if self.request.is_sent() => return Poll::Ready(End::Switched),
-                // Its body comes before what is of the new protocol (RFC 9110
-                // section 7.8), and must have come whole.
+                // The request's body comes before bytes of the new protocol (RFC 9110
+                // section 7.8), and must be complete.
                 State::Switching if self.upstream.deaf => {
                     return Poll::Ready(self.failed(Failure::CutOff));
                 }
@@ -361,8 +362,8 @@ impl<'t> Attempt<'_, 't> {
             upstream.finished |= matches!(read, Poll::Ready(Ok(0)));
             match read {
                 Poll::Pending => return Poll::Pending,
-                // Only an orderly end is the end of a body that has no other (RFC 9112
-                // section 8: what a reset cuts off must not be taken for whole).
+                // A body without any other framing ends only with an orderly close (RFC
+                // 9112 section 8: a body that a reset cuts off must not count as complete).
                 Poll::Ready(Ok(0)) if self.is_ended_by_close() => {}
                 Poll::Ready(Ok(0) | Err(_)) => match self.state {
                     State::Body(_) if self.holds() => {
@@ -382,7 +383,7 @@ impl<'t> Attempt<'_, 't> {
         }
     }
 
-    /// Whether more of the answer may wait for its reader.
+    /// Whether more of the answer may be held for its reader.
     fn room(&mut self) -> AnswerRoom {
         let has_memory = self.waiting.set(self.answer.pending());
         let was_full = self.answer.is_full();
@@ -398,7 +399,7 @@ impl<'t> Attempt<'_, 't> {
         }
     }
 
-    /// Takes the orderly end of the upstream's side for that of the body.
+    /// Treats the orderly end of the upstream's side as the end of the body.
     fn is_ended_by_close(&mut self) -> bool {
         let is_body = matches!(self.state, State::Body(_));
         is_body && !self.upstream.reset && self.answer.close().is_ok()

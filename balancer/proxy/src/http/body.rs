@@ -1,5 +1,5 @@
-//! One direction of a message: from the bytes of one side into the framing of the other,
-//! at the pace of the slower one.
+//! One direction of a message: bytes from one side, converted into the framing of the other
+//! side, at the pace of the slower one.
 //!
 //! How framing is read and written is decided in `scaledapp-http1`; which connection is
 //! read and written, in `attempt`.
@@ -12,28 +12,29 @@ use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
 use crate::buffer::Buffer;
 use crate::transport::Transport;
 
-/// How much of a body is gathered before it is written, unless the caller says otherwise.
+/// How many bytes of a body are collected before they are written, unless the caller says
+/// otherwise.
 pub(crate) const GATHER_BYTES: usize = 64 << 10;
 
-/// A body on its way, with the head before it.
+/// A body in transit, with the head before it.
 #[derive(Debug)]
 pub(crate) struct Flow {
     reader: BodyReader,
     writer: BodyWriter,
     out: Vec<u8>,
     written: usize,
-    /// The body's end is in `out`.
+    /// The end of the body is in `out`.
     ended: bool,
-    /// `out` still holds everything since the head's first byte.
+    /// `out` still holds everything from the first byte of the head on.
     whole: bool,
-    /// How much of what was written is kept.
+    /// How many of the written bytes are kept.
     keep: usize,
-    /// How much may wait to be written: a head, whatever its length, and some of the body.
+    /// How many bytes may wait to be written: a head of any length, and some of the body.
     gather: usize,
 }
 
 impl Flow {
-    /// `out` holds the head; `keep` bytes may be kept to be sent again.
+    /// A flow whose head is in `out`; `keep` bytes may be kept to be sent again.
     pub(crate) fn new(out: Vec<u8>, from: Framing, into: Framing, keep: usize) -> Self {
         let head = out.len();
         Self {
@@ -44,17 +45,17 @@ impl Flow {
             ended: false,
             whole: true,
             keep,
-            // All that is kept may be gathered before any of it is written.
+            // All kept bytes may be collected before any of them is written.
             gather: head + GATHER_BYTES.max(keep),
         }
     }
 
-    /// A flow that consists of what is in `out`, such as a whole answer.
+    /// A flow that consists of the bytes in `out`, such as a complete answer.
     pub(crate) fn of(out: Vec<u8>) -> Self {
         Self::new(out, Framing::None, Framing::None, 0)
     }
 
-    /// Moves what it can from `input`; the number of bytes used.
+    /// Takes as many bytes as possible from `input`; returns their number.
     pub(crate) fn take(&mut self, input: &mut Buffer) -> Result<usize, Malformed> {
         let mut used = 0;
         while !self.reader.is_done() && !input.is_empty() && self.pending() < self.gather {
@@ -70,7 +71,7 @@ impl Flow {
         Ok(used)
     }
 
-    /// The peer has closed: the end, if its framing says so.
+    /// The peer has closed: this ends the body, if its framing allows that.
     pub(crate) fn close(&mut self) -> Result<(), Malformed> {
         self.reader.end()?;
         self.end();
@@ -89,18 +90,18 @@ impl Flow {
         self.ended
     }
 
-    /// Whether something waits to be written.
+    /// Whether bytes wait to be written.
     pub(crate) fn is_pending(&self) -> bool {
         self.written < self.out.len()
     }
 
-    /// Bytes that wait to be written.
+    /// The number of bytes that wait to be written.
     pub(crate) fn pending(&self) -> usize {
         self.out.len() - self.written
     }
 
-    /// Lets so many bytes wait to be written. Bytes that were written are forgotten then,
-    /// unless they are kept.
+    /// Lets up to `most` bytes wait to be written. Written bytes are then dropped, unless
+    /// they are kept.
     pub(crate) fn gather(&mut self, most: usize) {
         self.gather = most;
         if self.written >= GATHER_BYTES && self.written > self.keep {
@@ -110,7 +111,7 @@ impl Flow {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// The size of its memory in bytes.
     pub(crate) fn held(&self) -> usize {
         self.out.capacity()
     }
@@ -124,7 +125,7 @@ impl Flow {
         self.out.shrink_to_fit();
     }
 
-    /// Whether as much waits to be written as may.
+    /// Whether as many bytes wait to be written as may.
     pub(crate) fn is_full(&self) -> bool {
         self.pending() >= self.gather
     }
@@ -144,17 +145,17 @@ impl Flow {
         self.whole
     }
 
-    /// Begins again with the first byte; only while it is whole.
+    /// Begins again with the first byte. Only possible while all bytes are kept.
     pub(crate) fn rewind(&mut self) {
         self.written = 0;
     }
 
-    /// The head with what follows it; empty if it is not kept.
+    /// The head and the bytes after it; empty if it is not kept.
     pub(crate) fn head(&self) -> &[u8] {
         if self.whole { &self.out } else { &[] }
     }
 
-    /// Adds a field line to a head that can be sent again, in whole.
+    /// Adds a field line to a head that is still complete and can be sent again.
     pub(crate) fn add_field(&mut self, line: &[u8]) {
         let mut windows = self.out.windows(4);
         if let Some(at) = windows.position(|end| end == b"\r\n\r\n") {
@@ -162,13 +163,13 @@ impl Flow {
         }
     }
 
-    /// Puts more in front of the body: an interim response.
+    /// The output, to add an interim response before the body.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
-    /// Writes all that waits. After the `last` of a connection the caller closes
-    /// our side of it at once.
+    /// Writes all bytes that wait. With `last`, the caller closes our side of the
+    /// connection right afterwards.
     pub(crate) fn poll_write(
         &mut self,
         transport: &mut Transport,
@@ -195,12 +196,12 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// The memory, for the next message.
+    /// Returns the memory, for the next message.
     pub(crate) fn into_out(self) -> Vec<u8> {
         self.out
     }
 
-    /// Continues a head that was written as a flow of its own with a body.
+    /// Continues, with a body, a head that was written as a flow of its own.
     pub(crate) fn set_body(&mut self, from: Framing, into: Framing) {
         self.reader = BodyReader::new(from);
         self.writer = BodyWriter::new(into);

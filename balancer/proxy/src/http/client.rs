@@ -1,11 +1,12 @@
-//! A client's side of a connection: what it has sent and not been used, whether it still
-//! waits for an answer, and what is written to it.
+//! The client's side of a connection: bytes that it has sent and that have not been used,
+//! whether it still waits for an answer, and what is written to it.
 //!
-//! Whether anybody still waits: a reset says no. The end of the client's side (FIN) can
-//! mean both: `printf … | nc` has said all it had to say and waits, a browser tab that
-//! was closed looks the same until something is written to it. RFC 9112 section 9.6 lets
-//! a server go on or not. So a client is believed for a bounded time, and a proxy of ours
-//! not at all: it never ends its side of a connection on which it waits for an answer.
+//! A reset shows that the client no longer waits. The end of its sending side (FIN) can
+//! mean either: `printf … | nc` has sent everything and waits for the answer, while a
+//! closed browser tab looks the same until something is written to it. RFC 9112 section 9.6
+//! leaves it to the server whether to continue. So a client that has closed its side gets
+//! its answer only within a bounded time. One of our own proxies never closes its side
+//! while it waits for an answer, so from such a proxy a FIN means that it no longer waits.
 //!
 //! Which requests a connection carries is decided in `connection`.
 
@@ -25,26 +26,26 @@ use crate::clock::Deadline;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// How often a connection is looked at that cannot be read because we hold as many of
+/// How often a connection is checked that cannot be read because we already hold as many of
 /// its bytes as we want.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) transport: Transport,
     pub(super) peer: IpAddr,
     /// The peer is a proxy that the user has named.
     pub(super) is_named: bool,
-    /// What it was found to be with its last request.
+    /// How the sender of its last request was treated.
     pub(super) trust: Trust,
-    /// The client of its last request, as far as that is known; else the peer.
+    /// The client of its last request, as far as it is known; otherwise the peer.
     pub(super) source: IpAddr,
     pub(super) input: Buffer,
     pub(crate) deadline: Deadline,
     /// It has closed its sending side, and everything before that was read.
     pub(super) finished: bool,
-    /// When that was noticed, be there something left to read or not.
+    /// When the closing was noticed, even if there are still bytes to read.
     half_closed: Option<Duration>,
     /// How long the body of its request may be waited for.
     pub(super) body: Allowance,
@@ -52,7 +53,7 @@ pub(crate) struct Client {
     resets: bool,
 }
 
-/// Why nothing more comes from a client.
+/// Why a client sends nothing more.
 pub(super) enum Gone {
     Closed,
     Late,
@@ -81,29 +82,29 @@ impl Client {
         }
     }
 
-    /// While an answer is under way whose end is the connection's, whatever ends us (a
-    /// failure, the end of a drain, SIGKILL) must reset the connection: the client would
-    /// take an orderly end for that of the answer.
+    /// While an answer is being sent whose end is marked by the end of the connection,
+    /// every other end (a failure, the end of a drain, SIGKILL) must reset the connection:
+    /// the client would take an orderly close for the end of the answer.
     pub(super) fn set_resets(&mut self, resets: bool) {
         self.resets = resets;
         self.transport.set_resets(resets);
     }
 
-    /// The last answer is whole, so that its connection may end in order.
+    /// The last answer is complete, so its connection may end with an orderly close.
     pub(super) fn ends_in_order(&mut self) {
         if self.resets {
             self.set_resets(false);
         }
     }
 
-    /// The client must do something within `time`, and keeps us waiting meanwhile.
+    /// The client must act within `time`, and keeps us waiting until then.
     pub(super) fn owes(&self, thread: &Thread, time: Duration) {
         let now = thread.clock.now();
         self.deadline
             .set_stalled(now.saturating_add(time), Some(now));
     }
 
-    /// Reads once, until its deadline; 0 is the end of the client's side.
+    /// Reads once, at most until the deadline; 0 is the end of the client's side.
     pub(super) fn poll_fill(
         &mut self,
         thread: &Thread,
@@ -119,8 +120,8 @@ impl Client {
         Poll::Ready(Err(Gone::Late))
     }
 
-    /// Takes what it sends meanwhile, within its buffer, and notes the end of its side.
-    /// Whether its connection is broken.
+    /// Reads what it sends in the meantime, within its buffer, and notes the end of its
+    /// side. Ready with whether its connection is broken.
     pub(super) fn poll_gone(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             if !self.input.has_room() {
@@ -133,7 +134,7 @@ impl Client {
         false
     }
 
-    /// Takes what it sends and throws it away. Whether its connection is broken.
+    /// Reads what it sends and discards it. Ready with whether its connection is broken.
     pub(super) fn poll_discard(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             self.input.consume(usize::MAX);
@@ -145,8 +146,8 @@ impl Client {
         false
     }
 
-    /// Reads once and notes the end of the client's side. `Some`: there is nothing more to
-    /// read now, and whether its connection is broken.
+    /// Reads once and notes the end of the client's side. `Some` if there is nothing more
+    /// to read now; it says whether the connection is broken.
     fn poll_more(&mut self, thread: &Thread, context: &mut Context<'_>) -> Option<bool> {
         let read = self
             .input
@@ -163,8 +164,8 @@ impl Client {
         None
     }
 
-    /// Whether its connection is broken, by what the reactor has heard of it, where
-    /// nothing can be read. The caller looks again after [`LOOK_INTERVAL`].
+    /// Whether its connection is broken as far as the reactor knows, if nothing can be
+    /// read. The caller checks again after [`LOOK_INTERVAL`].
     pub(super) fn looks_gone(&mut self, thread: &Thread) -> bool {
         let heard = self.transport.heard();
         if heard.is_read_closed && self.half_closed.is_none() {
@@ -173,13 +174,13 @@ impl Client {
         heard.is_broken
     }
 
-    /// Whether it has closed its side and counts as gone for it: a proxy of ours does not
-    /// close its side while it waits.
+    /// Whether it has closed its side and is therefore gone: one of our own proxies does
+    /// not close its side while it waits.
     pub(super) fn has_left(&self) -> bool {
         self.half_closed.is_some() && self.trust == Trust::Behind
     }
 
-    /// Until when an answer is worth waiting for, when something moved last at `moved`.
+    /// Until when it is worth waiting for the answer, if bytes last moved at `moved`.
     pub(super) fn waits_until(&self, thread: &Thread, moved: Duration) -> Duration {
         match self.half_closed {
             None => Duration::MAX,
@@ -190,7 +191,7 @@ impl Client {
         }
     }
 
-    /// Sends an answer of our own; `close` ends the connection with it.
+    /// Sends an answer of the proxy itself; `close` ends the connection with it.
     pub(super) async fn answer(
         &mut self,
         thread: &Thread,
@@ -200,13 +201,13 @@ impl Client {
         is_head: bool,
     ) -> Then {
         let mut out = thread.buffers.output();
-        // A client that is told to come back later should not do so at once.
+        // A client that is told to come back later should not do so immediately.
         let retry_after = (status == 503).then_some(1);
         http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
         self.write(thread, out, close).await
     }
 
-    /// Sends a whole answer; `close` ends the connection with it.
+    /// Sends a complete answer; `close` ends the connection with it.
     pub(super) async fn write(&mut self, thread: &Thread, out: Vec<u8>, close: bool) -> Then {
         let mut flow = Flow::of(out);
         self.owes(thread, thread.config.limits.head_time);

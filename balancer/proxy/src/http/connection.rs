@@ -1,7 +1,7 @@
 //! A client's connection: its requests one after the other, and how it ends.
 //!
-//! What a request is, and why it is refused, is decided in `scaledapp-http1`; what
-//! becomes of it, in `exchange`.
+//! What a request is, and why it is refused, is decided in `scaledapp-http1`; what becomes
+//! of it is decided in `exchange`.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -17,37 +17,36 @@ use crate::clock::Cut;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
-/// What a client of HTTP/2 is shown; gRPC has it in the error of the call.
-const HTTP2_TEXT: &str = "HTTP/1.1 is spoken here, HTTP/2 and gRPC are not";
+/// The text that an HTTP/2 client gets; gRPC shows it in the error of the call.
+const HTTP2_TEXT: &str = "this server speaks HTTP/1.1, not HTTP/2 or gRPC";
 
-/// First byte of what a TLS client sends first (RFC 8446 section 5.1).
+/// The first byte that a TLS client sends (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
 enum Next {
-    /// A request, and its head as it goes upstream.
+    /// A request, and its head as it is sent upstream.
     Request(RequestMeta, Vec<u8>),
     Refused(Refusal),
     /// The client speaks HTTP/2.
     Http2,
     /// The client took too long to send a head.
     Late,
-    /// Nothing more comes.
+    /// The client sends nothing more.
     End,
-    /// Nothing has come for a while.
+    /// The client has sent nothing for a while.
     Rest,
 }
 
-/// How the service of a connection has ended.
+/// How serving a connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
     /// The connection is over.
     Ended,
-    /// Nothing goes on, and the task is of use elsewhere until something comes.
+    /// The connection is idle, and its task can do other work until something arrives.
     Rests,
 }
 
-/// Serves a connection while anything goes on there; its next byte must come within
-/// `timeout`.
+/// Serves a connection while it is busy; its next byte must come within `timeout`.
 pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut timeout: Duration) -> Served {
     loop {
         let next = next(thread, client, timeout).await;
@@ -86,7 +85,7 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut timeout: Dur
                 client.transport.finish();
             }
             Then::End => {}
-            // The client must not take what it has for the whole.
+            // The client must not take the bytes that it has for the whole answer.
             Then::Reset => client.transport.set_resets(true),
         }
         break;
@@ -96,7 +95,7 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut timeout: Dur
     Served::Ended
 }
 
-/// The answer to a request that is not well-formed, or too large.
+/// Answers a request that is malformed or too large.
 async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then {
     thread.counts.failed(Failure::Refused);
     let Refusal { status, reason, .. } = *refusal;
@@ -114,7 +113,7 @@ async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then
 async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
     let mut looked = 0;
     let limits = thread.config.limits.request_head;
-    // Old clients send one more line end after a body: it begins no request.
+    // Old clients send an extra line end after a body, which is not the start of a request.
     skip_empty_lines(client);
     if client.input.is_empty() {
         client.deadline.set_idle(timeout);
@@ -123,11 +122,11 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
         begin_head(thread, client);
     }
     loop {
-        // A head can only be complete, or wrong, where a line ends. Its first bytes show
-        // already if it is none: a client that speaks TLS would wait for us.
+        // A head can be complete, or malformed, only at the end of a line. Its first bytes
+        // already show if it is no head at all: a TLS client would wait for us.
         let filled = client.input.filled();
         let is_first = looked == 0 && !filled.is_empty();
-        // Each limit is looked at once, when it is passed.
+        // Each limit is checked once, when it is exceeded.
         let is_beyond = |limit| looked <= limit && limit < filled.len();
         if is_first
             || filled[looked..].contains(&b'\n')
@@ -150,8 +149,8 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
             let is_squeezed = client.deadline.is_squeezed();
             let filled = client.poll_fill(thread, context).map(Some);
             if filled.is_pending() {
-                // Most heads come as a whole. What waits for the rest of one may wait for
-                // long, and needs no more memory than it has bytes.
+                // Most heads arrive in one piece. A connection that waits for the rest of a
+                // head may wait for long, and needs no more memory than it has bytes.
                 client.input.squeeze(&thread.buffers);
             }
             client.deadline.holds(client.input.held());
@@ -182,7 +181,7 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
     }
 }
 
-/// The first byte of a head is there: the others are owed from now on.
+/// The first byte of a head has arrived: the client now owes the rest.
 fn begin_head(thread: &Thread, client: &Client) {
     client.owes(thread, thread.config.limits.head_time);
 }
@@ -193,7 +192,7 @@ fn skip_empty_lines(client: &mut Client) {
     }
 }
 
-/// Takes a head if all of it is there, and writes the one that goes upstream.
+/// Parses a head if all of it has arrived, and writes the head that is sent upstream.
 fn parse(
     thread: &Thread,
     client: &mut Client,
@@ -210,7 +209,7 @@ fn parse(
         Trust::Proxy => request.source(client.peer, |hop| thread.callers.is_named(hop)),
         _ => client.peer,
     };
-    // HTTP/1.0 needs no Host and HTTP/1.1 does: ours stands in.
+    // HTTP/1.0 requires no Host and HTTP/1.1 does, so our own address is used.
     let ours = if request.host.is_empty() {
         client
             .transport
@@ -248,7 +247,7 @@ fn parse(
     Ok(Some((meta, head)))
 }
 
-/// Closes our side and takes what the client still sends, for a while.
+/// Closes our side and reads, for a while, what the client still sends.
 async fn linger(thread: &Thread, client: &mut Client) {
     if client.finished || client.transport.shutdown().await.is_err() {
         return;

@@ -1,8 +1,8 @@
-//! One request from its head to the end of its answer: the endpoint it goes to, another
-//! attempt where that is allowed, and the answer where there is none.
+//! One request from its head to the end of its answer: the endpoint that it goes to,
+//! further attempts where they are allowed, and the answer if there is no endpoint.
 //!
-//! How bytes flow in one attempt is decided in `attempt`; how long a request waits for
-//! an endpoint, in `search`; what a failed attempt means, in `broken`.
+//! How bytes flow in one attempt is decided in `attempt`; how long a request waits for an
+//! endpoint, in `search`; what a failed attempt means, in `broken`.
 
 mod admission;
 mod answers;
@@ -33,7 +33,7 @@ use crate::metrics::{Counted, Failure, count};
 use crate::suspects::Suspects;
 use crate::thread::Thread;
 
-/// Carries a request out, whose `head` is written anew.
+/// Carries out a request; `head` is the rewritten head.
 pub(super) async fn forward(
     thread: &Thread,
     client: &mut Client,
@@ -49,14 +49,14 @@ pub(super) async fn forward(
     thread.buffers.put_output(exchange.request.into_out());
     match unsent {
         None => then,
-        // Its server has done its part, and is free for another request.
+        // Its server is done, and free for another request.
         Some(unsent) => unsent.send(thread, exchange.client, then).await,
     }
 }
 
 impl<'a> Exchange<'a> {
-    /// From endpoint to endpoint until there is an answer, or an end without one; what of
-    /// the answer is left to send.
+    /// Goes from endpoint to endpoint until there is an answer or a failure. Also returns
+    /// the part of the answer that is still to be sent.
     async fn walk(&mut self) -> (Then, Option<Unsent<'a>>) {
         let thread = self.thread;
         if self.admit().is_err() {
@@ -76,7 +76,7 @@ impl<'a> Exchange<'a> {
                     self.search.has_waited = true;
                 }
             }
-            // Meanwhile other requests of its kind may have ended workers.
+            // In the meantime, other requests for its path may have ended workers.
             if self.admitted.is_none()
                 && std::mem::take(&mut self.search.has_waited)
                 && self.admit().is_err()
@@ -101,7 +101,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// One attempt. The turn of a suspect request is over with it, unless it has failed.
+    /// Makes one attempt. The turn of a suspect request ends with it, unless the attempt
+    /// fails.
     async fn attempt(
         &mut self,
         mut upstream: Upstream,
@@ -135,7 +136,8 @@ impl<'a> Exchange<'a> {
         (end, upstream, unsent)
     }
 
-    /// A dispatcher that gets a request again must not begin to count its ends anew.
+    /// Marks the request as repeated, so that a dispatcher does not count its ended workers
+    /// from zero again.
     fn tell_repeated(&mut self) {
         let is_told = &mut self.meta.is_repeated;
         if self.past.deaths > 0 && !std::mem::replace(is_told, true) {
@@ -143,7 +145,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What an attempt's end means; `None`: another attempt.
+    /// What the end of an attempt means; `None`: another attempt follows.
     async fn finish(
         &mut self,
         end: End,
@@ -155,10 +157,11 @@ impl<'a> Exchange<'a> {
             End::Answered(answered) => Some(self.has_answer(answered, upstream, endpoint)),
             End::Switched => {
                 entered.upgrade();
-                // A tunnel's future is larger than all others, so it is not part of that of
-                // each request.
+                // A tunnel's future is larger than all others, so it is not part of the
+                // future of each request.
                 Box::pin(self.switch(upstream, endpoint)).await;
-                // A connection that gives way has not read what was written to it.
+                // A connection that gives way has not read the bytes that were written to
+                // it.
                 let is_cut = self.client.deadline.cut().is_some();
                 Some(if is_cut { Then::Reset } else { Then::End })
             }
@@ -178,7 +181,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The answer has been taken from the endpoint as a whole.
+    /// The complete answer has been received from the endpoint.
     fn has_answer(&mut self, answered: Answered, upstream: Upstream, endpoint: &Endpoint) -> Then {
         let thread = self.thread;
         let suspects = &thread.upstreams.suspects;
@@ -199,7 +202,7 @@ impl<'a> Exchange<'a> {
         if !answered.close {
             Then::Next
         } else if self.request.is_sent() && self.client.input.is_empty() {
-            // Nothing of the client's is lost by closing at once.
+            // Closing immediately loses no bytes of the client.
             Then::Finish
         } else {
             Then::Close
@@ -224,7 +227,7 @@ impl<'a> Exchange<'a> {
             ..
         } = upstream;
         let client = &mut *self.client;
-        // The buffers are of no use any more, and such a connection may last for days.
+        // The buffers are no longer needed, and such a connection may last for days.
         let [early_of_client, early_of_upstream] = [&mut client.input, &mut input].map(|input| {
             let early = input.filled().to_vec();
             input.consume(early.len());

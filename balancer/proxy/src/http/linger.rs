@@ -1,28 +1,28 @@
-//! How long a client that was answered before it had sent its whole request may go
-//! on sending.
+//! How long a client may continue to send if it was answered before it had sent its whole
+//! request.
 //!
-//! To close while it sends would reset its connection and could destroy the answer
-//! before it is read (RFC 9112 section 9.6), and many clients read only when they have
-//! sent all. Time is an argument; bytes are read in `connection`.
+//! Closing while it sends would reset its connection and could destroy the answer before it
+//! is read (RFC 9112 section 9.6), and many clients read only after they have sent
+//! everything. Time is an argument; bytes are read in `connection`.
 
 use std::time::Duration;
 
-/// A client that sends nothing for so long has read its answer or never will (as in
-/// nginx).
+/// A client that sends nothing for this long has read its answer or never will (nginx's
+/// value).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same while the proxy is leaving.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
-/// Fewer bytes per second than this are no upload.
+/// A client that sends fewer bytes per second is not uploading.
 const MIN_RATE: u64 = 4 << 10;
-/// The time that every upload has (as in nginx).
+/// The time that every upload has (nginx's value).
 const BASE_TIME: Duration = Duration::from_secs(30);
-/// So many bytes earn one more second: 20 MB over a line of half a megabit come to their
-/// end.
+/// This many bytes earn one more second: an upload of 20 MB at half a megabit per second
+/// can finish.
 const EARNING_RATE: u64 = 64 << 10;
-/// No upload has longer.
+/// The longest time for any upload.
 const MAX_TIME: Duration = Duration::from_mins(10);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Linger {
     since: Duration,
@@ -30,7 +30,7 @@ pub(crate) struct Linger {
 }
 
 impl Linger {
-    /// The answer is written as of `now`.
+    /// The answer was written at `now`.
     pub(crate) fn new(now: Duration) -> Self {
         Self {
             since: now,
@@ -38,12 +38,12 @@ impl Linger {
         }
     }
 
-    /// So many bytes more were taken.
+    /// Counts bytes that were read.
     pub(crate) fn took(&mut self, bytes: usize) {
         self.taken += bytes as u64;
     }
 
-    /// How long to wait for more; zero: no longer.
+    /// How long to wait for more; zero means no longer.
     pub(crate) fn timeout(&self, now: Duration, is_leaving: bool) -> Duration {
         let at = |rate| Duration::from_millis(self.taken.saturating_mul(1000) / rate);
         let time = (SILENCE_TIMEOUT + at(MIN_RATE))
@@ -63,7 +63,7 @@ impl Linger {
 mod tests {
     use super::*;
 
-    /// How long a client that sends at `rate` (bytes per second) is listened to.
+    /// For how many seconds a client that sends at `rate` (bytes per second) is read.
     fn time_at(rate: usize) -> u64 {
         let mut linger = Linger::new(Duration::from_secs(7));
         let mut seconds = 0;
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_fast_enough_may_send_all_and_who_trickles_may_not() {
+    fn a_fast_client_may_send_everything_and_a_trickling_one_may_not() {
         assert_eq!(time_at(0), 5);
         assert!(time_at(1 << 10) < 10);
         assert!(time_at(8 << 10) > 30);

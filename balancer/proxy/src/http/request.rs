@@ -1,27 +1,27 @@
-//! What is known of a request once its head was read, and what becomes of the client's
+//! What is known of a request after its head was read, and what becomes of the client's
 //! connection after it.
 //!
-//! Decides nothing: it is what the reading of a head, an exchange and its attempts say to
-//! each other.
+//! Nothing is decided here: these types connect the reading of a head, an exchange and its
+//! attempts.
 
 use std::time::Instant;
 
 use scaledapp_http1::{Framing, Version};
 
-/// A request whose head was read and written anew.
+/// A request whose head was read and rewritten.
 #[derive(Debug)]
 pub(crate) struct RequestMeta {
-    /// How the end of its body is told.
+    /// How the end of its body is marked.
     pub(crate) framing: Framing,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) is_head: bool,
     pub(crate) is_idempotent: bool,
-    /// A proxy of ours has repeated it already, see
+    /// One of our own proxies has already repeated it, see
     /// [`scaledapp_http1::Request::is_repeated`].
     pub(crate) is_repeated: bool,
     pub(crate) upgrade: bool,
-    /// Its client waits for a word of the server before it sends the body.
+    /// Its client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
     /// When its head was complete.
     pub(crate) started: Instant,
@@ -30,14 +30,15 @@ pub(crate) struct RequestMeta {
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// The client's next request is read.
+    /// The next request is read.
     Next,
-    /// The client has been told that it ends, and may still be sending.
+    /// The client has been told that the connection ends, and may still be sending.
     Close,
-    /// The client has been told that it ends, and has nothing more to send.
+    /// The client has been told that the connection ends, and has nothing more to send.
     Finish,
-    /// It is over.
+    /// The connection is over.
     End,
-    /// It is reset, so that the client does not take its last answer for whole.
+    /// The connection is reset, so that the client does not take its last answer for
+    /// complete.
     Reset,
 }

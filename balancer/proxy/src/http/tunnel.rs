@@ -1,8 +1,8 @@
-//! An upgraded connection: bytes both ways until both sides have finished.
+//! An upgraded connection: bytes in both directions until both sides have finished.
 //!
-//! What the bytes mean is not decided here. Each direction goes on for itself: when the
-//! endpoint takes nothing more because its process has just ended, what it wrote last,
-//! such as a WebSocket's close frame, still reaches the client.
+//! The meaning of the bytes does not matter here. The directions are independent: if the
+//! endpoint accepts nothing more because its process has just ended, its last bytes, such
+//! as a WebSocket's close frame, still reach the client.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -18,20 +18,20 @@ use crate::config::Limits;
 use crate::endpoint::Endpoint;
 use crate::transport::{Reading, Transport, Writing};
 
-/// The buffer of each direction.
+/// The size of the buffer of each direction.
 const BUFFER_BYTES: usize = 8 << 10;
-/// How long a client may take to read what an endpoint wrote before it ended. Closing
-/// while bytes of the client are unread would reset the connection (RFC 9293 section
-/// 3.10.4), and a reset destroys what the client has not read yet.
+/// How long a client may take to read what an endpoint wrote before it ended. Closing while
+/// the client's bytes are unread would reset the connection (RFC 9293 section 3.10.4), and
+/// a reset destroys what the client has not read yet.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long neither side may send anything. The thread's clock may be a second late while
-/// there are only tunnels.
+/// How long both sides may be silent. The thread's clock may be a second late while there
+/// are only tunnels.
 pub(crate) struct Silence<'a> {
     deadline: &'a Deadline,
     time: Cell<Duration>,
-    /// The same once one side has ended. `docker exec -i` goes on printing after its input
-    /// has ended, but not for ever.
+    /// The same after one side has ended. `docker exec -i` continues to print after its
+    /// input has ended, but not for ever.
     after_end: Duration,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Silence<'a> {
         self.begins();
     }
 
-    /// Resolves when it has lasted too long.
+    /// Resolves when the silence has lasted too long.
     async fn is_too_long(&self) {
         poll_fn(|context| self.deadline.poll(context)).await;
     }
@@ -74,16 +74,17 @@ impl<'a> Silence<'a> {
 /// Which side ended a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// The side that sends said that it has finished.
+    /// The sender has finished.
     Finished,
-    /// The side that sends broke off.
+    /// The sender broke off.
     ReadBroke,
-    /// The side that receives takes nothing more.
+    /// The receiver accepts nothing more.
     WriteBroke,
 }
 
-/// Passes bytes on until both sides have finished, the client breaks off, both are silent
-/// for too long, or the endpoint is gone. Each side comes with what it has sent already.
+/// Passes bytes on until both sides have finished, the client breaks off, both sides are
+/// silent for too long, or the endpoint is gone. Each side comes with the bytes that it has
+/// already sent.
 pub(crate) async fn run(
     client: (&mut Transport, &[u8]),
     upstream: (&mut Transport, &[u8]),
@@ -100,12 +101,13 @@ pub(crate) async fn run(
     if ends.await {
         linger(client).await;
     } else {
-        // The app must not take what it has got of the client for all of it.
+        // The app must not take the part that it has received from the client for
+        // everything.
         upstream.set_resets(true);
     }
 }
 
-/// Whether the client is still there, and the endpoint is not.
+/// Passes bytes on; returns whether the client is still there and the endpoint is not.
 async fn pass_on(
     client: (&mut Transport, &[u8]),
     upstream: (&mut Transport, &[u8]),
@@ -117,7 +119,7 @@ async fn pass_on(
     let (from_upstream, to_upstream) = upstream.split();
     let down = copy(early_of_upstream, from_upstream, to_client, |piece| {
         match piece {
-            // Whatever the endpoint sends is a sign of life.
+            // Any byte from the endpoint is a sign of life.
             Piece::Read => endpoint.hear(clock::now()),
             Piece::Waits => return silence.stalls(),
             Piece::Written => {}
@@ -150,7 +152,7 @@ async fn pass_on(
             }
             () = silence.is_too_long() => return false,
             () = endpoint.retired() => {
-                // Its process is gone: what it wrote has arrived, followed by its end.
+                // Its process is gone: its last bytes have arrived, followed by its end.
                 let last = timeout(LINGER_TIMEOUT, &mut down).await;
                 return last != Ok(Ended::WriteBroke);
             }
@@ -166,17 +168,17 @@ async fn pass_on(
     true
 }
 
-/// What becomes of a piece.
+/// What becomes of a piece of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Piece {
     Read,
-    /// The other side does not take it.
+    /// The other side does not accept it yet.
     Waits,
-    /// It did, after such a wait.
+    /// The other side has accepted it after waiting for this long.
     Written,
 }
 
-/// Passes one direction on, and its end. `passes` is told of each piece.
+/// Passes on one direction including its end. `passes` is called for each piece.
 async fn copy(
     early: &[u8],
     from: Reading<'_>,
@@ -186,11 +188,11 @@ async fn copy(
     if to.write_all(early).await.is_err() {
         return Ended::WriteBroke;
     }
-    // Memory is held only while something passes, because most such connections are silent.
+    // Memory is held only while data passes, because most such connections are silent.
     let mut buffer = Vec::new();
     let ended = loop {
         if buffer.is_empty() {
-            // The read that follows shows an error.
+            // The next read will show an error.
             drop(from.readable().await);
             buffer.resize(BUFFER_BYTES, 0);
         }
@@ -223,12 +225,12 @@ async fn copy(
             }
         }
     };
-    // An error means that the side is gone already.
+    // An error means that the side is already gone.
     let _gone = to.shutdown().await;
     ended
 }
 
-/// Ends a client's connection so that it can read all that was written to it.
+/// Ends a client's connection so that it can read everything that was written to it.
 async fn linger(client: &mut Transport) {
     let _gone = client.shutdown().await;
     let mut buffer = vec![0; BUFFER_BYTES];

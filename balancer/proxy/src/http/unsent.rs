@@ -1,5 +1,5 @@
-//! The rest of an answer once its server has sent all of it: only the client's pace
-//! matters from then on, and the server is free for another request.
+//! The rest of an answer after its server has sent all of it: from then on only the
+//! client's pace matters, and the server is free for another request.
 //!
 //! How long a client may take is decided by its allowance.
 
@@ -14,7 +14,7 @@ use crate::buffer::Held;
 use crate::metrics::Failure;
 use crate::thread::Thread;
 
-/// What is left to send of an answer.
+/// The part of an answer that is still to be sent.
 #[derive(Debug)]
 pub(crate) struct Unsent<'a> {
     pub(crate) flow: Flow,
@@ -23,7 +23,7 @@ pub(crate) struct Unsent<'a> {
 }
 
 impl Unsent<'_> {
-    /// Sends it; what becomes of the connection if that succeeds is `then`.
+    /// Sends it. If that succeeds, `then` says what becomes of the connection.
     pub(crate) async fn send(self, thread: &Thread, client: &mut Client, then: Then) -> Then {
         let Self {
             mut flow,
@@ -40,8 +40,8 @@ impl Unsent<'_> {
             if flow.pending() < before {
                 reader.moved(before - flow.pending(), now);
             }
-            // If this is its last answer, nothing that it sends is for us any more. Many
-            // clients read only once they have sent all.
+            // If this is the client's last answer, nothing that it sends now will be used.
+            // Many clients read only after they have sent everything.
             let is_gone = if is_last {
                 client.poll_discard(thread, context)
             } else {
@@ -75,8 +75,8 @@ impl Unsent<'_> {
                 thread.counts.failed(failure);
                 Then::Reset
             }
-            // The client may have sent something meanwhile, and closing at once would
-            // answer that with a reset.
+            // The client may have sent something in the meantime, and closing immediately
+            // would answer that with a reset.
             Ok(()) if is_last => Then::Close,
             Ok(()) => then,
         }

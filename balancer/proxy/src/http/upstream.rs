@@ -1,25 +1,25 @@
 //! An upstream connection with a request on it, and what is known of its end.
 //!
-//! Whether it may be used again is decided in `exchange`, whether its end shows that the
-//! request was not read, in `unread`.
+//! Whether it may be used again is decided in `exchange`; whether its end shows that the
+//! request was not read is decided in `unread`.
 
 use crate::buffer::Buffer;
 use crate::unread::{Link, Sent};
 use scaledapp_http1::Elsewhere;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) link: Link,
     pub(crate) input: Buffer,
-    /// It has carried a request before.
+    /// It has carried an earlier request.
     pub(crate) reused: bool,
-    /// It takes no more of the request; its answer may have come.
+    /// It accepts no more of the request; its answer may have come.
     pub(crate) deaf: bool,
-    /// A write has failed by a reset. The kernel tells of that only once, and a later read
+    /// A write has failed with a reset. The kernel reports that only once, and a later read
     /// looks like an orderly end (tcp(7), `sk_err` in Linux).
     pub(crate) reset: bool,
-    /// It has closed its side in order.
+    /// It has closed its side with an orderly close.
     pub(crate) finished: bool,
     /// Bytes that were written to it before this request.
     before: u64,
@@ -44,7 +44,7 @@ impl Upstream {
         }
     }
 
-    /// What was sent on it, if the end of it can be found out.
+    /// What was sent on it, if the end of it can be observed.
     pub(crate) fn sent(&self, may_reset: bool) -> Option<Sent> {
         Some(Sent {
             ends: self.link.ends?,

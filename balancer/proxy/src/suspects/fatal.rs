@@ -4,12 +4,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Paths with a label of their own.
+/// The most paths with a label of their own.
 const MAX_PATHS: usize = 16;
-/// The label of all others.
+/// The label of all other paths.
 const OTHERS: &str = "others";
 
-/// Shared by those that count and those that show it.
+/// Shared by the threads that count and the scrape that shows the counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fatal(Arc<Mutex<Vec<(String, u64)>>>);
 
@@ -29,7 +29,7 @@ impl Fatal {
         }
     }
 
-    /// Each with its count.
+    /// Each path with its count.
     pub(crate) fn counts(&self) -> Vec<(String, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.clone()

@@ -1,25 +1,27 @@
-//! Which paths have been answered lately. A busy path is at many workers that end without
-//! being the cause. The memory is bounded, and cheap enough for each answer: a hash, and a
-//! look at one word that changes once a second. Where two paths share a place the later
-//! one has it, so the other may be forgotten. A path that was not answered is taken for
-//! one that was only by chance (one in 2^31).
+//! Which paths have been answered lately. Requests for a busy path are at many workers that
+//! end without being the cause. The memory is bounded, and cheap enough to be updated with
+//! each answer: a hash, and a check of one word that changes once a second. If two paths
+//! share a place, the later one takes it, so the earlier one may be forgotten. A path that
+//! was not answered is mistaken for an answered one only with a chance of one in 2^31.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The end of a worker counts for so long.
+/// The end of a worker counts for this long.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// So many paths are remembered.
+/// The number of paths that can be remembered.
 const PLACES: usize = 1024;
-/// The lower bits of a word hold the second of the answer, the upper ones the path.
+/// The lower bits of a word hold the second of the answer, the upper bits identify the
+/// path.
 const SECONDS: u64 = (1 << 24) - 1;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// It has a random seed, so that clients cannot choose paths that share a place.
+    /// The hasher has a random seed, so that clients cannot choose paths that share a
+    /// place.
     hasher: RandomState,
     places: Box<[AtomicU64]>,
 }
@@ -50,7 +52,7 @@ impl Recent {
         }
     }
 
-    /// Whether it was answered within [`WINDOW`], or a second more.
+    /// Whether the path was answered within [`WINDOW`], or up to a second earlier.
     pub(super) fn has(&self, now: Duration, key: u64) -> bool {
         let word = self.place(key).load(Ordering::Relaxed);
         let age = second(now).wrapping_sub(word & SECONDS) & SECONDS;
@@ -58,7 +60,7 @@ impl Recent {
     }
 }
 
-/// The second of a time, from 1 on: 0 stands for a place that was never used.
+/// The second of a time, from 1 on; 0 marks a place that was never used.
 fn second(now: Duration) -> u64 {
     now.as_secs() + 1
 }

@@ -1,5 +1,5 @@
-//! Answers that break off: only an orderly end is the end of a body that has no
-//! other, for each version of clients and in both hops.
+//! Answers that break off: a body without any other framing ends only with an orderly
+//! close, for each version of clients and in both hops.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ pub(crate) enum End {
     Reset,
 }
 
-/// An upstream that gives this to every head, and ends.
+/// An upstream that sends this answer to every head, and then ends the connection.
 pub(crate) fn ending(answer: &'static str, end: End) -> Arc<Endpoint> {
     scripted(move |mut stream| {
         head_of(&mut stream);
@@ -43,7 +43,7 @@ pub(crate) fn scripted(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Arc<E
     Endpoint::new("one", address)
 }
 
-/// Reads to the end of a head and no further.
+/// Reads up to the end of a head and no further.
 pub(crate) fn head_of(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -56,7 +56,7 @@ pub(crate) fn head_of(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// All that comes, and whether the end was an orderly one.
+/// Reads everything, and returns whether the end was an orderly close.
 fn all(mut stream: &TcpStream) -> (String, bool) {
     let mut answer = Vec::new();
     let is_orderly = match stream.read_to_end(&mut answer) {
@@ -68,7 +68,7 @@ fn all(mut stream: &TcpStream) -> (String, bool) {
 }
 
 #[test]
-fn only_an_orderly_end_is_the_end_of_an_answer() {
+fn only_an_orderly_close_ends_an_answer() {
     let rows = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nrow\nrow\n";
     let length = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nrow\nrow\n";
     let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nrow\nrow\n\r\n";
@@ -105,16 +105,16 @@ fn only_an_orderly_end_is_the_end_of_an_answer() {
     }
 }
 
-/// The kernel tells of a reset once. A write that meets it takes the word away, and
-/// what is read then looks like an orderly end.
+/// The kernel reports a reset only once. If a write has already met it, a later read looks
+/// like an orderly end.
 #[test]
-fn a_reset_that_an_upload_has_met_is_none() {
+fn a_reset_that_an_upload_has_met_is_not_an_orderly_end() {
     for _ in 0..10 {
         let upstream = scripted(|mut stream| {
             head_of(&mut stream);
             let begun = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nrow\n";
             stream.write_all(begun).unwrap();
-            // With bytes of the upload unread, to close is a reset.
+            // Bytes of the upload are unread, so closing sends a reset.
             stream.peek(&mut [0]).unwrap();
         });
         let running = start(vec![upstream], Limits::default());
@@ -126,15 +126,15 @@ fn a_reset_that_an_upload_has_met_is_none() {
             sent.and_then(|()| sending.write_all(&vec![b'x'; 8_000_000]))
         });
         let (taken, is_orderly) = all(&client);
-        // It may have been cut off before its head was read. The client's kernel, too,
-        // tells of a reset once only.
+        // The answer may have been cut off before its head was read. The client's kernel
+        // also reports a reset only once.
         let is_taken = sender.join().unwrap().is_ok();
         let is_ours = taken.starts_with("HTTP/1.1 502 ");
         assert!(is_ours || !(is_orderly && is_taken), "{taken}");
     }
 }
 
-/// Whatever ends us: an old client would take an orderly end for that of the answer.
+/// An old client would take an orderly end for the end of the answer.
 #[tokio::test]
 async fn a_drain_that_cuts_an_answer_to_an_old_client_resets_it() {
     let upstream = scripted(|mut stream| {

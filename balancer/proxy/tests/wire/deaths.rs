@@ -1,5 +1,5 @@
-//! Requests whose worker ends while it executes them: innocent ones survive, and one
-//! that is the cause ends two workers at most, however many hops and pods there are.
+//! Requests whose worker ends while it executes them: innocent ones survive, and one that
+//! is the cause ends at most two workers, however many hops and pods there are.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn a_worker_that_ends_by_itself_costs_one_repetition() {
     );
     assert!(running.counts("x_repeated_total 1"));
     assert!(worker.requests.try_recv().is_err());
-    // The balancer has repeated it already.
+    // The balancer has already repeated it.
     let mut client = running.connect();
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nScaledapp-Repeated: 1\r\n\r\n";
     std::io::Write::write_all(&mut client, head).unwrap();
@@ -38,7 +38,7 @@ fn a_worker_that_ends_by_itself_costs_one_repetition() {
 }
 
 #[test]
-fn an_end_that_nobody_explains_counts_as_one_of_its_own() {
+fn an_unexplained_end_counts_against_the_request() {
     let worker = Stage::open();
     let unexplained = worker.process(false, None);
     for (endpoint, config) in [
@@ -60,7 +60,7 @@ fn an_end_that_nobody_explains_counts_as_one_of_its_own() {
 }
 
 #[test]
-fn a_worker_that_lives_or_was_ended_by_others_costs_all_tries() {
+fn a_worker_that_still_runs_or_was_ended_from_outside_leaves_all_attempts() {
     for (runs, ended) in [(true, None), (false, Some(EndedBy::Other))] {
         let worker = Stage::open();
         let running = start_with(vec![worker.process(runs, ended)], Config::dispatcher());
@@ -76,7 +76,7 @@ fn a_worker_that_lives_or_was_ended_by_others_costs_all_tries() {
 }
 
 #[test]
-fn the_word_on_an_end_may_come_a_moment_late() {
+fn an_end_may_be_reported_a_moment_late() {
     let worker = Stage::open();
     let endpoint = worker.process(false, None);
     let running = start_with(vec![std::sync::Arc::clone(&endpoint)], Config::dispatcher());
@@ -86,7 +86,7 @@ fn the_word_on_an_end_may_come_a_moment_late() {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(5));
             endpoint.ended(EndedBy::Other);
-            // Too late to be true.
+            // Too late to be believed.
             endpoint.ended(EndedBy::Itself);
         });
         broken.close();
@@ -100,7 +100,7 @@ fn the_word_on_an_end_may_come_a_moment_late() {
 }
 
 #[test]
-fn over_both_hops_a_request_ends_two_workers_at_most() {
+fn over_both_hops_a_request_ends_at_most_two_workers() {
     let workers = [Stage::open(), Stage::open()];
     let pods: Vec<_> = workers
         .iter()
@@ -145,7 +145,7 @@ fn over_both_hops_a_request_ends_two_workers_at_most() {
     assert_eq!(pods.iter().filter(|pod| repeated(pod, 0)).count(), 1);
 }
 
-/// The next request, at whichever of them.
+/// Waits for the next request at any of the stages.
 fn next_of(stages: &[Stage]) -> crate::peers::Request {
     for _ in 0..2000 {
         for stage in stages {
@@ -169,7 +169,7 @@ fn three_that_end_by_themselves() -> ([Stage; 3], Running) {
 }
 
 #[test]
-fn who_waits_as_a_suspect_is_looked_at_again_when_its_turn_comes() {
+fn a_suspect_request_that_waits_is_judged_again_at_its_turn() {
     let (workers, running) = three_that_end_by_themselves();
     let mut first = ask(&running, "/bad");
     let of_first = next_of(&workers);
@@ -192,19 +192,19 @@ fn who_waits_as_a_suspect_is_looked_at_again_when_its_turn_comes() {
         .any(|worker| worker.requests.try_recv().is_ok());
     assert!(!asked, "a third worker had to end");
     assert!(running.counts("x_failures_total{cause=\"suspect\"} 1"));
-    // One that nobody has executed yet may come back.
+    // A request that no worker has executed yet may come back later.
     let answer = read_all(&mut ask(&running, "/bad"));
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(running.counts("x_path_ended_workers_total{path=\"GET /bad\"} 3"));
 }
 
 #[test]
-fn a_busy_path_is_not_what_ends_workers() {
+fn a_busy_path_is_not_blamed_for_ended_workers() {
     let (workers, running) = three_that_end_by_themselves();
     let mut client = ask(&running, "/busy");
     next_of(&workers).answer(OK);
     assert!(read_all(&mut client).starts_with("HTTP/1.1 200 "));
-    // Each alone at a worker that leaves, and then served by another.
+    // Each is alone at a worker that leaves, and is then served by another one.
     let mut clients = [ask(&running, "/busy"), ask(&running, "/busy")];
     let both = [next_of(&workers), next_of(&workers)];
     for request in both {

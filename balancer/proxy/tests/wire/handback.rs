@@ -1,5 +1,5 @@
-//! A dispatcher whose workers all break hands requests back, and the balancer
-//! in front tries another pod.
+//! A dispatcher whose workers all break off hands requests back, and the balancer in front
+//! tries another pod.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::peers::{OK, Request, Running, Stage, ask, read_all, start, start_with
 const SAYS: &str = "\r\nScaledapp-Interrupted: retry\r\n";
 const HANDED_BACK: &str =
     "HTTP/1.1 502 Bad Gateway\r\nScaledapp-Interrupted: retry\r\nContent-Length: 0\r\n\r\n";
-/// Of a dispatcher of the version before.
+/// The same from a dispatcher of the previous version.
 const OLD_HANDED_BACK: &str =
     "HTTP/1.1 502 Bad Gateway\r\nScaledapp-Not-Executed: retry\r\nContent-Length: 0\r\n\r\n";
 
@@ -45,7 +45,7 @@ fn only_what_may_be_repeated_is_handed_back() {
         answer.starts_with("HTTP/1.1 502 ") && answer.contains(SAYS),
         "{answer}"
     );
-    // A byte of an answer was there.
+    // A byte of an answer was already there.
     let mut client = ask(&running, "/");
     let mut request = worker.next();
     request.begin("HTTP/1.1 200");
@@ -55,7 +55,7 @@ fn only_what_may_be_repeated_is_handed_back() {
         answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
         "{answer}"
     );
-    // It may have been carried out.
+    // It may have been executed.
     std::thread::scope(|scope| {
         let client = scope.spawn(|| post(&running, "x"));
         drop(worker.next());
@@ -65,7 +65,7 @@ fn only_what_may_be_repeated_is_handed_back() {
             "{answer}"
         );
     });
-    // An app's own word is not ours.
+    // The same field from an app is not believed.
     let mut client = ask(&running, "/");
     worker.next().answer(HANDED_BACK);
     let answer = read_all(&mut client);
@@ -109,7 +109,7 @@ fn a_pod_whose_workers_break_costs_no_request_while_another_serves() {
 }
 
 #[test]
-fn a_request_is_handed_on_once_and_clients_never_see_it() {
+fn a_request_is_handed_back_once_and_clients_never_see_it() {
     let pods = [Stage::open(), Stage::open(), Stage::open()];
     let endpoints = pods.iter().map(Stage::pod).collect();
     let balancer = start(endpoints, Limits::default());
@@ -135,7 +135,7 @@ fn a_request_is_handed_on_once_and_clients_never_see_it() {
 }
 
 #[test]
-fn what_is_handed_back_goes_nowhere_if_it_must_not_or_cannot() {
+fn a_request_that_is_handed_back_is_not_repeated_if_it_must_not_or_cannot_be() {
     let pod = Stage::open();
     let balancer = start(vec![pod.pod()], Limits::default());
     // There is no other pod.
@@ -173,7 +173,7 @@ fn an_app_cannot_hand_a_request_back() {
     for (answer, is_pod) in [
         (HANDED_BACK, false),
         (OLD_HANDED_BACK, false),
-        // In a pod its dispatcher never passes the field on.
+        // In a pod, the app's dispatcher never passes the field on.
         (HANDED_BACK, true),
     ] {
         let apps = [Stage::open(), Stage::open()];
@@ -200,7 +200,7 @@ fn an_app_cannot_hand_a_request_back() {
     }
 }
 
-/// The next request of whichever of these gets it.
+/// Waits for the next request at any of these.
 fn of_any(pods: &[Stage]) -> Request {
     loop {
         if let Some(request) = pods.iter().find_map(|pod| pod.requests.try_recv().ok()) {
@@ -211,10 +211,10 @@ fn of_any(pods: &[Stage]) -> Request {
 }
 
 #[test]
-fn the_next_pod_learns_what_is_used_up() {
+fn the_next_pod_learns_that_the_request_was_repeated() {
     for (answer, is_used) in [
         (Some(HANDED_BACK), false),
-        // It may be what has ended four workers.
+        // It may be the request that has ended four workers.
         (Some(OLD_HANDED_BACK), true),
         // The whole pod is gone.
         (None, true),
@@ -223,7 +223,7 @@ fn the_next_pod_learns_what_is_used_up() {
         let endpoints = pods.iter().map(Stage::pod).collect();
         let balancer = start(endpoints, Limits::default());
         let mut client = balancer.connect();
-        // A client's own word is none.
+        // The same field from a client is not believed.
         client
             .write_all(b"GET / HTTP/1.0\r\nHost: a\r\nScaledapp-Repeated: 1\r\n\r\n")
             .unwrap();

@@ -1,5 +1,5 @@
-//! Clients that leave before they have their answer: it must be noticed, in whatever
-//! state their request is, and nothing may be lost that they still wait for.
+//! Clients that leave before they have their answer. This must be noticed in every state of
+//! their request, and nothing may be lost that a client still waits for.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,7 @@ use crate::peers::{
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A balancer that believes a client with a closed side for so long, and its upstream.
+/// A balancer that lets a client with a closed side wait for `time`, and its upstream.
 fn believing(time: Duration) -> (Stage, Running) {
     let stage = Stage::open();
     let limits = short(|limits| limits.half_close_time = time);
@@ -38,7 +38,7 @@ fn behind() -> (Stage, Running) {
     (stage, running)
 }
 
-/// A client ends its side, or its connection breaks.
+/// Two ends: the client closes its side, or its connection breaks.
 fn ends() -> [fn(TcpStream) -> Option<TcpStream>; 2] {
     [
         |client| {
@@ -60,7 +60,7 @@ fn a_silent_answer_ends_with_its_client() {
             "",
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nx",
-            // Held until it is whole.
+            // Held until it is complete.
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx",
         ] {
             for end in ends() {
@@ -71,12 +71,12 @@ fn a_silent_answer_ends_with_its_client() {
                 request.is_left();
             }
         }
-        until("nobody is there", || running.proxy.in_flight() == 0);
+        until("the request has ended", || running.proxy.in_flight() == 0);
     }
 }
 
 #[test]
-fn a_stream_that_goes_on_ends_with_its_client() {
+fn a_stream_in_progress_ends_with_its_client() {
     let (stage, running) = believing(MOMENT);
     let client = ask(&running, "/");
     let mut request = stage.next();
@@ -92,7 +92,7 @@ fn a_stream_that_goes_on_ends_with_its_client() {
 }
 
 #[test]
-fn an_answer_that_comes_is_not_lost_with_the_side_of_its_client() {
+fn an_answer_is_not_lost_when_its_client_closes_its_side() {
     let (stage, running) = believing(HOUR);
     let mut client = running.connect();
     let last = b"GET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -107,7 +107,7 @@ fn an_answer_that_comes_is_not_lost_with_the_side_of_its_client() {
 }
 
 #[test]
-fn a_long_answer_goes_on_to_a_client_that_has_ended_its_side() {
+fn a_long_answer_continues_to_a_client_that_has_closed_its_side() {
     let (stage, running) = believing(MOMENT);
     let mut client = ask(&running, "/");
     client.shutdown(Shutdown::Write).unwrap();
@@ -121,7 +121,7 @@ fn a_long_answer_goes_on_to_a_client_that_has_ended_its_side() {
 }
 
 #[test]
-fn a_client_that_has_sent_more_than_is_read_is_noticed_too() {
+fn the_end_of_a_client_that_has_sent_more_than_is_read_is_noticed() {
     for (stage, running) in [believing(MOMENT), behind()] {
         let mut client = running.connect();
         client.write_all(GET).unwrap();
@@ -133,7 +133,7 @@ fn a_client_that_has_sent_more_than_is_read_is_noticed_too() {
 }
 
 #[test]
-fn a_client_that_leaves_within_its_upload_is_noticed() {
+fn a_client_that_leaves_during_its_upload_is_noticed() {
     for (stage, running) in [believing(MOMENT), behind()] {
         for is_read in [true, false] {
             let mut client = running.connect();
@@ -143,14 +143,14 @@ fn a_client_that_leaves_within_its_upload_is_noticed() {
             let mut request = stage.next();
             client.set_write_timeout(Some(MOMENT)).unwrap();
             if !is_read {
-                // Until nothing more goes in: the upstream does not read.
+                // Until the buffers are full: the upstream does not read.
                 while client.write_all(&[0; 4096]).is_ok() {}
             }
             if is_read {
                 client.shutdown(Shutdown::Write).unwrap();
                 request.is_left();
             } else {
-                // An end would wait behind what does not go in; a break does not.
+                // An orderly end would be queued behind the unread bytes; a reset is not.
                 let _client = ends()[1](client);
                 until("it is given up", || running.proxy.in_flight() == 0);
             }
@@ -177,7 +177,7 @@ fn a_client_that_leaves_the_queue_frees_its_place() {
 }
 
 #[test]
-fn abandoned_requests_keep_no_slot() {
+fn abandoned_requests_do_not_keep_their_place() {
     let stage = Stage::open();
     let limits = short(|limits| {
         limits.in_flight = NonZeroU32::new(1);
@@ -194,7 +194,7 @@ fn abandoned_requests_keep_no_slot() {
 }
 
 #[test]
-fn what_is_given_up_is_closed_before_its_client_has_heard_of_it() {
+fn a_request_that_is_given_up_ends_at_its_server_before_its_client_is_told() {
     let stage = Stage::open();
     let limits = short(|limits| limits.answer_time = MOMENT);
     let running = start(vec![stage.endpoint()], limits);
@@ -205,7 +205,7 @@ fn what_is_given_up_is_closed_before_its_client_has_heard_of_it() {
 }
 
 #[test]
-fn an_end_goes_through_a_tunnel_and_so_does_a_break() {
+fn an_orderly_end_passes_through_a_tunnel_and_so_does_a_reset() {
     for end in ends() {
         let (stage, running) = believing(MOMENT);
         let mut client = running.connect();

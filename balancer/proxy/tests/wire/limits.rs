@@ -1,8 +1,8 @@
-//! Every limit of the forwarding path, and its end, over real sockets.
+//! Every limit of the forwarding path over real sockets, and what happens when it is
+//! reached.
 //!
-//! Malformed messages and misbehaving upstreams are the built balancer's tests
-//! (`tests/tests/wire_balancer`); here is what needs limits of a fraction of a
-//! second.
+//! Malformed messages and misbehaving upstreams are tested with the built balancer
+//! (`tests/tests/wire_balancer`); the tests here need limits of a fraction of a second.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -56,7 +56,7 @@ fn a_request_for_an_endpoint_that_refuses_waits_no_longer() {
 }
 
 #[test]
-fn no_more_requests_wait_than_may() {
+fn the_number_of_waiting_requests_is_limited() {
     let running = start(Vec::new(), short(|limits| limits.waiting = 1));
     let mut first = running.connect();
     first.write_all(GET).unwrap();
@@ -90,23 +90,23 @@ fn a_client_that_leaves_the_queue_is_forgotten() {
 }
 
 #[test]
-fn what_begins_as_no_request_does_not_wait_for_a_line_to_end() {
+fn bytes_that_cannot_begin_a_request_are_refused_before_a_line_ends() {
     let running = start(Vec::new(), Limits::default());
-    // As a TLS client begins, which then waits for an answer.
+    // A TLS client begins like this and then waits for an answer.
     let answer = running.send(b"\x16\x03\x01\x02\x00\x01\x00");
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(running.counts("x_failures_total{cause=\"refused\"} 1"));
 }
 
 #[test]
-fn slow_clients_are_let_go() {
+fn connections_of_slow_clients_end() {
     let limits = short(|limits| {
         limits.head_time = MOMENT;
         limits.idle_time = MOMENT;
         limits.stall_time = MOMENT;
     });
     let running = start(vec![upstream(OK, Duration::ZERO)], limits);
-    assert_eq!(running.send(b""), "", "nothing at all");
+    assert_eq!(running.send(b""), "", "no byte at all");
     assert!(
         running.send(b"GET / HT").starts_with("HTTP/1.1 408 "),
         "half a head"
@@ -120,7 +120,7 @@ fn slow_clients_are_let_go() {
 }
 
 #[test]
-fn a_silent_upstream_times_out_and_is_not_asked_again() {
+fn a_silent_upstream_times_out_and_its_request_is_not_repeated() {
     let limits = short(|limits| limits.answer_time = MOMENT);
     let running = start(vec![upstream("", Duration::ZERO)], limits);
     assert!(running.send(GET).starts_with("HTTP/1.1 504 "));
@@ -135,7 +135,7 @@ fn an_answer_that_stops_is_cut_off() {
     let answer = running.send(GET);
     assert!(!answer.contains("HTTP/1.1 5"), "{answer}");
     assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
-    // One so short that nothing of it was passed on yet.
+    // The answer is so short that no byte of it has been passed on yet.
     let stops = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this";
     let running = start(vec![upstream(stops, Duration::ZERO)], limits);
     let answer = running.send(GET);
@@ -161,14 +161,14 @@ fn a_stream_may_be_silent_for_longer_than_other_answers() {
         let silent = std::time::Instant::now();
         request.is_left();
         assert!(silent.elapsed() > MOMENT * 2, "{field}");
-        // It is cut, not ended.
+        // The stream is cut off and not ended in order.
         assert!(!read_all(&mut client).ends_with("0\r\n\r\n"));
         assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
     }
 }
 
 #[test]
-fn an_upgraded_connection_ends_when_nobody_says_anything() {
+fn an_upgraded_connection_ends_when_both_sides_are_silent() {
     let limits = short(|limits| limits.upgrade_time = MOMENT);
     let stage = Stage::open();
     let running = start(vec![stage.endpoint()], limits);
@@ -183,7 +183,7 @@ fn an_upgraded_connection_ends_when_nobody_says_anything() {
 }
 
 #[test]
-fn no_more_connections_than_may_be_and_the_next_one_waits() {
+fn the_number_of_connections_is_limited_and_the_next_one_waits() {
     let upstream = Stage::open();
     let running = start_with(
         vec![upstream.endpoint()],
@@ -210,7 +210,7 @@ fn no_more_connections_than_may_be_and_the_next_one_waits() {
 }
 
 #[test]
-fn connections_that_say_nothing_give_way_to_new_ones() {
+fn idle_connections_give_way_to_new_ones() {
     for threads in [1, 2] {
         let running = start_with(
             vec![upstream(OK, Duration::ZERO)],
@@ -224,7 +224,7 @@ fn connections_that_say_nothing_give_way_to_new_ones() {
         kept.write_all(GET).unwrap();
         kept.read_exact(&mut [0; OK.len()]).unwrap();
         let silent: Vec<_> = (0..200).map(|_| running.connect()).collect();
-        // One at a time, after all of them.
+        // One new connection after another, after all places are taken.
         for _ in 0..20 {
             let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
             assert!(answer.ends_with("ok"), "{answer}");
@@ -237,20 +237,20 @@ fn connections_that_say_nothing_give_way_to_new_ones() {
 }
 
 #[test]
-fn a_connection_that_has_asked_for_nothing_ends_as_a_slow_head_does() {
+fn a_connection_without_a_request_ends_after_the_time_for_a_head() {
     let limits = short(|limits| limits.head_time = MOMENT);
     let running = start(vec![upstream(OK, Duration::ZERO)], limits);
     let mut kept = running.connect();
     kept.write_all(GET).unwrap();
     kept.read_exact(&mut [0; OK.len()]).unwrap();
     assert_eq!(running.send(b""), "");
-    // It was there before, and has the time between two requests.
+    // This connection has had a request, so it has the time between two requests.
     kept.write_all(GET).unwrap();
     kept.read_exact(&mut [0; OK.len()]).unwrap();
 }
 
 #[test]
-fn an_address_has_no_more_connections_than_it_may() {
+fn the_number_of_connections_of_an_address_is_limited() {
     let limits = short(|limits| limits.connections_per_address = NonZeroU32::new(2));
     let upstreams = || vec![upstream(OK, Duration::ZERO)];
     let running = start(upstreams(), limits);
@@ -266,7 +266,7 @@ fn an_address_has_no_more_connections_than_it_may() {
     until("one has left", || running.proxy.connections() == 1);
     let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(answer.ends_with("ok"), "{answer}");
-    // Behind a balancer all clients have its address.
+    // Behind a balancer, all clients have the balancer's address.
     let limits = short(|limits| limits.connections_per_address = NonZeroU32::new(1));
     let config = Config {
         limits,
@@ -303,7 +303,7 @@ async fn a_drain_ends_idle_connections_and_lets_the_rest_finish() {
 }
 
 #[tokio::test]
-async fn a_drain_cuts_what_does_not_end() {
+async fn a_drain_cuts_off_requests_that_do_not_end() {
     let running = start(vec![upstream("", Duration::ZERO)], Limits::default());
     let mut stream = running.connect();
     stream.write_all(GET).unwrap();
@@ -356,7 +356,11 @@ async fn an_upgraded_connection_ends_with_its_endpoint() {
     assert_eq!(one.in_flight(), 1);
     one.close();
     one.idle().await;
-    assert_eq!(one.in_flight(), 1, "it goes on at an endpoint that leaves");
+    assert_eq!(
+        one.in_flight(),
+        1,
+        "it continues at an endpoint that leaves"
+    );
     one.retire();
     read_all(&mut stream);
     while one.in_flight() > 0 {

@@ -1,6 +1,5 @@
-//! The forwarding path over real sockets: limits, the line of those that wait,
-//! what is known of an endpoint, what becomes of kept connections and of answers
-//! that break off.
+//! The forwarding path over real sockets: limits, the queue, the state of endpoints, kept
+//! connections, and answers that break off.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,19 +10,19 @@
 mod broken;
 mod deaths;
 mod handback;
-mod held;
-mod last;
+mod last_answer;
 mod leaving;
 mod limits;
-mod line;
 mod memory;
+mod observed;
 mod parked;
 mod peers;
+mod queue;
 mod reuse;
-mod signs;
+mod short_answers;
 mod slow;
 mod stalls;
-mod strange;
 mod tunnels;
 mod unread;
+mod unusual;
 mod uploads;

@@ -1,4 +1,4 @@
-//! What becomes of connections when memory is short.
+//! What happens to connections when memory is short.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::peers::{GET, OK, Running, read_all, short, start_with, until, upstrea
 
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// With so many bytes for connections.
+/// A proxy with `memory` bytes for connections.
 fn tight(memory: u64, limits: Limits) -> Running {
     start_with(
         vec![upstream(OK, Duration::ZERO)],
@@ -23,12 +23,12 @@ fn tight(memory: u64, limits: Limits) -> Running {
     )
 }
 
-/// A client that has sent so much of a body that is held until it is whole.
+/// A client that has sent `bytes` of a body that is held until it is complete.
 fn stalled(running: &Running, bytes: usize) -> TcpStream {
     let mut stream = running.connect();
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65000\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    // It may have been ended already.
+    // The connection may have been ended already.
     drop(stream.write_all(&vec![b'x'; bytes]));
     stream
 }
@@ -51,7 +51,7 @@ fn stalled_uploads_end_before_memory_does_and_requests_are_answered() {
         "idle ones end first"
     );
     assert_eq!(read_all(&mut kept), "");
-    // Those that are ended are told why.
+    // Clients of connections that are ended are told why.
     let mut told = 0;
     for upload in &mut uploads {
         upload
@@ -69,7 +69,7 @@ fn stalled_uploads_end_before_memory_does_and_requests_are_answered() {
 
 #[test]
 fn requests_are_not_kept_while_memory_is_tight() {
-    // A slow client would otherwise hold a worker: its body waits here.
+    // Otherwise a slow client would hold a worker: its body waits here.
     let running = tight(1 << 20, short(|limits| limits.replay_bytes = 64 << 10));
     let held: Vec<_> = (0..12).map(|_| stalled(&running, 60_000)).collect();
     until("memory is tight", || {

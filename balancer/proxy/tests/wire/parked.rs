@@ -1,5 +1,5 @@
-//! Connections that have been idle for so long that no task waits for them: all that can
-//! happen to an idle connection happens to them, too.
+//! Connections that have been idle for so long that no task waits for them: everything that
+//! can happen to an idle connection can happen to them, too.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::peers::{GET, OK, Running, read_all, short, start_with, until, upstrea
 
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// A proxy, and so many connections that are parked there after a request each.
+/// A proxy, and `count` connections that are parked there after a request each.
 fn parked(count: usize, limits: Limits) -> (Running, Vec<TcpStream>) {
     let config = Config {
         threads: 1,
@@ -37,7 +37,7 @@ fn number(running: &Running) -> u64 {
 }
 
 #[test]
-fn their_next_request_is_served_and_they_can_be_parked_again() {
+fn the_next_request_is_served_and_the_connection_can_be_parked_again() {
     let (running, mut streams) = parked(200, Limits::default());
     for round in 0..2 {
         streams.iter_mut().for_each(ask);
@@ -47,7 +47,7 @@ fn their_next_request_is_served_and_they_can_be_parked_again() {
 }
 
 #[test]
-fn one_that_its_client_ends_is_forgotten() {
+fn a_parked_connection_that_its_client_ends_is_forgotten() {
     let (running, mut streams) = parked(3, Limits::default());
     drop(streams.pop());
     let reset = streams.pop().unwrap();
@@ -60,7 +60,7 @@ fn one_that_its_client_ends_is_forgotten() {
 }
 
 #[test]
-fn it_ends_when_it_has_been_idle_for_too_long() {
+fn a_parked_connection_ends_when_it_has_been_idle_for_too_long() {
     let limits = short(|limits| limits.idle_time = Duration::from_secs(4));
     let (running, mut streams) = parked(2, limits);
     assert_eq!(read_all(&mut streams[0]), "");
@@ -69,7 +69,7 @@ fn it_ends_when_it_has_been_idle_for_too_long() {
 }
 
 #[test]
-fn the_oldest_gives_way_to_a_new_connection() {
+fn the_oldest_parked_connection_gives_way_to_a_new_one() {
     let (running, mut streams) = parked(5, short(|limits| limits.connections = 5));
     assert!(running.send(CLOSE).ends_with("ok"));
     let mut ended = 0;
@@ -84,7 +84,7 @@ fn the_oldest_gives_way_to_a_new_connection() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_them() {
+async fn a_drain_ends_parked_connections() {
     let (running, mut streams) = parked(3, Limits::default());
     let moment = Duration::from_millis(100);
     running.proxy.drain(moment, moment, Duration::from_secs(20));

@@ -1,4 +1,4 @@
-//! A proxy to be tested, and upstreams that do what a test tells them.
+//! A proxy to be tested, and upstreams that the test controls.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use scaledapp_proxy::{
 };
 use tokio::sync::watch;
 
-/// A moment, as limits go here.
+/// A short time compared with the limits of these tests.
 pub(crate) const MOMENT: Duration = Duration::from_millis(150);
 pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -73,7 +73,7 @@ impl Running {
         stream
     }
 
-    /// Sends `bytes` on a connection of their own; everything that comes back.
+    /// Sends `bytes` on a new connection; returns everything that comes back.
     pub(crate) fn send(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
@@ -81,7 +81,7 @@ impl Running {
     }
 }
 
-/// Everything that comes until the end.
+/// Reads everything until the end.
 pub(crate) fn read_all(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
@@ -92,7 +92,7 @@ pub(crate) fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// An upstream that gives `answer` to every head, after `pause`.
+/// An upstream that sends `answer` to every head, after `pause`.
 pub(crate) fn upstream(answer: &'static str, pause: Duration) -> Arc<Endpoint> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -114,14 +114,14 @@ pub(crate) fn upstream(answer: &'static str, pause: Duration) -> Arc<Endpoint> {
 
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// The default limits but for some.
+/// The default limits with some changed.
 pub(crate) fn short(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
     change(&mut limits);
     limits
 }
 
-/// Looks until it is so, for a while.
+/// Waits until the condition holds, with a deadline.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !is_so() {
@@ -130,7 +130,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A request for `path` on a connection of its own.
+/// Sends a request for `path` on a new connection.
 pub(crate) fn ask(running: &Running, path: &str) -> TcpStream {
     let mut stream = running.connect();
     let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -144,12 +144,12 @@ pub(crate) struct Stage {
     pub(crate) requests: mpsc::Receiver<Request>,
 }
 
-/// A request that waits for what the test does with it. Dropped, it closes the
-/// connection.
+/// A request that waits for the test to act on it. Dropping it closes the connection.
 pub(crate) struct Request {
-    /// All that was read of it.
+    /// All bytes that were read of it.
     pub(crate) text: String,
-    /// Which connection of this upstream it is, and which request on it.
+    /// The number of its connection at this upstream, and its own number on that
+    /// connection.
     pub(crate) at: (usize, usize),
     stream: TcpStream,
     next: mpsc::Sender<()>,
@@ -160,17 +160,18 @@ impl Request {
         self.text.split(' ').nth(1).unwrap()
     }
 
-    /// Sends bytes that are no whole answer.
+    /// Sends bytes that are not a complete answer.
     pub(crate) fn begin(&mut self, bytes: &str) {
         self.stream.write_all(bytes.as_bytes()).unwrap();
     }
 
-    /// The same, where the proxy may have closed the connection.
+    /// The same, if the proxy may have closed the connection.
     pub(crate) fn try_begin(&mut self, bytes: &str) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_bytes())
     }
 
-    /// Waits until the proxy has closed the connection; what it has sent until then.
+    /// Waits until the proxy has closed the connection; returns the bytes that it sent
+    /// until then.
     pub(crate) fn is_left(&mut self) -> Vec<u8> {
         let time = Duration::from_secs(20);
         self.stream.set_read_timeout(Some(time)).unwrap();
@@ -183,7 +184,7 @@ impl Request {
         rest
     }
 
-    /// Reads what comes next.
+    /// Reads the next bytes.
     pub(crate) fn more(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 64 << 10];
         let read = self.stream.read(&mut bytes).unwrap();
@@ -191,12 +192,12 @@ impl Request {
         bytes
     }
 
-    /// Closes the connection at once, also if the upstream has said otherwise.
+    /// Closes the connection immediately, even if the upstream has announced otherwise.
     pub(crate) fn close(self) {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
-    /// Sends the last of the answer; the connection may have another request.
+    /// Sends the rest of the answer; the connection may carry another request.
     pub(crate) fn answer(mut self, bytes: &str) {
         self.begin(bytes);
         self.next.send(()).unwrap();
@@ -221,14 +222,14 @@ impl Stage {
         Endpoint::new("one", self.address)
     }
 
-    /// The same as a dispatcher of ours, which may hand requests back.
+    /// The same as one of our dispatchers, which may hand requests back.
     pub(crate) fn pod(&self) -> Arc<Endpoint> {
         let endpoint = self.endpoint();
         endpoint.set_hands_back(true);
         endpoint
     }
 
-    /// The same as a process of which it is known whether it runs, and what ended it.
+    /// The same as a process of which it is known whether it runs and what ended it.
     pub(crate) fn process(&self, runs: bool, ended: Option<EndedBy>) -> Arc<Endpoint> {
         let process = Box::new(Runs(runs));
         let endpoint = Endpoint::of_process("one", self.address, &Counters::new("0"), process);
@@ -243,7 +244,7 @@ impl Stage {
     }
 }
 
-/// Whether a process runs, for sure.
+/// Whether the process certainly runs.
 #[derive(Debug)]
 struct Runs(bool);
 

@@ -19,7 +19,7 @@ fn both(stage: &Stage) -> [Running; 2] {
     ]
 }
 
-/// Leaves a connection that is kept.
+/// Leaves one kept connection.
 fn warm(running: &Running, stage: &Stage) -> usize {
     let mut client = send(running, GET);
     let request = stage.next();
@@ -36,7 +36,7 @@ fn send(running: &Running, bytes: &[u8]) -> TcpStream {
 }
 
 #[test]
-fn a_get_on_a_connection_that_closes_as_it_comes_is_repeated() {
+fn a_get_on_a_connection_that_closes_as_it_arrives_is_repeated() {
     let stage = Stage::open();
     for running in both(&stage) {
         let kept = warm(&running, &stage);
@@ -45,7 +45,7 @@ fn a_get_on_a_connection_that_closes_as_it_comes_is_repeated() {
         assert_eq!(request.at, (kept, 1), "on the kept connection");
         drop(request);
         let request = stage.next();
-        assert_eq!(request.at, (kept + 1, 0), "on one of its own");
+        assert_eq!(request.at, (kept + 1, 0), "on a new connection");
         request.answer(OK);
         assert!(read_all(&mut client).ends_with("ok"));
         assert!(running.counts("x_repeated_total 1"));
@@ -53,14 +53,14 @@ fn a_get_on_a_connection_that_closes_as_it_comes_is_repeated() {
 }
 
 #[test]
-fn a_post_on_a_connection_that_closes_as_it_comes_is_not_repeated() {
+fn a_post_on_a_connection_that_closes_as_it_arrives_is_not_repeated() {
     let stage = Stage::open();
     for running in both(&stage) {
         let kept = warm(&running, &stage);
         let mut client = send(&running, POST);
         let request = stage.next();
         assert_eq!(request.at, (kept, 1), "on the kept connection");
-        // It may have been carried out.
+        // It may have been executed.
         drop(request);
         assert!(read_all(&mut client).starts_with("HTTP/1.1 502 "));
         assert!(running.counts("x_repeated_total 0"));
@@ -69,14 +69,14 @@ fn a_post_on_a_connection_that_closes_as_it_comes_is_not_repeated() {
 }
 
 #[test]
-fn a_post_never_goes_over_a_connection_that_has_gone() {
+fn a_post_never_goes_over_a_closed_connection() {
     let stage = Stage::open();
     for running in both(&stage) {
         for round in 1..=20 {
             let mut client = send(&running, GET);
             let mut request = stage.next();
             let (connection, _) = request.at;
-            // It says that it keeps the connection, and closes it with the answer.
+            // It promises to keep the connection, and closes it with the answer.
             request.begin(OK);
             request.close();
             assert!(read_all(&mut client).ends_with("ok"));

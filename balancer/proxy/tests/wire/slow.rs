@@ -1,5 +1,4 @@
-//! Clients that send or read slowly: they must not hold a server, nor make it look as
-//! if it hung.
+//! Clients that send or read slowly: they must not block a server, nor make it look hung.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -19,7 +18,7 @@ fn post(running: &Running, rest: &str) -> TcpStream {
 }
 
 #[test]
-fn a_short_body_is_whole_before_anybody_is_asked() {
+fn a_short_body_is_complete_before_a_server_is_asked() {
     let stage = Stage::open();
     let running = start(vec![stage.endpoint()], short(|_| {}));
     for (begun, rest, sent) in [
@@ -43,7 +42,7 @@ fn a_short_body_is_whole_before_anybody_is_asked() {
 }
 
 #[test]
-fn other_bodies_go_on_as_they_come() {
+fn other_bodies_are_passed_on_as_they_arrive() {
     let stage = Stage::open();
     let running = start(
         vec![stage.endpoint()],
@@ -60,7 +59,7 @@ fn other_bodies_go_on_as_they_come() {
 }
 
 #[test]
-fn a_body_that_drips_is_told_so_and_holds_nobody() {
+fn a_body_that_trickles_gets_408_and_blocks_no_server() {
     for (length, reaches) in [(100, false), (100_000, true)] {
         let stage = Stage::open();
         let limits = short(|limits| {
@@ -79,7 +78,7 @@ fn a_body_that_drips_is_told_so_and_holds_nobody() {
             stage.next().is_left();
         }
         assert!(read_all(&mut client).starts_with("HTTP/1.1 408 "));
-        // It has its answer; it need not go on for as long as it could.
+        // It has its answer and need not continue for as long as it could.
         client.shutdown(Shutdown::Both).unwrap();
         drips.join().unwrap();
         assert!(running.counts("x_failures_total{cause=\"client_timeout\"} 1"));
@@ -88,7 +87,7 @@ fn a_body_that_drips_is_told_so_and_holds_nobody() {
 }
 
 #[test]
-fn a_client_that_awaits_a_word_is_not_to_blame_for_its_server() {
+fn a_client_that_waits_for_100_continue_is_not_blamed_for_its_server() {
     let stage = Stage::open();
     let endpoint = stage.endpoint();
     let limits = short(|limits| limits.body_grace = MOMENT);
@@ -100,7 +99,7 @@ fn a_client_that_awaits_a_word_is_not_to_blame_for_its_server() {
     let mut request = stage.next();
     std::thread::sleep(MOMENT * 3);
     let later = Instant::now() + Duration::from_hours(1);
-    assert!(endpoint.silent_for(later).is_some(), "the server is");
+    assert!(endpoint.silent_for(later).is_some(), "the server must act");
     request.begin("HTTP/1.1 100 Continue\r\n\r\n");
     let mut word = [0; 25];
     client.read_exact(&mut word).unwrap();
@@ -112,7 +111,7 @@ fn a_client_that_awaits_a_word_is_not_to_blame_for_its_server() {
 }
 
 #[test]
-fn a_body_has_a_deadline_for_all_of_its_waiting() {
+fn a_body_has_a_deadline_for_its_waits_in_total() {
     let stage = Stage::open();
     let limits = short(|limits| {
         limits.body_time = MOMENT * 2;
@@ -128,7 +127,7 @@ fn a_body_has_a_deadline_for_all_of_its_waiting() {
     });
     stage.next().is_left();
     assert!(read_all(&mut client).starts_with("HTTP/1.1 408 "));
-    // It has its answer; it need not go on for as long as it could.
+    // It has its answer and need not continue for as long as it could.
     client.shutdown(Shutdown::Both).unwrap();
     drips.join().unwrap();
 }
@@ -159,7 +158,7 @@ fn a_server_owes_nothing_while_its_client_sends() {
     assert_eq!(endpoint.silent_for(later), None);
 }
 
-/// A client that reads nothing until it is told to, and little at once.
+/// A client that reads nothing until it is told to, and then little at a time.
 fn reader(running: &Running) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

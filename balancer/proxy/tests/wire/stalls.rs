@@ -1,5 +1,5 @@
-//! As many connections as may be, and each of them held up by its client: those that
-//! have kept us waiting for longest give way, and nothing that a server works on does.
+//! The limit of connections is reached, and each connection waits for its client: those
+//! that have kept us waiting longest give way, and no request that a server works on does.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,12 +11,12 @@ use crate::peers::{
     MOMENT, OK, Request, Running, Stage, ask, read_all, short, start_with, until, upstream,
 };
 
-/// As long as a client may keep us waiting, and some more.
+/// As long as a client may keep us waiting, and a little more.
 const SOON: Duration = Duration::from_secs(4);
 const PLACES: u32 = 20;
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-/// Its server answers with more than the sockets take, half of it, too (`tcp_rmem` and
-/// `tcp_wmem` of this kernel: many mebibytes).
+/// Larger than the sockets accept, as is even half of it (`tcp_rmem` and `tcp_wmem` of this
+/// kernel: many mebibytes).
 const LARGE: usize = 64 << 20;
 
 fn config(threads: usize) -> Config {
@@ -27,7 +27,7 @@ fn config(threads: usize) -> Config {
     }
 }
 
-/// As many clients as may be, each of which sends `bytes` and no more.
+/// As many clients as are allowed, each of which sends `bytes` and no more.
 fn all(running: &Running, bytes: &[u8]) -> Vec<TcpStream> {
     let clients = (0..PLACES).map(|_| {
         let mut client = running.connect();
@@ -36,7 +36,7 @@ fn all(running: &Running, bytes: &[u8]) -> Vec<TcpStream> {
     });
     let clients = clients.collect();
     until("all are there", || running.proxy.connections() == PLACES);
-    // What they have sent is read.
+    // The bytes that they have sent have been read.
     std::thread::sleep(MOMENT);
     clients
 }
@@ -57,7 +57,8 @@ fn stalled_heads_and_bodies_give_way_and_are_told_so() {
     for threads in [1, 2] {
         for bytes in [
             &b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: "[..],
-            // Held here until it is whole, and passed on as it comes.
+            // The first body is held until it is complete, the second passed on as it
+            // arrives.
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nsome",
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6000000\r\n\r\nsome",
         ] {
@@ -66,7 +67,7 @@ fn stalled_heads_and_bodies_give_way_and_are_told_so() {
             let mut stalled = all(&running, bytes);
             let begun = Instant::now();
             let mut others: Vec<_> = (0..2).map(|_| ask(&running, "/other")).collect();
-            // Uploads that are passed on as they come are there, too, and stay.
+            // There are also uploads that are passed on as they arrive; they stay.
             let mut requests: Vec<Request> = Vec::new();
             let is_other = |request: &Request| request.path() == "/other";
             while requests.iter().filter(|one| is_other(one)).count() < 2 {
@@ -102,7 +103,7 @@ fn stalled_heads_and_bodies_give_way_and_are_told_so() {
 }
 
 #[test]
-fn a_byte_now_and_then_is_no_way_to_keep_a_place() {
+fn an_occasional_byte_does_not_keep_a_place() {
     let running = start_with(vec![upstream(OK, Duration::ZERO)], config(1));
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
     let mut clients = all(&running, head);
@@ -110,7 +111,7 @@ fn a_byte_now_and_then_is_no_way_to_keep_a_place() {
         let begun = Instant::now();
         while begun.elapsed() < SOON * 2 {
             for client in &mut clients {
-                // It may have ended.
+                // The connection may have ended.
                 drop(client.write(b"x"));
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -121,10 +122,10 @@ fn a_byte_now_and_then_is_no_way_to_keep_a_place() {
 }
 
 #[test]
-fn who_does_not_read_gives_way() {
+fn a_client_that_does_not_read_gives_way() {
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
     let answer: &'static str = (answer + &"x".repeat(LARGE)).leak();
-    // What waits for such a reader is with us, or with its server.
+    // The bytes that wait for such a reader are here or at its server.
     for part in [answer, &answer[..answer.len() - LARGE / 2]] {
         let running = start_with(vec![upstream(part, Duration::ZERO)], config(1));
         let _deaf = all(&running, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -153,7 +154,7 @@ fn a_websocket_whose_client_does_not_read_gives_way_and_a_silent_one_does_not() 
         request.begin(SWITCHED);
         if at == 0 {
             std::thread::spawn(move || {
-                // More than the sockets take. It ends when the connection does.
+                // More than the sockets accept. The write ends when the connection does.
                 let _ended = request.try_begin(&"x".repeat(LARGE));
             });
         } else {
@@ -168,7 +169,7 @@ fn a_websocket_whose_client_does_not_read_gives_way_and_a_silent_one_does_not() 
     request.answer(OK);
     assert!(read_all(&mut other).ends_with("ok"));
     assert_eq!(running.value("x_stalled_connections_ended_total"), 1);
-    // The others are there, and get what is said to them.
+    // The others are still connected, and receive what is sent to them.
     let mut greeted = 0;
     for request in &mut silent {
         request.begin("hello");
@@ -181,7 +182,7 @@ fn a_websocket_whose_client_does_not_read_gives_way_and_a_silent_one_does_not() 
 }
 
 #[test]
-fn what_a_server_works_on_never_gives_way() {
+fn a_request_that_a_server_works_on_never_gives_way() {
     let stage = Stage::open();
     let running = start_with(vec![stage.endpoint()], config(1));
     let mut working: Vec<_> = (0..PLACES).map(|_| ask(&running, "/work")).collect();
@@ -200,7 +201,7 @@ fn what_a_server_works_on_never_gives_way() {
 }
 
 #[test]
-fn one_that_is_refused_ends_nobody() {
+fn a_refused_connection_ends_no_other() {
     let config = Config {
         limits: short(|limits| {
             limits.connections = 2;

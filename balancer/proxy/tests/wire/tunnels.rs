@@ -39,11 +39,11 @@ fn tunnel() -> (Running, Arc<Endpoint>, TcpStream, TcpStream) {
 }
 
 #[test]
-fn what_the_app_wrote_last_reaches_the_client_although_it_left_bytes_unread() {
+fn the_last_bytes_of_the_app_reach_the_client_although_it_left_bytes_unread() {
     for _ in 0..20 {
         let (_running, _endpoint, mut client, mut app) = tunnel();
         client.write_all(b"not read by the app").unwrap();
-        // It is there, so that to close resets.
+        // The bytes have arrived, so closing sends a reset.
         app.peek(&mut [0; 8]).unwrap();
         app.write_all(b"going away").unwrap();
         drop(app);
@@ -53,7 +53,7 @@ fn what_the_app_wrote_last_reaches_the_client_although_it_left_bytes_unread() {
 }
 
 #[test]
-fn what_a_worker_that_is_gone_wrote_last_reaches_the_client() {
+fn the_last_bytes_of_a_worker_that_is_gone_reach_the_client() {
     for _ in 0..20 {
         let (_running, endpoint, mut client, mut app) = tunnel();
         app.write_all(b"going away").unwrap();
@@ -77,7 +77,7 @@ fn a_client_that_has_finished_still_gets_what_the_app_sends() {
 }
 
 #[tokio::test]
-async fn when_only_upgraded_connections_are_left_all_is_answered() {
+async fn answered_resolves_when_only_upgraded_connections_are_left() {
     let (running, endpoint, mut client, mut app) = tunnel();
     let time = Duration::from_mins(1);
     running

@@ -10,7 +10,7 @@ use scaledapp_proxy::{Config, Counters, Endpoint, Limits, Process, Trust};
 
 use crate::peers::{OK, Running, start_with};
 
-/// A worker about which it is known whether it may reset its connections.
+/// A worker of which it is known whether it may reset its connections.
 #[derive(Debug)]
 struct Worker {
     may_reset: bool,
@@ -61,14 +61,14 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Reads one whole request.
+/// Reads one complete request.
 fn take(stream: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
     let length = stream.read(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// Answers all that comes on one more connection.
+/// Answers everything on one more connection.
 fn answer_the_next(listener: TcpListener) -> JoinHandle<()> {
     spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -78,14 +78,14 @@ fn answer_the_next(listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
-/// Waits until something has come, and reads `bytes` of it.
+/// Waits until data has arrived, and reads `bytes` of it.
 fn read_some(stream: &mut TcpStream, bytes: usize) {
     while stream.peek(&mut [0]).unwrap() == 0 {}
     stream.read_exact(&mut vec![0; bytes]).unwrap();
 }
 
 #[test]
-fn what_a_worker_closes_unread_goes_to_the_next() {
+fn a_request_that_a_worker_leaves_unread_goes_to_the_next() {
     let (listener, address) = listen();
     let running = dispatcher(address, true, 4);
     let worker = spawn(move || {
@@ -103,7 +103,7 @@ fn what_a_worker_closes_unread_goes_to_the_next() {
 }
 
 #[test]
-fn what_a_worker_has_begun_to_read_does_not() {
+fn a_request_that_a_worker_has_begun_to_read_is_not_repeated() {
     let (listener, address) = listen();
     let running = dispatcher(address, true, 4);
     let worker = spawn(move || {
@@ -145,12 +145,12 @@ fn on_a_kept_connection_only_the_last_request_counts() {
 }
 
 #[test]
-fn what_nobody_has_accepted_is_repeated_unless_the_app_may_have() {
+fn a_connection_that_was_not_accepted_is_repeated_unless_the_app_may_have_reset_it() {
     for (may_reset, status) in [(false, "200"), (true, "502")] {
         let (listener, address) = listen();
         let running = dispatcher(address, may_reset, 4);
         let next = spawn(move || {
-            // A request waits; then the worker leaves, and another one has its port.
+            // A request waits; then the worker leaves, and another one listens on its port.
             let queued = || {
                 let all = scaledapp_proc::sockets::at_port(
                     address.port(),
@@ -172,7 +172,7 @@ fn what_nobody_has_accepted_is_repeated_unless_the_app_may_have() {
 }
 
 #[test]
-fn a_balancer_in_front_learns_that_no_worker_has_begun_it() {
+fn a_balancer_in_front_learns_that_no_worker_has_read_it() {
     let (listener, address) = listen();
     let running = dispatcher(address, true, 1);
     let worker = spawn(move || {
@@ -188,14 +188,14 @@ fn a_balancer_in_front_learns_that_no_worker_has_begun_it() {
     worker.join().unwrap();
 }
 
-/// No worker of ours: an app that closes a kept connection at that moment.
+/// There is no supervisor: an app closes a kept connection at that moment.
 #[test]
-fn a_balancer_repeats_what_came_after_an_orderly_end() {
+fn a_balancer_repeats_a_request_that_came_after_an_orderly_close() {
     let (listener, address) = listen();
     let endpoint: Arc<Endpoint> = Endpoint::new("one", address);
     let running = start_with(vec![endpoint], Config::balancer());
     let worker = spawn(move || {
-        // It closes before the request comes, as far as it knows.
+        // It closes before it has seen the request.
         let (stream, _) = listener.accept().unwrap();
         drop(stream);
         answer_the_next(listener)

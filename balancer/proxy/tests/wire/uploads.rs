@@ -1,5 +1,5 @@
-//! Answers that come before their request is sent: the client can read them, and
-//! what it sent before an upgrade comes before what it sends after it.
+//! Answers that come before the request has been sent: the client can read them. And bytes
+//! that are sent before an upgrade come before those that are sent after it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::peers::{MOMENT, OK, short, start, start_with, upstream};
 
 const SIZE: usize = 20 << 20;
 
-/// Sends all of an upload, and only then looks for its answer.
+/// Sends an entire upload, and only then reads the answer.
 fn upload(client: &mut TcpStream, fields: &str, body: &[u8]) -> String {
     let head = format!("POST /up HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     client.write_all(head.as_bytes()).unwrap();
@@ -21,12 +21,12 @@ fn upload(client: &mut TcpStream, fields: &str, body: &[u8]) -> String {
 }
 
 #[test]
-fn a_client_that_sends_all_first_can_read_its_early_answer() {
+fn a_client_that_sends_everything_first_can_read_its_early_answer() {
     let short = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large";
     let body = "x".repeat(8 << 20);
     let long = format!("HTTP/1.1 413 Content Too Large\r\nContent-Length: 8388608\r\n\r\n{body}");
-    // It takes the rest of the upload, as Node does; or leaves it, as most do; or
-    // closes at once, which is a reset.
+    // The server may read the rest of the upload, as Node does; leave it unread, as most
+    // servers do; or close immediately, which sends a reset.
     for (answer, takes_the_rest, stays) in [
         (short.to_owned(), true, true),
         (short.to_owned(), false, true),
@@ -54,7 +54,7 @@ fn a_client_that_sends_all_first_can_read_its_early_answer() {
 }
 
 #[test]
-fn so_can_one_that_we_refuse() {
+fn a_client_that_is_refused_can_read_its_early_answer() {
     let body = vec![b'x'; SIZE];
     for config in [Config::dispatcher(), Config::balancer()] {
         let mut config = config;
@@ -84,7 +84,8 @@ fn a_request_with_a_body_can_ask_for_another_protocol() {
         let upstream = scripted(move |mut stream| {
             let head = head_of(&mut stream);
             assert!(head.contains("Upgrade: tcp\r\n"), "{head}");
-            // Before it has all of the body: that still comes first, as it was framed.
+            // The server has not received the whole body, so the rest still comes first,
+            // framed as before.
             let answer = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
             stream.write_all(answer.as_bytes()).unwrap();
             let body = if is_chunked {
@@ -117,7 +118,7 @@ fn a_request_with_a_body_can_ask_for_another_protocol() {
 }
 
 #[test]
-fn a_line_end_after_a_body_begins_no_request() {
+fn a_line_end_after_a_body_is_not_the_start_of_a_request() {
     let limits = short(|limits| limits.head_time = MOMENT);
     let running = start(vec![upstream(OK, Duration::ZERO)], limits);
     let mut client = running.connect();

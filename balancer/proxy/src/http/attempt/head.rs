@@ -1,5 +1,5 @@
-//! What the upstream has sent becomes the answer to the client: its head is
-//! read and rewritten, its body passed on.
+//! Turns the bytes of the upstream into the answer to the client: its head is read and
+//! rewritten, its body passed on.
 //!
 //! When bytes are read and written is decided in `attempt`.
 
@@ -13,17 +13,17 @@ use crate::config::grown;
 use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
 
-/// Interim responses to one request. A server that reports progress with them (102,
-/// RFC 2518) needs hundreds; one that sends more never comes to an end.
+/// The most interim responses to one request. A server that reports progress with them
+/// (102, RFC 2518) needs hundreds; one that sends more never comes to an end.
 const MAX_INTERIMS: u32 = 1000;
 
-/// An answer with a body of at most so many bytes is held until it is whole. A server that
-/// is killed between head and body (many write each by itself) then costs nothing, and
-/// the wait is too short to be noticed.
+/// An answer with a body of at most this many bytes is held until it is complete. If the
+/// server is killed between head and body (many servers write each separately), the request
+/// can then still be repeated, and the wait is too short to be noticed.
 const MAX_HELD_BYTES: u64 = 16 << 10;
 
 impl Attempt<'_, '_> {
-    /// Uses what the upstream has sent; a cause if it cannot be used.
+    /// Uses the bytes that the upstream has sent; returns a cause if they cannot be used.
     pub(super) fn take_answer(&mut self) -> Option<Failure> {
         while !self.upstream.input.is_empty() {
             match self.state {
@@ -49,8 +49,8 @@ impl Attempt<'_, '_> {
         None
     }
 
-    /// The limits of an answer's head. A dispatcher of ours has counted it already, before
-    /// it wrote it anew.
+    /// The limits of an answer's head. A dispatcher of ours has already checked the head
+    /// before it rewrote it.
     pub(super) fn head_limits(&self) -> Limits {
         let limits = self.thread.config.limits.answer_head;
         if self.endpoint.hands_back() {
@@ -60,7 +60,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// What of the request decides how its answer is read.
+    /// The properties of the request that decide how its answer is read.
     fn asked(&self) -> http1::Asked {
         http1::Asked {
             head: self.meta.is_head,
@@ -68,12 +68,12 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// Takes a head if all of it is there.
+    /// Reads a head if all of it has arrived.
     fn take_head(&mut self) -> Result<bool, Failure> {
         self.take_head_of(false)
     }
 
-    /// The same; `is_mended`: no folded line is left that could be joined.
+    /// The same; `is_mended`: there are no folded lines left to join.
     fn take_head_of(&mut self, is_mended: bool) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
@@ -116,9 +116,9 @@ impl Attempt<'_, '_> {
             if self.interims > MAX_INTERIMS {
                 return Err(too_many_interims(complaints, endpoint));
             }
-            // It is a sign that the answer is being worked on (102, 103).
+            // It shows that the server is working on the answer (102, 103).
             self.sent = None;
-            // An HTTP/1.0 client knows none (RFC 9110 section 15.2).
+            // An HTTP/1.0 client does not know them (RFC 9110 section 15.2).
             if version == Version::Http11 {
                 http1::write_response(out, &response, Framing::None, &downstream);
             }
@@ -129,7 +129,7 @@ impl Attempt<'_, '_> {
             let framing = http1::downstream_framing(response.framing, version);
             downstream.close = framing == Framing::UntilClose
                 || !self.meta.keep_alive
-                // The rest of its request would be taken for the next one.
+                // The rest of its request would be mistaken for the next one.
                 || !is_sent
                 || self.thread.activity.is_leaving();
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
@@ -157,7 +157,7 @@ impl Attempt<'_, '_> {
         Ok(true)
     }
 
-    /// Whether an answer that breaks off could still be had from another server.
+    /// Whether another server could still give the answer if this one breaks off.
     fn may_be_held(&self, framing: Framing) -> bool {
         self.meta.is_idempotent
             && self.request.is_sent()
@@ -165,7 +165,7 @@ impl Attempt<'_, '_> {
             && matches!(framing, Framing::Length(length) if length <= MAX_HELD_BYTES)
     }
 
-    /// A body that is none has its end right after the head.
+    /// Starts the body; a message without a body ends right after the head.
     fn begin_body(&mut self) -> Result<(), Failure> {
         let taken = self.answer.take(&mut self.upstream.input);
         taken.map(drop).map_err(|fault| {
@@ -181,7 +181,8 @@ impl Attempt<'_, '_> {
 
     /// Whether the answer belongs to no request. A server that gives up an idle connection
     /// may send 408 at the moment when a request is written to it. By RFC 9110 section
-    /// 15.5.9 it has not got that request, which may be repeated whatever it is.
+    /// 15.5.9 it has not received that request, which may therefore be repeated in any
+    /// case.
     fn is_unasked(&self, response: &Response<'_>) -> bool {
         response.status == 408
             && !response.keep_alive
@@ -190,7 +191,7 @@ impl Attempt<'_, '_> {
             && self.interims == 0
     }
 
-    /// Less than the peer said it would wait, if it said so.
+    /// How long to keep the connection: less than the peer has announced, if it has.
     fn keep_time(&self, told: Option<u64>) -> Duration {
         let ours = self.thread.config.limits.upstream_idle_time;
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
@@ -199,7 +200,7 @@ impl Attempt<'_, '_> {
 }
 
 fn too_many_interims(complaints: &Complaints, endpoint: &Endpoint) -> Failure {
-    let rule = "it is more than 1000 interim answers (1xx)";
+    let rule = "it has more than 1000 interim answers (1xx)";
     complaints.answer_is_malformed(endpoint, "too-many-interim", rule, b"");
     Failure::Malformed
 }

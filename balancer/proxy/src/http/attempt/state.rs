@@ -1,6 +1,7 @@
-//! What is known of an attempt while it is under way, and how it can end.
+//! The state of an attempt, and how it can end.
 //!
-//! Decides nothing: bytes are moved in `attempt`, heads are read in `attempt::head`.
+//! Nothing is decided here: bytes are moved in `attempt`, heads are read in
+//! `attempt::head`.
 
 use std::time::Duration;
 
@@ -17,11 +18,11 @@ use crate::thread::Thread;
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The answer is with the client.
+    /// The client has the answer.
     Answered(Answered),
-    /// Both sides speak another protocol now.
+    /// Both sides have switched to another protocol.
     Switched,
-    /// There is no complete answer, by whatever side's fault.
+    /// There is no complete answer, whichever side caused that.
     Failed(BrokenOff),
     /// The rest of the request's body is not well-formed.
     BadBody { reason: &'static str, headed: bool },
@@ -31,36 +32,36 @@ pub(crate) enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BrokenOff {
     pub(crate) cause: Failure,
-    /// The client has a part of an answer.
+    /// The client has received a part of an answer.
     pub(crate) headed: bool,
-    /// The upstream has sent a part of one.
+    /// The upstream has sent a part of an answer.
     pub(crate) answered: bool,
 }
 
-/// What is known of an answer once its head was read.
+/// What is known of an answer after its head was read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answered {
     pub(crate) status: u16,
-    /// The client's connection ends with it.
+    /// The client's connection ends with this answer.
     pub(crate) close: bool,
-    /// How long the upstream connection may be kept; `None`: not at all.
+    /// How long the upstream connection may be kept; `None`: it is closed.
     pub(crate) keep: Option<Duration>,
-    /// It has no body by rule.
+    /// By its status or the method, it has no body.
     pub(crate) bodiless: bool,
 }
 
-/// How far the answer is.
+/// How far the answer has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum State {
-    /// Its head is awaited; interim responses are in the flow.
+    /// Its head is awaited; interim responses may be in the flow.
     Head,
-    /// Its head is in the flow, its body on the way.
+    /// Its head is in the flow, and its body follows.
     Body(Answered),
-    /// 101 is in the flow.
+    /// The 101 response is in the flow.
     Switching,
 }
 
-/// One attempt that is under way.
+/// One attempt in progress.
 #[derive(Debug)]
 pub(crate) struct Attempt<'a, 't> {
     pub(super) thread: &'t Thread,
@@ -73,21 +74,21 @@ pub(crate) struct Attempt<'a, 't> {
     pub(super) answer: Flow,
     pub(super) state: State,
     pub(super) begun: Duration,
-    /// When a byte moved last, in whatever direction.
+    /// When a byte last moved in either direction.
     pub(super) moved: Duration,
-    /// The client has sent more of its request meanwhile.
+    /// The client has sent more of its request in the meantime.
     pub(super) sends: bool,
-    /// Since when nothing but the answer's head is missing.
+    /// Since when only the head of the answer is missing.
     pub(super) sent: Option<Duration>,
-    /// The answer announces itself as a stream.
+    /// The answer is marked as a stream.
     pub(super) streams: bool,
-    /// How long the client may be waited for to take the answer.
+    /// How long the client may take to read the answer.
     pub(super) reader: Allowance,
-    /// What waits of the answer for a client that reads slowly.
+    /// The part of the answer that is held for a client that reads slowly.
     pub(super) waiting: Held<'t>,
-    /// The answer goes to the client as a whole: until then another can follow.
+    /// The answer is sent only once it is complete; until then another attempt can follow.
     pub(super) held: bool,
-    /// Interim responses so far.
+    /// The number of interim responses so far.
     pub(super) interims: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a request of a path that goes on ending workers may go on.
+//! Whether a request may proceed if its path keeps ending workers.
 //!
 //! Which paths those are is decided in `suspects`.
 
@@ -8,7 +8,8 @@ use crate::suspects::{Admission, Name, Suspects};
 use crate::thread::Thread;
 use scaledapp_select::Past;
 
-/// A request of a path that goes on ending workers; no other of that path may go on.
+/// A request for a path that keeps ending workers; meanwhile no other one for that path may
+/// proceed.
 pub(super) struct Admitted<'a> {
     suspects: &'a Suspects,
     name: Name,
@@ -20,7 +21,8 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// Keeps a path that goes on ending workers from the last one. An error is a refusal.
+/// Protects the last worker from a path that keeps ending workers. An error means that the
+/// request is refused.
 pub(super) fn admit<'a>(
     thread: &'a Thread,
     request: &Flow,
@@ -28,7 +30,7 @@ pub(super) fn admit<'a>(
     past: &mut Past,
 ) -> Result<Option<Admitted<'a>>, ()> {
     if !request.is_taken() {
-        // Its head may be gone when it is needed.
+        // The head may no longer be available when the name is needed.
         search.name(thread, request);
     }
     let suspects = &*thread.upstreams.suspects;
@@ -42,7 +44,7 @@ pub(super) fn admit<'a>(
         Admission::Refused => Err(()),
         Admission::Alone => {
             search.is_suspect = true;
-            // The next end of a worker is the last.
+            // The next end of a worker over it is the last one allowed.
             past.deaths = past.deaths.max(1);
             Ok(Some(Admitted { suspects, name }))
         }

@@ -1,7 +1,7 @@
-//! The answers of our own: which status and reason a client gets where no endpoint has
-//! answered.
+//! The answers of the proxy itself: which status and reason a client gets if no endpoint
+//! has answered.
 //!
-//! When that is so is decided by the steps of the exchange.
+//! The steps of the exchange decide when that is so.
 
 use scaledapp_http1::{self as http1, Elsewhere, Malformed, Version};
 
@@ -12,7 +12,7 @@ use crate::http::request::Then;
 use crate::metrics::Failure;
 
 impl Exchange<'_> {
-    /// The answer to a request that has found no endpoint.
+    /// Answers a request that has found no endpoint.
     pub(super) async fn refuse(&mut self, reason: NoEndpoint) -> Then {
         let thread = self.thread;
         let (failure, status, reason) = match reason {
@@ -22,7 +22,7 @@ impl Exchange<'_> {
             NoEndpoint::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
             NoEndpoint::QueueFull => (Failure::QueueFull, 503, "queue-full"),
             NoEndpoint::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
-            // It was executed, so it is of no use to come back later.
+            // It was executed, so it would be wrong to ask the client to come back later.
             NoEndpoint::Suspect if self.past.written => (Failure::Suspect, 502, "upstream-failed"),
             NoEndpoint::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
             NoEndpoint::ClientGone => {
@@ -44,8 +44,8 @@ impl Exchange<'_> {
             .await
     }
 
-    /// The answer to a request whose attempts have failed. A balancer of ours in front may
-    /// learn that it can go `elsewhere`.
+    /// Answers a request whose attempts have failed. If the sender is a balancer of ours,
+    /// the answer may tell it that the request can go `elsewhere`.
     pub(super) async fn give_up(
         &mut self,
         cause: Failure,
@@ -66,8 +66,8 @@ impl Exchange<'_> {
             Failure::Memory => (503, "out-of-memory"),
             _ => (502, "upstream-failed"),
         };
-        // A malformed answer has a complaint of its own, and a request that is handed back
-        // may be served yet.
+        // A malformed answer has already been logged, and a request that is handed back may
+        // still be served.
         if status >= 500 && cause != Failure::Malformed && elsewhere.is_none() {
             thread.complaints.request_failed(status, reason, endpoint);
         }
@@ -79,7 +79,7 @@ impl Exchange<'_> {
         self.client.write(thread, out, true).await
     }
 
-    /// The answer to a body that is not well-formed.
+    /// Answers a request whose body is malformed.
     pub(super) async fn refuse_body(&mut self, malformed: Malformed) -> Then {
         let thread = self.thread;
         thread.counts.failed(Failure::Refused);

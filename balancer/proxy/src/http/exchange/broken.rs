@@ -1,7 +1,7 @@
-//! An attempt without a whole answer: what became of its worker, what it means for the
+//! An attempt without a complete answer: what became of its worker, what it means for the
 //! endpoint, and whether another attempt follows.
 //!
-//! What may be repeated is decided in `scaledapp-select`, what was certainly not read, in
+//! What may be repeated is decided in `scaledapp-select`; what was certainly not read, in
 //! `unread`.
 
 use scaledapp_http1::{Elsewhere, Trust};
@@ -17,7 +17,7 @@ use crate::metrics::{Failure, count};
 use crate::thread::Thread;
 
 impl Exchange<'_> {
-    /// What an attempt without a whole answer means; `None`: another attempt.
+    /// What an attempt without a complete answer means; `None`: another attempt follows.
     pub(super) async fn broke_off(
         &mut self,
         broken: BrokenOff,
@@ -36,13 +36,13 @@ impl Exchange<'_> {
             answered,
             replayable: self.request.is_whole(),
             // A dispatcher that hands a request back has answered, so its connection was
-            // no stale one.
+            // not stale.
             reused: upstream.reused && cause != Failure::HandedBack,
         };
         let hands_back = upstream.hands_back;
         let sent = upstream.sent(endpoint.may_reset());
-        // A request that is given up ends at its server now, however long the client takes
-        // to hear it; and the kernel tells of the end of our socket only when it is closed.
+        // A request that is given up ends at its server now, however long it takes to tell
+        // the client; and the kernel reports on our socket only once it is closed.
         drop(upstream);
         if cause == Failure::Upstream
             && select::needs_proof(failed, &self.past, is_idempotent)
@@ -79,7 +79,7 @@ impl Exchange<'_> {
             }
             _ => None,
         };
-        // Clients must not see it.
+        // Clients must not see this field.
         let elsewhere = elsewhere.filter(|_| self.client.trust == Trust::Behind);
         let answer = self.give_up(cause, Some(endpoint), headed, elsewhere);
         Some(answer.await)
@@ -87,7 +87,7 @@ impl Exchange<'_> {
 }
 
 /// What became of the process behind an endpoint at which an attempt has failed, and
-/// whether this was the only request there; `says` is what a dispatcher there has said.
+/// whether this was the only request there. `says` is what a dispatcher there has said.
 async fn fate(
     endpoint: &Endpoint,
     cause: Failure,
@@ -96,14 +96,15 @@ async fn fate(
 ) -> (Fate, bool) {
     match (cause, says) {
         (Failure::HandedBack, Some(Elsewhere::Interrupted)) => (Fate::Ended(EndedBy::Other), false),
-        // Dispatchers of older versions say so of whatever ended their workers.
+        // Dispatchers of older versions say this for every end of a worker, whatever its
+        // cause.
         (Failure::HandedBack, _) => (Fate::Unknown, false),
         (Failure::Upstream | Failure::CutOff, _) if failed.written => endpoint.fate().await,
         _ => (Fate::Lives, false),
     }
 }
 
-/// What a failed attempt means for the endpoint, and whether another follows.
+/// What a failed attempt means for the endpoint, and whether another attempt follows.
 fn settle(
     thread: &Thread,
     endpoint: &Endpoint,
@@ -111,7 +112,7 @@ fn settle(
     failed: Failed,
     next: Next,
 ) -> bool {
-    // None of these is the fault of the endpoint.
+    // None of these is the endpoint's fault.
     if matches!(
         cause,
         Failure::ClientGone | Failure::ClientTimeout | Failure::Memory | Failure::GaveWay
@@ -119,8 +120,9 @@ fn settle(
         return false;
     }
     if cause == Failure::Unasked {
-        // This is no answer to the request. It goes over a connection of its own now,
-        // where that cannot happen, so it costs neither an attempt nor budget.
+        // The endpoint's answer did not belong to this request. The request now goes over a
+        // new connection, where that cannot happen, so this costs neither an attempt nor
+        // budget.
         count(&thread.counts.repeated);
         return true;
     }
@@ -137,7 +139,7 @@ fn settle(
     if !may_repeat || next != Next::Again {
         return false;
     }
-    // A kept connection that was closed in between is no sign of trouble.
+    // A kept connection that was closed in the meantime is no sign of trouble.
     if !failed.reused && !thread.upstreams.budget.borrow_mut().withdraw() {
         count(&thread.counts.budget_spent);
         return false;

@@ -1,8 +1,8 @@
-//! What is read of a request's body before an endpoint is chosen.
+//! How much of a request's body is read before an endpoint is chosen.
 //!
-//! A client that sends slowly would hold a server that does one thing at a time. So a
-//! short body is read to its end first. A longer one goes on as it comes, and so does one
-//! whose client waits for a word of the server.
+//! A client that sends slowly would block a server that does one thing at a time. So a
+//! short body is read completely first. A longer one is passed on as it arrives, and so is
+//! one whose client waits for `100 Continue`.
 
 use std::future::poll_fn;
 
@@ -15,29 +15,30 @@ use crate::http::request::Then;
 use crate::metrics::Failure;
 
 impl Exchange<'_> {
-    /// Takes what there is of the body, and all of it if it is short. An error is what
-    /// becomes of the connection instead.
+    /// Reads the part of the body that has arrived, and all of it if it is short. An error
+    /// says what becomes of the connection instead.
     pub(super) async fn gather(&mut self) -> Result<(), Then> {
         let most = self.request.pending() + self.replay_bytes;
         // The body's first bytes usually came with the head. A malformed body is refused
-        // before an endpoint hears of it.
+        // before any of it is sent to an endpoint.
         if let Err(malformed) = self.request.take(&mut self.client.input) {
             return Err(self.refuse_body(malformed).await);
         }
         if !self.request.is_taken() {
             self.gather_short(most).await?;
         }
-        // Neither a queue nor a connection to come needs its memory.
+        // Its memory is not needed while the request waits in the queue or for a
+        // connection.
         self.client.input.release(&self.thread.buffers);
         Ok(())
     }
 
-    /// Reads a short body to its end; with the head it has `most` bytes.
+    /// Reads a short body to its end; together with the head it has at most `most` bytes.
     async fn gather_short(&mut self, most: usize) -> Result<(), Then> {
         let thread = self.thread;
         let is_short = match self.meta.framing {
             Framing::Length(length) => length <= self.replay_bytes as u64,
-            // It is taken for short until it has shown that it is longer.
+            // A body counts as short until it turns out to be longer.
             Framing::Chunked => self.replay_bytes > 0,
             Framing::None | Framing::UntilClose => false,
         };

@@ -1,5 +1,4 @@
-//! What an outcome means for the endpoint's record, and what the log says when it is
-//! ejected.
+//! What an outcome means for the endpoint's record, and the log message of an ejection.
 //!
 //! How many outcomes eject an endpoint is decided in `scaledapp-select`.
 
@@ -10,7 +9,7 @@ use crate::endpoint::Endpoint;
 use crate::metrics::count;
 use crate::thread::Thread;
 
-/// Takes an outcome into the endpoint's record.
+/// Adds an outcome to the endpoint's record.
 pub(super) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
     let counts_errors = thread.config.ejects_errors
         && (outcome != Outcome::Error || !thread.upstreams.ejects_too_many());
@@ -18,16 +17,13 @@ pub(super) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
         None => return,
         Some(1) => tracing::warn!(
             endpoint = endpoint.name(),
-            "{}; it gets no requests for {:?}, and longer each time if it goes on",
+            "{}; it gets no requests for {:?}, and for twice as long after each further failure",
             outcome.words(),
             FIRST_EJECTION
         ),
-        Some(times) => tracing::debug!(
-            endpoint = endpoint.name(),
-            ?outcome,
-            times,
-            "left alone again"
-        ),
+        Some(times) => {
+            tracing::debug!(endpoint = endpoint.name(), ?outcome, times, "ejected again");
+        }
     }
     count(&thread.counts.ejections);
 }

@@ -1,5 +1,5 @@
-//! The connection that a request goes to its endpoint on, and what becomes of it after
-//! the answer.
+//! The connection to the endpoint: how a request gets one, and whether it is kept after the
+//! answer.
 //!
 //! Whether an idle connection may be used again is decided in `pool`.
 
@@ -17,7 +17,7 @@ use crate::metrics::count;
 use crate::thread::Thread;
 use crate::unread::Link;
 
-/// A connection to the endpoint, kept or new; `None` if there is none for us.
+/// Returns a kept or a new connection to the endpoint; `None` if none can be had.
 pub(super) async fn reach(
     thread: &Thread,
     client: &Client,
@@ -26,7 +26,7 @@ pub(super) async fn reach(
 ) -> Option<Upstream> {
     let endpoint = entered.endpoint();
     let pool = &thread.upstreams.pool;
-    // After a failure a kept connection is not worth another attempt.
+    // After a failure, a kept connection is not worth another attempt.
     if !is_repeated {
         let now = thread.clock.now();
         let kept = pool.borrow_mut().take(endpoint.id(), now);
@@ -53,7 +53,8 @@ pub(super) async fn reach(
     }
 }
 
-/// Keeps the connection if it may be used again; `is_sent`: all of the request is.
+/// Keeps the connection if it may be used again; `is_sent`: the whole request has been
+/// sent.
 pub(super) fn keep(
     thread: &Thread,
     is_sent: bool,
@@ -64,7 +65,7 @@ pub(super) fn keep(
     let Upstream {
         link, mut input, ..
     } = upstream;
-    // What came after the answer belongs to no request.
+    // Bytes after the answer belong to no request.
     let is_clean = input.is_empty();
     input.consume(usize::MAX);
     input.release(&thread.buffers);

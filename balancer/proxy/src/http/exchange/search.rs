@@ -1,5 +1,5 @@
-//! The search of one request for an endpoint: where it was, which endpoints may still serve
-//! it, and how long it waits.
+//! The search of one request for an endpoint: where it has been, which endpoints may still
+//! serve it, and how long it waits.
 //!
 //! What a failed attempt means for the next one is decided in `broken`.
 
@@ -18,19 +18,19 @@ use crate::thread::Thread;
 
 /// Why there is no endpoint for a request.
 pub(super) enum NoEndpoint {
-    /// None was free in time.
+    /// No endpoint was free in time.
     InTime,
     /// No more requests may wait.
     QueueFull,
-    /// Its client does not wait any more.
+    /// Its client no longer waits.
     ClientGone,
-    /// It may not go where it was, and there is no other endpoint.
+    /// It may not go to the endpoints that it has been at, and there is no other one.
     Elsewhere,
-    /// Its path goes on ending workers.
+    /// Its path keeps ending workers.
     Suspect,
 }
 
-/// Where a request was, and how long it may still look.
+/// Where a request has been, and how long it may still search.
 #[derive(Debug, Default)]
 pub(super) struct Search {
     /// Endpoints that have failed it since it last waited.
@@ -43,11 +43,11 @@ pub(super) struct Search {
     elsewhere: bool,
     /// Its position in the queue, once it has waited.
     position: Option<Position>,
-    /// It may be what ends workers.
+    /// It may be a request that ends workers.
     pub(super) is_suspect: bool,
-    /// The first worker that has ended while it executed this.
+    /// The first worker that ended while it executed this request.
     ended: Option<u64>,
-    /// Method and path, once they are needed.
+    /// Method and path, known once they are needed.
     name: Option<Name>,
     /// It has waited for an endpoint since it was admitted.
     pub(super) has_waited: bool,
@@ -68,13 +68,14 @@ impl Search {
     pub(super) fn go_on(&mut self, endpoint: &Endpoint, failed: Failed, past: &Past) {
         self.again = true;
         self.elsewhere = past.handed_back;
-        // A connection that was closed in between says nothing about its endpoint.
+        // A kept connection that was closed in the meantime says nothing about its
+        // endpoint.
         if !failed.reused {
             self.failed_at(endpoint);
         }
     }
 
-    /// An endpoint has broken off while it executed this, and what became of it.
+    /// An endpoint has broken off while it executed this request.
     pub(super) fn broke(
         &mut self,
         thread: &Thread,
@@ -89,13 +90,13 @@ impl Search {
         };
         let worker = endpoint.id();
         let first = *self.ended.get_or_insert(worker);
-        // Only a second kill says what the first one was.
+        // Only a second kill shows what the first one was.
         if by == EndedBy::Outside && past.deaths < 2 {
             return;
         }
         count(&thread.counts.fatal);
         let sign = match past.deaths {
-            // Both kills may have had another aim, such as all workers.
+            // Both kills may have had another target, such as all workers.
             2.. if by == EndedBy::Outside => Sign::Alone,
             2.. => Sign::Twice,
             _ if was_alone => Sign::Alone,
@@ -108,7 +109,7 @@ impl Search {
         }
     }
 
-    /// It has got an answer.
+    /// The request has been answered.
     pub(super) fn answered(&mut self, thread: &Thread, request: &Flow) {
         let (now, ended) = (thread.clock.now(), self.ended);
         let name = self.name(thread, request);
@@ -124,7 +125,7 @@ impl Search {
     }
 }
 
-/// An endpoint, when there is one; waits for one within limits.
+/// Waits, within limits, for an endpoint and returns it.
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
     client: &mut Client,
@@ -168,10 +169,10 @@ pub(super) async fn choose<'a>(
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
-            // The client's buffer may be full, so that its end is not seen.
+            // The client's buffer may be full, so that its end goes unnoticed.
             let next = until.min(leaves).min(now + LOOK_INTERVAL);
             client.deadline.set_at(next);
-            // The deadline lies ahead, so this only asks to be woken.
+            // The deadline lies ahead, so this only registers the waker.
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }

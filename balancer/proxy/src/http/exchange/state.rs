@@ -1,6 +1,6 @@
-//! What is known of a request while it is carried out.
+//! The state of a request while it is carried out.
 //!
-//! Decides nothing: the steps are in the files beside it.
+//! Nothing is decided here: the steps are in the neighbouring files.
 
 use scaledapp_select::Past;
 
@@ -11,18 +11,18 @@ use crate::http::client::Client;
 use crate::http::request::RequestMeta;
 use crate::thread::Thread;
 
-/// See the module.
+/// See the module documentation.
 pub(super) struct Exchange<'a> {
     pub(super) thread: &'a Thread,
     pub(super) client: &'a mut Client,
     pub(super) meta: RequestMeta,
-    /// Its head and what there is of its body, on the way to an endpoint.
+    /// Its head and the part of its body that is there, on the way to an endpoint.
     pub(super) request: Flow,
     /// How many bytes of its body may be kept to be sent again.
     pub(super) replay_bytes: usize,
     pub(super) past: Past,
     pub(super) search: Search,
-    /// Its path goes on ending workers, and it is the only one that may go on.
+    /// Set if its path keeps ending workers and this request alone may proceed.
     pub(super) admitted: Option<Admitted<'a>>,
 }
 
@@ -51,7 +51,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Keeps a path that goes on ending workers from the last one. An error is a refusal.
+    /// Protects the last worker from a path that keeps ending workers. An error means that
+    /// the request is refused.
     pub(super) fn admit(&mut self) -> Result<(), ()> {
         let (search, past) = (&mut self.search, &mut self.past);
         self.admitted = admit(self.thread, &self.request, search, past)?;

@@ -1,4 +1,4 @@
-//! Answers that break off: those that are short have not been begun by then.
+//! Answers that break off: a short answer is not sent before it is complete.
 
 use std::io::{Read, Write};
 
@@ -9,12 +9,13 @@ use crate::peers::{OK, Stage, ask, read_all, start, start_with};
 const BROKEN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no";
 
 #[test]
-fn a_short_answer_that_breaks_off_is_asked_for_again() {
+fn a_request_is_repeated_if_its_short_answer_breaks_off() {
     for config in [Config::dispatcher(), Config::balancer()] {
         let stage = Stage::open();
         let running = start_with(vec![stage.endpoint()], config);
         let mut client = ask(&running, "/");
-        // A server that dies between what it writes of the head and of the body.
+        // A server that dies after it has written the head and before it has written the
+        // body.
         let mut request = stage.next();
         request.begin(BROKEN);
         request.close();
@@ -27,7 +28,7 @@ fn a_short_answer_that_breaks_off_is_asked_for_again() {
 }
 
 #[test]
-fn one_to_a_post_is_not() {
+fn a_post_is_not_repeated_if_its_short_answer_breaks_off() {
     let stage = Stage::open();
     let running = start(vec![stage.endpoint()], Limits::default());
     let mut client = running.connect();
@@ -44,7 +45,7 @@ fn one_to_a_post_is_not() {
 }
 
 #[test]
-fn a_long_answer_and_one_without_a_length_begin_at_once() {
+fn a_long_answer_and_one_without_a_length_are_sent_immediately() {
     let stage = Stage::open();
     let running = start(vec![stage.endpoint()], Limits::default());
     for head in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {

@@ -1,4 +1,4 @@
-//! What an endpoint shows of its process: silence, and what it has answered.
+//! What is observed of an endpoint's process: its silence, and its answers.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ fn silence_ends_with_each_byte_and_begins_with_the_first_request() {
     let stage = Stage::open();
     let endpoint = stage.endpoint();
     let running = start(vec![Arc::clone(&endpoint)], Limits::default());
-    // Far enough for differences to be those of the beginning.
+    // Late enough that differences must come from the start.
     let later = Instant::now() + Duration::from_hours(1);
     assert_eq!(endpoint.silent_for(later), None);
     let before = Instant::now();
@@ -22,7 +22,7 @@ fn silence_ends_with_each_byte_and_begins_with_the_first_request() {
     let mut request = stage.next();
     let asked = endpoint.silent_for(later).unwrap();
     assert!(asked <= later - before, "since it was asked");
-    // The clock of a thread ticks; a byte is noted at the tick before it.
+    // A thread's clock ticks; a byte is recorded with the time of the tick before it.
     let mut written = 0;
     request.begin("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n");
     until("a byte ends the silence", || {
@@ -36,7 +36,7 @@ fn silence_ends_with_each_byte_and_begins_with_the_first_request() {
 }
 
 #[test]
-fn a_tunnel_owes_nothing_and_its_bytes_show_life() {
+fn a_tunnel_owes_nothing_and_its_bytes_are_a_sign_of_life() {
     let stage = Stage::open();
     let endpoint = stage.endpoint();
     let running = start(vec![Arc::clone(&endpoint)], Limits::default());
@@ -54,7 +54,10 @@ fn a_tunnel_owes_nothing_and_its_bytes_show_life() {
     let _client = ask(&running, "/");
     let _request = stage.next();
     let asked = endpoint.silent_for(later).unwrap();
-    assert!(asked <= later - before, "not since the tunnel began");
+    assert!(
+        asked <= later - before,
+        "since the request, not since the tunnel began"
+    );
     upgraded.begin("alive");
     until("a byte of the tunnel is noted", || {
         endpoint.silent_for(later).unwrap() < asked
@@ -65,7 +68,7 @@ fn a_tunnel_owes_nothing_and_its_bytes_show_life() {
 }
 
 #[test]
-fn a_slot_keeps_its_numbers_when_its_process_is_another_one() {
+fn a_slot_keeps_its_counters_when_its_process_is_replaced() {
     let mut registry = Registry::default();
     let counters = NamedCounters::register(&mut registry, "x");
     let (old, new) = (Stage::open(), Stage::open());

@@ -1,5 +1,5 @@
-//! What servers and clients send besides requests and answers: what is no answer to
-//! anything, floods of interim answers, large heads, and HTTP/2.
+//! What servers and clients send besides requests and answers: bytes that answer no
+//! request, floods of interim answers, large heads, and HTTP/2.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const TIMEOUT: &str =
 fn a_408_for_an_idle_connection_is_no_answer() {
     for config in [Config::dispatcher(), Config::balancer()] {
         let stage = Stage::open();
-        // The first try has to be enough: this is none.
+        // The first attempt must suffice, because a 408 does not count as one.
         let mut config = config;
         config.limits.attempts = 1;
         let running = start_with(vec![stage.endpoint()], config);
@@ -32,12 +32,12 @@ fn a_408_for_an_idle_connection_is_no_answer() {
             assert_ne!(request.at.1, 0, "on the kept connection");
             request.answer(TIMEOUT);
             let request = stage.next();
-            assert_eq!(request.at.1, 0, "on one of its own");
+            assert_eq!(request.at.1, 0, "on a new connection");
             assert!(request.text.starts_with(method));
             request.answer(OK);
             assert!(read_all(&mut client).ends_with("ok"));
         }
-        // On a connection of its own it is the app's.
+        // On a new connection the 408 is the app's own answer.
         let running = start(vec![stage.endpoint()], Limits::default());
         let mut client = ask(&running, "/");
         stage.next().answer(TIMEOUT);
@@ -45,9 +45,9 @@ fn a_408_for_an_idle_connection_is_no_answer() {
     }
 }
 
-/// A careless server (`do_HEAD = do_GET`) sends the body whenever it gets to it.
+/// A faulty server (`do_HEAD = do_GET`) may send the body at any time.
 #[test]
-fn no_answer_follows_one_whose_body_may_still_come() {
+fn no_request_follows_an_answer_whose_body_may_still_arrive() {
     for config in [Config::dispatcher(), Config::balancer()] {
         let stage = Stage::open();
         let running = start_with(vec![stage.endpoint()], config);
@@ -82,7 +82,7 @@ fn no_answer_follows_one_whose_body_may_still_come() {
     }
 }
 
-/// What needs no such care is used again at once.
+/// A connection that needs no such care is used again immediately.
 #[test]
 fn other_answers_cost_no_connection() {
     let running = start(vec![upstream(OK, Duration::ZERO)], Limits::default());
@@ -94,7 +94,7 @@ fn other_answers_cost_no_connection() {
 }
 
 #[test]
-fn interim_answers_have_an_end() {
+fn the_number_of_interim_answers_is_limited() {
     for (count, status) in [(1000, "200"), (1001, "502")] {
         let stage = Stage::open();
         let running = start(vec![stage.endpoint()], Limits::default());
@@ -104,7 +104,7 @@ fn interim_answers_have_an_end() {
         request.answer(OK);
         let answer = read_all(&mut client);
         let last = answer.rsplit("102 Processing\r\n\r\n").next().unwrap();
-        // What the client has cannot be taken back.
+        // The part that the client has received cannot be taken back.
         let is_reset = last.is_empty() && status == "502";
         assert!(
             is_reset || last.starts_with(&format!("HTTP/1.1 {status} ")),
@@ -143,9 +143,9 @@ fn large_heads_pass_and_the_limits_can_be_set() {
     }
 }
 
-/// A head that is as large as it may be grows on its way.
+/// A head of the maximum size grows on its way.
 #[test]
-fn what_one_hop_lets_pass_is_not_too_large_for_the_other() {
+fn a_head_that_one_hop_lets_pass_is_not_too_large_for_the_other() {
     let field = "X-Field: abcdefghij\r\n";
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{}\r\n",
@@ -203,12 +203,12 @@ fn heads_in_small_pieces_are_refused_at_the_limit() {
 }
 
 #[test]
-fn a_client_of_http2_learns_it_in_its_own_protocol() {
+fn an_http2_client_is_refused_in_its_own_protocol() {
     for config in [Config::dispatcher(), Config::balancer()] {
         let running = start_with(Vec::new(), config);
         let mut client = running.connect();
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-        // It may come in pieces.
+        // It may arrive in pieces.
         for part in preface.chunks(10) {
             client.write_all(part).unwrap();
         }

@@ -1,4 +1,5 @@
-//! What waits when no endpoint may have more requests: order, exactness, wake-up.
+//! Requests that wait because all endpoints are full: their order, exact limits, and how
+//! they are woken.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
@@ -24,7 +25,7 @@ fn at_most(in_flight: u32) -> Limits {
 }
 
 #[test]
-fn who_came_first_is_served_first() {
+fn the_request_that_came_first_is_served_first() {
     for threads in [1, 4] {
         let stage = Stage::open();
         let running = dispatch(vec![stage.endpoint()], threads, at_most(1));
@@ -46,9 +47,9 @@ fn who_came_first_is_served_first() {
 }
 
 #[test]
-fn a_free_slot_is_used_at_once() {
-    // If those that wait only looked at ticks (80 a second on four threads), not
-    // half of them would be served in the time that they have.
+fn a_freed_place_is_used_immediately() {
+    // If waiting requests looked only at ticks (80 a second on four threads), not even half
+    // of them would be served in time.
     const REQUESTS: usize = 500;
     let limits = Limits {
         waiting_time: Duration::from_secs(3),
@@ -69,7 +70,7 @@ fn a_free_slot_is_used_at_once() {
     }
 }
 
-/// Answers what comes, and notes how many it had at once.
+/// Answers all requests, and records how many it had at once.
 fn counting(most: &Arc<AtomicU32>, served: &Arc<AtomicU32>) -> Arc<Endpoint> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -98,7 +99,7 @@ fn counting(most: &Arc<AtomicU32>, served: &Arc<AtomicU32>) -> Arc<Endpoint> {
 }
 
 #[test]
-fn four_threads_together_keep_to_the_limit_and_lose_nothing() {
+fn four_threads_together_keep_to_the_limit_and_lose_no_request() {
     const CLIENTS: u32 = 24;
     const EACH: u32 = 100;
     let most = [Arc::default(), Arc::default()];
@@ -128,7 +129,7 @@ fn four_threads_together_keep_to_the_limit_and_lose_nothing() {
 }
 
 #[test]
-fn a_full_line_and_a_long_wait_are_told_to_come_back() {
+fn a_full_queue_and_a_long_wait_are_answered_with_retry_after() {
     let stage = Stage::open();
     let limits = Limits {
         waiting: 1,
@@ -160,7 +161,7 @@ fn a_full_line_and_a_long_wait_are_told_to_come_back() {
 }
 
 #[test]
-fn an_upgraded_connection_has_its_slot_for_as_long_as_it_lasts() {
+fn an_upgraded_connection_keeps_its_place_while_it_lasts() {
     let stage = Stage::open();
     let endpoint = stage.endpoint();
     let running = dispatch(vec![Arc::clone(&endpoint)], 1, at_most(1));
@@ -199,7 +200,7 @@ fn a_request_that_lost_its_endpoint_goes_before_those_that_have_had_none() {
 }
 
 #[test]
-fn a_client_that_leaves_the_line_holds_nobody_up() {
+fn a_client_that_leaves_the_queue_delays_no_other() {
     let stage = Stage::open();
     let running = dispatch(vec![stage.endpoint()], 1, at_most(1));
     let mut first = ask(&running, "/");
