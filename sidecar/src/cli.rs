@@ -28,7 +28,7 @@ pub use trust::{TrustArg, TrustArgs};
 const RUN_EXAMPLES: &str = "\
 Examples:
   scaledapp-sidecar run -- node server.js
-      one worker per core behind port 3000, requests go to the least busy worker
+      one worker per core behind port 3000; each request goes to the least busy worker
   scaledapp-sidecar run --port 8000 --workers 4 -- python3 -m http.server 8000
   scaledapp-sidecar run --dispatch connection --port 6379 -- ./any-tcp-server
   scaledapp-sidecar run --readiness-path /healthz --boot-timeout 120s -- npm start
@@ -37,7 +37,7 @@ Examples:
 
 Signals: TERM drains and exits 0, a second INT exits quickly, HUP reloads.
 Exit codes: 0 drained, 2 the supervisor itself could not start, 64 usage;
-the app's own code (128+signal, 126, 127) when it never became ready.";
+the app's own code (128+signal, 126, 127) if it never became ready.";
 
 const CTL_EXAMPLES: &str = "\
 Examples:
@@ -47,7 +47,7 @@ Examples:
   scaledapp-sidecar ctl signal USR2 0
   scaledapp-sidecar ctl describe 0
 
-The command goes over a Unix socket named after the admin address; only the
+Commands use a Unix socket that is named after the admin address; only the
 supervisor's own user and root may use it.";
 
 /// Runs one worker per core of an unmodified app behind one port.
@@ -63,16 +63,16 @@ pub struct Cli {
 #[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Supervise COMMAND: start the workers, share the port, keep them alive
+    /// Supervise COMMAND: start the workers, share the port, restart what ends
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Ask or tell a running supervisor
+    /// Query or control a running supervisor
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(CtlArgs),
     /// Turn a PM2 ecosystem file into a ScaledApp or a command line: runs `scaledapp import`
     #[command(after_help = "Example:\n  scaledapp import ecosystem.config.js > scaledapp.yaml")]
     Import {
-        /// Passed on as they are; see `scaledapp import --help`
+        /// Arguments that are passed on unchanged; see `scaledapp import --help`
         #[arg(
             trailing_var_arg = true,
             allow_hyphen_values = true,
@@ -86,10 +86,10 @@ pub enum Command {
         /// Directory to copy into; the file is named `sidecar`
         dir: PathBuf,
     },
-    /// Binds PORT once, so that the parent can try the hand-over
+    /// Binds PORT once, so that the parent process can test the hand-over
     #[command(hide = true)]
     SelfTest {
-        /// The port that the parent answers for
+        /// The port for which the parent process answers
         port: u16,
     },
     /// Kills the process groups named on stdin when stdin ends
@@ -121,7 +121,7 @@ impl DispatchArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MechanismArg {
-    /// Notify where a self-test at start succeeds, else port
+    /// Notify if a self-test at the start succeeds, otherwise port
     Auto,
     /// The supervisor answers the app's bind call with its own socket
     Notify,
@@ -133,7 +133,7 @@ pub enum MechanismArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogsArg {
-    /// As they are; stdout is not even touched
+    /// Unchanged; stdout is not even read by the supervisor
     Inherit,
     /// Each line of stdout and stderr begins with its slot in brackets
     Prefix,
@@ -141,7 +141,7 @@ pub enum LogsArg {
     Json,
 }
 
-/// What happens when our own stdout or stderr takes no more.
+/// What happens when the supervisor's own stdout or stderr accepts no more bytes.
 #[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -158,7 +158,7 @@ pub enum LogsFullArg {
 pub enum MetricsMergeArg {
     /// Each sample with a label worker="SLOT"
     Label,
-    /// Counters, histograms and gauges added up; quantiles left out
+    /// Sums of counters, histograms and gauges; quantiles are left out
     Sum,
 }
 
@@ -177,7 +177,7 @@ impl std::str::FromStr for MetricsFrom {
     fn from_str(text: &str) -> Result<Self, String> {
         let error = || {
             format!(
-                "{text:?} names no metrics: give a path such as /metrics, or 9464/metrics for another port"
+                "{text:?} is not a path of metrics: give a path such as /metrics, or 9464/metrics for another port"
             )
         };
         let (port, path) = text.split_at(text.find('/').ok_or_else(error)?);
@@ -198,7 +198,7 @@ impl std::str::FromStr for MetricsFrom {
     }
 }
 
-/// `run` as typed; `None` where neither flag nor environment said anything.
+/// The flags of `run`; `None` if neither the flag nor its variable was given.
 #[expect(
     clippy::doc_markdown,
     reason = "clap prints the fields' texts as they are"
@@ -208,10 +208,10 @@ pub struct RunArgs {
     /// Address to serve on [default: all addresses]
     #[arg(long, env = "SCALEDAPP_HOST", value_name = "IP")]
     pub host: Option<IpAddr>,
-    /// The port the app listens on; "none": it never listens [default: 3000]
+    /// The port that the app listens on; "none" if it never listens [default: 3000]
     #[arg(long, env = "SCALEDAPP_PORT", value_name = "PORT")]
     pub port: Option<PortArg>,
-    /// Further ports that workers share, such as 8081,9000; others work in one worker only [default: none]
+    /// Further ports that workers share, such as 8081,9000; any other port works in only one worker [default: none]
     #[arg(
         long,
         env = "SCALEDAPP_SHARE",
@@ -220,7 +220,7 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub share: Option<Vec<u16>>,
-    /// auto (one per core), N, max (one per CPU, quota ignored), -K (auto less K) or Nx (N per core) [default: auto]
+    /// auto (one per core), N, max (one per CPU, quota ignored), -K (K fewer than auto) or Nx (N per core) [default: auto]
     #[arg(
         long,
         env = "SCALEDAPP_WORKERS",
@@ -228,7 +228,7 @@ pub struct RunArgs {
         allow_hyphen_values = true
     )]
     pub workers: Option<WorkerSpec>,
-    /// What is handed out to workers [default: request]
+    /// Whether requests or connections are distributed to workers [default: request]
     #[arg(long, env = "SCALEDAPP_DISPATCH")]
     pub dispatch: Option<DispatchArg>,
     /// Read-only HTTP port: /livez /readyz /status /metrics /watch; "none" turns it and `ctl` off [default: 127.0.0.1:9377]
@@ -243,16 +243,16 @@ pub struct RunArgs {
     /// A worker is ready when GET PATH on it answers 2xx or 3xx [default: when it listens]
     #[arg(long, env = "SCALEDAPP_READINESS_PATH", value_name = "PATH")]
     pub readiness_path: Option<String>,
-    /// A worker that is not ready by then is replaced [default: 60s]
+    /// A worker that is not ready within this time is replaced [default: 60s]
     #[arg(long, env = "SCALEDAPP_BOOT_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub boot_timeout: Option<Duration>,
-    /// How long running requests or connections may take to end [default: 30s]
+    /// How long requests or connections in progress may take to end [default: 30s]
     #[arg(long, env = "SCALEDAPP_DRAIN_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub drain_timeout: Option<Duration>,
-    /// On TERM, keep accepting until this long passed without a new connection [default: 2s]
+    /// On TERM, keep accepting until this long has passed without a new connection [default: 2s]
     #[arg(long, env = "SCALEDAPP_DRAIN_QUIET", value_parser = duration::parse, value_name = "TIME")]
     pub drain_quiet: Option<Duration>,
-    /// From the stop signal to SIGKILL [default: 10s]
+    /// Time from the stop signal to SIGKILL [default: 10s]
     #[arg(long, env = "SCALEDAPP_STOP_GRACE", value_parser = duration::parse, value_name = "TIME")]
     pub stop_grace: Option<Duration>,
     /// Signal that asks a worker to end [default: TERM]
@@ -261,19 +261,19 @@ pub struct RunArgs {
     /// Variable that holds the worker's slot number, 0 to N-1 [default: NODE_APP_INSTANCE]
     #[arg(long, env = "SCALEDAPP_INSTANCE_ENV", value_name = "NAME")]
     pub instance_env: Option<String>,
-    /// Directory that workers start in; its path is looked up at each start, so a switched symlink counts [default: $PWD]
+    /// Directory in which workers start; its path is resolved at each start, so that switching a symlink takes effect [default: $PWD]
     #[arg(long, env = "SCALEDAPP_CWD", value_name = "DIR")]
     pub cwd: Option<PathBuf>,
-    /// JSON file {"workers": SPEC, "reload": TOKEN}, watched: a new SPEC scales, a new TOKEN reloads
+    /// JSON file {"workers": SPEC, "reload": TOKEN}, watched for changes: a new SPEC scales, a new TOKEN reloads
     #[arg(long, env = "SCALEDAPP_DESIRED_FILE", value_name = "FILE")]
     pub desired_file: Option<PathBuf>,
-    /// Requests that one worker gets at once; more wait in line (request dispatch) [default: no limit]
+    /// Most requests that one worker gets at once; more wait in the queue (request dispatch) [default: no limit]
     #[arg(long, env = "SCALEDAPP_MAX_IN_FLIGHT", value_name = "N")]
     pub max_in_flight: Option<NonZeroU32>,
-    /// Requests that wait in line; more get 503 with Retry-After [default: 1024]
+    /// Most requests that wait in the queue; more get 503 with Retry-After [default: 1024]
     #[arg(long, env = "SCALEDAPP_QUEUE_LENGTH", value_name = "N")]
     pub queue_length: Option<u32>,
-    /// How long a request waits in line before it gets 503 [default: 30s]
+    /// How long a request waits in the queue before it gets 503 [default: 30s]
     #[arg(long, env = "SCALEDAPP_QUEUE_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
     /// Threads of the request dispatcher [default: one per four cores]
@@ -282,29 +282,29 @@ pub struct RunArgs {
     /// What happens to lines that workers write to stdout and stderr [default: inherit]
     #[arg(long, env = "SCALEDAPP_LOGS")]
     pub logs: Option<LogsArg>,
-    /// What happens when our own stdout or stderr takes no more lines [default: block]
+    /// What happens when the supervisor's own stdout or stderr accepts no more lines [default: block]
     #[arg(long, env = "SCALEDAPP_LOGS_FULL")]
     pub logs_full: Option<LogsFullArg>,
-    /// Gather every worker's metrics from PATH (or PORT/PATH) at /metrics/app of the admin port
+    /// Collect every worker's metrics from PATH (or PORT/PATH) at /metrics/app of the admin port
     #[arg(long, env = "SCALEDAPP_METRICS_FROM", value_name = "PATH")]
     pub metrics_from: Option<MetricsFrom>,
-    /// How they become one page [default: label]
+    /// How the metrics of several workers become one page [default: label]
     #[arg(long, env = "SCALEDAPP_METRICS_MERGE")]
     pub metrics_merge: Option<MetricsMergeArg>,
     // Last, because clap puts every flag that follows a heading under it.
-    /// When a worker is replaced by itself.
+    /// When the supervisor replaces a worker by itself.
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// How a worker says that it is ready, and is told its end.
+    /// How a worker reports that it is ready, and is asked to end.
     #[command(flatten)]
     pub ready: ReadyArgs,
     /// How long a request, its answer and its client may take.
     #[command(flatten)]
     pub times: TimeArgs,
-    /// Whose word about a client counts.
+    /// Which statements about clients are believed.
     #[command(flatten)]
     pub trust: TrustArgs,
-    /// What ONE worker runs; executed as it is, without a shell
+    /// The command of ONE worker; executed directly, without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
@@ -316,16 +316,16 @@ pub struct LimitArgs {
     /// A worker whose processes have more than this is replaced, such as 300M (mebibytes) [default: none]
     #[arg(long, env = "SCALEDAPP_MAX_MEMORY", value_name = "SIZE")]
     pub max_memory: Option<Size>,
-    /// A worker that has answered so many requests is replaced [default: none]
+    /// A worker that has answered this many requests is replaced [default: none]
     #[arg(long, env = "SCALEDAPP_MAX_REQUESTS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_requests: Option<u64>,
-    /// A worker that has served for so long is replaced, such as 6h [default: none]
+    /// A worker that has served for this long is replaced, such as 6h [default: none]
     #[arg(long, env = "SCALEDAPP_MAX_AGE", value_parser = duration::parse, value_name = "TIME")]
     pub max_age: Option<Duration>,
-    /// By how many percent less --max-requests and --max-age differ from worker to worker [default: 10]
+    /// By how many percent --max-requests and --max-age are lowered at most, differently for each worker [default: 10]
     #[arg(long, env = "SCALEDAPP_RECYCLE_JITTER", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub recycle_jitter: Option<u32>,
-    /// A worker with requests that sends no byte and accepts no connection for so long is killed; "none": never [default: 60s]
+    /// A worker that has requests, but sends no byte and accepts no connection for this long, is killed; "none": never [default: 60s]
     #[arg(long, env = "SCALEDAPP_HANG_TIMEOUT", value_name = "TIME")]
     pub hang_timeout: Option<HangTimeout>,
 }
@@ -342,9 +342,9 @@ impl std::str::FromStr for HangTimeout {
             return Ok(Self(None));
         }
         match duration::parse(text) {
-            Ok(Duration::ZERO) => {
-                Err("no worker answers in no time: give 60s or \"none\"".to_owned())
-            }
+            Ok(Duration::ZERO) => Err(
+                "no worker can answer within 0s: give a time such as 60s, or \"none\"".to_owned(),
+            ),
             Ok(time) => Ok(Self(Some(time))),
             Err(error) => Err(format!("{error}, or \"none\"")),
         }
@@ -354,7 +354,7 @@ impl std::str::FromStr for HangTimeout {
 /// `ctl` as typed.
 #[derive(Debug, Args)]
 pub struct CtlArgs {
-    /// Which supervisor: its --admin address
+    /// The --admin address of the supervisor
     #[arg(
         long,
         env = "SCALEDAPP_ADMIN",
@@ -362,15 +362,15 @@ pub struct CtlArgs {
         value_name = "ADDR"
     )]
     pub admin: SocketAddr,
-    /// How long to wait for an answer, and for scale, reload and restart to be done [default: 300s, or as long as boots, drains and stops may take]
+    /// How long to wait for an answer, and for scale, reload and restart to finish [default: 300s, or as long as boots, drains and stops may take]
     #[arg(long, value_parser = duration::parse, value_name = "TIME", global = true)]
     pub timeout: Option<Duration>,
-    /// What to ask or tell
+    /// What to query or do
     #[command(subcommand)]
     pub verb: CtlVerb,
 }
 
-/// Format of what `ctl` shows.
+/// The format of the output of `ctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// A table for people
@@ -385,56 +385,56 @@ pub enum CtlVerb {
     /// Show the workers
     #[command(visible_alias = "ls")]
     Status {
-        /// How to print it
+        /// Output format
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
-    /// Change the number of workers and wait until it is so
+    /// Change the number of workers and wait until that many are ready
     Scale {
-        /// N, or +K / -K relative to now
+        /// N, or +K / -K to change the current number
         #[arg(allow_hyphen_values = true)]
         workers: WorkerCount,
     },
-    /// Replace all workers one after the other, losing no request
+    /// Replace all workers one after the other without losing a request
     Reload,
-    /// Replace the worker of one slot, losing no request
+    /// Replace the worker of one slot without losing a request
     Restart {
-        /// Slot number as `status` shows it
+        /// Slot number as shown by `status`
         slot: u32,
     },
-    /// Send a signal to every worker, or to that of one slot
+    /// Send a signal to every worker, or to the worker of one slot
     Signal {
         /// Name or number, with or without SIG
         #[arg(value_parser = parse_signal)]
         signal: Signal,
-        /// Slot number as `status` shows it
+        /// Slot number as shown by `status`
         slot: Option<u32>,
     },
-    /// Print the last stderr lines of each slot, or of one
+    /// Print the last stderr lines of each slot, or of one slot
     Logs {
-        /// Slot number as `status` shows it
+        /// Slot number as shown by `status`
         slot: Option<u32>,
     },
-    /// Show all that is known of each slot, or of one
+    /// Show everything that is known about each slot, or about one slot
     Describe {
-        /// Slot number as `status` shows it
+        /// Slot number as shown by `status`
         slot: Option<u32>,
-        /// How to print it
+        /// Output format
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
-    /// Show the workers again and again until Ctrl-C (once, without a terminal)
+    /// Show the workers repeatedly until Ctrl-C (only once without a terminal)
     Top {
-        /// Between two looks
+        /// Time between two updates
         #[arg(long, default_value = "1s", value_parser = duration::parse, value_name = "TIME")]
         interval: Duration,
-        /// Print one table and end
+        /// Print one table and exit
         #[arg(long)]
         once: bool,
     },
-    /// Show what happened lately, with its cause
+    /// Show recent events with their causes
     Events {
-        /// How to print it
+        /// Output format
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
@@ -443,8 +443,8 @@ pub enum CtlVerb {
 /// Reads a signal by name (`TERM`, `SIGTERM`) or number.
 ///
 /// # Errors
-/// A name that is no signal of this system. Real-time signals (32 on) belong to
-/// C libraries and are not sent.
+/// The name is not a signal of this system. Real-time signals (from 32 on) belong to C
+/// libraries and are not sent.
 pub fn parse_signal(text: &str) -> anyhow::Result<Signal> {
     const NAMES: [(&str, Signal); 16] = [
         ("HUP", Signal::HUP),
@@ -474,7 +474,7 @@ pub fn parse_signal(text: &str) -> anyhow::Result<Signal> {
         .with_context(|| {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
             format!(
-                "{text:?} is no signal: use a number from 1 to 31 or one of {}",
+                "{text:?} is not a signal: use a number from 1 to 31 or one of {}",
                 known.join(", ")
             )
         })

@@ -1,5 +1,5 @@
-//! Wall-clock times as text (RFC 3339, UTC, milliseconds) and readable durations. It reads
-//! no clock.
+//! Formats wall-clock times (RFC 3339, UTC, milliseconds) and readable durations. It does
+//! not read the clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

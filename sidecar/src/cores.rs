@@ -37,7 +37,7 @@ pub enum WorkerSpec {
 /// The text is not a [`WorkerSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no number of workers: give auto (one per core), N (e.g. 4), max (one per CPU), \
+    "{text:?} is not a number of workers: give auto (one per core), N (e.g. 4), max (one per CPU), \
      -K (e.g. -1: one fewer than auto) or Nx (e.g. 2x: two per core), at most {MAX_WORKERS}"
 )]
 pub struct WorkerSpecError {
@@ -106,7 +106,7 @@ impl fmt::Display for WorkerSpec {
 
 /// More workers than [`MAX_WORKERS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{workers} workers are more than {MAX_WORKERS}, the most that can be wanted")]
+#[error("{workers} workers are too many: give at most {MAX_WORKERS}")]
 pub struct TooMany {
     /// The desired number.
     pub workers: u32,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_spec_is_refused_and_the_cure_named() {
+    fn a_text_that_is_not_a_spec_is_refused_with_the_cure() {
         let wrong = [
             "",
             "x",
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn more_workers_than_can_be_wanted_are_refused_and_counted() {
+    fn too_many_workers_are_refused_with_their_number() {
         let spec = WorkerSpec::PerCore(512);
         assert_eq!(spec.workers(cores(2, None, None)), Ok(MAX_WORKERS));
         let error = spec.workers(cores(3, None, None)).unwrap_err();
@@ -359,13 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_nothing_or_nonsense_limits_nothing() {
+    fn a_request_of_zero_or_nonsense_limits_nothing() {
         let texts = ["100", "100\n", "0", "", "1.5", "100m", "-5"].map(parse_request);
         assert_eq!(texts, [Some(100), Some(100), None, None, None, None, None]);
     }
 
     #[test]
-    fn what_this_machine_says_can_be_read() {
+    fn the_values_of_this_machine_can_be_read() {
         let cores = Cores::within(&Quotas::find(Path::new("/")));
         assert!(cores.affinity >= 1 && cores.usable() > 0.0, "{cores:?}");
     }
@@ -399,7 +399,7 @@ mod tests {
         41 39 0:37 / /sys/fs/cgroup/cpuset rw shared:19 - cgroup cgroup rw,cpuset\n";
 
     #[test]
-    fn version_2_takes_the_smallest_of_the_own_and_all_ancestors() {
+    fn version_2_takes_the_smallest_quota_of_the_cgroup_and_its_ancestors() {
         let machine = Machine::new("0::/a/b/c\n", V2)
             .with("sys/fs/cgroup/a/cpu.max", "150000 100000\n")
             .with("sys/fs/cgroup/a/b/cpu.max", "max 100000\n")
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_reads_quota_and_period_of_the_own_and_all_ancestors() {
+    fn version_1_reads_quota_and_period_of_the_cgroup_and_its_ancestors() {
         let groups = "5:cpuset:/elsewhere\n4:cpu,cpuacct:/pod/app\n0::/\n";
         let machine = Machine::new(groups, V1)
             .with("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n")
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn hybrid_machines_are_limited_by_whichever_hierarchy_is_tighter() {
+    fn hybrid_machines_are_limited_by_the_tighter_hierarchy() {
         let mounts = format!("{V1}50 39 0:40 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
         let machine = Machine::new("4:cpu,cpuacct:/app\n0::/app\n", &mounts)
             .with("sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "250000\n")
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_with_a_foreign_root_is_read_as_our_own_only_if_there_is_no_better() {
+    fn a_mount_with_a_foreign_root_is_used_only_if_there_is_no_other() {
         let foreign = "31 23 0:26 /../pod8 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         let machine =
             Machine::new("0::/\n", foreign).with("sys/fs/cgroup/cpu.max", "100000 100000\n");
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_outside_of_the_namespace_leads_nowhere_but_to_the_mount() {
+    fn a_group_outside_the_namespace_leads_only_to_the_mount() {
         let machine = Machine::new("0::/../sibling\n", V2)
             .with("sys/fs/cgroup/cpu.max", "300000 100000\n")
             .with("sys/fs/sibling/cpu.max", "100000 100000\n");
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_garbled_limits_nothing() {
+    fn missing_and_garbled_files_limit_nothing() {
         let empty = Machine(tempfile::tempdir().unwrap());
         assert_eq!(empty.quota(), None);
         let garbled = Machine::new("nonsense\n0::/a\n", "short\n31 - cgroup2\n");

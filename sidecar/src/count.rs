@@ -7,10 +7,10 @@ use scaledapp_engine::Event;
 
 use crate::cores::{Cores, Quotas, WorkerSpec};
 
-/// How often the number of cores is read at most.
+/// The number of cores is read at most this often.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The desired number of workers while the number of cores may change.
+/// The desired number of workers, which may follow the number of cores.
 #[derive(Debug)]
 pub(crate) struct Count {
     pub(crate) spec: WorkerSpec,

@@ -1,4 +1,4 @@
-//! `ctl`: how people and programs query and control a running supervisor.
+//! `ctl`: how users and programs query and control a running supervisor.
 //!
 //! One JSON line goes each way (`scaledapp_wire`) over an abstract Unix socket (unix(7))
 //! whose name contains the full admin address. So no writable directory is needed, and two

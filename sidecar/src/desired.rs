@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_change_is_told_once() {
+    fn each_change_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("desired.json");
         let mut desired = Desired::new(path.clone());
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_bounded_and_nothing_of_the_file_is_logged_at_length() {
+    fn tokens_are_bounded_and_the_log_quotes_only_a_little_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("desired.json");
         let mut desired = Desired::new(path.clone());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_looked_at_is_reported_once() {
+    fn a_path_that_cannot_be_read_is_reported_once() {
         let file = tempfile::NamedTempFile::new().unwrap();
         // A file instead of the directory: ENOTDIR, not a missing file.
         let mut desired = Desired::new(file.path().join("desired.json"));

@@ -1,10 +1,11 @@
 //! The working directory of workers: a path that is resolved anew for each of them.
 //!
 //! A deployment switches the symlink `current` from one release to the next and reloads. A
-//! process keeps the directory that it was started in, even if its name now means another
-//! one, so workers that inherited the supervisor's directory would run the old release for
-//! ever. Therefore the path counts: that of `--cwd`, otherwise the one by which the shell
-//! came here (`$PWD`, POSIX.1-2017 section 2.5.3) if it named this directory at the start.
+//! process keeps the directory in which it was started, even if the path now leads to
+//! another one, so workers that inherited the supervisor's directory would run the old
+//! release for ever. Therefore the path is used: that of `--cwd`, otherwise `$PWD` (the
+//! path by which the shell came here, POSIX.1-2017 section 2.5.3) if it led to this
+//! directory at the start.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -18,25 +19,25 @@ type Identity = (u64, u64);
 /// The working directory of workers.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// `None`: the supervisor's own directory, because no name of it is known.
+    /// `None`: the supervisor's own directory, because no path to it is known.
     path: Option<PathBuf>,
     is_given: bool,
-    /// The directory that the path meant at the last message; `None` if it did not exist.
+    /// The directory to which the path led at the last message; `None` if it did not exist.
     told: Cell<Option<Identity>>,
 }
 
-/// The path means another directory than before.
+/// The path leads to another directory than before.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Changed<'a> {
-    /// It means another directory.
+    /// It leads to another directory.
     Switched(&'a Path),
-    /// It does not exist any more.
+    /// It no longer exists.
     Gone(&'a Path),
 }
 
 impl Directory {
-    /// Uses the path of `--cwd` (`given`), otherwise `pwd` if it names the supervisor's own
-    /// directory.
+    /// Uses the path of `--cwd` (`given`), otherwise `pwd` if it leads to the supervisor's
+    /// own directory.
     pub(crate) fn find(given: Option<PathBuf>, pwd: Option<OsString>) -> Self {
         let here = identity(Path::new("."));
         let is_given = given.is_some();
@@ -55,7 +56,7 @@ impl Directory {
     }
 
     /// Where the next worker starts (`None`: in the supervisor's own directory), and what
-    /// has changed, once for each change.
+    /// has changed; each change is returned once.
     pub(crate) fn now(&self) -> (Option<&Path>, Option<Changed<'_>>) {
         let Some(path) = self.path.as_deref() else {
             return (None, None);
@@ -65,7 +66,7 @@ impl Directory {
             Some(_) => Changed::Switched(path),
             None => Changed::Gone(path),
         });
-        // If `$PWD` does not exist any more, the directory itself may still be used. A path
+        // If `$PWD` no longer exists, the directory itself may still be usable. A path
         // given by `--cwd` is never replaced.
         let start = (self.is_given || now.is_some()).then_some(path);
         (start, changed)
@@ -80,20 +81,20 @@ impl Directory {
     pub(crate) fn tell(&self, changed: &Changed<'_>) {
         match (changed, self.is_given) {
             (Changed::Switched(path), true) => {
-                tracing::info!(cwd = %path.display(), "--cwd is another directory now: workers start there");
+                tracing::info!(cwd = %path.display(), "--cwd now leads to another directory: workers start there");
             }
             (Changed::Switched(path), false) => tracing::warn!(
                 cwd = %path.display(),
-                "the working directory's path means another directory now: workers start there; \
-                 give --cwd to say which one you mean"
+                "the working directory's path now leads to another directory: workers start there; \
+                 give --cwd to choose one"
             ),
             (Changed::Gone(path), true) => tracing::error!(
                 cwd = %path.display(),
-                "--cwd is no directory any more: workers cannot start"
+                "--cwd is no longer a directory: workers cannot start until it is one again"
             ),
             (Changed::Gone(path), false) => tracing::warn!(
                 cwd = %path.display(),
-                "the working directory's path is gone: workers start in what is left of it; give \
+                "the working directory's path is gone: workers start in the deleted directory; give \
                  --cwd with a path that stays"
             ),
         }
@@ -106,7 +107,7 @@ fn identity(path: &Path) -> Option<Identity> {
     Some((found.dev(), found.ino()))
 }
 
-/// Makes a path of `--cwd` absolute. A relative one is resolved against the name by which
+/// Makes a path of `--cwd` absolute. A relative path is resolved against the path by which
 /// the shell came here.
 ///
 /// # Errors
@@ -119,7 +120,7 @@ pub(crate) fn absolute(given: &Path, pwd: Option<OsString>) -> anyhow::Result<Pa
     let path = base.join(given);
     anyhow::ensure!(
         identity(&path).is_some(),
-        "--cwd {} is no directory: make it, or give the one that the app is started in",
+        "--cwd {} is not a directory: create it, or give the one in which the app starts",
         given.display()
     );
     anyhow::ensure!(
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_counts_at_each_start_and_a_change_is_told_once() {
+    fn the_path_is_resolved_at_each_start_and_a_change_is_reported_once() {
         let home = tempfile::tempdir().unwrap();
         let current = home.path().join("current");
         for release in ["1", "2"] {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shells_name_counts_only_if_it_names_where_we_are() {
+    fn the_shells_path_is_used_only_if_it_leads_here() {
         let home = tempfile::tempdir().unwrap();
         let here = std::env::current_dir().unwrap();
         let link = home.path().join("here");
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_one_counts_from_the_shells_name() {
+    fn a_relative_path_is_resolved_against_the_shells_path() {
         let home = tempfile::tempdir().unwrap();
         let link = home.path().join("here");
         symlink(std::env::current_dir().unwrap(), &link).unwrap();
@@ -185,6 +186,9 @@ mod tests {
         assert_eq!(absolute("src").unwrap(), link.join("src"));
         assert_eq!(absolute("/").unwrap(), Path::new("/"));
         let error = absolute("missing").unwrap_err().to_string();
-        assert!(error.contains("--cwd missing is no directory"), "{error}");
+        assert!(
+            error.contains("--cwd missing is not a directory"),
+            "{error}"
+        );
     }
 }

@@ -221,9 +221,9 @@ impl Front {
 
     /// Ends keep-alive connections and closes the listener; resolves when no client waits
     /// for an answer, at the latest at the drain's deadline. Upgraded connections and late
-    /// requests go on while the workers end. In Connection dispatch it resolves when no new
-    /// connection begins any more, because the workers' connections are watched one worker
-    /// at a time. Returns whether the deadline was reached.
+    /// requests continue while the workers end. In Connection dispatch it resolves when no
+    /// new connection begins any more, because the workers' connections are watched one
+    /// worker at a time. Returns whether the deadline was reached.
     pub(crate) fn drain(&self) -> Pin<Box<dyn Future<Output = bool>>> {
         match self {
             Self::Request(dispatchers) => {

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn kills_of_our_own_group_are_noticed_for_a_while() {
+    fn kills_in_our_own_cgroup_are_noticed_for_a_while() {
         let own = "sys/fs/cgroup/pod/app/memory.events";
         let root = machine(&[
             ("proc/self/cgroup", "0::/pod/app\n"),
@@ -212,7 +212,7 @@ mod tests {
         ]);
         let mut kills = OutOfMemory::watch(root.path());
         let start = Instant::now();
-        assert!(!kills.look(start), "those before are no news");
+        assert!(!kills.look(start), "earlier kills do not count");
         std::fs::write(root.path().join(own), "oom 2\noom_kill 4\n").unwrap();
         assert!(kills.look(start));
         assert!(kills.look(start + NOTICE_TIMEOUT / 2));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_and_machines_without_groups_count_too() {
+    fn version_1_and_machines_without_cgroups_are_supported() {
         let v1 = "sys/fs/cgroup/memory/app/memory.oom_control";
         let groups = ("proc/self/cgroup", "4:memory:/app\n");
         let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";

@@ -166,14 +166,14 @@ mod tests {
                 slot: Some(1),
                 kind: EventKind::Warning,
                 reason: "DrainTimedOut".to_owned(),
-                text: "worker 1 still had work at the end of the drain time-out; it gets the stop signal"
+                text: "worker 1 still had work at the end of the drain timeout; it gets the stop signal"
                     .to_owned(),
             }]
         );
     }
 
     #[test]
-    fn the_oldest_go_and_are_counted() {
+    fn the_oldest_events_are_dropped_and_counted() {
         let mut events = Events::default();
         for number in 0..300 {
             events.note(UNIX_EPOCH + Duration::from_secs(number), &cut(0));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_sees_its_own_and_what_concerns_all() {
+    fn a_slot_shows_its_own_events_and_those_of_all_slots() {
         let mut events = Events::default();
         events.note(UNIX_EPOCH, &cut(0));
         events.note(UNIX_EPOCH, &cut(1));

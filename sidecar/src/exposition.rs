@@ -17,7 +17,8 @@ use model::{Kind, Labels, Sample, index_of};
 pub(crate) use merge::{Sums, label};
 pub(crate) use model::Exposition;
 
-/// What comments have said about a name, before it is known which samples it applies to.
+/// What the comments so far say about a name, before it is known to which samples it
+/// applies.
 #[derive(Debug, Default, Clone)]
 struct Said {
     kind: Option<Kind>,

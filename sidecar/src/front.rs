@@ -110,7 +110,7 @@ pub(crate) fn open(
 }
 
 /// Opens the public listener: at `host`, or at all addresses of both families if the
-/// machine has IPv6, otherwise of IPv4.
+/// machine has IPv6, otherwise at those of IPv4.
 ///
 /// # Errors
 /// The port is taken, or the address does not belong to this machine.
@@ -137,13 +137,13 @@ fn taken(host: Option<IpAddr>, port: u16, error: &std::io::Error) -> anyhow::Err
     let host = host.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
     let cure = match error.kind() {
         AddrInUse => {
-            "another process listens there: stop it, or choose another with --port or --host"
+            "another process listens there: stop it, or choose another port or address with --port or --host"
         }
-        AddrNotAvailable => "this machine has no such address: give one of its own with --host",
+        AddrNotAvailable => "this machine has no such address: give one that it has with --host",
         PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with --port"
         }
-        _ => "choose another with --port or --host",
+        _ => "choose another port or address with --port or --host",
     };
     anyhow!("cannot listen on port {port} of {host}: {error}; {cure}")
 }

@@ -97,8 +97,8 @@ pub(crate) fn waiting(listener: &Listener, patience: Duration) -> io::Result<boo
     }
 }
 
-/// Fetches and answers one call. If the answer fails, the caller has died meanwhile, and
-/// its exit will be reported.
+/// Fetches and answers one call. If the answer fails, the caller has died in the meantime,
+/// and its exit will be reported.
 pub(crate) fn answer_one(
     listener: &Listener,
     caller: &Caller,
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn tcp_is_told_from_udp_and_flags_are_read() {
+    fn tcp_is_distinguished_from_udp_and_flags_are_read() {
         let pid = std::process::id();
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_has_set_stays() {
+    fn variables_that_the_user_has_set_stay() {
         let env = [("GOMAXPROCS", "3"), ("OMP_NUM_THREADS", "")];
         assert!(told(SHARE, "app", &env).is_empty());
     }

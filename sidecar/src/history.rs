@@ -24,7 +24,7 @@ pub(crate) enum Cause {
     BootTimedOut,
     /// It ended while it was draining, before its stop signal.
     EndedDraining,
-    /// It still had work at the end of the drain time-out.
+    /// It still had work at the end of the drain timeout.
     DrainTimedOut,
     /// It did not end after the stop signal and was killed.
     KilledAfterGrace,
@@ -239,7 +239,7 @@ mod tests {
     const BY_KILL: Exit = Exit::Signal(9);
 
     #[test]
-    fn a_cause_is_what_was_noted_before_or_where_the_worker_stood() {
+    fn a_cause_is_what_was_noted_before_or_follows_from_the_state() {
         use WorkerState::{Draining, Ready, Starting, Stopping};
         for (state, noted, exit, expected) in [
             (Some(Ready), None, Exit::Code(1), Cause::Exited),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_does_not_start_is_an_end_too() {
+    fn a_command_that_does_not_start_counts_as_an_end() {
         let mut history = History::default();
         let exited = Incident::Exited {
             worker: WorkerId(1),

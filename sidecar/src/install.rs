@@ -12,7 +12,7 @@ use anyhow::Context;
 /// File name of the installed binary.
 const NAME: &str = "sidecar";
 
-/// Copies the running binary to `dir/sidecar`, executable for everybody.
+/// Copies the running binary to `dir/sidecar` and makes it executable for everybody.
 ///
 /// # Errors
 /// `dir` is missing or not writable; the message says which, and what to mount.
@@ -23,7 +23,7 @@ pub fn install(dir: &Path) -> anyhow::Result<PathBuf> {
         .and_then(|_| fs::set_permissions(&partial, fs::Permissions::from_mode(0o755)))
         .and_then(|()| fs::rename(&partial, &target));
     if copied.is_err() {
-        // Nothing to clean up when the copy could not even begin.
+        // Nothing to clean up if the copy could not even begin.
         let _absent = fs::remove_file(&partial);
     }
     copied.with_context(|| {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_copy_is_whole_and_executable_and_alone() {
+    fn the_copy_is_complete_executable_and_the_only_file() {
         let dir = tempfile::tempdir().unwrap();
         for _again in 0..2 {
             let target = install(dir.path()).unwrap();

@@ -32,15 +32,15 @@ impl LastWords {
         (*ended == worker).then(|| tail.clone())
     }
 
-    /// Waits until all of them have been read and passed on.
+    /// Waits until all of these lines have been read and passed on.
     pub(crate) async fn settled(&self) {
         for (_, tail) in self.0.values() {
             tail.settled().await;
         }
     }
 
-    /// Writes the lines of the youngest worker to the termination log, if the supervisor
-    /// exits with a failure.
+    /// Writes the lines of the worker that ended last to the termination log, if the
+    /// supervisor exits with a failure.
     pub(crate) fn leave_to_kubelet(&self, code: i32) {
         if code == 0 || !Path::new(TERMINATION_LOG).exists() {
             return;

@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept_whole_over_split_writes() {
+    fn the_last_lines_are_complete_even_if_writes_are_split() {
         let mut ring = Ring::default();
         ring.push(b"Error: no da");
         ring.push(b"tabase\n    at boot\r\nhalf");
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(lines.last().map(String::as_str), Some("line 999"));
     }
 
-    /// A sink whose thread takes one piece and then waits until it is told to go on.
+    /// A sink whose thread takes one piece and then waits until it is told to continue.
     fn stuck(full: LogsFullArg) -> (Sink, channel::Sender<()>, channel::Receiver<Vec<u8>>) {
         let (open, opened) = channel::channel();
         let (sent, written) = channel::channel();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_takes_nothing_holds_the_workers_back() {
+    async fn a_full_stream_makes_the_workers_wait() {
         let (sink, open, written) = stuck(LogsFullArg::Block);
         let sent = sink.clone();
         let sending = tokio::spawn(async move {
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn or_lines_are_dropped_whole_and_counted() {
+    async fn a_full_stream_drops_complete_lines_and_counts_them() {
         let (sink, open, written) = stuck(LogsFullArg::Drop);
         for number in 0..100 {
             sink.pass(format!("{number}\nand\n").into_bytes()).await;

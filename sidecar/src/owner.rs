@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_refused_is_looked_at_once() {
+    fn a_look_that_is_not_refused_happens_once() {
         let asked = std::cell::Cell::new(0);
         let missing = look_at(std::process::id(), || {
             asked.set(asked.get() + 1);

@@ -1,6 +1,6 @@
 //! Starts one worker process and sends it signals.
 //!
-//! The app's command is executed as it is, without a shell or wrapper script. The engine
+//! The app's command is executed directly, without a shell or wrapper script. The engine
 //! decides when to start a worker and what to send.
 
 pub(crate) mod worker;
@@ -39,7 +39,7 @@ pub(crate) struct Recipe {
     pub(crate) port: Option<u16>,
     /// The name of the variable that contains the slot.
     pub(crate) instance_env: String,
-    /// Another variable that counts up from slot to slot.
+    /// Another variable, which grows with the slot number.
     pub(crate) increment: Option<Counting>,
     /// The descriptor number of Node's message channel, if workers have one.
     pub(crate) channel: Option<spawn::Number>,
@@ -83,12 +83,12 @@ pub(crate) enum Sockets {
 /// other processes.
 pub(crate) fn check_proc() -> anyhow::Result<()> {
     let shown = std::fs::read_link("/proc/self").context(
-        "cannot find myself in /proc, where workers are looked at: mount it (mount -t proc proc /proc)",
+        "this process is not in /proc, from which workers are observed: mount it (mount -t proc proc /proc)",
     )?;
     let own = std::process::id().to_string();
     if shown.as_os_str() != own.as_str() {
         bail!(
-            "/proc shows another PID namespace (there I am {}, here {own}): mount it anew \
+            "/proc shows another PID namespace (this process is {} there and {own} here): mount it again \
              (mount -t proc proc /proc, or unshare --mount-proc)",
             shown.display()
         );
@@ -294,14 +294,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_found_behind_any_name() {
+    fn cpu_time_is_found_after_any_name() {
         let stat = "42 (a b) c)) S 1 42 42 0 -1 4194560 1 2 3 4 70 30 5 6 20 0 7 0 1 2 3";
         assert_eq!(cpu_ticks(stat), Some(100));
         assert_eq!(cpu_ticks("42 (x) S 1"), None);
     }
 
     #[test]
-    fn our_own_use_is_read() {
+    fn the_cpu_time_of_this_process_is_read() {
         let own = std::process::id();
         assert!(cpu_time(own).is_some());
     }

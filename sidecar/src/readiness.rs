@@ -85,7 +85,7 @@ impl Shown {
                     (Sign::Answers, words)
                 }),
             wanted.life.map(|life| {
-                let words = format!("it has not lived for {life:?} (--ready-after)");
+                let words = format!("it has not run for {life:?} (--ready-after)");
                 (Sign::Lives, words)
             }),
             wanted.message.then(|| {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_who_has_shown_all_that_is_wanted_in_any_order() {
+    fn a_worker_is_ready_once_it_has_passed_every_check_in_any_order() {
         use Sign::{Answers, Listens, Lives, Says};
         let lives = Wanted {
             port: None,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_checks_are_named() {
         use Sign::{Listens, Says};
         for (wanted, signs, elsewhere, said) in [
             (LISTENS, &[][..], None, "it does not listen on port 3000"),

@@ -83,7 +83,7 @@ impl Report {
         report
     }
 
-    /// Takes the loop's new state; a change of readiness or drain is published at once.
+    /// Takes the loop's new state; a change of readiness or drain is published immediately.
     pub(crate) fn update(&self, standing: Standing) {
         lock(&self.state.view).standing = standing;
         self.publish();
@@ -108,11 +108,7 @@ impl Report {
     /// the log and in `ctl logs`, because anyone who reaches the admin port can read this.
     pub(crate) fn reload_failed(&self, token: String, reason: &str) {
         let shown = desired::brief(&token);
-        tracing::warn!(
-            token = shown,
-            reason,
-            "the reload that was asked for has failed"
-        );
+        tracing::warn!(token = shown, reason, "the requested reload has failed");
         lock(&self.state.view).reload_failed = Some(token);
     }
 
@@ -421,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_is_scraped_where_it_is_known_to_be_alone() {
+    fn a_worker_is_scraped_where_it_alone_listens() {
         let report = Report::new(
             Mechanism::Notify,
             Dispatch::Request,

@@ -46,10 +46,9 @@ use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
 use crate::workers::{Living, Workers};
 
-/// The shortest interval between two load reports to balancers (20 a second).
+/// The shortest interval between two load reports to balancers (20 reports a second).
 const LOAD_INTERVAL: Duration = Duration::from_millis(50);
-/// The interval of looking for a changed load while it does not change, so that an idle
-/// supervisor sleeps.
+/// How often an unchanged load is checked, so that an idle supervisor sleeps.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Supervises until it is told to stop, and returns the exit code.
@@ -180,7 +179,7 @@ fn recipe(
     }
 }
 
-/// Starts the log relay and the gathering of workers' metrics.
+/// Starts the log relay and the collection of workers' metrics.
 fn watch_workers(settings: &Settings, report: &Arc<Report>) -> anyhow::Result<Logs> {
     if let Some(from) = settings.metrics_from.clone() {
         gather_metrics(from, settings.port, settings.metrics_merge, report)?;
@@ -204,7 +203,8 @@ fn gather_metrics(
         let report = shown.upgrade();
         report.map_or_else(Vec::new, |report| report.scrape_targets(port))
     };
-    let scraper = Scraper::start(from, merge, targets).context("cannot gather metrics")?;
+    let scraper =
+        Scraper::start(from, merge, targets).context("cannot collect the workers' metrics")?;
     report.gather_by(scraper);
     Ok(())
 }
@@ -229,7 +229,7 @@ fn jitter_seed() -> u64 {
     u64::from(std::process::id()) ^ now.map_or(0, |time| u64::from(time.subsec_nanos()))
 }
 
-/// Lets workers be measured regularly, and more often if memory is limited.
+/// Measures workers regularly, and more often if memory is limited.
 fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
     let period = if closely {
         measure::CLOSE_LOOK_INTERVAL
@@ -246,7 +246,7 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     if settings.mechanism == MechanismArg::Port {
         return Ok(Mechanism::Port);
     }
-    // A port that only metrics are gathered from is handed over as well.
+    // A port from which only metrics are collected is handed over as well.
     let Some(port) = settings.given_ports().first().copied() else {
         return Ok(Mechanism::Nothing);
     };

@@ -19,15 +19,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::{MetricsFrom, MetricsMergeArg};
 use crate::exposition::{self, Exposition, Sums};
 
-/// The time-out for all workers together; a scraper waits 10 s by default.
+/// The timeout for all workers together; a scraper waits 10 s by default.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest page of one worker in bytes, including the head.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest size of all pages together in bytes. Parsing and merging them takes several
 /// times as much memory, in a container that is sized for the app.
 const ALL_BYTES: usize = 16 * 1024 * 1024;
-/// How long a page is served again, unless the workers have changed: workers answer once,
-/// however many scrapers ask.
+/// How long a page is reused unless the workers change: however many scrapers ask, each
+/// worker answers once.
 const PAGE_LIFETIME: Duration = Duration::from_secs(1);
 /// How many scrapes may wait for a page: as many as the admin port answers at once.
 const MAX_WAITING: usize = 32;
@@ -109,12 +109,14 @@ impl Scraper {
         Ok(Self { wanted, counts })
     }
 
-    /// A page that was gathered now or within the last second.
+    /// A page that was collected now or within the last second.
     pub(crate) fn page(&self) -> Page {
         let (answer, answered) = oneshot::channel();
         let taken = self.wanted.try_send(answer);
         Box::pin(async move {
-            taken.map_err(|_| format!("{MAX_WAITING} scrapes wait already: scrape less often"))?;
+            taken.map_err(|_| {
+                format!("{MAX_WAITING} scrapes are already waiting: scrape less often")
+            })?;
             let gone = |_| "the thread that asks the workers is gone: restart the supervisor";
             Ok(answered.await.map_err(gone)?)
         })
@@ -155,7 +157,7 @@ impl Pages {
                         Ok(Err(error)) => error.to_string(),
                         _ => format!("no answer within {SCRAPE_TIMEOUT:?}"),
                     };
-                    tracing::debug!(slot = target.slot, error, "a worker gave no metrics");
+                    tracing::debug!(slot = target.slot, error, "a worker returned no metrics");
                 }
             }
         }
@@ -217,7 +219,7 @@ fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> 
         return Ok(None);
     };
     let body = &answer[head + END.len()..];
-    let head = std::str::from_utf8(&answer[..head]).map_err(|_| "its head is no text")?;
+    let head = std::str::from_utf8(&answer[..head]).map_err(|_| "its head is not text")?;
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1));
     if status != Some("200") {
@@ -229,11 +231,11 @@ fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> 
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
             let parsed = value.parse::<usize>();
-            length = Some(parsed.map_err(|_| "its Content-Length is no number")?);
+            length = Some(parsed.map_err(|_| "its Content-Length is not a number")?);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             chunked = value.eq_ignore_ascii_case("chunked");
         } else if name.eq_ignore_ascii_case("content-encoding") && value != "identity" {
-            return Err("it compressed what it was not asked to compress");
+            return Err("it compressed its answer without being asked to");
         }
     }
     if chunked {
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sums_remember_what_a_worker_counted_that_does_not_answer() {
+    async fn sums_keep_the_counts_of_a_worker_that_does_not_answer() {
         let targets = [
             worker(0, &["# TYPE c counter\nc 1\n", "# TYPE c counter\nc 2\n"]),
             worker(1, &["# TYPE c counter\nc 10\n"]),
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn scrapes_at_the_same_time_share_a_page() {
+    async fn concurrent_scrapes_share_a_page() {
         // A worker that answers only once.
         let target = worker(0, &["# TYPE a gauge\na 1\n"]);
         let from = "/metrics".parse().unwrap();

@@ -17,8 +17,8 @@ use scaledapp_sys::spawn::spawn_filtered;
 use crate::handover::{Caller, answer_one, waiting};
 use crate::sharing::Sharing;
 
-/// A child that has neither called nor ended by then is stuck; a child on a very busy
-/// machine needs less.
+/// A child that has neither called nor ended within this time is stuck; even on a very busy
+/// machine a child needs less.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a child's `bind` can be answered with a socket of the supervisor.
@@ -52,7 +52,7 @@ pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
     match filtered.child.wait() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("a bind could not be answered ({status})")),
-        Err(error) => Err(format!("the trial was lost: {error}")),
+        Err(error) => Err(format!("the test failed: {error}")),
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Settings {
     pub stop_signal: Signal,
     /// The name of the variable that contains the slot.
     pub instance_env: String,
-    /// Another variable that counts up from slot to slot.
+    /// Another variable, which grows with the slot number.
     pub increment: Option<Counting>,
     /// The working directory of workers; `None` means the supervisor's own.
     pub cwd: Option<PathBuf>,
@@ -86,9 +86,9 @@ pub struct Settings {
     pub queue_length: u32,
     /// How long a request may wait for a worker.
     pub queue_timeout: Duration,
-    /// The time-outs of a request, its answer and its client.
+    /// The timeouts of a request, its answer and its client.
     pub(crate) times: Times,
-    /// Which statements about a client are trusted.
+    /// Which statements about a client are believed.
     pub(crate) believed: Believed,
     /// The limits at which a worker is replaced.
     pub(crate) limits: Limits,
@@ -96,7 +96,7 @@ pub struct Settings {
     pub logs: LogsArg,
     /// What happens if the reader of the output is too slow.
     pub logs_full: LogsFullArg,
-    /// Where each worker's metrics are, if they are gathered.
+    /// Where each worker's metrics are, if they are collected.
     pub metrics_from: Option<MetricsFrom>,
     /// How the workers' metrics become one page.
     pub metrics_merge: MetricsMergeArg,
@@ -213,8 +213,8 @@ impl Settings {
         self.wanted.message || self.shutdown_message
     }
 
-    /// The ports for which workers are given sockets. A port that only metrics are gathered
-    /// from is private to each worker.
+    /// The ports for which workers are given sockets. A port from which only metrics are
+    /// collected is private to each worker.
     pub(crate) fn given_ports(&self) -> Vec<u16> {
         let mut ports = self.ports();
         let metrics = self.metrics_from.as_ref().and_then(|from| from.port);
@@ -225,7 +225,9 @@ impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         for (index, port) in self.share.iter().enumerate() {
             if *port == 0 || Some(*port) == self.port || self.share[..index].contains(port) {
-                bail!("--share {port}: name each further port once, without that of --port");
+                bail!(
+                    "--share {port}: name each further port once, and leave the port of --port out"
+                );
             }
         }
         if !self.share.is_empty() && self.mechanism == MechanismArg::Port {
@@ -240,8 +242,8 @@ impl Settings {
         let connection = self.dispatch == DispatchArg::Connection;
         if connection && self.max_in_flight.is_some() {
             bail!(
-                "--max-in-flight needs --dispatch request: with connection dispatch workers accept \
-                 what they like"
+                "--max-in-flight needs --dispatch request: with connection dispatch workers decide for \
+                 themselves how much they accept"
             );
         }
         if connection && self.limits.requests.is_some() {
@@ -251,7 +253,9 @@ impl Settings {
             );
         }
         if self.limits.requests == Some(0) || self.limits.age == Some(Duration::ZERO) {
-            bail!("--max-requests and --max-age of 0 would replace workers without end");
+            bail!(
+                "--max-requests and --max-age of 0 would replace workers endlessly: give a larger number, or leave it out"
+            );
         }
         if let Some(path) = &self.wanted.path {
             if connection {
@@ -293,12 +297,15 @@ impl Settings {
     /// Checks the settings of one worker.
     fn check_workers(&self) -> anyhow::Result<()> {
         if self.instance_env.is_empty() || self.instance_env.contains(['=', '\0']) {
-            bail!("--instance-env {:?} is no variable name", self.instance_env);
+            bail!(
+                "--instance-env {:?} is not the name of a variable: give a name such as NODE_APP_INSTANCE",
+                self.instance_env
+            );
         }
         if self.increment.as_ref().map(|counting| &counting.name) == Some(&self.instance_env) {
             bail!(
-                "--increment-env {} is the variable of the slot number already: leave it out, or \
-                 give that one another name with --instance-env",
+                "--increment-env {} is already the variable of the slot number: leave it out, or \
+                 give the slot number another variable with --instance-env",
                 self.instance_env
             );
         }
@@ -325,7 +332,7 @@ fn port(args: &RunArgs, file: &FileSettings) -> anyhow::Result<Option<u16>> {
     }
 }
 
-/// The variable that counts up from worker to worker, besides their number.
+/// The variable that grows with the slot number, besides the variable of the number itself.
 fn increment(
     port: Option<u16>,
     args: &RunArgs,
@@ -348,7 +355,7 @@ fn wanted(port: Option<u16>, args: &RunArgs, file: &FileSettings) -> anyhow::Res
     };
     if life.is_some() && port.is_some() {
         bail!(
-            "--ready-after needs --port none: an app with a port is ready when it listens; where \
+            "--ready-after needs --port none: an app with a port is ready when it listens; if \
              that is too early, give --readiness-path or --wait-ready"
         );
     }

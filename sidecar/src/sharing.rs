@@ -30,8 +30,8 @@ use mending::Unwatched;
 
 pub(crate) use family::Family;
 
-/// The maximum of remembered sockets per worker and kind. An app has a handful of ports,
-/// and one that binds in a loop must not make the supervisor grow.
+/// The most remembered sockets per worker and kind. An app has a handful of ports, and an
+/// app that binds in a loop must not make the supervisor grow.
 const REMEMBERED: usize = 32;
 
 /// A `bind` of a stream socket to a shared port, with the properties that the replacement
@@ -314,7 +314,7 @@ impl Sharing {
     pub(crate) fn refuse_new(&self) {
         for member in self.members() {
             if let Err(error) = refuse_new(&member.socket) {
-                tracing::debug!(%error, "connections that come in the last moment will be reset");
+                tracing::debug!(%error, "connections that arrive in the last moment will be reset");
             }
         }
     }
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_escaped_keeps_no_place_in_the_group() {
+    fn a_leaked_copy_keeps_no_place_in_the_group() {
         let port = free_port();
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut sharing = Sharing::connection(host, vec![port]).unwrap();
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_that_refuse_new_connections_keep_those_they_have() {
+    fn sockets_that_refuse_new_connections_keep_waiting_ones() {
         let port = free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut sharing = Sharing::connection(Some(address.ip()), vec![port]).unwrap();
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_not_to_be_shared_is_private_in_connection_dispatch_too() {
+    fn a_port_that_is_not_shared_is_private_even_in_connection_dispatch() {
         let port = free_port();
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut sharing = Sharing::connection(host, vec![port]).unwrap();
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_one_worker_has_shut_down_is_taken_up_again() {
+    fn a_socket_that_a_worker_has_shut_down_listens_again() {
         let port = free_port();
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut sharing = Sharing::connection(host, vec![port]).unwrap();
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_that_binds_in_a_loop_does_not_grow_us() {
+    fn an_app_that_binds_in_a_loop_does_not_make_the_supervisor_grow() {
         let mut sharing = Sharing::request();
         let mut last = 0;
         for _ in 0..3 * REMEMBERED {

@@ -101,7 +101,7 @@ pub(crate) fn pass_on(number: Number, groups: &[u32]) {
     } else {
         tracing::warn!(
             signal = name,
-            "a signal did nothing: the app does not handle it; TERM, INT and QUIT stop, HUP \
+            "a signal had no effect, because the app does not handle it; TERM, INT and QUIT stop, HUP \
              reloads, `--stop-signal {name}` would make this one stop"
         );
     }

@@ -1,5 +1,5 @@
-//! Sends the stop signal to a worker whose threads are all stopped, such that no thread can
-//! accept a connection before the signal takes effect.
+//! Sends the stop signal to a worker whose threads are all stopped, in such a way that no
+//! thread can accept a connection before the signal takes effect.
 //!
 //! One thread of a process takes a signal for the process. The kernel prefers the first
 //! thread (`complete_signal` in kernel/signal.c), but not while it is stopped: then the
@@ -107,7 +107,7 @@ mod tests {
         signal_group(app.id(), Signal::STOP);
         let start = Instant::now();
         while !is_stopped(app.id()) {
-            assert!(start.elapsed() < Duration::from_secs(10), "it runs on");
+            assert!(start.elapsed() < Duration::from_secs(10), "it still runs");
             std::thread::sleep(Duration::from_millis(1));
         }
         Some(app)
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn no_thread_of_a_worker_that_stands_still_runs_before_it_has_the_signal() {
+    fn no_thread_of_a_stopped_worker_runs_before_it_has_the_signal() {
         let blocked = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])";
         for (handler, wanted) in [
             ("", (2, false)),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_runs_gets_it_as_a_process() {
+    fn a_running_worker_gets_the_signal_as_a_process() {
         let mut app = Command::new("sleep")
             .arg("60")
             .process_group(0)

@@ -107,7 +107,7 @@ impl Supervisor {
             }
             Input::Drained(worker) => Some(Event::Drained(worker)),
             Input::Asked(asked) => self.asked(asked),
-            // While the supervisor stops, nothing is started any more.
+            // While the supervisor stops, no worker is started any more.
             Input::Workers(_) | Input::Reload | Input::ReloadTo(_) | Input::Step(_)
                 if self.stopping =>
             {
@@ -132,7 +132,7 @@ impl Supervisor {
             Input::FrontDrained { is_late } => {
                 if is_late {
                     tracing::warn!(
-                        "requests were still in flight at the end of the drain time-out; the \
+                        "requests were still in flight at the end of the drain timeout; the \
                          workers get the stop signal"
                     );
                 }
@@ -249,7 +249,7 @@ impl Supervisor {
             return Some(Event::Stop { quick: true });
         }
         if !std::mem::replace(&mut self.stopping, true) {
-            tracing::info!("stopping: draining what is in flight");
+            tracing::info!("stopping: requests in flight are finished first");
             let inputs = self.inputs.clone();
             let drained = self.workers.front.drain();
             tokio::task::spawn_local(async move {

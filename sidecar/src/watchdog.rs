@@ -54,7 +54,7 @@ impl Watchdog {
         self.write(&format!("-{group}\n"));
     }
 
-    /// If the watching process was killed, a new one takes over.
+    /// Writes a line to the watching process; if that was killed, a new one takes over.
     fn write(&mut self, line: &str) {
         let Some(pipe) = &mut self.pipe else {
             return;
@@ -71,10 +71,10 @@ impl Watchdog {
             .as_mut()
             .map(|pipe| pipe.write_all(all.as_bytes()));
         if matches!(told, Some(Ok(()))) {
-            tracing::warn!("the watchdog was gone and is started again");
+            tracing::warn!("the watchdog process has ended and is started again");
         } else {
             tracing::warn!(
-                "the watchdog is gone: workers' children may outlive a SIGKILL of the supervisor"
+                "the watchdog process has ended and cannot be started again: workers' children may outlive a SIGKILL of the supervisor"
             );
         }
     }
@@ -96,7 +96,7 @@ fn groups_left(input: impl BufRead) -> BTreeSet<i32> {
     let mut groups = BTreeSet::new();
     for line in input.lines().map_while(Result::ok) {
         let (sign, number) = line.split_at_checked(1).unwrap_or_default();
-        // The numbers 0 and 1 would mean the own group and all processes.
+        // The numbers 0 and 1 would mean our own group and all processes.
         let Some(group) = number.parse().ok().filter(|group| *group > 1) else {
             continue;
         };

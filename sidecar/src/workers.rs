@@ -42,7 +42,8 @@ use crate::watchdog::Watchdog;
 /// How long a worker that was given a listening socket may take to call `listen`. Some
 /// never call it (gunicorn asks `SO_ACCEPTCONN` first).
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
-/// An app that first opens a port for its metrics listens on its main one within this time.
+/// An app that first opens a port for its metrics listens on its main port within this
+/// time.
 const MAIN_PORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a worker that has closed its listener may take to open another one or to end.
 const RELISTEN_TIMEOUT: Duration = Duration::from_millis(250);
@@ -50,7 +51,7 @@ const RELISTEN_TIMEOUT: Duration = Duration::from_millis(250);
 const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Whether a worker's processes hold sockets, but none of `shared`. If they cannot be read,
-/// they seem to hold none at all, and nothing is known.
+/// they seem to hold none at all, and the result is `false`.
 fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
     let mut members = held::members(&[pid]);
     members.extend(memory::tree(pid).into_iter().map(|process| (process, pid)));
@@ -127,9 +128,9 @@ impl Workers {
                 let program = self.recipe.command.first().map_or("", String::as_str);
                 let gone = self.recipe.directory.given().filter(|path| !path.is_dir());
                 let cure = if gone.is_some() {
-                    ": --cwd is no directory"
+                    ": --cwd is not a directory; create it"
                 } else if program.contains(' ') {
-                    ": give its words apart, as `-- node app.js`, or let a shell do it, as `-- sh -c '…'`"
+                    ": give its words separately, as in `-- node app.js`, or use a shell, as in `-- sh -c '…'`"
                 } else {
                     ""
                 };
@@ -308,15 +309,18 @@ impl Workers {
                 if !std::mem::replace(&mut self.living.knows_unreadable, true) {
                     tracing::warn!(
                         slot,
-                        "the app's bind cannot be read, so it has to bind for itself, and its \
-                         port is ours (EADDRINUSE): it changed its user or forbids tracing. \
+                        "the app's bind call cannot be read, so the app binds for itself, and its \
+                         port is in use by the supervisor (EADDRINUSE): the app changed its user or forbids tracing. \
                          Change the user before the supervisor instead (USER in the image, or \
                          setpriv, gosu or su-exec in front of it), or add the capability \
                          SYS_PTRACE, or give --mechanism port and let the app listen on $PORT"
                     );
                 }
             }
-            Told::Refused => tracing::error!(slot, "the app was given no socket for a shared port"),
+            Told::Refused => tracing::error!(
+                slot,
+                "the app got no socket for a shared port; the reason is logged before"
+            ),
         }
         None
     }
@@ -523,7 +527,7 @@ impl Workers {
             state: state_of(engine, worker),
             exit,
         };
-        // Processes that the worker left behind must not go on serving.
+        // Processes that the worker left behind must not continue to serve.
         signal_group(process.pid, Signal::KILL);
         self.watchdog.forget(process.pid);
         self.front.remove(worker, process.pid);

@@ -68,13 +68,13 @@ pub enum Failure {
         /// How it ended.
         exit: Exit,
     },
-    /// A new worker was not ready within the boot time-out.
+    /// A new worker was not ready within the boot timeout.
     BootTimedOut {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// The boot time-out.
+        /// The boot timeout.
         after: Duration,
     },
     /// The supervisor had to end a new worker.
@@ -184,7 +184,7 @@ pub enum Incident {
         restart_in: Duration,
     },
     /// The worker of a slot exited by itself with code 0 after it had served; the next one
-    /// starts at once.
+    /// starts immediately.
     Finished {
         /// The worker.
         worker: WorkerId,
@@ -193,13 +193,13 @@ pub enum Incident {
         /// How long it had been ready.
         after: Duration,
     },
-    /// A worker was not ready within the boot time-out and is being ended.
+    /// A worker was not ready within the boot timeout and is being ended.
     BootTimedOut {
         /// The worker.
         worker: WorkerId,
         /// Its slot.
         slot: Slot,
-        /// The boot time-out.
+        /// The boot timeout.
         after: Duration,
     },
     /// A draining worker ended before it was told to.
@@ -211,8 +211,8 @@ pub enum Incident {
         /// How it ended.
         exit: Exit,
     },
-    /// A worker still had work in flight at the end of the drain time-out; it gets the stop
-    /// signal.
+    /// A worker still had work in flight at the end of the drain timeout, so it gets the
+    /// stop signal.
     DrainTimedOut {
         /// The worker.
         worker: WorkerId,
@@ -235,7 +235,7 @@ pub enum Incident {
         /// The reason.
         cause: Cause,
     },
-    /// The supervisor kills a worker at once.
+    /// The supervisor kills a worker immediately.
     Killed {
         /// The worker.
         worker: WorkerId,
@@ -330,19 +330,19 @@ impl fmt::Display for Incident {
             }
             Self::Finished { slot, after, .. } => write!(
                 f,
-                "worker {slot} ended by itself, exit code 0, after {after:.1?} of service; the \
+                "worker {slot} ended by itself with exit code 0 after {after:.1?} of service; the \
                  next one starts at once"
             ),
             Self::BootTimedOut { slot, after, .. } => write!(
                 f,
-                "worker {slot} was not ready within {after:?} and is ended (the boot time-out)"
+                "worker {slot} was not ready within {after:?} and is ended (the boot timeout)"
             ),
             Self::EndedDraining { slot, exit, .. } => {
                 write!(f, "worker {slot} ended while draining: {exit}")
             }
             Self::DrainTimedOut { slot, .. } => write!(
                 f,
-                "worker {slot} still had work at the end of the drain time-out; it gets the stop signal"
+                "worker {slot} still had work at the end of the drain timeout; it gets the stop signal"
             ),
             Self::KilledAfterGrace { slot, .. } => {
                 write!(
@@ -381,7 +381,7 @@ impl fmt::Display for Incident {
 }
 
 fn write_nothing_starts(f: &mut fmt::Formatter<'_>, exit: Exit, late: bool) -> fmt::Result {
-    f.write_str("no worker ever became ready, every slot failed three times; last: ")?;
+    f.write_str("no worker ever became ready, and every slot failed three times; last: ")?;
     match exit {
         _ if late => f.write_str("it was not ready in time"),
         Exit::Code(0) => write!(f, "{exit}; run the app in the foreground, not as a daemon"),

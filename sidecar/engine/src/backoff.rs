@@ -14,8 +14,8 @@ pub struct Backoff {
     pub jitter_percent: u32,
     /// Once a worker has been ready for this long, its end counts as a first failure again.
     pub reset_after: Duration,
-    /// A worker that was ready for this long is replaced at once: its running time bounds
-    /// the rate of restarts as well as a delay would.
+    /// A worker that was ready for this long is replaced immediately: its running time
+    /// limits the rate of restarts just as a delay would.
     pub at_once_after: Duration,
     /// The longest delay after a worker that has served something. Such an app does start,
     /// and one request of many may have ended the worker; the other requests must not wait
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_from_a_tenth_of_a_second_to_the_cap() {
+    fn delays_double_from_a_tenth_of_a_second_up_to_the_cap() {
         let backoff = Backoff {
             jitter_percent: 0,
             ..Backoff::default()

@@ -11,11 +11,11 @@ use crate::event::Exit;
 /// broken.
 pub(crate) const TRIES: u32 = 3;
 
-/// Exit code when nothing ever started although the app's own code was 0; gunicorn uses the
-/// same for a worker that cannot boot.
+/// Exit code if nothing ever started although the app's own code was 0; gunicorn uses the
+/// same code for a worker that cannot boot.
 const BOOT_FAILED: i32 = 3;
 
-/// The end of everything, once it has begun.
+/// The end of the supervisor, once it has begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
     /// The supervisor's exit code.
@@ -27,7 +27,7 @@ pub(crate) struct Ending {
 }
 
 impl Engine {
-    /// Stops everything. A second quick stop kills the workers at once.
+    /// Stops everything. A second quick stop kills the workers immediately.
     pub(crate) fn stop(&mut self, now: Duration, quick: bool, out: &mut Vec<Action>) {
         let before = self.ending;
         if before.is_none() {
@@ -65,7 +65,7 @@ impl Engine {
         }
         out.push(Action::Report(Incident::NothingStarts { exit, late }));
         let code = match exit.code() {
-            // An app that ends before it has served anything has not succeeded.
+            // An app that ends before it has served anything has failed, even with code 0.
             0 => BOOT_FAILED,
             code => code,
         };

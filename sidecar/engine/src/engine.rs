@@ -49,12 +49,12 @@ pub(crate) struct Worker {
 }
 
 /// A place for one worker. Its holder serves; a candidate will take its place. A worker
-/// that no slot names any more is on its way out.
+/// that no slot refers to is on its way out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Place {
     pub(crate) holder: Option<WorkerId>,
     pub(crate) candidate: Option<WorkerId>,
-    /// When the next holder starts after one that ended; `None` means at once.
+    /// When the next holder starts after one that ended; `None` means immediately.
     pub(crate) retry_at: Option<Duration>,
     /// Failures in a row, which determine the delay.
     pub(crate) failures: u32,
@@ -440,7 +440,7 @@ impl Engine {
                 WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
                 WorkerState::Ready => {}
                 WorkerState::Draining => {
-                    // Without a drain time-out, its end is expected and not reported.
+                    // Without a drain timeout, its end is expected and not reported.
                     if !self.config.drain_timeout.is_zero() {
                         let incident = Incident::DrainTimedOut { worker: id, slot };
                         out.push(Action::Report(incident));
@@ -477,7 +477,7 @@ impl Engine {
         }
     }
 
-    // Wishes.
+    // Requests.
 
     fn scale(
         &mut self,
@@ -594,7 +594,7 @@ impl Engine {
             // The candidate takes the slot as soon as it is ready.
             (Some(_), Dispatch::Request) => false,
             // This candidate takes over only together with all others, so a slot that has
-            // served gets a holder meanwhile.
+            // served gets a holder in the meantime.
             (Some(_), Dispatch::Connection) => place.retry_at.is_some(),
         }
     }

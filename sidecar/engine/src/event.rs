@@ -11,7 +11,7 @@ use crate::ids::{OperationId, Slot, WorkerId};
 /// [`Event::Drained`], [`Event::Ready`] of a draining worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The process exists; its boot time-out starts now.
+    /// The process exists; its boot timeout starts now.
     Spawned(WorkerId),
     /// The worker can take work.
     Ready(WorkerId),
@@ -45,8 +45,8 @@ pub enum Event {
         worker: WorkerId,
         /// The reason.
         cause: Cause,
-        /// Whether its successor starts beside it. Where there is not enough memory for
-        /// both, the worker drains and ends first, and requests wait for the successor.
+        /// Whether its successor starts beside it. If there is not enough memory for both,
+        /// the worker drains and ends first, and requests wait for the successor.
         surge: bool,
     },
     /// Kill a worker now, because waiting for it would harm the others.
@@ -154,7 +154,7 @@ impl fmt::Display for Cause {
             ),
             Self::Requests { served } => write!(f, "it has answered {served} requests"),
             Self::Age { age } => write!(f, "it has run for {age:.0?}"),
-            Self::NotListening => f.write_str("it listens no more"),
+            Self::NotListening => f.write_str("it no longer listens"),
             Self::Hung { silent } => {
                 write!(
                     f,

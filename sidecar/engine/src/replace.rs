@@ -178,7 +178,7 @@ impl Engine {
         Step::Made
     }
 
-    /// `None` if the worker has been replaced meanwhile or is being ended.
+    /// `None` if the worker has been replaced in the meantime or is being ended.
     fn begin_recycling(
         &mut self,
         now: Duration,
@@ -255,7 +255,7 @@ impl Engine {
         }
         let holder = place.holder.and_then(|holder| self.workers.get(&holder));
         match holder {
-            // This holder was started meanwhile, after a crash or to scale up.
+            // This holder was started in the meantime, after a crash or to scale up.
             Some(holder) if holder.generation >= running.target => match holder.state {
                 WorkerState::Ready => return self.roll_to(Slot(slot.0 + 1)),
                 WorkerState::Starting => return Step::Waiting,
@@ -415,7 +415,7 @@ impl Engine {
     }
 
     fn finish_reload(&mut self, now: Duration, running: Running, out: &mut Vec<Action>) {
-        // Without workers there was no canary that could have set it.
+        // If there were no workers, there was no canary that could have set it.
         self.generation = running.target;
         self.running = None;
         out.push(Action::Report(Incident::ReloadFinished {

@@ -134,8 +134,8 @@ impl Engine {
     }
 
     /// How long one more operation may take at most, including everything requested before
-    /// it. It assumes the slowest case, in which there is no memory for two workers side by
-    /// side: each slot in turn starts, drains and stops.
+    /// it. It assumes the slowest case, in which there is no memory for two workers at the
+    /// same time: each slot in turn starts, drains and stops.
     pub fn patience(&self) -> Duration {
         let config = &self.config;
         let each = config.boot_timeout + config.drain_timeout + config.stop_grace;

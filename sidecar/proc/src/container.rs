@@ -46,7 +46,7 @@ impl Limiting {
     }
 }
 
-/// The same for the whole machine (`proc_meminfo(5)`), used where no limit applies.
+/// The same for the whole machine (`proc_meminfo(5)`), used if no limit applies.
 pub fn of_machine() -> Option<Container> {
     parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_machine_all_is_used_that_is_not_available() {
+    fn the_machine_uses_all_memory_that_is_not_available() {
         let text = "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:    400 kB\n";
         let expected = Container {
             used: 600 << 10,
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_counts_all_but_the_cache_of_files() {
+    fn version_2_counts_everything_except_the_page_cache() {
         let files = [
             ("sys/fs/cgroup/memory.max", "1000\n"),
             ("sys/fs/cgroup/memory.current", "900\n"),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_takes_the_tightest_of_the_own_and_all_ancestors() {
+    fn version_1_takes_the_tightest_limit_of_the_cgroup_and_its_ancestors() {
         let files = [
             (
                 "sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_limits_nothing() {
+    fn missing_files_limit_nothing() {
         assert_eq!(read(&machine("", "", &[])), None);
         assert_eq!(read(&machine("0::/\n", V2, &[])), None);
     }

@@ -1,6 +1,6 @@
 //! Reports TCP sockets that the kernel has just destroyed, with the number of bytes that
 //! their process had not read (`sock_diag(7)`, the group `SKNLGRP_INET_TCP_DESTROY`, Linux
-//! 4.3). There is no other source after `close`: a reset says that something was left
+//! 4.3). After `close` there is no other source: a reset says that something was left
 //! unread, but not how much. No privilege is needed within one's own network namespace.
 //!
 //! While a listener exists, the end of each TCP socket of the namespace costs the kernel a
@@ -43,7 +43,7 @@ pub struct Destroyed {
 #[derive(Debug)]
 pub struct Watch {
     socket: OwnedFd,
-    /// The reports of the last datagram that were not taken yet.
+    /// The reports of the last datagram that have not been returned yet.
     heard: VecDeque<Destroyed>,
 }
 
@@ -241,7 +241,7 @@ mod tests {
     }
 
     /// The report about a socket; `None` if there is none within a moment.
-    fn told(watch: &mut Watch, cookie: u64) -> Option<Destroyed> {
+    fn report_of(watch: &mut Watch, cookie: u64) -> Option<Destroyed> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
             if let Some(told) = watch.find(|told| told.cookie == cookie) {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_leaves_unread_is_told_to_the_byte() {
+    fn unread_bytes_are_reported_exactly() {
         for host in ["127.0.0.1", "::1"] {
             let Some(mut pair) = pair(host) else {
                 continue;
@@ -263,14 +263,14 @@ mod tests {
             pair.client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
             server.read_exact(&mut [0; 4]).unwrap();
             drop(server);
-            let told = told(&mut watch, pair.theirs).unwrap();
+            let told = report_of(&mut watch, pair.theirs).unwrap();
             assert_eq!((told.read, told.unread), (4, 12));
             assert!(!told.is_disconnected);
         }
     }
 
     #[test]
-    fn a_connection_that_nobody_has_accepted_was_disconnected() {
+    fn a_connection_that_was_not_accepted_counts_as_disconnected() {
         let Pair {
             listener,
             mut client,
@@ -280,14 +280,14 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
         let mut watch = Watch::begin().unwrap();
         drop(listener);
-        let told = told(&mut watch, theirs).unwrap();
+        let told = report_of(&mut watch, theirs).unwrap();
         assert!(told.is_disconnected);
         assert_eq!((told.read, told.unread), (0, 0));
     }
 
-    /// This is the reason why the supervisor has to know about `SO_LINGER`.
+    /// For this reason the supervisor has to know about `SO_LINGER`.
     #[test]
-    fn who_resets_its_connections_looks_the_same() {
+    fn a_process_that_resets_its_connections_looks_the_same() {
         let mut pair = pair("127.0.0.1").unwrap();
         let mut watch = Watch::begin().unwrap();
         let (mut server, _) = pair.listener.accept().unwrap();
@@ -297,23 +297,23 @@ mod tests {
         pair.client.write_all(b"GET").unwrap();
         server.read_exact(&mut [0; 3]).unwrap();
         drop(server);
-        let told = told(&mut watch, pair.theirs).unwrap();
+        let told = report_of(&mut watch, pair.theirs).unwrap();
         assert!(told.is_disconnected);
     }
 
     #[test]
-    fn what_comes_after_an_orderly_end_is_never_acknowledged() {
+    fn bytes_after_an_orderly_close_are_never_acknowledged() {
         let mut pair = pair("127.0.0.1").unwrap();
         let mut watch = Watch::begin().unwrap();
         drop(pair.listener.accept().unwrap());
         pair.client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
         assert_eq!(pair.client.read(&mut [0; 9]).unwrap(), 0);
         drop(pair.client);
-        assert_eq!(told(&mut watch, pair.ours).unwrap().unacknowledged, 16);
+        assert_eq!(report_of(&mut watch, pair.ours).unwrap().unacknowledged, 16);
     }
 
     #[test]
-    fn others_end_without_a_word() {
+    fn other_ends_are_not_reported() {
         let mut pair = pair("127.0.0.1").unwrap();
         let watch = Watch::begin().unwrap();
         let (mut server, _) = pair.listener.accept().unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_not_there_has_no_cookie() {
+    fn a_connection_that_does_not_exist_has_no_cookie() {
         let pair = pair("127.0.0.1").unwrap();
         let listens = pair.listener.local_addr().unwrap();
         let cookies = Cookies::open().unwrap();

@@ -1,7 +1,7 @@
-//! Asks the kernel for TCP sockets by local port (`sock_diag(7)`). The kernel sends the
-//! matching ones only, whereas /proc/net/tcp has to be read as a whole, including sockets
-//! in `TIME_WAIT`. No privilege is needed for sockets of one's own network namespace. Where
-//! netlink is not allowed, the file is read after all.
+//! Asks the kernel for TCP sockets by local port (`sock_diag(7)`). The kernel sends only
+//! the matching ones, whereas /proc/net/tcp has to be read as a whole, including sockets in
+//! `TIME_WAIT`. No privilege is needed for sockets of one's own network namespace. The file
+//! is used only where netlink is not allowed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,7 +28,7 @@ pub struct Found {
     pub peer: SocketAddr,
     /// For a listening socket: the number of connections that wait to be accepted.
     pub queue: u32,
-    /// 0 if no process has accepted the connection yet, or none holds it any more.
+    /// 0 if no process has accepted the connection yet, or no process holds it any more.
     pub inode: u64,
 }
 
@@ -37,7 +37,7 @@ pub struct Found {
 pub struct Progress {
     /// The inode of the connection's socket.
     pub inode: u64,
-    /// Bytes that have arrived and were not read; a FIN counts as one.
+    /// Bytes that have arrived and have not been read; a FIN counts as one.
     pub unread: u32,
     /// Bytes that were read since the connection began.
     pub read: u64,
@@ -271,7 +271,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn sockets_of_a_port_are_told_with_their_state() {
+    fn sockets_of_a_port_are_returned_with_their_state() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(host) else {
                 continue;
@@ -282,7 +282,7 @@ mod tests {
             assert_eq!((listening.len(), listening[0].queue), (1, 1));
             let accepted = |states| -> Vec<Found> {
                 let all = at_port(port, states).unwrap();
-                assert_eq!(all, listed(port, states), "both ways tell the same");
+                assert_eq!(all, listed(port, states), "both ways agree");
                 all.into_iter().filter(|socket| socket.inode != 0).collect()
             };
             assert!(accepted(ESTABLISHED).is_empty());
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn how_far_a_connection_has_come_is_told() {
+    fn the_progress_of_a_connection_is_returned() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut client = TcpStream::connect(address).unwrap();
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(
             progress(address.port()).unwrap(),
             [],
-            "nobody accepted it yet"
+            "it has not been accepted yet"
         );
         let mut server = listener.accept().unwrap().0;
         let inode = rustix::fs::fstat(&server).unwrap().st_ino;
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_nobody_uses_has_none() {
+    fn an_unused_port_has_no_sockets() {
         let port = {
             let probe = TcpListener::bind("127.0.0.1:0").unwrap();
             probe.local_addr().unwrap().port()
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_passed_over() {
+    fn truncated_messages_are_skipped() {
         let mut found = Vec::new();
         for bytes in [&[][..], &[1, 0, 0, 0], &[255; 40]] {
             let mut take = |message: &[u8]| found.extend(socket_of(message, 1));

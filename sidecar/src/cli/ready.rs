@@ -1,6 +1,6 @@
-//! The flags of `run` for apps to which "ready means listening" does not apply: some never
-//! listen, some say by a message when they are ready, and some wait for a message before
-//! they end. `settings` decides what the flags mean.
+//! The flags of `run` for apps that are not ready as soon as they listen: some never
+//! listen, some send a message when they are ready, and some wait for a message before they
+//! end. `settings` decides what the flags mean.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl std::str::FromStr for PortArg {
         let port = text.parse().ok().filter(|port| *port > 0);
         port.map(Self::At).ok_or_else(|| {
             format!(
-                "{text:?} is no port: give the one that the app listens on, 1 to 65535, or \
+                "{text:?} is not a port: give the one that the app listens on, 1 to 65535, or \
                  \"none\" for an app that never listens"
             )
         })
@@ -50,20 +50,21 @@ impl<'de> Deserialize<'de> for PortArg {
     }
 }
 
-/// Of `run`: how a worker says that it is ready, and is told its end and its number.
+/// Flags of `run`: how a worker reports that it is ready, and how it is asked to end and
+/// told its number.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Messages, and apps without a port")]
 pub struct ReadyArgs {
-    /// With --port none: a worker is ready when it has lived for so long [default: 1s; 0s with --wait-ready]
+    /// With --port none: a worker is ready when it has run for this long [default: 1s; 0s with --wait-ready]
     #[arg(long, env = "SCALEDAPP_READY_AFTER", value_parser = duration::parse, value_name = "TIME")]
     pub ready_after: Option<Duration>,
-    /// A worker is ready only when it has called process.send('ready'), too (Node's IPC channel)
+    /// A worker is ready only after it has also called process.send('ready') (Node's IPC channel)
     #[arg(long, env = "SCALEDAPP_WAIT_READY")]
     pub wait_ready: bool,
-    /// Ask a worker to end by the message "shutdown" on Node's IPC channel; who has closed it gets the stop signal
+    /// Ask a worker to end with the message "shutdown" on Node's IPC channel; a worker that has closed the channel gets the stop signal
     #[arg(long, env = "SCALEDAPP_SHUTDOWN_MESSAGE")]
     pub shutdown_message: bool,
-    /// Variable that is raised by the worker's slot number, from what it is in our environment (else 0)
+    /// Variable to which the worker's slot number is added; it starts from its value in the supervisor's environment, or else from 0
     #[arg(long, env = "SCALEDAPP_INCREMENT_ENV", value_name = "NAME")]
     pub increment_env: Option<String>,
 }

@@ -2,13 +2,13 @@
 //!
 //! The supervisor is not in the data path, so it has to look. A worker is idle when none of
 //! its connections carries a request or an answer. It still accepts connections until it
-//! ends, so an idle worker is stopped (SIGSTOP), checked once more and reported to the
-//! engine in that state: the stop signal then reaches it before it can accept again. A
-//! worker that accepted a connection in between is continued and checked again later.
+//! ends. So an idle worker is stopped (SIGSTOP), checked once more, and reported to the
+//! engine while it is stopped: the stop signal then reaches it before it can accept again.
+//! A worker that has accepted a connection in between is continued and checked again later.
 //!
 //! A worker whose siblings stay may by chance never be idle. If that lasts, new connections
-//! are held back from all workers: clients' SYNs are dropped, and clients repeat them a
-//! second later. How long, and when again, is decided in `hold`.
+//! are held back from all workers: the SYNs of clients are dropped, and clients repeat them
+//! a second later. `hold` decides how long this lasts, and when it happens again.
 //!
 //! On a busy machine each step may take a hundred times as long as on a quiet one, so no
 //! step waits for another: a timer ends a hold, and a stopped worker is continued as soon
@@ -37,8 +37,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the kernel is asked.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// If a look takes long (many connections), looking takes at most one part in this many of
-/// the time. It is still done at least every [`MAX_LOOK_INTERVAL`], because a look may also
-/// have taken long because other processes had the CPU.
+/// the time. Even so, it happens at least every [`MAX_LOOK_INTERVAL`], because a look may
+/// also take long when other processes have the CPU.
 const LOOK_SHARE: u32 = 5;
 const MAX_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may take to become idle by chance before connections are held back.
@@ -47,7 +47,7 @@ const CHANCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// back.
 const MAX_SHORT_LIFE: Duration = Duration::from_secs(1);
 /// How often new processes of the workers are searched for, and the largest share of the
-/// time that this may take (one part in so many), because it reads all processes of the
+/// time that this may take (one part in this many): the search reads all processes of the
 /// machine.
 const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a process group may take to stop. On a busy machine it needs CPU time for that,
@@ -73,8 +73,8 @@ struct Inner {
     /// The draining workers by process group.
     draining: RefCell<HashMap<u32, Draining>>,
     watching: Cell<bool>,
-    /// Whether no worker stays, so that the draining workers have to take what waits in the
-    /// queues.
+    /// Whether no worker stays, so that the draining workers have to take the connections
+    /// that wait in the queues.
     stopping: Cell<bool>,
     /// The zero of the times that are passed to `hold`.
     made: Instant,
@@ -86,7 +86,7 @@ struct Draining {
     begun: Instant,
     /// Since when it has had short connections only.
     short_since: Instant,
-    /// The connections that it had at the last look, and when each was seen first.
+    /// The connections that it had at the last look, and when each was first seen.
     held: HashMap<u64, Instant>,
     tell: Box<dyn FnOnce()>,
 }
@@ -105,8 +105,8 @@ impl Drains {
         }))
     }
 
-    /// Watches a worker from now on and calls `tell` when it has nothing left to do. It is
-    /// stopped then and needs a SIGCONT after the signal that ends it.
+    /// Watches a worker from now on and calls `tell` when it has nothing left to do. The
+    /// worker is stopped by then, and needs a SIGCONT after the signal that ends it.
     pub(crate) fn add(&self, group: u32, generation: Generation, tell: impl FnOnce() + 'static) {
         let draining = Draining {
             generation,
@@ -127,7 +127,7 @@ impl Drains {
     }
 
     /// Used for a stop: resolves when clients have had time to go elsewhere, which is when
-    /// no connection has come for `quiet` or after `most`. From then on no connection
+    /// no connection has come for `quiet`, or after `most`. From then on, no connection
     /// begins.
     pub(crate) async fn depart(self, quiet: Duration, most: Duration) {
         let begun = Instant::now();
@@ -181,7 +181,7 @@ impl Inner {
             }
             let seen = self.look(&groups, &members);
             pause = (begun.elapsed() * LOOK_SHARE).clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
-            tracing::trace!(?seen, "looked at what drains");
+            tracing::trace!(?seen, "looked at draining workers");
             self.hold_back(self.is_stuck(&seen));
             let idle = seen.iter().filter(|(_, seen)| *seen == Seen::Idle);
             // The end of a worker without processes will be reported soon anyway.
@@ -195,8 +195,8 @@ impl Inner {
         }
     }
 
-    /// Whether some worker has gone on accepting for too long. This includes a worker that
-    /// looks idle but never is by the time it has stopped.
+    /// Whether some worker has continued to accept for too long. This includes a worker
+    /// that looks idle but never is by the time it has stopped.
     fn is_stuck(&self, seen: &[(u32, Seen)]) -> bool {
         let (draining, sharing) = (self.draining.borrow(), self.sharing.borrow());
         let mut workers = seen.iter().filter_map(|(group, _)| draining.get(group));
@@ -214,7 +214,9 @@ impl Inner {
         let turn = self.hold.borrow_mut().look(self.made.elapsed(), wanted);
         match turn {
             Some(Turn::Hold(most)) => {
-                tracing::info!("workers that leave keep accepting: new connections wait a moment");
+                tracing::info!(
+                    "draining workers keep accepting, so new connections wait for a moment"
+                );
                 self.sharing.borrow().refuse_new();
                 // The next look may come late, so a timer ends the hold.
                 let inner = Rc::clone(self);
@@ -299,8 +301,8 @@ impl Inner {
             groups.retain(|group| {
                 let goes_on = !told.contains(group) && !waiting.contains(group);
                 if goes_on {
-                    // This includes a group that was forgotten meanwhile because it was
-                    // told to end.
+                    // This includes a group that was forgotten in the meantime because it
+                    // was told to end.
                     signal_group(*group, Signal::CONT);
                 }
                 waiting.contains(group)

@@ -183,7 +183,7 @@ mod tests {
         let group = rustix::process::getpgrp().as_raw_nonzero().get() as u32;
         assert!(peers(&[port]).is_empty());
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert!(carrying(&[port]).is_empty(), "nobody accepted it yet");
+        assert!(carrying(&[port]).is_empty(), "it has not been accepted yet");
         assert_eq!(peers(&[port]).len(), 1);
         let accepted = listener.accept().unwrap();
         let sockets = carrying(&[port]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_stopped_when_all_of_it_is() {
+    fn a_group_is_stopped_when_all_of_its_threads_are() {
         // Waits until each has executed its program: a shell that is about to do so (vfork)
         // would stop in another state.
         let sleep = |group| {

@@ -94,8 +94,8 @@ mod tests {
         &[3, 6, 12, 24],
     ];
 
-    /// The holds that follow from looks at these distances, each with what was wanted.
-    /// `late` is how late the timer ends a hold if no look ends it.
+    /// The holds that follow from looks at these intervals, each with whether a hold was
+    /// wanted. `late` is how late the timer ends a hold if no look ends it.
     fn holds(looks: &[(u64, bool)], late: Duration) -> Vec<(Duration, Duration)> {
         let mut hold = Hold::default();
         let (mut now, mut due, mut begun) = (Duration::ZERO, None, None);
@@ -144,7 +144,7 @@ mod tests {
         panic!("a client gave up at {now:?}: {holds:?}");
     }
 
-    /// One client of each schedule for each of these milliseconds as its begin.
+    /// One client of each schedule, starting at each of these milliseconds.
     fn clients(starts: &[u64]) -> impl Iterator<Item = (&'static [u64], Duration)> {
         SCHEDULES.iter().flat_map(move |gaps| {
             let starts = starts.iter().map(|start| MILLI * *start as u32);
@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_client_of_any_schedule_meets_one_hold_at_most(
+        fn a_client_of_any_schedule_meets_at_most_one_hold(
             looks in looks(),
             overrun in 0_u64..5000,
             starts in prop::collection::vec(0_u64..60_000, 20),
@@ -175,7 +175,7 @@ mod tests {
         }
 
         #[test]
-        fn it_is_through_after_three_seconds_where_holds_end_in_time(
+        fn a_client_is_connected_after_three_seconds_if_holds_end_in_time(
             looks in looks(),
             overrun in 0_u64..900,
             starts in prop::collection::vec(0_u64..60_000, 20),
@@ -190,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_needs_quiet_for_two_seconds_has_it_soon(
+        fn a_hold_that_needs_two_quiet_seconds_gets_them_soon(
             distances in prop::collection::vec(10_u64..120, 1000),
             need in 1_u64..1900,
         ) {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn two_seconds_with_one_of_rest_can_meet_a_client_for_ever() {
+    fn holds_of_two_seconds_with_pauses_of_one_can_block_a_client_for_ever() {
         // The earlier algorithm, which shows why the pause has to grow with the hold.
         let holds: Vec<(u64, u64)> = (0..40).map(|turn| (turn * 3, turn * 3 + 2)).collect();
         let dropped = |at: u64| {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_short_at_first_and_longer_when_that_was_in_vain() {
+    fn a_hold_is_short_at_first_and_longer_if_the_first_did_not_suffice() {
         let mut hold = Hold::default();
         let at = |millis| MILLI * millis;
         assert_eq!(hold.look(at(0), false), None);

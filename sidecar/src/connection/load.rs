@@ -110,7 +110,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn looking_takes_a_hundredth_of_the_time_at_most_and_is_never_given_up() {
+    fn looking_takes_at_most_a_hundredth_of_the_time_and_never_stops() {
         for (took, pause) in [(0, 1_000), (10, 1_000), (26, 2_600), (900, 5_000)] {
             let pause = Duration::from_millis(pause);
             assert_eq!(pause_after(Duration::from_millis(took)), pause);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_changes_the_count_of_who_accepted_it() {
+    fn a_connection_changes_the_count_of_the_worker_that_accepted_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ports = [listener.local_addr().unwrap().port()];
         let us = std::process::id();

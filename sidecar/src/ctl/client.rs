@@ -33,25 +33,27 @@ fn connect(admin: SocketAddr, timeout: Duration) -> anyhow::Result<UnixStream> {
                 else {
                     return Ok(stream);
                 };
-                let text = format!("did not ask the supervisor with --admin {name}: {reason}");
+                let text = format!(
+                    "the command was not sent to the supervisor with --admin {name}: {reason}"
+                );
                 failed = Some(anyhow::Error::msg(text));
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 failed = Some(anyhow::anyhow!(
-                    "the supervisor with --admin {name} takes no command within {timeout:?}"
+                    "the supervisor with --admin {name} has accepted no command within {timeout:?}"
                 ));
             }
             Err(error) if failed.is_none() => {
                 let text = format!(
                     "no supervisor with --admin {admin} runs in this network namespace; if \
-                     yours runs with another --admin, give ctl that one"
+                     it runs with another --admin, give ctl the same address"
                 );
                 failed = Some(anyhow::Error::from(error).context(text));
             }
             Err(_) => {}
         }
     }
-    Err(failed.unwrap_or_else(|| anyhow::anyhow!("no name to ask at")))
+    Err(failed.unwrap_or_else(|| anyhow::anyhow!("the admin address has no name to connect to")))
 }
 
 fn connect_to(admin: SocketAddr, timeout: Duration) -> std::io::Result<UnixStream> {
@@ -111,7 +113,9 @@ pub(crate) fn call<T: DeserializeOwned>(
             error.kind(),
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
         ) {
-            bail!("not done after {timeout:?}; it goes on in the supervisor (see `ctl status`)");
+            bail!(
+                "not finished after {timeout:?}; the supervisor continues with it (see `ctl status`)"
+            );
         }
         return Err(error).context(HUNG_UP);
     }
@@ -119,7 +123,7 @@ pub(crate) fn call<T: DeserializeOwned>(
         bail!(HUNG_UP);
     }
     let reply = serde_json::from_str(&answer);
-    match reply.context("the supervisor answered in another language")? {
+    match reply.context("the supervisor's answer cannot be understood: use a `scaledapp-sidecar` of the same version")? {
         Reply::Ok(value) => Ok(value),
         Reply::Error(reason) => bail!("{reason}"),
     }

@@ -1,4 +1,4 @@
-//! `ctl` as a command: sends a request and prints the answer for people or for programs.
+//! `ctl` as a command: sends a request and prints the answer for users or programs.
 //!
 //! `tables` decides what tables look like.
 
@@ -17,7 +17,7 @@ use crate::cli::{CtlArgs, CtlVerb, Output};
 /// counts in ticks of 10 ms, so a shorter time would show noise.
 const CPU_INTERVAL: Duration = Duration::from_millis(400);
 
-/// The time-out of requests for which the supervisor names none of its own.
+/// The timeout of requests for which the supervisor names none.
 const TIMEOUT: Duration = Duration::from_mins(5);
 /// Printed by `logs` if there are no lines, because an empty output would look like an
 /// error.

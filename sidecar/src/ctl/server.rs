@@ -168,7 +168,9 @@ async fn converse(
                 Err(_) => gone(),
             }
         }
-        Err(error) => Reply::Error(format!("not understood: {error}")),
+        Err(error) => Reply::Error(format!(
+            "the request cannot be understood: {error}; use a `ctl` of the supervisor's version"
+        )),
     };
     answer(&mut write, &reply).await
 }
@@ -181,7 +183,7 @@ async fn answer(write: &mut WriteHalf<'_>, reply: &Reply<Answer>) -> std::io::Re
 
 fn too_many() -> Reply<Answer> {
     Reply::Error(format!(
-        "{MAX_WAITING} commands wait for their answers already: end some of them"
+        "{MAX_WAITING} commands already wait for their answers: end some of them"
     ))
 }
 
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_tells_of_refused_peers_once_in_a_while_and_of_all_of_them() {
+    fn refused_peers_are_logged_from_time_to_time_and_all_counted() {
         let mut refused = Refused::default();
         let begin = Instant::now();
         assert_eq!(refused.once_more(begin), Some(0));

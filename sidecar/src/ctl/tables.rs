@@ -175,7 +175,7 @@ pub(crate) fn events(answer: &Events) -> String {
     let mut text = table(header, rows.collect());
     if answer.forgotten > 0 {
         // Writing into a String cannot fail.
-        let _infallible = writeln!(text, "{} older ones are not kept.", answer.forgotten);
+        let _infallible = writeln!(text, "{} older events are not kept.", answer.forgotten);
     }
     text
 }
@@ -323,7 +323,7 @@ Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-1
     }
 
     #[test]
-    fn the_use_of_cpu_is_that_since_the_look_before() {
+    fn cpu_use_is_measured_since_the_last_look() {
         let mut before = example();
         before["workers"][0]["cpuSeconds"] = json!(9.5);
         let before = Some((&read(&before), Duration::from_secs(1)));
@@ -339,12 +339,12 @@ Slot 1 waits for its next start; its last worker: exit code 1 (Exited) at 2026-1
             events(&read(&answer)),
             "TIME  SLOT  TYPE    REASON       TEXT\n\
              T     -     Normal  ReloadBegan  a b\n\
-             2 older ones are not kept.\n"
+             2 older events are not kept.\n"
         );
     }
 
     #[test]
-    fn a_description_names_all_that_is_known() {
+    fn a_description_contains_everything_that_is_known() {
         let mut answer = example();
         answer["command"] = json!(["node", "app.js"]);
         answer["port"] = json!(3000);

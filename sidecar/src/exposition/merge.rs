@@ -18,7 +18,7 @@ pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {
             for sample in &family.samples {
                 let mut sample = sample.clone();
                 for (name, _) in &mut sample.labels {
-                    // As Prometheus does with an app's label of the same name.
+                    // Prometheus treats an app's own label of this name in the same way.
                     if name == "worker" {
                         "exported_worker".clone_into(name);
                     }

@@ -101,7 +101,7 @@ odd 1
 }
 
 #[test]
-fn what_is_no_sample_is_skipped_and_counted() {
+fn a_line_that_is_not_a_sample_is_skipped_and_counted() {
     let broken = [
         "no_value",
         "1name 2",
@@ -124,7 +124,7 @@ fn what_is_no_sample_is_skipped_and_counted() {
 }
 
 #[test]
-fn label_values_keep_what_they_escape() {
+fn label_values_keep_their_escapes() {
     let text = "# TYPE a untyped\na{b=\"x\\\\y\\\"z\\n\"} 1\n";
     let page = parse(text);
     assert_eq!(page.families[0].1.samples[0].labels[0].1, "x\\y\"z\n");
@@ -175,7 +175,7 @@ b{worker=\"1\"} 4
 }
 
 #[test]
-fn another_type_is_left_out_and_counted() {
+fn a_family_of_another_type_is_left_out_and_counted() {
     let pages = [
         (0, parse("# TYPE a counter\na 1\n")),
         (1, parse("# TYPE a gauge\na 2\n# TYPE b gauge\nb 1\n")),
@@ -274,7 +274,7 @@ fn a_counter_never_goes_backwards_when_a_worker_is_replaced() {
 }
 
 #[test]
-fn what_is_no_number_or_too_large_spoils_no_sum() {
+fn values_that_are_not_finite_or_too_large_spoil_no_sum() {
     let counter = |value: &str| parse(&format!("# TYPE c counter\nc {value}\n"));
     let mut sums = Sums::default();
     sums.sum(&[1], &[(1, counter("5"))]);
@@ -290,7 +290,7 @@ fn what_is_no_number_or_too_large_spoils_no_sum() {
 }
 
 #[test]
-fn labels_without_end_do_not_become_our_memory() {
+fn endless_labels_do_not_use_up_our_memory() {
     let mut sums = Sums::default();
     for pid in 0..20 {
         let label = format!("{pid}-{}", "x".repeat(1 << 20));
@@ -367,7 +367,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_at_all_is_a_panic(text in "[ -~\n\"{}=\\\\#é]{0,200}") {
+    fn no_text_causes_a_panic(text in "[ -~\n\"{}=\\\\#é]{0,200}") {
         let _page = parse(&text);
     }
 }

@@ -37,10 +37,10 @@ struct Call {
 pub(crate) enum Waiting {
     /// This thread waits for connections.
     Thread(WaitingThread),
-    /// No thread does, in the process with this pid, which could accept.
+    /// No thread does; this process, which could accept, was looked at.
     NoThread(u32),
-    /// It cannot be told: /proc is not readable, the process is stopped, or none of them
-    /// has the listening socket.
+    /// It is unknown: /proc is not readable, the process is stopped, or none of the
+    /// processes has the listening socket.
     Unknown,
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_thread_is_in_is_read() {
+    fn the_system_call_of_a_thread_is_read() {
         let call = |text| parse_call(text).map(|call| (call.number, call.first));
         let waiting = "232 0xd 0x7ffc 0x400 0xffffffff 0x0 0x8 0x7ffc3f0 0x7f2b4d\n";
         assert_eq!(call(waiting), Some((232, 13)));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_epoll_instance_watches_is_read() {
+    fn the_descriptors_of_an_epoll_instance_are_read() {
         let text = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1057\n\
             tfd:       18 events:       19 data:               12  pos:0 ino:5a2f sdev:8\n\
             tfd:        9 events:       19 data:                9  pos:0 ino:421 sdev:f\n";
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_accepts_is_an_ear_until_it_does_something_else() {
+    fn a_thread_that_accepts_counts_as_waiting_until_it_does_something_else() {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         let inode = rustix::fs::fstat(&*listener).unwrap().st_ino;

@@ -1,6 +1,6 @@
-//! Reads what shows whether workers hang under Connection dispatch: the system calls of
-//! their threads (`ears`) and, if none waits for connections, the progress of their
-//! sockets. `silence` decides what that means, `watch` what follows.
+//! Reads the signs of hung workers under Connection dispatch: the system calls of their
+//! threads (`waiting`) and, if none waits for connections, the progress of their sockets.
+//! `silence` decides what they mean, `watch` what follows.
 
 use std::collections::HashMap;
 use std::fs;
@@ -34,8 +34,8 @@ pub(super) fn silent_workers(
         return all;
     };
     let (ports, sharing) = (Rc::clone(&workers.ports), Rc::clone(&workers.sharing));
-    // They are the same for all workers, and read only if some worker waits for no
-    // connections.
+    // They are the same for all workers, and are read only if some worker has no thread
+    // that waits for connections.
     let mut connections = None;
     let ready = engine.workers();
     for worker in ready.filter(|worker| worker.state == WorkerState::Ready) {
@@ -68,7 +68,7 @@ pub(super) fn silent_workers(
             continue;
         }
         let connections = connections.get_or_insert_with(|| progress(&ports));
-        // If the kernel does not list connections, no client is seen to wait.
+        // If the kernel does not list connections, no waiting client is known.
         let carried = carried(&tree, connections);
         all.insert(worker.id, process.silence.carries(carried));
     }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_carries_what_it_holds() {
+    fn a_process_carries_the_connections_that_it_holds() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut client = TcpStream::connect(address).unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_processor_only_grows() {
+    fn the_time_spent_waiting_for_a_cpu_only_grows() {
         let before = run_delay(std::process::id());
         assert!(run_delay(std::process::id()) >= before);
         assert_eq!(run_delay(u32::MAX), Duration::ZERO);

@@ -1,5 +1,5 @@
-//! The accept probe under Request dispatch: when a silent worker is asked whether it
-//! accepts connections, and what follows from the answer. Time is passed in; `measure`
+//! The accept probe under Request dispatch: when a silent worker is probed for whether it
+//! accepts connections, and what follows from the result. Time is passed in; `measure`
 //! connects.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// each time a worker accepts one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptProbe {
-    /// It was not probed since its last progress.
+    /// It has not been probed since its last progress.
     Unknown,
     /// A probe is running.
     Asked {
@@ -53,7 +53,7 @@ impl AcceptProbe {
 
     /// The result of the probe, at the time `now`.
     pub(crate) fn told(&mut self, now: Duration, accepts: bool) {
-        // If the worker has made progress meanwhile, the result is out of date.
+        // If the worker has made progress in the meantime, the result is out of date.
         let Self::Asked { pause } = *self else {
             return;
         };
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_worker_that_accepts_is_asked_ever_more_rarely() {
+    fn a_silent_worker_that_accepts_is_probed_less_and_less_often() {
         let second = Duration::from_secs;
         let mut probe = AcceptProbe::Unknown;
         assert!(!probe.look(second(0), false, second(5)));

@@ -30,7 +30,8 @@ pub(crate) struct Starving {
 }
 
 impl Starving {
-    /// The time lost since the last look: to the quota, or by which this look comes late.
+    /// The time lost since the last look: time lost to the quota, or the delay of this
+    /// look.
     fn look(&mut self, now: Instant, throttled: Duration) -> Duration {
         let Some((then, taken)) = self.before.replace((now, throttled)) else {
             return Duration::ZERO;
@@ -90,7 +91,7 @@ impl Measuring {
         let events = self.watch.look(now, &measured, container, wanted);
         if self.watch.is_too_small && !was_too_small {
             tracing::warn!(
-                "workers fill the container as they are born: raise its memory limit or run fewer \
+                "workers of normal size fill the container: raise its memory limit or run fewer \
                  (--workers); before the kernel ends all of them, the largest will be killed"
             );
         }
@@ -107,7 +108,7 @@ impl Measuring {
             let is_ready = worker.state == WorkerState::Ready;
             let tree = memory::tree(process.pid);
             look_for_forks(process, &tree);
-            // By the time it listens, a wrapper has started its real process.
+            // By the time it listens, a wrapper script has started its real process.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
             let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
             let deaf = silent.get(&worker.id).copied();
@@ -132,14 +133,14 @@ fn look_for_forks(process: &mut Process, tree: &[u32]) {
     if tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid)) {
         tracing::warn!(
             slot = process.slot.0,
-            "the app forks workers of its own (Node's cluster), and every worker does: take \
-             cluster.fork out of it, or give --workers 1"
+            "the app forks workers of its own (Node's cluster), and so does every worker: remove \
+             cluster.fork from the app, or give --workers 1"
         );
     }
 }
 
-/// For how long a worker with work has made no progress, once it is known not to accept
-/// connections either. Beyond `most` it is probed.
+/// For how long a worker with work has made no progress, once it is known that it accepts
+/// no connections either. A worker without progress for longer than `most` is probed.
 fn deaf(
     workers: &mut Workers,
     worker: WorkerId,
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_that_the_machine_took_is_what_the_quota_took_or_what_we_come_late() {
+    fn lost_time_is_the_throttled_time_or_the_delay_of_a_look() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let taken = Duration::from_millis;

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_is_a_process_with_what_it_has_started() {
+    fn a_tree_is_a_process_and_its_children() {
         let mut shell = Command::new("sh")
             .args(["-c", "sleep 60 & echo up; wait"])
             .stdout(Stdio::piped())

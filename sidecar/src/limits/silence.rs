@@ -2,12 +2,13 @@
 //! neither files nor a clock.
 //!
 //! A worker hangs if four things are true at every look for as long as `--hang-timeout`:
-//! none of its threads waits where it would notice a connection (`ears`); it has accepted
-//! and closed no connection; it has read and sent no byte; and bytes of a client lie
-//! unread. An app that applies back-pressure to an upload has unread bytes, but its event
-//! loop is still seen waiting. An app with long computations has clients that wait, but
-//! others are answered. One case is not detected: a worker hangs while no client waits
-//! except the one whose request caused it, because that request's bytes have been read.
+//! none of its threads waits where it would notice a connection (`waiting`); it has
+//! accepted and closed no connection; it has read and sent no byte; and a client has sent
+//! bytes that are unread. An app that applies back-pressure to an upload has unread bytes,
+//! but its event loop is still seen waiting. An app with long computations has clients that
+//! wait, but others are answered. One case is not detected: a hung worker whose only
+//! waiting client is the one whose request caused it, because that request's bytes have
+//! been read.
 //!
 //! Time in which the machine did not let the worker run does not count.
 
@@ -27,7 +28,7 @@ pub(crate) struct Carried {
     /// By inode: bytes that the worker has read, and bytes of its answers that clients have
     /// acknowledged.
     pub(crate) moved: BTreeMap<u64, (u64, u64)>,
-    /// Whether bytes of a client lie unread.
+    /// Whether a client has sent bytes that are unread.
     pub(crate) somebody_waits: bool,
 }
 
@@ -36,7 +37,8 @@ pub(crate) struct Carried {
 pub(crate) struct Silence {
     /// When it was looked at last, and for how long it had been kept from running by then.
     looked: Option<(Duration, Duration)>,
-    /// For how long it has waited for no connections since its connections were looked at.
+    /// For how long no thread has waited for connections since its connections were last
+    /// looked at.
     deaf: Duration,
     /// Its connections at that time.
     before: Option<Carried>,
@@ -45,7 +47,7 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// One of its threads waits for connections, or it cannot be told.
+    /// One of its threads waits for connections, or that is unknown.
     pub(crate) fn hears(&mut self) {
         *self = Self::default();
     }
@@ -92,7 +94,8 @@ mod tests {
         }
     }
 
-    /// What is seen of a worker at a second: its connections, if it waits for none.
+    /// What is seen of a worker at a second: its connections, if no thread waits for new
+    /// ones.
     type Story = fn(u64) -> Option<Carried>;
 
     /// The longest silence within ten minutes of looks each second, and the second in which
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_moves_nothing_while_a_client_waits_hangs() {
+    fn a_worker_that_moves_nothing_while_a_client_waits_hangs() {
         let stuck: Story = |_| Some(carried(&[(7, 90), (8, 0)], 1000));
         let (_, hung) = watch(stuck, Duration::ZERO);
         assert!(hung.is_some_and(|at| (60..=72).contains(&at)), "{hung:?}");
@@ -131,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn who_shows_any_sign_of_life_does_not() {
+    fn a_worker_with_any_sign_of_life_does_not_hang() {
         let stories: [(&str, Story); 7] = [
-            ("hears once in 50 s", |second| {
+            ("waits for connections once in 50 s", |second| {
                 (second % 50 > 0).then(|| carried(&[(7, 90)], 1000))
             }),
-            ("a paused upload, the loop turns", |_| None),
+            ("a paused upload while the event loop runs", |_| None),
             ("accepts one a minute", |second| {
                 Some(carried(&[(7, 90), (100 + second / 59, 5)], 1000))
             }),
@@ -146,7 +149,7 @@ mod tests {
             ("reads slowly", |second| {
                 Some(carried(&[(7, second / 59)], 1000))
             }),
-            ("computes, and nobody waits", |_| {
+            ("computes while no client waits", |_| {
                 Some(Carried {
                     somebody_waits: false,
                     ..carried(&[(7, 90)], 1000)
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_come_late_count_for_two_seconds() {
+    fn a_late_look_counts_for_two_seconds() {
         let mut silence = Silence::default();
         let stuck = || carried(&[(7, 90)], 0);
         for look in 0..8 {

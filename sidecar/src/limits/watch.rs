@@ -214,7 +214,7 @@ impl Watch {
         worker.bytes >= born.saturating_mul(GROWN_PERCENT) / 100
     }
 
-    /// Whether there is memory for one more worker while the others go on growing.
+    /// Whether there is memory for one more worker while the others continue to grow.
     fn has_room(&self, container: Option<Container>, growth: u64) -> bool {
         let (Some(Container { used, limit }), Some(born)) = (container, self.newborn) else {
             return true;
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_nothing_ever_happens() {
+    fn without_limits_no_worker_is_replaced() {
         let mut watch = watch(Limits::default());
         let old = Measured {
             served: u64::MAX,
@@ -321,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_crowded_where_one_more_would_reach_the_watermark() {
+    fn it_is_crowded_if_one_more_worker_would_reach_the_watermark() {
         let mut watch = watch(Limits::default());
         assert!(
             !watch.is_crowded(Some(container(999, 1000))),
-            "nothing is known of workers"
+            "no worker has been measured"
         );
         watch.look(Duration::ZERO, &[worker(1, 80)], None, 1);
         assert!(!watch.is_crowded(None));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_successor_starts_first_only_where_there_is_memory_for_both() {
+    fn the_successor_starts_first_only_if_there_is_memory_for_both() {
         let limits = Limits {
             memory: Some(100 * MIB),
             ..Limits::default()
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_whose_heap_is_capped_goes_before_it_meets_the_cap() {
+    fn a_worker_with_a_capped_heap_is_recycled_before_it_reaches_the_cap() {
         let mut watch = watch(Limits::default());
         let capped = |number, mebibytes| Measured {
             capped: true,
@@ -404,8 +404,8 @@ mod tests {
         let room = Some(container(200, 1024));
         let young = [capped(1, 60), capped(2, 600), worker(3, 60), worker(4, 60)];
         assert_eq!(watch.look(Duration::ZERO, &young, room, 4), []);
-        // Limits of 256 MiB each. A worker that was born larger does not improve by another
-        // start, and one without a cap may use what others leave.
+        // Limits of 256 MiB each. A worker that was larger from the start would be as large
+        // after another start, and one without a cap may use what others leave.
         let grown = [
             capped(1, 257),
             capped(2, 600),

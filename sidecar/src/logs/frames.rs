@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_whole_over_reads_and_the_last_needs_no_newline() {
+    fn lines_are_complete_over_several_reads_and_the_last_needs_no_newline() {
         let pieces = all(&mut Lines::default(), &[b"one\ntw", b"o\n\nth", b"ree"]);
         let texts: Vec<&[u8]> = pieces.iter().map(|piece| &piece.bytes[..]).collect();
         assert_eq!(texts, [&b"one"[..], b"two", b"", b"three"]);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_name_the_worker_and_take_any_bytes() {
+    fn marks_name_the_worker_and_allow_any_bytes() {
         assert_eq!(marked(Mark::Prefix, b"hello\nfoo"), "[3] hello\n[3] foo\n");
         assert_eq!(
             marked(Mark::Json, b"say \"\x01\xff\"\r\n"),

@@ -1,5 +1,5 @@
-//! Node's message channel to a worker, as `child_process.fork` opens it: one JSON message a
-//! line, over a Unix socket whose number is in `NODE_CHANNEL_FD`.
+//! Node's message channel to a worker, as `child_process.fork` opens it: one JSON message
+//! per line, over a Unix socket whose descriptor number is in `NODE_CHANNEL_FD`.
 //!
 //! One message is understood (`ready`) and one is sent (`shutdown`); both are those of PM2.
 //! Everything else is read and dropped, whatever its content and amount: an app that sends
@@ -57,7 +57,7 @@ impl Channel {
                     return;
                 }
             }
-            // A worker that sends without end must not block the other tasks.
+            // A worker that sends endlessly must not block the other tasks.
             tokio::task::yield_now().await;
         }
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_text_itself_is_ready() {
+    fn only_the_exact_text_means_ready() {
         for ready in [
             "\"ready\"\n",
             "\"re\\u0061dy\"\n",
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_not_kept() {
+    fn an_endless_line_is_not_kept() {
         let mut lines = Lines::default();
         for _ in 0..1000 {
             assert!(!lines.push(&[b'x'; 10_000]));
@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_of_any_size_mean_the_same(
+        fn pieces_of_any_size_have_the_same_meaning(
             words in prop::collection::vec(prop_oneof![Just("\"ready\""), Just("{}"), Just(""), Just("x")], 0..6),
             at in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
         ) {

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_app_whose_answer_comes_in_pieces_sees_no_reset() {
+    async fn an_app_that_answers_in_pieces_sees_no_reset() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = async {

@@ -39,7 +39,11 @@ fn gauges(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt:
         (standing.desired, standing.ready, standing.generation)
     };
     for (name, help, value) in [
-        ("scaledapp_workers_desired", "Workers wanted", desired),
+        (
+            "scaledapp_workers_desired",
+            "Desired number of workers",
+            desired,
+        ),
         ("scaledapp_workers_ready", "Workers ready", ready),
         (
             "scaledapp_generation",
@@ -90,12 +94,12 @@ fn workers(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt
             ),
             (
                 "scaledapp_reloads",
-                "Reloads that went through",
+                "Reloads that succeeded",
                 &counts.reloads,
             ),
             (
                 "scaledapp_reloads_failed",
-                "Reloads that kept the old workers",
+                "Reloads that failed and kept the old workers",
                 &counts.failed_reloads,
             ),
         ],
@@ -111,12 +115,12 @@ fn output(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt:
         &[
             (
                 "scaledapp_log_lines_dropped",
-                "Lines of workers that were dropped because stdout or stderr took no more",
+                "Lines of workers that were dropped because stdout or stderr accepted no more",
                 lines,
             ),
             (
                 "scaledapp_own_log_lines_dropped",
-                "Log lines of the supervisor that were dropped because stderr took no more",
+                "Log lines of the supervisor that were dropped because stderr accepted no more",
                 &own,
             ),
         ],
@@ -131,7 +135,7 @@ fn queues(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         encoder,
         &[(
             "scaledapp_listen_overflows",
-            "Connections that the kernel dropped because a queue of those to be accepted was full, \
+            "Connections that the kernel dropped because an accept queue was full, \
              in this network namespace",
             &AtomicU64::new(count),
         )],
@@ -156,7 +160,7 @@ fn scrapes(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt
             ),
             (
                 "scaledapp_app_scrape_type_conflicts",
-                "Families whose type differs from what was seen first",
+                "Families whose type differs from the one that was seen first",
                 &counts.conflicts,
             ),
         ],

@@ -23,13 +23,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_found_by_its_name() {
+    fn the_value_is_found_by_its_name() {
         let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 27 28\n\
                     IpExt: InNoRoutes ListenOverflows\nIpExt: 3 4\n";
         assert_eq!(parse(text), Some(27));
         for other in ["", "TcpExt: A ListenOverflows\n", "TcpExt: A\nTcpExt: 1\n"] {
             assert_eq!(parse(other), None, "{other}");
         }
-        assert!(count().is_some(), "this kernel tells");
+        assert!(count().is_some(), "this kernel reports it");
     }
 }

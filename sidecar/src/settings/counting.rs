@@ -24,7 +24,9 @@ impl Counting {
         get: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
         if name.is_empty() || name.contains(['=', '\0']) {
-            bail!("--increment-env {name:?} is no variable: give a name such as DEBUG_PORT");
+            bail!(
+                "--increment-env {name:?} is not the name of a variable: give a name such as DEBUG_PORT"
+            );
         }
         if name.starts_with("SCALEDAPP_") || name.starts_with("NODE_CHANNEL_") {
             bail!("--increment-env {name} is set by the supervisor: give another variable");
@@ -39,8 +41,8 @@ impl Counting {
             None => 0,
             Some(text) => text.trim().parse().ok().with_context(|| {
                 format!(
-                    "--increment-env {name}: {text:?} is no whole number to count from; set \
-                     {name} to one, such as {name}=9229, or unset it to begin at 0"
+                    "--increment-env {name}: {text:?} is not a whole number; set \
+                     {name} to one, such as {name}=9229, or unset it to start at 0"
                 )
             })?,
         };
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_counts_from_what_the_environment_has() {
+    fn it_counts_from_the_value_in_the_environment() {
         for (value, in_slot_2) in [(None, "2"), (Some("9229"), "9231"), (Some("-1"), "1")] {
             let get = |_: &str| value.map(str::to_owned);
             let counting = Counting::read("DEBUG_PORT".to_owned(), Some(3000), get).unwrap();
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_counted_up_is_refused_with_the_cure() {
+    fn a_variable_that_cannot_be_counted_up_is_refused_with_the_cure() {
         for (name, port, cure) in [
             ("", None, "such as DEBUG_PORT"),
             ("SCALEDAPP_SLOT", None, "another variable"),

@@ -76,5 +76,5 @@ pub(super) fn read(path: &Path) -> anyhow::Result<FileSettings> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the --config file {}", path.display()))?;
     serde_json::from_str(&text)
-        .with_context(|| format!("the --config file {} is not what run takes", path.display()))
+        .with_context(|| format!("the --config file {} cannot be used", path.display()))
 }

@@ -30,7 +30,7 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
         (
             "--share",
             shares.is_some_and(|ports| !ports.is_empty()),
-            "name the first of them with --port",
+            "give the first of them with --port",
         ),
         (
             "--readiness-path",
@@ -45,27 +45,27 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
         (
             "--max-in-flight",
             args.max_in_flight.is_some() || file.max_in_flight.is_some(),
-            "let the app itself bound what it takes",
+            "let the app itself limit its work",
         ),
         (
             "--metrics-from without a port of its own",
             metrics,
-            "name the port that each worker's metrics are at, such as 9464/metrics",
+            "give the port at which each worker serves its metrics, such as 9464/metrics",
         ),
         (
             "--hang-timeout",
             hangs,
-            "leave it out: whether a worker hangs is seen by requests that wait for it",
+            "leave it out: only waiting requests show that a worker hangs",
         ),
         (
             "--dispatch",
             args.dispatch.is_some() || file.dispatch.is_some(),
-            "leave it out: nothing is handed out",
+            "leave it out: no work is distributed",
         ),
         (
             "--dispatch-threads",
             args.dispatch_threads.is_some() || file.dispatch_threads.is_some(),
-            "leave it out: nothing is handed out",
+            "leave it out: no work is distributed",
         ),
         (
             "--mechanism",
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_port_is_refused_with_the_cure() {
+    fn settings_that_need_a_port_are_refused_with_the_cure() {
         for (words, cure) in [
             (&["--share", "81"][..], "with --port"),
             (&["--readiness-path", "/h"], "--ready-after"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_works_without_a_port_is_let_through() {
+    fn settings_that_work_without_a_port_are_accepted() {
         for words in [
             &["--max-memory", "300M", "--max-age", "6h"][..],
             &["--hang-timeout", "none", "--mechanism", "auto"],

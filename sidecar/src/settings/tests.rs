@@ -39,7 +39,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_with_the_cure() {
+fn settings_that_cannot_work_are_refused_with_the_cure() {
     for (words, cure) in [
         (&["--port", "0", "--", "app"][..], "1 to 65535"),
         (&["--workers", "many", "--", "app"], "auto"),
@@ -90,14 +90,17 @@ fn what_cannot_work_is_refused_with_the_cure() {
             &["--metrics-from", "0/metrics", "--", "app"],
             "9464/metrics",
         ),
-        (&["--stop-signal", "NOPE", "--", "app"], "is no signal"),
+        (&["--stop-signal", "NOPE", "--", "app"], "is not a signal"),
         (&["--stop-signal", "34", "--", "app"], "from 1 to 31"),
         (&["--drain-timeout", "30", "--", "app"], "such as 500ms"),
-        (&["--share", "3000", "--", "app"], "without that of --port"),
+        (
+            &["--share", "3000", "--", "app"],
+            "leave the port of --port out",
+        ),
         (&["--share", "81,81", "--", "app"], "each further port once"),
         (&["--max-memory", "lots", "--", "app"], "such as 300M"),
         (&["--max-requests", "0", "--", "app"], "1.."),
-        (&["--max-age", "0s", "--", "app"], "without end"),
+        (&["--max-age", "0s", "--", "app"], "endlessly"),
         (&["--hang-timeout", "0s", "--", "app"], "none"),
         (
             &[
@@ -120,7 +123,7 @@ fn what_cannot_work_is_refused_with_the_cure() {
 }
 
 #[test]
-fn what_only_a_dispatcher_does_is_refused_without_one() {
+fn settings_of_the_dispatcher_are_refused_without_one() {
     for (flag, value) in [
         ("--connections", "5"),
         ("--connections-per-address", "5"),
@@ -154,7 +157,7 @@ fn limits_are_read_from_flags_and_file() {
 }
 
 #[test]
-fn what_no_worker_could_show_or_be_told_is_refused_with_the_cure() {
+fn readiness_and_variables_that_cannot_work_are_refused_with_the_cure() {
     for (words, cure) in [
         (&["--ready-after", "2s"][..], "needs --port none"),
         (
@@ -174,7 +177,7 @@ fn what_no_worker_could_show_or_be_told_is_refused_with_the_cure() {
 }
 
 #[test]
-fn readiness_is_what_flags_and_file_want_together() {
+fn readiness_combines_flags_and_file() {
     let wanted = |words: &[&str]| {
         let words: Vec<&str> = words.iter().copied().chain(["--", "app"]).collect();
         let settings = resolve(&words).unwrap();

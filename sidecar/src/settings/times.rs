@@ -1,4 +1,4 @@
-//! The dispatcher's time-outs and its number of connections: flags and file become one
+//! The dispatcher's timeouts and its number of connections: flags and file become one
 //! [`Times`].
 
 use std::num::NonZeroU32;
@@ -28,7 +28,7 @@ pub(crate) struct Times {
 }
 
 /// Refuses settings of the dispatcher if there is none, because a limit without effect
-/// would be mistaken for one that holds.
+/// would be mistaken for an effective one.
 ///
 /// # Errors
 /// There is such a setting; the message names the flag.
@@ -62,8 +62,8 @@ pub(super) fn check_dispatch(
     match given.next() {
         Some((flag, _)) if dispatch == DispatchArg::Connection => bail!(
             "{flag} needs --dispatch request: with connection dispatch clients reach the workers \
-             themselves, and nothing of ours stands in between; leave it out, and let the app \
-             bound what it takes"
+             directly, without a proxy of ours in between; leave it out, and let the app \
+             limit its clients"
         ),
         _ => Ok(()),
     }
@@ -167,7 +167,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn without_a_word_they_are_the_dispatchers() {
+    fn the_defaults_are_those_of_the_dispatcher() {
         let times = Times::resolve(&TimeArgs::default(), &FileSettings::default()).unwrap();
         let limits = Config::dispatcher().limits;
         assert_eq!(times.of(limits), limits);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_at_all_is_refused() {
+    fn a_time_of_zero_is_refused() {
         let args = TimeArgs {
             stall_timeout: Some(Duration::ZERO),
             ..TimeArgs::default()

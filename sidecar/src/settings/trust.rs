@@ -1,4 +1,4 @@
-//! Which statements about a client are trusted: flags and file become one [`Believed`].
+//! Which statements about a client are believed: flags and file become one [`Believed`].
 
 use std::path::PathBuf;
 
@@ -9,17 +9,17 @@ use scaledapp_runtime::follow;
 use super::file::FileSettings;
 use crate::cli::{DispatchArg, TrustArg, TrustArgs};
 
-/// Enough for the largest number of the longest tokens.
+/// The largest token file, in bytes; it has room for the most and longest tokens.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
-/// Which statements about a client are trusted.
+/// Which statements about a client are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Believed {
     /// Whether callers are clients or balancers.
     pub(crate) trust: Trust,
     /// The tokens that a balancer must show.
     token_file: Option<PathBuf>,
-    /// Proxies whose statements are trusted as well.
+    /// Proxies that are believed as well.
     forwarded_from: Vec<Network>,
 }
 
@@ -47,7 +47,7 @@ impl Believed {
         {
             bail!(
                 "{flag} needs --dispatch request: with connection dispatch clients reach the \
-                 workers themselves, and no field is read or written in between; leave it out"
+                 workers directly, and no field is read or written in between; leave it out"
             );
         }
         let trust = match trust {
@@ -56,15 +56,15 @@ impl Believed {
         };
         if token_file.is_some() && trust == Trust::Edge {
             bail!(
-                "--trust-token-file needs --trust behind: at the edge nobody is asked for a \
+                "--trust-token-file needs --trust behind: at the edge no caller is asked for a \
                  token; give --trust behind, or leave the file out"
             );
         }
         if token_file.is_none() && trust == Trust::Behind && !forwarded_from.is_empty() {
             bail!(
-                "--trust behind believes every caller, so --forwarded-from would narrow nothing: \
-                 leave --trust behind out to believe those networks only, or give \
-                 --trust-token-file for our own balancers"
+                "--trust behind believes every caller, so --forwarded-from would restrict nothing: \
+                 leave --trust behind out to believe only those networks, or give \
+                 --trust-token-file to identify our own balancers"
             );
         }
         Ok(Self {
@@ -74,8 +74,8 @@ impl Believed {
         })
     }
 
-    /// The policy for the dispatchers; follows the token file from now on. It must be
-    /// called within a tokio runtime.
+    /// The policy for the dispatchers. From here on the token file is watched for changes.
+    /// It must be called within a tokio runtime.
     pub(crate) fn callers(&self) -> Callers {
         if self.trust == Trust::Behind && self.token_file.is_none() {
             tracing::warn!(
@@ -85,7 +85,7 @@ impl Believed {
             );
         }
         let tokens = self.token_file.clone().map(|path| {
-            let without = "every caller counts as anybody";
+            let without = "every caller is treated as an unknown client";
             let none = Tokens::default();
             follow(path, TOKEN_FILE_BYTES, none, without, Tokens::parse)
         });
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_anybody_by_default() {
+    fn callers_are_unknown_clients_by_default() {
         let believed = resolve(&[]).unwrap();
         assert_eq!(believed.trust, Trust::Edge);
         assert!(believed.forwarded_from.is_empty() && believed.token_file.is_none());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_have_no_effect_is_refused_with_the_cure() {
+    fn settings_without_effect_are_refused_with_the_cure() {
         let token = ["--trust-token-file", "/t"];
         let behind = ["--trust", "behind"];
         let from = ["--forwarded-from", "10.0.0.0/8"];

@@ -81,7 +81,7 @@ impl Group {
                 continue;
             }
             tracing::warn!(
-                "a worker has shut down the socket that all share; it is taken up again"
+                "a worker has shut down the socket that all workers share; it listens again"
             );
             self.members.push(member);
             self.steer(active);

@@ -1,6 +1,6 @@
-//! Notices at once when a worker has shut down a socket that all workers share: a poll of a
-//! listening socket then reports a hang-up (`tcp_poll`). `group` decides what is done about
-//! it.
+//! Notices immediately when a worker has shut down a socket that all workers share: polling
+//! a listening socket then reports a hang-up (`tcp_poll`). `group` decides what is done
+//! about it.
 
 use std::io;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ pub(super) struct Unwatched {
 
 impl Unwatched {
     /// Calls `mend` with the socket's inode each time it was shut down, until `mend`
-    /// returns that it is not shared any more.
+    /// returns that it is no longer shared.
     pub(super) async fn watch(self, mend: impl Fn(u64) -> bool) {
         loop {
             if let Err(error) = self.hung_up().await {

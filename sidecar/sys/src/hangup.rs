@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Resolves when `descriptor` has hung up, at once if it already has. A listening socket
-/// hangs up when it is shut down, a connection when it is over.
+/// Resolves when `descriptor` has hung up, immediately if it already has. A listening
+/// socket hangs up when it is shut down, a connection when it is over.
 ///
 /// # Errors
 /// The reactor of the current runtime takes no more descriptors.

@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_free_between_pieces_in_use_is_given_back() {
+    fn free_memory_between_pieces_in_use_is_returned() {
         let before = resident_pages();
         let mut pieces: Vec<Vec<u8>> = (0..32_768).map(|_| vec![1; 1000]).collect();
         assert!(resident_pages() > before + 7000, "32 MiB are in use");

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 /// The filtered call that waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// `bind(fd, addr, len)`, with the place of the address in the caller's memory.
+    /// `bind(fd, addr, len)`, with the location of the address in the caller's memory.
     Bind {
         /// The caller's descriptor.
         fd: RawFd,
@@ -139,7 +139,7 @@ impl Listener {
     /// Fetches one waiting call. It blocks unless the descriptor polls readable.
     ///
     /// # Errors
-    /// `NotFound` if the caller died or was interrupted meanwhile: try again when the
+    /// `NotFound` if the caller died or was interrupted in the meantime: try again when the
     /// descriptor is readable.
     pub fn receive(&self) -> io::Result<Notification> {
         // The kernel refuses a structure that is not all zero.

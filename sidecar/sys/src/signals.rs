@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_blocked_or_ignored_is_neither_any_more_but_for_hup_and_pipe() {
+    fn blocked_and_ignored_signals_are_reset_except_hup_and_pipe() {
         let own = [libc::SIGUSR1, libc::SIGCHLD, libc::SIGHUP, libc::SIGPIPE];
         // SAFETY: as in `reset`; no other test of this process uses these signals.
         let mask = unsafe {

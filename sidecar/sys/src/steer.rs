@@ -71,7 +71,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn accept_queue_counts_what_nobody_accepted_yet() {
+    fn the_accept_queue_counts_connections_that_are_not_accepted_yet() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(accept_queue(&listener).unwrap(), 0);

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_is_gone_is_told_of() {
+    fn a_thread_that_is_gone_is_an_error() {
         let us = std::process::id();
         signal(us, us, 0).unwrap();
         // Thread numbers are below `PID_MAX_LIMIT`, 2^22.

@@ -238,7 +238,7 @@ fn too_many_workers_are_refused() {
     for words in [["scale", "1025"], ["scale", "+1024"]] {
         let ended = sidecar.ctl(&words).unwrap();
         assert_eq!(ended.code, 1, "{ended:?}");
-        let said = "1025 workers are more than 1024";
+        let said = "1025 workers are too many: give at most 1024";
         assert!(ended.stderr.contains(said), "{}", ended.stderr);
     }
     fs::write(&file, r#"{"workers": 2000}"#).unwrap();

@@ -72,7 +72,10 @@ fn a_reload_after_a_switched_symlink_runs_the_new_release() {
             text.ends_with(current.to_str().unwrap()),
             "PWD is the name: {text}"
         );
-        sidecar.process.says(SOON, "another directory now").unwrap();
+        sidecar
+            .process
+            .says(SOON, "now leads to another directory")
+            .unwrap();
         sidecar.process.signal(Signal::TERM).unwrap();
         sidecar.process.wait(SOON).unwrap();
     }
@@ -98,7 +101,7 @@ fn a_missing_directory_is_refused_and_a_removed_one_fails_the_reload() {
         .unwrap();
     assert_eq!(ended.code, 64);
     assert!(
-        ended.stderr.contains("is no directory: make it"),
+        ended.stderr.contains("is not a directory: create it"),
         "{}",
         ended.stderr
     );
@@ -107,6 +110,9 @@ fn a_missing_directory_is_refused_and_a_removed_one_fails_the_reload() {
     let sidecar = launch.with(&[current.to_str().unwrap()]).ready(1).unwrap();
     fs::remove_file(&current).unwrap();
     assert_eq!(sidecar.ctl(&["reload"]).unwrap().code, 1);
-    sidecar.process.says(SOON, "--cwd is no directory").unwrap();
+    sidecar
+        .process
+        .says(SOON, "--cwd is not a directory")
+        .unwrap();
     assert_eq!(release_of(&sidecar), "1", "the old worker stays");
 }

@@ -318,7 +318,10 @@ fn the_log_has_the_cure_for_an_app_that_forks_by_itself() {
     }
     let sidecar = greedy(&["--workers", "1"]).ready(1).unwrap();
     ask(&sidecar, "/fork");
-    sidecar.process.says(SOON, "take cluster.fork out").unwrap();
+    sidecar
+        .process
+        .says(SOON, "remove cluster.fork from the app")
+        .unwrap();
 }
 
 #[test]

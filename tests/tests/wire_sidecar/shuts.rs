@@ -37,7 +37,7 @@ fn a_shared_socket_is_made_to_listen_again_at_once() {
     assert_eq!(pid_of(sidecar.address()), before);
     let log = sidecar.process.stderr();
     assert!(
-        log.contains("has shut down the socket that all share"),
+        log.contains("has shut down the socket that all workers share"),
         "{log}"
     );
 }
@@ -63,7 +63,7 @@ fn a_worker_that_listens_no_more_gets_no_request_and_is_replaced() {
         assert_ne!(after, before, "{dispatch} {path}");
         let events = sidecar.ctl_done(&["events"]).unwrap();
         assert!(
-            events.contains("worker 0 is replaced: it listens no more"),
+            events.contains("worker 0 is replaced: it no longer listens"),
             "{events}"
         );
     }

@@ -72,7 +72,10 @@ fn a_signal_for_the_app_goes_to_the_processes_that_handle_it() {
         .says(SOON, "a signal is passed on to the app")
         .unwrap();
     sidecar.process.signal(Signal::ALARM).unwrap();
-    sidecar.process.says(SOON, "a signal did nothing").unwrap();
+    sidecar
+        .process
+        .says(SOON, "a signal had no effect")
+        .unwrap();
     assert_eq!(sidecar.pids().unwrap(), shells);
 }
 

@@ -21,7 +21,7 @@ fn every_slot_gets_a_worker_of_the_first_generation() {
 }
 
 #[test]
-fn a_worker_shows_since_when_it_is_there_and_in_its_state() {
+fn a_worker_shows_when_it_started_and_when_its_state_began() {
     let mut world = World::start(Dispatch::Request, 1);
     let worker = world.newest(0);
     let since = |world: &World| {
@@ -45,7 +45,7 @@ fn a_worker_shows_since_when_it_is_there_and_in_its_state() {
 }
 
 #[test]
-fn no_workers_are_a_legal_wish() {
+fn zero_workers_are_allowed() {
     let mut world = World::start(Dispatch::Request, 0);
     assert_eq!((world.engine.ready(), world.engine.deadline()), (0, None));
     assert_eq!(
@@ -55,7 +55,7 @@ fn no_workers_are_a_legal_wish() {
 }
 
 #[test]
-fn the_first_ready_worker_turns_connections_to_the_first_generation() {
+fn the_first_ready_worker_activates_the_first_generation() {
     let mut world = World::start(Dispatch::Connection, 2);
     assert_eq!(world.activated, []);
     world.on(Event::Ready(world.newest(1)));
@@ -72,7 +72,7 @@ fn request_dispatch_activates_nothing() {
 }
 
 #[test]
-fn a_crash_is_followed_by_a_start_at_once_and_only_in_its_slot() {
+fn a_crash_is_followed_by_an_immediate_start_in_its_slot_only() {
     let mut world = World::ready(Dispatch::Request, 2);
     let actions = world.exit(world.newest(1), Exit::Signal(9));
     assert_eq!(spawns(&actions), [(1, 1)]);
@@ -127,7 +127,7 @@ fn thirty_seconds_of_service_make_the_next_crash_the_first_again() {
 }
 
 #[test]
-fn a_worker_that_served_a_second_is_replaced_at_once_whatever_came_before() {
+fn a_worker_that_served_for_a_second_is_replaced_immediately_whatever_came_before() {
     for (served, at_once) in [(millis(999), false), (seconds(1), true)] {
         let mut world = World::ready(Dispatch::Request, 1);
         for _ in 0..4 {
@@ -173,7 +173,7 @@ fn a_worker_that_is_not_ready_in_time_is_ended_and_never_counts_as_ready() {
 }
 
 #[test]
-fn the_boot_timeout_counts_from_the_process_being_there() {
+fn the_boot_timeout_counts_from_the_start_of_the_process() {
     let mut world = World::start(Dispatch::Request, 1);
     world.now += seconds(7);
     world.on(Event::Spawned(world.newest(0)));
@@ -233,13 +233,13 @@ fn an_app_that_never_starts_ends_the_supervisor_with_its_own_code() {
                 world.incidents.last(),
                 Some(Incident::NothingStarts { .. })
             ));
-            assert!(world.incidents.len() >= 7, "three tries for each slot");
+            assert!(world.incidents.len() >= 7, "three attempts for each slot");
         }
     }
 }
 
 #[test]
-fn an_app_that_is_never_ready_in_time_is_told_of_as_that_and_not_by_our_own_signal() {
+fn an_app_that_is_never_ready_in_time_is_reported_as_late_and_not_by_our_own_signal() {
     let mut world = World::start(Dispatch::Request, 1);
     while world.exited.is_none() {
         match world.in_state(WorkerState::Stopping).first() {
@@ -258,7 +258,7 @@ fn an_app_that_is_never_ready_in_time_is_told_of_as_that_and_not_by_our_own_sign
 }
 
 #[test]
-fn a_command_that_cannot_be_executed_is_found_out_without_waiting() {
+fn a_command_that_cannot_be_executed_is_reported_without_delay() {
     let mut world = World::start(Dispatch::Request, 4);
     assert_eq!(fail_all(&mut world, Exit::Spawn { code: 127 }), 12);
     assert_eq!(world.now, Duration::ZERO);
@@ -301,7 +301,7 @@ fn once_any_worker_was_ready_the_supervisor_never_exits_by_itself() {
 }
 
 #[test]
-fn people_can_read_what_happened() {
+fn incidents_are_readable_sentences() {
     let mut world = World::ready(Dispatch::Request, 1);
     world.now += seconds(2);
     world.exit(world.newest(0), Exit::Signal(9));
@@ -320,7 +320,7 @@ fn people_can_read_what_happened() {
 }
 
 #[test]
-fn a_worker_that_has_done_its_work_ends_without_a_crash_and_the_next_starts_at_once() {
+fn a_worker_that_exits_after_it_served_is_no_crash_and_the_next_starts_immediately() {
     // It served for long, or it is known to have served at all.
     for (served_for, is_told) in [(seconds(5), false), (millis(200), true)] {
         let mut world = World::ready(Dispatch::Request, 1);

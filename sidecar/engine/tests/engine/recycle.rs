@@ -43,7 +43,7 @@ fn a_worker_serves_until_its_successor_is_ready() {
 }
 
 #[test]
-fn without_memory_for_two_the_old_one_goes_first() {
+fn without_memory_for_two_the_old_worker_ends_first() {
     let mut world = World::ready(Dispatch::Request, 2);
     let old = world.newest(0);
     assert_eq!(
@@ -63,7 +63,7 @@ fn without_memory_for_two_the_old_one_goes_first() {
 }
 
 #[test]
-fn one_at_a_time_and_each_once() {
+fn workers_are_recycled_one_at_a_time_and_each_once() {
     let mut world = World::ready(Dispatch::Request, 3);
     let workers = world.in_state(Ready);
     for _ in 0..3 {
@@ -95,7 +95,7 @@ fn a_successor_that_fails_leaves_the_old_one_and_may_be_tried_again() {
 }
 
 #[test]
-fn told_twice_it_is_tried_once() {
+fn a_repeated_event_recycles_only_once() {
     // While it runs, and while it waits for another replacement.
     for first in [0, 1] {
         let mut world = World::ready(Dispatch::Request, 2);
@@ -126,7 +126,7 @@ fn a_worker_that_starts_is_not_recycled_once_it_is_ready() {
 }
 
 #[test]
-fn of_two_that_wait_each_has_its_turn() {
+fn two_waiting_workers_are_recycled_one_after_the_other() {
     let mut world = World::ready(Dispatch::Request, 3);
     let workers = world.in_state(Ready);
     for worker in &workers {
@@ -140,7 +140,7 @@ fn of_two_that_wait_each_has_its_turn() {
 }
 
 #[test]
-fn one_that_was_replaced_while_it_waited_is_left_alone() {
+fn a_worker_that_was_replaced_while_it_waited_is_left_alone() {
     let mut world = World::ready(Dispatch::Request, 2);
     let workers = world.in_state(Ready);
     world.on(recycle(workers[0], true));
@@ -154,7 +154,7 @@ fn one_that_was_replaced_while_it_waited_is_left_alone() {
 }
 
 #[test]
-fn what_a_reload_replaces_is_not_replaced_twice() {
+fn a_worker_that_a_reload_replaces_is_not_replaced_twice() {
     let mut world = World::ready(Dispatch::Request, 2);
     let workers = world.in_state(Ready);
     world.on(reload(1));
@@ -169,7 +169,7 @@ fn what_a_reload_replaces_is_not_replaced_twice() {
 }
 
 #[test]
-fn it_goes_with_scaling_restarting_and_stopping() {
+fn recycling_works_together_with_scaling_restarting_and_stopping() {
     let mut world = World::ready(Dispatch::Request, 3);
     world.on(recycle(world.newest(2), false));
     world.on(scale(1, 1));
@@ -211,7 +211,7 @@ fn a_killed_worker_is_replaced_as_after_a_crash() {
 }
 
 #[test]
-fn time_that_the_machine_kept_to_itself_is_not_the_boots() {
+fn time_without_cpu_does_not_count_against_the_boot() {
     let mut world = World::start(Dispatch::Request, 1);
     world.on(Event::Starved(seconds(20)));
     world.after(BOOT + seconds(19));

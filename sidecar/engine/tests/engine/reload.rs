@@ -9,7 +9,7 @@ use crate::world::{BOOT, DRAIN, GRACE, World, millis, reload, scale, spawns};
 use WorkerState::{Draining, Ready, Starting, Stopping};
 
 #[test]
-fn request_reload_goes_slot_by_slot_and_starts_the_new_before_it_drains_the_old() {
+fn a_request_reload_goes_slot_by_slot_and_starts_the_new_before_it_drains_the_old() {
     let mut world = World::ready(Dispatch::Request, 2);
     assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
     assert!(world.engine.reloading());
@@ -75,7 +75,7 @@ fn the_old_workers_of_a_request_reload_drain_side_by_side() {
 }
 
 #[test]
-fn patience_covers_slots_in_turn_and_what_was_asked_before() {
+fn patience_covers_all_slots_in_turn_and_earlier_requests() {
     let each = BOOT + DRAIN + GRACE;
     let mut world = World::ready(Dispatch::Request, 3);
     assert_eq!(world.engine.patience(), each * 3);
@@ -229,7 +229,7 @@ fn a_later_slot_that_fails_keeps_its_old_worker_and_ends_the_reload() {
 }
 
 #[test]
-fn connection_reload_turns_over_only_when_all_are_ready() {
+fn a_connection_reload_takes_over_only_when_all_are_ready() {
     let mut world = World::ready(Dispatch::Connection, 3);
     assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
     assert_eq!(
@@ -260,7 +260,7 @@ fn connection_reload_turns_over_only_when_all_are_ready() {
 }
 
 #[test]
-fn any_failure_before_the_turn_ends_all_of_the_new_generation() {
+fn any_failure_before_the_takeover_ends_the_new_generation() {
     // A worker that is starting, one that is ready, and the canary itself.
     for slot in [1, 2, 0] {
         let mut world = World::ready(Dispatch::Connection, 3);
@@ -283,7 +283,7 @@ fn any_failure_before_the_turn_ends_all_of_the_new_generation() {
 }
 
 #[test]
-fn what_is_left_of_a_failed_reload_is_not_taken_for_the_next() {
+fn workers_left_from_a_failed_reload_are_not_counted_to_the_next() {
     let mut world = World::ready(Dispatch::Connection, 2);
     world.on(reload(1));
     world.wake();
@@ -294,7 +294,7 @@ fn what_is_left_of_a_failed_reload_is_not_taken_for_the_next() {
 }
 
 #[test]
-fn of_reloads_during_a_reload_the_last_one_waits_and_the_others_are_told() {
+fn of_several_reloads_during_a_reload_the_last_one_waits_and_the_others_fail() {
     let mut world = World::ready(Dispatch::Request, 1);
     for operation in 1..=4 {
         world.on(reload(operation));
@@ -311,7 +311,7 @@ fn of_reloads_during_a_reload_the_last_one_waits_and_the_others_are_told() {
 }
 
 #[test]
-fn a_queued_reload_begins_also_after_one_that_failed() {
+fn a_queued_reload_begins_even_after_one_that_failed() {
     let mut world = World::ready(Dispatch::Request, 1);
     world.on(reload(1));
     world.on(reload(2));
@@ -361,7 +361,7 @@ fn a_reload_that_cures_an_app_that_never_started_is_let_through() {
 }
 
 #[test]
-fn when_the_reload_fails_the_old_attempts_go_on() {
+fn when_the_reload_fails_the_old_attempts_continue() {
     let mut world = World::start(Dispatch::Request, 1);
     world.exit(world.newest(0), Exit::Code(1));
     world.exit(world.newest(0), Exit::Code(1));
@@ -386,7 +386,7 @@ fn a_starting_worker_is_terminated_not_drained_when_its_successor_is_ready() {
 }
 
 #[test]
-fn a_crash_during_a_reload_is_restarted_as_ever() {
+fn a_worker_that_crashes_during_a_reload_is_restarted_as_usual() {
     for (dispatch, generation) in [(Dispatch::Request, 1), (Dispatch::Connection, 1)] {
         let mut world = World::ready(dispatch, 3);
         world.on(reload(1));
@@ -445,7 +445,7 @@ fn scaling_during_a_reload_ends_with_all_slots_in_the_new_generation() {
 }
 
 #[test]
-fn a_reload_without_workers_is_done_at_once() {
+fn a_reload_without_workers_finishes_immediately() {
     for dispatch in [Dispatch::Request, Dispatch::Connection] {
         let mut world = World::start(dispatch, 0);
         world.on(reload(1));
@@ -458,7 +458,7 @@ fn a_reload_without_workers_is_done_at_once() {
 }
 
 #[test]
-fn a_slot_added_before_the_turn_starts_one_worker_only() {
+fn a_slot_added_before_the_takeover_starts_only_one_worker() {
     let mut world = World::ready(Dispatch::Connection, 1);
     world.on(reload(1));
     world.on(scale(2, 2));

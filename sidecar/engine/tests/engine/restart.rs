@@ -68,7 +68,7 @@ fn restarts_and_reloads_take_turns() {
 }
 
 #[test]
-fn a_restart_whose_slot_is_scaled_away_is_told_so() {
+fn a_restart_whose_slot_is_scaled_away_fails_with_that_reason() {
     for queued in [false, true] {
         let mut world = World::ready(Dispatch::Request, 2);
         if queued {

@@ -96,7 +96,7 @@ fn of_two_scalings_the_later_one_counts() {
 }
 
 #[test]
-fn the_same_wish_from_the_machine_does_not_disturb_who_waits() {
+fn the_same_number_again_without_a_caller_does_not_disturb_the_waiting_one() {
     let mut world = World::ready(Dispatch::Request, 1);
     world.on(scale(2, 1));
     world.on(Event::Scale {
@@ -109,7 +109,7 @@ fn the_same_wish_from_the_machine_does_not_disturb_who_waits() {
 }
 
 #[test]
-fn scaling_down_and_up_again_starts_beside_what_still_drains() {
+fn scaling_down_and_up_again_starts_beside_the_draining_worker() {
     let mut world = World::ready(Dispatch::Request, 2);
     world.on(scale(1, 1));
     let old = world.newest(1);

@@ -32,7 +32,7 @@ fn a_stop_drains_all_in_parallel_and_exits_with_0_when_all_are_reaped() {
 }
 
 #[test]
-fn what_does_not_drain_is_terminated_then_killed() {
+fn a_worker_that_does_not_drain_is_terminated_and_then_killed() {
     let mut world = World::ready(Dispatch::Connection, 2);
     world.on(STOP);
     world.wake();
@@ -45,7 +45,7 @@ fn what_does_not_drain_is_terminated_then_killed() {
 }
 
 #[test]
-fn starting_workers_are_terminated_at_once() {
+fn starting_workers_are_terminated_immediately() {
     let mut world = World::start(Dispatch::Request, 2);
     world.on(Event::Ready(world.newest(0)));
     world.on(STOP);
@@ -89,7 +89,7 @@ fn a_second_polite_stop_changes_nothing() {
 }
 
 #[test]
-fn whoever_waits_is_told_and_nothing_new_is_begun() {
+fn waiting_operations_fail_and_nothing_new_begins() {
     for dispatch in [Dispatch::Request, Dispatch::Connection] {
         let mut world = World::ready(dispatch, 2);
         for event in [reload(1), reload(2), restart(1, 3), scale(3, 4), STOP] {

@@ -33,7 +33,7 @@ enum Step {
     /// The n-th live worker has served.
     Served(usize),
     Time(u64),
-    /// Time goes on to the engine's own deadline.
+    /// Time advances to the engine's own deadline.
     Wake,
     /// A fact about some worker, known or unknown, true or false.
     Late(u64),
@@ -225,7 +225,7 @@ fn walk(dispatch: Dispatch, workers: u32, steps: &[Step]) {
     if !world.engine.is_stopping() {
         assert_eq!(world.engine.ready(), world.engine.desired());
         let settled: BTreeSet<OperationId> = world.settled.keys().copied().collect();
-        assert_eq!(settled, world.asked, "somebody still waits");
+        assert_eq!(settled, world.asked, "a caller still waits");
         assert_eq!(world.processes.len(), world.engine.desired() as usize);
         world.on(Event::Stop { quick: false });
         world.settle_down();
@@ -256,7 +256,7 @@ fn stopped_walk(dispatch: Dispatch, workers: u32, steps: &[Step], quick: bool) {
     world.settle_down();
     assert!(world.exited.is_some() && (given_up || world.exited == Some(0)));
     let settled: BTreeSet<OperationId> = world.settled.keys().copied().collect();
-    assert_eq!(settled, world.asked, "somebody still waits");
+    assert_eq!(settled, world.asked, "a caller still waits");
 }
 
 fn dispatch() -> impl Strategy<Value = Dispatch> {

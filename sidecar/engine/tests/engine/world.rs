@@ -105,7 +105,7 @@ impl World {
         self.on(Event::Exited(worker, exit))
     }
 
-    /// Moves time on to the next deadline.
+    /// Advances time to the next deadline.
     pub(crate) fn wake(&mut self) -> Vec<Action> {
         let deadline = self
             .engine
