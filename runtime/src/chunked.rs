@@ -1,45 +1,45 @@
 //! The chunked transfer coding of HTTP/1 (RFC 9112 section 7.1), read byte by byte.
 //!
-//! For answers of admin ports and of apps' metrics: what stands behind the last chunk
-//! is not looked at, since the connection is not used again. The forwarding path reads
-//! with `scaledapp-http1`, which has to be stricter.
+//! It is used for answers of admin ports and for apps' metrics. Bytes after the last chunk
+//! are ignored, because the connection is not used again. The forwarding path reads with
+//! `scaledapp-http1`, which has to be stricter.
 
-/// Bytes of the extension behind a chunk's size.
+/// The most bytes of the extension after a chunk's size.
 const MAX_EXTENSION: usize = 1 << 10;
-/// So many hexadecimal digits cannot overflow.
+/// This many hexadecimal digits cannot overflow.
 const MAX_DIGITS: usize = 15;
 
-/// What a byte was.
+/// What a byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunked {
     /// Framing.
     Framing,
     /// Content.
     Content,
-    /// The end of the last chunk's size: the content is over.
+    /// The end of the last chunk's size: the content is complete.
     End,
 }
 
-/// Where in the coding the next byte stands.
+/// The position of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In a chunk's size.
     Size { size: u64, digits: usize },
     /// In a chunk's extension.
     Extension { size: u64, length: usize },
-    /// Before the line feed behind a chunk's size.
+    /// Before the line feed after a chunk's size.
     SizeEnd { size: u64 },
     /// In a chunk.
     Data { left: u64 },
-    /// Before the CR behind a chunk.
+    /// Before the CR after a chunk.
     DataEnd,
-    /// Before the LF behind a chunk.
+    /// Before the LF after a chunk.
     DataEndLf,
-    /// Behind the last chunk.
+    /// After the last chunk.
     Over,
 }
 
-/// Reads one content.
+/// The decoder of one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkedDecoder(State);
 
@@ -50,7 +50,7 @@ impl Default for ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// Takes the next byte and tells what it is.
+    /// Processes the next byte and returns what it belongs to.
     ///
     /// # Errors
     /// The coding is malformed; the text says how.
@@ -68,7 +68,7 @@ impl ChunkedDecoder {
             },
             State::Extension { size, .. } if byte == b'\r' => State::SizeEnd { size },
             State::Extension { length, .. } if byte == b'\n' || length >= MAX_EXTENSION => {
-                return Err("a chunk's extension is no line");
+                return Err("a chunk's extension is malformed");
             }
             State::Extension { size, length } => State::Extension {
                 size,

@@ -1,6 +1,6 @@
-//! What the command lines have in common: `--admin`, names of namespaces, and how they end the
-//! program. Help and version end it with 0, wrong usage with 64 (`EX_USAGE` of
-//! sysexits.h), because 2 means "nothing could start".
+//! What the command lines share: `--admin`, names of namespaces, and exit codes. Help and
+//! version exit with 0, wrong usage with 64 (`EX_USAGE` of sysexits.h), because 2 means
+//! "could not start".
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ pub const USAGE: u8 = 64;
 /// Exit code of a service that could not start.
 pub const COULD_NOT_START: u8 = 2;
 
-/// `--admin`: an address, or none.
+/// `--admin`: an address, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct AdminArg(pub Option<SocketAddr>);
@@ -47,11 +47,11 @@ impl TryFrom<String> for AdminArg {
     }
 }
 
-/// Reads the name of a Kubernetes namespace, for a list of them that people write with
-/// spaces, too. Nothing is the empty text: a variable may be there and empty.
+/// Parses the name of a Kubernetes namespace in a list, in which users may also write
+/// spaces. An empty text is accepted, because a variable may be set and empty.
 ///
 /// # Errors
-/// It can be no namespace's name; the text names the cure.
+/// The text cannot be the name of a namespace; the message names the cure.
 fn namespace(text: &str) -> Result<String, String> {
     let name = text.trim();
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -63,20 +63,20 @@ fn namespace(text: &str) -> Result<String, String> {
         Ok(name.to_owned())
     } else {
         Err(format!(
-            "{name:?} is no namespace: a-z, 0-9 and - are in such a name; to mean all namespaces, leave it out"
+            "{name:?} is not the name of a namespace: use a-z, 0-9 and -; to use all namespaces, leave it out"
         ))
     }
 }
 
-/// A list of them as it is meant: each once, in order, and none that is empty.
+/// Cleans up a list of names: each once, sorted, and no empty one.
 fn namespaces(given: Vec<String>) -> Vec<String> {
     let named = given.into_iter().filter(|name| !name.is_empty());
     let once: BTreeSet<String> = named.collect();
     once.into_iter().collect()
 }
 
-/// The flags that say what concerns which namespaces, for the operator and the DNS server: both
-/// have to be told the same. `Z` is a zone with its namespaces.
+/// The flags about namespaces, for the operator and the DNS server, which must both get the
+/// same ones. `Z` is a zone with its namespaces.
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::doc_markdown,
@@ -86,7 +86,7 @@ pub struct NamespaceArgs<Z>
 where
     Z: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static,
 {
-    /// Only the ScaledApps of this namespace count; repeat for more [default: those of all]
+    /// Use only the ScaledApps of this namespace; repeat for more [default: all namespaces]
     #[arg(
         long,
         env = "SCALEDAPP_WATCH_NAMESPACE",
@@ -95,8 +95,7 @@ where
         value_parser = namespace
     )]
     watch_namespace: Vec<String>,
-    /// Hostnames in this zone are for ScaledApps of these namespaces only; repeat for
-    /// more. The most specific zone counts, names in none of them are open to all
+    /// Reserve the hostnames in this zone for ScaledApps of these namespaces; repeat for more. The most specific zone decides, and names in no such zone are open to all
     #[arg(
         long,
         env = "SCALEDAPP_ZONE_NAMESPACES",
@@ -111,20 +110,20 @@ impl<Z> NamespaceArgs<Z>
 where
     Z: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static,
 {
-    /// The namespaces to watch, each once and in order; all of them if there is none here. Then
-    /// the zones with their namespaces, as given.
+    /// The namespaces to watch, each once and sorted; empty means all. Then the zones with
+    /// their namespaces, as given.
     pub fn into_parts(self) -> (Vec<String>, Vec<Z>) {
         (namespaces(self.watch_namespace), self.zone_namespaces)
     }
 }
 
-/// Parses the program's arguments; on help, version or an error prints what
-/// clap has to say and returns the code to return from `main`.
+/// Parses the program's arguments. On help, version or an error, prints clap's message and
+/// returns the exit code for `main`.
 pub fn parse<C: clap::Parser>() -> Result<C, ExitCode> {
     parse_from(std::env::args_os())
 }
 
-/// As [`parse`], for arguments given; the first one is the program's name.
+/// Like [`parse`], for the given arguments, of which the first is the program's name.
 pub fn parse_from<C, I, T>(arguments: I) -> Result<C, ExitCode>
 where
     C: clap::Parser,
@@ -132,15 +131,15 @@ where
     T: Into<OsString> + Clone,
 {
     C::try_parse_from(arguments).map_err(|error| {
-        // A closed terminal leaves the code as the only answer.
+        // With a closed terminal, only the exit code can be returned.
         drop(error.print());
         ExitCode::from(code(&error))
     })
 }
 
-/// Runs a service to its end, with a log under its name; the exit code.
+/// Runs a service to its end, with a log under its name; returns the exit code.
 pub fn serve<E: Display>(program: &'static str, run: impl FnOnce() -> Result<(), E>) -> ExitCode {
-    // Dropped at the end: what is logged until then is written.
+    // Dropped at the end, so that everything logged until then is written.
     let _logging = init_logging(program);
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -148,7 +147,7 @@ pub fn serve<E: Display>(program: &'static str, run: impl FnOnce() -> Result<(),
     }
 }
 
-/// Says on stderr why the program ends; `code` as it is returned from `main`.
+/// Prints to stderr why the program ends; returns `code` for `main`.
 pub fn fail(program: &str, error: &impl Display, code: u8) -> ExitCode {
     say(&format!("{program}: {error:#}"));
     ExitCode::from(code)
@@ -164,13 +163,16 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn a_namespace_may_be_written_with_spaces_around_and_nothing_is_no_name() {
+    fn a_namespace_may_have_spaces_around_it_and_an_empty_text_is_no_name() {
         for (text, name) in [("team-a", "team-a"), (" b ", "b"), ("", ""), (" ", "")] {
             assert_eq!(namespace(text).as_deref(), Ok(name));
         }
         for text in ["*", "Team", "a b", "-a", "a.b", &"a".repeat(64)] {
             let message = namespace(text).unwrap_err();
-            assert!(message.contains("is no namespace"), "{message}");
+            assert!(
+                message.contains("is not the name of a namespace"),
+                "{message}"
+            );
         }
     }
 
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_end_with_0_and_wrong_usage_with_64() {
+    fn help_and_version_exit_with_0_and_wrong_usage_with_64() {
         for (arguments, expected) in [
             (&["x", "--help"][..], 0),
             (&["x", "--version"], 0),

@@ -1,6 +1,6 @@
-//! What a file holds, now and whenever it holds something else.
+//! Follows the content of a file: returns it now and whenever it changes.
 //!
-//! Whether it does is decided in [`PolledFile`]; what its content means, by the user.
+//! [`PolledFile`] decides whether it has changed; the user decides what the content means.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use tokio::sync::watch;
 
 use crate::{Look, PolledFile};
 
-/// Between two looks.
-const PERIOD: Duration = Duration::from_secs(1);
+/// The time between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads a file of at most `most` bytes now, and again when it has changed, on a task
-/// that ends when nobody listens any more. What cannot be read or parsed leaves the
-/// last good content in force, and `default` before there is any; the log then says so
-/// once, with `without`: what follows from having none. To be called within a tokio
+/// Reads a file of at most `most` bytes now, and again when it has changed, on a task that
+/// ends when all receivers are gone. If it cannot be read or parsed, the last good content
+/// stays in force, or `default` if there is none yet. The log then says so once, followed
+/// by `without`, the consequence of having no content. Must be called within a tokio
 /// runtime.
 pub fn follow<T, E>(
     path: PathBuf,
@@ -40,7 +40,7 @@ where
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(PERIOD) => followed.look(SystemTime::now()),
+                () = tokio::time::sleep(LOOK_INTERVAL) => followed.look(SystemTime::now()),
                 () = followed.sender.closed() => return,
             }
         }
@@ -51,7 +51,7 @@ where
 struct Followed<T, F> {
     file: PolledFile,
     sender: watch::Sender<T>,
-    /// What follows from having no content; another text once there was one.
+    /// The consequence of having no content; another text once there was one.
     without: &'static str,
     parse: F,
 }
@@ -66,7 +66,7 @@ impl<T: PartialEq, F> Followed<T, F> {
             Look::Error(error) => error.to_string(),
             Look::Content(content) => match (self.parse)(&content.bytes) {
                 Ok(content) => {
-                    self.without = "what it held before stays in force";
+                    self.without = "the last good content stays in force";
                     tracing::info!(file = %self.file.path().display(), "read");
                     self.sender.send_if_modified(|known| {
                         let is_news = *known != content;
@@ -90,8 +90,8 @@ mod tests {
     use super::*;
 
     fn number(bytes: &[u8]) -> Result<u32, &'static str> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "no text")?;
-        text.trim().parse().map_err(|_| "no number")
+        let text = std::str::from_utf8(bytes).map_err(|_| "not text")?;
+        text.trim().parse().map_err(|_| "not a number")
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
         let mut followed = Followed {
             file: PolledFile::new(path.clone(), 10),
             sender,
-            without: "nothing counts",
+            without: "it is ignored",
             parse: number,
         };
         for (text, wanted, is_news) in [

@@ -1,13 +1,13 @@
 //! Log lines on stderr: `component TIME LEVEL message field=value`.
 //!
-//! The callers decide what is logged. `SCALEDAPP_LOG` decides how much (directives of
+//! The callers decide what is logged. `SCALEDAPP_LOG` sets the level (directives of
 //! tracing-subscriber's `EnvFilter`, such as `debug` or `info,scaledapp_proxy=trace`;
-//! default `info`), and `SCALEDAPP_LOG_FORMAT` in which form: `text`, or `json` for
-//! programs that collect logs.
+//! default `info`). `SCALEDAPP_LOG_FORMAT` sets the format: `text`, or `json` for programs
+//! that collect logs.
 //!
-//! A log never blocks its process: a pipe whose reader stands still would stop
-//! supervision, forwarding and DNS. One thread writes; lines that do not fit into
-//! its queue are dropped and counted.
+//! Logging never blocks the process: otherwise a pipe whose reader is stuck would stop
+//! supervision, forwarding and DNS. One thread writes; lines that do not fit into its queue
+//! are dropped and counted.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -26,13 +26,13 @@ use crate::queue::Queue;
 
 const VARIABLE: &str = "SCALEDAPP_LOG";
 const FORMAT: &str = "SCALEDAPP_LOG_FORMAT";
-/// The end of the process waits so long for a stderr that takes nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for a stderr that accepts nothing.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Keeps the log until the end: when it is dropped, what was logged is written,
-/// or a second has passed because nobody takes it.
+/// Keeps logging alive until the end of the program. Dropping it waits until everything
+/// logged is written, or until a second has passed.
 #[derive(Debug)]
 #[must_use = "the last lines are lost without it: keep it until the end of main"]
 pub struct Logging(());
@@ -43,21 +43,21 @@ impl Drop for Logging {
     }
 }
 
-/// Waits until what was logged is written, at most a second.
+/// Waits until everything logged is written, for at most a second.
 pub fn flush_log() {
     if let Some(queue) = QUEUE.get() {
-        // Not in time: nobody reads, and an end that hangs helps nobody.
-        let _unread = queue.flush(PATIENCE);
+        // On a timeout there is no reader, and waiting longer would not help.
+        let _unread = queue.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// How many log lines were dropped because stderr took no more.
+/// The number of log lines that were dropped because stderr accepted no more.
 pub fn dropped_log_lines() -> u64 {
     QUEUE.get().map_or(0, Queue::dropped)
 }
 
-/// Says a last line on stderr, after what was logged before; waits at most a
-/// second for it where logging has begun.
+/// Prints a last line to stderr, after everything logged before; waits at most a second for
+/// it if logging has begun.
 pub fn say(line: &str) {
     let line = format!("{line}\n").into_bytes();
     match QUEUE.get() {
@@ -66,18 +66,18 @@ pub fn say(line: &str) {
             flush_log();
         }
         None => {
-            // With stderr closed there is nobody to tell but by the exit code.
+            // With stderr closed, only the exit code can tell the caller.
             let _closed = Stream::Stderr.write_whole(&line);
         }
     }
 }
 
-/// What a line is written to. Without a thread for the queue it goes to stderr
-/// as it is, blocking or not.
+/// The target of log lines. If the thread of the queue could not be started, lines go
+/// directly to stderr, even if that blocks.
 #[derive(Debug)]
 struct Lines(Option<Queue>);
 
-/// One line on its way: the formatter writes it in one piece.
+/// A line being written: the formatter writes it in one piece.
 #[derive(Debug)]
 struct Line<'a>(&'a Lines);
 
@@ -103,17 +103,17 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Whether a terminal gets colours: unless `NO_COLOR` has a value
-/// (<https://no-color.org>), or the terminal says that it knows none.
+/// Whether output to a terminal is coloured: not if `NO_COLOR` has a value
+/// (<https://no-color.org>) or the terminal reports that it has no colours.
 pub fn colours_wanted() -> bool {
     let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
     unset("NO_COLOR") && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
-/// Sends the process' log to stderr under the name of `component`.
+/// Sends the log of the process to stderr under the name of `component`.
 ///
-/// The first call of the process counts, later ones change nothing. A filter or a
-/// format that cannot be read is reported in the log, and the default is used.
+/// Only the first call in a process has an effect. A filter or format that cannot be read
+/// is reported in the log, and the default is used.
 pub fn init_logging(component: &'static str) -> Logging {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let (filter, refused) = filter(variable(VARIABLE).as_deref());
@@ -125,7 +125,7 @@ pub fn init_logging(component: &'static str) -> Logging {
         .with_env_filter(filter)
         .with_writer(Lines(queue))
         .with_ansi(!json && io::stderr().is_terminal() && colours_wanted())
-        // It would report a closed stderr by `eprintln!`, which panics then.
+        // Otherwise it would report a closed stderr with `eprintln!`, which panics then.
         .log_internal_errors(false);
     let line = Format::default().with_target(false);
     let set = if json {
@@ -179,7 +179,7 @@ where
     }
 }
 
-/// One JSON object for each line, which names the component first.
+/// One JSON object per line, which names the component first.
 struct Object {
     component: &'static str,
     line: Format<Json>,
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_wish_the_level_is_info() {
+    fn the_default_level_is_info() {
         let (filter, refused) = filter(None);
         assert_eq!(filter.to_string(), "info");
         assert_eq!(refused, None);

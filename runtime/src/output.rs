@@ -1,8 +1,8 @@
-//! Writing to this process's own stdout and stderr, whole pieces at a time.
+//! Writes to this process's own stdout and stderr, in whole pieces.
 //!
-//! A write here blocks for as long as nobody takes what is written: only threads
-//! that may wait call it. What is written, and what happens when there is too
-//! much of it, is decided by the callers.
+//! A write blocks until the reader accepts the bytes, so only threads that may wait may
+//! call it. The callers decide what is written, and what happens if there is too much of
+//! it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +22,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// As log lines name it: `stdout` or `stderr`.
+    /// The name in log lines: `stdout` or `stderr`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -30,12 +30,12 @@ impl Stream {
         }
     }
 
-    /// Writes all of `bytes` with nothing of another thread of ours in between,
-    /// even where both streams lead to one pipe or terminal (`2>&1`).
+    /// Writes all of `bytes` without bytes of another thread in between, even if both
+    /// streams lead to the same pipe or terminal (`2>&1`).
     ///
     /// # Errors
-    /// The reader is gone (`EPIPE`), the descriptor is closed (`EBADF`), or the
-    /// device failed; a part may have been written.
+    /// The reader is gone (`EPIPE`), the descriptor is closed (`EBADF`), or the device
+    /// failed; a part may have been written.
     pub fn write_whole(self, bytes: &[u8]) -> io::Result<()> {
         static STDOUT: Mutex<()> = Mutex::new(());
         static STDERR: Mutex<()> = Mutex::new(());
@@ -51,7 +51,7 @@ impl Stream {
     }
 }
 
-/// Whether stdout and stderr are the same file, as they were at the first look.
+/// Whether stdout and stderr are the same file, as determined at the first call.
 fn are_one() -> bool {
     static ONE: OnceLock<bool> = OnceLock::new();
     *ONE.get_or_init(|| {
@@ -61,7 +61,7 @@ fn are_one() -> bool {
     })
 }
 
-/// Writes to a descriptor that may be non-blocking: whoever shares it with us
+/// Writes to a descriptor that may be non-blocking, because another process that shares it
 /// (a parent, a terminal) may have made it so.
 fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {

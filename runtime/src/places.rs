@@ -1,23 +1,23 @@
-//! Which connections of an admin port, or of another port that anybody may reach, may
-//! stay, and which one ends when there are too many. Knows neither sockets nor time: what
-//! counts is the order in which they came, or have said something last.
+//! Which connections may stay at an admin port, or at another port that is open to any
+//! client, and which one is closed when there are too many. It knows neither sockets nor
+//! time; it uses only the order in which connections arrived or last sent something.
 //!
-//! A new connection is always taken. What makes room is the oldest connection of
-//! the source that holds the most, so that one that floods the port ends only its
-//! own; of those the oldest that asks for nothing goes first, then the oldest that
-//! takes no answer, and a `/watch` stream last.
+//! A new connection is always accepted. To make room, the oldest connection of the source
+//! with the most connections is closed, so that a source that floods the port closes only
+//! its own. Among those, the oldest connection without a request is closed first, then the
+//! oldest one that does not read its answer, and a `/watch` stream last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-/// How many connections there may be.
+/// The limits of the number of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Of all sources together.
+    /// All connections together.
     pub all: usize,
-    /// Of one source address.
+    /// Connections of one source address.
     pub source: usize,
-    /// Whose answer is on its way, each with its content in memory.
+    /// Connections whose answer is being sent; each holds its content in memory.
     pub answers: usize,
     /// `/watch` streams.
     pub watches: usize,
@@ -25,12 +25,12 @@ pub struct Bounds {
     pub source_watches: usize,
 }
 
-/// How far a connection is, in the order in which they give way.
+/// The state of a connection, in the order in which connections are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// Its request is not there, or its answer is through.
+    /// It has sent no request yet, or its answer is finished.
     Silent,
-    /// Its answer is made or on its way.
+    /// Its answer is being made or sent.
     Answered,
     /// It reads `/watch`.
     Watching,
@@ -43,31 +43,31 @@ struct Place<H> {
     handle: H,
 }
 
-/// Names a connection.
+/// Identifies a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
-/// Why there is no `/watch` stream for a connection.
+/// Why a connection cannot have a `/watch` stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooMany {
-    /// Of all sources together.
+    /// There are too many in total.
     InAll,
-    /// Of its source.
+    /// There are too many of its source.
     OfSource,
 }
 
-/// The connections that there are, each with a handle by which it can be ended.
+/// All connections, each with a handle by which it can be closed.
 #[derive(Debug)]
 pub struct Places<H> {
     bounds: Bounds,
     next: u64,
     taken: BTreeMap<Id, Place<H>>,
-    /// Those of each source, in the order in which they give way.
+    /// The connections of each source, in the order in which they are closed.
     sources: BTreeMap<IpAddr, BTreeSet<(Stage, Id)>>,
 }
 
 impl<H> Places<H> {
-    /// None yet.
+    /// Starts without connections.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -77,13 +77,13 @@ impl<H> Places<H> {
         }
     }
 
-    /// The name of the next connection.
+    /// The id of the next connection.
     pub fn name(&mut self) -> Id {
         self.next += 1;
         Id(self.next)
     }
 
-    /// Takes a new connection; the one that has to end for it, if any.
+    /// Adds a new connection; returns the one that must be closed for it, if any.
     pub fn take(&mut self, id: Id, source: IpAddr, handle: H) -> Option<H> {
         let of_source = self.sources.get(&source).map_or(0, BTreeSet::len);
         let victim = if of_source >= self.bounds.source {
@@ -105,8 +105,8 @@ impl<H> Places<H> {
         ended
     }
 
-    /// The connection has said something: its name from now on. Of those that ask for
-    /// nothing it gives way last.
+    /// The connection has sent something. Returns its new id. Among the connections without
+    /// a request, it is now closed last.
     pub fn renew(&mut self, id: Id) -> Id {
         let Some(source) = self.taken.get(&id).map(|place| place.source) else {
             return id;
@@ -115,19 +115,20 @@ impl<H> Places<H> {
             return id;
         };
         let name = self.name();
-        // It takes the place that it has just left, so none has to end for it.
+        // It takes the place that it has just left, so no other must be closed.
         let _nobody = self.take(name, source, handle);
         name
     }
 
-    /// Ends one to get back what it holds, as when descriptors have run out.
+    /// Closes a connection to free its resources, for example when descriptors have run
+    /// out.
     pub(crate) fn make_room(&mut self) -> Option<H> {
         self.first_of_largest()
             .and_then(|victim| self.leave(victim))
     }
 
-    /// The connection has asked for something; the one that has to end since too
-    /// many take their answers slowly, if any.
+    /// The connection has sent a request. Returns the connection that must be closed, if
+    /// too many are reading their answers slowly.
     pub(crate) fn answer(&mut self, id: Id) -> Option<H> {
         self.set(id, Stage::Answered);
         if self.count(|place| place.stage == Stage::Answered) <= self.bounds.answers {
@@ -142,7 +143,7 @@ impl<H> Places<H> {
         self.leave(victim)
     }
 
-    /// The connection has asked for `/watch`.
+    /// The connection has requested `/watch`.
     pub(crate) fn watch(&mut self, id: Id) -> Result<(), TooMany> {
         let Some(source) = self.taken.get(&id).map(|place| place.source) else {
             return Err(TooMany::InAll);
@@ -160,7 +161,7 @@ impl<H> Places<H> {
         Ok(())
     }
 
-    /// Its answer is through: only its end is awaited.
+    /// Its answer is finished; only its end is awaited.
     pub(crate) fn is_through(&mut self, id: Id) {
         self.set(id, Stage::Silent);
     }
@@ -190,7 +191,7 @@ impl<H> Places<H> {
         self.taken.values().filter(|place| is_meant(place)).count()
     }
 
-    /// The source's connection that gives way first.
+    /// The source's connection that is closed first.
     fn first_of(&self, source: IpAddr) -> Option<Id> {
         Some(self.sources.get(&source)?.first()?.1)
     }
@@ -201,7 +202,7 @@ impl<H> Places<H> {
         Some(largest.first()?.1)
     }
 
-    /// The source that holds the most of those that are meant.
+    /// The source with the most connections for which `is_meant` holds.
     fn largest(&self, is_meant: impl Fn(&Place<H>) -> bool) -> Option<IpAddr> {
         let mut held = HashMap::<IpAddr, usize>::new();
         for place in self.taken.values().filter(|place| is_meant(place)) {
@@ -222,7 +223,7 @@ mod tests {
         [10, 0, 0, last].into()
     }
 
-    /// With handles that are numbers of arrival, from 1 on.
+    /// Places whose handles count the arrivals from 1.
     fn places() -> Places<u64> {
         Places::new(Bounds {
             all: 6,
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_floods_ends_its_own_oldest_and_nobody_elses() {
+    fn a_source_that_floods_the_port_closes_only_its_own_oldest() {
         let mut places = places();
         let (probe, _) = take(&mut places, 9);
         for _ in 0..4 {
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_is_taken_the_source_with_the_most_gives_way() {
+    fn when_all_places_are_taken_the_source_with_the_most_loses_one() {
         let mut places = places();
         for last in [1, 2, 2, 2, 3, 3] {
             assert_eq!(take(&mut places, last).1, None);
@@ -266,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn who_has_said_something_gives_way_after_those_that_have_not() {
+    fn a_connection_that_has_sent_something_is_closed_after_silent_ones() {
         let mut places = places();
         let ids: Vec<_> = (0..4).map(|_| take(&mut places, 1).0).collect();
         let first = places.renew(ids[0]);
         assert_eq!(take(&mut places, 1).1, Some(2));
         assert_eq!(places.leave(first), Some(1), "it is still there");
-        assert_eq!(places.renew(first), first, "and is not any more");
+        assert_eq!(places.renew(first), first, "and is gone now");
         assert_eq!(places.renew(ids[1]), ids[1]);
         let left: Vec<_> = places.taken.keys().copied().collect();
         for id in left {
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_nothing_goes_before_an_answer_and_that_before_a_watch() {
+    fn silent_connections_are_closed_before_answers_and_answers_before_watches() {
         let mut places = places();
         let (watching, _) = take(&mut places, 1);
         let (answered, _) = take(&mut places, 1);
@@ -292,12 +293,12 @@ mod tests {
         assert_eq!(places.answer(answered), None);
         assert_eq!(places.answer(through), None);
         places.is_through(through);
-        assert_eq!(take(&mut places, 1).1, Some(3), "its answer is through");
-        assert_eq!(take(&mut places, 1).1, Some(4), "it has said nothing");
+        assert_eq!(take(&mut places, 1).1, Some(3), "its answer is finished");
+        assert_eq!(take(&mut places, 1).1, Some(4), "it has sent nothing");
         for id in [5, 6] {
             places.answer(Id(id));
         }
-        // One of three answers has ended for the third.
+        // One of three answers was closed for the third one.
         assert_eq!(take(&mut places, 1).1, None);
         let (_, ended) = take(&mut places, 1);
         assert_eq!(ended, Some(7));
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_answer_ends_when_too_many_are_taken_slowly() {
+    fn the_oldest_answer_is_closed_when_too_many_are_read_slowly() {
         let mut places = places();
         let ids: Vec<_> = [1, 1, 2].map(|last| take(&mut places, last).0).to_vec();
         assert_eq!(places.answer(ids[2]), None);
@@ -326,6 +327,10 @@ mod tests {
         assert_eq!(places.watch(ids[4]), Err(TooMany::InAll));
         places.leave(ids[0]);
         assert_eq!(places.watch(ids[2]), Ok(()));
-        assert_eq!(places.watch(Id(99)), Err(TooMany::InAll), "ended meanwhile");
+        assert_eq!(
+            places.watch(Id(99)),
+            Err(TooMany::InAll),
+            "closed in the meantime"
+        );
     }
 }

@@ -1,9 +1,9 @@
-//! Whether a file that is looked at again holds something new.
+//! Whether a file that is polled has new content.
 //!
-//! Polls: renames over a file, symbolic links turned by the kubelet (volumes of
-//! `ConfigMap`s and of the downward API) and file systems without inotify all
-//! show in `stat`. How often it is looked at, and what a content means, is its
-//! user's matter.
+//! It is polled because renames over a file, symbolic links that the kubelet switches
+//! (volumes of `ConfigMap`s and of the downward API) and changes on file systems without
+//! inotify all show in `stat`. The user decides how often the file is looked at, and what
+//! its content means.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -13,33 +13,33 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-/// Two changes within this may bear the same time (the kernel's clock tick is
-/// 10 ms at most), so that `stat` does not tell them apart.
+/// Two changes within this time may have the same time stamp (the kernel's clock tick is at
+/// most 10 ms), so that `stat` does not distinguish them.
 const GRANULARITY: Duration = Duration::from_millis(50);
-/// The same on file systems that keep whole seconds.
+/// The same for file systems with time stamps in whole seconds.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// What a look showed.
+/// The result of a look.
 #[derive(Debug)]
 pub enum Look {
-    /// As it was when it was looked at last, good or bad.
+    /// The same as at the last look, good or bad.
     Same,
-    /// Another content than before, or the same written anew.
+    /// Different content, or the same content after an error.
     Content(Content),
-    /// Not readable, for a reason that was not told before.
+    /// The file cannot be read, for a reason that was not reported before.
     Error(io::Error),
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// All of it.
+    /// All bytes.
     pub bytes: Bytes,
-    /// When it was written.
+    /// When the file was modified.
     pub modified: SystemTime,
 }
 
-/// A file that is looked at again and again.
+/// A file that is polled.
 #[derive(Debug)]
 pub struct PolledFile {
     path: PathBuf,
@@ -48,7 +48,7 @@ pub struct PolledFile {
 }
 
 impl PolledFile {
-    /// Nothing is read yet. A file of more than `most` bytes is an error.
+    /// Nothing has been read yet. A file of more than `most` bytes is an error.
     pub fn new(path: PathBuf, most: u64) -> Self {
         Self {
             path,
@@ -57,17 +57,17 @@ impl PolledFile {
         }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The next look gives the content or the error, changed or not.
+    /// Makes the next look return the content or the error, even if it is unchanged.
     pub fn forget(&mut self) {
         self.known = Known::default();
     }
 
-    /// Looks at the time `now`.
+    /// Looks at the file at the time `now`.
     pub fn look(&mut self, now: SystemTime) -> Look {
         match self.read() {
             Ok(None) => Look::Same,
@@ -76,14 +76,14 @@ impl PolledFile {
         }
     }
 
-    /// The content, unless it is surely the one read last.
+    /// The content, unless it is certainly the same that was last read.
     fn read(&self) -> io::Result<Option<(Stamp, Bytes)>> {
         if self.known.stamp == Some(Stamp::of(&fs::metadata(&self.path)?)) {
             return Ok(None);
         }
         let file = File::open(&self.path)?;
-        // Of the open file, since the name may lead elsewhere by now, and before it
-        // is read: what is written later shows at the next look.
+        // Taken from the open file, because the path may lead elsewhere by now, and before
+        // the file is read, so that a later write shows at the next look.
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -98,13 +98,13 @@ impl PolledFile {
     }
 }
 
-/// What the looks so far have shown; decides what is news.
+/// What earlier looks have shown; decides what is new.
 #[derive(Debug, Default)]
 struct Known {
-    /// `None`: the next look reads, whatever `stat` says.
+    /// `None`: the next look reads the file, whatever `stat` says.
     stamp: Option<Stamp>,
     content: Option<Content>,
-    /// The error told last; told once.
+    /// The last reported error; each is reported once.
     error: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl Known {
             bytes,
             modified: stamp.modified,
         };
-        // The same as before the error is news: the error is over.
+        // The same content as before the error is reported again: the error is over.
         let is_over = self.error.take().is_some();
         if !is_over && self.content.as_ref() == Some(&content) {
             return Look::Same;
@@ -135,7 +135,7 @@ impl Known {
     }
 }
 
-/// What tells one state of a file from another (`stat(2)`).
+/// What distinguishes one state of a file from another (`stat(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -143,7 +143,8 @@ struct Stamp {
     size: u64,
     modified: SystemTime,
     changed: SystemTime,
-    /// The file system keeps whole seconds, or the change fell on one.
+    /// The time stamp is a whole second: either the file system stores only those, or by
+    /// chance.
     is_coarse: bool,
 }
 
@@ -159,16 +160,16 @@ impl Stamp {
         }
     }
 
-    /// Whether a change after a look at `now` may leave the stamp as it is.
+    /// Whether a change after a look at `now` may leave the stamp unchanged.
     fn is_fresh(&self, now: SystemTime) -> bool {
         let granularity = if self.is_coarse { COARSE } else { GRANULARITY };
-        // A time to come is a clock that was set; that it says nothing about.
+        // A time in the future means that a clock was set, and says nothing about a change.
         let age = now.duration_since(self.changed);
         age.is_ok_and(|age| age < granularity)
     }
 }
 
-/// A time before 1970 is taken for 1970.
+/// A time before 1970 counts as 1970.
 fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds as u32)
@@ -180,7 +181,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Of a file that was changed so long after 1970.
+    /// The stamp of a file that was changed this long after 1970.
     fn stamp(changed: Duration) -> Stamp {
         Stamp {
             device: 1,
@@ -192,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Late enough for stamps to tell changes apart.
+    /// A time late enough for stamps to distinguish changes.
     fn later() -> SystemTime {
         SystemTime::now() + SECOND * 10
     }
@@ -204,14 +205,14 @@ mod tests {
         }
     }
 
-    /// A path at which there is nothing yet.
+    /// A path at which there is no file yet.
     fn place() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         (directory, path)
     }
 
-    /// Puts another file there, written at the epoch.
+    /// Puts another file there, with a modification time of 1970.
     fn replace(path: &Path, content: &str) {
         let next = path.with_extension("next");
         fs::write(&next, content).unwrap();
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_tells_changes_apart_once_the_clock_has_moved_on() {
+    fn a_stamp_distinguishes_changes_once_the_clock_has_advanced() {
         let (fine, coarse) = (SECOND + Duration::from_millis(500), SECOND * 2);
         for (changed, age, is_fresh) in [
             (fine, Duration::ZERO, true),
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_too_early_is_read_again_and_is_news_only_if_it_differs() {
+    fn content_that_was_read_too_early_is_read_again_and_reported_only_if_it_differs() {
         let mut known = Known::default();
         let stamp = stamp(SECOND / 2);
         let early = stamp.changed;
@@ -246,13 +247,13 @@ mod tests {
         assert_eq!(text(known.read(early, stamp, "one".into())), "one");
         assert_eq!(known.stamp, None);
         assert!(matches!(known.read(early, stamp, "one".into()), Look::Same));
-        // A second change that bears the same time.
+        // A second change with the same time stamp.
         assert_eq!(text(known.read(late, stamp, "two".into())), "two");
         assert_eq!(known.stamp, Some(stamp));
     }
 
     #[test]
-    fn a_content_is_given_once_and_again_when_another_is_renamed_over_it() {
+    fn content_is_returned_once_and_again_when_another_file_is_renamed_over_it() {
         let (_directory, path) = place();
         replace(&path, "one");
         let mut file = PolledFile::new(path.clone(), 3);
@@ -260,7 +261,7 @@ mod tests {
         assert!(matches!(file.look(later()), Look::Same));
         replace(&path, "two");
         assert_eq!(text(file.look(later())), "two");
-        // Another file with the same content of the same time is no news.
+        // Another file with the same content and time stamp is not new.
         replace(&path, "two");
         assert!(matches!(file.look(later()), Look::Same));
         fs::write(&path, "two").unwrap();
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_once_and_its_end_is_news() {
+    fn an_error_is_reported_once_and_so_is_its_end() {
         let (directory, path) = place();
         let mut file = PolledFile::new(path.clone(), 3);
         match file.look(later()) {

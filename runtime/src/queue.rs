@@ -1,26 +1,26 @@
-//! Text on its way to a stream that may not take it: a bounded queue and one
-//! thread that writes.
+//! Text on its way to a stream that may not accept it: a bounded queue, and one thread that
+//! writes.
 //!
-//! Whoever puts something in never waits. When the queue is full, what comes is
-//! dropped and counted, and the number is said as soon as there is room again.
+//! Putting a piece in never waits. When the queue is full, further pieces are dropped and
+//! counted, and the count is written as soon as there is room again.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes that wait at most; a burst at debug level fits, an hour does not.
-const BYTES: usize = 256 * 1024;
+/// The most bytes that wait: enough for a burst at debug level, but not for an hour of it.
+const MAX_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Default)]
 struct State {
     pieces: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// The thread has a piece in hand.
+    /// Whether the thread is writing a piece.
     writing: bool,
-    /// Dropped since that was last said.
+    /// The number of dropped pieces since the count was last written.
     unsaid: u64,
-    /// Dropped ever.
+    /// The number of all dropped pieces.
     dropped: u64,
 }
 
@@ -35,11 +35,11 @@ struct Inner {
 }
 
 impl Queue {
-    /// A queue whose thread writes by `write`. Its errors are ignored: there is
-    /// no second place to tell of the first.
+    /// A queue whose thread writes by calling `write`. Its errors are ignored, because
+    /// there is no second place to report them.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// No thread can be started.
     pub(crate) fn start(
         mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
@@ -60,7 +60,7 @@ impl Queue {
     /// Puts a piece in, or counts it as dropped.
     pub(crate) fn put(&self, piece: Vec<u8>) {
         let mut state = self.state();
-        if state.bytes + piece.len() > BYTES {
+        if state.bytes + piece.len() > MAX_BYTES {
             state.unsaid += 1;
             state.dropped += 1;
             return;
@@ -70,12 +70,12 @@ impl Queue {
         self.0.changed.notify_all();
     }
 
-    /// How many pieces were dropped so far.
+    /// The number of pieces dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.state().dropped
     }
 
-    /// Waits until all that was put in is written, at most so long; whether it is.
+    /// Waits until all pieces are written, for at most `most`; returns whether they are.
     pub(crate) fn flush(&self, most: Duration) -> bool {
         let deadline = Instant::now() + most;
         let mut state = self.state();
@@ -90,7 +90,7 @@ impl Queue {
         true
     }
 
-    /// The next piece; waits for one.
+    /// Takes the next piece, waiting for one if necessary.
     fn take(&self) -> Vec<u8> {
         let mut state = self.state();
         state.writing = false;
@@ -98,8 +98,10 @@ impl Queue {
             if state.unsaid > 0 && state.pieces.is_empty() {
                 let unsaid = std::mem::take(&mut state.unsaid);
                 state.writing = true;
-                return format!("({unsaid} log lines were dropped here: stderr took no more)\n")
-                    .into_bytes();
+                return format!(
+                    "({unsaid} log lines were dropped here: stderr accepted no more)\n"
+                )
+                .into_bytes();
             }
             if let Some(piece) = state.pieces.pop_front() {
                 state.bytes -= piece.len();
@@ -116,7 +118,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is made of steps that cannot panic.
+        // No step of a change can panic, so a poisoned lock still guards consistent data.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +132,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     #[test]
-    fn what_is_put_in_comes_out_in_order_and_flush_waits_for_it() {
+    fn pieces_are_written_in_order_and_flush_waits_for_them() {
         let (sent, received) = mpsc::channel();
         let queue = Queue::start(move |piece| {
             sent.send(piece.to_vec()).unwrap();
@@ -150,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_takes_nothing_stops_nobody_and_the_loss_is_said() {
+    fn a_stuck_stream_blocks_no_caller_and_the_loss_is_reported() {
         let (open, opened) = mpsc::channel::<()>();
         let (sent, received) = mpsc::channel();
         let queue = Queue::start(move |piece| {
-            // Blocked until the test lets go.
+            // Blocked until the test releases it.
             let _open = opened.recv();
             sent.send(piece.to_vec()).unwrap();
             Ok(())

@@ -1,17 +1,17 @@
-//! Words that nobody can guess.
+//! Random words that cannot be guessed.
 
 use std::fmt::Write as _;
 use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// 64 hexadecimal digits from the kernel's generator (getrandom(2)).
+/// Returns 64 hexadecimal digits from the kernel's random generator (getrandom(2)).
 ///
 /// # Errors
-/// The kernel gives none, which only sandboxes make happen.
+/// The kernel returns no random bytes, which happens only in sandboxes.
 pub fn secret() -> io::Result<String> {
     let mut bytes = [0; 32];
-    // Up to 256 bytes come at once.
+    // Up to 256 bytes are returned by one call.
     let read = getrandom(&mut bytes, GetRandomFlags::empty())?;
     if read != bytes.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());

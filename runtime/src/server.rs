@@ -1,10 +1,10 @@
 //! The admin port: `/livez /readyz /metrics /metrics/app /status /watch`, read only.
 //!
-//! Decides routing, limits and the pace of heartbeats; every answer's content
-//! comes from [`Routes`], and which connection makes room for another is decided in
-//! `places`. A connection serves one request: kubelets and scrapers ask rarely, and
-//! what stays open for nothing keeps others out. HTTP semantics follow RFC 9110 (405 names the
-//! methods in `Allow`, HEAD is GET without its content).
+//! This file decides routing, limits and the interval of heartbeats. The content of every
+//! answer comes from [`Routes`], and `places` decides which connection is closed to make
+//! room for another. A connection serves one request: kubelets and scrapers ask rarely, and
+//! idle connections would keep others out. HTTP semantics follow RFC 9110 (405 names the
+//! methods in `Allow`; HEAD is GET without its content).
 
 use std::convert::Infallible;
 use std::io;
@@ -33,43 +33,45 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::places::{Bounds, Id, Places, TooMany};
 use crate::routes::{Page, Probe, Routes};
 
-/// An admin port serves a kubelet, a scraper and a subscriber for each balancer and
-/// operator. A slow or hostile client takes its places from nobody but itself.
-const BOUNDS: Bounds = Bounds {
+/// An admin port serves a kubelet, a scraper, and one subscriber for each balancer and
+/// operator. A slow or hostile client uses up only the places of its own address.
+const LIMITS: Bounds = Bounds {
     all: 256,
     source: 128,
     answers: 32,
     watches: 64,
-    // Several balancers and the operator may stand behind one address of a node.
+    // Several balancers and the operator may share the address of one node.
     source_watches: 24,
 };
-/// Within this the whole head of a request must be there, from the moment on in
-/// which the connection was accepted.
+/// The complete head of a request must arrive within this time, counted from the moment the
+/// connection was accepted.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Within this its answer must be taken, other than that of `/watch`.
+/// An answer, except that of `/watch`, must be read within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client that has its answer should be gone by then.
-const LINGER: Duration = Duration::from_secs(1);
-/// What it may still send, which would turn our close into a reset (RFC 9112, 9.6).
+/// A client that has its answer must close within this time.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much it may still send; unread bytes would turn our close into a reset (RFC 9112,
+/// 9.6).
 const LINGER_BYTES: usize = 64 << 10;
-/// A peer that takes no bytes for so long is gone (`TCP_USER_TIMEOUT`, tcp(7)).
+/// A peer that accepts no bytes for this long counts as gone (`TCP_USER_TIMEOUT`, tcp(7)).
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Heartbeat of `/watch`; subscribers call a producer dead after a few.
-const HEARTBEAT: Duration = Duration::from_millis(250);
-/// Pause after `accept` failed for want of file descriptors.
+/// The interval of heartbeats on `/watch`; subscribers give a producer up after missing a
+/// few.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+/// Pause after `accept` failed because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Between two complaints about it in the log.
-const COMPLAINTS: Duration = Duration::from_secs(10);
-/// Connections that wait to be accepted; the kernel bounds it by
-/// `net.core.somaxconn`.
+/// The shortest time between two log lines about it.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
-/// After so many accepted connections those that have asked for something are served.
-/// Fewer than a source may hold: what was sent before the accept is always answered.
+/// After this many accepted connections, those that have sent a request are served. It is
+/// less than a source may hold, so a request that was sent before the accept is always
+/// answered.
 const BATCH: usize = 32;
-/// hyper's buffers for one connection; the least that it takes.
+/// The size of hyper's buffers for one connection; the smallest that it allows.
 const BUFFER_BYTES: usize = 8 << 10;
-/// The kernel's buffers, which count as the container's memory. Answers larger than
-/// this go out at the reader's pace.
+/// The size of the kernel's buffers, which count as the container's memory. Larger answers
+/// are sent at the reader's pace.
 const SEND_BYTES: u32 = 64 << 10;
 const RECEIVE_BYTES: u32 = 16 << 10;
 
@@ -78,13 +80,13 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const ROUTES: &str = "/livez /readyz /metrics /metrics/app /status /watch\n";
 
-/// The admin port could not be had.
+/// The admin port cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on the admin address {address}: {source}; {}", cure(.source))]
 pub struct BindError {
-    /// What was asked for.
+    /// The requested address.
     pub address: SocketAddr,
-    /// Why not (bind(2), listen(2)).
+    /// The reason (bind(2), listen(2)).
     pub source: io::Error,
 }
 
@@ -94,12 +96,12 @@ fn cure(error: &io::Error) -> &'static str {
             "another process listens there: stop it or choose another address with --admin"
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address: give one of its own, or 127.0.0.1, with --admin"
+            "this machine has no such address: give one that it has, or 127.0.0.1, with --admin"
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with --admin"
         }
-        _ => "choose another address with --admin (0.0.0.0 where IPv6 is off)",
+        _ => "choose another address with --admin (0.0.0.0 if IPv6 is off)",
     }
 }
 
@@ -111,7 +113,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds and listens; port 0 takes a free one.
+    /// Binds and listens; port 0 means any free port.
     ///
     /// # Errors
     /// [`BindError`] names the address and the cure.
@@ -126,7 +128,7 @@ impl Admin {
         Ok(Self { listener, address })
     }
 
-    /// Where it listens, the port filled in.
+    /// The address at which it listens, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -135,7 +137,7 @@ impl Admin {
     pub async fn serve(self, routes: Arc<dyn Routes>) {
         let port = Arc::new(Port {
             routes,
-            places: Mutex::new(Places::new(BOUNDS)),
+            places: Mutex::new(Places::new(LIMITS)),
         });
         let mut tasks = JoinSet::new();
         let mut complained = None::<Instant>;
@@ -144,18 +146,18 @@ impl Admin {
                 while tasks.try_join_next().is_some() {}
                 match self.listener.accept().await {
                     Ok((stream, peer)) => port.begin(stream, peer.ip().to_canonical(), &mut tasks),
-                    // The client was gone before it was taken.
+                    // The client was gone before it was accepted.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         let room = port.places().make_room();
                         if let Some(room) = room {
                             room.abort();
                         }
-                        if complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
+                        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                             complained = Some(Instant::now());
                             tracing::warn!(
                                 %error,
-                                "the admin port cannot accept a connection and ends an old one: \
+                                "the admin port cannot accept a connection and closes an old one: \
                                  raise the limit of open files (`ulimit -Hn`, LimitNOFILE=)"
                             );
                         }
@@ -163,7 +165,8 @@ impl Admin {
                     }
                 }
             }
-            // Goes on after a look at the sockets: what has come is read first.
+            // Continues after a look at the sockets, so that requests that have arrived are
+            // read first.
             tokio::task::yield_now().await;
         }
     }
@@ -185,7 +188,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What the connections share.
+/// The state that all connections share.
 struct Port {
     routes: Arc<dyn Routes>,
     places: Mutex<Places<AbortHandle>>,
@@ -210,7 +213,7 @@ impl Port {
     }
 }
 
-/// A connection's place, which it leaves at its end.
+/// The place of a connection, which is freed when this is dropped.
 struct Seat {
     port: Arc<Port>,
     id: Id,
@@ -225,7 +228,7 @@ impl Drop for Seat {
 async fn connection(stream: TcpStream, seat: Seat) {
     let seat = Arc::new(seat);
     let accepted = Instant::now();
-    // Nothing is kept for a connection that says nothing.
+    // No memory is kept for a connection that sends nothing.
     if !matches!(
         tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await,
         Ok(Ok(()))
@@ -261,14 +264,14 @@ async fn connection(stream: TcpStream, seat: Seat) {
     match served {
         Ok(parts) => {
             seat.port.places().is_through(seat.id);
-            // What it still sends is of no interest, and neither is how it goes.
-            drop(tokio::time::timeout(LINGER, linger(parts.io.into_inner())).await);
+            // Further bytes from the client, and how it closes, do not matter.
+            drop(tokio::time::timeout(LINGER_TIMEOUT, linger(parts.io.into_inner())).await);
         }
         Err(error) => tracing::debug!(%error, "admin connection ended early"),
     }
 }
 
-/// Closes our side and waits for the client's end.
+/// Closes our side and waits for the client to close.
 async fn linger(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut left = LINGER_BYTES;
@@ -284,7 +287,7 @@ async fn linger(mut stream: TcpStream) -> io::Result<()> {
 
 type Content = Either<Full<Bytes>, Lines>;
 
-/// What a request gets: most things at once, some after a while.
+/// The answer to a request: most are ready immediately, some take a while.
 enum Answer {
     Now(Response<Content>),
     Later(Page),
@@ -302,7 +305,7 @@ fn respond(request: &Request<Incoming>, seat: &Arc<Seat>, watches: &AtomicBool) 
             Some(page) => Answer::Later(page),
             None => Answer::Now(text(
                 StatusCode::NOT_FOUND,
-                "the app's metrics are not gathered here: see --metrics-from\n".to_owned(),
+                "the app's metrics are not collected here: see --metrics-from\n".to_owned(),
             )),
         };
     }
@@ -391,27 +394,31 @@ fn watch_response(
     seat: &Arc<Seat>,
     watches: &AtomicBool,
 ) -> Response<Content> {
-    // One line of slack: a slow reader gets the newest state next, not a backlog.
+    // Only one line is buffered: a slow reader gets the newest state next, not a backlog.
     let (sender, lines) = mpsc::channel(1);
     if *method == Method::GET {
         let place = seat.port.places().watch(seat.id);
         if let Err(too_many) = place {
             let reason = match too_many {
-                TooMany::InAll => format!("{} watch already", BOUNDS.watches),
+                TooMany::InAll => format!("there are already {} streams of /watch", LIMITS.watches),
                 TooMany::OfSource => {
-                    format!("your address watches {} times", BOUNDS.source_watches)
+                    format!(
+                        "your address already has {} streams of /watch",
+                        LIMITS.source_watches
+                    )
                 }
             };
             return text(
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{reason}: end one, or ask /status\n"),
+                format!("{reason}: close one, or request /status\n"),
             );
         }
         watches.store(true, Ordering::Relaxed);
         let (port, id) = (Arc::clone(&seat.port), seat.id);
         tokio::spawn(async move {
             let ended = feed(values, sender).await;
-            // hyper would wait for this reader, to tell it that the stream has ended.
+            // hyper would otherwise wait for this reader to tell it that the stream has
+            // ended.
             if ended == Ended::Stalled
                 && let Some(connection) = port.places().leave(id)
             {
@@ -429,14 +436,14 @@ fn watch_response(
 /// Why a `/watch` stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// Its reader or its producer has.
+    /// Its reader or its producer has ended it.
     Gone,
-    /// Its reader takes nothing.
+    /// Its reader accepts nothing.
     Stalled,
 }
 
-/// Sends the current value, each change and the heartbeats, until the reader
-/// or the producer is gone, or the reader takes nothing any more.
+/// Sends the current value, each change and the heartbeats, until the reader or the
+/// producer is gone, or the reader accepts nothing any more.
 async fn feed(mut values: watch::Receiver<Bytes>, lines: mpsc::Sender<Bytes>) -> Ended {
     loop {
         let line = {
@@ -451,13 +458,15 @@ async fn feed(mut values: watch::Receiver<Bytes>, lines: mpsc::Sender<Bytes>) ->
             Err(SendTimeoutError::Timeout(_)) => return Ended::Stalled,
             Err(SendTimeoutError::Closed(_)) => return Ended::Gone,
         }
-        if let Ok(Err(_producer_gone)) = tokio::time::timeout(HEARTBEAT, values.changed()).await {
+        if let Ok(Err(_producer_gone)) =
+            tokio::time::timeout(HEARTBEAT_INTERVAL, values.changed()).await
+        {
             return Ended::Gone;
         }
     }
 }
 
-/// The content of `/watch`: what comes through the channel, chunked by hyper.
+/// The content of `/watch`: the lines from the channel, chunked by hyper.
 #[derive(Debug)]
 struct Lines(mpsc::Receiver<Bytes>);
 

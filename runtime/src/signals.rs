@@ -1,29 +1,31 @@
 //! The signals that ask a program to stop or to reload, as one stream.
 //!
-//! What they lead to is the program's to decide. As PID 1 of a container a program gets
-//! only signals that it handles (`pid_namespaces(7)`), and container images name many as
-//! their `STOPSIGNAL`, so all that can only be meant as a stop are taken for one.
+//! The program decides what they lead to. As PID 1 of a container, a program gets only
+//! signals that it handles (`pid_namespaces(7)`), and container images use many different
+//! ones as their `STOPSIGNAL`. So all signals that can only be meant as a stop are treated
+//! as one.
 
 use std::fs::File;
 use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// Blocks nothing and ignores nothing that whoever started us did: see
-/// [`scaledapp_sys::signals::reset`]. The first thing that `main` does.
+/// Resets signals that our parent process has blocked or ignored, see
+/// [`scaledapp_sys::signals::reset`]. It must be called first in `main`.
 pub use scaledapp_sys::signals::reset;
 
-/// `SIGPWR` of Linux: LXC's way to stop a container.
+/// `SIGPWR` of Linux, by which LXC stops a container.
 const POWER: i32 = 30;
-/// `SIGRTMIN+3` as everybody but C libraries counts it: systemd's signal to halt.
+/// `SIGRTMIN+3` in the numbering that everything except C libraries uses: systemd's signal
+/// to halt.
 const HALT: i32 = 37;
 
-/// What was asked of the process (signal(7)).
+/// What the signal asks of the process (signal(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// `SIGTERM`, or another of those that can only mean it: stop gracefully.
+    /// `SIGTERM`, or another signal with the same meaning: stop gracefully.
     Terminate,
-    /// `SIGINT`: stop; asked twice, stop at once.
+    /// `SIGINT`: stop; a second one stops immediately.
     Interrupt,
     /// `SIGHUP`: reload.
     Hangup,
@@ -31,12 +33,12 @@ pub enum Signal {
 
 /// `SIGTERM`, `SIGINT`, `SIGHUP` and other signals that ask for a stop, as they arrive:
 /// `SIGQUIT` (images of nginx and php-fpm), `SIGPWR`, `SIGRTMIN+3`, and, without a
-/// controlling terminal, `SIGWINCH` (images of httpd). With a terminal that one says that
-/// its window changed, and does nothing.
+/// controlling terminal, `SIGWINCH` (images of httpd). With a terminal, `SIGWINCH` means
+/// that its window has changed, and is ignored.
 ///
-/// From its making on, these signals no longer end the process, for the rest
-/// of the process' life (tokio never restores the default). Several of one
-/// kind that arrive before they are asked for count as one.
+/// Once this is created, these signals no longer end the process, for the rest of its life
+/// (tokio never restores the default). Several signals of one kind that arrive before they
+/// are read count as one.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Stream,
@@ -45,17 +47,17 @@ pub struct Signals {
     quit: Stream,
     power: Stream,
     halt: Stream,
-    /// `None`: with a controlling terminal.
+    /// `None` if there is a controlling terminal.
     window: Option<Stream>,
 }
 
 impl Signals {
-    /// Takes the signals over. Needs a tokio runtime with I/O enabled.
+    /// Installs the handlers. Needs a tokio runtime with I/O enabled.
     ///
     /// # Errors
-    /// If a handler cannot be installed.
+    /// A handler cannot be installed.
     pub fn new() -> io::Result<Self> {
-        // tty(4): it can be opened by whoever has a controlling terminal.
+        // tty(4): only a process with a controlling terminal can open it.
         let has_terminal = File::open("/dev/tty").is_ok();
         let window = (!has_terminal).then(|| signal(SignalKind::window_change()));
         Ok(Self {

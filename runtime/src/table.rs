@@ -1,6 +1,6 @@
-//! Text in aligned columns, for people.
+//! Text in aligned columns, for people to read.
 
-/// Rows with the header first; two spaces between columns, none at line ends.
+/// Formats rows below a header, with two spaces between columns and none at line ends.
 pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned))
         .chain(rows)

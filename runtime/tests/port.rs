@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Example {
     ready: AtomicBool,
     values: Option<watch::Receiver<Bytes>>,
-    /// What the app's metrics are, if there are any.
+    /// The result of the app's metrics, if there are any.
     page: Option<Result<String, String>>,
 }
 
@@ -81,7 +81,7 @@ async fn send(address: SocketAddr, request: &str) -> TcpStream {
     stream
 }
 
-/// One request on a connection of its own; the whole answer.
+/// Sends one request on a new connection; returns the complete answer.
 async fn ask(address: SocketAddr, line: &str) -> String {
     let mut stream = send(
         address,
@@ -137,7 +137,7 @@ async fn each_path_answers_with_its_type_and_content() {
 }
 
 #[tokio::test]
-async fn the_metrics_of_an_app_are_awaited_where_there_are_any() {
+async fn the_metrics_of_an_app_are_awaited_if_there_are_any() {
     let (address, _routes) = start_with(None, Some(Ok("a 1\n".to_owned()))).await;
     for (method, end) in [("GET", "\r\n\r\na 1\n"), ("HEAD", "\r\n\r\n")] {
         let answer = ask(address, &format!("{method} /metrics/app")).await;
@@ -203,7 +203,7 @@ async fn other_paths_are_404_and_other_methods_405() {
 }
 
 #[tokio::test]
-async fn watch_gives_the_value_at_once_then_each_change_and_heartbeats() {
+async fn watch_sends_the_value_immediately_then_each_change_and_heartbeats() {
     let (sender, values) = watch::channel(Bytes::from_static(b"{\"n\":1}"));
     let (address, _routes) = start(Some(values)).await;
     let started = Instant::now();
@@ -345,7 +345,7 @@ fn connect_from(from: &str, to: SocketAddr) -> std::io::Result<std::net::TcpStre
     Ok(socket.into())
 }
 
-/// A server on a thread of its own, since these clients block.
+/// A server on its own thread, because these clients block.
 fn start_apart(values: Option<watch::Receiver<Bytes>>) -> SocketAddr {
     let (sender, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -367,7 +367,7 @@ fn start_apart(values: Option<watch::Receiver<Bytes>>) -> SocketAddr {
     address.recv().unwrap()
 }
 
-/// A probe as the kubelet makes it; the time that it took.
+/// Sends a probe as the kubelet does; returns the time that it took.
 fn probe(from: &str, to: SocketAddr, path: &str) -> Duration {
     use std::io::{Read, Write};
     let started = Instant::now();
@@ -383,7 +383,7 @@ fn probe(from: &str, to: SocketAddr, path: &str) -> Duration {
     started.elapsed()
 }
 
-/// Both probes answer, for the same address as the others' and for another one.
+/// Both probes answer, for the flooding address and for another one.
 fn probes_answer(to: SocketAddr) {
     for from in ["127.0.0.1", "127.0.0.9"] {
         for path in ["/livez", "/readyz"] {
@@ -404,7 +404,7 @@ fn raise_open_files() {
 }
 
 #[test]
-fn neither_silent_nor_slow_clients_nor_readers_that_do_not_read_keep_probes_out() {
+fn silent_and_slow_clients_and_stuck_readers_do_not_keep_probes_out() {
     use std::io::Write;
     raise_open_files();
     let (sender, values) = watch::channel(Bytes::from(vec![b'x'; 32 << 10]));
@@ -416,7 +416,7 @@ fn neither_silent_nor_slow_clients_nor_readers_that_do_not_read_keep_probes_out(
     probes_answer(address);
     for _ in 0..MANY {
         let mut slow = connect_from("127.0.0.1", address).unwrap();
-        // Those before it have been ended for it.
+        // Earlier ones have been closed for it.
         drop(slow.write_all(b"GET /livez HTTP/1.1\r\nX: "));
         held.push(slow);
     }
@@ -443,7 +443,7 @@ fn a_flood_of_new_connections_keeps_no_probe_out() {
             std::thread::spawn(move || {
                 let mut held = std::collections::VecDeque::new();
                 while !over.load(Ordering::Relaxed) {
-                    // A port of ours may be taken for the moment.
+                    // A local port may be in use for the moment.
                     held.extend(connect_from(from, address).ok());
                     if held.len() > 500 {
                         held.pop_front();

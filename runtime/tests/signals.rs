@@ -1,5 +1,5 @@
-//! Signals sent to this very process; a target of its own, so that no other
-//! test's process is hit.
+//! Signals sent to this very process; a separate test target, so that no other test's
+//! process receives them.
 
 use std::process::Command;
 use std::time::Duration;

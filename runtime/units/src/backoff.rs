@@ -1,5 +1,4 @@
-//! How long to wait before a failed attempt is repeated. Pure: the random number is
-//! passed in.
+//! How long to wait before a failed attempt is repeated. The random number is an argument.
 
 use std::time::Duration;
 

@@ -1,20 +1,20 @@
 //! Durations as people write them in flags and files: `500ms`, `30s`, `2m`, `1h`.
 //!
-//! A bare number is refused rather than guessed at: 30 what?
+//! A number without a unit is refused, because any guess at the unit could be wrong.
 
 use std::time::Duration;
 
-/// Why a text is no duration; says what would be one.
+/// Why a text is not a duration; the message shows what one looks like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a duration: write a whole number with its unit, such as 500ms, 30s, 2m or 1h"
 )]
 pub struct DurationError(String);
 
-/// Reads a whole number followed by `ms`, `s`, `m` or `h`.
+/// Parses a whole number followed by `ms`, `s`, `m` or `h`.
 ///
 /// # Errors
-/// Anything else, also a number too large for its unit.
+/// The text is anything else, or the number is too large for its unit.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let error = || DurationError(text.to_owned());
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -33,8 +33,8 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         .ok_or_else(error)
 }
 
-/// Writes a duration so that [`parse`] reads it back, in the largest unit that
-/// holds it whole; below a millisecond it is rounded down.
+/// Writes a duration in the form that [`parse`] reads, in the largest unit that represents
+/// it exactly; fractions of a millisecond are dropped.
 pub fn format(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     match milliseconds {

@@ -1,5 +1,5 @@
-//! One hash for telling versions, names and endpoints apart. It defends against
-//! nobody: whoever chooses the input can make collisions.
+//! One hash that distinguishes versions, names and endpoints. It is no defence against
+//! attackers: if they choose the input, they can make collisions.
 
 /// A running FNV-1a hash of 64 bits (RFC 9923).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +38,9 @@ impl std::fmt::Display for Fnv1a {
 mod tests {
     use super::*;
 
-    /// From the test vectors of RFC 9923, appendix C.
+    /// The test vectors of RFC 9923, appendix C.
     #[test]
-    fn it_is_the_hash_of_the_standard() {
+    fn the_hash_is_that_of_the_standard() {
         for (text, hash) in [
             ("", "cbf29ce484222325"),
             ("a", "af63dc4c8601ec8c"),

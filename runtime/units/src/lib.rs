@@ -1,9 +1,8 @@
-//! The small values that every part of `ScaledApp` reads, writes or counts with:
-//! durations and sizes as people type them, the pauses between retries, and one
-//! hash.
+//! The small values that every part of `ScaledApp` reads, writes or counts with: durations
+//! and sizes as people type them, the pauses between retries, and one hash.
 //!
-//! Pure, and at the bottom: this crate depends on no other of ours. It decides how
-//! a value is written, not which values a flag or a field accepts.
+//! This crate does no I/O and depends on no other crate of ours. It decides how a value is
+//! written, not which values a flag or a field accepts.
 
 pub mod duration;
 

@@ -6,17 +6,17 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
-/// Why a text is no size; the message shows what a size looks like.
+/// Why a text is not a size; the message shows what one looks like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size: give bytes, or a number with K, M or G, such as 300M")]
+#[error("{0:?} is not a size: give bytes, or a number with K, M or G, such as 300M")]
 pub struct SizeError(String);
 
 impl FromStr for Size {
     type Err = SizeError;
 
-    /// Reads a whole number of bytes, or one with `K`, `M`, `G`, `Ki`, `Mi` or `Gi`.
-    /// `300M` as PM2 writes it and `300Mi` as Kubernetes does both mean mebibytes:
-    /// the difference is smaller than what a worker's memory varies by.
+    /// Parses a whole number of bytes, or one with `K`, `M`, `G`, `Ki`, `Mi` or `Gi`. Both
+    /// `300M`, as PM2 writes it, and `300Mi`, as Kubernetes does, mean mebibytes: the
+    /// difference is smaller than the variation of a worker's memory.
     fn from_str(text: &str) -> Result<Self, SizeError> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);

@@ -4,21 +4,21 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a balancer knows of an endpoint.
+/// The state of an endpoint, as far as the balancer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Standing {
     /// It takes requests.
     Serving,
-    /// It should have been heard of lately and was not.
+    /// It has not reported lately, although it should.
     Suspect,
     /// It is about to end.
     Draining,
-    /// It says that none of its workers is ready.
+    /// It reports that none of its workers is ready.
     Unready,
-    /// Its labels fit, and no supervisor has ever answered there.
+    /// It was found by its labels, and no supervisor has ever answered there.
     Unknown,
-    /// A newer balancer's word, or none.
+    /// A value that only a newer balancer knows, or none.
     #[default]
     #[serde(other)]
     Other,
@@ -38,32 +38,32 @@ impl Standing {
     }
 }
 
-/// How a balancer and its endpoints are.
+/// The state of a balancer and its endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BalancerStatus {
     /// Connections of clients.
     #[serde(default)]
     pub connections: u32,
-    /// It is about to end.
+    /// Whether it is about to end.
     #[serde(default)]
     pub draining: bool,
-    /// Where it can send requests. The one field without which this is no balancer's
-    /// status.
+    /// The endpoints to which it can send requests. This is the one field without which the
+    /// JSON is not the status of a balancer.
     pub endpoints: Vec<EndpointStatus>,
-    /// Requests under way.
+    /// Requests in flight.
     #[serde(default)]
     pub in_flight: u32,
-    /// Where it serves.
+    /// The address at which it serves.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
-    /// Why some of its sources of endpoints have no news.
+    /// Why some of its sources of endpoints cannot be read.
     #[serde(default)]
     pub problems: Vec<String>,
     /// Requests that wait for an endpoint.
     #[serde(default)]
     pub queued: u32,
-    /// It has a list of endpoints and is not about to end.
+    /// Whether it has a list of endpoints and is not about to end.
     #[serde(default)]
     pub ready: bool,
 }
@@ -72,14 +72,14 @@ pub struct BalancerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointStatus {
-    /// Where it serves.
+    /// The address at which it serves.
     pub address: Option<SocketAddr>,
-    /// It failed several times in a row and is left alone for a while.
+    /// Whether it has failed several times in a row and is ejected for a while.
     pub ejected: bool,
-    /// Requests of this balancer under way there.
+    /// Requests of this balancer in flight there.
     pub in_flight: u32,
-    /// What its source calls it.
+    /// Its name in its source.
     pub name: String,
-    /// What the balancer knows of it.
+    /// Its state, as far as the balancer knows.
     pub standing: Standing,
 }

@@ -1,4 +1,4 @@
-//! The control socket's language: one request, one reply, a line of JSON each.
+//! The protocol of the control socket: one request and one reply, each a line of JSON.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -7,60 +7,60 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dispatch, Event, LastExit, Mechanism, SlotState, Worker};
 
-/// What a supervisor can be asked or told.
+/// A request to a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]
 pub enum Request {
     /// Answered with a [`crate::Status`].
     Status,
-    /// Set the number of workers; answered when it is reached.
+    /// Sets the number of workers; answered when that many are ready.
     Scale {
-        /// How many.
+        /// The number.
         workers: WorkerCount,
     },
-    /// Replace all workers; answered when done or failed.
+    /// Replaces all workers; answered when that is done or has failed.
     Reload,
-    /// Replace one slot's worker; answered when done or failed.
+    /// Replaces the worker of one slot; answered when that is done or has failed.
     Restart {
-        /// Which slot.
+        /// The slot.
         slot: u32,
     },
-    /// Send a signal to the workers' process groups.
+    /// Sends a signal to the workers' process groups.
     Signal {
-        /// Its number.
+        /// The number of the signal.
         number: i32,
-        /// Only to that slot's; `None`: to all.
+        /// The slot whose worker gets it; `None` means all.
         #[serde(default)]
         slot: Option<u32>,
     },
     /// The last stderr lines of each slot; answered with [`Tails`].
     Logs {
-        /// Only that slot's.
+        /// The only slot to show; `None` means all.
         #[serde(default)]
         slot: Option<u32>,
     },
-    /// All that is known of each slot; answered with a [`Description`].
+    /// Everything that is known of each slot; answered with a [`Description`].
     Describe {
-        /// Only that one.
+        /// The only slot to show; `None` means all.
         #[serde(default)]
         slot: Option<u32>,
     },
-    /// What happened lately; answered with [`crate::Events`].
+    /// Recent events; answered with [`crate::Events`].
     Events,
 }
 
-/// More workers than any machine has cores for are a typing error.
+/// A number above this is more than any machine has cores for, and so a typing error.
 pub const MAX_WORKERS: u32 = 1024;
 
 /// `N`, `+K` or `-K`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerCount {
-    /// Exactly so many.
+    /// Exactly this many.
     To(u32),
-    /// So many more than wanted now.
+    /// This many more than desired now.
     More(u32),
-    /// So many fewer than wanted now, at least 0.
+    /// This many fewer than desired now, but at least 0.
     Fewer(u32),
 }
 
@@ -73,18 +73,18 @@ impl FromStr for WorkerCount {
             Some(b'-') => (Self::Fewer, &text[1..]),
             _ => (Self::To, text),
         };
-        // `parse` would take a second sign.
+        // `parse` would accept a second sign.
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
         let number = digits.parse().ok().filter(|_| plain);
         number
             .map(make)
-            .ok_or_else(|| format!("{text:?} is no worker count: give N, +K or -K"))
+            .ok_or_else(|| format!("{text:?} is not a number of workers: give N, +K or -K"))
     }
 }
 
 impl WorkerCount {
-    /// The count meant, when `now` are wanted now. Whether there may be so many is
-    /// not decided here.
+    /// The number that is meant if `now` workers are desired now. Whether that many are
+    /// allowed is not decided here.
     pub const fn from(self, now: u32) -> u32 {
         match self {
             Self::To(n) => n,
@@ -98,13 +98,13 @@ impl WorkerCount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply<T> {
-    /// Done; what was asked for, or null.
+    /// Done, with the requested data or null.
     Ok(T),
-    /// Not done, and why.
+    /// Not done, for this reason.
     Error(String),
 }
 
-/// The last stderr lines by slot. The keys are numbers as text, in the order of text.
+/// The last stderr lines by slot. The keys are numbers as text and sorted as text.
 pub type Tails = BTreeMap<String, Vec<String>>;
 
 /// The answer to `ctl describe`.
@@ -113,48 +113,48 @@ pub type Tails = BTreeMap<String, Vec<String>>;
 pub struct Description {
     /// The app's own command.
     pub command: Vec<String>,
-    /// Workers wanted.
+    /// The desired number of workers.
     pub desired: u32,
-    /// Who accepts connections.
+    /// How work reaches the workers.
     pub dispatch: Dispatch,
-    /// Of the newest load of the app.
+    /// The number of the latest load of the app.
     pub generation: u32,
-    /// How workers come by their sockets.
+    /// How workers get their sockets.
     pub mechanism: Mechanism,
     /// How long a command may take that waits for boots, drains and stops. Older
-    /// supervisors do not say.
+    /// supervisors do not send it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience_seconds: Option<f64>,
     /// The app's port, if it has one.
     pub port: Option<u16>,
-    /// Slots whose worker is ready.
+    /// The number of slots whose worker is ready.
     pub ready: u32,
-    /// All slots, or the one that was asked for.
+    /// All slots, or only the requested one.
     pub slots: Vec<SlotDescription>,
-    /// Since the supervisor's start.
+    /// Seconds since the supervisor's start.
     pub uptime_seconds: f64,
 }
 
-/// All that is known of a slot.
+/// Everything that is known of a slot.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SlotDescription {
-    /// How many of its workers ended for which reason.
+    /// How many of its workers have ended, by cause.
     pub ends_by_cause: BTreeMap<String, u64>,
-    /// The last ones that concern it, oldest first.
+    /// The last events that concern it, oldest first.
     pub events: Vec<Event>,
     /// How its last worker ended.
     pub last_exit: Option<LastExit>,
-    /// Until its next worker starts, if it waits for that.
+    /// The time until its next worker starts, if it waits for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start_seconds: Option<f64>,
-    /// Workers of it that ended unasked.
+    /// How many of its workers have ended without being told to.
     pub restarts: u32,
     /// Its number.
     pub slot: u32,
     /// What it is doing.
     pub state: SlotState,
-    /// The last lines that its workers wrote; none before its first worker.
+    /// The last lines that its workers wrote; `None` before its first worker.
     pub stderr: Option<Vec<String>>,
     /// Its processes: one, or two while one replaces the other.
     pub workers: Vec<Worker>,

@@ -1,23 +1,23 @@
-//! The files by which one of our processes tells another what it should do. People
-//! write them by hand, too, so an unknown field is refused as a typing error.
+//! The files by which one of our processes tells another what to do. People also write them
+//! by hand, so an unknown field is refused as a typing error.
 //!
-//! What a value means and which values are refused is decided by the reader.
+//! The reader decides what a value means and which values are refused.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The longest token of a reload, in bytes. It stands in `/status` for as long as the
-/// process lives.
+/// The longest token of a reload, in bytes. It is shown in `/status` as long as the process
+/// lives.
 pub const TOKEN_BYTES: usize = 128;
 
-/// A record's time to live in seconds, where it names none: below 30 s caches on the
-/// way gain nothing.
+/// The default time to live of a record, in seconds: caches gain nothing from less than 30
+/// s.
 pub const DEFAULT_TTL: u32 = 30;
 
-/// The desired-state file of a supervisor. `W` is how the number of workers is
-/// written (`"2x"`) or what is read from that.
+/// The desired-state file of a supervisor. `W` is the type of the number of workers: the
+/// text as written (`"2x"`) or its parsed form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Desired<W> {
@@ -28,7 +28,7 @@ pub struct Desired<W> {
         skip_serializing_if = "Option::is_none"
     )]
     pub reload: Option<String>,
-    /// How many workers.
+    /// The number of workers.
     #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub workers: Option<W>,
 }
@@ -37,7 +37,7 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
     let token = Option::<String>::deserialize(deserializer)?;
     match token {
         Some(token) if token.len() > TOKEN_BYTES => Err(D::Error::custom(format!(
-            "the reload token has {} bytes, and {TOKEN_BYTES} is the most: take a time or a hash",
+            "the reload token has {} bytes, but at most {TOKEN_BYTES} are allowed: use a time or a hash",
             token.len()
         ))),
         token => Ok(token),
@@ -48,26 +48,26 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// Where it serves.
+    /// The address at which it serves.
     pub address: SocketAddr,
     /// Its admin port, if it has one.
     #[serde(default)]
     pub admin: Option<SocketAddr>,
-    /// What it is called.
+    /// Its name.
     pub name: String,
 }
 
-/// One value of a DNS server's records file, which is an object of them by name.
+/// One value of a DNS server's records file, which is an object with names as keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// What the name stands for.
+    /// The addresses of the name.
     pub addresses: Vec<IpAddr>,
-    /// `tcp:PORT`, at which an address must accept connections to be published; none:
-    /// all of them are.
+    /// `tcp:PORT`, at which an address must accept connections to be published. Without it,
+    /// all addresses are published.
     #[serde(default)]
     pub probe: Option<String>,
-    /// In seconds.
+    /// The time to live in seconds.
     #[serde(default = "default_ttl")]
     pub ttl: u32,
 }

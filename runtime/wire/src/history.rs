@@ -1,4 +1,4 @@
-//! What happened at a supervisor, and how its workers ended.
+//! Events of a supervisor, and how its workers ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,33 +6,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LastExit {
-    /// Its exit code as a shell gives it: 128 and the number of a signal.
+    /// The exit code as a shell reports it: 128+n after signal n.
     pub code: i32,
-    /// The load of the app for which it was started, if a process ran at all.
+    /// The load of the app for which it was started; `None` if no process was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
-    /// Its process, if one ran at all.
+    /// The pid of its process, if one was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Why, in one word.
+    /// The cause in one word.
     pub reason: String,
-    /// Such as `SIGKILL`, if a signal ended it.
+    /// The signal that ended it, such as `SIGKILL`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// Such as `exit code 3`.
+    /// A text such as `exit code 3`.
     pub text: String,
-    /// When, as RFC 3339 writes it.
+    /// The time of the end (RFC 3339).
     pub time: String,
 }
 
 /// Whether an event is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum EventKind {
-    /// It is none.
+    /// It is not a failure.
     Normal,
-    /// It is one.
+    /// It is a failure.
     Warning,
-    /// A newer supervisor's word, or none.
+    /// A value that only a newer supervisor knows, or none.
     #[default]
     #[serde(other)]
     Unknown,
@@ -49,17 +49,17 @@ impl EventKind {
     }
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// What, in one word.
+    /// What happened, in one word.
     pub reason: String,
-    /// Where; none: it concerns all slots.
+    /// The slot; `None` if the event concerns all slots.
     pub slot: Option<u32>,
-    /// What, in a sentence.
+    /// What happened, in a sentence.
     pub text: String,
-    /// When, as RFC 3339 writes it.
+    /// The time (RFC 3339).
     pub time: String,
     /// Whether it is a failure.
     #[serde(rename = "type")]
@@ -70,8 +70,8 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Events {
-    /// Those that are kept, oldest first.
+    /// The events that are kept, oldest first.
     pub events: Vec<Event>,
-    /// How many before them are not.
+    /// How many older events are no longer kept.
     pub forgotten: u64,
 }

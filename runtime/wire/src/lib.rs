@@ -1,16 +1,15 @@
-//! What our own processes say to each other, as types: the answers of the admin
-//! ports, the control socket's requests and replies, the files by which one of our
-//! processes tells another what it should do, and a supervisor's command line.
+//! The data that our own processes exchange, as types: the answers of the admin ports, the
+//! requests and replies of the control socket, the files by which one of our processes
+//! tells another what to do, and a supervisor's command line.
 //!
-//! Only shapes are here, no transport and no decision. The JSON of each is a
-//! contract with people's scripts and with the versions before and after, so two
-//! rules hold:
+//! The crate defines only data, no transport and no decisions. The JSON of each type is a
+//! contract with users' scripts and with older and newer versions, so two rules hold:
 //!
-//! - Fields are declared in alphabetical order, because that is the order in which
-//!   they have always been written. The files in `tests/golden` hold the bytes.
-//! - A reader of an answer ignores fields that it does not know and lives without
-//!   those that an older writer does not send. The files that people write by hand
-//!   are read strictly instead: there an unknown field is a typing error.
+//! - Fields are declared in alphabetical order, because that is the order in which they
+//! have always been written. The files in `tests/golden` hold the exact bytes.
+//! - A reader of an answer ignores fields that it does not know, and accepts that older
+//! versions leave fields out. Files that people write by hand are read strictly instead:
+//! there an unknown field is a typing error.
 
 mod balancer;
 mod control;

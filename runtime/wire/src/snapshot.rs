@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 pub enum Dispatch {
     /// Through the dispatcher in the supervisor.
     Request,
-    /// Straight: the workers accept connections themselves.
+    /// Directly: the workers accept connections themselves.
     Connection,
     /// Not at all: the app has no port.
     None,
-    /// A newer supervisor's word, or none.
+    /// A value that only a newer supervisor knows, or none.
     #[default]
     #[serde(other)]
     Unknown,
@@ -34,25 +34,25 @@ impl Dispatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
-    /// How many requests it can work on at a time.
+    /// How many requests it can process at the same time.
     #[serde(default)]
     pub capacity: u32,
-    /// Who accepts the connections there. Supervisors of older versions do not say.
+    /// How requests reach the workers there. Older supervisors do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
-    /// It is about to end and takes no new work.
+    /// Whether it is about to end and takes no new work.
     #[serde(default)]
     pub draining: bool,
-    /// Requests under way; under Connection dispatch, open connections.
+    /// Requests in flight; under Connection dispatch, open connections.
     #[serde(default)]
     pub in_flight: u32,
     /// Requests that wait for a worker.
     #[serde(default)]
     pub queued: u32,
-    /// At least one worker is ready, and the pod is not about to end. The one field
-    /// without which a line is no snapshot.
+    /// Whether at least one worker is ready and the pod is not about to end. This is the
+    /// one field without which a line is not a snapshot.
     pub ready: bool,
-    /// Workers that are ready.
+    /// The number of ready workers.
     #[serde(default)]
     pub workers: u32,
 }

@@ -4,17 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dispatch, LastExit};
 
-/// How workers come by their sockets.
+/// How workers get their sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Mechanism {
     /// The supervisor answers their `bind` and `listen` calls.
     Notify,
-    /// Each gets a port of its own in `PORT`.
+    /// Each gets a private port in `PORT`.
     Port,
-    /// They need none: the app has no port.
+    /// They need none, because the app has no port.
     None,
-    /// A newer supervisor's word, or none.
+    /// A value that only a newer supervisor knows, or none.
     #[default]
     #[serde(other)]
     Unknown,
@@ -32,18 +32,18 @@ impl Mechanism {
     }
 }
 
-/// Where a worker is in its life.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum WorkerState {
-    /// It runs and has not passed every configured check.
+    /// It runs, but has not passed every configured check.
     Starting,
     /// It serves.
     Ready,
-    /// It finishes what is in flight and gets nothing new.
+    /// It finishes requests in flight and gets no new ones.
     Draining,
     /// It has been told to end.
     Stopping,
-    /// A newer supervisor's word, or none.
+    /// A value that only a newer supervisor knows, or none.
     #[default]
     #[serde(other)]
     Unknown,
@@ -62,18 +62,18 @@ impl WorkerState {
     }
 }
 
-/// What a slot is doing.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SlotState {
-    /// Its worker starts.
+    /// Its worker is starting.
     Starting,
     /// Its worker serves.
     Ready,
-    /// Its worker is about to end, and no other follows.
+    /// Its worker is about to end, and no other one follows.
     Stopping,
     /// Its last worker has ended, and the next one starts after a pause.
     CrashLoop,
-    /// A newer supervisor's word, or none.
+    /// A value that only a newer supervisor knows, or none.
     #[default]
     #[serde(other)]
     Unknown,
@@ -92,32 +92,32 @@ impl SlotState {
     }
 }
 
-/// How a supervisor and its workers are.
+/// The state of a supervisor and its workers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
-    /// Workers wanted.
+    /// The desired number of workers.
     pub desired: u32,
-    /// Who accepts connections.
+    /// How work reaches the workers.
     pub dispatch: Dispatch,
-    /// The supervisor is about to end.
+    /// Whether the supervisor is about to end.
     pub draining: bool,
-    /// Of the newest load of the app.
+    /// The number of the latest load of the app.
     pub generation: u32,
-    /// How workers come by their sockets.
+    /// How workers get their sockets.
     pub mechanism: Mechanism,
-    /// Slots whose worker is ready.
+    /// The number of slots whose worker is ready.
     pub ready: u32,
-    /// Token of the last reload by file, if it failed and none has gone through since.
+    /// The token of the last reload by file, if it failed and none has succeeded since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reload_failed: Option<String>,
-    /// Token of the last reload by file that went through.
+    /// The token of the last reload by file that succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloaded: Option<String>,
     /// Slots without a process.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingSlot>,
-    /// By slot, then by generation.
+    /// Sorted by slot, then by generation.
     pub workers: Vec<Worker>,
 }
 
@@ -125,36 +125,36 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Worker {
-    /// Where it is reached, for people; only in a description.
+    /// Where it is reached, for people; sent only in a description.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// CPU time used by it and its children. Where the kernel does not tell, and from
-    /// older supervisors: none.
+    /// CPU time that it and its children have used, in seconds. `None` if the kernel does
+    /// not report it, and from older supervisors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
     /// The load of the app for which it was started.
     pub generation: u32,
-    /// Requests or connections under way.
+    /// Requests or connections in flight.
     pub in_flight: u32,
-    /// How the worker before it in its slot ended.
+    /// How the previous worker in its slot ended.
     pub last_exit: Option<LastExit>,
     /// A port other than the app's on which it listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listens_elsewhere: Option<u16>,
-    /// Its process, which leads a process group.
+    /// Its pid, which is also its process group.
     pub pid: u32,
-    /// Workers of its slot that ended unasked.
+    /// How many workers of its slot have ended without being told to.
     pub restarts: u32,
-    /// Resident memory of it and its children.
+    /// Resident memory of it and its children, in bytes.
     pub rss_bytes: u64,
     /// Its slot.
     pub slot: u32,
-    /// Where it is in its life.
+    /// Its state.
     pub state: WorkerState,
-    /// Since it came into its state; older supervisors do not say.
+    /// Seconds since it entered its state; older supervisors do not send it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_seconds: Option<f64>,
-    /// Since its start; older supervisors do not say.
+    /// Seconds since its start; older supervisors do not send it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<f64>,
 }
@@ -165,7 +165,7 @@ pub struct Worker {
 pub struct WaitingSlot {
     /// How its last worker ended.
     pub last_exit: Option<LastExit>,
-    /// Workers of it that ended unasked.
+    /// How many of its workers have ended without being told to.
     pub restarts: u32,
     /// Its number.
     pub slot: u32,

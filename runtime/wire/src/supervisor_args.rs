@@ -1,56 +1,57 @@
-//! The command line of `scaledapp-sidecar run`, as our own programs write it: the
-//! operator into pod templates, `scaledapp local` for its processes, and the importer
-//! for a person's shell.
+//! The command line of `scaledapp-sidecar run`, as our own programs write it: the operator
+//! in pod templates, `scaledapp local` for its processes, and the importer for a user's
+//! shell.
 //!
-//! There is one order, that of the pod templates that already exist: another order
-//! would be another template, and every pod would be replaced for it.
+//! The order of the flags is that of existing pod templates: another order would make
+//! another template, and every pod would be replaced.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::Dispatch;
 
-/// What a supervisor is started with. What is `None` or empty is left out, so that the
-/// supervisor's own default holds.
+/// The arguments of a supervisor. Values that are `None` or empty are left out, so that the
+/// supervisor's own defaults apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SupervisorArgs {
-    /// Where the workers start.
+    /// The working directory of the workers.
     pub cwd: Option<String>,
     /// The address to serve on.
     pub host: Option<IpAddr>,
     /// The app's port.
     pub port: Option<u16>,
-    /// Requests or connections.
+    /// `request` or `connection`.
     pub dispatch: Option<Dispatch>,
     /// The admin port.
     pub admin: Option<SocketAddr>,
-    /// How many workers, such as `2` or `auto`.
+    /// The number of workers, such as `2` or `auto`.
     pub workers: Option<String>,
     /// The desired-state file.
     pub desired_file: Option<String>,
-    /// The file with the forwarding tokens of balancers, which are believed then.
+    /// The file with the forwarding tokens of balancers; if it is given, balancers are
+    /// believed.
     pub trust_token_file: Option<String>,
     /// A path at which a worker must answer to count as ready.
     pub readiness_path: Option<String>,
-    /// How long a worker may take to be ready.
+    /// How long a worker may take to become ready.
     pub boot_timeout: Option<String>,
-    /// How long what is in flight may take to end.
+    /// How long requests in flight may take to end.
     pub drain_timeout: Option<String>,
-    /// Silence after which a stopping listener closes.
+    /// A stopping listener closes after this time without a new connection.
     pub drain_quiet: Option<String>,
     /// Further flags with their values.
     pub further: Vec<(&'static str, String)>,
-    /// Asks a worker to end.
+    /// The signal that asks a worker to end.
     pub stop_signal: Option<String>,
     /// The variable with a worker's number.
     pub instance_env: Option<String>,
     /// Further flags without a value.
     pub switches: Vec<&'static str>,
-    /// What becomes of the lines that workers write.
+    /// What happens to the lines that workers write.
     pub logs: Option<&'static str>,
 }
 
 impl SupervisorArgs {
-    /// `run` with its flags and the `--` behind which the app's command follows.
+    /// `run` with its flags and a final `--`, after which the app's command follows.
     pub fn to_args(&self) -> Vec<String> {
         let trust = self.trust_token_file.as_ref().map(|_| "behind".to_owned());
         let further = self.further.iter();
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_is_left_out_and_the_order_is_that_of_pod_templates() {
+    fn missing_values_are_left_out_and_the_order_is_that_of_pod_templates() {
         assert_eq!(SupervisorArgs::default().to_args(), ["run", "--"]);
         let args = SupervisorArgs {
             port: Some(3000),

@@ -1,7 +1,7 @@
-//! The JSON between our processes is what it was before there were types for it:
-//! the files in `golden` were written by the processes themselves (a supervisor
-//! with a crashing worker and one on another port, a failed reload, a balancer,
-//! `scaledapp local`), and each must be read and written again to the byte.
+//! The JSON between our processes is the same as before there were types for it. The files
+//! in `golden` were written by the processes themselves (a supervisor with a crashing
+//! worker and one on another port, a failed reload, a balancer, a DNS server, `scaledapp
+//! local`). Each must be read and written again byte for byte.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ fn file<T: Serialize + DeserializeOwned>(name: &str) -> T {
 }
 
 #[test]
-fn every_answer_is_written_as_it_always_was() {
+fn every_answer_keeps_its_bytes() {
     let status: Status = file("status.json");
     assert_eq!(status.waiting[0].restarts, 8);
     assert_eq!(status.workers[1].listens_elsewhere, Some(4999));
@@ -51,7 +51,7 @@ fn every_answer_is_written_as_it_always_was() {
 }
 
 #[test]
-fn the_control_socket_speaks_as_it_always_did() {
+fn the_control_socket_keeps_its_bytes() {
     for line in golden("requests.jsonl").lines() {
         same::<Request>(line);
     }
@@ -65,7 +65,7 @@ fn the_control_socket_speaks_as_it_always_did() {
 }
 
 #[test]
-fn the_files_are_written_as_they_always_were() {
+fn the_files_keep_their_bytes() {
     file::<Vec<Backend>>("endpoints.json");
     file::<BTreeMap<String, Record>>("records.json");
     file::<Desired<String>>("desired.json");
@@ -95,7 +95,7 @@ fn refused<T: DeserializeOwned + Debug>(text: &str) {
 }
 
 #[test]
-fn what_is_no_answer_or_mistyped_in_a_file_is_refused() {
+fn invalid_answers_and_typing_errors_in_files_are_refused() {
     refused::<Snapshot>("{}");
     refused::<Snapshot>(r#"{"ready":true,"capacity":-1}"#);
     refused::<Status>(r#"{"desired":-1}"#);
