@@ -1,5 +1,5 @@
-//! Turns the `ScaledApp`s of a cluster into records. Pure; [`crate::cluster`] watches the
-//! objects.
+//! Turns the `ScaledApp`s of a cluster into records. It has no I/O; [`crate::cluster`]
+//! watches the objects.
 //!
 //! Only the fields that a name needs are read, so that neither another field nor one that this
 //! version does not know can take a name out of DNS.

@@ -1,5 +1,5 @@
 //! The present content of the zone: the records joined with the health of their addresses.
-//! Pure; other modules probe, read files and watch the cluster.
+//! It has no I/O; other modules probe, read files and watch the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -96,7 +96,7 @@ impl Catalog {
 
     /// Takes in the result of a probe.
     pub(crate) fn observe(&mut self, target: SocketAddr, success: bool) -> Change {
-        // The target was removed while this probe was under way.
+        // The target was removed while this probe was in progress.
         let Some(health) = self.health.get_mut(&target) else {
             return Change::None;
         };
@@ -142,9 +142,9 @@ impl Catalog {
         self.settled |= self.loaded && self.entries.iter().all(|entry| self.is_settled(entry));
     }
 
-    /// Whether the name can be answered: every address has been probed, and if none is healthy, it
-    /// is known whether any is within reach. An answer before that would deny the name, and
-    /// resolvers would cache the denial.
+    /// Whether the name can be answered: every address has been probed, and if none is
+    /// healthy, it is known whether any is reachable. An answer before that would deny the
+    /// name, and resolvers would cache the denial.
     fn is_settled(&self, entry: &Entry) -> bool {
         let health: Vec<(Health, bool)> = targets_of(entry)
             .map(|target| {
@@ -441,7 +441,7 @@ mod tests {
         // An address that the operator withdraws is no longer published.
         catalog.load(vouched(&["10.0.0.1"]), 3).unwrap();
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
-        // One answer shows that our probes are not blocked.
+        // One successful probe shows that our probes are not blocked.
         catalog.load(vouched(&[]), 4).unwrap();
         catalog.observe(target("10.0.0.1"), true);
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);

@@ -92,7 +92,7 @@ pub(crate) struct RunArgs {
     scaledapps: bool,
     #[command(flatten)]
     namespaces: NamespaceArgs<Binding>,
-    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" leaves it out
+    /// Read-only HTTP port: /livez /readyz /status /metrics; "none" turns it off
     #[arg(
         long,
         env = "SCALEDAPP_ADMIN",

@@ -1,4 +1,5 @@
-//! Joins the records of the two origins, a records file and a cluster, into one set. Pure.
+//! Joins the records of the two origins, a records file and a cluster, into one set,
+//! without I/O.
 //!
 //! An origin's last good set stays until it delivers another. Nothing is answered before every
 //! origin has delivered one, because a name that is merely not loaded yet must not be denied.
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::records::Entry;
 
-/// A set of records with a serial that tells it from earlier sets.
+/// A set of records with a serial that distinguishes it from earlier sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RecordSet {
     pub(crate) entries: Vec<Entry>,

@@ -39,7 +39,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 const PROBE_QUEUE: usize = 256;
 
 /// Logged when the `ScaledApps` cannot be read any more.
-const STALE: &str = "cannot read the ScaledApps of the cluster: the names that were read last stay, and changes go unseen until reading succeeds again; it is retried";
+const STALE: &str = "cannot read the ScaledApps of the cluster: the names that were read last stay, and changes are not noticed until reading succeeds again; it is retried";
 /// Logged when the `ScaledApps` could not be read even once.
 const NEVER_READ: &str = "cannot read the ScaledApps of the cluster: until that succeeds, queries get SERVFAIL and /readyz is 503; it is retried. Is the API server reachable, and may this ServiceAccount list and watch scaledapps.scaledapp.io?";
 const NO_GLUE: &str = "the zone's name servers have no address: they can only be used through a forward or stub zone, because recursors that follow a delegation need an address";
@@ -54,7 +54,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let signals = Signals::new().context("cannot take signals over")?;
+    let signals = Signals::new().context("cannot install signal handlers")?;
     let admin = match settings.admin {
         Some(address) => Some(Admin::bind(address).await?),
         None => None,
@@ -217,7 +217,7 @@ impl Server {
                     Signal::Terminate | Signal::Interrupt => {
                         draining = true;
                         self.report.drain();
-                        tracing::info!(?drain_min, "draining: unready, answering on");
+                        tracing::info!(?drain_min, "draining: unready, but still answering");
                         ended.as_mut().reset(tokio::time::Instant::now() + drain_min);
                     }
                 },
@@ -278,7 +278,7 @@ impl Server {
         let then = if self.catalog.is_loaded() {
             "the records loaded before stay"
         } else {
-            "queries get SERVFAIL until a good file is there"
+            "queries get SERVFAIL until there is a good file"
         };
         tracing::warn!(path, error, "the records file cannot be used; {then}");
     }

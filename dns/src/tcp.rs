@@ -31,7 +31,7 @@ const BOUNDS: Bounds = Bounds {
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the client to take an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after `accept` failed for want of file descriptors.
+/// Pause after `accept` failed because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until the future is dropped, which also ends every connection.

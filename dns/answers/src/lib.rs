@@ -1,4 +1,4 @@
-//! Pure DNS answers: query bytes in, answer bytes out.
+//! DNS answers without I/O: query bytes in, answer bytes out.
 //!
 //! This package decides what an authoritative server of one zone answers (RFC 1034, 1035,
 //! 2181, 2308, 6891, 8020, 8482, 8914), and which addresses of a name an answer holds, in which

@@ -48,7 +48,7 @@ pub(crate) struct Writer<'a> {
     out: &'a mut Vec<u8>,
     limit: usize,
     opt: Option<Opt>,
-    /// The apex, and the offset at which it stands in the question.
+    /// The apex, and its offset in the question.
     apex: Option<(&'a Name, u16)>,
     pub(crate) truncated: bool,
 }

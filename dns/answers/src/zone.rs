@@ -41,7 +41,7 @@ pub struct Authority {
     pub name_servers: Vec<NameServer>,
 }
 
-/// Why a zone cannot be made, or a name not be added to it.
+/// Why a zone cannot be made, or why a name cannot be added to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
     /// No server named.

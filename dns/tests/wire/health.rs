@@ -58,7 +58,7 @@ fn an_unhealthy_address_is_left_out_and_the_last_set_stays_when_all_fail() {
 }
 
 #[test]
-fn a_name_of_which_no_address_ever_answered_has_none() {
+fn a_name_whose_addresses_never_answered_has_none() {
     let (first, second, port) = backends();
     drop((first, second));
     let server = Server::start(&records(port));
@@ -72,7 +72,7 @@ fn a_name_of_which_no_address_ever_answered_has_none() {
 }
 
 #[test]
-fn an_address_that_a_later_file_brings_is_probed_at_once() {
+fn an_address_in_a_later_file_is_probed_immediately() {
     let (first, second, port) = backends();
     let server = Server::start("{}");
     server.wait_ready().unwrap();

@@ -25,7 +25,7 @@ fn after_term_the_server_is_unready_keeps_answering_and_exits_with_0() {
 }
 
 #[test]
-fn a_second_signal_exits_at_once() {
+fn a_second_signal_ends_it_immediately() {
     let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1h"]);
     server.wait_ready().unwrap();
     server.process.signal(Signal::INT).unwrap();

@@ -82,7 +82,7 @@ fn until_the_first_good_file_queries_get_servfail_and_the_port_is_unready() {
 }
 
 #[test]
-fn a_hangup_reads_the_file_again() {
+fn a_sighup_reads_the_file_again() {
     let server = Server::start(ONE);
     server.wait_ready().unwrap();
     server.wait_log("records loaded").unwrap();

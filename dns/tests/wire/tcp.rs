@@ -70,7 +70,7 @@ fn pipelined_queries_are_answered_in_order_and_one_without_answer_is_skipped() {
 }
 
 #[test]
-fn a_query_may_come_byte_by_byte() {
+fn a_query_may_arrive_byte_by_byte() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let mut stream = connect(&server);
@@ -124,7 +124,7 @@ fn a_client_that_has_shut_down_sending_still_gets_its_answers() {
 }
 
 #[test]
-fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
+fn a_silent_and_a_trickling_connection_are_closed_after_ten_seconds() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let mut silent = connect(&server);
@@ -136,7 +136,7 @@ fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
     // At one byte each half second, the 26 bytes would take 13 s.
     let bytes = framed(&query(1, "hello", A));
     let mut next = bytes.iter();
-    wait("the end of the dripping connection", || {
+    wait("the end of the trickling connection", || {
         let written = next
             .next()
             .is_some_and(|byte| dripping.write_all(&[*byte]).is_ok());
@@ -144,7 +144,7 @@ fn a_silent_and_a_dripping_connection_are_closed_after_ten_seconds() {
     });
     assert!(
         next.len() > 0,
-        "it was not closed before its query was whole"
+        "it was not closed before its query was complete"
     );
     assert!(is_closed(&mut silent));
     let elapsed = started.elapsed();

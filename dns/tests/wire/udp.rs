@@ -30,7 +30,7 @@ fn each_address_comes_first_equally_often() {
 }
 
 #[test]
-fn names_types_and_zones_are_told_apart() {
+fn names_types_and_zones_are_distinguished() {
     let server = Server::start(RECORDS);
     server.wait_ready().unwrap();
     let code = |query: &[u8]| ask(server.address, query).metadata.response_code;

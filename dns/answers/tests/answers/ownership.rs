@@ -56,7 +56,7 @@ fn the_most_specific_zone_decides_and_other_names_are_open() {
         ("x.open.team-a.apps.example", "b", "had"),
         ("x.open.team-a.apps.example", "a", "bound"),
         ("x.closed.apps.example", "a", "bound"),
-        // A longer label that ends alike is not in the zone.
+        // A longer label with the same ending is not in the zone.
         ("xteam-a.apps.example", "z", "had"),
         ("team-a.apps.example.apps.example", "z", "had"),
         ("apps.example", "a", "reserved"),
@@ -185,7 +185,7 @@ proptest! {
     /// A namespace that may have a name or a wildcard may have each name that it stands for,
     /// and no other namespace may have a name in a bound zone.
     #[test]
-    fn nobody_gets_a_name_in_a_zone_bound_to_others(
+    fn no_namespace_gets_a_name_in_a_zone_bound_to_others(
         zones in proptest::collection::btree_map(name(), proptest::sample::subsequence(vec!["x", "y"], 0..=2), 0..4),
         (hostname, as_written) in name().prop_flat_map(|name| (Just(name.clone()), written(name))),
         is_wildcard: bool,

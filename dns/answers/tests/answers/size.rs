@@ -79,7 +79,7 @@ fn the_limit_is_that_of_the_query_between_512_and_1232_bytes() {
         let (got, message, bytes) = reply(&zone, &query(payload));
         assert!(bytes.len() <= limit, "{payload:?}: {}", bytes.len());
         assert_eq!(got.truncated, message.metadata.truncation);
-        // 58 NS records take 1160 bytes: whole or not at all.
+        // 58 NS records take 1160 bytes: all or none are sent.
         let whole = limit == 1232;
         assert_eq!(message.answers.len(), if whole { 58 } else { 0 });
         assert_eq!(got.truncated, !whole);
@@ -125,7 +125,7 @@ fn over_tcp_nothing_is_truncated() {
 }
 
 #[test]
-fn an_authority_of_foreign_names_is_written_whole() {
+fn an_authority_of_foreign_names_is_written_completely() {
     let long = [
         "x".repeat(63),
         "y".repeat(63),
@@ -151,7 +151,8 @@ fn an_authority_of_foreign_names_is_written_whole() {
             .to_string()
             .starts_with(&format!("{long}."))
     );
-    // Behind the longest name the SOA no longer fits: TC, and nothing half.
+    // After the longest name the SOA no longer fits: TC is set, and no part of the record
+    // set is sent.
     let (got, message, bytes) = reply(&zone, &Query::new(&longest(), A));
     assert!(got.truncated && bytes.len() <= 512);
     assert!(message.authorities.is_empty());

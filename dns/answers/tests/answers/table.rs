@@ -70,7 +70,7 @@ fn each_question_gets_the_answer_of_the_table() {
             let (outcome, bytes) = ask(&zone, &query.0, transport);
             let (_, message, over_udp) = reply(&zone, &query);
             assert!(matches!(outcome, Outcome::Reply(_)));
-            assert_eq!(bytes, over_udp, "both transports answer alike");
+            assert_eq!(bytes, over_udp, "both transports give the same answer");
             let got = [
                 message.answers.len(),
                 message.authorities.len(),
@@ -296,7 +296,7 @@ fn wrong_counts_and_records_get_formerr() {
         ),
         ("three additionals", query().opt(512).byte(11, 3)),
         ("two OPT", query().opt(512).opt(512)),
-        ("an additional that is not there", query().byte(11, 1)),
+        ("an additional record that is missing", query().byte(11, 1)),
         ("trailing bytes", query().append(&[0])),
         (
             "trailing bytes after the OPT",
