@@ -3,6 +3,6 @@
 //! when a leaving worker has nothing left to do, and how many connections each worker has.
 
 pub(crate) mod drain;
-pub(crate) mod held;
 pub(crate) mod hold;
 pub(crate) mod load;
+pub(crate) mod open_connections;

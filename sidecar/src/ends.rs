@@ -18,7 +18,7 @@ use scaledapp_proxy::{EndedBy, Process};
 
 use tokio::sync::mpsc;
 
-use crate::connection::held::after_name;
+use crate::connection::open_connections::after_name;
 use crate::input::Input;
 
 /// The kernel does not say which process sent a SIGKILL. It counts those that it sends for

@@ -20,7 +20,7 @@ pub(crate) use model::Exposition;
 /// What the comments so far say about a name, before it is known to which samples it
 /// applies.
 #[derive(Debug, Default, Clone)]
-struct Said {
+struct Declared {
     kind: Option<Kind>,
     help: Option<String>,
 }
@@ -28,7 +28,7 @@ struct Said {
 /// Parses a page. It never fails, because a worker's broken line must not hide the rest.
 pub(crate) fn parse(text: &str) -> Exposition {
     let mut page = Exposition::default();
-    let mut said: HashMap<&str, Said> = HashMap::new();
+    let mut said: HashMap<&str, Declared> = HashMap::new();
     for line in text.lines() {
         let line = line.trim();
         if line.is_empty() {
@@ -49,7 +49,11 @@ pub(crate) fn parse(text: &str) -> Exposition {
     page
 }
 
-fn read_comment<'a>(comment: &'a str, said: &mut HashMap<&'a str, Said>, page: &mut Exposition) {
+fn read_comment<'a>(
+    comment: &'a str,
+    said: &mut HashMap<&'a str, Declared>,
+    page: &mut Exposition,
+) {
     let mut words = comment.splitn(3, [' ', '\t']);
     match (words.next(), words.next(), words.next()) {
         (Some("TYPE"), Some(name), Some(word)) => {
@@ -73,7 +77,7 @@ fn read_comment<'a>(comment: &'a str, said: &mut HashMap<&'a str, Said>, page: &
 }
 
 /// Adds a sample to its family, which follows from its name and the comments before it.
-fn add(page: &mut Exposition, said: &HashMap<&str, Said>, sample: Sample) {
+fn add(page: &mut Exposition, said: &HashMap<&str, Declared>, sample: Sample) {
     let (name, kind, help) = place(said, &sample.name);
     let help = help.cloned();
     let name = name.to_owned();
@@ -84,9 +88,12 @@ fn add(page: &mut Exposition, said: &HashMap<&str, Said>, sample: Sample) {
     family.samples.push(sample);
 }
 
-fn place<'a>(said: &'a HashMap<&str, Said>, name: &'a str) -> (&'a str, Kind, Option<&'a String>) {
+fn place<'a>(
+    said: &'a HashMap<&str, Declared>,
+    name: &'a str,
+) -> (&'a str, Kind, Option<&'a String>) {
     let of = |family: &str| said.get(family);
-    if let Some(Said {
+    if let Some(Declared {
         kind: Some(kind),
         help,
     }) = of(name)

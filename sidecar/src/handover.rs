@@ -23,11 +23,11 @@ use scaledapp_engine::{Generation, WorkerId};
 use scaledapp_sys::notify::{Call, Listener, Notification};
 
 use crate::owner::look_at;
-use crate::sharing::{Bind, Family, Given, Listened, Sharing};
+use crate::sharing::{Bind, Family, Listened, Sharing, WorkerSocket};
 
 /// What a worker's call has revealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Finding {
     /// It listens on a shared port.
     Listening {
         /// The port.
@@ -37,7 +37,7 @@ pub(crate) enum Told {
     },
     /// It was given a socket for this port that listens already, so it may omit its own
     /// `listen`.
-    Given(u16),
+    TookOver(u16),
     /// It listens on another port.
     ListeningElsewhere(u16),
     /// Its calls cannot be read, so it binds for itself.
@@ -66,14 +66,14 @@ pub(crate) async fn serve(
     listener: Listener,
     caller: Caller,
     sharing: Rc<RefCell<Sharing>>,
-    tell: impl Fn(Told),
+    tell: impl Fn(Finding),
 ) -> io::Result<()> {
     let listener = listener.watched()?;
     loop {
         let mut ready = listener.readable().await?;
         if waiting(listener.get_ref(), Duration::ZERO)? {
-            if let Some(told) = answer_one(listener.get_ref(), &caller, &sharing) {
-                tell(told);
+            if let Some(finding) = answer_one(listener.get_ref(), &caller, &sharing) {
+                tell(finding);
             }
         } else if ready.ready().is_read_closed() {
             return Ok(());
@@ -103,7 +103,7 @@ pub(crate) fn answer_one(
     listener: &Listener,
     caller: &Caller,
     sharing: &RefCell<Sharing>,
-) -> Option<Told> {
+) -> Option<Finding> {
     let notification = listener.receive().ok()?;
     let Notification { id, pid, call } = notification;
     match call {
@@ -112,21 +112,21 @@ pub(crate) fn answer_one(
             address,
             length,
         } => match look_at(pid, || read_bind(pid, fd, address, length, &caller.ports)) {
-            Ok(Asked::Shared(bind)) => {
+            Ok(BindTarget::Shared(bind)) => {
                 return give(listener, &notification, fd, caller, bind, sharing);
             }
-            Ok(Asked::OtherPort { port, inode }) => {
+            Ok(BindTarget::OtherPort { port, inode }) => {
                 let mut sharing = sharing.borrow_mut();
                 sharing.bound_elsewhere(caller.worker, inode, port);
                 let _gone = listener.answer_continue(id);
             }
-            Ok(Asked::NotTcp) => {
+            Ok(BindTarget::NotTcp) => {
                 let _gone = listener.answer_continue(id);
             }
             Err(_) => {
                 let alive = listener.is_waiting(id);
                 let _gone = listener.answer_continue(id);
-                return alive.then_some(Told::Unreadable);
+                return alive.then_some(Finding::Unreadable);
             }
         },
         Call::Listen { fd } => {
@@ -134,8 +134,8 @@ pub(crate) fn answer_one(
             let listened = inode.map(|inode| sharing.borrow_mut().listened(caller.worker, inode));
             let _gone = listener.answer_continue(id);
             return match listened.ok()? {
-                Listened::Shared { port, address } => Some(Told::Listening { port, address }),
-                Listened::Elsewhere(port) => Some(Told::ListeningElsewhere(port)),
+                Listened::Shared { port, address } => Some(Finding::Listening { port, address }),
+                Listened::Elsewhere(port) => Some(Finding::ListeningElsewhere(port)),
                 Listened::Unknown => None,
             };
         }
@@ -157,7 +157,7 @@ fn give(
     caller: &Caller,
     bind: Bind,
     sharing: &RefCell<Sharing>,
-) -> Option<Told> {
+) -> Option<Finding> {
     let id = notification.id;
     let pid = notification.pid;
     let close_on_exec = look_at(pid, || flags(pid, fd)).is_ok_and(|flags| flags & O_CLOEXEC != 0);
@@ -170,26 +170,26 @@ fn give(
         .bind(caller.worker, caller.generation, bind);
     let handed = given.and_then(|given| {
         listener.replace_fd(id, given.as_fd(), fd, close_on_exec)?;
-        Ok(matches!(given, Given::Shared(_)))
+        Ok(matches!(given, WorkerSocket::Shared(_)))
     });
     match handed {
         Ok(listens) => {
             let _gone = listener.answer_success(id);
-            listens.then_some(Told::Given(bind.port))
+            listens.then_some(Finding::TookOver(bind.port))
         }
         Err(error) => {
             tracing::error!(worker = caller.worker.0, %error, "cannot hand the app its socket");
             // EADDRNOTAVAIL is what bind(2) returns if an address is not available.
             let errno = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
             let _gone = listener.answer_error(id, error.raw_os_error().unwrap_or(errno));
-            Some(Told::Refused)
+            Some(Finding::Refused)
         }
     }
 }
 
 /// The meaning of a `bind` call.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum BindTarget {
     Shared(Bind),
     OtherPort { port: u16, inode: u64 },
     NotTcp,
@@ -200,23 +200,29 @@ const O_CLOEXEC: u32 = rustix::fs::OFlags::CLOEXEC.bits();
 
 /// Reads a call of `bind(fd, address, length)`: `address` is in the caller's memory,
 /// `length` is in bytes.
-fn read_bind(pid: u32, fd: RawFd, address: u64, length: u64, shared: &[u16]) -> io::Result<Asked> {
+fn read_bind(
+    pid: u32,
+    fd: RawFd,
+    address: u64,
+    length: u64,
+    shared: &[u16],
+) -> io::Result<BindTarget> {
     // sizeof(struct sockaddr_in6), the longest address that matters.
     let mut bytes = [0_u8; 28];
     let length = (length as usize).min(bytes.len());
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     memory.read_exact_at(&mut bytes[..length], address)?;
     let Some((family, port)) = parse_sockaddr(&bytes[..length]) else {
-        return Ok(Asked::NotTcp);
+        return Ok(BindTarget::NotTcp);
     };
     if !is_tcp(pid, fd)? {
-        return Ok(Asked::NotTcp);
+        return Ok(BindTarget::NotTcp);
     }
     if !shared.contains(&port) {
         let inode = fs::metadata(descriptor(pid, fd))?.ino();
-        return Ok(Asked::OtherPort { port, inode });
+        return Ok(BindTarget::OtherPort { port, inode });
     }
-    Ok(Asked::Shared(Bind {
+    Ok(BindTarget::Shared(Bind {
         port,
         family,
         nonblocking: flags(pid, fd)? & O_NONBLOCK != 0,

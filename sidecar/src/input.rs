@@ -10,10 +10,10 @@ use scaledapp_engine::{Exit, WorkerId};
 use tokio::sync::mpsc;
 
 use crate::cores::WorkerSpec;
-use crate::ctl::server::Asked;
-use crate::handover::Told;
+use crate::ctl::server::ControlRequest;
+use crate::handover::Finding;
 use crate::process::Reaped;
-use crate::readiness::Sign;
+use crate::readiness::Check;
 
 /// An outside event.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub(crate) enum Input {
     /// All processes that a stopped worker had started have ended too, or were killed.
     GroupEnded(WorkerId, Exit),
     /// A call of a worker has revealed something.
-    Told(WorkerId, Told),
+    Found(WorkerId, Finding),
     /// A worker has passed one of its readiness checks.
-    Shows(WorkerId, Sign),
+    Passed(WorkerId, Check),
     /// A connection to a worker's address was refused.
     Refuses {
         /// The worker.
@@ -36,13 +36,13 @@ pub(crate) enum Input {
         address: SocketAddr,
     },
     /// A worker closed its listener some time ago.
-    StillDeaf(WorkerId),
+    StillNotListening(WorkerId),
     /// A worker began to listen on another port some time ago.
     StillElsewhere(WorkerId),
     /// Nothing is in flight at a draining worker any more.
     Drained(WorkerId),
     /// A request came through the control socket.
-    Asked(Asked),
+    Control(ControlRequest),
     /// A new number of workers.
     Workers(WorkerSpec),
     /// Reload (HUP).
@@ -68,7 +68,7 @@ pub(crate) enum Input {
     /// Whether a silent worker has accepted a connection.
     Accepts(WorkerId, bool),
     /// The number of open connections of each worker (Connection dispatch).
-    Held {
+    OpenConnections {
         /// By process group.
         by_group: HashMap<u32, u32>,
         /// Connections that are not accepted yet.

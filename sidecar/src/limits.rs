@@ -1,13 +1,13 @@
 //! Which worker has to be replaced before it does harm. `measure`, `memory`, `hang` and
-//! `ears` measure; `watch`, `silence` and `hearing` decide what follows.
+//! `waiting` measure; `watch`, `silence` and `accept_probe` decide what follows.
 
-pub(crate) mod ears;
+pub(crate) mod accept_probe;
 mod hang;
-pub(crate) mod hearing;
 pub(crate) mod measure;
 mod measured;
 pub(crate) mod memory;
 pub(crate) mod silence;
+pub(crate) mod waiting;
 mod watch;
 
 pub(crate) use watch::{Limits, Watch};

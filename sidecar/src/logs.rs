@@ -110,7 +110,7 @@ const PIECES: usize = 16;
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// A message to the thread of one stream.
-enum Sunk {
+enum SinkMessage {
     Bytes(Vec<u8>),
     /// Answered once everything before it is written.
     Flush(oneshot::Sender<()>),
@@ -119,7 +119,7 @@ enum Sunk {
 /// One of the supervisor's own streams, and the thread that writes to it.
 #[derive(Debug, Clone)]
 struct Sink {
-    pieces: mpsc::Sender<Sunk>,
+    pieces: mpsc::Sender<SinkMessage>,
     full: LogsFullArg,
     dropped: Arc<AtomicU64>,
 }
@@ -140,8 +140,8 @@ impl Sink {
                     match sunk {
                         // A closed stream must not end the relay, because the ring is still
                         // needed.
-                        Sunk::Bytes(bytes) => drop(write(&bytes)),
-                        Sunk::Flush(done) => drop(done.send(())),
+                        SinkMessage::Bytes(bytes) => drop(write(&bytes)),
+                        SinkMessage::Flush(done) => drop(done.send(())),
                     }
                 }
             })?;
@@ -160,10 +160,10 @@ impl Sink {
         }
         match self.full {
             // Sending fails only if the thread has panicked, and then nothing can be done.
-            LogsFullArg::Block => drop(self.pieces.send(Sunk::Bytes(bytes)).await),
+            LogsFullArg::Block => drop(self.pieces.send(SinkMessage::Bytes(bytes)).await),
             LogsFullArg::Drop => {
-                if let Err(mpsc::error::TrySendError::Full(Sunk::Bytes(bytes))) =
-                    self.pieces.try_send(Sunk::Bytes(bytes))
+                if let Err(mpsc::error::TrySendError::Full(SinkMessage::Bytes(bytes))) =
+                    self.pieces.try_send(SinkMessage::Bytes(bytes))
                 {
                     let lines = bytes.split(|byte| *byte == b'\n').count() - 1;
                     self.dropped
@@ -175,7 +175,7 @@ impl Sink {
 
     async fn flushed(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.pieces.send(Sunk::Flush(done)).await.is_ok() {
+        if self.pieces.send(SinkMessage::Flush(done)).await.is_ok() {
             // An error means that the thread has ended, so nothing is left to flush.
             let _gone = flushed.await;
         }

@@ -22,7 +22,7 @@ use scaledapp_engine::{Exit, Slot};
 use scaledapp_sys::notify::Listener;
 use scaledapp_sys::{signals, spawn};
 
-use crate::connection::held::after_name;
+use crate::connection::open_connections::after_name;
 use crate::directory::Directory;
 use crate::hints::{Share, hints};
 use crate::readiness::channel;
@@ -57,7 +57,7 @@ pub(crate) struct Recipe {
 
 /// What a worker is told about its place among the others.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Placement {
     pub(crate) slot: Slot,
     /// Its share of the container.
     pub(crate) share: Share,
@@ -129,7 +129,7 @@ pub(crate) struct Started {
 ///
 /// # Errors
 /// The exit code that a shell would report: 127 not found, 126 not executable.
-pub(crate) fn start(recipe: &Recipe, place: Place) -> Result<Started, (Exit, io::Error)> {
+pub(crate) fn start(recipe: &Recipe, place: Placement) -> Result<Started, (Exit, io::Error)> {
     let failed = |error: io::Error| (exit_of(&error), error);
     let mut command = command(recipe, place);
     let channel = open_channel(&mut command, recipe).map_err(failed)?;
@@ -174,8 +174,8 @@ fn open_channel(command: &mut Command, recipe: &Recipe) -> io::Result<Option<Uni
     Ok(Some(ours))
 }
 
-fn command(recipe: &Recipe, place: Place) -> Command {
-    let Place {
+fn command(recipe: &Recipe, place: Placement) -> Command {
+    let Placement {
         slot,
         share,
         sockets,

@@ -1,5 +1,5 @@
 //! When a worker counts as ready: the required checks, the passed checks, and a text about
-//! what is missing. `workers` and `channel` observe the signs; the engine decides by when
+//! what is missing. `workers` and `channel` observe the checks; the engine decides by when
 //! they must be there.
 
 pub(crate) mod channel;
@@ -8,9 +8,9 @@ pub(crate) mod probe;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A sign of readiness.
+/// A readiness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Sign {
+pub(crate) enum Check {
     /// The worker listens on the app's port.
     Listens,
     /// It answers at the readiness path.
@@ -23,7 +23,7 @@ pub(crate) enum Sign {
 
 /// The checks that every worker must pass before it counts as ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct RequiredChecks {
     /// It must listen on this port.
     pub(crate) port: Option<u16>,
     /// It must answer at this path, once it listens.
@@ -34,13 +34,13 @@ pub(crate) struct Wanted {
     pub(crate) message: bool,
 }
 
-impl Wanted {
-    fn signs(&self) -> impl Iterator<Item = Sign> {
+impl RequiredChecks {
+    fn checks(&self) -> impl Iterator<Item = Check> {
         let all = [
-            self.port.map(|_| Sign::Listens),
-            self.path.as_ref().map(|_| Sign::Answers),
-            self.life.map(|_| Sign::Lives),
-            self.message.then_some(Sign::Says),
+            self.port.map(|_| Check::Listens),
+            self.path.as_ref().map(|_| Check::Answers),
+            self.life.map(|_| Check::Lives),
+            self.message.then_some(Check::Says),
         ];
         all.into_iter().flatten()
     }
@@ -48,58 +48,62 @@ impl Wanted {
 
 /// The checks that one worker has passed so far.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shown(BTreeSet<Sign>);
+pub(crate) struct PassedChecks(BTreeSet<Check>);
 
-impl Shown {
-    /// Adds a sign; returns whether the worker is ready now.
-    pub(crate) fn add(&mut self, sign: Sign, wanted: &Wanted) -> bool {
-        self.0.insert(sign);
-        wanted.signs().all(|sign| self.0.contains(&sign))
+impl PassedChecks {
+    /// Records a passed check; returns whether the worker is ready now.
+    pub(crate) fn add(&mut self, check: Check, wanted: &RequiredChecks) -> bool {
+        self.0.insert(check);
+        wanted.checks().all(|check| self.0.contains(&check))
     }
 
     /// Whether it listens on its port.
     pub(crate) fn listens(&self) -> bool {
-        self.0.contains(&Sign::Listens)
+        self.0.contains(&Check::Listens)
     }
 
     /// The missing checks in words, with the cure if there is one; `None` if none is
     /// missing. `elsewhere` is another port that the worker listens on.
-    pub(crate) fn missing(&self, wanted: &Wanted, elsewhere: Option<u16>) -> Option<String> {
+    pub(crate) fn missing(
+        &self,
+        wanted: &RequiredChecks,
+        elsewhere: Option<u16>,
+    ) -> Option<String> {
         let all = [
             wanted.port.map(|port| {
                 let words = match elsewhere {
                     Some(other) => format!("it listens on {other}, --port is {port}"),
                     None => format!("it does not listen on port {port}"),
                 };
-                (Sign::Listens, words)
+                (Check::Listens, words)
             }),
             // A worker that does not listen cannot answer; that is already said.
             wanted
                 .path
                 .as_ref()
-                .filter(|_| self.0.contains(&Sign::Listens))
+                .filter(|_| self.0.contains(&Check::Listens))
                 .map(|path| {
                     let words = format!(
                         "it does not answer GET {path} with 2xx or 3xx (--readiness-path)"
                     );
-                    (Sign::Answers, words)
+                    (Check::Answers, words)
                 }),
             wanted.life.map(|life| {
                 let words = format!("it has not run for {life:?} (--ready-after)");
-                (Sign::Lives, words)
+                (Check::Lives, words)
             }),
             wanted.message.then(|| {
                 let words = "it has not sent the message \"ready\" (--wait-ready: process.send('ready') in \
                      the process that is started, which npm does not pass on)";
-                (Sign::Says, words.to_owned())
+                (Check::Says, words.to_owned())
             }),
         ];
         let missing = all.into_iter().flatten();
-        let missing = missing.filter(|(sign, _)| !self.0.contains(sign));
+        let missing = missing.filter(|(check, _)| !self.0.contains(check));
         let words: Vec<String> = missing.map(|(_, words)| words).collect();
         let told = !words.is_empty();
         let mut text = words.join(", and ");
-        if told && self.0.contains(&Sign::Says) && wanted.message {
+        if told && self.0.contains(&Check::Says) && wanted.message {
             text = format!("it has sent \"ready\", but {text}");
         }
         told.then_some(text)
@@ -110,15 +114,15 @@ impl Shown {
 mod tests {
     use super::*;
 
-    const LISTENS: Wanted = Wanted {
+    const LISTENS: RequiredChecks = RequiredChecks {
         port: Some(3000),
         path: None,
         life: None,
         message: false,
     };
 
-    fn wanted(message: bool, path: Option<&str>) -> Wanted {
-        Wanted {
+    fn wanted(message: bool, path: Option<&str>) -> RequiredChecks {
+        RequiredChecks {
             path: path.map(str::to_owned),
             message,
             ..LISTENS
@@ -127,18 +131,18 @@ mod tests {
 
     #[test]
     fn a_worker_is_ready_once_it_has_passed_every_check_in_any_order() {
-        use Sign::{Answers, Listens, Lives, Says};
-        let lives = Wanted {
+        use Check::{Answers, Listens, Lives, Says};
+        let lives = RequiredChecks {
             port: None,
             life: Some(Duration::from_secs(1)),
             ..LISTENS
         };
-        let says = Wanted {
+        let says = RequiredChecks {
             port: None,
             message: true,
             ..LISTENS
         };
-        for (wanted, signs, enough) in [
+        for (wanted, checks, enough) in [
             (LISTENS, &[Listens][..], &[true][..]),
             (LISTENS, &[Says, Listens], &[false, true]),
             (wanted(true, None), &[Listens, Says], &[false, true]),
@@ -156,17 +160,20 @@ mod tests {
             (lives, &[Says, Lives], &[false, true]),
             (says, &[Listens, Lives, Says], &[false, false, true]),
         ] {
-            let mut shown = Shown::default();
-            let seen: Vec<bool> = signs.iter().map(|sign| shown.add(*sign, &wanted)).collect();
-            assert_eq!(seen, enough, "{wanted:?} {signs:?}");
+            let mut shown = PassedChecks::default();
+            let seen: Vec<bool> = checks
+                .iter()
+                .map(|check| shown.add(*check, &wanted))
+                .collect();
+            assert_eq!(seen, enough, "{wanted:?} {checks:?}");
             assert_eq!(shown.missing(&wanted, None), None);
         }
     }
 
     #[test]
     fn missing_checks_are_named() {
-        use Sign::{Listens, Says};
-        for (wanted, signs, elsewhere, said) in [
+        use Check::{Listens, Says};
+        for (wanted, checks, elsewhere, said) in [
             (LISTENS, &[][..], None, "it does not listen on port 3000"),
             (
                 LISTENS,
@@ -193,9 +200,9 @@ mod tests {
                 "it has sent \"ready\", but it does not answer GET /h",
             ),
         ] {
-            let mut shown = Shown::default();
-            for sign in signs {
-                assert!(!shown.add(*sign, &wanted));
+            let mut shown = PassedChecks::default();
+            for check in checks {
+                assert!(!shown.add(*check, &wanted));
             }
             let missing = shown.missing(&wanted, elsewhere).unwrap();
             assert!(missing.starts_with(said), "{missing}");

@@ -91,9 +91,9 @@ impl Report {
 
     /// Takes the number of open connections by process group, from the kernel, and those
     /// not accepted yet.
-    pub(crate) fn set_held(&self, held: &HashMap<u32, u32>, queued: u32) {
+    pub(crate) fn set_open_connections(&self, open_connections: &HashMap<u32, u32>, queued: u32) {
         let mut view = lock(&self.state.view);
-        view.held.clone_from(held);
+        view.open_connections.clone_from(open_connections);
         view.queued = queued;
     }
 
@@ -205,7 +205,7 @@ impl Report {
         let snapshot = {
             let view = lock(&self.state.view);
             let (in_flight, queued) = if self.proxies.is_empty() {
-                (view.held.values().sum(), view.queued)
+                (view.open_connections.values().sum(), view.queued)
             } else {
                 let proxies = self.proxies.iter();
                 let loads = proxies.map(|proxy| (proxy.in_flight(), proxy.queued()));
@@ -241,7 +241,7 @@ impl Report {
         let workers = standing.workers.iter().map(|worker| {
             let mut shown = worker.shown(now);
             if self.proxies.is_empty() {
-                shown.in_flight = view.held.get(&worker.pid).copied().unwrap_or(0);
+                shown.in_flight = view.open_connections.get(&worker.pid).copied().unwrap_or(0);
             }
             shown.last_exit = history.last(worker.slot);
             shown

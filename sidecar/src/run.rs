@@ -331,7 +331,7 @@ fn take_orders(control: UnixListener, inputs: mpsc::UnboundedSender<Input>) {
     let (asked, mut requests) = mpsc::unbounded_channel();
     tokio::task::spawn_local(server::serve(control, asked));
     forward(inputs, async move || {
-        requests.recv().await.map(Input::Asked)
+        requests.recv().await.map(Input::Control)
     });
 }
 

@@ -27,7 +27,7 @@ use crate::cli::{
 use crate::cores::WorkerSpec;
 use crate::directory;
 use crate::limits::Limits;
-use crate::readiness::Wanted;
+use crate::readiness::RequiredChecks;
 
 use file::FileSettings;
 
@@ -57,7 +57,7 @@ pub struct Settings {
     /// How workers get the port.
     pub mechanism: MechanismArg,
     /// The checks that a worker must pass before it counts as ready.
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: RequiredChecks,
     /// Whether a worker is asked to end by a message instead of the signal.
     pub shutdown_message: bool,
     /// How long a worker may take to become ready.
@@ -348,7 +348,11 @@ fn increment(
 const READY_AFTER: Duration = Duration::from_secs(1);
 
 /// The checks that a worker must pass before it counts as ready.
-fn wanted(port: Option<u16>, args: &RunArgs, file: &FileSettings) -> anyhow::Result<Wanted> {
+fn wanted(
+    port: Option<u16>,
+    args: &RunArgs,
+    file: &FileSettings,
+) -> anyhow::Result<RequiredChecks> {
     let life = match (args.ready.ready_after, &file.ready_after) {
         (None, Some(text)) => Some(duration::parse(text)?),
         (flag, _) => flag,
@@ -361,7 +365,7 @@ fn wanted(port: Option<u16>, args: &RunArgs, file: &FileSettings) -> anyhow::Res
     }
     let message = args.ready.wait_ready || file.wait_ready.unwrap_or_default();
     let by_life = port.is_none() && !message;
-    Ok(Wanted {
+    Ok(RequiredChecks {
         port,
         path: args
             .readiness_path

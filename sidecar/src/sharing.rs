@@ -49,14 +49,14 @@ pub(crate) struct Bind {
 }
 
 /// The worker's new socket.
-pub(crate) enum Given {
+pub(crate) enum WorkerSocket {
     /// A socket of this worker alone.
     Own(Rc<Socket>),
     /// A socket of all workers of its generation, which listens already.
     Shared(Rc<Socket>),
 }
 
-impl Given {
+impl WorkerSocket {
     /// Its descriptor.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -160,7 +160,7 @@ impl Sharing {
         worker: WorkerId,
         generation: Generation,
         bind: Bind,
-    ) -> io::Result<Given> {
+    ) -> io::Result<WorkerSocket> {
         if let Mode::Connection {
             host,
             ports,
@@ -180,7 +180,7 @@ impl Sharing {
                 });
             }
             socket.set_nonblocking(bind.nonblocking)?;
-            return Ok(Given::Shared(socket));
+            return Ok(WorkerSocket::Shared(socket));
         }
         let socket = new_socket(bind.family)?;
         let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -199,7 +199,7 @@ impl Sharing {
             address: local_address(&socket)?,
             bound: Some(Rc::clone(&socket)),
         });
-        Ok(Given::Own(socket))
+        Ok(WorkerSocket::Own(socket))
     }
 
     /// Remembers a bind that was let through, for log messages.
@@ -409,7 +409,7 @@ mod tests {
         let port = free_port();
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut sharing = Sharing::connection(host, vec![port]).unwrap();
-        let inode_of = |given: &Given| rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
+        let inode_of = |given: &WorkerSocket| rustix::fs::fstat(given.as_fd()).unwrap().st_ino;
         let bind = Bind { port, ..BIND };
         let first = sharing.bind(WorkerId(1), Generation(1), bind).unwrap();
         let sibling = sharing.bind(WorkerId(2), Generation(1), bind).unwrap();
@@ -497,7 +497,7 @@ mod tests {
     fn a_private_socket_listens_when_its_worker_does() {
         let mut sharing = Sharing::request();
         let given = sharing.bind(WorkerId(1), Generation(1), BIND).unwrap();
-        let Given::Own(socket) = &given else {
+        let WorkerSocket::Own(socket) = &given else {
             panic!("made for one worker");
         };
         assert!(!socket.is_listener().unwrap());
@@ -520,7 +520,7 @@ mod tests {
                 .unwrap()
         });
         sharing.activate(Generation(1));
-        let Given::Shared(socket) = &given[0] else {
+        let WorkerSocket::Shared(socket) = &given[0] else {
             panic!("made for all");
         };
         socket.shutdown(Shutdown::Both).unwrap();

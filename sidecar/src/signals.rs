@@ -14,7 +14,7 @@ use scaledapp_runtime::{Signal, Signals};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::connection::held;
+use crate::connection::open_connections;
 use crate::input::{Input, forward};
 
 /// Signals that have a meaning to apps only, with their names. TSTP is left out, because it
@@ -82,7 +82,7 @@ pub(crate) fn watch(
 pub(crate) fn pass_on(number: Number, groups: &[u32]) {
     let known = OTHERS.iter().find(|(other, _)| *other == number);
     let name = known.map_or("?", |(_, name)| name);
-    let members = held::members(groups).into_iter();
+    let members = open_connections::members(groups).into_iter();
     let handling = members.filter(|(pid, _)| handles(*pid, number));
     let mut count = 0;
     for (pid, _) in handling {

@@ -17,7 +17,7 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::connection::held::{is_stopped, members};
+use crate::connection::open_connections::{is_stopped, members};
 use crate::process::signal_group;
 
 /// The receiver of a signal within a process.

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::cores::{WorkerSpec, within_bounds};
 use crate::count::Count;
 use crate::ctl::answers::{Looking, Operations};
-use crate::ctl::server::{Answer, Answering, Asked};
+use crate::ctl::server::{Answer, Answering, ControlRequest};
 use crate::hints::Share;
 use crate::input::Input;
 use crate::limits::measure::Measuring;
@@ -90,8 +90,8 @@ impl Supervisor {
                 return ended.map_or_else(Vec::new, |worker| self.ended(worker, reaped.exit));
             }
             Input::GroupEnded(worker, exit) => return self.ended(worker, exit),
-            Input::Told(worker, told) => workers.told(worker, told),
-            Input::Shows(worker, sign) => workers.shows(worker, sign),
+            Input::Found(worker, finding) => workers.found(worker, finding),
+            Input::Passed(worker, check) => workers.passes(worker, check),
             Input::Refuses {
                 worker,
                 port,
@@ -100,13 +100,15 @@ impl Supervisor {
                 workers.refuses(worker, port, address);
                 None
             }
-            Input::StillDeaf(worker) => workers.still_deaf(worker, !self.measuring.is_crowded()),
+            Input::StillNotListening(worker) => {
+                workers.still_not_listening(worker, !self.measuring.is_crowded())
+            }
             Input::StillElsewhere(worker) => {
                 workers.still_elsewhere(worker);
                 None
             }
             Input::Drained(worker) => Some(Event::Drained(worker)),
-            Input::Asked(asked) => self.asked(asked),
+            Input::Control(asked) => self.asked(asked),
             // While the supervisor stops, no worker is started any more.
             Input::Workers(_) | Input::Reload | Input::ReloadTo(_) | Input::Step(_)
                 if self.stopping =>
@@ -142,12 +144,12 @@ impl Supervisor {
             Input::Accepts(worker, accepts) => {
                 let now = self.started.elapsed();
                 if let Some(process) = workers.get_mut(worker) {
-                    process.accept_probe.told(now, accepts);
+                    process.accept_probe.ended(now, accepts);
                 }
                 None
             }
-            Input::Held { by_group, queued } => {
-                self.report.set_held(&by_group, queued);
+            Input::OpenConnections { by_group, queued } => {
+                self.report.set_open_connections(&by_group, queued);
                 None
             }
         };
@@ -155,8 +157,8 @@ impl Supervisor {
     }
 
     /// Answers a request, or begins what it asks for.
-    fn asked(&mut self, asked: Asked) -> Option<Event> {
-        let Asked { request, reply } = asked;
+    fn asked(&mut self, asked: ControlRequest) -> Option<Event> {
+        let ControlRequest { request, reply } = asked;
         // The client may have hung up; that changes nothing.
         let answer = |reply: Answering, with| drop(reply.send(with));
         let looking = Looking {

@@ -18,15 +18,15 @@ use scaledapp_sys::notify::Listener;
 use scaledapp_wire::Tails;
 use tokio::sync::mpsc;
 
-use crate::connection::held;
+use crate::connection::open_connections;
 use crate::dispatch::{Feed, Front, Leaving};
 use crate::ends::{self, Refuses, Runs};
-use crate::handover::{self, Caller, Told};
+use crate::handover::{self, Caller, Finding};
 use crate::hints::Share;
 use crate::history::Ended;
 use crate::input::{Input, Mechanism};
 use crate::last_words::LastWords;
-use crate::limits::hearing::AcceptProbe;
+use crate::limits::accept_probe::AcceptProbe;
 use crate::limits::memory;
 use crate::limits::silence::Silence;
 use crate::logs::{Logs, Tail};
@@ -34,7 +34,7 @@ use crate::process::worker::Process;
 use crate::process::{self, Reaped, Recipe, Sockets, Started, group_lives, signal_group};
 use crate::readiness::channel::Channel;
 use crate::readiness::probe;
-use crate::readiness::{Shown, Sign, Wanted};
+use crate::readiness::{Check, PassedChecks, RequiredChecks};
 use crate::sharing::{self, Sharing};
 use crate::stop_signal;
 use crate::watchdog::Watchdog;
@@ -53,9 +53,11 @@ const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 /// Whether a worker's processes hold sockets, but none of `shared`. If they cannot be read,
 /// they seem to hold none at all, and the result is `false`.
 fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
-    let mut members = held::members(&[pid]);
+    let mut members = open_connections::members(&[pid]);
     members.extend(memory::tree(pid).into_iter().map(|process| (process, pid)));
-    let held = held::sockets_of(&members).remove(&pid).unwrap_or_default();
+    let held = open_connections::sockets_of(&members)
+        .remove(&pid)
+        .unwrap_or_default();
     !held.is_empty() && held.is_disjoint(shared)
 }
 
@@ -66,7 +68,7 @@ pub(crate) struct Workers {
     pub(crate) ports: Rc<[u16]>,
     pub(crate) mechanism: Mechanism,
     /// The checks that a worker must pass before it counts as ready.
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: RequiredChecks,
     pub(crate) stop_signal: Signal,
     /// Whether a worker is asked to end by a message. It gets the signal only if the
     /// message does not reach it.
@@ -108,7 +110,7 @@ impl Workers {
                 }
             },
         };
-        let place = process::Place {
+        let place = process::Placement {
             slot,
             share,
             sockets,
@@ -169,7 +171,7 @@ impl Workers {
                 .follow(slot.0, started.pid, started.stdout, started.stderr),
             addresses: BTreeMap::new(),
             listens_elsewhere: None,
-            shown: Shown::default(),
+            passed: PassedChecks::default(),
             channel: channel.clone(),
             accept_probe: AcceptProbe::Unknown,
             waiting_thread: None,
@@ -185,7 +187,7 @@ impl Workers {
         self.living.processes.insert(worker, process);
         if let Some(channel) = channel {
             let inputs = self.inputs.clone();
-            let ready = move || drop(inputs.send(Input::Shows(worker, Sign::Says)));
+            let ready = move || drop(inputs.send(Input::Passed(worker, Check::Says)));
             self.run_for(worker, channel.read(ready));
         }
     }
@@ -208,7 +210,7 @@ impl Workers {
         // This is not one of the worker's tasks: its descendants may outlive it, and
         // without a supervisor's answer their calls would fail.
         tokio::task::spawn_local(async move {
-            let tell = |told| drop(inputs.send(Input::Told(worker, told)));
+            let tell = |finding| drop(inputs.send(Input::Found(worker, finding)));
             if let Err(error) = handover::serve(listener, caller, sharing, tell).await {
                 tracing::error!(%error, "a worker's calls can no longer be answered");
             }
@@ -223,8 +225,8 @@ impl Workers {
         };
         self.run_for(worker, async move {
             let address = Some(probe::until_listening(private).await);
-            let told = Told::Listening { port, address };
-            let _ended = inputs.send(Input::Told(worker, told));
+            let finding = Finding::Listening { port, address };
+            let _ended = inputs.send(Input::Found(worker, finding));
         });
     }
 
@@ -233,14 +235,14 @@ impl Workers {
         let inputs = self.inputs.clone();
         self.run_for(worker, async move {
             tokio::time::sleep(life).await;
-            let _ended = inputs.send(Input::Shows(worker, Sign::Lives));
+            let _ended = inputs.send(Input::Passed(worker, Check::Lives));
         });
     }
 
     /// A worker has passed a check and may be ready now.
-    pub(crate) fn shows(&mut self, worker: WorkerId, sign: Sign) -> Option<Event> {
+    pub(crate) fn passes(&mut self, worker: WorkerId, check: Check) -> Option<Event> {
         let process = self.living.processes.get_mut(&worker)?;
-        let is_ready = process.shown.add(sign, &self.wanted);
+        let is_ready = process.passed.add(check, &self.wanted);
         is_ready.then_some(Event::Ready(worker))
     }
 
@@ -248,7 +250,7 @@ impl Workers {
     pub(crate) fn missing(&self, worker: WorkerId) -> Option<String> {
         let process = self.living.processes.get(&worker)?;
         process
-            .shown
+            .passed
             .missing(&self.wanted, process.listens_elsewhere)
     }
 
@@ -263,12 +265,12 @@ impl Workers {
         }
     }
 
-    pub(crate) fn told(&mut self, worker: WorkerId, told: Told) -> Option<Event> {
+    pub(crate) fn found(&mut self, worker: WorkerId, finding: Finding) -> Option<Event> {
         let port = self.recipe.port;
         let process = self.living.processes.get_mut(&worker)?;
         let slot = process.slot.0;
-        match told {
-            Told::Listening {
+        match finding {
+            Finding::Listening {
                 port: listening,
                 address,
             } => {
@@ -281,21 +283,21 @@ impl Workers {
                     return self.listening(worker, address);
                 }
             }
-            Told::Given(given) if Some(given) == port => {
+            Finding::TookOver(given) if Some(given) == port => {
                 sharing::watch_new(&self.sharing);
                 let inputs = self.inputs.clone();
-                let told = Told::Listening {
+                let finding = Finding::Listening {
                     port: given,
                     address: None,
                 };
                 self.run_for(worker, async move {
                     // A repeated message changes nothing.
                     tokio::time::sleep(LISTEN_TIMEOUT).await;
-                    let _ended = inputs.send(Input::Told(worker, told));
+                    let _ended = inputs.send(Input::Found(worker, finding));
                 });
             }
-            Told::Given(_) => sharing::watch_new(&self.sharing),
-            Told::ListeningElsewhere(other) => {
+            Finding::TookOver(_) => sharing::watch_new(&self.sharing),
+            Finding::ListeningElsewhere(other) => {
                 if port.is_some() && process.listens_elsewhere.replace(other).is_none() {
                     let inputs = self.inputs.clone();
                     self.run_for(worker, async move {
@@ -305,7 +307,7 @@ impl Workers {
                 }
             }
             // This is the same for all its workers at every start, so it is logged once.
-            Told::Unreadable => {
+            Finding::Unreadable => {
                 if !std::mem::replace(&mut self.living.knows_unreadable, true) {
                     tracing::warn!(
                         slot,
@@ -317,7 +319,7 @@ impl Workers {
                     );
                 }
             }
-            Told::Refused => tracing::error!(
+            Finding::Refused => tracing::error!(
                 slot,
                 "the app got no socket for a shared port; the reason is logged before"
             ),
@@ -339,17 +341,17 @@ impl Workers {
             let inputs = self.inputs.clone();
             self.run_for(worker, async move {
                 tokio::time::sleep(RELISTEN_TIMEOUT).await;
-                let _ended = inputs.send(Input::StillDeaf(worker));
+                let _ended = inputs.send(Input::StillNotListening(worker));
             });
         }
     }
 
     /// A worker that has closed its listener but still runs is replaced and may finish its
     /// work. `surge`: whether there is memory for its successor beside it.
-    pub(crate) fn still_deaf(&self, worker: WorkerId, surge: bool) -> Option<Event> {
+    pub(crate) fn still_not_listening(&self, worker: WorkerId, surge: bool) -> Option<Event> {
         let process = self.living.processes.get(&worker)?;
-        let is_deaf = !process.addresses.contains_key(&self.recipe.port?);
-        is_deaf.then_some(Event::Recycle {
+        let is_closed = !process.addresses.contains_key(&self.recipe.port?);
+        is_closed.then_some(Event::Recycle {
             worker,
             cause: Cause::NotListening,
             surge,
@@ -396,7 +398,7 @@ impl Workers {
         let process = self.living.processes.get(&worker);
         if let (Some(process), Some(port)) = (process, self.recipe.port)
             && let Some(other) = process.listens_elsewhere
-            && !process.shown.listens()
+            && !process.passed.listens()
         {
             tracing::info!(
                 slot = process.slot.0,
@@ -413,13 +415,13 @@ impl Workers {
             let probing = probe::until_ok(address, path.clone());
             let task = tokio::task::spawn_local(async move {
                 probing.await;
-                let _ended = inputs.send(Input::Shows(worker, Sign::Answers));
+                let _ended = inputs.send(Input::Passed(worker, Check::Answers));
             });
             if let Some(before) = process.probe.replace(task.abort_handle()) {
                 before.abort();
             }
         }
-        self.shows(worker, Sign::Listens)
+        self.passes(worker, Check::Listens)
     }
 
     pub(crate) fn drain(&mut self, worker: WorkerId) {

@@ -58,9 +58,12 @@ impl Engine {
         late: bool,
         out: &mut Vec<Action>,
     ) {
-        let hopeless = self.places.iter().all(|place| place.never_ready >= TRIES);
+        let hopeless = self
+            .records
+            .iter()
+            .all(|record| record.never_ready >= TRIES);
         // A reload that is running or waiting may be the cure.
-        if self.ever_ready || !hopeless || self.running.is_some() || !self.wishes.is_empty() {
+        if self.ever_ready || !hopeless || self.running.is_some() || !self.pending.is_empty() {
             return;
         }
         out.push(Action::Report(Incident::NothingStarts { exit, late }));
@@ -84,13 +87,13 @@ impl Engine {
         });
         self.settle_scale(Err(Failure::Stopping), out);
         self.drop_running(Failure::Stopping, out);
-        for wish in core::mem::take(&mut self.wishes) {
-            settle(wish.operation(), Err(Failure::Stopping), out);
+        for request in core::mem::take(&mut self.pending) {
+            settle(request.operation(), Err(Failure::Stopping), out);
         }
-        for place in &mut self.places {
-            place.holder = None;
-            place.candidate = None;
-            place.retry_at = None;
+        for record in &mut self.records {
+            record.holder = None;
+            record.candidate = None;
+            record.retry_at = None;
         }
     }
 }

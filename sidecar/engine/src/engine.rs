@@ -13,7 +13,7 @@ use crate::backoff::{Backoff, Random};
 use crate::ending::{Ending, TRIES};
 use crate::event::{Cause, Event, Exit};
 use crate::ids::{Dispatch, Generation, OperationId, Slot, WorkerId};
-use crate::replace::{Running, Wish};
+use crate::replace::{PendingReplacement, Running};
 use crate::view::WorkerState;
 
 /// The settings, which do not change while the supervisor runs.
@@ -48,10 +48,10 @@ pub(crate) struct Worker {
     pub(crate) deadline: Option<Duration>,
 }
 
-/// A place for one worker. Its holder serves; a candidate will take its place. A worker
+/// The state of one slot. Its holder serves; a candidate will take its place. A worker
 /// that no slot refers to is on its way out.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Place {
+pub(crate) struct SlotRecord {
     pub(crate) holder: Option<WorkerId>,
     pub(crate) candidate: Option<WorkerId>,
     /// When the next holder starts after one that ended; `None` means immediately.
@@ -74,12 +74,12 @@ pub struct Engine {
     last_worker: u64,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Index = slot; there are as many as desired.
-    pub(crate) places: Vec<Place>,
+    pub(crate) records: Vec<SlotRecord>,
     pub(crate) generation: Generation,
     /// The generation that gets new connections (Connection dispatch).
     pub(crate) activated: Option<Generation>,
     pub(crate) running: Option<Running>,
-    pub(crate) wishes: VecDeque<Wish>,
+    pub(crate) pending: VecDeque<PendingReplacement>,
     /// The scale operation that a caller waits for.
     scaling: Option<OperationId>,
     /// Whether there is no memory for one more worker.
@@ -96,11 +96,11 @@ impl Engine {
             random: Random(config.jitter_seed),
             last_worker: 0,
             workers: BTreeMap::new(),
-            places: alloc::vec![Place::default(); workers as usize],
+            records: alloc::vec![SlotRecord::default(); workers as usize],
             generation: Generation(1),
             activated: None,
             running: None,
-            wishes: VecDeque::new(),
+            pending: VecDeque::new(),
             scaling: None,
             is_crowded: false,
             ever_ready: false,
@@ -129,9 +129,11 @@ impl Engine {
                 }
             }
             Event::Scale { workers, operation } => self.scale(now, workers, operation, &mut out),
-            Event::Reload { operation } => self.wish(Wish::Reload { operation }, &mut out),
+            Event::Reload { operation } => {
+                self.request(PendingReplacement::Reload { operation }, &mut out);
+            }
             Event::Restart { slot, operation } => {
-                self.wish(Wish::Restart { slot, operation }, &mut out);
+                self.request(PendingReplacement::Restart { slot, operation }, &mut out);
             }
             Event::Recycle {
                 worker,
@@ -153,8 +155,8 @@ impl Engine {
     /// When [`Event::Wake`] must come if no other event comes before.
     pub fn deadline(&self) -> Option<Duration> {
         let workers = self.workers.values().filter_map(|worker| worker.deadline);
-        let waiting = self.places.iter().filter(|place| self.may_fill(place));
-        let retries = waiting.filter_map(|place| place.retry_at);
+        let waiting = self.records.iter().filter(|record| self.may_fill(record));
+        let retries = waiting.filter_map(|record| record.retry_at);
         workers.chain(retries).min()
     }
 
@@ -251,14 +253,14 @@ impl Engine {
             return;
         };
         let slot = worker.slot;
-        let place = self.places.get_mut(slot.0 as usize);
-        match place {
-            Some(place) if place.holder == Some(id) => {
-                place.holder = None;
+        let record = self.records.get_mut(slot.0 as usize);
+        match record {
+            Some(record) if record.holder == Some(id) => {
+                record.holder = None;
                 self.holder_ended(now, id, &worker, exit, out);
             }
-            Some(place) if place.candidate == Some(id) => {
-                place.candidate = None;
+            Some(record) if record.candidate == Some(id) => {
+                record.candidate = None;
                 let failure = Failure::Exited {
                     worker: id,
                     slot,
@@ -287,23 +289,23 @@ impl Engine {
         out: &mut Vec<Action>,
     ) {
         let slot = worker.slot;
-        let Some(place) = self.places.get_mut(slot.0 as usize) else {
+        let Some(record) = self.records.get_mut(slot.0 as usize) else {
             return;
         };
         let backoff = &self.config.backoff;
         let ready_for = worker.ready_since.map(|since| now.saturating_sub(since));
         if ready_for.is_some_and(|served| served >= backoff.reset_after) {
-            place.failures = 0;
+            record.failures = 0;
         }
-        place.restarts = place.restarts.saturating_add(1);
+        record.restarts = record.restarts.saturating_add(1);
         // It was told to end because its boot took too long.
         let late = ready_for.is_none() && worker.state == WorkerState::Stopping;
         if ready_for.is_none() {
-            place.never_ready = place.never_ready.saturating_add(1);
+            record.never_ready = record.never_ready.saturating_add(1);
         }
         // A command that cannot be executed at all is reported without delays.
         let hopeless =
-            matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && place.never_ready < TRIES;
+            matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && record.never_ready < TRIES;
         let proved = ready_for.is_some_and(|served| served >= backoff.at_once_after);
         // It exited with code 0 after it had served: it recycled itself, as `uvicorn
         // --limit-max-requests` does.
@@ -313,7 +315,7 @@ impl Engine {
         let restart_in = if hopeless || proved || orderly {
             Duration::ZERO
         } else {
-            let delay = backoff.delay(place.failures, self.random.next());
+            let delay = backoff.delay(record.failures, self.random.next());
             if ready_for.is_some() && worker.has_served {
                 delay.min(backoff.served_cap)
             } else {
@@ -321,11 +323,11 @@ impl Engine {
             }
         };
         if orderly {
-            place.failures = 0;
+            record.failures = 0;
         } else if !proved {
-            place.failures = place.failures.saturating_add(1);
+            record.failures = record.failures.saturating_add(1);
         }
-        place.retry_at = Some(now.saturating_add(restart_in));
+        record.retry_at = Some(now.saturating_add(restart_in));
         out.push(Action::Report(match ready_for {
             Some(after) if orderly => Incident::Finished {
                 worker: id,
@@ -401,8 +403,8 @@ impl Engine {
         }));
         let slot = worker.slot;
         out.push(Action::Kill { worker: id });
-        let place = self.places.get(slot.0 as usize);
-        if place.is_some_and(|place| place.candidate == Some(id)) {
+        let record = self.records.get(slot.0 as usize);
+        if record.is_some_and(|record| record.candidate == Some(id)) {
             let failure = Failure::Killed {
                 worker: id,
                 slot,
@@ -468,11 +470,11 @@ impl Engine {
             slot,
             after,
         };
-        let place = self.places.get(slot.0 as usize).copied();
+        let record = self.records.get(slot.0 as usize).copied();
         self.end(now, id, out);
-        if place.is_some_and(|place| place.candidate == Some(id)) {
+        if record.is_some_and(|record| record.candidate == Some(id)) {
             self.fail_running(now, failure, out);
-        } else if place.is_some_and(|place| place.holder == Some(id)) {
+        } else if record.is_some_and(|record| record.holder == Some(id)) {
             self.settle_scale(Err(failure), out);
         }
     }
@@ -497,17 +499,17 @@ impl Engine {
         self.scaling = operation;
         // Scaling down removes the highest slots.
         while self.desired() > workers {
-            let Some(place) = self.places.pop() else {
+            let Some(record) = self.records.pop() else {
                 break;
             };
-            if let Some(holder) = place.holder {
+            if let Some(holder) = record.holder {
                 self.retire(now, holder, out);
             }
-            if let Some(candidate) = place.candidate {
+            if let Some(candidate) = record.candidate {
                 self.end(now, candidate, out);
             }
         }
-        self.places.resize(workers as usize, Place::default());
+        self.records.resize(workers as usize, SlotRecord::default());
     }
 
     pub(crate) fn settle_scale(&mut self, result: Result<(), Failure>, out: &mut Vec<Action>) {
@@ -518,12 +520,12 @@ impl Engine {
         // No operation waits for it, and the shell repeats the event as long as the cause
         // lasts.
         let known = self.running.is_some_and(|running| running.concerns(worker))
-            || self.wishes.iter().any(|wish| wish.concerns(worker));
+            || self.pending.iter().any(|request| request.concerns(worker));
         if known || self.state(worker) != Some(WorkerState::Ready) {
             return;
         }
-        self.wish(
-            Wish::Recycle {
+        self.request(
+            PendingReplacement::Recycle {
                 worker,
                 cause,
                 surge,
@@ -532,21 +534,21 @@ impl Engine {
         );
     }
 
-    fn wish(&mut self, wish: Wish, out: &mut Vec<Action>) {
+    fn request(&mut self, request: PendingReplacement, out: &mut Vec<Action>) {
         if self.ending.is_some() {
-            settle(wish.operation(), Err(Failure::Stopping), out);
+            settle(request.operation(), Err(Failure::Stopping), out);
             return;
         }
         // Of each kind of operation only the latest waits.
         if let Some(earlier) = self
-            .wishes
+            .pending
             .iter_mut()
-            .find(|earlier| earlier.is_like(&wish))
+            .find(|earlier| earlier.is_like(&request))
         {
             settle(earlier.operation(), Err(Failure::Superseded), out);
-            *earlier = wish;
+            *earlier = request;
         } else {
-            self.wishes.push_back(wish);
+            self.pending.push_back(request);
         }
     }
 
@@ -561,16 +563,19 @@ impl Engine {
             return;
         }
         self.advance(now, out);
-        for index in 0..self.places.len() {
-            let place = self.places[index];
-            let due = place.retry_at.is_none_or(|retry_at| retry_at <= now);
-            if due && self.may_fill(&place) {
+        for index in 0..self.records.len() {
+            let record = self.records[index];
+            let due = record.retry_at.is_none_or(|retry_at| retry_at <= now);
+            if due && self.may_fill(&record) {
                 let worker = self.spawn(now, Slot(index as u32), self.generation, out);
-                self.places[index].holder = Some(worker);
-                self.places[index].retry_at = None;
+                self.records[index].holder = Some(worker);
+                self.records[index].retry_at = None;
             }
         }
-        let wanted = self.places.iter().all(|place| self.is_ready(place.holder));
+        let wanted = self
+            .records
+            .iter()
+            .all(|record| self.is_ready(record.holder));
         let surplus = self
             .workers
             .values()
@@ -582,20 +587,20 @@ impl Engine {
 
     /// Whether a slot without a holder may get one of the current generation, once its
     /// delay is over.
-    pub(crate) fn may_fill(&self, place: &Place) -> bool {
-        let crowded = place
+    pub(crate) fn may_fill(&self, record: &SlotRecord) -> bool {
+        let crowded = record
             .after
             .is_some_and(|old| self.workers.contains_key(&old));
-        if place.holder.is_some() || self.ending.is_some() || crowded {
+        if record.holder.is_some() || self.ending.is_some() || crowded {
             return false;
         }
-        match (place.candidate, self.config.dispatch) {
+        match (record.candidate, self.config.dispatch) {
             (None, _) => true,
             // The candidate takes the slot as soon as it is ready.
             (Some(_), Dispatch::Request) => false,
             // This candidate takes over only together with all others, so a slot that has
             // served gets a holder in the meantime.
-            (Some(_), Dispatch::Connection) => place.retry_at.is_some(),
+            (Some(_), Dispatch::Connection) => record.retry_at.is_some(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::view::WorkerState;
 
 /// A replacement that has been requested but has not begun.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wish {
+pub(crate) enum PendingReplacement {
     Reload {
         operation: Option<OperationId>,
     },
@@ -33,7 +33,7 @@ pub(crate) enum Wish {
     },
 }
 
-impl Wish {
+impl PendingReplacement {
     pub(crate) fn operation(&self) -> Option<OperationId> {
         match *self {
             Self::Reload { operation } | Self::Restart { operation, .. } => operation,
@@ -127,11 +127,11 @@ impl Engine {
     }
 
     fn begin_next(&mut self, now: Duration, out: &mut Vec<Action>) -> Step {
-        let Some(wish) = self.wishes.pop_front() else {
+        let Some(request) = self.pending.pop_front() else {
             return Step::Waiting;
         };
-        let running = match wish {
-            Wish::Reload { operation } => {
+        let running = match request {
+            PendingReplacement::Reload { operation } => {
                 let target = self.next_generation();
                 out.push(Action::Report(Incident::ReloadBegan { generation: target }));
                 let course = match self.config.dispatch {
@@ -148,7 +148,7 @@ impl Engine {
                     recycled: None,
                 }
             }
-            Wish::Restart { slot, operation } => {
+            PendingReplacement::Restart { slot, operation } => {
                 if slot.0 >= self.desired() {
                     let failure = self.no_such(slot);
                     settle(operation, Err(failure), out);
@@ -165,7 +165,7 @@ impl Engine {
                     recycled: None,
                 }
             }
-            Wish::Recycle {
+            PendingReplacement::Recycle {
                 worker,
                 cause,
                 surge,
@@ -188,8 +188,8 @@ impl Engine {
         out: &mut Vec<Action>,
     ) -> Option<Running> {
         let slot = self.workers.get(&id)?.slot;
-        let place = self.places.get_mut(slot.0 as usize)?;
-        if place.holder != Some(id) {
+        let record = self.records.get_mut(slot.0 as usize)?;
+        if record.holder != Some(id) {
             return None;
         }
         let is_ready = |worker: &&crate::engine::Worker| worker.state == WorkerState::Ready;
@@ -201,9 +201,9 @@ impl Engine {
         }));
         let retiring = (!surge).then_some(id);
         if !surge {
-            place.holder = None;
-            place.after = Some(id);
-            place.retry_at = None;
+            record.holder = None;
+            record.after = Some(id);
+            record.retry_at = None;
             self.retire(now, id, out);
         }
         Some(Running {
@@ -238,10 +238,10 @@ impl Engine {
         slot: Slot,
         out: &mut Vec<Action>,
     ) -> Step {
-        let Some(place) = self.places.get(slot.0 as usize).copied() else {
+        let Some(record) = self.records.get(slot.0 as usize).copied() else {
             return self.await_old(now, running, out);
         };
-        if let Some(candidate) = place.candidate {
+        if let Some(candidate) = record.candidate {
             if !self.is_ready(Some(candidate)) {
                 return Step::Waiting;
             }
@@ -253,7 +253,7 @@ impl Engine {
             }
             return self.roll_to(Slot(slot.0 + 1));
         }
-        let holder = place.holder.and_then(|holder| self.workers.get(&holder));
+        let holder = record.holder.and_then(|holder| self.workers.get(&holder));
         match holder {
             // This holder was started in the meantime, after a crash or to scale up.
             Some(holder) if holder.generation >= running.target => match holder.state {
@@ -299,7 +299,7 @@ impl Engine {
         out: &mut Vec<Action>,
     ) -> Step {
         match phase {
-            Phase::Canary => match self.places.first().map(|canary| canary.candidate) {
+            Phase::Canary => match self.records.first().map(|canary| canary.candidate) {
                 Some(None) => {
                     self.start_candidate(now, Slot(0), running.target, out);
                     Step::Waiting
@@ -312,14 +312,14 @@ impl Engine {
             },
             Phase::Rest => {
                 for slot in 0..self.desired() {
-                    if self.places[slot as usize].candidate.is_none() {
+                    if self.records[slot as usize].candidate.is_none() {
                         self.start_candidate(now, Slot(slot), running.target, out);
                     }
                 }
                 if !self
-                    .places
+                    .records
                     .iter()
-                    .all(|place| self.is_ready(place.candidate))
+                    .all(|record| self.is_ready(record.candidate))
                 {
                     return Step::Waiting;
                 }
@@ -333,7 +333,7 @@ impl Engine {
     /// All candidates are ready: new connections go to them, and the old workers drain.
     fn take_over(&mut self, now: Duration, target: Generation, out: &mut Vec<Action>) {
         self.generation = target;
-        if !self.places.is_empty() {
+        if !self.records.is_empty() {
             self.activate(out);
         }
         for slot in 0..self.desired() {
@@ -361,12 +361,12 @@ impl Engine {
             self.finish_restart(running, Ok(()), out);
             return Step::Made;
         }
-        let Some(place) = self.places.get(slot.0 as usize).copied() else {
+        let Some(record) = self.records.get(slot.0 as usize).copied() else {
             let failure = self.no_such(slot);
             self.finish_restart(running, Err(failure), out);
             return Step::Made;
         };
-        let Some(candidate) = place.candidate else {
+        let Some(candidate) = record.candidate else {
             self.start_candidate(now, slot, running.target, out);
             return Step::Waiting;
         };
@@ -394,18 +394,18 @@ impl Engine {
         out: &mut Vec<Action>,
     ) {
         let candidate = self.spawn(now, slot, generation, out);
-        if let Some(place) = self.places.get_mut(slot.0 as usize) {
-            place.candidate = Some(candidate);
+        if let Some(record) = self.records.get_mut(slot.0 as usize) {
+            record.candidate = Some(candidate);
         }
     }
 
     /// Makes the candidate the slot's holder and returns the previous one.
     fn promote(&mut self, slot: Slot) -> Option<WorkerId> {
-        let place = self.places.get_mut(slot.0 as usize)?;
-        place.retry_at = None;
+        let record = self.records.get_mut(slot.0 as usize)?;
+        record.retry_at = None;
         // Failures of the old worker say nothing about the new one.
-        place.failures = 0;
-        core::mem::replace(&mut place.holder, place.candidate.take())
+        record.failures = 0;
+        core::mem::replace(&mut record.holder, record.candidate.take())
     }
 
     fn set_course(&mut self, course: Course) {
@@ -440,8 +440,8 @@ impl Engine {
 
     /// A candidate failed: all candidates are ended, the holders stay.
     pub(crate) fn fail_running(&mut self, now: Duration, failure: Failure, out: &mut Vec<Action>) {
-        for index in 0..self.places.len() {
-            if let Some(candidate) = self.places[index].candidate.take() {
+        for index in 0..self.records.len() {
+            if let Some(candidate) = self.records[index].candidate.take() {
                 self.end(now, candidate, out);
             }
         }

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::engine::{Engine, Place};
+use crate::engine::{Engine, SlotRecord};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::replace::Running;
 
@@ -102,35 +102,39 @@ impl Engine {
 
     /// Every desired slot.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
-        self.places.iter().zip(0..).map(|(place, slot)| SlotView {
+        self.records.iter().zip(0..).map(|(record, slot)| SlotView {
             slot: Slot(slot),
-            state: self.slot_state(place),
-            restarts: place.restarts,
+            state: self.slot_state(record),
+            restarts: record.restarts,
         })
     }
 
-    fn slot_state(&self, place: &Place) -> SlotState {
+    fn slot_state(&self, record: &SlotRecord) -> SlotState {
         let state = |worker: Option<WorkerId>| worker.and_then(|worker| self.state(worker));
-        match (state(place.holder), state(place.candidate), place.retry_at) {
+        match (
+            state(record.holder),
+            state(record.candidate),
+            record.retry_at,
+        ) {
             (Some(WorkerState::Ready), ..) => SlotState::Ready,
             (Some(WorkerState::Starting), ..) | (None, Some(_), _) => SlotState::Starting,
             (None, None, Some(next_attempt)) if self.ending.is_none() => {
                 SlotState::CrashLoop { next_attempt }
             }
-            _ if self.may_fill(place) => SlotState::Starting,
+            _ if self.may_fill(record) => SlotState::Starting,
             _ => SlotState::Stopping,
         }
     }
 
     /// The desired number of workers.
     pub fn desired(&self) -> u32 {
-        self.places.len() as u32
+        self.records.len() as u32
     }
 
     /// The number of slots whose worker takes work.
     pub fn ready(&self) -> u32 {
-        let ready = |place: &&Place| self.is_ready(place.holder);
-        self.places.iter().filter(ready).count() as u32
+        let ready = |record: &&SlotRecord| self.is_ready(record.holder);
+        self.records.iter().filter(ready).count() as u32
     }
 
     /// How long one more operation may take at most, including everything requested before
@@ -139,8 +143,8 @@ impl Engine {
     pub fn patience(&self) -> Duration {
         let config = &self.config;
         let each = config.boot_timeout + config.drain_timeout + config.stop_grace;
-        let slots = self.places.len().max(self.workers.len()).max(1);
-        let operations = 1 + usize::from(self.running.is_some()) + self.wishes.len();
+        let slots = self.records.len().max(self.workers.len()).max(1);
+        let operations = 1 + usize::from(self.running.is_some()) + self.pending.len();
         each.saturating_mul((slots * operations) as u32)
     }
 

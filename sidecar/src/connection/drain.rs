@@ -25,8 +25,8 @@ use rustix::process::Signal;
 use scaledapp_engine::Generation;
 use tokio::time::{Instant, sleep};
 
-use crate::connection::held::{self, Member};
 use crate::connection::hold::{Hold, Turn};
+use crate::connection::open_connections::{self, Member};
 use crate::process::signal_group;
 use crate::sharing::Sharing;
 
@@ -87,7 +87,7 @@ struct Draining {
     /// Since when it has had short connections only.
     short_since: Instant,
     /// The connections that it had at the last look, and when each was first seen.
-    held: HashMap<u64, Instant>,
+    connections: HashMap<u64, Instant>,
     tell: Box<dyn FnOnce()>,
 }
 
@@ -112,7 +112,7 @@ impl Drains {
             generation,
             begun: Instant::now(),
             short_since: Instant::now(),
-            held: HashMap::new(),
+            connections: HashMap::new(),
             tell: Box::new(tell),
         };
         self.0.draining.borrow_mut().insert(group, draining);
@@ -132,10 +132,10 @@ impl Drains {
     pub(crate) async fn depart(self, quiet: Duration, most: Duration) {
         let begun = Instant::now();
         let mut last = begun;
-        let mut known = held::peers(&self.0.ports);
+        let mut known = open_connections::peers(&self.0.ports);
         while last.elapsed() < quiet && begun.elapsed() < most {
             sleep(ARRIVAL_INTERVAL.min(quiet)).await;
-            let peers = held::peers(&self.0.ports);
+            let peers = open_connections::peers(&self.0.ports);
             if !peers.is_subset(&known) {
                 last = Instant::now();
             }
@@ -149,7 +149,7 @@ impl Drains {
 
 /// The result of a look at a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum Activity {
     /// It has nothing to do.
     Idle,
     /// It has short connections only, but always new ones.
@@ -174,7 +174,7 @@ impl Inner {
             }
             let begun = Instant::now();
             if groups != known || begun >= scan_at {
-                members = held::members(&groups);
+                members = open_connections::members(&groups);
                 known.clone_from(&groups);
                 let (period, share) = SCAN;
                 scan_at = Instant::now() + period.max(begun.elapsed() * share);
@@ -183,7 +183,7 @@ impl Inner {
             pause = (begun.elapsed() * LOOK_SHARE).clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
             tracing::trace!(?seen, "looked at draining workers");
             self.hold_back(self.is_stuck(&seen));
-            let idle = seen.iter().filter(|(_, seen)| *seen == Seen::Idle);
+            let idle = seen.iter().filter(|(_, seen)| *seen == Activity::Idle);
             // The end of a worker without processes will be reported soon anyway.
             let idle: Vec<u32> = idle
                 .map(|(group, _)| *group)
@@ -197,7 +197,7 @@ impl Inner {
 
     /// Whether some worker has continued to accept for too long. This includes a worker
     /// that looks idle but never is by the time it has stopped.
-    fn is_stuck(&self, seen: &[(u32, Seen)]) -> bool {
+    fn is_stuck(&self, seen: &[(u32, Activity)]) -> bool {
         let (draining, sharing) = (self.draining.borrow(), self.sharing.borrow());
         let mut workers = seen.iter().filter_map(|(group, _)| draining.get(group));
         workers.any(|worker| {
@@ -236,18 +236,19 @@ impl Inner {
     }
 
     /// What each of these groups is doing, as far as its `members` show.
-    fn look(&self, groups: &[u32], members: &[Member]) -> Vec<(u32, Seen)> {
+    fn look(&self, groups: &[u32], members: &[Member]) -> Vec<(u32, Activity)> {
         let now = Instant::now();
-        let mut held = held::held(members, &held::carrying(&self.ports));
+        let mut held =
+            open_connections::held_by_group(members, &open_connections::carrying(&self.ports));
         let mut draining = self.draining.borrow_mut();
         let look = |group: &u32| {
             let worker = draining.get_mut(group)?;
             let holds = held.remove(group).unwrap_or_default();
-            let before = std::mem::take(&mut worker.held);
+            let before = std::mem::take(&mut worker.connections);
             let since = |inode| (inode, before.get(&inode).copied().unwrap_or(now));
-            worker.held = holds.into_iter().map(since).collect();
+            worker.connections = holds.into_iter().map(since).collect();
             let seen = self.judge(worker);
-            if seen == Seen::Busy {
+            if seen == Activity::Busy {
                 worker.short_since = now;
             }
             Some((*group, seen))
@@ -255,19 +256,19 @@ impl Inner {
         groups.iter().filter_map(look).collect()
     }
 
-    fn judge(&self, worker: &Draining) -> Seen {
+    fn judge(&self, worker: &Draining) -> Activity {
         let sharing = self.sharing.borrow();
         // Other workers of its generation can take the next connections.
         let has_siblings = sharing.is_active(worker.generation) && !self.stopping.get();
         let is_turned_off = self.stopping.get() || worker.begun.elapsed() >= HANDSHAKE_TIMEOUT;
         let is_last = is_turned_off && sharing.queued(worker.generation) == 0;
-        let mut since = worker.held.values();
-        if worker.held.is_empty() && (has_siblings || is_last) {
-            Seen::Idle
+        let mut since = worker.connections.values();
+        if worker.connections.is_empty() && (has_siblings || is_last) {
+            Activity::Idle
         } else if has_siblings && since.all(|since| since.elapsed() < MAX_SHORT_LIFE) {
-            Seen::Accepting
+            Activity::Accepting
         } else {
-            Seen::Busy
+            Activity::Busy
         }
     }
 
@@ -287,7 +288,7 @@ impl Inner {
             if !still.is_empty() {
                 // Processes that it forked since the last scan count, too.
                 let still = Vec::from_iter(still);
-                told = self.idle(&still, &held::members(&still)).0;
+                told = self.idle(&still, &open_connections::members(&still)).0;
             }
             if begun.elapsed() >= STOP_TIMEOUT {
                 waiting.clear();
@@ -317,9 +318,9 @@ impl Inner {
     /// but are not stopped yet.
     fn idle(&self, groups: &[u32], members: &[Member]) -> (HashSet<u32>, HashSet<u32>) {
         // This order matters: a stopped group stays as it is seen.
-        let stopped = held::stopped(members);
+        let stopped = open_connections::stopped(members);
         let seen = self.look(groups, members).into_iter();
-        let idle = seen.filter(|(_, seen)| *seen == Seen::Idle);
+        let idle = seen.filter(|(_, seen)| *seen == Activity::Idle);
         idle.map(|(group, _)| group)
             .partition(|group| stopped.contains(group))
     }

@@ -1,6 +1,6 @@
 //! How many connections each worker has under Connection dispatch, for the load report.
 //! This file decides how often to look, and looks closely only if something has changed.
-//! `held` reads which process holds which connection.
+//! `open_connections` reads which process holds which connection.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::connection::held::{self, Member};
+use crate::connection::open_connections::{self, Member};
 use crate::input::Input;
 use crate::limits::memory;
 use crate::report::Report;
@@ -46,7 +46,10 @@ pub(crate) fn watch(
             }
             waited = queued;
             let by_group = looks.counts.clone();
-            if inputs.send(Input::Held { by_group, queued }).is_err() {
+            if inputs
+                .send(Input::OpenConnections { by_group, queued })
+                .is_err()
+            {
                 return;
             }
         }
@@ -83,19 +86,19 @@ impl Looks {
         // descriptor.
         let open: Option<Vec<(Member, u64)>> = members
             .iter()
-            .map(|member| Some((*member, held::open_descriptors(member.0)?)))
+            .map(|member| Some((*member, open_connections::open_descriptors(member.0)?)))
             .collect();
         if open.is_some() && open == self.open {
             return false;
         }
         self.open = open;
-        let held = held::sockets_of(&members);
+        let held = open_connections::sockets_of(&members);
         // To list connections the kernel walks its whole table, so it is not asked if the
         // workers hold the same sockets as before.
         if held == self.held {
             return false;
         }
-        let carrying = held::carrying(ports);
+        let carrying = open_connections::carrying(ports);
         let count = |mine: &HashSet<u64>| mine.intersection(&carrying).count() as u32;
         let counts = held.iter().map(|(group, mine)| (*group, count(mine)));
         self.counts = counts.collect();

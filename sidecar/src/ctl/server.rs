@@ -39,7 +39,7 @@ pub(crate) type Answering = oneshot::Sender<Reply<Answer>>;
 
 /// A request and where its answer goes.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ControlRequest {
     pub(crate) request: Request,
     pub(crate) reply: Answering,
 }
@@ -71,7 +71,7 @@ pub(crate) fn bind(admin: SocketAddr) -> anyhow::Result<UnixListener> {
 type Silent = Rc<RefCell<BTreeMap<u64, AbortHandle>>>;
 
 /// Serves until the process ends.
-pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<Asked>) {
+pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<ControlRequest>) {
     let ours = rustix::process::geteuid().as_raw();
     let silent = Silent::default();
     let waiting = Rc::new(Semaphore::new(MAX_WAITING));
@@ -148,7 +148,7 @@ impl Refused {
 /// Answers one request; `has_spoken` is called once the request has arrived.
 async fn converse(
     mut stream: UnixStream,
-    asked: &mpsc::UnboundedSender<Asked>,
+    asked: &mpsc::UnboundedSender<ControlRequest>,
     waiting: &Semaphore,
     has_spoken: impl FnOnce(),
 ) -> std::io::Result<()> {
@@ -163,7 +163,7 @@ async fn converse(
                 return answer(&mut write, &too_many()).await;
             };
             let (reply, answered) = oneshot::channel();
-            match asked.send(Asked { request, reply }) {
+            match asked.send(ControlRequest { request, reply }) {
                 Ok(()) => answered.await.unwrap_or_else(|_| gone()),
                 Err(_) => gone(),
             }

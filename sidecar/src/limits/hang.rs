@@ -10,10 +10,10 @@ use std::time::Duration;
 use scaledapp_engine::{Engine, WorkerId, WorkerState};
 use scaledapp_proc::sockets::{self, Progress};
 
-use super::ears::{self, Waiting};
 use super::memory;
 use super::silence::Carried;
-use crate::connection::held::socket_inodes;
+use super::waiting::{self, Waiting};
+use crate::connection::open_connections::socket_inodes;
 use crate::cores::Quotas;
 use crate::dispatch::Front;
 use crate::workers::Workers;
@@ -46,25 +46,25 @@ pub(super) fn silent_workers(
             .waiting_thread
             .is_some_and(|thread| thread.waits_still())
         {
-            process.silence.hears();
+            process.silence.is_waiting();
             continue;
         }
         let tree = memory::tree(process.pid);
         let listeners = sharing.borrow().listeners(process.generation);
-        let pid = match ears::find(&tree, &listeners) {
+        let pid = match waiting::find(&tree, &listeners) {
             Waiting::Thread(thread) => {
                 process.waiting_thread = Some(thread);
-                process.silence.hears();
+                process.silence.is_waiting();
                 continue;
             }
             Waiting::Unknown => {
-                process.silence.hears();
+                process.silence.is_waiting();
                 continue;
             }
             Waiting::NoThread(pid) => pid,
         };
         let kept = run_delay(pid) + quotas.throttled().unwrap_or_default();
-        if !process.silence.is_deaf(now, kept, most) {
+        if !process.silence.is_not_waiting(now, kept, most) {
             continue;
         }
         let connections = connections.get_or_insert_with(|| progress(&ports));

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use scaledapp_engine::{Engine, Event, WorkerId, WorkerState};
 
+use super::accept_probe::AcceptProbe;
 use super::hang;
-use super::hearing::AcceptProbe;
 use super::measured::Measured;
 use super::memory::{self, Limiting};
 use super::watch::Watch;
@@ -111,16 +111,16 @@ impl Measuring {
             // By the time it listens, a wrapper script has started its real process.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
             let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
-            let deaf = silent.get(&worker.id).copied();
-            let deaf =
-                deaf.or_else(|| self::deaf(workers, worker.id, now, silence.filter(|_| is_ready)?));
+            let hung = silent.get(&worker.id).copied();
+            let hung = hung
+                .or_else(|| not_accepting(workers, worker.id, now, silence.filter(|_| is_ready)?));
             Some(Measured {
                 worker: worker.id,
                 age: is_ready.then(|| now.saturating_sub(worker.since)),
                 bytes: memory::of(&tree).unwrap_or(0),
                 served: workers.front.served(worker.id),
                 capped: capped && workers.recipe.caps_heap,
-                deaf,
+                hung,
             })
         });
         measured.collect()
@@ -141,7 +141,7 @@ fn look_for_forks(process: &mut Process, tree: &[u32]) {
 
 /// For how long a worker with work has made no progress, once it is known that it accepts
 /// no connections either. A worker without progress for longer than `most` is probed.
-fn deaf(
+fn not_accepting(
     workers: &mut Workers,
     worker: WorkerId,
     now: Duration,
@@ -160,7 +160,7 @@ fn deaf(
         });
         return None;
     }
-    silent.filter(|_| process.accept_probe == AcceptProbe::Deaf)
+    silent.filter(|_| process.accept_probe == AcceptProbe::Refuses)
 }
 
 /// Whether the process runs Node, judged by the name of its program.

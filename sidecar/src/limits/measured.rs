@@ -18,5 +18,5 @@ pub(crate) struct Measured {
     /// supervisor has passed the runtime that limit.
     pub(crate) capped: bool,
     /// For how long it has made no progress, if it accepts no connections.
-    pub(crate) deaf: Option<Duration>,
+    pub(crate) hung: Option<Duration>,
 }

@@ -39,7 +39,7 @@ pub(crate) struct Silence {
     looked: Option<(Duration, Duration)>,
     /// For how long no thread has waited for connections since its connections were last
     /// looked at.
-    deaf: Duration,
+    not_waiting: Duration,
     /// Its connections at that time.
     before: Option<Carried>,
     /// For how long nothing has moved.
@@ -48,27 +48,27 @@ pub(crate) struct Silence {
 
 impl Silence {
     /// One of its threads waits for connections, or that is unknown.
-    pub(crate) fn hears(&mut self) {
+    pub(crate) fn is_waiting(&mut self) {
         *self = Self::default();
     }
 
     /// No thread waits for connections at the time `now` (since any fixed moment), and it
     /// was kept from running for `kept` since its start. Returns whether its connections
     /// have to be looked at, if a silence of `most` makes it hung.
-    pub(crate) fn is_deaf(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
+    pub(crate) fn is_not_waiting(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
         if let Some((then, had)) = self.looked.replace((now, kept)) {
             let elapsed = now.saturating_sub(then).min(MAX_ELAPSED);
-            self.deaf += elapsed.saturating_sub(kept.saturating_sub(had));
+            self.not_waiting += elapsed.saturating_sub(kept.saturating_sub(had));
         }
-        self.deaf >= most / LOOKS_PER_TIMEOUT
+        self.not_waiting >= most / LOOKS_PER_TIMEOUT
     }
 
     /// Takes its connections now; returns for how long nothing has moved while a client
     /// waits.
     pub(crate) fn carries(&mut self, now: Carried) -> Duration {
-        let deaf = std::mem::take(&mut self.deaf);
+        let not_waiting = std::mem::take(&mut self.not_waiting);
         if now.somebody_waits && self.before.as_ref() == Some(&now) {
-            self.silent += deaf;
+            self.silent += not_waiting;
         } else {
             self.silent = Duration::ZERO;
         }
@@ -106,10 +106,10 @@ mod tests {
         let (mut longest, mut hung) = (Duration::ZERO, None);
         for second in 0..600 {
             let Some(carried) = story(second) else {
-                silence.hears();
+                silence.is_waiting();
                 continue;
             };
-            if silence.is_deaf(
+            if silence.is_not_waiting(
                 Duration::from_secs(second),
                 kept * second as u32,
                 HANG_TIMEOUT,
@@ -168,7 +168,7 @@ mod tests {
         let mut silence = Silence::default();
         let stuck = || carried(&[(7, 90)], 0);
         for look in 0..8 {
-            silence.is_deaf(
+            silence.is_not_waiting(
                 Duration::from_mins(look),
                 Duration::ZERO,
                 Duration::from_secs(1),

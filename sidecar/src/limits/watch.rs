@@ -158,7 +158,7 @@ impl Watch {
     }
 
     fn hung(&self, worker: &Measured) -> Option<Cause> {
-        let (silent, most) = (worker.deaf?, self.limits.silence?);
+        let (silent, most) = (worker.hung?, self.limits.silence?);
         (silent >= most).then_some(Cause::Hung { silent })
     }
 
@@ -280,7 +280,7 @@ mod tests {
             bytes: mebibytes * MIB,
             served: 0,
             capped: false,
-            deaf: None,
+            hung: None,
         }
     }
 
@@ -314,7 +314,7 @@ mod tests {
         let mut watch = watch(Limits::default());
         let old = Measured {
             served: u64::MAX,
-            deaf: Some(Duration::MAX),
+            hung: Some(Duration::MAX),
             ..worker(1, 1 << 40)
         };
         assert_eq!(watch.look(Duration::ZERO, &[old], None, 1), []);
@@ -436,12 +436,12 @@ mod tests {
             silence: Some(Duration::from_mins(1)),
             ..Limits::default()
         });
-        let deaf = |seconds| Measured {
-            deaf: Some(Duration::from_secs(seconds)),
+        let hung = |seconds| Measured {
+            hung: Some(Duration::from_secs(seconds)),
             ..worker(1, 50)
         };
-        assert_eq!(watch.look(Duration::ZERO, &[deaf(59)], None, 2), []);
-        let events = watch.look(Duration::ZERO, &[deaf(60), worker(2, 50)], None, 2);
+        assert_eq!(watch.look(Duration::ZERO, &[hung(59)], None, 2), []);
+        let events = watch.look(Duration::ZERO, &[hung(60), worker(2, 50)], None, 2);
         assert_eq!(shown(&events), [(1, false, false, "Hung")]);
     }
 

@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use scaledapp_engine::{Exit, Generation, Slot};
 use tokio::task::AbortHandle;
 
-use crate::limits::ears::WaitingThread;
-use crate::limits::hearing::AcceptProbe;
+use crate::limits::accept_probe::AcceptProbe;
 use crate::limits::silence::Silence;
+use crate::limits::waiting::WaitingThread;
 use crate::logs::Tail;
-use crate::readiness::Shown;
+use crate::readiness::PassedChecks;
 use crate::readiness::channel::Channel;
 
 /// A running worker process.
@@ -28,7 +28,7 @@ pub(crate) struct Process {
     pub(crate) addresses: BTreeMap<u16, SocketAddr>,
     pub(crate) listens_elsewhere: Option<u16>,
     /// The readiness checks that it has passed.
-    pub(crate) shown: Shown,
+    pub(crate) passed: PassedChecks,
     /// Its message channel.
     pub(crate) channel: Option<Channel>,
     /// The state of its accept probe (Request dispatch).

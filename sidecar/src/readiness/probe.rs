@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::connection::held;
+use crate::connection::open_connections;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long one answer may take; the app may be busy with its start.
@@ -57,10 +57,10 @@ pub(crate) async fn accepts(address: SocketAddr) -> bool {
     let Ok(Ok(_connection)) = connected else {
         return false;
     };
-    let mut before = held::waiting(address);
+    let mut before = open_connections::waiting(address);
     for pause in PAUSES {
         tokio::time::sleep(pause).await;
-        let now = held::waiting(address);
+        let now = open_connections::waiting(address);
         match (before, now) {
             // Nothing listens there; that is reported elsewhere.
             (_, None) => return true,

@@ -61,7 +61,7 @@ impl Standing {
 pub(super) struct View {
     pub(super) standing: Standing,
     /// Open connections by process group (Connection dispatch).
-    pub(super) held: HashMap<u32, u32>,
+    pub(super) open_connections: HashMap<u32, u32>,
     pub(super) queued: u32,
     /// The token of the last reload by file that succeeded.
     pub(super) reloaded: Option<String>,

@@ -17,7 +17,7 @@ pub(crate) enum AcceptProbe {
     /// It has not been probed since its last progress.
     Unknown,
     /// A probe is running.
-    Asked {
+    Running {
         /// The pause that follows if it accepts.
         pause: Duration,
     },
@@ -29,7 +29,7 @@ pub(crate) enum AcceptProbe {
         pause: Duration,
     },
     /// It does not accept.
-    Deaf,
+    Refuses,
 }
 
 impl AcceptProbe {
@@ -43,25 +43,25 @@ impl AcceptProbe {
         let pause = match *self {
             Self::Unknown => FIRST_PAUSE,
             Self::Accepts { again, pause } if now >= again => pause.saturating_mul(2),
-            Self::Asked { .. } | Self::Accepts { .. } | Self::Deaf => return false,
+            Self::Running { .. } | Self::Accepts { .. } | Self::Refuses => return false,
         };
-        *self = Self::Asked {
+        *self = Self::Running {
             pause: pause.min(silence),
         };
         true
     }
 
     /// The result of the probe, at the time `now`.
-    pub(crate) fn told(&mut self, now: Duration, accepts: bool) {
+    pub(crate) fn ended(&mut self, now: Duration, accepts: bool) {
         // If the worker has made progress in the meantime, the result is out of date.
-        let Self::Asked { pause } = *self else {
+        let Self::Running { pause } = *self else {
             return;
         };
         *self = if accepts {
             let again = now.saturating_add(pause);
             Self::Accepts { again, pause }
         } else {
-            Self::Deaf
+            Self::Refuses
         };
     }
 }
@@ -81,7 +81,7 @@ mod tests {
                 asked.push(now);
                 // Only one probe runs at a time.
                 assert!(!probe.look(second(now), true, second(5)));
-                probe.told(second(now), true);
+                probe.ended(second(now), true);
             }
         }
         // Pauses of 1, 2 and 4 seconds, and then of the limit.
@@ -89,11 +89,11 @@ mod tests {
         // Progress resets everything, and a late result means nothing.
         assert!(probe.look(second(32), true, second(5)));
         assert!(!probe.look(second(33), false, second(5)));
-        probe.told(second(33), false);
+        probe.ended(second(33), false);
         assert_eq!(probe, AcceptProbe::Unknown);
         assert!(probe.look(second(34), true, second(5)));
-        probe.told(second(35), false);
-        assert_eq!(probe, AcceptProbe::Deaf);
+        probe.ended(second(35), false);
+        assert_eq!(probe, AcceptProbe::Refuses);
         assert!(!probe.look(second(90), true, second(5)));
     }
 }

@@ -74,7 +74,10 @@ pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
 }
 
 /// The inodes among `sockets` that each group holds.
-pub(crate) fn held(members: &[Member], sockets: &HashSet<u64>) -> HashMap<u32, HashSet<u64>> {
+pub(crate) fn held_by_group(
+    members: &[Member],
+    sockets: &HashSet<u64>,
+) -> HashMap<u32, HashSet<u64>> {
     let mut held: HashMap<u32, HashSet<u64>> = HashMap::new();
     if !sockets.is_empty() {
         for (pid, group) in members {
@@ -187,7 +190,7 @@ mod tests {
         assert_eq!(peers(&[port]).len(), 1);
         let accepted = listener.accept().unwrap();
         let sockets = carrying(&[port]);
-        let held = held(&members(&[group]), &sockets);
+        let held = held_by_group(&members(&[group]), &sockets);
         assert_eq!(held[&group], sockets);
         assert_eq!(sockets.len(), 1);
         // The side that closes first keeps the connection in `TIME_WAIT` for a while.

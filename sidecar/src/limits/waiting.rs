@@ -15,7 +15,7 @@ use std::fs;
 
 use scaledapp_sys::waiting::{Waits, waits_in};
 
-use crate::connection::held::{parse_state, socket_inodes};
+use crate::connection::open_connections::{parse_state, socket_inodes};
 
 /// A thread that waits, and its system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
