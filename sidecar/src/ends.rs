@@ -98,7 +98,7 @@ fn read(path: &Path) -> Option<u64> {
 #[derive(Debug, Clone)]
 pub(crate) struct Runs {
     pub(crate) pid: u32,
-    /// See [`crate::handover::Caller`].
+    /// See [`crate::handover::calls::Caller`].
     pub(crate) resets: Arc<AtomicBool>,
     /// Tells the supervisor that connections are refused.
     pub(crate) refuses: Refuses,

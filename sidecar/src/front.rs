@@ -18,8 +18,8 @@ use crate::cli::DispatchArg;
 use crate::connection::drain::Drains;
 use crate::cores::Cores;
 use crate::dispatch::{Accepting, Dispatcher, Front};
+use crate::handover::sharing::Sharing;
 use crate::settings::Settings;
-use crate::sharing::Sharing;
 
 /// Opens the public listeners (Request dispatch only) with their ports, and the workers'
 /// sockets.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::cores::WorkerSpec;
 use crate::ctl::server::ControlRequest;
-use crate::handover::Finding;
+use crate::handover::calls::Finding;
 use crate::process::Reaped;
 use crate::readiness::Check;
 

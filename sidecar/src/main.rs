@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use scaledapp_runtime::cli::{COULD_NOT_START, USAGE, fail, parse};
 use scaledapp_sidecar::cli::{Cli, Command};
 use scaledapp_sidecar::ctl::command;
+use scaledapp_sidecar::handover::selftest;
 use scaledapp_sidecar::settings::Settings;
-use scaledapp_sidecar::{import, install, run, selftest, watchdog};
+use scaledapp_sidecar::{import, install, run, watchdog};
 
 const PROGRAM: &str = "scaledapp-sidecar";
 

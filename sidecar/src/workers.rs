@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 use crate::connection::open_connections;
 use crate::dispatch::{Feed, Front, Leaving};
 use crate::ends::{self, Refuses, Runs};
-use crate::handover::{self, Caller, Finding};
+use crate::handover::calls::{self, Caller, Finding};
+use crate::handover::sharing::{self, Sharing};
 use crate::hints::Share;
 use crate::history::Ended;
 use crate::input::{Input, Mechanism};
@@ -35,7 +36,6 @@ use crate::process::{self, Reaped, Recipe, Sockets, Started, group_lives, signal
 use crate::readiness::channel::Channel;
 use crate::readiness::probe;
 use crate::readiness::{Check, PassedChecks, RequiredChecks};
-use crate::sharing::{self, Sharing};
 use crate::stop_signal;
 use crate::watchdog::Watchdog;
 
@@ -211,7 +211,7 @@ impl Workers {
         // without a supervisor's answer their calls would fail.
         tokio::task::spawn_local(async move {
             let tell = |finding| drop(inputs.send(Input::Found(worker, finding)));
-            if let Err(error) = handover::serve(listener, caller, sharing, tell).await {
+            if let Err(error) = calls::serve(listener, caller, sharing, tell).await {
                 tracing::error!(%error, "a worker's calls can no longer be answered");
             }
         });

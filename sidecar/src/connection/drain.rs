@@ -27,8 +27,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::connection::hold::{Hold, Turn};
 use crate::connection::open_connections::{self, Member};
+use crate::handover::sharing::Sharing;
 use crate::process::signal_group;
-use crate::sharing::Sharing;
 
 /// A handshake that began before the switch to another generation puts its connection into
 /// the old queue when its last packet arrives: one round trip later, which over a slow line

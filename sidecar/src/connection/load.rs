@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::connection::open_connections::{self, Member};
+use crate::handover::sharing::Sharing;
 use crate::input::Input;
 use crate::limits::memory;
 use crate::report::Report;
-use crate::sharing::Sharing;
 
 /// The shortest interval between two looks.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::readiness::channel::Channel;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// Whether closing one of its sockets may reset unread data (`handover::Caller`).
+    /// Whether closing one of its sockets may reset unread data (`handover::calls::Caller`).
     pub(crate) resets: Arc<AtomicBool>,
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,

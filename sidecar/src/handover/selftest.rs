@@ -14,8 +14,8 @@ use std::time::Duration;
 use scaledapp_engine::{Generation, WorkerId};
 use scaledapp_sys::spawn::spawn_filtered;
 
-use crate::handover::{Caller, answer_one, waiting};
-use crate::sharing::Sharing;
+use crate::handover::calls::{Caller, answer_one, waiting};
+use crate::handover::sharing::Sharing;
 
 /// A child that has neither called nor ended within this time is stuck; even on a very busy
 /// machine a child needs less.

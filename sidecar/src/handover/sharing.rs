@@ -4,7 +4,7 @@
 //! connects. It is closed with the worker, so that requests waiting in it fail at once and
 //! are sent elsewhere. Connection dispatch: there is one socket per generation and address
 //! family. The supervisor keeps it, so that its queue outlives every worker, and a steering
-//! program sends new connections to one generation. `handover` reads what the worker asked
+//! program sends new connections to one generation. `calls` reads what the worker asked
 //! for; the engine decides when to switch generations and when to retire one.
 
 mod family;
