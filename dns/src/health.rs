@@ -1,6 +1,8 @@
 //! Decides from its probes whether an address is healthy: two failures in a row make it
 //! unhealthy, one success makes it healthy.
 
+use scaledapp_wire::ProbeState;
+
 /// Failures in a row that make a healthy address unhealthy. One lost SYN must not.
 const FAILURES: u32 = 2;
 /// Failures in a row (six seconds) after which a balancer cannot still be starting. Either it is
@@ -45,12 +47,12 @@ impl Health {
         matches!(self, Self::Healthy { .. })
     }
 
-    /// One word for status and metrics.
-    pub(crate) fn word(self) -> &'static str {
+    /// The state as `/status` and metrics show it.
+    pub(crate) fn shown(self) -> ProbeState {
         match self {
-            Self::Unknown => "unknown",
-            Self::Healthy { .. } => "healthy",
-            Self::Unhealthy { .. } => "unhealthy",
+            Self::Unknown => ProbeState::Unknown,
+            Self::Healthy { .. } => ProbeState::Healthy,
+            Self::Unhealthy { .. } => ProbeState::Unhealthy,
         }
     }
 }

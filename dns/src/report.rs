@@ -1,20 +1,27 @@
 //! What the admin port shows of the server.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_runtime::{Probe, Routes};
-use serde_json::{Value, json};
+use scaledapp_wire::{AddressStatus, DnsStatus, NameStatus, ProbeState};
+use serde_json::Value;
 
 use crate::catalog::Catalog;
+use crate::health::Health;
 use crate::metrics::Metrics;
 
 /// Probe states, as metrics count them.
-const UNPROBED: &str = "unprobed";
-const STATES: [&str; 4] = ["healthy", "unhealthy", "unknown", UNPROBED];
+const STATES: [ProbeState; 4] = [
+    ProbeState::Healthy,
+    ProbeState::Unhealthy,
+    ProbeState::Unknown,
+    ProbeState::Unprobed,
+];
 
 /// The state that the admin port shows; the server's loop updates it.
 #[derive(Debug)]
@@ -31,9 +38,9 @@ struct View {
     /// Why the server is not ready.
     unready: Option<String>,
     draining: bool,
-    names: Value,
+    names: BTreeMap<String, NameStatus>,
     /// The zone's servers: each name with its addresses.
-    name_servers: Value,
+    name_servers: BTreeMap<String, Vec<IpAddr>>,
     /// Why some or all records, or the servers' addresses, are not up to date.
     problem: Option<String>,
     /// When the records in use were last known to match their source.
@@ -52,8 +59,8 @@ impl Report {
         let view = View {
             unready: Some("no records are loaded yet".to_owned()),
             draining: false,
-            names: json!({}),
-            name_servers: json!({}),
+            names: BTreeMap::new(),
+            name_servers: BTreeMap::new(),
             problem: None,
             confirmed: now,
         };
@@ -95,37 +102,34 @@ impl Report {
 
     /// Takes over a new state of the records.
     pub(crate) fn show(&self, catalog: &Catalog) {
-        let mut counts = STATES.map(|state| (state, 0));
-        let mut names = serde_json::Map::new();
+        let mut counts = STATES.map(|state| (state.as_str(), 0));
+        let mut names = BTreeMap::new();
         for (entry, records, addresses) in catalog.names() {
-            let addresses: Vec<_> = addresses
-                .into_iter()
-                .map(|(address, health)| {
-                    let state = health.map_or(UNPROBED, |health| health.word());
-                    if let Some((_, count)) = counts.iter_mut().find(|(name, _)| *name == state) {
-                        *count += 1;
-                    }
-                    json!({"address": address, "state": state})
-                })
-                .collect();
-            let mut shown = json!({
-                "ttl": records.ttl().as_secs(),
-                "published": records.addresses(),
-                "stale": records.is_stale(),
-                "addresses": addresses,
+            let addresses = addresses.into_iter().map(|(address, health)| {
+                let state = health.map_or(ProbeState::Unprobed, Health::shown);
+                if let Some((_, count)) =
+                    counts.iter_mut().find(|(name, _)| *name == state.as_str())
+                {
+                    *count += 1;
+                }
+                let address = Some(address);
+                AddressStatus { address, state }
             });
-            // Published on the operator's word alone.
-            if catalog.unreached().contains(&entry.name) {
-                shown["outOfReach"] = true.into();
-            }
+            let shown = NameStatus {
+                addresses: addresses.collect(),
+                out_of_reach: catalog.unreached().contains(&entry.name),
+                published: records.addresses(),
+                stale: records.is_stale(),
+                ttl: records.ttl().as_secs(),
+            };
             names.insert(entry.name.to_string(), shown);
         }
         self.metrics.set_records(names.len(), &counts);
         let mut view = self.view();
-        view.names = Value::Object(names);
+        view.names = names;
         let servers = catalog.name_servers().iter();
         view.name_servers = servers
-            .map(|server| (server.name.to_string(), json!(server.addresses)))
+            .map(|server| (server.name.to_string(), server.addresses.clone()))
             .collect();
         if catalog.is_ready() {
             view.unready = None;
@@ -164,15 +168,17 @@ impl Routes for Report {
     fn status(&self) -> Value {
         let ready = self.ready().is_ok();
         let view = self.view();
-        json!({
-            "zone": self.zone,
-            "listen": self.listen,
-            "ready": ready,
-            "draining": view.draining,
-            "problem": view.problem,
-            "nameServers": view.name_servers,
-            "recordsAgeSeconds": view.confirmed.elapsed().as_secs(),
-            "names": view.names,
-        })
+        let status = DnsStatus {
+            draining: view.draining,
+            listen: Some(self.listen),
+            name_servers: view.name_servers.clone(),
+            names: view.names.clone(),
+            problem: view.problem.clone(),
+            ready,
+            records_age_seconds: view.confirmed.elapsed().as_secs(),
+            zone: self.zone.clone(),
+        };
+        // Its fields are numbers and strings, which can always be serialized.
+        serde_json::to_value(status).unwrap_or_default()
     }
 }

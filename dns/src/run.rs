@@ -369,7 +369,7 @@ impl Server {
         match self.catalog.observe(target, success) {
             Change::None => return,
             Change::Verdict(health) => {
-                tracing::info!(%target, state = health.word(), "an address changed");
+                tracing::info!(%target, state = health.shown().as_str(), "an address changed");
             }
             Change::OutOfReach => {}
         }

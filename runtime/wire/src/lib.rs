@@ -6,13 +6,14 @@
 //! contract with users' scripts and with older and newer versions, so two rules hold:
 //!
 //! - Fields are declared in alphabetical order, because that is the order in which they
-//! have always been written. The files in `tests/golden` hold the exact bytes.
+//!   have always been written. The files in `tests/golden` hold the exact bytes.
 //! - A reader of an answer ignores fields that it does not know, and accepts that older
-//! versions leave fields out. Files that people write by hand are read strictly instead:
-//! there an unknown field is a typing error.
+//!   versions leave fields out. Files that people write by hand are read strictly instead:
+//!   there an unknown field is a typing error.
 
 mod balancer;
 mod control;
+mod dns;
 mod files;
 mod history;
 mod snapshot;
@@ -21,6 +22,7 @@ mod supervisor_args;
 
 pub use balancer::{BalancerStatus, EndpointStatus, Standing};
 pub use control::{Description, MAX_WORKERS, Reply, Request, SlotDescription, Tails, WorkerCount};
+pub use dns::{AddressStatus, DnsStatus, NameStatus, ProbeState};
 pub use files::{Backend, DEFAULT_TTL, Desired, Record, TOKEN_BYTES};
 pub use history::{Event, EventKind, Events, LastExit};
 pub use snapshot::{Dispatch, Snapshot};

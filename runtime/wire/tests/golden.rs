@@ -14,8 +14,8 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use scaledapp_wire::{
-    Backend, BalancerStatus, Description, Desired, Events, Record, Reply, Request, SlotState,
-    Snapshot, Standing, Status, Tails, WorkerState,
+    Backend, BalancerStatus, Description, Desired, DnsStatus, Events, ProbeState, Record, Reply,
+    Request, SlotState, Snapshot, Standing, Status, Tails, WorkerState,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -48,6 +48,10 @@ fn every_answer_keeps_its_bytes() {
     file::<Snapshot>("watch-connection.json");
     let balancer: BalancerStatus = file("balancer.json");
     assert_eq!(balancer.endpoints[0].standing, Standing::Serving);
+    let dns: DnsStatus = file("dns.json");
+    let hello = &dns.names["hello.apps.local."];
+    assert_eq!(hello.addresses[0].state, ProbeState::Healthy);
+    assert_eq!(dns.name_servers["ns.apps.local."].len(), 1);
 }
 
 #[test]
@@ -88,6 +92,8 @@ fn answers_of_older_and_newer_versions_are_read() {
     assert_eq!((snapshot.dispatch, snapshot.capacity), (None, 0));
     let balancer: BalancerStatus = read(r#"{"endpoints":[{"standing":"newer"}]}"#);
     assert_eq!(balancer.endpoints[0].standing, Standing::Other);
+    let dns: DnsStatus = read(r#"{"names":{"a.":{"addresses":[{"state":"newer"}]}}}"#);
+    assert_eq!(dns.names["a."].addresses[0].state, ProbeState::Other);
 }
 
 fn refused<T: DeserializeOwned + Debug>(text: &str) {
@@ -101,6 +107,7 @@ fn invalid_answers_and_typing_errors_in_files_are_refused() {
     refused::<Status>(r#"{"desired":-1}"#);
     refused::<Status>(r#"{"ready":"4"}"#);
     refused::<BalancerStatus>("{}");
+    refused::<DnsStatus>("{}");
     refused::<Desired<String>>(r#"{"worker":"3"}"#);
     refused::<Desired<String>>(&format!(r#"{{"reload":"{}"}}"#, "x".repeat(129)));
     refused::<Backend>(r#"{"address":"10.0.0.1:1","name":"a","adress":1}"#);
