@@ -251,7 +251,7 @@ impl Supervisor {
             return Some(Event::Stop { quick: true });
         }
         if !std::mem::replace(&mut self.stopping, true) {
-            tracing::info!("stopping: requests in flight are finished first");
+            tracing::info!("stopping: draining requests in flight");
             let inputs = self.inputs.clone();
             let drained = self.workers.front.drain();
             tokio::task::spawn_local(async move {
