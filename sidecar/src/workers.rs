@@ -2,7 +2,7 @@
 //! reaps them. The engine decides when.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,17 +49,6 @@ const MAIN_PORT_TIMEOUT: Duration = Duration::from_secs(3);
 const RELISTEN_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often a stopped worker's group is checked for remaining processes.
 const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Whether a worker's processes hold sockets, but none of `shared`. If they cannot be read,
-/// they seem to hold none at all, and the result is `false`.
-fn closed(pid: u32, shared: &HashSet<u64>) -> bool {
-    let mut members = open_connections::members(&[pid]);
-    members.extend(memory::tree(pid).into_iter().map(|process| (process, pid)));
-    let held = open_connections::sockets_of(&members)
-        .remove(&pid)
-        .unwrap_or_default();
-    !held.is_empty() && held.is_disjoint(shared)
-}
 
 /// All worker processes, and everything needed to start, feed and end one.
 pub(crate) struct Workers {
@@ -380,7 +369,9 @@ impl Workers {
             let Some(process) = self.living.processes.get_mut(worker) else {
                 return false;
             };
-            let before = std::mem::replace(&mut process.has_closed, closed(process.pid, &shared));
+            let tree = memory::tree(process.pid);
+            let closed = open_connections::has_closed(process.pid, &tree, &shared);
+            let before = std::mem::replace(&mut process.has_closed, closed);
             before && process.has_closed
         });
         closed

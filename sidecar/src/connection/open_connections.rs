@@ -73,6 +73,16 @@ pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
     all
 }
 
+/// Whether the processes of a worker, its group `pid` and its descendants `tree`, hold
+/// sockets, but none of `shared`. If they cannot be read, they seem to hold none at all, and
+/// the result is `false`.
+pub(crate) fn has_closed(pid: u32, tree: &[u32], shared: &HashSet<u64>) -> bool {
+    let mut members = members(&[pid]);
+    members.extend(tree.iter().map(|process| (*process, pid)));
+    let held = sockets_of(&members).remove(&pid).unwrap_or_default();
+    !held.is_empty() && held.is_disjoint(shared)
+}
+
 /// The inodes among `sockets` that each group holds.
 pub(crate) fn held_by_group(
     members: &[Member],
