@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scaledapp_proxy::{Network, NetworkError};
 use scaledapp_runtime::cli::AdminArg;
+use scaledapp_tls::Pair;
 use scaledapp_units::duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -24,6 +25,7 @@ const RUN_EXAMPLES: &str = r#"Examples:
   scaledapp-balancer run --listen [::]:8080 --endpoints-file endpoints.json --admin [::]:9377
   scaledapp-balancer run --listen [::]:8080 --endpoints-service default/hello-pods
   scaledapp-balancer run --config balancer.json --algorithm round-robin
+  scaledapp-balancer run --listen [::]:80 --tls-listen [::]:443 --tls tls.crt:tls.key --tls-redirect --upstream 10.0.0.1:3000
 
 Endpoints file (read again within 100 ms of a change; to replace it, rename a new file over it):
   [{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]
@@ -45,7 +47,7 @@ Config file: a JSON object whose keys are these flags in camelCase, such as
 A flag wins over its SCALEDAPP_* variable, and the variable over the file.
 
 Signals: TERM and INT turn /readyz to 503 at once and drain; a second one exits
-immediately. HUP reads the endpoints file again.
+immediately. HUP reads the endpoints file and the certificates again.
 Exit codes: 0 stopped, 2 could not start, 64 usage."#;
 
 /// HTTP/1 load balancer that loses no request.
@@ -80,6 +82,47 @@ pub(crate) struct Options {
     /// Address and port to serve on; [::] also accepts IPv4 clients
     #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Certificate and key for https, PEM files; repeat for more names (comma-separated in the variable). They are read again when they change
+    #[arg(
+        long,
+        env = "SCALEDAPP_TLS",
+        value_name = "CERT:KEY",
+        value_delimiter = ','
+    )]
+    pub(crate) tls: Vec<CertificateFiles>,
+    /// Address and port to serve https on; http stays on --listen [default: https on --listen, and no http]
+    #[arg(long, env = "SCALEDAPP_TLS_LISTEN", value_name = "ADDR")]
+    pub(crate) tls_listen: Option<SocketAddr>,
+    /// Redirect requests on --listen to https at this port, as clients know it (308); not those for /.well-known/acme-challenge/
+    #[arg(
+        long,
+        env = "SCALEDAPP_TLS_REDIRECT",
+        value_name = "PORT",
+        num_args = 0..=1,
+        default_missing_value = "443"
+    )]
+    pub(crate) tls_redirect: Option<NonZeroU16>,
+    /// Oldest version of TLS: 1.2 or 1.3 [default: 1.2]
+    #[arg(long, env = "SCALEDAPP_TLS_MIN_VERSION", value_name = "VERSION")]
+    pub(crate) tls_min_version: Option<TlsVersion>,
+    /// PEM file of the authorities whose certificates clients must show. The certificate goes to servers as Client-Cert (RFC 9440)
+    #[arg(long, env = "SCALEDAPP_TLS_CLIENT_CA", value_name = "FILE")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// What --tls-client-ca asks of clients [default: require]
+    #[arg(long, env = "SCALEDAPP_TLS_CLIENT_MODE")]
+    pub(crate) tls_client_mode: Option<ClientMode>,
+    /// HTTP/2 with clients that ask for it, over TLS (ALPN) or at once (prior knowledge) [default: true]
+    #[arg(
+        long,
+        env = "SCALEDAPP_H2",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) h2: Option<bool>,
+    /// How long browsers are to use https only (Strict-Transport-Security), told in answers over https unless the server says something itself
+    #[arg(long, env = "SCALEDAPP_HSTS", value_name = "TIME")]
+    pub(crate) hsts: Option<Time>,
     /// A server to send requests to; repeat for more (comma-separated in the variable)
     #[arg(
         long,
@@ -204,6 +247,41 @@ pub(crate) enum AlgorithmArg {
     Hash,
 }
 
+/// `--tls`: a certificate with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CertificateFiles(pub(crate) Pair);
+
+impl FromStr for CertificateFiles {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+/// `--tls-min-version`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+pub(crate) enum TlsVersion {
+    /// TLS 1.2 and 1.3
+    #[value(name = "1.2")]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3 alone
+    #[value(name = "1.3")]
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// `--tls-client-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClientMode {
+    /// A certificate of one of the authorities
+    Require,
+    /// None, or one of the authorities
+    Optional,
+}
+
 /// `--upstream`: where a server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target(pub(crate) SocketAddr);
@@ -256,7 +334,7 @@ macro_rules! deserialize_from_text {
         })+
     };
 }
-deserialize_from_text!(ServiceName, Target, Time, Trusted);
+deserialize_from_text!(CertificateFiles, ServiceName, Target, Time, Trusted);
 
 #[cfg(test)]
 mod tests {

@@ -10,9 +10,10 @@ const SLOT: &str = "SCALEDAPP_SLOT";
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} (--listen): {source}; {}", cure(.source))]
+#[error("cannot listen on {address} ({flag}): {source}; {}", cure(.source))]
 pub(crate) struct ListenError {
     address: SocketAddr,
+    flag: &'static str,
     source: io::Error,
 }
 
@@ -32,8 +33,12 @@ fn cure(error: &io::Error) -> &'static str {
 }
 
 /// Listens on `address`. `[::]` accepts IPv4 as well, and port 0 means any free port.
-pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    scaledapp_proxy::listen(address).map_err(|source| ListenError { address, source })
+pub(crate) fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ListenError> {
+    scaledapp_proxy::listen(address).map_err(|source| ListenError {
+        address,
+        flag,
+        source,
+    })
 }
 
 /// Whether our supervisor holds the socket, so that it outlives this process.
@@ -71,12 +76,12 @@ mod tests {
 
     #[test]
     fn a_taken_address_is_named_with_the_cure() {
-        let taken = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = listen("127.0.0.1:0".parse().unwrap(), "--listen").unwrap();
         let address = taken.local_addr().unwrap();
-        let message = listen(address).unwrap_err().to_string();
+        let message = listen(address, "--listen").unwrap_err().to_string();
         assert!(message.contains(&address.to_string()), "{message}");
         assert!(message.contains("another process"), "{message}");
-        let elsewhere = listen("192.0.2.1:8080".parse().unwrap()).unwrap_err();
+        let elsewhere = listen("192.0.2.1:8080".parse().unwrap(), "--listen").unwrap_err();
         assert!(elsewhere.to_string().contains("no such address"));
     }
 }

@@ -12,6 +12,7 @@ mod peers;
 mod report;
 mod run;
 mod settings;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 //! One thread does all of this. Requests are forwarded on other threads
 //! (`scaledapp-proxy`), which only see the table that this thread publishes.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
-use scaledapp_proxy::{Callers, Config, Network, Proxy, Table, Tokens};
+use scaledapp_proxy::{Callers, Config, Listener, Network, Proxy, Scheme, Table, Tokens};
 use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,7 +24,8 @@ use crate::listener;
 use crate::metrics::{Metrics, PREFIX};
 use crate::peers::watch::Watches;
 use crate::report::Report;
-use crate::settings::{Drain, Settings};
+use crate::settings::{Drain, Settings, Tls};
+use crate::tls::Loader;
 
 /// How long the first requests wait for supervisors to say whether they serve. They answer
 /// within milliseconds, and one that is gone must not delay the others.
@@ -64,6 +65,16 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
     }
 }
 
+/// Serves the admin port from now on; its address for the log.
+fn open_admin(admin: Option<Admin>, report: &Arc<Report>) -> String {
+    let Some(admin) = admin else {
+        return "none".to_owned();
+    };
+    let address = admin.local_addr().to_string();
+    tokio::spawn(admin.serve(Arc::clone(report) as Arc<dyn Routes>));
+    address
+}
+
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::new().context("cannot install signal handlers")?;
     listener::raise_file_limit(
@@ -71,8 +82,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         settings.forwarding.fits_connections,
     );
     let admin = bind_admin(&settings).await?;
-    let listener = listener::listen(settings.listen)?;
+    let listener = listener::listen(settings.listen, "--listen")?;
     let listen = listener.local_addr()?;
+    let certificates = Arc::new(Notify::new());
+    let (listeners, https) = secure(listener, settings.tls, &certificates)?;
 
     let metrics = Arc::new(Metrics::default());
     let discovery = Discovery::default();
@@ -107,7 +120,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let proxy = start(
         forwarding,
         callers,
-        listener,
+        listeners,
         &balancer.table,
         &mut registry,
     )?;
@@ -120,23 +133,54 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         registry,
         draining: AtomicBool::new(false),
     });
-    let admin_address = admin
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), |admin| admin.local_addr().to_string());
-    if let Some(admin) = admin {
-        tokio::spawn(admin.serve(Arc::clone(&report) as Arc<dyn Routes>));
-    }
+    let admin_address = open_admin(admin, &report);
     // The log shows the addresses, because port 0 may have been chosen.
     tracing::info!(
         address = %listen,
+        https = https.map(tracing::field::display),
         admin = admin_address,
         threads = forwarding.threads,
         socket = if forwarding.listener_is_held { "supervisor's" } else { "own" },
         "listening"
     );
     balancer
-        .run(&proxy, &report, signals, settings.drain, &again)
+        .run(
+            &proxy,
+            &report,
+            signals,
+            settings.drain,
+            &[again, certificates],
+        )
         .await
+}
+
+/// What is spoken on which socket, and where https is. The files of certificates are
+/// followed from now on, and looked at when `again` says so.
+fn secure(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    again: &Arc<Notify>,
+) -> anyhow::Result<(Vec<Listener>, Option<SocketAddr>)> {
+    let Some(tls) = tls else {
+        return Ok((vec![listener.into()], None));
+    };
+    let (listen, redirect) = (tls.listen, tls.redirect);
+    let (loader, certificates) = Loader::start(tls)?;
+    tokio::spawn(loader.follow(Arc::clone(&certificates), Arc::clone(again)));
+    let (plain, socket) = match listen {
+        None => (None, listener),
+        Some(address) => {
+            let plain = Listener {
+                socket: listener,
+                scheme: redirect.map_or(Scheme::Http, |port| Scheme::Redirected { port }),
+            };
+            (Some(plain), listener::listen(address, "--tls-listen")?)
+        }
+    };
+    let https = socket.local_addr()?;
+    let scheme = Scheme::Https(certificates);
+    let secured = Listener { socket, scheme };
+    Ok((plain.into_iter().chain([secured]).collect(), Some(https)))
 }
 
 /// Which callers are believed, and which token is shown to pods. From here on the token
@@ -174,12 +218,12 @@ fn discover(
 fn start(
     config: Config,
     callers: Callers,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     table: &watch::Sender<Arc<Table>>,
     registry: &mut Registry,
 ) -> anyhow::Result<Arc<Proxy>> {
     let metrics = scaledapp_proxy::Metrics::register(registry, PREFIX);
-    let proxy = Proxy::start(config, listener, table.subscribe(), metrics, callers);
+    let proxy = Proxy::start(config, listeners, table.subscribe(), metrics, callers);
     let proxy = proxy.with_context(|| {
         format!(
             "cannot start {} threads: give a lower --threads",
@@ -251,7 +295,7 @@ impl Balancer {
         report: &Report,
         mut signals: Signals,
         drain: Drain,
-        again: &Notify,
+        again: &[Arc<Notify>],
     ) -> anyhow::Result<()> {
         let changed = Arc::clone(&self.changed);
         let drained = proxy.drained();
@@ -275,7 +319,7 @@ impl Balancer {
                     );
                 }
                 signal = signals.next() => match signal {
-                    Signal::Hangup => again.notify_one(),
+                    Signal::Hangup => again.iter().for_each(|it| it.notify_one()),
                     Signal::Terminate | Signal::Interrupt if draining => {
                         tracing::info!("stopped immediately on the second signal");
                         return Ok(());

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network};
+use scaledapp_tls::Pair;
 
-use crate::cli::{AlgorithmArg, Options, RunArgs, Time};
+use crate::cli::{AlgorithmArg, ClientMode, Options, RunArgs, Time, TlsVersion};
 use crate::discovery::cluster::ServiceName;
 
 /// Services and resolvers learn seconds late that a balancer leaves.
@@ -22,6 +23,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<Tls>,
     pub(crate) upstreams: Vec<SocketAddr>,
     pub(crate) endpoints_file: Option<PathBuf>,
     pub(crate) endpoints_service: Option<ServiceName>,
@@ -34,6 +36,24 @@ pub(crate) struct Settings {
     pub(crate) forwarded_from: Vec<Network>,
     /// The file with the token that is shown to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
+}
+
+/// What is encrypted, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) pairs: Vec<Pair>,
+    /// Where https is spoken; `None`: on the listener, which then speaks no http.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Requests of the listener are redirected to https at this port.
+    pub(crate) redirect: Option<u16>,
+    /// TLS 1.2 is not spoken.
+    pub(crate) is_13_only: bool,
+    /// The file of those whose certificates clients show.
+    pub(crate) client_authorities: Option<PathBuf>,
+    /// A client may show none.
+    pub(crate) clients_are_optional: bool,
+    /// HTTP/2 is offered.
+    pub(crate) offers_http2: bool,
 }
 
 /// The times of a drain.
@@ -65,6 +85,18 @@ pub(crate) enum UsageError {
     Loop(SocketAddr),
     #[error("--{0} 0s leaves no time for anything: give at least 1ms")]
     NoTime(&'static str),
+    #[error("--{0} is of no use without a certificate: give --tls CERT:KEY")]
+    NoCertificate(&'static str),
+    #[error(
+        "--tls-redirect redirects from --listen, which speaks https itself: give https an address of its own, --tls-listen ADDR"
+    )]
+    NothingToRedirect,
+    #[error("--tls-client-mode is of no use without the authorities: give --tls-client-ca FILE")]
+    NoAuthorities,
+    #[error(
+        "--tls-listen {0} is the --listen address: give another port, or leave --tls-listen out"
+    )]
+    SameAddress(SocketAddr),
     #[error(transparent)]
     Head(#[from] HeadLimitError),
 }
@@ -96,6 +128,7 @@ impl Settings {
         let time = |time: Option<Time>, default| time.map_or(default, |time| time.0);
         Ok(Self {
             listen,
+            tls: tls(&options, listen)?,
             upstreams,
             admin_is_asked_for: options.admin.is_some(),
             admin: options.admin.map_or_else(
@@ -113,6 +146,8 @@ impl Settings {
                 limits: limits(&options)?,
                 // A number that the user has given is not lowered.
                 fits_connections: options.connections.is_none(),
+                hsts: options.hsts.map(|time| time.0),
+                http2: options.h2.unwrap_or(true),
                 ..Config::balancer()
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
@@ -147,12 +182,20 @@ fn merge(flags: Options, file: Options) -> Options {
                 } else {
                     flags.forwarded_from
                 },
+                tls: if flags.tls.is_empty() { file.tls } else { flags.tls },
                 $($name: flags.$name.or(file.$name)),+
             }
         };
     }
     first!(
         listen,
+        tls_listen,
+        tls_redirect,
+        tls_min_version,
+        tls_client_ca,
+        tls_client_mode,
+        h2,
+        hsts,
         endpoints_file,
         endpoints_service,
         admin,
@@ -183,6 +226,40 @@ fn merge(flags: Options, file: Options) -> Options {
         attempts,
         retry_percent,
     )
+}
+
+/// What the flags say of TLS, if they say that it is spoken.
+fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError> {
+    let needs = [
+        ("tls-listen", options.tls_listen.is_some()),
+        ("tls-redirect", options.tls_redirect.is_some()),
+        ("tls-min-version", options.tls_min_version.is_some()),
+        ("tls-client-ca", options.tls_client_ca.is_some()),
+        ("tls-client-mode", options.tls_client_mode.is_some()),
+        ("hsts", options.hsts.is_some()),
+    ];
+    if options.tls.is_empty() {
+        let stray = needs.iter().find(|(_, is_given)| *is_given);
+        return stray.map_or(Ok(None), |(name, _)| Err(UsageError::NoCertificate(name)));
+    }
+    if options.tls_redirect.is_some() && options.tls_listen.is_none() {
+        return Err(UsageError::NothingToRedirect);
+    }
+    if options.tls_client_mode.is_some() && options.tls_client_ca.is_none() {
+        return Err(UsageError::NoAuthorities);
+    }
+    if options.tls_listen == Some(listen) && listen.port() != 0 {
+        return Err(UsageError::SameAddress(listen));
+    }
+    Ok(Some(Tls {
+        pairs: options.tls.iter().map(|files| files.0.clone()).collect(),
+        listen: options.tls_listen,
+        redirect: options.tls_redirect.map(NonZeroU16::get),
+        is_13_only: options.tls_min_version == Some(TlsVersion::Tls13),
+        client_authorities: options.tls_client_ca.clone(),
+        clients_are_optional: options.tls_client_mode == Some(ClientMode::Optional),
+        offers_http2: options.h2.unwrap_or(true),
+    }))
 }
 
 fn threads(wanted: Option<NonZeroU16>) -> usize {

@@ -93,8 +93,14 @@ pub(crate) fn open(
         let (table, seen) = watch::channel(Arc::new(Table {
             endpoints: Vec::new(),
         }));
-        let proxy = Proxy::start(config, listener, seen, metrics, callers.clone())
-            .context("cannot start the dispatcher's threads")?;
+        let proxy = Proxy::start(
+            config,
+            vec![listener.into()],
+            seen,
+            metrics,
+            callers.clone(),
+        )
+        .context("cannot start the dispatcher's threads")?;
         Ok(Dispatcher {
             port,
             proxy: Arc::new(proxy),

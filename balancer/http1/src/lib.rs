@@ -50,5 +50,6 @@ pub use request::{REPEATED, Request, parse_request};
 pub use response::{Asked, Elsewhere, Response, parse_response};
 pub use tokens::{Tokens, TokensError};
 pub use write::{
-    Downstream, Origin, Trust, downstream_framing, write_answer, write_request, write_response,
+    Downstream, Origin, Trust, downstream_framing, write_answer, write_redirect, write_request,
+    write_response,
 };

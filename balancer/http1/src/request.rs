@@ -69,6 +69,12 @@ impl<'b> Request<'b> {
         self.section.first(Known::Repeated) == Some(b"1")
     }
 
+    /// The path with its query, as received; empty where an absolute target has none, and
+    /// for `OPTIONS *`.
+    pub fn path(&self) -> &'b [u8] {
+        self.path
+    }
+
     /// All fields as received, the values without surrounding space.
     pub fn fields(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))

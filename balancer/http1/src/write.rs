@@ -6,6 +6,6 @@ mod put;
 mod request;
 mod response;
 
-pub use answer::write_answer;
+pub use answer::{write_answer, write_redirect};
 pub use request::{Origin, Trust, write_request};
 pub use response::{Downstream, downstream_framing, write_response};

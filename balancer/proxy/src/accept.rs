@@ -4,9 +4,10 @@
 //! What happens on a connection is decided in `connections`; when each stage of the end
 //! begins, in `drain`.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,11 +24,12 @@ use crate::drain::{self, Stage};
 use crate::endpoint::Table;
 use crate::housekeeping;
 use crate::keepalive;
+use crate::listen::{Listener, Scheme};
 use crate::memory::Pressure;
 use crate::metrics::{Counts, count};
 use crate::occupancy::STALL_GRACE;
 use crate::thread::{Common, Thread};
-use crate::transport::Transport;
+use crate::transport::{Secured, Transport};
 
 /// How many bytes of an answer the kernel accepts beyond what fits into the client's
 /// window.
@@ -41,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Seed {
     pub(crate) common: Common,
     pub(crate) callers: Callers,
-    pub(crate) listener: std::net::TcpListener,
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) counts: Arc<Counts>,
@@ -65,14 +67,14 @@ async fn serve(seed: Seed) -> io::Result<()> {
     let Seed {
         common,
         mut callers,
-        listener,
+        listeners,
         mut table,
         mut stage,
         counts,
         index,
     } = seed;
-    set_options(&listener, common.config.limits.stall_time)?;
-    let mut listener = Some(TcpListener::from_std(listener)?);
+    let stall_time = common.config.limits.stall_time;
+    let mut doors = Doors::new(listeners, stall_time)?;
     let closed = Arc::clone(&common.closed);
     let first = Arc::clone(&table.borrow_and_update());
     let thread = Rc::new(Thread::new(common, &mut callers, counts, first, index));
@@ -94,14 +96,14 @@ async fn serve(seed: Seed) -> io::Result<()> {
             return Ok(());
         }
         tokio::select! {
-            accepted = accepting.accept(listener.as_ref()) => accepting.accepted(accepted).await,
+            accepted = accepting.accept(&doors) => accepting.accepted(accepted).await,
             changed = table.changed(), if has_owner => {
                 has_owner = changed.is_ok();
                 thread.upstreams.set_table(Arc::clone(&table.borrow_and_update()));
             }
             Ok(()) = stage.changed() => {
                 let stage = *stage.borrow_and_update();
-                if accepting.enter(stage, &mut listener, &closed) {
+                if accepting.enter(stage, &mut doors, &closed) {
                     return Ok(());
                 }
             }
@@ -133,13 +135,60 @@ async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
     }
 }
 
-/// Accepts the next connection; returns it with the address of its peer.
-fn poll_accept(
-    listener: &TcpListener,
-    context: &mut Context<'_>,
-) -> Poll<io::Result<(Transport, SocketAddr)>> {
-    let accepted = listener.poll_accept(context);
-    accepted.map_ok(|(stream, peer)| (Transport::Plain(stream), peer))
+/// The listening sockets of a thread.
+#[derive(Debug, Default)]
+struct Doors {
+    all: Vec<(TcpListener, Scheme)>,
+    /// The one that is asked first, so that a busy one keeps no other waiting.
+    first: Cell<usize>,
+}
+
+/// A connection that was accepted.
+struct Arrived {
+    transport: Transport,
+    peer: IpAddr,
+    redirects: Option<u16>,
+}
+
+impl Doors {
+    fn new(listeners: Vec<Listener>, stall_time: Duration) -> io::Result<Self> {
+        let open = |listener: Listener| {
+            set_options(&listener.socket, stall_time)?;
+            Ok((TcpListener::from_std(listener.socket)?, listener.scheme))
+        };
+        Ok(Self {
+            all: listeners.into_iter().map(open).collect::<io::Result<_>>()?,
+            first: Cell::new(0),
+        })
+    }
+
+    /// The next connection of any of them.
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
+        let count = self.all.len();
+        for at in 0..count {
+            let at = (self.first.get() + at) % count;
+            let (listener, scheme) = &self.all[at];
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                self.first.set(at + 1);
+                return Poll::Ready(accepted.and_then(|(stream, peer)| {
+                    let (transport, redirects) = match scheme {
+                        Scheme::Http => (Transport::Plain(stream), None),
+                        Scheme::Redirected { port } => (Transport::Plain(stream), Some(*port)),
+                        Scheme::Https(security) => {
+                            let secured = Secured::new(stream, security.session()?);
+                            (Transport::Secured(Box::new(secured)), None)
+                        }
+                    };
+                    Ok(Arrived {
+                        transport,
+                        peer: peer.ip().to_canonical(),
+                        redirects,
+                    })
+                }));
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// The accept loop's view of its thread.
@@ -152,10 +201,12 @@ impl Accepting<'_> {
     /// Accepts the next connection once there may be one more. This is checked again when a
     /// connection arrives, because an idle connection that was to give way may be in use by
     /// then.
-    async fn accept(&self, listener: Option<&TcpListener>) -> io::Result<(Transport, SocketAddr)> {
-        poll_fn(|context| match listener {
-            Some(listener) if self.has_room() => poll_accept(listener, context),
-            Some(_) | None => Poll::Pending,
+    async fn accept(&self, doors: &Doors) -> io::Result<Arrived> {
+        poll_fn(|context| {
+            if doors.all.is_empty() || !self.has_room() {
+                return Poll::Pending;
+            }
+            doors.poll_accept(context)
         })
         .await
     }
@@ -179,9 +230,9 @@ impl Accepting<'_> {
         false
     }
 
-    async fn accepted(&self, accepted: io::Result<(Transport, SocketAddr)>) {
+    async fn accepted(&self, accepted: io::Result<Arrived>) {
         match accepted {
-            Ok((transport, peer)) => self.begin(transport, peer.ip()),
+            Ok(arrived) => self.begin(arrived),
             // The client was gone before its connection was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -192,10 +243,14 @@ impl Accepting<'_> {
         }
     }
 
-    fn begin(&self, transport: Transport, peer: IpAddr) {
+    fn begin(&self, arrived: Arrived) {
         let thread = self.thread;
         thread.activity.begins();
-        let peer = peer.to_canonical();
+        let Arrived {
+            transport,
+            peer,
+            redirects,
+        } = arrived;
         let pressure = thread.memory.pressure();
         if pressure >= Pressure::Full {
             count(&thread.counts.shed_new);
@@ -220,7 +275,7 @@ impl Accepting<'_> {
             // A connection that is refused takes no place, so none ends for it.
             self.make_way();
         }
-        self.connections.begin(transport, peer);
+        self.connections.begin(transport, peer, redirects);
     }
 
     /// Ends a connection to make room for a new one. It is the one that has waited longest
@@ -258,18 +313,13 @@ impl Accepting<'_> {
 
     /// Enters a stage of the end. Returns whether it was the last stage, which is over
     /// immediately.
-    fn enter(
-        &self,
-        stage: Stage,
-        listener: &mut Option<TcpListener>,
-        closed: &AtomicUsize,
-    ) -> bool {
+    fn enter(&self, stage: Stage, doors: &mut Doors, closed: &AtomicUsize) -> bool {
         self.thread.activity.enter(stage);
         match stage {
-            Stage::Closing => self.refuse_new(listener.as_ref()),
+            Stage::Closing => self.refuse_new(doors),
             Stage::Closed => {
-                if let Some(listener) = listener.take() {
-                    self.accept_last(&listener);
+                if !doors.all.is_empty() {
+                    self.accept_last(&std::mem::take(doors));
                     closed.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -280,24 +330,26 @@ impl Accepting<'_> {
         stage == Stage::Cut
     }
 
-    fn refuse_new(&self, listener: Option<&TcpListener>) {
+    fn refuse_new(&self, doors: &Doors) {
         // A socket that another process holds also belongs to our successor.
-        if let Some(listener) = listener
-            && !self.thread.config.listener_is_held
-            && let Err(error) = drain::refuse_new(listener)
-        {
-            tracing::debug!(%error, "connections that arrive in the last moment will be reset");
+        if self.thread.config.listener_is_held {
+            return;
+        }
+        for (listener, _) in &doors.all {
+            if let Err(error) = drain::refuse_new(listener) {
+                tracing::debug!(%error, "connections that arrive in the last moment will be reset");
+            }
         }
     }
 
     /// Accepts the connections that have arrived. If another process holds the socket, they
     /// stay there for our successor.
-    fn accept_last(&self, listener: &TcpListener) {
+    fn accept_last(&self, doors: &Doors) {
         let mut context = Context::from_waker(Waker::noop());
         while !self.thread.config.listener_is_held
-            && let Poll::Ready(Ok((transport, peer))) = poll_accept(listener, &mut context)
+            && let Poll::Ready(Ok(arrived)) = doors.poll_accept(&mut context)
         {
-            self.begin(transport, peer.ip());
+            self.begin(arrived);
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Activity {
     rests: Cell<bool>,
     /// Notified when ticks must become frequent again.
     woken: Notify,
+    /// The thread begins to leave.
+    left: Notify,
 }
 
 impl Activity {
@@ -40,6 +42,7 @@ impl Activity {
             latest: Cell::new(Duration::ZERO),
             rests: Cell::new(false),
             woken: Notify::new(),
+            left: Notify::new(),
         }
     }
 
@@ -60,6 +63,9 @@ impl Activity {
     /// Enters another stage.
     pub(crate) fn enter(&self, stage: Stage) {
         self.stage.set(stage);
+        if self.is_leaving() {
+            self.left.notify_waiters();
+        }
         self.begins();
     }
 
@@ -70,6 +76,13 @@ impl Activity {
     /// Whether answers must say that the connection ends with them.
     pub(crate) fn is_leaving(&self) -> bool {
         self.stage.get() >= Stage::Leaving
+    }
+
+    /// Resolves once answers must say so.
+    pub(crate) async fn leaves(&self) {
+        while !self.is_leaving() {
+            self.left.notified().await;
+        }
     }
 
     /// Resolves when it is time for the next tick.

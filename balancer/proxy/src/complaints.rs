@@ -210,6 +210,13 @@ impl Complaints {
         );
     }
 
+    /// A client and we have not agreed on a session. Anybody may cause this.
+    pub(crate) fn handshake_failed(&self, peer: IpAddr, why: &str) {
+        if self.is_due("tls-handshake") {
+            tracing::info!(%peer, "a TLS handshake has failed: {why}");
+        }
+    }
+
     /// A client speaks TLS; logged once.
     pub(crate) fn client_spoke_tls(&self) {
         if !self.is_first("client-spoke-tls") {

@@ -116,6 +116,11 @@ pub struct Config {
     pub fits_connections: bool,
     /// Whether an endpoint that answers only with 5xx is ejected for a while.
     pub ejects_errors: bool,
+    /// HTTP/2 is spoken with clients that ask for it: by ALPN, or by its preface.
+    pub http2: bool,
+    /// What answers over TLS say in `Strict-Transport-Security` (RFC 6797), in whole
+    /// seconds, where the server says nothing itself.
+    pub hsts: Option<Duration>,
     /// The limits of numbers and times.
     pub limits: Limits,
 }
@@ -206,6 +211,8 @@ impl Config {
             fits_connections: true,
             // A worker that answers is alive; its errors are those of the app.
             ejects_errors: false,
+            http2: false,
+            hsts: None,
             limits: Limits {
                 // A worker may take long to start, and the balancer in front waits for less
                 // time.
@@ -232,6 +239,8 @@ impl Config {
             owns_container: true,
             fits_connections: true,
             ejects_errors: true,
+            http2: true,
+            hsts: None,
             limits: Limits::default(),
         }
     }

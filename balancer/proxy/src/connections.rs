@@ -21,6 +21,7 @@ use self::parked::{Parked, ParkedConnection};
 use crate::clock::{Deadline, Slot};
 use crate::http::client::Client;
 use crate::http::connection::{self, Served};
+use crate::http2;
 use crate::metrics::{count, shift};
 use crate::thread::Thread;
 use crate::transport::Transport;
@@ -50,6 +51,8 @@ struct Connection {
 struct Open {
     connections: Rc<Connections>,
     peer: IpAddr,
+    /// Its requests are redirected to `https` at this port.
+    redirects: Option<u16>,
 }
 
 impl Drop for Open {
@@ -74,7 +77,12 @@ impl Connections {
     }
 
     /// Serves a connection that has been accepted and counted.
-    pub(crate) fn begin(self: &Rc<Self>, transport: Transport, peer: IpAddr) {
+    pub(crate) fn begin(
+        self: &Rc<Self>,
+        transport: Transport,
+        peer: IpAddr,
+        redirects: Option<u16>,
+    ) {
         let counts = &self.thread.counts;
         count(&counts.accepted);
         shift(&counts.connections, 1);
@@ -84,6 +92,7 @@ impl Connections {
             open: Open {
                 connections: Rc::clone(self),
                 peer,
+                redirects,
             },
         };
         // Most clients send something immediately. A connection is not idle before it has
@@ -103,10 +112,8 @@ impl Connections {
                 open,
             } = connection;
             let mut client = Client::new(thread, transport, open.peer, deadline);
-            // A connection without any request yet has less time than one that was kept
-            // after a request.
-            let timeout = thread.config.limits.head_time;
-            match connection::serve(thread, &mut client, timeout).await {
+            client.redirects = open.redirects;
+            match connection::serve(thread, &mut client).await {
                 Served::Rests => {
                     let Client {
                         transport,
@@ -118,6 +125,11 @@ impl Connections {
                         deadline,
                         open,
                     });
+                }
+                Served::Http2 => {
+                    // Its future is larger than those of HTTP/1.1, which it must not burden.
+                    Box::pin(http2::connection::serve(Rc::clone(&self.thread), client)).await;
+                    drop(open);
                 }
                 // The connection must not stay open until the task gets its next one.
                 Served::Ended => drop((client, open)),

@@ -2,12 +2,59 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::security::Security;
 
 /// How many connections may wait to be accepted. The kernel takes the smaller of this and
 /// `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
+
+/// What is spoken with the clients of a listener.
+#[derive(Debug, Clone)]
+pub enum Scheme {
+    /// HTTP without encryption.
+    Http,
+    /// The same, but each request is redirected (308) to `https` at the same host, except
+    /// those for `/.well-known/acme-challenge/` (RFC 8555 section 8.3).
+    Redirected {
+        /// The port of `https` as clients know it.
+        port: u16,
+    },
+    /// HTTP with TLS.
+    Https(Arc<dyn Security>),
+}
+
+/// A socket that a proxy accepts from.
+#[derive(Debug)]
+pub struct Listener {
+    /// It listens already.
+    pub socket: TcpListener,
+    /// What is spoken there.
+    pub scheme: Scheme,
+}
+
+impl From<TcpListener> for Listener {
+    /// HTTP without encryption.
+    fn from(socket: TcpListener) -> Self {
+        Self {
+            socket,
+            scheme: Scheme::Http,
+        }
+    }
+}
+
+impl Listener {
+    /// The same socket once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            scheme: self.scheme.clone(),
+        })
+    }
+}
 
 /// Listens on `address`. `[::]` accepts IPv4 as well, and port 0 means any free port.
 ///

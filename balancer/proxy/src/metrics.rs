@@ -108,11 +108,18 @@ pub(crate) struct Counts {
     pub(crate) connects: AtomicU64,
     pub(crate) reuses: AtomicU64,
     pub(crate) upgrades: AtomicU64,
+    pub(crate) http2: AtomicU64,
+    pub(crate) handshakes_full: AtomicU64,
+    pub(crate) handshakes_retried: AtomicU64,
+    pub(crate) handshakes_resumed: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
     pub(crate) connections: AtomicI64,
     /// How many of the connections wait without a task.
     pub(crate) parked: AtomicI64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) waiting: AtomicI64,
+    /// Streams of HTTP/2 connections that are being served.
+    pub(crate) streams: AtomicI64,
     /// How many of the connections have switched to another protocol.
     pub(crate) tunnels: AtomicI64,
 }
@@ -231,7 +238,7 @@ impl Metrics {
 /// A metric's name, its help text, and its counter.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 17] = [
+const COUNTERS: [Named<AtomicU64>; 18] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -309,9 +316,28 @@ const COUNTERS: [Named<AtomicU64>; 17] = [
         "Connections upgraded to another protocol",
         |c| &c.upgrades,
     ),
+    ("http2_connections", "Connections that spoke HTTP/2", |c| {
+        &c.http2
+    }),
 ];
 
-const GAUGES: [Named<AtomicI64>; 5] = [
+/// One value of a label, and its counter.
+type Labelled = (&'static str, fn(&Counts) -> &AtomicU64);
+
+/// Kinds of handshakes.
+const HANDSHAKES: [Labelled; 4] = [
+    ("full", |c| &c.handshakes_full),
+    ("retried", |c| &c.handshakes_retried),
+    ("resumed", |c| &c.handshakes_resumed),
+    ("failed", |c| &c.handshakes_failed),
+];
+
+const GAUGES: [Named<AtomicI64>; 6] = [
+    (
+        "http2_streams",
+        "Streams of HTTP/2 connections that are being served",
+        |c| &c.streams,
+    ),
     ("connections", "Client connections open", |c| &c.connections),
     (
         "parked_connections",
@@ -332,6 +358,24 @@ const GAUGES: [Named<AtomicI64>; 5] = [
         |c| &c.waiting,
     ),
 ];
+
+impl Metrics {
+    fn encode_handshakes(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "tls_handshakes",
+            "TLS handshakes, by how they went",
+            None,
+            MetricType::Counter,
+        )?;
+        for (kind, of) in HANDSHAKES {
+            let total = self.sum(|counts| of(counts).load(Ordering::Relaxed));
+            family
+                .encode_family(&[("kind", kind)])?
+                .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
+        }
+        Ok(())
+    }
+}
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -378,6 +422,7 @@ impl Collector for Metrics {
                     .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
             }
         }
+        self.encode_handshakes(&mut encoder)?;
         for (name, help, of) in COUNTERS {
             let total = self.sum(|counts| get(of(counts)));
             encoder

@@ -1,7 +1,6 @@
 //! A running forwarding path: its threads, and its end.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::drain::{Arrival, Departure, Pace, Stage};
 use crate::endpoint::Table;
+use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::suspects::Suspects;
 use crate::thread::Common;
@@ -49,32 +49,34 @@ impl Proxy {
     )]
     pub fn start(
         config: Config,
-        listener: TcpListener,
+        listeners: Vec<Listener>,
         table: watch::Receiver<Arc<Table>>,
         metrics: Metrics,
         callers: Callers,
     ) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
+        for listener in &listeners {
+            listener.socket.set_nonblocking(true)?;
+        }
         let (stage, stages) = watch::channel(Stage::Serving);
         let count = config.threads.max(1);
         let (ended, threads) = watch::channel(count);
         let ended = Arc::new(ended);
         let common = Common::new(config, count, &metrics);
-        let mut last = Some(listener);
+        let mut last = listeners;
         for index in 0..count {
             // All threads accept from one socket, so an idle thread takes the connections
             // that a busy one leaves.
-            let listener = match &last {
-                Some(listener) if index + 1 < count => listener.try_clone()?,
-                _ => match last.take() {
-                    Some(listener) => listener,
-                    None => break,
-                },
+            let listeners = if index + 1 < count {
+                last.iter()
+                    .map(Listener::try_clone)
+                    .collect::<Result<_, _>>()?
+            } else {
+                std::mem::take(&mut last)
             };
             let seed = Seed {
                 common: common.clone(),
                 callers: callers.clone(),
-                listener,
+                listeners,
                 table: table.clone(),
                 stage: stages.clone(),
                 counts: metrics.thread(),

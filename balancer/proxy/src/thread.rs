@@ -27,6 +27,7 @@ use crate::metrics::{Counts, Metrics};
 use crate::occupancy::Occupancy;
 use crate::pool::Pool;
 use crate::suspects::Suspects;
+use crate::turns::Turns;
 use crate::unread::Witness;
 use crate::upstreams::{SharedUpstreams, Upstreams};
 
@@ -101,6 +102,7 @@ pub(crate) struct Thread {
     pub(crate) occupancy: Occupancy,
     pub(crate) memory: MemoryShare,
     pub(crate) complaints: Complaints,
+    pub(crate) turns: Turns,
 }
 
 impl Thread {
@@ -131,6 +133,7 @@ impl Thread {
             memory: MemoryShare::new(common.memory, index, Arc::clone(&counts)),
             complaints: Complaints::new(Rc::clone(&clock), config),
             buffers: Buffers::default(),
+            turns: Turns::default(),
             fields: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             config,

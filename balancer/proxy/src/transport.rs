@@ -5,10 +5,15 @@
 //! decided at run time. Where a connection comes from is decided in `accept` and `connect`;
 //! the meaning of its bytes, by its protocol.
 
+mod secured;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -18,11 +23,19 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
 
+pub(crate) use self::secured::Secured;
+use crate::http2::stream::Stream;
+use crate::security::Session;
+
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// TCP without encryption.
     Plain(TcpStream),
+    /// TCP with TLS on it.
+    Secured(Box<Secured>),
+    /// One stream of an HTTP/2 connection.
+    Stream(Box<Stream>),
 }
 
 /// What the reactor knows of a connection.
@@ -44,6 +57,8 @@ impl Transport {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Secured(secured) => secured.poll_read(context, into),
+            Self::Stream(stream) => stream.poll_read(context, into),
         }
     }
 
@@ -52,10 +67,15 @@ impl Transport {
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.poll_read_ready(context),
+            // What the session has is read until there is none.
+            Self::Secured(secured) => secured.socket.poll_read_ready(context),
+            // It never rests.
+            Self::Stream(_) => Poll::Ready(Ok(())),
         }
     }
 
-    /// Writes some of `bytes`.
+    /// Writes some of `bytes`. After `Pending` the next call has to bring them again: a
+    /// session may have taken them already.
     #[inline]
     pub(crate) fn poll_write(
         &mut self,
@@ -64,6 +84,24 @@ impl Transport {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Secured(secured) => secured.poll_write(context, bytes, false),
+            Self::Stream(stream) => stream.poll_write(context, bytes),
+        }
+    }
+
+    /// The same from several pieces.
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Self::Secured(secured) => secured.poll_write_vectored(context, pieces),
+            Self::Stream(_) => {
+                let first = pieces.iter().find(|piece| !piece.is_empty());
+                self.poll_write(context, first.map_or(&[], |piece| &**piece))
+            }
         }
     }
 
@@ -86,6 +124,8 @@ impl Transport {
                     sent => return Poll::Ready(sent),
                 }
             },
+            Self::Secured(secured) => secured.poll_write(context, bytes, true),
+            Self::Stream(stream) => stream.poll_write(context, bytes),
         }
     }
 
@@ -97,6 +137,7 @@ impl Transport {
             Self::Plain(stream) => {
                 let _unheard = send(stream, bytes, flags);
             }
+            Self::Secured(_) | Self::Stream(_) => {}
         }
     }
 
@@ -105,18 +146,29 @@ impl Transport {
     /// # Errors
     /// The connection is broken.
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|context| match self {
+        poll_fn(|context| self.poll_shutdown(context)).await
+    }
+
+    /// The same.
+    pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-        })
-        .await
+            Self::Secured(secured) => secured.poll_shutdown(context),
+            Self::Stream(stream) => {
+                stream.finish();
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 
     /// Closes our side immediately. If the peer has sent something that was not read,
     /// merely dropping the connection would send a reset instead of the bytes that the
     /// kernel holds back.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(&mut self) {
         match self {
-            Self::Plain(stream) => drop(SockRef::from(stream).shutdown(Shutdown::Write)),
+            Self::Plain(stream) => drop(SockRef::from(&*stream).shutdown(Shutdown::Write)),
+            Self::Secured(secured) => secured.finish(),
+            Self::Stream(stream) => stream.finish(),
         }
     }
 
@@ -124,18 +176,16 @@ impl Transport {
     /// ends (a linger time of zero).
     pub(crate) fn set_resets(&self, resets: bool) {
         let linger = resets.then_some(Duration::ZERO);
-        match self {
-            Self::Plain(stream) => drop(SockRef::from(stream).set_linger(linger)),
+        if let Some(tcp) = self.tcp() {
+            drop(SockRef::from(tcp).set_linger(linger));
         }
     }
 
     /// Limits the kernel's memory for what the peer sends.
     pub(crate) fn set_receive_bytes(&self, bytes: usize) {
-        match self {
-            Self::Plain(stream) => {
-                // This fails only for a connection that is already over.
-                let _ended = SockRef::from(stream).set_recv_buffer_size(bytes);
-            }
+        if let Some(tcp) = self.tcp() {
+            // This fails only for a connection that is already over.
+            let _ended = SockRef::from(tcp).set_recv_buffer_size(bytes);
         }
     }
 
@@ -144,26 +194,29 @@ impl Transport {
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Plain(stream) => stream.local_addr(),
+            Self::Secured(secured) => secured.socket.local_addr(),
+            Self::Stream(stream) => match &stream.about().local {
+                Ok(address) => Ok(*address),
+                Err(error) => Err(error.kind().into()),
+            },
         }
     }
 
     /// # Errors
     /// The connection is broken.
     pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Plain(stream) => stream.peer_addr(),
-        }
+        self.tcp().map_or_else(
+            || Err(io::ErrorKind::NotConnected.into()),
+            TcpStream::peer_addr,
+        )
     }
 
     /// Its socket, if the bytes that the kernel counts there are those that we read and
     /// write.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "an encrypted connection will have none: the kernel counts other bytes there"
-    )]
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Plain(stream) => Some(stream.as_fd()),
+            Self::Secured(_) | Self::Stream(_) => None,
         }
     }
 
@@ -171,13 +224,18 @@ impl Transport {
     /// wakes nothing.
     pub(crate) fn heard(&self) -> Heard {
         let interest = Interest::READABLE | Interest::ERROR;
-        let heard = match self {
-            Self::Plain(stream) => {
-                let heard = pin!(stream.ready(interest));
-                heard.poll(&mut Context::from_waker(Waker::noop()))
+        let tcp = match self {
+            Self::Plain(stream) => stream,
+            Self::Secured(secured) => &secured.socket,
+            Self::Stream(stream) => {
+                return Heard {
+                    is_read_closed: false,
+                    is_broken: stream.is_broken(),
+                };
             }
         };
-        match heard {
+        let heard = pin!(tcp.ready(interest));
+        match heard.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(ready)) => Heard {
                 is_read_closed: ready.is_read_closed(),
                 is_broken: ready.is_error(),
@@ -195,9 +253,7 @@ impl Transport {
 
     /// Whether there are bytes to read. The end of the peer's side does not count.
     pub(crate) fn has_bytes(&self) -> bool {
-        match self {
-            Self::Plain(stream) => has_bytes(stream.as_fd()),
-        }
+        self.tcp().is_some_and(|tcp| has_bytes(tcp.as_fd()))
     }
 
     /// Whether nothing has arrived, not even the end, as far as the reactor knows. The
@@ -209,6 +265,7 @@ impl Transport {
         }
         let read = match self {
             Self::Plain(stream) => stream.try_read(&mut [0]),
+            Self::Secured(_) | Self::Stream(_) => return self.is_silent(),
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -216,10 +273,10 @@ impl Transport {
     /// The same by a system call, so that the answer is the kernel's.
     pub(crate) fn is_silent(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let heard = match self {
-            Self::Plain(stream) => recv(stream, &mut [0; 1][..], flags),
-        };
-        heard.is_err_and(|error| error == rustix::io::Errno::WOULDBLOCK)
+        self.tcp().is_some_and(|tcp| {
+            let heard = recv(tcp, &mut [0; 1][..], flags);
+            heard.is_err_and(|error| error == rustix::io::Errno::WOULDBLOCK)
+        })
     }
 
     /// Both directions, to be used independently.
@@ -228,6 +285,17 @@ impl Transport {
             Self::Plain(stream) => {
                 let (reading, writing) = stream.split();
                 (Reading::Plain(reading), Writing::Plain(writing))
+            }
+            Self::Secured(secured) => {
+                let shared = Rc::new(RefCell::new(&mut **secured));
+                (
+                    Reading::Secured(Rc::clone(&shared)),
+                    Writing::Secured(shared),
+                )
+            }
+            Self::Stream(stream) => {
+                let shared = Rc::new(RefCell::new(&mut **stream));
+                (Reading::Stream(Rc::clone(&shared)), Writing::Stream(shared))
             }
         }
     }
@@ -238,7 +306,45 @@ impl Transport {
     /// The reactor does not know the connection.
     pub(crate) fn detach(self) -> io::Result<Detached> {
         match self {
-            Self::Plain(stream) => stream.into_std().map(Detached),
+            Self::Plain(stream) => Ok(Detached {
+                socket: stream.into_std()?,
+                session: None,
+            }),
+            Self::Secured(secured) => {
+                let (socket, session) = secured.into_parts();
+                Ok(Detached {
+                    socket: socket.into_std()?,
+                    session: Some(Box::new(Kept(session))),
+                })
+            }
+            Self::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The TCP connection, if it is this transport's alone.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Secured(secured) => Some(&secured.socket),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// As [`Session::client_certificate`].
+    pub(crate) fn client_certificate(&self) -> Option<&str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secured(secured) => secured.client_certificate(),
+            Self::Stream(stream) => stream.about().client_certificate.as_deref(),
+        }
+    }
+
+    /// Whether its bytes are encrypted.
+    pub(crate) fn is_secured(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Secured(_) => true,
+            Self::Stream(stream) => stream.about().is_secured,
         }
     }
 }
@@ -251,12 +357,20 @@ fn has_bytes(socket: BorrowedFd<'_>) -> bool {
 /// A connection that no reactor watches. Only a variant without further state can be
 /// detached: what remains is a descriptor and nothing else.
 #[derive(Debug)]
-pub(crate) struct Detached(std::net::TcpStream);
+pub(crate) struct Detached {
+    socket: std::net::TcpStream,
+    /// Boxed once more, so that a connection without one takes less.
+    session: Option<Box<Kept>>,
+}
+
+/// The session of a connection at rest.
+#[derive(Debug)]
+struct Kept(Box<dyn Session>);
 
 impl Detached {
     /// As [`Transport::has_bytes`].
     pub(crate) fn has_bytes(&self) -> bool {
-        has_bytes(self.0.as_fd())
+        has_bytes(self.socket.as_fd())
     }
 
     /// Puts the connection back into the reactor.
@@ -264,13 +378,17 @@ impl Detached {
     /// # Errors
     /// There is no memory or descriptor for it.
     pub(crate) fn attach(self) -> io::Result<Transport> {
-        TcpStream::from_std(self.0).map(Transport::Plain)
+        let socket = TcpStream::from_std(self.socket)?;
+        Ok(match self.session {
+            None => Transport::Plain(socket),
+            Some(kept) => Transport::Secured(Box::new(Secured::new(socket, kept.0))),
+        })
     }
 }
 
 impl AsFd for Detached {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -278,6 +396,8 @@ impl AsFd for Detached {
 #[derive(Debug)]
 pub(crate) enum Reading<'a> {
     Plain(tcp::ReadHalf<'a>),
+    Secured(Rc<RefCell<&'a mut Secured>>),
+    Stream(Rc<RefCell<&'a mut Stream>>),
 }
 
 impl Reading<'_> {
@@ -285,6 +405,12 @@ impl Reading<'_> {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Plain(half) => half.readable().await,
+            Self::Secured(secured) => {
+                poll_fn(|context| secured.borrow_mut().poll_readable(context)).await
+            }
+            Self::Stream(stream) => {
+                poll_fn(|context| stream.borrow_mut().poll_readable(context)).await
+            }
         }
     }
 
@@ -292,6 +418,8 @@ impl Reading<'_> {
     pub(crate) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(half) => half.try_read(into),
+            Self::Secured(secured) => secured.borrow_mut().read(into),
+            Self::Stream(stream) => stream.borrow_mut().try_read(into),
         }
     }
 }
@@ -300,6 +428,8 @@ impl Reading<'_> {
 #[derive(Debug)]
 pub(crate) enum Writing<'a> {
     Plain(tcp::WriteHalf<'a>),
+    Secured(Rc<RefCell<&'a mut Secured>>),
+    Stream(Rc<RefCell<&'a mut Stream>>),
 }
 
 impl AsyncWrite for Writing<'_> {
@@ -310,18 +440,27 @@ impl AsyncWrite for Writing<'_> {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_write(context, bytes),
+            Self::Secured(secured) => secured.borrow_mut().poll_write(context, bytes, false),
+            Self::Stream(stream) => stream.borrow_mut().poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_flush(context),
+            Self::Secured(secured) => secured.borrow_mut().poll_flush(context),
+            Self::Stream(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_shutdown(context),
+            Self::Secured(secured) => secured.borrow_mut().poll_shutdown(context),
+            Self::Stream(stream) => {
+                stream.borrow_mut().finish();
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

@@ -309,7 +309,9 @@ mod tests {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut link = Link::new(Transport::Plain(stream));
         let ends = witness.watch(Duration::from_secs(1), &mut link).unwrap();
-        let Transport::Plain(client) = link.transport;
+        let Transport::Plain(client) = link.transport else {
+            panic!("it was made of a socket");
+        };
         let mut client = client.into_std().unwrap();
         client.write_all(&[0; 50]).unwrap();
         let (mut server, _) = listener.accept().unwrap();

@@ -37,7 +37,7 @@ pub enum ClientError {
 /// There is no such configuration, or it is invalid. A retry does not help.
 pub async fn client() -> Result<Client, ClientError> {
     // Fails if the process has chosen a provider already; then that one stays.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let config = Config::infer()
         .await
         .map_err(|error| ClientError::NoConfig(chain(&error)))?;

@@ -13,8 +13,10 @@
 mod discovery;
 mod doors;
 mod forwarding;
+mod http2;
 mod malformed;
 mod memory;
+mod tls;
 mod upstreams;
 
 use std::time::Duration;

@@ -27,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
             trust,
             request_id: "id",
             token: (trust == Trust::Edge).then_some("token"),
+            client_certificate: None,
         };
         let mut out = Vec::new();
         write_request(&mut out, &request, &origin, "fallback");

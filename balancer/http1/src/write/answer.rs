@@ -7,6 +7,18 @@ use super::response::put_status_line;
 
 use crate::response::{Elsewhere, RETRY};
 
+/// Appends a permanent redirect (308, RFC 9110 section 15.4.9: the method stays) without a
+/// body. `location` is written as it is: it must consist of what a head may hold.
+pub fn write_redirect(out: &mut Vec<u8>, location: &[u8], close: bool) {
+    put_status_line(out, 308, b"");
+    put_field(out, b"Location", location);
+    put_length(out, 0);
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends a complete answer whose body is `text` and a line end. The body is left out (but
 /// its length is given) if `head` says that the answer is to a `HEAD` request.
 ///

@@ -30,6 +30,10 @@ pub struct Origin<'a> {
     pub request_id: &'a str,
     /// The token that identifies us to the next hop, if that is one of ours.
     pub token: Option<&'a str>,
+    /// The certificate with which the sender has proved who it is, as the value of
+    /// `Client-Cert` (RFC 9440 section 2.2). A client's own field of that name never gets
+    /// through; one of a believed proxy does, and is about its client.
+    pub client_certificate: Option<&'a str>,
 }
 
 /// Whether the sender of a request is believed about its client.
@@ -197,6 +201,12 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     let host = request.host;
     put_claim(out, request, origin.trust, Known::ForwardedHost, host);
     put_field(out, b"X-Request-Id", request.request_id(origin));
+    if let Some(certificate) = origin.client_certificate {
+        let is_told = origin.trust.believes() && request.field("client-cert").is_some();
+        if !is_told {
+            put_field(out, b"Client-Cert", certificate.as_bytes());
+        }
+    }
 }
 
 /// Also ends the line. IPv4 clients of a dual-stack socket are written as IPv4 addresses.

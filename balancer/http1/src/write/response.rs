@@ -22,6 +22,9 @@ pub struct Downstream {
     /// The client has version 1.0 and has asked to keep the connection; if that is granted,
     /// `Connection: keep-alive` says so.
     pub keep_alive: bool,
+    /// Seconds for `Strict-Transport-Security` (RFC 6797), where the server says nothing
+    /// itself.
+    pub hsts: Option<u64>,
 }
 
 /// How the body is sent to the client. A client of version 1.0 knows no chunks, so for it a
@@ -58,6 +61,14 @@ pub fn write_response(
         _ => put_framing(out, framing),
     }
     put_connection(out, response, framing, *to);
+    if let Some(seconds) = to.hsts
+        && response.status >= 200
+        && response.field("strict-transport-security").is_none()
+    {
+        out.extend_from_slice(b"Strict-Transport-Security: max-age=");
+        put_number(out, seconds);
+        out.extend_from_slice(b"\r\n");
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -329,6 +329,7 @@ fn the_client_is_the_peer_of_the_last_believed_proxy() {
 fn a_token_is_shown_to_the_next_hop_only() {
     let ours = Origin {
         token: Some("t0ken"),
+        client_certificate: None,
         ..EDGE
     };
     let sent = sent_on(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &ours);

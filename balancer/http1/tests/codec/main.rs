@@ -45,6 +45,7 @@ const EDGE: Origin<'static> = Origin {
     trust: Trust::Edge,
     request_id: "id-1",
     token: None,
+    client_certificate: None,
 };
 
 const PROXY: Origin<'static> = Origin {

@@ -134,6 +134,7 @@ fn answer(bytes: &[u8], size: usize, asked: Asked) -> Result<Option<String>, &'s
                     version: Version::Http11,
                     close: false,
                     keep_alive: false,
+                    hsts: None,
                 };
                 let framing = downstream_framing(response.framing, to.version);
                 let mut out = Vec::new();
@@ -238,7 +239,7 @@ proptest! {
     #[test]
     fn responses_keep_their_meaning(bytes in nearly_a_head(), head: bool, close: bool) {
         let asked = Asked { head, upgrade: true };
-        let to = Downstream { version: Version::Http11, close, keep_alive: false };
+        let to = Downstream { version: Version::Http11, close, keep_alive: false, hsts: None };
         let limits = Limits::default();
         let mut fields = Fields::default();
         if let Ok(Some(response)) = parse_response(&bytes, &mut fields, &limits, asked) {

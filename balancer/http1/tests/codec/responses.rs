@@ -312,6 +312,7 @@ const PLAIN: Downstream = Downstream {
     version: Version::Http11,
     close: false,
     keep_alive: false,
+    hsts: None,
 };
 const CLOSING: Downstream = Downstream {
     close: true,
@@ -321,6 +322,7 @@ const OLD: Downstream = Downstream {
     version: Version::Http10,
     close: true,
     keep_alive: false,
+    hsts: None,
 };
 const OLD_KEEPING: Downstream = Downstream {
     close: false,

@@ -34,7 +34,7 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) transport: Transport,
-    pub(super) peer: IpAddr,
+    pub(crate) peer: IpAddr,
     /// The peer is a proxy that the user has named.
     pub(super) is_named: bool,
     /// How the sender of its last request was treated.
@@ -51,6 +51,8 @@ pub(crate) struct Client {
     pub(super) body: Allowance,
     /// See [`Client::set_resets`].
     resets: bool,
+    /// Its requests are redirected to `https` at this port.
+    pub(crate) redirects: Option<u16>,
 }
 
 /// Why a client sends nothing more.
@@ -79,7 +81,16 @@ impl Client {
             half_closed: None,
             body: Allowance::to_send(&thread.config.limits),
             resets: false,
+            redirects: None,
         }
+    }
+
+    /// What it has sent and nothing has used.
+    pub(crate) fn take_input(&mut self, thread: &Thread) -> Vec<u8> {
+        let input = self.input.filled().to_vec();
+        self.input.consume(input.len());
+        self.input.release(&thread.buffers);
+        input
     }
 
     /// While an answer is being sent whose end is marked by the end of the connection,
@@ -98,7 +109,7 @@ impl Client {
     }
 
     /// The client must act within `time`, and keeps us waiting until then.
-    pub(super) fn owes(&self, thread: &Thread, time: Duration) {
+    pub(crate) fn owes(&self, thread: &Thread, time: Duration) {
         let now = thread.clock.now();
         self.deadline
             .set_stalled(now.saturating_add(time), Some(now));

@@ -7,11 +7,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use scaledapp_http1::{self as http1, Origin, Refusal, Trust};
+use scaledapp_http1::{self as http1, Framing, Origin, Refusal, Trust};
 
 use super::client::{Client, Gone};
 use super::exchange;
+use super::handshake;
 use super::linger::Linger;
+use super::redirect;
 use super::request::{RequestMeta, Then};
 use crate::clock::Cut;
 use crate::metrics::Failure;
@@ -26,6 +28,8 @@ const TLS_HANDSHAKE: u8 = 22;
 enum Next {
     /// A request, and its head as it is sent upstream.
     Request(RequestMeta, Vec<u8>),
+    /// A request that is to be made at `https`, and the answer that says so.
+    Redirected(RequestMeta, Vec<u8>),
     Refused(Refusal),
     /// The client speaks HTTP/2.
     Http2,
@@ -44,35 +48,35 @@ pub(crate) enum Served {
     Ended,
     /// The connection is idle, and its task can do other work until something arrives.
     Rests,
+    /// The client speaks HTTP/2. What it has sent is unread.
+    Http2,
 }
 
-/// Serves a connection while it is busy; its next byte must come within `timeout`.
-pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut timeout: Duration) -> Served {
+/// How the service of a stream has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Whole,
+    /// The client must not take what it has for the whole.
+    Broken,
+}
+
+/// Serves a connection while it is busy.
+pub(crate) async fn serve(thread: &Thread, client: &mut Client) -> Served {
+    match handshake::settle(thread, client).await {
+        Ok(Some(settled)) if settled.is_http2 => return Served::Http2,
+        Ok(_) => {}
+        Err(()) => return Served::Ended,
+    }
+    // A connection without any request yet has less time than one that was kept after a
+    // request.
+    let mut timeout = thread.config.limits.head_time;
     loop {
         let next = next(thread, client, timeout).await;
         timeout = thread.config.limits.idle_time;
         let then = match next {
-            Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
-            Next::Refused(refusal) => refuse(thread, client, &refusal).await,
-            Next::Http2 => {
-                thread.counts.failed(Failure::Refused);
-                thread.complaints.client_spoke_http2();
-                let mut out = thread.buffers.output();
-                http1::write_http2_refusal(&mut out, HTTP2_TEXT);
-                client.write(thread, out, true).await
-            }
-            Next::Late => {
-                let cut = client.deadline.cut();
-                let failure = cut.map_or(Failure::ClientTimeout, Failure::from);
-                thread.counts.failed(failure);
-                let reason = match cut {
-                    Some(Cut::Room) => "gave-way",
-                    _ => "head-timeout",
-                };
-                client.answer(thread, 408, reason, true, false).await
-            }
-            Next::End => Then::End,
+            Next::Http2 if thread.config.http2 => return Served::Http2,
             Next::Rest => return Served::Rests,
+            next => answer(thread, client, next).await,
         };
         match then {
             Then::Next => continue,
@@ -93,6 +97,50 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client, mut timeout: Dur
     client.input.consume(usize::MAX);
     client.input.release(&thread.buffers);
     Served::Ended
+}
+
+/// Serves the one request of a stream.
+pub(crate) async fn serve_stream(thread: &Thread, client: &mut Client) -> Stream {
+    let next = next(thread, client, thread.config.limits.head_time).await;
+    let then = answer(thread, client, next).await;
+    client.input.consume(usize::MAX);
+    client.input.release(&thread.buffers);
+    match then {
+        Then::Next | Then::Close | Then::Finish => Stream::Whole,
+        Then::End | Then::Reset => Stream::Broken,
+    }
+}
+
+/// What becomes of the connection once what came next was answered.
+async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
+    match next {
+        Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
+        Next::Redirected(meta, answer) => {
+            // The connection goes on only if nothing of the request is left.
+            let close = !meta.keep_alive || meta.framing != Framing::None;
+            thread.counts.answered(308, meta.started.elapsed());
+            client.write(thread, answer, close).await
+        }
+        Next::Refused(refusal) => refuse(thread, client, &refusal).await,
+        Next::Http2 => {
+            thread.counts.failed(Failure::Refused);
+            thread.complaints.client_spoke_http2();
+            let mut out = thread.buffers.output();
+            http1::write_http2_refusal(&mut out, HTTP2_TEXT);
+            client.write(thread, out, true).await
+        }
+        Next::Late => {
+            let cut = client.deadline.cut();
+            let failure = cut.map_or(Failure::ClientTimeout, Failure::from);
+            thread.counts.failed(failure);
+            let reason = match cut {
+                Some(Cut::Room) => "gave-way",
+                _ => "head-timeout",
+            };
+            client.answer(thread, 408, reason, true, false).await
+        }
+        Next::End | Next::Rest => Then::End,
+    }
 }
 
 /// Answers a request that is malformed or too large.
@@ -134,7 +182,7 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
             || is_beyond(limits.head_bytes - 1)
         {
             match parse(thread, client, &limits) {
-                Ok(Some((meta, head))) => return Next::Request(meta, head),
+                Ok(Some(next)) => return next,
                 Ok(None) => {}
                 Err(_) if http1::is_http2(client.input.filled()) => return Next::Http2,
                 Err(refusal) => return Next::Refused(refusal),
@@ -197,7 +245,7 @@ fn parse(
     thread: &Thread,
     client: &mut Client,
     limits: &http1::Limits,
-) -> Result<Option<(RequestMeta, Vec<u8>)>, Refusal> {
+) -> Result<Option<Next>, Refusal> {
     let mut fields = thread.fields.borrow_mut();
     let Some(request) = http1::parse_request(client.input.filled(), &mut fields, limits)? else {
         return Ok(None);
@@ -218,17 +266,30 @@ fn parse(
     } else {
         String::new()
     };
-    thread.callers.with_token(|token| {
-        let origin = Origin {
-            peer: client.peer,
-            source,
-            scheme: "http",
-            trust,
-            request_id: std::str::from_utf8(&id).unwrap_or_default(),
-            token,
-        };
-        http1::write_request(&mut head, &request, &origin, &ours);
-    });
+    let location = client
+        .redirects
+        .and_then(|port| redirect::location(&request, &ours, port));
+    if let Some(location) = &location {
+        let close = !request.keep_alive || request.framing != Framing::None;
+        http1::write_redirect(&mut head, location, close);
+    } else {
+        thread.callers.with_token(|token| {
+            let origin = Origin {
+                peer: client.peer,
+                source,
+                scheme: if client.transport.is_secured() {
+                    "https"
+                } else {
+                    "http"
+                },
+                trust,
+                request_id: std::str::from_utf8(&id).unwrap_or_default(),
+                token,
+                client_certificate: client.transport.client_certificate(),
+            };
+            http1::write_request(&mut head, &request, &origin, &ours);
+        });
+    }
     let meta = RequestMeta {
         framing: request.framing,
         version: request.version,
@@ -244,7 +305,11 @@ fn parse(
     client.trust = trust;
     client.source = source;
     client.input.consume(length);
-    Ok(Some((meta, head)))
+    Ok(Some(if location.is_some() {
+        Next::Redirected(meta, head)
+    } else {
+        Next::Request(meta, head)
+    }))
 }
 
 /// Closes our side and reads, for a while, what the client still sends.

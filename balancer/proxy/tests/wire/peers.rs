@@ -42,7 +42,14 @@ pub(crate) fn start_with(endpoints: Vec<Arc<Endpoint>>, config: Config) -> Runni
     let metrics = Metrics::register(&mut registry, "x");
     let (table, seen) = watch::channel(Arc::new(Table { endpoints }));
     Running {
-        proxy: Proxy::start(config, listener, seen, metrics, Callers::default()).unwrap(),
+        proxy: Proxy::start(
+            config,
+            vec![listener.into()],
+            seen,
+            metrics,
+            Callers::default(),
+        )
+        .unwrap(),
         table,
         address,
         registry,

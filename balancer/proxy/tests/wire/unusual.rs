@@ -204,7 +204,11 @@ fn heads_in_small_pieces_are_refused_at_the_limit() {
 
 #[test]
 fn an_http2_client_is_refused_in_its_own_protocol() {
-    for config in [Config::dispatcher(), Config::balancer()] {
+    let balancer = Config {
+        http2: false,
+        ..Config::balancer()
+    };
+    for config in [Config::dispatcher(), balancer] {
         let running = start_with(Vec::new(), config);
         let mut client = running.connect();
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

@@ -109,6 +109,7 @@ impl Attempt<'_, '_> {
             version,
             close: false,
             keep_alive: false,
+            hsts: self.hsts(),
         };
         let out = self.answer.out();
         if response.interim {
@@ -155,6 +156,13 @@ impl Attempt<'_, '_> {
             self.begin_body()?;
         }
         Ok(true)
+    }
+
+    /// What the answer tells a browser about TLS.
+    fn hsts(&self) -> Option<u64> {
+        let hsts = self.thread.config.hsts?;
+        let is_secured = self.client.transport.is_secured();
+        is_secured.then_some(hsts.as_secs())
     }
 
     /// Whether another server could still give the answer if this one breaks off.

@@ -1,0 +1,101 @@
+//! The TLS handshake of a new connection, before its first request.
+//!
+//! Decides how long it may take, and what a client is told that speaks no TLS. What is
+//! agreed on is decided by the session, and when a step may be done, in `turns`.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use scaledapp_http1 as http1;
+
+use super::client::{Client, Gone};
+use crate::metrics::count;
+use crate::security::{Handshake, SessionError, Settled};
+use crate::thread::Thread;
+use crate::transport::{Secured, Transport};
+
+/// What a client that speaks no TLS is shown.
+const CLEAR_TEXT: &str = "TLS is spoken here: ask for https://";
+
+/// Carries the handshake out, if there has to be one; `Err`: the connection is over.
+pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
+    let is_new = match &client.transport {
+        Transport::Secured(secured) => secured.settled().is_none(),
+        Transport::Plain(_) | Transport::Stream(_) => false,
+    };
+    if !is_new {
+        return Ok(None);
+    }
+    client.owes(thread, thread.config.limits.head_time);
+    let settled = loop {
+        let taken = poll_fn(|context| {
+            let Transport::Secured(secured) = &mut client.transport else {
+                return Poll::Ready(Err(Gone::Closed));
+            };
+            if let Poll::Ready(Err(_)) = secured.poll_flush(context) {
+                return Poll::Ready(Err(Gone::Closed));
+            }
+            match secured.poll_take(context) {
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Gone::Closed)),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Pending => client.deadline.poll(context).map(|()| Err(Gone::Late)),
+            }
+        });
+        if let Err(gone) = taken.await {
+            count(&thread.counts.handshakes_failed);
+            let why = match gone {
+                Gone::Closed => "the client has gone",
+                Gone::Late => "the client took too long",
+            };
+            thread.complaints.handshake_failed(client.peer, why);
+            return Err(());
+        }
+        thread.activity.begins();
+        let Transport::Secured(secured) = &mut client.transport else {
+            return Err(());
+        };
+        let turn = thread.turns.take().await;
+        let processed = secured.process();
+        turn.over().await;
+        match processed {
+            Ok(()) => {}
+            Err(error) => {
+                count(&thread.counts.handshakes_failed);
+                fail(thread, secured, &error);
+                thread
+                    .complaints
+                    .handshake_failed(client.peer, &error.to_string());
+                return Err(());
+            }
+        }
+        if let Some(settled) = secured.settled() {
+            // What is left of it goes out with what is written next.
+            poll_fn(|context| {
+                let _later = secured.poll_flush(context);
+                Poll::Ready(())
+            })
+            .await;
+            break settled;
+        }
+    };
+    count(match settled.handshake {
+        Handshake::Full => &thread.counts.handshakes_full,
+        Handshake::Retried => &thread.counts.handshakes_retried,
+        Handshake::Resumed => &thread.counts.handshakes_resumed,
+    });
+    Ok(Some(settled))
+}
+
+/// Says why there is no session, as far as the socket takes it at once.
+fn fail(thread: &Thread, secured: &mut Secured, error: &SessionError) {
+    if *error == SessionError::NotTls {
+        let mut out = thread.buffers.output();
+        http1::write_answer(&mut out, 400, CLEAR_TEXT, None, None, true, false);
+        secured.send_in_clear(&out);
+        thread.buffers.put_output(out);
+    } else {
+        // The alert.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _unheard = secured.poll_flush(&mut context);
+    }
+}

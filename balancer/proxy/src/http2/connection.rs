@@ -1,0 +1,333 @@
+//! A client's HTTP/2 connection: its streams, its limits, and how it ends.
+//!
+//! What becomes of a stream's request is decided by the exchange, as in HTTP/1.1.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h2::ext::Protocol;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+use super::message::{self, Unfit};
+use super::stream::{About, Stream};
+use crate::clock::Deadline;
+use crate::config::Config;
+use crate::http::client::Client;
+use crate::http::connection::{Stream as StreamEnd, serve_stream};
+use crate::metrics::{Counted, Failure, count};
+use crate::thread::Thread;
+use crate::transport::Transport;
+
+/// Requests of one connection at once. More are refused before they were looked at
+/// (`REFUSED_STREAM`), and the client sends them again.
+const MAX_STREAMS: u32 = 100;
+/// What the streams of a connection may have sent and we have not used. Stalled uploads on
+/// all streams must leave room for one more (RFC 9113 section 5.2.2), so this is as much as
+/// all of them may send at least.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * MIN_WINDOW;
+/// The same of one stream while there are many of them.
+const MIN_WINDOW: u32 = 64 << 10;
+/// The same while there are few: a client that is 100 ms away uploads 10 MB/s.
+const MAX_WINDOW: u32 = 1 << 20;
+/// What waits of one answer for a client that reads slowly.
+const SEND_BYTES: usize = 64 << 10;
+/// Streams that clients may have opened and given up at once (CVE-2023-44487).
+const MAX_RESET: usize = 20;
+/// Streams that a client may have made us give up (CVE-2025-8671).
+const MAX_RESET_BY_US: usize = 256;
+/// After it was told that the connection ends, a client has so long to close it.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `h2` reads and writes: the transport, and what was read from it before.
+struct Io<'a> {
+    transport: &'a mut Transport,
+    early: Bytes,
+}
+
+impl AsyncRead for Io<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let io = self.get_mut();
+        if io.early.has_remaining() {
+            let count = io.early.len().min(into.remaining());
+            into.put_slice(&io.early.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        io.transport.poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Io<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().transport.poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .transport
+            .poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A write is done when the kernel has all of it.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().transport.poll_shutdown(context)
+    }
+}
+
+/// The streams of a connection that are served now.
+#[derive(Debug, Default)]
+struct Streams {
+    count: Cell<u32>,
+    /// One more, or one fewer.
+    changed: Notify,
+}
+
+/// Counts one of them until it is dropped.
+struct Counting(Rc<Streams>);
+
+impl Counting {
+    fn new(streams: &Rc<Streams>) -> Self {
+        streams.count.set(streams.count.get() + 1);
+        streams.changed.notify_one();
+        Self(Rc::clone(streams))
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        self.0.changed.notify_one();
+    }
+}
+
+fn builder(config: &Config) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(MAX_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(config.limits.request_head.head_bytes as u32)
+        .max_send_buffer_size(SEND_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESET)
+        .max_local_error_reset_streams(Some(MAX_RESET_BY_US))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Serves a connection to its end. What `client` has sent already begins with the preface
+/// (RFC 9113 section 3.4), or is nothing.
+pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
+    count(&thread.counts.http2);
+    client.owes(&thread, thread.config.limits.head_time);
+    let about = Rc::new(About {
+        local: client.transport.local_address(),
+        is_secured: client.transport.is_secured(),
+        client_certificate: client.transport.client_certificate().map(str::to_owned),
+    });
+    let early = client.take_input(&thread);
+    let io = Io {
+        transport: &mut client.transport,
+        early: Bytes::from(early),
+    };
+    let deadline = &client.deadline;
+    let mut handshake = pin!(builder(&thread.config).handshake::<_, Bytes>(io));
+    let connection = poll_fn(|context| {
+        if let Poll::Ready(made) = handshake.as_mut().poll(context) {
+            return Poll::Ready(made.ok());
+        }
+        deadline.poll(context).map(|()| None)
+    });
+    let Some(connection) = connection.await else {
+        thread.counts.failed(Failure::ClientTimeout);
+        return;
+    };
+    let from = Origin {
+        about,
+        peer: client.peer,
+        redirects: client.redirects,
+    };
+    run(&thread, connection, &from, deadline).await;
+}
+
+/// Where the requests of a connection come from.
+struct Origin {
+    about: Rc<About>,
+    peer: std::net::IpAddr,
+    redirects: Option<u16>,
+}
+
+/// What the loop of a connection has heard.
+enum Heard {
+    Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
+    /// The number of streams is another one.
+    Changed,
+    Late,
+    Leaving,
+    Ended,
+}
+
+async fn run(
+    thread: &Rc<Thread>,
+    mut connection: Connection<Io<'_>, Bytes>,
+    from: &Origin,
+    deadline: &Deadline,
+) {
+    let streams = Rc::new(Streams::default());
+    let mut window = MAX_WINDOW;
+    let (mut is_leaving, mut is_late) = (false, false);
+    deadline.set_idle(thread.config.limits.idle_time);
+    loop {
+        let mut changed = pin!(streams.changed.notified());
+        let mut leaving = pin!(thread.activity.leaves());
+        let heard = poll_fn(|context| {
+            if changed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Heard::Changed);
+            }
+            if !is_leaving && leaving.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Heard::Leaving);
+            }
+            if deadline.poll(context).is_ready() {
+                return Poll::Ready(Heard::Late);
+            }
+            Poll::Ready(match ready!(connection.poll_accept(context)) {
+                Some(Ok(asked)) => Heard::Request(Box::new(asked)),
+                Some(Err(_)) | None => Heard::Ended,
+            })
+        });
+        match heard.await {
+            Heard::Request(asked) => {
+                thread.activity.begins();
+                let counting = Counting::new(&streams);
+                let thread = Rc::clone(thread);
+                let (about, peer, redirects) = (Rc::clone(&from.about), from.peer, from.redirects);
+                tokio::task::spawn_local(async move {
+                    let from = Origin {
+                        about,
+                        peer,
+                        redirects,
+                    };
+                    let (request, respond) = *asked;
+                    serve_request(&thread, &from, request, respond).await;
+                    drop(counting);
+                });
+            }
+            Heard::Changed => {
+                let count = streams.count.get();
+                if count > 0 {
+                    // Each stream has a deadline of its own.
+                    deadline.set_lax(Duration::MAX);
+                } else if is_leaving || is_late {
+                    deadline.set_idle(GOAWAY_TIMEOUT);
+                } else {
+                    deadline.set_idle(thread.config.limits.idle_time);
+                    thread.occupancy.one_could_end();
+                }
+                adapt(&mut connection, &mut window, count);
+            }
+            Heard::Leaving => {
+                is_leaving = true;
+                connection.graceful_shutdown();
+                if streams.count.get() == 0 {
+                    deadline.set_idle(GOAWAY_TIMEOUT);
+                }
+            }
+            // Memory or room is short, or the client has been told and goes on.
+            Heard::Late if is_late || deadline.cut().is_some() => {
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                // The frame goes out if the socket takes it.
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                let _ended = connection.poll_closed(&mut context);
+                return;
+            }
+            Heard::Late => {
+                is_late = true;
+                connection.graceful_shutdown();
+                deadline.set_idle(GOAWAY_TIMEOUT);
+            }
+            Heard::Ended => return,
+        }
+    }
+}
+
+/// Gives few streams more room than many.
+fn adapt(connection: &mut Connection<Io<'_>, Bytes>, window: &mut u32, streams: u32) {
+    let share = CONNECTION_WINDOW / streams.max(1);
+    let wanted = share.clamp(MIN_WINDOW, MAX_WINDOW);
+    // Each change is a frame that the client must acknowledge.
+    let is_other = wanted > *window * 2 || wanted < *window / 2 || wanted == MIN_WINDOW;
+    if is_other && wanted != *window && connection.set_initial_window_size(wanted).is_ok() {
+        *window = wanted;
+    }
+}
+
+/// Serves one stream.
+async fn serve_request(
+    thread: &Thread,
+    from: &Origin,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let _counted = Counted::new(&thread.counts.streams);
+    let has_body = !request.body().is_end_stream();
+    let protocol = request.extensions().get::<Protocol>();
+    let protocol = protocol.map(|protocol| protocol.as_str().to_owned());
+    let mut head = Vec::new();
+    let written = message::write_request(&mut head, &request, protocol.as_deref(), has_body);
+    let asked = match written {
+        Ok(asked) => asked,
+        Err(unfit) => {
+            thread.counts.failed(Failure::Refused);
+            refuse(&mut respond, unfit);
+            return;
+        }
+    };
+    let body = has_body.then(|| request.into_body());
+    let stream = Stream::new(Rc::clone(&from.about), asked, head, body, respond);
+    let transport = Transport::Stream(Box::new(stream));
+    let mut client = Client::new(thread, transport, from.peer, thread.clock.deadline());
+    client.redirects = from.redirects;
+    let end = serve_stream(thread, &mut client).await;
+    if end == StreamEnd::Broken
+        && let Transport::Stream(stream) = &mut client.transport
+    {
+        stream.reset();
+    }
+}
+
+fn refuse(respond: &mut SendResponse<Bytes>, unfit: Unfit) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(unfit.status).unwrap_or(StatusCode::BAD_REQUEST);
+    if let Ok(mut send) = respond.send_response(response, false) {
+        let text = format!("{}\n", unfit.reason);
+        let _gone = send.send_data(Bytes::from(text), true);
+    }
+}

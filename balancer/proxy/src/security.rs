@@ -1,0 +1,101 @@
+//! What the proxy asks of a TLS library: sessions that know no sockets.
+//!
+//! Which library, certificates and versions these are is decided by the owner of a
+//! listener. So the supervisor, which links this crate, links no TLS library.
+
+use std::fmt;
+use std::io;
+
+/// The TLS of a listener.
+pub trait Security: fmt::Debug + Send + Sync {
+    /// A session for a connection that was just accepted.
+    ///
+    /// # Errors
+    /// There is no certificate, or no memory.
+    fn session(&self) -> io::Result<Box<dyn Session>>;
+}
+
+/// Why a session has come to an end before its peer said so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// What came first is no TLS. Nothing has been answered.
+    #[error("the client does not speak TLS")]
+    NotTls,
+    /// Anything else, in the words of the library. An alert waits to be written.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How a handshake went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// Keys were exchanged, and certificates shown.
+    Full,
+    /// The same, after the client had to be asked for another key share (a round trip).
+    Retried,
+    /// A session of before goes on.
+    Resumed,
+}
+
+/// What a handshake has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// How it went.
+    pub handshake: Handshake,
+    /// HTTP/2 is spoken inside (ALPN `h2`, RFC 9113 section 3.2).
+    pub is_http2: bool,
+}
+
+/// One session of the server's side. Its owner moves its bytes from and to the socket.
+pub trait Session: fmt::Debug {
+    /// Reads once what the peer has sent; 0 is the end of its side.
+    ///
+    /// # Errors
+    /// Those of `socket`, or what was read before has to be used first.
+    fn read_tls(&mut self, socket: &mut dyn io::Read) -> io::Result<usize>;
+
+    /// Works on what was read. A step of the handshake takes a fraction of a millisecond.
+    ///
+    /// # Errors
+    /// The session is over.
+    fn process(&mut self) -> Result<(), SessionError>;
+
+    /// Whether something waits to be written to the socket.
+    fn wants_write(&self) -> bool;
+
+    /// Writes once of what waits.
+    ///
+    /// # Errors
+    /// Those of `socket`.
+    fn write_tls(&mut self, socket: &mut dyn io::Write) -> io::Result<usize>;
+
+    /// How many plain bytes of the peer are there to be read. Otherwise as
+    /// [`Session::read`].
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    fn available(&mut self) -> io::Result<usize>;
+
+    /// Plain bytes of the peer. 0: the peer said that nothing more comes.
+    ///
+    /// # Errors
+    /// `WouldBlock`: none is there. `UnexpectedEof`: the connection has ended, and the
+    /// peer did not say so, so it may have been cut.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Takes plain bytes, as many as it has room for.
+    ///
+    /// # Errors
+    /// The session is over.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Says that nothing more comes from here (`close_notify`).
+    fn send_end(&mut self);
+
+    /// What the handshake has settled; `None` while it goes on.
+    fn settled(&self) -> Option<Settled>;
+
+    /// The certificate that the client has shown, if it has and it counts, as the value of
+    /// `Client-Cert` (RFC 9440 section 2.2).
+    fn client_certificate(&self) -> Option<&str>;
+}

@@ -1,0 +1,40 @@
+//! In which order long computations go on, so that many of them at once delay no request by
+//! much: a step of a TLS handshake takes as long as ten requests.
+//!
+//! What is computed is not decided here.
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Computations in one turn of a thread's loop.
+const STEPS: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Turns(Semaphore);
+
+/// One computation may be done now.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(Option<SemaphorePermit<'a>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(STEPS))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, first come, first served.
+    pub(crate) async fn take(&self) -> Turn<'_> {
+        // An error says that the semaphore is closed, which it never is.
+        Turn(self.0.acquire().await.ok())
+    }
+}
+
+impl Turn<'_> {
+    /// The computation is done. Everything that is ready goes first now, and the reactor is
+    /// asked once, before the next one.
+    pub(crate) async fn over(self) {
+        tokio::task::yield_now().await;
+        drop(self.0);
+    }
+}

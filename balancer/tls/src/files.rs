@@ -1,0 +1,118 @@
+//! Certificates in files that are replaced while we run, as the kubelet and certbot do.
+//! Decides whether what is there now is new and whole; not how often it is read.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::certificate::{Certificate, CertificateError};
+
+/// Longer files hold no certificate chain.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A chain and its key, as `--tls CERT:KEY` names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// PEM: the server's certificate first.
+    pub chain: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some((chain, key)) if !chain.is_empty() && !key.is_empty() => Ok(Self {
+                chain: chain.into(),
+                key: key.into(),
+            }),
+            _ => Err(format!(
+                "{text:?} names no two files: give CERT:KEY, such as tls.crt:tls.key"
+            )),
+        }
+    }
+}
+
+/// Why the files give no certificates. What was read before stays in use.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// A file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Two files make no certificate.
+    #[error("{}, {}: {error}", pair.chain.display(), pair.key.display())]
+    Certificate {
+        /// Which ones.
+        pair: Pair,
+        /// Why.
+        error: CertificateError,
+    },
+}
+
+/// Pairs of files, and what they held when they were read last.
+#[derive(Debug)]
+pub struct Files {
+    pairs: Vec<Pair>,
+    held: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Files {
+    /// Nothing is read yet.
+    pub const fn new(pairs: Vec<Pair>) -> Self {
+        Self {
+            pairs,
+            held: Vec::new(),
+        }
+    }
+
+    /// What was read does not count as used.
+    pub fn forget(&mut self) {
+        self.held.clear();
+    }
+
+    /// The certificates, if any file holds something else than at the last success, or
+    /// if they are wanted `anyway`.
+    /// They are read together: a key that is replaced a moment after its certificate is
+    /// a mismatch now and a change at the next look.
+    ///
+    /// # Errors
+    /// A file cannot be read, or two of them make no certificate.
+    pub fn look(&mut self, anyway: bool) -> Result<Option<Vec<Certificate>>, FilesError> {
+        let mut held = Vec::with_capacity(self.pairs.len());
+        for pair in &self.pairs {
+            held.push((read(&pair.chain)?, read(&pair.key)?));
+        }
+        if held == self.held && !anyway {
+            return Ok(None);
+        }
+        let certificates = self.pairs.iter().zip(&held).map(|(pair, (chain, key))| {
+            Certificate::from_pem(chain, key).map_err(|error| FilesError::Certificate {
+                pair: pair.clone(),
+                error,
+            })
+        });
+        let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
+        self.held = held;
+        Ok(Some(certificates))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FilesError> {
+    let failed = |error| FilesError::Read {
+        path: path.to_owned(),
+        error,
+    };
+    if fs::metadata(path).map_err(failed)?.len() > MAX_FILE_BYTES {
+        let error = io::Error::other("it is longer than 1 MiB: is it PEM?");
+        return Err(failed(error));
+    }
+    fs::read(path).map_err(failed)
+}

@@ -1,0 +1,17 @@
+//! What a balancer shows of itself over TLS: which certificate for which server name,
+//! which versions, and session tickets that every balancer of an app can open.
+//!
+//! [`Files`] reads certificates, and [`server_config`] makes a `rustls` configuration of
+//! them and of [`Settings`]. Nothing here knows sockets or tells the time.
+
+mod certificate;
+mod config;
+mod files;
+mod names;
+mod tickets;
+
+pub use certificate::{Certificate, CertificateError};
+pub use config::{Alpn, ClientCertificates, Settings, SettingsError, Version, server_config};
+pub use files::{Files, FilesError, Pair};
+pub use names::Names;
+pub use tickets::Tickets;

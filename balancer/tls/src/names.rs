@@ -1,0 +1,60 @@
+//! Which certificate is shown for which server name. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::certificate::Certificate;
+
+/// Certificates by the names that they are for. An exact name goes before a wildcard,
+/// and a wildcard (which stands for one label, RFC 9525 section 6.3) before the first
+/// certificate, which clients get that name no server or one that nobody has.
+#[derive(Debug)]
+pub struct Names {
+    exact: BTreeMap<String, Arc<CertifiedKey>>,
+    /// By what follows the `*.`.
+    wildcard: BTreeMap<String, Arc<CertifiedKey>>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl Names {
+    /// Where two certificates are for one name, the earlier one is shown.
+    pub fn new(certificates: &[Certificate]) -> Self {
+        let mut names = Self {
+            exact: BTreeMap::new(),
+            wildcard: BTreeMap::new(),
+            first: certificates.first().map(|first| Arc::clone(&first.key)),
+        };
+        for certificate in certificates {
+            for name in certificate.names() {
+                let (map, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut names.wildcard, parent),
+                    None => (&mut names.exact, &**name),
+                };
+                map.entry(name.to_owned())
+                    .or_insert_with(|| Arc::clone(&certificate.key));
+            }
+        }
+        names
+    }
+
+    /// The certificate for a server name in lower case, or for none.
+    pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let name = server_name.unwrap_or_default();
+        let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+        self.exact
+            .get(name)
+            .or_else(|| self.wildcard.get(parent))
+            .or(self.first.as_ref())
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls hands names on in lower case only if the client sent them so.
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        self.find(name.as_deref()).cloned()
+    }
+}
