@@ -1,7 +1,7 @@
 //! Times in the object: text with a unit, such as `30s`.
 //!
-//! The same grammar as the flags of the binaries have, so that a value can be
-//! handed on as it is.
+//! The grammar is the one of the binaries' flags, so that a value can be passed on
+//! unchanged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ impl FromStr for Duration {
 }
 
 impl fmt::Display for Duration {
-    /// In the largest unit that holds it whole; below a millisecond rounded down.
+    /// In the largest unit that gives a whole number; fractions of a millisecond are dropped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&duration::format(self.0))
     }

@@ -10,7 +10,8 @@ use kube::CustomResourceExt;
 pub use crate::status::{ScaledAppStatus, SlotStatus, WorkersStatus};
 pub use crate::v1alpha1::ScaledAppObject as ScaledApp;
 
-/// Becomes the name of a Service, which older API servers want to begin with a letter.
+/// The rule for names: an app's name becomes the name of a Service, which older API servers
+/// require to begin with a letter.
 const NAME_RULE: &str =
     "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
 const NAME_MESSAGE: &str = "metadata.name becomes the name of a Service: begin with a letter, then a-z, 0-9 and -, at most 63, such as hello";
@@ -22,7 +23,7 @@ pub fn definition() -> CustomResourceDefinition {
         let schema = version.schema.as_mut();
         if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             plain(schema);
-            // A fresh object is not what it was asked to be, whoever asks (kstatus).
+            // A new object must not count as reconciled (kstatus).
             let mut status = schema.properties.iter_mut();
             if let Some(status) = status.find_map(|properties| properties.get_mut("status")) {
                 status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
@@ -37,9 +38,9 @@ pub fn definition() -> CustomResourceDefinition {
     definition
 }
 
-/// Takes out what the derives put in: defaults, which would be stored and then
-/// meet another member of a union; `nullable`, without which the API server drops
-/// a null and no rule meets one; names of Rust types.
+/// Removes what the derives add: defaults, because a stored default could contradict
+/// another member of a union; `nullable`, so that the API server drops nulls and no rule
+/// sees one; names of Rust types.
 fn plain(schema: &mut JSONSchemaProps) {
     schema.default = None;
     schema.title = None;
@@ -60,7 +61,7 @@ fn plain(schema: &mut JSONSchemaProps) {
 }
 
 impl From<crate::ScaledApp> for ScaledApp {
-    /// As if the file had been applied to a cluster just now.
+    /// The object as if the file had just been applied to a cluster.
     fn from(file: crate::ScaledApp) -> Self {
         let mut object = Self::new(&file.metadata.name, file.spec);
         object.metadata.namespace = file.metadata.namespace;

@@ -1,11 +1,11 @@
-//! The `ScaledApp` object as it is written: its types ([`v1alpha1`]) and how
-//! it is read from YAML ([`read`]); with the feature `kubernetes` also as the
-//! API server knows it (`kubernetes`). Every label, annotation, port name,
-//! condition and reason is in [`words`].
+//! The `ScaledApp` object as a user writes it: its types ([`v1alpha1`]) and how it is read
+//! from YAML ([`read`]); with the feature `kubernetes` also as the API server stores it
+//! (`kubernetes`). Every label, annotation, port name, condition and reason is in
+//! [`words`].
 //!
-//! Only shapes are decided here. Which values make sense together, and what
-//! absence means, is decided in `operator/plan`. Only what works today can be
-//! written: a field that has no effect yet is refused by its name.
+//! This package only checks types. `operator/plan` decides which values are valid together
+//! and what absent fields mean. Only fields that work today are accepted: a planned one is
+//! refused by its name.
 
 mod duration;
 #[cfg(feature = "kubernetes")]

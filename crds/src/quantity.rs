@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quantity(String);
 
-/// Why a text is no amount.
+/// Why a text is not an amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an amount: write a number with an optional suffix, such as 2, 500m or 512Mi")]
 pub struct QuantityError(String);
@@ -66,7 +66,7 @@ impl Quantity {
             other => (0, other.get(1..).unwrap_or("0").parse::<i32>().unwrap_or(0)),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        // Digits beyond these are less than one of anything that is asked for.
+        // Further digits are less than one unit of any resource.
         let fraction = fraction.get(..18).unwrap_or(fraction);
         let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
         let exponent = decimal - i32::try_from(fraction.len()).ok()?;
@@ -74,7 +74,7 @@ impl Quantity {
         let amount = if exponent >= 0 {
             scaled.checked_mul(10_u128.checked_pow(exponent.unsigned_abs())?)?
         } else {
-            // So small that the divisor does not fit: rounded up, it is one.
+            // The amount is so small that the divisor overflows; rounded up, it is one.
             let divisor = 10_u128.checked_pow(exponent.unsigned_abs());
             divisor.map_or(u128::from(scaled > 0), |divisor| scaled.div_ceil(divisor))
         };

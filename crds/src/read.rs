@@ -1,22 +1,22 @@
-//! From YAML text to the object, with errors that name the place and the cure.
+//! Reads the object from YAML. Errors name the place and the cure.
 //!
-//! JSON is YAML here too. Values are not judged: see `operator/plan`.
+//! JSON is YAML as well. `operator/plan` checks values; this module does not.
 
 use serde::Deserialize;
 use serde_saphyr::{Error, MessageFormatter, Options, UserMessageFormatter};
 
 use crate::{API_VERSION, KIND, ScaledApp};
 
-/// Why a text is no `ScaledApp`. Displays as `LINE:COLUMN: FIELD: what and cure`,
-/// so that a caller puts the file's name and a colon before it.
+/// Why a text is not a `ScaledApp`. Displays as `LINE:COLUMN: FIELD: what and cure`;
+/// callers put the file's name and a colon in front.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}{message}", place(*.at), field(.path))]
 pub struct ReadError {
-    /// Line and column, from 1; `None` where the text as a whole is meant.
+    /// Line and column, from 1; `None` for an error about the whole text.
     pub at: Option<(u64, u64)>,
-    /// The field, such as `spec.port`; empty where none is meant.
+    /// The field, such as `spec.port`; empty if the error is not about a field.
     pub path: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and the cure.
     pub message: String,
 }
 
@@ -32,7 +32,7 @@ fn field(path: &str) -> String {
     }
 }
 
-/// What every object says about itself; the rest is not looked at.
+/// The fields by which every object names its kind; the rest is ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Header {
@@ -41,32 +41,35 @@ struct Header {
 }
 
 impl Header {
-    /// Whether it is clearly an object of another kind, and no slip of the pen.
+    /// Whether it is clearly an object of another kind, not a misspelt `ScaledApp`.
     fn is_other(&self) -> bool {
         !self.kind.is_empty() && !self.api_version.is_empty() && self.kind != KIND
     }
 }
 
-/// Fields and values that nothing works on yet, and what to do instead.
+/// Fields and values that are not supported yet, and what to do instead.
 const NOT_YET: [(&str, &str); 10] = [
     (
         "h2c",
-        "gRPC is not balanced per request yet: write tcp, which hands out connections",
+        "gRPC is not balanced per request yet: write tcp, which distributes connections",
     ),
     (
         "stickiness",
-        "not there yet: `algorithm: Hash` keeps a client's address on one pod",
+        "not supported yet: `algorithm: Hash` keeps a client's address on one pod",
     ),
-    ("tls", "not there yet: end TLS in front of the balancers"),
-    ("http2", "not there yet: leave it out"),
-    ("timeouts", "not there yet: leave it out"),
-    ("retries", "not there yet: leave it out"),
-    ("externalDns", "not there yet: leave it out"),
+    (
+        "tls",
+        "not supported yet: end TLS in front of the balancers",
+    ),
+    ("http2", "not supported yet: leave it out"),
+    ("timeouts", "not supported yet: leave it out"),
+    ("retries", "not supported yet: leave it out"),
+    ("externalDns", "not supported yet: leave it out"),
     (
         "autoscaling",
-        "not there yet: leave it out and use `scaledapp scale`",
+        "not supported yet: leave it out and use `scaledapp scale`",
     ),
-    ("processes", "not there yet: leave it out"),
+    ("processes", "not supported yet: leave it out"),
     (
         "status",
         "written by the operator, never by hand: leave it out",
@@ -76,8 +79,8 @@ const NOT_YET: [(&str, &str); 10] = [
 /// Reads one object.
 ///
 /// # Errors
-/// No YAML, another kind of object, several objects, an unknown field, a value
-/// of the wrong type. The first of these that is met.
+/// The first of: invalid YAML, another kind of object, several objects, an unknown field, a
+/// value of the wrong type.
 pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
     let header: Header = deserialize(text)?;
     if header.kind != KIND || header.api_version != API_VERSION {
@@ -85,7 +88,7 @@ pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
             at: None,
             path: String::new(),
             message: format!(
-                "holds {}, not a {KIND}: it must begin with `apiVersion: {API_VERSION}` and `kind: {KIND}`",
+                "contains {}, not a {KIND}: it must begin with `apiVersion: {API_VERSION}` and `kind: {KIND}`",
                 described(&header)
             ),
         });
@@ -93,12 +96,12 @@ pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
     deserialize(text)
 }
 
-/// What a text with any number of objects holds.
+/// The objects of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objects {
     /// At least one, in their order.
     pub apps: Vec<ScaledApp>,
-    /// What else is there, in words, such as `a Service of v1`.
+    /// Descriptions of the other objects, such as `a Service of v1`.
     pub others: Vec<String>,
 }
 
@@ -107,8 +110,8 @@ pub struct Objects {
 /// Lines and columns in errors are those of the whole text.
 ///
 /// # Errors
-/// As [`read`], of any document; no `ScaledApp` at all; a `List` in which
-/// something else is, too.
+/// Those of [`read`] for each document; no `ScaledApp` at all; a `List` that contains
+/// another kind.
 pub fn read_all(text: &str) -> Result<Objects, ReadError> {
     let documents = documents(text);
     if documents.is_empty() {
@@ -157,7 +160,7 @@ fn read_list(document: &str) -> Result<Vec<ScaledApp>, ReadError> {
             at: None,
             path: format!("items[{index}]"),
             message: format!(
-                "holds {}, not a {KIND}: of a List every item must be one, so take it out",
+                "contains {}, not a {KIND}: every item of a List must be one, so remove it",
                 described(other)
             ),
         });
@@ -166,13 +169,13 @@ fn read_list(document: &str) -> Result<Vec<ScaledApp>, ReadError> {
     Ok(list.items)
 }
 
-/// The documents of a text that hold anything, each behind as many empty lines
-/// as were before it, so that places in errors are right.
+/// The non-empty documents of a text, each after as many empty lines as there are lines
+/// before it, so that errors name the right line.
 fn documents(text: &str) -> Vec<String> {
     let mut documents = Vec::new();
     let mut document = String::new();
     for line in text.split_inclusive('\n') {
-        // At the first column this can be nothing else, not even in a block of text.
+        // In the first column this is always a marker, even inside a block scalar.
         let marker = ["---", "..."]
             .into_iter()
             .find_map(|marker| line.strip_prefix(marker));
@@ -219,8 +222,8 @@ fn deserialize<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ReadError>
 fn options() -> Options {
     serde_saphyr::options! {
         with_snippet: false,
-        // What Kubernetes would refuse as a number or a boolean where text is
-        // wanted must not work here either.
+        // A number or a boolean in place of text must not work here, because Kubernetes
+        // refuses it.
         no_schema: true,
         strict_booleans: true,
     }
@@ -231,8 +234,7 @@ fn explain(error: &Error, path: &str) -> ReadError {
     let location = error.location();
     ReadError {
         at: location.map(|at| (at.line(), at.column())),
-        // "." is how the path of the object itself is written, "?" a member
-        // that has no name yet.
+        // The path of the object itself is ".", and a member without a name is "?".
         path: path
             .trim_end_matches(".?")
             .trim_start_matches('.')
@@ -249,7 +251,7 @@ fn message(error: &Error) -> String {
         } => match not_yet(field) {
             Some((_, cure)) => (*cure).to_owned(),
             None => format!(
-                "there is no such field; known here: {}",
+                "there is no such field; known fields: {}",
                 expected.join(", ")
             ),
         },
@@ -257,23 +259,23 @@ fn message(error: &Error) -> String {
             variant, expected, ..
         } => match not_yet(variant) {
             Some((_, cure)) => (*cure).to_owned(),
-            None => format!("{variant:?} is none of {}", expected.join(", ")),
+            None => format!("{variant:?} is not one of {}", expected.join(", ")),
         },
         Error::SerdeMissingField { field, .. } => format!("`{field}` is missing"),
-        Error::InvalidScalar { .. } => "a whole number is wanted".to_owned(),
+        Error::InvalidScalar { .. } => "must be a whole number".to_owned(),
         Error::QuotingRequired { value, .. } => {
-            format!("text is wanted: write it in quotes, \"{value}\"")
+            format!("must be text: write it in quotes, \"{value}\"")
         }
         Error::Unexpected {
             expected: "mapping start",
             ..
-        } => "fields are wanted, such as {name: value}".to_owned(),
+        } => "must be a mapping, such as {name: value}".to_owned(),
         Error::Unexpected {
             expected: "sequence start",
             ..
-        } => "a list is wanted, such as [a, b]".to_owned(),
+        } => "must be a list, such as [a, b]".to_owned(),
         Error::MultipleDocuments { .. } => {
-            "one object per file: take what follows the `---` into a file of its own".to_owned()
+            "one object per file: move what follows the `---` into its own file".to_owned()
         }
         other => UserMessageFormatter.format_message(other).into_owned(),
     }

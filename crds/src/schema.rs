@@ -1,4 +1,4 @@
-//! Schemas of the values that have a grammar of their own.
+//! Schemas of the values that have their own grammar.
 
 use std::borrow::Cow;
 
@@ -15,8 +15,7 @@ impl JsonSchema for Duration {
         true
     }
 
-    /// The rules of single fields cannot say what this says, and the API server
-    /// shows the pattern itself.
+    /// A pattern instead of a rule: the API server shows it in its message.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
@@ -35,9 +34,9 @@ impl JsonSchema for Quantity {
         true
     }
 
-    /// A text or a number, as in Kubernetes' own objects, where `cpu: 0.5` is common.
-    /// `x-kubernetes-int-or-string` takes no fraction, and there is no such word for
-    /// numbers: so anything is let in, but what is neither.
+    /// Text or a number, as in Kubernetes' own objects, where `cpu: 0.5` is common.
+    /// `x-kubernetes-int-or-string` accepts no fractions, and there is no equivalent for
+    /// numbers. So the schema accepts any value and excludes everything that is neither.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-preserve-unknown-fields": true,
@@ -50,12 +49,12 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// A list of words for a program; bounded, so that the cost of a rule is, too.
+/// A list of words for a program. It is bounded, so that the cost of rules over it is bounded.
 pub(crate) fn words(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 32768}})
 }
 
-/// An object that is stored as it is, whatever it holds.
+/// An object that is stored unchanged, with any fields.
 pub(crate) fn anything(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

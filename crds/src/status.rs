@@ -1,19 +1,19 @@
-//! What the operator says about an app.
+//! The status of an app, which the operator writes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// What the operator has seen and done.
+/// What the operator has observed and done.
 ///
-/// Read leniently: an older operator must not stumble over a newer one's words.
+/// Unknown fields are accepted, so that an older operator can read a newer one's status.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaledAppStatus {
-    /// The generation of the object that all this is about.
+    /// The generation of the object that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Pods that there are.
+    /// Pods that exist.
     pub replicas: i32,
     /// Pods that serve.
     pub ready_replicas: i32,
@@ -21,9 +21,9 @@ pub struct ScaledAppStatus {
     pub pods: String,
     /// The processes in the pods.
     pub workers: WorkersStatus,
-    /// Selects the app's pods, as text; for the scale subresource.
+    /// The label selector of the app's pods, as text; for the scale subresource.
     pub selector: String,
-    /// The addresses and whether each of them serves.
+    /// The addresses, and whether each of them serves.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slot"]))]
     pub balancers: Vec<SlotStatus>,
     /// `SERVING/WANTED` balancers, for people.
@@ -34,7 +34,7 @@ pub struct ScaledAppStatus {
     /// The supervisor's image in the app's pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sidecar_version: Option<String>,
-    /// What is true of the app.
+    /// The conditions of the app.
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -43,9 +43,9 @@ pub struct ScaledAppStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkersStatus {
-    /// Wanted, as far as the pods have said.
+    /// Workers that the pods should have, as far as they have reported.
     pub desired: i32,
-    /// Ready.
+    /// Workers that are ready.
     pub ready: i32,
     /// `READY/WANTED`, for people.
     pub summary: String,

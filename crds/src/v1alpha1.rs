@@ -1,10 +1,9 @@
 //! The fields of a `ScaledApp`, version `v1alpha1`, and their schema.
 //!
-//! The bounds and rules here are what the API server checks; `operator/plan`
-//! checks the same again, with the same words, for whoever has no API server.
-//! Absence of a union member (`replicas`, `workers`) is kept as absence: a
-//! stored default of one member would meet the other member that somebody
-//! applies later. What absence means is in `operator/plan`.
+//! The API server checks the bounds and rules here. `operator/plan` checks the same with
+//! the same messages, for use without an API server. An absent member of a union
+//! (`replicas`, `workers`) stays absent: a stored default of one member would contradict
+//! the other member if that is applied later. `operator/plan` decides what absence means.
 
 use std::collections::BTreeMap;
 
@@ -25,9 +24,9 @@ pub struct ScaledApp {
     pub api_version: String,
     /// [`crate::KIND`].
     pub kind: String,
-    /// Who it is.
+    /// Name, namespace, labels and annotations.
     pub metadata: Metadata,
-    /// What is wanted.
+    /// The desired app.
     pub spec: Spec,
 }
 
@@ -37,17 +36,17 @@ pub struct ScaledApp {
 pub struct Metadata {
     /// Name of the app, an RFC 1123 label.
     pub name: String,
-    /// Namespace; one machine has none, so `scaledapp local` reads it for nothing.
+    /// Namespace. `scaledapp local` ignores it, because one machine has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Labels, for whoever selects by them.
+    /// Labels, for selectors.
     #[serde(
         default,
         deserialize_with = "crate::values::without_nulls",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub labels: BTreeMap<String, String>,
-    /// Annotations, for whoever reads them.
+    /// Annotations, for tools.
     #[serde(
         default,
         deserialize_with = "crate::values::without_nulls",
@@ -56,7 +55,7 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What is wanted of the app.
+/// The desired state of the app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[cfg_attr(
     feature = "kubernetes",
@@ -89,15 +88,15 @@ pub struct Metadata {
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that one", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "holds the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one", "fieldPath": ".workers.share"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that field", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "contains the supervisor's admin port of each pod: share another port, or set spec.adminPort to another one", "fieldPath": ".workers.share"}]))]
 pub struct Spec {
     /// The container image. `scaledapp local` runs `command` from this machine
     /// and pulls no image.
     #[schemars(length(min = 1, max = 1024))]
     pub image: String,
-    /// What ONE worker runs. Required: the supervisor executes it itself, so an
-    /// image's entrypoint cannot stand in for it.
-    // Not required in the schema, so that a rule can say the cure.
+    /// What ONE worker runs. Required: the supervisor executes it itself, without the
+    /// image's entrypoint.
+    // Not required in the schema, so that a rule can name the cure.
     #[serde(default, deserialize_with = "crate::values::or_default")]
     #[schemars(schema_with = "crate::schema::words")]
     pub command: Vec<String>,
@@ -126,8 +125,8 @@ pub struct Spec {
     )]
     #[schemars(length(max = 64))]
     pub env_from: Vec<EnvFrom>,
-    /// Directory that a worker starts in. Locally: relative to the object's
-    /// file, and that file's directory by default.
+    /// Directory in which a worker starts. On one machine it is relative to the object's
+    /// file, whose directory is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub working_dir: Option<String>,
@@ -137,20 +136,20 @@ pub struct Spec {
         deserialize_with = "crate::values::whole",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give the one that the app listens on, 1 to 65535"}]))]
+    #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is not a port: give the one that the app listens on, 1 to 65535"}]))]
     pub port: Option<i32>,
-    /// The port of each pod on which the supervisor tells of itself: probes, metrics,
-    /// state. 9377 by default; give another one where the app needs that one.
+    /// The admin port of each pod's supervisor, for probes, metrics and state. 9377 by
+    /// default; set another one if the app needs that port.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is no port: give one that the app does not use, 1 to 65535"}]))]
+    #[schemars(range(min = 1, max = 65535), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 65535", "message": "is not a port: give one that the app does not use, 1 to 65535"}]))]
     pub admin_port: Option<i32>,
     /// What the app speaks on its port; `http` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self != 'tcp'", "message": "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self != 'tcp'", "message": "the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`"}]))]
     pub app_protocol: Option<AppProtocol>,
     /// How many pods; one per node by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +157,7 @@ pub struct Spec {
     /// How many workers in each pod, and how they are treated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<Workers>,
-    /// What a pod asks for and may use at most. Not enforced by `scaledapp local`.
+    /// Resource requests and limits of a pod. Not enforced by `scaledapp local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// The load balancers in front.
@@ -167,17 +166,17 @@ pub struct Spec {
     /// The app's name in DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
-    /// What else a pod needs (volumes, affinity, sidecars, a security context):
-    /// `metadata` and `spec` as in a Deployment's template, laid over ours. The
-    /// app's container is named `app`. Only in a cluster.
+    /// Anything else that a pod needs (volumes, affinity, sidecars, a security context):
+    /// `metadata` and `spec` as in a Deployment's template, merged over ours. The app's
+    /// container is named `app`. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::anything")]
     pub pod_template: Option<serde_json::Value>,
     /// The supervisor in each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Supervisor>,
-    /// Stops the operator from changing anything of this app, except where its
-    /// addresses lead. Only in a cluster.
+    /// Keeps the operator from changing anything of this app, except where its addresses
+    /// lead. Only in a cluster.
     #[serde(
         default,
         deserialize_with = "crate::values::truth",
@@ -219,9 +218,9 @@ pub enum AppProtocol {
 /// How many pods. Exactly one member is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perNode) || !has(self.total)", "message": "perNode and total exclude each other: leave one out. `kubectl scale` writes total: where the pods follow the nodes, change perNode with `kubectl edit`"}, {"rule": "has(self.perNode) || has(self.total)", "message": "is empty: give perNode or total, or leave it out (perNode: 1)"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perNode) || !has(self.total)", "message": "perNode and total exclude each other: leave one out. `kubectl scale` writes total; to scale an app with perNode, change perNode with `kubectl edit`"}, {"rule": "has(self.perNode) || has(self.total)", "message": "is empty: give perNode or total, or leave it out (perNode: 1)"}]))]
 pub struct Replicas {
-    /// On every node so many.
+    /// This many on every node.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -229,7 +228,7 @@ pub struct Replicas {
     )]
     #[schemars(range(min = 1, max = 5000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 5000", "message": "0 pods serve nothing, and there is a limit: give 1 to 5000"}]))]
     pub per_node: Option<i32>,
-    /// So many in all.
+    /// This many in total.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -242,9 +241,9 @@ pub struct Replicas {
 /// The workers of a pod. At most one of `perCore` and `count` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxInFlight)", "message": "needs dispatch Request: with Connection workers accept what they like; leave it out", "fieldPath": ".maxInFlight"}, {"rule": "!has(self.incrementEnv) || !has(self.instanceEnv) || self.incrementEnv != self.instanceEnv", "message": "holds the worker's number already: leave it out", "fieldPath": ".incrementEnv"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.perCore) || !has(self.count)", "message": "perCore and count exclude each other: leave one out"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.readiness) || !has(self.readiness.path)", "message": "needs dispatch Request: with Connection, all workers share one queue, so no single one can be probed; leave the path out", "fieldPath": ".readiness.path"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxRequests)", "message": "needs dispatch Request: connections that workers accept for themselves are not counted; use maxAge or maxMemory", "fieldPath": ".maxRequests"}, {"rule": "!has(self.dispatch) || self.dispatch != 'Connection' || !has(self.maxInFlight)", "message": "needs dispatch Request: with Connection, workers accept connections themselves; leave it out", "fieldPath": ".maxInFlight"}, {"rule": "!has(self.incrementEnv) || !has(self.instanceEnv) || self.incrementEnv != self.instanceEnv", "message": "already holds the worker's number: leave it out", "fieldPath": ".incrementEnv"}]))]
 pub struct Workers {
-    /// On every core of the pod so many.
+    /// This many for every core of the pod.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -252,7 +251,7 @@ pub struct Workers {
     )]
     #[schemars(range(min = 1, max = 1024), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1024", "message": "0 workers serve nothing, and there is a limit: give 1 to 1024"}]))]
     pub per_core: Option<i32>,
-    /// So many in each pod.
+    /// This many in each pod.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -260,27 +259,27 @@ pub struct Workers {
     )]
     #[schemars(range(min = 1, max = 1024), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1024", "message": "0 workers serve nothing, and there is a limit: give 1 to 1024"}]))]
     pub count: Option<i32>,
-    /// What is handed out to workers; `Request` by default, `Connection` for tcp.
+    /// What workers receive; `Request` by default, `Connection` for tcp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
     /// When a worker counts as ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<Readiness>,
-    /// How long what is in flight may take to end; 30s by default.
+    /// How long work in flight may take to finish; 30s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h: a stop would hang, give at most 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h, and a stop could take that long: give at most 1h"}]))]
     pub drain_timeout: Option<Duration>,
-    /// How long a worker may take from the stop signal to its end, before it is
-    /// killed (PM2's `kill_timeout`); 10s by default.
+    /// How long a worker may take to end after the stop signal, before it is killed (PM2's
+    /// `kill_timeout`); 10s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h: a stop would hang, give at most 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('1h')", "message": "is longer than 1h, and a stop could take that long: give at most 1h"}]))]
     pub stop_grace: Option<Duration>,
-    /// A worker whose processes have more memory than this is replaced, losing no
+    /// A worker whose processes use more memory than this is replaced without losing a
     /// request; unlimited by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<Quantity>,
-    /// A worker that has answered so many requests, or up to a tenth less, is
-    /// replaced; unlimited by default.
+    /// A worker that has answered this many requests, or up to a tenth less, is replaced;
+    /// unlimited by default.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -288,16 +287,16 @@ pub struct Workers {
     )]
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64), extend("x-kubernetes-validations" = [{"rule": "self >= 1", "message": "0 requests would replace workers without end: give 1 or more, or leave it out"}]))]
     pub max_requests: Option<i64>,
-    /// A worker that has served for so long, or up to a tenth less, is replaced;
+    /// A worker that has served for this long, or up to a tenth less, is replaced;
     /// unlimited by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) >= duration('1s')", "message": "would replace workers without end: give 1s or more, or leave it out"}]))]
     pub max_age: Option<Duration>,
-    /// A worker that has requests, sends no byte and accepts no connection for so
-    /// long is killed and replaced; 60s by default, 0s: never.
+    /// A worker that has requests, sends no byte and accepts no connection for this long is
+    /// killed and replaced; 60s by default, 0s: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang_timeout: Option<Duration>,
-    /// Requests that one worker gets at once; more wait in line. No limit by default.
+    /// Most requests that one worker has in flight; more wait in the queue. No limit by default.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -313,27 +312,27 @@ pub struct Workers {
     )]
     #[schemars(length(max = 16), inner(range(min = 1, max = 65535)), extend("x-kubernetes-list-type" = "set"))]
     pub share: Vec<i32>,
-    /// Where each worker's metrics are, such as /metrics, or 9464/metrics on a port of
-    /// their own; gathered on one page at /metrics/app of the pod's port 9377.
+    /// Path of each worker's metrics, such as /metrics, or 9464/metrics on another port.
+    /// The supervisor merges them at /metrics/app of its admin port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [{"rule": "self.matches('^([0-9]{1,5})?/[!-~]*$')", "message": "is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics"}]))]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [{"rule": "self.matches('^([0-9]{1,5})?/[!-~]*$')", "message": "is not a source of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics"}]))]
     pub metrics_from: Option<String>,
     /// The signal that asks a worker to end; SIGTERM by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{"rule": "self.upperAscii().matches('^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$')", "message": "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH"}]))]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{"rule": "self.upperAscii().matches('^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$')", "message": "is not a signal that asks a process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH"}]))]
     pub stop_signal: Option<String>,
-    /// Asks a worker to end by the message "shutdown" on Node's message channel
-    /// instead of the signal, which it gets if it has closed the channel.
+    /// Asks a worker to end with the message "shutdown" on Node's message channel instead
+    /// of the signal. A worker that has closed the channel gets the signal.
     #[serde(
         default,
         deserialize_with = "crate::values::truth",
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub shutdown_message: bool,
-    /// A variable that is raised by the worker's number, from the value in `env`, or
-    /// from 0.
+    /// A variable that counts up from worker to worker, starting at its value in `env`, or
+    /// at 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=') && self != 'PORT' && !self.startsWith('SCALEDAPP_')", "message": "cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port"}]))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=') && self != 'PORT' && !self.startsWith('SCALEDAPP_')", "message": "cannot be counted up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port"}]))]
     pub increment_env: Option<String>,
     /// The variable that holds a worker's number; `NODE_APP_INSTANCE` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -341,43 +340,43 @@ pub struct Workers {
     pub instance_env: Option<String>,
 }
 
-/// What is handed out to workers: each HTTP request, to the least busy one
-/// (`Request`, the default), or each connection, to an idle one.
+/// What workers receive: each HTTP request goes to the least busy worker (`Request`, the
+/// default), or each connection to an idle worker (`Connection`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Dispatch {
-    /// Each HTTP request, to the least busy worker.
+    /// Each HTTP request goes to the least busy worker.
     Request,
-    /// Each connection, to an idle worker.
+    /// Each connection goes to an idle worker.
     Connection,
 }
 
-/// When a worker counts as ready: when it listens, and all that is given here is so.
+/// When a worker counts as ready: when it listens and meets everything that is given here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Readiness {
-    /// It must have called `process.send('ready')` on Node's message channel, which
-    /// the process that `command` starts has, and none that a wrapper starts.
+    /// It must have called `process.send('ready')` on Node's message channel. Only the
+    /// process that `command` starts has the channel, not one that a wrapper starts.
     #[serde(
         default,
         deserialize_with = "crate::values::truth",
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub wait_ready: bool,
-    /// Path that must answer 2xx or 3xx; without it, the worker must listen.
+    /// Path that must answer 2xx or 3xx; without it, the worker only has to listen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.matches('^/[!-~]*$')", "message": "must start with / and hold no spaces, such as /healthz"}]))]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.matches('^/[!-~]*$')", "message": "must start with / and contain no spaces, such as /healthz"}]))]
     pub path: Option<String>,
-    /// A worker that is not ready by then is replaced; 60s by default.
+    /// A worker that takes longer than this is replaced; 60s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('1h'))", "message": "is out of range: give 1ms to 1h"}]))]
     pub timeout: Option<Duration>,
 }
 
-/// What a pod asks for and may use at most.
+/// Resource requests and limits of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
-    /// Asked for.
+    /// Requests.
     #[serde(
         default,
         deserialize_with = "crate::values::without_nulls",
@@ -385,7 +384,7 @@ pub struct Resources {
     )]
     #[schemars(length(max = 32))]
     pub requests: BTreeMap<String, Quantity>,
-    /// At most.
+    /// Limits.
     #[serde(
         default,
         deserialize_with = "crate::values::without_nulls",
@@ -399,13 +398,13 @@ pub struct Resources {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Balancers {
-    /// How many, each with an address of its own; 2 by default.
+    /// How many balancers, each with its own address; 2 by default.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1, max = 8), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 8", "message": "0 balancers answer nobody, and one DNS answer holds 8: give 1 to 8"}]))]
+    #[schemars(range(min = 1, max = 8), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 8", "message": "0 balancers serve no client, and one DNS answer holds 8: give 1 to 8"}]))]
     pub replicas: Option<i32>,
     /// Who can reach the addresses; `ClusterIP` by default. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -414,35 +413,34 @@ pub struct Balancers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
     /// Networks of proxies in front, such as a TLS terminator, whose X-Forwarded-*,
-    /// Forwarded and X-Request-Id the balancers believe; nobody's by default.
+    /// Forwarded and X-Request-Id the balancers believe; none by default.
     #[serde(
         default,
         deserialize_with = "crate::values::or_default",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
     pub forwarded_from: Vec<String>,
-    /// How long the balancers wait, and for what.
+    /// The timeouts of the balancers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
     /// What the balancers allow at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<BalancerLimits>,
-    /// What a balancer's pod asks for and may use at most, in place of the operator's
-    /// default; {} asks for nothing. Only in a cluster.
+    /// Resource requests and limits of a balancer's pod, in place of the operator's
+    /// default; {} requests nothing. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// What else a balancer's pod needs (a node selector, tolerations, affinity, labels):
-    /// `metadata` and `spec` as in a Deployment's template, laid over ours. The
+    /// Anything else that a balancer's pod needs (a node selector, tolerations, affinity,
+    /// labels): `metadata` and `spec` as in a Deployment's template, merged over ours. The
     /// balancer's container is named `balancer`. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::anything")]
     pub pod_template: Option<serde_json::Value>,
 }
 
-/// How long the balancers wait, and for what. The dispatcher in each pod waits as long
-/// for `body`, `answer`, `stall`, `stream` and `upgrade`: a change of these rolls the
-/// pods.
+/// The timeouts of the balancers. The dispatcher in each pod has the same `body`, `answer`,
+/// `stall`, `stream` and `upgrade`, so a change of these replaces the pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Timeouts {
@@ -450,7 +448,7 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub head: Option<Duration>,
-    /// Waiting for the body of one request, all together; 6h by default.
+    /// For the whole body of a request; 6h by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub body: Option<Duration>,
@@ -458,62 +456,62 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub answer: Option<Duration>,
-    /// Between two bytes of a body that is under way; 5m by default.
+    /// Between two bytes of a body; 5m by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub stall: Option<Duration>,
-    /// Silence of an event stream; 1h by default.
+    /// Between two bytes of an event stream; 1h by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub stream: Option<Duration>,
-    /// Silence of an upgraded connection (a WebSocket) in both directions; 1h by default.
+    /// Without a byte in either direction of an upgraded connection (a WebSocket); 1h by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub upgrade: Option<Duration>,
-    /// Between two requests of a client's connection; 75s by default.
+    /// Between two requests on a client's connection; 75s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub idle: Option<Duration>,
-    /// How long a client that has ended its side of the connection may still await its
-    /// answer; 500ms by default, 0s: not at all.
+    /// How long a client that has closed its sending side may still wait for its answer;
+    /// 500ms by default, 0s: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 0s to 24h"}]))]
     pub half_close: Option<Duration>,
 }
 
-/// What a balancer allows. The dispatcher in each pod has the same `bodyRate`,
-/// `headBytes` and `headFields`: a change of these rolls the pods.
+/// What a balancer allows. The dispatcher in each pod has the same `bodyRate`, `headBytes`
+/// and `headFields`, so a change of these replaces the pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BalancerLimits {
-    /// Client connections of one balancer; 16384 by default, fewer where memory or
-    /// descriptors are too few.
+    /// Most client connections of one balancer; 16384 by default, fewer if memory or file
+    /// descriptors are short.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve nobody: give 1 to 1000000, or leave it out"}]))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve no client: give 1 to 1000000, or leave it out"}]))]
     pub connections: Option<i32>,
-    /// Of these, from one address; any number by default.
+    /// Most client connections from one address; no limit by default.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve nobody: give 1 to 1000000, or leave it out"}]))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve no client: give 1 to 1000000, or leave it out"}]))]
     pub connections_per_address: Option<i32>,
-    /// Bytes per second that a client must send or take of a body; 500 by default,
-    /// 0: any.
+    /// Slowest rate at which a client may send or read a body, in bytes per second; 500 by
+    /// default, 0: any rate.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(range(min = 0, max = 1_000_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 0 && self <= 1000000000", "message": "is no rate: give bytes per second, 0 for any rate"}]))]
+    #[schemars(range(min = 0, max = 1_000_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 0 && self <= 1000000000", "message": "is not a rate: give bytes per second, 0 for any rate"}]))]
     pub body_rate: Option<i32>,
-    /// Bytes of a head: a request with more gets 431, an answer with more becomes 502;
-    /// by default 65536 of a request and 262144 of an answer.
+    /// Largest head in bytes: a request with more gets 431, an answer with more becomes
+    /// 502; by default 65536 for a request and 262144 for an answer.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -521,7 +519,7 @@ pub struct BalancerLimits {
     )]
     #[schemars(range(min = 4096, max = 16_777_216), extend("x-kubernetes-validations" = [{"rule": "self >= 4096 && self <= 16777216", "message": "is out of range: give 4096 to 16777216, or leave it out"}]))]
     pub head_bytes: Option<i32>,
-    /// Fields of a head, of requests and of answers; 1000 by default.
+    /// Most fields in the head of a request or an answer; 1000 by default.
     #[serde(
         default,
         deserialize_with = "crate::values::whole",
@@ -531,25 +529,26 @@ pub struct BalancerLimits {
     pub head_fields: Option<i32>,
 }
 
-/// Who can reach the balancers' addresses: the cluster (`ClusterIP`, the
-/// default), or everybody that the cloud's load balancers serve.
+/// Who can reach the balancers' addresses: clients in the cluster (`ClusterIP`, the
+/// default), or clients of the cloud's load balancers (`LoadBalancer`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Exposure {
-    /// The cluster.
+    /// Clients in the cluster.
     ClusterIP,
-    /// Everybody that the cloud's load balancers serve.
+    /// Clients of the cloud's load balancers.
     LoadBalancer,
 }
 
-/// Which pod gets a request: the less busy of two random ones (`LeastRequest`,
-/// the default), one after the other, any, or the same for a client address.
+/// Which pod gets a request: the less busy of two random ones (`LeastRequest`, the
+/// default), each in turn (`RoundRobin`), a random one (`Random`), or always the same one
+/// for a client address (`Hash`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Algorithm {
     /// The less busy of two random ones.
     LeastRequest,
-    /// One after the other.
+    /// Each in turn.
     RoundRobin,
-    /// Any.
+    /// A random one.
     Random,
     /// The same one for the same client address.
     Hash,
@@ -560,7 +559,7 @@ pub enum Algorithm {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dns {
     /// The whole name, such as `hello.apps.example.com`.
-    #[schemars(length(max = 253), extend("x-kubernetes-validations" = [{"rule": r"self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+\\.?$')", "message": "is not a DNS name with a zone: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local"}]))]
+    #[schemars(length(max = 253), extend("x-kubernetes-validations" = [{"rule": r"self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+\\.?$')", "message": "is not a DNS name with a zone: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local"}]))]
     pub hostname: String,
     /// How long resolvers may keep an answer; 30s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

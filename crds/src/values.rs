@@ -1,7 +1,7 @@
-//! How values of fields are read: as the API server does, so that the same object is
-//! taken by both. A null is an absent field, and what stands in quotes is text.
+//! Reads values of fields as the API server does, so that both accept the same objects. A
+//! null is an absent field, and a quoted value is text.
 //!
-//! Not decided here: which values make sense.
+//! Which values are valid is decided in `operator/plan`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A null is an absent field, as to the API server, which takes it out.
+/// A null counts as an absent field, because the API server removes it.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -18,7 +18,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// As [`or_default`], and so are the nulls in a map.
+/// As [`or_default`], and the nulls in a map as well.
 pub(crate) fn without_nulls<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -31,7 +31,7 @@ where
         .collect())
 }
 
-/// A whole number; in quotes it is text, to the API server as well.
+/// A whole number. In quotes it is text, for the API server as well.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Whole<T: TryFrom<i64>>(#[serde(deserialize_with = "whole_number")] T);
@@ -57,7 +57,7 @@ where
                 .and_then(|number| self.visit_i64(number))
         }
         fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
-            // 3000.0 is one to the API server, too.
+            // The API server accepts 3000.0, too.
             number
                 .to_string()
                 .parse()
@@ -74,7 +74,7 @@ where
     deserializer.deserialize_any(Number(PhantomData))
 }
 
-const WHOLE: &str = "a whole number is wanted";
+const WHOLE: &str = "must be a whole number";
 
 /// Of an optional field.
 pub(crate) fn whole<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -86,7 +86,7 @@ where
     Ok(number.map(|number| number.0))
 }
 
-/// Of a list.
+/// Whole numbers of a list.
 pub(crate) fn wholes<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -97,7 +97,7 @@ where
     Ok(numbers.map(|number| number.0).collect())
 }
 
-/// true or false; in quotes it is text.
+/// A boolean. In quotes it is text.
 struct Truth(bool);
 
 impl<'de> Deserialize<'de> for Truth {
@@ -114,10 +114,8 @@ impl<'de> Deserialize<'de> for Truth {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Truth, E> {
                 Err(match text {
-                    "true" | "false" => {
-                        E::custom("true or false is wanted: write it without quotes")
-                    }
-                    _ => E::custom("true or false is wanted"),
+                    "true" | "false" => E::custom("must be true or false: write it without quotes"),
+                    _ => E::custom("must be true or false"),
                 })
             }
         }
@@ -133,7 +131,7 @@ pub(crate) fn truth_or_not<'de, D: Deserializer<'de>>(
     Ok(truth.map(|truth| truth.0))
 }
 
-/// Of a field that is false if absent.
+/// A boolean of a field that is false if absent.
 pub(crate) fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     truth_or_not(deserializer).map(Option::unwrap_or_default)
 }

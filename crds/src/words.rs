@@ -12,15 +12,15 @@ pub mod label {
     pub const PART_OF: &str = "app.kubernetes.io/part-of";
     /// Always [`super::MANAGER`].
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-    /// On pods: the app's name, under a name that is ours alone.
+    /// On pods: the app's name, in a label that nobody else uses.
     pub const APP: &str = "scaledapp.io/app";
     /// Number of a balancer's slot.
     pub const SLOT: &str = "scaledapp.io/slot";
-    /// Name of the Service that an `EndpointSlice` is of.
+    /// Name of the Service that an `EndpointSlice` belongs to.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-    /// On Endpoints: no slices are made of them.
+    /// On Endpoints: Kubernetes does not copy them to slices.
     pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
-    /// Who writes an `EndpointSlice`; always [`super::ENDPOINTS_MANAGER`].
+    /// The writer of an `EndpointSlice`; always [`super::ENDPOINTS_MANAGER`].
     pub const ENDPOINTS_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 }
 
@@ -28,62 +28,62 @@ pub mod label {
 pub const APP: &str = "scaledapp";
 /// `app.kubernetes.io/managed-by`, and the one field manager.
 pub const MANAGER: &str = "scaledapp-operator";
-/// `endpointslice.kubernetes.io/managed-by`: no controller of Kubernetes touches those.
+/// `endpointslice.kubernetes.io/managed-by`: Kubernetes' own controllers leave such slices alone.
 pub const ENDPOINTS_MANAGER: &str = "operator.scaledapp.io";
 
 /// Values of [`label::COMPONENT`].
 pub mod component {
-    /// The app's own pods and what selects them.
+    /// The app's own pods and their Service.
     pub const APP: &str = "app";
-    /// The balancers and what leads to them.
+    /// The balancers and the Services in front of them.
     pub const BALANCER: &str = "balancer";
 }
 
 /// Annotations.
 pub mod annotation {
-    /// On a pod, and there a file for its supervisor: what it was told last.
+    /// On a pod: the desired state, which the supervisor reads as a file.
     pub const DESIRED: &str = "scaledapp.io/desired";
-    /// On a pod: the workers that its supervisor was told of last.
+    /// On a pod: the number of workers in its desired state.
     pub const WORKERS: &str = "scaledapp.io/workers";
-    /// On a `ScaledApp`: another value asks for a reload. On a pod: the value
-    /// that its supervisor was told of last.
+    /// On a `ScaledApp`: the reload token; a new value asks for a reload. On a pod: the
+    /// reload token in its desired state.
     pub const RELOAD: &str = "scaledapp.io/reload";
-    /// On the `ConfigMap` of an app: since when another number of workers counts.
+    /// On the `ConfigMap` of an app: when its number of workers last changed.
     pub const WORKERS_SINCE: &str = "scaledapp.io/workers-since";
-    /// On the `ConfigMap` of an app, since when a reload is asked for; on a pod,
-    /// when its supervisor was told.
+    /// On the `ConfigMap` of an app: when its reload token last changed. On a pod: when the
+    /// operator wrote it.
     pub const RELOAD_SINCE: &str = "scaledapp.io/reload-since";
-    /// On a slot's Service: since when it is there only for those whom a
-    /// resolver still sends.
+    /// On a slot's Service: since when it exists only for clients that resolvers still send
+    /// there.
     pub const RETIRED: &str = "scaledapp.io/retired-at";
-    /// On a `ScaledApp`: another value rolls the pods onto today's supervisor.
+    /// On a `ScaledApp`: a new value replaces the pods, so that they get the current supervisor.
     pub const UPGRADE: &str = "scaledapp.io/upgrade";
     /// On a Deployment: hash of what the user gave for its pods.
     pub const INPUTS: &str = "scaledapp.io/inputs";
-    /// On a Deployment: the pod template as we made it when the inputs changed last.
+    /// On a Deployment: the pinned pod template, made when the user's input changed last.
     pub const TEMPLATE: &str = "scaledapp.io/template";
-    /// On a Deployment: the number of pods that was asked for in place of as many on
-    /// each node, and for which the pods stayed as they were.
+    /// On a Deployment: the total number of pods that replaced an equal number of pods per
+    /// node, so that the pods stayed as they were.
     pub const KEPT_TOTAL: &str = "scaledapp.io/kept-total";
-    /// On a Deployment with pods per node: how many nodes it counts on.
+    /// On a Deployment with pods per node: the number of nodes that count.
     pub const NODES: &str = "scaledapp.io/nodes";
-    /// On a Deployment with pods per node: hashes of the nodes that lack a pod and
-    /// take none, each with a letter for the reason.
+    /// On a Deployment with pods per node: hashes of the nodes that lack a pod and cannot
+    /// take one, each with a letter for the reason.
     pub const FULL_NODES: &str = "scaledapp.io/full-nodes";
     /// On a Deployment with pods per node: since when there are fewer nodes.
     pub const FEWER_SINCE: &str = "scaledapp.io/fewer-nodes-since";
-    /// On everything: hash of what we applied, so that equal need not be written.
+    /// On everything: hash of what we applied, so that an unchanged object is not written again.
     pub const APPLIED: &str = "scaledapp.io/applied";
-    /// On a pod, read by cluster autoscalers: volumes that keep no node from going.
+    /// On a pod, for cluster autoscalers: volumes that do not keep a node from being removed.
     pub const EVICTABLE_VOLUMES: &str =
         "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
-    /// On a pod, read by the `ReplicaSet` controller: the lower, the sooner deleted.
+    /// On a pod, for the `ReplicaSet` controller: pods with lower values are deleted first.
     pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 }
 
 /// Names of ports.
 pub mod port {
-    /// Where requests are served.
+    /// The port that serves requests.
     pub const HTTP: &str = "http";
     /// The read-only admin port of a supervisor or balancer.
     pub const ADMIN: &str = "admin";
@@ -91,17 +91,17 @@ pub mod port {
 
 /// Types of conditions.
 pub mod condition {
-    /// Requests are served: pods and balancers are there.
+    /// Requests are served: there are pods and balancers.
     pub const READY: &str = "Ready";
-    /// A change is on its way.
+    /// A change is being rolled out.
     pub const PROGRESSING: &str = "Progressing";
-    /// It serves, but with less than was asked for.
+    /// It serves, but with less than specified.
     pub const DEGRADED: &str = "Degraded";
-    /// kstatus: not yet as asked for.
+    /// kstatus: not yet as specified.
     pub const RECONCILING: &str = "Reconciling";
-    /// This generation of the object is out, and serves.
+    /// This generation of the object is rolled out and serves.
     pub const UPDATED: &str = "Updated";
-    /// kstatus: will not get there without somebody's help.
+    /// kstatus: cannot make progress without a person.
     pub const STALLED: &str = "Stalled";
 }
 
@@ -114,10 +114,10 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// All of them.
+            /// All reasons.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// As conditions and events have it.
+            /// The text in conditions and events.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
@@ -128,13 +128,13 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// All is as asked for.
+    /// Everything is as specified.
     AsWanted,
-    /// Nothing has been looked at yet.
+    /// The operator has not looked at the app yet.
     NotObserved,
-    /// A field holds a value that cannot be.
+    /// A field has an invalid value.
     InvalidSpec,
-    /// `spec.podTemplate` cannot be laid over ours.
+    /// `spec.podTemplate` cannot be merged over ours.
     InvalidPodTemplate,
     /// An object of that name belongs to somebody else.
     NameConflict,
@@ -144,11 +144,11 @@ reasons! {
     HostnameRefused,
     /// The hostname is one of the DNS zone's own.
     HostnameReserved,
-    /// No DNS of ours answers for the hostname.
+    /// No scaledapp-dns answers for the hostname.
     HostnameOutsideZones,
-    /// Admission takes labels away by which the operator finds its objects.
+    /// Admission removes labels by which the operator finds its objects.
     LabelsChanged,
-    /// The Role or the `RoleBinding` of the balancers is not as the operator makes it.
+    /// The Role or the `RoleBinding` of the balancers is not as the operator creates it.
     RightsDiffer,
     /// The API server refused or did not answer.
     ApplyFailed,
@@ -160,7 +160,7 @@ reasons! {
     RollingOut,
     /// The rollout made no progress within its deadline.
     RolloutStuck,
-    /// Somebody has paused the app's Deployment, not the app.
+    /// The app's Deployment is paused, but the app is not.
     DeploymentPaused,
     /// Pods are being added or removed.
     Scaling,
@@ -170,7 +170,7 @@ reasons! {
     NoMatchingNode,
     /// A node has no room for its pod.
     NodesWithoutRoom,
-    /// The API server lets no pod be made.
+    /// The API server refuses the pods.
     PodsRefused,
     /// A container cannot be started as it is.
     ContainerConfigError,
@@ -178,7 +178,7 @@ reasons! {
     ImagePullError,
     /// The kubelet cannot start the pod: a volume or the network is missing.
     PodCannotStart,
-    /// The app listens on another port than the one that was named.
+    /// The app listens on another port than `spec.port`.
     WrongPort,
     /// Pods that are ready do not answer the operator or the balancers.
     PodsUnreachable,
@@ -196,7 +196,7 @@ reasons! {
     FewerBalancersServing,
     /// A slot has no address yet.
     NoAddress,
-    /// A slot's address is a name, which DNS of ours cannot publish.
+    /// A slot's address is a name, which scaledapp-dns cannot publish.
     AddressIsAName,
     /// Event: another balancer answers at a slot's address.
     SlotTakenOver,
@@ -208,12 +208,12 @@ reasons! {
     Reloading,
     /// A pod did not reload; the others were left as they are.
     ReloadFailed,
-    /// Event: objects that belong to nothing any more are removed.
+    /// Event: objects that are no longer needed are deleted.
     Removed,
 }
 
 impl Reason {
-    /// The reason of this text; `None` for one that only another version knows.
+    /// The reason with this text; `None` if this version does not know it.
     pub fn of(text: &str) -> Option<Self> {
         Self::ALL
             .iter()

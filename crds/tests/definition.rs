@@ -1,5 +1,5 @@
-//! The definition of the object: in sync with its file, small, and each bad
-//! input of an app meets a rule that names the cure.
+//! Tests of the object's definition: it equals its file, it is small, and each bad input is
+//! refused by a rule that names the cure.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ fn yaml() -> String {
     format!("{HEAD}{}", serde_saphyr::to_string(&definition()).unwrap())
 }
 
-/// Where the definition is kept; the chart's copy only once there is a chart.
+/// The files that contain the definition. The chart has a copy.
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = vec![root.join("crds/scaledapp.yaml")];
@@ -30,7 +30,7 @@ fn files() -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_files_are_what_the_types_say() {
+fn the_files_match_the_types() {
     let expected = yaml();
     for file in files() {
         if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
@@ -39,7 +39,7 @@ fn the_files_are_what_the_types_say() {
         let found = std::fs::read_to_string(&file).unwrap_or_default();
         assert!(
             found == expected,
-            "{} is not what the types say: run UPDATE=1 cargo test -p scaledapp-crds --test definition",
+            "{} differs from the types: run UPDATE=1 cargo test -p scaledapp-crds --test definition",
             file.display()
         );
     }
@@ -73,7 +73,7 @@ fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
 #[test]
 fn nothing_is_defaulted_and_everything_is_explained_and_bounded() {
     walk(&schema(), "", &mut |path, part| {
-        // That one says only that nobody has looked yet.
+        // This default only means that the operator has not looked yet.
         let defaulted = part.get("default").is_some();
         assert_eq!(defaulted, path == ".status", "{path} has a default");
         assert!(part.get("nullable").is_none(), "{path} is nullable");
@@ -100,12 +100,12 @@ fn nothing_is_defaulted_and_everything_is_explained_and_bounded() {
     });
 }
 
-/// Unknown fields are pruned with a warning, except where anything may stand.
+/// Unknown fields are pruned with a warning, except in pod templates.
 #[test]
 fn only_pod_templates_may_hold_unknown_fields() {
     let mut open = Vec::new();
     walk(&schema(), "", &mut |path, part| {
-        // An amount is a text or a number, for which there is no other word.
+        // An amount is text or a number, which a schema can only express like this.
         let is_amount =
             part.get("pattern").is_some() && part.get("maxProperties") == Some(&json!(0));
         if part.get("x-kubernetes-preserve-unknown-fields").is_some() && !is_amount {
@@ -158,8 +158,8 @@ fn kubectl_scale_writes_the_total_and_columns_tell_the_state() {
     assert_eq!(definition["spec"]["names"]["shortNames"], json!(["sapp"]));
 }
 
-/// What the rules say about an object with `spec`, and nothing else.
-fn said(name: &str, spec: &str) -> Vec<String> {
+/// The messages of the rules for an object with `spec`.
+fn messages(name: &str, spec: &str) -> Vec<String> {
     let app = scaledapp_crds::read(&format!(
         "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: {name}}}\nspec: {spec}\n"
     ));
@@ -198,11 +198,11 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], resources: {requests: {cpu: 0.5}}, balancers: {resources: {limits: {cpu: 1.5, memory: 1Gi}}, podTemplate: {spec: {anything: 1}}}, supervisor: {delivery: ImageVolume}}",
 ];
 
-/// The bad inputs, and what the rule says of each.
+/// Bad inputs, each with the message of its rule.
 const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], workers: {stopGrace: 2h}}",
-        "is longer than 1h: a stop would hang, give at most 1h",
+        "is longer than 1h, and a stop could take that long: give at most 1h",
     ),
     (
         "{image: i, command: [a], balancers: {timeouts: {answer: 0s}}}",
@@ -218,11 +218,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], balancers: {limits: {connections: 0}}}",
-        "0 connections serve nobody: give 1 to 1000000, or leave it out",
+        "0 connections serve no client: give 1 to 1000000, or leave it out",
     ),
     (
         "{image: i, command: [a], balancers: {limits: {connectionsPerAddress: 0}}}",
-        "0 connections serve nobody: give 1 to 1000000, or leave it out",
+        "0 connections serve no client: give 1 to 1000000, or leave it out",
     ),
     (
         "{image: i, command: [a], balancers: {limits: {headBytes: 100}}}",
@@ -234,7 +234,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], balancers: {limits: {bodyRate: -1}}}",
-        "is no rate: give bytes per second, 0 for any rate",
+        "is not a rate: give bytes per second, 0 for any rate",
     ),
     (
         "{image: i}",
@@ -250,11 +250,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: ['node server.js']}",
-        "is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]",
+        "is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]",
     ),
     (
         "{image: i, command: [a], replicas: {perNode: 1, total: 6}}",
-        "perNode and total exclude each other: leave one out. `kubectl scale` writes total: where the pods follow the nodes, change perNode with `kubectl edit`",
+        "perNode and total exclude each other: leave one out. `kubectl scale` writes total; to scale an app with perNode, change perNode with `kubectl edit`",
     ),
     (
         "{image: i, command: [a], replicas: {}}",
@@ -266,15 +266,15 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], port: 0}",
-        "is no port: give the one that the app listens on, 1 to 65535",
+        "is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "{image: i, command: [a], port: 70000}",
-        "is no port: give the one that the app listens on, 1 to 65535",
+        "is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "{image: i, command: [a], appProtocol: tcp}",
-        "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+        "the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
     ),
     (
         "{image: i, command: [a], workers: {perCore: 0}}",
@@ -286,11 +286,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], workers: {dispatch: Connection, readiness: {path: /h}}}",
-        "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out",
+        "needs dispatch Request: with Connection, all workers share one queue, so no single one can be probed; leave the path out",
     ),
     (
         "{image: i, command: [a], workers: {readiness: {path: healthz}}}",
-        "must start with / and hold no spaces, such as /healthz",
+        "must start with / and contain no spaces, such as /healthz",
     ),
     (
         "{image: i, command: [a], workers: {readiness: {timeout: 0s}}}",
@@ -298,7 +298,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], workers: {drainTimeout: 61m}}",
-        "is longer than 1h: a stop would hang, give at most 1h",
+        "is longer than 1h, and a stop could take that long: give at most 1h",
     ),
     (
         "{image: i, command: [a], workers: {maxRequests: 0}}",
@@ -314,11 +314,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], workers: {maxInFlight: 9, dispatch: Connection}}",
-        "needs dispatch Request: with Connection workers accept what they like; leave it out",
+        "needs dispatch Request: with Connection, workers accept connections themselves; leave it out",
     ),
     (
         "{image: i, command: [a], workers: {metricsFrom: metrics}}",
-        "is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
+        "is not a source of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
     ),
     (
         "{image: i, command: [a], workers: {maxAge: 10ms}}",
@@ -326,15 +326,15 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], workers: {stopSignal: KILL}}",
-        "asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
+        "is not a signal that asks a process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
     ),
     (
         "{image: i, command: [a], workers: {incrementEnv: PORT}}",
-        "cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port",
+        "cannot be counted up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port",
     ),
     (
         "{image: i, command: [a], workers: {incrementEnv: A, instanceEnv: A}}",
-        "holds the worker's number already: leave it out",
+        "already holds the worker's number: leave it out",
     ),
     (
         "{image: i, command: [a], workers: {instanceEnv: PORT}}",
@@ -342,27 +342,27 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], balancers: {replicas: 0}}",
-        "0 balancers answer nobody, and one DNS answer holds 8: give 1 to 8",
+        "0 balancers serve no client, and one DNS answer holds 8: give 1 to 8",
     ),
     (
         "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, proxy.example]}}",
-        "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
+        "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
     ),
     (
         "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/33]}}",
-        "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
+        "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
     ),
     (
         "{image: i, command: [a], balancers: {forwardedFrom: ['fd00::/129']}}",
-        "holds what is neither a network nor an address: give such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
+        "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
     ),
     (
         "{image: i, command: [a], dns: {hostname: Hello_world}}",
-        "is not a DNS name with a zone: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+        "is not a DNS name with a zone: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local",
     ),
     (
         "{image: i, command: [a], dns: {hostname: hello}}",
-        "is not a DNS name with a zone: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+        "is not a DNS name with a zone: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local",
     ),
     (
         "{image: i, command: [a], dns: {hostname: a.b, ttl: 500ms}}",
@@ -370,23 +370,23 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], port: 9377}",
-        "is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+        "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one",
     ),
     (
         "{image: i, command: [a], adminPort: 3000}",
-        "is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+        "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one",
     ),
     (
         "{image: i, command: [a], adminPort: 0}",
-        "is no port: give one that the app does not use, 1 to 65535",
+        "is not a port: give one that the app does not use, 1 to 65535",
     ),
     (
         "{image: i, command: [a], workers: {share: [9377]}}",
-        "holds the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+        "contains the supervisor's admin port of each pod: share another port, or set spec.adminPort to another one",
     ),
     (
         "{image: i, command: [a], env: [{name: PORT, value: '80'}]}",
-        "PORT is set from spec.port: change that one",
+        "PORT is set from spec.port: change that field",
     ),
     (
         "{image: i, command: [a], env: [{name: SCALEDAPP_SLOT}]}",
@@ -394,7 +394,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], env: [{name: A=B}]}",
-        "is no variable: its name holds no =",
+        "is not a variable's name: it must not contain =",
     ),
     (
         "{image: i, command: [a], env: [{name: A, value: a, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
@@ -413,20 +413,20 @@ const BAD: &[(&str, &str)] = &[
 #[test]
 fn good_objects_meet_no_rule() {
     for spec in GOOD {
-        assert_eq!(said("hello", spec), Vec::<String>::new(), "{spec}");
+        assert_eq!(messages("hello", spec), Vec::<String>::new(), "{spec}");
     }
 }
 
 #[test]
 fn each_bad_input_meets_the_rule_that_names_the_cure() {
     for (spec, message) in BAD {
-        assert_eq!(said("hello", spec), [*message], "{spec}");
+        assert_eq!(messages("hello", spec), [*message], "{spec}");
     }
     for name in ["1st", "a.b", &"a".repeat(64)] {
-        let said = said(name, "{image: i, command: [a]}");
+        let found = messages(name, "{image: i, command: [a]}");
         assert!(
-            said.len() == 1 && said[0].contains("begin with a letter"),
-            "{said:?}"
+            found.len() == 1 && found[0].contains("begin with a letter"),
+            "{found:?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is read from YAML, and how errors read: the place, the field, the cure.
+//! Tests of reading YAML: the object, and errors with place, field and cure.
 
 #![allow(
     clippy::unwrap_used,
@@ -113,41 +113,41 @@ fn an_error_names_line_column_field_and_cure() {
     for (line, expected) in [
         (
             "prot: 1",
-            "8:3: spec.prot: there is no such field; known here: image, command, args, env, envFrom, \
+            "8:3: spec.prot: there is no such field; known fields: image, command, args, env, envFrom, \
              workingDir, port, adminPort, appProtocol, replicas, workers, resources, balancers, dns, podTemplate, supervisor, paused",
         ),
-        ("port: many", "8:9: spec.port: a whole number is wanted"),
+        ("port: many", "8:9: spec.port: must be a whole number"),
         (
             "port: '3000'",
-            "8:9: spec.port: a whole number is wanted: write it without quotes",
+            "8:9: spec.port: must be a whole number: write it without quotes",
         ),
         (
             "paused: 'true'",
-            "8:11: spec.paused: true or false is wanted: write it without quotes",
+            "8:11: spec.paused: must be true or false: write it without quotes",
         ),
         (
             "port: 99999999999",
-            "8:9: spec.port: a whole number is wanted",
+            "8:9: spec.port: must be a whole number",
         ),
         (
             "env: [{name: A, value: 1}]",
-            "8:26: spec.env[0].value: text is wanted: write it in quotes, \"1\"",
+            "8:26: spec.env[0].value: must be text: write it in quotes, \"1\"",
         ),
         (
             "args: [a, true]",
-            "8:13: spec.args[1]: text is wanted: write it in quotes, \"true\"",
+            "8:13: spec.args[1]: must be text: write it in quotes, \"true\"",
         ),
         (
             "args: a b",
-            "8:9: spec.args: a list is wanted, such as [a, b]",
+            "8:9: spec.args: must be a list, such as [a, b]",
         ),
         (
             "replicas: 3",
-            "8:13: spec.replicas: fields are wanted, such as {name: value}",
+            "8:13: spec.replicas: must be a mapping, such as {name: value}",
         ),
         (
             "appProtocol: ftp",
-            "8:16: spec.appProtocol: \"ftp\" is none of http, tcp",
+            "8:16: spec.appProtocol: \"ftp\" is not one of http, tcp",
         ),
         (
             "workers: {drainTimeout: 30}",
@@ -170,16 +170,16 @@ fn an_error_names_line_column_field_and_cure() {
 }
 
 #[test]
-fn a_field_of_later_says_so_and_what_to_do_now() {
+fn a_planned_field_is_refused_with_what_to_do_now() {
     for (line, expected) in [
         (
             "appProtocol: h2c",
-            "8:16: spec.appProtocol: gRPC is not balanced per request yet: write tcp, which hands out \
+            "8:16: spec.appProtocol: gRPC is not balanced per request yet: write tcp, which distributes \
              connections",
         ),
         (
             "autoscaling: {}",
-            "8:3: spec.autoscaling: not there yet: leave it out and use `scaledapp scale`",
+            "8:3: spec.autoscaling: not supported yet: leave it out and use `scaledapp scale`",
         ),
     ] {
         assert_eq!(error(line), expected, "{line}");
@@ -187,24 +187,24 @@ fn a_field_of_later_says_so_and_what_to_do_now() {
 }
 
 #[test]
-fn what_is_no_scaled_app_is_named() {
+fn what_is_not_a_scaled_app_is_named() {
     let must = "it must begin with `apiVersion: scaledapp.io/v1alpha1` and `kind: ScaledApp`";
     for (text, expected) in [
         (
             "",
-            format!("holds an object without apiVersion and kind, not a ScaledApp: {must}"),
+            format!("contains an object without apiVersion and kind, not a ScaledApp: {must}"),
         ),
         (
             "kind: Deployment\napiVersion: apps/v1",
-            format!("holds a Deployment of apps/v1, not a ScaledApp: {must}"),
+            format!("contains a Deployment of apps/v1, not a ScaledApp: {must}"),
         ),
         (
             "kind: ScaledApp",
-            format!("holds a ScaledApp without apiVersion, not a ScaledApp: {must}"),
+            format!("contains a ScaledApp without apiVersion, not a ScaledApp: {must}"),
         ),
         (
             "- a",
-            "1:1: fields are wanted, such as {name: value}".to_owned(),
+            "1:1: must be a mapping, such as {name: value}".to_owned(),
         ),
         (
             "a: [}",
@@ -283,7 +283,7 @@ fn other_objects_are_named_and_do_not_stand_for_an_app() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("holds a Service of v1, not a ScaledApp"),
+        error.contains("contains a Service of v1, not a ScaledApp"),
         "{error}"
     );
     let slip = named("two").replace("v1alpha1", "v1");
@@ -293,11 +293,11 @@ fn other_objects_are_named_and_do_not_stand_for_an_app() {
     assert!(error.contains("scaledapp.io/v1, not"), "{error}");
     let list = format!("kind: List\nitems:\n- {}", service.replace('\n', "\n  "));
     let error = read_all(&list).unwrap_err().to_string();
-    assert!(error.contains("items[0]: holds a Service"), "{error}");
+    assert!(error.contains("items[0]: contains a Service"), "{error}");
 }
 
 #[test]
-fn three_dashes_in_a_text_are_no_new_document() {
+fn three_dashes_in_a_text_do_not_start_a_document() {
     let text = named("one").replace("[a]", "['a --- b', '----']");
     assert_eq!(names(&format!("{text}# --- c\n")), ["one"]);
 }

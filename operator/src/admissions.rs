@@ -1,10 +1,10 @@
-//! What the API server made of what the operator wrote: refused it, stored it with other
-//! values, or stored it without the labels by which the watches find it. This is
-//! remembered so that nothing is written again at every pass. What is planned with that
-//! is decided in `scaledapp_plan`.
+//! Remembers how the API server answered the operator's writes: it refused an object,
+//! stored it with other values, or stored it without the labels that the watches select by.
+//! Without this memory every pass would write these objects again. `scaledapp_plan` decides
+//! what follows from it.
 //!
-//! Everything is remembered for a while only, because nobody tells the operator when a
-//! policy or a quota has changed. A new leader knows nothing and writes once.
+//! Everything is forgotten after a while, because the operator does not learn when a policy
+//! or a quota changes. A new leader remembers nothing and writes each object once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,39 +15,40 @@ use tokio::time::Instant;
 
 use crate::call::CallError;
 
-/// After that long it is tried again whether admission still changes it.
+/// After this time the operator writes an object again, to learn whether admission still
+/// changes it.
 const GOOD_FOR: Duration = Duration::from_hours(1);
 
-/// After that long a hidden object is written again: the policy may be gone.
+/// After this time a hidden object is written again, because the policy may be gone.
 const HIDDEN_FOR: Duration = Duration::from_mins(5);
-/// A refused object is not asked about again for so long the first time: passes follow
-/// each other closely, since each write of a pass brings the next one …
+/// How long a refused object is not written again after the first refusal. Passes may
+/// follow each other closely, because each write of a pass triggers another one …
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// … and at most for so long, which is less than the pause between failed passes.
+/// … and the longest such pause, which is shorter than the one between failed passes.
 const MAX_PAUSE: Duration = Duration::from_secs(25);
 
-/// What was learned lately.
+/// The recent answers of the API server.
 #[derive(Debug, Default)]
 pub struct Admissions(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By the app's uid.
+    /// By the uid of the app.
     objects: HashMap<String, BTreeMap<ObjectKey, (Instant, Admitted)>>,
-    /// What a pod was told in vain, by its uid.
+    /// Annotations that did not reach a pod, by the pod's uid.
     pods: HashMap<String, (Instant, BTreeMap<String, String>)>,
-    /// Objects that the watches cannot bring, by the app's uid and with the hash of what
-    /// was written; none of what was only found.
+    /// Objects that are invisible to the watches, by the app's uid, with the hash of what
+    /// was written; `None` for an object that was only found.
     hidden: HashMap<String, BTreeMap<ObjectKey, (Instant, Option<String>)>>,
-    /// By the app's uid.
+    /// By the uid of the app.
     refused: HashMap<String, BTreeMap<ObjectKey, Refusal>>,
 }
 
-/// The API server's answer to an object that it does not want.
+/// A refused write.
 #[derive(Debug)]
 struct Refusal {
     at: Instant,
-    /// For so long it is not asked again.
+    /// How long the object is not written again.
     pause: Duration,
     /// Hash of what was written.
     hash: String,
@@ -55,7 +56,7 @@ struct Refusal {
 }
 
 impl Known {
-    /// Forgets everything that is out of date, of apps that are gone too.
+    /// Forgets everything that is too old, also of apps that no longer exist.
     fn forget(&mut self) {
         self.hidden.retain(|_, objects| {
             objects.retain(|_, (at, _)| at.elapsed() < HIDDEN_FOR);
@@ -83,7 +84,8 @@ impl Admissions {
             .collect()
     }
 
-    /// An object was written; whether that is news worth a line in the log.
+    /// Records a write. Returns whether admission changed the object in a new way, which is
+    /// worth a log line.
     pub(crate) fn written(&self, uid: &str, key: ObjectKey, admitted: Option<Admitted>) -> bool {
         let mut known = self.known();
         let Some(admitted) = admitted else {
@@ -95,7 +97,7 @@ impl Admissions {
             }
             return false;
         };
-        // Of apps that are gone nobody asks again.
+        // Nobody asks about deleted apps again.
         known.objects.retain(|_, objects| {
             objects.retain(|_, (at, _)| at.elapsed() < 2 * GOOD_FOR);
             !objects.is_empty()
@@ -111,7 +113,7 @@ impl Admissions {
         is_news
     }
 
-    /// Objects of an app that the watches cannot bring.
+    /// The objects of an app that are invisible to the watches.
     pub(crate) fn hidden(&self, uid: &str) -> Vec<ObjectKey> {
         let mut known = self.known();
         known.forget();
@@ -119,7 +121,7 @@ impl Admissions {
         hidden.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether an object that the watches do not bring was written so already.
+    /// Whether an invisible object was already written with this hash.
     pub(crate) fn is_hidden(&self, uid: &str, key: &ObjectKey, hash: &str) -> bool {
         let known = self.known();
         let found = known.hidden.get(uid).and_then(|hidden| hidden.get(key));
@@ -129,8 +131,8 @@ impl Admissions {
         })
     }
 
-    /// Notes whether the watches can bring an object that was written, or was found
-    /// without `hash`.
+    /// Records whether the watches can see an object that was written; without `hash`, one
+    /// that was found.
     pub(crate) fn hide(&self, uid: &str, key: &ObjectKey, hash: Option<&str>, hidden: bool) {
         let mut known = self.known();
         if hidden {
@@ -142,7 +144,7 @@ impl Admissions {
         }
     }
 
-    /// What the API server said a moment ago to the same object.
+    /// The API server's recent refusal of the same object.
     pub(crate) fn refusal(&self, uid: &str, key: &ObjectKey, hash: &str) -> Option<CallError> {
         let known = self.known();
         let refusal = known.refused.get(uid)?.get(key)?;
@@ -150,7 +152,7 @@ impl Admissions {
         refusal.error.repeated().filter(|_| is_fresh)
     }
 
-    /// Notes how a write ended.
+    /// Records the outcome of a write.
     pub(crate) fn answered(
         &self,
         uid: &str,
@@ -179,22 +181,22 @@ impl Admissions {
         }
     }
 
-    /// Whether a pod was told all of this and does not have it.
-    pub(crate) fn is_vain(&self, pod: &PodAnnotations) -> bool {
+    /// Whether these annotations were written to the pod before and did not stay.
+    pub(crate) fn is_annotation_lost(&self, pod: &PodAnnotations) -> bool {
         let known = self.known();
-        let told = known.pods.get(&pod.uid);
-        let is_told = |told: &BTreeMap<String, String>| {
+        let written = known.pods.get(&pod.uid);
+        let is_written = |written: &BTreeMap<String, String>| {
             let mut wanted = pod.annotations.iter();
-            wanted.all(|(name, value)| told.get(name) == Some(value))
+            wanted.all(|(name, value)| written.get(name) == Some(value))
         };
-        told.is_some_and(|(at, told)| at.elapsed() < GOOD_FOR && is_told(told))
+        written.is_some_and(|(at, written)| at.elapsed() < GOOD_FOR && is_written(written))
     }
 
-    /// A pod was told something and has it not; whether that is news.
-    pub(crate) fn told_in_vain(&self, pod: &PodAnnotations) -> bool {
+    /// Records that annotations of a pod did not stay. Returns whether that is new.
+    pub(crate) fn annotation_lost(&self, pod: &PodAnnotations) -> bool {
         let mut known = self.known();
         known.pods.retain(|_, (at, _)| at.elapsed() < 2 * GOOD_FOR);
-        let told = (Instant::now(), pod.annotations.clone());
-        known.pods.insert(pod.uid.clone(), told).is_none()
+        let written = (Instant::now(), pod.annotations.clone());
+        known.pods.insert(pod.uid.clone(), written).is_none()
     }
 }

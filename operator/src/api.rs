@@ -1,5 +1,5 @@
-//! Calls to the API server: bounded in time, counted, and only while this
-//! replica leads. What a call is and how it fails is in [`crate::call`].
+//! Makes calls to the API server: bounded in time, counted, and writes only while this
+//! replica leads. [`crate::call`] defines a call and its errors.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use crate::call::{CALL_TIMEOUT, Call, CallError};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 
-/// Of server-side apply, and of everything else that is written. Never changes:
-/// fields of another manager would not be given up.
+/// The field manager of every write. It must never change: the operator could not remove
+/// fields of another manager.
 pub const FIELD_MANAGER: &str = scaledapp_crds::words::MANAGER;
 
-/// What every call needs.
+/// Makes calls to the API server.
 #[allow(missing_debug_implementations, reason = "kube's client has none")]
 pub struct Caller {
     /// The API server.
     pub client: Client,
-    /// Whether this replica writes.
+    /// Whether this replica may write.
     pub leadership: Leadership,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
 }
 
 impl Caller {
-    /// Reads.
+    /// Makes a call that reads.
     ///
     /// # Errors
     /// [`CallError`], never [`CallError::NotLeading`].
@@ -44,7 +44,7 @@ impl Caller {
         result
     }
 
-    /// Writes, if this replica leads.
+    /// Makes a call that writes, if this replica leads.
     ///
     /// # Errors
     /// [`CallError`].

@@ -1,15 +1,13 @@
-//! Carries out a plan: server-side apply of what differs, then the removal of
-//! what nothing needs, then word to running pods.
+//! Carries out a plan: applies what differs (server-side apply), then deletes what is no
+//! longer needed, then annotates running pods.
 //!
-//! Roles and `RoleBinding`s are only made where there are none (`scaledapp_plan` has
-//! the reason, and says in a condition where one is not as it should be).
+//! Roles and `RoleBinding`s are only created, never changed. `scaledapp_plan` has the
+//! reason, and reports a changed one in a condition.
 //!
-//! Order: what pods refer to comes before the pods (a Deployment whose
-//! `ServiceAccount` is not there makes no pods); where addresses lead comes before
-//! new pods, since requests wait for it and nobody waits for a pod's start.
-//! An object that the API server refuses does not keep the others from being
-//! written; an API server that does not answer does. After either, nothing is
-//! removed.
+//! Objects to which pods refer come before the pods (a Deployment whose `ServiceAccount` is
+//! missing makes no pods), and endpoint slices come before Deployments, because requests
+//! depend on them at once. If the API server refuses an object, the others are still
+//! written; if it does not answer, the pass ends. In both cases nothing is deleted.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -36,8 +34,8 @@ use crate::call::{Call, CallError};
 use crate::context::Context;
 use crate::observe::{self, Of};
 
-/// Fields that one line of the log names.
-const MOST_FIELDS: usize = 10;
+/// Most fields that one log line names.
+const MAX_FIELDS: usize = 10;
 
 /// A kind that plans hold.
 trait Planned:
@@ -62,42 +60,42 @@ impl<K> Planned for K where
 {
 }
 
-/// What the object says, or what is wrong with it.
+/// The validated app, or what is wrong with the object.
 pub type Spec = Result<App, Vec<Violation>>;
 
-/// Why there is no plan: it is not known whether its names belong to others.
+/// Why there is no full plan: the operator could not find out whether its names belong to others.
 #[derive(Debug)]
 pub struct Unplanned {
-    /// What can be done all the same.
+    /// The plan for the slots, which can be carried out anyway.
     pub slots: Plan,
-    /// What kept the names from being looked up.
+    /// Why the names could not be looked up.
     pub error: CallError,
 }
 
-/// What has become of a plan. Only [`apply`] makes one, and a status is made of nothing
-/// else: what was not carried out, or failed, cannot be told of as done.
+/// The outcome of a plan. Only [`apply`] makes one, and a status is made only from it: so a
+/// status cannot report work as done that was not carried out or failed.
 #[derive(Debug)]
 pub struct Applied {
     plan: Plan,
     end: Result<End, CallError>,
 }
 
-/// How a plan ended that was not kept from its end by the API server's absence.
+/// How a plan ended, unless a call to the API server failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// All of it is carried out.
+    /// The whole plan is carried out.
     Done,
-    /// The API server does not want what the object says, as [`Plan::stalled`] has it.
+    /// The API server refuses fields of the object, as in [`Plan::stalled`].
     Refused,
 }
 
 impl Applied {
-    /// The plan that was carried out, as far as that went.
+    /// The plan, of which a part may have been carried out.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Whether all of it is carried out.
+    /// Whether the whole plan is carried out.
     pub fn is_done(&self) -> bool {
         matches!(self.end, Ok(End::Done))
     }
@@ -105,12 +103,12 @@ impl Applied {
     /// The plan and how it ended, or what went wrong.
     ///
     /// # Errors
-    /// The API server said no, or nothing.
+    /// The API server refused a call or did not answer.
     pub fn into_end(self) -> Result<(Plan, End), CallError> {
         Ok((self.plan, self.end?))
     }
 
-    /// What is to be said of the app.
+    /// The app's status after this outcome.
     pub fn status(&self, object: &ScaledApp, observed: &Observed, spec: &Spec) -> ScaledAppStatus {
         let app = match spec {
             Ok(app) => app,
@@ -133,7 +131,7 @@ impl Applied {
                 sentence = error.to_string();
                 let failed = Failed {
                     why: &sentence,
-                    // Somebody else wrote in between: the next try may succeed.
+                    // A conflict: the next attempt may succeed.
                     refused: error.is_about_this_object() && error.code() != Some(409),
                 };
                 Outcome::Failed(app, &self.plan, failed)
@@ -143,7 +141,7 @@ impl Applied {
     }
 }
 
-/// Carries a plan out, or, where there is none, what can be done all the same.
+/// Carries out a plan, or the part for the slots if there is no full plan.
 pub async fn apply(
     context: &Context,
     object: &ScaledApp,
@@ -159,7 +157,7 @@ pub async fn apply(
                 && let Err(NotApplied { error, .. }) =
                     carry_out(context, of, observed, &slots).await
             {
-                tracing::debug!(%error, "the slots could not be kept up");
+                tracing::debug!(%error, "the slots could not be updated");
             }
             return Applied {
                 plan: Plan::default(),
@@ -192,7 +190,7 @@ async fn carry_out(
     plan: &Plan,
 ) -> Result<(), NotApplied> {
     let (live, admitted) = (&observed.live, &observed.admitted);
-    // Without `..`: what is new in a plan must be carried out, too.
+    // Without `..`, so that the compiler points here when a plan gets another field.
     let Plan {
         apply,
         delete,
@@ -232,7 +230,7 @@ fn key<K: Planned>(kind: Kind, object: &K) -> ObjectKey {
     }
 }
 
-/// Of what an object says, as the plan wrote it on it.
+/// The hash of an object that the plan annotated.
 fn hash<K: Planned>(object: &K) -> &str {
     let annotations = Metadata::metadata(object).annotations.as_ref();
     let hash = annotations.and_then(|annotations| annotations.get(annotation::APPLIED));
@@ -243,15 +241,15 @@ struct Pass<'a> {
     context: &'a Context,
     of: Of<'a>,
     admitted: &'a BTreeMap<ObjectKey, Admitted>,
-    /// The first object that the API server did not want.
+    /// The first object that the API server refused.
     refused: Option<NotApplied>,
 }
 
-/// Why a plan is not carried out.
+/// Why a plan was not carried out.
 #[derive(Debug)]
 struct NotApplied {
     error: CallError,
-    /// Name of the object that was being written, if it was one.
+    /// Name of the object that was being written, if there was one.
     name: String,
 }
 
@@ -269,7 +267,7 @@ impl Pass<'_> {
         Api::namespaced(self.context.caller.client.clone(), self.of.namespace)
     }
 
-    /// Whether a write would only bring the answer that the last one brought.
+    /// Whether a write would only get the same answer as the last one.
     fn is_answered<K: Planned>(&mut self, object: &K, key: &ObjectKey) -> bool {
         let (uid, hash) = (self.of.uid, hash(object));
         if self.context.admissions.is_hidden(uid, key, hash) {
@@ -333,7 +331,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Makes what is not there, and leaves what is.
+    /// Creates missing objects and leaves existing ones.
     async fn make<K: Planned>(
         &mut self,
         kind: Kind,
@@ -362,10 +360,10 @@ impl Pass<'_> {
             let made = match made {
                 Ok(_) => {
                     let namespace = self.of.namespace;
-                    tracing::info!(kind = K::KIND, namespace, name, "made");
+                    tracing::info!(kind = K::KIND, namespace, name, "created");
                     Ok(())
                 }
-                // It is there, and the watch has not told yet.
+                // It exists, and the watch has not delivered it yet.
                 Err(error) if error.code() == Some(409) => continue,
                 Err(error) => Err(error),
             };
@@ -374,7 +372,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Takes in how a write ended. A refused object keeps no other from being written.
+    /// Records the outcome of a write. After a refusal the other objects are still written.
     fn note<K: Planned>(
         &mut self,
         name: Option<&String>,
@@ -403,11 +401,12 @@ impl Pass<'_> {
         let request = api.patch(name, &params, &patch);
         let mut written = self.context.caller.write(call, request).await;
         let namespace = self.of.namespace;
-        // OwnerReferencesPermissionEnforcement, as on OpenShift, asks whoever sets an owner
-        // for the right to delete the object. RBAC knows no prefix of names, so that right
-        // would reach all ConfigMaps and accounts of a namespace; the operator has not got
-        // it. What an earlier app has left is used without an owner instead: it lacks
-        // nothing but its removal with the app.
+        // With OwnerReferencesPermissionEnforcement, as on OpenShift, setting an owner
+        // needs the right to delete the object. RBAC cannot select a prefix of names, so
+        // that right would cover all ConfigMaps and accounts of a namespace, and the
+        // operator does not have it. An object that an earlier app has left is therefore
+        // used without an owner; the only difference is that it is not deleted with the
+        // app.
         if let Err(CallError::Refused {
             code: 403, message, ..
         }) = &written
@@ -427,7 +426,7 @@ impl Pass<'_> {
                     kind = K::KIND,
                     namespace,
                     name,
-                    "an earlier app has left this object, and the API server lets the operator not become its owner: the app uses it, and it stays when the app is deleted"
+                    "an earlier app has left this object, and the API server does not let the operator become its owner: the app uses it, and it remains when the app is deleted"
                 );
             }
         }
@@ -435,7 +434,7 @@ impl Pass<'_> {
         let admitted = Admitted::of(&written?, object);
         tracing::info!(kind = K::KIND, namespace, name, "applied");
         let fields = admitted.as_ref().map(|admitted| {
-            let paths: Vec<&str> = admitted.paths().take(MOST_FIELDS).collect();
+            let paths: Vec<&str> = admitted.paths().take(MAX_FIELDS).collect();
             paths.join(", ")
         });
         let name = key.name.clone();
@@ -445,7 +444,7 @@ impl Pass<'_> {
                 namespace,
                 name,
                 fields,
-                "an admission webhook or policy gives fields of this object other values than the operator wrote; they are left so"
+                "an admission webhook or policy changes fields of this object; the operator leaves them as they are"
             );
         }
         Ok(())
@@ -461,7 +460,7 @@ impl Pass<'_> {
             return Ok(());
         };
         if !key.kind.is_removed() {
-            // Never planned, and there is no right to do it.
+            // Plans never contain it, and the operator has no right to do it.
             return Ok(());
         }
         macro_rules! remove {
@@ -496,7 +495,7 @@ impl Pass<'_> {
                 );
                 Ok(())
             }
-            // It is gone, or a namesake is there by now: the watch tells.
+            // It is gone, or replaced by another object of this name; the watch will deliver it.
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -508,7 +507,7 @@ impl Pass<'_> {
             uid,
             annotations,
         } = pod;
-        if self.context.admissions.is_vain(pod) {
+        if self.context.admissions.is_annotation_lost(pod) {
             return Ok(());
         }
         let api = self.api::<Pod>();
@@ -516,7 +515,7 @@ impl Pass<'_> {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        // A uid that is not the pod's makes it a conflict.
+        // With the uid, a patch of another pod of this name is a conflict.
         let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": annotations}}));
         let call = Call::new("patch", "Pod");
         let request = api.patch(name, &params, &patch);
@@ -526,11 +525,11 @@ impl Pass<'_> {
                 let is_in_vain = annotations
                     .iter()
                     .any(|(name, value)| has.get(name) != Some(value));
-                if is_in_vain && self.context.admissions.told_in_vain(pod) {
+                if is_in_vain && self.context.admissions.annotation_lost(pod) {
                     tracing::warn!(
                         namespace = self.of.namespace,
                         name,
-                        "an admission webhook or policy keeps annotations of the operator from this pod: it cannot be told of reloads and numbers of workers"
+                        "an admission webhook or policy removes the operator's annotations from this pod, so it does not learn of reloads and numbers of workers: exempt annotations that begin with scaledapp.io/ from it"
                     );
                 }
                 Ok(())

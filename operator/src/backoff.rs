@@ -1,5 +1,5 @@
-//! When to look again after a pass failed: longer each time, never in step
-//! with others.
+//! How long to wait after a failed pass: longer each time, with random differences between
+//! apps.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use scaledapp_units::{Backoff, jitter};
 
-/// After the first failure.
-const FIRST: Duration = Duration::from_millis(500);
-/// At most. A cured API server is noticed within this.
-const MOST: Duration = Duration::from_mins(1);
-/// After a conflict: somebody else wrote in between, and is done by now.
+/// The pause after the first failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause, after which a repaired API server is noticed.
+const MAX_PAUSE: Duration = Duration::from_mins(1);
+/// The pause after a conflict. The other writer has finished by then.
 const CONFLICT: Duration = Duration::from_millis(300);
 
 /// The pauses of each object whose last pass failed.
@@ -35,15 +35,17 @@ impl<K: Eq + Hash> Retries<K> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pass over the object succeeded, or the object is gone.
+    /// Forgets the failures of an object: a pass succeeded, or the object is gone.
     pub fn reset(&self, key: &K) {
         self.failing().remove(key);
     }
 
-    /// A pass failed: how long to wait.
+    /// Records a failed pass and returns how long to wait.
     pub fn after_failure(&self, key: K) -> Duration {
         let mut failing = self.failing();
-        let backoff = failing.entry(key).or_insert(Backoff::new(FIRST, MOST));
+        let backoff = failing
+            .entry(key)
+            .or_insert(Backoff::new(FIRST_PAUSE, MAX_PAUSE));
         backoff.next(fastrand::f64())
     }
 }
@@ -63,9 +65,9 @@ mod tests {
         for _ in 0..20 {
             backoff.after_failure("bad");
         }
-        assert!(backoff.after_failure("bad") >= MOST / 2);
-        assert!(backoff.after_failure("other") <= FIRST);
+        assert!(backoff.after_failure("bad") >= MAX_PAUSE / 2);
+        assert!(backoff.after_failure("other") <= FIRST_PAUSE);
         backoff.reset(&"bad");
-        assert!(backoff.after_failure("bad") <= FIRST);
+        assert!(backoff.after_failure("bad") <= FIRST_PAUSE);
     }
 }

@@ -1,16 +1,16 @@
-//! A call to the API server: what it was, how long it may take, and how it failed.
-//! Calls are made in [`crate::api`].
+//! A call to the API server: its name, how long it may take, and how it can fail.
+//! [`crate::api`] makes calls.
 
 use std::time::Duration;
 
 use kube::core::Status;
 use scaledapp_plan::cluster::{Cause, ObjectKey};
 
-/// A call that takes longer has failed. Below the Lease's grace, so that a
-/// write that hangs ends before another replica writes.
+/// A call that takes longer counts as failed. This is less than the Lease's grace, so that
+/// a hanging write ends before another replica writes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a call did, for errors and metrics.
+/// The name of a call, for errors and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Call {
     /// `get`, `apply`, `delete`, …
@@ -36,12 +36,12 @@ pub enum CallError {
         call: Call,
         /// HTTP code.
         code: u16,
-        /// The API server's own words.
+        /// The API server's message.
         message: String,
-        /// What is wrong where, as far as it says.
+        /// The fields that it names, and what is wrong with them.
         causes: Vec<Cause>,
     },
-    /// The API server could not be reached, or gave no answer that can be read.
+    /// The API server could not be reached, or its answer could not be read.
     #[error("cannot {} a {}: the API server cannot be reached", .call.verb, .call.kind)]
     Unreachable {
         /// What was called.
@@ -59,13 +59,13 @@ pub enum CallError {
     /// An object of an earlier app of the same name is still being removed.
     #[error("a {:?} named {} belongs to an earlier ScaledApp of this name and is being removed: wait a moment", .0.kind, .0.name)]
     Leaving(ObjectKey),
-    /// Another replica leads by now.
-    #[error("another replica leads by now")]
+    /// Another replica has become the leader.
+    #[error("another replica has become the leader")]
     NotLeading,
 }
 
-/// Of an object that is invalid, in its details; of one that server-side apply cannot
-/// read, in its text.
+/// The causes of a refusal: in its details if the object is invalid, in its message if it
+/// does not fit the schema.
 fn causes(status: &Status) -> Vec<Cause> {
     if status.code != 422 {
         return Cause::of_apply(&status.message);
@@ -80,7 +80,7 @@ fn causes(status: &Status) -> Vec<Cause> {
 }
 
 impl CallError {
-    /// Sorts what the client says.
+    /// Classifies an error of the client.
     pub fn new(call: Call, error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused {
@@ -96,8 +96,7 @@ impl CallError {
         }
     }
 
-    /// The same refusal once more, of an object about which the API server need not be
-    /// asked again soon.
+    /// A copy of a refusal, for an object that is not written again for a while.
     pub fn repeated(&self) -> Option<Self> {
         match self {
             Self::Refused {
@@ -115,7 +114,7 @@ impl CallError {
         }
     }
 
-    /// HTTP code of the answer, if there was one.
+    /// The HTTP status of the answer, if there was one.
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
@@ -123,8 +122,8 @@ impl CallError {
         }
     }
 
-    /// Whether others may succeed where this one did not: the API server is
-    /// there and said no to this object.
+    /// Whether the API server answered and refused this object only, so that other calls
+    /// may succeed.
     pub fn is_about_this_object(&self) -> bool {
         matches!(self.code(), Some(400..=428 | 430..=499)) || !self.causes().is_empty()
     }
@@ -137,7 +136,7 @@ impl CallError {
         }
     }
 
-    /// A word from a closed set, for metrics.
+    /// The value of the label `result`, from a fixed set.
     pub fn result(&self) -> &'static str {
         match self {
             Self::Refused { code: 409, .. } => "conflict",

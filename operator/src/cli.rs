@@ -1,9 +1,9 @@
-//! The command line of `scaledapp-operator`, and how it becomes [`Settings`]:
-//! flags win over `SCALEDAPP_*` variables, those over the defaults here.
+//! The command line of `scaledapp-operator`, and how it becomes [`Settings`]: flags
+//! override `SCALEDAPP_*` variables, and these override the defaults here.
 
 #![allow(
     clippy::doc_markdown,
-    reason = "what documents an argument is its help, and that is plain text"
+    reason = "the documentation of an argument is its help, which is plain text"
 )]
 
 use std::collections::BTreeMap;
@@ -23,11 +23,11 @@ const RUN_EXAMPLES: &str = r"Examples:
   KUBECONFIG=kubeconfig scaledapp-operator run --namespace scaledapp-system \
       --sidecar-image registry.example/sidecar:1 --balancer-image registry.example/balancer:1
 
-In a pod it finds the API server by the pod's service account, elsewhere by
+In a pod it finds the API server with the pod's service account, elsewhere with
 KUBECONFIG or ~/.kube/config. Several replicas may run: the one that holds the
 Lease NAMESPACE/scaledapp-operator writes, the others stand by and take over
-10 s after it falls silent, at once when it is told to stop. Losing the Lease
-ends no replica.
+10 s after it stops renewing, or at once when it is stopped. Losing the Lease
+does not end a replica.
 
 Until the ScaledApp definition is installed it waits, and /readyz says so.
 
@@ -38,13 +38,13 @@ const RENDER_EXAMPLES: &str = r"Examples:
   scaledapp-operator render -f scaledapp.yaml
   scaledapp-operator render -f scaledapp.yaml --nodes 3 --sidecar-image registry.example/sidecar:1
 
-Prints what the operator would apply on a cluster of so many equal nodes where
+Prints what the operator would apply on a cluster of N equal nodes where
 nothing runs yet. Owner references are left out, since there is no owner to
 name, and so are the annotations in which the operator remembers its last pass.
 
-Exit codes: 0 printed, 1 the file cannot be read or makes no sense, 64 usage.";
+Exit codes: 0 printed, 1 the file cannot be read or is invalid, 64 usage.";
 
-/// Makes of each `ScaledApp` what it says
+/// Runs ScaledApps in a Kubernetes cluster
 #[derive(Debug, Parser)]
 #[command(name = "scaledapp-operator", version, propagate_version = true)]
 pub struct Cli {
@@ -56,7 +56,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch a cluster and keep its ScaledApps as they say
+    /// Watch a cluster and keep its ScaledApps as specified
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Print the definition of ScaledApp, for kubectl apply --server-side -f -
@@ -64,15 +64,15 @@ pub enum Command {
     /// Print the objects that a ScaledApp becomes, without a cluster
     #[command(after_help = RENDER_EXAMPLES)]
     Render(RenderArgs),
-    /// Send one request, for `helm test`; 0 if the answer is 2xx
+    /// Send one request, for `helm test`; exits with 0 if the answer is 2xx
     #[command(after_help = "Example:\n  scaledapp-operator get http://hello.default/")]
     Get {
-        /// Where to send it, over plain HTTP
+        /// URL to request, over plain HTTP
         url: String,
     },
 }
 
-/// The images that pods are made of.
+/// The images of the pods.
 #[derive(Debug, Clone, Args)]
 pub struct Images {
     /// Image of scaledapp-sidecar, put into the pods of apps; `run` needs it
@@ -89,7 +89,7 @@ pub struct Images {
         value_parser = ["Always", "IfNotPresent", "Never"]
     )]
     pub image_pull_policy: Option<String>,
-    /// Secret to pull both with, in each app's namespace; repeat for more
+    /// Secret for pulling both, in each app's namespace; repeat for more
     #[arg(
         long = "image-pull-secret",
         env = "SCALEDAPP_IMAGE_PULL_SECRETS",
@@ -97,7 +97,7 @@ pub struct Images {
         value_delimiter = ','
     )]
     pub image_pull_secrets: Vec<String>,
-    /// What a balancer asks for unless its ScaledApp says so; "" asks for nothing
+    /// Resource requests of a balancer whose ScaledApp has none; "" requests nothing
     #[arg(
         long,
         env = "SCALEDAPP_BALANCER_REQUESTS",
@@ -105,7 +105,7 @@ pub struct Images {
         default_value = "cpu=100m,memory=64Mi"
     )]
     pub balancer_requests: Amounts,
-    /// What a balancer may use at most unless its ScaledApp says so; "" sets no limit
+    /// Resource limits of a balancer whose ScaledApp has none; "" sets no limit
     #[arg(
         long,
         env = "SCALEDAPP_BALANCER_LIMITS",
@@ -115,7 +115,7 @@ pub struct Images {
     pub balancer_limits: Amounts,
 }
 
-/// Amounts by the names of resources, such as `cpu=100m,memory=64Mi`.
+/// Amounts of resources by name, such as `cpu=100m,memory=64Mi`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Amounts(BTreeMap<String, scaledapp_crds::Quantity>);
 
@@ -132,9 +132,7 @@ impl FromStr for Amounts {
                 .split_once('=')
                 .filter(|(name, _)| !name.is_empty())
                 .ok_or_else(|| {
-                    format!(
-                        "{pair:?} is no amount of a resource: write such as cpu=100m,memory=64Mi"
-                    )
+                    format!("{pair:?} is not NAME=AMOUNT: write it such as cpu=100m,memory=64Mi")
                 })?;
             let amount = amount
                 .parse()
@@ -145,8 +143,8 @@ impl FromStr for Amounts {
     }
 }
 
-/// An image that only its owner can name: a default would be pulled from whoever
-/// registers that name first.
+/// An image is missing. There is no default, because anybody could register a default name
+/// and publish another image there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{flag} is missing: give the image that you have pushed, such as {flag} registry.example/team/scaledapp-{name}:1"
@@ -167,8 +165,8 @@ impl Images {
         Ok(self.or_example())
     }
 
-    /// For a look at what an app becomes: an image that is not given has a name that
-    /// nobody can own (RFC 6761 keeps `.example` free).
+    /// The settings for `render`: a missing image gets a name that nobody can own, because
+    /// RFC 6761 reserves `.example`.
     pub fn or_example(mut self) -> cluster::Settings {
         let example = |name| {
             format!(
@@ -200,18 +198,18 @@ pub struct RunArgs {
     namespace: Option<String>,
     #[command(flatten)]
     namespaces: NamespaceArgs<Binding>,
-    /// The zone that the DNS server answers for; a hostname outside is told of
-    /// [default: not known]
+    /// The zone that the DNS server answers for; a hostname outside is reported [default:
+    /// not known]
     #[arg(long, env = "SCALEDAPP_ZONE", value_name = "ZONE")]
     zone: Option<Name>,
-    /// A name server of that zone, which can be no app's hostname; repeat for more. The zone's
-    /// own name and ns.ZONE are none in any case
+    /// A name server of that zone, which no app can have as its hostname; repeat for more.
+    /// The zone's own name and ns.ZONE are always reserved
     #[arg(long, env = "SCALEDAPP_NS", value_name = "NAME", value_delimiter = ',')]
     ns: Vec<Name>,
     /// Name of this replica in the Lease [default: HOSTNAME, which is the pod's name]
     #[arg(long, env = "SCALEDAPP_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
-    /// Apps that are worked on at once
+    /// Apps that are reconciled at once
     #[arg(
         long,
         env = "SCALEDAPP_CONCURRENCY",
@@ -236,7 +234,7 @@ pub struct RenderArgs {
     /// File with one ScaledApp; "-" is standard input
     #[arg(short, long = "file", value_name = "FILE")]
     pub file: PathBuf,
-    /// Nodes of the cluster that is imagined
+    /// Nodes of the imagined cluster
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub nodes: u16,
     /// The images.
@@ -250,7 +248,7 @@ pub enum UsageError {
     /// An image has no default.
     #[error(transparent)]
     Image(#[from] MissingImage),
-    /// Zones cannot be bound so.
+    /// The zones cannot be bound like this.
     #[error("--zone-namespaces: {0}")]
     Ownership(#[from] OwnershipError),
 }
@@ -258,27 +256,27 @@ pub enum UsageError {
 /// What the operator runs with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What plans are made with.
+    /// The settings of plans.
     pub plan: cluster::Settings,
-    /// Where the Lease is; `None` is the client's own namespace.
+    /// The namespace of the Lease; `None`: the client's own namespace.
     pub namespace: Option<String>,
-    /// Where `ScaledApp`s are looked for, each once; everywhere if none is named.
+    /// The namespaces whose `ScaledApp`s are reconciled, each once; empty: all.
     pub watch_namespaces: Vec<String>,
     /// Which namespace may have which hostname.
     pub ownership: Ownership,
-    /// Who this replica is.
+    /// The name of this replica.
     pub identity: String,
-    /// Apps that are worked on at once.
+    /// Apps that are reconciled at once.
     pub concurrency: u16,
     /// The admin port.
     pub admin: Option<SocketAddr>,
 }
 
 impl Settings {
-    /// Fills in what only the machine knows.
+    /// Fills in what depends on the machine.
     ///
     /// # Errors
-    /// An image is not given, or flags do not fit.
+    /// An image is missing, or flags contradict each other.
     pub fn resolve(args: RunArgs) -> Result<Self, UsageError> {
         let RunArgs {
             images,
@@ -299,7 +297,7 @@ impl Settings {
             ownership: Ownership::new(zone, bindings)?.with_servers(ns),
             identity: given(identity)
                 .or_else(|| given(std::env::var("HOSTNAME").ok()))
-                // Two replicas of one name would both think that they lead.
+                // Two replicas with the same name would both act as leaders.
                 .unwrap_or_else(|| format!("scaledapp-operator-{:08x}", fastrand::u32(..))),
             concurrency,
             admin: admin.0,

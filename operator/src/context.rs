@@ -1,4 +1,4 @@
-//! What every pass needs.
+//! What every pass uses.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
@@ -11,41 +11,41 @@ use crate::api::Caller;
 use crate::backoff::Retries;
 use crate::events::Sent;
 use crate::health::Health;
+use crate::node_usage::NodeUsage;
+use crate::pod_events::PodEvents;
 use crate::pod_health::PodsHealth;
-use crate::rooms::Rooms;
 use crate::stores::{Guarded, Stores};
 use crate::tokens::Tokens;
-use crate::waits::Waits;
 
-/// What every pass needs.
+/// What every pass uses.
 #[allow(missing_debug_implementations, reason = "kube's client has none")]
 pub struct Context {
-    /// How the API server is asked.
+    /// Calls to the API server.
     pub caller: Caller,
-    /// Where the operator itself is.
+    /// The operator's own namespace.
     pub namespace: String,
-    /// What is known of it.
+    /// What is known of the cluster.
     pub stores: Stores,
-    /// What plans are made with.
+    /// The settings of plans.
     pub settings: Settings,
     /// Which namespace may have which hostname.
     pub ownership: Ownership,
-    /// How the watches do.
+    /// The state of the watches.
     pub health: Arc<Health>,
-    /// What pods say.
+    /// What the pods' admin ports answered.
     pub pods_health: Arc<PodsHealth>,
     /// Events sent lately.
     pub sent: Sent,
-    /// Failures in a row.
+    /// Pauses after failed passes.
     pub backoff: Retries<ObjectRef<Guarded>>,
-    /// For apps that have none yet.
+    /// The apps' forwarding tokens.
     pub tokens: Tokens,
-    /// What runs on nodes that lack a pod.
-    pub rooms: Rooms,
-    /// What kubelets say of pods that do not start.
-    pub waits: Waits,
-    /// What others make of what we write.
+    /// What runs on the nodes that lack a pod.
+    pub node_usage: NodeUsage,
+    /// The kubelets' events about pods that do not start.
+    pub pod_events: PodEvents,
+    /// The API server's recent answers to our writes.
     pub admissions: Admissions,
-    /// The time; an argument, so that tests can choose it.
+    /// The clock, which tests replace.
     pub now: fn() -> Timestamp,
 }

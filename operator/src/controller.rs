@@ -1,6 +1,6 @@
-//! Decides when which app is looked at: on a change of anything that belongs to
-//! it, when this replica begins to lead, and when a pass asked for it. Never
-//! twice at once for one app, and for so many apps at once.
+//! Decides when each app gets a pass: when something that belongs to it changes, when this
+//! replica becomes the leader, and when the previous pass asked for it. There is never more
+//! than one pass per app at a time, and at most `concurrency` passes in all.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::context::Context;
 use crate::reconcile::{error_policy, reconcile};
 use crate::stores::Guarded;
 
-/// Changes within this become one pass: an apply echoes in several watches.
+/// Changes within this time cause one pass, because one apply shows up in several watches.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Works until the queue's senders are gone.
+/// Runs passes until the queue's senders are gone.
 pub async fn run(
     context: Arc<Context>,
     queue: UnboundedReceiver<ObjectRef<Guarded>>,
@@ -39,10 +39,10 @@ pub async fn run(
     .for_each(|passed| async {
         match passed {
             Ok((app, action)) => tracing::debug!(%app, ?action, "a pass is done"),
-            // Logged by the error policy; and what is gone needs nothing.
+            // The error policy has logged it, and a deleted app needs nothing.
             Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {
             }
-            Err(error) => tracing::error!(%error, "a pass could not be begun"),
+            Err(error) => tracing::error!(%error, "a pass could not start"),
         }
     })
     .await;

@@ -1,12 +1,12 @@
-//! Sends events about an app. They are for people: one that cannot be sent is
-//! logged and fails nothing.
+//! Sends events about an app. They are for people: one that cannot be sent is logged, and
+//! the pass goes on.
 //!
-//! What tells of a condition is named after the moment at which that changed: whoever
-//! sends it again, after a restart or as the next leader, finds it there.
+//! The name of an event about a condition contains the time at which the condition changed.
+//! So a restarted operator or the next leader that sends it again finds that it exists.
 //!
-//! Others that are repeated become a series (events.k8s.io/v1). kube's own recorder
-//! takes events with another note for the same one and keeps the first note, so
-//! that of two slots always the first would be named.
+//! Other events become a series when they are repeated (events.k8s.io/v1). kube's own
+//! recorder would not do: it treats events with different notes as one and keeps the first
+//! note, so of two slots it would always name the first.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -24,18 +24,18 @@ use scaledapp_plan::cluster;
 use crate::api::{Caller, FIELD_MANAGER};
 use crate::call::{Call, CallError};
 
-/// Of a note, by the API server.
-const MOST: usize = 1024;
-/// Repeated within this, it is a series; as in client-go.
+/// Longest note that the API server accepts, in bytes.
+const MAX_NOTE_BYTES: usize = 1024;
+/// Events that are repeated within this time are a series, as in client-go.
 const SERIES: SignedDuration = SignedDuration::from_mins(6);
 
-/// What was sent lately.
+/// The events that were sent lately.
 #[derive(Debug)]
 pub struct Sent {
-    /// Who sends.
+    /// The name of this replica.
     instance: String,
     series: Mutex<HashMap<Key, Series>>,
-    /// Apps that this replica has told of, by uid.
+    /// Apps whose events this replica has sent, by uid.
     looked: Mutex<HashSet<String>>,
 }
 
@@ -51,23 +51,23 @@ struct Series {
     event: String,
     count: i32,
     last: Timestamp,
-    /// The change that it told of last.
+    /// The time of the change that was reported last.
     since: Option<Timestamp>,
 }
 
-/// What is to be done about an event.
+/// What to do with an event.
 #[derive(Debug)]
 enum Next {
-    /// It is another one.
+    /// It is a new event.
     Create,
-    /// It is one more of these.
+    /// It repeats an event of this series.
     Again(Series),
-    /// It was sent.
+    /// It was sent already.
     Nothing,
 }
 
 impl Sent {
-    /// Nothing yet, by this replica.
+    /// Starts with no events sent.
     pub fn new(instance: String) -> Self {
         Self {
             instance,
@@ -76,13 +76,13 @@ impl Sent {
         }
     }
 
-    /// Whether this replica tells of the app for the first time.
+    /// Whether this replica sends events of the app for the first time.
     pub(crate) fn is_first_look(&self, object: &ScaledApp) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         looked.insert(object.uid().unwrap_or_default())
     }
 
-    /// Of a change at `since`, if it is about one.
+    /// What to do with an event about a change at `since`, if it is about one.
     fn next(&self, key: &Key, since: Option<Timestamp>, now: Timestamp) -> Next {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, series| now.duration_since(series.last) < SERIES);
@@ -170,7 +170,7 @@ async fn one(
     let request = api.create(&params, &written);
     match caller.write(Call::new("create", "Event"), request).await {
         Ok(_) => {}
-        // Told of by this replica before its restart, or by another one.
+        // This replica sent it before its restart, or another replica did.
         Err(error) if error.code() == Some(409) && event.since.is_some() => {}
         Err(error) => return Err(error),
     }
@@ -188,7 +188,7 @@ fn whole(
     let name = about.name.as_deref().unwrap_or(FIELD_MANAGER);
     let suffix = match event.since {
         Some(since) => {
-            // Several conditions with one cause are one warning.
+            // Several conditions with the same cause are one warning.
             let words = match event.kind {
                 cluster::EventType::Normal => note,
                 cluster::EventType::Warning => "",
@@ -197,7 +197,7 @@ fn whole(
             let change = format!("{uid} {} {since} {words}", event.reason);
             cluster::hash(change.as_bytes())
         }
-        // Random too: several are sent in one moment.
+        // The random part tells events of the same moment apart.
         None => format!("{:x}{:04x}", now.as_nanosecond(), fastrand::u16(..)),
     };
     Event {
@@ -219,7 +219,7 @@ fn whole(
 }
 
 fn cut(note: &str) -> &str {
-    cut_to(note, MOST)
+    cut_to(note, MAX_NOTE_BYTES)
 }
 
 fn cut_to(text: &str, most: usize) -> &str {
@@ -237,10 +237,10 @@ mod tests {
     #[test]
     fn long_notes_are_cut_between_characters() {
         assert_eq!(cut("short"), "short");
-        let long = "ä".repeat(MOST);
-        assert_eq!(cut(&long).len(), MOST);
+        let long = "ä".repeat(MAX_NOTE_BYTES);
+        assert_eq!(cut(&long).len(), MAX_NOTE_BYTES);
         let odd = format!("a{long}");
-        assert_eq!(cut(&odd).len(), MOST - 1);
+        assert_eq!(cut(&odd).len(), MAX_NOTE_BYTES - 1);
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(next("slot 0", None, after(1)), "2 of e");
         assert_eq!(next("slot 0", None, after(6)), "3 of e");
         assert_eq!(next("slot 0", None, after(12)), "create");
-        // Of one change it is told once, of another one again.
+        // Each change is reported once.
         let since = Some(after(20));
         assert_eq!(next("x", since, after(20)), "create");
         sent.first(key("x"), "x".to_owned(), since, after(20));

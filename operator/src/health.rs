@@ -1,17 +1,17 @@
-//! How the watches do: which lists are still missing, and in which namespace. Decides
-//! when the operator counts as ready, and whose apps it may look at.
+//! The state of the watches: which lists are still missing, and in which namespace. Decides
+//! when the operator counts as ready, and which namespaces' apps it may reconcile.
 //!
-//! With named namespaces, one that cannot be read (it is not there, or its Role is
-//! missing) keeps none of the others from being looked after, and is named at `/status`.
+//! With named namespaces, one that cannot be read (it does not exist, or its Role is
+//! missing) does not block the others; `/status` names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A kind, and its namespace where there is a watch for each.
+/// A kind, and a namespace if there is one watch for each.
 type Key = (Option<String>, &'static str);
 
-/// How the watches do.
+/// The state of the watches.
 #[derive(Debug, Default)]
 pub struct Health {
     watches: Mutex<BTreeMap<Key, Watch>>,
@@ -19,18 +19,18 @@ pub struct Health {
 
 #[derive(Debug)]
 struct Watch {
-    /// It has given a list once.
+    /// It has delivered a list once.
     synced: bool,
     error: Option<String>,
     last: Instant,
 }
 
-/// How a watched namespace does.
+/// The state of a watched namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    /// All is known of it.
+    /// All of its lists are there.
     Synced,
-    /// Its first lists are awaited.
+    /// Some of its first lists are still missing.
     Waiting,
     /// Why it cannot be read.
     Failing(String),
@@ -52,12 +52,12 @@ impl Health {
         }));
     }
 
-    /// There is to be a watch of this kind.
+    /// Records that a watch of this kind starts.
     pub fn begins(&self, kind: &'static str, scope: Option<&str>) {
         self.note(kind, scope, |_| {});
     }
 
-    /// It brought something, which may be the end of a list.
+    /// Records that the watch delivered something; `listed`: the end of a list.
     pub fn brought(&self, kind: &'static str, scope: Option<&str>, listed: bool) {
         self.note(kind, scope, |watch| {
             watch.synced |= listed;
@@ -66,8 +66,8 @@ impl Health {
         });
     }
 
-    /// It failed, and is begun again; whether that is news. One that may not be read is
-    /// tried for ever.
+    /// Records that the watch failed and restarts. Returns whether the error is new. A
+    /// watch that is not allowed is retried for ever.
     pub fn failed(&self, kind: &'static str, scope: Option<&str>, error: String) -> bool {
         let mut is_news = false;
         self.note(kind, scope, |watch| {
@@ -77,8 +77,8 @@ impl Health {
         is_news
     }
 
-    /// Whether all is known that decisions about an app of this namespace need. Before
-    /// that, what is not known yet would count as missing.
+    /// Whether everything is known that decisions about an app of this namespace need.
+    /// Before that, unknown objects would count as missing.
     pub fn knows(&self, namespace: &str) -> bool {
         let watches = self.watches();
         let mut concerned = watches
@@ -87,7 +87,7 @@ impl Health {
         concerned.all(|(_, watch)| watch.synced)
     }
 
-    /// What stands in the way of the first pass over any app.
+    /// Why no app can have a pass yet.
     pub fn unsynced(&self) -> Option<String> {
         let watches = self.watches();
         let namespaces: BTreeSet<&String> = watches
@@ -118,7 +118,7 @@ impl Health {
         names.iter().map(named).collect()
     }
 
-    /// Since when the quietest watch of each kind has brought nothing.
+    /// How long the quietest watch of each kind has delivered nothing.
     pub(crate) fn ages(&self) -> Vec<(&'static str, Duration)> {
         let mut ages = BTreeMap::new();
         for ((_, kind), watch) in self.watches().iter() {
@@ -172,7 +172,7 @@ mod tests {
         health.brought("Pods", None, true);
         assert_eq!(health.unsynced(), None);
         assert!(health.knows("any"));
-        // What was known once counts on.
+        // A list that was delivered once still counts.
         assert!(health.failed("Pods", None, "away".to_owned()));
         assert_eq!(health.unsynced(), None);
         assert!(health.knows("any") && health.namespaces().is_empty());

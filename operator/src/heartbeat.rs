@@ -1,12 +1,12 @@
-//! What the pods say themselves: whether each balancer serves, and how many
-//! workers each supervisor has.
+//! Asks the pods' admin ports: whether each balancer serves, and how many workers each
+//! supervisor has.
 //!
-//! What follows from the answers is in [`crate::pod_health`].
+//! [`crate::pod_health`] decides what the answers mean.
 //!
-//! The leader asks every balancer's `/readyz` each 500 ms; three misses in a
-//! row, the later ones sooner, make it silent within about 1.5 s, so that its
-//! slot is taken over within 2 s. A pod that was not asked yet counts as alive:
-//! a new leader changes nothing because it knows nothing.
+//! The leader asks every balancer's `/readyz` every 500 ms, and sooner after a miss. After
+//! three misses in a row, within about 1.5 s, the balancer counts as silent, so that others
+//! take over its slot within 2 s. A pod that was not asked yet counts as alive, so that a
+//! new leader changes nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,38 +17,39 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use scaledapp_crds::words::{component, label, port};
-use scaledapp_plan::cluster::{Balancer, Heard, Trouble};
+use scaledapp_plan::cluster::{Answer, Balancer, Trouble};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
+use crate::pod_answers;
 use crate::pod_health::{Miss, PodsHealth};
 use crate::probe::{self, ProbeError};
-use crate::said;
 use crate::triggers::Triggers;
 
-/// Between looks at a balancer.
-const BALANCER_PERIOD: Duration = Duration::from_millis(500);
-/// After a miss, the next look is this much after the one that missed.
+/// How often a balancer is asked whether it serves.
+const BALANCER_INTERVAL: Duration = Duration::from_millis(500);
+/// After a miss, the next probe starts this long after the one that missed.
 const AFTER_MISS: Duration = Duration::from_millis(300);
 /// A balancer on a busy node answers within this; a dead one never.
 const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
-/// Between looks at what a balancer knows of its pods.
-const BALANCER_STATUS_PERIOD: Duration = Duration::from_secs(2);
-/// A balancer that has reached no pod for so long is told of.
+/// How often a balancer is asked what it knows of its pods.
+const BALANCER_STATUS_INTERVAL: Duration = Duration::from_secs(2);
+/// A balancer that has reached no pod for this long is reported.
 const BLIND: Duration = Duration::from_secs(6);
-/// Between looks at a supervisor, for one pod and a few hundred …
-const SUPERVISOR_PERIOD: Duration = Duration::from_secs(2);
-/// … and for more, so long for each: two hundred looks a second in all.
+/// How often a supervisor is asked, with up to a few hundred pods …
+const SUPERVISOR_INTERVAL: Duration = Duration::from_secs(2);
+/// … and the share of each pod in a longer interval for more pods: at most two hundred
+/// probes a second in all.
 const SUPERVISOR_SHARE: Duration = Duration::from_millis(5);
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(1);
-/// Of admin ports, where a pod names no port so.
+/// The admin port of a pod that does not name one.
 const ADMIN_PORT: u16 = 9377;
-/// The pods are looked through anew at least this often.
-const ROUND: Duration = Duration::from_secs(1);
+/// How often at least the list of pods is read again.
+const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A pod as far as it is asked.
+/// A pod that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     uid: String,
@@ -112,7 +113,7 @@ pub async fn run(
             kept
         });
         pods_health.retain(|uid| targets.contains_key(uid));
-        let period = SUPERVISOR_PERIOD.max(SUPERVISOR_SHARE * targets.len() as u32);
+        let period = SUPERVISOR_INTERVAL.max(SUPERVISOR_SHARE * targets.len() as u32);
         for (uid, target) in targets {
             asked.entry(uid).or_insert_with(|| {
                 let task = tokio::spawn(ask(
@@ -127,7 +128,7 @@ pub async fn run(
         }
         tokio::select! {
             () = pods_health.pods_changed.notified() => {}
-            () = sleep(ROUND) => {}
+            () = sleep(LIST_INTERVAL) => {}
         }
     }
 }
@@ -140,9 +141,9 @@ async fn ask(
     metrics: Arc<Metrics>,
 ) {
     let (period, component) = if target.balancer {
-        (BALANCER_PERIOD, component::BALANCER)
+        (BALANCER_INTERVAL, component::BALANCER)
     } else {
-        // Not all at the same moment.
+        // A random delay, so that not all pods are asked at the same moment.
         sleep(period.mul_f64(fastrand::f64())).await;
         (period, component::APP)
     };
@@ -168,8 +169,8 @@ async fn ask(
                 app = target.app,
                 address = %target.address,
                 component,
-                heard = brief(&pods_health.heard(&target.uid)),
-                "a pod says something else than before"
+                answer = brief(&pods_health.answer(&target.uid)),
+                "a pod's answer has changed"
             );
             triggers.app(&target.namespace, &target.app);
         }
@@ -183,7 +184,7 @@ async fn ask(
     }
 }
 
-/// What a balancer sees of its pods, asked less often than whether it serves.
+/// What a balancer knows of its pods. It is asked for this less often than whether it serves.
 #[derive(Debug, Default)]
 struct Sight {
     asked: Option<Instant>,
@@ -196,17 +197,17 @@ impl Sight {
         let now = Instant::now();
         if self
             .asked
-            .is_some_and(|asked| now - asked < BALANCER_STATUS_PERIOD)
+            .is_some_and(|asked| now - asked < BALANCER_STATUS_INTERVAL)
         {
             return;
         }
         self.asked = Some(now);
         let answer = probe::get(address, "/status", BALANCER_TIMEOUT).await;
-        // What it does not say changes nothing.
+        // An answer without endpoints changes nothing.
         let Ok((StatusCode::OK, content)) = answer else {
             return;
         };
-        match said::reaches_no_pod(&content) {
+        match pod_answers::reaches_no_pod(&content) {
             Some(true) => {
                 self.blind_since.get_or_insert(now);
             }
@@ -221,57 +222,63 @@ impl Sight {
     }
 }
 
-async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Heard, ProbeError> {
+async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, ProbeError> {
     let (status, content) = probe::get(address, "/readyz", BALANCER_TIMEOUT).await?;
     let serving = match status {
         StatusCode::OK => true,
         StatusCode::SERVICE_UNAVAILABLE => false,
-        // Not an admin port of ours: a pod's address may have gone to another.
+        // This is not our admin port: the pod's address may belong to another pod by now.
         other => return Err(ProbeError::Foreign(other)),
     };
     if serving {
         sight.look(address).await;
     }
-    Ok(Heard::Balancer(Balancer {
+    Ok(Answer::Balancer(Balancer {
         serving,
-        why: (!serving).then(|| said::bounded(&String::from_utf8_lossy(&content))),
+        why: (!serving).then(|| pod_answers::bounded(&String::from_utf8_lossy(&content))),
         blind: serving && sight.is_blind(),
     }))
 }
 
-/// `elsewhere`: the port that the app was found to listen on instead of its own. In the
-/// same pod that stays the cause, whatever its workers are ended for, until one is ready.
-async fn supervisor(address: SocketAddr, elsewhere: &mut Option<u16>) -> Result<Heard, ProbeError> {
+/// Asks a supervisor. `elsewhere` keeps the port on which the app was found to listen
+/// instead of its own: in the same pod that stays the reported cause, however the workers
+/// end, until one is ready.
+async fn supervisor(
+    address: SocketAddr,
+    elsewhere: &mut Option<u16>,
+) -> Result<Answer, ProbeError> {
     let (status, content) = probe::get(address, "/status", SUPERVISOR_TIMEOUT).await?;
     if status != StatusCode::OK {
         return Err(ProbeError::Foreign(status));
     }
-    let mut said =
-        said::supervisor(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
-    if said.ready > 0 {
+    let mut answer =
+        pod_answers::supervisor(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
+    if answer.ready > 0 {
         *elsewhere = None;
-    } else if let Some(Trouble::ListensOn(port)) = said.trouble {
+    } else if let Some(Trouble::ListensOn(port)) = answer.trouble {
         *elsewhere = Some(port);
     } else if let Some(port) = *elsewhere {
-        said.trouble = Some(Trouble::ListensOn(port));
+        answer.trouble = Some(Trouble::ListensOn(port));
     }
-    Ok(Heard::Supervisor(said))
+    Ok(Answer::Supervisor(answer))
 }
 
-/// For the log: no text that a pod has chosen.
-fn brief(heard: &Heard) -> String {
-    match heard {
-        Heard::NotYet => "nothing yet".to_owned(),
-        Heard::Silent => "silence".to_owned(),
-        Heard::Unreachable { accepted: true } => "no answer at a port that accepts".to_owned(),
-        Heard::Unreachable { accepted: false } => "no connection for long".to_owned(),
-        Heard::Balancer(said) if said.blind => "it serves and reaches no pod".to_owned(),
-        Heard::Balancer(said) if said.serving => "it serves".to_owned(),
-        Heard::Balancer(_) => "it does not serve".to_owned(),
-        Heard::Supervisor(said) => {
-            let failed = said.reload_failed.is_some();
+/// A summary for the log, without text that a pod has chosen.
+fn brief(answer: &Answer) -> String {
+    match answer {
+        Answer::NotYet => "nothing yet".to_owned(),
+        Answer::Silent => "silence".to_owned(),
+        Answer::Unreachable { accepted: true } => {
+            "connections are accepted but not answered".to_owned()
+        }
+        Answer::Unreachable { accepted: false } => "no connection for some time".to_owned(),
+        Answer::Balancer(answer) if answer.blind => "it serves but reaches no pod".to_owned(),
+        Answer::Balancer(answer) if answer.serving => "it serves".to_owned(),
+        Answer::Balancer(_) => "it does not serve".to_owned(),
+        Answer::Supervisor(answer) => {
+            let failed = answer.reload_failed.is_some();
             let reload = if failed { ", its reload failed" } else { "" };
-            format!("{} of {} workers{reload}", said.ready, said.desired)
+            format!("{} of {} workers{reload}", answer.ready, answer.desired)
         }
     }
 }
@@ -280,11 +287,11 @@ fn brief(heard: &Heard) -> String {
 mod tests {
     use super::*;
 
-    /// Died right after an answer; each look takes as long as it may.
+    /// The worst case: it dies right after an answer, and each probe takes its full timeout.
     #[test]
     fn a_dead_balancer_is_silent_in_time_for_a_take_over_within_two_seconds() {
         use crate::pod_health::MISSES;
         let looks = AFTER_MISS.max(BALANCER_TIMEOUT) * (MISSES - 1) + BALANCER_TIMEOUT;
-        assert!(BALANCER_PERIOD + looks <= Duration::from_millis(1_500));
+        assert!(BALANCER_INTERVAL + looks <= Duration::from_millis(1_500));
     }
 }

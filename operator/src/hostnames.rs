@@ -1,6 +1,6 @@
-//! Who has a hostname: of several that may have it and want it, the oldest.
+//! Which app gets a hostname: the oldest of those that want it and may have it.
 //!
-//! Who may is decided in `scaledapp_answers`, as it is for the DNS server.
+//! `scaledapp_answers` decides which apps may have it, for the operator and the DNS server alike.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use scaledapp_plan::cluster::Stalled;
 
 use crate::stores::Guarded;
 
-/// The hostname that an app wants, as it is compared.
+/// The hostname that an app wants, in the form in which hostnames are compared.
 pub fn hostname(app: &ScaledApp) -> Option<String> {
     let hostname = &app.spec.dns.as_ref()?.hostname;
     Some(hostname.trim_end_matches('.').to_ascii_lowercase())
@@ -38,13 +38,13 @@ fn check(app: &ScaledApp, ownership: &Ownership) -> Option<Result<(), Refusal>> 
     Some(ownership.check(&hostname(app)?, namespace))
 }
 
-/// `NAMESPACE/NAME` of the oldest app that has this one's hostname, if that is
-/// another one. One that may not have it keeps it from nobody.
+/// `NAMESPACE/NAME` of another, older app with the same hostname. Apps that may not have
+/// the hostname do not count.
 pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>, ownership: &Ownership) -> Option<String> {
     let wanted = hostname(app)?;
     let age = |app: &ScaledApp| {
         let created = app.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        // What has no time yet is youngest; names settle the same second.
+        // An app without a creation time is the youngest; within one second, names decide.
         let unborn = created.is_none();
         (
             unborn,
@@ -66,14 +66,14 @@ pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>, ownership: &Ownership) -
     (!own).then(|| format!("{namespace}/{name}"))
 }
 
-/// Which apps want which hostname: when one gives it up, the next gets it.
+/// Which app wants which hostname, to find the apps that a change of another one concerns.
 #[derive(Debug, Default)]
 pub(crate) struct Hostnames {
     of: HashMap<ObjectRef<Guarded>, String>,
 }
 
 impl Hostnames {
-    /// The others that a change of this app concerns.
+    /// Records an app and returns the other apps that its change concerns.
     pub(crate) fn apply(&mut self, app: &Guarded) -> Vec<ObjectRef<Guarded>> {
         let name = ObjectRef::from_obj(app);
         let now = app.0.as_ref().ok().and_then(hostname);

@@ -1,9 +1,9 @@
-//! Which of the replicas writes: the one that holds the Lease.
+//! Which replica writes: the one that holds the Lease.
 //!
-//! [`decide`] is pure. Clocks of machines are never compared: a Lease is old
-//! when it has not changed for its duration on the own, monotonic clock. Who
-//! cannot renew stops writing after [`GRACE`], before another may begin after
-//! [`DURATION`], and goes on following: losing the Lease ends no replica.
+//! [`decide`] is pure. Clocks of different machines are never compared: a Lease is expired
+//! when it has not changed for its duration by the replica's own monotonic clock. A leader
+//! that cannot renew stops writing after [`GRACE`], before another replica may start after
+//! [`DURATION`], and becomes a follower: losing the Lease does not end a replica.
 
 use std::time::Duration;
 
@@ -20,42 +20,42 @@ use crate::call::CALL_TIMEOUT;
 
 /// Name of the Lease.
 pub const NAME: &str = MANAGER;
-/// Another replica takes over after so much silence.
+/// Another replica takes over when the Lease has not been renewed for this long.
 pub const DURATION: Duration = Duration::from_secs(10);
-/// How often the holder renews, and the others look.
-pub const PERIOD: Duration = Duration::from_secs(2);
-/// The holder writes for so long after it last began to renew with success. With
-/// a call's timeout it is below [`DURATION`].
+/// How often the holder renews the Lease and the others read it.
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the holder may write after the start of its last successful renewal. This plus
+/// a call's timeout is less than [`DURATION`].
 pub const GRACE: Duration = Duration::from_secs(6);
 
 const _: () = assert!(GRACE.as_secs() + CALL_TIMEOUT.as_secs() < DURATION.as_secs());
 
-/// What a Lease says, and since when it has.
+/// The content of a Lease, and since when it has been the same.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    /// Who holds it; nobody after a release.
+pub struct LeaseContent {
+    /// The replica that holds it; none after a release.
     pub holder: Option<String>,
     /// How long it stays valid without a change.
     pub duration: Duration,
-    /// When it was first seen saying so, on the own clock.
+    /// When this content was first read, by the replica's own clock.
     pub since: Instant,
 }
 
 /// What to do about the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// There is none: create it.
+    /// It does not exist: create it.
     Create,
-    /// It is free or forgotten: take it.
+    /// It is free or expired: take it.
     Acquire,
     /// It is ours: renew it.
     Renew,
-    /// Another one holds it.
+    /// Another replica holds it: follow.
     Follow,
 }
 
-/// Pure.
-pub fn decide(lease: Option<&Seen>, me: &str, now: Instant) -> Decision {
+/// What replica `me` does at `now` about the Lease that it last read.
+pub fn decide(lease: Option<&LeaseContent>, me: &str, now: Instant) -> Decision {
     let Some(lease) = lease else {
         return Decision::Create;
     };
@@ -67,7 +67,7 @@ pub fn decide(lease: Option<&Seen>, me: &str, now: Instant) -> Decision {
     }
 }
 
-/// Whether this replica leads; cheap to ask before each write.
+/// Whether this replica leads. It is cheap to ask before each write.
 #[derive(Debug, Clone)]
 pub struct Leadership {
     until: watch::Receiver<Option<Instant>>,
@@ -76,7 +76,7 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Of a replica that needs no Lease, for tests.
+    /// A leadership that never changes, for tests.
     pub fn fixed(leads: bool) -> Self {
         let (until, _) = watch::channel(leads.then(|| Instant::now() + Duration::from_hours(24)));
         let (terms, _) = watch::channel(u64::from(leads));
@@ -88,20 +88,20 @@ impl Leadership {
         }
     }
 
-    /// Whether it may write now.
+    /// Whether this replica may write now.
     pub fn leads(&self) -> bool {
         self.until
             .borrow()
             .is_some_and(|until| Instant::now() < until)
     }
 
-    /// Who holds the Lease, as far as is known.
+    /// The replica that holds the Lease, if known.
     pub fn holder(&self) -> Option<String> {
         self.holder.borrow().clone()
     }
 
-    /// Waits until this replica begins to lead, once for each time. Never ends
-    /// when the [`Elector`] is gone. Cancel safe.
+    /// PodEvents until this replica becomes the leader, and returns once for each time. It
+    /// never returns if the [`Elector`] is gone. Cancel safe.
     pub async fn gained(&mut self) {
         if self.terms.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -109,14 +109,14 @@ impl Leadership {
     }
 }
 
-/// Takes part in the choice of a leader.
+/// Takes part in the leader election.
 #[derive(Debug)]
 pub struct Elector {
     api: Api<Lease>,
     me: String,
-    /// As it was read or written last.
+    /// The Lease as last read or written.
     lease: Option<Lease>,
-    seen: Option<Seen>,
+    seen: Option<LeaseContent>,
     until: watch::Sender<Option<Instant>>,
     terms: watch::Sender<u64>,
     holder: watch::Sender<Option<String>>,
@@ -145,7 +145,7 @@ impl Elector {
         (elector, leadership)
     }
 
-    /// Takes part until dropped. Cancel safe: what it wrote it reads again.
+    /// Takes part until dropped. Cancel safe: it reads again what it wrote.
     pub async fn run(&mut self) {
         let mut failing = false;
         loop {
@@ -154,22 +154,22 @@ impl Elector {
             match self.step(begun).await {
                 Ok(()) if failing => {
                     failing = false;
-                    tracing::info!("the Lease can be looked after again");
+                    tracing::info!("the Lease can be read and renewed again");
                 }
                 Ok(()) => {}
                 Err(error) => {
                     if !failing {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "cannot look after the Lease");
+                        tracing::warn!(error, "cannot read or renew the Lease");
                     }
                     failing = true;
                 }
             }
             let leads = self.leads(Instant::now());
             if led && !leads {
-                tracing::warn!("this replica does not lead any more; it follows");
+                tracing::warn!("this replica is no longer the leader");
             }
-            tokio::time::sleep_until(begun + PERIOD).await;
+            tokio::time::sleep_until(begun + RENEW_INTERVAL).await;
         }
     }
 
@@ -177,14 +177,14 @@ impl Elector {
         self.until.borrow().is_some_and(|until| now < until)
     }
 
-    /// One look, and what follows from it.
+    /// Reads the Lease once, and takes or renews it if it should.
     ///
     /// # Errors
-    /// The API server did not answer, or said no. Leadership then ends by itself.
+    /// The API server did not answer or refused. Leadership then expires.
     pub async fn step(&mut self, now: Instant) -> Result<(), LeaseError> {
         let stepped = self.look(now).await;
         if stepped.is_err() {
-            // The next step reads what came of it.
+            // The next step reads the result.
             self.lease = None;
         }
         stepped
@@ -209,14 +209,15 @@ impl Elector {
             }
             Decision::Acquire | Decision::Renew => {
                 let lease = self.written(decision);
-                // Carries the resourceVersion: who was slower gets a conflict.
+                // The write carries the resourceVersion, so that the slower replica gets a
+                // conflict.
                 self.timed(self.api.replace(NAME, &PostParams::default(), &lease))
                     .await?
             }
         };
         self.see(Some(written), now);
         if !self.leads(now) {
-            tracing::info!(identity = self.me, "this replica leads");
+            tracing::info!(identity = self.me, "this replica is the leader");
             self.until.send_replace(Some(now + GRACE));
             self.terms.send_modify(|terms| *terms += 1);
         }
@@ -224,7 +225,8 @@ impl Elector {
         Ok(())
     }
 
-    /// Stops to lead and lets another one begin at once. Best effort.
+    /// Stops leading and releases the Lease, so that another replica can take it at once.
+    /// Best effort.
     pub async fn release(&mut self) {
         let led = self.leads(Instant::now());
         self.until.send_replace(None);
@@ -248,7 +250,7 @@ impl Elector {
         }
     }
 
-    /// Takes note of what the Lease says now.
+    /// Records the current content of the Lease.
     fn see(&mut self, lease: Option<Lease>, now: Instant) {
         let version = |lease: &Option<Lease>| {
             lease
@@ -260,7 +262,7 @@ impl Elector {
             .map(|lease| lease.spec.clone().unwrap_or_default());
         let same = self.seen.is_some() && version(&self.lease) == version(&lease);
         let since = self.seen.as_ref().filter(|_| same).map(|seen| seen.since);
-        self.seen = spec.map(|spec| Seen {
+        self.seen = spec.map(|spec| LeaseContent {
             holder: spec.holder_identity,
             duration: spec.lease_duration_seconds.map_or(DURATION, |seconds| {
                 Duration::from_secs(seconds.max(1) as u64)
@@ -276,7 +278,7 @@ impl Elector {
         self.lease = lease;
     }
 
-    /// The Lease as it is to be.
+    /// The Lease to write.
     fn written(&self, decision: Decision) -> Lease {
         let mut lease = self.lease.clone().unwrap_or_else(|| Lease {
             metadata: ObjectMeta {
@@ -285,7 +287,7 @@ impl Elector {
             },
             spec: None,
         });
-        // For people; nobody decides by it.
+        // The times are for people; no decision depends on them.
         let time = MicroTime(Timestamp::now());
         let spec = lease.spec.get_or_insert_default();
         if decision == Decision::Acquire {
@@ -304,13 +306,13 @@ impl Elector {
     }
 }
 
-/// The Lease could not be looked after.
+/// The Lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// Another replica wrote it in between.
+    /// Another replica has written it in the meantime.
     #[error("another replica was faster")]
     Conflict,
-    /// The API server said no.
+    /// The API server refused.
     #[error("the API server refuses: {0}")]
     Refused(String),
     /// It could not be reached.
@@ -338,7 +340,7 @@ mod tests {
     #[test]
     fn who_holds_it_renews_and_who_does_not_waits_until_it_is_free_or_forgotten() {
         let start = Instant::now();
-        let held_by = |holder: Option<&str>| Seen {
+        let held_by = |holder: Option<&str>| LeaseContent {
             holder: holder.map(ToOwned::to_owned),
             duration: DURATION,
             since: start,
@@ -347,7 +349,7 @@ mod tests {
         for (lease, age, expected) in [
             (None, Duration::ZERO, Decision::Create),
             (Some(held_by(Some("me"))), Duration::ZERO, Decision::Renew),
-            // Nobody took it while we slept: it is still ours, the write will tell.
+            // Nobody took it while we slept, so it is still ours; the write will show it.
             (Some(held_by(Some("me"))), 9 * DURATION, Decision::Renew),
             (Some(held_by(None)), Duration::ZERO, Decision::Acquire),
             (Some(held_by(Some(""))), Duration::ZERO, Decision::Acquire),

@@ -1,9 +1,9 @@
-//! The shell around `operator/plan`: watches, reads, applies, tells.
+//! The I/O around `operator/plan`: watches, reads, applies, reports.
 //!
-//! A pass over one app: [`observe`] reads, `scaledapp_plan::cluster` decides,
-//! [`apply`] writes what differs, [`status`] says how it went (always),
-//! [`events`] tell of changes. [`controller`] decides when, [`lease`] whether
-//! this replica writes, [`heartbeat`] knows which balancers serve.
+//! A pass over one app: [`observe`] reads, `scaledapp_plan::cluster` decides, [`apply`]
+//! writes what differs, [`status`] always reports the outcome, [`events`] report changes.
+//! [`controller`] decides when a pass runs, [`lease`] whether this replica writes,
+//! [`heartbeat`] finds out which balancers serve.
 
 pub mod admissions;
 pub mod api;
@@ -20,19 +20,19 @@ pub mod hostnames;
 pub mod lease;
 pub mod merged;
 pub mod metrics;
+pub mod node_usage;
 pub mod observe;
+mod pod_answers;
+pub mod pod_events;
 pub mod pod_health;
 pub mod probe;
 pub mod reconcile;
 pub mod render;
 pub mod report;
 pub mod request;
-pub mod rooms;
 pub mod run;
-mod said;
 pub mod status;
 pub mod stores;
 pub mod tokens;
 pub mod triggers;
-pub mod waits;
 pub mod watches;

@@ -1,4 +1,4 @@
-//! `scaledapp-operator`: what a `ScaledApp` says becomes objects of a cluster.
+//! `scaledapp-operator`: turns each `ScaledApp` into objects of the cluster.
 //!
 //! Parses the command line and maps results to exit codes; the work is in the
 //! library.
@@ -11,7 +11,7 @@ use scaledapp_operator::{render, request, run};
 use scaledapp_runtime::cli::{USAGE, fail, parse, serve};
 
 const PROGRAM: &str = "scaledapp-operator";
-/// A file could not be read or makes no sense.
+/// Exit code: a file could not be read or is invalid.
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {

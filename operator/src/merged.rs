@@ -1,11 +1,12 @@
-//! Lists of one kind from several namespaces as one list, without a wait for those that
-//! cannot be read.
+//! Merges the lists of one kind from several namespaces into one, without waiting for
+//! namespaces that cannot be read.
 //!
-//! Each namespace has a watch of its own, which lists, tells of changes, and lists again
-//! whenever it was broken off. A list of one namespace says nothing about the others: it
-//! puts what it names, and what it does not name any more is gone. Everything is known
-//! at first when each namespace has given a list, or failed, and one at least has given
-//! one; with all of them in one watch, when that has given its list.
+//! Each namespace has its own watch, which lists, reports changes, and lists again whenever
+//! it was interrupted. A list of one namespace says nothing about the others: it adds the
+//! objects that it names, and removes those of its namespace that it no longer names. The
+//! merged list is complete once each namespace has delivered a list or failed, and at least
+//! one has delivered one. With a single watch for all namespaces, it is complete once that
+//! watch has delivered its list.
 //!
 //! Only keys are kept here: the objects are in the store.
 
@@ -14,20 +15,20 @@ use std::hash::Hash;
 
 use kube::runtime::watcher::Event;
 
-/// What an event of one of the watches means for all.
+/// What an event of one watch means for the merged list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<K, Key> {
-    /// Nothing yet.
+    /// Nothing changes yet.
     Nothing,
-    /// The object is there, new or changed.
+    /// The object exists; it is new or changed.
     Put(K),
-    /// The object is not there any more.
+    /// The object no longer exists.
     Gone(K),
-    /// A watch has given its list; what the one before had is gone.
+    /// A watch has delivered its list, and these objects of its previous list are gone.
     Listed(Vec<Key>),
 }
 
-/// What one watch has told.
+/// What one watch has delivered.
 #[derive(Debug)]
 struct Source<Key> {
     known: HashSet<Key>,
@@ -37,14 +38,14 @@ struct Source<Key> {
     failed: bool,
 }
 
-/// What all watches of a kind have told.
+/// What all watches of a kind have delivered.
 #[derive(Debug)]
 pub struct Merged<Key> {
     sources: Vec<Source<Key>>,
 }
 
 impl<Key: Hash + Eq + Clone> Merged<Key> {
-    /// Of so many watches, none of which has told anything.
+    /// Starts with `sources` watches that have delivered nothing.
     pub fn new(sources: usize) -> Self {
         let source = || Source {
             known: HashSet::new(),
@@ -57,8 +58,7 @@ impl<Key: Hash + Eq + Clone> Merged<Key> {
         }
     }
 
-    /// Takes in an event of the watch of this number; `key` says what an object is known
-    /// by.
+    /// Handles an event of the watch number `source`; `key` identifies an object.
     pub fn on<K>(
         &mut self,
         source: usize,
@@ -95,12 +95,12 @@ impl<Key: Hash + Eq + Clone> Merged<Key> {
         }
     }
 
-    /// Takes in that a watch failed; it is begun again.
+    /// Records that a watch failed. It restarts by itself.
     pub fn failed(&mut self, source: usize) {
         self.sources[source].failed = true;
     }
 
-    /// Whether no more is to be waited for.
+    /// Whether the merged list is complete.
     pub fn is_complete(&self) -> bool {
         let mut sources = self.sources.iter();
         sources.clone().any(|source| source.listed)
@@ -121,9 +121,9 @@ mod tests {
     /// A cluster, its watches, and the store that they fill.
     struct World {
         merged: Merged<Key>,
-        /// What is there, by namespace.
+        /// The existing objects, by namespace.
         there: Vec<BTreeMap<u8, u32>>,
-        /// What each watch has told so far of the list that it is giving.
+        /// What each watch has delivered so far of its current list.
         listing: Vec<Option<Vec<Object>>>,
         store: BTreeMap<Key, u32>,
         version: u32,
@@ -131,14 +131,14 @@ mod tests {
 
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        /// An object is made or changed, in front of the watch or while it is away.
+        /// An object is created or changed, while the watch follows or is interrupted.
         Change(usize, u8, bool),
         Remove(usize, u8, bool),
-        /// A watch begins a list; one under way is broken off.
+        /// A watch starts a list and abandons one that is not finished.
         Begin(usize),
-        /// It gives one more object.
+        /// It delivers one more object.
         Give(usize),
-        /// It gives the rest, and is done.
+        /// It delivers the rest and finishes the list.
         Finish(usize),
         Fail(usize),
     }
@@ -165,7 +165,7 @@ mod tests {
                 Step::Change(at, name, seen) => {
                     self.version += 1;
                     self.there[at].insert(name, self.version);
-                    // A watch tells of changes after its list only.
+                    // A watch reports changes only after its list.
                     if seen && self.listing[at].is_none() {
                         self.take(at, Event::Apply(((at, name), self.version)));
                     }
@@ -218,9 +218,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever the watches miss and however their lists cross: once each has given
-        /// a list, the store has what is there. And a namespace whose watch is in
-        /// the middle of a list keeps what it had.
+        /// Whatever the watches miss, and in whatever order their lists arrive: once each
+        /// has delivered a list, the store contains what exists. A namespace whose watch is
+        /// in the middle of a list keeps its previous objects.
         #[test]
         fn lists_that_cross_make_one_store(steps in proptest::collection::vec(step(), 0..60)) {
             let mut world = World {

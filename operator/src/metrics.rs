@@ -1,6 +1,6 @@
-//! What is counted, and under which names (`scaledapp_operator_…`).
+//! The operator's metrics (`scaledapp_operator_…`).
 //!
-//! Labels come from closed sets: no name of an object becomes one.
+//! The values of labels come from fixed sets; no name of an object is one.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("scaledapp_operator");
         registry.register(
             "reconciles",
-            "Passes over an app by how they went",
+            "Passes over an app by outcome",
             self.passes.clone(),
         );
         registry.register(
@@ -99,22 +99,22 @@ impl Metrics {
         registry.register("apps", "ScaledApps that are known", self.apps.clone());
         registry.register(
             "watch_errors",
-            "Watches that failed and were begun again",
+            "Watches that failed and were restarted",
             self.watch_errors.clone(),
         );
         registry.register(
             "watch_age_seconds",
-            "Time since a watch last brought something",
+            "Time since a watch last delivered something",
             self.watch_age.clone(),
         );
         registry.register(
             "namespaces",
-            "Namespaces that are watched by name, by how that goes",
+            "Namespaces that are watched by name, by their state",
             self.namespaces.clone(),
         );
         registry.register(
             "probes",
-            "Looks at the admin ports of pods",
+            "Probes of the admin ports of pods",
             self.probes.clone(),
         );
     }

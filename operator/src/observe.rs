@@ -1,5 +1,5 @@
-//! Reads everything that a decision about one app needs, once: from the stores,
-//! and, of names that are to be taken, whether somebody else has them.
+//! Reads everything that a decision about one app needs, once: from the stores, and from
+//! the API server whether planned names belong to others.
 
 use std::fmt::Debug;
 
@@ -16,7 +16,7 @@ use crate::call::{Call, CallError};
 use crate::context::Context;
 use crate::hostnames;
 
-/// All but [`Observed::foreign`]; does not wait.
+/// Reads everything except [`Observed::foreign`]; does not wait.
 pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     let stores = &context.stores;
     let whose = Whose {
@@ -39,7 +39,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     let pods = whose.of(&stores.pods);
     let pods = pods.iter().map(|pod| {
         let mut pod = Pod::from(pod);
-        pod.heard = context.pods_health.heard(&pod.uid);
+        pod.answer = context.pods_health.answer(&pod.uid);
         pod
     });
     let pods = pods.filter(|pod| !pod.is_foreign_to(&whose.app));
@@ -63,14 +63,14 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     }
 }
 
-/// Whose objects are looked for.
+/// The app whose objects are looked for.
 struct Whose {
     namespace: String,
     app: String,
 }
 
 impl Whose {
-    /// By name, so that the same facts give the same plan.
+    /// Sorted by name, so that the same facts give the same plan.
     fn of<K>(&self, store: &Store<K>) -> Vec<K>
     where
         K: Resource<DynamicType = ()> + Clone + 'static,
@@ -87,7 +87,7 @@ impl Whose {
     }
 }
 
-/// The app that a pass is about, whether its spec makes sense or not.
+/// The app of a pass, whether its spec is valid or not.
 #[derive(Debug, Clone, Copy)]
 pub struct Of<'a> {
     /// Its namespace.
@@ -133,7 +133,7 @@ pub async fn foreign(
         match meta {
             Some(meta) if is_predecessors(of, meta) => return Err(CallError::Leaving(key)),
             Some(meta) if !is_owner(of.uid, meta) && !is_orphan(of, meta) => foreign.push(key),
-            // What is never written after it was made shows only here.
+            // Objects that are never written after their creation are only checked here.
             Some(meta) if !key.kind.is_changed() && !cluster::is_watched(meta, of.name) => {
                 context.admissions.hide(of.uid, &key, None, true);
             }
@@ -143,7 +143,7 @@ pub async fn foreign(
     Ok(foreign)
 }
 
-/// Those of the planned objects that the app does not own as far as the stores show.
+/// The planned objects that the app does not own according to the stores.
 pub fn unknown(of: Of<'_>, live: &Objects, planned: &Objects) -> Vec<ObjectKey> {
     let mut keys = planned.keys();
     keys.retain(|key| live.find(key).is_none_or(|meta| !is_owner(of.uid, meta)));
@@ -155,8 +155,8 @@ pub(crate) fn is_owner(uid: &str, meta: &ObjectMeta) -> bool {
     controller(meta).is_some_and(|owner| owner.uid == uid)
 }
 
-/// Whether the object is that of an earlier app of this name, which is gone: the garbage
-/// collector of Kubernetes removes it, since owners are told apart by their uid.
+/// Whether the object belongs to an earlier app of this name that no longer exists:
+/// Kubernetes' garbage collector removes it, because it compares owners by uid.
 fn is_predecessors(of: Of<'_>, meta: &ObjectMeta) -> bool {
     controller(meta).is_some_and(|owner| {
         owner.api_version == scaledapp_crds::API_VERSION
@@ -166,8 +166,8 @@ fn is_predecessors(of: Of<'_>, meta: &ObjectMeta) -> bool {
     })
 }
 
-/// Whether the object is what an app of this name has left behind: its labels, and
-/// no controller. It becomes the app's again.
+/// Whether an earlier app of this name has left the object behind: it has the app's labels
+/// and no controller. It becomes the app's again.
 fn is_orphan(of: Of<'_>, meta: &ObjectMeta) -> bool {
     let labels = meta.labels.as_ref();
     let instance = labels.and_then(|labels| labels.get(label::INSTANCE));

@@ -1,44 +1,44 @@
-//! What each pod said last, and whether it still counts as alive. Pods are asked in
-//! [`crate::heartbeat`].
+//! The last answer of each pod, and whether the pod still counts as alive.
+//! [`crate::heartbeat`] asks the pods.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use scaledapp_plan::cluster::Heard;
+use scaledapp_plan::cluster::Answer;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// So many misses in a row make a pod silent.
+/// After this many misses in a row, a pod counts as silent.
 pub(crate) const MISSES: u32 = 3;
-/// Silent for so long, a pod is out of reach: were it dead, its kubelet, which asks every
-/// second or two, would have said so.
+/// After this much silence, a pod counts as unreachable: if it were dead, its kubelet,
+/// which probes every second or two, would have noticed.
 const OUT_OF_REACH: Duration = Duration::from_secs(6);
 
 /// What is known of one pod.
 #[derive(Debug, Clone, Default)]
 struct PodHealth {
-    heard: Heard,
+    answer: Answer,
     misses: u32,
     /// Since when it has not answered.
     since: Option<Instant>,
 }
 
-/// No answer; whether at least the connection was accepted.
+/// A probe without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Miss {
-    /// It was.
+    /// Whether the connection was accepted.
     pub accepted: bool,
 }
 
 impl PodHealth {
-    /// Takes in one look; whether what counts changed.
-    fn on(&mut self, look: Result<Heard, Miss>, now: Instant) -> bool {
-        let heard = match look {
-            Ok(heard) => {
+    /// Records one probe. Returns whether the state of the pod changed.
+    fn on(&mut self, look: Result<Answer, Miss>, now: Instant) -> bool {
+        let answer = match look {
+            Ok(answer) => {
                 self.misses = 0;
                 self.since = None;
-                heard
+                answer
             }
             Err(miss) => {
                 self.misses = self.misses.saturating_add(1);
@@ -47,28 +47,28 @@ impl PodHealth {
                     return false;
                 }
                 if now - since >= OUT_OF_REACH {
-                    Heard::Unreachable {
+                    Answer::Unreachable {
                         accepted: miss.accepted,
                     }
                 } else {
-                    Heard::Silent
+                    Answer::Silent
                 }
             }
         };
-        // How it fails may be another way each time, and is told of once.
+        // Failures may alternate between two kinds, so only the first one is reported.
         let same = matches!(
-            (&self.heard, &heard),
-            (Heard::Unreachable { .. }, Heard::Unreachable { .. })
+            (&self.answer, &answer),
+            (Answer::Unreachable { .. }, Answer::Unreachable { .. })
         );
-        if same || self.heard == heard {
+        if same || self.answer == answer {
             return false;
         }
-        self.heard = heard;
+        self.answer = answer;
         true
     }
 }
 
-/// What all pods said last, by uid.
+/// The last answers of all pods, by uid.
 #[derive(Debug, Default)]
 pub struct PodsHealth {
     known: Mutex<HashMap<String, PodHealth>>,
@@ -82,16 +82,16 @@ impl PodsHealth {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the pod said last.
-    pub fn heard(&self, uid: &str) -> Heard {
+    /// The last answer of the pod.
+    pub fn answer(&self, uid: &str) -> Answer {
         self.known()
             .get(uid)
-            .map(|health| health.heard.clone())
+            .map(|health| health.answer.clone())
             .unwrap_or_default()
     }
 
-    /// Takes in one look at a pod; whether what counts changed.
-    pub fn take(&self, uid: &str, look: Result<Heard, Miss>) -> bool {
+    /// Records one probe of a pod. Returns whether the state of the pod changed.
+    pub fn take(&self, uid: &str, look: Result<Answer, Miss>) -> bool {
         let mut known = self.known();
         known
             .entry(uid.to_owned())
@@ -99,8 +99,7 @@ impl PodsHealth {
             .on(look, Instant::now())
     }
 
-    /// Whether a pod has missed the last looks, and not so many of them that it counts as
-    /// silent.
+    /// Whether a pod has missed the last probes, but not enough of them to count as silent.
     pub(crate) fn is_in_doubt(&self, uid: &str) -> bool {
         let known = self.known();
         known
@@ -113,27 +112,27 @@ impl PodsHealth {
         self.known().retain(|uid, _| is_kept(uid));
     }
 
-    /// How many pods are in which state, for the admin port.
+    /// The number of pods in each state, for the admin port.
     pub(crate) fn counts(&self) -> [(&'static str, usize); 5] {
         let known = self.known();
-        let count = |wanted: fn(&Heard) -> bool| {
-            let heard = known.values().map(|health| &health.heard);
-            heard.filter(|heard| wanted(heard)).count()
+        let count = |wanted: fn(&Answer) -> bool| {
+            let answer = known.values().map(|health| &health.answer);
+            answer.filter(|answer| wanted(answer)).count()
         };
         [
-            ("notYet", count(|heard| matches!(heard, Heard::NotYet))),
-            ("silent", count(|heard| matches!(heard, Heard::Silent))),
+            ("notYet", count(|answer| matches!(answer, Answer::NotYet))),
+            ("silent", count(|answer| matches!(answer, Answer::Silent))),
             (
                 "unreachable",
-                count(|heard| matches!(heard, Heard::Unreachable { .. })),
+                count(|answer| matches!(answer, Answer::Unreachable { .. })),
             ),
             (
                 "servingBalancers",
-                count(|heard| matches!(heard, Heard::Balancer(said) if said.serving)),
+                count(|answer| matches!(answer, Answer::Balancer(said) if said.serving)),
             ),
             (
                 "supervisors",
-                count(|heard| matches!(heard, Heard::Supervisor(_))),
+                count(|answer| matches!(answer, Answer::Supervisor(_))),
             ),
         ]
     }
@@ -145,8 +144,8 @@ mod tests {
 
     use super::*;
 
-    fn says(serving: bool) -> Heard {
-        Heard::Balancer(Balancer {
+    fn says(serving: bool) -> Answer {
+        Answer::Balancer(Balancer {
             serving,
             ..Balancer::default()
         })
@@ -158,25 +157,25 @@ mod tests {
         let begun = Instant::now();
         let refused = Err(Miss { accepted: false });
         let accepted = Err(Miss { accepted: true });
-        let out = Heard::Unreachable { accepted: false };
-        for (seconds, look, changed, heard) in [
-            (0, refused.clone(), false, Heard::NotYet),
-            (1, refused.clone(), false, Heard::NotYet),
+        let out = Answer::Unreachable { accepted: false };
+        for (seconds, look, changed, answer) in [
+            (0, refused.clone(), false, Answer::NotYet),
+            (1, refused.clone(), false, Answer::NotYet),
             (2, Ok(says(true)), true, says(true)),
             (3, refused.clone(), false, says(true)),
             (4, refused.clone(), false, says(true)),
-            (5, refused.clone(), true, Heard::Silent),
-            (6, refused.clone(), false, Heard::Silent),
+            (5, refused.clone(), true, Answer::Silent),
+            (6, refused.clone(), false, Answer::Silent),
             (9, refused, true, out.clone()),
             (10, accepted, false, out),
             (11, Ok(says(true)), true, says(true)),
             (12, Ok(says(true)), false, says(true)),
-            // It says itself that it leaves: no need to miss anything.
+            // It says itself that it stops serving, so no misses are needed.
             (13, Ok(says(false)), true, says(false)),
         ] {
             let now = begun + Duration::from_secs(seconds);
             assert_eq!(health.on(look, now), changed, "{seconds}");
-            assert_eq!(health.heard, heard, "{seconds}");
+            assert_eq!(health.answer, answer, "{seconds}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One question to an admin port of ours: a connection of its own each time,
-//! because whether it is accepted is half of the answer.
+//! One request to an admin port of ours. Each request has its own connection, because
+//! whether the connection is accepted is part of the result.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// `/status` of a pod with a thousand workers is below this.
-const MOST: usize = 512 * 1024;
+/// Largest answer that is read. `/status` of a pod with a thousand workers is smaller.
+const MAX_ANSWER_BYTES: usize = 512 * 1024;
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// Nothing accepts.
+    /// The connection was not accepted.
     #[error("no connection")]
     Connect(#[source] std::io::Error),
-    /// It is accepted but not answered.
+    /// The connection was accepted, but there was no HTTP answer.
     #[error("no HTTP answer")]
     Http(#[source] hyper::Error),
-    /// The answer's content ended early or never.
-    #[error("no whole answer")]
+    /// The answer's body was incomplete or too large.
+    #[error("the answer is incomplete")]
     Content(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An answer that no admin port of ours gives.
-    #[error("an answer with code {0}, which is none of ours")]
+    /// A status that our admin ports never send.
+    #[error("an answer with status {0}, which our admin ports never send")]
     Foreign(StatusCode),
     /// It took too long.
     #[error("no answer in time")]
@@ -45,10 +45,10 @@ impl ProbeError {
     }
 }
 
-/// Asks for `path` and waits for the whole answer.
+/// Requests `path` and waits for the whole answer, for at most `timeout`.
 ///
 /// # Errors
-/// [`ProbeError`]; an answer with an error's code is none.
+/// [`ProbeError`]. An answer with an error status is not an error here.
 pub async fn get(
     address: SocketAddr,
     path: &'static str,
@@ -77,13 +77,15 @@ async fn ask(address: SocketAddr, path: &'static str) -> Result<(StatusCode, Byt
             .await
             .map_err(ProbeError::Http)?;
         let status = response.status();
-        let content = Limited::new(response.into_body(), MOST).collect().await;
+        let content = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await;
         let content = content.map_err(ProbeError::Content)?.to_bytes();
         Ok((status, content))
     };
     tokio::pin!(answer);
     tokio::pin!(connection);
-    // The connection moves the bytes; it may end before the answer is taken.
+    // The connection must be polled to move bytes, and may end before the answer is read.
     tokio::select! {
         answer = &mut answer => answer,
         ended = &mut connection => match ended {

@@ -16,23 +16,23 @@ use crate::call::CallError;
 use crate::context::Context;
 use crate::observe::{self, Of};
 use crate::stores::Guarded;
-use crate::{events, rooms, status, waits};
+use crate::{events, node_usage, pod_events, status};
 
-/// A look at everything though nothing changed, in case a watch missed it. Of
-/// an app that is as it should be it costs no request.
+/// How often each app gets a pass even if nothing changed, in case a watch missed
+/// something. A pass over an unchanged app makes no request.
 const RESYNC: Duration = Duration::from_mins(5);
-/// What stands in the way may be something that is not watched, such as an
-/// object of somebody else.
+/// How often a stalled app gets a pass. The cause may be something that is not watched,
+/// such as an object of somebody else.
 const STALLED: Duration = Duration::from_secs(15);
 
 /// A pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something was not read or written; the status says so.
+    /// Something could not be read or written; the status reports it.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// All was written but the status.
-    #[error("the status is not written: {0}")]
+    /// Everything but the status was written.
+    #[error("the status could not be written: {0}")]
     Status(#[source] CallError),
 }
 
@@ -47,10 +47,10 @@ impl Error {
 /// One pass.
 ///
 /// # Errors
-/// [`Error`]; what follows from it is for [`error_policy`] to say.
+/// [`Error`]; [`error_policy`] decides what follows from it.
 pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     if !context.caller.leadership.leads() {
-        // Whoever begins to lead looks at all of them.
+        // A new leader makes a pass over every app.
         return Ok(Action::await_change());
     }
     let object = match &guarded.0 {
@@ -60,7 +60,7 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
                 namespace = error.metadata.namespace,
                 name = error.metadata.name,
                 %error,
-                "a ScaledApp cannot be read: is the definition newer than this operator?"
+                "a ScaledApp cannot be read; if the definition is newer than this operator, upgrade the operator"
             );
             context.caller.metrics.passed("unreadable", Duration::ZERO);
             return Ok(Action::await_change());
@@ -71,8 +71,8 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     }
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     if !context.health.knows(namespace) {
-        // The list that is missing asks for a pass over all apps.
-        tracing::debug!(namespace, "not all is known of this namespace yet");
+        // The missing list triggers a pass over all apps when it arrives.
+        tracing::debug!(namespace, "some lists of this namespace are still missing");
         return Ok(Action::await_change());
     }
     let begun = Instant::now();
@@ -105,40 +105,40 @@ pub fn error_policy(object: &Guarded, error: &Error, context: &Context) -> Actio
         name,
         error = error as &dyn std::error::Error,
         ?pause,
-        "a pass failed; it is tried again"
+        "a pass failed and is repeated later"
     );
     Action::requeue(pause)
 }
 
-/// Observe, validate, plan, apply, and say how it went. A failure anywhere on the way is in
-/// what has become of the plan, so that the status tells of it, and is returned at the end.
+/// Observe, validate, plan, apply, and report the outcome. A failure in any step becomes
+/// part of the plan's outcome, so that the status reports it, and is returned at the end.
 async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     let mut observed = observe::observe(context, object);
     let spec = cluster::validate(object);
-    let (plan, look_again) = plan(context, object, &spec, &mut observed).await;
+    let (plan, next_events) = plan(context, object, &spec, &mut observed).await;
     let applied = apply::apply(context, object, &observed, &spec, plan).await;
-    let told = tell(context, object, &observed, &spec, &applied).await;
-    next(&spec, applied, told, look_again)
+    let published = publish(context, object, &observed, &spec, &applied).await;
+    next(&spec, applied, published, next_events)
 }
 
-/// The plan, or why there is none, and when kubelets are asked again.
+/// The plan, or why there is no full one, and when the kubelets' events are read again.
 async fn plan(
     context: &Context,
     object: &ScaledApp,
     spec: &Spec,
     observed: &mut Observed,
 ) -> (Result<Plan, Unplanned>, Option<Duration>) {
-    let mut look_again = None;
+    let mut next_events = None;
     if let Ok(app) = spec {
         let Context {
             caller, settings, ..
         } = context;
-        rooms::look(&context.rooms, caller, settings, app, observed).await;
-        look_again = waits::look(&context.waits, caller, &app.namespace, observed).await;
+        node_usage::look(&context.node_usage, caller, settings, app, observed).await;
+        next_events = pod_events::look(&context.pod_events, caller, &app.namespace, observed).await;
     }
     let draw = |observed: &Observed| match spec {
         Ok(app) => cluster::plan(app, observed, &context.settings),
-        // What was made of an earlier, better spec keeps serving.
+        // The objects of the last valid spec keep serving.
         Err(_) => cluster::keep_serving(object, observed),
     };
     let plan = draw(observed);
@@ -149,57 +149,58 @@ async fn plan(
             observed.foreign = foreign;
             Ok(draw(observed))
         }
-        // Where addresses lead must not wait for an answer about other names.
+        // The slots must not wait for an answer about other names.
         Err(error) => Err(Unplanned {
             slots: keep_serving(object, observed),
             error,
         }),
     };
-    (plan, look_again)
+    (plan, next_events)
 }
 
-/// Where slots lead, of slots whose `EndpointSlice` is known to be the app's own.
+/// The plan for the slots whose `EndpointSlice` is known to belong to the app.
 fn keep_serving(object: &ScaledApp, observed: &mut Observed) -> Plan {
     let slots = cluster::keep_serving(object, observed);
     observed.foreign = observe::unknown(Of::object(object), &observed.live, &slots.apply);
     cluster::keep_serving(object, observed)
 }
 
-/// When to look again.
+/// When the next pass is due.
 fn next(
     spec: &Spec,
     applied: Applied,
-    told: Result<(), Error>,
-    look_again: Option<Duration>,
+    published: Result<(), Error>,
+    next_events: Option<Duration>,
 ) -> Result<Action, Error> {
     let (plan, end) = match applied.into_end() {
         Ok(ended) => ended,
         Err(error) => {
-            if let Err(Error::Status(error)) = told {
-                tracing::debug!(%error, "the status is not written either");
+            if let Err(Error::Status(error)) = published {
+                tracing::debug!(%error, "the status could not be written either");
             }
             return Err(error.into());
         }
     };
-    told?;
+    published?;
     if spec.is_err() {
-        // Slots follow their balancers, and a change of those comes by itself.
+        // A change of a balancer triggers a pass by itself.
         let wake = plan.wake;
         return Ok(wake.map_or_else(Action::await_change, Action::requeue));
     }
-    // To ask again about what is refused helps nobody, and another object asks by itself.
+    // Writing a refused object again would not help, and a changed object triggers a pass
+    // by itself.
     let is_done = end == End::Done;
     let most = match plan.stalled {
         Some(_) if is_done => STALLED,
         _ => RESYNC,
     };
-    let wakes = [plan.wake, look_again.filter(|_| is_done)];
+    let wakes = [plan.wake, next_events.filter(|_| is_done)];
     let wake = wakes.into_iter().flatten().min();
     Ok(Action::requeue(wake.map_or(most, |wake| wake.min(most))))
 }
 
-/// Status and events; those of the plan only after what they speak of.
-async fn tell(
+/// Writes the status and sends events; the plan's events only after the changes that they report.
+async fn publish(
     context: &Context,
     object: &ScaledApp,
     observed: &Observed,
@@ -212,7 +213,7 @@ async fn tell(
     if applied.is_done() {
         send(context, object, &applied.plan().events).await;
     }
-    // Whoever wrote the status before us may have ended before it told of it.
+    // The writer of the previous status may have ended before it sent the event.
     if let Some(before) = &object.status
         && context.sent.is_first_look(object)
     {

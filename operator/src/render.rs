@@ -1,4 +1,4 @@
-//! What can be shown without a cluster: the definition, and the objects that a
+//! Commands that need no cluster: `crd` prints the definition, `render` the objects that a
 //! file becomes.
 
 use std::io::Read;
@@ -27,7 +27,7 @@ pub fn definition() -> anyhow::Result<String> {
 /// The objects that the `ScaledApp` of a file becomes, as YAML documents.
 ///
 /// # Errors
-/// The file cannot be read, holds something else, or makes no sense.
+/// The file cannot be read, contains something else, or is invalid.
 pub fn file(args: &RenderArgs) -> anyhow::Result<String> {
     let name = args.file.display();
     let text = read(&args.file).with_context(|| format!("cannot read {name}"))?;
@@ -77,8 +77,8 @@ fn listed(violations: &[Violation]) -> String {
     lines.join("\n  ")
 }
 
-/// So many nodes, all ready, and nothing on them. The time is one that nobody
-/// takes for the present, so that the same file gives the same text.
+/// A cluster of ready nodes where nothing runs. The time is fixed, so that the same file
+/// gives the same text.
 fn empty_cluster(nodes: u16) -> Observed {
     let node = |number| Node {
         name: format!("node-{number}"),
@@ -93,7 +93,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         pods: Vec::new(),
         foreign: Vec::new(),
         hidden: Vec::new(),
-        // The same file gives the same text, and a token that everybody knows is none.
+        // No token: a random one would change the text, and a fixed one would not be secret.
         token: None,
         hostname_taken_by: None,
         hostname_refused: None,
@@ -103,7 +103,7 @@ fn empty_cluster(nodes: u16) -> Observed {
     }
 }
 
-/// In the order of applying.
+/// The objects as YAML documents, in the order of applying.
 fn documents(objects: Objects) -> anyhow::Result<String> {
     let mut text = String::new();
     macro_rules! documents {
@@ -121,7 +121,7 @@ where
 {
     for mut object in objects {
         let meta = object.metadata_mut();
-        // The garbage collector removes what names an owner that is not there.
+        // The garbage collector would delete objects with an owner that does not exist.
         meta.owner_references = None;
         if let Some(annotations) = &mut meta.annotations {
             for remembered in [

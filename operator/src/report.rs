@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::health::{Health, State};
 use crate::metrics::Metrics;
 
-/// The state as the admin port sees it.
+/// The state that the admin port shows.
 #[allow(missing_debug_implementations, reason = "kube's client has none")]
 pub struct Report {
     identity: String,
@@ -22,14 +22,14 @@ pub struct Report {
 }
 
 struct View {
-    /// Why not ready, before all is known.
+    /// Why the operator is not ready yet.
     unready: Option<String>,
     stopping: bool,
     context: Option<Arc<Context>>,
 }
 
 impl Report {
-    /// Not ready yet.
+    /// A report of an operator that starts.
     pub fn new(identity: String, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
@@ -51,19 +51,19 @@ impl Report {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it waits for.
+    /// Sets what the operator waits for.
     pub fn waits(&self, reason: String) {
         self.view().unready = Some(reason);
     }
 
-    /// It waits for nothing but the first lists.
+    /// From now on, only the first lists are missing.
     pub fn watches(&self, context: Arc<Context>) {
         let mut view = self.view();
         view.context = Some(context);
         view.unready = None;
     }
 
-    /// Each watched namespace, and what stands in the way there; null where all are.
+    /// Each watched namespace with its state; null if all namespaces are watched.
     fn namespaces(&self) -> Value {
         let namespaces = self.health.namespaces();
         if namespaces.is_empty() {
@@ -80,7 +80,7 @@ impl Report {
         Value::Object(shown.collect())
     }
 
-    /// It ends.
+    /// The operator is stopping.
     pub fn stops(&self) {
         self.view().stopping = true;
     }
@@ -88,8 +88,8 @@ impl Report {
 
 impl Routes for Report {
     fn live(&self) -> Probe {
-        // Answering at all shows that the loop's thread turns. An API server that
-        // is away is no reason to be restarted.
+        // An answer shows that the event loop runs. An unreachable API server is no reason
+        // for a restart.
         Ok(())
     }
 

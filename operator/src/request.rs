@@ -1,5 +1,4 @@
-//! One HTTP request from the command line, for `helm test`: our images have no
-//! curl.
+//! One HTTP request from the command line, for `helm test`: our images do not contain curl.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -7,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-/// For each step of the exchange.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Of an answer; the rest is of no interest.
+/// Timeout of each step of the exchange.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest part of an answer that is read.
 const ANSWER_BYTES: u64 = 64 << 10;
 
-/// Sends `GET` and gives the body of a 2xx answer.
+/// Sends `GET` and returns the body of a 2xx answer.
 ///
 /// # Errors
-/// The URL is not plain HTTP, nobody answers in time, or the answer is another.
+/// The URL is not plain HTTP, there is no answer in time, or its status is not 2xx.
 pub fn get(url: &str) -> anyhow::Result<String> {
     let rest = url
         .strip_prefix("http://")
@@ -35,9 +34,9 @@ pub fn get(url: &str) -> anyhow::Result<String> {
     let address = addresses
         .next()
         .with_context(|| format!("{authority} has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .with_context(|| format!("nobody listens at {address}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, STEP_TIMEOUT)
+        .with_context(|| format!("nothing listens at {address}"))?;
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

@@ -1,7 +1,7 @@
-//! The operator's life: bind the admin port, find the API server, wait for the
-//! definition, fill the stores, take part in the choice of a leader, work.
+//! The order of the operator's start: bind the admin port, find the API server, wait for
+//! the definition, fill the stores, take part in the leader election, reconcile.
 //!
-//! One thread: what takes time is done by the API server.
+//! One thread is enough: the API server does the slow part.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,24 +29,24 @@ use crate::health::Health;
 use crate::heartbeat;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
+use crate::node_usage::NodeUsage;
+use crate::pod_events::PodEvents;
 use crate::pod_health::PodsHealth;
 use crate::report::Report;
-use crate::rooms::Rooms;
 use crate::stores::{self, Guarded, Writers};
 use crate::tokens::Tokens;
 use crate::triggers::Triggers;
-use crate::waits::Waits;
 use crate::watches::Watches;
 
-/// Between looks for the definition.
-const DEFINITION_PERIOD: Duration = Duration::from_secs(2);
+/// How often the operator checks for the definition.
+const DEFINITION_INTERVAL: Duration = Duration::from_secs(2);
 
 const INSTALL: &str = "the ScaledApp definition is not installed: `scaledapp-operator crd | kubectl apply --server-side -f -` (the chart does so); waiting for it";
 
-/// Runs until a signal ends it; an error means that it could not start.
+/// Runs until a signal stops it; an error means that it could not start.
 ///
 /// # Errors
-/// The admin port is taken, or there is no configuration of a cluster.
+/// The admin port is taken, or no cluster is configured.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -56,13 +56,13 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("cannot take signals over")?;
+    let mut signals = Signals::new().context("cannot install the signal handlers")?;
     let admin = match settings.admin {
         Some(address) => Some(Admin::bind(address).await?),
         None => None,
     };
     let client = Client::try_default().await.context(
-        "there is no cluster to talk to: set KUBECONFIG, or run in a pod with a service account",
+        "no cluster is configured: set KUBECONFIG, or run in a pod with a service account",
     )?;
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::default());
@@ -101,8 +101,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         pods_health: Arc::default(),
         backoff: Retries::default(),
         tokens: Tokens::default(),
-        rooms: Rooms::default(),
-        waits: Waits::default(),
+        node_usage: NodeUsage::default(),
+        pod_events: PodEvents::default(),
         admissions: Admissions::default(),
         now: Timestamp::now,
     });
@@ -118,7 +118,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         () = stop(&mut signals) => {}
     }
     report.stops();
-    tracing::info!("stopping: the Lease is released");
+    tracing::info!("stopping; the Lease is released");
     tokio::select! {
         () = elector.release() => {}
         () = stop(&mut signals) => {}
@@ -168,7 +168,7 @@ impl Work<'_> {
             tracing::error!("a watch ended");
             return;
         }
-        tracing::info!(apps = context.stores.apps.len(), "all is known");
+        tracing::info!(apps = context.stores.apps.len(), "all lists are complete");
         let pods_health: Arc<PodsHealth> = Arc::clone(&context.pods_health);
         let mut leadership = context.caller.leadership.clone();
         let listening = heartbeat::run(
@@ -178,7 +178,7 @@ impl Work<'_> {
             triggers.clone(),
             Arc::clone(&context.caller.metrics),
         );
-        // A replica that does not know everything yet must not lead.
+        // A replica whose lists are incomplete must not lead.
         tokio::select! {
             () = elector.run() => {}
             () = listening => {}
@@ -188,8 +188,8 @@ impl Work<'_> {
     }
 }
 
-/// Waits until `ScaledApp`s can be listed, of one of the namespaces at least. Asked by
-/// listing them: that needs no right to read definitions.
+/// PodEvents until `ScaledApp`s of at least one namespace can be listed. Listing needs no right
+/// to read definitions.
 async fn definition(client: &Client, namespaces: &[String], report: &Report) {
     let named = namespaces.iter();
     let named = named.map(|namespace| Api::namespaced(client.clone(), namespace));
@@ -198,7 +198,7 @@ async fn definition(client: &Client, namespaces: &[String], report: &Report) {
         apis.push(Api::all(client.clone()));
     }
     let one = ListParams::default().limit(1);
-    let mut told = BTreeSet::new();
+    let mut logged = BTreeSet::new();
     for api in apis.iter().cycle() {
         let listed = timeout(CALL_TIMEOUT, api.list_metadata(&one));
         let reason = match listed.await {
@@ -211,10 +211,10 @@ async fn definition(client: &Client, namespaces: &[String], report: &Report) {
             Err(_elapsed) => format!("the API server did not answer within {CALL_TIMEOUT:?}"),
         };
         report.waits(reason.clone());
-        if !told.contains(&reason) {
+        if !logged.contains(&reason) {
             tracing::warn!("{reason}");
-            told.insert(reason);
+            logged.insert(reason);
         }
-        sleep(DEFINITION_PERIOD / apis.len() as u32).await;
+        sleep(DEFINITION_INTERVAL / apis.len() as u32).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Writes what the operator says about an app, if it says something else than
-//! before: a write that changes nothing would wake its own watch for ever.
+//! Writes the status of an app if it has changed: a write without a change would trigger
+//! the next pass without end.
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -12,11 +12,11 @@ use crate::api::{Caller, FIELD_MANAGER};
 use crate::apply::{Applied, Spec};
 use crate::call::{Call, CallError};
 
-/// Writes the status that follows from what has become of a plan, if it differs from the
-/// one that is there; returns it, and whether it was written.
+/// Writes the status that follows from the outcome of a plan, if it differs from the
+/// current one. Returns it, and whether it was written.
 ///
 /// # Errors
-/// The API server said no, or nothing. An object that is gone is no error.
+/// The API server refused or did not answer. A deleted object is not an error.
 pub async fn write(
     caller: &Caller,
     object: &ScaledApp,
@@ -33,7 +33,7 @@ pub async fn write(
         caller.client.clone(),
         &object.namespace().unwrap_or_default(),
     );
-    // Apply, not merge: a field that is absent now must go.
+    // Apply instead of merge, so that absent fields are removed.
     let patch = Patch::Apply(json!({
         "apiVersion": API_VERSION,
         "kind": KIND,

@@ -7,7 +7,7 @@ use kube::runtime::reflector::{self, Store};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::each_kind;
 
-/// One that cannot be read must not stop the watch of all others.
+/// A `ScaledApp` that may not be readable: an unreadable one must not stop the watch of all others.
 pub type Guarded = DeserializeGuard<ScaledApp>;
 
 macro_rules! stores {
@@ -22,7 +22,7 @@ macro_rules! stores {
             $($(#[$about])* pub $field: Store<$type>,)*
         }
 
-        /// The other ends of [`Stores`].
+        /// The writers that fill [`Stores`].
         #[allow(missing_debug_implementations, reason = "kube's writers have none")]
         #[allow(missing_docs, reason = "they are Kubernetes' own names")]
         pub struct Writers {
@@ -54,7 +54,7 @@ macro_rules! stores {
         }
 
         impl Stores {
-            /// Waits until each has its first list.
+            /// PodEvents until each store has its first list.
             ///
             /// # Errors
             /// A watch is gone.

@@ -1,9 +1,9 @@
 //! Which forwarding tokens of an app are in force.
 //!
-//! What a token is for, and which change of it is a rotation, is decided in
-//! `scaledapp_plan`. Here tokens are made, and the last ones in force are remembered: until
-//! the stores show a new token, every pass must plan the same one; and a person's change
-//! that would cut pods off from their balancers is undone.
+//! `scaledapp_plan` decides what a token is for and which change is a rotation. This module
+//! makes tokens and remembers the ones in force: every pass must plan the same token until
+//! the stores show it, and a person's change that would cut pods off from their balancers
+//! is undone.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,17 +12,17 @@ use std::time::Duration;
 use scaledapp_plan::cluster::is_rotation;
 use tokio::time::Instant;
 
-/// Nothing is remembered of an app without a pass for so long: it is gone.
+/// An app without a pass for this long no longer exists and is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
-/// The tokens in force, by the app's uid, and when they were last asked for.
+/// The tokens in force by the app's uid, and when they were last read.
 #[derive(Default)]
 pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 
 impl Tokens {
-    /// The tokens in force of an app, given those that are stored: these, unless they
-    /// have nothing in common with what was in force before; a new one where there is
-    /// none. `None` where the kernel gives no random bytes.
+    /// The tokens in force of an app: the stored ones, unless they have nothing in common
+    /// with the previous ones; a new one if there is none. `None` if the kernel provides no
+    /// random bytes.
     pub fn of(&self, uid: &str, stored: Option<&str>) -> Option<String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, asked)| asked.elapsed() < FORGOTTEN_AFTER);

@@ -1,4 +1,4 @@
-//! Asks for passes over apps. When they are made is the controller's business.
+//! Asks for passes over apps. The controller decides when they run.
 
 use futures::channel::mpsc;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -13,25 +13,25 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    /// The queue is emptied into a set at once: that it is unbounded costs nothing.
+    /// The queue may be unbounded, because the controller moves its entries into a set at once.
     pub fn new(apps: Store<Guarded>) -> (Self, mpsc::UnboundedReceiver<ObjectRef<Guarded>>) {
         let (queue, asked) = mpsc::unbounded();
         (Self { queue, apps }, asked)
     }
 
-    /// Over this one.
+    /// Asks for a pass over this app.
     pub fn app(&self, namespace: &str, name: &str) {
         self.send(ObjectRef::new(name).within(namespace));
     }
 
-    /// Over all.
+    /// Asks for a pass over every app.
     pub fn all(&self) {
         for app in self.apps.state() {
             self.send(ObjectRef::from_obj(&*app));
         }
     }
 
-    /// Over the one that is named.
+    /// Asks for a pass over the app of this reference.
     pub(crate) fn send(&self, app: ObjectRef<Guarded>) {
         // Closed only when the program ends.
         let _closed = self.queue.unbounded_send(app);

@@ -1,8 +1,8 @@
-//! The watches: they fill the stores, and say which apps a change concerns.
+//! The watches: they fill the stores and trigger passes over the apps that a change concerns.
 //!
-//! Each kind has one watch, or one in each namespace that is looked after ([`crate::merged`]
-//! makes one list of them), narrowed to what is ours by label. Each change leads to the
-//! name of a `ScaledApp` that is to be looked at.
+//! Each kind has one watch, or one per watched namespace ([`crate::merged`] merges their
+//! lists). A label selector limits it to our objects. Each change leads to the name of a
+//! `ScaledApp` that needs a pass.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -36,18 +36,18 @@ use crate::triggers::Triggers;
 pub struct Watches {
     /// The API server.
     pub client: Client,
-    /// Those that are looked after; all of them if none is named.
+    /// The watched namespaces; empty: all.
     pub namespaces: Vec<String>,
-    /// Who is told.
+    /// Receives the names of apps that need a pass.
     pub triggers: Triggers,
-    /// How they do.
+    /// Records the state of the watches.
     pub health: Arc<Health>,
-    /// What is counted.
+    /// Counts failures.
     pub metrics: Arc<Metrics>,
 }
 
 impl Watches {
-    /// Begins all of them; they end with the runtime.
+    /// Starts all watches; they end with the runtime.
     pub fn spawn(self, writers: Writers, pods_health: Arc<PodsHealth>) {
         macro_rules! spawn {
             ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
@@ -61,7 +61,7 @@ impl Watches {
         each_kind!(spawn);
     }
 
-    /// What each watch of a kind brings, with its namespace.
+    /// The events of each watch of a kind, with its namespace.
     fn events<K>(&self, config: &watcher::Config) -> Vec<Source<K>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -114,8 +114,8 @@ impl Watches {
         self.follow("Pods", events, writer, cluster::is_ours, changed);
     }
 
-    /// Kubelets write their node every few minutes; only what decides where
-    /// pods go concerns anybody.
+    /// Kubelets write their node every few minutes. Only a change of what decides where
+    /// pods go triggers passes.
     fn nodes(&self, writer: Writer<Node>) {
         let mut known: HashMap<String, cluster::Node> = HashMap::new();
         let triggers = self.triggers.clone();
@@ -135,7 +135,7 @@ impl Watches {
         };
         let api = Api::all(self.client.clone());
         let events = watcher(api, watcher::Config::default()).modify(|node: &mut Node| {
-            // Names of up to fifty images each.
+            // Drops the names of up to fifty images for each node.
             if let Some(status) = &mut node.status {
                 status.images = None;
             }
@@ -155,7 +155,7 @@ impl Watches {
         self.follow(kind, events, writer, cluster::is_ours, changed);
     }
 
-    /// Fills a store from all watches of a kind, in a task of its own.
+    /// Starts a task that fills a store from all watches of a kind.
     fn follow<K>(
         &self,
         kind: &'static str,
@@ -171,7 +171,7 @@ impl Watches {
         for (source, (scope, events)) in sources.into_iter().enumerate() {
             self.health.begins(kind, scope.as_deref());
             scopes.push(scope);
-            // Each waits for itself after a failure.
+            // Each watch has its own pause after a failure.
             let events = events.default_backoff();
             streams.push(events.map(move |event| (source, event)).boxed());
         }
@@ -206,7 +206,7 @@ where
     merged: Merged<ObjectRef<K>>,
     is_complete: bool,
     writer: Writer<K>,
-    /// Which of the objects that the watches bring belong into the store.
+    /// Which of the delivered objects belong in the store.
     is_ours: fn(&ObjectMeta) -> bool,
     changed: F,
     health: Arc<Health>,
@@ -225,7 +225,7 @@ where
                 let Some(event) = self.of_ours(event) else {
                     return;
                 };
-                // Who wrote which field takes half of an object's memory.
+                // `managedFields` take half of an object's memory, and nothing here needs them.
                 let event = event.modify(|object| object.meta_mut().managed_fields = None);
                 let change = self.merged.on(source, event, ObjectRef::from_obj);
                 self.health
@@ -236,7 +236,7 @@ where
                 self.metrics.watch_failed(self.kind);
                 let kind = self.kind;
                 if self.health.failed(kind, scope, error.to_string()) {
-                    tracing::warn!(kind, namespace = scope, %error, "a watch failed; it is begun again");
+                    tracing::warn!(kind, namespace = scope, %error, "a watch failed and is restarted");
                 }
                 self.merged.failed(source);
             }
@@ -247,8 +247,8 @@ where
         }
     }
 
-    /// Without objects that only share their labels with ours. One that has been ours is
-    /// gone from here on.
+    /// Drops objects that only share their labels with ours. An object that used to be ours
+    /// counts as deleted.
     fn of_ours(&self, event: Event<K>) -> Option<Event<K>> {
         let is_ours = |object: &K| (self.is_ours)(object.meta());
         let is_known = |object: &K| {
@@ -275,7 +275,7 @@ where
                 for object in gone.iter().filter_map(|gone| store.get(gone)) {
                     self.give(&Event::Delete((*object).clone()));
                 }
-                // What waited until this namespace is known.
+                // Passes over these apps waited for this namespace's lists.
                 (self.changed)(&Event::InitDone);
             }
         }
@@ -286,8 +286,7 @@ where
         (self.changed)(event);
     }
 
-    /// Lets go those who wait for the store. A complete list is what a store takes as
-    /// the sign for that.
+    /// Marks the store as ready, for which a store needs the end of a list.
     fn open(&mut self) {
         let all = self.writer.as_reader().state();
         self.writer.apply_watcher_event(&Event::Init);
@@ -299,19 +298,19 @@ where
     }
 }
 
-/// One of the watches of a kind: its namespace, if it has one, and what it brings.
+/// One of the watches of a kind: its namespace, if it has one, and its events.
 type Source<K> = (
     Option<String>,
     BoxStream<'static, watcher::Result<Event<K>>>,
 );
 
-/// What may be ours by its labels, in namespaces of others too.
+/// The watch configuration for objects with our labels, in any namespace.
 fn ours() -> watcher::Config {
     watcher::Config::default().labels(&cluster::watched())
 }
 
-/// Asks for a pass over the app that an object is labelled with. After a list,
-/// over all: what is gone by then is named nowhere.
+/// Triggers a pass over the app that an object's label names. After a list, it triggers
+/// passes over all apps, because the list does not name the objects that are gone.
 fn instance<K: Resource>(event: &Event<K>, triggers: &Triggers) {
     match event {
         Event::Apply(object) | Event::Delete(object) => {

@@ -1,4 +1,4 @@
-{{/* Of a component: scaledapp.labels (list $ "operator") */}}
+{{/* The labels of a component: scaledapp.labels (list $ "operator") */}}
 {{- define "scaledapp.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Values.nameOverride | default "scaledapp" }}
@@ -34,7 +34,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- printf "%s-%s" ($base | trunc 40 | trimSuffix "-") (index . 1) -}}
 {{- end }}
 
-{{/* Of a component: its own repository, else one below image.registry. */}}
+{{/* The image of a component: its own repository, otherwise one below image.registry. */}}
 {{- define "scaledapp.image" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -45,7 +45,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- $repository = printf "%s/scaledapp-%s" (trimSuffix "/" $registry) $component -}}
 {{- end -}}
 {{- if not $repository -}}
-{{- fail (printf "there is no image of the %s: push the images to a registry of yours (README, Kubernetes) and give --set image.registry=registry.example/team for all of them, or images.%s.repository for this one" $component $component) -}}
+{{- fail (printf "there is no image of the %s: push the images to a registry of yours (docs/kubernetes.md) and set image.registry=registry.example/team for all of them, or images.%s.repository for this one" $component $component) -}}
 {{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $repository $image.digest -}}
@@ -61,7 +61,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- range .Values.dns.zones }}
 {{- $name := trimSuffix "." .name }}
 {{- if and $.Values.dns.enabled (ne $name $served) (not (hasSuffix (printf ".%s" $served) $name)) }}
-{{- fail (printf "dns.zones binds %s, which is outside of dns.zone (%s): names there are not answered; give a zone within it" $name $served) }}
+{{- fail (printf "dns.zones binds %s, which is outside of dns.zone (%s): names there are not answered; name a zone within it" $name $served) }}
 {{- end }}
 {{- if hasKey $bound $name }}
 {{- fail (printf "dns.zones binds %s twice: name all its namespaces in one place" $name) }}
@@ -83,7 +83,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- join "\n" ($names | uniq) -}}
 {{- end }}
 
-{{/* Those of them, one a line, that are where the Service is: in the zone and without an address
+{{/* The servers, one a line, that have the Service's address: in the zone and without an address
      in dns.nameservers. */}}
 {{- define "scaledapp.serversOfService" -}}
 {{- $zone := trimSuffix "." .Values.dns.zone -}}
@@ -94,7 +94,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- $within := or (eq $name $zone) (hasSuffix (printf ".%s" $zone) $name) }}
 {{- if gt (len $parts) 1 }}
 {{- if not $within }}
-{{- fail (printf "dns.nameservers gives an address to %s, which is outside of dns.zone (%s): leave the address out, since that name's own zone has it" $name $zone) }}
+{{- fail (printf "dns.nameservers gives an address to %s, which is outside of dns.zone (%s): leave the address out, because that name's own zone has it" $name $zone) }}
 {{- end }}
 {{- $_ := set $given $name true }}
 {{- end }}
@@ -108,14 +108,14 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- join "\n" $without -}}
 {{- end }}
 
-{{/* Where ScaledApps are watched, for the operator and for DNS. */}}
+{{/* The watched namespaces, for the operator and for DNS. */}}
 {{- define "scaledapp.watchFlags" -}}
 {{- range .Values.watchNamespaces }}
 - --watch-namespace={{ . }}
 {{- end }}
 {{- end }}
 
-{{/* What balancers ask for and may use; values of an older release have no such key. */}}
+{{/* Resource requests and limits of balancers; values of an older release lack this key. */}}
 {{- define "scaledapp.balancerFlags" -}}
 {{- $ours := dict "requests" (dict "cpu" "100m" "memory" "64Mi") "limits" (dict "memory" "512Mi") -}}
 {{- $resources := (.Values.balancers | default dict).resources | default $ours -}}
@@ -128,7 +128,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- end }}
 {{- end }}
 
-{{/* Gives a component the rules of files/rights.yaml where ScaledApps are watched, in the
+{{/* Grants a component rules of files/rights.yaml in all watched namespaces: in the
      whole cluster or in some namespaces: scaledapp.rights (list $ "operator" RULES). */}}
 {{- define "scaledapp.rights" -}}
 {{- $root := index . 0 -}}
@@ -180,12 +180,12 @@ subjects:
 {{- end }}
 {{- end }}
 
-{{/* Whether access rules are made; values of an older release have no such key. */}}
+{{/* Whether Roles and bindings are rendered; values of an older release lack this key. */}}
 {{- define "scaledapp.hasRbac" -}}
 {{- if dig "create" true (.Values.rbac | default dict) }}yes{{ end -}}
 {{- end }}
 
-{{/* Pod Security "restricted", and more. Values of an older release have no such key. */}}
+{{/* Pod Security "restricted", and more. Values of an older release lack this key. */}}
 {{- define "scaledapp.podSecurity" -}}
 {{- $ours := dict "runAsNonRoot" true "runAsUser" 65534 "runAsGroup" 65534 "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- toYaml (.Values.podSecurityContext | default $ours) -}}
@@ -197,7 +197,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Names, one a line: ours and those that a parent chart gives to all, as texts or with a name. */}}
+{{/* Names of pull secrets, one a line: ours and those of a parent chart's global values, as text or as {name: …}. */}}
 {{- define "scaledapp.pullSecretNames" -}}
 {{- $global := (.Values.global | default dict).imagePullSecrets | default list -}}
 {{- $names := list -}}
@@ -216,7 +216,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Labels of a component's pods, ours before others: scaledapp.podLabels (list $ "operator") */}}
+{{/* Labels of a component's pods; ours override others: scaledapp.podLabels (list $ "operator") */}}
 {{- define "scaledapp.podLabels" -}}
 {{- $ours := include "scaledapp.labels" . -}}
 {{ $ours }}
@@ -228,7 +228,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Where a component's pods go, and before whom. */}}
+{{/* Placement and priority of a component's pods. */}}
 {{- define "scaledapp.scheduling" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -281,8 +281,8 @@ topologySpreadConstraints:
       {{- include "scaledapp.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* Whose the definition is, where it is there and not of this release: of another release,
-     whose `helm uninstall` kept it, or of whoever applied it. Helm would refuse the install. */}}
+{{/* The owner of an existing definition that does not belong to this release: another release
+     whose `helm uninstall` kept it, or kubectl. Helm would refuse to install over it. */}}
 {{- define "scaledapp.crdOwner" -}}
 {{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "scaledapps.scaledapp.io" -}}
 {{- if $crd -}}
@@ -298,7 +298,7 @@ release {{ $name }} in namespace {{ $namespace }}
 {{- end }}
 
 {{/* The budget of a component with several replicas: scaledapp.budget (list $ "operator").
-     Values of an older release have no such key. */}}
+     Values of an older release lack this key. */}}
 {{- define "scaledapp.budget" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -323,7 +323,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* Ours, and those that a Prometheus selects by: scaledapp.monitorLabels (list $ "apps") */}}
+{{/* Our labels, and those by which a Prometheus selects: scaledapp.monitorLabels (list $ "apps") */}}
 {{- define "scaledapp.monitorLabels" -}}
 {{- $ours := include "scaledapp.labels" . -}}
 {{ $ours }}

@@ -1,4 +1,4 @@
-//! Environment variables of an app: values, and where else they come from.
+//! Environment variables of an app: values, and other sources.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.name.startsWith('SCALEDAPP_') && self.name != 'WEB_CONCURRENCY'", "message": "is set by the supervisor: leave it out", "fieldPath": ".name"}, {"rule": "!has(self.value) || !has(self.valueFrom)", "message": "value and valueFrom exclude each other: leave one out"}]))]
 pub struct EnvVar {
     /// Its name.
-    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=')", "message": "is no variable: its name holds no ="}]))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "!self.contains('=')", "message": "is not a variable's name: it must not contain ="}]))]
     pub name: String,
     /// Its value, empty if absent. `$(NAME)` stands for a variable before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ pub struct FieldRef {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.configMapRef) != has(self.secretRef)", "message": "give exactly one of configMapRef and secretRef"}]))]
 pub struct EnvFrom {
-    /// Put before each name.
+    /// A prefix of each name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub prefix: Option<String>,

@@ -22,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 pub enum ClientError {
     /// Neither a kubeconfig nor a service account.
     #[error(
-        "no way to the Kubernetes API: give KUBECONFIG, or run in a pod with a service account ({0})"
+        "no Kubernetes API is configured: set KUBECONFIG, or run in a pod with a service account ({0})"
     )]
     NoConfig(String),
     /// Certificates or credentials that cannot be used.

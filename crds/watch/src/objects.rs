@@ -41,7 +41,7 @@ impl<K> Objects<K> {
 }
 
 impl<K: Resource> Objects<K> {
-    /// Takes in an event. Returns whether the objects changed.
+    /// Applies an event. Returns whether the objects changed.
     pub(crate) fn take(&mut self, event: Event<K>) -> bool {
         match event {
             Event::Init => self.coming = Some(BTreeMap::new()),
@@ -114,7 +114,7 @@ mod tests {
         objects.take(Event::Init);
         objects.take(Event::InitApply(object("b", "7")));
         assert_eq!(shown(&objects), ["a@1"]);
-        // The list is broken off and starts again.
+        // The list is interrupted and starts again.
         objects.take(Event::Init);
         objects.take(Event::InitApply(object("c", "8")));
         assert!(objects.take(Event::InitDone));

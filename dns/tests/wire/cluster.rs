@@ -191,7 +191,7 @@ fn without_a_cluster_it_does_not_start() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(
-        message.contains("give KUBECONFIG, or run in a pod"),
+        message.contains("set KUBECONFIG, or run in a pod"),
         "{message}"
     );
 }

@@ -1,5 +1,5 @@
-//! A `ScaledApp` that cannot be wrong: every value in its range, every absence
-//! decided. Made by [`crate::validate`] only.
+//! A validated `ScaledApp`: every value is within its range, and every absent field has a
+//! meaning. Only [`crate::validate`] makes one.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use scaledapp_http1::Network;
 
 use crate::Hostname;
 
-/// The app, complete.
+/// The app with all of its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatedApp {
     /// Its name, an RFC 1123 label.
@@ -20,53 +20,54 @@ pub struct ValidatedApp {
     pub command: Vec<String>,
     /// Environment of each worker.
     pub env: Environment,
-    /// As written; `None` leaves it to where the app runs.
+    /// The working directory as written; `None`: the default of the place where the app runs.
     pub working_dir: Option<String>,
     /// The port that the app listens on.
     pub port: NonZeroU16,
-    /// The port on which each pod's supervisor tells of itself.
+    /// The admin port of each pod's supervisor.
     pub admin_port: NonZeroU16,
-    /// What it speaks.
+    /// The protocol that the app speaks.
     pub protocol: Protocol,
     /// How many pods.
     pub pods: Pods,
     /// What runs in a pod.
     pub workers: Workers,
-    /// Proxies in front whose word about clients the balancers believe.
+    /// Networks of the proxies in front of the balancers. What these proxies say about
+    /// clients is believed.
     pub forwarded_from: Vec<Network>,
-    /// Whether amounts of CPU or memory are asked for or limited.
+    /// Whether the object requests or limits CPU or memory.
     pub has_resources: bool,
-    /// Its name in DNS; `None` leaves it to where the app runs.
+    /// Its name in DNS.
     pub dns: Dns,
 }
 
 /// Variables in the order written, with `$(NAME)` resolved.
 pub type Environment = Vec<(String, String)>;
 
-/// What an app speaks, and what follows from it.
+/// The protocol of an app, with the settings that only this protocol has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1, through balancers.
+    /// HTTP/1, through the balancers.
     Http(Balancers),
-    /// Any protocol over TCP. No balancer passes it on yet: DNS names the pods.
+    /// Any protocol over TCP. Balancers cannot forward it yet, so DNS names the pods.
     Tcp,
 }
 
 /// How many pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pods {
-    /// On every node.
+    /// This many on every node.
     PerNode(NonZeroU32),
-    /// In all.
+    /// A total.
     Total(NonZeroU32),
 }
 
 /// How many workers in a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerCount {
-    /// On every core.
+    /// This many for every core.
     PerCore(NonZeroU32),
-    /// In all.
+    /// A total.
     Count(NonZeroU32),
 }
 
@@ -75,61 +76,62 @@ pub enum WorkerCount {
 pub struct Workers {
     /// How many.
     pub count: WorkerCount,
-    /// What is handed out to them.
+    /// Whether they receive requests or connections.
     pub dispatch: Dispatch,
-    /// When they count as ready.
+    /// When a worker counts as ready.
     pub readiness: Readiness,
-    /// How long what is in flight may take to end.
+    /// How long work in flight may take to finish.
     pub drain_timeout: Duration,
     /// From the stop signal to SIGKILL; `None`: [`Workers::STOP_GRACE`].
     pub stop_grace: Option<Duration>,
-    /// When one is replaced by itself.
+    /// When the supervisor replaces a worker.
     pub limits: Limits,
     /// Further ports that all of them serve.
     pub share: Vec<NonZeroU16>,
-    /// Where their metrics are, such as `/metrics` or `9464/metrics`.
+    /// Path of the workers' metrics, with a port if it is not the app's: `/metrics`,
+    /// `9464/metrics`.
     pub metrics_from: Option<String>,
-    /// Asks a worker to end; with its `SIG`.
+    /// The signal that asks a worker to end, such as `SIGTERM`.
     pub stop_signal: String,
-    /// Whether a message asks it instead.
+    /// Whether a message on Node's channel asks it instead.
     pub shutdown_message: bool,
-    /// Counts up from worker to worker.
+    /// A variable whose value is one higher for each further worker.
     pub increment_env: Option<String>,
-    /// Holds a worker's number.
+    /// The variable that holds a worker's number.
     pub instance_env: String,
 }
 
-/// When a worker is replaced by itself; `None`: never.
+/// When the supervisor replaces a worker without being asked; `None`: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Bytes of memory that it may have.
+    /// Memory that it may use, in bytes.
     pub memory: Option<u64>,
     /// Requests that it may answer.
     pub requests: Option<u64>,
-    /// For how long it may serve.
+    /// How long it may serve.
     pub age: Option<Duration>,
-    /// For how long it may show no sign of life; zero: for ever.
+    /// How long it may make no progress before it counts as hung; zero: without limit.
     pub silence: Option<Duration>,
-    /// Requests that it gets at once.
+    /// Requests that it may have in flight at once.
     pub in_flight: Option<NonZeroU32>,
 }
 
 impl ValidatedApp {
-    /// Whether a dispatcher of ours stands in each pod, which a balancer can show that
-    /// it is one of the app's. Under Connection dispatch the app itself would get it.
+    /// Whether the balancers send the pods a forwarding token. They do where a dispatcher
+    /// receives it; under Connection dispatch the app itself would.
     pub fn asks_for_token(&self) -> bool {
         self.workers.dispatch == Dispatch::Request
     }
 
-    /// The value of `--forwarded-from`; `None` where nobody is believed.
+    /// The value of `--forwarded-from`; `None` if no proxy is believed.
     pub fn forwarded_from(&self) -> Option<String> {
         let networks = self.forwarded_from.iter().map(ToString::to_string);
         let networks = networks.collect::<Vec<_>>().join(",");
         Some(networks).filter(|networks| !networks.is_empty())
     }
 
-    /// Flags of the supervisor that are given only where something is asked for: of
-    /// the workers, and of the dispatcher where there is one.
+    /// Flags of the supervisor for which the object has a value: of the workers, and of the
+    /// dispatcher if there is one.
     pub fn supervisor_flags(&self) -> Vec<(&'static str, String)> {
         let mut flags = self.workers.optional_flags();
         if let (Protocol::Http(balancers), Dispatch::Request) =
@@ -150,8 +152,7 @@ impl Workers {
         self.stop_grace.unwrap_or(Self::STOP_GRACE)
     }
 
-    /// Flags of the supervisor that are given only where something is asked for,
-    /// with their values.
+    /// Flags of the supervisor for which the object has a value, with these values.
     pub fn optional_flags(&self) -> Vec<(&'static str, String)> {
         let Limits {
             memory,
@@ -183,7 +184,7 @@ impl Workers {
         .collect()
     }
 
-    /// Flags of the supervisor that have no value and are asked for.
+    /// Flags without a value that the object asks for.
     pub fn switches(&self) -> Vec<&'static str> {
         [
             ("--wait-ready", self.readiness.message),
@@ -198,58 +199,58 @@ impl Workers {
 /// When a worker counts as ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Path that must answer 2xx or 3xx; `None`: it must listen.
+    /// Path that must answer 2xx or 3xx; `None`: it is enough that the worker listens.
     pub path: Option<String>,
-    /// Whether it must have sent the message `ready`, too.
+    /// Whether the worker must also have sent the message `ready`.
     pub message: bool,
-    /// A worker that is not ready by then is replaced.
+    /// A worker that takes longer than this is replaced.
     pub timeout: Duration,
 }
 
 /// The load balancers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balancers {
-    /// How many slots, each with an address of its own.
+    /// The number of slots. Each has an address of its own.
     pub slots: NonZeroU32,
     /// Which pod gets a request.
     pub algorithm: Algorithm,
-    /// How long they wait.
+    /// Their timeouts.
     pub times: Times,
-    /// Client connections of one of them.
+    /// Most client connections of one balancer.
     pub connections: Option<NonZeroU32>,
-    /// Of these, from one address.
+    /// Most client connections from one address.
     pub connections_per_address: Option<NonZeroU32>,
-    /// Bytes per second that a client must send or take of a body; 0: any.
+    /// Slowest rate at which a client may send or read a body, in bytes per second; 0: any rate.
     pub body_rate: Option<u32>,
-    /// Bytes of a head, of requests and of answers.
+    /// Largest head of a request or an answer, in bytes.
     pub head_bytes: Option<u32>,
-    /// Fields of a head, of requests and of answers.
+    /// Most fields in the head of a request or an answer.
     pub head_fields: Option<u32>,
 }
 
-/// How long balancers wait; `None`: their default.
+/// Timeouts of the balancers; `None`: the balancer's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Times {
-    /// For a request's head.
+    /// To receive a request's head.
     pub head: Option<Duration>,
-    /// For all of a request's body.
+    /// To receive a request's whole body.
     pub body: Option<Duration>,
-    /// For an answer's head.
+    /// To receive an answer's head.
     pub answer: Option<Duration>,
     /// Between two bytes of a body.
     pub stall: Option<Duration>,
-    /// Silence of an event stream.
+    /// Between two bytes of an event stream.
     pub stream: Option<Duration>,
-    /// Silence of an upgraded connection.
+    /// Between two bytes of an upgraded connection.
     pub upgrade: Option<Duration>,
-    /// Between two requests of a connection.
+    /// Between two requests on a connection.
     pub idle: Option<Duration>,
-    /// For the answer of a client that has ended its side.
+    /// To finish the answer to a client that has closed its sending side.
     pub half_close: Option<Duration>,
 }
 
 impl Balancers {
-    /// Flags of the balancer that are given only where something is asked for.
+    /// Flags of the balancer for which the object has a value.
     pub fn optional_flags(&self) -> Vec<(&'static str, String)> {
         let Times {
             head,
@@ -284,8 +285,8 @@ impl Balancers {
         flags
     }
 
-    /// Flags of the dispatcher in each pod: what the balancers allow must not be
-    /// refused there, and what they wait for must not end earlier.
+    /// Flags of the dispatcher in each pod. The dispatcher must not refuse what the
+    /// balancers allow, nor give up earlier than they do.
     pub fn dispatcher_flags(&self) -> Vec<(&'static str, String)> {
         let mut flags = given(&[
             ("--body-timeout", self.times.body),
@@ -298,7 +299,7 @@ impl Balancers {
         flags
     }
 
-    /// What both hops have a flag of the same name for.
+    /// The limits for which balancer and dispatcher have a flag of the same name.
     fn passed_on(&self) -> [(&'static str, Option<u32>); 3] {
         [
             ("--body-rate", self.body_rate),
@@ -325,7 +326,7 @@ fn given(times: &[(&'static str, Option<Duration>)]) -> Vec<(&'static str, Strin
 /// The name in DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
-    /// The whole name; `None` leaves it to where the app runs.
+    /// The whole name; `None`: the default of the place where the app runs.
     pub hostname: Option<Hostname>,
     /// How long resolvers may keep an answer; whole seconds.
     pub ttl: Duration,

@@ -1,15 +1,15 @@
-//! What an app becomes in a cluster: which objects, which to remove, which pods
-//! to tell, what its status says.
+//! What an app becomes in a cluster: the objects to apply and to remove, the annotations of
+//! its pods, and its status.
 //!
-//! The order of a pass: the operator reads [`Observed`] once, [`validate`]s,
-//! [`plan`]s, applies, and writes [`status`] if it differs. Where the object
-//! makes no sense, [`keep_serving`] takes the place of the plan. Nothing here
-//! reads or writes; time is [`Observed::now`].
+//! The order of a pass: the operator reads [`Observed`] once, [`validate`]s, [`plan`]s,
+//! applies, and writes [`status`] if it differs. If the object is invalid, [`keep_serving`]
+//! replaces the plan. Nothing here does I/O; the time is [`Observed::now`].
 
 mod app;
 mod balancer;
 mod conditions;
 mod cures;
+mod desired_state;
 mod drift;
 mod facts;
 mod failures;
@@ -25,12 +25,12 @@ mod pod_failure;
 mod pod_template;
 mod reach;
 mod refused;
+mod resources;
 mod rights;
-mod room;
 mod selection;
 mod slots;
 mod status;
-mod told;
+
 mod workload;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -38,6 +38,7 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{Reason, component};
 
 pub use app::{App, Settings, TOKEN_BYTES, requirements, validate};
+pub use desired_state::{is_rotation, stored_tokens};
 pub use drift::{Admitted, is_applied};
 pub use facts::{Failed, Outcome};
 pub use kinds::each_kind;
@@ -45,20 +46,19 @@ pub use meta::{cut, hash};
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
-pub use observed::{Balancer, Heard, Node, Observed, Pod, Supervisor, Trouble};
+pub use observed::{Answer, Balancer, Node, Observed, Pod, Supervisor, Trouble};
 pub use pod_failure::{Part, PodFailure, WaitsFor};
 pub use refused::{Cause, refused};
-pub use room::Room;
+pub use resources::Resources;
 pub use selection::{is_ours, is_watched, watched};
 pub use status::{events, status};
-pub use told::{is_rotation, stored_tokens};
 
 use meta::Owner;
 use pod_template::Pinned;
 use workload::Scale;
 
-/// What is to be done for `app`, given what is there. Total: what cannot be
-/// done is [`Plan::stalled`], and then only the slots are kept up.
+/// The plan for `app`, given what was observed. It never fails: what cannot be done is said
+/// in [`Plan::stalled`], and such a plan updates the slots only.
 pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
     let owner = app.owner();
     if !observed.foreign.is_empty() {
@@ -80,7 +80,7 @@ pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
     }
 }
 
-/// All of the names that somebody else has, at once.
+/// One message for all names that are taken.
 fn conflict(foreign: &[ObjectKey]) -> Stalled {
     let named = foreign.iter().map(|key| {
         let article = if key.kind == Kind::EndpointSlice {
@@ -92,8 +92,8 @@ fn conflict(foreign: &[ObjectKey]) -> Stalled {
     });
     let named = named.collect::<Vec<_>>().join(", ");
     let rest = match foreign {
-        [_] => "is there already and belongs to somebody else: delete or rename it",
-        _ => "are there already and belong to somebody else: delete or rename them",
+        [_] => "exists already and does not belong to this app: delete or rename it",
+        _ => "exist already and do not belong to this app: delete or rename them",
     };
     Stalled {
         reason: Reason::NameConflict,
@@ -101,8 +101,9 @@ fn conflict(foreign: &[ObjectKey]) -> Stalled {
     }
 }
 
-/// Names of the nodes that could take one more pod of the app if they have room,
-/// and how many they hold: what runs there goes into [`Observed::used`].
+/// Names of the nodes that could take one more pod of the app if they have room, and the
+/// number of its pods there. The caller looks up what else runs on them for
+/// [`Observed::used`].
 pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Vec<(&'a str, u32)> {
     let crate::Pods::PerNode(per_node) = app.app.pods else {
         return Vec::new();
@@ -112,7 +113,7 @@ pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Ve
         Ok(pinned) => {
             let begins = workload::begins(live, &pinned);
             let pod = pinned.template.spec.unwrap_or_default();
-            // The successor of each pod needs room beside it.
+            // During a rollout, the successor of each pod needs room beside it.
             let wanted = if live.is_some() && begins {
                 u32::MAX
             } else {
@@ -124,8 +125,8 @@ pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Ve
     }
 }
 
-/// What is to be done for an object that makes no sense: its addresses lead to
-/// balancers that serve, all else stays as it is.
+/// The plan for an invalid object: its addresses lead to balancers that serve, and
+/// everything else stays as it is.
 pub fn keep_serving(object: &ScaledApp, observed: &Observed) -> Plan {
     let meta = &object.metadata;
     let owner = Owner {
@@ -152,7 +153,7 @@ fn slots_only(owner: &Owner<'_>, observed: &Observed) -> Plan {
     plan
 }
 
-/// Where slots lead, with the events that tell of a change.
+/// Adds to the plan where slots lead, with events for what changes.
 fn lead(
     plan: &mut Plan,
     owner: &Owner<'_>,
@@ -181,8 +182,8 @@ fn whole(
 ) -> Result<Plan, Stalled> {
     let owner = app.owner();
     let scale = workload::scale(app, observed, &pinned);
-    let desired = told::desired(app, observed);
-    let told = told::tell(app, observed, &desired, &scale, &pinned);
+    let desired = desired_state::desired(app, observed);
+    let updates = desired_state::pod_updates(app, observed, &desired, &scale, &pinned);
     let (slots, lingering) = slots::slots(app, observed);
     let mut plan = Plan {
         events: changes(app, observed, &scale),
@@ -195,14 +196,14 @@ fn whole(
         observed,
     );
     let wakes = [
-        told.wake,
+        updates.wake,
         lingering,
         facts::young_until(observed),
         failures::wake(observed),
         scale.count.as_ref().and_then(|count| count.wake),
     ];
     plan.wake = wakes.into_iter().flatten().min();
-    plan.touch = told.touch;
+    plan.touch = updates.touch;
     let apply = &mut plan.apply;
     apply.config_maps.push(desired);
     apply.service_accounts = balancer::accounts(app);
@@ -231,9 +232,9 @@ fn whole(
     Ok(plan)
 }
 
-/// Live objects of this app that the plan does not name, of the kinds that the
-/// operator removes. A slice that nothing serves behind is not planned either, and
-/// stays while its slot does.
+/// Live objects of this app that the plan no longer contains, of the kinds that the
+/// operator removes. The slice of a slot without a serving balancer is not planned either;
+/// it stays as long as the slot.
 fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<ObjectKey> {
     let kept = planned.keys();
     let kept_slots: Vec<String> = planned
@@ -272,8 +273,9 @@ fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<Obj
         .collect()
 }
 
-/// Whether an `EndpointSlice` is what Kubernetes made of a selector that somebody gave to
-/// a slot's Service: it stays when the selector is gone, and clients would be sent there.
+/// Whether Kubernetes made this `EndpointSlice` because somebody had given a slot's Service
+/// a selector. Such a slice outlives the selector, and clients would be sent to its
+/// addresses.
 pub fn is_stray(slice: &ObjectMeta, live: &Objects) -> bool {
     let mut owners = slice.owner_references.iter().flatten();
     owners.any(|owner| {
@@ -286,7 +288,7 @@ pub fn is_stray(slice: &ObjectMeta, live: &Objects) -> bool {
     })
 }
 
-/// Events for what this plan changes; none where it only repeats.
+/// Events for what this plan changes; none for what it repeats.
 fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
     let normal = |reason, action, note| Event {
         kind: EventType::Normal,
@@ -302,11 +304,11 @@ fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
         let note = format!("pods: from {before} to {}", scale.replicas);
         events.push(normal(Reason::Scaling, "Scale", note));
     }
-    if told::is_other_number(app, observed) {
-        let note = format!("workers of each pod: {}", told::workers(app));
+    if desired_state::is_other_number(app, observed) {
+        let note = format!("workers of each pod: {}", desired_state::workers(app));
         events.push(normal(Reason::WorkersChanged, "ScaleWorkers", note));
     }
-    if told::is_new_reload(app, observed) {
+    if desired_state::is_new_reload(app, observed) {
         let note = "the pods reload their workers, one pod after the other";
         events.push(normal(Reason::Reloading, "Reload", note.to_owned()));
     }

@@ -1,8 +1,8 @@
 //! `$(NAME)` in environment values, command and arguments.
 //!
-//! The rule is that of Kubernetes (Container API, `command`, `args`, `env`): a
-//! reference to a variable that is not defined stays as it is, `$$` stands for
-//! one `$`. Doing it here gives an object the same meaning on one machine.
+//! The rule is that of Kubernetes (Container API, `command`, `args`, `env`): a reference to
+//! a variable that is not defined stays as it is, `$$` stands for one `$`. We apply the
+//! same rule, so that an object means the same on one machine.
 
 use crate::Environment;
 
@@ -30,7 +30,7 @@ pub(crate) fn expand(text: &str, variables: &Environment) -> String {
 /// The value that `(NAME)…` stands for, and what follows.
 fn reference<'a>(text: &'a str, variables: &'a Environment) -> Option<(&'a str, &'a str)> {
     let (name, after) = text.strip_prefix('(')?.split_once(')')?;
-    // The last one counts, as in the environment of a process.
+    // Of two variables with one name the last one counts, as in the environment of a process.
     let (_, value) = variables.iter().rev().find(|(known, _)| known == name)?;
     Some((value, after))
 }

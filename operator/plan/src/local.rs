@@ -1,8 +1,8 @@
 //! What an app becomes on one machine: simulated pods and balancer slots, each
 //! on a loopback address of its own, and the records that name them.
 //!
-//! Which addresses are free is the caller's to find out ([`Demand`] says what
-//! must be free); how the processes are started is its business too.
+//! The caller finds free addresses ([`Demand`] says how many are needed) and starts the
+//! processes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use crate::{Hostname, Pods, Protocol, ValidatedApp, WorkerCount};
 
-/// Admin port of a balancer, and of a pod's supervisor where the app says no other
-/// one; as in a cluster.
+/// Admin port of a balancer, and of a pod's supervisor unless the app names another one;
+/// the same as in a cluster.
 pub const ADMIN_PORT: NonZeroU16 = NonZeroU16::new(9377).expect("invariant: 9377 is not 0");
 /// Admin port of the supervisor that holds a balancer's socket.
 pub const HOLDER_ADMIN_PORT: u16 = 9378;
-/// Pods of one run: their addresses share the first three octets.
+/// Most pods of one run: their addresses share the first three octets.
 pub const MAX_PODS: u32 = 250;
 
-/// What is simulated and what is there.
+/// The simulated nodes, and the real cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
     /// Nodes to simulate.
@@ -30,7 +30,7 @@ pub struct Machine {
 /// Why an app cannot run on one machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {
-    /// More pods than addresses.
+    /// The app wants more pods than a run has addresses for.
     #[error(
         "{pods} pods are too many for one machine: ask for at most {MAX_PODS} in spec.replicas"
     )]
@@ -40,7 +40,7 @@ pub enum LocalError {
     },
 }
 
-/// How much of everything a run needs.
+/// What a run needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     /// Simulated pods.
@@ -49,9 +49,9 @@ pub struct Demand {
     pub workers: u32,
     /// Balancer slots.
     pub slots: u32,
-    /// The port of every pod: what the app listens on.
+    /// The port on which the app listens in every pod.
     pub port: NonZeroU16,
-    /// The port of every pod on which its supervisor tells of itself.
+    /// The admin port of every pod's supervisor.
     pub admin_port: NonZeroU16,
 }
 
@@ -62,22 +62,22 @@ pub struct Addresses {
     pub balancers: Ipv4Addr,
     /// Port of every balancer.
     pub balancer_port: u16,
-    /// As `balancers`, for the pods.
+    /// First three octets of the pods' addresses, as in `balancers`.
     pub pods: Ipv4Addr,
     /// Where DNS listens.
     pub dns: SocketAddr,
 }
 
-/// All processes of a run and what they know of each other.
+/// All processes of a run, with their addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The simulated pods.
     pub pods: Vec<Pod>,
     /// Workers in each pod.
     pub workers: u32,
-    /// The balancers; none for TCP.
+    /// The balancers; empty for a TCP app.
     pub slots: Vec<Slot>,
-    /// The record.
+    /// The app's DNS record.
     pub dns: Record,
 }
 
@@ -86,9 +86,9 @@ pub struct Plan {
 pub struct Pod {
     /// `APP-INDEX`.
     pub name: String,
-    /// The simulated node that it is on.
+    /// The simulated node on which it runs.
     pub node: String,
-    /// Where the app is served.
+    /// Where the app listens.
     pub address: SocketAddr,
     /// Its supervisor's admin port.
     pub admin: SocketAddr,
@@ -103,20 +103,20 @@ pub struct Slot {
     pub address: SocketAddr,
     /// Its admin port.
     pub admin: SocketAddr,
-    /// Its holder's admin port.
+    /// The admin port of the supervisor that holds its socket.
     pub holder_admin: SocketAddr,
 }
 
-/// What DNS says.
+/// A DNS record and its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where the server listens.
     pub listen: SocketAddr,
     /// The app's name.
     pub hostname: Hostname,
-    /// How long an answer may be kept.
+    /// How long resolvers may keep an answer.
     pub ttl: Duration,
-    /// What the name stands for.
+    /// The addresses of the name.
     pub addresses: Vec<IpAddr>,
     /// The port that a healthy address accepts connections on.
     pub probe: u16,
@@ -135,7 +135,7 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
     let pods = in_range.ok_or(LocalError::TooManyPods { pods })?;
     let workers = match app.workers.count {
         WorkerCount::Count(count) => count.get(),
-        // Simulated pods share the cores that real ones would have for themselves.
+        // Simulated pods share this machine's cores; each real pod would have a node's cores.
         WorkerCount::PerCore(per_core) => per_core
             .get()
             .saturating_mul((machine.cores.get() / pods).max(1)),
@@ -201,7 +201,7 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
     }
 }
 
-/// The app's name in DNS: the one asked for, or `APP.apps.local`.
+/// The app's name in DNS: the name in the object, or `APP.apps.local`.
 pub fn hostname(app: &ValidatedApp) -> Hostname {
     app.dns.hostname.clone().unwrap_or_else(|| {
         format!("{}.apps.local", app.name)

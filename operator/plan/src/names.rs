@@ -8,19 +8,19 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hostname(String);
 
-/// Why a text is no host name.
+/// Why a text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostnameError {
     /// A label breaks a rule.
     #[error(
-        "{0:?} is not a DNS name: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local"
+        "{0:?} is not a DNS name: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local"
     )]
     NotAName(String),
-    /// RFC 1035 section 2.3.4, less the length bytes of the wire format.
+    /// The limit of RFC 1035 section 2.3.4, minus the length bytes of the wire format.
     #[error("the name is longer than 253 characters")]
     TooLong,
-    /// There is no zone above it.
-    #[error("{0:?} has one label: give it a zone too, such as {0}.apps.local")]
+    /// It has only one label, so no zone.
+    #[error("{0:?} has only one label: add a zone, such as {0}.apps.local")]
     NoZone(String),
 }
 
@@ -64,8 +64,8 @@ impl fmt::Display for Hostname {
     }
 }
 
-/// A label of RFC 1123: what Kubernetes takes as a name that becomes part of
-/// host names.
+/// Whether `text` is a label of RFC 1123, as Kubernetes demands for names that become part
+/// of host names.
 pub(crate) fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())

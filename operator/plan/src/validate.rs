@@ -1,8 +1,8 @@
-//! Which `ScaledApp`s make sense, and what absence means.
+//! Which `ScaledApp`s are valid, and what absent fields mean.
 //!
-//! Every violation is found at once; each message names the cure. The schema
-//! and the CEL rules of the CRD say the same, so that `kubectl apply` refuses
-//! what this refuses.
+//! All violations are reported together, and each message names the cure. The schema and
+//! the CEL rules of the CRD express the same rules, so that `kubectl apply` refuses what
+//! this refuses.
 
 mod balancers;
 
@@ -23,7 +23,7 @@ use crate::{
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(3000).expect("invariant: 3000 is not 0");
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 const TWO: NonZeroU32 = NonZeroU32::new(2).expect("invariant: 2 is not 0");
-/// As the supervisor's own limit: more is a typing error.
+/// The same limit as the supervisor's: a higher number is a typing error.
 const MAX_WORKERS: i32 = 1024;
 const MAX_PODS: i32 = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
@@ -32,9 +32,9 @@ const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-/// The smallest runtimes of which one makes a worker have a few mebibytes.
-const LEAST_MEMORY: u64 = 16 << 20;
-/// Signals that can ask a process to end. KILL asks nothing, and STOP ends nothing.
+/// Even the smallest runtimes need a few mebibytes for a worker.
+const MIN_MEMORY: u64 = 16 << 20;
+/// Signals that can ask a process to end. KILL cannot be handled, and STOP does not end a process.
 const STOP_SIGNALS: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"];
 
 /// One thing that is wrong with an object. Displays as `FIELD: what and cure`.
@@ -42,7 +42,7 @@ const STOP_SIGNALS: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "
 pub struct Violation {
     /// The field, such as `spec.port`.
     pub path: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and the cure.
     pub message: String,
 }
 
@@ -52,10 +52,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Checks an object and decides what its absent fields mean.
+/// Checks an object and gives its absent fields their meaning.
 ///
 /// # Errors
-/// All that is wrong, in the order of the fields.
+/// Everything that is wrong, in the order of the fields.
 pub fn validate(app: &ScaledApp) -> Result<ValidatedApp, Vec<Violation>> {
     let mut check = Check::default();
     check.no_cluster(&app.spec);
@@ -63,8 +63,8 @@ pub fn validate(app: &ScaledApp) -> Result<ValidatedApp, Vec<Violation>> {
     check.finish(validated)
 }
 
-/// What was found so far. Each method gives a usable value even where it found
-/// something, so that the checks after it still mean something.
+/// The violations found so far. Each method returns a usable value even if it found a
+/// violation, so that the checks after it can go on.
 #[derive(Debug, Default)]
 pub(crate) struct Check(Vec<Violation>);
 
@@ -76,7 +76,7 @@ impl Check {
         });
     }
 
-    /// `value`, unless something was found.
+    /// `value`, unless there is a violation.
     pub(crate) fn finish<T>(self, value: T) -> Result<T, Vec<Violation>> {
         if self.0.is_empty() {
             Ok(value)
@@ -85,7 +85,7 @@ impl Check {
         }
     }
 
-    /// All that is the same on one machine and in a cluster.
+    /// Checks everything that is the same on one machine and in a cluster.
     pub(crate) fn app(&mut self, name: &str, spec: &v1alpha1::Spec) -> ValidatedApp {
         let name = self.name(name);
         if spec.image.trim().is_empty() {
@@ -153,8 +153,8 @@ impl Check {
         }
     }
 
-    /// What has no meaning on one machine. Who can reach the balancers, the pod
-    /// template and a pause are for the operator and change nothing here.
+    /// Refuses what is impossible on one machine. Exposure, the pod template and a pause
+    /// concern the operator only; they are ignored here.
     fn no_cluster(&mut self, spec: &v1alpha1::Spec) {
         for (index, variable) in spec.env.iter().enumerate() {
             if variable.value_from.is_some() {
@@ -172,7 +172,7 @@ impl Check {
         }
     }
 
-    /// A count from 1 to `most`.
+    /// A count from 1 to `most`. `zero` says why a smaller one is wrong.
     fn count(&mut self, path: &str, value: i32, most: i32, zero: &str) -> NonZeroU32 {
         let in_range = u32::try_from(value).ok().and_then(NonZeroU32::new);
         match in_range {
@@ -192,7 +192,9 @@ impl Check {
         if !is_label(name) {
             self.violation(
                 "metadata.name",
-                format!("{name:?} is no name: use a-z, 0-9 and -, at most 63, such as hello"),
+                format!(
+                    "{name:?} is not a valid name: use a-z, 0-9 and -, at most 63, such as hello"
+                ),
             );
         }
         name.to_owned()
@@ -206,13 +208,14 @@ impl Check {
         valid.unwrap_or_else(|| {
             self.violation(
                 "spec.port",
-                format!("{number} is no port: give the one that the app listens on, 1 to 65535"),
+                format!("{number} is not a port: give the one that the app listens on, 1 to 65535"),
             );
             DEFAULT_PORT
         })
     }
 
-    /// The supervisor of each pod listens beside the app, and needs a port for itself.
+    /// The supervisor of each pod has a port of its own, which neither the app nor a shared
+    /// port may have.
     fn admin_port(
         &mut self,
         admin_port: Option<i32>,
@@ -222,17 +225,18 @@ impl Check {
         let number = admin_port.unwrap_or_else(|| i32::from(ADMIN_PORT.get()));
         let valid = u16::try_from(number).ok().and_then(NonZeroU16::new);
         let Some(admin_port) = valid else {
-            let message = "is no port: give one that the app does not use, 1 to 65535";
+            let message = "is not a port: give one that the app does not use, 1 to 65535";
             self.violation("spec.adminPort", format!("{number} {message}"));
             return ADMIN_PORT;
         };
-        let cure = "let the app listen on another one, or give spec.adminPort another one";
+        let cure = "let the app listen on another port, or set spec.adminPort to another one";
         if port == admin_port {
             self.violation(
                 "spec.port",
                 format!("{port} is the supervisor's admin port in each pod: {cure}"),
             );
         }
+        let cure = "share another port, or set spec.adminPort to another one";
         let shared = workers.into_iter().flat_map(|workers| &workers.share);
         for (index, _) in shared.enumerate().filter(|(_, port)| **port == number) {
             self.violation(
@@ -249,7 +253,7 @@ impl Check {
             let path = format!("spec.env[{index}]");
             let value = value.as_deref().unwrap_or_default();
             if !is_variable(name) || value.contains('\0') {
-                self.violation(path, format!("{name:?} is no variable: its name is not empty and has no =, its value no NUL"));
+                self.violation(path, format!("{name:?} is not a valid variable: its name must not be empty or contain =, and its value must not contain NUL"));
             } else if name.starts_with("SCALEDAPP_")
                 || name == instance_env
                 || name == "WEB_CONCURRENCY"
@@ -261,10 +265,10 @@ impl Check {
             } else if name == "PORT" && value != port.to_string() {
                 self.violation(
                     path,
-                    format!("PORT is set from spec.port, which is {port}: change that one"),
+                    format!("PORT is set from spec.port, which is {port}: change that field"),
                 );
             } else if variables.iter().any(|(known, _)| known == name) {
-                self.violation(path, format!("{name} is there twice: leave one out"));
+                self.violation(path, format!("{name} occurs twice: leave one out"));
             } else {
                 let value = expand(value, &variables);
                 variables.push((name.clone(), value));
@@ -280,13 +284,16 @@ impl Check {
             Some("") => self.violation(path, "begins with an empty word: begin with the program"),
             Some(word) if command.len() == 1 && word.contains(char::is_whitespace) => self.violation(
                 path,
-                format!("{word:?} is one word with spaces: no shell splits it, write each word for itself, such as [node, server.js]"),
+                format!("{word:?} is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]"),
             ),
             Some(_) => {}
         }
         let words = command.iter().chain(args);
         if words.clone().any(|word| word.contains('\0')) {
-            self.violation(path, "holds a NUL character: no program can be given one");
+            self.violation(
+                path,
+                "contains a NUL character, which no program can receive: remove it",
+            );
         }
         words.map(|word| expand(word, env)).collect()
     }
@@ -362,13 +369,13 @@ impl Check {
             if !text.starts_with('/') || text.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
                 self.violation(
                     "spec.workers.readiness.path",
-                    format!("{text:?} must start with / and hold no spaces, such as /healthz"),
+                    format!("{text:?} must start with / and contain no spaces, such as /healthz"),
                 );
             }
             if dispatch == Dispatch::Connection {
                 self.violation(
                     "spec.workers.readiness.path",
-                    "needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out",
+                    "needs dispatch Request: with Connection, all workers share one queue, so no single one can be probed; leave the path out",
                 );
             }
         }
@@ -393,7 +400,7 @@ impl Check {
         if time > HOUR {
             self.violation(
                 "spec.workers.drainTimeout",
-                "is longer than 1h: a stop would hang, give at most 1h",
+                "is longer than 1h, and a stop could take that long: give at most 1h",
             );
         }
         time
@@ -404,7 +411,7 @@ impl Check {
         if time > HOUR {
             self.violation(
                 "spec.workers.stopGrace",
-                "is longer than 1h: a stop would hang, give at most 1h",
+                "is longer than 1h, and a stop could take that long: give at most 1h",
             );
         }
         Some(time)
@@ -412,10 +419,10 @@ impl Check {
 
     fn limits(&mut self, workers: &v1alpha1::Workers, dispatch: Dispatch) -> Limits {
         let memory = workers.max_memory.as_ref().and_then(Quantity::whole);
-        if workers.max_memory.is_some() && memory.is_none_or(|bytes| bytes < LEAST_MEMORY) {
+        if workers.max_memory.is_some() && memory.is_none_or(|bytes| bytes < MIN_MEMORY) {
             self.violation(
                 "spec.workers.maxMemory",
-                "is less than any worker has, or beyond all measure: give 16Mi or more, such as 300Mi",
+                "is less than any worker needs, or too large to count: give 16Mi or more, such as 300Mi",
             );
         }
         let requests = workers
@@ -450,7 +457,7 @@ impl Check {
             } else if dispatch == Dispatch::Connection {
                 self.violation(
                     "spec.workers.maxInFlight",
-                    "needs dispatch Request: with Connection workers accept what they like; leave it out",
+                    "needs dispatch Request: with Connection, workers accept connections themselves; leave it out",
                 );
             }
             most.unwrap_or(ONE)
@@ -469,7 +476,7 @@ impl Check {
         for (index, port) in ports.iter().enumerate() {
             let path = format!("spec.workers.share[{index}]");
             match u16::try_from(*port).ok().and_then(NonZeroU16::new) {
-                None => self.violation(path, format!("{port} is no port: give 1 to 65535")),
+                None => self.violation(path, format!("{port} is not a port: give 1 to 65535")),
                 Some(port) if port == main || found.contains(&port) => self.violation(
                     path,
                     format!(
@@ -489,7 +496,7 @@ impl Check {
         if !is_port || path.is_empty() || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.violation(
                 "spec.workers.metricsFrom",
-                "is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
+                "is not a source of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
             );
         }
         Some(from.to_owned())
@@ -502,7 +509,7 @@ impl Check {
             self.violation(
                 "spec.workers.stopSignal",
                 format!(
-                    "{:?} asks no process to end: give SIG{}",
+                    "{:?} is not a signal that asks a process to end: give SIG{}",
                     signal.unwrap_or_default(),
                     STOP_SIGNALS.join(", SIG")
                 ),
@@ -531,11 +538,11 @@ impl Check {
         let name = name?;
         let path = "spec.workers.incrementEnv";
         if !is_variable(name) || name == "PORT" || name.starts_with("SCALEDAPP_") {
-            self.violation(path, format!("{name:?} cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port"));
+            self.violation(path, format!("{name:?} cannot be counted up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port"));
         } else if name == instance_env {
             self.violation(
                 path,
-                format!("{name} holds the worker's number already: leave it out"),
+                format!("{name} already holds the worker's number: leave it out"),
             );
         }
         let begin = env.iter().find(|(known, _)| known == name);

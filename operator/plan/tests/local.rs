@@ -1,4 +1,4 @@
-//! What an app becomes on one machine.
+//! Tests of what an app becomes on one machine.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What an object may say: the defaults, and every rule with its message.
+//! Tests of validation: the defaults, and every rule with its message.
 
 #![allow(
     clippy::unwrap_used,
@@ -79,7 +79,7 @@ fn limits_become_flags_and_absent_ones_do_not() {
 }
 
 #[test]
-fn times_and_limits_of_balancers_become_flags_and_dispatchers_wait_as_long() {
+fn timeouts_and_limits_of_balancers_become_flags_of_balancers_and_dispatchers() {
     let app = validate(&object(
         "  workers: {stopGrace: 90s}\n  balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, \
          stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, \
@@ -129,7 +129,7 @@ fn times_and_limits_of_balancers_become_flags_and_dispatchers_wait_as_long() {
 }
 
 #[test]
-fn messages_become_flags_where_they_are_asked_for() {
+fn messages_become_flags_if_they_are_asked_for() {
     for (lines, expected) in [
         ("", &[][..]),
         (
@@ -175,31 +175,31 @@ fn arguments_follow_the_command_and_references_are_resolved() {
 const RULES: &[(&str, &str)] = &[
     (
         "  port: 0",
-        "spec.port: 0 is no port: give the one that the app listens on, 1 to 65535",
+        "spec.port: 0 is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "  port: 70000",
-        "spec.port: 70000 is no port: give the one that the app listens on, 1 to 65535",
+        "spec.port: 70000 is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "  port: -1",
-        "spec.port: -1 is no port: give the one that the app listens on, 1 to 65535",
+        "spec.port: -1 is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "  port: 9377",
-        "spec.port: 9377 is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+        "spec.port: 9377 is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one",
     ),
     (
         "  adminPort: 3000",
-        "spec.port: 3000 is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+        "spec.port: 3000 is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one",
     ),
     (
         "  adminPort: 0",
-        "spec.adminPort: 0 is no port: give one that the app does not use, 1 to 65535",
+        "spec.adminPort: 0 is not a port: give one that the app does not use, 1 to 65535",
     ),
     (
         "  workers: {share: [8081, 9377]}",
-        "spec.workers.share[1]: 9377 is the supervisor's admin port in each pod: let the app listen on another one, or give spec.adminPort another one",
+        "spec.workers.share[1]: 9377 is the supervisor's admin port in each pod: share another port, or set spec.adminPort to another one",
     ),
     (
         "  replicas: {perNode: 1, total: 2}",
@@ -235,11 +235,11 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {drainTimeout: 61m}",
-        "spec.workers.drainTimeout: is longer than 1h: a stop would hang, give at most 1h",
+        "spec.workers.drainTimeout: is longer than 1h, and a stop could take that long: give at most 1h",
     ),
     (
         "  workers: {maxMemory: 300m}",
-        "spec.workers.maxMemory: is less than any worker has, or beyond all measure: give 16Mi or more, such as 300Mi",
+        "spec.workers.maxMemory: is less than any worker needs, or too large to count: give 16Mi or more, such as 300Mi",
     ),
     (
         "  workers: {maxRequests: 0}",
@@ -255,7 +255,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {maxInFlight: 2, dispatch: Connection}",
-        "spec.workers.maxInFlight: needs dispatch Request: with Connection workers accept what they like; leave it out",
+        "spec.workers.maxInFlight: needs dispatch Request: with Connection, workers accept connections themselves; leave it out",
     ),
     (
         "  workers: {share: [3000]}",
@@ -263,7 +263,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {metricsFrom: metrics}",
-        "spec.workers.metricsFrom: is no place of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
+        "spec.workers.metricsFrom: is not a source of metrics: give a path such as /metrics, or a port and a path such as 9464/metrics",
     ),
     (
         "  workers: {maxAge: 10ms}",
@@ -271,7 +271,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {stopSignal: KILL}",
-        "spec.workers.stopSignal: \"KILL\" asks no process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
+        "spec.workers.stopSignal: \"KILL\" is not a signal that asks a process to end: give SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH",
     ),
     (
         "  workers: {instanceEnv: 'A=B'}",
@@ -279,11 +279,11 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {incrementEnv: PORT}",
-        "spec.workers.incrementEnv: \"PORT\" cannot count up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port",
+        "spec.workers.incrementEnv: \"PORT\" cannot be counted up: give a variable of the app's own, such as DEBUG_PORT; all workers share spec.port",
     ),
     (
         "  workers: {incrementEnv: NODE_APP_INSTANCE}",
-        "spec.workers.incrementEnv: NODE_APP_INSTANCE holds the worker's number already: leave it out",
+        "spec.workers.incrementEnv: NODE_APP_INSTANCE already holds the worker's number: leave it out",
     ),
     (
         "  env: [{name: A, value: word}]\n  workers: {incrementEnv: A}",
@@ -291,7 +291,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {readiness: {path: healthz}}",
-        "spec.workers.readiness.path: \"healthz\" must start with / and hold no spaces, such as /healthz",
+        "spec.workers.readiness.path: \"healthz\" must start with / and contain no spaces, such as /healthz",
     ),
     (
         "  workers: {readiness: {timeout: 0s}}",
@@ -299,7 +299,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  workers: {dispatch: Connection, readiness: {path: /h}}",
-        "spec.workers.readiness.path: needs dispatch Request: with Connection all workers share one queue, so that no single one can be asked; leave the path out",
+        "spec.workers.readiness.path: needs dispatch Request: with Connection, all workers share one queue, so no single one can be probed; leave the path out",
     ),
     (
         "  appProtocol: tcp\n  workers: {dispatch: Request}",
@@ -307,11 +307,11 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  appProtocol: tcp\n  balancers: {replicas: 2}",
-        "spec.balancers: the balancer passes HTTP only so far, and spec.appProtocol is tcp: leave balancers out, DNS then names the pods",
+        "spec.balancers: balancers only forward HTTP so far, and spec.appProtocol is tcp: leave balancers out; DNS then names the pods",
     ),
     (
         "  balancers: {replicas: 0}",
-        "spec.balancers.replicas: 0 balancers answer nobody: give 1 to 8",
+        "spec.balancers.replicas: 0 balancers serve no client: give 1 to 8",
     ),
     (
         "  balancers: {replicas: 9}",
@@ -319,11 +319,11 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  dns: {hostname: Hello.local}",
-        "spec.dns.hostname: \"Hello.local\" is not a DNS name: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+        "spec.dns.hostname: \"Hello.local\" is not a DNS name: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local",
     ),
     (
         "  dns: {hostname: hello}",
-        "spec.dns.hostname: \"hello\" has one label: give it a zone too, such as hello.apps.local",
+        "spec.dns.hostname: \"hello\" has only one label: add a zone, such as hello.apps.local",
     ),
     (
         "  dns: {hostname: a.b, ttl: 500ms}",
@@ -331,7 +331,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  env: [{name: PORT, value: '80'}]",
-        "spec.env[0]: PORT is set from spec.port, which is 3000: change that one",
+        "spec.env[0]: PORT is set from spec.port, which is 3000: change that field",
     ),
     (
         "  env: [{name: SCALEDAPP_SLOT, value: '1'}]",
@@ -339,11 +339,11 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "  env: [{name: A}, {name: A}]",
-        "spec.env[1]: A is there twice: leave one out",
+        "spec.env[1]: A occurs twice: leave one out",
     ),
     (
         "  env: [{name: A=B}]",
-        "spec.env[0]: \"A=B\" is no variable: its name is not empty and has no =, its value no NUL",
+        "spec.env[0]: \"A=B\" is not a valid variable: its name must not be empty or contain =, and its value must not contain NUL",
     ),
     (
         "  env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]",
@@ -371,7 +371,7 @@ fn a_command_must_be_words() {
     for (command, part) in [
         ("[]", "is empty: say what one worker runs"),
         ("['']", "begin with the program"),
-        ("['node server.js']", "write each word for itself"),
+        ("['node server.js']", "write each word separately"),
     ] {
         let yaml = format!("{HEAD}  image: i\n  command: {command}\n");
         let violations = validate(&scaledapp_crds::read(&yaml).unwrap()).unwrap_err();
@@ -400,7 +400,7 @@ fn proxies_are_named_by_network() {
 }
 
 #[test]
-fn all_violations_come_at_once_in_the_order_of_the_fields() {
+fn all_violations_are_reported_in_the_order_of_the_fields() {
     let yaml = format!(
         "{}  image: ''\n  command: []\n  port: 0\n  workers: {{count: 0}}\n  dns: {{hostname: x}}\n",
         HEAD.replace("hello", "Hello")

@@ -1,4 +1,5 @@
-//! Balancers that answer, fall silent, or are none, on real sockets.
+//! Tests of the heartbeat on real sockets: balancers that answer, fall silent, or are other
+//! programs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,21 +16,21 @@ use scaledapp_operator::pod_health::PodsHealth;
 use scaledapp_operator::stores::Guarded;
 use scaledapp_operator::stores::stores;
 use scaledapp_operator::triggers::Triggers;
-use scaledapp_plan::cluster::{Balancer, Heard};
+use scaledapp_plan::cluster::{Answer, Balancer};
 use scaledapp_runtime::{Admin, Probe, Routes};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-fn serves() -> Heard {
-    Heard::Balancer(Balancer {
+fn serves() -> Answer {
+    Answer::Balancer(Balancer {
         serving: true,
         ..Balancer::default()
     })
 }
 
-/// Until a test gives up waiting.
+/// How long a test waits before it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Serving;
@@ -59,7 +60,7 @@ struct Listening {
 }
 
 impl Listening {
-    /// To one pod, on this port of this machine.
+    /// Asks one pod, on this port of this machine.
     fn to(component: &str, port: u16, leads: bool) -> Self {
         let (stores, mut writers) = stores();
         let pod = serde_json::from_value(json!({
@@ -88,36 +89,36 @@ impl Listening {
         }
     }
 
-    /// What is heard when the next pass is asked for.
-    async fn next(&mut self) -> Heard {
+    /// The pod's answer when the next pass is triggered.
+    async fn next(&mut self) -> Answer {
         let app = timeout(DEADLINE, self.asked.next()).await;
         let app = app.expect("a pass is asked for").unwrap();
         assert_eq!(app, ObjectRef::new("hello").within("default"));
-        self.pods_health.heard("u")
+        self.pods_health.answer("u")
     }
 }
 
 #[tokio::test]
-async fn a_balancer_is_heard_and_its_silence_too() {
+async fn a_balancer_that_serves_and_falls_silent_is_noticed() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let mut listening = Listening::to("balancer", admin.local_addr().port(), true);
     let serving = tokio::spawn(admin.serve(Arc::new(Serving)));
     assert_eq!(listening.next().await, serves());
     serving.abort();
-    assert_eq!(listening.next().await, Heard::Silent);
+    assert_eq!(listening.next().await, Answer::Silent);
 }
 
-/// As a stopped process does: the kernel accepts for it.
+/// A stopped process behaves like this: the kernel accepts its connections.
 #[tokio::test]
-async fn who_accepts_and_does_not_answer_is_silent() {
+async fn a_balancer_that_accepts_but_does_not_answer_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut listening = Listening::to("balancer", port, true);
-    assert_eq!(listening.next().await, Heard::Silent);
+    assert_eq!(listening.next().await, Answer::Silent);
 }
 
 #[tokio::test]
-async fn another_program_at_the_address_is_no_balancer() {
+async fn another_program_at_the_address_does_not_count_as_a_balancer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -127,23 +128,23 @@ async fn another_program_at_the_address_is_no_balancer() {
         }
     });
     let mut listening = Listening::to("balancer", port, true);
-    assert_eq!(listening.next().await, Heard::Silent);
+    assert_eq!(listening.next().await, Answer::Silent);
 }
 
 #[tokio::test]
-async fn a_supervisor_says_how_many_workers_it_has() {
+async fn a_supervisor_reports_its_number_of_workers() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let mut listening = Listening::to("app", admin.local_addr().port(), true);
     tokio::spawn(admin.serve(Arc::new(Serving)));
     match listening.next().await {
-        Heard::Supervisor(said) => assert_eq!((said.desired, said.ready), (4, 3)),
+        Answer::Supervisor(said) => assert_eq!((said.desired, said.ready), (4, 3)),
         other => panic!("{other:?}"),
     }
 }
 
-/// Whoever can make pods can give one our labels, and answer for ever.
+/// Anybody who can create pods can give one our labels and send an endless answer.
 #[tokio::test]
-async fn an_endless_status_is_no_answer() {
+async fn an_endless_status_does_not_count_as_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let taken = Arc::new(AtomicUsize::new(0));
@@ -162,18 +163,18 @@ async fn an_endless_status_is_no_answer() {
         }
     });
     let mut listening = Listening::to("app", port, true);
-    assert_eq!(listening.next().await, Heard::Silent);
-    // Three looks, and what the kernel's buffers took beyond.
+    assert_eq!(listening.next().await, Answer::Silent);
+    // Three probes, and what the kernel's buffers accepted beyond that.
     assert!(taken.load(Ordering::Relaxed) < 64 << 20);
 }
 
 #[tokio::test]
-async fn a_follower_asks_nobody() {
+async fn a_follower_asks_no_pod() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let listening = Listening::to("balancer", port, false);
-    // Longer than the leader's first look takes; a look would be accepted here.
+    // Longer than until the leader's first probe, which would be accepted here.
     let looked = timeout(Duration::from_millis(700), listener.accept()).await;
     assert!(looked.is_err());
-    assert_eq!(listening.pods_health.heard("u"), Heard::NotYet);
+    assert_eq!(listening.pods_health.answer("u"), Answer::NotYet);
 }

@@ -1,9 +1,9 @@
-//! Who leads, as time passes.
+//! Tests of the leader election.
 
 use std::time::Duration;
 
 use kube::Api;
-use scaledapp_operator::lease::{DURATION, Elector, GRACE, Leadership, PERIOD};
+use scaledapp_operator::lease::{DURATION, Elector, GRACE, Leadership, RENEW_INTERVAL};
 use tokio::time::{Instant, advance};
 
 use crate::server::{Failure, Shared, server};
@@ -30,20 +30,23 @@ async fn one_leads_and_the_other_takes_over_after_silence() {
         b.step(Instant::now()).await.unwrap();
         a.step(Instant::now()).await.unwrap();
         assert!(a_leads.leads() && !b_leads.leads());
-        advance(PERIOD).await;
+        advance(RENEW_INTERVAL).await;
     }
-    // `a` falls silent. It stops to lead by itself, before `b` begins.
+    // `a` cannot renew. It stops leading by itself before `b` starts.
     while !b_leads.leads() {
         b.step(Instant::now()).await.unwrap();
         assert!(!(a_leads.leads() && b_leads.leads()), "two lead");
         if silent > GRACE {
             assert!(!a_leads.leads());
         }
-        advance(PERIOD).await;
-        silent += PERIOD;
-        assert!(silent <= DURATION + 3 * PERIOD, "nobody takes over");
+        advance(RENEW_INTERVAL).await;
+        silent += RENEW_INTERVAL;
+        assert!(
+            silent <= DURATION + 3 * RENEW_INTERVAL,
+            "no replica takes over"
+        );
     }
-    // It comes back: its write is a conflict, and then it follows.
+    // It returns: its write is a conflict, and then it follows.
     a.step(Instant::now()).await.unwrap_err();
     a.step(Instant::now()).await.unwrap();
     assert!(!a_leads.leads() && b_leads.leads());
@@ -51,7 +54,7 @@ async fn one_leads_and_the_other_takes_over_after_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_lets_another_begin_at_once() {
+async fn after_a_release_another_replica_leads_at_once() {
     let (client, _server) = server();
     let (mut a, a_leads) = replica(&client, "a");
     let (mut b, mut b_leads) = replica(&client, "b");
@@ -66,7 +69,7 @@ async fn a_release_lets_another_begin_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_renew_stops_writing_and_leads_again_afterwards() {
+async fn a_leader_that_cannot_renew_stops_writing_and_leads_again_afterwards() {
     let (client, server) = server();
     let (mut a, a_leads) = replica(&client, "a");
     a.step(Instant::now()).await.unwrap();
@@ -74,8 +77,8 @@ async fn who_cannot_renew_stops_writing_and_leads_again_afterwards() {
     let begun = Instant::now();
     while a_leads.leads() {
         a.step(Instant::now()).await.unwrap_err();
-        advance(PERIOD).await;
-        assert!(begun.elapsed() <= GRACE + PERIOD);
+        advance(RENEW_INTERVAL).await;
+        assert!(begun.elapsed() <= GRACE + RENEW_INTERVAL);
     }
     server.lock().unwrap().failures.clear();
     a.step(Instant::now()).await.unwrap();

@@ -1,5 +1,5 @@
-//! The operator against an API server that the test plays: order of writes,
-//! field manager, what a second pass does, what failures lead to, the Lease.
+//! Tests of the operator with a simulated API server: order of writes, field manager,
+//! second passes, failures, the Lease.
 
 #![allow(
     clippy::unwrap_used,

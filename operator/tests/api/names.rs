@@ -1,4 +1,4 @@
-//! Names that are taken by others, and objects that the API server changes or refuses.
+//! Tests of names that are taken, and of objects that the API server changes or refuses.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::server::{Failure, Write};
 const APP: &str = "/apis/scaledapp.io/v1alpha1/namespaces/default/scaledapps/hello";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/hello-lb-0";
 
-/// An app that has all of its objects, whose first slice is somebody else's by now.
+/// A complete app whose first slice now belongs to somebody else.
 async fn with_a_foreign_slice(spec: &[(&str, Value)]) -> Operator {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
@@ -32,7 +32,7 @@ async fn with_a_foreign_slice(spec: &[(&str, Value)]) -> Operator {
 }
 
 #[tokio::test]
-async fn a_slice_of_somebody_else_is_taken_in_no_state_of_the_app() {
+async fn a_slice_of_somebody_else_is_never_written_in_any_state_of_the_app() {
     let nothing: &[(&str, Value)] = &[];
     for (spec, reason) in [
         (nothing, "NameConflict"),
@@ -50,9 +50,9 @@ async fn a_slice_of_somebody_else_is_taken_in_no_state_of_the_app() {
     }
 }
 
-/// Nothing was made yet, and no balancer serves.
+/// Nothing is created yet, and no balancer serves.
 #[tokio::test]
-async fn all_names_that_others_have_are_told_at_once() {
+async fn all_names_that_are_taken_are_reported_at_once() {
     let operator = Operator::new(good());
     {
         let mut state = operator.server.lock().unwrap();
@@ -79,7 +79,7 @@ async fn all_names_that_others_have_are_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_object_is_asked_about_again_after_a_pause_or_when_it_is_another() {
+async fn a_refused_object_is_written_again_after_a_pause_or_when_it_has_changed() {
     let mut operator = Operator::new(good());
     operator.fail(Some("PATCH"), "/serviceaccounts/hello", Failure::Code(403));
     let asked = |operator: &Operator| {
@@ -104,9 +104,9 @@ async fn a_refused_object_is_asked_about_again_after_a_pause_or_when_it_is_anoth
     assert_eq!(asked(&operator), 2);
 }
 
-/// As `OwnerReferencesPermissionEnforcement` does, without the right to delete.
+/// With `OwnerReferencesPermissionEnforcement`, and without the right to delete.
 #[tokio::test]
-async fn what_may_not_be_adopted_is_used_without_an_owner() {
+async fn an_object_that_may_not_be_adopted_is_used_without_an_owner() {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
     let map = "/api/v1/namespaces/default/configmaps/hello-desired";

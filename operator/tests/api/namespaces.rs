@@ -1,4 +1,4 @@
-//! Watches of some namespaces only, one of which cannot be read.
+//! Tests of watches of some namespaces only, one of which cannot be read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     timeout(SOON, waited).await.expect(what);
 }
 
-/// An operator that looks after `default` and `late`, in which pods cannot be listed.
+/// An operator that watches `default` and `late`; in `late`, pods cannot be listed.
 async fn operator() -> Operator {
     let mut operator = Operator::new(good());
     let mut app = good();
@@ -36,14 +36,16 @@ async fn operator() -> Operator {
         .lock()
         .unwrap()
         .store(LATE.to_owned(), app.clone());
-    // Nobody asked for this one to be looked after.
+    // This namespace is not watched.
     app["metadata"]["namespace"] = json!("theirs");
     let theirs = LATE.replace("late", "theirs");
     operator.server.lock().unwrap().store(theirs, app);
     operator.fail(Some("GET"), PODS, Failure::Code(403));
     operator.watch(&["default", "late"]);
     let synced = timeout(SOON, operator.context.stores.synced()).await;
-    synced.expect("the one is not waited for").unwrap();
+    synced
+        .expect("the operator does not wait for the unreadable namespace")
+        .unwrap();
     operator
 }
 
@@ -55,7 +57,7 @@ async fn pass(operator: &Operator, namespace: &str) -> Action {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_cannot_be_read_keeps_the_others_from_nothing() {
+async fn a_namespace_that_cannot_be_read_does_not_block_the_others() {
     let operator = operator().await;
     let health = Arc::clone(&operator.context.health);
     until("the failure is known", || health.unsynced().is_none()).await;
@@ -68,7 +70,7 @@ async fn one_that_cannot_be_read_keeps_the_others_from_nothing() {
         "{writes:?}"
     );
 
-    // As long as its pods are not known, they would count as missing.
+    // Unknown pods would count as missing.
     operator.forget();
     assert_eq!(pass(&operator, "late").await, Action::await_change());
     assert_eq!(operator.writes(), [""; 0]);

@@ -1,4 +1,4 @@
-//! An operator whose watches the test plays, and its API server.
+//! An operator whose stores the test fills, and its simulated API server.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(crate) fn good() -> Value {
     hello(&json!({"image": "a", "command": ["x"], "replicas": {"total": 2}}))
 }
 
-/// The pod of a balancer that serves.
+/// The pod of a serving balancer.
 fn balancer(name: &str, slot: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -95,8 +95,8 @@ impl Operator {
             pods_health: Arc::default(),
             backoff: Retries::default(),
             tokens: Tokens::default(),
-            rooms: scaledapp_operator::rooms::Rooms::default(),
-            waits: scaledapp_operator::waits::Waits::default(),
+            node_usage: scaledapp_operator::node_usage::NodeUsage::default(),
+            pod_events: scaledapp_operator::pod_events::PodEvents::default(),
             admissions: scaledapp_operator::admissions::Admissions::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };
@@ -118,7 +118,7 @@ impl Operator {
         operator
     }
 
-    /// As the watches would: the stores show what the API server has.
+    /// Fills the stores from the API server, as the watches would.
     pub(crate) fn sync(&mut self) {
         let state = self.server.lock().unwrap();
         let writers = &mut self.writers;
@@ -149,7 +149,7 @@ impl Operator {
         }
     }
 
-    /// A pod of the app's that is older than any reload, so that it is told of one.
+    /// Adds a pod of the app that is older than any reload token, so that it is to reload.
     pub(crate) fn add_app_pod(&mut self) {
         let mut pod = balancer("hello-0", "0");
         let labels = &mut pod["metadata"]["labels"];
@@ -161,7 +161,7 @@ impl Operator {
         self.sync();
     }
 
-    /// A pod of the app's that its kubelet cannot set up.
+    /// Adds a pod of the app that its kubelet cannot set up.
     pub(crate) fn add_waiting_pod(&mut self) {
         let mut pod = balancer("hello-1", "0");
         let labels = &mut pod["metadata"]["labels"];
@@ -185,7 +185,7 @@ impl Operator {
         self.sync();
     }
 
-    /// Lets the real watches fill the stores from here on, of these namespaces.
+    /// Starts the real watches of these namespaces, which fill the stores from now on.
     pub(crate) fn watch(&mut self, namespaces: &[&str]) {
         let (stores, writers) = stores();
         let (triggers, _queue) = Triggers::new(stores.apps.clone());
@@ -237,7 +237,7 @@ impl Operator {
         self.server.lock().unwrap().writes.clear();
     }
 
-    /// What is said about a failure, in whichever condition.
+    /// The message of the condition with the reason `ApplyFailed`.
     pub(crate) fn failure(&self) -> String {
         let state = self.server.lock().unwrap();
         let conditions = &state.objects[APP]["status"]["conditions"];

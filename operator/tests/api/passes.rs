@@ -1,4 +1,4 @@
-//! Whole passes.
+//! Tests of whole passes.
 
 use std::sync::Arc;
 
@@ -52,10 +52,10 @@ async fn objects_are_applied_in_order_by_one_field_manager_with_force() {
 }
 
 #[tokio::test]
-async fn the_second_pass_writes_nothing_and_asks_nothing() {
+async fn the_second_pass_makes_no_request() {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
-    // The first status speaks of a cluster without those objects.
+    // The first status describes a cluster without those objects.
     operator.sync();
     operator.pass().await.unwrap();
     operator.sync();
@@ -69,7 +69,7 @@ async fn the_second_pass_writes_nothing_and_asks_nothing() {
 }
 
 #[tokio::test]
-async fn a_refused_object_keeps_no_other_from_being_written_and_the_status_names_it() {
+async fn after_a_refusal_other_objects_are_written_and_the_status_names_the_refused_one() {
     let operator = Operator::new(good());
     operator.fail(Some("PATCH"), "/serviceaccounts/hello", Failure::Code(403));
     let error = operator.pass().await.unwrap_err();
@@ -87,7 +87,7 @@ async fn a_refused_object_keeps_no_other_from_being_written_and_the_status_names
 }
 
 #[tokio::test]
-async fn a_conflict_is_tried_again_soon_and_other_failures_ever_later() {
+async fn a_conflict_is_retried_soon_and_other_failures_with_growing_pauses() {
     for (code, grows) in [(409, false), (500, true)] {
         let operator = Operator::new(good());
         operator.fail(Some("PATCH"), "/deployments/hello", Failure::Code(code));
@@ -113,10 +113,10 @@ async fn a_conflict_is_tried_again_soon_and_other_failures_ever_later() {
 }
 
 #[tokio::test]
-async fn after_a_failure_nothing_further_is_asked_of_a_server_in_trouble_but_the_status() {
+async fn after_a_server_error_only_the_status_is_written() {
     let operator = Operator::new(good());
     operator.fail(Some("GET"), "/configmaps/hello-desired", Failure::Code(500));
-    // The look whether somebody else has the name is the first to fail.
+    // The lookup whether the name is taken fails first.
     operator.pass().await.unwrap_err();
     assert_eq!(
         operator.writes(),
@@ -138,7 +138,7 @@ async fn a_call_without_an_answer_ends_and_the_status_is_still_written() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_waits_for_a_change_and_the_status_says_what() {
+async fn an_invalid_object_waits_for_a_change_and_the_status_says_why() {
     let operator = Operator::new(hello(
         &json!({"image": "a", "command": ["x"], "replicas": {"total": 2, "perNode": 1}}),
     ));
@@ -167,7 +167,7 @@ async fn an_object_of_somebody_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn orphans_go_last_and_only_as_what_they_were_seen_to_be() {
+async fn orphans_are_deleted_last_and_only_with_the_uid_that_was_read() {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
     let extra = {
@@ -220,9 +220,9 @@ async fn a_balancer_that_falls_silent_is_replaced_at_its_address_by_one_write() 
     assert_eq!(*addresses, json!(["10.0.0.1"]));
 }
 
-/// A missing volume is in no pod's status, only in events.
+/// The status of a pod does not mention a missing volume; only events do.
 #[tokio::test]
-async fn a_pod_that_cannot_be_set_up_says_why() {
+async fn why_a_pod_cannot_be_set_up_is_reported() {
     let mut operator = Operator::new(good());
     operator.add_waiting_pod();
     operator.pass().await.unwrap();
@@ -234,24 +234,24 @@ async fn a_pod_that_cannot_be_set_up_says_why() {
         message.contains("secret \"s\" not found: create it"),
         "{message}"
     );
-    // It is asked about once, until it is older.
+    // Its events are read once, until it is older.
     let state = operator.server.lock().unwrap();
     let events = state.reads.iter().filter(|path| path.ends_with("/events"));
     assert_eq!(events.count(), 1);
 }
 
-/// As after a restart, or a change of the leader, between the status and its event.
+/// The operator restarts, or the leader changes, between the status and its event.
 #[tokio::test]
-async fn what_is_wrong_is_told_once_whoever_tells() {
+async fn a_warning_is_sent_once_whichever_replica_sends_it() {
     let mut operator = Operator::new(good());
-    // The API server keeps whole seconds only.
+    // The API server stores whole seconds only.
     Arc::get_mut(&mut operator.context).unwrap().now =
         || "2026-11-24T01:00:00.25Z".parse().unwrap();
     operator.add_waiting_pod();
     operator.pass().await.unwrap();
     operator.sync();
     operator.pass().await.unwrap();
-    let told = |operator: &Operator| {
+    let warnings = |operator: &Operator| {
         let state = operator.server.lock().unwrap();
         let warnings = state
             .objects
@@ -260,7 +260,7 @@ async fn what_is_wrong_is_told_once_whoever_tells() {
         let shown = warnings.map(|(path, event)| (path.clone(), event["note"].to_string()));
         shown.collect::<Vec<_>>()
     };
-    let before = told(&operator);
+    let before = warnings(&operator);
     assert_eq!(before.len(), 1, "{before:?}");
     for lost in [false, true] {
         if lost {
@@ -272,7 +272,7 @@ async fn what_is_wrong_is_told_once_whoever_tells() {
         operator.pass().await.unwrap();
         let names =
             |told: Vec<(String, String)>| told.into_iter().map(|it| it.0).collect::<Vec<_>>();
-        assert_eq!(names(told(&operator)), names(before.clone()), "{lost}");
+        assert_eq!(names(warnings(&operator)), names(before.clone()), "{lost}");
     }
 }
 
@@ -288,7 +288,7 @@ async fn a_follower_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_object_that_cannot_be_read_is_passed_over() {
+async fn an_object_that_cannot_be_read_is_skipped() {
     let operator = Operator::new(good());
     let unreadable = json!({"apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp", "metadata": {"name": "odd", "namespace": "default"}, "spec": {"image": 7}});
     let guarded: DeserializeGuard<ScaledApp> = serde_json::from_value(unreadable).unwrap();
@@ -297,10 +297,10 @@ async fn an_object_that_cannot_be_read_is_passed_over() {
     assert_eq!(operator.writes(), [""; 0]);
 }
 
-/// Somebody widened the Role, or an older operator wrote another: it is told of, and
-/// not fought over.
+/// Somebody has changed the Role, or an older operator wrote different rules: this is
+/// reported, and the Role is left alone.
 #[tokio::test]
-async fn a_role_that_somebody_changed_is_told_of_and_left_alone() {
+async fn a_role_that_somebody_changed_is_reported_and_left_alone() {
     const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/hello-lb";
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
@@ -324,7 +324,7 @@ async fn a_role_that_somebody_changed_is_told_of_and_left_alone() {
         let cure = "kubectl -n default delete role hello-lb";
         assert!(message.contains(cure), "{message}");
     }
-    // Once it is deleted, it is made anew, and nothing is wrong any more.
+    // Once it is deleted, it is created again, and the condition ends.
     operator.server.lock().unwrap().objects.remove(ROLE);
     operator.sync();
     operator.forget();
@@ -333,9 +333,9 @@ async fn a_role_that_somebody_changed_is_told_of_and_left_alone() {
     assert_ne!(operator.condition("Degraded").0, "RightsDiffer");
 }
 
-/// What a restored backup leaves: ours by its labels, and nobody's by its owner.
+/// A restored backup leaves objects with our labels and without an owner.
 #[tokio::test]
-async fn a_role_without_an_owner_is_no_conflict_and_told_of() {
+async fn a_role_without_an_owner_is_reported_and_not_a_conflict() {
     const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/hello-lb";
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
@@ -350,13 +350,13 @@ async fn a_role_without_an_owner_is_no_conflict_and_told_of() {
     assert_ne!(operator.condition("Stalled").0, "NameConflict");
     let (reason, message) = operator.condition("Degraded");
     assert_eq!(reason, "RightsDiffer");
-    assert!(message.contains("belongs to no ScaledApp"), "{message}");
+    assert!(message.contains("is owned by no ScaledApp"), "{message}");
 }
 
-/// `kubectl replace --force`: the garbage collector has not removed what the app before
-/// had, which is no reason to call for help.
+/// After `kubectl replace --force`, the garbage collector has not yet removed the previous
+/// app's objects. The app is not stalled by this.
 #[tokio::test]
-async fn what_an_earlier_app_of_the_name_has_is_waited_for() {
+async fn objects_of_an_earlier_app_of_this_name_are_waited_for() {
     const MAP: &str = "/api/v1/namespaces/default/configmaps/hello-desired";
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
@@ -371,7 +371,7 @@ async fn what_an_earlier_app_of_the_name_has_is_waited_for() {
     let error = operator.pass().await.unwrap_err();
     assert!(error.to_string().contains("being removed"), "{error}");
     assert_ne!(operator.condition("Stalled").0, "NameConflict");
-    // It is gone, and ours is made.
+    // It is gone, and ours is created.
     theirs["metadata"]["ownerReferences"] = json!([]);
     operator
         .server
@@ -382,17 +382,17 @@ async fn what_an_earlier_app_of_the_name_has_is_waited_for() {
     operator.pass().await.unwrap();
 }
 
-/// The watch is behind: the Role that is about to be made is there already.
+/// The watch is late: the Role that is about to be created exists already.
 #[tokio::test]
-async fn a_role_that_the_watch_has_not_shown_yet_is_no_failure() {
+async fn a_role_that_the_watch_has_not_delivered_yet_is_not_a_failure() {
     let operator = Operator::new(good());
     operator.pass().await.unwrap();
     operator.pass().await.unwrap();
 }
 
-/// As an operator before this one applied them, with the references that blocked.
+/// An older operator applied them, with references that block the owner's deletion.
 #[tokio::test]
-async fn rules_that_an_older_operator_applied_are_as_they_should_be() {
+async fn rules_that_an_older_operator_applied_are_accepted() {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
     {

@@ -1,4 +1,4 @@
-//! The objects of the sample, as they are printed.
+//! Tests of the commands `render` and `crd`.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ fn the_objects_of_hello() {
 }
 
 #[test]
-fn a_file_that_makes_no_sense_is_refused_by_field() {
+fn an_invalid_file_is_refused_by_field() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: a}\nspec: {image: a, command: [x], replicas: {total: 1, perNode: 1}}\n";
     std::fs::write(file.path(), text).unwrap();
@@ -38,16 +38,16 @@ fn a_file_that_makes_no_sense_is_refused_by_field() {
 }
 
 #[test]
-fn the_definition_is_the_one_that_is_kept() {
+fn the_printed_definition_equals_the_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let kept = std::fs::read_to_string(root.join("crds/scaledapp.yaml")).unwrap();
     let (_, kept) = kept.split_once('\n').unwrap();
     assert_eq!(kept, render::definition().unwrap());
 }
 
-/// What the API server takes of the same file: `tests/tests/apiserver/same.rs`.
+/// `tests/tests/apiserver/same.rs` checks the same file with a real API server.
 #[test]
-fn render_takes_what_the_api_server_takes() {
+fn render_accepts_what_the_api_server_accepts() {
     #[derive(serde::Deserialize)]
     struct Same {
         taken: Vec<String>,

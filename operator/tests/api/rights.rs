@@ -1,8 +1,7 @@
-//! What the operator may do beside what it does: the chart's rules grant what its
-//! requests need, and nothing that none of them needs.
+//! Tests that the chart's rules grant exactly the rights that the operator's requests need.
 //!
-//! The first half is checked by [`crate::server`] at each request of each story; here
-//! is one story that makes every kind of request.
+//! [`crate::server`] checks at each request that it is granted. The story here makes every
+//! kind of request, to find rights that no request needs.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -31,12 +30,12 @@ fn rules() -> &'static Value {
     })
 }
 
-/// What may be done with an object of that name, or with any.
+/// The rights for an object of this name, or for any object.
 pub(crate) fn granted(name: Option<&str>) -> BTreeSet<Right> {
     rights::granted(rules(), name)
 }
 
-/// An object of each kind that is ever removed, which nothing needs.
+/// Adds an unneeded object of each kind that the operator can remove.
 fn leave_orphans(operator: &Operator) {
     let mut state = operator.server.lock().unwrap();
     for path in [

@@ -1,7 +1,5 @@
-//! An API server in memory, as far as a pass needs one: it keeps what is
-//! applied, finds what is asked for, and fails on request. Every request but
-//! reads is written down. What the chart's rules do not grant fails the test,
-//! in every story.
+//! A simulated API server in memory: it stores and returns objects, and fails on request.
+//! It records every write. A request that the chart's rules do not grant fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -38,7 +36,7 @@ impl Write {
 /// How a request fails.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Failure {
-    /// With this code.
+    /// With this status.
     Code(u16),
     /// It is never answered.
     Silence,
@@ -46,23 +44,23 @@ pub(crate) enum Failure {
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// By path.
+    /// The objects by path.
     pub(crate) objects: BTreeMap<String, Value>,
     pub(crate) writes: Vec<Write>,
-    /// Requests of this method, or any, whose path ends so fail so.
+    /// How requests fail, by method (`None`: any) and end of their path.
     pub(crate) failures: Vec<(Option<&'static str>, &'static str, Failure)>,
     /// Paths that were read.
     pub(crate) reads: Vec<String>,
-    /// What the requests so far needed of the operator's rules.
+    /// The rights that the requests so far needed.
     pub(crate) used: BTreeSet<Right>,
     versions: u64,
-    /// Whoever gives an object that is there an owner is refused.
+    /// Whether setting an owner on an existing object is refused.
     pub(crate) refuses_owners: bool,
 }
 
 pub(crate) type Shared = Arc<Mutex<State>>;
 
-/// A client and what is behind it.
+/// A client, and the state of the server behind it.
 pub(crate) fn server() -> (Client, Shared) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let state = Shared::default();
@@ -131,7 +129,7 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
     }
     let path = request.path.trim_end_matches("/status").to_owned();
     Some(match request.method.as_str() {
-        // Watches bring nothing.
+        // Watches deliver nothing.
         "GET" if is_watch(&request.query) => return None,
         "GET" if asked.name.is_none() => (200, state.list(&path)),
         "GET" => match state.objects.get(&path) {
@@ -177,7 +175,7 @@ fn respond(state: &mut State, request: Write) -> Option<(u16, Value)> {
     })
 }
 
-/// RFC 7396, without the removal of fields.
+/// Merges as RFC 7396 does, without the removal of fields.
 fn merge(into: &mut Value, patch: &Value) {
     match (into, patch) {
         (Value::Object(into), Value::Object(patch)) => {

@@ -1,5 +1,5 @@
-//! The app as a cluster runs it: all of [`ValidatedApp`], and what only a
-//! cluster has.
+//! The app as a cluster runs it: a [`ValidatedApp`], and the fields that matter only in a
+//! cluster.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use super::meta::Owner;
 use crate::validate::Check;
 use crate::{Balancers, Protocol, ValidatedApp, Violation};
 
-/// The longest token of a reload, in bytes, as in the supervisor: a pod that is told a
-/// longer one refuses all that it is told with it.
+/// The longest reload token, in bytes. It is the supervisor's limit: a pod refuses a
+/// desired state with a longer token as a whole.
 pub const TOKEN_BYTES: usize = 128;
 
-/// What the operator itself was started with.
+/// The settings with which the operator was started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Image of `scaledapp-sidecar`, pinned per app until its inputs change.
@@ -33,12 +33,12 @@ pub struct Settings {
     pub image_pull_policy: Option<String>,
     /// Secrets to pull both with, in the app's namespace.
     pub image_pull_secrets: Vec<String>,
-    /// What a balancer asks for and may use, unless its app says so.
+    /// Requests and limits of a balancer, unless its app names others.
     pub balancer_resources: ResourceRequirements,
 }
 
 impl Settings {
-    /// What a balancer asks for and may use where nobody says anything else.
+    /// Requests and limits of a balancer if neither the app nor the operator's flags name any.
     pub fn default_balancer_resources() -> ResourceRequirements {
         let amounts = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter();
@@ -54,11 +54,11 @@ impl Settings {
     }
 }
 
-/// The app, complete. Made by [`validate`] only.
+/// The app with all of its values. Only [`validate`] makes one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct App {
-    /// What it is everywhere. Its `command` and `env` are resolved; what goes
-    /// into pods is below, because there the kubelet resolves references.
+    /// What it is on any platform. Its `command` and `env` are resolved; the ones for pods
+    /// are below, because in a pod the kubelet resolves references.
     pub app: ValidatedApp,
     /// Its namespace.
     pub namespace: String,
@@ -72,13 +72,13 @@ pub struct App {
     pub env: Vec<EnvVar>,
     /// Whole `ConfigMap`s and `Secret`s as variables.
     pub env_from: Vec<EnvFromSource>,
-    /// What a pod asks for and may use.
+    /// Requests and limits of a pod.
     pub resources: ResourceRequirements,
-    /// How many slots, and how they balance.
+    /// The number of slots, and the settings of the balancers.
     pub balancers: Balancers,
     /// Who can reach the balancers.
     pub exposure: Exposure,
-    /// What a balancer asks for and may use; `None` leaves it to [`Settings`].
+    /// Requests and limits of a balancer; `None`: those of [`Settings`].
     pub balancer_resources: Option<ResourceRequirements>,
     /// The user's overlay for balancers, as written.
     pub balancer_template: Option<Value>,
@@ -86,11 +86,11 @@ pub struct App {
     pub delivery: Delivery,
     /// The user's overlay, as written.
     pub pod_template: Option<Value>,
-    /// Nothing but where the slots lead may change.
+    /// If true, nothing may change but where the slots lead.
     pub paused: bool,
-    /// Token of the reload asked for last.
+    /// Token of the last reload that was asked for.
     pub reload: Option<String>,
-    /// Token of the supervisor upgrade asked for last.
+    /// Token of the last supervisor upgrade that was asked for.
     pub upgrade: Option<String>,
 }
 
@@ -104,10 +104,10 @@ impl App {
     }
 }
 
-/// Checks an object and decides what its absent fields mean in a cluster.
+/// Checks an object and gives its absent fields their meaning in a cluster.
 ///
 /// # Errors
-/// All that is wrong, in the order of the fields.
+/// Everything that is wrong, in the order of the fields.
 pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
     let mut check = Check::default();
     let spec = &object.spec;
@@ -126,7 +126,7 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
         check.violation(
             format!("metadata.annotations[{}]", annotation::RELOAD),
             format!(
-                "it has {} bytes, and {TOKEN_BYTES} is the most: take a time or a hash, such as $(date +%s)",
+                "it has {} bytes, and at most {TOKEN_BYTES} are allowed: use a time or a hash, such as $(date +%s)",
                 reload.len()
             ),
         );
@@ -135,19 +135,19 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
     if spec.app_protocol == Some(AppProtocol::Tcp) {
         check.violation(
             "spec.appProtocol",
-            "the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+            "the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
         );
     }
     let app = check.app(name, spec);
     overlay(&mut check, "spec.podTemplate", spec.pod_template.as_ref());
-    let said = spec.balancers.clone().unwrap_or_default();
+    let written = spec.balancers.clone().unwrap_or_default();
     let at = "spec.balancers.podTemplate";
-    overlay(&mut check, at, said.pod_template.as_ref());
+    overlay(&mut check, at, written.pod_template.as_ref());
     amounts(&mut check, "spec.resources", spec.resources.as_ref());
     let at = "spec.balancers.resources";
-    amounts(&mut check, at, said.resources.as_ref());
+    amounts(&mut check, at, written.resources.as_ref());
     let app = check.finish(app)?;
-    // Refused above where it is anything else.
+    // Another protocol was refused above.
     let Protocol::Http(balancers) = app.protocol else {
         return Err(Vec::new());
     };
@@ -163,9 +163,9 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
         env_from: spec.env_from.iter().map(variables).collect(),
         resources: spec.resources.as_ref().map(resources).unwrap_or_default(),
         balancers,
-        exposure: said.exposure.unwrap_or(Exposure::ClusterIP),
-        balancer_resources: said.resources.as_ref().map(resources),
-        balancer_template: said.pod_template,
+        exposure: written.exposure.unwrap_or(Exposure::ClusterIP),
+        balancer_resources: written.resources.as_ref().map(resources),
+        balancer_template: written.pod_template,
         delivery: delivery.unwrap_or(Delivery::InitContainer),
         pod_template: spec.pod_template.clone(),
         paused: spec.paused,
@@ -207,11 +207,11 @@ fn references(check: &mut Check, spec: &Spec) {
     }
 }
 
-/// Only the outermost names; the rest meets Kubernetes' own types in `plan`.
+/// Checks the outermost names only; `plan` checks the rest with Kubernetes' own types.
 fn overlay(check: &mut Check, root: &str, overlay: Option<&Value>) {
     let Some(overlay) = overlay else { return };
     let Some(fields) = overlay.as_object() else {
-        check.violation(root, "fields are wanted: metadata and spec");
+        check.violation(root, "must be an object with the fields metadata and spec");
         return;
     };
     let short = root.rsplit_once('.').map_or(root, |(_, name)| name);
@@ -266,7 +266,7 @@ fn variables(from: &v1alpha1::EnvFrom) -> EnvFromSource {
     }
 }
 
-/// The API server refuses pods that ask for more than they may use.
+/// Refuses requests above limits, because the API server refuses such pods.
 fn amounts(check: &mut Check, root: &str, resources: Option<&v1alpha1::Resources>) {
     let Some(resources) = resources else { return };
     for (name, request) in &resources.requests {
@@ -285,7 +285,7 @@ fn amounts(check: &mut Check, root: &str, resources: Option<&v1alpha1::Resources
     }
 }
 
-/// What a container asks for, and may use at most; absent where nothing is named.
+/// Requests and limits of a container; absent if empty.
 pub fn requirements(
     requests: &BTreeMap<String, scaledapp_crds::Quantity>,
     limits: &BTreeMap<String, scaledapp_crds::Quantity>,

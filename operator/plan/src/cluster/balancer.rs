@@ -1,4 +1,4 @@
-//! One balancer per slot, and the few rights that it needs.
+//! The objects of the balancers: one balancer per slot, and the few rights that it needs.
 
 use std::collections::BTreeMap;
 
@@ -25,14 +25,14 @@ use super::slots::POD_PORT;
 use super::{App, Settings, Stalled, overlay};
 use crate::local::ADMIN_PORT;
 
-/// What is in flight may take this long to end, from SIGTERM.
+/// How long work in flight may take to finish after SIGTERM.
 const DRAIN: &str = "30s";
 const GRACE_SECONDS: i64 = 45;
 
 /// The balancer of a slot.
 ///
 /// # Errors
-/// The user's template for it does not fit.
+/// The user's template for balancers is invalid.
 pub(super) fn deployment(app: &App, slot: u32, settings: &Settings) -> Result<Deployment, Stalled> {
     let owner = app.owner();
     let mut selector = owner.selector(component::BALANCER);
@@ -160,7 +160,7 @@ fn container(app: &App, settings: &Settings) -> Container {
     }
 }
 
-/// Whom the app's pods and the balancers are; only the balancers have rights.
+/// The service accounts of the app's pods and of the balancers; only the balancers have rights.
 pub(super) fn accounts(app: &App) -> Vec<ServiceAccount> {
     let owner = app.owner();
     let account = |name: String, of: &str, mounted: bool| ServiceAccount {
@@ -174,8 +174,8 @@ pub(super) fn accounts(app: &App) -> Vec<ServiceAccount> {
     ]
 }
 
-/// Reads where the app's pods are; a watch cannot be narrowed to one name that
-/// the control plane makes up.
+/// The right to read where the app's pods are. It covers all slices of the namespace: the
+/// control plane makes up the names of slices, so a rule cannot name one.
 pub(super) fn role(app: &App) -> Role {
     let owner = app.owner();
     Role {
@@ -207,7 +207,8 @@ pub(super) fn role_binding(app: &App) -> RoleBinding {
     }
 }
 
-/// One at a time, and none for what is alone: a drain would wait for ever.
+/// Budgets that allow one eviction at a time. A single pod gets no budget, because the
+/// drain of its node would wait for ever.
 pub(super) fn budgets(
     app: &App,
     replicas: i32,
@@ -221,7 +222,7 @@ pub(super) fn budgets(
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(selects(pods.clone())),
-            // What is broken anyway must not hold a drain up.
+            // A pod that does not work anyway must not block a drain.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

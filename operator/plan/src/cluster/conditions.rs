@@ -1,9 +1,9 @@
 //! What the facts mean: six conditions, each with a reason and one sentence
 //! that names the cure.
 //!
-//! `Ready`: requests are served. Until everything was there once, it wants all
-//! of it; after that, a pod and an address that serve are enough, for `Degraded`
-//! tells of the rest. `Reconciling` and `Stalled` are for kstatus.
+//! `Ready`: requests are served. The first time, it becomes true once everything is
+//! complete; after that, it stays true while one pod and one address serve, and `Degraded`
+//! reports the rest. `Reconciling` and `Stalled` are the conditions that kstatus reads.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -11,12 +11,12 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{Reason, condition, label};
 
 use super::Observed;
-use super::cures::{self, Of, told};
+use super::cures::{self, Of, failure_message};
 use super::facts::{Facts, Outcome};
 use super::meta::cut;
 use super::rights;
 
-/// Reasons of `Progressing` under which nothing was complete yet.
+/// Reasons of `Progressing` that mean that the app has never been complete.
 const NOT_STARTED: [Reason; 7] = [
     Reason::Starting,
     Reason::Paused,
@@ -27,26 +27,27 @@ const NOT_STARTED: [Reason; 7] = [
     Reason::ApplyFailed,
 ];
 
-/// Of one condition: what a terminal still shows, and five of them fit well into an object.
-const MESSAGE_BYTES: usize = 4096;
+/// Longest message of a condition: a terminal can show it, and five of them fit well into
+/// an object.
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// A condition without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
+struct Verdict {
     holds: bool,
     reason: Reason,
     message: String,
 }
 
-fn said(holds: bool, reason: Reason, message: impl Into<String>) -> Said {
-    Said {
+fn verdict(holds: bool, reason: Reason, message: impl Into<String>) -> Verdict {
+    Verdict {
         holds,
         reason,
         message: message.into(),
     }
 }
 
-/// All six, always, in one order.
+/// All six conditions, always in the same order.
 pub(super) fn conditions(
     object: &ScaledApp,
     observed: &Observed,
@@ -81,10 +82,10 @@ pub(super) fn conditions(
         (condition::UPDATED, updated),
     ];
     all.into_iter()
-        .map(|(kind, said)| {
+        .map(|(kind, verdict)| {
             stamp(
                 kind,
-                said,
+                verdict,
                 find(kind),
                 object.metadata.generation,
                 observed.now,
@@ -95,96 +96,96 @@ pub(super) fn conditions(
 
 fn stamp(
     kind: &str,
-    said: Said,
+    verdict: Verdict,
     before: Option<&Condition>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Condition {
-    let status = if said.holds { "True" } else { "False" };
+    let status = if verdict.holds { "True" } else { "False" };
     let since = before
         .filter(|before| before.status == status)
         .map(|before| before.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: said.reason.to_string(),
-        message: bounded(said.message),
+        reason: verdict.reason.to_string(),
+        message: bounded(verdict.message),
         observed_generation: generation,
         last_transition_time: since.unwrap_or(Time(now)),
     }
 }
 
-/// Some of it is in others' words: a kubelet's, an app's, an admission plugin's.
+/// Cuts a message: it may quote a kubelet, an app or an admission plugin at any length.
 fn bounded(message: String) -> String {
-    if message.len() <= MESSAGE_BYTES {
+    if message.len() <= MAX_MESSAGE_BYTES {
         return message;
     }
-    format!("{}…", cut(&message, MESSAGE_BYTES - '…'.len_utf8()))
+    format!("{}…", cut(&message, MAX_MESSAGE_BYTES - '…'.len_utf8()))
 }
 
 struct Judge<'a> {
     observed: &'a Observed,
     outcome: Outcome<'a>,
     facts: &'a Facts,
-    /// Everything was there once.
+    /// The app was complete at least once.
     started: bool,
 }
 
 impl Judge<'_> {
-    fn stalled(&self) -> Said {
+    fn stalled(&self) -> Verdict {
         if let Outcome::Invalid(violations) = self.outcome {
             let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            return said(true, Reason::InvalidSpec, all.join("; "));
+            return verdict(true, Reason::InvalidSpec, all.join("; "));
         }
         let planned = self
             .outcome
             .planned()
             .and_then(|(_, plan)| plan.stalled.as_ref());
         if let Some(stalled) = planned {
-            return said(true, stalled.reason, stalled.message.clone());
+            return verdict(true, stalled.reason, stalled.message.clone());
         }
         if let Some(hidden) = self.hidden() {
             return hidden;
         }
-        if let Some(cure) = &self.facts.held {
-            return said(
+        if let Some(cure) = &self.facts.resume_cure {
+            return verdict(
                 true,
                 Reason::DeploymentPaused,
                 format!(
-                    "somebody has paused the app's Deployment, so its pods stay as they are: let it go on with {cure}"
+                    "the app's Deployment is paused, so its pods stay as they are: resume it with {cure}"
                 ),
             );
         }
         if self.facts.stuck {
             let failure = self.facts.failure.as_ref();
-            let why = failure.map(|failure| told(failure, Of::App));
+            let why = failure.map(|failure| failure_message(failure, Of::App));
             let why = why.unwrap_or_else(|| "see `kubectl describe pod`".to_owned());
             let rest = if self.facts.ready > 0 {
                 ", the old ones keep serving"
             } else {
                 ""
             };
-            return said(
+            return verdict(
                 true,
                 Reason::RolloutStuck,
                 format!("the new pods do not become ready{rest}: {why}"),
             );
         }
-        said(false, Reason::AsWanted, "nothing needs your help")
+        verdict(false, Reason::AsWanted, "no action is needed")
     }
 
-    /// What the operator has written and cannot see.
-    fn hidden(&self) -> Option<Said> {
+    /// Reports objects that the operator has written and cannot find again.
+    fn hidden(&self) -> Option<Verdict> {
         let hidden = self.observed.hidden.iter();
         let named: Vec<String> = hidden
             .map(|key| format!("{:?} {}", key.kind, key.name))
             .collect();
         (!named.is_empty()).then(|| {
-            said(
+            verdict(
                 true,
                 Reason::LabelsChanged,
                 format!(
-                    "an admission policy or webhook changes labels by which the operator finds its objects ({}): let it leave {} and {} as they are",
+                    "an admission policy or webhook changes labels by which the operator finds its objects ({}): exempt {} and {} from it",
                     named.join(", "),
                     label::INSTANCE,
                     label::COMPONENT
@@ -193,9 +194,9 @@ impl Judge<'_> {
         })
     }
 
-    fn progressing(&self, stalled: &Said) -> Said {
+    fn progressing(&self, stalled: &Verdict) -> Verdict {
         if stalled.holds {
-            return said(false, stalled.reason, stalled.message.clone());
+            return verdict(false, stalled.reason, stalled.message.clone());
         }
         if self.paused() {
             return left_alone();
@@ -203,33 +204,33 @@ impl Judge<'_> {
         if let Outcome::Failed(_, _, failed) = self.outcome {
             return self
                 .refused()
-                .unwrap_or_else(|| said(true, Reason::ApplyFailed, failed.why));
+                .unwrap_or_else(|| verdict(true, Reason::ApplyFailed, failed.why));
         }
         if !self.started {
-            return said(
+            return verdict(
                 true,
                 Reason::Starting,
                 "the first pods and balancers are coming up",
             );
         }
         if self.facts.scaling {
-            return said(true, Reason::Scaling, "pods are being added or removed");
+            return verdict(true, Reason::Scaling, "pods are being added or removed");
         }
         if self.facts.changing {
-            return said(true, Reason::RollingOut, "new pods replace old ones");
+            return verdict(true, Reason::RollingOut, "new pods replace old ones");
         }
         let facts = self.facts;
         let uncounted = facts.ready < facts.wanted && facts.seen_ready >= facts.wanted;
         if (facts.young || uncounted) && !facts.complete() {
-            return said(true, Reason::Scaling, "new pods are coming up");
+            return verdict(true, Reason::Scaling, "new pods are coming up");
         }
-        said(false, Reason::AsWanted, "all is as asked for")
+        verdict(false, Reason::AsWanted, "everything is as specified")
     }
 
-    /// What the API server says no to.
-    fn refused(&self) -> Option<Said> {
+    /// Reports what the API server refuses.
+    fn refused(&self) -> Option<Verdict> {
         match self.outcome {
-            Outcome::Failed(_, _, failed) if failed.refused => Some(said(
+            Outcome::Failed(_, _, failed) if failed.refused => Some(verdict(
                 true,
                 Reason::ApplyFailed,
                 cures::of_object(failed.why),
@@ -238,8 +239,8 @@ impl Judge<'_> {
         }
     }
 
-    /// What the API server says no to, if pods are refused only because that is missing.
-    fn refused_first(&self) -> Option<Said> {
+    /// As `refused`, if pods are missing only because of the refused object.
+    fn refused_first(&self) -> Option<Verdict> {
         let failure = self.facts.failure.as_ref();
         let is_result = failure.is_some_and(|failure| failure.reason == Reason::PodsRefused);
         self.refused().filter(|_| is_result)
@@ -249,20 +250,20 @@ impl Judge<'_> {
         self.outcome.planned().is_some_and(|(app, _)| app.paused)
     }
 
-    fn ready(&self, stalled: &Said) -> Said {
+    fn ready(&self, stalled: &Verdict) -> Verdict {
         let facts = self.facts;
         if facts.serves() && (self.started || facts.complete()) {
-            return said(true, Reason::AsWanted, "requests are served");
+            return verdict(true, Reason::AsWanted, "requests are served");
         }
-        // What keeps anything from being there at all says the most.
+        // The reason why nothing exists at all is the most useful one.
         if stalled.holds {
-            return said(false, stalled.reason, stalled.message.clone());
+            return verdict(false, stalled.reason, stalled.message.clone());
         }
         if facts.no_node {
             return no_node();
         }
         if let Some(refused) = self.refused_first() {
-            return Said {
+            return Verdict {
                 holds: false,
                 ..refused
             };
@@ -272,14 +273,18 @@ impl Judge<'_> {
             .as_ref()
             .filter(|_| facts.ready < facts.wanted)
         {
-            return said(false, failure.reason, told(failure, Of::App));
+            return verdict(false, failure.reason, failure_message(failure, Of::App));
         }
         let no_balancer = !facts.slots.iter().any(|slot| slot.serving);
         if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| no_balancer) {
-            return said(false, failure.reason, told(failure, Of::Balancer));
+            return verdict(
+                false,
+                failure.reason,
+                failure_message(failure, Of::Balancer),
+            );
         }
         if let Some(refused) = self.refused() {
-            return Said {
+            return Verdict {
                 holds: false,
                 ..refused
             };
@@ -288,43 +293,43 @@ impl Judge<'_> {
             return left_alone();
         }
         if !self.started {
-            return said(
+            return verdict(
                 false,
                 Reason::Starting,
                 "the first pods and balancers are coming up",
             );
         }
         if facts.ready == 0 {
-            return said(
+            return verdict(
                 false,
                 Reason::NoReadyPod,
-                "no pod serves: `kubectl describe pod` tells why",
+                "no pod serves: `kubectl describe pod` shows why",
             );
         }
         self.no_slot()
     }
 
-    fn no_slot(&self) -> Said {
+    fn no_slot(&self) -> Verdict {
         if self.facts.named_slot {
             return named();
         }
         if self.facts.slots.iter().all(|slot| slot.address.is_empty()) {
-            return said(
+            return verdict(
                 false,
                 Reason::NoAddress,
-                "no balancer has an address yet: LoadBalancer exposure needs a cluster that hands out addresses, else set spec.balancers.exposure to ClusterIP",
+                "no balancer has an address yet: LoadBalancer exposure needs a cluster that assigns addresses; otherwise set spec.balancers.exposure to ClusterIP",
             );
         }
-        said(
+        verdict(
             false,
             Reason::NoBalancerServing,
-            "no balancer serves: `kubectl describe pod` on the balancers' pods tells why",
+            "no balancer serves: `kubectl describe pod` on the balancers' pods shows why",
         )
     }
 
-    fn degraded(&self, stalled: &Said) -> Said {
+    fn degraded(&self, stalled: &Verdict) -> Verdict {
         let found = self.missing();
-        // What is missing says more than why nothing is done about it.
+        // What is missing is more useful than why the operator does nothing about it.
         if found.holds {
             found
         } else if stalled.holds {
@@ -336,22 +341,22 @@ impl Judge<'_> {
         }
     }
 
-    fn missing(&self) -> Said {
+    fn missing(&self) -> Verdict {
         let facts = self.facts;
         if facts.reload_failed {
-            return said(
+            return verdict(
                 true,
                 Reason::ReloadFailed,
-                "a pod could not reload, its old workers keep serving and the other pods were left alone: cure the app, then set the annotation scaledapp.io/reload to another value",
+                "a pod could not reload; its old workers keep serving, and the other pods were not reloaded: repair the app, then set the annotation scaledapp.io/reload to another value",
             );
         }
         if let Some((_, plan)) = self.outcome.planned()
             && let Some(why) = rights::difference(&plan.apply, &self.observed.live)
         {
-            return said(true, Reason::RightsDiffer, why);
+            return verdict(true, Reason::RightsDiffer, why);
         }
         if facts.no_node {
-            return Said {
+            return Verdict {
                 holds: true,
                 ..no_node()
             };
@@ -360,32 +365,32 @@ impl Judge<'_> {
         if let Some(refused) = self.refused_first() {
             return refused;
         }
-        // Of a release whose old pods still serve, too.
+        // This also covers a release whose old pods still serve.
         let coming = fewer || facts.changing;
         if let Some(failure) = facts.failure.as_ref().filter(|_| coming) {
-            return said(true, failure.reason, told(failure, Of::App));
+            return verdict(true, failure.reason, failure_message(failure, Of::App));
         }
         if let Some(refused) = self.refused() {
             return refused;
         }
-        // What has become ready just now is not yet counted by its Deployment.
+        // A Deployment counts a pod a moment after the pod became ready.
         let fewer = fewer && facts.seen_ready < facts.wanted;
         if self.started && fewer && !facts.changing && !facts.young {
-            return said(
+            return verdict(
                 true,
                 Reason::FewerPodsReady,
                 "fewer pods serve than were asked for",
             );
         }
         if facts.full_nodes {
-            return said(
+            return verdict(
                 true,
                 Reason::NodesWithoutRoom,
-                "a node has no room for its pod, the others have theirs: free some of it, lower spec.resources.requests, or leave the node out by spec.podTemplate.spec.nodeSelector",
+                "a node has no room for its pod, while the other nodes have theirs: free resources there, lower spec.resources.requests, or exclude the node with spec.podTemplate.spec.nodeSelector",
             );
         }
         if facts.named_slot {
-            return Said {
+            return Verdict {
                 holds: true,
                 ..named()
             };
@@ -395,13 +400,13 @@ impl Judge<'_> {
         }
         let all_balancers = facts.own_balancers && facts.serves_everywhere();
         if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| !all_balancers) {
-            return said(true, failure.reason, told(failure, Of::Balancer));
+            return verdict(true, failure.reason, failure_message(failure, Of::Balancer));
         }
         if let Some(why) = &facts.unreachable {
-            return said(true, Reason::PodsUnreachable, why.clone());
+            return verdict(true, Reason::PodsUnreachable, why.clone());
         }
         if self.started && !all_balancers && !facts.young {
-            return said(
+            return verdict(
                 true,
                 Reason::FewerBalancersServing,
                 "a balancer does not serve: the others answer at its address",
@@ -410,94 +415,92 @@ impl Judge<'_> {
         let workers = facts.workers.ready.saturating_add(facts.booting);
         let fewer_workers = workers < facts.workers.desired;
         if self.started && !facts.changing && fewer_workers && !facts.young {
-            return said(
+            return verdict(
                 true,
                 Reason::FewerWorkersReady,
-                "fewer workers are ready than were asked for: `kubectl logs` of the pods tells why",
+                "fewer workers are ready than were asked for: `kubectl logs` of the pods shows why",
             );
         }
-        said(false, Reason::AsWanted, "nothing is missing")
+        verdict(false, Reason::AsWanted, "nothing is missing")
     }
 
-    /// What keeps DNS of ours from answering for the app.
-    fn hostname(&self) -> Option<Said> {
+    /// Reports why scaledapp-dns does not answer for the app.
+    fn hostname(&self) -> Option<Verdict> {
         if let Some(refused) = &self.observed.hostname_refused {
-            return Some(said(true, refused.reason, refused.message.clone()));
+            return Some(verdict(true, refused.reason, refused.message.clone()));
         }
         let other = self.observed.hostname_taken_by.as_ref()?;
-        Some(said(
+        Some(verdict(
             true,
             Reason::HostnameTaken,
-            format!(
-                "{other} is older and has the same spec.dns.hostname: give one of them another"
-            ),
+            format!("{other} is older and has the same spec.dns.hostname: change one of the two"),
         ))
     }
 
-    /// Whether this generation is out: what a pipeline waits for.
-    fn updated(&self, stalled: &Said, progressing: &Said, degraded: &Said) -> Said {
+    /// Whether this generation is rolled out, which a deployment pipeline waits for.
+    fn updated(&self, stalled: &Verdict, progressing: &Verdict, degraded: &Verdict) -> Verdict {
         let applied = matches!(self.outcome, Outcome::Applied(..));
         if applied && !stalled.holds && !self.paused() && self.facts.complete() {
-            return said(true, Reason::AsWanted, "this generation serves everywhere");
+            return verdict(true, Reason::AsWanted, "this generation serves everywhere");
         }
         let why = [stalled, degraded, progressing]
             .into_iter()
             .find(|it| it.holds);
         match why {
-            Some(Said {
+            Some(Verdict {
                 reason, message, ..
-            }) => said(false, *reason, message),
-            None if self.paused() => said(false, Reason::Paused, &*progressing.message),
+            }) => verdict(false, *reason, message),
+            None if self.paused() => verdict(false, Reason::Paused, &*progressing.message),
             None => {
-                let Said {
+                let Verdict {
                     reason, message, ..
                 } = self.no_slot();
-                said(false, reason, message)
+                verdict(false, reason, message)
             }
         }
     }
 
-    fn reconciling(&self, stalled: &Said, progressing: &Said, degraded: &Said) -> Said {
+    fn reconciling(&self, stalled: &Verdict, progressing: &Verdict, degraded: &Verdict) -> Verdict {
         if stalled.holds || self.paused() {
-            return said(false, progressing.reason, progressing.message.clone());
+            return verdict(false, progressing.reason, progressing.message.clone());
         }
         if progressing.holds {
             return progressing.clone();
         }
         if !self.facts.complete() {
-            let Said {
+            let Verdict {
                 reason, message, ..
             } = if degraded.holds {
                 degraded.clone()
             } else {
                 self.no_slot()
             };
-            return said(true, reason, message);
+            return verdict(true, reason, message);
         }
-        said(false, Reason::AsWanted, "all is as asked for")
+        verdict(false, Reason::AsWanted, "everything is as specified")
     }
 }
 
-fn left_alone() -> Said {
-    said(
+fn left_alone() -> Verdict {
+    verdict(
         false,
         Reason::Paused,
-        "spec.paused is true, so only the addresses are kept up: remove it to let the app go on",
+        "spec.paused is true, so the operator only keeps the addresses up to date: remove it to resume",
     )
 }
 
-fn no_node() -> Said {
-    said(
+fn no_node() -> Verdict {
+    verdict(
         false,
         Reason::NoMatchingNode,
         "no node takes the pods: loosen nodeSelector, affinity or tolerations in spec.podTemplate.spec, or uncordon a node",
     )
 }
 
-fn named() -> Said {
-    said(
+fn named() -> Verdict {
+    verdict(
         false,
         Reason::AddressIsAName,
-        "the cloud gives a slot a host name instead of an IP, which DNS of ours cannot publish: set spec.balancers.exposure to ClusterIP, or ask the cloud for an IP by its annotations",
+        "the cloud gives a slot a host name instead of an IP, and scaledapp-dns cannot publish that: set spec.balancers.exposure to ClusterIP, or request an IP with the cloud's annotations",
     )
 }

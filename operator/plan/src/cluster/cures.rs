@@ -1,20 +1,19 @@
-//! What is to be done about a failure: what Kubernetes, the app or the supervisor
-//! said, of which part, and the cure. Why something fails is [`super::failures`]' to
-//! find out.
+//! The message for a failure: which part failed, what Kubernetes, the app or the supervisor
+//! text, and the cure. [`super::failures`] decides which failure is reported.
 
 use scaledapp_crds::words::Reason;
 
 use super::{Part, PodFailure};
 
-/// Whose pods it is about.
+/// Whose pods a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
     App,
     Balancer,
 }
 
-/// One line: the object, the cause in the words of whoever refused, and the cure.
-pub(super) fn told(failure: &PodFailure, of: Of) -> String {
+/// One line: the object, the cause in the words of the component that reported it, and the cure.
+pub(super) fn failure_message(failure: &PodFailure, of: Of) -> String {
     let PodFailure {
         reason,
         message,
@@ -27,7 +26,7 @@ pub(super) fn told(failure: &PodFailure, of: Of) -> String {
     let text = match *reason {
         Reason::PodsRefused => {
             let cure = of_refusal(message, of);
-            format!("a pod may not be made: {message}: {cure}")
+            format!("a pod may not be created: {message}: {cure}")
         }
         Reason::Unschedulable => {
             let cure = of_node(message, of);
@@ -51,7 +50,7 @@ pub(super) fn told(failure: &PodFailure, of: Of) -> String {
     format!("{whose}{text}")
 }
 
-/// In front of what is said of a part that is not the main one.
+/// The prefix of a message about a part that is not the main one.
 fn named(part: &Part) -> String {
     match part {
         Part::Main => String::new(),
@@ -71,7 +70,7 @@ fn ends(part: &Part, of: Of) -> String {
     }
 }
 
-/// Where what the pods are given is said.
+/// The fields that decide what these pods are given.
 fn template(of: Of) -> &'static str {
     match of {
         Of::App => "spec.resources or spec.podTemplate",
@@ -79,7 +78,7 @@ fn template(of: Of) -> &'static str {
     }
 }
 
-/// What the scheduler says, or why it says nothing.
+/// The cure for what the scheduler says, or for its silence.
 fn of_node(message: &str, of: Of) -> String {
     let (root, amounts) = match of {
         Of::App => ("spec.podTemplate.spec", "spec.resources"),
@@ -93,7 +92,7 @@ fn of_node(message: &str, of: Of) -> String {
     if is("no scheduler named") {
         return format!("start that scheduler, or change {root}.schedulerName");
     }
-    // Of a claim that is there the scheduler says `unbound … PersistentVolumeClaims. not found`.
+    // For a claim that exists the scheduler says `unbound … PersistentVolumeClaims. not found`.
     if is("persistentvolumeclaim \"") && is("not found") {
         return format!(
             "create that PersistentVolumeClaim in the app's namespace, or change {root}.volumes"
@@ -105,13 +104,15 @@ fn of_node(message: &str, of: Of) -> String {
         );
     }
     if is("scheduling gates") {
-        return format!("whoever set the gates takes them away: see {root}.schedulingGates");
+        return format!(
+            "the component that set the scheduling gates has to remove them: see {root}.schedulingGates"
+        );
     }
     let mut cures = Vec::new();
-    for (said, cure) in [
+    for (text, cure) in [
         (
             "insufficient",
-            format!("free some of it, add a node, or lower {amounts}"),
+            format!("free resources, add a node, or lower {amounts}"),
         ),
         ("too many pods", "add a node, or remove pods".to_owned()),
         ("taint", format!("add a toleration to {root}.tolerations")),
@@ -138,7 +139,7 @@ fn of_node(message: &str, of: Of) -> String {
         ),
         ("were unschedulable", "uncordon a node".to_owned()),
     ] {
-        if is(said) {
+        if is(text) {
             cures.push(cure);
         }
     }
@@ -184,7 +185,7 @@ fn of_config(message: &str, of: Of) -> String {
     for (kind, name) in [("secret", "Secret"), ("configmap", "ConfigMap")] {
         if lacks(kind) {
             return format!(
-                "create the {name} with that key in the app's namespace, or change what asks for it (spec.env, spec.envFrom, spec.podTemplate)"
+                "create the {name} with that key in the app's namespace, or change the field that refers to it (spec.env, spec.envFrom, spec.podTemplate)"
             );
         }
     }
@@ -202,11 +203,11 @@ fn of_start(message: &str) -> &'static str {
     } else if lower.contains("volume") {
         "repair the volume, or change the volumes in spec.podTemplate.spec"
     } else {
-        "its node cannot set it up: `kubectl describe pod` tells more"
+        "its node cannot set it up: `kubectl describe pod` shows more"
     }
 }
 
-/// Of an object of ours that the API server says no to; some of its answers were given
+/// The message for an object of ours that the API server refuses. Some reasons contain
 /// their cure already.
 pub(super) fn of_object(why: &str) -> String {
     if why.contains("kubectl ") {
@@ -215,20 +216,20 @@ pub(super) fn of_object(why: &str) -> String {
     let cure = if why.contains("User \"") && why.contains("cannot ") {
         "give the operator the rights that its chart gives it".to_owned()
     } else if why.contains("exceeded quota") {
-        "raise that ResourceQuota, or delete objects that the namespace no longer needs".to_owned()
+        "raise that ResourceQuota, or delete objects that are no longer needed".to_owned()
     } else {
         of_refusal(why, Of::App)
     };
     format!("{why}: {cure}")
 }
 
-/// By what the API server's plugins say of themselves.
+/// The cure for a refusal, recognised by what the API server's admission plugins write.
 fn of_refusal(message: &str, of: Of) -> String {
     let is = |part: &str| message.contains(part);
     let template = template(of);
     if is("exceeded quota") {
         let less = match of {
-            Of::App => "let the app ask for less (spec.resources, spec.replicas)".to_owned(),
+            Of::App => "lower spec.resources or spec.replicas".to_owned(),
             Of::Balancer => format!("change {template}, or spec.balancers.replicas"),
         };
         return format!("raise that ResourceQuota, or {less}");
@@ -243,7 +244,7 @@ fn of_refusal(message: &str, of: Of) -> String {
             Of::App => {
                 "create that ServiceAccount, or change spec.podTemplate.spec.serviceAccountName"
             }
-            Of::Balancer => "create that ServiceAccount; the operator makes its own ones anew",
+            Of::Balancer => "create that ServiceAccount; the operator creates its own ones again",
         }
         .to_owned();
     }
@@ -258,7 +259,7 @@ fn of_refusal(message: &str, of: Of) -> String {
     if is("ValidatingAdmissionPolicy") || is("admission webhook") {
         return format!("change {template}, or that policy");
     }
-    // The last is a limit that the range gives whoever names none.
+    // The last text means a limit that the range sets where none is given.
     let by_range = [
         " per Container",
         " per Pod",
@@ -268,7 +269,7 @@ fn of_refusal(message: &str, of: Of) -> String {
     if by_range.into_iter().any(is) {
         return format!("change {template}, or the namespace's LimitRange");
     }
-    format!("change {template}, or what refuses it")
+    format!("change {template}, or the plugin that refuses it")
 }
 
 #[cfg(test)]
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_cure() {
-        for (said, cure) in [
+        for (text, cure) in [
             (
                 "exceeded quota: q, requested: pods=1",
                 "raise that ResourceQuota",
@@ -312,25 +313,28 @@ mod tests {
             ),
             (
                 "pod rejected: RuntimeClass \"x\" not found",
-                "or what refuses it",
+                "or the plugin that refuses it",
             ),
         ] {
             for of in [Of::App, Of::Balancer] {
                 let failure = PodFailure {
                     reason: Reason::PodsRefused,
-                    message: said.to_owned(),
+                    message: text.to_owned(),
                     part: Part::Main,
                 };
-                let told = told(&failure, of);
-                assert!(told.contains(said) && told.contains(cure), "{told}");
-                assert_eq!(told.starts_with("balancer: "), of == Of::Balancer);
+                let message = failure_message(&failure, of);
+                assert!(
+                    message.contains(text) && message.contains(cure),
+                    "{message}"
+                );
+                assert_eq!(message.starts_with("balancer: "), of == Of::Balancer);
             }
         }
     }
 
     #[test]
     fn a_pod_that_no_node_takes_has_its_cure() {
-        for (said, cures) in [
+        for (text, cures) in [
             (
                 "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {a: b}.",
                 &["lower spec.resources", "spec.podTemplate.spec.tolerations"][..],
@@ -359,13 +363,13 @@ mod tests {
         ] {
             let failure = PodFailure {
                 reason: Reason::Unschedulable,
-                message: said.to_owned(),
+                message: text.to_owned(),
                 part: Part::Main,
             };
-            let told = told(&failure, Of::App);
-            assert!(told.contains(said), "{told}");
+            let message = failure_message(&failure, Of::App);
+            assert!(message.contains(text), "{message}");
             for cure in cures {
-                assert!(told.contains(cure), "{told}");
+                assert!(message.contains(cure), "{message}");
             }
         }
     }
@@ -396,7 +400,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_to_be_created() {
-        for (reason, said, cure) in [
+        for (reason, text, cure) in [
             (
                 Reason::ContainerConfigError,
                 "secret \"s\" not found",
@@ -425,22 +429,25 @@ mod tests {
         ] {
             let failure = PodFailure {
                 reason,
-                message: said.to_owned(),
+                message: text.to_owned(),
                 part: Part::Main,
             };
-            let told = told(&failure, Of::App);
-            assert!(told.contains(said) && told.contains(cure), "{told}");
+            let message = failure_message(&failure, Of::App);
+            assert!(
+                message.contains(text) && message.contains(cure),
+                "{message}"
+            );
         }
         let failure = PodFailure {
             reason: Reason::ImagePullError,
             message: "not found".to_owned(),
             part: Part::Install,
         };
-        let told = told(&failure, Of::App);
+        let message = failure_message(&failure, Of::App);
         assert!(
-            told.starts_with("init container scaledapp-install: not found"),
-            "{told}"
+            message.starts_with("init container scaledapp-install: not found"),
+            "{message}"
         );
-        assert!(told.contains("images.sidecar"), "{told}");
+        assert!(message.contains("images.sidecar"), "{message}");
     }
 }

@@ -1,15 +1,14 @@
-//! Whether an object need not be written.
+//! Whether a planned object has to be written.
 //!
-//! Server-side apply of what is there already changes nothing, but it is a
-//! request all the same. So each planned object carries the hash of its own
-//! bytes: an equal hash on the live one says that nothing was taken away since,
-//! and a comparison of what is planned with what is there says that nobody else
-//! has changed it.
+//! Server-side apply of an unchanged object changes nothing, but costs a request. So each
+//! planned object carries the hash of its own bytes. If the live object has the same hash,
+//! the plan is the one that was applied last; a comparison of the planned fields with the
+//! live ones then shows whether anybody else has changed them.
 //!
-//! Admission may give a field that we write another value (a registry's mirror, a
-//! policy's default). Writing it again would end the same way, at each pass. So what the
-//! API server made of a write is remembered ([`Admitted`]), and only what differs from
-//! that, too, is written again: a person's change is undone.
+//! Admission may change a field that we write (a registry mirror, a policy's default). To
+//! write it again at each pass would have the same result each time. So the operator
+//! remembers what the API server made of a write ([`Admitted`]), and writes an object again
+//! only if it differs from that, too. A person's change is thereby undone.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +20,8 @@ use serde_json::Value;
 
 use super::meta::annotation as annotated;
 
-/// Whether `live` is what applying `planned` would make of it: applied last by
-/// a plan with the same bytes, and none of its fields changed by others since.
+/// Whether applying `planned` would leave `live` as it is: the last plan applied to it had
+/// the same bytes, and nobody has changed its fields since.
 pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &T) -> bool {
     applied(planned).is_some() && applied(live) == applied(planned) && carries(live, planned)
 }
@@ -31,34 +30,33 @@ fn applied<T: Metadata<Ty = ObjectMeta>>(object: &T) -> Option<String> {
     annotated(object.metadata(), annotation::APPLIED).map(ToOwned::to_owned)
 }
 
-/// Whether all that `planned` says is so in `live`.
+/// Whether `live` has every field of `planned` with the same value.
 pub(super) fn carries<T: Serialize>(live: &T, planned: &T) -> bool {
     differences(live, planned).is_some_and(|found| found.is_empty())
 }
 
-/// By path: what stands in `live` where something else was planned; `None` where nothing
-/// does.
+/// By path, the live value of each field that is not as planned; `None` if the field is
+/// missing.
 type Differences = BTreeMap<String, Option<Value>>;
 
-/// What admission made of an object that was written.
+/// What admission changed in an object that was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    /// Of what was written.
+    /// Hash of what was written.
     hash: String,
     differences: Differences,
 }
 
 impl Admitted {
-    /// `stored` is the API server's answer to the write of `planned`; `None` where it is
-    /// as written.
+    /// `stored` is the API server's answer to the write of `planned`; `None` if admission
+    /// changed nothing.
     pub fn of<T: Serialize + Metadata<Ty = ObjectMeta>>(stored: &T, planned: &T) -> Option<Self> {
         let differences = differences(stored, planned)?;
         let hash = applied(planned)?;
         (!differences.is_empty()).then_some(Self { hash, differences })
     }
 
-    /// Whether `live` differs from `planned` in what admission would change again, and in
-    /// nothing else.
+    /// Whether `live` differs from `planned` only in what admission would change again.
     pub fn explains<T: Serialize + Metadata<Ty = ObjectMeta>>(
         &self,
         live: &T,
@@ -68,7 +66,7 @@ impl Admitted {
             && differences(live, planned).is_some_and(|found| found == self.differences)
     }
 
-    /// The same of a part of it, whose path begins so.
+    /// The same for a part of the object, whose paths begin with `path`.
     pub(super) fn explains_part<T: Serialize>(&self, path: &str, live: &T, planned: &T) -> bool {
         let Some(found) = differences(live, planned) else {
             return false;
@@ -80,13 +78,13 @@ impl Admitted {
         found == known.collect()
     }
 
-    /// The paths of the fields.
+    /// The paths of the changed fields.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.differences.keys().map(String::as_str)
     }
 }
 
-/// `None` for what has no JSON.
+/// `None` if a value cannot be written as JSON.
 fn differences<T: Serialize>(live: &T, planned: &T) -> Option<Differences> {
     let (live, planned) = (
         serde_json::to_value(live).ok()?,
@@ -102,13 +100,11 @@ fn differences<T: Serialize>(live: &T, planned: &T) -> Option<Differences> {
     Some(found)
 }
 
-/// Objects that server-side apply takes as one value: a field that somebody adds to one
-/// changes what it means.
+/// Maps that server-side apply treats as one value: an added field changes their meaning.
 const ATOMIC: [&str; 3] = ["selector", "nodeSelector", "labelSelector"];
 
-/// What tells the members of a list apart, as server-side apply has it: others may add
-/// members (a sidecar, a variable), and in another order. Lists that are not named
-/// here are one value.
+/// The fields that identify the members of a list in server-side apply: others may add
+/// members (a sidecar, a variable) and order them differently. Any other list is one value.
 pub(super) fn keys(list: &str) -> Option<&'static [&'static str]> {
     Some(match list {
         "containers"
@@ -124,7 +120,7 @@ pub(super) fn keys(list: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// Where a value is; becomes text only where something differs.
+/// The path of a value. It is formatted only if something differs.
 struct Path<'a> {
     parent: Option<&'a Self>,
     /// The field; empty at the root and for the member of a list.
@@ -142,7 +138,7 @@ impl Path<'_> {
         }
     }
 
-    /// Whether this or what it is part of is one of [`ATOMIC`].
+    /// Whether this field, or one that contains it, is one of [`ATOMIC`].
     fn is_atomic(&self) -> bool {
         ATOMIC.contains(&self.name) || self.parent.is_some_and(Self::is_atomic)
     }
@@ -172,8 +168,8 @@ impl std::fmt::Display for Path<'_> {
     }
 }
 
-/// Notes where `live` is not as `planned`. `amounts`: below a field whose values
-/// the API server writes in its own way.
+/// Collects the paths at which `live` is not as `planned`. `amounts` is true below a field
+/// whose quantities the API server rewrites.
 fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found: &mut Differences) {
     match (live, planned) {
         (Value::Object(live), Value::Object(planned)) => {
@@ -226,7 +222,7 @@ fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found:
     }
 }
 
-/// Whether a field may as well be absent.
+/// Whether an absent field would mean the same.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -236,15 +232,14 @@ pub(super) fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// An amount as the API server stores it: in thousandths, rounded up.
+/// A quantity as the API server stores it: in thousandths, rounded up.
 fn stored(text: &str) -> Option<i128> {
     const THOUSANDTH: i128 = 1_000_000;
     let amount = amount(text)?;
     Some(amount.div_euclid(THOUSANDTH) + i128::from(amount.rem_euclid(THOUSANDTH) > 0))
 }
 
-/// An amount in billionths; `None` where it is none, or one of a size that
-/// nobody has.
+/// A quantity in billionths; `None` if it is not a quantity, or too large for `i128`.
 pub(super) fn amount(text: &str) -> Option<i128> {
     let digits = text
         .bytes()

@@ -1,5 +1,5 @@
-//! What there is of an app after a pass, counted. What it means is decided in
-//! [`super::conditions`], and what is said of it in [`super::status`].
+//! The counts of an app's objects after a pass. [`super::conditions`] decides what they
+//! mean, and [`super::status`] what is reported.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use super::pod_failure::PodFailure;
 use super::reach;
 use super::selection::app_pods;
 use super::slots::{leads_somewhere, serving};
-use super::{App, Heard, Kind, ObjectKey, Observed, Plan, Pod, Supervisor};
+use super::{Answer, App, Kind, ObjectKey, Observed, Plan, Pod, Supervisor};
 use crate::Violation;
 
-/// Most apps are ready by then.
-const YOUNG: SignedDuration = SignedDuration::from_secs(60);
+/// How long a pod counts as new: most apps are ready by then.
+const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// How a pass went.
 #[derive(Debug, Clone, Copy)]
 pub enum Outcome<'a> {
-    /// The object makes no sense.
+    /// The object is invalid.
     Invalid(&'a [Violation]),
-    /// All was applied.
+    /// The whole plan was applied.
     Applied(&'a App, &'a Plan),
-    /// Something was not.
+    /// A part of the plan was not applied.
     Failed(&'a App, &'a Plan, Failed<'a>),
 }
 
 /// Why something was not applied.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed<'a> {
-    /// In one sentence without names of pods or times.
+    /// One sentence without pod names and times.
     pub why: &'a str,
-    /// The API server said no to this object: to try again changes nothing.
+    /// The API server refused this object; another attempt would not change that.
     pub refused: bool,
 }
 
@@ -51,28 +51,28 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// What there is, apart from what it means.
+/// The counts, without a judgement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Facts {
-    /// Pods wanted, there, ready.
+    /// Pods planned, existing, and ready by the Deployment's count.
     pub(super) wanted: i32,
     pub(super) pods: i32,
     pub(super) ready: i32,
-    /// Pods that are ready by themselves: the Deployment's number comes later.
+    /// Pods whose own status is ready; the Deployment counts them a moment later.
     pub(super) seen_ready: i32,
-    /// The Deployment is not what was planned, or not yet carried out.
+    /// The Deployment differs from the plan, or its controller has not finished.
     pub(super) changing: bool,
-    /// Only its number of pods is.
+    /// Only its number of pods is still changing.
     pub(super) scaling: bool,
-    /// Somebody has paused the Deployment, and it is not what was planned; the cure.
-    pub(super) held: Option<String>,
-    /// The Deployment has given up.
+    /// The Deployment is paused and differs from the plan; the text is the cure.
+    pub(super) resume_cure: Option<String>,
+    /// The Deployment has exceeded its progress deadline.
     pub(super) stuck: bool,
-    /// The first reason why an app's pod does not run, the most telling first.
+    /// The most useful reason why a pod of the app does not run.
     pub(super) failure: Option<PodFailure>,
     /// The same of a balancer.
     pub(super) balancer_failure: Option<PodFailure>,
-    /// Pods that are not ready, and slots that nothing serves, have not had the time to be.
+    /// All pods that are not ready and all slots without a balancer are new.
     pub(super) young: bool,
     pub(super) slots: Vec<SlotStatus>,
     /// Every slot's own balancer serves.
@@ -80,9 +80,9 @@ pub(super) struct Facts {
     /// A slot's address is a host name.
     pub(super) named_slot: bool,
     pub(super) workers: WorkersStatus,
-    /// Workers that come up for the first time, after the first one of their pod.
+    /// Workers that start for the first time in pods where another worker is ready.
     pub(super) booting: i32,
-    /// Who cannot reach whom.
+    /// Which component cannot reach which port.
     pub(super) unreachable: Option<String>,
     pub(super) reload_failed: bool,
     pub(super) no_node: bool,
@@ -154,9 +154,9 @@ impl Facts {
             ready: state.ready_replicas.unwrap_or_default(),
             seen_ready: i32::try_from(seen_ready).unwrap_or(i32::MAX),
             changing: !written || !rolled || pods != wanted,
-            held: live.filter(|_| !rolled).and_then(held),
+            resume_cure: live.filter(|_| !rolled).and_then(resume_cure),
             scaling: written && updated == pods && pods != wanted,
-            // What was said before the last change is of that no more.
+            // A condition from before the last change no longer applies.
             stuck: written
                 && state.observed_generation >= generation
                 && progress.is_some_and(|progress| {
@@ -175,7 +175,7 @@ impl Facts {
             booting: booting(observed),
             unreachable: reach::unreachable(observed),
             reload_failed: app_pods(observed).any(
-                |pod| matches!(&pod.heard, Heard::Supervisor(said) if said.reload_failed.is_some()),
+                |pod| matches!(&pod.answer, Answer::Supervisor(answer) if answer.reload_failed.is_some()),
             ),
             no_node: no_node(observed, outcome),
             full_nodes: planned.is_some_and(|planned| {
@@ -199,8 +199,8 @@ impl Facts {
     }
 }
 
-/// Whether the live Deployment says what is planned. Notes of our own about nodes are no
-/// change of the app.
+/// Whether the live Deployment is as planned. The operator's own annotations about nodes do
+/// not count as a change.
 fn is_written(live: &Deployment, planned: &Deployment, observed: &Observed) -> bool {
     let inputs = |deployment: &Deployment| {
         annotated(&deployment.metadata, annotation::INPUTS).map(ToOwned::to_owned)
@@ -217,15 +217,15 @@ fn is_written(live: &Deployment, planned: &Deployment, observed: &Observed) -> b
     inputs(live) == inputs(planned) && (carries(there, wanted) || admitted())
 }
 
-/// How to let a Deployment that somebody has paused go on.
-fn held(live: &Deployment) -> Option<String> {
+/// How to resume a Deployment that is paused.
+fn resume_cure(live: &Deployment) -> Option<String> {
     let meta = &live.metadata;
     let (namespace, name) = (meta.namespace.as_ref()?, meta.name.as_ref()?);
     let cure = || format!("kubectl -n {namespace} rollout resume deployment/{name}");
     (live.spec.paused == Some(true)).then(cure)
 }
 
-/// When pods and slots that are new today will have had their time.
+/// When the last pod or slot stops being new.
 pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
     let pods = observed
         .pods
@@ -238,12 +238,12 @@ pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
         .filter_map(|service| Some(service.metadata.creation_timestamp.as_ref()?.0));
     let left = pods.chain(slots).filter_map(|created| {
         let age = observed.now.duration_since(created);
-        Duration::try_from(YOUNG - age).ok()
+        Duration::try_from(NEW_FOR - age).ok()
     });
     left.filter(|left| !left.is_zero()).min()
 }
 
-/// The slots that have no balancer of their own that serves.
+/// The slots whose own balancer does not serve.
 fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> {
     let slots = slots.iter().filter(|slot| !own(slot) || !slot.serving);
     slots
@@ -251,10 +251,10 @@ fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> 
         .collect()
 }
 
-/// Whether all that is not ready is new: pods, and slots that lack a balancer. Bounded,
-/// so that what never becomes ready is told of all the same.
+/// Whether everything that is not ready is new: pods, and slots that lack a balancer. The
+/// time is bounded, so that something that never becomes ready is reported.
 fn young(observed: &Observed, lacking: &[u32]) -> bool {
-    let is_young = |created: Timestamp| observed.now.duration_since(created) < YOUNG;
+    let is_young = |created: Timestamp| observed.now.duration_since(created) < NEW_FOR;
     let waits = |pod: &&Pod| !pod.deleting && !pod.ready;
     let pods: Vec<bool> = observed
         .pods
@@ -273,13 +273,13 @@ fn young(observed: &Observed, lacking: &[u32]) -> bool {
             created.is_some_and(|created| is_young(created.0))
         })
     };
-    // A slot whose pod is new is new with that.
+    // A slot is new if its pod is.
     let pod_is_new = |slot: &u32| {
         let mut pods = observed.pods.iter().filter(waits);
         pods.any(|pod| pod.slot == Some(*slot))
     };
     let mut slots = lacking.iter();
-    // Of a pod that is gone there is nothing to be waited for.
+    // A pod that is being deleted will not become ready.
     let any = !pods.is_empty() || !lacking.is_empty();
     any && pods.into_iter().all(|young| young)
         && slots.all(|slot| slot_is_new(slot) || pod_is_new(slot))
@@ -303,23 +303,23 @@ fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
         })
 }
 
-/// What the supervisors say. As long as one that serves was not asked yet or does not
-/// answer, the last sum stands: a new leader knows nobody at first, and what is kept
-/// out by a `NetworkPolicy` is no fewer workers.
+/// The sum of what the supervisors report. While a ready pod has not been asked yet or does
+/// not answer, the previous sum stays: a new leader has asked no pod at first, and a
+/// `NetworkPolicy` that blocks the operator does not make workers fewer.
 fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
     let ready = || app_pods(observed).filter(|pod| pod.ready);
-    let unknown = ready().any(|pod| pod.heard == Heard::NotYet || pod.heard.is_silent());
+    let unknown = ready().any(|pod| pod.answer == Answer::NotYet || pod.answer.is_silent());
     if unknown && before.desired > 0 {
         return before.clone();
     }
-    // Whatever a pod says, it cannot make the sum of all a lie by overflow.
-    let add = |sum: i32, said: u32| sum.saturating_add(i32::try_from(said).unwrap_or(i32::MAX));
+    // Saturates, so that a pod cannot falsify the sum by an overflow.
+    let add = |sum: i32, answer: u32| sum.saturating_add(i32::try_from(answer).unwrap_or(i32::MAX));
     let (mut desired, mut count) = (0, 0);
-    for said in supervisors(observed) {
-        desired = add(desired, said.desired);
-        count = add(count, said.ready);
+    for answer in supervisors(observed) {
+        desired = add(desired, answer.desired);
+        count = add(count, answer.ready);
     }
-    let summary = if desired == 0 && ready().any(|pod| pod.heard.is_silent()) {
+    let summary = if desired == 0 && ready().any(|pod| pod.answer.is_silent()) {
         "unknown".to_owned()
     } else {
         format!("{count}/{desired}")
@@ -332,14 +332,14 @@ fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
 }
 
 fn supervisors(observed: &Observed) -> impl Iterator<Item = &Supervisor> {
-    app_pods(observed).filter_map(|pod| match &pod.heard {
-        Heard::Supervisor(said) => Some(said),
+    app_pods(observed).filter_map(|pod| match &pod.answer {
+        Answer::Supervisor(answer) => Some(answer),
         _ => None,
     })
 }
 
 fn booting(observed: &Observed) -> i32 {
-    let all = supervisors(observed).map(|said| said.booting);
+    let all = supervisors(observed).map(|answer| answer.booting);
     i32::try_from(all.fold(0, u32::saturating_add)).unwrap_or(i32::MAX)
 }
 
@@ -357,7 +357,7 @@ fn live_slots<'a>(object: &ScaledApp, observed: &'a Observed) -> Vec<(u32, &'a S
     slots
 }
 
-/// The slots asked for, or those that are there where the object makes no sense.
+/// The slots of the object, or the existing ones if the object is invalid.
 fn slots(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> Vec<SlotStatus> {
     let live = live_slots(object, observed);
     let numbers: Vec<u32> = match outcome.planned() {
@@ -383,7 +383,7 @@ fn is_load_balancer(service: &Service) -> bool {
     kind == Some("LoadBalancer")
 }
 
-/// The address that clients outside of this Service's nodes use.
+/// The address that clients use for this Service.
 fn address(service: &Service) -> Option<String> {
     if is_load_balancer(service) {
         let ingress = service

@@ -1,5 +1,5 @@
-//! Why pods do not run: of the many that say something, the one thing to tell, in
-//! the words of whoever refused, and the same for as long as the cause is.
+//! Why pods do not run. Of several failures it chooses the one to report, in the words of
+//! the component that reported it; the text stays the same while the cause does.
 
 use std::time::Duration;
 
@@ -8,28 +8,27 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::{Reason, component};
 
 use super::pod_failure::{Part, PodFailure, WaitsFor};
-use super::{Heard, Observed, Pod, Trouble};
+use super::{Answer, Observed, Pod, Trouble};
 
-/// A balancer that has not served by then says why.
+/// A balancer that has not served by then is asked why.
 const BALANCER_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
-/// A pod that the scheduler refuses is told of only after this time. Until then it often
-/// goes by itself: a drained node leaves a pod without a node, and a moment later fewer
-/// pods are asked for.
+/// A pod that the scheduler refuses is reported only after this time. Many refusals pass: a
+/// drained node leaves a pod without a node, and a moment later fewer pods are wanted.
 const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
-/// A scheduler that runs has looked at a pod by then.
-const NO_SCHEDULER: SignedDuration = SignedDuration::from_secs(10);
-/// A volume that a cloud has to make first is there by then.
-const NO_VOLUME: SignedDuration = SignedDuration::from_secs(60);
+/// A running scheduler has looked at a pod by then.
+const SCHEDULER_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
+/// A volume that a cloud has to create exists by then.
+const VOLUME_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
-/// Why the app's pods do not run. Pods that cannot be placed say less than pods that
-/// cannot start, and those less than pods that may not even be.
+/// Why the app's pods do not run. Pods that may not be created come first, then pods that
+/// cannot start, then pods that no node takes.
 pub(super) fn of_app(observed: &Observed, live: Option<&Deployment>) -> Option<PodFailure> {
     live.and_then(refused)
         .or_else(|| of_pods(observed, component::APP))
 }
 
-/// As [`of_app`], of the balancers.
+/// The same for the balancers.
 pub(super) fn of_balancers(observed: &Observed, app: &str) -> Option<PodFailure> {
     let live = observed.live.deployments.iter();
     let mut balancers = live.filter(|it| it.metadata.name.as_deref() != Some(app));
@@ -52,13 +51,15 @@ fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
     })
 }
 
-/// What Kubernetes says, else what the supervisor or the balancer does.
+/// What Kubernetes says, otherwise what the supervisor or the balancer says.
 fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
-    of_kubernetes(pod, observed.now).or_else(|| match &pod.heard {
-        Heard::Supervisor(said) if said.ready == 0 => Some(in_trouble(pod, said.trouble.as_ref()?)),
-        Heard::Balancer(said) if !said.serving => {
+    of_kubernetes(pod, observed.now).or_else(|| match &pod.answer {
+        Answer::Supervisor(answer) if answer.ready == 0 => {
+            Some(in_trouble(pod, answer.trouble.as_ref()?))
+        }
+        Answer::Balancer(answer) if !answer.serving => {
             let age = observed.now.duration_since(pod.created?);
-            let message = said.why.clone().filter(|_| age >= BALANCER_TIMEOUT)?;
+            let message = answer.why.clone().filter(|_| age >= BALANCER_TIMEOUT)?;
             Some(PodFailure {
                 reason: Reason::NoBalancerServing,
                 message,
@@ -69,9 +70,9 @@ fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
     })
 }
 
-/// What Kubernetes says of a pod, once that has lasted long enough to be told.
+/// What Kubernetes says of a pod, once it has lasted long enough to be reported.
 pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
-    if told_in(pod, now).is_some() {
+    if reported_in(pod, now).is_some() {
         return None;
     }
     pod.failure.clone().or_else(|| {
@@ -89,24 +90,24 @@ pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
     })
 }
 
-/// For how long what Kubernetes says of a pod is still kept back.
-fn told_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
+/// How long it takes until the failure of a pod is reported.
+fn reported_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let (since, least) = match (&pod.failure, &pod.waits_for) {
         (Some(failure), _) if failure.reason == Reason::Unschedulable => {
             (pod.refused_since, REFUSED_FOR)
         }
         (Some(_), _) | (None, None) => return None,
-        (None, Some(WaitsFor::Scheduler(_))) => (pod.created, NO_SCHEDULER),
-        (None, Some(WaitsFor::Claim(_))) => (pod.created, NO_VOLUME),
+        (None, Some(WaitsFor::Scheduler(_))) => (pod.created, SCHEDULER_TIMEOUT),
+        (None, Some(WaitsFor::Claim(_))) => (pod.created, VOLUME_TIMEOUT),
     };
     let left = Duration::try_from(least - now.duration_since(since?)).ok()?;
     (!left.is_zero()).then_some(left)
 }
 
-/// When more will be told of pods, though nothing changes until then.
+/// When the next failure becomes old enough to be reported.
 pub(super) fn wake(observed: &Observed) -> Option<Duration> {
     let pods = observed.pods.iter().filter(|pod| !pod.deleting);
-    pods.filter_map(|pod| told_in(pod, observed.now)).min()
+    pods.filter_map(|pod| reported_in(pod, observed.now)).min()
 }
 
 fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
@@ -114,7 +115,7 @@ fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
         Trouble::ListensOn(other) => {
             let wanted = match pod.port {
                 Some(port) => format!("spec.port is {port}"),
-                None => "spec.port is another one".to_owned(),
+                None => "spec.port is a different one".to_owned(),
             };
             let message = format!("the app listens on {other}, {wanted}");
             (Reason::WrongPort, message)
@@ -128,7 +129,7 @@ fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
     }
 }
 
-/// Why the API server lets no more pods be made.
+/// Why the API server lets no more pods be created.
 fn refused(live: &Deployment) -> Option<PodFailure> {
     let status = live.status.as_ref()?;
     let mut conditions = status.conditions.iter().flatten();
@@ -142,8 +143,8 @@ fn refused(live: &Deployment) -> Option<PodFailure> {
     })
 }
 
-/// Without what is another one at each try: the pod's name (`pods "hello-7f66-abcde" is
-/// forbidden: …`) and the port that a webhook was called from (`read tcp 10.0.0.1:40312->…`).
+/// Removes what differs between attempts: the pod's name (`pods "hello-7f66-abcde" is
+/// forbidden: …`) and the local port of a call to a webhook (`read tcp 10.0.0.1:40312->…`).
 fn without_names(message: &str) -> String {
     let mut message = message.to_owned();
     for (end, word) in [
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_the_same_at_each_try() {
-        for (message, told) in [
+        for (message, expected) in [
             (
                 "pods \"hello-7f66-abcde\" is forbidden: exceeded quota: q",
                 "forbidden: exceeded quota: q",
@@ -187,7 +188,7 @@ mod tests {
                 "Internal error occurred: failed calling webhook \"x.y\": read tcp 10.0.0.2:443: connection reset",
             ),
         ] {
-            assert_eq!(without_names(message), told);
+            assert_eq!(without_names(message), expected);
         }
     }
 }

@@ -1,35 +1,35 @@
-//! What is ours in a pod: names, what a user says elsewhere, and the system that its
-//! programs are for. How a user's template is laid over it is decided in `overlay`.
+//! What is ours in a pod: names, the fields that a user writes elsewhere, and the operating
+//! system of our programs. `overlay` decides how a user's template is merged over it.
 
 use std::collections::BTreeMap;
 
 use scaledapp_crds::words::component;
 
-/// The label that a kubelet gives its node.
+/// The label by which a kubelet names the operating system of its node.
 pub(super) const SYSTEM: &str = "kubernetes.io/os";
-/// Volume that brings the supervisor's program.
+/// The volume with the supervisor's program.
 pub(super) const VOLUME_BINARIES: &str = "scaledapp";
 
-/// Where all pods of ours run: the supervisor and the balancer are Linux programs.
+/// The node selector of all our pods: the supervisor and the balancer are Linux programs.
 pub(super) fn linux() -> BTreeMap<String, String> {
     BTreeMap::from([(SYSTEM.to_owned(), "linux".to_owned())])
 }
 
 /// Name of the container that runs the app.
 pub(super) const CONTAINER: &str = "app";
-/// Name of the init container that brings the supervisor.
+/// Name of the init container that copies the supervisor into the pod.
 pub(super) const INSTALL: &str = "scaledapp-install";
 
-/// Whose pods a template is for.
+/// Our part of a pod template, for the pods of the app or of the balancers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Where the user writes it.
+    /// The field in which the user writes a template.
     pub(super) root: &'static str,
     /// The name of our main container.
     pub(super) container: &'static str,
-    /// Fields of that container that are said elsewhere, and where.
+    /// Fields of that container that are set elsewhere, with the cure.
     pub(super) elsewhere: &'static [(&'static str, &'static str)],
-    /// Fields of the pod that are ours, and why.
+    /// Fields of the pod that only the operator sets, with the reason.
     pub(super) ours: &'static [(&'static str, &'static str)],
 }
 
@@ -40,16 +40,16 @@ pub(super) const APP: Frame = Frame {
     elsewhere: &[
         (
             "command",
-            "the supervisor starts the app: say it in spec.command",
+            "the supervisor starts the app: set it in spec.command",
         ),
-        ("args", "the supervisor starts the app: say it in spec.args"),
+        ("args", "the supervisor starts the app: set it in spec.args"),
         (
             "image",
-            "the supervisor starts the app: say it in spec.image",
+            "the supervisor starts the app: set it in spec.image",
         ),
         (
             "ports",
-            "the supervisor starts the app: say it in spec.port",
+            "the supervisor starts the app: set it in spec.port",
         ),
     ],
     ours: &[],
@@ -62,15 +62,15 @@ pub(super) const BALANCER: Frame = Frame {
     elsewhere: &[
         (
             "command",
-            "the operator says how a balancer is started: leave it out; spec.balancers has what can be changed",
+            "the operator decides how a balancer is started: leave it out; spec.balancers has the fields that can be changed",
         ),
         (
             "args",
-            "the operator says how a balancer is started: leave it out; spec.balancers has what can be changed",
+            "the operator decides how a balancer is started: leave it out; spec.balancers has the fields that can be changed",
         ),
         (
             "image",
-            "all balancers have the image that the operator was given (--balancer-image; images.balancer in the chart): leave it out",
+            "all balancers use the image that the operator was given (--balancer-image; images.balancer in the chart): leave it out",
         ),
         (
             "ports",
@@ -80,20 +80,20 @@ pub(super) const BALANCER: Frame = Frame {
     ours: &[
         (
             "serviceAccountName",
-            "a balancer reads where the pods are by the rights of its own account: leave it out",
+            "a balancer finds the pods with the rights of its own account: leave it out",
         ),
         (
             "serviceAccount",
-            "a balancer reads where the pods are by the rights of its own account: leave it out",
+            "a balancer finds the pods with the rights of its own account: leave it out",
         ),
         (
             "automountServiceAccountToken",
-            "a balancer reads where the pods are with its token: leave it out",
+            "a balancer finds the pods with its token: leave it out",
         ),
     ],
 };
 
-/// Where the overlay is wrong, and what would be right.
+/// What is wrong in the user's template, and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
 pub(super) struct OverlayError {

@@ -1,10 +1,11 @@
-//! The kinds of objects that an app becomes, listed once. Whatever has a part for each
-//! kind is written through [`each_kind`]: stores, watches, plans, their execution.
+//! The kinds of objects that an app becomes, listed once. Code with a part for each kind
+//! (stores, watches, plans, their execution) is generated from this list through
+//! [`each_kind`].
 
 /// Calls a macro with an entry `field: Kind = Type;` for each kind, in the order in which
-/// objects are applied: what pods refer to comes before the pods, since a Deployment
-/// whose `ServiceAccount` is missing makes no pods; where addresses lead comes before new
-/// pods, since requests wait for it and nobody waits for a pod's start.
+/// objects are applied. Objects to which pods refer come before the pods, because a
+/// Deployment whose `ServiceAccount` is missing makes no pods. Endpoint slices come before
+/// Deployments, because requests depend on them at once, and on new pods only later.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! scaledapp_each_kind {

@@ -1,5 +1,5 @@
-//! Names, labels and owner of everything that belongs to an app, and the hash
-//! that says whether something changed.
+//! Names, labels and owner of everything that belongs to an app, and the hash by which
+//! changes are found.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use scaledapp_crds::{API_VERSION, KIND};
 use scaledapp_units::Fnv1a;
 use serde::Serialize;
 
-/// The longest suffix (`-desired`) must fit into a label of DNS, too.
+/// Resources for an app's name: with the longest suffix (`-desired`) it must fit into a DNS label.
 const BASE: usize = 63 - "-desired".len();
 
-/// Whose objects they are.
+/// The app that owns an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner<'a> {
     pub(super) name: &'a str,
@@ -22,7 +22,7 @@ pub(super) struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// `NAME-SUFFIX`; a name that leaves no room is cut and made unique again.
+    /// `NAME-SUFFIX`. A name that is too long is cut, and a hash keeps it unique.
     pub(super) fn named(&self, suffix: &str) -> String {
         if self.name.len() <= BASE {
             return format!("{}-{suffix}", self.name);
@@ -42,23 +42,23 @@ impl Owner<'_> {
         self.named("pods")
     }
 
-    /// The `ConfigMap` that running pods look at.
+    /// The `ConfigMap` with the desired state, which containers read at their start.
     pub(super) fn desired(&self) -> String {
         self.named("desired")
     }
 
-    /// What all balancers share.
+    /// The name of the objects that all balancers share.
     pub(super) fn balancers(&self) -> String {
         self.named("lb")
     }
 
-    /// What our pods have and nobody else's.
+    /// The label that only our pods have.
     pub(super) fn mark(&self) -> BTreeMap<String, String> {
         map([(label::APP, self.name)])
     }
 
-    /// The labels that select in Deployments, which keep theirs for ever: two, and
-    /// never more.
+    /// The labels by which a Deployment selects its pods. There are two for ever: the
+    /// selector of a Deployment cannot be changed.
     pub(super) fn selector(&self, component: &str) -> BTreeMap<String, String> {
         map([(label::INSTANCE, self.name), (label::COMPONENT, component)])
     }
@@ -86,8 +86,8 @@ impl Owner<'_> {
                 name: self.name.to_owned(),
                 uid: self.uid.to_owned(),
                 controller: Some(true),
-                // Where OwnerReferencesPermissionEnforcement is on, as on OpenShift,
-                // that takes a right to the app's finalizers, of which we have none.
+                // With OwnerReferencesPermissionEnforcement, as on OpenShift, `true` would
+                // need a right to the app's finalizers, which we do not have.
                 block_owner_deletion: None,
             }]),
             ..ObjectMeta::default()
@@ -139,12 +139,12 @@ pub(super) fn annotate(meta: &mut ObjectMeta, name: &str, value: String) {
     annotations.insert(name.to_owned(), value);
 }
 
-/// At most so many bytes, cut between characters.
+/// The first `most` bytes of a text or fewer, cut between characters.
 pub fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
-/// As flags and the pin have it.
+/// A duration as flags and the pin write it.
 pub(super) fn time(time: Duration) -> String {
     scaledapp_crds::Duration(time).to_string()
 }
@@ -154,7 +154,7 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("invariant: these types have text keys only")
 }
 
-/// FNV-1a (64 bit): tells changes apart, keeps no secrets.
+/// FNV-1a (64 bit). It finds changes and protects no secret.
 pub fn hash(bytes: &[u8]) -> String {
     Fnv1a::default().with(bytes.iter().copied()).to_string()
 }

@@ -1,16 +1,16 @@
-//! How many pods "so many on each node" are.
+//! How many pods `perNode` means in this cluster.
 //!
-//! A node counts if the pod could be placed there: its labels match the pod's
-//! selectors, the pod tolerates its taints, and nobody has cordoned it. A node
-//! that is only unwell (`NotReady`, under pressure) counts with the pods that it
-//! has, or a short outage would delete pods elsewhere.
+//! A node counts if the pod could be placed there: its labels match the pod's selectors,
+//! the pod tolerates its taints, and nobody has cordoned it. A node that is unwell
+//! (`NotReady`, under pressure) counts with the pods that it has; otherwise a short outage
+//! would delete pods elsewhere.
 //!
-//! A pod that waits for a node makes a cluster autoscaler add one, and the new
-//! node would ask for a pod of its own: for ever. So no pod is asked for that
-//! only a new node takes. A node counts for no more pods than it has room for;
-//! where a pod is refused all the same, the nodes that lack one are remembered
-//! with what is known of them, and count again when that changes. One pod is
-//! asked for in any case, so that a cluster without a node can grow one.
+//! A pending pod makes a cluster autoscaler add a node, and the new node would count for
+//! another pod, without end. So the operator never asks for a pod that only a new node
+//! could take. A node counts for no more pods than fit on it. If the scheduler refuses a
+//! pod although it should fit, the operator remembers the nodes that lack one with their
+//! properties, and counts a node again when these change. The operator always asks for at
+//! least one pod, so that a cluster without nodes can add one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,50 +25,50 @@ use scaledapp_crds::words::{Reason, annotation};
 use super::frame::SYSTEM;
 use super::meta::{annotation as annotated, hash};
 use super::selection::app_pods;
-use super::{Node, Observed, Pod, Room};
+use super::{Node, Observed, Pod, Resources};
 
-/// How long pods stay on nodes that no longer count: a cordon is often the
-/// beginning of a drain, which evicts more gently.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
-/// A scheduler may see a new node a moment later than we do.
-const REFUSED: Duration = Duration::from_secs(1);
-/// A pod that was refused is tried again ever later, and at most so much later,
-/// though a node has room by now.
-const REFUSED_ALL_THE_SAME: Duration = Duration::from_secs(15);
-/// Between looks whether a full node has room again.
-const ROOM_AGAIN: Duration = Duration::from_secs(15);
-/// Nodes that are remembered: an annotation holds 256 KiB.
-const MOST_REMEMBERED: usize = 8192;
+/// How long pods stay on nodes that no longer count. A cordon is often the beginning of a
+/// drain, and an eviction respects disruption budgets, which a deletion does not.
+pub(super) const LEAVING_TIMEOUT: Duration = Duration::from_mins(1);
+/// A refusal counts once it is this old: a scheduler may see a new node a moment later than we do.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+/// The scheduler retries a refused pod with growing pauses, even if a node has room by
+/// then. This is longer than the longest pause.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the operator checks whether a full node has room again.
+const ROOM_INTERVAL: Duration = Duration::from_secs(15);
+/// Most nodes that are remembered: an annotation holds 256 KiB.
+const MAX_REMEMBERED: usize = 8192;
 
-/// How many pods there shall be, and what has to be remembered for that.
+/// How many pods there should be, and what the operator has to remember for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Pods; at least 1, so that a drained cluster still asks for one.
+    /// Pods to ask for; at least 1, even in a drained cluster.
     pub(super) pods: u32,
-    /// Nodes that count in full.
+    /// Nodes that have a pod or get one; at least 1.
     pub(super) nodes: u32,
-    /// Nodes that lack a pod and take none, in the words of [`annotation::FULL_NODES`].
+    /// Nodes that lack a pod and cannot take one, as [`annotation::FULL_NODES`] stores them.
     pub(super) full: Option<String>,
-    /// Since when pods are on nodes that no longer count.
+    /// Since when there are pods on nodes that no longer count.
     pub(super) fewer_since: Option<Timestamp>,
     /// When to look again.
     pub(super) wake: Option<Duration>,
-    /// No node takes the pod at all.
+    /// The template's selectors and tolerations fit no node.
     pub(super) none: bool,
 }
 
-/// Why a node that lacks a pod is not asked to take one.
+/// Why a node that lacks a pod does not count for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Full {
-    /// It has no room. Counts again once it has.
+    /// It has no room. It counts again once it has.
     NoRoom,
-    /// The scheduler refused, and nobody knows how much room there is.
+    /// The scheduler refused, and the operator does not know the node's free resources.
     Refused,
-    /// The scheduler refused although there is room. Counts again once the node changes.
+    /// The scheduler refused although there is room. The node counts again once it changes.
     Other,
 }
 
-/// The pods to ask for, so many on each node.
+/// The number of pods for `per_node` pods on each node.
 pub(super) fn count(
     observed: &Observed,
     per_node: u32,
@@ -76,11 +76,11 @@ pub(super) fn count(
     live: Option<&Deployment>,
 ) -> Count {
     let now = observed.now;
-    let mut held: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut pods_on: BTreeMap<&str, u32> = BTreeMap::new();
     for node in app_pods(observed).filter_map(|pod| pod.node.as_deref()) {
-        *held.entry(node).or_default() += 1;
+        *pods_on.entry(node).or_default() += 1;
     }
-    let holds = |name: &str| held.get(name).copied().unwrap_or_default().min(per_node);
+    let holds = |name: &str| pods_on.get(name).copied().unwrap_or_default().min(per_node);
     let refused = Refused::of(observed);
     let before = live
         .and_then(|live| annotated(&live.metadata, annotation::FULL_NODES))
@@ -94,7 +94,7 @@ pub(super) fn count(
         let mut more = 0;
         if is_well(node, pod) && holds < per_node {
             let print = fingerprint(node);
-            let room = room(node, observed, pod);
+            let room = free_for(node, observed, pod);
             let known = before.get(&*print).copied();
             if let Some(why) = why_full(known, room, &refused) {
                 full.insert(format!("{print}{}", why.letter()));
@@ -106,7 +106,7 @@ pub(super) fn count(
         pods = pods.saturating_add(holds + more);
         nodes += u32::from(holds + more > 0);
     }
-    let leaving: u32 = held
+    let leaving: u32 = pods_on
         .keys()
         .filter(|name| {
             let node = observed.nodes.iter().find(|node| node.name == **name);
@@ -121,17 +121,17 @@ pub(super) fn count(
                 .ok()
         })
         .unwrap_or(now);
-    let patience = SignedDuration::try_from(PATIENCE).unwrap_or_default();
-    let left = Duration::try_from(patience - now.duration_since(since)).unwrap_or_default();
+    let timeout = SignedDuration::try_from(LEAVING_TIMEOUT).unwrap_or_default();
+    let left = Duration::try_from(timeout - now.duration_since(since)).unwrap_or_default();
     let waits = leaving > 0 && !left.is_zero();
-    // After that they stay until their successors are placed elsewhere.
+    // After that, these pods stay until their successors run elsewhere.
     pods = pods.saturating_add(if waits { leaving } else { leaving.min(missing) });
     let wakes = [
         waits.then_some(left),
         refused.wake,
-        (!full.is_empty()).then_some(ROOM_AGAIN),
+        (!full.is_empty()).then_some(ROOM_INTERVAL),
     ];
-    let full: Vec<String> = full.into_iter().take(MOST_REMEMBERED).collect();
+    let full: Vec<String> = full.into_iter().take(MAX_REMEMBERED).collect();
     Count {
         pods: pods.max(1),
         nodes: nodes.max(1),
@@ -142,8 +142,8 @@ pub(super) fn count(
     }
 }
 
-/// Why a node that lacks a pod is not asked for one, given what was known of it, how
-/// many fit, and what the scheduler says.
+/// Why a node that lacks a pod does not count for one, from what was remembered, how many
+/// pods fit, and what the scheduler says.
 fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option<Full> {
     match (known, room) {
         (Some(Full::Other), _) => Some(Full::Other),
@@ -154,11 +154,11 @@ fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option
     }
 }
 
-/// What a scheduler says of the pods that wait.
+/// What the scheduler says of pending pods.
 struct Refused {
-    /// One is refused; all nodes have been looked at.
+    /// It refuses one, and has looked at every node.
     now: bool,
-    /// So long that no haste or backoff of the scheduler explains it.
+    /// It has refused one for so long that neither a late watch nor a retry pause explains it.
     for_long: bool,
     wake: Option<Duration>,
 }
@@ -169,14 +169,14 @@ impl Refused {
         let over = |limit: Duration| age.is_some_and(|age| age >= limit);
         let left = |limit: Duration| Some(limit.saturating_sub(age?)).filter(|it| !it.is_zero());
         Self {
-            now: over(REFUSED),
-            for_long: over(REFUSED_ALL_THE_SAME),
-            wake: left(REFUSED).or(left(REFUSED_ALL_THE_SAME)),
+            now: over(REFUSED_AFTER),
+            for_long: over(RETRY_TIMEOUT),
+            wake: left(REFUSED_AFTER).or(left(RETRY_TIMEOUT)),
         }
     }
 }
 
-/// For how long the scheduler has refused one of the pods.
+/// How long the scheduler has refused the pod that it refused first.
 pub(super) fn oldest_refused(observed: &Observed) -> Option<Duration> {
     let is_refused = |pod: &&Pod| {
         let failure = pod.failure.as_ref();
@@ -189,25 +189,25 @@ pub(super) fn oldest_refused(observed: &Observed) -> Option<Duration> {
     app_pods(observed).filter(is_refused).map(age).max()
 }
 
-/// Whether a node that has a pod has no room for its successor beside it.
+/// Whether some node that has a pod has no room for the pod's successor.
 pub(super) fn is_one_full(observed: &Observed, pod: &PodSpec) -> bool {
     let mut nodes = observed.nodes.iter().filter(|node| takes(node, pod));
-    nodes.any(|node| room(node, observed, pod) == Some(0))
+    nodes.any(|node| free_for(node, observed, pod) == Some(0))
 }
 
-/// How many more pods fit onto a node, as far as that is known.
-fn room(node: &Node, observed: &Observed, pod: &PodSpec) -> Option<u32> {
+/// How many more pods fit onto a node; `None` if unknown.
+fn free_for(node: &Node, observed: &Observed, pod: &PodSpec) -> Option<u32> {
     let used = observed.used.get(&node.name).copied();
-    if node.offers == Room::default() {
+    if node.offers == Resources::default() {
         return None;
     }
     let fits = node.offers.fits(used.unwrap_or_default(), pod);
-    // Even an empty one would be too small.
+    // The pod would not fit onto this node even if it were empty.
     (used.is_some() || fits == 0).then_some(fits)
 }
 
-/// Nodes that could take a pod more, if they have room, and how many they hold: it
-/// has to be looked at before a pod is asked for.
+/// Nodes that lack a pod and could take it if they have room, with the number of their
+/// pods. The operator looks up their free resources before it asks for a pod.
 pub(super) fn lacking<'a>(
     observed: &'a Observed,
     wanted: u32,
@@ -219,7 +219,7 @@ pub(super) fn lacking<'a>(
     };
     let mut lacking = Vec::new();
     for node in &observed.nodes {
-        let tells = node.offers != Room::default();
+        let tells = node.offers != Resources::default();
         if tells && takes(node, pod) && is_well(node, pod) {
             let held = held(node);
             if held < wanted {
@@ -249,7 +249,7 @@ fn remembered<'a>(text: &'a str) -> BTreeMap<&'a str, Full> {
     text.split(' ').filter_map(read).collect()
 }
 
-/// Of all that decides whether a node takes a pod, but for what runs there.
+/// A hash of everything that decides whether a node takes a pod, except what runs there.
 fn fingerprint(node: &Node) -> String {
     let Node {
         name,
@@ -263,13 +263,13 @@ fn fingerprint(node: &Node) -> String {
     hash(text.as_bytes())[..8].to_owned()
 }
 
-/// Whether the pod belongs on the node, if the node is well.
+/// Whether the pod may be placed on the node when the node is well.
 pub(super) fn takes(node: &Node, pod: &PodSpec) -> bool {
     let selected = pod
         .node_selector
         .iter()
         .flatten()
-        // Templates of older operators do not ask for it: see below.
+        // Templates of older operators have no such selector.
         .filter(|(key, _)| *key != SYSTEM)
         .all(|(key, value)| node.labels.get(key) == Some(value));
     let affinity = pod
@@ -295,7 +295,7 @@ fn is_well(node: &Node, pod: &PodSpec) -> bool {
     node.ready && passing.all(|taint| is_tolerated(taint, pod))
 }
 
-/// Set by Kubernetes itself while a node is unwell, or starts.
+/// Whether Kubernetes itself sets the taint while a node is unwell or starts.
 fn is_passing(taint: &Taint) -> bool {
     const LASTING: [&str; 2] = [
         "node.kubernetes.io/unschedulable",

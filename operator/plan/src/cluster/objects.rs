@@ -39,7 +39,7 @@ macro_rules! objects {
                 all
             }
 
-            /// Writes on each object what its bytes are, the last thing that is done to it.
+            /// Annotates each object with the hash of its bytes. Nothing may change it afterwards.
             pub(super) fn seal(&mut self, live: &Self) {
                 $(
                     keep_owner(&mut self.$field, &live.$field);
@@ -53,14 +53,14 @@ macro_rules! objects {
 each_kind!(objects);
 
 impl Kind {
-    /// Whether the operator may write an object of this kind after it was made. It
-    /// may not where that right would reach everybody's access rules.
+    /// Whether the operator may write an object of this kind after its creation. It may not
+    /// change Roles and their bindings: such a right would cover everybody's.
     pub fn is_changed(self) -> bool {
         !matches!(self, Self::Role | Self::RoleBinding)
     }
 
-    /// Whether the operator ever removes one while the app lives. Of the others each
-    /// app has the same ones from its first day to its last, and they go with it.
+    /// Whether the operator removes objects of this kind while the app exists. Each app has
+    /// the same objects of the other kinds all the time; they are deleted with it.
     pub fn is_removed(self) -> bool {
         match self {
             Self::Service | Self::EndpointSlice | Self::Deployment | Self::PodDisruptionBudget => {
@@ -80,21 +80,21 @@ pub struct ObjectKey {
     pub name: String,
 }
 
-/// What is to be done. Same input, same plan, byte for byte.
+/// What the operator has to do. The same input gives the same plan, byte for byte.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// To be applied, where [`super::is_applied`] says that it is not.
+    /// To be applied, unless [`super::is_applied`].
     pub apply: Objects,
-    /// To be deleted after that: live ones that this app owns and nothing needs.
+    /// To be deleted after that: live objects of this app that it no longer needs.
     pub delete: Vec<ObjectKey>,
-    /// Annotations to be set on pods, last.
+    /// Annotations to be set on pods, after everything else.
     pub touch: Vec<PodAnnotations>,
-    /// To be sent after what they speak of was written.
+    /// To be sent once the changes that they report were written.
     pub events: Vec<Event>,
-    /// Look again after this long, even if nothing changes.
+    /// When the next pass is due, even if nothing changes.
     pub wake: Option<Duration>,
-    /// Why nothing but slots was planned.
+    /// Why the plan contains slots only.
     pub stalled: Option<Stalled>,
 }
 
@@ -103,13 +103,13 @@ pub struct Plan {
 pub struct PodAnnotations {
     /// The pod.
     pub name: String,
-    /// Its uid, so that no namesake is meant.
+    /// Its uid, so that a new pod of the same name is not meant.
     pub uid: String,
-    /// What to set; others stay.
+    /// The annotations to set; others stay.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Something that only a person can cure.
+/// A problem that only a person can solve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stalled {
     /// Why, in one word.
@@ -118,7 +118,7 @@ pub struct Stalled {
     pub message: String,
 }
 
-/// Whether an event tells of trouble.
+/// Whether an event reports a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "they are Kubernetes' own names")]
 pub enum EventType {
@@ -139,8 +139,8 @@ pub struct Event {
     pub action: &'static str,
     /// A sentence.
     pub note: String,
-    /// When that came about which it tells of, if that has a moment: to send it twice
-    /// is then to send it once.
+    /// When the reported change happened, if that is known: then an event that is sent
+    /// twice is stored once.
     #[serde(skip)]
     pub since: Option<Timestamp>,
 }
@@ -165,9 +165,9 @@ impl Objects {
     }
 }
 
-/// An older operator blocked the owner's deletion. Where `OwnerReferencesPermissionEnforcement`
-/// is on, whoever changes the reference of an object needs the right to delete it, which
-/// of some kinds the operator has not: it stays as it is.
+/// Keeps `blockOwnerDeletion` as an older operator wrote it. With
+/// `OwnerReferencesPermissionEnforcement`, a change of the owner reference needs the right
+/// to delete the object, which the operator does not have for all kinds.
 fn keep_owner<T: Metadata<Ty = ObjectMeta>>(planned: &mut [T], live: &[T]) {
     for planned in planned {
         let planned = planned.metadata_mut();
@@ -188,11 +188,12 @@ fn seal<T: Serialize + Metadata<Ty = ObjectMeta>>(object: &mut T) {
     annotate(object.metadata_mut(), annotation::APPLIED, hash);
 }
 
-/// The names that a plan takes: the operator looks which of them exist without the app
-/// as controller, and says so in [`super::Observed::foreign`].
+/// The names that a plan needs. The operator checks which of them belong to objects that
+/// the app does not control, and puts these into [`super::Observed::foreign`].
 ///
-/// An `EndpointSlice` is planned only once a balancer serves. Its name is looked up with
-/// that of its slot's new Service, so that a conflict is told before anything is made.
+/// An `EndpointSlice` is planned only once a balancer serves. Its name is checked together
+/// with that of its slot's new Service, so that a conflict is reported before anything is
+/// created.
 pub fn names(planned: &Objects, live: &Objects) -> Vec<ObjectKey> {
     let mut keys = planned.keys();
     let is_live = |name: &Option<String>| {

@@ -1,4 +1,4 @@
-//! What the operator has read, once, before it decides.
+//! What the operator reads once, at the beginning of a pass.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use scaledapp_crds::words::{component, label, port};
 use super::frame::{CONTAINER, INSTALL, VOLUME_BINARIES};
 use super::meta::slot_of;
 use super::pod_failure::{self, PodFailure, WaitsFor};
-use super::{Admitted, ObjectKey, Objects, Room, Stalled};
+use super::{Admitted, ObjectKey, Objects, Resources, Stalled};
 
 /// Everything that a decision about one app needs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,31 +18,31 @@ pub struct Observed {
     pub now: Timestamp,
     /// All nodes.
     pub nodes: Vec<Node>,
-    /// What the pods of a node ask for, of nodes where that was looked at.
-    pub used: BTreeMap<String, Room>,
+    /// The requests of all pods on a node, for the nodes that were looked up.
+    pub used: BTreeMap<String, Resources>,
     /// The objects labelled as this app's (`instance` and `managed-by`), in its
     /// namespace.
     pub live: Objects,
     /// The pods labelled as this app's, of both components.
     pub pods: Vec<Pod>,
-    /// What admission made of objects that were written lately.
+    /// What admission changed in objects that were written lately.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
-    /// Objects that were written and that the watches cannot bring, since admission takes
-    /// labels away.
+    /// Objects that were written but are invisible to the watches, because admission
+    /// removes the labels that these select by.
     pub hidden: Vec<ObjectKey>,
     /// Objects of [`super::names`] that exist without this app as controller.
     pub foreign: Vec<ObjectKey>,
-    /// The tokens in force, one a line; `None` leaves those that are stored.
+    /// The forwarding tokens in force, one a line; `None` keeps the stored ones.
     pub token: Option<String>,
     /// `NAMESPACE/NAME` of an older `ScaledApp` with the same hostname.
     pub hostname_taken_by: Option<String>,
-    /// Why the app's namespace may not have the hostname, whoever else wants it.
+    /// Why the app's namespace may not have the hostname at all.
     pub hostname_refused: Option<Stalled>,
-    /// The operator's own namespace, from which it asks pods.
+    /// The operator's own namespace, from which it connects to pods.
     pub asked_from: String,
 }
 
-/// A node, as far as it decides where pods go.
+/// The properties of a node that decide which pods it takes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Node {
     /// Its name.
@@ -55,12 +55,12 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Its taints.
     pub taints: Vec<Taint>,
-    /// What it has for pods, used or not; all 0 where it does not say.
-    pub offers: Room,
+    /// Its resources for pods, used or not; all 0 if unknown.
+    pub offers: Resources,
 }
 
 /// A pod of the app or of its balancers. Made from the API's pod with `From`;
-/// [`Pod::heard`] is then filled in.
+/// [`Pod::answer`] is then filled in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
@@ -71,15 +71,15 @@ pub struct Pod {
     pub component: String,
     /// The slot of a balancer.
     pub slot: Option<u32>,
-    /// It has the label that is ours alone.
+    /// It has the label that only our pods have.
     pub marked: bool,
-    /// Name of the controller that made it.
+    /// Name of the controller that created it.
     pub made_by: Option<String>,
     /// Its address.
     pub ip: Option<String>,
-    /// The node that it is on.
+    /// The node on which it runs.
     pub node: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created: Option<Timestamp>,
     /// Its `Ready` condition is true.
     pub ready: bool,
@@ -93,29 +93,29 @@ pub struct Pod {
     pub port: Option<u16>,
     /// The port that its main container names `admin`.
     pub admin_port: Option<u16>,
-    /// It has a node, and its kubelet says of no container yet that it runs or ran.
+    /// It has a node, but none of its containers has run yet.
     pub preparing: bool,
-    /// Why it does not run, in Kubernetes' words.
+    /// Why it does not run, as Kubernetes reports it.
     pub failure: Option<PodFailure>,
     /// Since when the scheduler says that no node takes it.
     pub refused_since: Option<Timestamp>,
-    /// What it waits for, if the scheduler has said nothing about it yet.
+    /// What it waits for, if the scheduler has not reported anything about it yet.
     pub waits_for: Option<WaitsFor>,
-    /// What it said itself, on its admin port.
-    pub heard: Heard,
+    /// What its admin port answered.
+    pub answer: Answer,
 }
 
-/// What a pod said on its admin port.
+/// What a pod's admin port answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Heard {
-    /// Not asked yet: counts as alive, so that a new leader changes nothing.
+pub enum Answer {
+    /// It has not been asked yet. It counts as alive, so that a new leader changes nothing.
     #[default]
     NotYet,
     /// It was asked and does not answer.
     Silent,
-    /// It has not answered for so long that its kubelet would know if it were dead.
+    /// It has not answered for so long that its kubelet would have noticed if it were dead.
     Unreachable {
-        /// Connections are accepted there, but no admin port of ours answers.
+        /// Something accepts the connections, but does not answer as our admin port would.
         accepted: bool,
     },
     /// A balancer.
@@ -124,36 +124,36 @@ pub enum Heard {
     Supervisor(Supervisor),
 }
 
-impl Heard {
+impl Answer {
     /// It was asked and does not answer.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Silent | Self::Unreachable { .. })
     }
 }
 
-/// The part of what a balancer says that counts here.
+/// The part of a balancer's answer that the operator uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Balancer {
-    /// `/readyz` says 200: it takes connections.
+    /// `/readyz` answers 200: it accepts connections.
     pub serving: bool,
-    /// Why it does not, in its own words.
+    /// Why it does not, as it says itself.
     pub why: Option<String>,
-    /// For some time now it has reached no pod's admin port.
+    /// It has not reached any pod's admin port for some time.
     pub blind: bool,
 }
 
-/// The part of a supervisor's `/status` that counts here.
+/// The part of a supervisor's `/status` that the operator uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervisor {
     /// Workers wanted.
     pub desired: u32,
     /// Workers ready.
     pub ready: u32,
-    /// Token of the reload that it carried out last.
+    /// Token of the last reload that it carried out.
     pub reloaded: Option<String>,
     /// Why the reload with the token of the pod's annotation failed.
     pub reload_failed: Option<String>,
-    /// Workers that have not been ready yet and have not ended either.
+    /// Workers that are starting: they have neither been ready nor ended.
     pub booting: u32,
     /// Why no worker is ready.
     pub trouble: Option<Trouble>,
@@ -162,9 +162,9 @@ pub struct Supervisor {
 /// What keeps all workers of a pod from being ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// They listen on this port, and not on the app's.
+    /// They listen on this port instead of the app's.
     ListensOn(u16),
-    /// How one of them ended, in the supervisor's words.
+    /// How one of them ended, as the supervisor reports it.
     Ended(String),
 }
 
@@ -183,7 +183,7 @@ impl From<&v1::Node> for Node {
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: spec.taints.unwrap_or_default(),
-            offers: Room::of(status.and_then(|status| status.allocatable.as_ref())),
+            offers: Resources::of(status.and_then(|status| status.allocatable.as_ref())),
         }
     }
 }
@@ -230,7 +230,7 @@ impl From<&v1::Pod> for Pod {
             node: spec.and_then(|spec| spec.node_name.clone()),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             ready: is_true(&status, "Ready"),
-            // Evicted and finished pods stay listed and never come back.
+            // Evicted and finished pods stay listed but never run again.
             deleting: meta.deletion_timestamp.is_some() || ended,
             annotations: meta.annotations.clone().unwrap_or_default(),
             sidecar_image: install
@@ -243,7 +243,7 @@ impl From<&v1::Pod> for Pod {
             failure: pod_failure::of_status(&status),
             refused_since: pod_failure::refused_since(&status),
             waits_for: spec.and_then(|spec| pod_failure::waits_for(spec, &status)),
-            heard: Heard::NotYet,
+            answer: Answer::NotYet,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A pod template that the user gives, laid over ours.
+//! Merges the user's pod template over ours.
 //!
-//! Kubernetes' own types say what exists and what merges how: lists with keys
-//! by their keys, everything else replaced. A value of which only one member may be
-//! given (a probe, a variable) is replaced as a whole. What those types do not know
-//! would vanish without a word, so it is refused with its path; so is what would
-//! break our own containers ([`check`]).
+//! Kubernetes' own types say which fields exist and how they merge: lists with keys by
+//! their keys, everything else is replaced. A value of which only one member may be set (a
+//! probe, a variable) is replaced as a whole. Unknown fields would be dropped silently, so
+//! they are refused with their path; so are values that would break our own containers
+//! ([`check`]).
 
 mod check;
 
@@ -31,7 +31,7 @@ impl From<OverlayError> for Stalled {
     }
 }
 
-/// `overlay` over `template`, which stays as it is where it must.
+/// `overlay` merged over `template`.
 pub(super) fn merge(
     mut template: PodTemplateSpec,
     overlay: &Value,
@@ -53,24 +53,25 @@ pub(super) fn merge(
         serde_json::to_value(&parsed).map_err(|failure| error(root, failure.to_string()))?;
     check::check(overlay, &understood, &parsed, &template, frame)?;
     if let Some(spec) = &mut parsed.spec {
-        // Always, if anything.
+        // The only policy that a Deployment allows.
         spec.restart_policy = None;
         let selector = selector(&template);
         if let Some(ours) = &mut template.spec {
-            make_way(ours, spec, &selector);
+            remove_replaced(ours, spec, &selector);
         }
     }
     join_evictable(&template, &mut parsed);
     template.merge_from(parsed);
     if let Some(spec) = &mut template.spec {
-        // The app first: it is what `kubectl logs` and `exec` mean.
+        // The app's container comes first: `kubectl logs` and `exec` use the first one.
         spec.containers
             .sort_by_key(|container| container.name != frame.container);
     }
     Ok(template)
 }
 
-/// Amounts become the texts that Kubernetes' types want; it takes numbers as well.
+/// Turns quantities that are numbers into text: the API accepts both, Kubernetes' Rust
+/// types only text.
 fn amounts(value: &mut Value, path: &str, name: &str) -> Result<(), OverlayError> {
     let is_map = matches!(name, "requests" | "limits" | "overhead");
     match value {
@@ -97,7 +98,7 @@ fn amount(value: &mut Value, path: &str) -> Result<(), OverlayError> {
     let text = match &*value {
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),
-        // Refused by its type, or absent.
+        // It is absent, or its type refuses it later.
         _ => return Ok(()),
     };
     if let Err(failure) = text.parse::<scaledapp_crds::Quantity>() {
@@ -107,7 +108,7 @@ fn amount(value: &mut Value, path: &str) -> Result<(), OverlayError> {
     Ok(())
 }
 
-/// What selects the pods of a template.
+/// The labels by which a template's pods are selected.
 fn selector(template: &PodTemplateSpec) -> LabelSelector {
     let labels = template
         .metadata
@@ -123,15 +124,15 @@ fn selector(template: &PodTemplateSpec) -> LabelSelector {
     )
 }
 
-/// What a merge of members would mix: of a probe, a variable or a constraint the
-/// user's is the whole.
-fn make_way(ours: &mut PodSpec, theirs: &mut PodSpec, selector: &LabelSelector) {
+/// Removes from ours what the user replaces as a whole: a merge would mix the members of
+/// two probes, variables or constraints.
+fn remove_replaced(ours: &mut PodSpec, theirs: &mut PodSpec, selector: &LabelSelector) {
     let installs = ours.init_containers.iter_mut().flatten();
     for container in ours.containers.iter_mut().chain(installs) {
         let inits = theirs.init_containers.iter().flatten();
         let mut others = theirs.containers.iter().chain(inits);
         if let Some(other) = others.find(|other| other.name == container.name) {
-            make_way_in(container, other);
+            remove_replaced_of(container, other);
         }
     }
     let Some(constraints) = theirs.topology_spread_constraints.take() else {
@@ -140,7 +141,7 @@ fn make_way(ours: &mut PodSpec, theirs: &mut PodSpec, selector: &LabelSelector) 
     let known = ours.topology_spread_constraints.get_or_insert_default();
     for constraint in constraints {
         let constraint = TopologySpreadConstraint {
-            // Without one it would count no pods.
+            // A constraint without a selector would count no pods.
             label_selector: constraint.label_selector.or_else(|| Some(selector.clone())),
             ..constraint
         };
@@ -155,27 +156,27 @@ fn make_way(ours: &mut PodSpec, theirs: &mut PodSpec, selector: &LabelSelector) 
     }
 }
 
-fn make_way_in(ours: &mut Container, theirs: &Container) {
+fn remove_replaced_of(ours: &mut Container, theirs: &Container) {
     for (ours, theirs) in [
         (&mut ours.liveness_probe, &theirs.liveness_probe),
         (&mut ours.readiness_probe, &theirs.readiness_probe),
         (&mut ours.startup_probe, &theirs.startup_probe),
     ] {
-        if theirs.as_ref().is_some_and(asks_something) {
+        if theirs.as_ref().is_some_and(has_action) {
             *ours = None;
         }
     }
     for variable in ours.env.iter_mut().flatten() {
         let mut others = theirs.env.iter().flatten();
         if let Some(other) = others.find(|other| other.name == variable.name) {
-            // At its place: others may refer to it.
+            // It keeps its place, because later variables may refer to it.
             variable.clone_from(other);
         }
     }
 }
 
-/// Whether a probe is a whole one: without a question it changes how often ours asks.
-fn asks_something(probe: &Probe) -> bool {
+/// Whether a probe has an action. A probe without one only changes the times of ours.
+fn has_action(probe: &Probe) -> bool {
     let Probe {
         exec,
         grpc,
@@ -186,7 +187,7 @@ fn asks_something(probe: &Probe) -> bool {
     exec.is_some() || grpc.is_some() || http_get.is_some() || tcp_socket.is_some()
 }
 
-/// A list between commas, to which the user may have added own volumes.
+/// Joins two comma-separated lists: the user may have named more volumes.
 fn join_evictable(ours: &PodTemplateSpec, theirs: &mut PodTemplateSpec) {
     let name = annotation::EVICTABLE_VOLUMES;
     let ours = ours.metadata.as_ref().and_then(|meta| {

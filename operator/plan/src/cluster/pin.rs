@@ -1,6 +1,6 @@
-//! Which of two specs of an app need other pods: the hash of everything that the user
-//! gave for the pods. It stands in the annotation `scaledapp.io/inputs` of each running
-//! Deployment, so its bytes may never change: with other bytes an upgrade of the operator
+//! Whether a change of an app needs new pods: the hash of everything that the user gave for
+//! the pods. It is stored in the annotation `scaledapp.io/inputs` of each running
+//! Deployment, so the hashed bytes may never change: otherwise an upgrade of the operator
 //! would replace every pod of every app.
 
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use serde_json::Value;
 use super::App;
 use super::meta::{hash, json, time};
 
-/// Version 1 of what is hashed, and the only one so far: its keys and the form of its
-/// values are those that the operator of commit 9ff87d4 wrote. `tests/cluster/older.rs`
-/// holds what that operator stored.
+/// Version 1 of what is hashed, the only one so far. Its keys and the format of its values
+/// are those of the operator at commit 9ff87d4; `tests/cluster/older.rs` contains what that
+/// operator stored.
 ///
-/// Not in it: how many pods and workers, balancers, DNS, and everything that comes from
-/// the operator. A field that is added later must be absent where the user says nothing
-/// about it.
+/// It does not contain the numbers of pods and workers, balancers, DNS, and everything that
+/// comes from the operator. A field that is added later must be absent if the user does not
+/// set it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InputsV1<'a> {
@@ -39,15 +39,15 @@ struct InputsV1<'a> {
     resources: &'a ResourceRequirements,
     pod_template: Option<&'a Value>,
     upgrade: Option<&'a str>,
-    /// Flags of the supervisor that are given only where the user asks for something,
-    /// with their values; `true` for those without one.
+    /// Flags of the supervisor for which the object has a value; `true` for flags without
+    /// one.
     #[serde(flatten)]
     flags: BTreeMap<&'static str, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delivery: Option<&'static str>,
 }
 
-/// The hash of what the user gave for the pods, if the app has pods per node or a total.
+/// The hash of what the user gave for the pods, as if the app had pods per node or a total.
 pub(super) fn inputs(app: &App, is_per_node: bool) -> String {
     let workers = &app.app.workers;
     let flags = app.app.supervisor_flags().into_iter();

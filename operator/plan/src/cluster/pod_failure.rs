@@ -1,5 +1,5 @@
-//! Why one pod does not run, by what its own status says. Which of several failures of
-//! an app is told, and when, is decided in [`super::failures`].
+//! Why one pod does not run, read from its status. [`super::failures`] decides which of an
+//! app's failures is reported, and when.
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodSpec, PodStatus,
@@ -10,18 +10,18 @@ use scaledapp_crds::words::{Reason, component};
 use super::frame::{CONTAINER, INSTALL};
 use super::meta::cut;
 
-/// The scheduler of a pod that names none.
+/// The scheduler of a pod that does not name one.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
-/// Of an app's last words.
+/// Longest quotation of an app's last output, in bytes.
 const MAX_WORDS: usize = 300;
 
-/// Why a scheduler has said nothing about a pod.
+/// Why the scheduler has not reported anything about a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitsFor {
-    /// The scheduler of this name does not run, or there is none.
+    /// No scheduler of this name runs.
     Scheduler(String),
-    /// The scheduler has chosen a node and waits until this claim has its volume there;
-    /// or it does not run.
+    /// The scheduler has chosen a node and waits until this claim has a volume there, or it
+    /// does not run.
     Claim(String),
 }
 
@@ -30,7 +30,7 @@ pub enum WaitsFor {
 pub struct PodFailure {
     /// Why, in one word.
     pub reason: Reason,
-    /// What Kubernetes or the supervisor said.
+    /// What Kubernetes or the supervisor reported.
     pub message: String,
     /// Which part of the pod it is about.
     pub part: Part,
@@ -39,10 +39,10 @@ pub struct PodFailure {
 /// A part of a pod that keeps it from running.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// The container that the pod is there for, or the pod as a whole.
+    /// The pod's main container, or the pod as a whole.
     #[default]
     Main,
-    /// The init container that brings the supervisor.
+    /// The init container that installs the supervisor.
     Install,
     /// Another container, by its name.
     Container(String),
@@ -50,7 +50,7 @@ pub enum Part {
     Init(String),
 }
 
-/// Whether no container runs or has run, and none says what it waits for.
+/// Whether no container has run yet and none reports a problem.
 pub(super) fn is_preparing(status: &PodStatus) -> bool {
     let inits = status.init_container_statuses.iter().flatten();
     let mut all = inits.chain(status.container_statuses.iter().flatten());
@@ -78,7 +78,7 @@ pub(super) fn refused_since(status: &PodStatus) -> Option<Timestamp> {
     Some(refused.last_transition_time.as_ref()?.0)
 }
 
-/// What a pod waits for of which no scheduler has said anything.
+/// What a pod waits for, if no scheduler has reported anything about it.
 pub(super) fn waits_for(spec: &PodSpec, status: &PodStatus) -> Option<WaitsFor> {
     if spec.node_name.is_some() || scheduled(status).is_some() {
         return None;
@@ -86,13 +86,13 @@ pub(super) fn waits_for(spec: &PodSpec, status: &PodStatus) -> Option<WaitsFor> 
     let mut volumes = spec.volumes.iter().flatten();
     let claim = volumes.find_map(|volume| volume.persistent_volume_claim.as_ref());
     Some(match (claim, spec.scheduler_name.as_deref()) {
-        // Another scheduler's name says more.
+        // The name of another scheduler is the more useful report.
         (Some(claim), None | Some(DEFAULT_SCHEDULER)) => WaitsFor::Claim(claim.claim_name.clone()),
         (_, name) => WaitsFor::Scheduler(name.unwrap_or(DEFAULT_SCHEDULER).to_owned()),
     })
 }
 
-/// What a pod's own status says.
+/// The failure that a pod's own status shows.
 pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
     let unscheduled = scheduled(status).filter(|condition| {
         condition.status == "False"
@@ -133,13 +133,13 @@ pub(super) fn of_status(status: &PodStatus) -> Option<PodFailure> {
     })
 }
 
-/// Why a container does not start, in the kubelet's words without the pod's
-/// name, or in the app's own last ones: those from its end until it is ready.
+/// Why a container does not start: the kubelet's message without the pod's name, or the
+/// app's last output, which is reported until the container is ready again.
 fn stuck(container: &ContainerStatus) -> Option<(Reason, String)> {
     let state = container.state.as_ref()?;
     let waiting = state.waiting.as_ref();
-    let said = waiting.and_then(|waiting| waiting.reason.as_deref());
-    let reason = match said {
+    let waiting_reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+    let reason = match waiting_reason {
         Some(
             "CreateContainerConfigError"
             | "CreateContainerError"
@@ -162,7 +162,8 @@ fn stuck(container: &ContainerStatus) -> Option<(Reason, String)> {
         _ => {
             let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?))?;
             return (!container.ready).then(|| match ended.reason.as_deref() {
-                // It never ran: between tries a kubelet says the same as RunContainerError.
+                // It has never run: between attempts a kubelet reports RunContainerError in
+                // this way.
                 Some("StartError" | "ContainerCannotRun") => {
                     let message = ended.message.as_deref().unwrap_or_default();
                     (Reason::ContainerConfigError, of_kubelet(message))
@@ -171,22 +172,22 @@ fn stuck(container: &ContainerStatus) -> Option<(Reason, String)> {
             });
         }
     };
-    let said = waiting.and_then(|waiting| waiting.message.as_deref());
-    Some((reason, of_kubelet(said.unwrap_or_default())))
+    let text = waiting.and_then(|waiting| waiting.message.as_deref());
+    Some((reason, of_kubelet(text.unwrap_or_default())))
 }
 
-/// A kubelet's words, the same at each try.
-fn of_kubelet(said: &str) -> String {
-    // It alternates with the plain words of the same failure.
-    let said = said
+/// A kubelet's message without what differs between attempts.
+fn of_kubelet(text: &str) -> String {
+    // This form alternates with the plain message of the same failure.
+    let text = text
         .strip_prefix("Back-off pulling image ")
         .and_then(|rest| Some(rest.split_once(": ")?.1))
-        .unwrap_or(said);
-    let said = ["ErrImagePull: ", "ErrImageNeverPull: "]
+        .unwrap_or(text);
+    let text = ["ErrImagePull: ", "ErrImageNeverPull: "]
         .iter()
-        .find_map(|prefix| said.strip_prefix(prefix))
-        .unwrap_or(said);
-    let message = said.split(" (pod:").next().unwrap_or_default();
+        .find_map(|prefix| text.strip_prefix(prefix))
+        .unwrap_or(text);
+    let message = text.split(" (pod:").next().unwrap_or_default();
     message.trim_end_matches([':', ' ']).to_owned()
 }
 
@@ -205,8 +206,8 @@ fn ending(ended: &ContainerStateTerminated) -> String {
         .to_owned()
 }
 
-/// The line of the last output that says why: an error by its name, else the last
-/// line that the app wrote, else what the supervisor says.
+/// The line of the last output that explains the end: a line with an error's name,
+/// otherwise the app's last line, otherwise the supervisor's last line.
 pub(super) fn last_words(output: &str) -> &str {
     let lines = || {
         output
@@ -276,7 +277,7 @@ mod tests {
         }
     }
 
-    /// A crash loop as a kubelet tells it, from the first end to the next start.
+    /// A crash loop as a kubelet reports it, from the first end to the next start.
     #[test]
     fn a_crash_loop_says_the_same_between_restarts() {
         let ended =
@@ -314,7 +315,7 @@ mod tests {
         assert_eq!(of("ImagePullBackOff", &later), why);
     }
 
-    /// Between tries a kubelet says it in two ways.
+    /// Between attempts a kubelet reports it in two ways.
     #[test]
     fn a_program_that_is_not_there_is_told_the_same_way_between_tries() {
         let why = "failed to create containerd task: exec: \"/x\": no such file or directory";
@@ -329,9 +330,9 @@ mod tests {
             (&waiting, &ended),
         ] {
             let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 1, "ready": false, "state": state, "lastState": last});
-            let told = stuck(&serde_json::from_value(status).unwrap());
+            let found = stuck(&serde_json::from_value(status).unwrap());
             assert_eq!(
-                told,
+                found,
                 Some((Reason::ContainerConfigError, why.to_owned())),
                 "{state}"
             );

@@ -1,8 +1,8 @@
 //! The pod template of the app: our supervisor around the user's image.
 //!
-//! Only what the user gave decides about it, and the supervisor's image of the
-//! day on which the user gave it: [`pinned`] hands out the template that was
-//! made then, so that a new operator restarts no app.
+//! It depends on the user's input and on the supervisor's image at the time when that input
+//! changed last: [`pinned`] returns the template that was made then, so that a new operator
+//! restarts no app.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -33,43 +33,43 @@ use crate::Pods;
 
 /// Where the init container puts the supervisor, and its name there.
 const BINARIES: &str = "/.scaledapp";
-/// Where it is if its image is the volume.
+/// Path of the supervisor in its image, for the delivery as an image volume.
 const IN_IMAGE: &str = "usr/local/bin/scaledapp-sidecar";
 /// The file that `scaledapp-sidecar install` makes.
 const INSTALLED: &str = "sidecar";
 const DESIRED: &str = "/.scaledapp-desired";
 const DESIRED_FILE: &str = "desired.json";
-/// Keys of the `ConfigMap`; a container reads the first when it starts.
+/// Keys of the `ConfigMap`. A container reads the number of workers when it starts.
 pub(super) const WORKERS_KEY: &str = "workers";
 pub(super) const RELOAD_KEY: &str = "reload";
-/// Shows pods that a balancer of theirs speaks. Mounted, since it may be replaced.
+/// Key of the forwarding token. It is mounted as a file because it may be replaced.
 pub(super) const TOKEN_KEY: &str = "token";
 const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
-/// From SIGTERM beyond the drain and the grace of the workers: silence of the
-/// listener (2 s), and time for all of it to be noticed.
+/// What a stop takes besides the workers' drain and grace: the supervisor keeps listening
+/// for 2 s after SIGTERM, and each step takes a moment.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
-/// A pod that no node takes for so long may not wait for a node of its own.
-const NO_NODE: Duration = Duration::from_mins(1);
-/// An annotation holds 256 KiB in all.
-const MOST_PINNED: usize = 128 * 1024;
+/// After this time, a pending pod no longer insists on a node without another pod of the app.
+const NO_NODE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Largest template that is kept: all annotations of an object together hold 256 KiB.
+const MAX_PINNED_BYTES: usize = 128 * 1024;
 
-/// The template in force, with the hash of the inputs that it was made from.
+/// The template in force, with the hash of the input that it was made from.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pinned {
     pub(super) template: PodTemplateSpec,
     pub(super) inputs: String,
-    /// To be kept in an annotation; `None` where it is too large for one.
+    /// Its text for an annotation; `None` if it is too large for one.
     pub(super) kept: Option<String>,
-    /// For this total, the template of as many pods on each node stays in force.
+    /// For this total, the template of the former pods per node stays in force.
     pub(super) kept_total: Option<i32>,
 }
 
-/// The template made when the inputs changed last, or a new one.
+/// The template that was made when the input changed last, or a new one.
 ///
 /// # Errors
-/// The overlay does not fit.
+/// The user's template is invalid.
 pub(super) fn pinned(
     app: &App,
     live: Option<&Deployment>,
@@ -78,7 +78,7 @@ pub(super) fn pinned(
 ) -> Result<Pinned, Stalled> {
     let made_from = live.and_then(|live| annotated(&live.metadata, annotation::INPUTS));
     let kept_total = kept_total(app, live, observed).filter(|_| {
-        // Only the number of pods is said in another way.
+        // The object only expresses the same number of pods differently.
         made_from == Some(&inputs(app, true))
     });
     let is_per_node = matches!(app.app.pods, Pods::PerNode(_)) || kept_total.is_some();
@@ -90,7 +90,7 @@ pub(super) fn pinned(
         Some(template) => template,
         None => render(app, settings)?,
     };
-    let kept = Some(text(&template)).filter(|text| text.len() <= MOST_PINNED);
+    let kept = Some(text(&template)).filter(|text| text.len() <= MAX_PINNED_BYTES);
     Ok(Pinned {
         template,
         inputs,
@@ -99,9 +99,9 @@ pub(super) fn pinned(
     })
 }
 
-/// The total, if it is the number of pods that an app had before with so many on each
-/// node: its pods stay as they are, though a new pod of this total might share a node.
-/// That lasts until another total is asked for, or until a pod finds no node.
+/// The total, if the app had the same number of pods before as pods per node. Then its pods
+/// stay as they are, although the template for a total would let two pods share a node.
+/// This ends when the object asks for another total, or when a pod finds no node.
 fn kept_total(app: &App, live: Option<&Deployment>, observed: &Observed) -> Option<i32> {
     let Pods::Total(total) = app.app.pods else {
         return None;
@@ -112,17 +112,17 @@ fn kept_total(app: &App, live: Option<&Deployment>, observed: &Observed) -> Opti
         Some(kept) => kept.parse() == Ok(total),
         None => live.spec.replicas == Some(total),
     };
-    let waits = nodes::oldest_refused(observed).is_some_and(|age| age >= NO_NODE);
+    let waits = nodes::oldest_refused(observed).is_some_and(|age| age >= NO_NODE_TIMEOUT);
     (is_kept && !waits).then_some(total)
 }
 
 fn render(app: &App, settings: &Settings) -> Result<PodTemplateSpec, Stalled> {
-    let mut template = laid_over(app, ours(app, settings))?;
+    let mut template = merged(app, ours(app, settings))?;
     inherit(&mut template);
     Ok(template)
 }
 
-fn laid_over(app: &App, ours: PodTemplateSpec) -> Result<PodTemplateSpec, Stalled> {
+fn merged(app: &App, ours: PodTemplateSpec) -> Result<PodTemplateSpec, Stalled> {
     let Some(overlay) = &app.pod_template else {
         return Ok(ours);
     };
@@ -133,15 +133,16 @@ fn laid_over(app: &App, ours: PodTemplateSpec) -> Result<PodTemplateSpec, Stalle
             .get("automountServiceAccountToken")
             .is_none()
     {
-        // Who names an account wants its token.
+        // A template that names an account gets the account's token.
         spec.automount_service_account_token = None;
     }
     Ok(template)
 }
 
-/// The init container asks for what the app's container does, and has its limits: a pod
-/// counts as the larger of the two, so that this costs nothing, a quota or a limit range
-/// that takes the one takes the other, and the class of service stays the app's.
+/// Gives the init container the requests and limits of the app's container. It costs
+/// nothing, because a pod counts as the larger of the two; a quota or limit range that
+/// accepts one container accepts the other; and the pod keeps the app's quality-of-service
+/// class.
 fn inherit(template: &mut PodTemplateSpec) {
     let Some(spec) = &mut template.spec else {
         return;
@@ -152,7 +153,7 @@ fn inherit(template: &mut PodTemplateSpec) {
     let inherited = resources.map(|resources| ResourceRequirements {
         requests: plain(resources.requests.as_ref()),
         limits: plain(resources.limits.as_ref()),
-        // Devices are the app's alone.
+        // Only the app needs devices.
         claims: None,
     });
     let mut inits = spec.init_containers.iter_mut().flatten();
@@ -161,7 +162,7 @@ fn inherit(template: &mut PodTemplateSpec) {
     }
 }
 
-/// Of a container's amounts, those that every container can have.
+/// The resources of a container that any container may have, without extended ones.
 fn plain(amounts: Option<&BTreeMap<String, Quantity>>) -> Option<BTreeMap<String, Quantity>> {
     let plain = ["cpu", "memory", "ephemeral-storage"];
     let amounts = amounts.into_iter().flatten();
@@ -180,10 +181,10 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
         .collect();
     let workers = &app.app.workers;
     let grace = workers.drain_timeout + workers.stop_grace() + STOP_MARGIN;
-    // Nothing is wished of a new pod.
+    // A new pod has no desired state yet.
     let mut annotations = map([(annotation::DESIRED, "{}")]);
     if app.delivery == Delivery::InitContainer {
-        // What is in it is made anew wherever the pod is.
+        // Its content is created anew on any node.
         let evictable = annotation::EVICTABLE_VOLUMES.to_owned();
         annotations.insert(evictable, VOLUME_BINARIES.to_owned());
     }
@@ -259,7 +260,7 @@ fn container(app: &App) -> Container {
         command: Some(supervise(app)),
         env: Some(environment(app)),
         env_from: Some(app.env_from.clone()).filter(|from| !from.is_empty()),
-        // The worker count follows a resize in place, so no restart is needed.
+        // The number of workers follows an in-place resize, so no restart is needed.
         liveness_probe: Some(probe("/livez", 10, 6, 5)),
         ports: Some(vec![
             named(port::HTTP, app.app.port.get()),
@@ -276,7 +277,7 @@ fn container(app: &App) -> Container {
     }
 }
 
-/// The command line of the supervisor. The number of workers is not in it: a
+/// The command line of the supervisor. It does not contain the number of workers, because a
 /// change of that must not restart the pod.
 fn supervise(app: &App) -> Vec<String> {
     let workers = &app.app.workers;
@@ -308,7 +309,7 @@ fn supervise(app: &App) -> Vec<String> {
     command
 }
 
-/// The kubelet resolves `$(NAME)` in our flags, too.
+/// Escapes `$`, because the kubelet resolves `$(NAME)` in our flags as well.
 fn escaped(text: &str) -> String {
     text.replace('$', "$$")
 }
@@ -358,7 +359,7 @@ fn environment(app: &App) -> Vec<EnvVar> {
     ours.into_iter().chain(app.env.iter().cloned()).collect()
 }
 
-/// Where the supervisor is.
+/// The volume with the supervisor.
 fn binaries(app: &App, settings: &Settings) -> Volume {
     let name = VOLUME_BINARIES.to_owned();
     match app.delivery {
@@ -404,8 +405,8 @@ fn volumes(app: &App, settings: &Settings) -> Vec<Volume> {
     volumes
 }
 
-/// The file with the token, for pods and for balancers. Both start without it, too:
-/// an operator of an older version takes the key away.
+/// The file with the forwarding token, for pods and balancers. Both can start without it,
+/// because an older operator removes the key.
 pub(super) fn token_file() -> String {
     format!("{TRUST}/{TOKEN_KEY}")
 }
@@ -436,8 +437,9 @@ pub(super) fn token_volume(app: &App) -> Volume {
     }
 }
 
-/// Pods per node must not gather on one; a total may, where there is no other room.
-/// A full node has none of them, and must not keep the others from having all.
+/// How pods are spread over nodes. Several pods of a total may share a node if there is no
+/// other room; pods per node may not. A full node has no pod, and must not keep the other
+/// nodes from having all of theirs.
 fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
     match app.app.pods {
         Pods::PerNode(per_node) if per_node.get() > 1 => {
@@ -483,7 +485,7 @@ pub(super) fn probe(path: &str, period: i32, failures: i32, timeout: i32) -> Pro
     }
 }
 
-/// As Pod Security `restricted` asks for.
+/// As Pod Security `restricted` demands.
 pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),

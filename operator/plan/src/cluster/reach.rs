@@ -1,13 +1,13 @@
-//! Who cannot reach whose port, though it is there: what a `NetworkPolicy` or a mesh
-//! keeps out, with the cure. That pods run at all is their kubelets' word; what is
-//! concluded about addresses is [`super::slots`]' to say.
+//! Finds ports of running pods that a `NetworkPolicy` or a service mesh blocks for the
+//! operator or the balancers, and names the cure. Whether a pod runs is known from its
+//! kubelet. [`super::slots`] decides what this means for addresses.
 
 use scaledapp_crds::words::component;
 
-use super::{Heard, Observed, Pod};
+use super::{Answer, Observed, Pod};
 use crate::local::ADMIN_PORT;
 
-/// What the operator, or the balancers, cannot reach; in one sentence.
+/// One sentence about what the operator or the balancers cannot reach.
 pub(super) fn unreachable(observed: &Observed) -> Option<String> {
     of_operator(observed).or_else(|| of_balancers(observed))
 }
@@ -23,9 +23,9 @@ fn admin_port(pod: &Pod) -> u16 {
 
 /// Pods that do not answer the operator, as `port 9377 of the balancers`.
 fn silent(observed: &Observed, of: &str, name: &str) -> Option<(u16, String)> {
-    let is_out = |pod: &&Pod| matches!(pod.heard, Heard::Unreachable { .. });
+    let is_out = |pod: &&Pod| matches!(pod.answer, Answer::Unreachable { .. });
     let out = ready(observed, of).find(is_out)?;
-    let all = ready(observed, of).all(|pod| pod.heard.is_silent());
+    let all = ready(observed, of).all(|pod| pod.answer.is_silent());
     let some = if all { "" } else { "some of " };
     Some((admin_port(out), format!("{some}{name}")))
 }
@@ -46,30 +46,30 @@ fn of_operator(observed: &Observed) -> Option<String> {
         }
     };
     let mut all = observed.pods.iter();
-    let accepted = all.any(|pod| pod.heard == Heard::Unreachable { accepted: true });
+    let accepted = all.any(|pod| pod.answer == Answer::Unreachable { accepted: true });
     let from = &observed.asked_from;
     let cure = if accepted {
         format!(
-            "connections are accepted and not answered: a mesh that asks for mutual TLS must leave that port out, or let namespace {from} in"
+            "connections are accepted but not answered: a mesh that enforces mutual TLS must exclude that port, or admit namespace {from}"
         )
     } else {
         format!("a NetworkPolicy must allow ingress from namespace {from} to that TCP port")
     };
     Some(format!(
-        "the operator cannot reach {what}, which their kubelets call ready and which count as serving: {cure}"
+        "the operator cannot reach {what}; their kubelets report them ready, so they count as serving: {cure}"
     ))
 }
 
-/// Balancers that answer the operator and hear nothing of pods that are ready.
+/// Balancers that answer the operator but cannot reach pods that are ready.
 fn of_balancers(observed: &Observed) -> Option<String> {
     let pod = ready(observed, component::APP).next()?;
-    let is_blind = |pod: &Pod| matches!(&pod.heard, Heard::Balancer(said) if said.blind);
-    let is_heard = |pod: &Pod| matches!(pod.heard, Heard::Balancer(_));
-    let heard = || ready(observed, component::BALANCER).filter(|pod| is_heard(pod));
-    if !heard().any(is_blind) {
+    let is_blind = |pod: &Pod| matches!(&pod.answer, Answer::Balancer(answer) if answer.blind);
+    let has_answered = |pod: &Pod| matches!(pod.answer, Answer::Balancer(_));
+    let answering = || ready(observed, component::BALANCER).filter(|pod| has_answered(pod));
+    if !answering().any(is_blind) {
         return None;
     }
-    let who = if heard().all(is_blind) {
+    let who = if answering().all(is_blind) {
         "the balancers"
     } else {
         "some of the balancers"
@@ -80,7 +80,7 @@ fn of_balancers(observed: &Observed) -> Option<String> {
         .map(|port| format!(" (and to its port {port})"))
         .unwrap_or_default();
     Some(format!(
-        "{who} cannot reach port {admin} of the app's pods, so they do not know which of them serve: a NetworkPolicy must allow ingress from the app's balancers to that TCP port{port}, and a mesh that asks for mutual TLS must leave it out"
+        "{who} cannot reach port {admin} of the app's pods, so they do not know which of them serve: a NetworkPolicy must allow ingress from the app's balancers to that TCP port{port}, and a mesh that enforces mutual TLS must exclude it"
     ))
 }
 
@@ -89,17 +89,17 @@ mod tests {
     use super::super::Balancer;
     use super::*;
 
-    fn pod(of: &str, heard: Heard) -> Pod {
+    fn pod(of: &str, answer: Answer) -> Pod {
         Pod {
             component: of.to_owned(),
             ready: true,
-            heard,
+            answer,
             port: Some(3000),
             ..Pod::default()
         }
     }
 
-    fn told(pods: Vec<Pod>) -> String {
+    fn message(pods: Vec<Pod>) -> String {
         let observed = Observed {
             pods,
             asked_from: "ops".to_owned(),
@@ -108,53 +108,57 @@ mod tests {
         unreachable(&observed).unwrap_or_default()
     }
 
-    const OUT: Heard = Heard::Unreachable { accepted: false };
+    const OUT: Answer = Answer::Unreachable { accepted: false };
 
     #[test]
     fn who_cannot_reach_whom_is_named_with_port_and_direction() {
-        let heard = || Heard::Balancer(Balancer::default());
+        let answer = || Answer::Balancer(Balancer::default());
         let blind = || {
-            Heard::Balancer(Balancer {
+            Answer::Balancer(Balancer {
                 blind: true,
                 ..Balancer::default()
             })
         };
         let (app, lb) = (component::APP, component::BALANCER);
         for (pods, says) in [
-            (vec![pod(lb, heard()), pod(app, Heard::NotYet)], ""),
-            // A pod that has just died is silent as well.
-            (vec![pod(lb, Heard::Silent), pod(app, Heard::Silent)], ""),
+            (vec![pod(lb, answer()), pod(app, Answer::NotYet)], ""),
+            // A pod that has just died does not answer either.
+            (vec![pod(lb, Answer::Silent), pod(app, Answer::Silent)], ""),
             (
-                vec![pod(lb, OUT), pod(lb, Heard::Silent), pod(app, OUT)],
-                "the operator cannot reach port 9377 of the balancers and of the app's pods, which",
+                vec![pod(lb, OUT), pod(lb, Answer::Silent), pod(app, OUT)],
+                "the operator cannot reach port 9377 of the balancers and of the app's pods; their",
             ),
             (
-                vec![pod(lb, heard()), pod(app, OUT)],
+                vec![pod(lb, answer()), pod(app, OUT)],
                 "ingress from namespace ops to that TCP port",
             ),
             (
-                vec![pod(lb, heard()), pod(lb, OUT)],
-                "port 9377 of some of the balancers, which",
+                vec![pod(lb, answer()), pod(lb, OUT)],
+                "port 9377 of some of the balancers; their",
             ),
             (
-                vec![pod(lb, Heard::Unreachable { accepted: true })],
-                "mutual TLS must leave that port out, or let namespace ops in",
+                vec![pod(lb, Answer::Unreachable { accepted: true })],
+                "mutual TLS must exclude that port, or admit namespace ops",
             ),
             (
-                vec![pod(lb, blind()), pod(app, Heard::NotYet)],
+                vec![pod(lb, blind()), pod(app, Answer::NotYet)],
                 "the balancers cannot reach port 9377 of the app's pods, so",
             ),
             (
-                vec![pod(lb, blind()), pod(lb, heard()), pod(app, Heard::NotYet)],
+                vec![
+                    pod(lb, blind()),
+                    pod(lb, answer()),
+                    pod(app, Answer::NotYet),
+                ],
                 "some of the balancers cannot reach",
             ),
-            // No pod is there to be reached.
+            // There is no pod to reach.
             (vec![pod(lb, blind())], ""),
         ] {
-            let told = told(pods);
+            let message = message(pods);
             assert!(
-                told.contains(says) && told.is_empty() == says.is_empty(),
-                "{told}"
+                message.contains(says) && message.is_empty() == says.is_empty(),
+                "{message}"
             );
         }
     }

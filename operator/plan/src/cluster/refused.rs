@@ -1,9 +1,9 @@
-//! What the API server refuses in a Deployment, told of the field that the user wrote:
+//! Translates what the API server refuses in a Deployment to the field that the user wrote:
 //! `spec.template.spec.containers[1].resources` is `spec.podTemplate.spec.containers[0].…`
 //! or `spec.resources.…` of the object.
 //!
-//! It names places in what we made of the object. A place that no field of the object
-//! is responsible for is not told of here.
+//! The API server names a path in the Deployment that we made. A path that comes from no
+//! field of the object is not handled here.
 
 use scaledapp_crds::v1alpha1::Delivery;
 use scaledapp_crds::words::Reason;
@@ -24,8 +24,9 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// What server-side apply says of an object that it cannot read: an error of the
-    /// server by its code, with the fields in its text.
+    /// Reads the causes from the message with which server-side apply refuses an object
+    /// that does not fit the schema: it has status 500 and names the fields only in its
+    /// text.
     pub fn of_apply(message: &str) -> Vec<Self> {
         if !message.starts_with("failed to create typed patch object") {
             return Vec::new();
@@ -45,14 +46,14 @@ impl Cause {
     }
 }
 
-/// Why the API server does not want the Deployment `name` of a plan, where that is
-/// the user's to cure.
+/// Why the API server refuses the Deployment `name` of a plan, if the user's fields are the
+/// cause.
 pub fn refused(app: &App, plan: &Plan, name: &str, causes: &[Cause]) -> Option<Stalled> {
     let mut planned = plan.apply.deployments.iter();
     let planned = planned.find(|it| it.metadata.name.as_deref() == Some(name))?;
     let template = serde_json::to_value(&planned.spec.template).ok()?;
     let is_app = name == app.app.name;
-    let told = Told {
+    let translation = Translation {
         app,
         template,
         frame: if is_app {
@@ -69,7 +70,7 @@ pub fn refused(app: &App, plan: &Plan, name: &str, causes: &[Cause]) -> Option<S
     };
     let mut messages: Vec<String> = Vec::new();
     for cause in causes {
-        let Some(path) = told.origin(&cause.field) else {
+        let Some(path) = translation.origin(&cause.field) else {
             continue;
         };
         let message = format!("{path}: {}", cause.message);
@@ -77,7 +78,9 @@ pub fn refused(app: &App, plan: &Plan, name: &str, causes: &[Cause]) -> Option<S
             messages.push(message);
         }
     }
-    let is_template = messages.iter().any(|it| it.starts_with(told.frame.root));
+    let is_template = messages
+        .iter()
+        .any(|it| it.starts_with(translation.frame.root));
     (!messages.is_empty()).then(|| Stalled {
         reason: if is_template {
             Reason::InvalidPodTemplate
@@ -88,7 +91,7 @@ pub fn refused(app: &App, plan: &Plan, name: &str, causes: &[Cause]) -> Option<S
     })
 }
 
-/// Part of a path: a name, perhaps with what is between brackets.
+/// A part of a path: a name, and the text in brackets after it.
 struct Part<'a> {
     name: &'a str,
     index: Option<&'a str>,
@@ -123,7 +126,7 @@ fn text(parts: &[Part<'_>]) -> String {
     parts.iter().map(one).collect()
 }
 
-/// The member of a list that is meant: by its number, or by `name="x"`.
+/// The member of a list that an index means: a number, or `name="x"`.
 fn member<'a>(list: &'a Value, index: &str) -> Option<&'a Value> {
     if let Ok(number) = index.parse::<usize>() {
         return list.get(number);
@@ -133,15 +136,15 @@ fn member<'a>(list: &'a Value, index: &str) -> Option<&'a Value> {
     list.as_array()?.iter().find(|item| item[key] == value)
 }
 
-struct Told<'a> {
+struct Translation<'a> {
     app: &'a App,
     template: Value,
     frame: Frame,
     overlay: Option<&'a Value>,
 }
 
-impl Told<'_> {
-    /// The user's field.
+impl Translation<'_> {
+    /// The user's field from which a field of the Deployment comes.
     fn origin(&self, field: &str) -> Option<String> {
         let rest = field.strip_prefix("spec.template.")?;
         let mut parts = parts(rest);
@@ -156,13 +159,13 @@ impl Told<'_> {
         self.in_overlay(&parts).or_else(|| self.in_spec(&parts))
     }
 
-    /// Where the user's template says it; `None` where it does not.
+    /// The path in the user's template; `None` if the template does not have it.
     fn in_overlay(&self, parts: &[Part<'_>]) -> Option<String> {
         let mut ours = Some(&self.template);
         let mut theirs = self.overlay?;
         let mut path = self.frame.root.to_owned();
         for (depth, part) in parts.iter().enumerate() {
-            // Of our own containers, their very field has to be there.
+            // In our own containers, the template must set the very field.
             let is_ours = [self.frame.container, INSTALL].map(Value::from);
             let is_enough = depth
                 > if is_ours.contains(&theirs["name"]) {
@@ -191,7 +194,7 @@ impl Told<'_> {
         Some(path)
     }
 
-    /// Where the object says it otherwise.
+    /// The field of the object outside the user's template.
     fn in_spec(&self, parts: &[Part<'_>]) -> Option<String> {
         let (root, list) = (parts.first()?, parts.get(1)?);
         if root.name != "spec" {
@@ -213,7 +216,7 @@ impl Told<'_> {
             let is_ours = is_main && field.name == "resources" && is_said;
             return is_ours.then(|| format!("spec.balancers.resources{rest}"));
         }
-        // It has what the app's container has.
+        // It inherits the resources of the app's container.
         let inherits = list.name == "initContainers" && found["name"] == INSTALL;
         match field.name {
             "resources" if is_main || inherits => Some(format!("spec.resources{rest}")),
@@ -232,13 +235,13 @@ impl Told<'_> {
     }
 }
 
-/// The number of the user's member that became `item`.
+/// The index of the user's member that became `item`.
 fn same(list: &[Value], name: &str, item: Option<&Value>, index: &str) -> Option<usize> {
     match (keys(name), item) {
         (Some(keys), Some(item)) => list
             .iter()
             .position(|own| keys.iter().all(|key| own[key] == item[key])),
-        // One value, as the user wrote it.
+        // The list is one value, so it is as the user wrote it.
         _ => index.parse().ok().filter(|number| *number < list.len()),
     }
 }

@@ -1,10 +1,10 @@
 //! Whether the Role and the `RoleBinding` of an app's balancers are as they should be.
 //!
-//! The operator may make both and may neither change nor delete any: RBAC knows no
-//! prefix of names, so the right to change ours would be the right to change
-//! everybody's. They go with the app, by their owner reference. What somebody else
-//! has changed is reported, with the cure. For the same reason a later version that
-//! wants other rules has to give the Role another name.
+//! The operator may create them, but neither change nor delete them: RBAC rules cannot
+//! select a prefix of names, so the right to change ours would be the right to change
+//! everybody's. They are deleted with the app by their owner reference. A change by
+//! somebody else is reported, with the cure. For the same reason a later version that needs
+//! other rules has to give the Role another name.
 
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::drift::carries;
 use super::{Kind, Objects};
 
-/// What is wrong with a live one, and the cure; `None` where they are as planned or
-/// not there yet.
+/// What is wrong with the live Role or binding, and the cure; `None` if they are as planned
+/// or do not exist yet.
 pub(super) fn difference(planned: &Objects, live: &Objects) -> Option<String> {
     let roles = planned.roles.iter().filter_map(|role| {
         let live = named(&live.roles, role)?;
@@ -37,7 +37,7 @@ fn named<'a, T: Metadata<Ty = ObjectMeta>>(live: &'a [T], planned: &T) -> Option
     live.iter().find(|live| live.metadata().name == *name)
 }
 
-/// Both ways: a rule that somebody has added gives as much as one taken away.
+/// Compares in both directions, so that an added rule is found as well as a removed one.
 fn equal(live: &Value, planned: &Value) -> bool {
     carries::<Value>(live, planned) && carries::<Value>(planned, live)
 }
@@ -46,9 +46,9 @@ fn wrong(kind: Kind, live: &ObjectMeta, same: bool) -> Option<String> {
     let name = live.name.as_deref().unwrap_or_default();
     let namespace = live.namespace.as_deref().unwrap_or_default();
     let why = if !same {
-        "is not as the operator makes it"
+        "is not as the operator creates it"
     } else if live.owner_references.iter().flatten().next().is_none() {
-        "belongs to no ScaledApp, and would stay when this one is deleted"
+        "is owned by no ScaledApp, so it would remain when this one is deleted"
     } else {
         return None;
     };
@@ -58,6 +58,6 @@ fn wrong(kind: Kind, live: &ObjectMeta, same: bool) -> Option<String> {
         "rolebinding"
     };
     Some(format!(
-        "the {kind:?} {name} {why}: the operator makes these and never changes them, so delete it (kubectl -n {namespace} delete {word} {name}) and it is made anew"
+        "the {kind:?} {name} {why}: the operator creates these and never changes them, so delete it (kubectl -n {namespace} delete {word} {name}); the operator then creates it again"
     ))
 }

@@ -1,11 +1,10 @@
-//! Which pods are the app's: by a label that nobody else sets by accident, and by
-//! who made them.
+//! Which pods belong to an app: those with a label that nobody else sets by accident, and
+//! with the right creator.
 //!
-//! `instance` and `component` are everybody's labels: a Deployment of somebody else
-//! with the same two would get a share of the requests. Pods that an earlier
-//! operator made lack our own label, and so do those of a template that is still
-//! the one that it made. Selectors ask for it once every pod has it, so that an
-//! upgrade loses none and replaces none.
+//! `instance` and `component` are common labels: another Deployment with the same two would
+//! get a share of the requests. Pods of an earlier operator lack our own label, and so do
+//! new pods of a template that is still pinned from it. Selectors use the label once every
+//! pod has it, so that an upgrade neither loses nor replaces pods.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +19,9 @@ use super::{Observed, Pod};
 /// Prefix of labels and annotations that only this project sets.
 const OWN_PREFIX: &str = "scaledapp.io/";
 
-/// What the watches of all kinds select. A Deployment's selector needs these two labels,
-/// and it cannot be changed; so nobody changes them on pods. `managed-by` is a label that
-/// policies of some clusters set on everything.
+/// The selector of all watches. A Deployment's selector uses these two labels and cannot be
+/// changed, so nobody changes them on pods. `managed-by` is not used, because policies of
+/// some clusters set it on everything.
 pub fn watched() -> String {
     let (app, balancer) = (component::APP, component::BALANCER);
     format!(
@@ -47,7 +46,7 @@ pub fn is_ours(meta: &ObjectMeta) -> bool {
         || owners.any(|owner| owner.api_version == API_VERSION && owner.kind == KIND)
 }
 
-/// Whether the watches bring an object, as one of this app.
+/// Whether the watches deliver an object as one of this app.
 pub fn is_watched(meta: &ObjectMeta, app: &str) -> bool {
     let has = |name: &str, values: &[&str]| {
         let value = meta.labels.as_ref().and_then(|labels| labels.get(name));
@@ -58,7 +57,7 @@ pub fn is_watched(meta: &ObjectMeta, app: &str) -> bool {
         && is_ours(meta)
 }
 
-/// What selects the pods of a component, once those of `template` are among them.
+/// The selector of a component's pods, given that new pods have `template`.
 pub(super) fn of(
     owner: &Owner<'_>,
     component: &str,
@@ -78,7 +77,7 @@ pub(super) fn of(
     labels
 }
 
-/// The pods of the app itself that are not about to go.
+/// The app's own pods, without those that are being deleted.
 pub(super) fn app_pods(observed: &Observed) -> impl Iterator<Item = &Pod> {
     let pods = observed.pods.iter();
     pods.filter(|pod| pod.component == component::APP && !pod.deleting)
@@ -94,7 +93,7 @@ pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
 }
 
 impl Pod {
-    /// Whether somebody else made it, though its labels say the app's.
+    /// Whether something else created the pod, although it has the app's labels.
     pub fn is_foreign_to(&self, app: &str) -> bool {
         let owner = Owner {
             name: app,
@@ -138,10 +137,10 @@ mod tests {
                 "",
                 true,
             ),
-            // Any chart may have these.
+            // Any chart may set these.
             (component.to_owned(), "", false),
             (format!("{component}{theirs}"), "", false),
-            // The watch does not bring it.
+            // The watch does not deliver it.
             (ours.to_owned(), owner, false),
         ] {
             let meta = meta(&labels, rest);

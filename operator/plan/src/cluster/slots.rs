@@ -1,8 +1,8 @@
 //! Slots: addresses that outlive balancers.
 //!
-//! Each is a Service without a selector; its `EndpointSlice` leads to the slot's
-//! own balancer while that serves, else to every other one that does. Nothing
-//! is ever written that leads nowhere: then the last known stays.
+//! Each is a Service without a selector. Its `EndpointSlice` lists the slot's own balancer
+//! if it serves, otherwise every serving balancer, otherwise the last known endpoints: it
+//! is never written without endpoints.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,25 +15,27 @@ use scaledapp_crds::v1alpha1::Exposure;
 use scaledapp_crds::words::{ENDPOINTS_MANAGER, Reason, annotation, component, label, port};
 
 use super::meta::{Owner, annotate, annotation as annotated, slot_of};
-use super::{App, Event, EventType, Heard, Observed, Pod};
+use super::{Answer, App, Event, EventType, Observed, Pod};
 
-/// Where balancers serve, in their pods and at their addresses.
+/// The ports on which balancers serve: in their pods, and at the slots' addresses.
 pub(super) const POD_PORT: u16 = 8080;
 const SLOT_PORT: i32 = 80;
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// A balancer that comes up for the first time.
-const NEW: SignedDuration = SignedDuration::from_secs(60);
-/// Common resolvers keep an answer 30 s longer than it says.
-const RESOLVERS: Duration = Duration::from_secs(35);
+/// How long a new slot's balancer may take to start before other balancers are reported as
+/// its substitute.
+const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
+/// Common resolvers keep an answer 30 s longer than its TTL.
+const RESOLVER_CACHE: Duration = Duration::from_secs(35);
 
-/// A slot to be there, and since when it is only there for latecomers.
+/// A slot that should exist. A retired one stays for a while for clients that still know
+/// its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) number: u32,
     pub(super) retired: Option<Timestamp>,
 }
 
-/// The slots asked for, and those that DNS may still lead somebody to.
+/// The slots of the object, and the retired ones whose addresses DNS clients may still have.
 pub(super) fn slots(app: &App, observed: &Observed) -> (Vec<Slot>, Option<Duration>) {
     let owner = app.owner();
     let wanted = app.balancers.slots.get();
@@ -44,7 +46,7 @@ pub(super) fn slots(app: &App, observed: &Observed) -> (Vec<Slot>, Option<Durati
         })
         .collect();
     let mut wake = None;
-    let linger = SignedDuration::try_from(app.app.dns.ttl + RESOLVERS).unwrap_or_default();
+    let linger = SignedDuration::try_from(app.app.dns.ttl + RESOLVER_CACHE).unwrap_or_default();
     for service in &observed.live.services {
         let Some(number) = slot_of(&service.metadata).filter(|number| *number >= wanted) else {
             continue;
@@ -72,8 +74,9 @@ pub(super) fn slots(app: &App, observed: &Observed) -> (Vec<Slot>, Option<Durati
 
 pub(super) fn service(app: &App, slot: &Slot) -> Service {
     let mut metadata = app.owner().slot_meta(slot.number);
-    // Copied onto the Endpoints that a selector of somebody else makes, which would
-    // otherwise become a slice of their own once the selector is gone.
+    // If somebody gives the Service a selector, Kubernetes copies this label to the
+    // resulting Endpoints. Without it, they would become a slice of their own once the
+    // selector is gone.
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(label::SKIP_MIRROR.to_owned(), "true".to_owned());
     if let Some(retired) = slot.retired {
@@ -88,7 +91,7 @@ pub(super) fn service(app: &App, slot: &Slot) -> Service {
         spec: Some(ServiceSpec {
             external_traffic_policy: policy,
             ports: Some(vec![http_port()]),
-            // An empty one takes away what somebody else has put there.
+            // An empty selector removes one that somebody else has set.
             selector: Some(BTreeMap::new()),
             type_: Some(kind.to_owned()),
             ..ServiceSpec::default()
@@ -123,10 +126,10 @@ fn http_port() -> ServicePort {
     }
 }
 
-/// The balancers to which new connections may go. One not heard of yet counts as its
-/// kubelet says, so that a new leader moves nobody; and so do those that do not answer
-/// where none answers: balancers that all their kubelets call ready are reached by
-/// clients, and it is the operator that something keeps out.
+/// The balancers to which new connections may go. For a balancer that was not asked yet the
+/// kubelet's readiness counts, so that a new leader moves no clients. It also counts if no
+/// balancer answers although their kubelets call them all ready: then clients reach them,
+/// and something blocks only the operator.
 pub(super) fn serving(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
     let ready = || {
         let pods = pods.iter();
@@ -134,16 +137,15 @@ pub(super) fn serving(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
             pod.component == component::BALANCER && pod.ready && !pod.deleting && pod.ip.is_some()
         })
     };
-    let nobody_answers = ready().all(|pod| pod.heard.is_silent());
-    ready().filter(move |pod| match &pod.heard {
-        Heard::NotYet | Heard::Supervisor(_) => true,
-        Heard::Silent | Heard::Unreachable { .. } => nobody_answers,
-        Heard::Balancer(said) => said.serving,
+    let nobody_answers = ready().all(|pod| pod.answer.is_silent());
+    ready().filter(move |pod| match &pod.answer {
+        Answer::NotYet | Answer::Supervisor(_) => true,
+        Answer::Silent | Answer::Unreachable { .. } => nobody_answers,
+        Answer::Balancer(answer) => answer.serving,
     })
 }
 
-/// The balancers that a slot leads to: its own, else all others; empty where
-/// nothing serves.
+/// The balancers that a slot leads to: its own, otherwise all others; empty if none serves.
 pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
     let own: Vec<&Pod> = serving(pods).filter(|pod| pod.slot == Some(slot)).collect();
     let mut targets = if own.is_empty() {
@@ -152,14 +154,14 @@ pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
         own
     };
     targets.sort_by(|a, b| a.name.cmp(&b.name));
-    // A slice holds one family; a Service of one family leads to that only.
+    // A slice holds addresses of one family, and so does a single-stack Service.
     let v6 = |pod: &Pod| pod.ip.as_ref().is_some_and(|ip| ip.contains(':'));
     let family = targets.first().is_some_and(|pod| v6(pod));
     targets.retain(|pod| v6(pod) == family);
     targets
 }
 
-/// Where a slot leads, or `None` where nothing serves.
+/// Where a slot leads, or `None` if no balancer serves.
 pub(super) fn slice(owner: &Owner<'_>, slot: u32, observed: &Observed) -> Option<EndpointSlice> {
     let targets = targets(slot, &observed.pods);
     let first = targets.first()?;
@@ -172,7 +174,7 @@ pub(super) fn slice(owner: &Owner<'_>, slot: u32, observed: &Observed) -> Option
         ENDPOINTS_MANAGER.to_owned(),
     );
     if v6 {
-        // The family of a slice cannot be changed.
+        // The address family of a slice cannot be changed, so each family has its own name.
         metadata.name = Some(owner.named(&format!("lb-{slot}v6")));
     }
     Some(EndpointSlice {
@@ -218,7 +220,7 @@ fn endpoint(owner: &Owner<'_>, pod: &Pod, observed: &Observed) -> Endpoint {
     }
 }
 
-/// Whether somebody answers at the slot, as far as was written last.
+/// Whether a ready pod is listed at the slot, as last written.
 pub(super) fn leads_somewhere(slot: u32, observed: &Observed) -> bool {
     !targets(slot, &observed.pods).is_empty()
         && observed.live.endpoint_slices.iter().any(|slice| {
@@ -231,10 +233,10 @@ fn is_new(slot: u32, observed: &Observed) -> bool {
     let services = observed.live.services.iter();
     let mut of_slot = services.filter(|service| slot_of(&service.metadata) == Some(slot));
     let made = of_slot.find_map(|service| service.metadata.creation_timestamp.clone());
-    made.is_some_and(|made| observed.now.duration_since(made.0) < NEW)
+    made.is_some_and(|made| observed.now.duration_since(made.0) < NEW_FOR)
 }
 
-/// An event where another balancer takes a slot over, or gives it back.
+/// The event for a slot that other balancers take over, or give back.
 pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Event> {
     let slot = slot_of(&planned.metadata)?;
     let name = &planned.metadata.name;
@@ -254,7 +256,8 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
             .map(|pod| pod.slot == Some(slot))
     };
     match (is_own(live), is_own(planned)?) {
-        // A pod that is gone was the slot's own: others stay as long as they are listed.
+        // An address without a pod was the slot's own balancer: others are listed only
+        // while they exist.
         (None | Some(true), false) => Some(Event {
             kind: EventType::Warning,
             reason: Reason::SlotTakenOver,
@@ -262,7 +265,7 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
             note: format!("balancer {slot} does not serve: the others answer at its address"),
             since: None,
         }),
-        // At first others answer at a slot until its own balancer has come up.
+        // Other balancers answer at a new slot until its own balancer has started.
         (Some(false), true) if !is_new(slot, observed) => Some(Event {
             kind: EventType::Normal,
             reason: Reason::SlotReturned,

@@ -1,8 +1,7 @@
-//! What the operator says about an app: the facts, and through
-//! [`super::conditions`] what they mean.
+//! The status of an app: the facts, and what they mean according to [`super::conditions`].
 //!
-//! Numbers stand in their own fields and never in messages, so that the same
-//! state is the same text.
+//! Numbers have their own fields and never occur in messages, so that the same state has
+//! the same text.
 
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
@@ -14,11 +13,11 @@ use super::meta::cut;
 use super::selection::{self, app_pods};
 use super::{Event, EventType, Observed};
 
-/// Supervisors of so many versions are named: two during an upgrade, and whoever can make
-/// pods can give them our labels.
-const IMAGES: usize = 8;
-/// Of one image's name, a digest included.
-const IMAGE_BYTES: usize = 512;
+/// Most supervisor images that are listed. An upgrade has two; the bound is there because
+/// anybody who can create pods can give them our labels.
+const MAX_IMAGES: usize = 8;
+/// Longest name of an image, with its digest.
+const MAX_IMAGE_BYTES: usize = 512;
 
 /// The status after a pass. Times of conditions change only where their status
 /// does, so that the same facts give the same status.
@@ -32,16 +31,16 @@ pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> 
             app.app.dns.hostname.as_ref().map(ToString::to_string)
         }
         Some(_) => None,
-        // What was true of the last object that made sense.
+        // The status keeps what was true of the last valid object.
         None => before.hostname.clone(),
     };
     let mut images: Vec<String> = app_pods(observed)
         .filter_map(|pod| pod.sidecar_image.as_deref())
-        .map(|image| cut(image, IMAGE_BYTES).to_owned())
+        .map(|image| cut(image, MAX_IMAGE_BYTES).to_owned())
         .collect();
     images.sort();
     images.dedup();
-    images.truncate(IMAGES);
+    images.truncate(MAX_IMAGES);
     let serving = facts.slots.iter().filter(|slot| slot.serving).count();
     ScaledAppStatus {
         observed_generation: object.metadata.generation,
@@ -58,7 +57,7 @@ pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> 
     }
 }
 
-/// As the Service of the pods has it: what is planned, else what is there.
+/// The selector of the pods' Service: the planned one, otherwise the live one.
 fn selector(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> String {
     let owner = owner(object);
     let name = owner.pods();
@@ -69,8 +68,7 @@ fn selector(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> St
     selection::text(&labels.unwrap_or_else(|| owner.selector(component::APP)))
 }
 
-/// The events that a change of status is worth: one for each condition that
-/// flipped, of those that people act on.
+/// The events for a change of status: one for each changed condition on which people act.
 pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<Event> {
     let kinds = [
         (condition::READY, "True"),
@@ -81,8 +79,8 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         let mut all = status.conditions.iter();
         all.find(|condition| condition.type_ == kind).cloned()
     };
-    // Two conditions with one cause are told of once.
-    let mut told: Vec<String> = before
+    // Two conditions with the same cause get one event.
+    let mut reported: Vec<String> = before
         .and_then(|before| find(before, condition::DEGRADED))
         .filter(|degraded| degraded.status == "True")
         .map(|degraded| degraded.message)
@@ -97,7 +95,7 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         let is_other_cause = now.status != good
             && then.as_ref().is_some_and(|then| then.reason != now.reason)
             && kind == condition::DEGRADED;
-        // At first nothing is ready, and nobody needs to be told.
+        // A new app is not ready at first, which needs no event.
         let then = then.map_or_else(
             || {
                 if kind == condition::READY {
@@ -112,15 +110,15 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         if now.status == then && !is_other_cause || now.status == "Unknown" {
             continue;
         }
-        // A condition that a newer operator wrote is told of by that operator.
+        // A newer operator sends the events for the conditions that it writes.
         let Some(reason) = Reason::of(&now.reason) else {
             continue;
         };
         let is_good = now.status == good;
-        if !is_good && told.contains(&now.message) {
+        if !is_good && reported.contains(&now.message) {
             continue;
         }
-        told.push(now.message.clone());
+        reported.push(now.message.clone());
         events.push(Event {
             kind: if is_good {
                 EventType::Normal
@@ -130,7 +128,7 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
             reason,
             action: "Observe",
             note: format!("{kind} is {}: {}", now.status, now.message),
-            // As exact as the API server keeps it for whoever reads it next.
+            // In whole seconds, because the API server stores no more.
             since: Timestamp::from_second(now.last_transition_time.0.as_second()).ok(),
         });
     }

@@ -16,15 +16,15 @@ use super::pod_template::Pinned;
 use super::{App, Observed};
 use crate::Pods;
 
-/// In a cluster that can grow, a pod that waits has a node by then; in another, an
-/// old pod has to make room.
-const A_WHILE: Duration = Duration::from_mins(1);
+/// How long a pending pod may wait before an old pod has to make room for it. In a cluster
+/// with an autoscaler, it has a node by then.
+const PENDING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How many pods, and what has to be remembered for that.
+/// How many pods, how they are replaced, and what the operator has to remember for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scale {
     pub(super) replicas: i32,
-    /// New pods come before old ones go; else one goes first.
+    /// New pods start before old ones stop; otherwise one old pod stops first.
     pub(super) surge: bool,
     pub(super) count: Option<Count>,
 }
@@ -36,8 +36,8 @@ pub(super) fn live<'a>(app: &App, observed: &'a Observed) -> Option<&'a Deployme
 
 pub(super) fn scale(app: &App, observed: &Observed, pinned: &Pinned) -> Scale {
     let live = live(app, observed);
-    // Of a release that never becomes ready, old pods must not be the price. But
-    // a pod as large as its node finds no room beside its predecessor.
+    // A release that never becomes ready must not cost old pods. But a pod as large as its
+    // node finds no room beside its predecessor.
     let status = live
         .and_then(|live| live.status.clone())
         .unwrap_or_default();
@@ -50,7 +50,7 @@ pub(super) fn scale(app: &App, observed: &Observed, pinned: &Pinned) -> Scale {
             let replicas = total.get() as i32;
             return Scale {
                 replicas,
-                surge: replicas == 1 || !(is_rolling && (went_first || waits(A_WHILE))),
+                surge: replicas == 1 || !(is_rolling && (went_first || waits(PENDING_TIMEOUT))),
                 count: None,
             };
         }
@@ -72,12 +72,12 @@ pub(super) fn scale(app: &App, observed: &Observed, pinned: &Pinned) -> Scale {
     }
 }
 
-/// Whether this pass begins to replace pods.
+/// Whether this pass starts a rollout.
 pub(super) fn begins(live: Option<&Deployment>, pinned: &Pinned) -> bool {
     live.and_then(|live| annotated(&live.metadata, annotation::INPUTS)) != Some(&*pinned.inputs)
 }
 
-/// Whether an old pod goes before its successor comes, as was planned last.
+/// Whether the last plan stops an old pod before its successor starts.
 fn goes_first(live: &Deployment) -> bool {
     let strategy = live.spec.strategy.as_ref();
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());

@@ -1,4 +1,4 @@
-//! What `spec.balancers` asks of the balancers.
+//! What `spec.balancers` may say.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -10,10 +10,10 @@ use scaledapp_http1::{Network, NetworkError};
 use super::{Check, DAY, TWO};
 use crate::{Balancers, Protocol, Times};
 
-/// What fits into one DNS answer of ours.
+/// As many addresses as our DNS server puts into one answer.
 const MAX_SLOTS: i32 = 8;
 const MAX_CONNECTIONS: i32 = 1_000_000;
-/// What the balancer's own flags take.
+/// The ranges of the balancer's own flags.
 const MIN_HEAD_BYTES: u32 = 4 << 10;
 const MAX_HEAD_BYTES: u32 = 16 << 20;
 const MIN_HEAD_FIELDS: u32 = 64;
@@ -47,7 +47,7 @@ impl Check {
 
     fn connections(&mut self, name: &str, most: Option<i32>) -> Option<NonZeroU32> {
         let path = format!("spec.balancers.limits.{name}");
-        Some(self.count(&path, most?, MAX_CONNECTIONS, "connections serve nobody"))
+        Some(self.count(&path, most?, MAX_CONNECTIONS, "connections serve no client"))
     }
 
     fn body_rate(&mut self, rate: Option<i32>) -> Option<u32> {
@@ -55,7 +55,7 @@ impl Check {
         if rate.is_err() {
             self.violation(
                 "spec.balancers.limits.bodyRate",
-                "is no rate: give bytes per second, 0 for any rate",
+                "is not a rate: give bytes per second, 0 for any rate",
             );
         }
         rate.ok()
@@ -86,13 +86,13 @@ impl Check {
                     "spec.balancers.replicas",
                     replicas,
                     MAX_SLOTS,
-                    "balancers answer nobody",
+                    "balancers serve no client",
                 )
             });
         if tcp && balancers.is_some() {
             self.violation(
                 "spec.balancers",
-                "the balancer passes HTTP only so far, and spec.appProtocol is tcp: leave balancers out, DNS then names the pods",
+                "balancers only forward HTTP so far, and spec.appProtocol is tcp: leave balancers out; DNS then names the pods",
             );
         }
         if tcp {

@@ -1,22 +1,22 @@
-//! Pods per node beside a cluster autoscaler that adds a node whenever a pod waits,
-//! in a cluster where others come and go: in a model of the scheduler.
+//! Tests pods per node with a model of the scheduler and of a cluster autoscaler that adds
+//! a node whenever a pod is pending, in a cluster where other pods come and go.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use scaledapp_crds::words::Reason;
-use scaledapp_plan::cluster::{Node, Observed, Part, Pod, PodFailure, Room, plan};
+use scaledapp_plan::cluster::{Node, Observed, Part, Pod, PodFailure, Resources, plan};
 
 use super::given::{app, apply, at, cluster, node, pod, settings};
 
-/// Thousandths, as the scheduler counts.
+/// One CPU, in billionths.
 const CPU: i128 = 1_000_000_000;
-/// Of a node that an autoscaler adds.
+/// CPUs of a node that the autoscaler adds.
 const NEW: u32 = 4;
 
 #[derive(Debug, Clone)]
 enum Happens {
-    /// Others take so much of the node with this index.
+    /// Other pods take this many CPUs of the node with this index.
     Fill(usize, u32),
     Cordon(usize),
     Uncordon(usize),
@@ -40,7 +40,7 @@ fn happens() -> impl Strategy<Value = Happens> {
 
 struct Model {
     observed: Observed,
-    /// CPUs that others take, by node.
+    /// CPUs that other pods take, by node.
     others: BTreeMap<String, u32>,
     lines: String,
     pod_cpus: u32,
@@ -73,7 +73,7 @@ impl Model {
     fn join(&mut self, cpus: u32, others: u32) {
         self.names += 1;
         let name = format!("n{}", self.names);
-        let offers = Room {
+        let offers = Resources {
             cpu: i128::from(cpus) * CPU,
             memory: i128::MAX / 4,
             pods: 110 * CPU,
@@ -94,7 +94,7 @@ impl Model {
         pods.filter(|pod| pod.node.as_deref() == Some(name)).count()
     }
 
-    /// What the operator, the controller of replicas and the scheduler do.
+    /// Does what the operator, the `ReplicaSet` controller and the scheduler do.
     fn settle(&mut self) {
         for _ in 0..4 {
             let nodes = self.observed.nodes.clone();
@@ -102,9 +102,9 @@ impl Model {
                 let cpu = i128::from(self.used(&node.name)) * CPU;
                 (
                     node.name.clone(),
-                    Room {
+                    Resources {
                         cpu,
-                        ..Room::default()
+                        ..Resources::default()
                     },
                 )
             });
@@ -114,7 +114,8 @@ impl Model {
             apply(&mut self.observed, &planned);
             let wanted = planned.apply.deployments[0].spec.replicas.unwrap() as usize;
             while self.observed.pods.len() > wanted {
-                // One without a node goes first, then the cheapest.
+                // A pod without a node is deleted first, then the one with the lowest
+                // deletion cost.
                 let cost = |pod: &Pod| {
                     let cost = pod
                         .annotations

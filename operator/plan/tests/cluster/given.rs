@@ -1,4 +1,4 @@
-//! A cluster and an app, as short as a test can say them.
+//! Builders of clusters and apps for the tests.
 
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::DeploymentStatus;
@@ -6,13 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
-    App, Balancer, Heard, Kind, Node, Observed, Outcome, Plan, Pod, Settings, plan, status,
+    Answer, App, Balancer, Kind, Node, Observed, Outcome, Plan, Pod, Settings, plan, status,
     validate,
 };
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// An applied object with more lines of spec.
+/// An applied object with these further lines of spec.
 pub(crate) fn object(lines: &str) -> ScaledApp {
     named("hello", lines)
 }
@@ -56,11 +56,11 @@ pub(crate) fn node(name: &str) -> Node {
         ]
         .into(),
         taints: Vec::new(),
-        offers: scaledapp_plan::cluster::Room::default(),
+        offers: scaledapp_plan::cluster::Resources::default(),
     }
 }
 
-/// A cluster with so many nodes and nothing of the app.
+/// A cluster with this many nodes and no object of the app.
 pub(crate) fn cluster(nodes: u32) -> Observed {
     Observed {
         now: at(0),
@@ -78,15 +78,15 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
     }
 }
 
-/// What a balancer says.
-pub(crate) fn serves(serving: bool) -> Heard {
-    Heard::Balancer(Balancer {
+/// The answer of a balancer's admin port.
+pub(crate) fn serves(serving: bool) -> Answer {
+    Answer::Balancer(Balancer {
         serving,
         ..Balancer::default()
     })
 }
 
-/// A balancer pod of a slot that serves.
+/// A serving balancer pod of a slot.
 pub(crate) fn balancer(slot: u32) -> Pod {
     Pod {
         name: format!("hello-lb-{slot}-x"),
@@ -97,12 +97,12 @@ pub(crate) fn balancer(slot: u32) -> Pod {
         ip: Some(format!("10.0.1.{slot}")),
         node: Some(format!("n{slot}")),
         ready: true,
-        heard: serves(true),
+        answer: serves(true),
         ..Pod::default()
     }
 }
 
-/// A pod of the app that serves.
+/// A serving pod of the app.
 pub(crate) fn pod(index: u32) -> Pod {
     Pod {
         name: format!("hello-{index}"),
@@ -118,7 +118,7 @@ pub(crate) fn pod(index: u32) -> Pod {
     }
 }
 
-/// Applies a plan as the API server and the controllers would, all going well.
+/// Applies a plan as the API server and the controllers would if nothing fails.
 pub(crate) fn apply(observed: &mut Observed, planned: &Plan) {
     let before = std::mem::take(&mut observed.live);
     let mut live = planned.apply.clone();
@@ -132,7 +132,7 @@ pub(crate) fn apply(observed: &mut Observed, planned: &Plan) {
         }
     }
     if live.deployments.is_empty() {
-        // Only slots were planned: the rest stays.
+        // The plan contains slots only, so the rest stays.
         live = scaledapp_plan::cluster::Objects {
             endpoint_slices: live.endpoint_slices,
             ..before
@@ -178,7 +178,7 @@ pub(crate) fn apply(observed: &mut Observed, planned: &Plan) {
     }
 }
 
-/// The app on two nodes, all there and all serving.
+/// The app on two nodes, complete and serving.
 pub(crate) fn running(app: &App) -> Observed {
     let mut observed = cluster(2);
     observed.pods = vec![balancer(0), balancer(1), pod(0), pod(1)];

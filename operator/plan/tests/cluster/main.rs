@@ -1,4 +1,4 @@
-//! What an app becomes in a cluster, and what its status says.
+//! Tests of what an app becomes in a cluster, and of its status.
 
 #![allow(
     clippy::unwrap_used,

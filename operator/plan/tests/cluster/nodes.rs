@@ -1,9 +1,9 @@
-//! How many pods "so many on each node" are, as nodes come and go.
+//! Tests of the number of pods for `perNode`, as nodes come and go.
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scaledapp_crds::words::Reason;
-use scaledapp_plan::cluster::{Node, Observed, Part, Plan, Pod, PodFailure, Room, plan};
+use scaledapp_plan::cluster::{Node, Observed, Part, Plan, Pod, PodFailure, Resources, plan};
 
 use super::given::{app, apply, at, cluster, node, pod, settings};
 
@@ -91,15 +91,15 @@ fn step(observed: &mut Observed, lines: &str) -> Plan {
 }
 
 #[test]
-fn a_node_that_is_ill_keeps_counting_and_one_that_leaves_counts_for_a_minute() {
+fn an_unwell_node_keeps_counting_and_a_cordoned_one_counts_for_a_minute() {
     let mut observed = cluster(3);
     observed.pods = (0..3).map(pod).collect();
     assert_eq!(replicas(&step(&mut observed, "")), 3);
-    // Ill: the same count, and nothing to write.
+    // An unwell node: the same count, and nothing to write.
     observed.nodes[2].ready = false;
     let planned = step(&mut observed, "");
     assert_eq!((replicas(&planned), planned.wake), (3, None));
-    // Cordoned: waited out, its pod marked to go first.
+    // A cordoned node: its pod stays for now, and is marked to be deleted first.
     observed.nodes[2].schedulable = false;
     let planned = step(&mut observed, "");
     assert_eq!(
@@ -112,7 +112,7 @@ fn a_node_that_is_ill_keeps_counting_and_one_that_leaves_counts_for_a_minute() {
         planned.touch[0].annotations["controller.kubernetes.io/pod-deletion-cost"],
         "-100"
     );
-    // Half way: the same plan, but for the time left.
+    // After half of the time: the same plan, except for the time left.
     observed.now = at(30);
     let planned = step(&mut observed, "");
     assert_eq!(
@@ -120,7 +120,7 @@ fn a_node_that_is_ill_keeps_counting_and_one_that_leaves_counts_for_a_minute() {
         (3, 30)
     );
     assert!(planned.touch.is_empty());
-    // Back in time: as if nothing had been.
+    // The node returns in time: everything is as before.
     let mut back = observed.clone();
     back.nodes[2] = node("n2");
     let planned = step(&mut back, "");
@@ -129,7 +129,7 @@ fn a_node_that_is_ill_keeps_counting_and_one_that_leaves_counts_for_a_minute() {
         planned.touch[0].annotations["controller.kubernetes.io/pod-deletion-cost"],
         "0"
     );
-    // Over: one pod fewer, once.
+    // The time is over: one pod fewer.
     observed.now = at(60);
     let planned = step(&mut observed, "");
     assert_eq!((replicas(&planned), planned.wake), (2, None));
@@ -156,7 +156,7 @@ fn fewer_per_node_counts_at_once_and_no_node_at_all_still_asks_for_one() {
     assert_eq!(replicas(&plan(&app(""), &cluster(0), &settings())), 1);
 }
 
-/// Waits for a node, and has for so many seconds.
+/// A pod that has been pending for this many seconds.
 fn pending(index: u32, seconds: i64) -> Pod {
     Pod {
         node: None,
@@ -172,23 +172,23 @@ fn pending(index: u32, seconds: i64) -> Pod {
 }
 
 #[test]
-fn a_pod_that_no_node_takes_is_not_asked_for_until_a_node_changes() {
+fn a_pod_that_no_node_takes_is_not_planned_until_a_node_changes() {
     let mut observed = cluster(2);
     observed.pods = vec![pod(0), pending(1, 0)];
     let planned = step(&mut observed, "");
-    // A scheduler needs a moment.
+    // The refusal counts after a moment.
     assert_eq!(
         (replicas(&planned), planned.wake.unwrap().as_secs()),
         (2, 1)
     );
     observed.pods[1] = pending(1, 1);
     assert_eq!(replicas(&step(&mut observed, "")), 1);
-    // It is remembered once the pod is gone, and a node beside it counts.
+    // It is remembered after the pod is gone, and a new node counts.
     observed.pods.pop();
     assert_eq!(replicas(&step(&mut observed, "")), 1);
     observed.nodes.push(node("n9"));
     assert_eq!(replicas(&step(&mut observed, "")), 2);
-    // Another node by now.
+    // The node has changed.
     observed.nodes[1]
         .labels
         .insert("size".to_owned(), "8".to_owned());
@@ -196,21 +196,21 @@ fn a_pod_that_no_node_takes_is_not_asked_for_until_a_node_changes() {
 }
 
 #[test]
-fn a_pod_that_was_evicted_from_a_cordoned_node_is_not_asked_for_elsewhere() {
+fn a_pod_that_was_evicted_from_a_cordoned_node_is_not_planned_elsewhere() {
     let mut observed = cluster(3);
     observed.pods = (0..3).map(pod).collect();
     step(&mut observed, "");
     observed.nodes[2].schedulable = false;
     assert_eq!(replicas(&step(&mut observed, "")), 3);
-    // The eviction: its successor finds no place on the others.
+    // The eviction: its successor does not fit onto the other nodes.
     observed.pods[2].deleting = true;
     observed.pods.push(pending(3, 0));
     assert_eq!(replicas(&step(&mut observed, "")), 2);
 }
 
-/// A node of so many CPUs, of which so many are used.
+/// Adds a node with `cpus` CPUs, of which `used` are taken.
 fn sized(observed: &mut Observed, name: &str, cpus: i128, used: i128) {
-    let room = |cpus: i128| Room {
+    let room = |cpus: i128| Resources {
         cpu: cpus * 1_000_000_000,
         memory: i128::MAX / 4,
         pods: 110_000_000_000,
@@ -219,7 +219,7 @@ fn sized(observed: &mut Observed, name: &str, cpus: i128, used: i128) {
         offers: room(cpus),
         ..node(name)
     });
-    let used = Room {
+    let used = Resources {
         memory: 0,
         pods: 0,
         ..room(used)
@@ -236,7 +236,7 @@ fn a_node_counts_for_no_more_pods_than_it_has_room_for() {
         sized(&mut observed, name, cpus, used);
     }
     assert_eq!(replicas(&step(&mut observed, TWO_CPUS)), 3);
-    // They run; n2 gets room for one.
+    // The pods run, and n2 gets room for one.
     let on = |index: u32, node: &str| Pod {
         node: Some(node.to_owned()),
         ..pod(index)
@@ -244,9 +244,9 @@ fn a_node_counts_for_no_more_pods_than_it_has_room_for() {
     observed.pods = vec![on(0, "n0"), on(1, "n0"), on(2, "n1")];
     observed.used.clear();
     for (name, cpus) in [("n0", 4), ("n1", 3), ("n2", 2), ("n3", 0)] {
-        let used = Room {
+        let used = Resources {
             cpu: cpus * 1_000_000_000,
-            ..Room::default()
+            ..Resources::default()
         };
         observed.used.insert(name.to_owned(), used);
     }
@@ -276,7 +276,7 @@ const NEW_FIRST: (IntOrString, IntOrString) = (IntOrString::Int(1), IntOrString:
 const OLD_FIRST: (IntOrString, IntOrString) = (IntOrString::Int(0), IntOrString::Int(1));
 
 #[test]
-fn an_old_pod_goes_first_only_where_its_successor_finds_no_room_beside_it() {
+fn an_old_pod_stops_first_only_if_its_successor_finds_no_room_beside_it() {
     for (used, expected) in [(2, NEW_FIRST), (3, OLD_FIRST)] {
         let mut observed = cluster(0);
         sized(&mut observed, "n0", 4, used);
@@ -289,7 +289,7 @@ fn an_old_pod_goes_first_only_where_its_successor_finds_no_room_beside_it() {
         };
         assert_eq!(strategy(&step(&mut observed, &lines("1"))), NEW_FIRST);
         assert_eq!(strategy(&step(&mut observed, &lines("2"))), expected);
-        // And so it stays, whatever is known of the nodes later.
+        // This stays so, whatever changes on the nodes later.
         observed.used.clear();
         assert_eq!(strategy(&step(&mut observed, &lines("2"))), expected);
     }
@@ -301,7 +301,7 @@ fn a_total_of_pods_loses_none_to_a_release_that_does_not_start() {
     let mut observed = cluster(2);
     observed.pods = vec![pod(0), pod(1)];
     assert_eq!(strategy(&step(&mut observed, total)), NEW_FIRST);
-    // It has found no node for a minute: nothing else makes room.
+    // The pod has been pending for a minute, so nothing else makes room.
     observed.pods.push(pending(2, 60));
     assert_eq!(strategy(&step(&mut observed, total)), NEW_FIRST);
     let status = observed.live.deployments[0].status.as_mut().unwrap();

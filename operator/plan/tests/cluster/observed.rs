@@ -1,4 +1,4 @@
-//! What is read of Kubernetes' own pods and nodes.
+//! Tests of what is read from Kubernetes' pods and nodes.
 
 use k8s_openapi::api::core::v1;
 use scaledapp_plan::cluster::{Node, Pod};
@@ -30,7 +30,7 @@ fn waiting(reason: &str, message: &str) -> Value {
 }
 
 #[test]
-fn a_pod_tells_where_it_is_and_whether_it_serves() {
+fn node_address_and_readiness_of_a_pod_are_read() {
     let ready = json!({"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]});
     let found = pod(&ready);
     assert_eq!(
@@ -39,13 +39,13 @@ fn a_pod_tells_where_it_is_and_whether_it_serves() {
     );
     assert_eq!(found.sidecar_image.as_deref(), Some("sidecar:1"));
     assert!(found.ready && !found.deleting && found.failure.is_none());
-    // Evicted: listed for ever, and nothing of it comes back.
+    // An evicted pod stays listed but never runs again.
     assert!(pod(&json!({"phase": "Failed"})).deleting);
     assert!(!pod(&json!({})).ready);
 }
 
 #[test]
-fn why_a_pod_does_not_run_is_said_without_its_name() {
+fn the_reason_why_a_pod_does_not_run_does_not_contain_its_name() {
     let unscheduled = json!({"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu",
     }]});
@@ -80,7 +80,7 @@ fn why_a_pod_does_not_run_is_said_without_its_name() {
 }
 
 #[test]
-fn a_node_tells_whether_it_takes_pods() {
+fn what_decides_whether_a_node_takes_pods_is_read() {
     let node = |spec: Value, ready: &str| {
         let node: v1::Node = serde_json::from_value(json!({
             "metadata": {"name": "n1", "labels": {"a": "b"}},

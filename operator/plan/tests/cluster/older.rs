@@ -1,5 +1,6 @@
-//! What the operator of commit 9ff87d4 had stored (`tests/fixtures/upgrade`), planned anew:
-//! every app keeps its pod template, and selectors those pods that lack a newer label.
+//! Tests plans for what the operator of commit 9ff87d4 stored (`tests/fixtures/upgrade`):
+//! every app keeps its pod template, and selectors still match pods that lack a newer
+//! label.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use scaledapp_crds::kubernetes::ScaledApp;

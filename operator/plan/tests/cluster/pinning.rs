@@ -1,5 +1,5 @@
-//! A new operator restarts no app, nothing is written twice, and what others
-//! changed is put right.
+//! Tests that a new operator restarts no app, that nothing is written twice, and that
+//! changes by others are undone.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn workload(observed: &Observed) -> &Deployment {
 }
 
 #[test]
-fn a_new_operator_rolls_balancers_and_no_app() {
+fn a_new_operator_replaces_balancers_but_no_app() {
     let app = app("");
     let observed = running(&app);
     let planned = plan(&app, &observed, &newer());
@@ -50,7 +50,7 @@ fn a_new_operator_rolls_balancers_and_no_app() {
 }
 
 #[test]
-fn pods_roll_when_and_only_when_what_the_user_gave_for_them_changes() {
+fn pods_are_replaced_exactly_if_what_the_user_gave_for_them_changes() {
     let observed = running(&app(""));
     for (lines, rolls) in [
         ("", false),
@@ -97,7 +97,7 @@ fn a_second_pass_writes_nothing() {
     ] {
         let app = app(lines);
         let mut observed = running(&app);
-        // As the API server writes amounts and fills in defaults.
+        // The API server rewrites amounts and fills in defaults.
         let pod = observed.live.deployments[0]
             .spec
             .template
@@ -128,7 +128,7 @@ fn a_second_pass_writes_nothing() {
 }
 
 #[test]
-fn what_others_change_is_put_right_and_what_they_add_stays() {
+fn changes_by_others_are_undone_and_additions_stay() {
     let app = app("");
     let mut observed = running(&app);
     let template = &mut observed.live.deployments[0].spec.template;
@@ -171,7 +171,7 @@ fn what_others_change_is_put_right_and_what_they_add_stays() {
     );
 }
 
-/// Kubernetes makes a slice for a selector that somebody gives to a slot's Service.
+/// Kubernetes creates a slice if somebody gives a slot's Service a selector.
 #[test]
 fn slices_that_kubernetes_made_for_a_slot_are_removed() {
     let app = app("");
@@ -197,7 +197,7 @@ fn slices_that_kubernetes_made_for_a_slot_are_removed() {
 }
 
 #[test]
-fn objects_of_others_are_neither_taken_nor_removed() {
+fn objects_of_others_are_neither_changed_nor_removed() {
     let app = app("");
     let mut observed = running(&app);
     let mut foreign = observed.live.services[0].clone();
@@ -222,13 +222,13 @@ fn objects_of_others_are_neither_taken_nor_removed() {
 }
 
 #[test]
-fn what_belongs_to_nothing_any_more_is_removed() {
+fn objects_that_are_no_longer_needed_are_removed() {
     let app = app("");
     let mut observed = running(&app);
     let mut old = observed.live.pod_disruption_budgets[0].clone();
     old.metadata.name = Some("hello-old".to_owned());
     observed.live.pod_disruption_budgets.push(old);
-    // Of the kinds that are never removed, for which there is no right.
+    // Kinds that are never removed, because the operator lacks the right.
     let mut old = observed.live.config_maps[0].clone();
     old.metadata.name = Some("hello-old".to_owned());
     observed.live.config_maps.push(old);
@@ -245,10 +245,10 @@ fn what_belongs_to_nothing_any_more_is_removed() {
     );
 }
 
-/// Pods that an operator made which knew no token keep their template, also beside
-/// balancers that show one.
+/// Pods of an operator that did not know tokens keep their template, even if the balancers
+/// send a token.
 #[test]
-fn a_template_of_before_there_were_tokens_stays() {
+fn a_template_from_before_tokens_existed_stays() {
     let app = app("");
     let mut observed = running(&app);
     let live = &mut observed.live.deployments[0];
@@ -278,7 +278,7 @@ fn a_template_of_before_there_were_tokens_stays() {
     *kept = text;
     let planned = plan(&app, &observed, &newer());
     assert_eq!(planned.apply.deployments[0].spec.template, older);
-    // The hash of what the user gave, as it was then.
+    // The hash of the user's input, as that operator computed it.
     let meta = &planned.apply.deployments[0].metadata;
     let inputs = &meta.annotations.as_ref().unwrap()["scaledapp.io/inputs"];
     assert_eq!(inputs, "9011af55ac1dbfed");
@@ -295,10 +295,10 @@ fn an_app_keeps_the_token_that_it_has() {
         data.get("token").cloned()
     };
     let mut observed = running(&app);
-    // What is in force takes the place of what somebody else has put there.
+    // The token in force replaces what somebody else has written there.
     observed.token = Some("another".to_owned());
     assert_eq!(token(&observed).as_deref(), Some("another"));
-    // Nothing random is at hand: no token is better than one that can be guessed.
+    // Without random bytes there is no token, because a guessable one would be worse.
     observed.token = None;
     let (old, new) = ("o".repeat(16), "n".repeat(64));
     let two = format!("{new}\n{old}\n");
@@ -321,9 +321,9 @@ fn an_app_keeps_the_token_that_it_has() {
     assert!(!is_rotation(&old, &new));
 }
 
-/// `kubectl scale` of an app with pods per node, to the number that it has.
+/// `kubectl scale` of an app with pods per node to the number of pods that it has.
 #[test]
-fn a_total_of_as_many_pods_as_there_are_rolls_none_until_it_is_another() {
+fn a_total_equal_to_the_number_of_pods_replaces_none() {
     let mut observed = running(&app(""));
     let before = workload(&observed).spec.template.clone();
     let is_same = |observed: &Observed, total: u32| {
@@ -335,18 +335,18 @@ fn a_total_of_as_many_pods_as_there_are_rolls_none_until_it_is_another() {
     assert!(is_same(&observed, 2));
     let planned = plan(&app("  replicas: {total: 2}"), &observed, &settings());
     apply(&mut observed, &planned);
-    // A person's change of the Deployment is undone, and is no reason to roll its pods.
+    // A person's change of the Deployment is undone without replacing its pods.
     observed.live.deployments[0].spec.replicas = Some(7);
     assert!(is_same(&observed, 2));
     assert!(!is_same(&observed, 3));
-    // As many pods on each node again.
+    // Back to pods per node.
     let planned = plan(&app(""), &observed, &settings());
     assert_eq!(planned.apply.deployments[0].spec.template, before);
 }
 
-/// Without a dispatcher the app itself would get it.
+/// Without a dispatcher the app itself would receive it.
 #[test]
-fn no_token_is_shown_to_apps() {
+fn no_token_is_sent_to_apps() {
     let app = app("  workers: {dispatch: Connection}");
     let planned = plan(&app, &running(&app), &settings());
     let deployments = serde_json::to_string(&planned.apply.deployments).unwrap();
@@ -354,7 +354,7 @@ fn no_token_is_shown_to_apps() {
 }
 
 #[test]
-fn networks_reach_the_balancers_and_roll_no_app() {
+fn networks_reach_the_balancers_and_replace_no_pod_of_the_app() {
     let before = running(&app(""));
     let lines = "  balancers: {forwardedFrom: [10.0.0.0/8, '::ffff:192.0.2.7']}";
     let planned = plan(&app(lines), &before, &newer());
@@ -378,17 +378,17 @@ fn selector(planned: &Plan) -> BTreeMap<String, String> {
     pods.unwrap().spec.clone().unwrap().selector.unwrap()
 }
 
-/// An earlier operator's pods lack the label that is ours alone, and so do new ones
-/// of the template that it made.
+/// Pods of an earlier operator lack our own label, and so do new pods of its pinned
+/// template.
 #[test]
-fn selectors_ask_for_our_label_once_template_and_pods_have_it() {
+fn selectors_use_our_label_once_template_and_pods_have_it() {
     let ours = "scaledapp.io/app";
     let mut observed = running(&app(""));
     assert_eq!(
         selector(&plan(&app(""), &observed, &settings()))[ours],
         "hello"
     );
-    // As it was upgraded: neither has it.
+    // Right after the upgrade, neither has it.
     let deployments = &mut observed.live.deployments;
     let live = deployments
         .iter_mut()

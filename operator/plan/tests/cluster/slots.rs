@@ -1,6 +1,6 @@
-//! Where slots lead while balancers come and go.
+//! Tests of where slots lead while balancers come and go.
 
-use scaledapp_plan::cluster::{Heard, Observed, Plan, Pod, keep_serving, plan};
+use scaledapp_plan::cluster::{Answer, Observed, Plan, Pod, keep_serving, plan};
 
 use super::given::{app, apply, at, balancer, cluster, object, running, serves, settings};
 
@@ -36,12 +36,12 @@ fn expected(table: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
 type Harm = fn(&mut Pod);
 
 #[test]
-fn a_slot_leads_to_its_own_balancer_else_to_all_others_and_never_nowhere() {
+fn a_slot_leads_to_its_own_balancer_or_to_all_others_and_never_nowhere() {
     let down: &[(&str, Harm)] = &[
         ("unready", |pod| pod.ready = false),
         ("deleted", |pod| pod.deleting = true),
-        ("silent", |pod| pod.heard = Heard::Silent),
-        ("not serving", |pod| pod.heard = serves(false)),
+        ("silent", |pod| pod.answer = Answer::Silent),
+        ("not serving", |pod| pod.answer = serves(false)),
         ("without address", |pod| pod.ip = None),
     ];
     for (how, harm) in down {
@@ -66,7 +66,7 @@ fn a_slot_leads_to_its_own_balancer_else_to_all_others_and_never_nowhere() {
         );
         observed.pods.iter_mut().for_each(harm);
         let planned = plan(&three, &observed, &settings());
-        // Where all are silent it is rather the operator that is kept out.
+        // If all are silent, something probably blocks the operator.
         let left = if *how == "silent" { own } else { Vec::new() };
         assert_eq!(leads(&planned), left, "{how}");
         assert!(planned.delete.is_empty());
@@ -88,38 +88,38 @@ fn what_was_known_last_stays_when_nothing_serves() {
     );
 }
 
-/// A `NetworkPolicy` keeps the operator out, and nobody else.
+/// A `NetworkPolicy` blocks only the operator.
 #[test]
-fn where_no_balancer_answers_the_kubelets_word_counts() {
+fn if_no_balancer_answers_the_kubelets_readiness_counts() {
     let app = app("");
     let mut observed = running(&app);
     let before = leads(&plan(&app, &observed, &settings()));
-    let unreachable = Heard::Unreachable { accepted: false };
-    for heard in [Heard::Silent, unreachable.clone()] {
+    let unreachable = Answer::Unreachable { accepted: false };
+    for answer in [Answer::Silent, unreachable.clone()] {
         for pod in &mut observed.pods {
-            pod.heard = heard.clone();
+            pod.answer = answer.clone();
         }
         let planned = plan(&app, &observed, &settings());
         assert_eq!(leads(&planned), before);
         assert_eq!(planned.events, []);
     }
-    // One that answers shows that the others would, too.
-    observed.pods[0].heard = serves(true);
+    // If one answers, the others would answer, too.
+    observed.pods[0].answer = serves(true);
     let only = expected(&[("hello-lb-0", &["10.0.1.0"]), ("hello-lb-1", &["10.0.1.0"])]);
     assert_eq!(leads(&plan(&app, &observed, &settings())), only);
-    // A kubelet that calls it dead is believed.
-    observed.pods[0].heard = unreachable;
+    // The kubelet's report that it is dead counts.
+    observed.pods[0].answer = unreachable;
     observed.pods[1].ready = false;
     assert_eq!(leads(&plan(&app, &observed, &settings())), only);
 }
 
 #[test]
-fn a_leader_that_has_heard_nobody_moves_nobody() {
+fn a_leader_that_has_no_answers_yet_moves_no_slot() {
     let app = app("");
     let mut observed = running(&app);
     let before = plan(&app, &observed, &settings());
     for pod in &mut observed.pods {
-        pod.heard = Heard::NotYet;
+        pod.answer = Answer::NotYet;
     }
     assert_eq!(
         plan(&app, &observed, &settings()).apply.endpoint_slices,
@@ -128,7 +128,7 @@ fn a_leader_that_has_heard_nobody_moves_nobody() {
 }
 
 #[test]
-fn a_take_over_and_a_return_are_told_once() {
+fn a_take_over_and_a_return_are_reported_once() {
     let app = app("");
     let mut observed = running(&app);
     let reasons = |observed: &mut Observed| {
@@ -141,18 +141,18 @@ fn a_take_over_and_a_return_are_told_once() {
             .collect::<Vec<_>>()
     };
     assert_eq!(reasons(&mut observed), Vec::<&str>::new());
-    observed.pods[1].heard = Heard::Silent;
+    observed.pods[1].answer = Answer::Silent;
     assert_eq!(reasons(&mut observed), ["SlotTakenOver"]);
     assert_eq!(reasons(&mut observed), Vec::<&str>::new());
-    observed.pods[1].heard = serves(true);
+    observed.pods[1].answer = serves(true);
     assert_eq!(reasons(&mut observed), ["SlotReturned"]);
-    // A new pod of the slot instead of the old one, which is gone: no take-over.
+    // A new pod of the slot replaces the old one: no take-over.
     observed.pods[1].uid = "b1-new".to_owned();
     assert_eq!(reasons(&mut observed), Vec::<&str>::new());
 }
 
 #[test]
-fn endpoints_say_pod_node_and_zone() {
+fn endpoints_name_pod_node_and_zone() {
     let app = app("");
     let planned = plan(&app, &running(&app), &settings());
     let slice = &planned.apply.endpoint_slices[1];
@@ -190,7 +190,7 @@ fn a_cluster_of_ipv6_gets_slices_of_ipv6() {
 }
 
 #[test]
-fn a_slot_too_many_leaves_dns_first_and_goes_when_resolvers_have_forgotten_it() {
+fn an_excess_slot_leaves_dns_first_and_is_deleted_when_resolvers_have_forgotten_it() {
     let (two, one) = (
         app("  dns: {hostname: a.b, ttl: 10s}"),
         app("  dns: {hostname: a.b, ttl: 10s}\n  balancers: {replicas: 1}"),
@@ -224,9 +224,9 @@ fn a_slot_too_many_leaves_dns_first_and_goes_when_resolvers_have_forgotten_it() 
 }
 
 #[test]
-fn paused_stalled_or_senseless_apps_keep_their_addresses_and_nothing_else_changes() {
+fn paused_stalled_or_invalid_apps_keep_their_addresses_and_nothing_else_changes() {
     let mut observed = running(&app(""));
-    observed.pods[0].heard = Heard::Silent;
+    observed.pods[0].answer = Answer::Silent;
     let paused = plan(
         &app("  paused: true\n  replicas: {total: 9}"),
         &observed,
@@ -237,8 +237,8 @@ fn paused_stalled_or_senseless_apps_keep_their_addresses_and_nothing_else_change
         &observed,
         &settings(),
     );
-    let senseless = keep_serving(&object("  port: 0"), &observed);
-    for planned in [paused, stalled, senseless] {
+    let invalid = keep_serving(&object("  port: 0"), &observed);
+    for planned in [paused, stalled, invalid] {
         assert_eq!(
             leads(&planned),
             expected(&[("hello-lb-0", &["10.0.1.1"]), ("hello-lb-1", &["10.0.1.1"])])

@@ -1,4 +1,4 @@
-//! Whole objects of a few apps, and that the same input gives the same bytes.
+//! Snapshots of all objects of a few apps, and a test that the same input gives the same bytes.
 
 use proptest::prelude::*;
 use scaledapp_plan::cluster::{Objects, Plan, plan, validate};
@@ -9,7 +9,7 @@ fn yaml(value: &impl serde::Serialize) -> String {
     serde_saphyr::to_string(value).unwrap()
 }
 
-/// The kept template is the template once more.
+/// The kept template repeats the template.
 fn shorten(objects: &mut Objects) {
     for deployment in &mut objects.deployments {
         let template = serde_json::to_string(&deployment.spec.template).unwrap();
@@ -34,7 +34,7 @@ fn the_shortest_app_becomes_all_of_this() {
     insta::assert_snapshot!(yaml(&planned("")));
 }
 
-/// The app's Deployment and the `ConfigMap` that its pods look at.
+/// The app's Deployment and the `ConfigMap` that its pods read.
 fn workload(lines: &str) -> String {
     let planned = planned(lines);
     format!(
@@ -90,14 +90,14 @@ fn messages_are_flags_of_the_pod_and_absent_ones_change_nothing() {
 }
 
 #[test]
-fn connections_are_handed_out_where_that_is_asked_for() {
+fn an_app_with_connection_dispatch() {
     insta::assert_snapshot!(workload(
         "  replicas: {total: 1}\n  workers: {perCore: 2, dispatch: Connection}"
     ));
 }
 
 #[test]
-fn a_pod_template_is_laid_over_ours() {
+fn a_pod_template_is_merged_over_ours() {
     insta::assert_snapshot!(workload(
         r"  podTemplate:
     metadata: {labels: {team: a, app.kubernetes.io/name: shop}, annotations: {note: x}}
@@ -119,7 +119,7 @@ fn a_pod_template_is_laid_over_ours() {
 }
 
 #[test]
-fn slots_can_be_had_from_the_cloud() {
+fn slots_can_have_addresses_of_the_cloud() {
     let planned = planned(
         "  balancers: {replicas: 3, exposure: LoadBalancer, algorithm: Hash}\n  dns: {hostname: hello.apps.example.com, ttl: 10s}",
     );

@@ -1,18 +1,18 @@
-//! What the status says in each state, and that it says it once.
+//! Tests of the status in each state, and that each change is reported once.
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, ServiceStatus};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::Reason;
 use scaledapp_plan::cluster::{
-    Balancer, Failed, Heard, Observed, Outcome, Part, Pod, PodFailure, Supervisor, Trouble, events,
-    plan, status, validate,
+    Answer, Balancer, Failed, Observed, Outcome, Part, Pod, PodFailure, Supervisor, Trouble,
+    events, plan, status, validate,
 };
 
 use super::given::{apply, at, balancer, cluster, object, pass, pod, settings};
 
-/// `Ready Progressing Degraded Reconciling Stalled`: T or F, with the reasons
-/// of those that are unusual.
-fn told(object: &ScaledApp) -> String {
+/// `Ready Progressing Degraded Reconciling Stalled` as T or F, with the reasons other than
+/// `AsWanted`.
+fn shown(object: &ScaledApp) -> String {
     let status = object.status.as_ref().unwrap();
     let all = status.conditions.iter().filter(|it| it.type_ != "Updated");
     let letters: String = all
@@ -52,7 +52,7 @@ pub(crate) fn started(lines: &str) -> (ScaledApp, Observed) {
     let mut observed = cluster(2);
     observed.pods = vec![balancer(0), balancer(1), pod(0), pod(1)];
     for pod in &mut observed.pods[2..] {
-        pod.heard = Heard::Supervisor(Supervisor {
+        pod.answer = Answer::Supervisor(Supervisor {
             desired: 2,
             ready: 2,
             ..Supervisor::default()
@@ -60,12 +60,12 @@ pub(crate) fn started(lines: &str) -> (ScaledApp, Observed) {
     }
     pass(&mut object, &mut observed);
     pass(&mut object, &mut observed);
-    assert_eq!(told(&object), "TFFFF");
+    assert_eq!(shown(&object), "TFFFF");
     (object, observed)
 }
 
 #[test]
-fn numbers_stand_in_their_fields() {
+fn numbers_have_their_own_fields() {
     let (object, _) = started("  dns: {hostname: hello.apps.example.com}");
     let status = object.status.unwrap();
     assert_eq!((status.replicas, status.ready_replicas), (2, 2));
@@ -98,24 +98,24 @@ fn numbers_stand_in_their_fields() {
 }
 
 #[test]
-fn the_first_pass_says_that_it_starts() {
+fn the_first_pass_reports_that_the_app_starts() {
     let mut object = object("");
     let mut observed = cluster(2);
     let app = validate(&object).unwrap();
     let planned = plan(&app, &observed, &settings());
     object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
-    assert_eq!(told(&object), "FTFTF Starting");
+    assert_eq!(shown(&object), "FTFTF Starting");
     assert_eq!(object.status.as_ref().unwrap().pods, "0/2");
-    // One of two pods is not enough for the first time.
+    // For a new app, one of two pods is not enough.
     observed.pods = vec![balancer(0), balancer(1), pod(0)];
     let planned = plan(&app, &observed, &settings());
     apply(&mut observed, &planned);
     deployment(&mut observed).ready_replicas = Some(1);
     object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
-    assert_eq!(told(&object), "FTFTF Starting");
+    assert_eq!(shown(&object), "FTFTF Starting");
     deployment(&mut observed).ready_replicas = Some(2);
     object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
-    assert_eq!(told(&object), "TFFFF");
+    assert_eq!(shown(&object), "TFFFF");
 }
 
 type Change = fn(&mut Observed);
@@ -138,7 +138,7 @@ fn deployment(observed: &mut Observed) -> &mut k8s_openapi::api::apps::v1::Deplo
     observed.live.deployments[0].status.as_mut().unwrap()
 }
 
-/// What happens to an app that ran, and what is said then.
+/// What happens to a running app, and its conditions afterwards.
 const TABLE: &[(&str, Change, &str)] = &[
     ("nothing", |_| {}, "TFFFF"),
     (
@@ -159,11 +159,11 @@ const TABLE: &[(&str, Change, &str)] = &[
     ),
     (
         "a balancer is silent",
-        |observed| observed.pods[0].heard = Heard::Silent,
+        |observed| observed.pods[0].answer = Answer::Silent,
         "TFTFF FewerBalancersServing",
     ),
     (
-        "a pod is ready, of which its Deployment does not know yet",
+        "a pod is ready, but its Deployment has not counted it yet",
         |observed| deployment(observed).ready_replicas = Some(1),
         "TTFTF Scaling",
     ),
@@ -171,7 +171,7 @@ const TABLE: &[(&str, Change, &str)] = &[
         "all balancers are gone",
         |observed| {
             observed.pods[..2].iter_mut().for_each(|pod| {
-                pod.heard = Heard::Silent;
+                pod.answer = Answer::Silent;
                 pod.ready = false;
             });
         },
@@ -182,17 +182,17 @@ const TABLE: &[(&str, Change, &str)] = &[
         |observed| {
             observed.pods[..2]
                 .iter_mut()
-                .for_each(|pod| pod.heard = Heard::Silent);
+                .for_each(|pod| pod.answer = Answer::Silent);
         },
         "TFFFF",
     ),
     (
-        "nobody answers the operator, for long",
+        "no pod has answered the operator for a while",
         |observed| {
             observed
                 .pods
                 .iter_mut()
-                .for_each(|pod| pod.heard = Heard::Unreachable { accepted: false });
+                .for_each(|pod| pod.answer = Answer::Unreachable { accepted: false });
         },
         "TFTFF PodsUnreachable",
     ),
@@ -200,7 +200,7 @@ const TABLE: &[(&str, Change, &str)] = &[
         "the balancers reach no pod",
         |observed| {
             observed.pods[..2].iter_mut().for_each(|pod| {
-                pod.heard = Heard::Balancer(Balancer {
+                pod.answer = Answer::Balancer(Balancer {
                     serving: true,
                     blind: true,
                     why: None,
@@ -210,9 +210,9 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFTFF PodsUnreachable",
     ),
     (
-        "a worker is on its way",
+        "a worker is starting",
         |observed| {
-            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+            observed.pods[2].answer = Answer::Supervisor(Supervisor {
                 desired: 2,
                 ready: 1,
                 booting: 1,
@@ -222,10 +222,10 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFFFF",
     ),
     (
-        "an app that listens elsewhere",
+        "an app that listens on another port",
         |observed| {
             observed.pods[2].ready = false;
-            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+            observed.pods[2].answer = Answer::Supervisor(Supervisor {
                 desired: 2,
                 trouble: Some(Trouble::ListensOn(4000)),
                 ..Supervisor::default()
@@ -237,7 +237,7 @@ const TABLE: &[(&str, Change, &str)] = &[
     (
         "a worker is missing",
         |observed| {
-            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+            observed.pods[2].answer = Answer::Supervisor(Supervisor {
                 desired: 2,
                 ready: 1,
                 ..Supervisor::default()
@@ -246,12 +246,12 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFTFF FewerWorkersReady",
     ),
     (
-        "nobody was heard yet",
+        "no pod was asked yet",
         |observed| {
             observed
                 .pods
                 .iter_mut()
-                .for_each(|pod| pod.heard = Heard::NotYet);
+                .for_each(|pod| pod.answer = Answer::NotYet);
         },
         "TFFFF",
     ),
@@ -294,7 +294,7 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFTTF AppCrashing",
     ),
     (
-        "an image of root",
+        "an image that runs as root",
         |observed| {
             fail(
                 observed,
@@ -315,12 +315,12 @@ const TABLE: &[(&str, Change, &str)] = &[
         "TFTFF NoMatchingNode",
     ),
     (
-        "the name is taken",
+        "the hostname is taken",
         |observed| observed.hostname_taken_by = Some("shop/first".to_owned()),
         "TFTFF HostnameTaken",
     ),
     (
-        "the name is others'",
+        "the hostname belongs to others",
         |observed| {
             observed.hostname_refused = Some(scaledapp_plan::cluster::Stalled {
                 reason: Reason::HostnameRefused,
@@ -332,7 +332,7 @@ const TABLE: &[(&str, Change, &str)] = &[
     (
         "a reload fails",
         |observed| {
-            observed.pods[2].heard = Heard::Supervisor(Supervisor {
+            observed.pods[2].answer = Answer::Supervisor(Supervisor {
                 desired: 2,
                 ready: 2,
                 reload_failed: Some("x".to_owned()),
@@ -351,7 +351,7 @@ fn each_state_has_its_conditions() {
         let app = validate(&object).unwrap();
         let planned = plan(&app, &observed, &settings());
         object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
-        assert_eq!(told(&object), *expected, "{what}: {:?}", object.status);
+        assert_eq!(shown(&object), *expected, "{what}: {:?}", object.status);
     }
 }
 
@@ -390,30 +390,30 @@ fn the_same_facts_are_the_same_status_and_times_move_with_the_status_only() {
     observed.now = at(500);
     pass(&mut object, &mut observed);
     assert_eq!(object.status.as_ref().unwrap(), &before);
-    observed.pods[0].heard = Heard::Silent;
+    observed.pods[0].answer = Answer::Silent;
     pass(&mut object, &mut observed);
     let after = object.status.unwrap();
     for (before, after) in before.conditions.iter().zip(&after.conditions) {
         let moved = before.last_transition_time != after.last_transition_time;
         assert_eq!(moved, before.type_ == "Degraded", "{after:?}");
     }
-    let told: Vec<&str> = events(Some(&before), &after)
+    let sent: Vec<&str> = events(Some(&before), &after)
         .iter()
         .map(|event| event.reason.as_str())
         .collect();
-    assert_eq!(told, ["FewerBalancersServing"]);
+    assert_eq!(sent, ["FewerBalancersServing"]);
     assert!(events(Some(&after), &after).is_empty());
 }
 
 #[test]
-fn an_object_that_makes_no_sense_is_stalled_and_still_served() {
+fn an_invalid_object_is_stalled_and_still_served() {
     let (mut good, observed) = started("");
     good.metadata.generation = Some(2);
     good.spec.port = Some(0);
     let violations = validate(&good).unwrap_err();
     good.status = Some(status(&good, &observed, Outcome::Invalid(&violations)));
-    assert_eq!(told(&good), "TFTFT InvalidSpec");
-    assert!(message(&good, "Stalled").contains("spec.port: 0 is no port"));
+    assert_eq!(shown(&good), "TFTFT InvalidSpec");
+    assert!(message(&good, "Stalled").contains("spec.port: 0 is not a port"));
     assert_eq!(good.status.as_ref().unwrap().observed_generation, Some(2));
     let fresh = object("  port: 0");
     let fresh = status(&fresh, &cluster(2), Outcome::Invalid(&violations));
@@ -422,7 +422,7 @@ fn an_object_that_makes_no_sense_is_stalled_and_still_served() {
 }
 
 #[test]
-fn a_failed_write_a_pause_and_a_new_image_are_told() {
+fn a_failed_write_a_pause_and_a_new_image_are_reported() {
     let (mut object, observed) = started("");
     let app = validate(&object).unwrap();
     let planned = plan(&app, &observed, &settings());
@@ -438,8 +438,8 @@ fn a_failed_write_a_pause_and_a_new_image_are_told() {
             },
         ),
     ));
-    assert_eq!(told(&object), "TTFTF ApplyFailed");
-    // What it says no to does not come by itself, and somebody has to be told.
+    assert_eq!(shown(&object), "TTFTF ApplyFailed");
+    // A refused object does not become right by itself, so the app is degraded.
     object.status = Some(status(
         &object,
         &observed,
@@ -452,19 +452,19 @@ fn a_failed_write_a_pause_and_a_new_image_are_told() {
             },
         ),
     ));
-    assert_eq!(told(&object), "TTTTF ApplyFailed");
+    assert_eq!(shown(&object), "TTTTF ApplyFailed");
     object.spec.paused = true;
     let app = validate(&object).unwrap();
     let planned = plan(&app, &observed, &settings());
     object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
-    assert_eq!(told(&object), "TFFFF Paused");
+    assert_eq!(shown(&object), "TFFFF Paused");
     object.spec.paused = false;
     object.spec.image = "example/hello:2.0".to_owned();
     let app = validate(&object).unwrap();
     let planned = plan(&app, &observed, &settings());
-    // Written, but not yet seen: it must not look done.
+    // The change is written but not yet observed: it must not look finished.
     object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
-    assert_eq!(told(&object), "TTFTF RollingOut");
+    assert_eq!(shown(&object), "TTFTF RollingOut");
 }
 
 #[test]
@@ -472,7 +472,7 @@ fn a_slot_of_the_cloud_has_the_address_of_the_cloud() {
     let (_, mut observed) = started("");
     let mut object = object("  balancers: {exposure: LoadBalancer}");
     pass(&mut object, &mut observed);
-    assert_eq!(told(&object), "FTFTF Starting");
+    assert_eq!(shown(&object), "FTFTF Starting");
     let ingress = |ip: Option<&str>, hostname: Option<&str>| ServiceStatus {
         load_balancer: Some(LoadBalancerStatus {
             ingress: Some(vec![LoadBalancerIngress {
@@ -491,22 +491,22 @@ fn a_slot_of_the_cloud_has_the_address_of_the_cloud() {
         let planned = plan(&app, &observed, &settings());
         object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
         (
-            told(&object),
+            shown(&object),
             object.status.clone().unwrap().balancers[0].address.clone(),
         )
     };
-    let (said, address) = give(ingress(None, Some("elb.example.com")));
+    let (conditions, address) = give(ingress(None, Some("elb.example.com")));
     assert!(
-        said.contains("AddressIsAName") && address.is_empty(),
-        "{said}"
+        conditions.contains("AddressIsAName") && address.is_empty(),
+        "{conditions}"
     );
-    let (said, address) = give(ingress(Some("203.0.113.7"), None));
-    assert_eq!((&*said, &*address), ("TFFFF", "203.0.113.7"));
+    let (conditions, address) = give(ingress(Some("203.0.113.7"), None));
+    assert_eq!((&*conditions, &*address), ("TFFFF", "203.0.113.7"));
 }
 
-/// Whoever can make pods can let them say anything, and give them our labels.
+/// Anybody who can create pods can make them answer anything, and give them our labels.
 #[test]
-fn what_pods_say_makes_no_sum_overflow_and_no_status_large() {
+fn answers_of_pods_neither_overflow_sums_nor_enlarge_the_status() {
     let (object, mut observed) = started("");
     let boasting = Supervisor {
         desired: u32::MAX,
@@ -517,7 +517,7 @@ fn what_pods_say_makes_no_sum_overflow_and_no_status_large() {
     observed.pods.extend((0..50).map(|index| Pod {
         name: format!("boasting-{index}"),
         uid: format!("boasting-{index}"),
-        heard: Heard::Supervisor(boasting.clone()),
+        answer: Answer::Supervisor(boasting.clone()),
         sidecar_image: Some(format!("{index}.example/{}", "x".repeat(5_000))),
         ready: false,
         failure: Some(PodFailure {
@@ -555,9 +555,9 @@ fn updated(object: &ScaledApp) -> (String, String) {
     (updated.status.clone(), updated.reason.clone())
 }
 
-/// What a pipeline waits for, while Ready is about what serves.
+/// A pipeline waits for `Updated`; `Ready` is about what serves.
 #[test]
-fn a_generation_is_out_once_all_of_it_serves() {
+fn a_generation_is_updated_once_all_of_it_serves() {
     let (mut object, mut observed) = started("");
     assert_eq!(updated(&object).0, "True");
     let status = observed.live.deployments[0].status.as_mut().unwrap();
@@ -582,12 +582,12 @@ fn a_generation_is_out_once_all_of_it_serves() {
         updated(&object),
         ("False".to_owned(), "AppCrashing".to_owned())
     );
-    assert!(told(&object).starts_with("TTT"), "{}", told(&object));
+    assert!(shown(&object).starts_with("TTT"), "{}", shown(&object));
 }
 
 /// `helm upgrade --wait` reads Stalled right after the fix.
 #[test]
-fn a_rollout_is_no_longer_stuck_once_it_is_given_another_generation() {
+fn a_rollout_is_no_longer_stuck_once_the_object_has_another_generation() {
     let (mut object, mut observed) = started("");
     let stuck = serde_json::json!({
         "observedGeneration": 1, "replicas": 3, "updatedReplicas": 1, "readyReplicas": 2,
@@ -607,9 +607,9 @@ fn a_rollout_is_no_longer_stuck_once_it_is_given_another_generation() {
         let after = status(&object, &observed, Outcome::Applied(&app, &planned));
         object.status = Some(after);
         assert!(
-            told(&object).starts_with(letters),
+            shown(&object).starts_with(letters),
             "{generation}: {}",
-            told(&object)
+            shown(&object)
         );
     }
 }

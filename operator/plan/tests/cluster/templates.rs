@@ -1,5 +1,5 @@
-//! What a user may say about our pods: what is honoured, what is refused with which
-//! cure, and whose field it is that the API server refuses.
+//! Tests of a user's pod template: what is merged, what is refused with which cure, and to
+//! which field a refusal of the API server is translated.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use scaledapp_plan::cluster::{Cause, Plan, plan, refused, validate};
@@ -34,20 +34,20 @@ fn stalled(lines: &str) -> String {
 }
 
 #[test]
-fn the_init_container_has_what_the_app_has_unless_it_is_said() {
+fn the_init_container_inherits_resources_unless_the_template_sets_them() {
     let all = json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "128Mi"}});
     let lines =
         "  resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 128Mi}}\n";
     let own = "  podTemplate: {spec: {initContainers: [{name: scaledapp-install, resources: {limits: {cpu: 1}}, imagePullPolicy: Always}]}}";
     let gpu = "  resources: {limits: {cpu: '1', 'nvidia.com/gpu': 1}}";
-    let laid_over =
+    let merged =
         "  podTemplate: {spec: {containers: [{name: app, resources: {limits: {memory: 1Gi}}}]}}";
     for (lines, wanted) in [
         (lines.to_owned(), all),
         (format!("{lines}{own}"), json!({"limits": {"cpu": "1"}})),
         (String::new(), Value::Null),
         (gpu.to_owned(), json!({"limits": {"cpu": "1"}})),
-        (laid_over.to_owned(), json!({"limits": {"memory": "1Gi"}})),
+        (merged.to_owned(), json!({"limits": {"memory": "1Gi"}})),
     ] {
         let pod = pod(&planned(&lines), 0);
         let inits = pod.init_containers.unwrap();
@@ -59,7 +59,7 @@ fn the_init_container_has_what_the_app_has_unless_it_is_said() {
 }
 
 #[test]
-fn balancers_have_what_the_object_says_else_what_the_operator_does() {
+fn balancers_have_the_resources_of_the_object_or_of_the_operator() {
     let of = |lines: &str| resources(&pod(&planned(lines), 1).containers[0]);
     let default =
         json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}});
@@ -68,7 +68,7 @@ fn balancers_have_what_the_object_says_else_what_the_operator_does() {
     let wanted = json!({"requests": {"cpu": "0.5"}, "limits": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(of(given), wanted);
     assert_eq!(of("  balancers: {resources: {}}"), Value::Null);
-    // No app restarts for it.
+    // No pod of the app restarts for it.
     let observed = running(&app(""));
     let after = plan(&app(given), &observed, &settings());
     let before = &observed.live.deployments[0].spec.template;
@@ -76,7 +76,7 @@ fn balancers_have_what_the_object_says_else_what_the_operator_does() {
 }
 
 #[test]
-fn a_users_probe_variable_and_constraint_are_the_whole_of_it() {
+fn a_users_probe_variable_and_constraint_replace_ours_as_a_whole() {
     let plan = planned(
         r"  env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: B, value: $(A)}]
   replicas: {perNode: 2}
@@ -127,7 +127,7 @@ fn a_users_probe_variable_and_constraint_are_the_whole_of_it() {
 }
 
 #[test]
-fn a_probe_that_asks_nothing_changes_how_often_ours_asks() {
+fn a_probe_without_an_action_changes_the_times_of_ours() {
     let lines = "  podTemplate: {spec: {containers: [{name: app, livenessProbe: {failureThreshold: 20, initialDelaySeconds: 60}}]}}";
     let pod = serde_json::to_value(pod(&planned(lines), 0)).unwrap();
     let probe = &pod["containers"][0]["livenessProbe"];
@@ -155,12 +155,12 @@ fn numbers_are_amounts_as_in_a_deployment() {
     );
     let bad =
         "  podTemplate: {spec: {containers: [{name: app, resources: {limits: {cpu: much}}}]}}";
-    let said = stalled(bad);
+    let message = stalled(bad);
     assert!(
-        said.starts_with(
+        message.starts_with(
             "spec.podTemplate.spec.containers[0].resources.limits.cpu: \"much\" is not an amount"
         ),
-        "{said}"
+        "{message}"
     );
 }
 
@@ -172,7 +172,7 @@ const EVERYTHING: &str = "{metadata: {labels: {team: a, app.kubernetes.io/name: 
   initContainers: [{name: wait, image: w}], containers: [{name: NAME, securityContext: {runAsGroup: 5}}, {name: mesh, image: m}]}}";
 
 #[test]
-fn pods_of_app_and_balancers_go_where_they_are_sent() {
+fn templates_place_the_pods_of_app_and_balancers() {
     for (index, field) in [
         (0, "  podTemplate: "),
         (1, "  balancers:\n    podTemplate: "),
@@ -209,13 +209,13 @@ fn pods_of_app_and_balancers_go_where_they_are_sent() {
         let selector = &zone["labelSelector"]["matchLabels"];
         assert_eq!(selector["app.kubernetes.io/component"], name);
         assert!(pod["affinity"]["nodeAffinity"].is_object());
-        // Ours is beside it.
+        // Our own affinity is kept beside it.
         assert_eq!(pod["affinity"]["podAntiAffinity"].is_object(), index == 1);
     }
 }
 
 #[test]
-fn volumes_that_may_go_are_added_to_ours() {
+fn evictable_volumes_are_added_to_ours() {
     let evictable = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
     for (theirs, wanted) in [
         ("cache,tmp", "scaledapp,cache,tmp"),
@@ -231,15 +231,15 @@ fn volumes_that_may_go_are_added_to_ours() {
     }
 }
 
-/// What would break our containers, below `podTemplate`, and what is said of it.
+/// Templates that would break our containers, each with the beginning of its message.
 const BROKEN: &[(&str, &str)] = &[
     (
         "{spec: {initContainers: [{name: scaledapp-install, image: other}]}}",
-        "spec.initContainers[0].image: this container brings the supervisor",
+        "spec.initContainers[0].image: this container installs the supervisor",
     ),
     (
         "{spec: {initContainers: [{name: scaledapp-install, volumeMounts: []}, {name: scaledapp-install}]}}",
-        "spec.initContainers[1]: scaledapp-install is there twice",
+        "spec.initContainers[1]: scaledapp-install occurs twice",
     ),
     (
         "{spec: {initContainers: [{name: app, image: i}]}}",
@@ -259,7 +259,7 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     (
         "{spec: {containers: [{name: x, image: i, env: [{name: A}, {name: A}]}]}}",
-        "spec.containers[0].env[1]: A is there twice",
+        "spec.containers[0].env[1]: A occurs twice",
     ),
     (
         "{spec: {volumes: [{name: scaledapp, emptyDir: {}}]}}",
@@ -279,30 +279,30 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     (
         "{metadata: {labels: {app.kubernetes.io/instance: other}}}",
-        "metadata.labels[app.kubernetes.io/instance]: the operator finds the pods by it",
+        "metadata.labels[app.kubernetes.io/instance]: the operator finds the pods by this label",
     ),
     (
         "{metadata: {labels: {scaledapp.io/slot: '1'}}}",
-        "metadata.labels[scaledapp.io/slot]: the operator finds the pods by it",
+        "metadata.labels[scaledapp.io/slot]: the operator finds the pods by this label",
     ),
     (
         "{metadata: {annotations: {scaledapp.io/desired: x}}}",
-        "metadata.annotations[scaledapp.io/desired]: the operator tells pods by it",
+        "metadata.annotations[scaledapp.io/desired]: the operator controls the pods with this annotation",
     ),
 ];
 
 const BROKEN_BALANCERS: &[(&str, &str)] = &[
     (
         "{spec: {containers: [{name: balancer, command: [sh]}]}}",
-        "spec.containers[0].command: the operator says how a balancer is started",
+        "spec.containers[0].command: the operator decides how a balancer is started",
     ),
     (
         "{spec: {containers: [{name: balancer, args: [x]}]}}",
-        "spec.containers[0].args: the operator says how",
+        "spec.containers[0].args: the operator decides how",
     ),
     (
         "{spec: {containers: [{name: balancer, image: x}]}}",
-        "spec.containers[0].image: all balancers have the image",
+        "spec.containers[0].image: all balancers use the image",
     ),
     (
         "{spec: {containers: [{name: balancer, ports: [{containerPort: 1}]}]}}",
@@ -310,11 +310,11 @@ const BROKEN_BALANCERS: &[(&str, &str)] = &[
     ),
     (
         "{spec: {serviceAccountName: mine}}",
-        "spec.serviceAccountName: a balancer reads",
+        "spec.serviceAccountName: a balancer finds the pods",
     ),
     (
         "{spec: {automountServiceAccountToken: false}}",
-        "spec.automountServiceAccountToken: a balancer reads",
+        "spec.automountServiceAccountToken: a balancer finds the pods",
     ),
     (
         "{spec: {nodeSelektor: {}, containers: [{name: balancer, resorces: {a: b}}]}}",
@@ -326,7 +326,7 @@ const BROKEN_BALANCERS: &[(&str, &str)] = &[
     ),
     (
         "{spec: {restartPolicy: Never}}",
-        "spec.restartPolicy: a Deployment knows Always only",
+        "spec.restartPolicy: a Deployment allows only Always",
     ),
     (
         "{metadata: {labels: {scaledapp.io/app: x}}}",
@@ -337,25 +337,25 @@ const BROKEN_BALANCERS: &[(&str, &str)] = &[
 #[test]
 fn what_breaks_our_containers_is_refused_with_its_path_and_the_cure() {
     for (overlay, expected) in BROKEN {
-        let said = stalled(&format!("  podTemplate: {overlay}"));
+        let message = stalled(&format!("  podTemplate: {overlay}"));
         assert!(
-            said.starts_with(&format!("spec.podTemplate.{expected}")),
-            "{said}"
+            message.starts_with(&format!("spec.podTemplate.{expected}")),
+            "{message}"
         );
     }
     for (overlay, expected) in BROKEN_BALANCERS {
-        let said = stalled(&format!("  balancers: {{podTemplate: {overlay}}}"));
+        let message = stalled(&format!("  balancers: {{podTemplate: {overlay}}}"));
         assert!(
-            said.starts_with(&format!("spec.balancers.podTemplate.{expected}")),
-            "{said}"
+            message.starts_with(&format!("spec.balancers.podTemplate.{expected}")),
+            "{message}"
         );
     }
 }
 
-/// An older operator let such things pass without a word: that is no reason to stop now.
+/// An older operator accepted such templates, so they must not stop an app now.
 #[test]
-fn a_template_that_is_refused_today_stays_while_nobody_changes_it() {
-    // To an app of that name it says what is so anyway, and the hash is the same.
+fn a_template_that_is_refused_today_stays_until_it_is_changed() {
+    // For an app of that name the label has its usual value, and the hash is the same.
     let lines = "  podTemplate: {metadata: {labels: {app.kubernetes.io/instance: other}}}";
     let other = validate(&named("other", lines)).unwrap();
     let inputs = plan(&other, &cluster(2), &settings()).apply.deployments[0]
@@ -369,14 +369,14 @@ fn a_template_that_is_refused_today_stays_while_nobody_changes_it() {
     let annotations = live.metadata.annotations.as_mut().unwrap();
     annotations.insert("scaledapp.io/inputs".to_owned(), inputs);
     let before = live.spec.template.clone();
-    assert!(stalled(lines).contains("the operator finds the pods by it"));
+    assert!(stalled(lines).contains("the operator finds the pods by this label"));
     let planned = plan(&app(lines), &observed, &settings());
     assert_eq!(planned.stalled, None);
     assert_eq!(template(&planned, 0), before);
 }
 
 #[test]
-fn the_supervisor_comes_as_a_volume_where_that_is_asked_for() {
+fn the_supervisor_can_come_as_an_image_volume() {
     let plan = planned("  supervisor: {delivery: ImageVolume}");
     let template = template(&plan, 0);
     let annotations = template.metadata.unwrap().annotations.unwrap();
@@ -398,9 +398,9 @@ fn the_supervisor_comes_as_a_volume_where_that_is_asked_for() {
     );
     let command = pod.containers[0].command.as_ref().unwrap();
     assert_eq!(command[0], "/.scaledapp/usr/local/bin/scaledapp-sidecar");
-    // The default changes nothing of what is there.
+    // The default, written out, changes nothing.
     let observed = running(&app(""));
-    let said = app("  supervisor: {delivery: InitContainer}");
+    let message = app("  supervisor: {delivery: InitContainer}");
     let planned = scaledapp_plan::cluster::plan(&said, &observed, &settings());
     assert_eq!(
         planned.apply.deployments[0].spec.template,
@@ -421,7 +421,7 @@ const REFUSED: &str = r"  env: [{name: A, value: a}, {name: B, valueFrom: {field
       - {name: mesh, image: m, ports: [{containerPort: 99999}]}
       - {name: app, resources: {limits: {cpu: 500m}}, env: [{name: C, value: c}]}";
 
-/// A place in a Deployment, and the user's field; empty: nobody's.
+/// A Deployment, a field of it, and the user's field that it comes from; empty: none.
 const ORIGINS: &[(&str, &str, &str)] = &[
     (
         "hello",
@@ -494,7 +494,7 @@ const ORIGINS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn what_the_api_server_refuses_is_told_of_the_users_field() {
+fn a_refusal_of_the_api_server_names_the_users_field() {
     let app = app(REFUSED);
     let plan = plan(&app, &cluster(2), &settings());
     assert_eq!(plan.stalled, None);
@@ -503,21 +503,21 @@ fn what_the_api_server_refuses_is_told_of_the_users_field() {
             field: (*field).to_owned(),
             message: "no".to_owned(),
         };
-        let said = refused(&app, &plan, name, &[cause.clone(), cause]);
-        let said = said.map(|stalled| stalled.message).unwrap_or_default();
+        let message = refused(&app, &plan, name, &[cause.clone(), cause]);
+        let message = said.map(|stalled| stalled.message).unwrap_or_default();
         if expected.is_empty() {
-            assert_eq!(said, "", "{field}");
+            assert_eq!(message, "", "{field}");
         } else {
             assert!(
-                said.starts_with(expected) && said.matches(": no").count() == 1,
-                "{field}: {said}"
+                message.starts_with(expected) && message.matches(": no").count() == 1,
+                "{field}: {message}"
             );
         }
     }
 }
 
 #[test]
-fn server_side_apply_tells_of_fields_in_its_text() {
+fn fields_are_read_from_the_message_of_server_side_apply() {
     let one = r#"failed to create typed patch object (shop/hello; apps/v1, Kind=Deployment): .spec.template.spec.containers[name="x"].env: duplicate entries for key [name="A"]"#;
     let two = "failed to create typed patch object (shop/hello; apps/v1, Kind=Deployment): errors:\n  .spec.template.spec.a: field not declared in schema\n  .spec.template.spec.b: field not declared in schema\n";
     let fields = |text: &str| -> Vec<String> {

@@ -1,4 +1,4 @@
-//! What makes no sense in a cluster, each with its cure.
+//! Tests of what is invalid in a cluster, each with its cure.
 
 use scaledapp_plan::cluster::{plan, validate};
 
@@ -18,11 +18,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "  port: 0",
-        "spec.port: 0 is no port: give the one that the app listens on, 1 to 65535",
+        "spec.port: 0 is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "  port: 70000",
-        "spec.port: 70000 is no port: give the one that the app listens on, 1 to 65535",
+        "spec.port: 70000 is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
         "  workers: {perCore: 0}",
@@ -30,15 +30,15 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "  balancers: {replicas: 0}",
-        "spec.balancers.replicas: 0 balancers answer nobody: give 1 to 8",
+        "spec.balancers.replicas: 0 balancers serve no client: give 1 to 8",
     ),
     (
         "  dns: {hostname: Hello_World.x}",
-        "spec.dns.hostname: \"Hello_World.x\" is not a DNS name: labels of a-z, 0-9 and -, at most 63 long, between dots, such as hello.apps.local",
+        "spec.dns.hostname: \"Hello_World.x\" is not a DNS name: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local",
     ),
     (
         "  appProtocol: tcp",
-        "spec.appProtocol: the balancers of a cluster pass HTTP only so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+        "spec.appProtocol: the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
     ),
     (
         "  env: [{name: A, valueFrom: {}}]",
@@ -77,19 +77,19 @@ fn each_rule_has_a_message_that_names_field_and_cure() {
     }
     let mut no_command = object("");
     no_command.spec.command.clear();
-    let said = validate(&no_command).unwrap_err();
+    let found = validate(&no_command).unwrap_err();
     assert_eq!(
         said[0].to_string(),
         "spec.command: is empty: say what one worker runs, such as [node, server.js]"
     );
-    let said = validate(&named("1st", "")).unwrap_err();
+    let found = validate(&named("1st", "")).unwrap_err();
     assert_eq!(
         said[0].to_string(),
         "metadata.name: \"1st\" becomes the name of a Service: begin with a letter, such as app-1st"
     );
 }
 
-/// Lines below `podTemplate.spec`, and what stalls the app.
+/// Values of `podTemplate.spec`, and the message with which the app is stalled.
 const OVERLAYS: &[(&str, &str)] = &[
     (
         "{nodeSelektor: {a: b}}",
@@ -113,16 +113,16 @@ const OVERLAYS: &[(&str, &str)] = &[
     ),
     (
         "{containers: [{name: app, command: [sh]}]}",
-        "spec.podTemplate.spec.containers[0].command: the supervisor starts the app: say it in spec.command",
+        "spec.podTemplate.spec.containers[0].command: the supervisor starts the app: set it in spec.command",
     ),
     (
         "{restartPolicy: Never}",
-        "spec.podTemplate.spec.restartPolicy: a Deployment knows Always only",
+        "spec.podTemplate.spec.restartPolicy: a Deployment allows only Always",
     ),
 ];
 
 #[test]
-fn what_cannot_be_laid_over_stalls_and_names_the_path() {
+fn what_cannot_be_merged_stalls_and_names_the_path() {
     for (spec, expected) in OVERLAYS {
         let planned = plan(
             &app(&format!("  podTemplate: {{spec: {spec}}}")),
@@ -136,9 +136,9 @@ fn what_cannot_be_laid_over_stalls_and_names_the_path() {
     }
 }
 
-/// A pod refuses all that it is told with a longer one.
+/// A pod refuses a desired state with a longer token as a whole.
 #[test]
-fn a_reload_token_has_a_length_that_pods_take() {
+fn a_reload_token_has_a_length_that_pods_accept() {
     let with = |length: usize| {
         let mut object = object("");
         let annotations = object.metadata.annotations.get_or_insert_default();
@@ -149,5 +149,5 @@ fn a_reload_token_has_a_length_that_pods_take() {
     let violations = with(129).unwrap_err();
     let text = violations[0].to_string();
     assert!(text.contains("annotations[scaledapp.io/reload]"), "{text}");
-    assert!(text.contains("128 is the most"), "{text}");
+    assert!(text.contains("at most 128 are allowed"), "{text}");
 }

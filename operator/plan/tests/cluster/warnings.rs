@@ -1,15 +1,15 @@
-//! Who is warned of what, and where people find what a reason means.
+//! Tests of when warnings are sent, and that each reason is documented.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use scaledapp_crds::words::Reason;
 use scaledapp_plan::cluster::{
-    Heard, Observed, Outcome, Part, Pod, PodFailure, WaitsFor, events, plan, status, validate,
+    Answer, Observed, Outcome, Part, Pod, PodFailure, WaitsFor, events, plan, status, validate,
 };
 
 use super::given::{apply, at, balancer, pod, settings};
 use super::status::{reason, started};
 
-/// From one balancer more being asked for until it serves: nobody needs to be warned.
+/// There is no warning between the request for another balancer and the time when it serves.
 #[test]
 fn another_balancer_comes_without_a_warning() {
     let (mut object, mut observed) = started("");
@@ -29,21 +29,21 @@ fn another_balancer_comes_without_a_warning() {
                 service.metadata.creation_timestamp = Some(Time(at(0)));
             }
         }
-        let told = events(before.as_ref(), object.status.as_ref().unwrap());
-        let warned = told.into_iter().map(|event| event.note);
+        let sent = events(before.as_ref(), object.status.as_ref().unwrap());
+        let warned = sent.into_iter().map(|event| event.note);
         (warned.collect::<Vec<_>>(), reason(&object, "Degraded"))
     };
-    // Nothing is there of it; then its Service; then its pod.
+    // First nothing of it exists, then its Service, then its pod.
     assert_eq!(step(&mut observed), fine);
     assert_eq!(step(&mut observed), fine);
     observed.pods.push(Pod {
         ready: false,
         created: Some(at(1)),
-        heard: Heard::NotYet,
+        answer: Answer::NotYet,
         ..balancer(2)
     });
     assert_eq!(step(&mut observed), fine);
-    // One that never comes is told of all the same.
+    // A balancer that never serves is reported.
     observed.now = at(100);
     assert_eq!(step(&mut observed).1, "FewerBalancersServing");
     let last = observed.pods.len() - 1;
@@ -54,7 +54,7 @@ fn another_balancer_comes_without_a_warning() {
 
 /// A drained node leaves a pod without a node for a moment.
 #[test]
-fn a_pod_without_a_node_is_told_of_once_that_lasts() {
+fn a_pod_without_a_node_is_reported_after_a_while() {
     let (object, mut observed) = started("  replicas: {total: 2}");
     let app = validate(&object).unwrap();
     let waiting = Pod {
@@ -78,7 +78,7 @@ fn a_pod_without_a_node_is_told_of_once_that_lasts() {
     };
     let scheduler = WaitsFor::Scheduler("mine".to_owned());
     let claim = WaitsFor::Claim("data".to_owned());
-    for (pod, told_at, cure) in [
+    for (pod, reported_at, cure) in [
         (refused(0), 5, "lower spec.resources"),
         (unseen(scheduler), 10, "spec.podTemplate.spec.schedulerName"),
         (unseen(claim), 60, "kubectl describe pvc"),
@@ -87,23 +87,30 @@ fn a_pod_without_a_node_is_told_of_once_that_lasts() {
         observed.pods.push(pod);
         let deployment = &mut observed.live.deployments[0];
         deployment.status.as_mut().unwrap().ready_replicas = Some(1);
-        for (now, is_told) in [(told_at - 1, false), (told_at, true)] {
+        for (now, is_reported) in [(reported_at - 1, false), (reported_at, true)] {
             observed.now = at(now);
             let planned = plan(&app, &observed, &settings());
             let after = status(&object, &observed, Outcome::Applied(&app, &planned));
             let mut conditions = after.conditions.iter();
             let degraded = conditions.find(|it| it.type_ == "Degraded").unwrap();
-            assert_eq!(degraded.reason == "Unschedulable", is_told, "{degraded:?}");
-            assert_eq!(degraded.message.contains(cure), is_told, "{degraded:?}");
-            if !is_told {
+            assert_eq!(
+                degraded.reason == "Unschedulable",
+                is_reported,
+                "{degraded:?}"
+            );
+            assert_eq!(degraded.message.contains(cure), is_reported, "{degraded:?}");
+            if !is_reported {
                 assert!(planned.wake.is_some_and(|wake| wake.as_secs() <= 1));
             }
-            assert_eq!(events(object.status.as_ref(), &after).is_empty(), !is_told);
+            assert_eq!(
+                events(object.status.as_ref(), &after).is_empty(),
+                !is_reported
+            );
         }
     }
 }
 
-/// The page that people find by the reason.
+/// People search this page for a reason.
 #[test]
 fn every_reason_is_documented() {
     let page = include_str!("../../../../docs/status.md");

@@ -1,13 +1,13 @@
-//! A change of workers and a reload reach running pods without a restart.
+//! Tests that a changed number of workers and a reload reach running pods without a restart.
 
 use std::collections::BTreeMap;
 
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_plan::cluster::{Heard, Observed, Plan, Supervisor, plan, validate};
+use scaledapp_plan::cluster::{Answer, Observed, Plan, Supervisor, plan, validate};
 
 use super::given::{app, apply, at, object, pod, running, settings};
 
-fn truth(planned: &Plan) -> Vec<(&str, &str)> {
+fn config_map(planned: &Plan) -> Vec<(&str, &str)> {
     let data = planned.apply.config_maps[0].data.as_ref().unwrap();
     data.iter().map(|(key, value)| (&**key, &**value)).collect()
 }
@@ -37,7 +37,7 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     let changed = object("  workers: {count: 3}");
     let planned = step(&changed, &mut observed);
     assert_eq!(
-        truth(&planned),
+        config_map(&planned),
         [("token", "fresh-token"), ("workers", "3")]
     );
     let expected = [
@@ -47,10 +47,10 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     assert_eq!(touched(&planned, "scaledapp.io/workers"), expected.into());
     assert_eq!(planned.apply.deployments[0].spec.template, template);
     assert_eq!(planned.events[0].reason, "WorkersChanged");
-    let told = touched(&planned, "scaledapp.io/desired");
-    assert_eq!(told["hello-0"], r#"{"workers":"3"}"#);
-    // A pod that starts well after that reads the truth by itself; one that
-    // starts just then may have read the one before.
+    let desired = touched(&planned, "scaledapp.io/desired");
+    assert_eq!(desired["hello-0"], r#"{"workers":"3"}"#);
+    // A pod that starts well after the change reads the new number itself; one that starts
+    // just then may have read the old one.
     let mut late = pod(2);
     late.created = Some(at(30));
     observed.pods.push(late);
@@ -70,17 +70,17 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
         "{planned:?}"
     );
     observed.now = at(100);
-    // Per core, in the supervisor's words.
+    // Per core, as the supervisor's flag has it.
     let planned = step(&object("  workers: {perCore: 2}"), &mut observed);
     assert_eq!(
-        truth(&planned),
+        config_map(&planned),
         [("token", "fresh-token"), ("workers", "2x")]
     );
     assert_eq!(planned.touch.len(), 4);
 }
 
 #[test]
-fn who_was_not_told_before_the_operator_died_is_told_by_the_next_one() {
+fn a_pod_that_was_not_annotated_before_the_operator_died_is_annotated_by_the_next_one() {
     let mut observed = running(&app(""));
     let object = object("  workers: {count: 3}");
     let mut planned = plan(&validate(&object).unwrap(), &observed, &settings());
@@ -104,13 +104,13 @@ fn reload(token: &str) -> ScaledApp {
     object
 }
 
-fn hear(observed: &mut Observed, name: &str, reloaded: Option<&str>, failed: Option<&str>) {
+fn answer(observed: &mut Observed, name: &str, reloaded: Option<&str>, failed: Option<&str>) {
     let pod = observed
         .pods
         .iter_mut()
         .find(|pod| pod.name == name)
         .unwrap();
-    pod.heard = Heard::Supervisor(Supervisor {
+    pod.answer = Answer::Supervisor(Supervisor {
         desired: 2,
         ready: 2,
         reloaded: reloaded.map(ToOwned::to_owned),
@@ -127,7 +127,7 @@ fn a_reload_goes_pod_by_pod_and_ends() {
     let object = reload("a");
     let planned = step(&object, &mut observed);
     assert_eq!(
-        truth(&planned),
+        config_map(&planned),
         [("reload", "a"), ("token", "fresh-token"), ("workers", "1x")]
     );
     assert_eq!(
@@ -135,24 +135,24 @@ fn a_reload_goes_pod_by_pod_and_ends() {
         ["hello-0"]
     );
     assert_eq!(planned.events[0].reason, "Reloading");
-    let told = touched(&planned, "scaledapp.io/desired");
-    assert_eq!(told["hello-0"], r#"{"reload":"a","workers":"1x"}"#);
-    // Not done: nobody else.
+    let desired = touched(&planned, "scaledapp.io/desired");
+    assert_eq!(desired["hello-0"], r#"{"reload":"a","workers":"1x"}"#);
+    // It is not finished, so no other pod reloads.
     observed.now = at(1);
     let planned = step(&object, &mut observed);
     assert!(planned.touch.is_empty() && planned.wake.is_some());
-    hear(&mut observed, "hello-0", Some("a"), None);
+    answer(&mut observed, "hello-0", Some("a"), None);
     let planned = step(&object, &mut observed);
     assert_eq!(
         touched(&planned, RELOAD).into_keys().collect::<Vec<_>>(),
         ["hello-1"]
     );
     assert!(planned.events.is_empty());
-    // It does not say how it went, but is ready after a while.
+    // It does not report the outcome, but is ready after a while.
     observed.now = at(20);
     let planned = step(&object, &mut observed);
     assert!(planned.touch.is_empty() && planned.wake.is_none());
-    // A pod born later has nothing to reload.
+    // A pod that was created later has nothing to reload.
     let mut late = pod(5);
     late.node = Some("n1".to_owned());
     late.created = Some(at(30));
@@ -165,7 +165,7 @@ fn a_reload_that_fails_stops_there() {
     let mut observed = running(&app(""));
     let object = reload("a");
     step(&object, &mut observed);
-    hear(&mut observed, "hello-0", None, Some("exit code 1"));
+    answer(&mut observed, "hello-0", None, Some("exit code 1"));
     observed.now = at(100);
     let planned = step(&object, &mut observed);
     assert!(planned.touch.is_empty() && planned.wake.is_none());

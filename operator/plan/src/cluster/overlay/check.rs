@@ -1,5 +1,5 @@
-//! What a pod template of the user may not say: what does not exist, what is there
-//! twice, and what would break our own containers. Each with its path and the cure.
+//! What a user's pod template may not contain: unknown fields, duplicates, and anything
+//! that would break our own containers. Each error has its path and the cure.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use scaledapp_crds::words::label;
@@ -8,11 +8,11 @@ use serde_json::Value;
 use super::super::drift::{is_empty, keys};
 use super::{Frame, INSTALL, OverlayError, error};
 
-/// Labels and annotations that begin so are the operator's.
-const OWN_WORDS: &str = "scaledapp.io/";
-/// Labels of ours that select nothing: a user may give pods another value.
+/// The prefix of the operator's own labels and annotations.
+const OWN_PREFIX: &str = "scaledapp.io/";
+/// Our labels that no selector uses: a user may change their values.
 const FREE_LABELS: [&str; 2] = [label::NAME, label::PART_OF];
-/// What may be said of the init container that brings the supervisor.
+/// The fields that a user may set for the init container that installs the supervisor.
 const OF_INSTALL: [&str; 7] = [
     "name",
     "resources",
@@ -23,7 +23,8 @@ const OF_INSTALL: [&str; 7] = [
     "terminationMessagePolicy",
 ];
 
-/// `written` as it was read (`understood`, `parsed`), to be laid over `ours`.
+/// Checks the template `written`, which was read as `understood` and `parsed`, before it is
+/// merged over `ours`.
 pub(super) fn check(
     written: &Value,
     understood: &Value,
@@ -39,9 +40,9 @@ pub(super) fn check(
         ));
     }
     if let Some((path, key)) = twice(written, root, "") {
-        return Err(error(&path, format!("{key} is there twice: leave one out")));
+        return Err(error(&path, format!("{key} occurs twice: leave one out")));
     }
-    own_words(parsed, ours, root)?;
+    own_labels(parsed, ours, root)?;
     let (Some(spec), Some(ours)) = (&parsed.spec, &ours.spec) else {
         return Ok(());
     };
@@ -50,7 +51,7 @@ pub(super) fn check(
     mounts(spec, ours, root)
 }
 
-/// The first member of `written` that is missing in what was understood of it.
+/// The first field of `written` that is missing in `understood`.
 fn unknown(written: &Value, understood: &Value, path: &str) -> Option<String> {
     match (written, understood) {
         (Value::Object(written), understood) => written.iter().find_map(|(name, value)| {
@@ -71,8 +72,8 @@ fn unknown(written: &Value, understood: &Value, path: &str) -> Option<String> {
     }
 }
 
-/// The first member of a list that has the keys of one before it: a merge would make
-/// one of the two, and the API server refuses both.
+/// The first member of a list with the same keys as an earlier one: a merge would make the
+/// two one, and the API server refuses them.
 fn twice(written: &Value, path: &str, list: &str) -> Option<(String, String)> {
     match written {
         Value::Object(fields) => fields
@@ -100,8 +101,8 @@ fn twice(written: &Value, path: &str, list: &str) -> Option<(String, String)> {
     }
 }
 
-/// Labels select pods and annotations tell them what to do.
-fn own_words(
+/// Refuses our own labels and annotations: they select pods and carry the desired state.
+fn own_labels(
     parsed: &PodTemplateSpec,
     ours: &PodTemplateSpec,
     root: &str,
@@ -114,18 +115,18 @@ fn own_words(
     for (name, value) in meta.labels.iter().flatten() {
         let own = labels.and_then(|labels| labels.get(name));
         let is_free = FREE_LABELS.contains(&name.as_str()) || own == Some(value);
-        if !is_free && (own.is_some() || name.starts_with(OWN_WORDS)) {
+        if !is_free && (own.is_some() || name.starts_with(OWN_PREFIX)) {
             return Err(error(
                 &format!("{root}.metadata.labels[{name}]"),
-                "the operator finds the pods by it: leave it out, or take a label of your own",
+                "the operator finds the pods by this label: leave it out, or use a label of your own",
             ));
         }
     }
     let mut annotations = meta.annotations.iter().flatten();
-    match annotations.find(|(name, _)| name.starts_with(OWN_WORDS)) {
+    match annotations.find(|(name, _)| name.starts_with(OWN_PREFIX)) {
         Some((name, _)) => Err(error(
             &format!("{root}.metadata.annotations[{name}]"),
-            "the operator tells pods by it what to do: leave it out",
+            "the operator controls the pods with this annotation: leave it out",
         )),
         None => Ok(()),
     }
@@ -145,7 +146,7 @@ fn containers(spec: &PodSpec, written: &Value, frame: Frame) -> Result<(), Overl
                 return Err(error(
                     &format!("{path}.name"),
                     format!(
-                        "is missing: `{}` is our container, any other name a container of your own",
+                        "is missing: `{}` is our container; any other name is a container of your own",
                         frame.container
                     ),
                 ));
@@ -160,7 +161,7 @@ fn containers(spec: &PodSpec, written: &Value, frame: Frame) -> Result<(), Overl
                 return Err(error(
                     &format!("{path}.name"),
                     format!(
-                        "{} is a container of ours: take another name",
+                        "{} is a container of ours: use another name",
                         container.name
                     ),
                 ));
@@ -197,7 +198,7 @@ fn main(
             return Err(error(&path, why));
         }
         if name == "PORT" && frame == super::APP {
-            let why = "PORT is set from spec.port: change that one";
+            let why = "PORT is set from spec.port: change that field";
             return Err(error(&path, why));
         }
     }
@@ -211,7 +212,7 @@ fn install(written: &Value, path: &str) -> Result<(), OverlayError> {
         Some((field, _)) => Err(error(
             &format!("{path}.{field}"),
             format!(
-                "this container brings the supervisor, and only the operator knows how: leave it out; {} can be said",
+                "this container installs the supervisor, and the operator decides how: leave it out; only {} can be set",
                 OF_INSTALL[1..].join(", ")
             ),
         )),
@@ -226,7 +227,7 @@ fn pod(spec: &PodSpec, written: &Value, ours: &PodSpec, frame: Frame) -> Result<
     if policy.is_some_and(|policy| policy != "Always") {
         return Err(error(
             &at("restartPolicy"),
-            "a Deployment knows Always only: leave it out",
+            "a Deployment allows only Always: leave it out",
         ));
     }
     let mut forbidden = frame.ours.iter();
@@ -236,7 +237,7 @@ fn pod(spec: &PodSpec, written: &Value, ours: &PodSpec, frame: Frame) -> Result<
     if spec.service_account.is_some() && spec.service_account != spec.service_account_name {
         return Err(error(
             &at("serviceAccount"),
-            "is the old name of serviceAccountName: say it there",
+            "is the old name of serviceAccountName: use that field",
         ));
     }
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
@@ -244,14 +245,14 @@ fn pod(spec: &PodSpec, written: &Value, ours: &PodSpec, frame: Frame) -> Result<
         if taken.any(|ours| ours.name == volume.name) {
             return Err(error(
                 &format!("{}[{index}].name", at("volumes")),
-                format!("{} is a volume of ours: take another name", volume.name),
+                format!("{} is a volume of ours: use another name", volume.name),
             ));
         }
     }
     Ok(())
 }
 
-/// Nothing may hide what our containers need.
+/// Refuses mounts that would hide what our containers need.
 fn mounts(spec: &PodSpec, ours: &PodSpec, root: &str) -> Result<(), OverlayError> {
     for (index, container) in spec.containers.iter().enumerate() {
         let mut own = ours.containers.iter();
@@ -273,10 +274,7 @@ fn mounts(spec: &PodSpec, ours: &PodSpec, root: &str) -> Result<(), OverlayError
             if let Some(hidden) = hidden {
                 return Err(error(
                     &format!("{root}.spec.containers[{index}].volumeMounts[{number}].mountPath"),
-                    format!(
-                        "{} is a mount of ours: take another path",
-                        hidden.mount_path
-                    ),
+                    format!("{} is a mount of ours: use another path", hidden.mount_path),
                 ));
             }
         }

@@ -1,15 +1,16 @@
-//! What admin ports of pods say, as far as it counts here. Whoever can make pods can
-//! let one say anything: what is kept of it is bounded.
+//! Reads what the pods' admin ports answer. Anybody who can create pods can make one answer
+//! anything, so everything that is kept is bounded.
 
 use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble, cut};
 use scaledapp_wire::{BalancerStatus, EndpointStatus, Standing, Status, WorkerState};
 
-/// Of a pod's own words.
-const WORDS: usize = 300;
-/// An app that opens a port for its metrics first listens on its main one soon after.
+/// Longest text of a pod that is kept, in bytes.
+const MAX_TEXT_BYTES: usize = 300;
+/// How long workers may listen on another port before that is reported: an app may open its
+/// metrics port first and its main port a moment later.
 const ELSEWHERE_SECONDS: f64 = 3.0;
 
-/// What keeps workers from being ready, in the supervisor's words.
+/// What keeps workers from being ready, as the supervisor reports it.
 fn trouble(status: &Status) -> Option<Trouble> {
     let mut workers = status.workers.iter();
     let elsewhere = workers
@@ -28,7 +29,7 @@ fn trouble(status: &Status) -> Option<Trouble> {
     Some(Trouble::Ended(bounded(&exit.text)))
 }
 
-/// Slots whose first worker has neither been ready nor ended.
+/// The number of slots whose first worker has neither been ready nor ended.
 fn booting(status: &Status) -> u32 {
     let in_state = |state| {
         let workers = status.workers.iter();
@@ -49,18 +50,18 @@ fn booting(status: &Status) -> u32 {
     u32::try_from(slots.len()).unwrap_or(u32::MAX)
 }
 
-/// So much of it as is kept.
+/// Cuts a pod's text to the length that is kept.
 pub(crate) fn bounded(words: &str) -> String {
-    cut(words.trim(), WORDS).to_owned()
+    cut(words.trim(), MAX_TEXT_BYTES).to_owned()
 }
 
-/// What a supervisor's `/status` says.
+/// Reads a supervisor's `/status`.
 ///
 /// # Errors
-/// It is none.
+/// It is not the JSON of a supervisor.
 pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     let status: Status = serde_json::from_slice(content)?;
-    // One that is longer is none of ours, but that a reload failed counts all the same.
+    // A longer token is not one of ours, but the failed reload still counts.
     let token = |token: &Option<String>| {
         token
             .as_deref()
@@ -77,10 +78,10 @@ pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     })
 }
 
-/// Whether a balancer knows pods and hears of none of them; `None` if it does not say.
+/// Whether a balancer knows pods but reaches none of their admin ports; `None` if it does not say.
 pub(crate) fn reaches_no_pod(content: &[u8]) -> Option<bool> {
     let BalancerStatus { endpoints, .. } = serde_json::from_slice(content).ok()?;
-    // One that was never heard is unknown, one that is heard no more is suspect.
+    // A pod that has never answered is unknown; one that no longer answers is suspect.
     let is_silent =
         |it: &EndpointStatus| matches!(it.standing, Standing::Suspect | Standing::Unknown);
     Some(!endpoints.is_empty() && endpoints.iter().all(is_silent))
@@ -99,14 +100,20 @@ mod tests {
     #[test]
     fn what_a_pod_says_is_bounded() {
         let long = "ä".repeat(100_000);
-        let said = of(&json!({
+        let answer = of(&json!({
             "desired": u32::MAX, "ready": 0, "reloaded": long, "reloadFailed": format!("a{long}"),
             "more": [long], "waiting": [{"lastExit": {"text": long}}],
         }));
-        assert_eq!(said.desired, u32::MAX);
-        assert_eq!(said.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
-        assert_eq!(said.reload_failed.as_ref().unwrap().len(), TOKEN_BYTES - 1);
-        assert_eq!(said.trouble, Some(Trouble::Ended("ä".repeat(WORDS / 2))));
+        assert_eq!(answer.desired, u32::MAX);
+        assert_eq!(answer.reloaded.as_ref().unwrap().len(), TOKEN_BYTES);
+        assert_eq!(
+            answer.reload_failed.as_ref().unwrap().len(),
+            TOKEN_BYTES - 1
+        );
+        assert_eq!(
+            answer.trouble,
+            Some(Trouble::Ended("ä".repeat(MAX_TEXT_BYTES / 2)))
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What kubelets say of pods that do not start: a volume that is missing, a network that
-//! cannot be set up. Their pods' status says none of that, only events do; so these are
-//! asked for where a pod prepares itself for longer than most, ever more rarely.
+//! Reads the kubelets' events about pods that do not start: a missing volume, a network
+//! that cannot be set up. The status of a pod does not contain these causes. Events are
+//! read for pods that take longer to start than most, with growing intervals.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,17 +17,17 @@ use tokio::time::Instant;
 use crate::api::Caller;
 use crate::call::{Call, CallError};
 
-/// A pod is first asked about at this age, and each time at twice the age …
+/// The events of a pod are first read when it is this old, and then each time it is twice as old …
 const FIRST: Duration = Duration::from_secs(5);
-/// … up to this long after the last time.
-const RARELY: Duration = Duration::from_mins(1);
-/// Pods that are asked about in one pass: those of one app mostly wait for the same.
-const MOST: usize = 3;
-/// Nothing is remembered of a pod that was not looked at for so long.
-const FORGOTTEN: Duration = Duration::from_mins(10);
-/// Of a kubelet's words.
-const WORDS: usize = 500;
-/// What kubelets call it if a pod cannot be set up.
+/// … but at the latest this long after the last time.
+const MAX_INTERVAL: Duration = Duration::from_mins(1);
+/// Most pods whose events one pass reads: the pods of an app mostly wait for the same thing.
+const MAX_PODS: usize = 3;
+/// A pod that no pass has looked at for this long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+/// Longest quotation of an event, in bytes.
+const MAX_NOTE_BYTES: usize = 500;
+/// The reasons of events by which kubelets report that a pod cannot be set up.
 const REASONS: [&str; 8] = [
     "FailedMount",
     "FailedAttachVolume",
@@ -39,24 +39,24 @@ const REASONS: [&str; 8] = [
     "NetworkNotReady",
 ];
 
-/// What was found of late, by uid of the pod.
+/// Recent findings, by the pod's uid.
 #[derive(Debug, Default)]
-pub struct Waits {
+pub struct PodEvents {
     known: Mutex<HashMap<String, Known>>,
 }
 
 #[derive(Debug, Clone)]
 struct Known {
-    /// The age of the pod at which it is asked about next.
+    /// The age of the pod at which its events are read next.
     next: Duration,
     found: Option<String>,
     seen: Instant,
 }
 
-impl Waits {
+impl PodEvents {
     fn get(&self, uid: &str) -> Known {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, known| known.seen.elapsed() < FORGOTTEN);
+        known.retain(|_, known| known.seen.elapsed() < FORGOTTEN_AFTER);
         let fresh = || Known {
             next: FIRST,
             found: None,
@@ -67,20 +67,20 @@ impl Waits {
         entry.clone()
     }
 
-    /// Remembers what was found at this age; when it is asked about next.
+    /// Records what was found at this age. Returns the age at which the events are read next.
     fn put(&self, uid: &str, age: Duration, found: Option<String>) -> Duration {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = age + age.clamp(FIRST, RARELY);
+        let next = age + age.clamp(FIRST, MAX_INTERVAL);
         let seen = Instant::now();
         known.insert(uid.to_owned(), Known { next, found, seen });
         next
     }
 }
 
-/// Fills in [`Pod::failure`](scaledapp_plan::cluster::Pod::failure) of pods that are not
-/// set up by their kubelets, and says when to look again.
+/// Fills in [`Pod::failure`](scaledapp_plan::cluster::Pod::failure) of pods that their
+/// kubelets cannot set up. Returns when the next pass should read events.
 pub(crate) async fn look(
-    waits: &Waits,
+    pod_events: &PodEvents,
     caller: &Caller,
     namespace: &str,
     observed: &mut Observed,
@@ -101,17 +101,17 @@ pub(crate) async fn look(
             mut next,
             mut found,
             ..
-        } = waits.get(&pod.uid);
-        if age >= next && asked < MOST {
+        } = pod_events.get(&pod.uid);
+        if age >= next && asked < MAX_PODS {
             asked += 1;
             match ask(caller, namespace, &pod.uid).await {
-                // Another word for the same is no news.
-                Ok(said) => found = found.or(said),
+                // Kubelets report the same cause in several texts, so the first one stays.
+                Ok(cause) => found = found.or(cause),
                 Err(error) => {
-                    tracing::debug!(pod = pod.name, %error, "events of a pod are not known");
+                    tracing::debug!(pod = pod.name, %error, "cannot read the events of a pod");
                 }
             }
-            next = waits.put(&pod.uid, age, found.clone());
+            next = pod_events.put(&pod.uid, age, found.clone());
         }
         let left = next.saturating_sub(age).max(Duration::from_millis(100));
         wake = Some(wake.map_or(left, |wake| wake.min(left)));
@@ -130,22 +130,23 @@ async fn ask(caller: &Caller, namespace: &str, uid: &str) -> Result<Option<Strin
     let events = caller
         .read(Call::new("list", "Event"), api.list(&params))
         .await?;
-    Ok(told(events.items.iter().filter_map(|event| {
+    Ok(cause(events.items.iter().filter_map(|event| {
         Some((event.reason.as_deref()?, event.note.as_deref()?))
     })))
 }
 
-/// Of several events of one pod the one that names the cause.
-fn told<'a>(events: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+/// The event that names the cause, of all events of a pod.
+fn cause<'a>(events: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let wanted = events.filter(|(reason, note)| {
-        // A kubelet that has only just heard of an object says so, and then has it.
+        // A kubelet that has only just learned of an object reports this, and gets the
+        // object a moment later.
         let passes = note.contains("failed to sync") || note.contains("not registered");
         REASONS.contains(reason) && !passes
     });
-    // A summary of all volumes, which names no cause.
+    // A summary of all volumes does not name a cause.
     let is_summary = |note: &str| note.starts_with("Unable to attach or mount volumes");
     let (_, note) = wanted.min_by_key(|(_, note)| (is_summary(note), *note))?;
-    Some(cut(note, WORDS).trim().to_owned())
+    Some(cut(note, MAX_NOTE_BYTES).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -153,15 +154,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_event_that_names_the_cause_is_told() {
-        let cause = "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found";
+    fn the_event_that_names_the_cause_is_reported() {
+        let specific = "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found";
         let summary = "Unable to attach or mount volumes: unmounted volumes=[v]: timed out";
         let passes = "MountVolume.SetUp failed for volume \"v\" : failed to sync secret cache";
         for (events, expected) in [
             (vec![], None),
             (
-                vec![("FailedMount", summary), ("FailedMount", cause)],
-                Some(cause),
+                vec![("FailedMount", summary), ("FailedMount", specific)],
+                Some(specific),
             ),
             (vec![("FailedMount", summary)], Some(summary)),
             (vec![("FailedMount", passes)], None),
@@ -170,20 +171,20 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(told(events.into_iter()).as_deref(), expected);
+            assert_eq!(cause(events.into_iter()).as_deref(), expected);
         }
     }
 
     #[test]
-    fn a_pod_is_asked_about_ever_more_rarely() {
-        let waits = Waits::default();
+    fn events_of_a_pod_are_read_with_growing_intervals() {
+        let events = PodEvents::default();
         let seconds = Duration::from_secs;
-        assert_eq!(waits.get("a").next, seconds(5));
+        assert_eq!(events.get("a").next, seconds(5));
         let mut ages = Vec::new();
-        let mut age = waits.get("a").next;
+        let mut age = events.get("a").next;
         for _ in 0..6 {
             ages.push(age.as_secs());
-            age = waits.put("a", age, None);
+            age = events.put("a", age, None);
         }
         assert_eq!(ages, [5, 10, 20, 40, 80, 140]);
     }

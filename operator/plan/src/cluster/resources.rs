@@ -1,8 +1,8 @@
-//! How much room a node has for pods of the app, by the arithmetic of the
-//! scheduler: what the node offers, less what its pods ask for.
+//! The free resources of a node, by the scheduler's arithmetic: what the node offers, minus
+//! what its pods request.
 //!
-//! It knows CPU, memory and the number of pods; what else a scheduler weighs is
-//! learned from its refusals, in [`super::nodes`].
+//! It knows CPU, memory and the number of pods. Other constraints are learned from the
+//! scheduler's refusals, in [`super::nodes`].
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::drift::amount;
 
-/// Amounts that are counted, in billionths.
+/// Amounts of the resources that are counted, each in billionths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct Resources {
     /// CPUs.
     pub cpu: i128,
     /// Bytes.
@@ -24,8 +24,8 @@ pub struct Room {
 
 const ONE: i128 = 1_000_000_000;
 
-impl Room {
-    /// What is in a list of amounts; what is not there is none.
+impl Resources {
+    /// The amounts of a list; an absent one is 0.
     pub(super) fn of(amounts: Option<&BTreeMap<String, Quantity>>) -> Self {
         let get = |name: &str| {
             amounts
@@ -55,7 +55,7 @@ impl Room {
         }
     }
 
-    /// What all these pods of a node take; those that have ended take nothing.
+    /// The sum of what these pods take; pods that have ended take nothing.
     pub fn used<'a>(pods: impl IntoIterator<Item = &'a v1::Pod>) -> Self {
         let lives = |pod: &&v1::Pod| {
             let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
@@ -67,7 +67,7 @@ impl Room {
             .fold(Self::default(), Self::plus)
     }
 
-    /// How many more of a pod fit where `self` is offered and so much is used.
+    /// How many more of this pod fit onto a node that offers `self`, of which `used` is taken.
     pub(super) fn fits(self, used: Self, pod: &PodSpec) -> u32 {
         let one = asked(pod);
         let of = |offered: i128, used: i128, one: i128| {
@@ -85,9 +85,9 @@ impl Room {
     }
 }
 
-/// What a scheduler counts for a pod.
-fn asked(pod: &PodSpec) -> Room {
-    // Kubernetes writes a limit without a request as the request, too.
+/// What the scheduler counts for a pod.
+fn asked(pod: &PodSpec) -> Resources {
+    // Kubernetes uses a limit without a request as the request.
     let of = |container: &Container| {
         let resources = container.resources.as_ref();
         let mut amounts = resources
@@ -98,9 +98,9 @@ fn asked(pod: &PodSpec) -> Room {
                 .and_then(|it| it.requests.clone())
                 .unwrap_or_default(),
         );
-        Room::of(Some(&amounts))
+        Resources::of(Some(&amounts))
     };
-    let (mut stays, mut start) = (Room::default(), Room::default());
+    let (mut stays, mut start) = (Resources::default(), Resources::default());
     for container in pod.init_containers.iter().flatten() {
         if container.restart_policy.as_deref() == Some("Always") {
             stays = stays.plus(of(container));
@@ -109,9 +109,9 @@ fn asked(pod: &PodSpec) -> Room {
             start = start.or_more(stays.plus(of(container)));
         }
     }
-    let all = pod.containers.iter().map(of).fold(stays, Room::plus);
-    let overhead = Room::of(pod.overhead.as_ref());
-    Room {
+    let all = pod.containers.iter().map(of).fold(stays, Resources::plus);
+    let overhead = Resources::of(pod.overhead.as_ref());
+    Resources {
         pods: ONE,
         ..all.or_more(start).plus(overhead)
     }
@@ -133,10 +133,10 @@ mod tests {
         .unwrap()
     }
 
-    fn offered(cpu: &str, memory: &str, pods: &str) -> Room {
+    fn offered(cpu: &str, memory: &str, pods: &str) -> Resources {
         let amounts = [("cpu", cpu), ("memory", memory), ("pods", pods)];
         let amounts = amounts.map(|(name, it)| (name.to_owned(), Quantity(it.to_owned())));
-        Room::of(Some(&amounts.into()))
+        Resources::of(Some(&amounts.into()))
     }
 
     #[test]
@@ -150,10 +150,10 @@ mod tests {
             (pod("1m", "1Mi"), 16),
             (pod("0", "0"), 16),
         ] {
-            assert_eq!(node.fits(Room::default(), &pod), fits, "{pod:?}");
+            assert_eq!(node.fits(Resources::default(), &pod), fits, "{pod:?}");
         }
         assert_eq!(
-            offered("4", "1Gi", "2").fits(Room::default(), &pod("1", "1")),
+            offered("4", "1Gi", "2").fits(Resources::default(), &pod("1", "1")),
             2
         );
     }
@@ -166,9 +166,9 @@ mod tests {
             status: serde_json::from_value(json!({"phase": phase})).ok(),
             ..v1::Pod::default()
         };
-        let used = Room::used(&[there("Running"), there("Pending"), there("Succeeded")]);
+        let used = Resources::used(&[there("Running"), there("Pending"), there("Succeeded")]);
         assert_eq!(node.fits(used, &pod("1", "1")), 0);
-        let used = Room::used(&[there("Running"), there("Failed")]);
+        let used = Resources::used(&[there("Running"), there("Failed")]);
         assert_eq!(node.fits(used, &pod("1", "1")), 2);
     }
 }

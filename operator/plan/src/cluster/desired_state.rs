@@ -1,11 +1,11 @@
-//! What running pods are told without a restart: how many workers, to reload, and
-//! what balancers of the app show them.
+//! The desired state of running pods, which changes without a restart: the number of
+//! workers, the reload token, and the forwarding tokens.
 //!
-//! The `ConfigMap` is the truth: a container reads its number of workers there
-//! when it starts, even while the operator is away. A running pod reads one of
-//! its own annotations, which the downward API keeps in a file: so each pod is
-//! told at once, and a reload can go pod by pod. A mounted `ConfigMap` could do
-//! neither: the kubelet brings it to all pods when it likes.
+//! The `ConfigMap` holds the desired state: a container reads its number of workers there
+//! when it starts, even if the operator does not run. A running pod reads one of its own
+//! annotations, which the downward API keeps in a file. So a change reaches each pod at
+//! once, and a reload can go pod by pod. A mounted `ConfigMap` would allow neither, because
+//! the kubelet updates it in all pods at a time of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,19 +21,19 @@ use super::nodes;
 use super::pod_template::{Pinned, RELOAD_KEY, TOKEN_KEY, WORKERS_KEY};
 use super::selection::app_pods;
 use super::workload::Scale;
-use super::{App, Heard, Objects, Observed, Pod, PodAnnotations};
+use super::{Answer, App, Objects, Observed, Pod, PodAnnotations};
 use crate::WorkerCount;
 
-/// A pod that is told to reload and does not say how it went is given this long.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(15);
-/// A container that starts so soon after a change may have read the number
-/// before it: kubelets learn of a `ConfigMap` a little later.
-const LATE: SignedDuration = SignedDuration::from_secs(30);
-/// Cost of a pod on a node that no longer counts: deleted before the others.
-const CHEAP: &str = "-100";
-const USUAL: &str = "0";
+/// How long a pod may take to report the outcome of its reload before the next pod's turn.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A container that starts this soon after a change may still have read the old number:
+/// kubelets learn of a changed `ConfigMap` with a delay.
+const CONFIG_MAP_DELAY: SignedDuration = SignedDuration::from_secs(30);
+/// Deletion cost of a pod on a node that no longer counts: it is deleted before the others.
+const DELETED_FIRST: &str = "-100";
+const DEFAULT_COST: &str = "0";
 
-/// The workers of a pod in the supervisor's words.
+/// The number of workers of a pod, as the supervisor's flag has it.
 pub(super) fn workers(app: &App) -> String {
     match app.app.workers.count {
         WorkerCount::PerCore(each) => format!("{each}x"),
@@ -61,25 +61,26 @@ fn stored(map: &ConfigMap) -> Option<&str> {
     Tokens::parse(text.as_bytes()).is_ok().then_some(text)
 }
 
-/// Whether `after` may take the place of `before`: they have a token in common, so that
-/// pods and balancers understand each other while the files reach them. A person who
-/// replaces the token writes the old one and the new one for a while.
+/// Whether `after` may replace `before`: they must have a token in common, so that pods and
+/// balancers accept each other while the files are updated. A person who replaces the token
+/// keeps the old one beside the new one for a while.
 pub fn is_rotation(before: &str, after: &str) -> bool {
     Tokens::overlap(before, after)
 }
 
-/// Whether the number of workers is another one than before.
+/// Whether the number of workers differs from the stored one.
 pub(super) fn is_other_number(app: &App, observed: &Observed) -> bool {
     live(app, observed).is_some_and(|live| entry(live, WORKERS_KEY) != Some(&*workers(app)))
 }
 
-/// Whether a reload is asked for that was not asked for before.
+/// Whether the object has a new reload token.
 pub(super) fn is_new_reload(app: &App, observed: &Observed) -> bool {
     app.reload.is_some()
         && live(app, observed).is_some_and(|live| entry(live, RELOAD_KEY) != app.reload.as_deref())
 }
 
-/// The truth about workers and reload, and since when it is so; and the token.
+/// The `ConfigMap` with the number of workers and the reload token, the times of their last
+/// changes, and the forwarding tokens.
 pub(super) fn desired(app: &App, observed: &Observed) -> ConfigMap {
     let owner = app.owner();
     let live = live(app, observed);
@@ -116,20 +117,20 @@ pub(super) fn desired(app: &App, observed: &Observed) -> ConfigMap {
     }
 }
 
-/// Annotations for running pods, and when to look again.
+/// Annotations for running pods, and when the next pass is due.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Told {
+pub(super) struct PodUpdates {
     pub(super) touch: Vec<PodAnnotations>,
     pub(super) wake: Option<Duration>,
 }
 
-pub(super) fn tell(
+pub(super) fn pod_updates(
     app: &App,
     observed: &Observed,
     desired: &ConfigMap,
     scale: &Scale,
     pinned: &Pinned,
-) -> Told {
+) -> PodUpdates {
     let mut pods: Vec<&Pod> = app_pods(observed).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     let since = |name: &str| {
@@ -142,13 +143,13 @@ pub(super) fn tell(
     };
     let wake = match next {
         Next::Nobody => None,
-        Next::Pod(_) => Some(RELOAD_PATIENCE),
+        Next::Pod(_) => Some(RELOAD_TIMEOUT),
         Next::Wait(left) => Some(left),
     };
     let changed = since(annotation::WORKERS_SINCE);
     let touch = |pod: &&Pod| {
         let token = reload.filter(|_| matches!(next, Next::Pod(name) if name == pod.name));
-        let mut annotations = wishes(app, pod, changed, token, observed.now);
+        let mut annotations = desired_annotations(app, pod, changed, token, observed.now);
         annotations.extend(cost(pod, observed, scale, pinned));
         annotations.retain(|name, value| pod.annotations.get(name) != Some(value));
         (!annotations.is_empty()).then(|| PodAnnotations {
@@ -157,15 +158,15 @@ pub(super) fn tell(
             annotations,
         })
     };
-    Told {
+    PodUpdates {
         touch: pods.iter().filter_map(touch).collect(),
         wake,
     }
 }
 
-/// What the pod's supervisor is to know; nothing where it knows, or started
-/// with it.
-fn wishes(
+/// The desired-state annotations to set on a pod; none if it has them or started with that
+/// state.
+fn desired_annotations(
     app: &App,
     pod: &Pod,
     changed: Option<Timestamp>,
@@ -173,35 +174,35 @@ fn wishes(
     now: Timestamp,
 ) -> BTreeMap<String, String> {
     let workers = workers(app);
-    let told = |name: &str| pod.annotations.get(name).map(String::as_str);
+    let stored = |name: &str| pod.annotations.get(name).map(String::as_str);
     let is_older = || {
         changed
             .zip(pod.created)
-            .is_some_and(|(changed, created)| created < changed + LATE)
+            .is_some_and(|(changed, created)| created < changed + CONFIG_MAP_DELAY)
     };
-    let is_due = match told(annotation::WORKERS) {
-        Some(told) => told != workers,
+    let is_due = match stored(annotation::WORKERS) {
+        Some(workers_stored) => workers_stored != workers,
         None => is_older(),
     };
     if !is_due && reload.is_none() {
         return BTreeMap::new();
     }
     let file = Desired {
-        reload: reload.or(told(annotation::RELOAD)).map(ToOwned::to_owned),
+        reload: reload.or(stored(annotation::RELOAD)).map(ToOwned::to_owned),
         workers: Some(&workers),
     };
-    let mut wishes = map([
+    let mut annotations = map([
         (annotation::WORKERS, &*workers),
         (annotation::DESIRED, &json(&file)),
     ]);
     if let Some(token) = reload {
-        wishes.insert(annotation::RELOAD.to_owned(), token.to_owned());
-        wishes.insert(annotation::RELOAD_SINCE.to_owned(), now.to_string());
+        annotations.insert(annotation::RELOAD.to_owned(), token.to_owned());
+        annotations.insert(annotation::RELOAD_SINCE.to_owned(), now.to_string());
     }
-    wishes
+    annotations
 }
 
-/// Pods on nodes that are about to stop counting go first.
+/// The deletion cost of a pod: pods on nodes that no longer count are deleted first.
 fn cost(
     pod: &Pod,
     observed: &Observed,
@@ -222,16 +223,16 @@ fn cost(
     let marked = pod
         .annotations
         .get(annotation::DELETION_COST)
-        .is_some_and(|cost| cost == CHEAP);
+        .is_some_and(|cost| cost == DELETED_FIRST);
     let cost = match (leaving, marked) {
-        (true, _) => CHEAP,
-        (false, true) => USUAL,
+        (true, _) => DELETED_FIRST,
+        (false, true) => DEFAULT_COST,
         (false, false) => return None,
     };
     Some((annotation::DELETION_COST.to_owned(), cost.to_owned()))
 }
 
-/// Whose turn it is.
+/// The pod whose turn it is to reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next<'a> {
     Nobody,
@@ -239,8 +240,8 @@ enum Next<'a> {
     Wait(Duration),
 }
 
-/// One after the other, and none after one that failed. Pods younger than the
-/// wish were born with it.
+/// Pods reload one after the other, and no further one after a failure. Pods that are
+/// younger than the token started with the new state.
 fn next_to_reload<'a>(
     pods: &[&'a Pod],
     token: &str,
@@ -248,7 +249,7 @@ fn next_to_reload<'a>(
     now: Timestamp,
 ) -> Next<'a> {
     for pod in pods {
-        let told = |name: &str| pod.annotations.get(name).map(String::as_str);
+        let stored = |name: &str| pod.annotations.get(name).map(String::as_str);
         if pod
             .created
             .zip(since)
@@ -256,22 +257,22 @@ fn next_to_reload<'a>(
         {
             continue;
         }
-        if told(annotation::RELOAD) != Some(token) {
+        if stored(annotation::RELOAD) != Some(token) {
             return Next::Pod(&pod.name);
         }
-        let at = told(annotation::RELOAD_SINCE).and_then(|at| at.parse::<Timestamp>().ok());
+        let at = stored(annotation::RELOAD_SINCE).and_then(|at| at.parse::<Timestamp>().ok());
         let waited = at.and_then(|at| Duration::try_from(now.duration_since(at)).ok());
-        let said = match &pod.heard {
-            Heard::Supervisor(said) => Some(said),
+        let answer = match &pod.answer {
+            Answer::Supervisor(answer) => Some(answer),
             _ => None,
         };
-        if said.is_some_and(|said| said.reload_failed.is_some()) {
+        if answer.is_some_and(|answer| answer.reload_failed.is_some()) {
             return Next::Nobody;
         }
-        let done = said.is_some_and(|said| said.reloaded.as_deref() == Some(token))
-            || pod.ready && waited.is_none_or(|waited| waited >= RELOAD_PATIENCE);
+        let done = answer.is_some_and(|answer| answer.reloaded.as_deref() == Some(token))
+            || pod.ready && waited.is_none_or(|waited| waited >= RELOAD_TIMEOUT);
         if !done {
-            let left = RELOAD_PATIENCE.saturating_sub(waited.unwrap_or_default());
+            let left = RELOAD_TIMEOUT.saturating_sub(waited.unwrap_or_default());
             return Next::Wait(left.max(Duration::from_secs(1)));
         }
     }
