@@ -110,10 +110,10 @@ fn fits(demand: Demand, balancers: Ipv4Addr, pods: Ipv4Addr) -> Result<u16, Obst
         free(
             ip,
             port,
-            ", or let the app listen elsewhere and change spec.port",
+            ", or let the app listen on another port and change spec.port",
         )?;
         let admin = demand.admin_port.get();
-        free(ip, admin, ", or give spec.adminPort another one")?;
+        free(ip, admin, ", or set spec.adminPort to another one")?;
     }
     for ip in members(balancers, demand.slots) {
         free(ip, ADMIN_PORT.get(), "")?;

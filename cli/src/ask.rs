@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// For one request. All servers are on this machine.
+/// Timeout of one request. All servers are on this machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer. The status of a thousand workers takes about 150 KiB.
 const MAX_ANSWER_BYTES: u64 = 4 << 20;

@@ -90,8 +90,8 @@ Examples:
   scaledapp import ecosystem.config.js --env production -o flags
   scaledapp import ecosystem.config.json --app api
 
-A file that is JavaScript is read by your own node, in a process of its own.
-What has no counterpart is named in comments, with the reason.";
+A JavaScript file is read by your own node, in a separate process.
+Fields without a counterpart are named in comments, with the reason.";
 
 /// Runs an app on every core behind several balancers, and restarts what fails.
 #[derive(Debug, Parser)]
@@ -157,15 +157,15 @@ pub(crate) struct ImportArgs {
     /// Only the app of this name
     #[arg(long, value_name = "NAME")]
     pub(crate) app: Option<String>,
-    /// Lay env_NAME over env, as `pm2 start --env NAME` does
+    /// Merge env_NAME over env, as `pm2 start --env NAME` does
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
-    /// What to make of it
+    /// Format of the result
     #[arg(short, long, default_value = "scaledapp")]
     pub(crate) output: ImportOutput,
 }
 
-/// What `import` makes.
+/// Format of `import`'s output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImportOutput {
     /// A ScaledApp object (YAML) for `kubectl apply` and `scaledapp local`

@@ -1,12 +1,12 @@
-//! The final message of a failed start: what failed, the app's last lines, and the cure, so that
-//! nobody has to scroll back.
+//! The final message of a failed start: what failed, the app's last lines, and the cure, so
+//! that the user need not scroll back.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use crate::output::Line;
 
-/// Lines of the app's output to repeat.
+/// Most lines of the app's output that are repeated.
 const MAX_LINES: usize = 5;
 
 /// A process that ended before everything was ready.

@@ -1,8 +1,8 @@
 //! `import`: a PM2 ecosystem file becomes a `ScaledApp` or a command line.
 //!
-//! The file is read here: the user's own node runs JavaScript in a process of its own,
-//! and what it prints is data like any JSON. What the fields mean is decided in `pm2`
-//! and `without`, how the result is written in `emit`.
+//! This file reads the ecosystem file: the user's own node evaluates JavaScript in a
+//! separate process and prints it as JSON. `pm2` and `without` decide what the fields mean,
+//! and `emit` writes the result.
 
 mod emit;
 mod pm2;
@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use crate::cli::{ImportArgs, ImportOutput};
 
-/// Prints a module's export as JSON. What the module itself prints goes to
-/// stderr, so that the last thing on stdout is ours.
+/// Prints a module's export as JSON. The module's own output goes to stderr, so that the
+/// last line on stdout is ours.
 const EVALUATE: &str = "\
 console.log = console.info = console.debug = console.error;
 const { resolve } = require('node:path');
@@ -28,10 +28,10 @@ import(pathToFileURL(resolve(process.argv[1])).href).then(async (module) => {
   process.stdout.write(JSON.stringify(value) + '\\n', () => process.exit(0));
 }).catch((error) => { console.error(error); process.exit(1); });";
 
-/// Reads the file and gives what is to be printed.
+/// Reads the file and returns the text to print.
 ///
 /// # Errors
-/// The file cannot be read or holds no apps, or there is none of that name.
+/// The file cannot be read or contains no apps, or none has that name.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<String> {
     let data = read(&args.file)?;
     convert(&data, args.app.as_deref(), args.env.as_deref(), args.output)
@@ -77,15 +77,15 @@ fn read(path: &Path) -> anyhow::Result<Value> {
         Some("json") => {
             let text = text(path)?;
             serde_json::from_str(&text).with_context(|| {
-                format!("{shown} is no JSON: if it has comments, rename it to .cjs and begin it with `module.exports =`")
+                format!("{shown} is not JSON: if it has comments, rename it to .cjs and begin it with `module.exports =`")
             })
         }
         Some("yaml" | "yml") => {
             let text = text(path)?;
-            serde_saphyr::from_str(&text).with_context(|| format!("{shown} is no YAML"))
+            serde_saphyr::from_str(&text).with_context(|| format!("{shown} is not YAML"))
         }
         _ => bail!(
-            "{shown} is no ecosystem file by its name: give one that ends in .js, .cjs, .mjs, .json, .yaml or .yml"
+            "{shown} is not named like an ecosystem file: give one that ends in .js, .cjs, .mjs, .json, .yaml or .yml"
         ),
     }
 }
@@ -110,7 +110,7 @@ fn evaluate(path: &Path) -> anyhow::Result<Value> {
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| {
-            format!("{shown} is JavaScript and node cannot be run: put node on the PATH, or give the file as JSON")
+            format!("{shown} is JavaScript, and node cannot be run: put node on the PATH, or convert the file to JSON")
         })?;
     if !output.status.success() {
         bail!(

@@ -67,7 +67,7 @@ impl Program {
     }
 }
 
-/// Variables that a run passes on to all its processes.
+/// Variables that a run passes on to all of its processes.
 const OF_THE_LOG: [&str; 2] = ["SCALEDAPP_LOG", "SCALEDAPP_LOG_FORMAT"];
 
 fn is_setting(name: &OsString) -> bool {
@@ -86,7 +86,7 @@ pub(crate) struct Programs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Files {
     pub(crate) endpoints: PathBuf,
-    /// The token by which pods know their balancers.
+    /// The token by which pods recognise their balancers.
     pub(crate) token: PathBuf,
 }
 
@@ -134,7 +134,7 @@ fn supervisor(
         stop_signal: Some(app.workers.stop_signal.clone()),
         instance_env: Some(app.workers.instance_env.clone()),
         switches: app.workers.switches(),
-        // The marks become the slot's number in front of each line.
+        // The output shows this mark as the slot's number in front of each line.
         logs: Some("prefix"),
         ..SupervisorArgs::default()
     };

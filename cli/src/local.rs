@@ -37,7 +37,7 @@ const TOKEN: &str = "token";
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
 /// How often processes that start or stop are checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// For DNS to withdraw a name. It notices a new records file within a tenth of this.
+/// How long DNS may take to withdraw a name. It notices a new records file within a tenth of this.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time that a supervisor on a busy machine needs beyond drain and stop grace.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -249,7 +249,7 @@ struct Local<'a> {
     signals: Signals,
     apps: &'a [App<'a>],
     zones: &'a [Zone],
-    /// For the processes to stop. A supervisor that takes longer is hung.
+    /// How long the processes may take to stop. A supervisor that takes longer is hung.
     stop_time: Duration,
     pods: Vec<Index>,
     slots: Vec<Index>,
@@ -422,8 +422,8 @@ async fn serving(plan: &Plan, path: Option<&str>) {
     }
 }
 
-/// What a pod is waited for, from its status; `None` before it has one. With a readiness
-/// path it is that which makes a worker ready.
+/// What the start of a pod waits for, read from its status (`None` before it has one): with
+/// a readiness path, a good answer there; otherwise, that the workers listen.
 fn awaited(
     name: &str,
     (port, path): (u16, Option<&str>),
@@ -551,7 +551,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_awaited_is_said_with_the_cure() {
+    fn what_a_start_waits_for_is_named_with_the_cure() {
         let elsewhere = Worker {
             slot: 1,
             listens_elsewhere: Some(4000),

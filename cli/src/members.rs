@@ -161,7 +161,7 @@ impl Members {
         (&member.program, &member.recent)
     }
 
-    /// Waits until the output of all processes is passed on, up to a time-out.
+    /// Waits until the output of all processes is written, up to a time-out.
     pub(crate) async fn flushed(&self) {
         for member in &self.list {
             drop(member.recent.last().await);

@@ -58,7 +58,9 @@ pub(crate) fn load(file: &Path) -> anyhow::Result<Objects> {
     Ok(Objects {
         apps,
         notes: others
-            .map(|other| format!("{shown} also holds {other}, which has no effect on one machine"))
+            .map(|other| {
+                format!("{shown} also contains {other}, which has no effect on one machine")
+            })
             .collect(),
     })
 }
@@ -76,7 +78,7 @@ fn twice(apps: &[Object]) -> Option<String> {
         let wanted = hostname(&object.app);
         if let Some(other) = before.iter().find(|other| hostname(&other.app) == wanted) {
             return Some(format!(
-                "{} and {name} both want {wanted}: give one of them another spec.dns.hostname",
+                "{} and {name} both have the hostname {wanted}: give one of them another spec.dns.hostname",
                 other.app.name
             ));
         }
@@ -184,7 +186,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("one and two both want one.apps.local"),
+            error.contains("one and two both have the hostname one.apps.local"),
             "{error}"
         );
         let error = load(app("one", "") + &app("two", "  port: 70000\n"))

@@ -26,7 +26,7 @@ const QUEUE_LEN: usize = 16;
 /// Lines kept of each process, and bytes of each.
 const KEPT_LINES: usize = 100;
 const KEPT_BYTES: usize = 400;
-/// For a blocked stream to accept the rest, and for a process to write its last lines.
+/// How long a blocked stream may take to accept the rest, and a process to write its last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Foreground colours of names (ECMA-48 SGR): cyan, yellow, green, magenta, blue.
 const COLOURS: [u8; 5] = [36, 33, 32, 35, 34];

@@ -351,7 +351,7 @@ fn explicit_place(path: &Path) -> anyhow::Result<StatePlace> {
         }
         Ok(_) => directory.remove(name),
     }
-    // Tests now that the file can be written, and not only when everything runs.
+    // Checks now that the file can be written, instead of when everything runs.
     let trial = directory
         .replace(name, b"", For::All)
         .map_err(|error| anyhow!("--state-file {shown} cannot be written: {error}"))?;

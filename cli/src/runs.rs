@@ -39,7 +39,7 @@ pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
     }
     match (state, notes.into_iter().next()) {
         (Some(path), _) => bail!(
-            "{} is the run of {}, not of {name}",
+            "{} belongs to the run of {}, not of {name}",
             path.display(),
             others.join(" and ")
         ),

@@ -1,5 +1,5 @@
-//! `scaledapp status`: how the pods and balancers of the runs on this machine are, in
-//! their own words. Which runs there are is decided in `runs`.
+//! `scaledapp status`: asks the pods and balancers of the runs on this machine for their
+//! status, and prints it. `runs` finds the runs.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -51,8 +51,8 @@ pub(crate) fn run(
     })
 }
 
-/// A run as `--output json` prints it; `None` is a process that does not answer.
-/// Fields are in alphabetical order, as they have always been printed.
+/// A run as `--output json` prints it; `None` is a process that does not answer. The fields
+/// are in alphabetical order, which is part of the output's format.
 #[derive(Debug, Serialize)]
 struct RunShown<'a> {
     balancers: Vec<BalancerShown>,
@@ -160,7 +160,7 @@ fn pod(pod: &PodShown<'_>) -> [String; 7] {
     supervised(pod.name, pod.address, status, ready)
 }
 
-/// A balancer is the one worker of its holder, which knows the numbers.
+/// The row of a balancer. A balancer is the only worker of its holder, which reports the numbers.
 fn balancer(balancer: &BalancerShown) -> [String; 7] {
     let ready = if balancer.ready { "yes" } else { "no" };
     let holder = balancer.holder.as_ref();

@@ -1,4 +1,4 @@
-//! Whole help texts, and whole messages about invalid objects.
+//! Tests of whole help texts, and of whole messages about invalid objects.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p scaledapp --test golden` rewrites the files
 //! in `tests/golden/`; read the difference before committing it.

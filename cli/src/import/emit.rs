@@ -1,7 +1,7 @@
 //! An imported app as text: a `ScaledApp` in YAML, or words for a shell.
 //!
-//! The YAML is of the plainest kind: block mappings, block lists, and every text
-//! that could be read as something else between quotes.
+//! The YAML is simple: block mappings, block lists, and quotes around every text that could
+//! be read as something else.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use scaledapp_wire::SupervisorArgs;
 
 use super::pm2::{App, Workers};
 
-/// Writes lines, which cannot fail into a `String`.
+/// Appends a line to a `String`, which cannot fail.
 macro_rules! line {
     ($text:expr, $($arguments:tt)*) => {
         { let _infallible = writeln!($text, $($arguments)*); }
@@ -25,13 +25,17 @@ pub(super) fn scaledapp(app: &App) -> String {
     line!(text, "kind: ScaledApp");
     line!(text, "metadata:");
     if name != app.name {
-        line!(text, "  # {} is no name of an object.", one_line(&app.name));
+        line!(
+            text,
+            "  # {} cannot be the name of an object.",
+            one_line(&app.name)
+        );
     }
     line!(text, "  name: {name}");
     line!(text, "spec:");
     line!(
         text,
-        "  # PM2 knows no image: name the one that holds the app. `scaledapp local` pulls none."
+        "  # PM2 has no images: name the image of the app. `scaledapp local` does not pull it."
     );
     line!(text, "  image: {name}:latest");
     list(&mut text, "command", &app.command);
@@ -62,14 +66,14 @@ fn workers(text: &mut String, app: &App) {
         Workers::CoresLess(less) => {
             line!(
                 text,
-                "    # instances: -{less} has no counterpart here (the flag has: --workers -{less})."
+                "    # instances: -{less} has no counterpart in an object (the flag has one: --workers -{less})."
             );
             line!(text, "    perCore: 1");
         }
     }
     line!(
         text,
-        "    # What PM2 sends; an app without a handler for it ends by either."
+        "    # PM2 sends this signal; an app without a handler ends with either signal."
     );
     line!(text, "    stopSignal: SIGINT");
     if app.shutdown_message {
@@ -94,7 +98,7 @@ fn workers(text: &mut String, app: &App) {
     if app.wait_ready {
         line!(
             text,
-            "      # A worker that never calls process.send('ready') fails here; PM2 counts it as ready."
+            "      # A worker that never calls process.send('ready') counts as failed; with PM2 it counts as ready."
         );
         line!(text, "      waitReady: true");
     }
@@ -103,11 +107,11 @@ fn workers(text: &mut String, app: &App) {
     }
 }
 
-/// What the flags can say and the object cannot.
+/// Notes about what flags can express but an object cannot.
 fn more_notes(app: &App) -> Vec<(String, String)> {
     let mut notes = Vec::new();
     if app.json_logs {
-        let reason = "give the pod's environment SCALEDAPP_LOGS=json by podTemplate";
+        let reason = "set SCALEDAPP_LOGS=json in the pod's environment, in podTemplate";
         notes.push(("log_type".to_owned(), reason.to_owned()));
     }
     notes
@@ -126,8 +130,8 @@ fn notes(text: &mut String, app: &App, more: &[(String, String)]) {
     }
 }
 
-/// A command line for a shell; `before` is how many apps of the file come before
-/// this one, since each supervisor needs an admin address of its own.
+/// A command line for a shell. `before` is the number of apps before this one in the file,
+/// because each supervisor needs its own admin address.
 pub(super) fn flags(app: &App, before: u16) -> String {
     let mut text = String::new();
     line!(text, "# {}", one_line(&app.name));
@@ -150,7 +154,7 @@ pub(super) fn flags(app: &App, before: u16) -> String {
     text
 }
 
-/// What the supervisor of an app is started with.
+/// The arguments of an app's supervisor.
 fn arguments(app: &App, before: u16) -> SupervisorArgs {
     let further = [
         ("--stop-grace", &app.stop_grace),
@@ -196,12 +200,12 @@ fn list(text: &mut String, name: &str, words: &[String]) {
     }
 }
 
-/// A `$` could begin a reference to a variable; two stand for one.
+/// Escapes `$`, which could begin a reference to a variable, as `$$`.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-/// A comment must not end early.
+/// Joins lines, so that a comment does not end early.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -220,7 +224,7 @@ fn object_name(name: &str) -> String {
     name.trim_end_matches('-').to_owned()
 }
 
-/// A text that YAML reads as that text.
+/// A text in the form that YAML reads as the same text.
 fn scalar(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./@%+=,-".contains(c);
     let begins = |c: char| c.is_ascii_alphabetic() || "_./".contains(c);
@@ -239,12 +243,12 @@ fn scalar(text: &str) -> String {
     quoted(text)
 }
 
-/// JSON's quotes and escapes are YAML's too.
+/// Quotes a text as JSON does, which YAML reads as well.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A word that a POSIX shell passes on as it is.
+/// A word in the form that a POSIX shell passes on unchanged.
 fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=,-".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,5 +1,5 @@
-//! What the fields of a PM2 app mean for us: what is kept, what is changed, and
-//! what has no counterpart, with the reason.
+//! What the fields of a PM2 app mean here: which are kept, which are changed, and which
+//! have no counterpart, with the reason.
 //!
 //! The fields and defaults are those of PM2's documentation ("Ecosystem file").
 
@@ -9,9 +9,9 @@ use anyhow::{Context, bail};
 use scaledapp_units::duration;
 use serde_json::{Map, Value};
 
-use super::without::{WITHOUT, is_ours_anyway};
+use super::without::{WITHOUT, asks_for_our_behaviour};
 
-/// Something of the file that is not carried over as it is.
+/// A field of the file that is not carried over unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) field: String,
@@ -24,11 +24,11 @@ pub(super) enum Workers {
     Count(u32),
     /// One per core.
     Cores,
-    /// One per core, less so many.
+    /// One per core, minus this many.
     CoresLess(u32),
 }
 
-/// One app, in our terms.
+/// One app, converted to our terms.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) name: String,
@@ -41,7 +41,7 @@ pub(super) struct App {
     pub(super) max_memory: Option<String>,
     /// From the stop signal to SIGKILL.
     pub(super) stop_grace: Option<String>,
-    /// Only if it is longer than what we wait anyway.
+    /// Set only if it is longer than our default.
     pub(super) boot_timeout: Option<String>,
     /// Whether `process.send('ready')` is awaited.
     pub(super) wait_ready: bool,
@@ -56,7 +56,7 @@ pub(super) struct App {
 /// The apps of a file: `{apps: [...]}`, a list, or one app.
 ///
 /// # Errors
-/// There are none.
+/// The file contains no apps.
 pub(super) fn apps(data: &Value) -> anyhow::Result<Vec<&Map<String, Value>>> {
     let list = match data {
         Value::Object(file) if file.contains_key("apps") => &file["apps"],
@@ -78,14 +78,14 @@ pub(super) fn apps(data: &Value) -> anyhow::Result<Vec<&Map<String, Value>>> {
     }
 }
 
-/// Reads fields and remembers which were read.
+/// Reads the fields of an app and remembers which ones are left.
 struct Fields<'a> {
     left: BTreeMap<&'a str, &'a Value>,
     notes: Vec<Note>,
 }
 
 impl<'a> Fields<'a> {
-    /// The first of several names that is given.
+    /// The value of the first of these names that the file has.
     fn take(&mut self, names: &[&str]) -> Option<&'a Value> {
         let values: Vec<&Value> = names
             .iter()
@@ -115,7 +115,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// A string is split as a shell would; a list is taken as it is.
+/// A string is split as a shell would split it; a list is used unchanged.
 fn words(value: Option<&Value>) -> Vec<String> {
     match value {
         Some(Value::Array(list)) => list.iter().map(plain).collect(),
@@ -164,7 +164,7 @@ impl App {
     /// Reads one app; `environment` is PM2's `--env`.
     ///
     /// # Errors
-    /// A field that is needed says nothing usable.
+    /// A required field is unusable.
     pub(super) fn read(
         app: &Map<String, Value>,
         environment: Option<&str>,
@@ -175,7 +175,7 @@ impl App {
             notes: Vec::new(),
         };
         let script = fields.text(&["script"]).filter(|script| !script.is_empty());
-        let script = script.context("an app has an empty script: say what it runs")?;
+        let script = script.context("an app has an empty script: name the program that it runs")?;
         let name = fields.text(&["name"]).unwrap_or_else(|| stem(&script));
         let command = command(&mut fields, script);
         let args = words(fields.take(&["args"]));
@@ -201,14 +201,14 @@ impl App {
         for (names, reason) in WITHOUT {
             for name in *names {
                 let value = fields.left.remove(*name);
-                if value.is_some_and(|value| !is_ours_anyway(name, value)) {
+                if value.is_some_and(|value| !asks_for_our_behaviour(name, value)) {
                     fields.note(name, *reason);
                 }
             }
         }
         let unknown: Vec<&str> = fields.left.keys().copied().collect();
         for name in unknown {
-            fields.note(name, "is not known here");
+            fields.note(name, "is not a known field");
         }
         Ok(Self {
             name,
@@ -237,8 +237,8 @@ fn stem(script: &str) -> String {
     stem.unwrap_or("app").to_owned()
 }
 
-/// PM2 chooses the interpreter by the extension; what has none and no slash is
-/// found on the PATH.
+/// The command of a worker. PM2 chooses the interpreter by the extension; a script without
+/// extension and slash is looked up on the PATH.
 fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
     let given = fields.text(&["interpreter", "exec_interpreter"]);
     let options = words(fields.take(&["node_args", "interpreter_args", "interpreterArgs"]));
@@ -254,12 +254,12 @@ fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
         Some("pl") => Some("perl"),
         _ => script.contains('/').then_some("node"),
     };
-    // Its meaning is ours too: N copies of an app behind one port.
+    // Both modes mean the same here: N workers behind one port.
     let mode = fields.text(&["exec_mode"]);
     if mode.is_some_and(|mode| !mode.starts_with("cluster") && !mode.starts_with("fork")) {
         fields.note(
             "exec_mode",
-            "is neither cluster nor fork; every app is run as in cluster mode",
+            "is neither cluster nor fork; every app runs as in cluster mode",
         );
     }
     let interpreter = match given.as_deref() {
@@ -276,7 +276,7 @@ fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
     if !options.is_empty() {
         fields.note(
             "interpreter_args",
-            "there is no interpreter that would take them",
+            "there is no interpreter that could use them",
         );
     }
     vec![script]
@@ -297,7 +297,7 @@ fn environment_of(
     let others: Vec<String> = fields
         .left
         .iter()
-        // `env_file` is a name.
+        // `env_file` is the name of a file.
         .filter_map(|(name, value)| name.strip_prefix("env_").filter(|_| value.is_object()))
         .map(str::to_owned)
         .collect();
@@ -315,7 +315,7 @@ fn environment_of(
         fields.left.remove(format!("env_{other}").as_str());
         fields.note(
             &format!("env_{other}"),
-            format!("left out: import again with --env {other} to have it"),
+            format!("left out: import with --env {other} to use it"),
         );
     }
     let ours = |name: &String| name.starts_with("SCALEDAPP_") || name == "WEB_CONCURRENCY";
@@ -337,16 +337,16 @@ fn port(
     let Some(port) = named.or_else(|| port_in(args).map(str::to_owned)) else {
         fields.note(
             "port",
-            "the file names none (env.PORT): 3000 is taken; change it if the app listens elsewhere, and give the flag --port none if it never does",
+            "the file names none (env.PORT), so 3000 is used: change it if the app listens on another port, and set --port none if it does not listen",
         );
         return Ok(None);
     };
     let parsed = port.parse().ok().filter(|port| *port > 0);
-    let parsed = parsed.with_context(|| format!("PORT {port:?} is no port: give 1 to 65535"))?;
+    let parsed = parsed.with_context(|| format!("PORT {port:?} is not a port: give 1 to 65535"))?;
     Ok(Some(parsed))
 }
 
-/// What `next start -p 8080` and its like listen on.
+/// The port in arguments such as those of `next start -p 8080`.
 fn port_in(args: &[String]) -> Option<&str> {
     let is_port = |text: &&str| text.parse::<u16>().is_ok_and(|port| port > 0);
     let after = args.windows(2).find_map(|pair| match pair {
@@ -365,7 +365,7 @@ fn workers(fields: &mut Fields<'_>) -> anyhow::Result<Workers> {
         return Ok(Workers::Cores);
     }
     let number: i64 = given.parse().ok().with_context(|| {
-        format!("instances {given:?} is no number of instances: give N, 0, max or -K")
+        format!("instances {given:?} is not a number of instances: give N, 0, max or -K")
     })?;
     let bounded = u32::try_from(number.unsigned_abs())
         .ok()
@@ -383,27 +383,26 @@ fn workers(fields: &mut Fields<'_>) -> anyhow::Result<Workers> {
     })
 }
 
-/// PM2 takes bytes, or K, M and G in powers of 1024.
+/// PM2 accepts bytes, or K, M and G as powers of 1024.
 fn memory(fields: &mut Fields<'_>) -> anyhow::Result<Option<String>> {
     let Some(given) = fields.text(&["max_memory_restart"]) else {
         return Ok(None);
     };
     let upper = given.trim().to_ascii_uppercase();
     let (digits, unit) = upper.split_at(upper.bytes().take_while(u8::is_ascii_digit).count());
-    let number: u64 = digits
-        .parse()
-        .ok()
-        .with_context(|| format!("max_memory_restart {given:?} is no size: give it as 300M"))?;
+    let number: u64 = digits.parse().ok().with_context(|| {
+        format!("max_memory_restart {given:?} is not a size: write it such as 300M")
+    })?;
     let text = match unit.trim_end_matches('B') {
         unit @ ("K" | "M" | "G") => format!("{number}{unit}"),
         "" => format!("{}M", number.div_ceil(1024 * 1024).max(1)),
-        _ => bail!("max_memory_restart {given:?} is no size: give it as 300M"),
+        _ => bail!("max_memory_restart {given:?} is not a size: write it such as 300M"),
     };
     Ok(Some(text))
 }
 
-/// Whether the app uses PM2's message channel for this. It reaches the process
-/// that is started and no further, with PM2 as here.
+/// Whether the app uses PM2's message channel for `field`. With PM2 and with us, the
+/// channel reaches only the process that is started.
 fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
     if fields.take(&[field]).is_none_or(|asked| asked != true) {
         return false;
@@ -416,7 +415,7 @@ fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
         fields.note(
             field,
             format!(
-                "{program} does not pass the message channel on to the app: start node itself to have it"
+                "{program} does not pass the message channel on to the app: start node itself to use it"
             ),
         );
     }
@@ -428,15 +427,15 @@ fn increment_env(fields: &mut Fields<'_>) -> Option<String> {
     if name == "PORT" {
         fields.note(
             "increment_var",
-            "PORT is not counted up: all workers share one port",
+            "PORT is not incremented: all workers share one port",
         );
         return None;
     }
     Some(name)
 }
 
-/// PM2 counts a worker as ready when the time is over; we count it as failed. So
-/// a short one must not be taken over.
+/// PM2 counts a worker as ready when this time is over, and we count it as failed. So a
+/// short one must not be used.
 fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     const OURS: u64 = 60_000;
     let given = fields.take(&["listen_timeout"]).and_then(milliseconds)?;
@@ -446,7 +445,7 @@ fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     fields.note(
         "listen_timeout",
         format!(
-            "{} is not taken over: PM2 counts a worker as ready then, here it would have failed; it has 60s",
+            "{} is not used: after this time PM2 counts a worker as ready, but the supervisor counts it as failed; it has 60s",
             time(given)
         ),
     );
@@ -532,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_variables_is_no_environment() {
+    fn env_file_is_not_taken_for_an_environment() {
         let fields = json!({"script": "a", "env_file": ".env", "env_test": {}});
         let notes = app(&fields).notes;
         let note = |field: &str| notes.iter().find(|note| note.field == field).unwrap();
@@ -541,9 +540,9 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_refused_with_the_cure() {
+    fn unusable_values_are_refused_with_the_cure() {
         for (fields, cure) in [
-            (json!({"script": ""}), "say what it runs"),
+            (json!({"script": ""}), "name the program"),
             (
                 json!({"script": "a", "instances": "many"}),
                 "give N, 0, max or -K",

@@ -1,4 +1,4 @@
-//! Whole ecosystem files and what becomes of them.
+//! Tests of whole ecosystem files.
 
 use serde_json::json;
 

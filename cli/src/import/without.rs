@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Fields that have no counterpart, by why.
+/// Fields that have no counterpart, grouped by the reason.
 pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     (
         &["watch", "ignore_watch", "watch_delay", "watch_options"],
@@ -10,23 +10,23 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     ),
     (
         &["cron_restart", "cron"],
-        "there is no clock for restarts: let cron or a CronJob run `ctl reload`, or bound a worker's age with maxAge",
+        "there are no scheduled restarts: let cron or a CronJob run `ctl reload`, or limit a worker's age with maxAge",
     ),
     (
         &["autorestart"],
-        "a worker that ends is always replaced; a job that is to end belongs into a Job",
+        "a worker that ends is always replaced; run a task that should end as a Job",
     ),
     (
         &["max_restarts", "min_uptime"],
-        "no worker is given up: after failures in a row the delay grows to 10 s, and /readyz says what is missing",
+        "workers are restarted without limit: after failures in a row the delay grows to 10 s, and /readyz says what is missing",
     ),
     (
         &["restart_delay", "exp_backoff_restart_delay"],
-        "the first restart is at once, then 100 ms doubling to 10 s; a worker that was ready for 30 s begins anew",
+        "the first restart is immediate, then after 100 ms, doubling to 10 s; a worker that was ready for 30 s starts again without a delay",
     ),
     (
         &["stop_exit_codes"],
-        "a worker that ends is replaced whatever its code; one that is to end belongs into a Job",
+        "a worker that ends is replaced whatever its exit code; run a task that should end as a Job",
     ),
     (
         &[
@@ -41,7 +41,7 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
             "log",
             "log_date_format",
         ],
-        "there are no log files: all goes to stdout and stderr (--logs json adds the time)",
+        "there are no log files: everything goes to stdout and stderr (--logs json adds the time)",
     ),
     (
         &["merge_logs", "combine_logs"],
@@ -58,7 +58,7 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     ),
     (
         &["kill_retry_time"],
-        "ends are told by the kernel, not polled for",
+        "the kernel reports the end of a process, so nothing is polled",
     ),
     (
         &["user", "uid", "gid"],
@@ -66,7 +66,7 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     ),
     (
         &["env_file"],
-        "is not read: give node_args --env-file=FILE (Node 20.6 or newer), or set the variables where you start it",
+        "is not read: add node_args --env-file=FILE (Node 20.6 or newer), or set the variables where you start the supervisor",
     ),
     (
         &["filter_env"],
@@ -82,11 +82,11 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
             "namespace",
             "append_env_to_name",
         ],
-        "belongs to PM2's way of installing and naming apps",
+        "concerns only how PM2 installs and names apps",
     ),
     (
         &["source_map_support", "disable_source_map_support"],
-        "give node_args --enable-source-maps instead",
+        "add node_args --enable-source-maps instead",
     ),
     (
         &[
@@ -102,12 +102,12 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
             "vars",
             "version",
         ],
-        "belongs to PM2's monitoring or daemon",
+        "concerns only PM2's monitoring or daemon",
     ),
 ];
 
-/// Whether a field without a counterpart asks for what is done anyway.
-pub(super) fn is_ours_anyway(name: &str, value: &Value) -> bool {
+/// Whether a field without a counterpart asks for what we do anyway.
+pub(super) fn asks_for_our_behaviour(name: &str, value: &Value) -> bool {
     match name {
         "autorestart" | "treekill" | "autostart" | "vizion" => value == true,
         "max_restarts" | "min_uptime" | "stop_exit_codes" => value.is_null(),
