@@ -1,5 +1,4 @@
-//! CPU time of processes, as the scheduler counts it. Which processes count is
-//! the caller's choice.
+//! CPU time of processes, as the scheduler counts it. The caller chooses the processes.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +16,7 @@ pub fn run_time(pid: u32) -> anyhow::Result<Duration> {
     let threads =
         fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid}"))?;
     for thread in threads {
-        // A thread may end between the listing and the look.
+        // A thread may end between the listing and the read.
         if let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) {
             let nanoseconds = text.split(' ').next().context("schedstat is empty")?;
             time += Duration::from_nanos(nanoseconds.parse()?);
@@ -26,7 +25,7 @@ pub fn run_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(time)
 }
 
-/// Sum of [`run_time`].
+/// The sum of [`run_time`] of several processes.
 ///
 /// # Errors
 /// One of them is gone.

@@ -1,23 +1,23 @@
-//! Medians, percentiles and ratios of what was measured.
+//! Medians, percentiles and ratios of measurements.
 
 use std::time::Duration;
 
-/// The middle value (the upper one of two); `NaN` of nothing.
+/// The middle value (the upper one of two); `NaN` without values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Median of the ratios of rounds that were run one beside the other, so that
-/// what slowed a whole round cancels out; `NaN` of nothing.
+/// The median of the ratios of rounds that ran side by side, so that a slow round of both
+/// cancels out; `NaN` without values.
 pub fn paired_ratio(ours: &[f64], theirs: &[f64]) -> f64 {
     let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(one, by)| one / by).collect();
     median(&ratios)
 }
 
-/// Smallest value that `percent` per cent of all do not exceed (nearest rank);
-/// zero of nothing.
+/// The smallest value that `percent` per cent of all do not exceed (nearest rank); zero
+/// without values.
 pub fn percentile(values: &[Duration], percent: f64) -> Duration {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

@@ -1,9 +1,9 @@
-//! What one hop costs: CPU time per request of the balancer and of the in-pod
-//! dispatcher, beside nginx in the same run.
+//! The cost of one hop: CPU time per request of the balancer and of the in-pod dispatcher,
+//! beside nginx in the same run.
 //!
-//! `cargo xtask bench`. Rounds are interleaved and medians taken, because the
-//! machine is shared; trust the ratios. CPU time is the kernel's run time of
-//! all threads of the proxy's own process (`/proc/PID/task/*/schedstat`).
+//! `cargo xtask bench`. Rounds are interleaved and medians are used, because the machine
+//! may be shared; only the ratios are reliable. CPU time is the kernel's run time of all
+//! threads of the proxy's own process (`/proc/PID/task/*/schedstat`).
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -20,7 +20,7 @@ const ROUND: Duration = Duration::from_secs(2);
 /// One proxy's figures for one kind of load.
 struct Row {
     name: &'static str,
-    /// Microseconds of CPU per request, of each round.
+    /// Microseconds of CPU per request, for each round.
     cost: Vec<f64>,
     requests: u64,
     errors: u64,
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let origin = peer::origin(directory.path())?;
     let workers = peer::workers()?;
-    // The first of each pair is what the other is measured by.
+    // The first of each pair is the reference of the other.
     let pairs = [
         (
             "in front of two nginx that answer 200 bytes",

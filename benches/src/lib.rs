@@ -1,6 +1,5 @@
-//! What both benches share: load by wrk, CPU time from `/proc`, medians, and
-//! the proxies of one hop. What is measured, and beside whom, is decided in the
-//! binaries.
+//! Code that the benches share: load by wrk, CPU time from `/proc`, medians, and the
+//! proxies of one hop. The binaries decide what is measured, and beside which peers.
 
 pub mod cpu;
 pub mod figures;

@@ -1,9 +1,8 @@
-//! What a connection costs: resident bytes of the balancer for each connection, in
-//! each state in which one can stay, beside nginx in the same states.
+//! The memory of a connection: resident bytes of the balancer for each connection, in each
+//! state in which one can stay, beside nginx in the same states.
 //!
-//! `cargo xtask bench memory`. Each state has a proxy of its own, so that none uses
-//! what another has left. The kernel's part (sockets and their buffers) is not in
-//! these figures.
+//! `cargo xtask bench memory`. Each state has its own proxy, so that no state reuses
+//! another one's memory. The kernel's memory (sockets and their buffers) is not included.
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -21,7 +20,7 @@ use scaledapp_tests::{ports, proc, wait};
 
 /// Connections in each state.
 const CONNECTIONS: u64 = 4000;
-/// What has stalled gives back what it holds in vain within this.
+/// A stalled connection has returned its unused memory after this time.
 const SETTLING: Duration = Duration::from_secs(6);
 const BOOT: Duration = Duration::from_secs(20);
 
@@ -29,7 +28,7 @@ const BOOT: Duration = Duration::from_secs(20);
 struct State {
     name: &'static str,
     sends: &'static [u8],
-    /// It has to read so many bytes of an answer, and reads no more.
+    /// It reads this many bytes of an answer, and then stops reading.
     reads: usize,
 }
 
@@ -102,7 +101,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings connections into a state; what each costs a process in the end.
+/// Brings connections into a state. Returns the memory that each takes in the end.
 fn cost(pid: u32, address: SocketAddr, state: &State) -> anyhow::Result<u64> {
     let resident = || proc::resident_bytes(pid).context("the proxy is gone");
     let before = resident()?;
@@ -123,14 +122,14 @@ fn cost(pid: u32, address: SocketAddr, state: &State) -> anyhow::Result<u64> {
     Ok(resident()?.saturating_sub(before) / CONNECTIONS)
 }
 
-/// A server whose answer is in the path.
+/// A server whose answer depends on the path.
 fn origin() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let thread = std::thread::Builder::new().stack_size(64 << 10);
-            // Without a thread the connection ends, which the table's reader sees.
+            // Without a thread the connection ends, which the result shows.
             drop(thread.spawn(move || serve(stream)));
         }
     });
@@ -180,7 +179,7 @@ fn nginx(directory: &Path, origin: SocketAddr) -> anyhow::Result<(Process, Socke
     let mut command = Command::new("nginx");
     command.arg("-c").arg(&file).arg("-p").arg(directory);
     let process = Process::spawn(command)?;
-    // It listens before its worker is there.
+    // It listens before its worker exists.
     wait::until_true(BOOT, "nginx has a worker and listens", || {
         !proc::children(process.pid()).is_empty() && TcpStream::connect(address).is_ok()
     })?;

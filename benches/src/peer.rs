@@ -1,5 +1,5 @@
-//! What is measured: nginx as a proxy, our balancer, our dispatcher. Each gets
-//! one thread, and answers of the same size.
+//! The measured proxies: nginx, our balancer, our dispatcher. Each has one thread, and
+//! answers of the same size.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,22 +15,22 @@ use scaledapp_tests::{binaries, http, ports, proc, wait};
 use crate::cpu;
 
 const BOOT: Duration = Duration::from_secs(20);
-/// Of an answer.
+/// Length of an answer, in bytes.
 const BODY: usize = 200;
 
 /// A proxy under load.
 #[derive(Debug)]
 pub struct Peer {
-    /// As the table shows it.
+    /// Its name in the table.
     pub name: &'static str,
     /// Where it serves.
     pub address: SocketAddr,
-    /// The processes whose time counts.
+    /// The processes whose CPU time counts.
     pids: Vec<u32>,
     _running: Running,
 }
 
-/// Ends with the peer.
+/// The processes, which end with the peer.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held only to be dropped")]
 enum Running {
@@ -39,11 +39,11 @@ enum Running {
     Sidecar(Sidecar),
 }
 
-/// What the proxies pass requests on to.
+/// The servers behind the proxies.
 #[derive(Debug)]
 pub struct Origin {
     addresses: Vec<SocketAddr>,
-    /// End with it.
+    /// The processes, which end with it.
     processes: Vec<Process>,
 }
 
@@ -65,7 +65,7 @@ impl Peer {
     }
 }
 
-/// One line of nginx's language for each.
+/// One line of nginx's configuration for each.
 fn lines<T>(of: &[T], line: impl Fn(&T) -> String) -> String {
     of.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -98,7 +98,7 @@ fn start_nginx(directory: &Path, name: &str, servers: &str) -> anyhow::Result<Pr
     Process::spawn(command)
 }
 
-/// Two listeners that answer by themselves.
+/// An nginx with two listeners that answer themselves.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
@@ -118,8 +118,7 @@ pub fn origin(directory: &Path) -> anyhow::Result<Origin> {
     })
 }
 
-/// Two processes of the example app, each on a port of its own, as somebody
-/// would run them behind nginx.
+/// Two processes of the example app, each on its own port, as users run them behind nginx.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
@@ -167,7 +166,7 @@ pub fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Pe
     })
 }
 
-/// Our balancer in front of the same.
+/// Our balancer in front of the same servers.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
@@ -184,14 +183,14 @@ pub fn balancer(origin: &Origin) -> anyhow::Result<Peer> {
     })
 }
 
-/// Our supervisor in front of two workers that answer as briefly.
+/// Our supervisor in front of two workers that answer with the same size.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
 pub fn dispatcher() -> anyhow::Result<Peer> {
     let program = binaries::path("scaledapp-hello-rust")?;
     let launch = sidecar::Launch::of(|_| vec![program.to_string_lossy().into_owned()])?;
-    // The app takes its port from PORT, as any.
+    // The app takes its port from PORT.
     let sidecar = launch
         .with(&["--workers", "2", "--dispatch-threads", "1"])
         .ready(2)?;

@@ -1,4 +1,4 @@
-//! Load by wrk, as fast as answers come, to an address on this machine.
+//! Load by wrk, as fast as answers arrive, to an address on this machine.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,25 +10,25 @@ use scaledapp_tests::{binaries, process};
 /// How clients use connections.
 #[derive(Debug, Clone, Copy)]
 pub enum Connections {
-    /// One request after the other on each.
+    /// Requests one after the other on each connection.
     Kept,
-    /// One request on each.
+    /// One request on each connection.
     New,
 }
 
-/// What was sent.
+/// The result of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Answered.
+    /// Answered requests.
     pub requests: u64,
-    /// Not answered with 2xx or 3xx, or not at all.
+    /// Requests that were not answered, or not with 2xx or 3xx.
     pub errors: u64,
 }
 
-/// Whether everything is there.
+/// Checks that the required programs are installed.
 ///
 /// # Errors
-/// It is not; says how to get it.
+/// One is missing. The message says how to install it.
 pub fn check() -> anyhow::Result<()> {
     for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
         // nginx is in /usr/sbin, which not every PATH has.
@@ -41,10 +41,10 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends requests for a time, which wrk takes in whole seconds.
+/// Sends requests for a time, in whole seconds.
 ///
 /// # Errors
-/// wrk cannot be run, or says something else than expected.
+/// wrk cannot be run, or its output is not as expected.
 pub fn run(to: SocketAddr, connections: Connections, time: Duration) -> anyhow::Result<Load> {
     ensure!(to.ip().is_loopback(), "{to} is not on this machine");
     let mut command = Command::new("wrk");

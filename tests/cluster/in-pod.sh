@@ -1,7 +1,7 @@
 # Runs a program of the node in the network and with the resolver of a pod on
-# it: images from scratch have no client of their own.
+# it, because images from scratch contain no client.
 #   in-pod POD COMMAND…
-# The container runtime puts the pod's name into each container's environment.
+# The container runtime sets the pod's name in each container's environment.
 pod=$1
 shift
 found=$(grep -lzx "HOSTNAME=$pod" /proc/[0-9]*/environ 2>/dev/null | head -n 1) || true

@@ -1,6 +1,6 @@
-//! The apps under load: the smallest ordinary server of each language, with a
-//! hard-coded port and no word about supervisors. What they do per request and
-//! at boot is the variant.
+//! The apps under load: the smallest ordinary server of each language, with a hard-coded
+//! port and no code for supervisors. Variants differ in what they do for each request and
+//! at their start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use scaledapp_tests::{binaries, process};
 /// Compiling `net/http` on a busy machine whose cache is cold.
 const GO_BUILD: Duration = Duration::from_mins(3);
 
-/// What an app is written in.
+/// The language of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Language {
     /// `http.createServer`.
@@ -27,7 +27,7 @@ pub(crate) enum Language {
 }
 
 impl Language {
-    /// As rows show it.
+    /// Its name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Node => "Node",
@@ -65,16 +65,16 @@ impl Does {
     }
 }
 
-/// How a worker comes to its socket.
+/// How a worker gets its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listens {
-    /// On its hard-coded port, as anybody writes it.
+    /// On its hard-coded port, as in an ordinary app.
     Port,
     /// On the socket that is its standard input.
     Stdin,
 }
 
-/// Text of a Node app.
+/// The source of a Node app.
 pub(crate) fn node(does: Does, listens: Listens, port: u16) -> String {
     let handler = match does {
         Does::Hello => "answer(res, '');".to_owned(),
@@ -109,7 +109,7 @@ pub(crate) fn node(does: Does, listens: Listens, port: u16) -> String {
     )
 }
 
-/// Text of a WSGI app that is a server of its own when run.
+/// The source of a WSGI app that is also a server when it is executed.
 fn python(does: Does, port: u16) -> String {
     format!(
         "import os, time\n\n\
@@ -157,7 +157,7 @@ fn rack(does: Does) -> String {
 pub(crate) struct App {
     /// Its main file; for Go the binary.
     pub(crate) file: PathBuf,
-    /// Of the app's files.
+    /// The directory of the app's files.
     pub(crate) directory: PathBuf,
     language: Language,
     listens: Listens,
@@ -165,10 +165,10 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Writes an app into a directory of its own; Go is compiled.
+    /// Writes an app into its own directory; Go is compiled.
     ///
     /// # Errors
-    /// The directory cannot be written, or Go is not there.
+    /// The directory cannot be written, or Go is not installed.
     pub(crate) fn write(
         directory: &Path,
         language: Language,
@@ -195,7 +195,7 @@ impl App {
         Ok(app)
     }
 
-    /// Puts another release into its place.
+    /// Replaces the app by another release.
     ///
     /// # Errors
     /// As [`App::write`].
@@ -250,8 +250,8 @@ impl App {
     }
 }
 
-/// The distribution's own: what version managers put before it on the `PATH`
-/// are scripts that exec, which other supervisors are not measured with.
+/// The distribution's own Python. Version managers put wrapper scripts before it on the
+/// `PATH`, and other supervisors are not measured with such wrappers.
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Whether Python apps can be run.
@@ -259,10 +259,10 @@ pub(crate) fn has_python() -> bool {
     Path::new(PYTHON).is_file()
 }
 
-/// Where Go is; its own archive puts it beside the `PATH`.
+/// The path of Go. Its archive installs it outside of the `PATH`.
 ///
 /// # Errors
-/// It is not there.
+/// It is not installed.
 pub(crate) fn go_program() -> anyhow::Result<PathBuf> {
     let usual = PathBuf::from("/usr/local/go/bin/go");
     binaries::on_path("go")

@@ -1,5 +1,5 @@
-//! Faults that are not asked for: workers killed again and again, a release
-//! that ends at its start, a release that listens late.
+//! Unexpected faults: workers that are killed again and again, a release that ends at its
+//! start, a release that listens late.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
@@ -21,12 +21,12 @@ use crate::table::{Row, Target};
 const HANDLER: Does = Does::Wait(Duration::from_millis(20));
 /// Requests per second to each server.
 const RATE: u32 = 100;
-const LOOK: Duration = Duration::from_millis(1);
-/// A replacement that takes longer than this counts as this.
-const PATIENCE: Duration = Duration::from_millis(900);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+/// A replacement that takes longer than this counts as taking this long.
+const MAX_REPLACEMENT_TIME: Duration = Duration::from_millis(900);
 
-/// Children of all threads, from the kernel's own list: a walk through all of
-/// `/proc` each millisecond would be load itself.
+/// Children of all threads, from the kernel's own list: reading all of `/proc` each
+/// millisecond would itself be a load.
 fn children(root: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{root}/task"));
     let lists = threads.into_iter().flatten().flatten();
@@ -45,17 +45,17 @@ fn stop(loads: Vec<Running>) -> Report {
     reports.fold(Report::default(), |all, report| report.and(&all))
 }
 
-/// What kills came to.
+/// The result of the kills.
 struct Kills {
     kind: Kind,
     report: Report,
-    /// From the kill to the replacement's exec (its fork, where workers are
-    /// forks of a loaded app).
+    /// From the kill to the replacement's exec (or its fork, if workers are forks of a
+    /// loaded app).
     replaced: Vec<Duration>,
     missing: usize,
 }
 
-/// Section f: all servers at once, so that all have the same machine.
+/// Section f: all servers at the same time, so that the state of the machine affects all of them.
 pub(crate) fn kills(bench: &mut Bench) -> anyhow::Result<()> {
     let seconds = bench.pace.of(8, 20, 60);
     let mut servers = bench.start_all(
@@ -85,7 +85,7 @@ pub(crate) fn kills(bench: &mut Bench) -> anyhow::Result<()> {
     })?;
     for ours in all.iter().filter(|kills| is_ours(kills.kind)) {
         for peer in all.iter().filter(|kills| !is_ours(kills.kind)) {
-            // The other languages' own are compared once.
+            // The supervisors of other languages are compared once.
             if ours.kind == Kind::Connection && matches!(peer.kind, Kind::Gunicorn | Kind::Puma) {
                 continue;
             }
@@ -116,12 +116,12 @@ fn kill_each_second(server: &Server, first: Instant, seconds: u32) -> anyhow::Re
         let new = loop {
             let mut now = children(server.root()).into_iter();
             let new = now.find(|pid| !before.contains(pid) && server.is_worker(*pid));
-            if new.is_some() || killed.elapsed() > PATIENCE {
+            if new.is_some() || killed.elapsed() > MAX_REPLACEMENT_TIME {
                 break new;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_INTERVAL);
         };
-        replaced.push(killed.elapsed().min(PATIENCE));
+        replaced.push(killed.elapsed().min(MAX_REPLACEMENT_TIME));
         match new {
             Some(pid) => order.push_back(pid),
             None => missing += 1,
@@ -153,7 +153,7 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
         failed(ours, Method::Get),
         failed(peer, Method::Get),
     );
-    // Only the dispatcher can send a GET again.
+    // Only the dispatcher can repeat a GET.
     bench.row(if ours.kind == Kind::Request {
         gets.target(Target::AtMost(0.0)).note(note)
     } else {
@@ -161,7 +161,7 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
     });
     bench.row(
         row(
-            "failed POSTs (those executing may)",
+            "failed POSTs (executing ones may fail)",
             "",
             failed(ours, Method::Post),
             failed(peer, Method::Post),
@@ -180,7 +180,7 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
         let times = kills.replaced.get(..count).unwrap_or(&kills.replaced);
         percentile(times, percent).as_secs_f64() * 1e3
     };
-    // One of each slot: nobody's restart delay has begun to grow.
+    // The first kill of each slot, before any restart delay grows.
     bench.row(
         row(
             "from a worker's first kill to its replacement's exec",
@@ -206,7 +206,7 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
     }
 }
 
-/// `4 7 101`, in the order in which it happened.
+/// Times such as `4 7 101`, in their order.
 fn milliseconds(times: &[Duration]) -> String {
     let each: Vec<String> = times
         .iter()
@@ -215,7 +215,7 @@ fn milliseconds(times: &[Duration]) -> String {
     each.join(" ")
 }
 
-/// What a bad or slow release came to.
+/// The result of a bad or slow release.
 struct Released {
     kind: Kind,
     report: Report,
@@ -280,8 +280,8 @@ fn release(server: &Server, does: Does, boot: Duration) -> anyhow::Result<Releas
         (ended, end, watch.join().ok().flatten())
     });
     let ended = ended.with_context(|| format!("reload of {}", server.kind.name()))?;
-    // Peers go on after their command has ended: the last of two workers may
-    // boot as long again, and give up later still.
+    // Peers continue after their command has ended: the last of two workers may take as
+    // long again to start, and may fail even later.
     let after = (boot + Duration::from_secs(6)).as_secs();
     for load in &loads {
         let sent = load.sent() + after * u64::from(RATE) / sorts.len() as u64;
@@ -296,7 +296,7 @@ fn release(server: &Server, does: Does, boot: Duration) -> anyhow::Result<Releas
     })
 }
 
-/// When the last of the workers that came meanwhile ended.
+/// When the last of the new workers ended.
 fn last_death(server: &Server, done: &AtomicBool) -> Option<Instant> {
     let old: BTreeSet<u32> = children(server.root()).into_iter().collect();
     let (mut living, mut last) = (BTreeSet::new(), None);
@@ -311,7 +311,7 @@ fn last_death(server: &Server, done: &AtomicBool) -> Option<Instant> {
         if living.len() < before {
             last = Some(Instant::now());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
     last
 }

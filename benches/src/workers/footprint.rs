@@ -1,5 +1,5 @@
-//! Memory of who supervises and of what it adds to workers, and CPU time of a
-//! supervisor that has nothing to do.
+//! The memory of supervisors, the memory that they add to workers, and the CPU time of an
+//! idle supervisor.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
     let added = |memory: &Memory| (memory.many - memory.few) / (MANY - FEW) as f64;
     for ours in found.iter().filter(|memory| is_ours(memory.kind)) {
         for peer in found.iter().filter(|memory| !is_ours(memory.kind)) {
-            // They differ by the dispatcher's buffers: once is enough.
+            // The two modes differ only in the dispatcher's buffers, so one row is enough.
             if ours.kind == Kind::Connection && peer.kind != Kind::Pm2 {
                 continue;
             }
@@ -104,7 +104,7 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
         )
         .beside(Kind::Bare.name(), bare);
         bench.row(if is_ours(memory.kind) {
-            // A worker runs the same binary with the same words.
+            // A worker runs the same binary with the same arguments.
             row.target(Target::RatioAtMost(1.05))
         } else {
             row
@@ -112,7 +112,7 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
     }
 }
 
-/// Nobody sends anything: CPU time of all supervisors over the same seconds.
+/// Without requests: the CPU time of all supervisors over the same seconds.
 fn idle_rows(servers: &[Server], bench: &mut Bench) -> anyhow::Result<()> {
     let time = Duration::from_secs(bench.pace.of(5, 10, 30));
     let pids: Vec<Vec<u32>> = servers.iter().map(Server::supervisors).collect();
@@ -121,7 +121,7 @@ fn idle_rows(servers: &[Server], bench: &mut Bench) -> anyhow::Result<()> {
         times.collect::<anyhow::Result<Vec<Duration>>>()
     };
     let before = now()?;
-    // The interval is what is measured, not a condition waited for.
+    // The interval is part of the measurement, not a condition to wait for.
     std::thread::sleep(time);
     let used: Vec<(Kind, f64)> = now()?
         .iter()

@@ -1,6 +1,6 @@
-//! Where a run happens: in a network namespace of its own, so that its ports
-//! meet nobody's, and in a PID namespace, so that nothing it started outlives
-//! it, PM2's daemon included. Where neither may be made it runs in the open.
+//! Runs the bench in its own network namespace, so that its ports cannot collide with
+//! others, and in its own PID namespace, so that nothing that it started outlives it,
+//! including PM2's daemon. If namespaces cannot be made, it runs without them.
 
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
@@ -8,7 +8,7 @@ use anyhow::Context;
 use rustix::process::geteuid;
 
 const INSIDE: &str = "SCALEDAPP_BENCH_INSIDE";
-/// As PID 1 a shell that can be interrupted: its end is everybody's.
+/// PID 1 is a shell that can be interrupted: when it ends, all processes end.
 const INIT: &str = "trap 'exit 130' INT TERM; ip link set lo up || exit 1; \"$@\" & wait $!";
 
 fn unshare() -> Command {
@@ -21,11 +21,11 @@ fn unshare() -> Command {
     command
 }
 
-/// Runs this program again in namespaces of its own; its exit code. `None`: go
-/// on, this is the inner one, or there can be none.
+/// Runs this program again in its own namespaces and returns the exit code. `None` if this
+/// is the inner run already, or if namespaces cannot be made.
 ///
 /// # Errors
-/// This program's own file is gone.
+/// The file of this program no longer exists.
 pub(crate) fn enter() -> anyhow::Result<Option<ExitCode>> {
     if std::env::var_os(INSIDE).is_some() || !works() {
         return Ok(None);
@@ -37,7 +37,7 @@ pub(crate) fn enter() -> anyhow::Result<Option<ExitCode>> {
     Ok(Some(code(status)))
 }
 
-/// Whether this process is in namespaces of its own.
+/// Whether this process is in its own namespaces.
 pub(crate) fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }

@@ -1,9 +1,9 @@
 //! The supervisor beside its peers: bare Node, Node's `cluster`, PM2, gunicorn
 //! and Puma, in one run, one round after the other.
 //!
-//! `cargo xtask bench workers`. This file has the command line, the order of
-//! the sections and the form of the result. Trust the ratios: the machine may
-//! be shared, and nothing is judged by absolute times.
+//! `cargo xtask bench workers`. This file has the command line, the order of the sections
+//! and the form of the result. Only the ratios are reliable, because the machine may be
+//! shared; absolute times are not judged.
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -48,7 +48,7 @@ struct Cli {
     full: bool,
 }
 
-/// What is measured, in this order.
+/// The sections, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     /// Throughput and CPU time of one-shot requests
@@ -87,7 +87,7 @@ impl Section {
             Self::Tail => tail::fixed_rate(bench),
             Self::Spread => tail::spread(bench),
             Self::Blocked => tail::blocked(bench),
-            Self::Reload => reload::storm(bench),
+            Self::Reload => reload::measure(bench),
             Self::Broken => faults::releases(bench),
             Self::Kill => faults::kills(bench),
             Self::Footprint => footprint::measure(bench),
@@ -95,7 +95,7 @@ impl Section {
     }
 }
 
-/// How much is measured.
+/// The length of the measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Quick,
@@ -114,7 +114,7 @@ impl Pace {
     }
 }
 
-/// One run: where it works, and what it has found.
+/// One run: its directory, and its results.
 #[derive(Debug)]
 struct Bench {
     directory: tempfile::TempDir,
@@ -125,7 +125,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Whether this peer is there; that it is not is said once.
+    /// Whether this peer is installed. If not, it says so once.
     fn has(&mut self, kind: Kind) -> bool {
         let Some(reason) = kind.missing() else {
             return true;
@@ -137,7 +137,7 @@ impl Bench {
         false
     }
 
-    /// Starts an app under a supervisor; `None` if that is not there.
+    /// Starts an app under a supervisor; `None` if that is not installed.
     fn start(
         &mut self,
         kind: Kind,
@@ -178,7 +178,9 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(code);
     }
     if !isolation::inside() {
-        println!("no namespaces here (unshare, ip): on the machine's own loopback");
+        println!(
+            "namespaces cannot be made here (unshare, ip): the machine's own loopback is used"
+        );
     }
     wrk::check()?;
     binaries::path("scaledapp-sidecar")?;
@@ -212,8 +214,8 @@ fn main() -> anyhow::Result<ExitCode> {
     );
     let file = write(pace, &bench, &results, &broken, start.elapsed())?;
     println!("{}", file.display());
-    // Targets are ratios on a machine that may be shared: short of one is a
-    // figure to look at, not a failed run.
+    // Targets are ratios on a machine that may be shared: a missed one is a result to look
+    // at, not a failed run.
     Ok(ExitCode::from(u8::from(!broken.is_empty())))
 }
 
@@ -240,8 +242,8 @@ fn run(section: Section, bench: &mut Bench, results: &mut Vec<Value>, broken: &m
     println!("\n({seconds:.0} s, load average of the last minute {busy})");
 }
 
-/// Processes that ran or wanted to, in the mean of the last minute: how much of
-/// the machine others had. The figures of a swamped machine say little.
+/// The load average of the last minute, which shows how busy the machine was. Results of an
+/// overloaded machine say little.
 fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let first = text.split(' ').next().and_then(|word| word.parse().ok());

@@ -1,6 +1,6 @@
-//! Requests at a fixed rate that does not wait for answers, each on a
-//! connection of its own, timed from when it should have been sent: a server
-//! that stalls is charged for everybody who would have come meanwhile.
+//! Requests at a fixed rate that does not wait for answers, each on its own connection.
+//! Times count from when a request should have been sent, so that a stall of the server
+//! counts for every request that was due during it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,39 +12,39 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use scaledapp_tests::http::{self, Failure, Request};
 
-/// A rate that no load exceeds, whatever the caller says.
-const MOST_PER_SECOND: u32 = 2000;
+/// Highest rate, in requests per second.
+const MAX_PER_SECOND: u32 = 2000;
 /// Requests that may wait for an answer at once.
 const CLIENTS: u64 = 256;
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OpenLoop {
-    /// On this machine.
+    /// The target, on this machine.
     pub(crate) to: SocketAddr,
     /// Requests per second.
     pub(crate) rate: u32,
-    /// In all.
+    /// Number of requests.
     pub(crate) requests: u64,
-    /// For the connection and for the exchange.
+    /// Time-out for the connection, and for the exchange.
     pub(crate) timeout: Duration,
-    /// Every hundredth goes here, all others to `/`.
+    /// The path of every hundredth request; all others have `/`.
     pub(crate) hundredth: &'static str,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
     /// Requests sent.
     pub(crate) sent: u64,
-    /// Of answered ones, from the intended time of sending to the answer's end.
+    /// Times of answered requests, from the intended time of sending to the end of the answer.
     pub(crate) times: Vec<Duration>,
-    /// Of all others, how they failed.
+    /// How the other requests failed.
     pub(crate) failures: BTreeMap<Failure, u64>,
 }
 
 impl Measured {
-    /// Adds another's.
+    /// Adds another result.
     pub(crate) fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.times.extend(other.times);
@@ -53,7 +53,7 @@ impl Measured {
         }
     }
 
-    /// Answered later than this, or not at all.
+    /// The number of requests that were answered later than this, or not at all.
     pub(crate) fn later_than(&self, limit: Duration) -> u64 {
         let late = self.times.iter().filter(|time| **time > limit).count() as u64;
         late + self.failures.values().sum::<u64>()
@@ -84,14 +84,14 @@ impl OpenLoop {
         }
     }
 
-    /// Sends all of them.
+    /// Sends all requests.
     ///
     /// # Errors
     /// The address is not on this machine, or the rate is out of bounds.
     pub(crate) fn run(self) -> anyhow::Result<Measured> {
         ensure!(
-            self.to.ip().is_loopback() && (1..=MOST_PER_SECOND).contains(&self.rate),
-            "load goes to loopback addresses, at most {MOST_PER_SECOND} requests per second"
+            self.to.ip().is_loopback() && (1..=MAX_PER_SECOND).contains(&self.rate),
+            "load goes to loopback addresses, at most {MAX_PER_SECOND} requests per second"
         );
         let next = Arc::new(AtomicU64::new(0));
         let start = Instant::now();

@@ -1,6 +1,5 @@
-//! PM2 with a daemon and a home of its own, ended with the value whatever
-//! happens. It is only ever run beside ours, from where `cargo xtask bench` has
-//! put it.
+//! PM2 with its own daemon and home, both of which end when the value is dropped. It only
+//! runs as a peer, from the directory in which `cargo xtask bench` has installed it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,8 @@ use rustix::process::Signal;
 use scaledapp_tests::process::{self, Ended};
 use scaledapp_tests::{binaries, proc, wait};
 
-/// Its commands take seconds; a reload that waits for `listen_timeout`s more.
+/// Time-out of a command. Commands take seconds; a reload that waits for `listen_timeout`s
+/// takes longer.
 const COMMAND: Duration = Duration::from_mins(1);
 const NAME: &str = "app";
 
@@ -36,7 +36,7 @@ impl Pm2 {
     /// Starts the daemon, and the app in cluster mode.
     ///
     /// # Errors
-    /// It does not start, or not with these workers.
+    /// It does not start, or not with all of the workers.
     pub(crate) fn start(home: &Path, app: &Path, workers: usize) -> anyhow::Result<Self> {
         fs::create_dir_all(home)?;
         let mut pm2 = Self {
@@ -58,12 +58,12 @@ impl Pm2 {
         Ok(pm2)
     }
 
-    /// Process id of the daemon, whose children the workers are.
+    /// The process id of the daemon, which is the parent of the workers.
     pub(crate) fn daemon(&self) -> u32 {
         self.daemon
     }
 
-    /// `pm2 reload app`, to its end.
+    /// Runs `pm2 reload app` to its end.
     ///
     /// # Errors
     /// It cannot be started or does not end.
@@ -75,7 +75,7 @@ impl Pm2 {
         let mut command = Command::new("node");
         command.arg(program()).args(words);
         command.env("PM2_HOME", &self.home);
-        // It would ask its registry for news otherwise.
+        // Keeps PM2 from asking its registry for a newer version.
         command.env("PM2_DISABLE_VERSION_CHECK", "true");
         command.current_dir(&self.home);
         process::run(command, COMMAND).with_context(|| format!("pm2 {}", words.join(" ")))

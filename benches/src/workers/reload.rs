@@ -1,6 +1,5 @@
-//! Reload after reload under load, failures by kind. Clients never retry; a
-//! request without an answer for longer than any should take counts as hung
-//! (`timed out`).
+//! Repeated reloads under load, with failures by kind. Clients never retry. A request that
+//! gets no answer for much longer than it should take counts as hung (`timed out`).
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -13,44 +12,44 @@ use crate::app::{self, Does, Language};
 use crate::server::{Kind, Server, is_ours};
 use crate::table::{Row, Target};
 
-/// Longer than boot and drain of everybody, so that the load sees the end.
+/// Longer than start and drain of any peer, so that the load includes the end of each reload.
 const MORE: Duration = Duration::from_secs(20);
 const QUICK: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(3);
 
-/// A load ends by itself after two minutes; before that another one begins.
+/// A load ends by itself after two minutes, so a new one starts earlier.
 const FRESH: Duration = Duration::from_secs(50);
-/// Requests per second of each sort of clients to each server whose handler is
-/// quick; behind a slow one eight clients of each sort wait for answers.
+/// Requests per second of each kind of client to each server with a quick handler; with a
+/// slow one, eight clients of each kind wait for answers.
 const RATE: u32 = 100;
 
 /// One app under one supervisor.
 #[derive(Debug, Clone, Copy)]
-struct Storm {
+struct Trial {
     kind: Kind,
     language: Language,
     wait: Duration,
     reloads: u32,
 }
 
-/// What it came to.
+/// The result of the reloads.
 struct Outcome {
-    storm: Storm,
+    trial: Trial,
     kept: Option<Report>,
     single: Report,
     /// Reload commands that ended with another code than 0.
     refused: u32,
-    /// Of all reload commands.
+    /// The time of all reload commands.
     took: Duration,
 }
 
-/// Section e: first all Node servers at the same time, then all others, so that
-/// those who are compared share the machine's moods.
-pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
+/// Section e: first all Node servers at the same time, then all others, so that the state
+/// of the machine affects all compared servers.
+pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let many = bench.pace.of(5, 20, 100);
     let some = bench.pace.of(2, 5, 20);
     let few = bench.pace.of(1, 2, 10);
-    let new = |kind, language, wait, reloads| Storm {
+    let new = |kind, language, wait, reloads| Trial {
         kind,
         language,
         wait,
@@ -71,13 +70,13 @@ pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
         new(Kind::Request, Language::Ruby, QUICK, some),
         new(Kind::Puma, Language::Ruby, QUICK, few),
     ];
-    for storms in [&node[..], &others[..]] {
-        let outcomes = run(storms, bench)?;
+    for trials in [&node[..], &others[..]] {
+        let outcomes = run(trials, bench)?;
         for outcome in outcomes.iter().filter(|outcome| outcome.is_ours()) {
             let peer = outcomes.iter().find(|peer| {
                 !peer.is_ours()
-                    && peer.storm.wait == outcome.storm.wait
-                    && peer.storm.language == outcome.storm.language
+                    && peer.trial.wait == outcome.trial.wait
+                    && peer.trial.language == outcome.trial.language
             });
             outcome.rows(peer, bench);
         }
@@ -85,10 +84,10 @@ pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(storms: &[Storm], bench: &mut Bench) -> anyhow::Result<Vec<Outcome>> {
+fn run(trials: &[Trial], bench: &mut Bench) -> anyhow::Result<Vec<Outcome>> {
     let mut servers = Vec::new();
-    for storm in storms {
-        let there = match storm.language {
+    for trial in trials {
+        let there = match trial.language {
             Language::Python => app::has_python(),
             Language::Go => app::go_program().is_ok(),
             Language::Ruby => Kind::Puma.missing().is_none(),
@@ -96,15 +95,15 @@ fn run(storms: &[Storm], bench: &mut Bench) -> anyhow::Result<Vec<Outcome>> {
         };
         if there
             && let Some(server) =
-                bench.start(storm.kind, storm.language, Does::Wait(storm.wait), 2)?
+                bench.start(trial.kind, trial.language, Does::Wait(trial.wait), 2)?
         {
-            servers.push((storm, server));
+            servers.push((trial, server));
         }
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = servers
             .iter()
-            .map(|(storm, server)| scope.spawn(move || storm.rage(server)))
+            .map(|(trial, server)| scope.spawn(move || trial.run(server)))
             .collect();
         let joined = threads.into_iter().map(|thread| {
             thread
@@ -115,8 +114,8 @@ fn run(storms: &[Storm], bench: &mut Bench) -> anyhow::Result<Vec<Outcome>> {
     })
 }
 
-impl Storm {
-    fn rage(self, server: &Server) -> anyhow::Result<Outcome> {
+impl Trial {
+    fn run(self, server: &Server) -> anyhow::Result<Outcome> {
         let quick = self.wait < SLOW;
         // Connection dispatch promises nothing to kept connections.
         let sorts = if self.kind == Kind::Connection {
@@ -166,7 +165,7 @@ impl Storm {
         add(loads);
         let single = reports.pop().context("one-shot clients are always there")?;
         Ok(Outcome {
-            storm: self,
+            trial: self,
             kept: reports.pop(),
             single,
             refused,
@@ -177,7 +176,7 @@ impl Storm {
 
 impl Outcome {
     fn is_ours(&self) -> bool {
-        is_ours(self.storm.kind)
+        is_ours(self.trial.kind)
     }
 
     fn rows(&self, peer: Option<&Self>, bench: &mut Bench) {
@@ -196,18 +195,18 @@ impl Outcome {
             let Some(one) = one else { continue };
             let what = format!(
                 "failed per reload, {} {:?} handler, {clients}",
-                self.storm.language.name(),
-                self.storm.wait
+                self.trial.language.name(),
+                self.trial.wait
             );
             let per_reload =
-                |report: &Report, of: &Self| report.failed() as f64 / f64::from(of.storm.reloads);
+                |report: &Report, of: &Self| report.failed() as f64 / f64::from(of.trial.reloads);
             let mut note = note(one, self);
-            let mut row = Row::new(&what, "", self.storm.kind.name(), per_reload(one, self));
+            let mut row = Row::new(&what, "", self.trial.kind.name(), per_reload(one, self));
             if self.is_ours() {
                 row = row.target(Target::AtMost(0.0));
             }
             if let (Some(by), Some(peer)) = (by, peer) {
-                row = row.beside(peer.storm.kind.name(), per_reload(by, peer));
+                row = row.beside(peer.trial.kind.name(), per_reload(by, peer));
                 let _infallible = write!(note, "; peer {}", self::note(by, peer));
             }
             bench.row(row.note(note));
@@ -216,7 +215,7 @@ impl Outcome {
 }
 
 fn note(report: &Report, outcome: &Outcome) -> String {
-    let reloads = outcome.storm.reloads;
+    let reloads = outcome.trial.reloads;
     let each = (outcome.took / reloads.max(1)).as_secs_f64();
     let mut text = format!("{reloads} reloads of {each:.1} s, {}", kinds(report));
     if outcome.refused > 0 {
@@ -240,8 +239,8 @@ pub(crate) fn kinds(report: &Report) -> String {
     format!("{} sent, {} failed{list}", report.sent, report.failed())
 }
 
-/// Load of these sorts of clients (whether they keep connections) on a server,
-/// at this rate in all.
+/// Starts load of these kinds of clients (whether they keep connections) on a server, at
+/// this total rate.
 ///
 /// # Errors
 /// Load cannot be started.
@@ -249,7 +248,7 @@ pub(crate) fn gentle(server: &Server, rate: u32, sorts: &[bool]) -> anyhow::Resu
     let share = rate / sorts.len().max(1) as u32;
     ensure!(
         share > 0,
-        "a rate of one request per second and client at least"
+        "the rate must be at least one request per second for each client"
     );
     let loads = sorts.iter().map(|keep_alive| {
         Load {

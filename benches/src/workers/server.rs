@@ -1,5 +1,5 @@
-//! Ours and its peers behind one face: started with an app and a number of
-//! workers, asked for their processes, told to reload, ended when dropped.
+//! Our supervisor and its peers behind one interface: started with an app and a number of
+//! workers, asked for their processes, reloaded, ended when dropped.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,25 +19,25 @@ use scaledapp_tests::{binaries, http, ports, proc, wait};
 use crate::app::{self, App, Does, Language, Listens};
 use crate::pm2::{self, Pm2};
 
-/// Sixteen workers on two busy cores.
+/// Time-out for the start of sixteen workers on two busy cores.
 const BOOT: Duration = Duration::from_mins(1);
-/// Replacing all workers, each of which boots and ends three-second requests.
+/// Time-out for replacing all workers, each of which starts and finishes three-second requests.
 const RELOAD: Duration = Duration::from_mins(1);
 
-/// Who supervises.
+/// The supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Ours, Request dispatch.
     Request,
     /// Ours, Connection dispatch.
     Connection,
-    /// Nobody: one process on its own port.
+    /// No supervisor: one process on its own port.
     Bare,
-    /// Nobody: processes that accept from one inherited socket.
+    /// No supervisor: processes that accept from one inherited socket.
     Shared,
-    /// Node's `cluster`, the primary deals connections out in turn.
+    /// Node's `cluster`; the primary distributes connections in turn.
     ClusterRr,
-    /// Node's `cluster`, the workers share the socket.
+    /// Node's `cluster`; the workers share the socket.
     ClusterNone,
     Pm2,
     Gunicorn,
@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// Why it cannot be measured here, and the cure.
+    /// Why it cannot be measured on this machine, and the cure.
     pub(crate) fn missing(self) -> Option<&'static str> {
         let there = |program| binaries::on_path(program).is_ok();
         match self {
@@ -94,7 +94,7 @@ pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
     pub(crate) app: App,
-    /// Workers wanted.
+    /// The number of workers.
     pub(crate) count: usize,
     running: Running,
 }
@@ -143,8 +143,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Serves, has all its workers, and these are done with their boot: shared
-    /// listeners cannot be asked who accepts, so it is that nobody uses CPU.
+    /// Waits until it serves, has all its workers, and these have started. For shared
+    /// listeners it is not visible which process accepts, so the workers count as started
+    /// when none of them uses CPU.
     fn wait_booted(&mut self) -> anyhow::Result<()> {
         let address = self.address;
         wait::until(BOOT, &format!("{address} serves"), || {
@@ -176,7 +177,7 @@ impl Server {
         })
     }
 
-    /// The process that was started (PM2's daemon); what it started is below it.
+    /// The process that was started (PM2's daemon), the parent of all others.
     pub(crate) fn root(&self) -> u32 {
         match &self.running {
             Running::Ours(sidecar) => sidecar.process.pid(),
@@ -185,7 +186,7 @@ impl Server {
         }
     }
 
-    /// Everything that serves requests or sees to it.
+    /// All processes of the server.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let mut pids: Vec<u32> = proc::descendants(self.root()).into_iter().collect();
         pids.push(self.root());
@@ -203,9 +204,9 @@ impl Server {
         children.into_iter().filter(runs).collect()
     }
 
-    /// Whether a child runs the app. Ours that has not executed it yet, and our
-    /// watchdog, are still our own binary; a peer's still has its parent's
-    /// arguments. Where workers are forks of the loaded app every child is one.
+    /// Whether a child runs the app. A child of ours that has not executed the app yet, and
+    /// our watchdog, run our own binary; a peer's child still has its parent's arguments.
+    /// If workers are forks of the loaded app, every child is a worker.
     pub(crate) fn is_worker(&self, pid: u32) -> bool {
         let binary = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let words = proc::command_line;
@@ -227,8 +228,8 @@ impl Server {
         pids
     }
 
-    /// Replaces all workers and waits for the command's end, or, where the
-    /// command is a signal, until no old worker is left.
+    /// Replaces all workers. Waits for the end of the command, or, if the command is a
+    /// signal, until no old worker is left.
     ///
     /// # Errors
     /// The command cannot be started or does not end, or old workers stay.
@@ -280,8 +281,8 @@ fn ours(app: &App, dispatch: &str, address: SocketAddr, count: usize) -> anyhow:
     Ok(Running::Ours(launch.ready(count as u64)?))
 }
 
-/// As a shell would start several servers on one socket, which also gives them
-/// one pipe for their output, as ours have.
+/// Starts several servers on one socket, as a shell would, and with one pipe for their
+/// output, like our workers.
 fn shared(app: &App, address: SocketAddr, count: usize) -> anyhow::Result<Running> {
     let socket = OwnedFd::from(TcpListener::bind(address)?);
     let mut command = Command::new("sh");
@@ -296,7 +297,7 @@ fn shared(app: &App, address: SocketAddr, count: usize) -> anyhow::Result<Runnin
     )?))
 }
 
-/// A primary as Node's manual has it, with a fork for each worker that ends.
+/// A primary as in Node's manual, which forks a new worker for each one that ends.
 fn cluster(app: &App, policy: &str, count: usize) -> anyhow::Result<Running> {
     let primary = app.directory.join("primary.js");
     let text = format!(

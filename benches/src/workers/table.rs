@@ -1,9 +1,9 @@
-//! Rows of the result: ours, a peer's, their ratio, and whether that meets its
-//! target. What the targets are is decided where things are measured.
+//! The rows of the result: our figure, a peer's, their ratio, and whether it meets its
+//! target. The measuring code sets the targets.
 
 use serde_json::{Value, json};
 
-/// What a figure has to be.
+/// A target for a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
     /// Ours divided by the peer's.
@@ -21,14 +21,14 @@ pub(crate) struct Row {
     unit: &'static str,
     ours: (String, f64),
     peer: Option<(String, f64)>,
-    /// Of paired rounds; else the quotient of both figures.
+    /// The ratio of paired rounds; without it, the quotient of both figures counts.
     paired: Option<f64>,
     target: Option<Target>,
     note: String,
 }
 
 impl Row {
-    /// A figure of ours, with whom it is about.
+    /// A row with our figure and the name of the measured server.
     pub(crate) fn new(what: &str, unit: &'static str, ours: &str, figure: f64) -> Self {
         Self {
             what: what.to_owned(),
@@ -41,13 +41,13 @@ impl Row {
         }
     }
 
-    /// Beside whom.
+    /// Adds a peer's figure.
     pub(crate) fn beside(mut self, peer: &str, figure: f64) -> Self {
         self.peer = Some((peer.to_owned(), figure));
         self
     }
 
-    /// A ratio of paired rounds instead of the quotient of medians.
+    /// Sets the ratio of paired rounds, which replaces the quotient of medians.
     pub(crate) fn paired(mut self, ratio: f64) -> Self {
         self.paired = Some(ratio);
         self
@@ -58,7 +58,7 @@ impl Row {
         self
     }
 
-    /// Counts, and what else a reader must know.
+    /// Adds a note: counts, and what else a reader must know.
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -75,7 +75,7 @@ impl Row {
             .filter(|ratio| ratio.is_finite())
     }
 
-    /// `None`: no target, or nothing to measure it by.
+    /// Whether the target is met; `None` without a target or without a ratio.
     pub(crate) fn met(&self) -> Option<bool> {
         match self.target? {
             Target::RatioAtLeast(bound) => self.ratio().map(|ratio| ratio >= bound),
@@ -121,7 +121,7 @@ impl Row {
         line
     }
 
-    /// For `workers.json`.
+    /// The row in `workers.json`.
     pub(crate) fn json(&self, section: &str) -> Value {
         json!({
             "section": section, "what": self.what, "unit": self.unit,
@@ -137,7 +137,7 @@ impl Row {
 pub(crate) const HEAD: &str = "| what | ours | | peer | | ratio | target | | requests and kinds |\n\
                                |---|---|---|---|---|---|---|---|---|";
 
-/// Three digits that matter, no exponent.
+/// Formats a figure with three significant digits and no exponent.
 fn short(figure: f64) -> String {
     let digits = match figure.abs() {
         size if size >= 100.0 || size == 0.0 => 0,

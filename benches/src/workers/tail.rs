@@ -1,5 +1,5 @@
-//! Who waits, and for whom: latency at a fixed rate with requests that block,
-//! spread over workers, and one worker that is stuck.
+//! How blocked workers affect other requests: latency at a fixed rate with requests that
+//! block, distribution over workers, and one worker that is stuck.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -78,8 +78,8 @@ fn steady(server: &Server, rate: u32, requests: u64) -> anyhow::Result<Measured>
     load.run()
 }
 
-/// Section d: four workers, all servers at the same time, so that what else
-/// the machine does slows all of them.
+/// Section d: four workers, all servers at the same time, so that other work on the machine
+/// slows all of them.
 pub(crate) fn spread(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [Kind::Request, Kind::Connection, Kind::Shared, Kind::Pm2];
     let servers = bench.start_all(&kinds, Does::Work, 4)?;
@@ -120,7 +120,7 @@ pub(crate) fn spread(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers of the busiest worker by those of the idlest (taken as one if it
+/// The answers of the busiest worker, divided by those of the idlest (counted as one if it
 /// had none).
 fn max_to_min(report: &Report, workers: usize) -> (f64, String) {
     let mut counts: Vec<u64> = report.tally.values().copied().collect();
@@ -198,7 +198,7 @@ fn while_one_is_blocked(to: SocketAddr) -> anyhow::Result<Measured> {
         hundredth: "/",
     };
     let measured = load.run()?;
-    // It answers after the load has ended or not at all; both are fine.
+    // It may answer after the load has ended, or not at all.
     let _blocked = blocker.join();
     Ok(measured)
 }

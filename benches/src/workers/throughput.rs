@@ -1,6 +1,6 @@
-//! As fast as answers come: one-shot requests, the hop beside nginx, a log line
-//! per request. The client takes part of the same cores, so CPU time per
-//! request says more than requests per second.
+//! Load as fast as answers arrive: one-shot requests, the hop beside nginx, a log line per
+//! request. The client uses the same cores, so CPU time per request says more than requests
+//! per second.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Rounds {
     rates: Vec<f64>,
     /// Microseconds of CPU per request, of all its processes.
     costs: Vec<f64>,
-    /// The same of those that run no app.
+    /// The same for the processes that do not run the app.
     overhead: Vec<f64>,
     requests: u64,
     errors: u64,

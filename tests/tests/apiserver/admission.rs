@@ -1,5 +1,5 @@
-//! Beside admission that gives fields of ours other values: Ready comes, nothing is
-//! written over and over, and what a person changes is undone all the same.
+//! Tests with admission that changes our fields: the app becomes Ready, nothing is written
+//! again and again, and a person's changes are still undone.
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::story::{SOON, Story, condition, story};
 const GROUP: &str = "admissionregistration.k8s.io/v1";
 
 impl Story {
-    /// A policy that changes what is written here with one JSON patch, where `applies`.
+    /// Adds a policy that changes objects in this namespace by a JSON patch if `applies` holds.
     fn policy(&self, name: &str, group: &str, resource: &str, applies: &str, patch: &str) {
         let policy = json!({
             "apiVersion": GROUP, "kind": "MutatingAdmissionPolicy",
@@ -35,7 +35,7 @@ impl Story {
         self.server.api.apply(&binding).unwrap();
     }
 
-    /// Waits until policies are in force: they are so some time after they were made.
+    /// Waits until policies are in force, which takes some time after their creation.
     fn wait_policies(&self, object: &Value, is_changed: impl Fn(&Value) -> bool) {
         wait::until(SOON, "policies are in force", || {
             let stored = self.server.api.check(object).unwrap();
@@ -48,7 +48,7 @@ impl Story {
         .unwrap();
     }
 
-    /// Ends passes over an app that change nothing but its generation.
+    /// Triggers `count` passes that change nothing but the generation, and waits for each.
     fn passes(&self, name: &str, fields: &str, count: usize) {
         for ttl in 100..100 + count {
             let dns = format!(
@@ -66,7 +66,7 @@ fn image(deployment: &Value) -> &str {
     container["image"].as_str().unwrap()
 }
 
-/// As a registry's mirror and a normaliser of labels do.
+/// A registry mirror and a policy for labels behave like this.
 #[test]
 fn values_that_admission_changes_are_written_once_and_those_that_people_change_are_undone() {
     let Some(story) = story("mirrored", 1) else {
@@ -110,7 +110,7 @@ fn values_that_admission_changes_are_written_once_and_those_that_people_change_a
     let after = story.server.writes("mirrored");
     assert_eq!(after[before.len()..], [""; 0]);
 
-    // A person changes one that admission changes too, and another one.
+    // A person changes a field that admission changes as well, and another field.
     for (path, patch) in [
         ("spec.replicas", json!({"spec": {"replicas": 5}})),
         (
@@ -136,15 +136,15 @@ fn values_that_admission_changes_are_written_once_and_those_that_people_change_a
     }
     story.wait_complete("hello");
     let log = story.server.operator_log();
-    let told = log.lines().filter(|line| {
-        line.contains("other values than the operator wrote")
+    let found = log.lines().filter(|line| {
+        line.contains("changes fields of this object")
             && line.contains("containers[app].image")
             && line.contains("mirrored")
     });
-    assert_eq!(told.count(), 1, "{log}");
+    assert_eq!(found.count(), 1, "{log}");
 }
 
-/// As a platform team's policy does: everything is managed by its tool.
+/// A platform team's policy may mark everything as managed by its own tool.
 #[test]
 fn objects_are_known_though_a_policy_sets_another_managed_by_on_all_of_them() {
     let Some(story) = story("managed", 1) else {
@@ -196,7 +196,7 @@ fn objects_are_known_though_a_policy_sets_another_managed_by_on_all_of_them() {
 
 /// Labels that selectors need.
 #[test]
-fn objects_that_admission_hides_from_the_operator_are_told_of_and_written_once() {
+fn objects_that_admission_hides_from_the_operator_are_reported_and_written_once() {
     let Some(story) = story("hidden", 1) else {
         return;
     };
@@ -217,7 +217,7 @@ fn objects_that_admission_hides_from_the_operator_are_told_of_and_written_once()
         stored["metadata"]["labels"][label].is_null()
     });
     story.apply("hello", "replicas: {total: 1}");
-    let app = story.wait("hello", "it is told", |app| {
+    let app = story.wait("hello", "it is reported", |app| {
         condition(app, "Stalled").reason == "LabelsChanged"
     });
     let message = condition(&app, "Stalled").message;
@@ -237,9 +237,9 @@ fn objects_that_admission_hides_from_the_operator_are_told_of_and_written_once()
     assert_eq!(after[before.len()..], [""; 0]);
 }
 
-/// Numbers of workers reach running pods by an annotation.
+/// The number of workers reaches running pods by an annotation.
 #[test]
-fn an_annotation_that_admission_keeps_from_pods_is_tried_once_for_each() {
+fn an_annotation_that_admission_removes_from_pods_is_written_once_to_each() {
     let Some(story) = story("stripped", 1) else {
         return;
     };
@@ -271,8 +271,8 @@ fn an_annotation_that_admission_keeps_from_pods_is_tried_once_for_each() {
     let fields = "replicas: {total: 2}\nworkers: {count: 7}";
     story.passes("hello", fields, 5);
     let writes = story.server.writes("stripped");
-    let told = writes
+    let found = writes
         .iter()
         .filter(|write| write.starts_with("patch pods "));
-    assert_eq!(told.count(), 2, "{writes:?}");
+    assert_eq!(found.count(), 2, "{writes:?}");
 }

@@ -7,13 +7,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-/// For one request.
+/// Timeout of one request.
 const CALL: Duration = Duration::from_secs(30);
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// Of HTTP; 0 where there was no answer.
+    /// The HTTP status; 0 without an answer.
     pub(crate) code: u16,
     pub(crate) message: String,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Its connections are made in the network of the calling thread.
+    /// Makes a client whose connections use the network namespace of the calling thread.
     pub(crate) fn new(server: &str, token: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -76,7 +76,7 @@ impl Api {
             .body(body.into_bytes());
         let lost = |message: String| Refused { code: 0, message };
         let request = request.map_err(|error| lost(error.to_string()))?;
-        // On the runtime's own thread, whose network connections belong to.
+        // The runtime's own thread makes the connections, in its network namespace.
         let client = self.client.clone();
         let (send, answer) = std::sync::mpsc::channel();
         self.runtime.spawn(async move {
@@ -102,7 +102,7 @@ impl Api {
         })
     }
 
-    /// Whatever stands there.
+    /// The body as text.
     pub(crate) fn text(&self, path: &str) -> Result<String, Refused> {
         self.call("GET", path, "application/json", None)
     }
@@ -111,7 +111,7 @@ impl Api {
         self.json("GET", path, "application/json", None)
     }
 
-    /// Items of a list.
+    /// The items of a list.
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, Refused> {
         let mut list = self.get(path)?;
         match list["items"].take() {
@@ -148,7 +148,7 @@ impl Api {
         self.json("PATCH", &path, "application/apply-patch+yaml", Some(object))
     }
 
-    /// What [`Api::apply`] would come to.
+    /// The result that [`Api::apply`] would have.
     pub(crate) fn try_apply(&self, object: &Value) -> Answer {
         let path = path(object);
         let path = format!("{path}?fieldManager=kubectl&force=true&dryRun=All");
@@ -160,7 +160,7 @@ impl Api {
     }
 }
 
-/// Where an object is.
+/// The path of an object.
 pub(crate) fn path(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = text(&object["apiVersion"]);

@@ -1,5 +1,5 @@
-//! The chart as helm installs it, beside what is there already; and whether the API
-//! server knows every field of it.
+//! Tests of the chart as helm installs it: existing objects are left alone, and the API
+//! server knows every rendered field.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use crate::story::story;
 
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledapps.scaledapp.io";
 
-/// Whose definition it is, as helm notes it.
+/// The owner of the definition, as helm records it.
 fn owner(story: &crate::story::Story) -> String {
     let crd = story.server.api.get(CRD).unwrap();
     crd["metadata"]["annotations"]["meta.helm.sh/release-name"].to_string()
 }
 
-/// The definition is kept by every `helm uninstall`, with the name of the release that
-/// brought it; and it may have been applied by hand.
+/// `helm uninstall` keeps the definition, with the name of the release that installed it.
+/// It may also have been applied by hand.
 #[test]
 fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
     let Some(story) = story("chart", 1) else {
@@ -30,7 +30,7 @@ fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
             "--namespace=chart",
             "--set=image.registry=registry.test",
             "--set=watchNamespaces={chart}",
-            // Where nothing of a Service can be had by two.
+            // Two releases cannot share a node port, so none is set.
             "--set=dns.enabled=false",
         ];
         story.server.helm(&words).unwrap()
@@ -40,7 +40,7 @@ fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
     let note = "was there already (from kubectl) and is left as it is";
     assert!(installed.stdout.contains(note), "{}", installed.stdout);
     assert_eq!(owner(&story), "null");
-    // An upgrade of it changes nothing about that.
+    // An upgrade of the release does not change that.
     let upgrade = [
         "upgrade",
         "second",
@@ -59,10 +59,10 @@ fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
     story.server.api.get(CRD).unwrap();
 }
 
-/// As kubeconform would with the schemas of this very API server, which also applies its
-/// admission: `--dry-run=server --validate=strict`.
+/// Checks like kubeconform, but with the schemas and the admission of this API server:
+/// `--dry-run=server --validate=strict`.
 #[test]
-fn all_that_the_chart_renders_is_taken_strictly() {
+fn everything_that_the_chart_renders_is_accepted_in_strict_mode() {
     let Some(server) = server() else {
         return;
     };
@@ -99,7 +99,7 @@ fn all_that_the_chart_renders_is_taken_strictly() {
             "{values}: {kinds:?}"
         );
     }
-    // It would have said so.
+    // The control: an unknown field is refused.
     let wrong = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "wrong", "namespace": "default"}, "datum": {},

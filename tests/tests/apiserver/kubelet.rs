@@ -1,7 +1,7 @@
-//! Simulated nodes: what a kubelet says of its node and of its pods, by rules
-//! that a test gives, and the admin ports that our pods would have.
+//! Simulated nodes: reports the status of nodes and pods as kubelets would, by rules of the
+//! tests, and serves the admin ports of our pods.
 //!
-//! Time is shortened where a kubelet would wait: between restarts above all.
+//! Pauses of a kubelet are shorter here, above all those between restarts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,19 +15,19 @@ use tokio::task::AbortHandle;
 
 use crate::api::Api;
 
-/// Between looks at all pods.
-const PERIOD: Duration = Duration::from_millis(100);
+/// How often all pods are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const ADMIN_PORT: u16 = 9377;
-/// A container that crashes lives so long, and is waited for so long.
+/// How long a crashing container runs, and how long it waits for its restart.
 const LIFE: Duration = Duration::from_millis(600);
 const BACK_OFF: Duration = Duration::from_millis(1_500);
 
-/// What becomes of a pod that has a node.
+/// How a pod that has a node behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Behaviour {
-    /// It is ready after so long and answers on its admin port.
+    /// It is ready after this time and answers on its admin port.
     Ready(Duration),
-    /// Its main container ends again and again, with this code and last words.
+    /// Its main container ends again and again, with this exit code and last output.
     Crashes(i32, &'static str),
     /// Its main container waits for ever, with this reason and message.
     Waits(&'static str, &'static str),
@@ -35,11 +35,11 @@ pub(crate) enum Behaviour {
     InitWaits(&'static str, &'static str),
     /// As [`Behaviour::Crashes`], before any other container starts.
     InitCrashes(i32, &'static str),
-    /// It cannot be set up, of which there is this event.
+    /// It cannot be set up, which this event reports.
     Unmounted(&'static str),
-    /// It is ready, but nobody else reaches its admin port.
+    /// It is ready, but only its kubelet reaches its admin port.
     Unreachable,
-    /// It is ready or not, and its admin port gives this `/status`.
+    /// It is ready or not, and its admin port answers with this `/status`.
     Says(bool, &'static str),
 }
 
@@ -53,7 +53,7 @@ impl Behaviour {
         }
     }
 
-    /// What the admin port gives as `/status`; `None`: nothing is there.
+    /// The answer of the admin port to `/status`; `None`: nothing listens.
     fn says(&self, elapsed: Duration) -> Option<&'static str> {
         match self {
             Self::Ready(_) if self.is_ready(elapsed) => Some(r#"{"desired": 1, "ready": 1}"#),
@@ -65,22 +65,22 @@ impl Behaviour {
 
 pub(crate) type Rule = Arc<dyn Fn(&Value) -> Behaviour + Send + Sync>;
 
-/// A pod that a kubelet has taken up.
+/// A pod that a kubelet runs.
 struct Taken {
     address: Ipv4Addr,
     begun: Instant,
     behaviour: Behaviour,
-    /// What its admin port says, and who says it.
+    /// The answer of its admin port, and the server that gives it.
     admin: Option<(&'static str, bool, AbortHandle)>,
-    /// What was told last.
-    told: Value,
+    /// The last reported status.
+    reported: Value,
 }
 
 /// All kubelets.
 #[derive(Clone)]
 pub(crate) struct Kubelets {
     api: Api,
-    /// By namespace; without one, every pod is ready at once.
+    /// The rules by namespace; without one, every pod is ready at once.
     rules: Arc<Mutex<HashMap<String, Rule>>>,
 }
 
@@ -96,7 +96,7 @@ impl Kubelets {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What becomes of the pods of a namespace from now on.
+    /// Sets how the pods of a namespace behave from now on.
     pub(crate) fn rule(
         &self,
         namespace: &str,
@@ -105,7 +105,7 @@ impl Kubelets {
         self.rules().insert(namespace.to_owned(), Arc::new(rule));
     }
 
-    /// A node that is Ready.
+    /// Adds a Ready node.
     pub(crate) fn add_node(&self, name: &str, labels: &BTreeMap<String, String>, cpu: &str) {
         let mut all = BTreeMap::from(
             [
@@ -129,13 +129,13 @@ impl Kubelets {
         ]}});
         let path = format!("/api/v1/nodes/{name}");
         self.api.merge(&format!("{path}/status"), &status).unwrap();
-        // Admission taints every new node, and no controller of ours takes that back.
+        // Admission taints every new node, and no controller here removes the taint.
         self.api
             .merge(&path, &json!({"spec": {"taints": taints}}))
             .unwrap();
     }
 
-    /// Begins to play all kubelets; ends with the process.
+    /// Starts to simulate all kubelets, until the process ends.
     pub(crate) fn start(&self) {
         let kubelets = self.clone();
         std::thread::spawn(move || {
@@ -153,7 +153,7 @@ impl Kubelets {
                         kubelets.look(pod, &mut taken);
                     }
                 }
-                std::thread::sleep(PERIOD);
+                std::thread::sleep(CHECK_INTERVAL);
             }
         });
     }
@@ -181,7 +181,7 @@ impl Kubelets {
             begun: Instant::now(),
             behaviour: behaviour.clone(),
             admin: None,
-            told: Value::Null,
+            reported: Value::Null,
         });
         if known.behaviour != behaviour {
             known.behaviour = behaviour;
@@ -201,24 +201,24 @@ impl Kubelets {
             });
         }
         if let Behaviour::Unmounted(note) = known.behaviour
-            && known.told.is_null()
+            && known.reported.is_null()
         {
             self.unmounted(&namespace, meta, note);
         }
         let status = status(pod, known);
-        if known.told != status
+        if known.reported != status
             && self
                 .api
                 .merge(&format!("{path}/status"), &json!({"status": status}))
                 .is_ok()
         {
-            known.told = status;
+            known.reported = status;
         }
     }
 }
 
 impl Kubelets {
-    /// The event of a volume that a pod lacks.
+    /// Sends the event about a volume that a pod lacks.
     fn unmounted(&self, namespace: &str, pod: &Value, note: &str) {
         let name = pod["name"].as_str().unwrap_or_default();
         let event = json!({
@@ -242,9 +242,9 @@ fn address() -> Ipv4Addr {
     Ipv4Addr::new(198, 19, (number / 250) as u8, 1 + (number % 250) as u8)
 }
 
-/// As a supervisor or a balancer would, as far as others ask.
+/// Answers as the admin port of a supervisor or balancer would.
 async fn answer(at: SocketAddr, says: &'static str, ready: bool) {
-    // What answered there until now may still be ending.
+    // The previous server at this address may still be ending.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(at).await {
             break listener;
@@ -275,23 +275,23 @@ fn now() -> String {
     humantime(std::time::SystemTime::now())
 }
 
-/// RFC 3339, in seconds.
+/// A time as RFC 3339, in whole seconds.
 fn humantime(at: std::time::SystemTime) -> String {
     k8s_openapi::jiff::Timestamp::try_from(at)
         .map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
         .unwrap_or_default()
 }
 
-/// What is said of a container: its state, whether it is ready, its last state and its
+/// The status of a container: its state, whether it is ready, its last state and its
 /// restarts.
-struct Said {
+struct ContainerState {
     state: Value,
     ready: bool,
     last: Value,
     restarts: u32,
 }
 
-impl Said {
+impl ContainerState {
     fn waits(reason: &str, message: &str) -> Self {
         Self {
             state: json!({"waiting": {"reason": reason, "message": message}}),
@@ -310,7 +310,7 @@ impl Said {
         }
     }
 
-    /// In a crash loop of this age.
+    /// A container in a crash loop of this age.
     fn crashes(elapsed: Duration, code: i32, words: &str) -> Self {
         let ended = json!({"terminated": {"exitCode": code, "reason": "Error", "message": words}});
         let round = (elapsed.as_millis() / (LIFE + BACK_OFF).as_millis()) as u32;
@@ -345,38 +345,44 @@ impl Said {
     }
 }
 
-/// Of the init containers, and of the others.
-fn containers(known: &Taken) -> (Said, Said) {
+/// The states of the init containers, and of the others.
+fn containers(known: &Taken) -> (ContainerState, ContainerState) {
     let elapsed = known.begun.elapsed();
-    let done = || Said {
+    let done = || ContainerState {
         state: json!({"terminated": {"exitCode": 0, "reason": "Completed"}}),
         ready: true,
         last: Value::Null,
         restarts: 0,
     };
-    let held = || Said::waits("PodInitializing", "");
+    let held = || ContainerState::waits("PodInitializing", "");
     match known.behaviour {
-        Behaviour::Ready(_) | Behaviour::Unreachable | Behaviour::Says(..) => {
-            (done(), Said::runs(known.behaviour.is_ready(elapsed)))
+        Behaviour::Ready(_) | Behaviour::Unreachable | Behaviour::Says(..) => (
+            done(),
+            ContainerState::runs(known.behaviour.is_ready(elapsed)),
+        ),
+        Behaviour::Waits(reason, message) => (done(), ContainerState::waits(reason, message)),
+        Behaviour::Crashes(code, words) => (done(), ContainerState::crashes(elapsed, code, words)),
+        Behaviour::InitWaits(reason, message) => (ContainerState::waits(reason, message), held()),
+        Behaviour::InitCrashes(code, words) => {
+            (ContainerState::crashes(elapsed, code, words), held())
         }
-        Behaviour::Waits(reason, message) => (done(), Said::waits(reason, message)),
-        Behaviour::Crashes(code, words) => (done(), Said::crashes(elapsed, code, words)),
-        Behaviour::InitWaits(reason, message) => (Said::waits(reason, message), held()),
-        Behaviour::InitCrashes(code, words) => (Said::crashes(elapsed, code, words), held()),
-        Behaviour::Unmounted(_) => (held(), Said::waits("ContainerCreating", "")),
+        Behaviour::Unmounted(_) => (held(), ContainerState::waits("ContainerCreating", "")),
     }
 }
 
 fn status(pod: &Value, known: &Taken) -> Value {
     let (init, main) = containers(known);
-    let of = |list: &str, said: &Said| -> Vec<Value> {
+    let of = |list: &str, said: &ContainerState| -> Vec<Value> {
         let containers = pod["spec"][list].as_array();
         let containers = containers.into_iter().flatten();
         containers.map(|it| said.of(&it["name"])).collect()
     };
     let is = |holds: bool| if holds { "True" } else { "False" };
     let condition = |kind: &str, holds: bool| {
-        let before = known.told["conditions"].as_array().into_iter().flatten();
+        let before = known.reported["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten();
         let before = before
             .into_iter()
             .find(|it| it["type"] == *kind && it["status"] == is(holds));

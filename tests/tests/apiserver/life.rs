@@ -1,4 +1,4 @@
-//! An app's life: made, scaled, deleted; under admission that others enable.
+//! Tests of an app's life: creation, scaling, deletion.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn an_app_comes_up_is_scaled_and_leaves_nothing_behind() {
     let app = story.wait_complete("hello");
     assert_eq!(app["status"]["pods"], "3/3");
 
-    // Pods take their time, and nobody is warned of that.
+    // The start of pods takes a moment and causes no warning.
     story.rule(|pod| {
         let new = pod["spec"]["containers"][0]["image"] == "registry.test/app:2";
         Behaviour::Ready(Duration::from_secs(if new { 2 } else { 0 }))
@@ -38,14 +38,14 @@ fn an_app_comes_up_is_scaled_and_leaves_nothing_behind() {
     assert_eq!(app["status"]["pods"], "4/4");
     assert_eq!(story.warnings("hello"), [""; 0]);
 
-    // A finalizer of ours would keep it; owner references must do.
+    // We have no finalizer, so owner references must remove everything.
     let options = json!({"propagationPolicy": "Foreground"});
     story
         .server
         .api
         .delete(&story.app_path("hello"), &options)
         .unwrap();
-    wait::until(SOON, "all of it is gone", || {
+    wait::until(SOON, "all of its objects are gone", || {
         let left = [
             story.list("/apis/scaledapp.io/v1alpha1", "scaledapps"),
             story.list("/apis/apps/v1", "deployments"),
@@ -93,9 +93,9 @@ fn pods_per_node_follow_the_nodes() {
     assert_eq!(nodes, ["nodes-1", "nodes-2", "nodes-3"]);
 }
 
-/// As `kubectl delete --cascade=orphan`, and what a restored backup comes to.
+/// `kubectl delete --cascade=orphan` and a restored backup have this result.
 #[test]
-fn what_an_app_left_behind_becomes_its_own_again() {
+fn objects_that_an_app_left_behind_become_its_own_again() {
     let Some(story) = story("orphan", 1) else {
         return;
     };
@@ -118,8 +118,8 @@ fn what_an_app_left_behind_becomes_its_own_again() {
         }
     })
     .unwrap();
-    // This API server asks whoever adopts an object for the right to delete it. The
-    // operator has no such right on ConfigMaps and accounts, and uses them all the same.
+    // On this API server, adopting an object needs the right to delete it. The operator has
+    // no such right for ConfigMaps and accounts, and uses them nevertheless.
     let app = story.apply("hello", "replicas: {total: 2}\nworkers: {count: 3}");
     story.wait_complete("hello");
     let owner = |path: &str| {
@@ -148,9 +148,9 @@ fn what_an_app_left_behind_becomes_its_own_again() {
     assert_eq!(story.settled_writes()[writes.len()..], [""; 0]);
 }
 
-/// One without our labels is somebody's.
+/// An object without our labels belongs to somebody else.
 #[test]
-fn a_name_that_somebody_else_has_is_left_to_them() {
+fn an_object_of_somebody_else_with_our_name_is_left_alone() {
     let Some(story) = story("conflict", 1) else {
         return;
     };
@@ -161,7 +161,7 @@ fn a_name_that_somebody_else_has_is_left_to_them() {
     });
     story.try_apply(&theirs).unwrap();
     story.apply("hello", "replicas: {total: 1}");
-    let app = story.wait("hello", "the conflict is told", |app| {
+    let app = story.wait("hello", "the conflict is reported", |app| {
         condition(app, "Stalled").reason == "NameConflict"
     });
     assert!(condition(&app, "Ready").message.contains("hello-desired"));
@@ -169,9 +169,9 @@ fn a_name_that_somebody_else_has_is_left_to_them() {
     assert_eq!(story.server.api.get(&map).unwrap()["data"], theirs["data"]);
 }
 
-/// Its name is taken only once a balancer serves.
+/// Its name is used only once a balancer serves.
 #[test]
-fn an_endpoint_slice_of_somebody_else_is_left_to_them() {
+fn an_endpoint_slice_of_somebody_else_is_left_alone() {
     let Some(story) = story("slice", 1) else {
         return;
     };
@@ -184,7 +184,7 @@ fn an_endpoint_slice_of_somebody_else_is_left_to_them() {
     });
     story.try_apply(&theirs).unwrap();
     story.apply("hello", "replicas: {total: 1}");
-    let app = story.wait("hello", "the conflict is told", |app| {
+    let app = story.wait("hello", "the conflict is reported", |app| {
         condition(app, "Stalled").reason == "NameConflict"
             && condition(app, "Degraded").reason == "NameConflict"
     });
@@ -195,7 +195,7 @@ fn an_endpoint_slice_of_somebody_else_is_left_to_them() {
 }
 
 #[test]
-fn what_a_person_changes_on_an_object_of_ours_is_undone_at_once() {
+fn a_persons_change_of_our_object_is_undone_at_once() {
     let Some(story) = story("undone", 1) else {
         return;
     };
@@ -237,7 +237,7 @@ fn what_a_person_changes_on_an_object_of_ours_is_undone_at_once() {
         })
         .unwrap();
     }
-    // Kubernetes has made slices for the selector, and removes none of them.
+    // Kubernetes has created slices for the selector, and does not remove them.
     let slices = "endpointslices?labelSelector=kubernetes.io/service-name%3Dhello-lb-0";
     let names = || -> Vec<String> {
         let slices = story.list("/apis/discovery.k8s.io/v1", slices);
@@ -258,7 +258,7 @@ fn what_a_person_changes_on_an_object_of_ours_is_undone_at_once() {
     .unwrap();
 }
 
-/// Labels as many charts set them.
+/// Many charts set these labels.
 #[test]
 fn pods_of_others_with_the_same_labels_get_no_request() {
     let Some(story) = story("foreign", 1) else {
@@ -310,9 +310,9 @@ fn pods_of_others_with_the_same_labels_get_no_request() {
     assert!(selector.contains("scaledapp.io/app=side"), "{selector}");
 }
 
-/// As a mesh's webhook or `kubectl set env` would.
+/// A mesh's webhook and `kubectl set env` make such changes.
 #[test]
-fn what_others_add_to_a_deployment_stays_and_is_not_written_over_and_over() {
+fn additions_of_others_to_a_deployment_stay_and_cause_no_further_writes() {
     let Some(story) = story("added", 1) else {
         return;
     };
@@ -333,7 +333,7 @@ fn what_others_add_to_a_deployment_stays_and_is_not_written_over_and_over() {
     });
     story.wait_complete("hello");
     let before = story.deployment("hello");
-    // Another pass, for a reason that it is not concerned by.
+    // Another pass, for a reason that does not concern the Deployment.
     story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 3}");
     story.wait_complete("hello");
     let after = story.server.api.get(&path).unwrap();

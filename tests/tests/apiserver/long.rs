@@ -1,7 +1,7 @@
-//! What shows only after a while: nodes that are drained one after the other, and an
-//! autoscaler that adds and removes nodes, for as long as `SCALEDAPP_LONG` says (such as
-//! `600` seconds; without it both are skipped). A line every ten seconds, and bounds on
-//! all of them.
+//! Tests that need a long time: nodes that are drained one after the other, and an
+//! autoscaler that adds and removes nodes. `SCALEDAPP_LONG` sets the time in seconds, such
+//! as `600`; without it both tests are skipped. They print a line every ten seconds, and
+//! check that the values stay within bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::story::{Story, is_unschedulable, story};
 
 const LINE: Duration = Duration::from_secs(10);
-/// Of the autoscaler, and of who drains.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the autoscaler and the drain check the cluster.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 fn length() -> Option<Duration> {
     let seconds = std::env::var("SCALEDAPP_LONG").ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// What was seen in a while.
+/// The observations of a test.
 #[derive(Default)]
 struct Log {
     begun: Option<Instant>,
@@ -29,7 +29,7 @@ struct Log {
 }
 
 impl Log {
-    /// Notes, every ten seconds, nodes, ready pods and writes since.
+    /// Records, every ten seconds, the nodes, the ready pods and the writes since the last record.
     fn note(&mut self, story: &Story, names: &[&str]) {
         let begun = *self.begun.get_or_insert_with(Instant::now);
         if self.last.is_some_and(|last| last.elapsed() < LINE) {
@@ -72,7 +72,7 @@ fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-/// Evicts all pods of a node as `kubectl drain` does; how many the budget held back.
+/// Evicts all pods of a node as `kubectl drain` does. Returns how many the budget refused.
 pub(crate) fn evict(story: &Story, node: &str) -> usize {
     let pods = story.list("/api/v1", "pods");
     let of_it = pods.iter().filter(|pod| pod["spec"]["nodeName"] == *node);
@@ -100,7 +100,7 @@ pub(crate) fn cordon(story: &Story, node: &str, cordoned: bool) {
 #[test]
 fn nodes_are_drained_one_after_the_other() {
     let Some(length) = length() else {
-        println!("skipped: SCALEDAPP_LONG says for how many seconds");
+        println!("skipped: SCALEDAPP_LONG is not set to a number of seconds");
         return;
     };
     let Some(story) = story("drains", 5) else {
@@ -117,7 +117,7 @@ fn nodes_are_drained_one_after_the_other() {
         cordon(&story, &node, true);
         while evict(&story, &node) > 0 {
             log.note(&story, &["each", "some"]);
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_INTERVAL);
         }
         let ready = |name: &str| {
             let status = story.deployment(name)["status"].clone();
@@ -126,7 +126,7 @@ fn nodes_are_drained_one_after_the_other() {
         for _ in 0..10 {
             fewest = fewest.min(ready("some"));
             log.note(&story, &["each", "some"]);
-            std::thread::sleep(LOOK / 2);
+            std::thread::sleep(CHECK_INTERVAL / 2);
         }
         cordon(&story, &node, false);
         story.wait("each", "a pod on each node again", |app| {
@@ -142,7 +142,7 @@ fn nodes_are_drained_one_after_the_other() {
     assert!(fewest >= 3, "{fewest}");
 }
 
-/// Adds a node for a pod that finds none, and removes what has no pod of an app.
+/// Adds a node for a pod that finds none, and removes nodes without pods of an app.
 fn scale(story: &Story, waits: &mut BTreeMap<String, usize>, number: &mut usize) -> (usize, usize) {
     let pods = story.list("/api/v1", "pods");
     let waiting = pods.iter().filter(|pod| is_unschedulable(pod));
@@ -152,7 +152,7 @@ fn scale(story: &Story, waits: &mut BTreeMap<String, usize>, number: &mut usize)
     for pod in now {
         let looks = waits.entry(pod).or_default();
         *looks += 1;
-        // One node for each, after some looks.
+        // One node for each such pod, after several checks.
         if *looks == 5 {
             *number += 1;
             story.add_node(*number);
@@ -178,13 +178,13 @@ fn scale(story: &Story, waits: &mut BTreeMap<String, usize>, number: &mut usize)
 #[test]
 fn an_autoscaler_comes_to_rest() {
     let Some(length) = length() else {
-        println!("skipped: SCALEDAPP_LONG says for how many seconds");
+        println!("skipped: SCALEDAPP_LONG is not set to a number of seconds");
         return;
     };
     let Some(story) = story("scaler", 3) else {
         return;
     };
-    // Two pods per node, and a load of others that comes and goes.
+    // Two pods per node, and other pods that come and go.
     story.apply(
         "each",
         "replicas: {perNode: 1}\nresources: {requests: {cpu: '1500m'}}",
@@ -209,11 +209,11 @@ fn an_autoscaler_comes_to_rest() {
         removed += fewer;
         most = most.max(nodes(&story).len());
         log.note(&story, &["each"]);
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
     log.sum();
     println!("{added} nodes added, {removed} removed, {most} at most");
-    // Eight pods of two CPUs and one of 1.5 on each node of four: eight nodes, and
-    // some for what was wanted before others had left.
+    // Each node of four CPUs takes two pods of 2 CPUs, or one of them and one of 1.5: eight
+    // nodes, and some that were added before other pods had left.
     assert!(most <= 14, "{most}");
 }

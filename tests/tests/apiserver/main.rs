@@ -1,9 +1,9 @@
-//! The operator against a real API server, its controllers and its scheduler,
-//! with simulated nodes: what Kubernetes refuses, defaults, places and deletes,
-//! and what the operator makes of that.
+//! Tests of the operator with a real API server, its controllers and its scheduler, and
+//! with simulated nodes: what Kubernetes refuses, defaults, places and deletes, and how the
+//! operator reacts.
 //!
-//! Between the API server in memory (`operator/tests/api`), which shows single
-//! requests, and the kind layer, where containers run. Nothing is served here.
+//! This layer is between the simulated API server (`operator/tests/api`), which shows
+//! single requests, and the kind layer, where containers run. No app runs here.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! What is told where objects of an app are refused, where its pods find no node, and
-//! where nothing is made at all: the cause, with its cure, in every condition.
+//! Tests of the status if objects of an app are refused, its pods find no node, or nothing
+//! is created at all: every condition has the cause with its cure.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::refusals::quota;
 use crate::story::{SOON, condition, story};
 
-/// An object that is missing is no refused pod.
+/// A missing object is reported itself, instead of the pods that are refused because of it.
 #[test]
-fn a_refused_object_is_told_of_itself_and_asked_about_once() {
+fn a_refused_object_is_reported_itself_and_written_once() {
     let Some(story) = story("accounts", 1) else {
         return;
     };
@@ -23,14 +23,14 @@ fn a_refused_object_is_told_of_itself_and_asked_about_once() {
         "exceeded quota: small",
         "raise that ResourceQuota",
     ];
-    let told = |app: &Value| {
+    let is_reported = |app: &Value| {
         ["Ready", "Degraded"].iter().all(|kind| {
             let condition = condition(app, kind);
             condition.reason == "ApplyFailed"
                 && says.iter().all(|part| condition.message.contains(part))
         })
     };
-    story.wait("hello", "the quota is told", told);
+    story.wait("hello", "the quota is reported", is_reported);
     let asked = || {
         let writes = story.server.writes("accounts");
         let asked = writes
@@ -38,10 +38,10 @@ fn a_refused_object_is_told_of_itself_and_asked_about_once() {
             .filter(|it| *it == "patch serviceaccounts hello");
         asked.count()
     };
-    // Passes follow each other closely; the operator asks again after five seconds, then
-    // ever later.
+    // Passes follow each other closely. The operator writes the object again after five
+    // seconds, then with growing pauses.
     while begun.elapsed() < Duration::from_secs(8) {
-        assert!(told(&story.app("hello")));
+        assert!(is_reported(&story.app("hello")));
         let most = 1 + begun.elapsed().as_secs() / 5;
         assert!(
             asked() as u64 <= most,
@@ -56,9 +56,9 @@ fn a_refused_object_is_told_of_itself_and_asked_about_once() {
     story.wait_complete("hello");
 }
 
-/// What the scheduler says, or nobody says, has its cure.
+/// The scheduler's message has its cure, and so has its silence.
 #[test]
-fn a_pod_that_finds_no_node_is_told_of_with_its_cure() {
+fn a_pod_that_finds_no_node_is_reported_with_its_cure() {
     let Some(story) = story("no-node", 1) else {
         return;
     };
@@ -86,17 +86,17 @@ fn a_pod_that_finds_no_node_is_told_of_with_its_cure() {
             ],
         ),
     ] {
-        let is_told = |found: &Value| {
+        let is_reported = |found: &Value| {
             ["Ready", "Degraded"].iter().all(|kind| {
                 let it = condition(found, kind);
                 it.reason == "Unschedulable" && says.iter().all(|part| it.message.contains(part))
             })
         };
-        story.wait(app, "it is told", is_told);
+        story.wait(app, "it is reported", is_reported);
         // The event follows the status.
         let warnings = || story.warnings(app);
-        let is_told = || (!warnings().is_empty()).then_some(()).ok_or("no event yet");
-        wait::until(SOON, "it is an event", is_told).unwrap();
+        let is_reported = || (!warnings().is_empty()).then_some(()).ok_or("no event yet");
+        wait::until(SOON, "it is an event", is_reported).unwrap();
         assert_eq!(warnings().len(), 1, "{:?}", warnings());
     }
     let claim = json!({
@@ -104,16 +104,17 @@ fn a_pod_that_finds_no_node_is_told_of_with_its_cure() {
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}},
     });
     story.make("/api/v1", "persistentvolumeclaims", &claim);
-    story.wait("claim", "a claim without a volume is told", |app| {
+    story.wait("claim", "a claim without a volume is reported", |app| {
         condition(app, "Ready")
             .message
             .contains("kubectl describe pvc")
     });
 }
 
-/// Whatever the reason is why nothing more is done, no condition says that all is well.
+/// Whatever the reason why the operator does nothing more, no condition claims that nothing
+/// is missing.
 #[test]
-fn where_nothing_is_made_no_condition_says_that_nothing_is_missing() {
+fn if_nothing_is_created_no_condition_says_that_nothing_is_missing() {
     let Some(story) = story("nothing", 1) else {
         return;
     };
@@ -123,10 +124,10 @@ fn where_nothing_is_made_no_condition_says_that_nothing_is_missing() {
         "podTemplate: {spec: {containers: [{name: app, image: other}]}}",
     );
     for (app, reason) in [("paused", "Paused"), ("invalid", "InvalidPodTemplate")] {
-        let told = story.wait(app, "the reason is told", |app| {
+        let found = story.wait(app, "the reason is reported", |app| {
             condition(app, "Ready").reason == reason
         });
-        let degraded = condition(&told, "Degraded");
+        let degraded = condition(&found, "Degraded");
         assert_eq!(degraded.reason, reason, "{degraded:?}");
         assert_eq!(
             degraded.status,

@@ -1,5 +1,5 @@
-//! Hostnames on a real API server: who may have one, what the app of somebody else is told, and
-//! what the DNS server answers with the token that the chart gives it.
+//! Tests of hostnames with a real API server: which app gets one, what the status of the
+//! other apps says, and what the DNS server answers with the rights of the chart.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,8 +21,8 @@ fn apply(story: &Story, name: &str, hostname: &str) {
     story.apply(name, &fields);
 }
 
-/// What an app is told about its hostname; empty if nothing is wrong with it.
-fn told(story: &Story, name: &str, reason: &str) -> String {
+/// The message about an app's hostname; empty if nothing is wrong with it.
+fn message(story: &Story, name: &str, reason: &str) -> String {
     let app = story.wait(name, reason, |app| {
         condition(app, "Degraded").reason == reason
     });
@@ -34,7 +34,7 @@ fn code(name: &str) -> u8 {
     ask(server, Transport::Udp, name, Type::A).unwrap().code
 }
 
-/// The Service in front of DNS; its address.
+/// Creates the Service in front of DNS. Returns its address.
 fn service(server: &Server) -> IpAddr {
     let made = server.api.apply(&json!({
         "apiVersion": "v1", "kind": "Service",
@@ -45,7 +45,7 @@ fn service(server: &Server) -> IpAddr {
     made["spec"]["clusterIP"].as_str().unwrap().parse().unwrap()
 }
 
-/// The addresses that DNS knows of a name, and those of the app's slots.
+/// Checks that DNS answers for a name with the addresses of the app's slots.
 fn assert_is_of(story: &Story, app: &str, name: &str) {
     let slots = |app: &Value| -> Vec<Value> {
         let balancers = app["status"]["balancers"].as_array();
@@ -73,7 +73,7 @@ fn assert_is_of(story: &Story, app: &str, name: &str) {
 }
 
 #[test]
-fn a_hostname_is_had_by_who_may_have_it_and_the_others_are_told_why_not() {
+fn a_hostname_goes_to_a_permitted_app_and_the_status_of_the_others_says_why_not() {
     let (Some(a), Some(b)) = (story("names-a", 1), story("names-b", 2)) else {
         return;
     };
@@ -89,7 +89,7 @@ fn a_hostname_is_had_by_who_may_have_it_and_the_others_are_told_why_not() {
     apply(&b, "apex", "apps.test");
     apply(&b, "server", "ns1.apps.test");
     apply(&b, "outside", "x.example.test");
-    // In the same second it is older by its namespace.
+    // Within the same second, its namespace makes it the older one.
     apply(&a, "first", "same.apps.test");
     apply(&a, "owner", "x.own.apps.test");
     apply(&b, "second", "same.apps.test");
@@ -120,7 +120,7 @@ fn a_hostname_is_had_by_who_may_have_it_and_the_others_are_told_why_not() {
         ),
         (&b, "second", "HostnameTaken", "names-a/first"),
     ] {
-        let message = told(story, name, reason);
+        let message = message(story, name, reason);
         assert!(message.contains(part), "{name}: {message}");
     }
     assert_is_of(&a, "owner", "x.own.apps.test");
@@ -135,7 +135,7 @@ fn a_hostname_is_had_by_who_may_have_it_and_the_others_are_told_why_not() {
     ] {
         assert_eq!(code(name), expected, "{name}\n{}", dns.stderr());
     }
-    // Of the name server it says what the Service says.
+    // The address of the name server is that of the Service.
     let answer = ask(
         DNS.parse().unwrap(),
         Transport::Tcp,
@@ -149,7 +149,7 @@ fn a_hostname_is_had_by_who_may_have_it_and_the_others_are_told_why_not() {
     let none = json!({});
     a.server.api.delete(&a.app_path("first"), &none).unwrap();
     assert_is_of(&b, "second", "same.apps.test");
-    b.wait("second", "nothing is wrong any more", |app| {
+    b.wait("second", "nothing is wrong any longer", |app| {
         condition(app, "Degraded").status == "False"
     });
 }

@@ -1,5 +1,5 @@
-//! Other people's writers at our objects: kubectl's rollout commands, autoscalers, tools
-//! that keep objects as a repository has them.
+//! Tests of other writers to our objects: kubectl's rollout commands, autoscalers, tools
+//! that keep objects as they are in a repository.
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::story::{SOON, Story, condition, story};
 
 impl Story {
-    /// Changes a Deployment of the app as a person does.
+    /// Changes a Deployment of the app as a person would.
     fn patch(&self, name: &str, patch: &Value) {
         let path = self.at("/apis/apps/v1", &format!("deployments/{name}"));
         self.server.api.merge(&path, patch).unwrap();
@@ -26,7 +26,7 @@ impl Story {
     }
 }
 
-/// Many operators take the annotation away again, which ends the restart half-way, or
+/// Many operators remove the annotation again, which stops the restart half-way, or
 /// restarts once more at the next change.
 #[test]
 fn a_rollout_restart_is_carried_out_once() {
@@ -55,7 +55,7 @@ fn a_rollout_restart_is_carried_out_once() {
 
 /// `kubectl rollout pause` leaves a release where it is.
 #[test]
-fn a_deployment_that_somebody_has_paused_is_told_of() {
+fn a_deployment_that_somebody_has_paused_is_reported() {
     let Some(story) = story("pause", 1) else {
         return;
     };
@@ -63,7 +63,7 @@ fn a_deployment_that_somebody_has_paused_is_told_of() {
     story.wait_complete("hello");
     story.patch("hello", &json!({"spec": {"paused": true}}));
     story.apply("hello", "replicas: {total: 2}\nimage: registry.test/app:2");
-    let app = story.wait("hello", "it is told", |app| {
+    let app = story.wait("hello", "it is reported", |app| {
         condition(app, "Updated").reason == "DeploymentPaused"
     });
     let stalled = condition(&app, "Stalled");
@@ -73,13 +73,13 @@ fn a_deployment_that_somebody_has_paused_is_told_of() {
     assert_eq!(condition(&app, "Ready").status, "True");
     story.patch("hello", &json!({"spec": {"paused": null}}));
     story.wait_complete("hello");
-    // Those that were replaced may still be leaving.
+    // Replaced pods may still be ending.
     let pods = story.staying_pods("hello", "app");
     let image = |pod: &Value| pod["spec"]["containers"][0]["image"].clone();
     assert!(pods.iter().all(|pod| image(pod) == "registry.test/app:2"));
 }
 
-/// Amounts that the API server writes in its own way, of fields in every place.
+/// Quantities that the API server rewrites, in every field.
 #[test]
 fn amounts_in_any_form_are_written_once() {
     let Some(story) = story("amounts", 1) else {
@@ -117,10 +117,10 @@ podTemplate:
     assert_eq!(writes[before.len()..], [""; 0]);
 }
 
-/// Tools that track their objects by labels and annotations must not find them on what
-/// the operator makes: they would prune it.
+/// Tools that track their objects by labels and annotations must not find these on objects
+/// of the operator, because they would delete them.
 #[test]
-fn marks_of_deploying_tools_stay_on_the_object_that_they_deploy() {
+fn labels_of_deployment_tools_stay_on_the_object_that_they_deploy() {
     let Some(story) = story("marks", 1) else {
         return;
     };
@@ -158,7 +158,7 @@ fn marks_of_deploying_tools_stay_on_the_object_that_they_deploy() {
             }
         }
     }
-    // And the object stays as it was applied: nothing to differ from.
+    // The object itself stays as it was applied, so the tools see no difference.
     let live = story.app("hello");
     for (field, wanted) in object["spec"].as_object().unwrap() {
         assert_eq!(live["spec"][field], *wanted, "{field}");
@@ -169,9 +169,9 @@ fn marks_of_deploying_tools_stay_on_the_object_that_they_deploy() {
     );
 }
 
-/// What takes a child away, or its owner, gets it back.
+/// A deleted object, or a removed owner reference, is restored.
 #[test]
-fn a_child_that_is_deleted_or_loses_its_owner_is_the_apps_again() {
+fn an_object_that_is_deleted_or_loses_its_owner_is_restored() {
     let Some(story) = story("orphans", 1) else {
         return;
     };

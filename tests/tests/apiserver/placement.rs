@@ -1,4 +1,4 @@
-//! Pods per node while nodes fill, come and go, beside a cluster autoscaler that
+//! Tests of pods per node while nodes fill, come and go, with a cluster autoscaler that
 //! adds a node whenever a pod finds none.
 
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::long::{cordon, evict};
 use crate::story::{Story, condition, is_unschedulable, story};
 
-const LOOKS: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// An autoscaler that adds a node for a pod that it finds without one in two looks
-/// that are so far apart. A real one looks every ten seconds.
+/// An autoscaler that adds a node for a pod that has none in two checks this far apart. A
+/// real one checks every ten seconds.
 struct Autoscaler {
     added: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -46,9 +46,9 @@ impl Autoscaler {
                     let number = nodes + 1 + added.fetch_add(1, Ordering::Relaxed);
                     own.add_node(number);
                 }
-                std::thread::sleep(LOOKS);
+                std::thread::sleep(CHECK_INTERVAL);
             }
-            // Its namespace is the story's to delete.
+            // The story deletes its namespace.
             std::mem::forget(own);
         });
         scaler
@@ -66,7 +66,7 @@ impl Drop for Autoscaler {
 }
 
 impl Story {
-    /// A pod of others that takes so many CPUs of a node.
+    /// Adds a foreign pod that takes this many CPUs of a node.
     fn fill(&self, number: usize, cpu: &str) {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -107,15 +107,15 @@ fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
     assert_eq!(app["status"]["pods"], "2/2");
     let degraded = condition(&app, "Degraded");
     assert_eq!(degraded.reason, "NodesWithoutRoom", "{degraded:?}");
-    // It was not only the first moment.
+    // It stays Ready.
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(story.nodes_of("hello"), ["full-1", "full-3"]);
-    // A new node gets its pod, and asks for no other.
+    // A new node gets its pod, and causes no further node.
     story.add_node(9);
     story.wait("hello", "a pod for the new node", |app| {
         app["status"]["pods"] == "3/3"
     });
-    // The full one gets room.
+    // The full node gets room.
     story
         .server
         .api
@@ -129,11 +129,11 @@ fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
 }
 
 #[test]
-fn a_drain_and_a_rollout_grow_no_cluster_either() {
+fn a_drain_and_a_rollout_do_not_grow_the_cluster_either() {
     let Some(story) = story("drain", 3) else {
         return;
     };
-    // A pod is as large as a node allows: no second one fits beside it.
+    // A pod is so large that no second one fits beside it.
     story.apply(
         "hello",
         "replicas: {perNode: 1}\nresources: {requests: {cpu: '3'}}",
@@ -183,9 +183,9 @@ fn a_drain_and_a_rollout_grow_no_cluster_either() {
     assert_eq!(scaler.added(), 0, "while pods were replaced");
 }
 
-/// The pod that an evicted one leaves behind has no node until fewer pods are asked for.
+/// The successor of an evicted pod has no node until fewer pods are wanted.
 #[test]
-fn a_drain_warns_nobody_of_a_pod_without_a_node() {
+fn a_drain_causes_no_warning_about_a_pod_without_a_node() {
     let Some(story) = story("quietly", 3) else {
         return;
     };

@@ -1,6 +1,6 @@
-//! Admin ports that nobody reaches though their pods are ready: a `NetworkPolicy`, or a
-//! mesh that asks for mutual TLS. What serves goes on serving, and the status names who
-//! cannot reach whom.
+//! Tests of admin ports that are blocked although their pods are ready: by a
+//! `NetworkPolicy`, or by a mesh that enforces mutual TLS. Everything keeps serving, and
+//! the status names the blocked connections.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn is_app(pod: &Value) -> bool {
 }
 
 impl Story {
-    /// Waits for this reason of Degraded; Ready must never be false on the way.
+    /// Waits for this reason of Degraded; Ready must never be false meanwhile.
     fn wait_degraded(&self, reason: &str, says: &[&str]) -> Value {
         self.wait("hello", reason, |app| {
             let ready = condition(app, "Ready");
@@ -26,7 +26,7 @@ impl Story {
         })
     }
 
-    /// Addresses that a slot leads to.
+    /// The addresses that a slot leads to.
     fn leads(&self, slot: u32) -> Vec<String> {
         let slices = self.list(
             "/apis/discovery.k8s.io/v1",
@@ -56,7 +56,7 @@ fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
     };
     story.rule(|_| Behaviour::Unreachable);
     story.apply("hello", "replicas: {total: 2}");
-    // By what kubelets say it is complete, and stays so.
+    // By the kubelets' readiness the app is complete, and stays so.
     story.wait("hello", "it serves", |app| {
         condition(app, "Ready").status == "True" && app["status"]["serving"] == "2/2"
     });
@@ -77,11 +77,11 @@ fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
     for slot in 0..2 {
         assert_eq!(story.leads(slot), [story.balancer_address(slot)]);
     }
-    // A balancer that is ready later than its sibling may be told of, too.
+    // A balancer that is ready later than the other one may be reported, too.
     let warnings = story.warnings("hello");
-    let told = warnings.iter().filter(|it| it.contains("PodsUnreachable"));
-    assert_eq!(told.count(), 1, "{warnings:?}");
-    // The policy is mended.
+    let reports = warnings.iter().filter(|it| it.contains("PodsUnreachable"));
+    assert_eq!(reports.count(), 1, "{warnings:?}");
+    // The policy is corrected.
     story.rule(|_| READY);
     story.wait_degraded("AsWanted", &[]);
     story.wait("hello", "the workers are known", |app| {
@@ -90,7 +90,7 @@ fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
 }
 
 #[test]
-fn a_policy_that_comes_later_takes_no_address_away() {
+fn a_policy_that_is_added_later_removes_no_address() {
     let Some(story) = story("later", 1) else {
         return;
     };
@@ -106,7 +106,7 @@ fn a_policy_that_comes_later_takes_no_address_away() {
     for slot in 0..2 {
         assert_eq!(story.leads(slot), [story.balancer_address(slot)]);
     }
-    // What its kubelet calls dead is dead all the same.
+    // A balancer that its kubelet reports as dead still counts as dead.
     story.rule(|pod| {
         let slot = &pod["metadata"]["labels"]["scaledapp.io/slot"];
         if slot == "0" {
@@ -123,7 +123,7 @@ fn a_policy_that_comes_later_takes_no_address_away() {
 }
 
 #[test]
-fn balancers_that_reach_no_pod_are_told_of() {
+fn balancers_that_reach_no_pod_are_reported() {
     let Some(story) = story("blind", 1) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! Pods that do not come up: what the status says, in whose words, how soon, and
-//! that it says the same until the cause is gone.
+//! Tests of pods that do not start: what the status says, whose message it quotes, how
+//! soon, and that it stays the same until the cause is gone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ fn image(pod: &Value) -> &str {
 }
 
 impl Story {
-    /// Waits until Ready says this, and that it is told as one Warning.
-    fn wait_told(&self, reason: &str, says: &str) -> Value {
+    /// Waits until Ready says this and one Warning reports it.
+    fn wait_reported(&self, reason: &str, says: &str) -> Value {
         let app = self.wait("hello", "the reason", |app| {
             let degraded = condition(app, "Degraded");
             degraded.reason == reason && degraded.message.contains(says)
@@ -49,7 +49,7 @@ fn an_image_that_cannot_be_pulled_is_named_for_app_init_container_and_balancer()
         }
     });
     story.apply("hello", "replicas: {total: 1}");
-    let app = story.wait_told("ImagePullError", missing);
+    let app = story.wait_reported("ImagePullError", missing);
     assert_eq!(condition(&app, "Ready").reason, "ImagePullError");
     story.rule(move |pod| {
         if is_app(pod) {
@@ -58,7 +58,7 @@ fn an_image_that_cannot_be_pulled_is_named_for_app_init_container_and_balancer()
             Behaviour::Waits("ImagePullBackOff", missing)
         }
     });
-    story.wait_told("ImagePullError", "balancer: failed to pull");
+    story.wait_reported("ImagePullError", "balancer: failed to pull");
     story.rule(|_| READY);
     story.wait_complete("hello");
     let warnings = story.warnings("hello");
@@ -66,7 +66,7 @@ fn an_image_that_cannot_be_pulled_is_named_for_app_init_container_and_balancer()
 }
 
 #[test]
-fn what_refuses_pods_is_told_in_its_own_words() {
+fn a_refusal_of_pods_is_quoted() {
     let Some(story) = story("refused", 1) else {
         return;
     };
@@ -74,7 +74,7 @@ fn what_refuses_pods_is_told_in_its_own_words() {
     story.try_apply(&quota(&json!({"pods": "2"}))).unwrap();
     std::thread::sleep(Duration::from_secs(1));
     story.apply("hello", "replicas: {total: 4}");
-    story.wait_told("PodsRefused", "exceeded quota: q");
+    story.wait_reported("PodsRefused", "exceeded quota: q");
     story.try_apply(&quota(&json!({"pods": "20"}))).unwrap();
     story
         .server
@@ -82,15 +82,15 @@ fn what_refuses_pods_is_told_in_its_own_words() {
         .delete(&story.app_path("hello"), &json!({}))
         .unwrap();
 
-    // Pod Security, by what the user lays over ours.
+    // Pod Security refuses what the user's template sets.
     let root = "replicas: {total: 1}\npodTemplate: {spec: {hostNetwork: true}}";
     story.apply("hello", root);
-    story.wait_told("PodsRefused", "violates PodSecurity");
+    story.wait_reported("PodsRefused", "violates PodSecurity");
 }
 
-/// A release that crashes, while the old one serves.
+/// A release crashes while the old one serves.
 #[test]
-fn a_pipeline_sees_that_a_release_is_not_out_and_the_old_pods_stay() {
+fn a_pipeline_sees_that_a_release_fails_and_the_old_pods_stay() {
     let Some(story) = story("release", 1) else {
         return;
     };
@@ -104,11 +104,11 @@ fn a_pipeline_sees_that_a_release_is_not_out_and_the_old_pods_stay() {
     assert_eq!(condition(&app, "Updated").status, "True");
     assert_eq!(story.warnings("hello"), [""; 0], "a first start");
     story.apply("hello", "replicas: {total: 2}\nimage: registry.test/app:2");
-    let app = story.wait_told("AppCrashing", "exit code 1: Error: no database");
-    // Both old pods serve on.
+    let app = story.wait_reported("AppCrashing", "exit code 1: Error: no database");
+    // Both old pods keep serving.
     assert_eq!(condition(&app, "Ready").status, "True");
     assert_eq!(app["status"]["readyReplicas"], 2);
-    // Through two restarts it says the same, and is not written again.
+    // The status stays the same over two restarts, and is not written again.
     let begun = Instant::now();
     let mut seen = BTreeSet::new();
     while begun.elapsed() < Duration::from_secs(5) {
@@ -124,7 +124,7 @@ fn a_pipeline_sees_that_a_release_is_not_out_and_the_old_pods_stay() {
 }
 
 #[test]
-fn nobody_takes_a_fresh_object_for_done() {
+fn a_new_object_does_not_count_as_reconciled() {
     let Some(story) = story("fresh", 1) else {
         return;
     };
@@ -134,20 +134,20 @@ fn nobody_takes_a_fresh_object_for_done() {
     assert_eq!(app["status"]["observedGeneration"], 1);
 }
 
-/// A cause is told within this, by whoever looks at the object.
+/// A cause must be reported within this time.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
-/// One cause of pods that do not come up, in a namespace of its own.
+/// One cause why pods do not start, in its own namespace.
 struct Case {
     name: &'static str,
-    /// What stands in the way from the beginning.
+    /// Prepares the obstacle, before the app is applied.
     before: fn(&Story),
-    /// Applied first, and complete, where only balancers are to fail later.
+    /// Applied first until it is complete, for cases in which only balancers fail later.
     first: Option<&'static str>,
     fields: &'static str,
     rule: fn(&Value) -> Behaviour,
     reason: &'static str,
-    /// The object, the cause in the refuser's words and the cure.
+    /// Parts of the message: the object, the quoted cause and the cure.
     says: &'static [&'static str],
 }
 
@@ -161,7 +161,7 @@ const QUIET: Case = Case {
     says: &[],
 };
 
-/// Pods of the app's component behave so, all others are ready.
+/// The app's pods behave like this, all others are ready.
 fn of_app(pod: &Value, behaviour: Behaviour) -> Behaviour {
     if is_app(pod) { behaviour } else { READY }
 }
@@ -171,7 +171,7 @@ fn of_balancers(pod: &Value, behaviour: Behaviour) -> Behaviour {
 }
 
 impl Story {
-    /// Makes an object of others in the namespace.
+    /// Creates a foreign object in the namespace.
     pub(crate) fn make(&self, group: &str, kind: &str, object: &Value) {
         let mut object = object.clone();
         object["metadata"]["namespace"] = json!(self.namespace);
@@ -181,7 +181,7 @@ impl Story {
         std::thread::sleep(Duration::from_secs(1));
     }
 
-    /// A policy that refuses what has this label value as its component.
+    /// Adds a policy that refuses objects with this component label.
     fn refuse(&self, component: &str, group: &str, resource: &str) {
         let name = format!("{}-{component}", self.namespace);
         let policy = json!({
@@ -233,7 +233,7 @@ impl Story {
         .unwrap();
     }
 
-    /// A webhook for pods that nobody answers.
+    /// Adds a webhook for pods that does not answer.
     fn webhook(&self, component: &str) {
         let name = format!("{}-{component}", self.namespace);
         let webhook = json!({
@@ -270,7 +270,7 @@ const CASES: &[Case] = &[
         name: "quota-app",
         before: |story| quota(story, &json!({"pods": "0"})),
         says: &[
-            "a pod may not be made",
+            "a pod may not be created",
             "exceeded quota: small",
             "raise that ResourceQuota",
         ],
@@ -282,7 +282,7 @@ const CASES: &[Case] = &[
         first: Some("replicas: {total: 1}\nbalancers: {replicas: 1}"),
         fields: "replicas: {total: 1}\nbalancers: {replicas: 2}",
         says: &[
-            "balancer: a pod may not be made",
+            "balancer: a pod may not be created",
             "exceeded quota: small",
             "spec.balancers",
         ],
@@ -298,7 +298,7 @@ const CASES: &[Case] = &[
         ],
         ..QUIET
     },
-    // It gives the limit that it allows to whoever names none.
+    // The LimitRange gives its maximum as the limit of a container without one.
     Case {
         name: "range-default-app",
         before: |story| limit(story, &json!({"type": "Container", "max": {"cpu": "500m"}})),
@@ -527,7 +527,7 @@ const CASES: &[Case] = &[
         says: &["balancer: it ends before it is ready: exit code 3: no token"],
         ..QUIET
     },
-    // The app's process lives, and its supervisor tells what is wrong.
+    // The app's process runs, and its supervisor reports what is wrong.
     Case {
         name: "port-app",
         rule: |pod| {
@@ -548,20 +548,20 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Whether it is told as it should be.
-fn is_told(case: &Case, app: &Value) -> Result<(), String> {
+/// Whether the cause is reported as expected.
+fn is_reported(case: &Case, app: &Value) -> Result<(), String> {
     let degraded = condition(app, "Degraded");
     let ready = condition(app, "Ready");
-    // Before the first start Ready says the same; later something may serve.
-    let told = if case.first.is_none() {
+    // Before the first start Ready has the same message; later something may serve.
+    let shown = if case.first.is_none() {
         &ready
     } else {
         &degraded
     };
     let is_there = degraded.status == "True"
         && degraded.reason == case.reason
-        && told.reason == case.reason
-        && case.says.iter().all(|part| told.message.contains(part));
+        && shown.reason == case.reason
+        && case.says.iter().all(|part| shown.message.contains(part));
     if is_there {
         Ok(())
     } else {
@@ -583,14 +583,14 @@ fn try_case(case: &Case) {
     let begun = Instant::now();
     wait::until(AT_ONCE, case.name, || {
         std::thread::sleep(Duration::from_millis(100));
-        is_told(case, &story.app("hello"))
+        is_reported(case, &story.app("hello"))
     })
     .unwrap();
-    println!("{}: told after {:?}", case.name, begun.elapsed());
-    // It stays so, and is told once.
+    println!("{}: reported after {:?}", case.name, begun.elapsed());
+    // It stays so, and is reported once.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(4) {
-        is_told(case, &story.app("hello")).unwrap();
+        is_reported(case, &story.app("hello")).unwrap();
         std::thread::sleep(Duration::from_millis(200));
     }
     let warnings = story.warnings("hello");
@@ -598,9 +598,9 @@ fn try_case(case: &Case) {
     assert!(warnings[0].starts_with(case.reason), "{warnings:?}");
 }
 
-/// Whatever keeps pods of the app, its init container or its balancers from coming up.
+/// Everything that can keep pods of the app, its init container or its balancers from starting.
 #[test]
-fn each_cause_is_told_at_once_in_the_words_of_whoever_refuses_with_its_cure() {
+fn each_cause_is_quoted_at_once_with_its_cure() {
     // A few at a time, each in its own namespace.
     let next = std::sync::atomic::AtomicUsize::new(0);
     let failed = std::sync::Mutex::new(Vec::new());

@@ -1,5 +1,5 @@
-//! What the operator's token may do on a real API server, by the chart's own rules, and
-//! what becomes of a Role that somebody changed.
+//! Tests of the rights of the operator's token on a real API server with the chart's rules,
+//! and of a Role that somebody changed.
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
@@ -90,14 +90,14 @@ fn the_token_of_the_operator_reaches_no_access_rules_of_others() {
     ] {
         assert_eq!(code(answer), 403, "{what}");
     }
-    // What it is there for.
+    // What the token is meant for.
     operator
         .post(&roles, &role("less", "endpointslices"))
         .unwrap();
 }
 
 #[test]
-fn a_role_that_somebody_changed_is_told_of_and_made_anew_once_it_is_deleted() {
+fn a_role_that_somebody_changed_is_reported_and_created_again_once_it_is_deleted() {
     let Some(story) = story("role", 1) else {
         return;
     };
@@ -110,7 +110,7 @@ fn a_role_that_somebody_changed_is_told_of_and_made_anew_once_it_is_deleted() {
         "verbs": ["get", "list", "watch", "delete"],
     }]});
     story.server.api.merge(&path, &wider).unwrap();
-    let app = story.wait("hello", "the change is told of", |app| {
+    let app = story.wait("hello", "the change is reported", |app| {
         condition(app, "Degraded").reason == "RightsDiffer"
     });
     let message = condition(&app, "Degraded").message;
@@ -118,14 +118,14 @@ fn a_role_that_somebody_changed_is_told_of_and_made_anew_once_it_is_deleted() {
     assert!(message.contains(cure), "{message}");
     assert_eq!(condition(&app, "Ready").status, "True");
     // The event follows the status.
-    let told = || {
-        let mut told = story.warnings("hello");
-        told.retain(|it| it.starts_with("RightsDiffer: "));
-        told
+    let warnings = || {
+        let mut warnings = story.warnings("hello");
+        warnings.retain(|it| it.starts_with("RightsDiffer: "));
+        warnings
     };
-    let is_told = || (!told().is_empty()).then_some(()).ok_or("no event yet");
-    wait::until(SOON, "the change is an event", is_told).unwrap();
-    assert_eq!(told().len(), 1, "{:?}", told());
+    let is_reported = || (!warnings().is_empty()).then_some(()).ok_or("no event yet");
+    wait::until(SOON, "the change is an event", is_reported).unwrap();
+    assert_eq!(warnings().len(), 1, "{:?}", warnings());
 
     story.server.api.delete(&path, &json!({})).unwrap();
     story.wait("hello", "the cure helps", |app| {
@@ -136,10 +136,10 @@ fn a_role_that_somebody_changed_is_told_of_and_made_anew_once_it_is_deleted() {
     assert_ne!(again["metadata"]["uid"], made["metadata"]["uid"]);
 }
 
-/// With Roles in place of the `ClusterRole`, beside the operator that looks after all:
-/// both want the same.
+/// An operator with Roles instead of the `ClusterRole`, beside the one that watches all
+/// namespaces: both plan the same.
 #[test]
-fn with_roles_only_it_looks_after_their_namespaces_and_names_the_one_it_cannot_read() {
+fn with_roles_only_it_watches_their_namespaces_and_names_the_one_it_cannot_read() {
     let Some(story) = story("watched", 1) else {
         return;
     };

@@ -1,6 +1,6 @@
-//! Which objects the API server takes, by server-side apply and by a plain create, which
-//! the first `kubectl apply` is. But for nulls they are the same ones as of `scaledapp-operator render`, which reads the same list
-//! (`operator/tests/api/render.rs`).
+//! Tests which objects the API server accepts, by server-side apply and by a plain create
+//! (which the first `kubectl apply` is). Except for nulls, `scaledapp-operator render`
+//! accepts the same; it is tested with the same list in `operator/tests/api/render.rs`.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,13 +10,13 @@ use crate::story::story;
 #[derive(Deserialize)]
 struct Same {
     taken: Vec<String>,
-    /// Not taken by server-side apply.
+    /// Refused by server-side apply.
     nulls: Vec<String>,
     refused: Vec<String>,
 }
 
 #[test]
-fn the_api_server_takes_what_render_takes() {
+fn the_api_server_accepts_what_render_accepts() {
     let Some(story) = story("same", 0) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! Scaling by the scale subresource, as `kubectl scale` and an HPA do it; and that a
-//! clean start, scaling and rollout warn nobody.
+//! Tests of scaling by the scale subresource, as `kubectl scale` and an HPA do, and that a
+//! clean start, scaling and a rollout cause no Warning.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Story {
 }
 
 fn uids(story: &Story) -> Vec<String> {
-    // Those that were replaced may still be leaving.
+    // Replaced pods may still be ending.
     let pods = story.staying_pods("hello", "app");
     let uids = pods.iter().filter_map(|it| it["metadata"]["uid"].as_str());
     let mut uids: Vec<String> = uids.map(ToOwned::to_owned).collect();
@@ -36,11 +36,11 @@ fn uids(story: &Story) -> Vec<String> {
 }
 
 #[test]
-fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() {
+fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() {
     let Some(story) = story("scale", 2) else {
         return;
     };
-    // Nothing is said of replicas: a pod for each node.
+    // Without replicas: a pod for each node.
     story.apply("hello", "");
     story.wait_pods("hello", "2/2");
     let scaled = story.scale("hello", 3).unwrap();
@@ -55,12 +55,12 @@ fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() 
     assert_eq!(got["status"]["replicas"], 3);
     let selector = got["status"]["selector"].as_str().unwrap();
     let selected = format!("pods?labelSelector={}", selector.replace('=', "%3D"));
-    // Those that were replaced may still be leaving.
+    // Replaced pods may still be ending.
     let mut pods = story.list("/api/v1", &selected);
     pods.retain(stays);
     assert_eq!(pods.len(), 3, "{selector}");
 
-    // To the same number: no pod is another one.
+    // To the same number: no pod is replaced.
     let (before, generation) = (
         uids(&story),
         story.deployment("hello")["metadata"]["generation"].clone(),
@@ -74,7 +74,7 @@ fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() 
         generation
     );
 
-    // Whoever applies without a number leaves the one that was scaled to.
+    // Applying without a number keeps the scaled one.
     story.apply("hello", "");
     story.wait_pods("hello", "3/3");
     // With one, applying again undoes the scaling.
@@ -100,9 +100,9 @@ fn kubectl_scale_is_taken_with_and_without_replicas_and_refused_with_its_cure() 
     assert_eq!(story.warnings("hello"), [""; 0]);
 }
 
-/// Pods that may share a node are another template than one pod for each node.
+/// Pods that may share a node have another template than one pod for each node.
 #[test]
-fn scaling_to_the_number_that_there_is_restarts_nothing_and_removing_it_undoes_it() {
+fn scaling_to_the_present_number_restarts_nothing_and_removing_it_undoes_it() {
     let Some(story) = story("same-scale", 2) else {
         return;
     };
@@ -131,7 +131,7 @@ fn scaling_to_the_number_that_there_is_restarts_nothing_and_removing_it_undoes_i
 }
 
 #[test]
-fn an_hpa_scales_an_app_with_total_and_says_what_it_lacks_without() {
+fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
     let Some(story) = story("hpa", 2) else {
         return;
     };
@@ -152,7 +152,7 @@ fn an_hpa_scales_an_app_with_total_and_says_what_it_lacks_without() {
         });
         story.try_apply(&hpa).unwrap();
     }
-    // Without any metric it still brings the number up to the least.
+    // Without any metric it still raises the number to its minimum.
     story.wait_pods("hello", "3/3");
     let said = |name: &str| {
         let path = format!("horizontalpodautoscalers/{name}");
@@ -178,14 +178,14 @@ fn an_hpa_scales_an_app_with_total_and_says_what_it_lacks_without() {
         "{}",
         lacks.message
     );
-    // Once it is there, the HPA takes over.
+    // Once the field exists, the HPA works.
     story.scale("none", 1).unwrap();
     story.wait_pods("none", "3/3");
 }
 
-/// Pods need a moment, as real ones do; each image another one.
+/// Pods need a moment to start, as real ones do, which differs between images.
 #[test]
-fn a_clean_start_scaling_and_rollout_warn_nobody() {
+fn a_clean_start_scaling_and_rollout_cause_no_warning() {
     let Some(story) = story("calm", 2) else {
         return;
     };
@@ -218,7 +218,7 @@ fn a_clean_start_scaling_and_rollout_warn_nobody() {
         let with = |fields: &str| {
             story.apply("hello", &format!("{small}\n{fields}"));
             story.wait_complete("hello");
-            story.wait("hello", "this generation is out", |app| {
+            story.wait("hello", "this generation is rolled out", |app| {
                 condition(app, "Updated").status == "True"
             });
         };

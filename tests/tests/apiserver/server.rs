@@ -1,11 +1,11 @@
 //! The control plane of this layer: etcd, kube-apiserver, the controllers, the
 //! scheduler and the real operator, without a node or a container.
 //!
-//! All of it runs in a network namespace of its own, on loopback: ports are
-//! fixed, and pods can have addresses that Kubernetes accepts. One control plane
-//! serves a whole run of the tests; namespaces of Kubernetes keep tests apart. A test
-//! that begins before there is an operator has one for itself ([`bare`]).
-//! The kernel ends every process with the thread that started it.
+//! Everything runs in its own network namespace, on loopback: ports are fixed, and pods can
+//! have addresses that Kubernetes accepts. All tests of a run share one control plane and
+//! use different Kubernetes namespaces. A test that needs a control plane without an
+//! operator has its own one ([`bare`]). The kernel ends every process with the thread that
+//! started it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,26 +27,26 @@ use crate::kubelet::Kubelets;
 
 /// Namespace of the operator.
 pub(crate) const SYSTEM: &str = "scaledapp-system";
-/// Own addresses of the network namespace: for what refuses 127.0.0.0/8.
+/// An address of the network namespace for programs that refuse 127.0.0.0/8.
 const ADDRESS: &str = "198.18.0.1";
 const ETCD: &str = "http://127.0.0.1:2379";
 const API: &str = "https://127.0.0.1:6443";
-/// Of a cluster's administrator.
+/// The token of the cluster's administrator.
 const ADMIN: &str = "admin-token";
-/// What operator and DNS server are told of the zone: as the chart does with `dns.zone`,
-/// `dns.zones` and `dns.nameservers`.
+/// The flags of operator and DNS server about the zone, as the chart sets them from
+/// `dns.zone`, `dns.zones` and `dns.nameservers`.
 const ZONE: [&str; 3] = [
     "--zone=apps.test",
     "--zone-namespaces=own.apps.test=names-a",
     "--ns=ns1.apps.test",
 ];
-/// Beyond what Kubernetes enables by itself (Pod Security, quotas and limit
-/// ranges among them): what `OpenShift` enables.
+/// The admission plugin that `OpenShift` enables besides Kubernetes' defaults (which
+/// include Pod Security, quotas and limit ranges).
 const PLUGINS: &str = "OwnerReferencesPermissionEnforcement";
-/// On two busy cores.
+/// How long the start may take, on two busy cores.
 const START: Duration = Duration::from_mins(2);
 
-/// What xtask has compiled, or what it left below `target/kind`.
+/// The programs that xtask has compiled now, or earlier below `target/kind`.
 struct Programs {
     kubernetes: PathBuf,
     etcd: PathBuf,
@@ -55,7 +55,7 @@ struct Programs {
 
 impl Programs {
     /// # Errors
-    /// They are not there; the text is the reason to print for skipped tests.
+    /// They do not exist. The text is the reason to print for skipped tests.
     fn find() -> Result<Self, String> {
         let find = Self::program;
         Ok(Self {
@@ -68,7 +68,7 @@ impl Programs {
         })
     }
 
-    /// One of them: where a variable says, or what was built of a unit.
+    /// The path of one program: from a variable, or of the compiled unit.
     fn program(variable: &str, unit: &str, program: &str) -> Result<PathBuf, String> {
         let given = std::env::var_os(variable).map(PathBuf::from);
         let built = || {
@@ -108,15 +108,15 @@ pub(crate) struct Server {
     network: File,
     directory: PathBuf,
     operator: Mutex<Option<Process>>,
-    /// Dropped last, with those that they serve.
+    /// Dropped last, because the processes use it.
     started: Mutex<Vec<Process>>,
-    /// To the thread that starts processes and lives as long as they shall.
+    /// Sends jobs to the thread that starts the processes and must live as long as they do.
     jobs: Mutex<mpsc::Sender<Job>>,
 }
 
-/// The control plane of this run, started by the first test that asks; the
-/// calling thread is in its network from here on. `None` where it cannot be had;
-/// says so.
+/// The control plane of this run, started by the first test that needs it. Moves the
+/// calling thread into its network namespace. `None` if it cannot run, with the reason
+/// printed.
 pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
@@ -135,8 +135,8 @@ pub(crate) fn server() -> Option<&'static Server> {
     }
 }
 
-/// A control plane for one test alone, without a definition or an operator. `None` where
-/// it cannot be had; says so. End it with [`Server::stop`].
+/// A control plane for one test, without a definition or an operator. `None` if it cannot
+/// run, with the reason printed. End it with [`Server::stop`].
 pub(crate) fn bare() -> Option<&'static Server> {
     match ready_programs()
         .and_then(|programs| Server::bare(&programs).map_err(|error| panic!("{error:?}")))
@@ -150,7 +150,7 @@ pub(crate) fn bare() -> Option<&'static Server> {
 }
 
 /// # Errors
-/// The reason to print for skipped tests.
+/// The tests must be skipped. The text is the reason to print.
 fn ready_programs() -> Result<Programs, String> {
     let programs = Programs::find()?;
     if !rustix::process::geteuid().is_root() {
@@ -179,17 +179,17 @@ fn network() -> anyhow::Result<File> {
             Err(process.stderr())
         }
     })?;
-    // It lives as long as the file is open.
+    // The namespace lives while the file is open.
     Ok(File::open(format!("/proc/{}/ns/net", process.pid()))?)
 }
 
-/// A directory that is removed when this process is gone, however it ends.
+/// A directory that is removed when this process ends, in whatever way.
 fn directory() -> anyhow::Result<PathBuf> {
     let directory = tempfile::tempdir()?.keep();
     let mut command = Command::new("sh");
     command.args(["-c", "cat; sleep 1; rm -rf \"$1\"", "sh"]);
     let child = command.arg(&directory).stdin(Stdio::piped()).spawn()?;
-    // The kernel closes its other end for us.
+    // The kernel closes the other end when this process ends.
     std::mem::forget(child);
     Ok(directory)
 }
@@ -233,12 +233,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Moves the calling thread in.
+    /// Moves the calling thread into the network namespace.
     pub(crate) fn enter(&self) -> anyhow::Result<()> {
         enter(&self.network)
     }
 
-    /// A process that ends with us.
+    /// Starts a process that ends with this one.
     fn spawn(
         &self,
         program: &Path,
@@ -291,7 +291,7 @@ impl Server {
             format!("--kubeconfig={kubeconfig}"),
             format!("--service-account-private-key-file={}", at("sa.key")),
             "--leader-elect=false".to_owned(),
-            // What a kubelet, a cloud or somebody's patience would have to play.
+            // Controllers that would need a kubelet, a cloud or long waits are disabled.
             "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller".to_owned(),
             "--kube-api-qps=200".to_owned(),
             "--kube-api-burst=400".to_owned(),
@@ -310,9 +310,9 @@ impl Server {
         ready.with_context(|| started.iter().map(Process::stderr).collect::<String>())?;
         started.push(self.spawn(&kubernetes("kube-controller-manager"), &controllers, &[])?);
         started.push(self.spawn(&kubernetes("kube-scheduler"), &scheduler, &[])?);
-        // Of the control plane of a whole run: never dropped, the kernel ends it.
+        // The control plane of a whole run is never dropped; the kernel ends it.
         self.started().append(&mut started);
-        wait::until(START, "the default account is there", || {
+        wait::until(START, "the default account exists", || {
             self.api
                 .get("/api/v1/namespaces/default/serviceaccounts/default")
         })?;
@@ -334,7 +334,7 @@ impl Server {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// The definition, accounts and rights, as the chart says them.
+    /// Installs the definition, accounts and rights of the chart.
     pub(crate) fn install_chart(&self) -> anyhow::Result<()> {
         self.install(&Programs::find().map_err(anyhow::Error::msg)?)
     }
@@ -350,7 +350,7 @@ impl Server {
         Ok(())
     }
 
-    /// Accounts and rights of another release of the chart.
+    /// Installs accounts and rights of another release of the chart.
     pub(crate) fn chart(
         &self,
         release: &str,
@@ -382,7 +382,7 @@ impl Server {
         command.env("HELM_CACHE_HOME", self.directory.join("helm"));
         let ended = process::run(command, START)?;
         ensure!(ended.code == 0, "helm template: {}", ended.stderr);
-        // What the harness keeps of a process is its last lines; a chart is short.
+        // The harness keeps only the last lines of a process, which is enough for a chart.
         for text in ended.stdout.split("\n---") {
             let object: Value = serde_saphyr::from_str(text).unwrap_or_default();
             let kind = object["kind"].as_str().unwrap_or_default();
@@ -394,7 +394,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the operator of so manieth version with the rights of the chart.
+    /// Starts the operator with the rights of the chart; `version` numbers its images.
     pub(crate) fn start_operator(&self, version: u32) -> anyhow::Result<()> {
         let own = [
             "--admin=127.0.0.1:9999".to_owned(),
@@ -407,7 +407,7 @@ impl Server {
         Ok(())
     }
 
-    /// Any operator, with all rights.
+    /// Starts any operator, with all rights.
     pub(crate) fn start_other_operator(
         &self,
         program: &Path,
@@ -423,7 +423,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends all processes of it.
+    /// Ends all processes of the control plane.
     pub(crate) fn stop(&self) {
         *self.operator() = None;
         self.started().clear();
@@ -434,7 +434,7 @@ impl Server {
     }
 
     /// What the operator has written in a namespace so far, in order: `VERB RESOURCE NAME`.
-    /// Its own Events and status are not among it.
+    /// Events and status are left out.
     pub(crate) fn writes(&self, namespace: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.directory.join("audit.log"));
         let log = log.unwrap_or_default();
@@ -457,7 +457,7 @@ impl Server {
             .collect()
     }
 
-    /// An operator with the token of this account.
+    /// Starts an operator with the token of this account.
     pub(crate) fn operator_as(
         &self,
         namespace: &str,
@@ -478,7 +478,7 @@ impl Server {
         self.spawn(&binaries::path("scaledapp-operator")?, &all, &env)
     }
 
-    /// The DNS server with the rights of the chart.
+    /// Starts the DNS server with the rights of the chart.
     pub(crate) fn start_dns(&self, words: &[&str]) -> anyhow::Result<Process> {
         let account = "scaledapp-dns";
         let token = self.token(SYSTEM, account)?;
@@ -504,7 +504,7 @@ impl Server {
         Ok(token.to_owned())
     }
 
-    /// helm as the cluster's administrator, in the directory of the workspace.
+    /// Runs helm as the cluster's administrator, in the workspace's directory.
     pub(crate) fn helm(&self, words: &[&str]) -> anyhow::Result<process::Ended> {
         self.enter()?;
         let programs = Programs::find().map_err(anyhow::Error::msg)?;
@@ -515,7 +515,7 @@ impl Server {
         process::run(command, START)
     }
 
-    /// kubectl as the cluster's administrator; `None` where it is not compiled.
+    /// Runs kubectl as the cluster's administrator; `None` if it is not compiled.
     pub(crate) fn kubectl(&self, words: &[&str]) -> Option<process::Ended> {
         self.enter().unwrap();
         let kubectl = Programs::program("SCALEDAPP_KUBECTL", "kubectl", "kubectl").ok()?;
@@ -528,7 +528,7 @@ impl Server {
         Some(process::run(command, START).unwrap())
     }
 
-    /// What an admin port in the network says, which the calling thread is in.
+    /// The answer of an admin port in the calling thread's network namespace.
     pub(crate) fn admin(&self, port: u16, path: &str) -> anyhow::Result<Value> {
         self.enter()?;
         let at = SocketAddr::from(([127, 0, 0, 1], port));
@@ -537,7 +537,7 @@ impl Server {
         Ok(answer.json())
     }
 
-    /// What the operator logged last.
+    /// The last lines of the operator's log.
     pub(crate) fn operator_log(&self) -> String {
         self.operator()
             .as_ref()
@@ -550,7 +550,7 @@ impl Server {
     }
 }
 
-/// What the API server notes: who wrote what.
+/// The audit policy: the API server logs every write with its user.
 fn audit() -> Value {
     let verbs = ["create", "update", "patch", "delete"];
     json!({
@@ -564,7 +564,7 @@ fn audit() -> Value {
     })
 }
 
-/// What the API server signs and knows clients by.
+/// Makes the keys with which the API server signs tokens, and the list of static tokens.
 fn keys(directory: &Path) -> anyhow::Result<()> {
     std::fs::write(directory.join("audit.json"), audit().to_string())?;
     std::fs::write(

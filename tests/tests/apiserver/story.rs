@@ -1,5 +1,5 @@
-//! One test's part of the cluster: a namespace under Pod Security `restricted`,
-//! nodes of its own, and what a person would look at.
+//! One test's part of the cluster: a namespace under Pod Security `restricted`, its own
+//! nodes, and helpers that read what a user would read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -12,10 +12,10 @@ use crate::api::Refused;
 use crate::kubelet::Behaviour;
 use crate::server::{Server, server};
 
-/// On two busy cores.
+/// Time-out for an operation that takes a moment, on two busy cores.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 
-/// A condition as people read it.
+/// The fields of a condition that people read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Condition {
     pub(crate) status: String,
@@ -29,15 +29,15 @@ pub(crate) struct Story {
 }
 
 /// The names of all stories so far.
-static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A story of this name, with so many nodes; `None` where there is no server.
+/// Starts a story of this name with this many nodes; `None` without a control plane.
 pub(crate) fn story(name: &str, nodes: usize) -> Option<Story> {
     let story = Story {
         server: server()?,
         namespace: name.to_owned(),
     };
-    let is_new = TOLD.lock().unwrap().insert(name.to_owned());
+    let is_new = NAMES.lock().unwrap().insert(name.to_owned());
     assert!(
         is_new,
         "two stories are called {name:?}: they would share a namespace"
@@ -71,7 +71,7 @@ impl Story {
         format!("{}-{number}", self.namespace)
     }
 
-    /// A node that only pods of this story are placed on; its room is four CPUs.
+    /// Adds a node with four CPUs for pods of this story only.
     pub(crate) fn add_node(&self, number: usize) {
         let labels = BTreeMap::from([("story".to_owned(), self.namespace.clone())]);
         self.server
@@ -116,7 +116,7 @@ impl Story {
         self.server.api.get(&self.app_path(name)).unwrap()
     }
 
-    /// Waits for what `look` wants to see of an app.
+    /// Waits until `look` holds for an app.
     pub(crate) fn wait(&self, name: &str, what: &str, look: impl Fn(&Value) -> bool) -> Value {
         wait::until(SOON, what, || {
             let app = self.app(name);
@@ -130,9 +130,9 @@ impl Story {
         .unwrap()
     }
 
-    /// Waits until all is as asked for.
+    /// Waits until everything is as specified.
     pub(crate) fn wait_complete(&self, name: &str) -> Value {
-        self.wait(name, "all is as asked for", |app| {
+        self.wait(name, "everything is as specified", |app| {
             app["status"]["observedGeneration"] == app["metadata"]["generation"]
                 && condition(app, "Ready").status == "True"
                 && condition(app, "Reconciling").status == "False"
@@ -140,8 +140,8 @@ impl Story {
         })
     }
 
-    /// What the operator has written in this namespace, once it has written nothing for
-    /// two seconds: an app is Ready before the last balancer's address has moved to it.
+    /// What the operator has written in this namespace, once it has written nothing for two
+    /// seconds. (An app is Ready before each slot leads to its own balancer.)
     pub(crate) fn settled_writes(&self) -> Vec<String> {
         let quiet = Duration::from_secs(2);
         let mut seen = (self.server.writes(&self.namespace), Instant::now());
@@ -170,7 +170,7 @@ impl Story {
         self.list("/api/v1", &selector)
     }
 
-    /// Those of its pods that are not about to go.
+    /// The pods that are not being deleted.
     pub(crate) fn staying_pods(&self, name: &str, component: &str) -> Vec<Value> {
         let mut pods = self.pods(name, component);
         pods.retain(stays);
@@ -273,12 +273,12 @@ pub(crate) fn condition(app: &Value, kind: &str) -> Condition {
     }
 }
 
-/// Whether an object is not about to go.
+/// Whether an object is not being deleted.
 pub(crate) fn stays(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// Whether a pod waits for a node that takes it.
+/// Whether no node takes a pod.
 pub(crate) fn is_unschedulable(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();

@@ -1,5 +1,5 @@
-//! What a user may say about our pods, against a real API server: quotas and limit
-//! ranges, templates that it refuses, drains, and volumes of images.
+//! Tests of users' pod templates with a real API server: quotas and limit ranges, refused
+//! templates, drains, and image volumes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::story::{SOON, Story, condition, story};
 const SMALL: &str = "{requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 128Mi}}";
 
 impl Story {
-    /// The app with `podTemplate.spec`, beside what places its pods.
+    /// An app with this `podTemplate.spec` and the story's placement.
     fn with_template(&self, fields: &str, template: &Value) -> Value {
         let mut app = self.spec("hello", fields);
         let spec = &mut app["spec"]["podTemplate"]["spec"];
@@ -27,7 +27,7 @@ impl Story {
     }
 }
 
-/// Both kinds of amounts, of each container, and none too small.
+/// Requests and limits of each container, none of them too small.
 #[test]
 fn a_quota_on_requests_and_limits_and_a_limit_range_let_all_pods_in() {
     let Some(story) = story("quota", 2) else {
@@ -42,21 +42,21 @@ fn a_quota_on_requests_and_limits_and_a_limit_range_let_all_pods_in() {
     std::thread::sleep(Duration::from_secs(1));
     let fields = format!("replicas: {{total: 2}}\nresources: {SMALL}\n");
     story.apply("hello", &fields);
-    // What the operator gives balancers has no limit of CPU.
-    let app = story.wait("hello", "the balancers' trouble is told", |app| {
+    // The operator's default for balancers has no CPU limit.
+    let app = story.wait("hello", "the balancers' problem is reported", |app| {
         condition(app, "Degraded").message.starts_with("balancer: ")
     });
-    let told = condition(&app, "Degraded");
-    assert_eq!(told.reason, "PodsRefused");
+    let shown = condition(&app, "Degraded");
+    assert_eq!(shown.reason, "PodsRefused");
     assert!(
-        told.message.contains("limits.cpu") || told.message.contains("cpu max limit to request"),
+        shown.message.contains("limits.cpu") || shown.message.contains("cpu max limit to request"),
         "{}",
-        told.message
+        shown.message
     );
     assert!(
-        told.message.contains("spec.balancers.resources"),
+        shown.message.contains("spec.balancers.resources"),
         "{}",
-        told.message
+        shown.message
     );
     story.apply(
         "hello",
@@ -82,7 +82,7 @@ fn a_quota_on_requests_and_limits_and_a_limit_range_let_all_pods_in() {
 }
 
 #[test]
-fn what_is_said_of_our_containers_is_there_and_probes_are_whole() {
+fn fields_of_our_containers_are_applied_and_probes_are_replaced_as_a_whole() {
     let Some(story) = story("said", 1) else {
         return;
     };
@@ -109,7 +109,7 @@ fn what_is_said_of_our_containers_is_there_and_probes_are_whole() {
         json!(["/bin/true"])
     );
     assert!(app["livenessProbe"]["httpGet"].is_null(), "{app}");
-    // And back: ours are the whole then.
+    // Without the user's probes, ours are complete again.
     story.apply("hello", "replicas: {total: 1}");
     story.wait("hello", "our probes", |_| {
         let probe = &story.template("hello")["spec"]["containers"][0]["readinessProbe"];
@@ -118,8 +118,8 @@ fn what_is_said_of_our_containers_is_there_and_probes_are_whole() {
     story.wait_complete("hello");
 }
 
-/// `podTemplate.spec`, what only the API server knows to be wrong with it, and how the
-/// message begins.
+/// Values of `podTemplate.spec` that only the API server can refuse, with the beginning of
+/// the message.
 fn refused() -> Vec<(Value, &'static str)> {
     vec![
         (
@@ -154,7 +154,7 @@ fn refused() -> Vec<(Value, &'static str)> {
             json!({"priorityClassName": "Not_A_Name"}),
             "spec.podTemplate.spec.priorityClassName: Invalid value",
         ),
-        // Of which server-side apply tells in its own way.
+        // Server-side apply refuses these in its own form.
         (
             json!({"containers": [{"name": "mesh", "image": "m", "ports": [{"containerPort": 1, "protocol": "TCP"}, {"containerPort": 1, "protocol": "TCP"}]}]}),
             "spec.podTemplate.spec.containers[0].ports",
@@ -175,7 +175,7 @@ fn refused() -> Vec<(Value, &'static str)> {
 }
 
 #[test]
-fn what_the_api_server_refuses_is_stalled_with_the_users_field() {
+fn a_refusal_of_the_api_server_stalls_with_the_users_field() {
     let Some(story) = story("invalid", 1) else {
         return;
     };
@@ -188,49 +188,49 @@ fn what_the_api_server_refuses_is_stalled_with_the_users_field() {
             app["status"]["observedGeneration"] == generation
                 && condition(app, "Stalled").status == "True"
         });
-        let told = condition(&app, "Stalled");
-        assert!(told.message.contains(expected), "{expected}: {told:?}");
+        let shown = condition(&app, "Stalled");
+        assert!(shown.message.contains(expected), "{expected}: {shown:?}");
         assert_eq!(condition(&app, "Reconciling").status, "False");
-        // What runs serves on.
+        // The running pods keep serving.
         assert_eq!(condition(&app, "Ready").status, "True");
-        told
+        shown
     };
     for (template, expected) in refused() {
         let object = story.with_template("replicas: {total: 1}", &template);
-        let told = stalled(expected, &object);
-        assert_eq!(told.reason, "InvalidPodTemplate", "{}", told.message);
+        let shown = stalled(expected, &object);
+        assert_eq!(shown.reason, "InvalidPodTemplate", "{}", shown.message);
     }
-    // It is not asked again and again.
+    // It is not written again and again.
     let writes = || {
         let log = story.server.operator_log();
         log.lines()
             .filter(|line| line.contains("invalid") && line.contains("refused"))
             .count()
     };
-    // A new status is a reason for one more pass.
+    // A new status triggers one more pass.
     std::thread::sleep(Duration::from_secs(2));
     let before = writes();
     std::thread::sleep(Duration::from_secs(5));
     assert!(writes() <= before, "{}", story.server.operator_log());
-    // The same of balancers, and of fields outside of any template.
+    // The same for balancers, and for fields outside of templates.
     let balancers = "replicas: {total: 1}\nbalancers: {podTemplate: {spec: {tolerations: [{operator: Wrong}]}}}";
     stalled(
         "spec.balancers.podTemplate.spec.tolerations[0].operator: Unsupported value",
         &story.spec("hello", balancers),
     );
     let variable = "replicas: {total: 1}\nenv: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.nothing}}}]";
-    let told = stalled(
+    let shown = stalled(
         "spec.env[0].valueFrom.fieldRef.fieldPath: Invalid value",
         &story.spec("hello", variable),
     );
-    assert_eq!(told.reason, "InvalidSpec");
+    assert_eq!(shown.reason, "InvalidSpec");
     story.apply("hello", "replicas: {total: 1}");
     story.wait_complete("hello");
     assert_eq!(story.pods("hello", "app")[0]["metadata"]["uid"], uid);
 }
 
 #[test]
-fn balancers_go_where_their_template_sends_them() {
+fn balancers_run_where_their_template_places_them() {
     let Some(story) = story("sent", 2) else {
         return;
     };
@@ -251,7 +251,7 @@ fn balancers_go_where_their_template_sends_them() {
 }
 
 impl Story {
-    /// Asks for the eviction of a pod, as a drain does; the code of the answer.
+    /// Asks for the eviction of a pod, as a drain does. Returns the status of the answer.
     fn evict(&self, pod: &Value) -> u16 {
         let name = pod["metadata"]["name"].as_str().unwrap();
         let evict =
@@ -270,7 +270,7 @@ fn is_ready(pod: &Value) -> bool {
     conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
 }
 
-/// One at a time of several; none keeps a drain from going on for ever.
+/// Of several pods one is evicted at a time, and no pod blocks a drain for ever.
 #[test]
 fn budgets_let_a_drain_take_one_pod_at_a_time() {
     let Some(story) = story("evict", 2) else {
@@ -281,7 +281,7 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
     for component in ["app", "balancer"] {
         let pods = story.pods("hello", component);
         assert_eq!(pods.len(), 2);
-        // Whatever comes in their place takes its time.
+        // Replacements take a while to start.
         let names: Vec<Value> = ["app", "balancer"]
             .iter()
             .flat_map(|component| story.pods("hello", component))
@@ -291,15 +291,15 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
             let is_new = !names.contains(&pod["metadata"]["name"]);
             Behaviour::Ready(Duration::from_secs(if is_new { 6 } else { 0 }))
         });
-        // The budget is counted a little later; and a client may ask again by itself.
+        // The budget's count is a little late, and a client may repeat the request by itself.
         for pod in &pods {
-            wait::until(SOON, "a pod may go", || match story.evict(pod) {
+            wait::until(SOON, "a pod may be evicted", || match story.evict(pod) {
                 201 => Ok(()),
                 code => Err(code),
             })
             .unwrap();
         }
-        // So the second one went only when the first was replaced.
+        // So the second one was evicted only when the first was replaced.
         let is_new = |pod: &&Value| {
             pods.iter()
                 .all(|old| old["metadata"]["uid"] != pod["metadata"]["uid"])
@@ -309,17 +309,17 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
         assert_eq!(ready.count(), 1, "{component}: {now:?}");
         story.wait_complete("hello");
     }
-    // What is alone has no budget, or a drain would wait for ever.
+    // A single pod has no budget, because a drain would wait for ever.
     story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
     story.wait_complete("hello");
     for component in ["app", "balancer"] {
         assert_eq!(story.evict(&story.pods("hello", component)[0]), 201);
     }
-    // What does not become ready anyway holds nothing up.
+    // A pod that does not become ready blocks nothing.
     let ends = Behaviour::Crashes(1, "no");
     story.rule(move |_| ends.clone());
     story.apply("hello", "replicas: {total: 2}\nimage: registry.test/app:2");
-    wait::until(SOON, "a pod that does not become ready goes", || {
+    wait::until(SOON, "a pod that does not become ready is evicted", || {
         let pods = story.pods("hello", "app");
         let broken = pods
             .iter()
@@ -332,10 +332,11 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
     .unwrap();
 }
 
-/// `kubectl drain` stops at an `emptyDir` (k8s.io/kubectl/pkg/drain, localStorageFilter),
-/// a cluster autoscaler at one that no annotation names.
+/// `kubectl drain` refuses pods with an `emptyDir` (k8s.io/kubectl/pkg/drain,
+/// localStorageFilter), and a cluster autoscaler refuses those with one that no annotation
+/// names.
 #[test]
-fn a_volume_of_the_image_is_no_local_storage() {
+fn an_image_volume_does_not_count_as_local_storage() {
     let Some(story) = story("volume", 1) else {
         return;
     };
@@ -365,7 +366,7 @@ fn a_volume_of_the_image_is_no_local_storage() {
     assert!(!local(new), "{new}");
     let app = story.app("hello");
     assert_eq!(app["status"]["sidecarVersion"], "registry.test/sidecar:1");
-    // The other way needs a flag.
+    // The other delivery needs a flag.
     story.add_node(2);
     let node = story.node(1);
     let drain = |flag: &str| {
@@ -374,7 +375,7 @@ fn a_volume_of_the_image_is_no_local_storage() {
     };
     let plain = "--pod-selector=app.kubernetes.io/component=app";
     let Some(drained) = drain(plain) else {
-        println!("skipped: kubectl is not compiled, so nothing is drained by it");
+        println!("skipped: kubectl is not compiled, so it cannot drain anything");
         return;
     };
     assert_eq!(drained.code, 0, "{}{}", drained.stdout, drained.stderr);

@@ -1,7 +1,7 @@
-//! From an older version to this one: what its operator had made, as it was stored
-//! (`tests/fixtures/upgrade`, recorded at commit 9ff87d4), under today's definition and
-//! operator. No pod of an app is replaced, and no address or list of pods is ever
-//! emptied; and the first rollout after it is safe.
+//! Tests of an upgrade from an older version: its operator's objects as they were stored
+//! (`tests/fixtures/upgrade`, recorded at commit 9ff87d4), with today's definition and
+//! operator. No pod of an app is replaced, no address and no list of pods is ever empty,
+//! and the first rollout afterwards is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ use crate::server::{SYSTEM, Server, bare};
 use crate::story::{SOON, Story, condition};
 
 const NAMESPACE: &str = "upgrade";
-/// Who wrote the objects.
+/// The field manager that wrote the objects.
 const MANAGER: &str = "scaledapp-operator";
-/// Controllers follow what happens that much later; on a busy machine some seconds.
-const LATE: Duration = Duration::from_secs(8);
-/// The resources of what an app consists of, in the order in which they are made.
+/// How late controllers may react, on a busy machine.
+const CONTROLLER_DELAY: Duration = Duration::from_secs(8);
+/// The resources of an app's objects, in the order of their creation.
 const RESOURCES: [(&str, &str); 8] = [
     ("/api/v1", "serviceaccounts"),
     ("/apis/rbac.authorization.k8s.io/v1", "roles"),
@@ -83,7 +83,7 @@ fn apps() -> Vec<String> {
     apps.map(|app| name(&app).to_owned()).collect()
 }
 
-/// Makes the fixtures anew, from the operator and the sources of an older commit.
+/// Records the fixtures again, with the operator and the sources of an older commit.
 #[test]
 #[ignore = "needs SCALEDAPP_OLD_OPERATOR and SCALEDAPP_OLD_TREE"]
 fn record() {
@@ -131,7 +131,7 @@ fn record() {
             .trim_end_matches("List")
             .to_owned();
         for mut object in listed["items"].as_array().unwrap().iter().cloned() {
-            // Of the Services of pods: they are the control plane's own.
+            // The control plane makes the slices of the pods' Services itself.
             let maker = &object["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
             if *maker == "endpointslice-controller.k8s.io" {
                 continue;
@@ -161,7 +161,7 @@ fn record() {
     server.stop();
 }
 
-/// Stores all that the older operator had made, and lets its pods come up.
+/// Stores all objects of the older operator, and lets its pods start.
 fn restore(story: &Story) {
     let api = &story.server.api;
     let text = read("objects.jsonl");
@@ -188,7 +188,7 @@ fn restore(story: &Story) {
             api.merge(&format!("{at}/status"), &status).unwrap();
             continue;
         }
-        // Whose fields they were.
+        // The older operator's field manager.
         let fields = json!({"metadata": {"managedFields": object["metadata"]["managedFields"]}});
         api.merge(&at, &fields).unwrap();
     }
@@ -206,7 +206,7 @@ fn restore(story: &Story) {
         }
     })
     .unwrap();
-    // Where the older operator would have led the slots by now.
+    // The older operator would have pointed the slots at these pods by now.
     for slice in story.list("/apis/discovery.k8s.io/v1", "endpointslices") {
         let labels = &slice["metadata"]["labels"];
         let Some(slot) = labels["scaledapp.io/slot"].as_str() else {
@@ -236,7 +236,7 @@ fn restore(story: &Story) {
     }
 }
 
-/// Looks all the time at who is listed where.
+/// Checks all the time which pods are listed in which slice.
 struct Looker {
     ends: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(usize, BTreeSet<String>)>,
@@ -260,14 +260,14 @@ impl Looker {
         Self { ends, thread }
     }
 
-    /// How often it looked, and what was wrong.
+    /// The number of checks, and what was wrong.
     fn stop(self) -> (usize, BTreeSet<String>) {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
-/// Since when pods are as they are, by uid.
+/// Since when pods have their present state, by uid.
 #[derive(Default)]
 struct Seen {
     ready: BTreeMap<String, Instant>,
@@ -296,7 +296,7 @@ impl Seen {
                 .as_str()
                 .unwrap_or_default();
             let mut endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
-            // The control plane lists those that start, too.
+            // The control plane also lists pods that start.
             endpoints.retain(|it| it["conditions"]["ready"] != false);
             if endpoints.is_empty() {
                 wrong.push(format!("{service} leads nowhere"));
@@ -305,12 +305,12 @@ impl Seen {
                 .iter()
                 .filter_map(|it| it["targetRef"]["uid"].as_str())
                 .collect();
-            // When the control plane's own lists follow is its matter.
+            // The control plane's own lists may follow later.
             let by = &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
             let is_ours = by != "endpointslice-controller.k8s.io";
             for uid in listed.iter().filter(|_| is_ours) {
                 let last = self.last.get(*uid);
-                if last.is_none_or(|last| now.duration_since(*last) > LATE) {
+                if last.is_none_or(|last| now.duration_since(*last) > CONTROLLER_DELAY) {
                     wrong.push(format!("{service} leads to a pod that is not ready"));
                 }
             }
@@ -322,7 +322,10 @@ impl Seen {
                 let is_its = labels["app.kubernetes.io/instance"] == *app
                     && labels["app.kubernetes.io/component"] == "app";
                 let since = self.ready[&uid(pod)];
-                if is_its && now.duration_since(since) > LATE && !listed.contains(&&*uid(pod)) {
+                if is_its
+                    && now.duration_since(since) > CONTROLLER_DELAY
+                    && !listed.contains(&&*uid(pod))
+                {
                     wrong.push(format!("{service} lacks a pod that is ready"));
                 }
             }
@@ -357,11 +360,11 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
     };
     restore(&story);
     let before: Vec<_> = apps().iter().map(|app| running(&story, app)).collect();
-    std::thread::sleep(LATE);
+    std::thread::sleep(CONTROLLER_DELAY);
 
     let looker = Looker::start(server.api.clone());
     server.install_chart().unwrap();
-    // What is stored is good under today's rules.
+    // The stored objects satisfy today's rules.
     for app in apps() {
         let stored = story.app(&app);
         let at = format!("{}?dryRun=All&fieldValidation=Strict", story.app_path(&app));
@@ -377,7 +380,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
         assert_eq!(updated.status, "True", "{updated:?}");
     }
     let (looks, wrong) = looker.stop();
-    println!("{looks} looks during the upgrade");
+    println!("{looks} checks during the upgrade");
     assert_eq!(wrong, BTreeSet::new());
     for (app, (pods, template)) in apps().iter().zip(&before) {
         let (now, new) = running(&story, app);
@@ -390,7 +393,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
     server.stop();
 }
 
-/// Passes that change nothing write nothing.
+/// Checks that passes without a change write nothing.
 fn settled(story: &Story) {
     let before = story.settled_writes();
     for ttl in [100, 101] {
@@ -404,7 +407,7 @@ fn settled(story: &Story) {
     assert_eq!(writes[before.len()..], [""; 0]);
 }
 
-/// Old pods lack a label that new ones have, and requests need both.
+/// Old pods lack a label that new ones have, and both must get requests.
 fn first_rollout(story: &Story) {
     let looker = Looker::start(story.server.api.clone());
     for app in apps() {
@@ -432,8 +435,8 @@ fn first_rollout(story: &Story) {
         );
         assert_eq!(object["status"]["pods"], pods);
     }
-    std::thread::sleep(LATE);
+    std::thread::sleep(CONTROLLER_DELAY);
     let (looks, wrong) = looker.stop();
-    println!("{looks} looks during the first rollout");
+    println!("{looks} checks during the first rollout");
     assert_eq!(wrong, BTreeSet::new());
 }

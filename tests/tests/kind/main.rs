@@ -109,7 +109,7 @@ impl Story {
             "--timeout=180s",
         ]);
         self.cluster
-            .wait("everything is as the spec asks", || {
+            .wait("everything is as specified", || {
                 let app = self.app();
                 let generation = &app["metadata"]["generation"];
                 let is_new = &app["status"]["observedGeneration"] == generation;

@@ -30,17 +30,17 @@ const CIRCLES: [Circle; 4] = [
     Circle {
         package: "scaledapp-engine",
         files: &["ending.rs", "engine.rs", "replace.rs", "view.rs"],
-        reason: "one type, `Engine`, whose chapters are in four files; it stays",
+        reason: "one type, `Engine`, whose methods are in four files; it stays",
     },
     Circle {
         package: "scaledapp-crds",
         files: &["lib.rs", "read.rs"],
-        reason: "`API_VERSION` and `KIND` stand in lib.rs; they belong in words.rs",
+        reason: "`API_VERSION` and `KIND` are in lib.rs; they belong in words.rs",
     },
     Circle {
         package: "scaledapp-watch",
         files: &["client.rs", "follow.rs"],
-        reason: "`chain` stands in client.rs; it belongs in a file of its own",
+        reason: "`chain` is in client.rs; it belongs in a file of its own",
     },
     Circle {
         package: "xtask",
@@ -52,7 +52,7 @@ const CIRCLES: [Circle; 4] = [
             "kind/network.rs",
             "kind/source.rs",
         ],
-        reason: "`Cluster` stands in kind.rs, and `engine` in cluster.rs; each belongs in a file of its own",
+        reason: "`Cluster` is in kind.rs, and `engine` in cluster.rs; each belongs in a file of its own",
     },
 ];
 
@@ -154,7 +154,7 @@ fn no_file_imports_what_the_file_of_a_module_above_it_defines() {
     assert!(
         wrong.is_empty(),
         "A module's own file puts together what the files below it define, so none of these may need it: \
-         move what both need into a file of its own below the module. (A re-export is no matter: an import \
+         move what both need into a file of its own below the module. (A re-export does not count: an import \
          counts for the file that defines the thing.)\n{wrong}"
     );
 }

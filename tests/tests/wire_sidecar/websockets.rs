@@ -143,7 +143,7 @@ fn a_recycled_worker_closes_its_own_websockets() {
     let mut told = 0;
     // All requests go to the worker without open connections, which is recycled again and again.
     while told < 2 {
-        assert!(begun.elapsed() < DRAIN, "nobody is recycled");
+        assert!(begun.elapsed() < DRAIN, "no worker is recycled");
         if !load.is_reusable() {
             load = Connection::open(to, SOON).unwrap();
         }
