@@ -13,7 +13,7 @@ use tokio::time::Instant;
 pub(crate) const MISSES: u32 = 3;
 /// After this much silence, a pod counts as unreachable: if it were dead, its kubelet,
 /// which probes every second or two, would have noticed.
-const OUT_OF_REACH: Duration = Duration::from_secs(6);
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
 
 /// What is known of one pod.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ impl PodHealth {
                 if self.misses < MISSES {
                     return false;
                 }
-                if now - since >= OUT_OF_REACH {
+                if now - since >= UNREACHABLE_AFTER {
                     Answer::Unreachable {
                         accepted: miss.accepted,
                     }

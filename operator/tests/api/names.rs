@@ -71,7 +71,7 @@ async fn all_names_that_are_taken_are_reported_at_once() {
     assert_eq!(reason, "NameConflict");
     for name in [
         "a Service named hello,",
-        "an EndpointSlice named hello-lb-0 are",
+        "an EndpointSlice named hello-lb-0 exist",
     ] {
         assert!(message.contains(name), "{message}");
     }

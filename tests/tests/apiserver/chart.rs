@@ -30,7 +30,7 @@ fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
             "--namespace=chart",
             "--set=image.registry=registry.test",
             "--set=watchNamespaces={chart}",
-            // Two releases cannot share a node port, so none is set.
+            // Without DNS, so that two releases do not need the same Service.
             "--set=dns.enabled=false",
         ];
         story.server.helm(&words).unwrap()

@@ -10,7 +10,7 @@ use scaledapp_crds::words::{Reason, component};
 use super::pod_failure::{Part, PodFailure, WaitsFor};
 use super::{Answer, Observed, Pod, Trouble};
 
-/// A balancer that has not served by then is asked why.
+/// A balancer that does not serve by then is reported, with its own reason.
 const BALANCER_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A pod that the scheduler refuses is reported only after this time. Many refusals pass: a

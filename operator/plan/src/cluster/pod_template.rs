@@ -47,8 +47,8 @@ pub(super) const TOKEN_KEY: &str = "token";
 const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
-/// What a stop takes besides the workers' drain and grace: the supervisor keeps listening
-/// for 2 s after SIGTERM, and each step takes a moment.
+/// What a stop takes besides the workers' drain and grace: the supervisor accepts
+/// connections until 2 s have passed without a new one, and each step takes a moment.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// After this time, a pending pod no longer insists on a node without another pod of the app.
 const NO_NODE_TIMEOUT: Duration = Duration::from_mins(1);

@@ -357,7 +357,7 @@ fn each_state_has_its_conditions() {
 
 #[test]
 fn messages_name_the_cure() {
-    for (reason, said, cure) in [
+    for (reason, text, cure) in [
         (
             Reason::ContainerConfigError,
             "container has runAsNonRoot and image will run as root",
@@ -371,13 +371,13 @@ fn messages_name_the_cure() {
         ),
     ] {
         let (mut object, mut observed) = started("");
-        fail(&mut observed, reason, said);
+        fail(&mut observed, reason, text);
         let app = validate(&object).unwrap();
         let planned = plan(&app, &observed, &settings());
         object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
         let message = message(&object, "Degraded");
         assert!(
-            message.contains(said) && message.contains(cure),
+            message.contains(text) && message.contains(cure),
             "{message}"
         );
     }

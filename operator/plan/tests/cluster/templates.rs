@@ -400,8 +400,8 @@ fn the_supervisor_can_come_as_an_image_volume() {
     assert_eq!(command[0], "/.scaledapp/usr/local/bin/scaledapp-sidecar");
     // The default, written out, changes nothing.
     let observed = running(&app(""));
-    let message = app("  supervisor: {delivery: InitContainer}");
-    let planned = scaledapp_plan::cluster::plan(&said, &observed, &settings());
+    let default = app("  supervisor: {delivery: InitContainer}");
+    let planned = scaledapp_plan::cluster::plan(&default, &observed, &settings());
     assert_eq!(
         planned.apply.deployments[0].spec.template,
         observed.live.deployments[0].spec.template
@@ -503,8 +503,8 @@ fn a_refusal_of_the_api_server_names_the_users_field() {
             field: (*field).to_owned(),
             message: "no".to_owned(),
         };
-        let message = refused(&app, &plan, name, &[cause.clone(), cause]);
-        let message = said.map(|stalled| stalled.message).unwrap_or_default();
+        let stalled = refused(&app, &plan, name, &[cause.clone(), cause]);
+        let message = stalled.map(|stalled| stalled.message).unwrap_or_default();
         if expected.is_empty() {
             assert_eq!(message, "", "{field}");
         } else {

@@ -79,12 +79,12 @@ fn each_rule_has_a_message_that_names_field_and_cure() {
     no_command.spec.command.clear();
     let found = validate(&no_command).unwrap_err();
     assert_eq!(
-        said[0].to_string(),
+        found[0].to_string(),
         "spec.command: is empty: say what one worker runs, such as [node, server.js]"
     );
     let found = validate(&named("1st", "")).unwrap_err();
     assert_eq!(
-        said[0].to_string(),
+        found[0].to_string(),
         "metadata.name: \"1st\" becomes the name of a Service: begin with a letter, such as app-1st"
     );
 }
