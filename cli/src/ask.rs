@@ -1,68 +1,40 @@
-//! Small requests over HTTP and DNS to the processes of a run, for their readiness and status.
-//!
-//! Each answer is read as a whole, up to a limit.
+//! Asks the processes of a run: their admin ports for readiness and status, their DNS server for
+//! addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use scaledapp_runtime::{AdminAnswer, ask_admin};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 /// Timeout of one request. All servers are on this machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer. The status of a thousand workers takes about 150 KiB.
-const MAX_ANSWER_BYTES: u64 = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// Sends `GET path` and returns status code and body.
-///
-/// # Errors
-/// There is no answer in time, or it is not HTTP.
-pub(crate) async fn get(to: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n");
-    let exchange = async {
-        let mut stream = TcpStream::connect(to).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream
-            .take(MAX_ANSWER_BYTES)
-            .read_to_end(&mut answer)
-            .await?;
-        anyhow::Ok(answer)
-    };
-    let answer = timeout(REQUEST_TIMEOUT, exchange)
-        .await
-        .context("no answer in time");
-    let answer = answer
-        .and_then(|answer| answer)
-        .with_context(|| format!("{to} does not answer"))?;
-    read_answer(&answer).with_context(|| format!("{to} does not answer in HTTP"))
-}
-
-fn read_answer(answer: &[u8]) -> Option<(u16, String)> {
-    let text = std::str::from_utf8(answer).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, body.to_owned()))
+async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<AdminAnswer> {
+    let answer = ask_admin(admin, path, REQUEST_TIMEOUT, MAX_ANSWER_BYTES).await;
+    answer.with_context(|| format!("{admin} does not answer"))
 }
 
 /// Returns `/status`, read as `T`.
 ///
 /// # Errors
-/// As [`get`], or the answer is not a `T`.
+/// There is no answer in time, or it is not a `T`.
 pub(crate) async fn status<T: DeserializeOwned>(admin: SocketAddr) -> anyhow::Result<T> {
-    let (status, body) = get(admin, "/status").await?;
+    let AdminAnswer { status, body } = get(admin, "/status").await?;
     ensure!(status == 200, "{admin}/status answers {status}");
-    serde_json::from_str(&body).with_context(|| format!("{admin}/status is not a status"))
+    serde_json::from_slice(&body).with_context(|| format!("{admin}/status is not a status"))
 }
 
 /// Checks that `/readyz` answers 200. The error is the reason why not.
 pub(crate) async fn ready(admin: SocketAddr) -> Result<(), String> {
     match get(admin, "/readyz").await {
-        Ok((200, _)) => Ok(()),
-        Ok((_, reason)) => Err(reason),
+        Ok(AdminAnswer { status: 200, .. }) => Ok(()),
+        Ok(answer) => Err(String::from_utf8_lossy(&answer.body).into_owned()),
         Err(error) => Err(format!("{error:#}")),
     }
 }
@@ -131,20 +103,6 @@ fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_http_answer_has_a_status_and_a_body() {
-        let answer = b"HTTP/1.1 503 Service Unavailable\r\nx: y\r\n\r\ndraining";
-        assert_eq!(read_answer(answer), Some((503, "draining".to_owned())));
-        for wrong in [
-            &b""[..],
-            b"HTTP/1.1 2",
-            b"SSH-2.0\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\n",
-        ] {
-            assert_eq!(read_answer(wrong), None);
-        }
-    }
 
     #[test]
     fn a_dns_answer_is_read_and_a_truncated_one_is_refused() {

@@ -13,11 +13,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use scaledapp_crds::words::{component, label, port};
 use scaledapp_plan::cluster::{Answer, Balancer, Trouble};
+use scaledapp_runtime::{AdminAnswer, AdminError, ask_admin};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -25,7 +25,6 @@ use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::pod_answers;
 use crate::pod_health::{Miss, PodsHealth};
-use crate::probe::{self, ProbeError};
 use crate::triggers::Triggers;
 
 /// How often a balancer is asked whether it serves.
@@ -37,13 +36,18 @@ const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often a balancer is asked what it knows of its pods.
 const BALANCER_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 /// A balancer that has reached no pod for this long is reported.
-const BLIND: Duration = Duration::from_secs(6);
+const BLIND_AFTER: Duration = Duration::from_secs(6);
 /// How often a supervisor is asked, with up to a few hundred pods …
 const SUPERVISOR_INTERVAL: Duration = Duration::from_secs(2);
 /// … and the share of each pod in a longer interval for more pods: at most two hundred
 /// probes a second in all.
 const SUPERVISOR_SHARE: Duration = Duration::from_millis(5);
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(1);
+/// HTTP statuses of `/readyz`.
+const OK: u16 = 200;
+const UNAVAILABLE: u16 = 503;
+/// Largest answer that is read. `/status` of a pod with a thousand workers is smaller.
+const MAX_ANSWER_BYTES: usize = 512 * 1024;
 /// The admin port of a pod that does not name one.
 const ADMIN_PORT: u16 = 9377;
 /// How often at least the list of pods is read again.
@@ -184,6 +188,38 @@ async fn ask(
     }
 }
 
+/// Why a probe has no result.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    /// There is no answer.
+    #[error(transparent)]
+    NoAnswer(#[from] AdminError),
+    /// The answer of a supervisor is not a status.
+    #[error("the answer is not a status")]
+    NoStatus(#[from] serde_json::Error),
+    /// A status that our admin ports never send.
+    #[error("an answer with status {0}, which our admin ports never send")]
+    Foreign(u16),
+}
+
+impl ProbeError {
+    /// Whether something accepted the connection.
+    fn is_accepted(&self) -> bool {
+        match self {
+            Self::NoAnswer(error) => error.is_accepted(),
+            Self::NoStatus(_) | Self::Foreign(_) => true,
+        }
+    }
+}
+
+async fn get(
+    address: SocketAddr,
+    path: &str,
+    timeout: Duration,
+) -> Result<AdminAnswer, AdminError> {
+    ask_admin(address, path, timeout, MAX_ANSWER_BYTES).await
+}
+
 /// What a balancer knows of its pods. It is asked for this less often than whether it serves.
 #[derive(Debug, Default)]
 struct Sight {
@@ -202,12 +238,12 @@ impl Sight {
             return;
         }
         self.asked = Some(now);
-        let answer = probe::get(address, "/status", BALANCER_TIMEOUT).await;
+        let answer = get(address, "/status", BALANCER_TIMEOUT).await;
         // An answer without endpoints changes nothing.
-        let Ok((StatusCode::OK, content)) = answer else {
+        let Ok(AdminAnswer { status: OK, body }) = answer else {
             return;
         };
-        match pod_answers::reaches_no_pod(&content) {
+        match pod_answers::reaches_no_pod(&body) {
             Some(true) => {
                 self.blind_since.get_or_insert(now);
             }
@@ -218,15 +254,15 @@ impl Sight {
 
     fn is_blind(&self) -> bool {
         self.blind_since
-            .is_some_and(|since| since.elapsed() >= BLIND)
+            .is_some_and(|since| since.elapsed() >= BLIND_AFTER)
     }
 }
 
 async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, ProbeError> {
-    let (status, content) = probe::get(address, "/readyz", BALANCER_TIMEOUT).await?;
-    let serving = match status {
-        StatusCode::OK => true,
-        StatusCode::SERVICE_UNAVAILABLE => false,
+    let answer = get(address, "/readyz", BALANCER_TIMEOUT).await?;
+    let serving = match answer.status {
+        OK => true,
+        UNAVAILABLE => false,
         // This is not our admin port: the pod's address may belong to another pod by now.
         other => return Err(ProbeError::Foreign(other)),
     };
@@ -235,7 +271,7 @@ async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, Prob
     }
     Ok(Answer::Balancer(Balancer {
         serving,
-        why: (!serving).then(|| pod_answers::bounded(&String::from_utf8_lossy(&content))),
+        why: (!serving).then(|| pod_answers::bounded(&String::from_utf8_lossy(&answer.body))),
         blind: serving && sight.is_blind(),
     }))
 }
@@ -247,12 +283,11 @@ async fn supervisor(
     address: SocketAddr,
     elsewhere: &mut Option<u16>,
 ) -> Result<Answer, ProbeError> {
-    let (status, content) = probe::get(address, "/status", SUPERVISOR_TIMEOUT).await?;
-    if status != StatusCode::OK {
+    let AdminAnswer { status, body } = get(address, "/status", SUPERVISOR_TIMEOUT).await?;
+    if status != OK {
         return Err(ProbeError::Foreign(status));
     }
-    let mut answer =
-        pod_answers::supervisor(&content).map_err(|error| ProbeError::Content(Box::new(error)))?;
+    let mut answer = pod_answers::supervisor(&body)?;
     if answer.ready > 0 {
         *elsewhere = None;
     } else if let Some(Trouble::ListensOn(port)) = answer.trouble {

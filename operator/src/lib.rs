@@ -25,7 +25,6 @@ pub mod observe;
 mod pod_answers;
 pub mod pod_events;
 pub mod pod_health;
-pub mod probe;
 pub mod reconcile;
 pub mod render;
 pub mod report;

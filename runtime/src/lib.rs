@@ -6,6 +6,7 @@
 
 pub mod cli;
 
+mod admin_client;
 mod chunked;
 mod follow;
 mod logging;
@@ -19,6 +20,7 @@ mod server;
 mod signals;
 mod table;
 
+pub use admin_client::{AdminAnswer, AdminError, ask_admin};
 pub use chunked::{Chunked, ChunkedDecoder};
 pub use follow::follow;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};
