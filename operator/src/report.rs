@@ -1,14 +1,17 @@
 //! What the admin port shows of the operator.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_runtime::{Probe, Routes};
-use serde_json::{Value, json};
+use scaledapp_wire::OperatorStatus;
+use serde_json::Value;
 
 use crate::context::Context;
 use crate::health::{Health, State};
+use crate::lease::Leadership;
 use crate::metrics::Metrics;
 
 /// The state that the admin port shows.
@@ -63,21 +66,19 @@ impl Report {
         view.unready = None;
     }
 
-    /// Each watched namespace with its state; null if all namespaces are watched.
-    fn namespaces(&self) -> Value {
+    /// Each watched namespace with its state; `None` if all namespaces are watched.
+    fn namespaces(&self) -> Option<BTreeMap<String, String>> {
         let namespaces = self.health.namespaces();
-        if namespaces.is_empty() {
-            return Value::Null;
-        }
         let shown = namespaces.into_iter().map(|(name, state)| {
             let state = match state {
                 State::Synced => "watched".to_owned(),
                 State::Waiting => "waiting for the first lists".to_owned(),
                 State::Failing(reason) => reason,
             };
-            (name, Value::from(state))
+            (name, state)
         });
-        Value::Object(shown.collect())
+        let shown: BTreeMap<_, _> = shown.collect();
+        (!shown.is_empty()).then_some(shown)
     }
 
     /// The operator is stopping.
@@ -124,22 +125,33 @@ impl Routes for Report {
         let ready = self.ready();
         let view = self.view();
         let context = view.context.as_ref();
-        let pods: serde_json::Map<String, Value> = context
-            .map(|context| context.pods_health.counts())
-            .into_iter()
-            .flatten()
-            .map(|(name, count)| (name.to_owned(), count.into()))
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "identity": self.identity,
-            "ready": ready.is_ok(),
-            "waitsFor": ready.err(),
-            "leads": context.is_some_and(|context| context.caller.leadership.leads()),
-            "leader": context.and_then(|context| context.caller.leadership.holder()),
-            "apps": context.map_or(0, |context| context.stores.apps.len()),
-            "pods": pods,
-            "namespaces": self.namespaces(),
-        })
+        let pods = context.map(|context| context.pods_health.counts());
+        let pods = pods.into_iter().flatten();
+        let leadership = context.map(|context| &context.caller.leadership);
+        let status = OperatorStatus {
+            apps: context.map_or(0, |context| context.stores.apps.len()),
+            identity: self.identity.clone(),
+            leader: leadership.and_then(Leadership::holder),
+            leads: leadership.is_some_and(Leadership::leads),
+            namespaces: self.namespaces(),
+            pods: pods.map(|(name, count)| (name.to_owned(), count)).collect(),
+            ready: ready.is_ok(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            waits_for: ready.err(),
+        };
+        // Fails only if a key is not text.
+        serde_json::to_value(status).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_that_starts_says_what_it_waits_for() {
+        let report = Report::new("a".to_owned(), Arc::default(), Arc::default());
+        let golden = include_str!("../../runtime/wire/tests/golden/operator-starting.json");
+        assert_eq!(report.status().to_string(), golden.trim_end());
     }
 }

@@ -16,6 +16,7 @@ mod control;
 mod dns;
 mod files;
 mod history;
+mod operator;
 mod snapshot;
 mod status;
 mod supervisor_args;
@@ -25,6 +26,7 @@ pub use control::{Description, MAX_WORKERS, Reply, Request, SlotDescription, Tai
 pub use dns::{AddressStatus, DnsStatus, NameStatus, ProbeState};
 pub use files::{Backend, DEFAULT_TTL, Desired, Record, TOKEN_BYTES};
 pub use history::{Event, EventKind, Events, LastExit};
+pub use operator::OperatorStatus;
 pub use snapshot::{Dispatch, Snapshot};
 pub use status::{Mechanism, SlotState, Status, WaitingSlot, Worker, WorkerState};
 pub use supervisor_args::SupervisorArgs;

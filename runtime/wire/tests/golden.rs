@@ -14,8 +14,8 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use scaledapp_wire::{
-    Backend, BalancerStatus, Description, Desired, DnsStatus, Events, ProbeState, Record, Reply,
-    Request, SlotState, Snapshot, Standing, Status, Tails, WorkerState,
+    Backend, BalancerStatus, Description, Desired, DnsStatus, Events, OperatorStatus, ProbeState,
+    Record, Reply, Request, SlotState, Snapshot, Standing, Status, Tails, WorkerState,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,6 +52,9 @@ fn every_answer_keeps_its_bytes() {
     let hello = &dns.names["hello.apps.local."];
     assert_eq!(hello.addresses[0].state, ProbeState::Healthy);
     assert_eq!(dns.name_servers["ns.apps.local."].len(), 1);
+    let operator: OperatorStatus = file("operator.json");
+    assert_eq!(operator.pods["servingBalancers"], 4);
+    file::<OperatorStatus>("operator-starting.json");
 }
 
 #[test]
