@@ -15,6 +15,8 @@ use scaledapp_plan::local::{ADMIN_PORT, Addresses, Demand, HOLDER_ADMIN_PORT, nu
 const BLOCKS: std::ops::Range<u8> = 77..250;
 /// Ports to try for balancers.
 const BALANCER_PORTS: std::ops::Range<u16> = 8080..8180;
+/// Ports to try for balancers with TLS.
+const TLS_PORTS: std::ops::Range<u16> = 8443..8543;
 /// Ports to try for DNS; 5353 is commonly used for DNS besides 53.
 const DNS_PORTS: std::ops::Range<u16> = 5353..5453;
 
@@ -63,10 +65,11 @@ pub(crate) fn take(demand: Demand, dns: SocketAddr) -> anyhow::Result<Taken> {
             continue;
         };
         match fits(demand, balancers, pods) {
-            Ok(balancer_port) => {
+            Ok((balancer_port, tls_port)) => {
                 let addresses = Addresses {
                     balancers,
                     balancer_port,
+                    tls_port,
                     pods,
                     dns,
                 };
@@ -97,14 +100,18 @@ enum Obstacle {
         "port {0} is taken on every loopback address, by a program that listens on all addresses: stop it (`ss -ltnp 'sport = :{0}'` shows it){1}"
     )]
     Taken(u16, &'static str),
-    #[error("no port from {} to {} is free for balancers: stop what listens there", BALANCER_PORTS.start, BALANCER_PORTS.end - 1)]
-    NoBalancerPort,
+    #[error("no port from {0} to {1} is free for balancers: stop what listens there")]
+    NoBalancerPort(u16, u16),
     #[error("cannot test whether {0} is free: {1}")]
     Io(SocketAddr, io::Error),
 }
 
-/// Returns the balancers' port if this pair of blocks is free.
-fn fits(demand: Demand, balancers: Ipv4Addr, pods: Ipv4Addr) -> Result<u16, Obstacle> {
+/// Returns the balancers' port, and the one for TLS, if this pair of blocks is free.
+fn fits(
+    demand: Demand,
+    balancers: Ipv4Addr,
+    pods: Ipv4Addr,
+) -> Result<(u16, Option<u16>), Obstacle> {
     let port = demand.port.get();
     for ip in members(pods, demand.pods) {
         free(
@@ -121,10 +128,12 @@ fn fits(demand: Demand, balancers: Ipv4Addr, pods: Ipv4Addr) -> Result<u16, Obst
     }
     let all_free =
         |port: &u16| members(balancers, demand.slots).all(|ip| free(ip, *port, "").is_ok());
-    BALANCER_PORTS
-        .clone()
-        .find(all_free)
-        .ok_or(Obstacle::NoBalancerPort)
+    let first = |mut ports: std::ops::Range<u16>| {
+        let obstacle = Obstacle::NoBalancerPort(ports.start, ports.end - 1);
+        ports.find(all_free).ok_or(obstacle)
+    };
+    let tls = demand.has_tls.then(|| first(TLS_PORTS)).transpose()?;
+    Ok((first(BALANCER_PORTS)?, tls))
 }
 
 fn members(block: Ipv4Addr, count: u32) -> impl Iterator<Item = IpAddr> {
@@ -180,6 +189,7 @@ mod tests {
             pods: 2,
             workers: 1,
             slots: 2,
+            has_tls: true,
             port: port.try_into().unwrap(),
             admin_port: 9377.try_into().unwrap(),
         }

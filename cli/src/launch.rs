@@ -88,6 +88,8 @@ pub(crate) struct Files {
     pub(crate) endpoints: PathBuf,
     /// The token by which pods recognise their balancers.
     pub(crate) token: PathBuf,
+    /// The certificate of the balancers, and its key.
+    pub(crate) tls: Option<[PathBuf; 2]>,
 }
 
 /// The programs of a plan.
@@ -163,6 +165,8 @@ fn supervisor(
 /// A balancer as the only worker of a supervisor, so that its socket survives the balancer.
 fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files) -> Program {
     let drain = app.workers.drain_timeout;
+    let mut further = vec![("--stop-grace", duration::format(drain + STOP_MARGIN))];
+    further.extend(slot.tls.map(|tls| ("--share", tls.port().to_string())));
     let holder = SupervisorArgs {
         host: Some(slot.address.ip()),
         port: Some(slot.address.port()),
@@ -171,7 +175,7 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
         workers: Some("1".to_owned()),
         // The balancer drains by itself and better: it can say `Connection: close`.
         drain_timeout: Some("0s".to_owned()),
-        further: vec![("--stop-grace", duration::format(drain + STOP_MARGIN))],
+        further,
         ..SupervisorArgs::default()
     };
     let mut arguments = holder.to_args();
@@ -186,6 +190,24 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
         arguments.extend(words(&["--algorithm", algorithm(balancers.algorithm)]));
         for (flag, value) in balancers.optional_flags() {
             arguments.extend(words(&[flag, &value]));
+        }
+    }
+    if let (Some(tls), Some(listen), Some([certificate, key])) = (&app.tls, slot.tls, &files.tls) {
+        let pair = format!("{}:{}", certificate.display(), key.display());
+        arguments.extend(words(&[
+            "--tls-listen",
+            &listen.to_string(),
+            "--tls",
+            &pair,
+        ]));
+        if tls.redirect {
+            arguments.extend(words(&["--tls-redirect", &listen.port().to_string()]));
+        }
+        for (flag, value) in tls.optional_flags() {
+            // There is no Secret with authorities on one machine.
+            if flag != "--tls-client-mode" {
+                arguments.extend(words(&[flag, &value]));
+            }
         }
     }
     if let Some(networks) = app.forwarded_from() {
@@ -289,6 +311,7 @@ spec:
         let addresses = Addresses {
             balancers: Ipv4Addr::new(127, 0, 77, 0),
             balancer_port: 8080,
+            tls_port: app.tls.is_some().then_some(8443),
             pods: Ipv4Addr::new(127, 0, 78, 0),
             dns: "127.0.0.1:5353".parse().unwrap(),
         };
@@ -301,6 +324,7 @@ spec:
         let files = Files {
             endpoints: PathBuf::from("/run/endpoints.json"),
             token: PathBuf::from("/run/token"),
+            tls: Some(["/run/tls.crt", "/run/tls.key"].map(PathBuf::from)),
         };
         programs(&object, &plan, &binaries(), &files)
     }
@@ -360,6 +384,28 @@ spec:
              --admin 127.0.77.1:9377 --endpoints-file /run/endpoints.json --algorithm round-robin \
              --trust-token-file /run/token --drain-min 200ms --drain-timeout 1500ms"
         );
+    }
+
+    #[test]
+    fn tls_has_a_port_of_its_own_that_the_holder_keeps_too() {
+        let yaml = YAML.replace(
+            "replicas: 1, ",
+            "replicas: 1, tls: {secretName: hello-tls, minVersion: '1.3', hsts: 1h, \
+             clientCertificates: {secretName: ca, mode: Optional}}, ",
+        );
+        let line = all_of(&yaml).slots[0].arguments.join(" ");
+        for words in [
+            " --share 8443 -- ",
+            " --tls-listen 127.0.77.1:8443 --tls /run/tls.crt:/run/tls.key --tls-redirect 8443 \
+             --tls-min-version 1.3 --hsts 1h ",
+        ] {
+            assert!(line.contains(words), "{words} in {line}");
+        }
+        assert!(!line.contains("--tls-client"), "{line}");
+        let line = all_of(&yaml.replace("hsts: 1h", "redirect: false")).slots[0]
+            .arguments
+            .join(" ");
+        assert!(!line.contains("--tls-redirect"), "{line}");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -18,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::addresses::{self, Taken, TakenDns};
 use crate::ask;
 use crate::binaries::Binaries;
+use crate::certificate::Authority;
 use crate::cli::LocalArgs;
 use crate::failure::{self, Failed, Ran};
 use crate::launch::{Files, Program, dns, programs};
@@ -33,6 +36,8 @@ const ENDPOINTS: &str = "endpoints.json";
 const RECORDS: &str = "records.json";
 /// File with the token by which pods know their balancers. With several apps, `NAME-token`.
 const TOKEN: &str = "token";
+/// Files with the certificate of an app's balancers and its key. With several apps, `NAME-tls.crt`.
+const TLS: [&str; 2] = ["tls.crt", "tls.key"];
 /// After this long, the log says what the start waits for. Most apps listen sooner.
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
 /// How often processes that start or stop are checked.
@@ -89,6 +94,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         let plan = plan(&object.app, machine, demand, taken.addresses);
         apps.push(App {
             object,
+            authority: demand.has_tls.then(Authority::find).transpose()?,
             plan,
             _taken: taken,
         });
@@ -117,7 +123,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
             Ok(Started::Ready) => match run.publish(&states) {
                 Ok(()) => {
                     for app in &apps {
-                        let text = describe(app.object, &app.plan, begun.elapsed());
+                        let text = describe(app, begun.elapsed());
                         all.members.announce(&text).await;
                     }
                     all.members.announce("  Ctrl-C drains and stops it\n").await;
@@ -156,6 +162,8 @@ fn log_notes(objects: &Objects) {
 struct App<'a> {
     object: &'a Object,
     plan: Plan,
+    /// Signs the certificate of the balancers, if they speak TLS.
+    authority: Option<Authority>,
     _taken: Taken,
 }
 
@@ -217,6 +225,7 @@ fn programs_of(
         let files = Files {
             endpoints: run.file(&file),
             token: run.file(&token),
+            tls: certificate(app, run, TLS.map(named))?,
         };
         let programs = programs(app.object, &app.plan, binaries, &files);
         all.pods.extend(programs.pods);
@@ -235,6 +244,28 @@ fn programs_of(
             .push(dns(name, &zone.name, zone.taken.listen, binaries, &records));
     }
     Ok(all)
+}
+
+/// Writes the certificate of an app's balancers and its key, if they speak TLS.
+fn certificate(
+    app: &App<'_>,
+    run: &RunDir,
+    names: [String; 2],
+) -> anyhow::Result<Option<[PathBuf; 2]>> {
+    let Some(authority) = &app.authority else {
+        return Ok(None);
+    };
+    let addresses: Vec<IpAddr> = app
+        .plan
+        .slots
+        .iter()
+        .map(|slot| slot.address.ip())
+        .collect();
+    let host = hostname(&app.object.app).to_string();
+    let issued = authority.issue(&host, &addresses)?;
+    run.write_secret(&names[0], issued.certificate.trim_end())?;
+    run.write_secret(&names[1], issued.key.trim_end())?;
+    Ok(Some(names.map(|name| run.file(&name))))
 }
 
 /// The result of the start.
@@ -484,7 +515,8 @@ fn records<'a>(
 }
 
 /// The summary of a run that is ready: its addresses and commands.
-fn describe(object: &Object, plan: &Plan, took: Duration) -> String {
+fn describe(app: &App<'_>, took: Duration) -> String {
+    let App { object, plan, .. } = app;
     let name = &object.app.name;
     let mut rows: Vec<[String; 3]> = Vec::new();
     rows.extend(plan.slots.iter().map(|slot| {
@@ -524,6 +556,17 @@ fn describe(object: &Object, plan: &Plan, took: Duration) -> String {
     };
     if let (Some(first), false) = (first, plan.slots.is_empty()) {
         line(format!("curl http://{first}/"));
+    }
+    let tls = plan.slots.first().and_then(|slot| slot.tls);
+    if let (Some(tls), Some(authority)) = (tls, &app.authority) {
+        let (host, port, ip) = (&record.hostname, tls.port(), tls.ip());
+        let path = authority.path.display();
+        line(format!(
+            "curl --cacert {path} --resolve {host}:{port}:{ip} https://{host}:{port}/"
+        ));
+        line(format!(
+            "to trust the certificate everywhere: cp {path} /usr/local/share/ca-certificates/scaledapp.crt && update-ca-certificates (as root, on Debian; browsers import that file)"
+        ));
     }
     let (ip, port) = (record.listen.ip(), record.listen.port());
     line(format!("dig @{ip} -p {port} {} +short", record.hostname));

@@ -6,6 +6,7 @@
 mod addresses;
 mod ask;
 mod binaries;
+mod certificate;
 mod cli;
 mod control;
 mod directory;

@@ -105,6 +105,12 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
             "spec.resources is not enforced on one machine: workers follow its cores".to_owned(),
         );
     }
+    if app.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
+        notes.push(
+            "spec.balancers.tls.clientCertificates names a Secret: on one machine clients are not asked for certificates"
+                .to_owned(),
+        );
+    }
     if app.protocol == Protocol::Tcp {
         notes.push(
             "spec.appProtocol is tcp: balancers do not forward TCP yet, so DNS names the pods"

@@ -48,7 +48,7 @@ impl Header {
 }
 
 /// Fields and values that are not supported yet, and what to do instead.
-const NOT_YET: [(&str, &str); 10] = [
+const NOT_YET: [(&str, &str); 9] = [
     (
         "h2c",
         "gRPC is not balanced per request yet: write tcp, which distributes connections",
@@ -58,10 +58,9 @@ const NOT_YET: [(&str, &str); 10] = [
         "not supported yet: `algorithm: Hash` keeps a client's address on one pod",
     ),
     (
-        "tls",
-        "not supported yet: end TLS in front of the balancers",
+        "issuerRef",
+        "not supported yet: make a Certificate with the secretName that stands here",
     ),
-    ("http2", "not supported yet: leave it out"),
     ("timeouts", "not supported yet: leave it out"),
     ("retries", "not supported yet: leave it out"),
     ("externalDns", "not supported yet: leave it out"),

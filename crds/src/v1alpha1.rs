@@ -421,6 +421,12 @@ pub struct Balancers {
     )]
     #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
     pub forwarded_from: Vec<String>,
+    /// TLS on port 443 of the balancers' addresses; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// HTTP/2 with clients that ask for it; true by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http2: Option<bool>,
     /// The timeouts of the balancers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
@@ -437,6 +443,74 @@ pub struct Balancers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::anything")]
     pub pod_template: Option<serde_json::Value>,
+}
+
+/// TLS at the balancers. A changed certificate is in use within two seconds of its arrival
+/// in the pods, where the kubelet brings it within a minute or so. `scaledapp local` reads
+/// no Secrets: it makes a certificate for the host name, of an authority of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// The Secret with `tls.crt`, the certificate and those that issued it, and `tls.key`,
+    /// in the app's namespace, such as cert-manager makes.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "message": "cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
+    pub secret_name: String,
+    /// Further Secrets, with certificates for other host names. A client gets the one for
+    /// the name that it asks for, or else that of `secretName`.
+    #[serde(
+        default,
+        deserialize_with = "crate::values::or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))", "message": "holds what cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
+    pub additional_secret_names: Vec<String>,
+    /// The oldest version of TLS; "1.2" by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
+    /// Whether requests on port 80 are sent to https (308), except those for
+    /// /.well-known/acme-challenge/; true by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<bool>,
+    /// How long browsers are to use https only (Strict-Transport-Security); not at all by
+    /// default. Browsers keep to it, also once it is gone from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('1s') && duration(self) <= duration('17520h'))", "message": "is out of range: give 1s to 17520h (two years)"}]))]
+    pub hsts: Option<Duration>,
+    /// Certificates that clients show; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// The oldest version of TLS that the balancers speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2 and 1.3.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3 alone.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// Certificates that clients show. The app gets them as `Client-Cert` (RFC 9440).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// The Secret with `ca.crt`, the authorities that have signed them.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "message": "cannot be the name of a Secret: use a-z, 0-9, - and ., such as clients-ca"}]))]
+    pub secret_name: String,
+    /// Whether a client without one is turned away; `Require` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ClientCertificateMode>,
+}
+
+/// What is asked of clients: a certificate, or one if they have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ClientCertificateMode {
+    /// A certificate.
+    Require,
+    /// A certificate of these authorities, or none.
+    Optional,
 }
 
 /// The timeouts of the balancers. The dispatcher in each pod has the same `body`, `answer`,

@@ -85,6 +85,8 @@ pub mod annotation {
 pub mod port {
     /// The port that serves requests.
     pub const HTTP: &str = "http";
+    /// The port that serves requests over TLS.
+    pub const HTTPS: &str = "https";
     /// The read-only admin port of a supervisor or balancer.
     pub const ADMIN: &str = "admin";
 }

@@ -32,6 +32,8 @@ pub struct ValidatedApp {
     pub pods: Pods,
     /// What runs in a pod.
     pub workers: Workers,
+    /// TLS at the balancers.
+    pub tls: Option<Tls>,
     /// Networks of the proxies in front of the balancers. What these proxies say about
     /// clients is believed.
     pub forwarded_from: Vec<Network>,
@@ -39,6 +41,51 @@ pub struct ValidatedApp {
     pub has_resources: bool,
     /// Its name in DNS.
     pub dns: Dns,
+}
+
+/// TLS at the balancers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Secrets with a certificate and its key; the first one is the default.
+    pub secrets: Vec<String>,
+    /// TLS 1.2 is not spoken.
+    pub is_13_only: bool,
+    /// Requests without TLS are sent to https.
+    pub redirect: bool,
+    /// How long browsers are to use https only.
+    pub hsts: Option<Duration>,
+    /// Certificates that clients show.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates that clients show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The Secret with their authorities.
+    pub secret: String,
+    /// A client may show none.
+    pub is_optional: bool,
+}
+
+impl Tls {
+    /// Flags of the balancer for which the object has a value, apart from those that name
+    /// files and addresses.
+    pub fn optional_flags(&self) -> Vec<(&'static str, String)> {
+        let version = self.is_13_only.then(|| "1.3".to_owned());
+        let hsts = self
+            .hsts
+            .map(|time| scaledapp_crds::Duration(time).to_string());
+        let is_optional = self.clients.as_ref().is_some_and(|it| it.is_optional);
+        let mode = is_optional.then(|| "optional".to_owned());
+        [
+            ("--tls-min-version", version),
+            ("--hsts", hsts),
+            ("--tls-client-mode", mode),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some((flag, value?)))
+        .collect()
+    }
 }
 
 /// Variables in the order written, with `$(NAME)` resolved.
@@ -226,6 +273,8 @@ pub struct Balancers {
     pub head_bytes: Option<u32>,
     /// Most fields in the head of a request or an answer.
     pub head_fields: Option<u32>,
+    /// HTTP/2 is not spoken.
+    pub is_http1_only: bool,
 }
 
 /// Timeouts of the balancers; `None`: the balancer's default.
@@ -282,6 +331,9 @@ impl Balancers {
         ];
         flags.extend(counts(&numbers));
         flags.extend(counts(&self.passed_on()));
+        if self.is_http1_only {
+            flags.push(("--h2", "false".to_owned()));
+        }
         flags
     }
 

@@ -13,8 +13,8 @@ mod names;
 mod validate;
 
 pub use app::{
-    Balancers, Dns, Environment, Limits, Pods, Protocol, Readiness, Times, ValidatedApp,
-    WorkerCount, Workers,
+    Balancers, ClientCertificates, Dns, Environment, Limits, Pods, Protocol, Readiness, Times, Tls,
+    ValidatedApp, WorkerCount, Workers,
 };
 pub use names::{Hostname, HostnameError};
 pub use validate::{Violation, validate};

@@ -49,6 +49,8 @@ pub struct Demand {
     pub workers: u32,
     /// Balancer slots.
     pub slots: u32,
+    /// Whether balancers need a port for TLS as well.
+    pub has_tls: bool,
     /// The port on which the app listens in every pod.
     pub port: NonZeroU16,
     /// The admin port of every pod's supervisor.
@@ -62,6 +64,8 @@ pub struct Addresses {
     pub balancers: Ipv4Addr,
     /// Port of every balancer.
     pub balancer_port: u16,
+    /// The port of every balancer for TLS, if the demand has one.
+    pub tls_port: Option<u16>,
     /// First three octets of the pods' addresses, as in `balancers`.
     pub pods: Ipv4Addr,
     /// Where DNS listens.
@@ -101,6 +105,8 @@ pub struct Slot {
     pub name: String,
     /// Where it serves.
     pub address: SocketAddr,
+    /// Where it serves with TLS.
+    pub tls: Option<SocketAddr>,
     /// Its admin port.
     pub admin: SocketAddr,
     /// The admin port of the supervisor that holds its socket.
@@ -148,6 +154,7 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
         pods,
         workers,
         slots,
+        has_tls: app.tls.is_some() && slots > 0,
         port: app.port,
         admin_port: app.admin_port,
     })
@@ -172,6 +179,7 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
             Slot {
                 name: format!("{}-lb-{index}", app.name),
                 address: SocketAddr::new(ip, addresses.balancer_port),
+                tls: addresses.tls_port.map(|port| SocketAddr::new(ip, port)),
                 admin: SocketAddr::new(ip, ADMIN_PORT.get()),
                 holder_admin: SocketAddr::new(ip, HOLDER_ADMIN_PORT),
             }

@@ -122,6 +122,8 @@ impl Check {
             self.increment_env(workers.increment_env.as_deref(), &instance_env, &env);
         let protocol = self.protocol(spec.balancers.as_ref(), tcp);
         let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
+        let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
+        let tls = tls.map(|tls| self.tls(tls));
         let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
             name,
@@ -147,6 +149,7 @@ impl Check {
                 increment_env,
                 instance_env,
             },
+            tls,
             forwarded_from,
             has_resources: spec.resources.is_some(),
             dns,

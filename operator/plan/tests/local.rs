@@ -13,6 +13,7 @@ use scaledapp_plan::{ValidatedApp, validate};
 const ADDRESSES: Addresses = Addresses {
     balancers: Ipv4Addr::new(127, 0, 77, 0),
     balancer_port: 8080,
+    tls_port: None,
     pods: Ipv4Addr::new(127, 0, 78, 0),
     dns: std::net::SocketAddr::V4(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5353)),
 };
@@ -123,6 +124,7 @@ fn tcp_is_named_by_its_pods() {
             pods: 3,
             workers: 1,
             slots: 0,
+            has_tls: false,
             port: 6379.try_into().unwrap(),
             admin_port: 9377.try_into().unwrap(),
         }

@@ -400,6 +400,32 @@ fn proxies_are_named_by_network() {
 }
 
 #[test]
+fn tls_names_secrets_and_redirects_unless_told_otherwise() {
+    let of = |lines: &str| validate(&object(&format!("  balancers: {{tls: {lines}}}")));
+    let tls = of("{secretName: a}").unwrap().tls.unwrap();
+    assert!(tls.redirect && !tls.is_13_only && tls.clients.is_none());
+    assert_eq!(tls.secrets, ["a"]);
+    let all = "{secretName: a, additionalSecretNames: [b.c], minVersion: '1.3', redirect: false, \
+               hsts: 1h, clientCertificates: {secretName: ca}}";
+    let tls = of(all).unwrap().tls.unwrap();
+    assert_eq!(tls.secrets, ["a", "b.c"]);
+    assert!(tls.is_13_only && !tls.redirect);
+    assert!(!tls.clients.as_ref().unwrap().is_optional);
+    let wrong = "{secretName: A_b, additionalSecretNames: [''], hsts: 0s, clientCertificates: {secretName: a/b}}";
+    let violations = of(wrong).unwrap_err();
+    let paths: Vec<&str> = violations.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "spec.balancers.tls.secretName",
+            "spec.balancers.tls.additionalSecretNames[0]",
+            "spec.balancers.tls.hsts",
+            "spec.balancers.tls.clientCertificates.secretName",
+        ]
+    );
+}
+
+#[test]
 fn all_violations_are_reported_in_the_order_of_the_fields() {
     let yaml = format!(
         "{}  image: ''\n  command: []\n  port: 0\n  workers: {{count: 0}}\n  dns: {{hostname: x}}\n",

@@ -7,7 +7,8 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerPort, LocalObjectReference, PodAffinityTerm, PodAntiAffinity,
-    PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount, WeightedPodAffinityTerm,
+    PodSpec, PodTemplateSpec, ResourceRequirements, SecretVolumeSource, ServiceAccount, Volume,
+    VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -21,13 +22,16 @@ use super::meta::selects;
 use super::pod_template::{
     pod_security, probe, security, token_file, token_mount, token_volume, words,
 };
-use super::slots::POD_PORT;
+use super::slots::{POD_PORT, POD_TLS_PORT, SLOT_TLS_PORT};
 use super::{App, Settings, Stalled, overlay};
+use crate::Tls;
 use crate::local::ADMIN_PORT;
 
 /// How long work in flight may take to finish after SIGTERM.
 const DRAIN: &str = "30s";
 const GRACE_SECONDS: i64 = 45;
+/// The volume with the authorities of clients.
+const CLIENT_CA: &str = "client-ca";
 
 /// The balancer of a slot.
 ///
@@ -100,9 +104,77 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
         security_context: Some(pod_security()),
         service_account_name: Some(owner.balancers()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        volumes: app.app.asks_for_token().then(|| vec![token_volume(app)]),
+        volumes: Some(volumes(app)).filter(|volumes| !volumes.is_empty()),
         ..PodSpec::default()
     }
+}
+
+/// The token, and the Secrets of TLS. A pod whose Secret is not there yet waits for it; the
+/// balancer before it goes on meanwhile.
+fn volumes(app: &App) -> Vec<Volume> {
+    let secret = |name: String, secret: &String| Volume {
+        name,
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.clone()),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    let token = app.app.asks_for_token().then(|| token_volume(app));
+    let mut volumes: Vec<Volume> = token.into_iter().collect();
+    if let Some(tls) = &app.app.tls {
+        let secrets = tls.secrets.iter().enumerate();
+        volumes.extend(secrets.map(|(index, name)| secret(tls_name(index), name)));
+        let clients = tls.clients.iter();
+        volumes.extend(clients.map(|clients| secret(CLIENT_CA.to_owned(), &clients.secret)));
+    }
+    volumes
+}
+
+/// Where the volumes are.
+fn mounts(app: &App) -> Vec<VolumeMount> {
+    let mount = |name: String| VolumeMount {
+        mount_path: tls_directory(&name),
+        name,
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let token = app.app.asks_for_token().then(token_mount);
+    let mut mounts: Vec<VolumeMount> = token.into_iter().collect();
+    if let Some(tls) = &app.app.tls {
+        mounts.extend((0..tls.secrets.len()).map(|index| mount(tls_name(index))));
+        mounts.extend(tls.clients.iter().map(|_| mount(CLIENT_CA.to_owned())));
+    }
+    mounts
+}
+
+/// The volume of a certificate.
+fn tls_name(index: usize) -> String {
+    format!("tls-{index}")
+}
+
+fn tls_directory(volume: &str) -> String {
+    format!("/etc/scaledapp/{volume}")
+}
+
+/// What the balancer is told of TLS.
+fn tls_flags(tls: &Tls) -> Vec<(&'static str, String)> {
+    let mut flags = vec![("--tls-listen", format!("[::]:{POD_TLS_PORT}"))];
+    for index in 0..tls.secrets.len() {
+        let directory = tls_directory(&tls_name(index));
+        flags.push(("--tls", format!("{directory}/tls.crt:{directory}/tls.key")));
+    }
+    if tls.redirect {
+        flags.push(("--tls-redirect", SLOT_TLS_PORT.to_string()));
+    }
+    if tls.clients.is_some() {
+        flags.push((
+            "--tls-client-ca",
+            format!("{}/ca.crt", tls_directory(CLIENT_CA)),
+        ));
+    }
+    flags.extend(tls.optional_flags());
+    flags
 }
 
 fn container(app: &App, settings: &Settings) -> Container {
@@ -129,8 +201,10 @@ fn container(app: &App, settings: &Settings) -> Container {
     if let Some(networks) = app.app.forwarded_from() {
         flag("--forwarded-from", &networks);
     }
-    let asks_for_token = app.app.asks_for_token();
-    if asks_for_token {
+    for (name, value) in app.app.tls.iter().flat_map(tls_flags) {
+        flag(name, &value);
+    }
+    if app.app.asks_for_token() {
         flag("--trust-token-file", &token_file());
     }
     let named = |name: &str, number: u16| ContainerPort {
@@ -139,6 +213,12 @@ fn container(app: &App, settings: &Settings) -> Container {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
+    let mut ports = vec![
+        named(port::HTTP, POD_PORT),
+        named(port::ADMIN, ADMIN_PORT.get()),
+    ];
+    ports.extend(app.app.tls.iter().map(|_| named(port::HTTPS, POD_TLS_PORT)));
+    let mounts = mounts(app);
     let resources = app.balancer_resources.as_ref();
     let resources = resources.unwrap_or(&settings.balancer_resources);
     Container {
@@ -147,15 +227,12 @@ fn container(app: &App, settings: &Settings) -> Container {
         image_pull_policy: settings.image_pull_policy.clone(),
         command: Some(command),
         liveness_probe: Some(probe("/livez", 10, 3, 5)),
-        ports: Some(vec![
-            named(port::HTTP, POD_PORT),
-            named(port::ADMIN, ADMIN_PORT.get()),
-        ]),
+        ports: Some(ports),
         readiness_probe: Some(probe("/readyz", 1, 2, 1)),
         resources: Some(resources.clone()).filter(|all| *all != ResourceRequirements::default()),
         security_context: Some(security(true)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        volume_mounts: asks_for_token.then(|| vec![token_mount()]),
+        volume_mounts: Some(mounts).filter(|mounts| !mounts.is_empty()),
         ..Container::default()
     }
 }

@@ -20,6 +20,9 @@ use super::{Answer, App, Event, EventType, Observed, Pod};
 /// The ports on which balancers serve: in their pods, and at the slots' addresses.
 pub(super) const POD_PORT: u16 = 8080;
 const SLOT_PORT: i32 = 80;
+/// The same with TLS.
+pub(super) const POD_TLS_PORT: u16 = 8443;
+pub(super) const SLOT_TLS_PORT: i32 = 443;
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// How long a new slot's balancer may take to start before other balancers are reported as
 /// its substitute.
@@ -90,7 +93,7 @@ pub(super) fn service(app: &App, slot: &Slot) -> Service {
         metadata,
         spec: Some(ServiceSpec {
             external_traffic_policy: policy,
-            ports: Some(vec![http_port()]),
+            ports: Some(service_ports(app)),
             // An empty selector removes one that somebody else has set.
             selector: Some(BTreeMap::new()),
             type_: Some(kind.to_owned()),
@@ -107,7 +110,7 @@ pub(super) fn app_service(app: &App, balancers: &BTreeMap<String, String>) -> Se
     Service {
         metadata: owner.meta(app.app.name.clone(), component::BALANCER),
         spec: Some(ServiceSpec {
-            ports: Some(vec![http_port()]),
+            ports: Some(service_ports(app)),
             selector: Some(balancers.clone()),
             type_: Some("ClusterIP".to_owned()),
             ..ServiceSpec::default()
@@ -116,14 +119,19 @@ pub(super) fn app_service(app: &App, balancers: &BTreeMap<String, String>) -> Se
     }
 }
 
-fn http_port() -> ServicePort {
-    ServicePort {
-        name: Some(port::HTTP.to_owned()),
-        port: SLOT_PORT,
+/// HTTP, and HTTPS where the app has a certificate.
+fn service_ports(app: &App) -> Vec<ServicePort> {
+    let named = |name: &str, number: i32, target: u16| ServicePort {
+        name: Some(name.to_owned()),
+        port: number,
         protocol: Some("TCP".to_owned()),
-        target_port: Some(IntOrString::Int(i32::from(POD_PORT))),
+        target_port: Some(IntOrString::Int(i32::from(target))),
         ..ServicePort::default()
-    }
+    };
+    let mut ports = vec![named(port::HTTP, SLOT_PORT, POD_PORT)];
+    let tls = app.app.tls.iter();
+    ports.extend(tls.map(|_| named(port::HTTPS, SLOT_TLS_PORT, POD_TLS_PORT)));
+    ports
 }
 
 /// The balancers to which new connections may go. For a balancer that was not asked yet the
@@ -162,7 +170,12 @@ pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
 }
 
 /// Where a slot leads, or `None` if no balancer serves.
-pub(super) fn slice(owner: &Owner<'_>, slot: u32, observed: &Observed) -> Option<EndpointSlice> {
+pub(super) fn slice(
+    owner: &Owner<'_>,
+    slot: u32,
+    has_tls: bool,
+    observed: &Observed,
+) -> Option<EndpointSlice> {
     let targets = targets(slot, &observed.pods);
     let first = targets.first()?;
     let v6 = first.ip.as_ref().is_some_and(|ip| ip.contains(':'));
@@ -186,13 +199,33 @@ pub(super) fn slice(owner: &Owner<'_>, slot: u32, observed: &Observed) -> Option
                 .collect(),
         ),
         metadata,
-        ports: Some(vec![EndpointPort {
-            name: Some(port::HTTP.to_owned()),
-            port: Some(i32::from(POD_PORT)),
-            protocol: Some("TCP".to_owned()),
-            app_protocol: None,
-        }]),
+        ports: Some(slice_ports(has_tls)),
     })
+}
+
+/// Whether a slot's Service offers HTTPS.
+pub(super) fn has_tls(service: &Service) -> bool {
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
+    ports
+        .into_iter()
+        .any(|it| it.name.as_deref() == Some(port::HTTPS))
+}
+
+fn slice_ports(has_tls: bool) -> Vec<EndpointPort> {
+    let named = |name: &str, number: u16| EndpointPort {
+        name: Some(name.to_owned()),
+        port: Some(i32::from(number)),
+        protocol: Some("TCP".to_owned()),
+        app_protocol: None,
+    };
+    let mut ports = vec![named(port::HTTP, POD_PORT)];
+    if has_tls {
+        ports.push(named(port::HTTPS, POD_TLS_PORT));
+    }
+    ports
 }
 
 fn endpoint(owner: &Owner<'_>, pod: &Pod, observed: &Observed) -> Endpoint {

@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use scaledapp_crds::v1alpha1::{self, Algorithm};
+use scaledapp_crds::v1alpha1::{self, Algorithm, ClientCertificateMode, TlsVersion};
 use scaledapp_http1::{Network, NetworkError};
 
-use super::{Check, DAY, TWO};
-use crate::{Balancers, Protocol, Times};
+use super::{Check, DAY, SECOND, TWO};
+use crate::names::is_label;
+use crate::{Balancers, ClientCertificates, Protocol, Times, Tls};
 
 /// As many addresses as our DNS server puts into one answer.
 const MAX_SLOTS: i32 = 8;
@@ -18,6 +19,8 @@ const MIN_HEAD_BYTES: u32 = 4 << 10;
 const MAX_HEAD_BYTES: u32 = 16 << 20;
 const MIN_HEAD_FIELDS: u32 = 64;
 const MAX_HEAD_FIELDS: u32 = 100_000;
+/// What the lists of browsers ask for at most.
+const MAX_HSTS: Duration = Duration::from_hours(17_520);
 
 impl Check {
     fn times(&mut self, timeouts: &v1alpha1::Timeouts) -> Times {
@@ -118,7 +121,48 @@ impl Check {
                 limits.head_fields,
                 MIN_HEAD_FIELDS..=MAX_HEAD_FIELDS,
             ),
+            is_http1_only: balancers.http2 == Some(false),
         })
+    }
+
+    pub(super) fn tls(&mut self, tls: &v1alpha1::Tls) -> Tls {
+        let at = "spec.balancers.tls";
+        self.secret(&format!("{at}.secretName"), &tls.secret_name);
+        for (index, name) in tls.additional_secret_names.iter().enumerate() {
+            self.secret(&format!("{at}.additionalSecretNames[{index}]"), name);
+        }
+        let hsts = tls.hsts.map(|time| time.0);
+        if hsts.is_some_and(|time| time < SECOND || time > MAX_HSTS) {
+            let message = "is out of range: give 1s to 17520h (two years)";
+            self.violation(format!("{at}.hsts"), message);
+        }
+        let clients = tls.client_certificates.as_ref().map(|clients| {
+            let at = format!("{at}.clientCertificates.secretName");
+            self.secret(&at, &clients.secret_name);
+            ClientCertificates {
+                secret: clients.secret_name.clone(),
+                is_optional: clients.mode == Some(ClientCertificateMode::Optional),
+            }
+        });
+        let secrets = [&tls.secret_name].into_iter();
+        let secrets = secrets.chain(&tls.additional_secret_names).cloned();
+        Tls {
+            secrets: secrets.collect(),
+            is_13_only: tls.min_version == Some(TlsVersion::Tls13),
+            redirect: tls.redirect.unwrap_or(true),
+            hsts,
+            clients,
+        }
+    }
+
+    fn secret(&mut self, path: &str, name: &str) {
+        let is_valid = name.len() <= 253 && name.split('.').all(is_label);
+        if !is_valid {
+            self.violation(
+                path,
+                format!("{name:?} cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"),
+            );
+        }
     }
 
     pub(super) fn forwarded_from(

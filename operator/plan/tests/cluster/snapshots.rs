@@ -133,6 +133,21 @@ fn slots_can_have_addresses_of_the_cloud() {
 }
 
 #[test]
+fn a_certificate_gives_each_slot_a_port_for_https() {
+    let planned = planned(
+        "  balancers: {replicas: 1, http2: false, tls: {secretName: hello-tls, additionalSecretNames: [b-tls], \
+         minVersion: '1.3', hsts: 24h, clientCertificates: {secretName: clients, mode: Optional}}}",
+    );
+    let of_balancers = Objects {
+        services: planned.apply.services,
+        endpoint_slices: planned.apply.endpoint_slices,
+        deployments: planned.apply.deployments[1..].to_vec(),
+        ..Objects::default()
+    };
+    insta::assert_snapshot!(yaml(&of_balancers));
+}
+
+#[test]
 fn every_name_fits_and_is_controlled_by_the_app() {
     let name = format!("a{}", "b".repeat(62));
     let app = validate(&named(&name, "  balancers: {replicas: 8}")).unwrap();

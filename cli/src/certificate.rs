@@ -1,0 +1,165 @@
+//! Certificates for the balancers of a run, from an authority of the user's own.
+//!
+//! The authority is made once and kept in `$XDG_DATA_HOME/scaledapp` (or
+//! `~/.local/share/scaledapp`), so that it has to be trusted once. What `spec.balancers.tls` asks
+//! for otherwise is decided in `operator/plan`.
+
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+const CERTIFICATE: &str = "ca.crt";
+const KEY: &str = "ca.key";
+/// The authority's name, as lists of trusted authorities show it.
+const NAME: &str = "scaledapp local authority";
+/// What browsers accept of a certificate at most is longer; a run is shorter.
+const VALID: Duration = Duration::from_hours(24 * 90);
+/// Clocks of virtual machines may be behind.
+const SLACK: Duration = Duration::from_hours(1);
+
+/// The authority of this user.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    key: KeyPair,
+    /// Its certificate, for clients that are to trust it.
+    pub(crate) path: PathBuf,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    /// The authority that is there, or a new one.
+    ///
+    /// # Errors
+    /// Its files cannot be read or made.
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        Self::at(&directory()?)
+    }
+
+    fn at(directory: &Path) -> anyhow::Result<Self> {
+        let (path, key_path) = (directory.join(CERTIFICATE), directory.join(KEY));
+        let existing = fs::read_to_string(&key_path)
+            .ok()
+            .filter(|_| path.is_file());
+        if let Some(key) = existing {
+            let key = KeyPair::from_pem(&key).with_context(|| {
+                format!(
+                    "{} holds no key: remove it, and a new authority is made, which has to be trusted anew",
+                    key_path.display()
+                )
+            })?;
+            return Ok(Self { key, path });
+        }
+        let cannot = || format!("cannot make an authority in {}", directory.display());
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(directory).with_context(cannot)?;
+        let key = KeyPair::generate().with_context(cannot)?;
+        let certificate = params().self_signed(&key).with_context(cannot)?;
+        write(&key_path, &key.serialize_pem(), 0o600).with_context(cannot)?;
+        write(&path, &certificate.pem(), 0o644).with_context(cannot)?;
+        Ok(Self { key, path })
+    }
+
+    /// A certificate for a host name, and for addresses at which it is tried without one.
+    ///
+    /// # Errors
+    /// The host name cannot stand in a certificate.
+    pub(crate) fn issue(&self, host: &str, addresses: &[IpAddr]) -> anyhow::Result<Issued> {
+        let names = vec![host.to_owned(), "localhost".to_owned()];
+        let mut params = CertificateParams::new(names)?;
+        let addresses = addresses.iter().copied().map(SanType::IpAddress);
+        params.subject_alt_names.extend(addresses);
+        params.distinguished_name.push(DnType::CommonName, host);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let now = SystemTime::now();
+        params.not_before = (now - SLACK).into();
+        params.not_after = (now + VALID).into();
+        let key = KeyPair::generate()?;
+        let issuer = Issuer::new(self::params(), &self.key);
+        let certificate = params.signed_by(&key, &issuer)?;
+        Ok(Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// The authority's certificate, apart from its key. The same each time, so that only the key has
+/// to be kept.
+fn params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, NAME);
+    params
+}
+
+/// # Errors
+/// The user has no home directory.
+fn directory() -> anyhow::Result<PathBuf> {
+    let of = |name| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let data = of("XDG_DATA_HOME").or_else(|| Some(of("HOME")?.join(".local/share")));
+    let data = data
+        .context("spec.balancers.tls needs a place for an authority: set HOME or XDG_DATA_HOME")?;
+    Ok(data.join("scaledapp"))
+}
+
+/// Writes a file that is not there yet, or replaces it as a whole.
+fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    let partial = path.with_extension(format!("{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    options.open(&partial)?.write_all(text.as_bytes())?;
+    fs::rename(&partial, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_authority_is_made_once_and_its_key_is_the_users() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("a/scaledapp");
+        let first = Authority::at(&directory).unwrap();
+        let certificate = fs::read_to_string(&first.path).unwrap();
+        let second = Authority::at(&directory).unwrap();
+        assert_eq!(fs::read_to_string(&second.path).unwrap(), certificate);
+        assert_eq!(second.key.serialize_pem(), first.key.serialize_pem());
+        let mode = fs::metadata(directory.join(KEY)).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        let issued = second.issue("hello.apps.local", &["127.0.77.1".parse().unwrap()]);
+        assert!(issued.unwrap().certificate.contains("BEGIN CERTIFICATE"));
+    }
+
+    #[test]
+    fn a_broken_key_is_named_with_the_cure() {
+        let home = tempfile::tempdir().unwrap();
+        Authority::at(home.path()).unwrap();
+        fs::write(home.path().join(KEY), "no key").unwrap();
+        let error = Authority::at(home.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("ca.key") && error.contains("remove it"),
+            "{error}"
+        );
+    }
+}
