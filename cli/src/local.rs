@@ -482,7 +482,7 @@ fn awaited(
 async fn named(plan: &Plan) {
     // One answer holds at most eight addresses.
     let expected = plan.dns.addresses.len().min(8);
-    let complete = |named: Vec<std::net::IpAddr>| named.len() == expected;
+    let complete = |named: Vec<IpAddr>| named.len() == expected;
     while !ask::addresses(plan.dns.listen, plan.dns.hostname.as_str())
         .await
         .is_ok_and(complete)

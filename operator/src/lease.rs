@@ -100,7 +100,7 @@ impl Leadership {
         self.holder.borrow().clone()
     }
 
-    /// PodEvents until this replica becomes the leader, and returns once for each time. It
+    /// Waits until this replica becomes the leader, and returns once for each time. It
     /// never returns if the [`Elector`] is gone. Cancel safe.
     pub async fn gained(&mut self) {
         if self.terms.changed().await.is_err() {

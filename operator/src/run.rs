@@ -188,7 +188,7 @@ impl Work<'_> {
     }
 }
 
-/// PodEvents until `ScaledApp`s of at least one namespace can be listed. Listing needs no right
+/// Waits until `ScaledApp`s of at least one namespace can be listed. Listing needs no right
 /// to read definitions.
 async fn definition(client: &Client, namespaces: &[String], report: &Report) {
     let named = namespaces.iter();

@@ -54,7 +54,7 @@ macro_rules! stores {
         }
 
         impl Stores {
-            /// PodEvents until each store has its first list.
+            /// Waits until each store has its first list.
             ///
             /// # Errors
             /// A watch is gone.
