@@ -149,11 +149,11 @@ mod tests {
 
     const LIMIT: usize = 1 << 10;
 
-    fn answer(status: u16, body: &str) -> Option<AdminAnswer> {
-        Some(AdminAnswer {
+    fn answer(status: u16, body: &str) -> AdminAnswer {
+        AdminAnswer {
             status,
             body: body.as_bytes().to_vec(),
-        })
+        }
     }
 
     #[test]
@@ -163,21 +163,25 @@ mod tests {
             (
                 "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc",
                 false,
-                answer(200, "abc"),
+                Some(answer(200, "abc")),
             ),
             ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab", true, None),
             (
                 "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
                 false,
-                answer(404, ""),
+                Some(answer(404, "")),
             ),
             (
                 "HTTP/1.0 503 X\r\n\r\ndraining",
                 true,
-                answer(503, "draining"),
+                Some(answer(503, "draining")),
             ),
             ("HTTP/1.0 503 X\r\n\r\ndrain", false, None),
-            (&format!("{chunked}0\r\n\r\n"), false, answer(200, "abc")),
+            (
+                &format!("{chunked}0\r\n\r\n"),
+                false,
+                Some(answer(200, "abc")),
+            ),
             (chunked, true, None),
             ("HTTP/1.1 200 OK\r\ncont", true, None),
             ("HTT", false, None),
