@@ -79,7 +79,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Options {
-    /// Address and port to serve on; [::] also accepts IPv4 clients
+    /// Address and port to serve on; the wildcard of IPv6 also accepts IPv4 clients
     #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
     /// Certificate and key for https, PEM files; repeat for more names (comma-separated in the variable). They are read again when they change
