@@ -162,6 +162,7 @@ pub(crate) fn control_plane() -> anyhow::Result<Vec<(&'static str, String)>> {
     let units = [
         ("SCALEDAPP_KUBERNETES", &recipe::KUBERNETES),
         ("SCALEDAPP_ETCD", &recipe::ETCD),
+        ("SCALEDAPP_KUBECTL", &recipe::KUBECTL),
     ];
     let found = units.map(|(variable, unit)| {
         let directory = golang::programs(&cache, unit)?;
