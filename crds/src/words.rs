@@ -152,6 +152,10 @@ reasons! {
     LabelsChanged,
     /// The Role or the `RoleBinding` of the balancers is not as the operator creates it.
     RightsDiffer,
+    /// An earlier app's objects cannot become the app's own.
+    NotOwned,
+    /// A `HorizontalPodAutoscaler` names the app and cannot scale it.
+    AutoscalerCannotScale,
     /// The API server refused or did not answer.
     ApplyFailed,
     /// `spec.paused`.

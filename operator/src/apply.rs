@@ -426,7 +426,7 @@ impl Pass<'_> {
                     kind = K::KIND,
                     namespace,
                     name,
-                    "an earlier app has left this object, and the API server does not let the operator become its owner: the app uses it, and it remains when the app is deleted"
+                    "an earlier app has left this object, and the API server does not let the operator become its owner: the app uses it, and it would remain when the app is deleted (the app's condition Degraded has the command that cures it)"
                 );
             }
         }

@@ -21,6 +21,8 @@ pub struct Health {
 struct Watch {
     /// It has delivered a list once.
     synced: bool,
+    /// Nothing waits for it once it has failed.
+    optional: bool,
     error: Option<String>,
     last: Instant,
 }
@@ -47,6 +49,7 @@ impl Health {
         let key = (scope.map(ToOwned::to_owned), kind);
         change(watches.entry(key).or_insert_with(|| Watch {
             synced: false,
+            optional: false,
             error: None,
             last: Instant::now(),
         }));
@@ -55,6 +58,18 @@ impl Health {
     /// Records that a watch of this kind starts.
     pub fn begins(&self, kind: &'static str, scope: Option<&str>) {
         self.note(kind, scope, |_| {});
+    }
+
+    /// The same of one that apps can be looked after without.
+    pub fn begins_optional(&self, kind: &'static str, scope: Option<&str>) {
+        self.note(kind, scope, |watch| watch.optional = true);
+    }
+
+    /// Whether watches of this kind were begun so.
+    pub(crate) fn is_optional(&self, kind: &str) -> bool {
+        let watches = self.watches();
+        let mut of_it = watches.iter().filter(|((_, of), _)| *of == kind);
+        of_it.any(|(_, watch)| watch.optional)
     }
 
     /// Records that the watch delivered something; `listed`: the end of a list.
@@ -72,6 +87,7 @@ impl Health {
         let mut is_news = false;
         self.note(kind, scope, |watch| {
             is_news = watch.error.as_ref() != Some(&error);
+            watch.synced |= watch.optional;
             watch.error = Some(error);
         });
         is_news
@@ -205,6 +221,17 @@ mod tests {
         assert_eq!(health.namespaces(), expected);
         health.brought("Services", Some("b"), true);
         assert!(health.knows("b"));
+    }
+
+    #[test]
+    fn an_optional_list_is_awaited_until_it_fails() {
+        let health = Health::default();
+        health.begins("Pods", None);
+        health.begins_optional("HorizontalPodAutoscalers", None);
+        health.brought("Pods", None, true);
+        assert!(!health.knows("any") && health.unsynced().is_some());
+        assert!(health.failed("HorizontalPodAutoscalers", None, "forbidden".to_owned()));
+        assert!(health.knows("any") && health.unsynced().is_none());
     }
 
     #[test]

@@ -3,13 +3,16 @@
 
 use std::fmt::Debug;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::label;
-use scaledapp_plan::cluster::{self, Kind, ObjectKey, Objects, Observed, Pod, each_kind};
+use scaledapp_plan::cluster::{
+    self, Autoscaler, Kind, ObjectKey, Objects, Observed, Pod, Target, each_kind,
+};
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, CallError};
@@ -36,6 +39,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         .map(|node| cluster::Node::from(&**node))
         .collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    let autoscalers = whose.autoscalers(&stores.autoscalers, &live);
     let pods = whose.of(&stores.pods);
     let pods = pods.iter().map(|pod| {
         let mut pod = Pod::from(pod);
@@ -59,6 +63,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         token,
         hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),
         hostname_refused: hostnames::refused(app, &context.ownership),
+        autoscalers,
         asked_from: context.namespace.clone(),
     }
 }
@@ -83,6 +88,29 @@ impl Whose {
         });
         let mut found: Vec<K> = found.iter().map(|object| (**object).clone()).collect();
         found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+        found
+    }
+
+    /// Those that name the app or one of its Deployments.
+    fn autoscalers(
+        &self,
+        store: &Store<HorizontalPodAutoscaler>,
+        live: &Objects,
+    ) -> Vec<Autoscaler> {
+        let here = |it: &HorizontalPodAutoscaler| {
+            it.metadata.namespace.as_deref() == Some(&self.namespace)
+        };
+        let is_aimed_here = |it: &Autoscaler| match &it.target {
+            Target::App(name) => *name == self.app,
+            Target::Deployment(name) => {
+                let mut deployments = live.deployments.iter();
+                deployments.any(|live| live.metadata.name.as_ref() == Some(name))
+            }
+        };
+        let found = store.state_filter(here);
+        let found = found.iter().filter_map(|it| Autoscaler::of(it));
+        let mut found: Vec<Autoscaler> = found.filter(is_aimed_here).collect();
+        found.sort();
         found
     }
 }

@@ -117,6 +117,8 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     let spec = cluster::validate(object);
     let (plan, next_events) = plan(context, object, &spec, &mut observed).await;
     let applied = apply::apply(context, object, &observed, &spec, plan).await;
+    // The status knows what admission has made of these writes.
+    observed.admitted = context.admissions.of(Of::object(object).uid);
     let published = publish(context, object, &observed, &spec, &applied).await;
     next(&spec, applied, published, next_events)
 }

@@ -97,6 +97,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         token: None,
         hostname_taken_by: None,
         hostname_refused: None,
+        autoscalers: Vec::new(),
         asked_from: String::new(),
         used: std::collections::BTreeMap::new(),
         admitted: std::collections::BTreeMap::new(),

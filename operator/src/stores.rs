@@ -1,5 +1,6 @@
 //! What is known of the cluster: one store for each kind, filled by the watches.
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::{Writer, WriterDropped};
@@ -19,6 +20,7 @@ macro_rules! stores {
             pub apps: Store<Guarded>,
             pub pods: Store<Pod>,
             pub nodes: Store<Node>,
+            pub autoscalers: Store<HorizontalPodAutoscaler>,
             $($(#[$about])* pub $field: Store<$type>,)*
         }
 
@@ -29,6 +31,7 @@ macro_rules! stores {
             pub apps: Writer<Guarded>,
             pub pods: Writer<Pod>,
             pub nodes: Writer<Node>,
+            pub autoscalers: Writer<HorizontalPodAutoscaler>,
             $($(#[$about])* pub $field: Writer<$type>,)*
         }
 
@@ -37,24 +40,28 @@ macro_rules! stores {
             let apps = reflector::store();
             let pods = reflector::store();
             let nodes = reflector::store();
+            let autoscalers = reflector::store();
             $(let $field = reflector::store();)*
             let stores = Stores {
                 apps: apps.0,
                 pods: pods.0,
                 nodes: nodes.0,
+                autoscalers: autoscalers.0,
                 $($field: $field.0,)*
             };
             let writers = Writers {
                 apps: apps.1,
                 pods: pods.1,
                 nodes: nodes.1,
+                autoscalers: autoscalers.1,
                 $($field: $field.1,)*
             };
             (stores, writers)
         }
 
         impl Stores {
-            /// Waits until each store has its first list.
+            /// Waits until each store has its first list, but for the autoscalers: apps are
+            /// served without them, too.
             ///
             /// # Errors
             /// A watch is gone.

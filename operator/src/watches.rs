@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use scaledapp_crds::words::label;
-use scaledapp_plan::cluster::{self, each_kind};
+use scaledapp_plan::cluster::{self, Autoscaler, Target, each_kind};
 use serde::de::DeserializeOwned;
 
 use crate::health::Health;
@@ -49,9 +51,11 @@ pub struct Watches {
 impl Watches {
     /// Starts all watches; they end with the runtime.
     pub fn spawn(self, writers: Writers, pods_health: Arc<PodsHealth>) {
+        let deployments = writers.deployments.as_reader();
         macro_rules! spawn {
             ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
-                let Writers { apps, pods, nodes, $($field,)* } = writers;
+                let Writers { apps, pods, nodes, autoscalers, $($field,)* } = writers;
+                self.autoscalers(autoscalers, deployments);
                 self.apps(apps);
                 self.pods(pods, pods_health);
                 self.nodes(nodes);
@@ -142,6 +146,52 @@ impl Watches {
         });
         let sources = vec![(None, events.boxed())];
         self.follow("Nodes", sources, writer, |_| true, changed);
+    }
+
+    /// Their status changes every few seconds; only what they name concerns anybody.
+    fn autoscalers(&self, writer: Writer<HorizontalPodAutoscaler>, deployments: Store<Deployment>) {
+        const KIND: &str = "HorizontalPodAutoscalers";
+        let mut known: HashMap<ObjectRef<HorizontalPodAutoscaler>, Autoscaler> = HashMap::new();
+        let triggers = self.triggers.clone();
+        let ask = move |namespace: &str, target: &Target| match target {
+            Target::App(name) => triggers.app(namespace, name),
+            Target::Deployment(name) => {
+                let key = ObjectRef::new(name).within(namespace);
+                if let Some(deployment) = deployments.get(&key) {
+                    instance(&Event::Apply((*deployment).clone()), &triggers);
+                }
+            }
+        };
+        let triggers = self.triggers.clone();
+        let changed = move |event: &Event<HorizontalPodAutoscaler>| {
+            let (autoscaler, now) = match event {
+                Event::Init | Event::InitApply(_) => return,
+                Event::InitDone => return triggers.all(),
+                Event::Apply(autoscaler) => (autoscaler, Autoscaler::of(autoscaler)),
+                Event::Delete(autoscaler) => (autoscaler, None),
+            };
+            let key = ObjectRef::from_obj(autoscaler);
+            let before = match &now {
+                Some(now) => known.insert(key, now.clone()),
+                None => known.remove(&key),
+            };
+            if before != now {
+                let namespace = autoscaler.namespace().unwrap_or_default();
+                for one in before.iter().chain(&now) {
+                    ask(&namespace, &one.target);
+                }
+            }
+        };
+        let sources = self.events(&watcher::Config::default());
+        let sources = sources.into_iter().map(|(scope, events)| {
+            self.health.begins_optional(KIND, scope.as_deref());
+            let events = events.modify(|autoscaler: &mut HorizontalPodAutoscaler| {
+                autoscaler.status = None;
+                (autoscaler.spec.metrics, autoscaler.spec.behavior) = (None, None);
+            });
+            (scope, events.boxed())
+        });
+        self.follow(KIND, sources.collect(), writer, |_| true, changed);
     }
 
     fn owned<K>(&self, kind: &'static str, writer: Writer<K>)
@@ -237,6 +287,10 @@ where
                 let kind = self.kind;
                 if self.health.failed(kind, scope, error.to_string()) {
                     tracing::warn!(kind, namespace = scope, %error, "a watch failed and is restarted");
+                    if self.health.is_optional(kind) {
+                        // Passes that waited for it go on without it.
+                        (self.changed)(&Event::InitDone);
+                    }
                 }
                 self.merged.failed(source);
             }

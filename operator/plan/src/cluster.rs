@@ -5,7 +5,9 @@
 //! applies, and writes [`status`] if it differs. If the object is invalid, [`keep_serving`]
 //! replaces the plan. Nothing here does I/O; the time is [`Observed::now`].
 
+mod adoption;
 mod app;
+mod autoscalers;
 mod balancer;
 mod conditions;
 mod cures;
@@ -46,7 +48,9 @@ pub use meta::{cut, hash};
 pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
-pub use observed::{Answer, Balancer, Node, Observed, Pod, Supervisor, Trouble};
+pub use observed::{
+    Answer, Autoscaler, Balancer, Node, Observed, Pod, Supervisor, Target, Trouble,
+};
 pub use pod_failure::{Part, PodFailure, WaitsFor};
 pub use refused::{Cause, refused};
 pub use resources::Resources;

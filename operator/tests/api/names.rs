@@ -131,6 +131,11 @@ async fn an_object_that_may_not_be_adopted_is_used_without_an_owner() {
     assert_ne!(tries[0].body["metadata"]["ownerReferences"], Value::Null);
     assert_eq!(tries[1].body["metadata"]["ownerReferences"], Value::Null);
     assert_eq!(tries[1].body["data"]["workers"], "1x");
+    // The pass that has met the refusal tells of it.
+    let (reason, message) = operator.condition("Degraded");
+    assert_eq!(reason, "NotOwned");
+    let cure = "kubectl -n default patch configmap/hello-desired --type=merge";
+    assert!(message.contains(cure), "{message}");
     operator.sync();
     operator.pass().await.unwrap();
     assert_eq!(bodies(&operator).len(), 2);

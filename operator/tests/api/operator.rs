@@ -138,6 +138,7 @@ impl Operator {
             apps: "scaledapps",
             pods: "pods",
             nodes: "nodes",
+            autoscalers: "horizontalpodautoscalers",
             config_maps: "configmaps",
             service_accounts: "serviceaccounts",
             roles: "roles",

@@ -349,8 +349,9 @@ async fn a_role_without_an_owner_is_reported_and_not_a_conflict() {
     operator.pass().await.unwrap();
     assert_ne!(operator.condition("Stalled").0, "NameConflict");
     let (reason, message) = operator.condition("Degraded");
-    assert_eq!(reason, "RightsDiffer");
-    assert!(message.contains("is owned by no ScaledApp"), "{message}");
+    assert_eq!(reason, "NotOwned");
+    let cure = "kubectl -n default patch role/hello-lb --type=merge -p";
+    assert!(message.contains(cure), "{message}");
 }
 
 /// After `kubectl replace --force`, the garbage collector has not yet removed the previous

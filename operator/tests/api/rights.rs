@@ -61,7 +61,7 @@ async fn watch_all(operator: &mut Operator) {
     synced.expect("every kind is listed").unwrap();
     // Each list is followed by a watch.
     let all_watched = async {
-        while operator.watched() < 11 {
+        while operator.watched() < 12 {
             tokio::task::yield_now().await;
         }
     };

@@ -138,14 +138,57 @@ fn objects_that_an_app_left_behind_become_its_own_again() {
     let map = api.get(&story.at("/api/v1", "configmaps/hello-desired"));
     assert_eq!(map.unwrap()["data"]["workers"], "3");
     assert_eq!(uids(&story), before);
+    let told = story.wait("hello", "what would stay is named", |app| {
+        condition(app, "Degraded").reason == "NotOwned"
+    });
+    assert_eq!(story.warnings("hello").len(), 1);
     // It is written once.
     let writes = story.settled_writes();
     story.apply(
         "hello",
-        "replicas: {total: 2}\nworkers: {count: 3}\ndns: {hostname: o.apps.local}",
+        "replicas: {total: 2}\nworkers: {count: 3}\ndns: {hostname: o.apps.test}",
     );
     story.wait_complete("hello");
     assert_eq!(story.settled_writes()[writes.len()..], [""; 0]);
+    owned_by_hand(&story, &condition(&told, "Degraded").message);
+}
+
+/// Somebody who may delete what is left runs the command of the message; then nothing stays.
+fn owned_by_hand(story: &Story, message: &str) {
+    let api = &story.server.api;
+    let (_, command) = message.split_once("(kubectl ").unwrap();
+    let (words, patch) = command.split_once(" -p '").unwrap();
+    let patch = patch.strip_suffix("')").unwrap();
+    let words: Vec<&str> = words.split(' ').chain(["-p", patch]).collect();
+    let Some(ended) = story.server.kubectl(&words) else {
+        println!("skipped: kubectl is not compiled");
+        return;
+    };
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    story.wait("hello", "nothing would stay", |app| {
+        condition(app, "Degraded").status == "False"
+    });
+    api.delete(&story.app_path("hello"), &json!({})).unwrap();
+    wait::until(SOON, "nothing stays", || {
+        let mut left = Vec::new();
+        for kind in ["serviceaccounts", "configmaps", "services"] {
+            left.extend(story.list("/api/v1", kind));
+        }
+        for kind in ["roles", "rolebindings"] {
+            left.extend(story.list("/apis/rbac.authorization.k8s.io/v1", kind));
+        }
+        left.retain(|object| {
+            object["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("hello"))
+        });
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .unwrap();
 }
 
 /// An object without our labels belongs to somebody else.

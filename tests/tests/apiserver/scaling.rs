@@ -178,9 +178,63 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
         "{}",
         lacks.message
     );
+    // The app says at once what to do, and one that has a total is not concerned.
+    let told = story.wait("none", "the app says what to do", |app| {
+        condition(app, "Degraded").reason == "AutoscalerCannotScale"
+    });
+    let cure = "kubectl -n hpa scale scaledapp/none --replicas=N";
+    assert!(condition(&told, "Degraded").message.contains(cure));
+    let warnings = story.warnings("none");
+    assert!(
+        matches!(&warnings[..], [one] if one.contains(cure)),
+        "{warnings:?}"
+    );
+    assert_eq!(story.warnings("hello"), [""; 0]);
     // Once the field exists, the HPA works.
     story.scale("none", 1).unwrap();
     story.wait_pods("none", "3/3");
+    story.wait("none", "nothing is wrong any more", |app| {
+        condition(app, "Degraded").status == "False"
+    });
+}
+
+/// Each HPA that is made, aimed elsewhere or deleted leads to a pass over the app that it
+/// names, also by one of its Deployments.
+#[test]
+fn an_hpa_on_a_deployment_of_an_app_is_named_while_it_is_there() {
+    let Some(story) = story("hpa-child", 2) else {
+        return;
+    };
+    story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
+    story.wait_complete("hello");
+    let hpa = |version: &str, kind: &str, name: &str| {
+        let hpa = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "scaler", "namespace": "hpa-child"},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": version, "kind": kind, "name": name},
+                "maxReplicas": 5,
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}],
+            },
+        });
+        story.try_apply(&hpa).unwrap();
+    };
+    let told = |part: &str| {
+        story.wait("hello", part, |app| {
+            condition(app, "Degraded").message.contains(part)
+        });
+    };
+    hpa("apps/v1", "Deployment", "hello");
+    told("scaleTargetRef");
+    hpa("apps/v1", "Deployment", "hello-lb-0");
+    told("spec.balancers.replicas");
+    hpa("scaledapp.io/v1alpha1", "ScaledApp", "hello");
+    told("nothing is missing");
+    hpa("apps/v1", "Deployment", "hello");
+    told("scaleTargetRef");
+    let path = story.at("/apis/autoscaling/v2", "horizontalpodautoscalers/scaler");
+    story.server.api.delete(&path, &json!({})).unwrap();
+    told("nothing is missing");
 }
 
 /// Pods need a moment to start, as real ones do, which differs between images.

@@ -11,6 +11,8 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{Reason, condition, label};
 
 use super::Observed;
+use super::adoption;
+use super::autoscalers;
 use super::cures::{self, Of, failure_message};
 use super::facts::{Facts, Outcome};
 use super::meta::cut;
@@ -62,11 +64,15 @@ pub(super) fn conditions(
                 .iter()
                 .any(|reason| *reason == progress.reason.as_str())
         });
+    let is_told_unowned = find(condition::DEGRADED)
+        .is_some_and(|degraded| Reason::NotOwned == degraded.reason.as_str());
     let judge = Judge {
+        object,
         observed,
         outcome,
         facts,
         started: started || facts.complete(),
+        is_told_unowned,
     };
     let stalled = judge.stalled();
     let progressing = judge.progressing(&stalled);
@@ -124,11 +130,14 @@ fn bounded(message: String) -> String {
 }
 
 struct Judge<'a> {
+    object: &'a ScaledApp,
     observed: &'a Observed,
     outcome: Outcome<'a>,
     facts: &'a Facts,
     /// The app was complete at least once.
     started: bool,
+    /// `Degraded` has said `NotOwned`.
+    is_told_unowned: bool,
 }
 
 impl Judge<'_> {
@@ -421,7 +430,19 @@ impl Judge<'_> {
                 "fewer workers are ready than were asked for: `kubectl logs` of the pods shows why",
             );
         }
-        verdict(false, Reason::AsWanted, "nothing is missing")
+        let nothing = || verdict(false, Reason::AsWanted, "nothing is missing");
+        self.lasting().unwrap_or_else(nothing)
+    }
+
+    /// What keeps no request from being served, and stays until somebody changes it.
+    fn lasting(&self) -> Option<Verdict> {
+        if let Some(why) = autoscalers::trouble(self.object, self.observed) {
+            return Some(verdict(true, Reason::AutoscalerCannotScale, why));
+        }
+        let (_, plan) = self.outcome.planned()?;
+        let told = self.is_told_unowned;
+        let why = adoption::unowned(self.object, self.observed, &plan.apply, told)?;
+        Some(verdict(true, Reason::NotOwned, why))
     }
 
     /// Reports why scaledapp-dns does not answer for the app.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{self, PodStatus, Taint};
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::{component, label, port};
+use scaledapp_crds::{API_VERSION, KIND};
 
 use super::frame::{CONTAINER, INSTALL, VOLUME_BINARIES};
 use super::meta::slot_of;
@@ -38,6 +40,8 @@ pub struct Observed {
     pub hostname_taken_by: Option<String>,
     /// Why the app's namespace may not have the hostname at all.
     pub hostname_refused: Option<Stalled>,
+    /// The autoscalers that name the app or one of its Deployments, by name.
+    pub autoscalers: Vec<Autoscaler>,
     /// The operator's own namespace, from which it connects to pods.
     pub asked_from: String,
 }
@@ -57,6 +61,45 @@ pub struct Node {
     pub taints: Vec<Taint>,
     /// Its resources for pods, used or not; all 0 if unknown.
     pub offers: Resources,
+}
+
+/// A `HorizontalPodAutoscaler` that names a `ScaledApp` or a Deployment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Autoscaler {
+    /// Its name.
+    pub name: String,
+    /// Whose number of pods it writes.
+    pub target: Target,
+}
+
+/// An object that an autoscaler names, in its own namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// The `ScaledApp` of this name.
+    App(String),
+    /// The Deployment of this name.
+    Deployment(String),
+}
+
+impl Autoscaler {
+    /// `None` if it names an object of another kind.
+    pub fn of(autoscaler: &HorizontalPodAutoscaler) -> Option<Self> {
+        let target = &autoscaler.spec.scale_target_ref;
+        let group = |version: &str| Some(version.split_once('/')?.0.to_owned());
+        let target = match (target.kind.as_str(), target.api_version.as_deref()) {
+            (KIND, Some(version)) if group(version) == group(API_VERSION) => {
+                Target::App(target.name.clone())
+            }
+            ("Deployment", Some(version)) if group(version).as_deref() == Some("apps") => {
+                Target::Deployment(target.name.clone())
+            }
+            _ => return None,
+        };
+        Some(Self {
+            name: autoscaler.metadata.name.clone()?,
+            target,
+        })
+    }
 }
 
 /// A pod of the app or of its balancers. Made from the API's pod with `From`;

@@ -2,7 +2,8 @@
 //!
 //! The operator may create them, but neither change nor delete them: RBAC rules cannot
 //! select a prefix of names, so the right to change ours would be the right to change
-//! everybody's. They are deleted with the app by their owner reference. A change by
+//! everybody's. They are deleted with the app by their owner reference
+//! ([`super::adoption`] has those without one). A change by
 //! somebody else is reported, with the cure. For the same reason a later version that needs
 //! other rules has to give the Role another name.
 
@@ -45,19 +46,15 @@ fn equal(live: &Value, planned: &Value) -> bool {
 fn wrong(kind: Kind, live: &ObjectMeta, same: bool) -> Option<String> {
     let name = live.name.as_deref().unwrap_or_default();
     let namespace = live.namespace.as_deref().unwrap_or_default();
-    let why = if !same {
-        "is not as the operator creates it"
-    } else if live.owner_references.iter().flatten().next().is_none() {
-        "is owned by no ScaledApp, so it would remain when this one is deleted"
-    } else {
+    if same {
         return None;
-    };
+    }
     let word = if kind == Kind::Role {
         "role"
     } else {
         "rolebinding"
     };
     Some(format!(
-        "the {kind:?} {name} {why}: the operator creates these and never changes them, so delete it (kubectl -n {namespace} delete {word} {name}); the operator then creates it again"
+        "the {kind:?} {name} is not as the operator creates it: the operator creates these and never changes them, so delete it (kubectl -n {namespace} delete {word} {name}); the operator then creates it again"
     ))
 }

@@ -73,6 +73,7 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         hostname_taken_by: None,
         hostname_refused: None,
         used: std::collections::BTreeMap::new(),
+        autoscalers: Vec::new(),
         asked_from: "ops".to_owned(),
         admitted: std::collections::BTreeMap::new(),
     }

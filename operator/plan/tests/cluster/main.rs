@@ -7,6 +7,7 @@
 
 mod autoscaler;
 mod given;
+mod neighbours;
 mod nodes;
 mod observed;
 mod older;

@@ -1,0 +1,59 @@
+//! Which objects of an earlier app this one uses without being their owner, and how they get one.
+//!
+//! What an app of the same name has left (`kubectl delete --cascade=orphan`, a restored backup)
+//! becomes this app's, but for two groups of objects. Roles and `RoleBindings` are never changed
+//! ([`super::rights`] has the reason). Where the admission plugin
+//! `OwnerReferencesPermissionEnforcement` is on, it asks whoever sets an owner for the right to
+//! delete the object, which the operator does not have for `ConfigMaps` and `ServiceAccounts`, since
+//! RBAC knows no prefix of names. So a person has to give these their owner.
+
+use scaledapp_crds::kubernetes::ScaledApp;
+use serde_json::json;
+
+use super::facts::owner;
+use super::meta::Owner;
+use super::{ObjectKey, Objects, Observed};
+
+/// The path of the field that the API server did not take.
+const OWNERS: &str = "metadata.ownerReferences";
+
+/// What is used without an owner, and the command that gives it one. `told`: the status said so
+/// already, which a new leader has no other way to know.
+pub(super) fn unowned(
+    object: &ScaledApp,
+    observed: &Observed,
+    planned: &Objects,
+    told: bool,
+) -> Option<String> {
+    let owner = owner(object);
+    let is_refused = |key: &ObjectKey| {
+        let admitted = observed.admitted.get(key);
+        admitted.is_some_and(|admitted| admitted.paths().any(|path| path.starts_with(OWNERS)))
+    };
+    let mut left = planned.keys();
+    left.retain(|key| {
+        let live = observed.live.find(key);
+        let is_lasting = !key.kind.is_changed() || told || is_refused(key);
+        !key.kind.is_removed() && is_lasting && live.is_some_and(|live| !owner.owns(live))
+    });
+    (!left.is_empty()).then(|| sentence(&owner, &left))
+}
+
+fn sentence(owner: &Owner<'_>, left: &[ObjectKey]) -> String {
+    let names: Vec<String> = left
+        .iter()
+        .map(|key| format!("{:?} {}", key.kind, key.name))
+        .collect();
+    let words: Vec<String> = left
+        .iter()
+        .map(|key| format!("{}/{}", format!("{:?}", key.kind).to_lowercase(), key.name))
+        .collect();
+    let owners = owner.meta(String::new(), "").owner_references;
+    let patch = json!({"metadata": {"ownerReferences": owners}});
+    format!(
+        "{} would stay when this app is deleted, because an earlier app has left them and the operator may not become their owner: give them their owner (kubectl -n {} patch {} --type=merge -p '{patch}')",
+        names.join(", "),
+        owner.namespace,
+        words.join(" "),
+    )
+}

@@ -1,0 +1,38 @@
+//! Whether a `HorizontalPodAutoscaler` can scale the app that it names, and what to change where it
+//! cannot. Nothing here scales, and the operator never writes an autoscaler.
+
+use scaledapp_crds::kubernetes::ScaledApp;
+use scaledapp_crds::{API_VERSION, KIND};
+
+use super::facts::owner;
+use super::{Autoscaler, Observed, Target};
+
+/// Why one of the app's autoscalers does not work, and the cure.
+pub(super) fn trouble(object: &ScaledApp, observed: &Observed) -> Option<String> {
+    let mut all = observed.autoscalers.iter();
+    all.find_map(|autoscaler| why_not(object, autoscaler))
+}
+
+fn why_not(object: &ScaledApp, autoscaler: &Autoscaler) -> Option<String> {
+    let app = owner(object);
+    let (name, scaler) = (app.name, &autoscaler.name);
+    let replicas = object.spec.replicas.as_ref();
+    let has_total = replicas.is_some_and(|replicas| replicas.total.is_some());
+    let has_per_node = replicas.is_some_and(|replicas| replicas.per_node.is_some());
+    Some(match &autoscaler.target {
+        Target::App(_) if has_total => return None,
+        Target::App(_) if has_per_node => format!(
+            "HorizontalPodAutoscaler {scaler} cannot scale this app, because it reads and writes spec.replicas.total, and the app has perNode: replace it with `replicas: {{total: N}}`, or delete the autoscaler"
+        ),
+        Target::App(_) => format!(
+            "HorizontalPodAutoscaler {scaler} cannot scale this app, because it reads and writes spec.replicas.total, which is not there: set `replicas: {{total: N}}` (kubectl -n {} scale scaledapp/{name} --replicas=N)",
+            app.namespace
+        ),
+        Target::Deployment(target) if target == name => format!(
+            "HorizontalPodAutoscaler {scaler} names the Deployment {target}, whose number of pods the operator sets back: name the app in its spec.scaleTargetRef ({{apiVersion: {API_VERSION}, kind: {KIND}, name: {name}}})"
+        ),
+        Target::Deployment(target) => format!(
+            "HorizontalPodAutoscaler {scaler} names the Deployment {target} of a balancer, which has one pod: delete the autoscaler, and set spec.balancers.replicas"
+        ),
+    })
+}
