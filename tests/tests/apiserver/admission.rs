@@ -36,7 +36,7 @@ impl Story {
     }
 
     /// Waits until policies are in force, which takes some time after their creation.
-    fn wait_policies(&self, object: &Value, is_changed: impl Fn(&Value) -> bool) {
+    pub(crate) fn wait_policies(&self, object: &Value, is_changed: impl Fn(&Value) -> bool) {
         wait::until(SOON, "policies are in force", || {
             let stored = self.server.api.check(object).unwrap();
             if is_changed(&stored) {
@@ -49,10 +49,10 @@ impl Story {
     }
 
     /// Triggers `count` passes that change nothing but the generation, and waits for each.
-    fn passes(&self, name: &str, fields: &str, count: usize) {
+    pub(crate) fn passes(&self, name: &str, fields: &str, count: usize) {
         for ttl in 100..100 + count {
             let dns = format!(
-                "dns: {{hostname: {}.apps.local, ttl: {ttl}s}}",
+                "dns: {{hostname: {}.apps.test, ttl: {ttl}s}}",
                 self.namespace
             );
             self.apply(name, &format!("{fields}\n{dns}"));

@@ -15,6 +15,7 @@
 mod admission;
 mod api;
 mod chart;
+mod injected;
 mod kubelet;
 mod life;
 mod long;

@@ -436,6 +436,17 @@ impl Server {
     /// What the operator has written in a namespace so far, in order: `VERB RESOURCE NAME`.
     /// Events and status are left out.
     pub(crate) fn writes(&self, namespace: &str) -> Vec<String> {
+        self.written(namespace, |about| {
+            about["resource"] != "events" && about["subresource"] != "status"
+        })
+    }
+
+    /// The same with Events and status.
+    pub(crate) fn all_writes(&self, namespace: &str) -> Vec<String> {
+        self.written(namespace, |_| true)
+    }
+
+    fn written(&self, namespace: &str, counts: impl Fn(&Value) -> bool) -> Vec<String> {
         let log = std::fs::read_to_string(self.directory.join("audit.log"));
         let log = log.unwrap_or_default();
         let lines = log.lines().filter(|line| line.contains(namespace));
@@ -446,8 +457,7 @@ impl Server {
                 let about = &line["objectRef"];
                 text(&line["user"]["username"]).ends_with(":scaledapp-operator")
                     && about["namespace"] == *namespace
-                    && about["resource"] != "events"
-                    && about["subresource"] != "status"
+                    && counts(about)
             })
             .map(|line| {
                 let about = &line["objectRef"];
@@ -535,6 +545,11 @@ impl Server {
         let answer = scaledapp_tests::http::get(at, path);
         let answer = answer.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         Ok(answer.json())
+    }
+
+    /// Process of the operator.
+    pub(crate) fn operator_pid(&self) -> Option<u32> {
+        self.operator().as_ref().map(Process::pid)
     }
 
     /// The last lines of the operator's log.

@@ -393,6 +393,78 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
     server.stop();
 }
 
+/// As where the definition is not the release's own and a person brings it up to date.
+#[test]
+fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields() {
+    let Some(server) = bare() else {
+        return;
+    };
+    namespace(server);
+    server.install_chart().unwrap();
+    define(server, &read("definition.yaml"));
+    server.start_operator(1).unwrap();
+    let story = Story {
+        server,
+        namespace: NAMESPACE.to_owned(),
+    };
+    let all = format!("{}/", story.at("/apis/scaledapp.io/v1alpha1", "scaledapps"));
+    for app in ["first", "second"] {
+        let object = json!({
+            "apiVersion": "scaledapp.io/v1alpha1", "kind": "ScaledApp",
+            "metadata": {"name": app, "namespace": NAMESPACE},
+            "spec": {
+                "image": "registry.test/app:1", "command": ["serve"], "replicas": {"total": 2},
+                // Not known to the older definition.
+                "balancers": {"resources": {"requests": {"cpu": "50m"}}},
+            },
+        });
+        let stored = server.api.post(all.trim_end_matches('/'), &object).unwrap();
+        assert_eq!(stored["spec"]["balancers"], json!({}));
+        story.wait_complete(app);
+    }
+    let uids = || -> BTreeSet<String> {
+        let pods = story.list("/api/v1", "pods");
+        pods.iter().map(uid).collect()
+    };
+    let (writes, before) = (story.settled_writes(), uids());
+    let definition = binaries::workspace().join("charts/scaledapp/files/scaledapp.yaml");
+    define(server, &std::fs::read_to_string(definition).unwrap());
+    let smaller = json!({"spec": {"balancers": {"resources": {"requests": {"cpu": "50m"}}}}});
+    let at = story.app_path("first");
+    wait::until(SOON, "the new field is kept", || {
+        let stored = server.api.merge(&format!("{at}?dryRun=All"), &smaller);
+        let stored = stored.map_err(|error| error.to_string())?;
+        if stored["spec"]["balancers"] == smaller["spec"]["balancers"] {
+            Ok(())
+        } else {
+            Err(stored["spec"].to_string())
+        }
+    })
+    .unwrap();
+    assert_eq!(story.settled_writes()[writes.len()..], [""; 0]);
+    assert_eq!(uids(), before);
+    // The operator goes on, with old fields and with new ones.
+    let release = json!({"spec": {"image": "registry.test/app:2"}});
+    server
+        .api
+        .merge(&story.app_path("second"), &release)
+        .unwrap();
+    server.api.merge(&at, &smaller).unwrap();
+    for app in ["first", "second"] {
+        story.wait(app, "it is out", |app| {
+            app["status"]["observedGeneration"] == app["metadata"]["generation"]
+                && condition(app, "Updated").status == "True"
+        });
+    }
+    let balancer = &story.deployment("first-lb-0")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(balancer["resources"]["requests"]["cpu"], "50m");
+    // Which nothing of the app's own pods depends on.
+    let app: BTreeSet<String> = story.pods("first", "app").iter().map(uid).collect();
+    assert!(app.is_subset(&before), "{app:?}");
+    std::mem::forget(story);
+    server.stop();
+}
+
 /// Checks that passes without a change write nothing.
 fn settled(story: &Story) {
     let before = story.settled_writes();
