@@ -106,7 +106,7 @@ enum Obstacle {
     Io(SocketAddr, io::Error),
 }
 
-/// Returns the balancers' port, and the one for TLS, if this pair of blocks is free.
+/// Returns the balancers' port and their port for TLS, if this pair of blocks is free.
 fn fits(
     demand: Demand,
     balancers: Ipv4Addr,

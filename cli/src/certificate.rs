@@ -1,8 +1,9 @@
-//! Certificates for the balancers of a run, from an authority of the user's own.
+//! Signs certificates for the balancers of a run, with a certificate authority that belongs to
+//! the user.
 //!
 //! The authority is made once and kept in `$XDG_DATA_HOME/scaledapp` (or
-//! `~/.local/share/scaledapp`), so that it has to be trusted once. What `spec.balancers.tls` asks
-//! for otherwise is decided in `operator/plan`.
+//! `~/.local/share/scaledapp`), so that the user has to trust it only once. What else follows
+//! from `spec.balancers.tls` is decided in `operator/plan`.
 
 use std::fs;
 use std::io::Write;
@@ -19,22 +20,23 @@ use rcgen::{
 
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
-/// The authority's name, as lists of trusted authorities show it.
+/// The authority's name in lists of trusted authorities.
 const NAME: &str = "scaledapp local authority";
-/// What browsers accept of a certificate at most is longer; a run is shorter.
+/// How long a certificate is valid: longer than a run, and shorter than the longest time that
+/// browsers accept.
 const VALID: Duration = Duration::from_hours(24 * 90);
-/// Clocks of virtual machines may be behind.
+/// How long before now a certificate becomes valid: clocks of virtual machines may be slow.
 const SLACK: Duration = Duration::from_hours(1);
 
 /// The authority of this user.
 #[derive(Debug)]
 pub(crate) struct Authority {
     key: KeyPair,
-    /// Its certificate, for clients that are to trust it.
+    /// The file with its certificate, for clients that shall trust it.
     pub(crate) path: PathBuf,
 }
 
-/// A certificate and its key, PEM.
+/// A certificate and its key, as PEM.
 #[derive(Debug)]
 pub(crate) struct Issued {
     pub(crate) certificate: String,
@@ -42,10 +44,10 @@ pub(crate) struct Issued {
 }
 
 impl Authority {
-    /// The authority that is there, or a new one.
+    /// Returns the existing authority, or a new one.
     ///
     /// # Errors
-    /// Its files cannot be read or made.
+    /// Its files cannot be read or written.
     pub(crate) fn find() -> anyhow::Result<Self> {
         Self::at(&directory()?)
     }
@@ -58,7 +60,7 @@ impl Authority {
         if let Some(key) = existing {
             let key = KeyPair::from_pem(&key).with_context(|| {
                 format!(
-                    "{} holds no key: remove it, and a new authority is made, which has to be trusted anew",
+                    "{} is not a private key: remove the file and start again; that makes a new authority, which clients have to trust anew",
                     key_path.display()
                 )
             })?;
@@ -75,10 +77,10 @@ impl Authority {
         Ok(Self { key, path })
     }
 
-    /// A certificate for a host name, and for addresses at which it is tried without one.
+    /// Signs a certificate for a host name, and for addresses that clients may use instead.
     ///
     /// # Errors
-    /// The host name cannot stand in a certificate.
+    /// The host name is not allowed in a certificate.
     pub(crate) fn issue(&self, host: &str, addresses: &[IpAddr]) -> anyhow::Result<Issued> {
         let names = vec![host.to_owned(), "localhost".to_owned()];
         let mut params = CertificateParams::new(names)?;
@@ -99,8 +101,8 @@ impl Authority {
     }
 }
 
-/// The authority's certificate, apart from its key. The same each time, so that only the key has
-/// to be kept.
+/// The content of the authority's certificate without its key. It is always the same, so only the
+/// key has to be kept.
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -118,11 +120,11 @@ fn directory() -> anyhow::Result<PathBuf> {
     };
     let data = of("XDG_DATA_HOME").or_else(|| Some(of("HOME")?.join(".local/share")));
     let data = data
-        .context("spec.balancers.tls needs a place for an authority: set HOME or XDG_DATA_HOME")?;
+        .context("spec.balancers.tls needs a directory for a certificate authority: set HOME or XDG_DATA_HOME")?;
     Ok(data.join("scaledapp"))
 }
 
-/// Writes a file that is not there yet, or replaces it as a whole.
+/// Creates a file, or replaces it as a whole.
 fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let partial = path.with_extension(format!("{}", std::process::id()));
     let mut options = fs::OpenOptions::new();
@@ -158,7 +160,7 @@ mod tests {
         fs::write(home.path().join(KEY), "no key").unwrap();
         let error = Authority::at(home.path()).unwrap_err().to_string();
         assert!(
-            error.contains("ca.key") && error.contains("remove it"),
+            error.contains("ca.key") && error.contains("remove the file"),
             "{error}"
         );
     }

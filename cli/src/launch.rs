@@ -204,7 +204,7 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
             arguments.extend(words(&["--tls-redirect", &listen.port().to_string()]));
         }
         for (flag, value) in tls.optional_flags() {
-            // There is no Secret with authorities on one machine.
+            // One machine has no Secret with authorities.
             if flag != "--tls-client-mode" {
                 arguments.extend(words(&[flag, &value]));
             }

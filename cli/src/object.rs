@@ -107,7 +107,7 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
     }
     if app.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
         notes.push(
-            "spec.balancers.tls.clientCertificates names a Secret: on one machine clients are not asked for certificates"
+            "spec.balancers.tls.clientCertificates names a Secret, and one machine has none: clients are not asked for certificates"
                 .to_owned(),
         );
     }

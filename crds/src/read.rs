@@ -59,7 +59,7 @@ const NOT_YET: [(&str, &str); 9] = [
     ),
     (
         "issuerRef",
-        "not supported yet: make a Certificate with the secretName that stands here",
+        "not supported yet: create a cert-manager Certificate with the same secretName as here",
     ),
     ("timeouts", "not supported yet: leave it out"),
     ("retries", "not supported yet: leave it out"),

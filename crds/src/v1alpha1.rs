@@ -445,38 +445,39 @@ pub struct Balancers {
     pub pod_template: Option<serde_json::Value>,
 }
 
-/// TLS at the balancers. A changed certificate is in use within two seconds of its arrival
-/// in the pods, where the kubelet brings it within a minute or so. `scaledapp local` reads
-/// no Secrets: it makes a certificate for the host name, of an authority of its own.
+/// TLS at the balancers. When a Secret changes, the kubelet updates the files in the pods
+/// within about a minute, and the balancers use them two seconds later at the latest.
+/// `scaledapp local` reads no Secrets: it signs a certificate for the host name itself, with
+/// its own certificate authority.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tls {
-    /// The Secret with `tls.crt`, the certificate and those that issued it, and `tls.key`,
-    /// in the app's namespace, such as cert-manager makes.
+    /// A Secret in the app's namespace, as cert-manager makes it: `tls.crt` is the certificate
+    /// chain, and `tls.key` is its private key.
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "message": "cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
     pub secret_name: String,
-    /// Further Secrets, with certificates for other host names. A client gets the one for
-    /// the name that it asks for, or else that of `secretName`.
+    /// More Secrets, with certificates for other host names. A client gets the certificate for
+    /// the name that it asks for; if there is none, it gets that of `secretName`.
     #[serde(
         default,
         deserialize_with = "crate::values::or_default",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))", "message": "holds what cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))", "message": "has an entry that cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
     pub additional_secret_names: Vec<String>,
     /// The oldest version of TLS; "1.2" by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TlsVersion>,
-    /// Whether requests on port 80 are sent to https (308), except those for
+    /// Whether requests on port 80 are redirected to https (308), except those for
     /// /.well-known/acme-challenge/; true by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<bool>,
-    /// How long browsers are to use https only (Strict-Transport-Security); not at all by
-    /// default. Browsers keep to it, also once it is gone from here.
+    /// For how long browsers shall use only https (Strict-Transport-Security); by default
+    /// there is no such header. Browsers remember it after it has been removed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('1s') && duration(self) <= duration('17520h'))", "message": "is out of range: give 1s to 17520h (two years)"}]))]
     pub hsts: Option<Duration>,
-    /// Certificates that clients show; none by default.
+    /// Certificates that clients must show; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificates: Option<ClientCertificates>,
 }
@@ -492,24 +493,24 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Certificates that clients show. The app gets them as `Client-Cert` (RFC 9440).
+/// Certificates that clients must show. The app gets them as `Client-Cert` (RFC 9440).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClientCertificates {
-    /// The Secret with `ca.crt`, the authorities that have signed them.
+    /// A Secret with `ca.crt`: the authorities that sign clients' certificates.
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "message": "cannot be the name of a Secret: use a-z, 0-9, - and ., such as clients-ca"}]))]
     pub secret_name: String,
-    /// Whether a client without one is turned away; `Require` by default.
+    /// Whether a client without a certificate is rejected; `Require` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ClientCertificateMode>,
 }
 
-/// What is asked of clients: a certificate, or one if they have it.
+/// Whether a client may have no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum ClientCertificateMode {
-    /// A certificate.
+    /// Each client must show a certificate of these authorities.
     Require,
-    /// A certificate of these authorities, or none.
+    /// A client may show a certificate of these authorities, or none.
     Optional,
 }
 

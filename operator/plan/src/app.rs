@@ -48,22 +48,22 @@ pub struct ValidatedApp {
 pub struct Tls {
     /// Secrets with a certificate and its key; the first one is the default.
     pub secrets: Vec<String>,
-    /// TLS 1.2 is not spoken.
+    /// Whether TLS 1.2 is off.
     pub is_13_only: bool,
-    /// Requests without TLS are sent to https.
+    /// Whether requests without TLS are redirected to https.
     pub redirect: bool,
-    /// How long browsers are to use https only.
+    /// For how long browsers shall use only https.
     pub hsts: Option<Duration>,
-    /// Certificates that clients show.
+    /// Certificates that clients must show.
     pub clients: Option<ClientCertificates>,
 }
 
-/// Certificates that clients show.
+/// Certificates that clients must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificates {
     /// The Secret with their authorities.
     pub secret: String,
-    /// A client may show none.
+    /// Whether a client may show none.
     pub is_optional: bool,
 }
 
@@ -273,7 +273,7 @@ pub struct Balancers {
     pub head_bytes: Option<u32>,
     /// Most fields in the head of a request or an answer.
     pub head_fields: Option<u32>,
-    /// HTTP/2 is not spoken.
+    /// Whether HTTP/2 is off.
     pub is_http1_only: bool,
 }
 

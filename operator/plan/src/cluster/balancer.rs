@@ -109,8 +109,8 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
     }
 }
 
-/// The token, and the Secrets of TLS. A pod whose Secret is not there yet waits for it; the
-/// balancer before it goes on meanwhile.
+/// The volumes of the forwarding token and of the Secrets for TLS. A pod waits while its Secret
+/// does not exist; the previous balancer goes on meanwhile.
 fn volumes(app: &App) -> Vec<Volume> {
     let secret = |name: String, secret: &String| Volume {
         name,
@@ -131,7 +131,7 @@ fn volumes(app: &App) -> Vec<Volume> {
     volumes
 }
 
-/// Where the volumes are.
+/// Where the volumes are mounted.
 fn mounts(app: &App) -> Vec<VolumeMount> {
     let mount = |name: String| VolumeMount {
         mount_path: tls_directory(&name),
@@ -148,7 +148,7 @@ fn mounts(app: &App) -> Vec<VolumeMount> {
     mounts
 }
 
-/// The volume of a certificate.
+/// The name of the volume of a certificate.
 fn tls_name(index: usize) -> String {
     format!("tls-{index}")
 }
@@ -157,7 +157,7 @@ fn tls_directory(volume: &str) -> String {
     format!("/etc/scaledapp/{volume}")
 }
 
-/// What the balancer is told of TLS.
+/// The balancer's flags for TLS.
 fn tls_flags(tls: &Tls) -> Vec<(&'static str, String)> {
     let mut flags = vec![("--tls-listen", format!("[::]:{POD_TLS_PORT}"))];
     for index in 0..tls.secrets.len() {

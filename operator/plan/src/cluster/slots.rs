@@ -20,7 +20,7 @@ use super::{Answer, App, Event, EventType, Observed, Pod};
 /// The ports on which balancers serve: in their pods, and at the slots' addresses.
 pub(super) const POD_PORT: u16 = 8080;
 const SLOT_PORT: i32 = 80;
-/// The same with TLS.
+/// The same ports with TLS.
 pub(super) const POD_TLS_PORT: u16 = 8443;
 pub(super) const SLOT_TLS_PORT: i32 = 443;
 const ZONE: &str = "topology.kubernetes.io/zone";

@@ -19,7 +19,7 @@ const MIN_HEAD_BYTES: u32 = 4 << 10;
 const MAX_HEAD_BYTES: u32 = 16 << 20;
 const MIN_HEAD_FIELDS: u32 = 64;
 const MAX_HEAD_FIELDS: u32 = 100_000;
-/// What the lists of browsers ask for at most.
+/// Two years: at least what the preload lists of browsers ask for.
 const MAX_HSTS: Duration = Duration::from_hours(17_520);
 
 impl Check {
