@@ -10,9 +10,10 @@ pub(crate) enum Known {
     Other,
     /// `Connection` names it, so it is only for this hop.
     Nominated,
-    /// A known name with another byte in place of `-`. Gateway interfaces that turn both
-    /// into `_` would take it for the real name: CGI does so with `_` (RFC 3875 section
-    /// 4.1.18), some servers with every byte that is neither a letter nor a digit.
+    /// A known name with another byte in place of `-`. A gateway interface that turns both
+    /// bytes into `_` would take it for the real name. In CGI the other byte is `_` (RFC
+    /// 3875 section 4.1.18); for some servers it is any byte that is neither a letter nor a
+    /// digit.
     Shadow,
     /// Only a proxy can say this about a client, and the codec does not write it itself.
     Claim,

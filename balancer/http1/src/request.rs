@@ -80,7 +80,7 @@ impl<'b> Request<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// The first field with this name, in any case.
+    /// The first field with this name, in upper or lower case.
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.section.named(name)
     }

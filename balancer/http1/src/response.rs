@@ -125,7 +125,7 @@ impl<'b> Response<'b> {
                 .is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
     }
 
-    /// The first field with this name, in any case.
+    /// The first field with this name, in upper or lower case.
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.section.named(name)
     }

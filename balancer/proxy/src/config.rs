@@ -23,8 +23,8 @@ pub enum Role {
 pub struct Limits {
     /// Client connections of all threads together. At the limit, a new connection replaces
     /// the one that has waited longest for a request, or else the one whose client has kept
-    /// us waiting longest. While servers work on all of them, new connections wait in the
-    /// listen queue.
+    /// the proxy waiting longest. While servers work on all of them, new connections wait in
+    /// the listen queue.
     pub connections: u32,
     /// Client connections of one address; further ones get 503 and are closed. The limit
     /// does not apply behind a balancer of ours ([`Trust::Behind`]), because all
@@ -39,8 +39,8 @@ pub struct Limits {
     /// immediately. A request that has lost its endpoint and waits for another one is not
     /// refused.
     pub waiting: u32,
-    /// How long a request waits for an endpoint before it gets 503, all its waits together.
-    /// Both kinds of 503 carry `Retry-After: 1` (seconds).
+    /// How long a request waits for an endpoint before it gets 503: the sum of all its
+    /// waits. Both kinds of 503 carry `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
     /// The time for a request's head, from its first byte to its last, and for the first
     /// byte of a new connection.
@@ -50,21 +50,23 @@ pub struct Limits {
     /// How long connecting to an endpoint may take.
     pub connect_time: Duration,
     /// The time from the end of a request, or from the last interim response, to the end of
-    /// the answer's head; after that 504.
+    /// the answer's head; after that the client gets 504.
     pub answer_time: Duration,
     /// The time between two bytes of a body, from or to either side. It also bounds how
-    /// long a client that reads slowly may keep us waiting, see [`Self::body_rate`].
+    /// long a client that reads slowly may keep the proxy waiting, see [`Self::body_rate`].
     pub stall_time: Duration,
     /// The same for an answer that is marked as a stream, such as `text/event-stream`.
     pub stream_time: Duration,
     /// How long both sides of an upgraded connection may be silent.
     pub upgrade_time: Duration,
-    /// How long the bytes of one request body may be waited for in total; after that 408.
+    /// How long the proxy may wait in total for the bytes of one request body; after that
+    /// the client gets 408.
     pub body_time: Duration,
-    /// How many bytes per second of a body a client must send or read while we wait for it;
-    /// 0: no minimum. A request body may be waited for [`Self::body_grace`]; every
-    /// `body_rate` bytes add a second, up to three times the grace. An answer may wait for
-    /// its reader for `stall_time` in the same way.
+    /// How many bytes of a body per second a client must send or read while the proxy waits
+    /// for it; 0: no minimum. The proxy waits for a request body for [`Self::body_grace`];
+    /// every `body_rate` bytes add a second, up to three times the grace. The proxy waits
+    /// for the reader of an answer for `stall_time`; every `body_rate` bytes add a second
+    /// again, up to that time.
     pub body_rate: u32,
     /// See [`Self::body_rate`].
     pub body_grace: Duration,
@@ -77,9 +79,9 @@ pub struct Limits {
     pub request_head: http1::Limits,
     /// Limits of answer heads; beyond them the answer is 502.
     pub answer_head: http1::Limits,
-    /// How often a request is sent at most.
+    /// The most times that a request is sent.
     pub attempts: u32,
-    /// Repetitions in percent of requests (a few are always allowed).
+    /// The most repetitions, as a percentage of all requests (a few are always allowed).
     pub retry_percent: u32,
     /// How many bytes of a request are kept so that it can be sent again.
     pub replay_bytes: usize,
@@ -112,7 +114,8 @@ pub struct Config {
     pub memory_percent: u32,
     /// The container belongs to the proxy alone, so memory of its sockets counts as well.
     pub owns_container: bool,
-    /// Lower [`Limits::connections`] if memory or descriptors do not suffice for it.
+    /// Whether [`Limits::connections`] is lowered if there is too little memory, or if there
+    /// are too few descriptors, for that many connections.
     pub fits_connections: bool,
     /// Whether an endpoint that answers only with 5xx is ejected for a while.
     pub ejects_errors: bool,

@@ -1,8 +1,8 @@
 //! An endpoint: a target for requests, what is known of it, and how busy it is.
 //!
-//! The owner of the table says whether it serves ([`Standing`]) and passes on what it
-//! reports; the forwarding path counts the requests in flight there. Which endpoint is
-//! chosen is decided in `select`.
+//! The owner of the table says whether an endpoint serves ([`Standing`]) and passes on what
+//! the endpoint reports. The forwarding path counts the requests in flight there. Which
+//! endpoint is chosen is decided in `select`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,8 +19,8 @@ use crate::counters::{Busy, Counters};
 
 /// The process behind an endpoint, as its owner knows it.
 pub trait Process: fmt::Debug + Send + Sync {
-    /// Whether it is certain that no process that serves requests there has ended. Called
-    /// on a forwarding thread, so it must not block.
+    /// Whether all processes that serve requests there certainly still run; `false` if that
+    /// is unknown. Called on a forwarding thread, so it must not block.
     fn surely_runs(&self) -> bool;
 
     /// Whether the process may reset connections after it has accepted and read them, as if
@@ -47,17 +47,17 @@ pub struct Endpoint {
     address: SocketAddr,
     standing: AtomicU8,
     in_flight: AtomicU32,
-    /// How many of these are connections that have switched to another protocol.
+    /// How many of those in flight are connections that have switched to another protocol.
     upgraded: AtomicU32,
-    /// How many of these are requests whose client is expected to act next.
+    /// How many of those in flight are requests whose client is expected to act next.
     held_up: AtomicU32,
     /// When it last sent something, in microseconds on the process's clock.
     heard: AtomicU64,
     /// When the first of the requests that now await an answer arrived, on the same clock.
     asked: AtomicU64,
     capacity: AtomicU32,
-    /// The reported requests in flight and queued, minus those that we had in flight at the
-    /// time of the report.
+    /// The reported requests in flight and queued, minus those that this process had in
+    /// flight at the time of the report.
     beyond_ours: AtomicU32,
     closed: AtomicBool,
     retired: AtomicBool,
@@ -95,7 +95,7 @@ impl Endpoint {
         Arc::new(Self::with(name.into(), address, None, None))
     }
 
-    /// The same, counted in `counters` together with all other endpoints that share these.
+    /// The same, counted in `counters` together with all other endpoints that share them.
     pub fn with_counters(
         name: impl Into<String>,
         address: SocketAddr,
@@ -193,7 +193,6 @@ impl Endpoint {
     /// process that does one thing at a time then keeps all other requests waiting. Silent
     /// streams and long polls cannot be told from a hung process. The result is late by up
     /// to 50 ms.
-    /// 50 ms.
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         let in_flight = self.in_flight.load(Ordering::Acquire);
         if self.held_up.load(Ordering::Relaxed) > 0 {
@@ -272,8 +271,8 @@ impl Endpoint {
 
     /// Records that no process listens there. A process that has closed its listener is
     /// about to leave, so the endpoint gets no new request, not even over kept connections;
-    /// a process that listens there later is a new endpoint. Returns whether this endpoint
-    /// is known to be such a process; other endpoints may come back.
+    /// a process that listens there later is a new endpoint. Returns whether the endpoint
+    /// has a [`Process`]. An endpoint without one stays open, because it may come back.
     pub(crate) fn refuses(&self) -> bool {
         let Some(process) = &self.process else {
             return false;
@@ -287,7 +286,8 @@ impl Endpoint {
 
     /// Takes no new request from now on. This cannot be undone.
     pub fn close(&self) {
-        // Ordered against `enter`: either this thread sees its count, or it sees this flag.
+        // Ordered against `enter`: either this thread sees the count that `enter` writes, or
+        // `enter` sees this flag.
         self.closed.store(true, Ordering::SeqCst);
         if self.owes_nothing() {
             self.changed.notify_waiters();
@@ -448,7 +448,8 @@ impl Endpoint {
             is_suspect: Cell::new(false),
             is_quiet: false,
         };
-        // Dropped when the endpoint is closed, which takes it out of the count again.
+        // If the endpoint is closed, `entered` is dropped, which takes the request out of
+        // the count again.
         (!self.closed.load(Ordering::SeqCst)).then_some(entered)
     }
 }

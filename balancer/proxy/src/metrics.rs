@@ -3,7 +3,6 @@
 //! Each thread has its own counters, so that counting writes to no shared cache line; a
 //! scrape adds them up. Labels come from closed sets, except for the few paths that end
 //! workers ([`crate::suspects`]).
-//! ([`crate::suspects`]).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! A server that requests can go to, and the check that an address can be one of a server.
+//! A server that requests can go to, and the check that a server can have a given address.
 
 use std::net::SocketAddr;
 
@@ -29,7 +29,7 @@ impl Backend {
 /// Refuses an address at which there can be no server.
 pub(crate) fn check_target(address: SocketAddr) -> Result<(), &'static str> {
     if address.port() == 0 {
-        Err("port 0 is no port to connect to: give the server's port")
+        Err("no server can listen on port 0: give the server's port")
     } else if address.ip().is_unspecified() {
         Err("this stands for all addresses of a machine: give a single one, such as 127.0.0.1")
     } else if address.ip().is_multicast() {

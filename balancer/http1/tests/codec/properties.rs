@@ -159,8 +159,8 @@ fn answer(bytes: &[u8], size: usize, asked: Asked) -> Result<Option<String>, &'s
     Ok(None)
 }
 
-/// All lines except those that grow with each hop: the list of addresses, and a host that
-/// only the second hop was given.
+/// All lines except those that differ between the hops: the list of addresses, which grows
+/// with each hop, and the host `fallback`, which only the second hop receives.
 fn without_hops(head: &[u8]) -> Vec<u8> {
     let lines = head.split_inclusive(|&byte| byte == b'\n');
     let others = lines.filter(|line| {

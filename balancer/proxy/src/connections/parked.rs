@@ -20,8 +20,8 @@ use crate::transport::Detached;
 
 /// How many connections are handled at once.
 const MAX_BATCH: usize = 64;
-/// Memory is given back once at least this many connections have been parked: together they
-/// have left some hundred KiB.
+/// Memory is given back once at least this many connections have been parked: parking them
+/// has freed a few hundred KiB.
 const MIN_FREED: u32 = 256;
 /// How often memory is given back while more and more connections are parked.
 const RETURN_INTERVAL: Duration = Duration::from_secs(10);
