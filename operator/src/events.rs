@@ -2,7 +2,7 @@
 //! the pass goes on.
 //!
 //! The name of an event about a condition contains the time at which the condition changed.
-//! So a restarted operator or the next leader that sends it again finds that it exists.
+//! So if a restarted operator or the next leader sends it again, the event exists already.
 //!
 //! Other events become a series when they are repeated (events.k8s.io/v1). kube's own
 //! recorder would not do: it treats events with different notes as one and keeps the first
@@ -29,7 +29,7 @@ const MAX_NOTE_BYTES: usize = 1024;
 /// Events that are repeated within this time are a series, as in client-go.
 const SERIES: SignedDuration = SignedDuration::from_mins(6);
 
-/// The events that were sent lately.
+/// The events that were sent recently.
 #[derive(Debug)]
 pub struct Sent {
     /// The name of this replica.
@@ -82,7 +82,8 @@ impl Sent {
         looked.insert(object.uid().unwrap_or_default())
     }
 
-    /// What to do with an event about a change at `since`, if it is about one.
+    /// What to do with an event. `since` is the time of the change that it reports; `None`
+    /// if it reports no change.
     fn next(&self, key: &Key, since: Option<Timestamp>, now: Timestamp) -> Next {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, series| now.duration_since(series.last) < SERIES);
@@ -110,7 +111,7 @@ impl Sent {
     }
 }
 
-/// Sends them, in order.
+/// Sends `events`, in order.
 pub async fn send(
     sent: &Sent,
     caller: &Caller,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A kind, and a namespace if there is one watch for each.
+/// A kind, and a namespace if each namespace has its own watch.
 type Key = (Option<String>, &'static str);
 
 /// The state of the watches.
@@ -93,7 +93,7 @@ impl Health {
         is_news
     }
 
-    /// Whether everything is known that decisions about an app of this namespace need.
+    /// Whether all lists are known that decisions about the apps of this namespace need.
     /// Before that, unknown objects would count as missing.
     pub fn knows(&self, namespace: &str) -> bool {
         let watches = self.watches();
