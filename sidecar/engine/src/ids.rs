@@ -10,7 +10,8 @@ pub struct WorkerId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
-/// Which load of the app a worker belongs to: 1, 2, …, one more per reload.
+/// The start or the reload of the app that a worker belongs to: 1 for the start, and one
+/// more for each reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
