@@ -132,12 +132,12 @@ impl Api {
         self.json("DELETE", path, "application/json", Some(options))
     }
 
-    /// As `kubectl apply --server-side` does.
+    /// Applies an object as `kubectl apply --server-side` does.
     pub(crate) fn apply(&self, object: &Value) -> Answer {
         self.apply_with(object, "")
     }
 
-    /// As `kubectl apply --server-side --dry-run=server --validate=strict` does.
+    /// Checks an object as `kubectl apply --server-side --dry-run=server --validate=strict` does.
     pub(crate) fn check(&self, object: &Value) -> Answer {
         self.apply_with(object, "&dryRun=All&fieldValidation=Strict")
     }
