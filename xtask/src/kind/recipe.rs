@@ -152,7 +152,7 @@ pub(crate) const PROXY_PACKAGES: &[&str] = &["nftables"];
 /// The version that a go.mod requires of a module.
 ///
 /// # Errors
-/// It does not require it.
+/// The go.mod does not require the module.
 pub(crate) fn required<'a>(go_mod: &'a str, module: &str) -> anyhow::Result<&'a str> {
     let mut lines = go_mod.lines().map(str::trim);
     lines
@@ -196,7 +196,7 @@ fn release(version: &str) -> anyhow::Result<(&str, &str)> {
 /// Reads the stock node image of a version of kind from its source.
 ///
 /// # Errors
-/// The source has another form than expected.
+/// The source does not have the expected form.
 pub(crate) fn stock_image(defaults_go: &str) -> anyhow::Result<&str> {
     defaults_go
         .lines()
