@@ -35,8 +35,8 @@ enum AnswerRoom {
 }
 
 impl<'t> Attempt<'_, 't> {
-    /// Runs until the upstream is done. It takes a reference, because a future that holds
-    /// an attempt by value holds it again for each of its awaits.
+    /// Runs until the upstream is done. It takes a reference: a future that owned the attempt
+    /// would need memory for it once more at each await.
     pub(super) async fn run(&mut self) -> End {
         poll_fn(|context| self.poll(context)).await
     }
@@ -118,8 +118,8 @@ impl<'t> Attempt<'_, 't> {
         !(self.request.is_taken() || self.request.is_pending() || self.upstream.deaf)
     }
 
-    /// Until when the attempt may continue in its state at `now`, and which failure it is
-    /// if that time passes.
+    /// Until when the attempt may continue in its state at `now`, and the failure with which
+    /// it ends then.
     fn until(&mut self, now: Duration) -> (Duration, Failure) {
         let limits = &self.thread.config.limits;
         let has_head = !matches!(self.state, State::Head);
@@ -161,8 +161,8 @@ impl<'t> Attempt<'_, 't> {
             };
             bound(self.moved.saturating_add(time), Failure::Timeout);
         }
-        // A client that does not read has its allowance. Between our own hops, a closed
-        // side means that the peer no longer waits.
+        // How long a client may leave its answer unread is bounded above. Between our own
+        // hops, a closed side means that the peer no longer waits.
         if !awaits_reader || self.client.trust == Trust::Behind {
             // A stream has no end for which a client with a closed side could be waiting.
             let moved = if self.streams { self.begun } else { self.moved };
@@ -172,7 +172,8 @@ impl<'t> Attempt<'_, 't> {
         least
     }
 
-    /// Since when the client has kept us waiting to send or to read, at the last check.
+    /// Since when this attempt has been waiting for the client to send or to read, at the
+    /// last check.
     fn stalled(&self) -> Option<Duration> {
         let sends = self.client.body.stalled();
         let reads = self.reader.stalled();
@@ -288,8 +289,8 @@ impl<'t> Attempt<'_, 't> {
             return Poll::Pending;
         }
         // Avoids a deadlock: a server that has answered with an error and reads nothing
-        // more waits for us to read the answer, we wait for the client, and the client
-        // waits for us.
+        // more waits until the proxy reads the answer, the proxy waits until the client
+        // reads it, and the client waits until the proxy takes its upload.
         let is_stuck = answered.status >= 400 && self.request.is_pending();
         if !self.upstream.deaf && !is_stuck {
             return Poll::Pending;
@@ -323,7 +324,7 @@ impl<'t> Attempt<'_, 't> {
                     Poll::Pending => {}
                 }
                 match self.state {
-                    // The rest concerns only the client and us.
+                    // The rest concerns only the client and this proxy.
                     State::Body(answered) if self.answer.is_taken() => {
                         return Poll::Ready(End::Answered(answered));
                     }
