@@ -140,7 +140,7 @@ pub(crate) fn one_shot(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// Section b: what the dispatcher's own process costs per request, beside nginx
-/// in the same place. `hop` measures this at length.
+/// in the same place. The bench in `hop.rs` measures this in more detail.
 pub(crate) fn hop(bench: &mut Bench) -> anyhow::Result<()> {
     let origin = peer::workers()?;
     let nginx = peer::nginx(bench.directory.path(), "pod", &origin)?;
