@@ -29,7 +29,7 @@ pub(crate) struct State {
     pub(crate) problem: Option<String>,
 }
 
-/// Starts tasks that watch the named namespaces for ever, or all if none is named.
+/// Starts tasks that watch the named namespaces, or all namespaces if none is named, for ever.
 ///
 /// # Errors
 /// No API server is configured. An API server that does not answer is not an error.
@@ -117,7 +117,7 @@ impl Source {
 struct Gathered {
     naming: Naming,
     sources: Vec<Source>,
-    /// The objects left out that were logged already.
+    /// The objects that are left out, with the reasons, as they were last logged.
     logged: BTreeSet<String>,
     state: watch::Sender<State>,
     metrics: Arc<Metrics>,

@@ -55,7 +55,7 @@ fn a_name_without_the_type_asked_for_still_exists() {
         ("hello", DS, "a validating recursor asks this"),
         // No address is healthy yet.
         ("starting", A, "consul#1217"),
-        // Names that only have names below, as QNAME minimisation asks for them.
+        // Names that have no records, only names below them: QNAME minimisation asks for these.
         ("team", A, "rbldnsd#17, pdns#8496"),
         ("shop.team", NS, "dnsext#109"),
         ("team", AAAA, "unbound#1500"),
