@@ -1,13 +1,13 @@
-//! The accept probe under Request dispatch: when a silent worker is probed for whether it
-//! accepts connections, and what follows from the result. Time is passed in; `measure`
-//! connects.
+//! The accept probe under Request dispatch, which finds out whether a silent worker accepts
+//! connections. This file decides when a worker is probed and what follows from the result.
+//! Time is passed in; `measure` connects.
 
 use std::time::Duration;
 
 /// The first pause after a silent worker has accepted a probe.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether a worker without progress accepts connections, as far as it was probed, and when
+/// Whether a worker without progress accepts connections, as far as that is known, and when
 /// it is probed again.
 ///
 /// A probe is a connection that sends nothing, and apps may log it. So the pause doubles
