@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process::{Ended, Process};
 use crate::{binaries, http, ports, process, wait};
 
-/// For a worker to boot on two busy cores, where it takes much less.
+/// The time for a worker to boot. Even on two busy cores it takes much less.
 pub const BOOT: Duration = Duration::from_secs(20);
 
 /// How to start a supervisor.
@@ -182,7 +182,7 @@ impl Sidecar {
     /// Waits until exactly `workers` are ready and no other is left.
     ///
     /// # Errors
-    /// They are not in time, or the supervisor ended.
+    /// They are not ready in time, or the supervisor ended.
     pub fn wait_ready(&mut self, workers: u64) -> anyhow::Result<()> {
         let admin = self.launch.admin;
         let mut ended = None;

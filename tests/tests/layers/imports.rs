@@ -120,7 +120,7 @@ fn there_are_no_circles_of_imports_except_the_listed_ones() {
         } = circle;
         writeln!(
             wrong,
-            "{package}: there is no circle of exactly {} ({reason}): remove it from CIRCLES in tests/tests/layers/imports.rs, or only the files that have left it",
+            "{package}: there is no circle of exactly {} ({reason}): remove it from CIRCLES in tests/tests/layers/imports.rs, or remove only the files that no longer belong to it",
             files.join(", ")
         )
         .unwrap();
@@ -128,7 +128,7 @@ fn there_are_no_circles_of_imports_except_the_listed_ones() {
     assert!(
         wrong.is_empty(),
         "Move what two files need of each other into a third that imports neither, or pass it as an argument. \
-         (The circles that are listed are there to be opened; add none.)\n{wrong}"
+         (The listed circles are to be removed one by one; add none.)\n{wrong}"
     );
 }
 

@@ -12,7 +12,7 @@ const CLIENTS: u64 = 3000;
 /// Limit for one connection: twice the expected size, and less than one buffer.
 const BYTES: u64 = 10 << 10;
 
-/// Opens connections that send only `bytes`. Returns the memory of each in the end.
+/// Opens connections that send only `bytes`. Returns the memory that each one takes at the end.
 fn cost(balancer: &Balancer, bytes: &[u8]) -> u64 {
     let pid = balancer.process.pid();
     let before = proc::resident_bytes(pid).unwrap();

@@ -219,7 +219,7 @@ fn any_tcp_protocol_works_with_connection_dispatch() {
             greeting.extend(connection.read_bytes(1).unwrap());
         }
         let pid = String::from_utf8(greeting).unwrap().trim().parse().unwrap();
-        assert!(pids.contains(&pid), "{pid} is none of {pids:?}");
+        assert!(pids.contains(&pid), "{pid} is not one of {pids:?}");
         connection.write(b"\0any bytes\xff").unwrap();
         assert_eq!(connection.read_bytes(11).unwrap(), b"\0any bytes\xff");
     }
