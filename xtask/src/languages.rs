@@ -99,7 +99,7 @@ pub(crate) fn install() {
 
 fn report(name: &str, done: anyhow::Result<()>) {
     match done {
-        Ok(()) => note(&format!("{name}: there.")),
+        Ok(()) => note(&format!("{name}: installed.")),
         Err(reason) => note(&format!("{name}: {reason:#}. Its tests are skipped.")),
     }
 }
@@ -110,7 +110,7 @@ fn root(directory: &str) -> PathBuf {
         .join(directory)
 }
 
-/// Fills a directory by `fill`, unless it holds the versions `wanted` already.
+/// Fills a directory with `fill`, unless it holds the versions `wanted` already.
 fn ensure_holds(
     directory: &Path,
     wanted: &str,
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(fills.get(), 1);
         hold("two");
         assert!(!directory.join("one").exists() && directory.join("two").exists());
-        // One that was interrupted holds nothing.
+        // An interrupted installation does not count as one.
         std::fs::remove_file(directory.join(HOLDS)).unwrap();
         hold("two");
         assert_eq!(fills.get(), 3);

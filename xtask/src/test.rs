@@ -211,7 +211,7 @@ fn programs() {
                 .map_err(|_| anyhow::anyhow!("{program} is not installed")),
         };
         match there {
-            Ok(()) => note(&format!("{program}: there.")),
+            Ok(()) => note(&format!("{program}: installed.")),
             Err(reason) => note(&format!("{program}: {reason:#}. Skipped: {purpose}.")),
         }
     }

@@ -20,12 +20,13 @@ use crate::console::{note, timed};
 /// ready; without it, the cluster is incomplete.
 const RECORD: &str = "/kind/scaledapp-made-from";
 
-/// For kubeadm on three nodes of a busy machine.
+/// The time for kubeadm to start three nodes on a busy machine.
 const CREATE_TIMEOUT: Duration = Duration::from_mins(15);
 const READY_TIMEOUT: Duration = Duration::from_mins(5);
 const REMOVE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// For an existing cluster to show that it is healthy. On a busy machine one check may fail.
+/// The time for an existing cluster to show that it is healthy. On a busy machine one check may
+/// fail.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node as the engine lists it.
@@ -156,8 +157,8 @@ fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Clus
         words.extend(["--image", image]);
     }
     let cure = format!(
-        "look at {}; more is said by `kind create cluster --retain --verbosity 5` with the same \
-         words; then `cargo xtask kind down` and try again",
+        "look at {}; `kind create cluster --retain --verbosity 5` with the same words says more; \
+         then run `cargo xtask kind down` and try again",
         cache.log("kind-create").display()
     );
     timed("Nodes (kind create cluster)", || {
