@@ -25,7 +25,7 @@ impl Slot {
 pub(crate) enum List {
     /// The idle connections.
     Idle,
-    /// The connections whose client keeps us waiting.
+    /// The connections whose client keeps the proxy waiting.
     Stalled,
 }
 

@@ -1,8 +1,9 @@
-//! Which paths have been answered lately. Requests for a busy path are at many workers that
-//! end without being the cause. The memory is bounded, and cheap enough to be updated with
-//! each answer: a hash, and a check of one word that changes once a second. If two paths
-//! share a place, the later one takes it, so the earlier one may be forgotten. A path that
-//! was not answered is mistaken for an answered one only with a chance of one in 2^31.
+//! Which paths have been answered recently. Many workers have requests for a busy path when
+//! they end, although the path is not the cause. The memory is bounded, and cheap enough to
+//! be updated with each answer: a hash, and a check of one word that changes once a second.
+//! If two paths share a place, the later one takes it, so the earlier one may be forgotten.
+//! A path that was not answered is mistaken for an answered one only with a chance of one in
+//! 2^31.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -60,7 +61,7 @@ impl Recent {
     }
 }
 
-/// The second of a time, from 1 on; 0 marks a place that was never used.
+/// The second of a time, counted from 1; 0 marks a place that was never used.
 fn second(now: Duration) -> u64 {
     now.as_secs() + 1
 }
