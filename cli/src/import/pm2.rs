@@ -39,7 +39,7 @@ pub(super) struct App {
     pub(super) port: Option<u16>,
     pub(super) workers: Workers,
     pub(super) max_memory: Option<String>,
-    /// From the stop signal to SIGKILL.
+    /// The time from the stop signal to SIGKILL.
     pub(super) stop_grace: Option<String>,
     /// Set only if it is longer than our default.
     pub(super) boot_timeout: Option<String>,
@@ -391,17 +391,17 @@ fn memory(fields: &mut Fields<'_>) -> anyhow::Result<Option<String>> {
     let upper = given.trim().to_ascii_uppercase();
     let (digits, unit) = upper.split_at(upper.bytes().take_while(u8::is_ascii_digit).count());
     let number: u64 = digits.parse().ok().with_context(|| {
-        format!("max_memory_restart {given:?} is not a size: write it such as 300M")
+        format!("max_memory_restart {given:?} is not a size: give a size such as 300M")
     })?;
     let text = match unit.trim_end_matches('B') {
         unit @ ("K" | "M" | "G") => format!("{number}{unit}"),
         "" => format!("{}M", number.div_ceil(1024 * 1024).max(1)),
-        _ => bail!("max_memory_restart {given:?} is not a size: write it such as 300M"),
+        _ => bail!("max_memory_restart {given:?} is not a size: give a size such as 300M"),
     };
     Ok(Some(text))
 }
 
-/// Whether the app uses PM2's message channel for `field`. With PM2 and with us, the
+/// Whether the app uses PM2's message channel for `field`. In PM2 and in the supervisor, the
 /// channel reaches only the process that is started.
 fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
     if fields.take(&[field]).is_none_or(|asked| asked != true) {
@@ -434,8 +434,8 @@ fn increment_env(fields: &mut Fields<'_>) -> Option<String> {
     Some(name)
 }
 
-/// PM2 counts a worker as ready when this time is over, and we count it as failed. So a
-/// short one must not be used.
+/// When this time is over, PM2 counts a worker as ready, but the supervisor counts it as
+/// failed. So a short one must not be used.
 fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     const OURS: u64 = 60_000;
     let given = fields.take(&["listen_timeout"]).and_then(milliseconds)?;
