@@ -1,7 +1,6 @@
 //! Times in the object: text with a unit, such as `30s`.
 //!
-//! The grammar is the one of the binaries' flags, so that a value can be passed on
-//! unchanged.
+//! The grammar is that of the binaries' flags, so that a value can be passed on unchanged.
 
 use std::fmt;
 use std::str::FromStr;
