@@ -1,6 +1,6 @@
 //! The operator's metrics (`scaledapp_operator_…`).
 //!
-//! The values of labels come from fixed sets; no name of an object is one.
+//! The values of labels come from fixed sets. The name of an object is never such a value.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use prometheus_client::registry::Registry;
 use crate::call::Call;
 use crate::health::State;
 
-/// A pass without writes takes well below a millisecond, one with a hanging API
-/// server some seconds.
+/// A pass without writes takes well below a millisecond. A pass during which the API server
+/// hangs takes several seconds.
 const SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -54,13 +54,13 @@ each_kind!(objects);
 
 impl Kind {
     /// Whether the operator may write an object of this kind after its creation. It may not
-    /// change Roles and their bindings: such a right would cover everybody's.
+    /// change Roles and their bindings: a right to do that would cover those of all users.
     pub fn is_changed(self) -> bool {
         !matches!(self, Self::Role | Self::RoleBinding)
     }
 
-    /// Whether the operator removes objects of this kind while the app exists. Each app has
-    /// the same objects of the other kinds all the time; they are deleted with it.
+    /// Whether the operator removes objects of this kind while the app exists. The objects of
+    /// the other kinds stay for as long as the app exists, and are deleted with it.
     pub fn is_removed(self) -> bool {
         match self {
             Self::Service | Self::EndpointSlice | Self::Deployment | Self::PodDisruptionBudget => {
@@ -90,7 +90,7 @@ pub struct Plan {
     pub delete: Vec<ObjectKey>,
     /// Annotations to be set on pods, after everything else.
     pub touch: Vec<PodAnnotations>,
-    /// To be sent once the changes that they report were written.
+    /// To be sent once the changes that they report have been written.
     pub events: Vec<Event>,
     /// When the next pass is due, even if nothing changes.
     pub wake: Option<Duration>,
@@ -103,7 +103,7 @@ pub struct Plan {
 pub struct PodAnnotations {
     /// The pod.
     pub name: String,
-    /// Its uid, so that a new pod of the same name is not meant.
+    /// Its uid, so that a new pod of the same name does not get the annotations.
     pub uid: String,
     /// The annotations to set; others stay.
     pub annotations: BTreeMap<String, String>,
