@@ -1,8 +1,8 @@
 //! The part in front of the workers: under Request dispatch the dispatchers, under
 //! Connection dispatch a watch over the workers' connections.
 //!
-//! `scaledapp-proxy` decides which worker gets a request, the engine which workers may get
-//! any.
+//! `scaledapp-proxy` decides which worker gets a request. The engine decides which workers
+//! may get requests.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,16 +23,16 @@ const LINGER: Duration = Duration::from_secs(2);
 
 type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The part in front of the workers; see the file's head.
+/// The part in front of the workers; see the module documentation.
 pub(crate) enum Front {
     /// Requests go through the dispatchers, one for each shared port, the app's own port
     /// first.
     Request(Vec<Dispatcher>),
-    /// Workers accept for themselves.
+    /// Workers accept connections themselves.
     Connection(Accepting),
 }
 
-/// The work that is left for the supervisor when workers accept for themselves.
+/// The work that is left for the supervisor when workers accept connections themselves.
 pub(crate) struct Accepting {
     pub(crate) drains: Drains,
     pub(crate) quiet: Duration,
@@ -258,7 +258,8 @@ impl Front {
                     quiet,
                     deadline,
                 } = accepting;
-                // Connections that begin until then need time to end.
+                // Connections that begin within this time need the rest of the deadline to
+                // end.
                 let most = (*quiet * 4).min(*deadline / 2);
                 let departed = drains.clone().depart(*quiet, most);
                 Box::pin(async move {
@@ -280,7 +281,7 @@ impl Front {
         let _late = tokio::time::timeout(LINGER, passed_on).await;
     }
 
-    /// The number of requests that a worker has answered; 0 if it accepts for itself.
+    /// The number of requests that a worker has answered; 0 if it accepts connections itself.
     pub(crate) fn served(&self, worker: WorkerId) -> u64 {
         self.fed(worker).map(Fed::served).sum()
     }
