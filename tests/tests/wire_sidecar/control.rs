@@ -283,7 +283,7 @@ fn a_hangup_reloads() {
     let mut sidecar = app(&["--workers", "1"]).ready(1).unwrap();
     let before = sidecar.pids().unwrap();
     sidecar.process.signal(Signal::HUP).unwrap();
-    wait::until_true(SOON, "the worker is another", || {
+    wait::until_true(SOON, "the worker has been replaced", || {
         sidecar
             .workers()
             .is_ok_and(|workers| workers.iter().all(|worker| !before.contains(&worker.pid)))
@@ -351,7 +351,7 @@ fn the_desired_state_file_scales_and_reloads() {
     );
     // The number of workers may also be a JSON number.
     write(r#"{"workers": 1, "reload": "b"}"#);
-    wait::until_true(SOON, "the worker is another", || {
+    wait::until_true(SOON, "the worker has been replaced", || {
         sidecar.pids().is_ok_and(|pids| !pids.contains(&before[0]))
     })
     .unwrap();
