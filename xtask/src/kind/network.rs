@@ -1,7 +1,7 @@
-//! The pod network of a cluster whose node image we built, because kind's own network (kindnetd) is an
-//! image that cannot be pulled. Each pod has a point-to-point link and an address from the node's range,
-//! and each node has a route to every other. `tests/cluster/node-network.sh` is the part that runs on a
-//! node.
+//! The pod network of a cluster whose node image xtask built, because kind's own network
+//! (kindnetd) is an image that cannot be pulled. Each pod has a point-to-point link and an address
+//! from the node's range, and each node has a route to every other. `tests/cluster/node-network.sh`
+//! is the part that runs on a node.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(crate) struct Node {
 pub(crate) fn connect(cluster: &Cluster) -> anyhow::Result<()> {
     if Path::new(BRIDGED).exists() {
         fs::write(BRIDGED, "0").with_context(|| {
-            format!("cannot write 0 to {BRIDGED}, and pods would not reach other nodes")
+            format!("cannot write 0 to {BRIDGED}, without which pods do not reach other nodes")
         })?;
     }
     let listed = cluster.kubectl(&["get", "nodes", "-o", "json"]).text()?;
@@ -109,7 +109,7 @@ fn plugins(range: &str) -> Value {
 /// Waits until every node has a range. The controller manager assigns it soon after the node joins.
 ///
 /// # Errors
-/// A node has no range in time.
+/// A node does not get a range in time.
 pub(crate) fn ranges_given(cluster: &Cluster, nodes: usize) -> anyhow::Result<()> {
     let words = ["get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}"];
     scaledapp_tests::wait::until(Duration::from_mins(1), "nodes have pod ranges", || {
