@@ -36,14 +36,14 @@ fn main() -> anyhow::Result<()> {
         (
             "in front of two nginx that answer 200 bytes",
             [
-                peer::nginx(directory.path(), "edge", &origin)?,
-                peer::balancer(&origin)?,
+                peer::nginx(directory.path(), "edge", &origin, None)?,
+                peer::balancer(&origin, None)?,
             ],
         ),
         (
             "in front of two workers with a thread for each connection",
             [
-                peer::nginx(directory.path(), "pod", &workers)?,
+                peer::nginx(directory.path(), "pod", &workers, None)?,
                 peer::dispatcher()?,
             ],
         ),

@@ -3,5 +3,6 @@
 
 pub mod cpu;
 pub mod figures;
+pub mod h2load;
 pub mod peer;
 pub mod wrk;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Peer {
     pub name: &'static str,
     /// Where it serves.
     pub address: SocketAddr,
+    /// Where it serves with TLS, if it does.
+    pub tls: Option<SocketAddr>,
     /// The processes whose CPU time counts.
     pids: Vec<u32>,
     _running: Running,
@@ -138,18 +140,54 @@ pub fn workers() -> anyhow::Result<Origin> {
     Ok(origin)
 }
 
+/// A certificate (ECDSA P-256) with its key, in PEM files.
+#[derive(Debug)]
+pub struct Certificate {
+    chain: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificate {
+    /// Makes one below `directory`.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn new(directory: &Path) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let [chain, key] = ["tls.crt", "tls.key"].map(|name| directory.join(name));
+        fs::write(&chain, made.cert.pem())?;
+        fs::write(&key, made.signing_key.serialize_pem())?;
+        Ok(Self { chain, key })
+    }
+}
+
 /// nginx with the settings that its documentation gives for keep-alive to upstreams.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
-pub fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Peer> {
+pub fn nginx(
+    directory: &Path,
+    name: &str,
+    origin: &Origin,
+    certificate: Option<&Certificate>,
+) -> anyhow::Result<Peer> {
     let address = ports::local()?;
+    let tls = certificate.map(|_| ports::local()).transpose()?;
+    let secured = match (tls, certificate) {
+        (Some(tls), Some(Certificate { chain, key })) => format!(
+            "listen {tls} ssl http2; ssl_certificate {}; ssl_certificate_key {};\n\
+             ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519; http2_max_requests 1000000000;\n",
+            chain.display(),
+            key.display()
+        ),
+        _ => String::new(),
+    };
     let upstreams = lines(&origin.addresses, |address| {
         format!("server {address} max_fails=1 fail_timeout=1s;")
     });
     let servers = format!(
         "upstream app {{ zone app 64k; least_conn; {upstreams} keepalive 128; }}\n\
-         server {{ listen {address}; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
+         server {{ listen {address}; {secured} location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
          proxy_set_header Connection \"\"; proxy_set_header Host $host;\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;\n\
          proxy_set_header X-Request-Id $request_id;\n\
@@ -161,6 +199,7 @@ pub fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Pe
     Ok(Peer {
         name: "nginx",
         address,
+        tls,
         pids: workers,
         _running: Running::Nginx(process),
     })
@@ -170,14 +209,20 @@ pub fn nginx(directory: &Path, name: &str, origin: &Origin) -> anyhow::Result<Pe
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
-pub fn balancer(origin: &Origin) -> anyhow::Result<Peer> {
-    let launch = balancer::Launch::to(&origin.addresses)?.with(&["--threads", "1"]);
+pub fn balancer(origin: &Origin, certificate: Option<&Certificate>) -> anyhow::Result<Peer> {
+    let mut launch = balancer::Launch::to(&origin.addresses)?.with(&["--threads", "1"]);
+    let tls = certificate.map(|_| ports::local()).transpose()?;
+    if let (Some(tls), Some(Certificate { chain, key })) = (tls, certificate) {
+        let pair = format!("{}:{}", chain.display(), key.display());
+        launch = launch.with(&["--tls", &pair, "--tls-listen", &tls.to_string()]);
+    }
     let balancer = launch.ready()?;
     let address = balancer.address();
     serves(address)?;
     Ok(Peer {
         name: "scaledapp-balancer",
         address,
+        tls,
         pids: vec![balancer.process.pid()],
         _running: Running::Balancer(balancer),
     })
@@ -199,6 +244,7 @@ pub fn dispatcher() -> anyhow::Result<Peer> {
     Ok(Peer {
         name: "scaledapp-sidecar (dispatcher)",
         address,
+        tls: None,
         pids: vec![sidecar.process.pid()],
         _running: Running::Sidecar(sidecar),
     })

@@ -46,6 +46,23 @@ pub fn check() -> anyhow::Result<()> {
 /// # Errors
 /// wrk cannot be run, or its output is not as expected.
 pub fn run(to: SocketAddr, connections: Connections, time: Duration) -> anyhow::Result<Load> {
+    run_at("http", to, connections, time)
+}
+
+/// The same over TLS. Each new connection is a full handshake: wrk resumes no session.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_tls(to: SocketAddr, connections: Connections, time: Duration) -> anyhow::Result<Load> {
+    run_at("https", to, connections, time)
+}
+
+fn run_at(
+    scheme: &str,
+    to: SocketAddr,
+    connections: Connections,
+    time: Duration,
+) -> anyhow::Result<Load> {
     ensure!(to.ip().is_loopback(), "{to} is not on this machine");
     let mut command = Command::new("wrk");
     command.args(["-t1".to_owned(), format!("-d{}s", time.as_secs().max(1))]);
@@ -53,7 +70,7 @@ pub fn run(to: SocketAddr, connections: Connections, time: Duration) -> anyhow::
         Connections::Kept => command.arg("-c64"),
         Connections::New => command.args(["-c16", "-H", "Connection: close"]),
     };
-    command.arg(format!("http://{to}/"));
+    command.arg(format!("{scheme}://{to}/"));
     let ended = process::run(command, time + Duration::from_secs(30))?;
     read(&ended.stdout).with_context(|| format!("wrk says:\n{}{}", ended.stdout, ended.stderr))
 }

@@ -40,6 +40,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// CPU time per request of each hop, beside nginx
     Hop,
+    /// TLS and HTTP/2 with clients, beside nginx
+    Edge,
     /// Memory of each connection in each state, beside nginx
     Memory,
     /// The supervisor beside Node cluster, PM2, gunicorn and Puma
@@ -66,6 +68,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<bool> {
     }
     let bin = match args.what {
         What::Hop => "hop",
+        What::Edge => {
+            distribution::ensure("h2load", &["nghttp2-client"])?;
+            "edge"
+        }
         What::Memory => "memory",
         What::Workers => {
             peers()?;

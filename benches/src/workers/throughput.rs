@@ -143,7 +143,7 @@ pub(crate) fn one_shot(bench: &mut Bench) -> anyhow::Result<()> {
 /// in the same place. The bench in `hop.rs` measures this in more detail.
 pub(crate) fn hop(bench: &mut Bench) -> anyhow::Result<()> {
     let origin = peer::workers()?;
-    let nginx = peer::nginx(bench.directory.path(), "pod", &origin)?;
+    let nginx = peer::nginx(bench.directory.path(), "pod", &origin, None)?;
     let ours = peer::dispatcher()?;
     let time = Duration::from_secs(bench.pace.of(1, 2, 2));
     for (what, connections) in [

@@ -14,6 +14,7 @@
 mod api;
 mod status;
 mod stories;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};

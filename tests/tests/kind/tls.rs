@@ -1,0 +1,98 @@
+//! TLS from the object alone: a Secret that comes late, two balancers that use it, and a certificate that is
+//! replaced.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::{IMAGES, Story, hello, story};
+
+/// A Secret as `kubectl create secret tls` makes it, with a certificate for `host`.
+fn secret(issuer: &CertifiedIssuer<'_, KeyPair>, host: &str) -> String {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([host.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap().pem();
+    let indented = |pem: &str| pem.trim_end().replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: hello-tls}}\ntype: kubernetes.io/tls\nstringData:\n\
+         \x20 tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
+        indented(&certificate),
+        indented(&key.serialize_pem())
+    )
+}
+
+/// Runs a script in a pod of the app.
+fn node(story: &Story, script: &str) -> String {
+    let pod = story.pods("app").remove(0);
+    story.kubectl(&["exec", &pod, "-c", "app", "--", "node", "-e", script])
+}
+
+#[test]
+fn a_secret_is_all_that_https_needs() {
+    let Some(story) = story("tls") else { return };
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let host = story.hostname();
+    let yaml = hello(IMAGES[0], "").replace(
+        "balancers: {replicas: 2}",
+        "balancers: {replicas: 2, tls: {secretName: hello-tls}}",
+    );
+    story.apply(&yaml);
+    story
+        .cluster
+        .wait("the status names the Secret that is missing", || {
+            let told = story.app()["status"]["conditions"].to_string();
+            Ok(told.contains("hello-tls").then_some(()))
+        })
+        .unwrap();
+    story
+        .cluster
+        .apply(&story.namespace, &secret(&issuer, &host))
+        .unwrap();
+    story.wait_ready();
+
+    let ca = issuer.pem().replace('\n', "\\n");
+    // The certificate that a slot shows to a client that trusts the authority.
+    let shown = |slot: &std::net::IpAddr| {
+        let script = format!(
+            "require('https').get({{host: '{slot}', port: 443, servername: '{host}', ca: '{ca}', \
+             headers: {{host: '{host}'}}}}, r => {{ console.log(r.statusCode, \
+             r.socket.getPeerCertificate().fingerprint256); process.exit() }})"
+        );
+        let told = node(&story, &script);
+        let (status, fingerprint) = told.trim().split_once(' ').unwrap();
+        assert_eq!(status, "200", "{told}");
+        fingerprint.to_owned()
+    };
+    let slots: Vec<_> = story.slots().iter().map(std::net::SocketAddr::ip).collect();
+    let first: Vec<String> = slots.iter().map(shown).collect();
+    assert_eq!(first[0], first[1]);
+    for slot in &slots {
+        let script = format!(
+            "require('http').get('http://{slot}/a?b', r => {{ console.log(r.statusCode, r.headers.location); process.exit() }})"
+        );
+        assert_eq!(
+            node(&story, &script).trim(),
+            format!("308 https://{slot}/a?b")
+        );
+    }
+
+    // The kubelet brings the new files within a minute or two.
+    story
+        .cluster
+        .apply(&story.namespace, &secret(&issuer, &host))
+        .unwrap();
+    let begun = std::time::Instant::now();
+    story
+        .cluster
+        .wait("every balancer shows the new certificate", || {
+            Ok(slots
+                .iter()
+                .all(|slot| shown(slot) != first[0])
+                .then_some(()))
+        })
+        .unwrap();
+    println!(
+        "the new certificate after {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
+}
