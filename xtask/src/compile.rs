@@ -88,25 +88,9 @@ fn run_some(wanted: &[&'static str], profile: &str) -> anyhow::Result<PathBuf> {
 fn target() -> anyhow::Result<Target> {
     let arch = std::env::consts::ARCH;
     let musl = format!("{arch}-unknown-linux-musl");
-    if has_standard_library(&musl) {
-        return Ok(Target::Musl(musl));
-    }
-    let cure = format!("rustup target add {musl}");
-    let reason = if binaries::on_path("rustup").is_err() {
-        format!("this toolchain has no {musl} and there is no rustup to add it")
-    } else if std::env::var_os("RUSTUP_AUTO_INSTALL").is_some_and(|value| value == "0") {
-        // This setting means that nothing may be downloaded without asking.
-        format!("{musl} is not installed and RUSTUP_AUTO_INSTALL=0 forbids adding it")
-    } else {
-        let added = timed(&format!("Adding the target {musl}"), || {
-            let words = ["target", "add", &musl];
-            output_of(&OsString::from("rustup"), &words).map(drop)
-        });
-        match added {
-            Ok(()) if has_standard_library(&musl) => return Ok(Target::Musl(musl)),
-            Ok(()) => format!("{musl} is still not installed after `{cure}`"),
-            Err(error) => format!("{error:#}"),
-        }
+    let reason = match musl_is_there(&musl) {
+        Ok(()) => return Ok(Target::Musl(musl)),
+        Err(error) => format!("{error:#}"),
     };
     let gnu = format!("{arch}-unknown-linux-gnu");
     // `cc` prints the bare name if it does not find the file.
@@ -122,10 +106,31 @@ fn target() -> anyhow::Result<Target> {
             Target::Dynamic,
         )
     };
-    say(&format!(
-        "\nWarning: {reason}.\n{instead}. For musl: {cure}"
-    ));
+    say(&format!("\nWarning: {reason}.\n{instead}"));
     Ok(target)
+}
+
+/// Makes sure that there are a standard library for musl and a compiler for what is C: the
+/// cryptography.
+fn musl_is_there(musl: &str) -> anyhow::Result<()> {
+    let cure = format!("rustup target add {musl}");
+    if !has_standard_library(musl) {
+        if binaries::on_path("rustup").is_err() {
+            bail!("this toolchain has no {musl} and there is no rustup to add it");
+        }
+        if std::env::var_os("RUSTUP_AUTO_INSTALL").is_some_and(|value| value == "0") {
+            // This setting means that nothing may be downloaded without asking.
+            bail!("{musl} is not installed and RUSTUP_AUTO_INSTALL=0 forbids adding it: {cure}");
+        }
+        timed(&format!("Adding the target {musl}"), || {
+            output_of(&OsString::from("rustup"), &["target", "add", musl]).map(drop)
+        })?;
+        ensure!(
+            has_standard_library(musl),
+            "{musl} is still not installed after `{cure}`"
+        );
+    }
+    distribution::ensure("musl-gcc", &["musl-tools"])
 }
 
 /// Whether the toolchain can build for a target.
