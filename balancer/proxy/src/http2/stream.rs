@@ -42,6 +42,10 @@ pub(crate) struct Stream {
     /// The rest of the request is still to come.
     body: Option<RecvStream>,
     answer: Answer,
+    /// What of the current write waits for room in the stream, and what the write counts once
+    /// that is sent: the framing of HTTP/1.1 takes none.
+    unsent: Bytes,
+    taken: usize,
     /// The client, or its connection, is gone.
     is_broken: bool,
 }
@@ -75,6 +79,8 @@ impl Stream {
             unread: VecDeque::from([(Bytes::from(head), false)]),
             body,
             answer: Answer::Head(respond),
+            unsent: Bytes::new(),
+            taken: 0,
             is_broken: false,
         }
     }
@@ -194,22 +200,30 @@ impl Stream {
                 Poll::Ready(Ok(count))
             }
             Answer::Body(send, reader) => {
-                let room = ready!(poll_room(send, bytes.len(), context))?;
-                let piece = reader
-                    .read(&bytes[..room])
-                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-                if !piece.data.is_empty() || piece.done {
-                    let data = Bytes::copy_from_slice(&bytes[piece.data]);
-                    send.send_data(data, piece.done).map_err(|_| broken())?;
+                if self.taken == 0 && !bytes.is_empty() {
+                    let bytes = &bytes[..bytes.len().min(WRITE_BYTES)];
+                    let piece = reader
+                        .read(bytes)
+                        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                    self.unsent = Bytes::copy_from_slice(&bytes[piece.data]);
+                    self.taken = piece.consumed;
                 }
-                if piece.done {
+                let is_done = reader.is_done();
+                while !self.unsent.is_empty() {
+                    let room = ready!(poll_room(send, self.unsent.len(), context))?;
+                    let piece = self.unsent.split_to(room);
+                    let is_last = is_done && self.unsent.is_empty();
+                    send.send_data(piece, is_last).map_err(|_| broken())?;
+                    if is_last {
+                        self.answer = Answer::Ended;
+                        return Poll::Ready(Ok(std::mem::take(&mut self.taken)));
+                    }
+                }
+                if is_done {
+                    send.send_data(Bytes::new(), true).map_err(|_| broken())?;
                     self.answer = Answer::Ended;
-                } else {
-                    // Framing takes no room in the stream, and what is reserved here is
-                    // missing elsewhere.
-                    send.reserve_capacity(0);
                 }
-                Poll::Ready(Ok(piece.consumed))
+                Poll::Ready(Ok(std::mem::take(&mut self.taken)))
             }
             // A client that has reset the stream hears no more.
             Answer::Ended => Poll::Ready(Ok(bytes.len())),
