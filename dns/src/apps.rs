@@ -107,8 +107,8 @@ impl Apps {
     /// The records of all the objects for the zone.
     pub(crate) fn read<'a>(all: impl Iterator<Item = &'a Self>, naming: &Naming) -> AppRecords {
         let mut apps: Vec<_> = all.flat_map(|apps| apps.0.iter()).collect();
-        // If two objects want a name, the older one gets it; of the same age, the first by
-        // namespace and name. An object without a creation time counts as the youngest.
+        // If two objects want a name, the older one gets it; if both have the same age, the first
+        // by namespace and name gets it. An object without a creation time counts as the youngest.
         apps.sort_by_key(|(key, app)| {
             let time = app.metadata.creation_timestamp.as_ref();
             (time.is_none(), time.map(|time| time.0), *key)

@@ -9,7 +9,7 @@ use scaledapp_answers::{Name, NameServer, Records, Zone, ZoneError};
 use crate::health::Health;
 use crate::records::Entry;
 
-/// The names, their addresses and the health of those.
+/// The names, their addresses, and the health of the addresses.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     /// The zone's own records.

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// From the start of one attempt to the next.
+/// The time from the start of one attempt to the start of the next.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// For one attempt. In a cluster a connection takes a few milliseconds.
+/// How long one attempt may take. In a cluster a connection takes a few milliseconds.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Result of one attempt: the target, and whether the connection was accepted.

@@ -13,7 +13,7 @@ use scaledapp_wire::Record;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// RFC 2181 section 8.
+/// The largest time to live, in seconds (RFC 2181 section 8).
 const MAX_TTL: u32 = 0x7fff_ffff;
 
 /// One name.
@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     pub(crate) withdrawn: BTreeSet<IpAddr>,
     /// Port on which an address must accept TCP. Without one, the address is always healthy.
     pub(crate) probe: Option<u16>,
-    /// Whether the operator reports that the addresses that are not withdrawn serve. Used if no
+    /// Whether the operator reports that all addresses except the withdrawn ones serve. Used if no
     /// probe reaches any of them.
     pub(crate) vouched: bool,
 }

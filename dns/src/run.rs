@@ -35,7 +35,7 @@ const PORT_TRIES: u32 = 16;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Largest records file; a hundred thousand names fit.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-/// Probe results that may wait to be taken in. A full queue delays probes.
+/// How many probe results may wait in the queue. A full queue delays probes.
 const PROBE_QUEUE: usize = 256;
 
 /// Logged when the `ScaledApps` cannot be read any more.

@@ -1,7 +1,7 @@
 //! The addresses of the Service in front of this server. The zone's name servers have them,
 //! unless `--ns` gives others.
 //!
-//! The one Service is polled by name, which needs only the right to `get` it. [`crate::catalog`]
+//! The Service is polled by its name, which needs only the right to `get` it. [`crate::catalog`]
 //! puts the addresses into the zone.
 
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use kube::Api;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Between reads until one has succeeded or [`MAX_FAILURES`] have failed.
+/// The pause between reads until one has succeeded or [`MAX_FAILURES`] have failed.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
-/// Between later reads. A load balancer gets its address minutes after its Service was made, and
-/// changes after that are rare.
+/// The pause between later reads. A load balancer gets its address minutes after its Service was
+/// made, and changes after that are rare.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// After this many failures in a row, the server answers without these addresses.
 const MAX_FAILURES: u32 = 3;

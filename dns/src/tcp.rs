@@ -26,10 +26,10 @@ const BOUNDS: Bounds = Bounds {
     watches: 0,
     source_watches: 0,
 };
-/// From one whole message to the next (RFC 7766 6.2.3: "a few seconds"). It also ends a message
-/// that arrives byte by byte.
+/// How long a client may take from one whole message to the next (RFC 7766 6.2.3: "a few seconds").
+/// The limit also ends a message that arrives byte by byte.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the client to take an answer.
+/// How long a client may take to accept an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after `accept` failed because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -105,7 +105,7 @@ impl Udp {
             },
         );
         if let Err(error) = sent {
-            // The queue is full or the client unreachable. The client will ask again.
+            // The queue is full, or the client is unreachable. The client will ask again.
             tracing::debug!(%error, peer = %meta.addr, "cannot send an answer");
             responder.metrics().dropped("send");
         }

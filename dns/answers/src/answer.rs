@@ -31,9 +31,9 @@ const PLAIN_PAYLOAD: usize = 512;
 /// "Not Ready" (RFC 8914 section 4.15).
 const NOT_READY: u16 = 14;
 
-/// SOA timers in seconds: after how long a secondary would refresh, retry and give up.
-/// There are no secondaries (transfers are refused); the values are those that
-/// checkers of delegations accept (RIPE-203, Zonemaster ZONE02 to ZONE05).
+/// SOA timers in seconds: how long a secondary would wait before it refreshes, retries and gives
+/// up. There are no secondaries (transfers are refused); the values are those that checkers of
+/// delegations accept (RIPE-203, Zonemaster ZONE02 to ZONE05).
 const SOA_REFRESH: u32 = 14_400;
 const SOA_RETRY: u32 = 3_600;
 const SOA_EXPIRE: u32 = 1_209_600;

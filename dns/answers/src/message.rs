@@ -214,7 +214,7 @@ impl<'a> Cursor<'a> {
     /// Skips a record. Returns its content if it is an OPT.
     #[expect(
         clippy::option_option,
-        reason = "the outer None is malformed, the inner one is another record than OPT"
+        reason = "the outer None means malformed, the inner one means a record other than OPT"
     )]
     fn record(&mut self) -> Option<Option<Edns>> {
         let owner = self.at;

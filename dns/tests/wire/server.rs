@@ -23,7 +23,7 @@ pub(crate) fn binary(arguments: &[&str]) -> Command {
     command
 }
 
-/// Waits until `holds`.
+/// Waits until `holds` returns true.
 pub(crate) fn wait(what: &str, holds: impl FnMut() -> bool) {
     wait::until_true(SOON, what, holds).unwrap();
 }
@@ -104,7 +104,7 @@ impl Server {
         self.get("/metrics").unwrap().text()
     }
 
-    /// Asks over UDP for the addresses of a name of the zone, sorted.
+    /// Returns the addresses that the server gives over UDP for a name of the zone, sorted.
     pub(crate) fn addresses(&self, name: &str) -> Vec<IpAddr> {
         let mut addresses = addresses_of(&ask(self.address, &query(1, name, A)));
         addresses.sort_unstable();
@@ -158,7 +158,7 @@ pub(crate) fn receive(socket: &UdpSocket) -> Message {
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
-/// One datagram there and one back.
+/// Sends one datagram and waits for one.
 pub(crate) fn ask(server: SocketAddr, query: &[u8]) -> Message {
     let socket = socket_to(server);
     socket.send(query).unwrap();
