@@ -1,8 +1,8 @@
 //! Sends one GET to an admin port of ours and reads the whole answer, up to a limit.
 //!
 //! Each request has its own connection, because whether a connection is accepted is part of
-//! the result. What an answer means is decided by the callers. The workers' metrics and
-//! `/watch` have their own readers, because they are served by apps and without an end.
+//! the result. The callers decide what an answer means. The workers' metrics and `/watch`
+//! have readers of their own: apps serve the metrics, and `/watch` has no end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{Chunked, ChunkedDecoder};
 
-/// What the buffer of an answer holds at first, in bytes: as much as most answers have.
+/// The initial size of an answer's buffer in bytes. Most answers fit into it.
 const FIRST_BYTES: usize = 16 << 10;
 
 /// An answer of an admin port.

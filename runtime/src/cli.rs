@@ -80,7 +80,7 @@ fn namespaces(given: Vec<String>) -> Vec<String> {
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::doc_markdown,
-    reason = "what documents an argument is its help, and that is plain text"
+    reason = "the documentation of an argument is its help, which is plain text"
 )]
 pub struct NamespaceArgs<Z>
 where
@@ -110,8 +110,8 @@ impl<Z> NamespaceArgs<Z>
 where
     Z: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static,
 {
-    /// The namespaces to watch, each once and sorted; empty means all. Then the zones with
-    /// their namespaces, as given.
+    /// Returns the namespaces to watch (each once, sorted; empty means all), and the zones
+    /// with their namespaces, as given.
     pub fn into_parts(self) -> (Vec<String>, Vec<Z>) {
         (namespaces(self.watch_namespace), self.zone_namespaces)
     }

@@ -51,7 +51,7 @@ where
 struct Followed<T, F> {
     file: PolledFile,
     sender: watch::Sender<T>,
-    /// The consequence of having no content; another text once there was one.
+    /// The consequence of having no content; the text changes once there has been content.
     without: &'static str,
     parse: F,
 }

@@ -1,8 +1,8 @@
-//! What every binary of `ScaledApp` is made of: the read-only admin port, logging, stop
-//! signals, files that may change, the command line's exit codes, and tables.
+//! What all binaries of `ScaledApp` share: the read-only admin port, logging, stop signals,
+//! files that may change, the command line's exit codes, and tables.
 //!
-//! Whether a program is ready, and what it measures, is not decided here: its [`Routes`]
-//! answer that.
+//! This crate does not decide whether a program is ready or what it measures: its
+//! [`Routes`] answer that.
 
 pub mod cli;
 

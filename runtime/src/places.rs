@@ -106,7 +106,7 @@ impl<H> Places<H> {
     }
 
     /// The connection has sent something. Returns its new id. Among the connections without
-    /// a request, it is now closed last.
+    /// a request, it is now the last to be closed.
     pub fn renew(&mut self, id: Id) -> Id {
         let Some(source) = self.taken.get(&id).map(|place| place.source) else {
             return id;
@@ -115,7 +115,7 @@ impl<H> Places<H> {
             return id;
         };
         let name = self.name();
-        // It takes the place that it has just left, so no other must be closed.
+        // It takes the place that it has just left, so no other connection has to be closed.
         let _nobody = self.take(name, source, handle);
         name
     }

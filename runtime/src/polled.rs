@@ -76,14 +76,14 @@ impl PolledFile {
         }
     }
 
-    /// The content, unless it is certainly the same that was last read.
+    /// Reads the content; `None` if it is certainly the same as at the last read.
     fn read(&self) -> io::Result<Option<(Stamp, Bytes)>> {
         if self.known.stamp == Some(Stamp::of(&fs::metadata(&self.path)?)) {
             return Ok(None);
         }
         let file = File::open(&self.path)?;
-        // Taken from the open file, because the path may lead elsewhere by now, and before
-        // the file is read, so that a later write shows at the next look.
+        // The metadata is taken from the open file, because the path may lead elsewhere by
+        // now, and before the file is read, so that a later write shows at the next look.
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -143,8 +143,8 @@ struct Stamp {
     size: u64,
     modified: SystemTime,
     changed: SystemTime,
-    /// The time stamp is a whole second: either the file system stores only those, or by
-    /// chance.
+    /// The time stamp is a whole second: either the file system stores only whole seconds,
+    /// or it is a coincidence.
     is_coarse: bool,
 }
 

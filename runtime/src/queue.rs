@@ -9,7 +9,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most bytes that wait: enough for a burst at debug level, but not for an hour of it.
+/// The most bytes that may wait. That is enough for a burst of lines at debug level, but
+/// not for an hour of them.
 const MAX_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Default)]

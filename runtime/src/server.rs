@@ -50,17 +50,17 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client that has its answer must close within this time.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How much it may still send; unread bytes would turn our close into a reset (RFC 9112,
-/// 9.6).
+/// The most bytes that such a client may still send. Unread bytes would turn our close into
+/// a reset (RFC 9112, 9.6).
 const LINGER_BYTES: usize = 64 << 10;
 /// A peer that accepts no bytes for this long counts as gone (`TCP_USER_TIMEOUT`, tcp(7)).
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The interval of heartbeats on `/watch`; subscribers give a producer up after missing a
-/// few.
+/// The interval of heartbeats on `/watch`; subscribers give up a producer after they have
+/// missed a few.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause after `accept` failed because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// The shortest time between two log lines about it.
+/// The shortest time between two log lines about a failed `accept`.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -165,8 +165,8 @@ impl Admin {
                     }
                 }
             }
-            // Continues after a look at the sockets, so that requests that have arrived are
-            // read first.
+            // The loop continues after the runtime has looked at the sockets, so that
+            // requests that have arrived are read first.
             tokio::task::yield_now().await;
         }
     }
@@ -417,8 +417,8 @@ fn watch_response(
         let (port, id) = (Arc::clone(&seat.port), seat.id);
         tokio::spawn(async move {
             let ended = feed(values, sender).await;
-            // hyper would otherwise wait for this reader to tell it that the stream has
-            // ended.
+            // Without this, hyper would wait until this reader accepts the end of the
+            // stream.
             if ended == Ended::Stalled
                 && let Some(connection) = port.places().leave(id)
             {

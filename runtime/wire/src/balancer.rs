@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Standing {
     /// It takes requests.
     Serving,
-    /// It has not reported lately, although it should.
+    /// It has sent no recent report, although it should.
     Suspect,
     /// It is about to end.
     Draining,

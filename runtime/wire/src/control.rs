@@ -49,7 +49,8 @@ pub enum Request {
     Events,
 }
 
-/// A number above this is more than any machine has cores for, and so a typing error.
+/// The largest number of workers. A larger one exceeds the cores of any machine, so it
+/// counts as a typing error.
 pub const MAX_WORKERS: u32 = 1024;
 
 /// `N`, `+K` or `-K`.
@@ -121,7 +122,7 @@ pub struct Description {
     pub generation: u32,
     /// How workers get their sockets.
     pub mechanism: Mechanism,
-    /// How long a command may take that waits for boots, drains and stops. Older
+    /// How long a command that waits for boots, drains and stops may take. Older
     /// supervisors do not send it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience_seconds: Option<f64>,

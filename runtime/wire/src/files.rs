@@ -8,12 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The longest token of a reload, in bytes. It is shown in `/status` as long as the process
+/// The longest token of a reload, in bytes. `/status` shows it for as long as the process
 /// lives.
 pub const TOKEN_BYTES: usize = 128;
 
-/// The default time to live of a record, in seconds: caches gain nothing from less than 30
-/// s.
+/// The default time to live of a record, in seconds. Caches gain nothing from less.
 pub const DEFAULT_TTL: u32 = 30;
 
 /// The desired-state file of a supervisor. `W` is the type of the number of workers: the

@@ -1,5 +1,5 @@
-//! The JSON between our processes is the same as before there were types for it. The files
-//! in `golden` were written by the processes themselves (a supervisor with a crashing
+//! The JSON between our processes is the same as it was before there were types for it. The
+//! files in `golden` were written by the processes themselves (a supervisor with a crashing
 //! worker and one on another port, a failed reload, a balancer, a DNS server, `scaledapp
 //! local`). Each must be read and written again byte for byte.
 
