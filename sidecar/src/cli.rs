@@ -322,7 +322,7 @@ pub struct LimitArgs {
     /// A worker that has served for this long is replaced, such as 6h [default: none]
     #[arg(long, env = "SCALEDAPP_MAX_AGE", value_parser = duration::parse, value_name = "TIME")]
     pub max_age: Option<Duration>,
-    /// By how many percent --max-requests and --max-age are lowered at most, differently for each worker [default: 10]
+    /// Largest reduction of --max-requests and --max-age, in percent; it differs for each worker [default: 10]
     #[arg(long, env = "SCALEDAPP_RECYCLE_JITTER", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub recycle_jitter: Option<u32>,
     /// A worker that has requests, but sends no byte and accepts no connection for this long, is killed; "none": never [default: 60s]

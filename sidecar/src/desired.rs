@@ -17,7 +17,7 @@ use crate::cores::WorkerSpec;
 /// How often the file is read.
 pub(crate) const READ_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The largest file in bytes; a real one has some hundred.
+/// The largest file in bytes; a real one has a few hundred.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 /// How many characters of a token, and of an error in the file, the log shows.
 const SHOWN_TOKEN: usize = 40;

@@ -121,7 +121,7 @@ impl Process for Runs {
         let pid = self.pid;
         let read = |path: String| std::fs::read_to_string(path).ok();
         let stat = read(format!("/proc/{pid}/stat"));
-        // A child process may have had the connection while this one waits for it.
+        // A child process may have had the connection while this process waits for the child.
         let children = read(format!("/proc/{pid}/task/{pid}/children"));
         let is_alone = children.is_some_and(|children| children.trim().is_empty());
         is_alone && stat.is_some_and(|stat| is_running_alone(&stat))

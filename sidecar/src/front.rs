@@ -74,7 +74,7 @@ pub(crate) fn open(
         let metrics = proxy::Metrics::register(registry, &prefix);
         let counters = proxy::NamedCounters::register(registry, &prefix);
         let threads = settings.dispatch_threads.map_or_else(
-            // The dispatcher takes some 20 µs per request, an app ten times that.
+            // The dispatcher takes about 20 µs per request, an app ten times as long.
             || (cores.usable() / 4.0).ceil().max(1.0) as usize,
             usize::from,
         );

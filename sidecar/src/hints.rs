@@ -16,8 +16,8 @@ pub(crate) struct Share {
     pub(crate) each: Option<u64>,
 }
 
-/// The number of threads that libuv starts by default. They wait for files and names rather
-/// than compute.
+/// The number of threads that libuv starts by default. They wait for files and name lookups
+/// and hardly compute.
 const UV_THREADS: u64 = 4;
 /// V8 ends the process if its old objects exceed this share of the worker's memory, in
 /// percent. It is more than 100, so that the worker is recycled first.

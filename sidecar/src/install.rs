@@ -23,7 +23,7 @@ pub fn install(dir: &Path) -> anyhow::Result<PathBuf> {
         .and_then(|_| fs::set_permissions(&partial, fs::Permissions::from_mode(0o755)))
         .and_then(|()| fs::rename(&partial, &target));
     if copied.is_err() {
-        // Nothing to clean up if the copy could not even begin.
+        // If the copy could not even begin, there is nothing to clean up.
         let _absent = fs::remove_file(&partial);
     }
     copied.with_context(|| {

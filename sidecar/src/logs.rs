@@ -104,7 +104,8 @@ impl Tail {
     }
 }
 
-/// How many pieces of about [`PIECE_BYTES`] may wait for a stream; then reading waits.
+/// How many pieces of about [`PIECE_BYTES`] may wait for a stream. When there are that
+/// many, reading pauses.
 const PIECES: usize = 16;
 /// How much is read at once. Marked lines are passed on once they fill four times as much.
 const PIECE_BYTES: usize = 16 * 1024;

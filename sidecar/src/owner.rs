@@ -9,12 +9,12 @@ use std::io;
 
 use scaledapp_sys::identity::with_fs_identity;
 
-/// Calls `look`, a second time with the identity of the process's user if the first was
-/// refused.
+/// Calls `look`. If that is refused, calls it again with the identity of the process's
+/// user.
 ///
 /// # Errors
-/// Those of `look`. If both are refused, either the process forbids it (it changed its user
-/// without executing a program since), or this process may not take another identity.
+/// Those of `look`. If both calls are refused, either the process forbids it (it changed its
+/// user without executing a program since), or this process may not take another identity.
 pub(crate) fn look_at<T>(pid: u32, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match look() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -96,8 +96,8 @@ pub(crate) fn check_proc() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files to its maximum, because each client's request needs two;
-/// returns the previous limits, which workers get.
+/// Raises the limit of open files to its maximum, because each client's request needs two
+/// open files; returns the previous limits, which workers get.
 pub(crate) fn raise_open_files() -> Rlimit {
     let found = getrlimit(Resource::Nofile);
     let raised = Rlimit {

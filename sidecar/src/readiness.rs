@@ -1,6 +1,6 @@
 //! When a worker counts as ready: the required checks, the passed checks, and a text about
 //! what is missing. `workers` and `channel` observe the checks; the engine decides by when
-//! they must be there.
+//! they must be passed.
 
 pub(crate) mod channel;
 pub(crate) mod probe;

@@ -1,4 +1,5 @@
-//! Asks every ready worker for its metrics and serves the merged page, for one second.
+//! Asks every ready worker for its metrics, merges them into one page, and serves that page
+//! for one second.
 //!
 //! `exposition` decides how pages are merged; the caller provides the list of workers. A
 //! thread of its own asks and merges, because pages may be large and supervision must not

@@ -4,8 +4,8 @@
 //! (`scaledapp-runtime`); TTIN and TTOU change the number of workers. The meaning of all
 //! others is known to the app only, so they are sent to the processes that handle them, and
 //! logged if no process does. The default action of these signals would end the supervisor,
-//! or as PID 1 the kernel would drop them (`pid_namespaces(7)`), in both cases without a
-//! message.
+//! or, if it is PID 1, the kernel would drop them (`pid_namespaces(7)`). In both cases
+//! there would be no message.
 
 use std::fs;
 

@@ -7,8 +7,9 @@
 //! back at work. Node, which ends at the signal in whichever thread takes it, lost 2 of 60
 //! connections that arrived in that moment. So the signal is sent to threads:
 //! - to all of them if its action is the default one, which no program observes;
-//! - to the first where the program has a handler, as the kernel does with one that runs;
-//!   a second thread would run the handler twice, which many apps take for "at once".
+//! - to the first where the program has a handler, as the kernel does if that thread runs;
+//!   with a second thread, the handler would run twice, which many apps take as "end
+//!   immediately".
 //!
 //! If the first thread blocks the signal, or the worker is not stopped, the signal is sent
 //! to the process. The engine decides when a worker is to stop.

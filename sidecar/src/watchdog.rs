@@ -1,8 +1,8 @@
 //! Ends every worker, with its children, when the supervisor dies by SIGKILL.
 //!
-//! As PID 1 the kernel does that (`pid_namespaces(7)`). Otherwise PDEATHSIG reaches only
-//! the worker itself and not its children. So a child process of the supervisor reads from
-//! a pipe, and kills the workers' groups when the pipe ends.
+//! If the supervisor is PID 1, the kernel does that (`pid_namespaces(7)`). Otherwise
+//! PDEATHSIG reaches only the worker itself and not its children. So a child process of the
+//! supervisor reads from a pipe, and kills the workers' groups when the pipe ends.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};

@@ -3,14 +3,14 @@
 use core::time::Duration;
 
 /// Restart delays: the first restart is immediate, later ones wait `first` × 2ⁿ with
-/// jitter, at most `cap`. The number of attempts is not limited.
+/// jitter, but never longer than `cap`. The number of attempts is not limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// Delay after the second failure in a row.
     pub first: Duration,
     /// The longest delay, jitter included.
     pub cap: Duration,
-    /// The jitter: by how many percent a delay may be shorter or longer.
+    /// The jitter: the percentage by which a delay may be shorter or longer.
     pub jitter_percent: u32,
     /// Once a worker has been ready for this long, its end counts as a first failure again.
     pub reset_after: Duration,

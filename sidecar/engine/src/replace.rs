@@ -46,7 +46,7 @@ impl PendingReplacement {
         matches!(*self, Self::Recycle { worker, .. } if worker == id)
     }
 
-    /// Whether one of the two requests makes the other needless.
+    /// Whether one of the two requests makes the other unnecessary.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Reload { .. }, Self::Reload { .. }) => true,
@@ -216,8 +216,8 @@ impl Engine {
         })
     }
 
-    /// A number that no live worker has, so that workers left from a failed reload are
-    /// never counted to the next one.
+    /// A number that no live worker has, so that workers left over from a failed reload
+    /// never count as workers of the next one.
     fn next_generation(&self) -> Generation {
         let alive = self.workers.values().map(|worker| worker.generation);
         let newest = alive.fold(self.generation, Ord::max);
@@ -415,7 +415,7 @@ impl Engine {
     }
 
     fn finish_reload(&mut self, now: Duration, running: Running, out: &mut Vec<Action>) {
-        // If there were no workers, there was no canary that could have set it.
+        // If there were no workers, there was no canary that could have set the generation.
         self.generation = running.target;
         self.running = None;
         out.push(Action::Report(Incident::ReloadFinished {

@@ -137,9 +137,9 @@ impl Engine {
         self.records.iter().filter(ready).count() as u32
     }
 
-    /// How long one more operation may take at most, including everything requested before
-    /// it. It assumes the slowest case, in which there is no memory for two workers at the
-    /// same time: each slot in turn starts, drains and stops.
+    /// The longest time that one more operation may take, including everything requested
+    /// before it. It assumes the slowest case, in which there is no memory for two workers
+    /// at the same time: each slot in turn starts, drains and stops.
     pub fn patience(&self) -> Duration {
         let config = &self.config;
         let each = config.boot_timeout + config.drain_timeout + config.stop_grace;

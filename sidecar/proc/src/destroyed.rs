@@ -4,8 +4,8 @@
 //! unread, but not how much. No privilege is needed within one's own network namespace.
 //!
 //! While a listener exists, the end of each TCP socket of the namespace costs the kernel a
-//! message (some microseconds on a worker thread of its own). So it should exist only while
-//! the answer matters.
+//! message (a few microseconds on a worker thread of its own). So it should exist only
+//! while the answer matters.
 
 use std::collections::VecDeque;
 use std::io;

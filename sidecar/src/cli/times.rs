@@ -12,8 +12,7 @@ use scaledapp_units::duration;
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Timeouts and limits of requests (request dispatch)")]
 pub struct TimeArgs {
-    /// Time for the head of an answer once its request is sent; after that 504 [default:
-    /// 1h]
+    /// Time for the head of an answer once its request is sent; after that 504 [default: 1h]
     #[arg(long, env = "SCALEDAPP_ANSWER_TIMEOUT", value_parser = duration::parse, value_name = "TIME")]
     pub answer_timeout: Option<Duration>,
     /// Time between two bytes of a body, in either direction [default: 5m]

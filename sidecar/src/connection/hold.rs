@@ -4,11 +4,11 @@
 //! A client whose SYN was dropped repeats it by itself: 1, 3, 7, 15 s after the first (RFC
 //! 6298: one second, doubled), 1, 2, 3, 4, 5, 7 s (Linux from 6.5 on,
 //! `tcp_syn_linear_timeouts`), 3, 9, 21 s (RFC 1122, and still Windows). Holds at a fixed
-//! distance could meet every one of these. So the pause after a hold lasts as long as the
-//! hold plus one first-retry interval. A client that tried during a hold has been trying
-//! for at most the length of the hold, so it waits at most that long plus its first retry,
-//! and its next SYN falls into the pause. A client therefore meets one hold and never two,
-//! even if the hold ended late.
+//! interval could coincide with every one of these retries. So the pause after a hold lasts
+//! as long as the hold plus one first-retry interval. A client that tried during a hold has
+//! been trying for at most the length of the hold, so it waits at most that long plus its
+//! first retry, and its next SYN falls into the pause. A client therefore meets one hold
+//! and never two, even if the hold ended late.
 //!
 //! The price is a delay of one second for clients that connect during a hold, and of at
 //! most three if the first hold does not suffice. It cannot be avoided, because no other

@@ -58,7 +58,7 @@ fn connect(admin: SocketAddr, timeout: Duration) -> anyhow::Result<UnixStream> {
 
 fn connect_to(admin: SocketAddr, timeout: Duration) -> std::io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A listener whose queue is full could block us without limit.
+    // A listener whose queue is full could block this process without limit.
     socket.set_write_timeout(Some(timeout))?;
     // A leading zero byte makes the name an abstract one (unix(7)).
     socket.connect(&SockAddr::unix(format!("\0{}", socket_name(admin)))?)?;

@@ -101,8 +101,8 @@ impl Asking {
         Ok(format!("{}\n", self.ask::<Value>(request)?))
     }
 
-    /// Sends a request that takes boots, drains and stops, and waits for `timeout`, or as
-    /// long as the supervisor says that these may take. It prints nothing.
+    /// Sends a request that leads to boots, drains and stops. Waits for `timeout`, or for
+    /// as long as these may take according to the supervisor. It prints nothing.
     fn tell(&self, timeout: Option<Duration>, request: &Request) -> anyhow::Result<String> {
         let timeout = timeout.unwrap_or_else(|| {
             let patience = self.patience().unwrap_or(TIMEOUT);

@@ -44,7 +44,7 @@ pub(crate) struct ControlRequest {
     pub(crate) reply: Answering,
 }
 
-/// The longest request line; real requests have some 60 bytes.
+/// The longest request line; real requests have about 60 bytes.
 const LINE_BYTES: u64 = 4096;
 /// A client must have sent its request within this time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,8 +79,8 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<C
     for arrival in 0.. {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // If no descriptor is left, everything that runs must go on, so wait until one
-            // is free.
+            // If no descriptor is left, everything that runs must continue, so this loop
+            // waits until one is free.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -136,7 +136,7 @@ impl Sums {
                 };
                 for sample in family.samples.iter().filter(|s| adds_up(family.kind, s)) {
                     // Remembered values are added below, in the same place, together with
-                    // those of the others and of ended processes.
+                    // those of the other processes and of ended ones.
                     let remembered =
                         accumulates(family.kind, sample) && self.saw(*pid, name, family, sample);
                     let now = if remembered { 0.0 } else { sample.value };

@@ -34,8 +34,8 @@ pub(super) fn silent_workers(
         return all;
     };
     let (ports, sharing) = (Rc::clone(&workers.ports), Rc::clone(&workers.sharing));
-    // They are the same for all workers, and are read only if some worker has no thread
-    // that waits for connections.
+    // The connections are the same for all workers, and are read only if some worker has no
+    // thread that waits for connections.
     let mut connections = None;
     let ready = engine.workers();
     for worker in ready.filter(|worker| worker.state == WorkerState::Ready) {

@@ -4,8 +4,8 @@
 pub(crate) use scaledapp_proc::{Container, Limiting, of_machine};
 
 /// Resident memory of a worker and all its descendants, in bytes: the private memory of
-/// each, plus once the file-backed and shared memory of the process that has the most of
-/// it.
+/// each, and, counted once, the file-backed and shared memory of the process that has the
+/// most of that.
 ///
 /// It reads `proc_pid_statm(5)`, whose counters the kernel keeps anyway; walking the page
 /// tables (smaps) would stop a large process for milliseconds.

@@ -1,5 +1,5 @@
-//! Whether a worker hangs under Connection dispatch. It decides from observations and reads
-//! neither files nor a clock.
+//! Whether a worker hangs under Connection dispatch. This file decides from observations
+//! and reads neither files nor a clock.
 //!
 //! A worker hangs if four things are true at every look for as long as `--hang-timeout`:
 //! none of its threads waits where it would notice a connection (`waiting`); it has
@@ -15,8 +15,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// If a look comes later than this, the supervisor was kept from the CPU, and so may the
-/// worker have been.
+/// If a look comes later than this, the supervisor was kept from the CPU, and the worker
+/// may have been as well.
 const MAX_ELAPSED: Duration = Duration::from_secs(2);
 /// The kernel walks through all connections of the machine for each look at them, so it is
 /// asked only this often within the time that makes a worker hung.
@@ -94,8 +94,8 @@ mod tests {
         }
     }
 
-    /// What is seen of a worker at a second: its connections, if no thread waits for new
-    /// ones.
+    /// What is seen of a worker in a given second: its connections, if no thread waits for
+    /// new ones.
     type Story = fn(u64) -> Option<Carried>;
 
     /// The longest silence within ten minutes of looks each second, and the second in which

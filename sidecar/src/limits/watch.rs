@@ -1,7 +1,7 @@
 //! Which worker has to be replaced before it does harm, and how: recycled (its successor
-//! starts first, and nothing is lost) or killed (otherwise the kernel would kill the
-//! container, or it hangs). It decides from measurements and reads neither files nor a
-//! clock.
+//! starts first, and nothing is lost) or killed (because it hangs, or because the kernel
+//! would otherwise kill the container). This file decides from measurements and reads
+//! neither files nor a clock.
 //!
 //! With cgroup v2 one out-of-memory kill ends every process of a container
 //! (`memory.oom.group`), so the supervisor must act before the kernel does.
@@ -26,8 +26,8 @@ const RESERVE_PERCENT: u64 = 3;
 /// How far ahead the container's growth is extrapolated: the next two readings.
 const AHEAD: Duration = Duration::from_millis(500);
 
-/// A worker whose memory is below this percentage of its memory when it became ready would
-/// not get smaller by being replaced.
+/// A worker's memory, in percent of the memory that it had when it became ready. Below
+/// this, a replacement would not be smaller.
 const GROWN_PERCENT: u64 = 125;
 
 /// The limits of one worker; `None` means no limit.
@@ -41,7 +41,7 @@ pub(crate) struct Limits {
     pub(crate) age: Option<Duration>,
     /// Time without progress while it has work.
     pub(crate) silence: Option<Duration>,
-    /// By how many percent `requests` and `age` are reduced at most: workers that started
+    /// The largest reduction of `requests` and `age`, in percent: workers that started
     /// together must not be recycled together.
     pub(crate) jitter_percent: u32,
 }

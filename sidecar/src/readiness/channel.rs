@@ -62,7 +62,7 @@ impl Channel {
         }
     }
 
-    /// Not async, so that the buffer is not part of a waiting task.
+    /// This function is not async, so that the buffer is not part of a waiting task.
     fn piece(&self, lines: &mut Lines, looks: bool) -> io::Result<Piece> {
         let mut buffer = [0; PIECE_BYTES];
         match self.0.try_read(&mut buffer)? {

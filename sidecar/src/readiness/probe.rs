@@ -47,7 +47,7 @@ pub(crate) async fn until_ok(address: SocketAddr, path: String) {
 /// connections that waited before it do. A worker whose single thread is busy does not
 /// accept either.
 pub(crate) async fn accepts(address: SocketAddr) -> bool {
-    // Only a few, because the kernel lists all connections of the machine each time.
+    // There are only a few, because the kernel lists all connections of the machine each time.
     const PAUSES: [Duration; 3] = [
         Duration::from_millis(100),
         Duration::from_millis(400),

@@ -4,7 +4,7 @@
 /// pages unless they are the last ones of its heap. musl returns them by itself.
 ///
 /// It takes the lock of each arena in turn, so other threads may have to wait; one free
-/// megabyte takes some hundred microseconds.
+/// megabyte takes several hundred microseconds.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes a number and touches nothing but the allocator's own state,

@@ -19,7 +19,7 @@ enum Step {
     Crash(usize, Exit),
     /// The n-th draining worker has nothing in flight.
     Drained(usize),
-    /// The n-th worker that was told to end ends.
+    /// The n-th of the workers that were told to end does so.
     Obey(usize),
     Scale(u32),
     Reload,
