@@ -276,7 +276,7 @@ impl Server {
         self.metrics.loaded("error");
         self.report.not_loaded(&format!("{path}: {error}"));
         let then = if self.catalog.is_loaded() {
-            "the records loaded before stay"
+            "the records that were loaded before stay"
         } else {
             "queries get SERVFAIL until there is a good file"
         };

@@ -50,7 +50,11 @@ fn a_name_without_the_type_asked_for_still_exists() {
         // iOS and browsers ask for HTTPS first.
         ("hello", HTTPS, "connlib 7141, technitium#569"),
         ("hello", SRV, "vpnkit#509"),
-        ("hello", TXT, "hickory-dns#2814: no SOA means SERVFAIL to some"),
+        (
+            "hello",
+            TXT,
+            "hickory-dns#2814: no SOA means SERVFAIL to some",
+        ),
         ("hello", CAA, "a CA asks for this before it issues"),
         ("hello", DS, "a validating recursor asks for this"),
         // No address is healthy yet.

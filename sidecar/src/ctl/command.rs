@@ -26,7 +26,7 @@ const NO_LINES: &str = "Nothing was written to stderr. What is written to stdout
 
 /// The reader of the output has hung up (`ctl top | head`), so nothing more can be printed.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads the output: {0}")]
+#[error("the output has no reader: {0}")]
 pub struct HungUp(#[from] std::io::Error);
 
 /// Carries out one `ctl` command and prints to `out`.
