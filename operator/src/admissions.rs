@@ -21,10 +21,11 @@ const GOOD_FOR: Duration = Duration::from_hours(1);
 
 /// After this time a hidden object is written again, because the policy may be gone.
 const HIDDEN_FOR: Duration = Duration::from_mins(5);
-/// How long a refused object is not written again after the first refusal. Passes may
-/// follow each other closely, because each write of a pass triggers another one …
+/// How long an object stays unwritten after its first refusal. Passes may follow each other
+/// closely, because each write in a pass triggers another pass …
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// … and the longest such pause, which is shorter than the one between failed passes.
+/// … and the longest such pause, which is shorter than the longest pause between failed
+/// passes.
 const MAX_PAUSE: Duration = Duration::from_secs(25);
 
 /// The recent answers of the API server.
@@ -48,7 +49,7 @@ struct Known {
 #[derive(Debug)]
 struct Refusal {
     at: Instant,
-    /// How long the object is not written again.
+    /// How long to wait before the object is written again.
     pause: Duration,
     /// Hash of what was written.
     hash: String,
@@ -56,7 +57,8 @@ struct Refusal {
 }
 
 impl Known {
-    /// Forgets everything that is too old, also of apps that no longer exist.
+    /// Forgets everything that is too old, including what is known of apps that no longer
+    /// exist.
     fn forget(&mut self) {
         self.hidden.retain(|_, objects| {
             objects.retain(|_, (at, _)| at.elapsed() < HIDDEN_FOR);
@@ -97,7 +99,7 @@ impl Admissions {
             }
             return false;
         };
-        // Nobody asks about deleted apps again.
+        // No pass looks up a deleted app again, so its entries are removed here.
         known.objects.retain(|_, objects| {
             objects.retain(|_, (at, _)| at.elapsed() < 2 * GOOD_FOR);
             !objects.is_empty()
@@ -131,8 +133,8 @@ impl Admissions {
         })
     }
 
-    /// Records whether the watches can see an object that was written; without `hash`, one
-    /// that was found.
+    /// Records whether the watches can see an object that was written or, without `hash`,
+    /// an object that was only found.
     pub(crate) fn hide(&self, uid: &str, key: &ObjectKey, hash: Option<&str>, hidden: bool) {
         let mut known = self.known();
         if hidden {

@@ -63,7 +63,7 @@ impl<K> Planned for K where
 /// The validated app, or what is wrong with the object.
 pub type Spec = Result<App, Vec<Violation>>;
 
-/// Why there is no full plan: the operator could not find out whether its names belong to others.
+/// Why there is no full plan: the operator could not find out whether the planned names are taken.
 #[derive(Debug)]
 pub struct Unplanned {
     /// The plan for the slots, which can be carried out anyway.
@@ -72,8 +72,8 @@ pub struct Unplanned {
     pub error: CallError,
 }
 
-/// The outcome of a plan. Only [`apply`] makes one, and a status is made only from it: so a
-/// status cannot report work as done that was not carried out or failed.
+/// The outcome of a plan. Only [`apply`] makes one, and a status is made only from it. So a
+/// status cannot claim work that failed or was not carried out.
 #[derive(Debug)]
 pub struct Applied {
     plan: Plan,

@@ -10,7 +10,7 @@ use scaledapp_units::{Backoff, jitter};
 
 /// The pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause, after which a repaired API server is noticed.
+/// The longest pause. A repaired API server is noticed within this time.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
 /// The pause after a conflict. The other writer has finished by then.
 const CONFLICT: Duration = Duration::from_millis(300);

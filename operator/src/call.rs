@@ -64,8 +64,8 @@ pub enum CallError {
     NotLeading,
 }
 
-/// The causes of a refusal: in its details if the object is invalid, in its message if it
-/// does not fit the schema.
+/// The causes of a refusal. They are in its details if the object is invalid, and in its
+/// message if the object does not fit the schema.
 fn causes(status: &Status) -> Vec<Cause> {
     if status.code != 422 {
         return Cause::of_apply(&status.message);

@@ -34,7 +34,7 @@ pub struct Context {
     pub health: Arc<Health>,
     /// What the pods' admin ports answered.
     pub pods_health: Arc<PodsHealth>,
-    /// Events sent lately.
+    /// Events sent recently.
     pub sent: Sent,
     /// Pauses after failed passes.
     pub backoff: Retries<ObjectRef<Guarded>>,
@@ -44,7 +44,7 @@ pub struct Context {
     pub node_usage: NodeUsage,
     /// The kubelets' events about pods that do not start.
     pub pod_events: PodEvents,
-    /// The API server's recent answers to our writes.
+    /// The API server's recent answers to the operator's writes.
     pub admissions: Admissions,
     /// The clock, which tests replace.
     pub now: fn() -> Timestamp,

@@ -189,7 +189,7 @@ fn whole(
     let name = about.name.as_deref().unwrap_or(FIELD_MANAGER);
     let suffix = match event.since {
         Some(since) => {
-            // Several conditions with the same cause are one warning.
+            // Several conditions with the same cause become one warning.
             let words = match event.kind {
                 cluster::EventType::Normal => note,
                 cluster::EventType::Warning => "",

@@ -60,19 +60,20 @@ impl Health {
         self.note(kind, scope, |_| {});
     }
 
-    /// The same of one that apps can be looked after without.
+    /// As [`Self::begins`], for a kind that passes can do without.
     pub fn begins_optional(&self, kind: &'static str, scope: Option<&str>) {
         self.note(kind, scope, |watch| watch.optional = true);
     }
 
-    /// Whether watches of this kind were begun so.
+    /// Whether passes can do without this kind.
     pub(crate) fn is_optional(&self, kind: &str) -> bool {
         let watches = self.watches();
         let mut of_it = watches.iter().filter(|((_, of), _)| *of == kind);
         of_it.any(|(_, watch)| watch.optional)
     }
 
-    /// Records that the watch delivered something; `listed`: the end of a list.
+    /// Records that the watch delivered something; `listed` is true if that was the end of
+    /// a list.
     pub fn brought(&self, kind: &'static str, scope: Option<&str>, listed: bool) {
         self.note(kind, scope, |watch| {
             watch.synced |= listed;
@@ -93,7 +94,7 @@ impl Health {
         is_news
     }
 
-    /// Whether all lists are known that decisions about the apps of this namespace need.
+    /// Whether all lists that decisions about the apps of this namespace need are complete.
     /// Before that, unknown objects would count as missing.
     pub fn knows(&self, namespace: &str) -> bool {
         let watches = self.watches();

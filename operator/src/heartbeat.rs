@@ -39,8 +39,8 @@ const BALANCER_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 const BLIND_AFTER: Duration = Duration::from_secs(6);
 /// How often a supervisor is asked, with up to a few hundred pods …
 const SUPERVISOR_INTERVAL: Duration = Duration::from_secs(2);
-/// … and the share of each pod in a longer interval for more pods: at most two hundred
-/// probes a second in all.
+/// … and what each pod adds to the interval when there are more pods. This limits all
+/// probes together to two hundred a second.
 const SUPERVISOR_SHARE: Duration = Duration::from_millis(5);
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(1);
 /// HTTP statuses of `/readyz`.
@@ -50,7 +50,7 @@ const UNAVAILABLE: u16 = 503;
 const MAX_ANSWER_BYTES: usize = 512 * 1024;
 /// The admin port of a pod that does not name one.
 const ADMIN_PORT: u16 = 9377;
-/// How often at least the list of pods is read again.
+/// The longest time between two reads of the list of pods.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pod that is asked.
@@ -276,9 +276,9 @@ async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, Prob
     }))
 }
 
-/// Asks a supervisor. `elsewhere` keeps the port on which the app was found to listen
-/// instead of its own: in the same pod that stays the reported cause, however the workers
-/// end, until one is ready.
+/// Asks a supervisor. `elsewhere` remembers the wrong port on which the app of this pod was
+/// found to listen. That stays the reported cause until a worker is ready, however the
+/// workers end.
 async fn supervisor(
     address: SocketAddr,
     elsewhere: &mut Option<u16>,
@@ -322,7 +322,8 @@ fn brief(answer: &Answer) -> String {
 mod tests {
     use super::*;
 
-    /// The worst case: it dies right after an answer, and each probe takes its full timeout.
+    /// The worst case: a balancer dies right after an answer, and each probe takes its full
+    /// timeout.
     #[test]
     fn a_dead_balancer_is_silent_in_time_for_a_take_over_within_two_seconds() {
         use crate::pod_health::MISSES;

@@ -66,7 +66,7 @@ pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>, ownership: &Ownership) -
     (!own).then(|| format!("{namespace}/{name}"))
 }
 
-/// Which app wants which hostname, to find the apps that a change of another one concerns.
+/// Which app wants which hostname. It shows which other apps the change of an app concerns.
 #[derive(Debug, Default)]
 pub(crate) struct Hostnames {
     of: HashMap<ObjectRef<Guarded>, String>,

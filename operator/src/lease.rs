@@ -1,9 +1,10 @@
 //! Which replica writes: the one that holds the Lease.
 //!
-//! [`decide`] is pure. Clocks of different machines are never compared: a Lease is expired
-//! when it has not changed for its duration by the replica's own monotonic clock. A leader
-//! that cannot renew stops writing after [`GRACE`], before another replica may start after
-//! [`DURATION`], and becomes a follower: losing the Lease does not end a replica.
+//! [`decide`] is pure. Clocks of different machines are never compared: a Lease has expired
+//! when, by the replica's own monotonic clock, it has not changed for its duration. A
+//! leader that cannot renew stops writing after [`GRACE`] and becomes a follower; another
+//! replica may start only after [`DURATION`], which is longer. Losing the Lease does not
+//! end a replica.
 
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub enum Decision {
     Create,
     /// It is free or expired: take it.
     Acquire,
-    /// It is ours: renew it.
+    /// This replica holds it: renew it.
     Renew,
     /// Another replica holds it: follow.
     Follow,
@@ -100,7 +101,7 @@ impl Leadership {
         self.holder.borrow().clone()
     }
 
-    /// Waits until this replica becomes the leader, and returns once for each time. It
+    /// Waits until this replica becomes the leader. Each time it does, one call returns. It
     /// never returns if the [`Elector`] is gone. Cancel safe.
     pub async fn gained(&mut self) {
         if self.terms.changed().await.is_err() {
@@ -349,7 +350,8 @@ mod tests {
         for (lease, age, expected) in [
             (None, Duration::ZERO, Decision::Create),
             (Some(held_by(Some("me"))), Duration::ZERO, Decision::Renew),
-            // Nobody took it while we slept, so it is still ours; the write will show it.
+            // No other replica took it while this one was suspended, so this one probably
+            // still holds it; the write will show whether that is true.
             (Some(held_by(Some("me"))), 9 * DURATION, Decision::Renew),
             (Some(held_by(None)), Duration::ZERO, Decision::Acquire),
             (Some(held_by(Some(""))), Duration::ZERO, Decision::Acquire),

@@ -1,5 +1,5 @@
-//! Reads what the pods' admin ports answer. Anybody who can create pods can make one answer
-//! anything, so everything that is kept is bounded.
+//! Reads what the pods' admin ports answer. Anybody who can create pods decides what a pod
+//! answers, so everything that is kept is bounded.
 
 use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble, cut};
 use scaledapp_wire::{BalancerStatus, EndpointStatus, Standing, Status, WorkerState};

@@ -1,5 +1,5 @@
 //! Writes the status of an app if it has changed: a write without a change would trigger
-//! the next pass without end.
+//! another pass, and so on without end.
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};

@@ -60,8 +60,8 @@ macro_rules! stores {
         }
 
         impl Stores {
-            /// Waits until each store has its first list, but for the autoscalers: apps are
-            /// served without them, too.
+            /// Waits until each store except that of the autoscalers has its first list:
+            /// apps are served without autoscalers, too.
             ///
             /// # Errors
             /// A watch is gone.

@@ -118,8 +118,8 @@ impl Watches {
         self.follow("Pods", events, writer, cluster::is_ours, changed);
     }
 
-    /// Kubelets write their node every few minutes. Only a change of what decides where
-    /// pods go triggers passes.
+    /// Kubelets write their node every few minutes. Only a change of the properties that
+    /// decide where pods go triggers passes.
     fn nodes(&self, writer: Writer<Node>) {
         let mut known: HashMap<String, cluster::Node> = HashMap::new();
         let triggers = self.triggers.clone();
@@ -148,7 +148,8 @@ impl Watches {
         self.follow("Nodes", sources, writer, |_| true, changed);
     }
 
-    /// Their status changes every few seconds; only what they name concerns anybody.
+    /// The status of an autoscaler changes every few seconds. Only a change of the object
+    /// that it names triggers a pass.
     fn autoscalers(&self, writer: Writer<HorizontalPodAutoscaler>, deployments: Store<Deployment>) {
         const KIND: &str = "HorizontalPodAutoscalers";
         let mut known: HashMap<ObjectRef<HorizontalPodAutoscaler>, Autoscaler> = HashMap::new();
@@ -340,7 +341,8 @@ where
         (self.changed)(event);
     }
 
-    /// Marks the store as ready, for which a store needs the end of a list.
+    /// Marks the store as ready. A store becomes ready only at the end of a list, so its
+    /// objects are delivered to it once more as a list.
     fn open(&mut self) {
         let all = self.writer.as_reader().state();
         self.writer.apply_watcher_event(&Event::Init);

@@ -177,8 +177,8 @@ impl ValidatedApp {
         Some(networks).filter(|networks| !networks.is_empty())
     }
 
-    /// Flags of the supervisor for which the object has a value: of the workers, and of the
-    /// dispatcher if there is one.
+    /// Flags of the supervisor for which the object has a value: those for the workers, and
+    /// those for the dispatcher if there is one.
     pub fn supervisor_flags(&self) -> Vec<(&'static str, String)> {
         let mut flags = self.workers.optional_flags();
         if let (Protocol::Http(balancers), Dispatch::Request) =

@@ -173,7 +173,7 @@ async fn a_follower_asks_no_pod() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let listening = Listening::to("balancer", port, false);
-    // Longer than until the leader's first probe, which would be accepted here.
+    // A leader's first probe would arrive within this time and be accepted here.
     let looked = timeout(Duration::from_millis(700), listener.accept()).await;
     assert!(looked.is_err());
     assert_eq!(listening.pods_health.answer("u"), Answer::NotYet);

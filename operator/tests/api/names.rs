@@ -131,7 +131,7 @@ async fn an_object_that_may_not_be_adopted_is_used_without_an_owner() {
     assert_ne!(tries[0].body["metadata"]["ownerReferences"], Value::Null);
     assert_eq!(tries[1].body["metadata"]["ownerReferences"], Value::Null);
     assert_eq!(tries[1].body["data"]["workers"], "1x");
-    // The pass that has met the refusal tells of it.
+    // The pass that met the refusal reports it.
     let (reason, message) = operator.condition("Degraded");
     assert_eq!(reason, "NotOwned");
     let cure = "kubectl -n default patch configmap/hello-desired --type=merge";

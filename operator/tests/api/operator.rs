@@ -150,7 +150,7 @@ impl Operator {
         }
     }
 
-    /// Adds a pod of the app that is older than any reload token, so that it is to reload.
+    /// Adds a pod of the app that is older than any reload token, so that it has to reload.
     pub(crate) fn add_app_pod(&mut self) {
         let mut pod = balancer("hello-0", "0");
         let labels = &mut pod["metadata"]["labels"];

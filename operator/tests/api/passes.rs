@@ -116,7 +116,7 @@ async fn a_conflict_is_retried_soon_and_other_failures_with_growing_pauses() {
 async fn after_a_server_error_only_the_status_is_written() {
     let operator = Operator::new(good());
     operator.fail(Some("GET"), "/configmaps/hello-desired", Failure::Code(500));
-    // The lookup whether the name is taken fails first.
+    // The lookup of whether the name is taken fails first.
     operator.pass().await.unwrap_err();
     assert_eq!(
         operator.writes(),

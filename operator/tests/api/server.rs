@@ -217,7 +217,7 @@ impl State {
 }
 
 fn refusal(code: u16) -> Value {
-    // The client tells absence by the reason.
+    // The client recognises absence by the reason.
     let reason = match code {
         404 => "NotFound",
         409 => "Conflict",

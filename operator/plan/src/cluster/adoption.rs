@@ -1,11 +1,11 @@
 //! Which objects of an earlier app this one uses without being their owner, and how they get one.
 //!
 //! What an app of the same name has left (`kubectl delete --cascade=orphan`, a restored backup)
-//! becomes this app's, but for two groups of objects. Roles and `RoleBindings` are never changed
+//! becomes this app's, except for two groups of objects. Roles and `RoleBindings` are never changed
 //! ([`super::rights`] has the reason). Where the admission plugin
-//! `OwnerReferencesPermissionEnforcement` is on, it asks whoever sets an owner for the right to
-//! delete the object, which the operator does not have for `ConfigMaps` and `ServiceAccounts`, since
-//! RBAC knows no prefix of names. So a person has to give these their owner.
+//! `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the right to delete the
+//! object. The operator does not have that right for `ConfigMaps` and `ServiceAccounts`, because
+//! RBAC rules cannot select a prefix of names. So a person has to give these their owner.
 
 use scaledapp_crds::kubernetes::ScaledApp;
 use serde_json::json;
@@ -14,11 +14,11 @@ use super::facts::owner;
 use super::meta::Owner;
 use super::{ObjectKey, Objects, Observed};
 
-/// The path of the field that the API server did not take.
+/// The path of the field that the API server did not accept.
 const OWNERS: &str = "metadata.ownerReferences";
 
-/// What is used without an owner, and the command that gives it one. `told`: the status said so
-/// already, which a new leader has no other way to know.
+/// What is used without an owner, and the command that gives it one. `told` is whether the status
+/// says so already: a new leader has no other way to know what the API server refused.
 pub(super) fn unowned(
     object: &ScaledApp,
     observed: &Observed,

@@ -86,7 +86,7 @@ pub struct App {
     pub delivery: Delivery,
     /// The user's overlay, as written.
     pub pod_template: Option<Value>,
-    /// If true, nothing may change but where the slots lead.
+    /// If true, nothing may change except where the slots lead.
     pub paused: bool,
     /// Token of the last reload that was asked for.
     pub reload: Option<String>,

@@ -1,5 +1,5 @@
-//! What the facts mean: six conditions, each with a reason and one sentence
-//! that names the cure.
+//! What the facts mean: six conditions, each with a reason and one sentence that names the
+//! cure.
 //!
 //! `Ready`: requests are served. The first time, it becomes true once everything is
 //! complete; after that, it stays true while one pod and one address serve, and `Degraded`
@@ -29,8 +29,8 @@ const NOT_STARTED: [Reason; 7] = [
     Reason::ApplyFailed,
 ];
 
-/// Longest message of a condition: a terminal can show it, and five of them fit well into
-/// an object.
+/// Longest message of a condition: a terminal can show it, and the messages of all
+/// conditions together fit well into an object.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// A condition without its times.
@@ -434,7 +434,8 @@ impl Judge<'_> {
         self.lasting().unwrap_or_else(nothing)
     }
 
-    /// What keeps no request from being served, and stays until somebody changes it.
+    /// Reports a problem that does not keep requests from being served, and that lasts
+    /// until somebody changes something.
     fn lasting(&self) -> Option<Verdict> {
         if let Some(why) = autoscalers::trouble(self.object, self.observed) {
             return Some(verdict(true, Reason::AutoscalerCannotScale, why));

@@ -1,5 +1,5 @@
 //! The message for a failure: which part failed, what Kubernetes, the app or the supervisor
-//! text, and the cure. [`super::failures`] decides which failure is reported.
+//! reports, and the cure. [`super::failures`] decides which failure is reported.
 
 use scaledapp_crds::words::Reason;
 

@@ -240,7 +240,7 @@ enum Next<'a> {
     Wait(Duration),
 }
 
-/// Pods reload one after the other, and no further one after a failure. Pods that are
+/// Pods reload one after the other; after a failure, no further pod reloads. Pods that are
 /// younger than the token started with the new state.
 fn next_to_reload<'a>(
     pods: &[&'a Pod],

@@ -5,10 +5,11 @@
 //! the plan is the one that was applied last; a comparison of the planned fields with the
 //! live ones then shows whether anybody else has changed them.
 //!
-//! Admission may change a field that we write (a registry mirror, a policy's default). To
-//! write it again at each pass would have the same result each time. So the operator
-//! remembers what the API server made of a write ([`Admitted`]), and writes an object again
-//! only if it differs from that, too. A person's change is thereby undone.
+//! Admission may change a field that the operator writes (a registry mirror, a policy's
+//! default). Writing it again in each pass would have the same result each time. So the
+//! operator remembers what the API server made of a write ([`Admitted`]), and writes an
+//! object again only if it differs from that, too. In this way a change by a person is
+//! still undone.
 
 use std::collections::BTreeMap;
 

@@ -70,7 +70,7 @@ pub(super) struct Facts {
     pub(super) stuck: bool,
     /// The most useful reason why a pod of the app does not run.
     pub(super) failure: Option<PodFailure>,
-    /// The same of a balancer.
+    /// The same for a balancer.
     pub(super) balancer_failure: Option<PodFailure>,
     /// All pods that are not ready and all slots without a balancer are new.
     pub(super) young: bool,
@@ -305,7 +305,7 @@ fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
 
 /// The sum of what the supervisors report. While a ready pod has not been asked yet or does
 /// not answer, the previous sum stays: a new leader has asked no pod at first, and a
-/// `NetworkPolicy` that blocks the operator does not make workers fewer.
+/// `NetworkPolicy` that blocks the operator does not reduce the number of workers.
 fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
     let ready = || app_pods(observed).filter(|pod| pod.ready);
     let unknown = ready().any(|pod| pod.answer == Answer::NotYet || pod.answer.is_silent());

@@ -13,8 +13,9 @@ use super::{Answer, Observed, Pod, Trouble};
 /// A balancer that does not serve by then is reported, with its own reason.
 const BALANCER_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
-/// A pod that the scheduler refuses is reported only after this time. Many refusals pass: a
-/// drained node leaves a pod without a node, and a moment later fewer pods are wanted.
+/// A pod that the scheduler refuses is reported only after this time. Many refusals are
+/// temporary: a drained node leaves a pod without a node, and a moment later fewer pods are
+/// wanted.
 const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// A running scheduler has looked at a pod by then.
 const SCHEDULER_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);

@@ -10,7 +10,8 @@ use scaledapp_crds::{API_VERSION, KIND};
 use scaledapp_units::Fnv1a;
 use serde::Serialize;
 
-/// Resources for an app's name: with the longest suffix (`-desired`) it must fit into a DNS label.
+/// How long an app's name may be: with the longest suffix (`-desired`) it must fit into a DNS
+/// label.
 const BASE: usize = 63 - "-desired".len();
 
 /// The app that owns an object.
@@ -57,8 +58,8 @@ impl Owner<'_> {
         map([(label::APP, self.name)])
     }
 
-    /// The labels by which a Deployment selects its pods. There are two for ever: the
-    /// selector of a Deployment cannot be changed.
+    /// The labels by which a Deployment selects its pods. These two stay for ever, because
+    /// the selector of a Deployment cannot be changed.
     pub(super) fn selector(&self, component: &str) -> BTreeMap<String, String> {
         map([(label::INSTANCE, self.name), (label::COMPONENT, component)])
     }
@@ -87,7 +88,7 @@ impl Owner<'_> {
                 uid: self.uid.to_owned(),
                 controller: Some(true),
                 // With OwnerReferencesPermissionEnforcement, as on OpenShift, `true` would
-                // need a right to the app's finalizers, which we do not have.
+                // need a right to the app's finalizers, which the operator does not have.
                 block_owner_deletion: None,
             }]),
             ..ObjectMeta::default()

@@ -30,7 +30,8 @@ use super::{Node, Observed, Pod, Resources};
 /// How long pods stay on nodes that no longer count. A cordon is often the beginning of a
 /// drain, and an eviction respects disruption budgets, which a deletion does not.
 pub(super) const LEAVING_TIMEOUT: Duration = Duration::from_mins(1);
-/// A refusal counts once it is this old: a scheduler may see a new node a moment later than we do.
+/// A refusal counts once it is this old: a scheduler may see a new node a moment later than the
+/// operator does.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
 /// The scheduler retries a refused pod with growing pauses, even if a node has room by
 /// then. This is longer than the longest pause.

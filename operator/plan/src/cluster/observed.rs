@@ -27,7 +27,7 @@ pub struct Observed {
     pub live: Objects,
     /// The pods labelled as this app's, of both components.
     pub pods: Vec<Pod>,
-    /// What admission changed in objects that were written lately.
+    /// What admission changed in objects that were written recently.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
     /// Objects that were written but are invisible to the watches, because admission
     /// removes the labels that these select by.

@@ -20,8 +20,8 @@ const MAX_WORDS: usize = 300;
 pub enum WaitsFor {
     /// No scheduler of this name runs.
     Scheduler(String),
-    /// The scheduler has chosen a node and waits until this claim has a volume there, or it
-    /// does not run.
+    /// Either the scheduler has chosen a node and waits until this claim has a volume
+    /// there, or the scheduler does not run.
     Claim(String),
 }
 

@@ -139,10 +139,10 @@ fn merged(app: &App, ours: PodTemplateSpec) -> Result<PodTemplateSpec, Stalled> 
     Ok(template)
 }
 
-/// Gives the init container the requests and limits of the app's container. It costs
-/// nothing, because a pod counts as the larger of the two; a quota or limit range that
-/// accepts one container accepts the other; and the pod keeps the app's quality-of-service
-/// class.
+/// Gives the init container the requests and limits of the app's container. This costs
+/// nothing, because only the larger of the two counts for the pod. A quota or limit range
+/// that accepts one container accepts the other, and the pod keeps the app's
+/// quality-of-service class.
 fn inherit(template: &mut PodTemplateSpec) {
     let Some(spec) = &mut template.spec else {
         return;

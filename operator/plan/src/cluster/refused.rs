@@ -2,8 +2,8 @@
 //! `spec.template.spec.containers[1].resources` is `spec.podTemplate.spec.containers[0].…`
 //! or `spec.resources.…` of the object.
 //!
-//! The API server names a path in the Deployment that we made. A path that comes from no
-//! field of the object is not handled here.
+//! The API server names a path in the Deployment that the operator made. A path that comes
+//! from no field of the object is not handled here.
 
 use scaledapp_crds::v1alpha1::Delivery;
 use scaledapp_crds::words::Reason;

@@ -2,10 +2,10 @@
 //!
 //! The operator may create them, but neither change nor delete them: RBAC rules cannot
 //! select a prefix of names, so the right to change ours would be the right to change
-//! everybody's. They are deleted with the app by their owner reference
-//! ([`super::adoption`] has those without one). A change by
-//! somebody else is reported, with the cure. For the same reason a later version that needs
-//! other rules has to give the Role another name.
+//! everybody's. They have an owner reference, so they are deleted together with the app;
+//! [`super::adoption`] handles those without one. A change by somebody else is reported,
+//! with the cure. For the same reason a later version that needs other rules has to give
+//! the Role another name.
 
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,4 +1,5 @@
-//! What is said of objects that others made: autoscalers, and what an earlier app has left.
+//! Tests of what the status says about objects that others made: autoscalers, and objects
+//! that an earlier app has left.
 
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
@@ -23,7 +24,7 @@ fn degraded(object: &mut ScaledApp, observed: &Observed) -> (String, String, usi
             .clone()
     };
     let degraded = find("Degraded");
-    // Neither keeps a release from being out.
+    // Neither problem keeps a release from counting as rolled out.
     for kind in ["Ready", "Updated"] {
         assert_eq!(find(kind).status, "True", "{kind}");
     }

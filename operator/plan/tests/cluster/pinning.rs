@@ -344,7 +344,7 @@ fn a_total_equal_to_the_number_of_pods_replaces_none() {
     assert_eq!(planned.apply.deployments[0].spec.template, before);
 }
 
-/// Without a dispatcher the app itself would receive it.
+/// Without a dispatcher the app itself would receive the token.
 #[test]
 fn no_token_is_sent_to_apps() {
     let app = app("  workers: {dispatch: Connection}");

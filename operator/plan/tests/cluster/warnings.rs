@@ -110,7 +110,7 @@ fn a_pod_without_a_node_is_reported_after_a_while() {
     }
 }
 
-/// People search this page for a reason.
+/// Users look up reasons on this page.
 #[test]
 fn every_reason_is_documented() {
     let page = include_str!("../../../../docs/status.md");
