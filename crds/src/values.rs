@@ -18,7 +18,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// As [`or_default`], and the nulls in a map as well.
+/// As [`or_default`]; null values in a map count as absent, too.
 pub(crate) fn without_nulls<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -31,7 +31,7 @@ where
         .collect())
 }
 
-/// A whole number. In quotes it is text, for the API server as well.
+/// A whole number. In quotes it would be text, as for the API server.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Whole<T: TryFrom<i64>>(#[serde(deserialize_with = "whole_number")] T);
@@ -76,7 +76,7 @@ where
 
 const WHOLE: &str = "must be a whole number";
 
-/// Of an optional field.
+/// The whole number of an optional field.
 pub(crate) fn whole<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -86,7 +86,7 @@ where
     Ok(number.map(|number| number.0))
 }
 
-/// Whole numbers of a list.
+/// The whole numbers of a list.
 pub(crate) fn wholes<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -123,7 +123,7 @@ impl<'de> Deserialize<'de> for Truth {
     }
 }
 
-/// Of an optional field.
+/// The boolean of an optional field.
 pub(crate) fn truth_or_not<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<bool>, D::Error> {

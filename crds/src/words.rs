@@ -72,7 +72,8 @@ pub mod annotation {
     pub const FULL_NODES: &str = "scaledapp.io/full-nodes";
     /// On a Deployment with pods per node: since when there are fewer nodes.
     pub const FEWER_SINCE: &str = "scaledapp.io/fewer-nodes-since";
-    /// On everything: hash of what we applied, so that an unchanged object is not written again.
+    /// On everything: hash of what the operator applied, so that an unchanged object is not written
+    /// again.
     pub const APPLIED: &str = "scaledapp.io/applied";
     /// On a pod, for cluster autoscalers: volumes that do not keep a node from being removed.
     pub const EVICTABLE_VOLUMES: &str =

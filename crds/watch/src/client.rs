@@ -12,7 +12,8 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::follow::WATCH_SECONDS;
 
-/// For one attempt to connect. In a cluster that takes milliseconds, and another attempt follows.
+/// How long one attempt to connect may take. In a cluster it takes milliseconds, and another
+/// attempt follows a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without a byte for longer than a watch lasts is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
@@ -61,7 +62,6 @@ pub(crate) fn connect(config: Config) -> kube::Result<Client> {
     Ok(Client::new(service, config.default_namespace))
 }
 
-/// An error with its causes, without those that it quotes already.
 /// Why a request failed, in one line: the API server's message if it sent one.
 pub fn reason(error: &kube::Error) -> String {
     match error {
@@ -70,6 +70,7 @@ pub fn reason(error: &kube::Error) -> String {
     }
 }
 
+/// An error with its causes, without those that it quotes already.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
