@@ -218,7 +218,7 @@ impl Directory {
         rustix::fs::fstat(&self.fd).map_err(Unsafe::io(&self.path))
     }
 
-    /// Whether it belongs to us.
+    /// Whether it belongs to the user of this process.
     pub(crate) fn is_ours(&self) -> bool {
         self.stat().is_ok_and(|stat| stat.st_uid == our_uid())
     }

@@ -17,8 +17,8 @@ use crate::binaries::Binaries;
 use crate::object::Object;
 use crate::runs;
 
-/// A listener that stops may close after this long without a new connection. On one machine, clients
-/// notice a stop at once.
+/// A listener that stops may close after this long without a new connection. On one machine,
+/// clients notice a stop at once.
 const QUIET: &str = "200ms";
 /// Without this, Python prints only full blocks if stdout is a pipe, as it is here.
 const UNBUFFERED: &str = "PYTHONUNBUFFERED";
@@ -46,8 +46,9 @@ pub(crate) struct Workers {
 }
 
 impl Program {
-    /// The command to run. It gets its own process group, so that Ctrl-C reaches only us, and is killed
-    /// when we are. Our own `SCALEDAPP_*` settings are removed, because they would configure the child.
+    /// The command to run. It gets its own process group, so that Ctrl-C reaches only this program,
+    /// and it is killed when this program is. The `SCALEDAPP_*` settings of this program are
+    /// removed, because they would configure the child.
     pub(crate) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(&self.binary);
@@ -233,8 +234,8 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
     }
 }
 
-/// Balancers and DNS log only problems unless the user asks for more, so that the app's output is easy to
-/// find.
+/// Balancers and DNS log only problems unless the user asks for more, so that the app's output is
+/// easy to find.
 fn quiet() -> Vec<(String, String)> {
     match std::env::var_os("SCALEDAPP_LOG") {
         Some(_) => Vec::new(),

@@ -1,7 +1,7 @@
 //! The processes of a run: starts them, notices when they end, restarts and stops them.
 //!
-//! All are started from the one thread of the program, because the signal that kills them with us
-//! is tied to that thread (prctl(2), `PR_SET_PDEATHSIG`).
+//! All are started from the one thread of the program, because the signal that kills them together
+//! with the program is tied to that thread (prctl(2), `PR_SET_PDEATHSIG`).
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;

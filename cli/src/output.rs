@@ -1,6 +1,6 @@
 //! The output of the processes of a run. It is copied line by line to our own stdout and stderr,
-//! each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The last lines are
-//! kept for the message of a failed start.
+//! each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The last lines
+//! are kept for the message of a failed start.
 //!
 //! Lines are never mixed: their length is limited, and only one thread writes to each of our
 //! streams. If that thread blocks on a terminal that is stopped, only the processes that write
@@ -85,6 +85,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Starts the threads that write.
+    ///
     /// # Errors
     /// A thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {

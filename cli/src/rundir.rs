@@ -32,6 +32,8 @@ pub(crate) struct Root {
 }
 
 impl Root {
+    /// Finds the place of the directory, which may not exist yet.
+    ///
     /// # Errors
     /// The directory above it could be changed by other users.
     pub(crate) fn find() -> Result<Self, Unsafe> {

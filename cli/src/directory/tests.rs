@@ -114,7 +114,7 @@ fn a_file_is_replaced_and_never_written_through() {
     let inner = Directory::make(&home.path().join("run"), &mut Vec::new()).unwrap();
     let name = OsStr::new("state.json");
     let path = home.path().join("run/state.json");
-    // Also at the first name that the new file would get.
+    // There is also a link at the first name that the new file would get.
     let guessed = format!("run/.state.json.{}.0", std::process::id());
     symlink(&victim, home.path().join(guessed)).unwrap();
     let plant: [&dyn Fn(); 3] = [

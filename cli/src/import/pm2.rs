@@ -435,7 +435,7 @@ fn increment_env(fields: &mut Fields<'_>) -> Option<String> {
 }
 
 /// When this time is over, PM2 counts a worker as ready, but the supervisor counts it as
-/// failed. So a short one must not be used.
+/// failed. So a short time must not be used.
 fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     const OURS: u64 = 60_000;
     let given = fields.take(&["listen_timeout"]).and_then(milliseconds)?;
