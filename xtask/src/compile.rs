@@ -30,8 +30,8 @@ const BINARIES: [&str; 7] = [
     "scaledapp-load",
 ];
 
-/// The first so many of [`BINARIES`] run without Kubernetes. The operator alone takes a quarter of
-/// the whole build.
+/// How many of [`BINARIES`], counted from the first, run without Kubernetes. The operator alone
+/// takes a quarter of the whole build.
 const LOCAL: usize = 5;
 
 /// The target to build for.
@@ -53,8 +53,8 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     run_some(&BINARIES, "release").map(|_| true)
 }
 
-/// Builds the programs that `scaledapp local` needs, including the samples, with the profile `demo`,
-/// which compiles in a fraction of the time. Returns the directory with the binaries.
+/// Builds the programs that `scaledapp local` needs, including the samples, with the profile
+/// `demo`, which compiles in a fraction of the time. Returns the directory with the binaries.
 ///
 /// # Errors
 /// As [`run`].
@@ -110,8 +110,8 @@ fn target() -> anyhow::Result<Target> {
     Ok(target)
 }
 
-/// Makes sure that there are a standard library for musl and a compiler for what is C: the
-/// cryptography.
+/// Makes sure that there are a standard library for musl and a compiler for the part that
+/// is written in C, the cryptography.
 fn musl_is_there(musl: &str) -> anyhow::Result<()> {
     let cure = format!("rustup target add {musl}");
     if !has_standard_library(musl) {
@@ -212,8 +212,8 @@ fn artifact(line: &str) -> Option<(&'static str, PathBuf)> {
     Some((name, PathBuf::from(executable)))
 }
 
-/// Replaces `at` by a copy of `source`, by rename. A hard link would not do, because cargo may write
-/// to its own file again while ours runs. A file with the same content stays.
+/// Replaces `at` by a copy of `source`, by rename. A hard link would not do, because cargo may
+/// write to its own file again while ours runs. A file with the same content stays.
 fn place(source: &Path, at: &Path) -> anyhow::Result<()> {
     let same = || -> std::io::Result<bool> {
         Ok(fs::metadata(source)?.len() == fs::metadata(at)?.len()

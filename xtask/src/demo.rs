@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: chooses the app, runs the steps in order, prints the summary, and checks that
-//! nothing is left at the end.
+//! `cargo xtask demo`: chooses the app, runs the steps in order, prints the summary, and checks
+//! that nothing is left at the end.
 //!
 //! `steps` has the steps and their promises; `sample` sends the load and counts.
 

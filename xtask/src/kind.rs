@@ -36,7 +36,7 @@ use source::Choice;
 /// The name of the cluster, as in kind-config.yaml.
 const NAME: &str = "scaledapp";
 
-/// For loading an archive into three nodes.
+/// How long loading an archive into three nodes may take.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The arguments of `kind`.
@@ -144,9 +144,9 @@ pub(crate) fn helm_for_tests() -> anyhow::Result<(&'static str, String)> {
     Ok(("SCALEDAPP_HELM", helm.to_string_lossy().into_owned()))
 }
 
-/// The environment variables with the paths of the control plane's programs, for tests that start one
-/// without nodes. The programs are compiled if necessary. Empty without Go; the tests then report what
-/// is missing.
+/// The environment variables with the paths of the control plane's programs, for tests that start
+/// one without nodes. The programs are compiled if necessary. Empty without Go; the tests then
+/// report what is missing.
 ///
 /// # Errors
 /// A program does not compile.

@@ -162,8 +162,8 @@ impl Npm {
     }
 }
 
-/// Makes a virtual environment with exactly these packages. They are wheels, so nothing is built and
-/// no script of a package runs.
+/// Makes a virtual environment with exactly these packages. They are wheels, so nothing is built
+/// and no script of a package runs.
 fn python(directory: &str, packages: &[&str]) -> anyhow::Result<()> {
     let directory = root(directory);
     ensure_holds(&directory, &packages.join("\n"), || {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the layers of tests, their order, and what counts as passed.
 //!
-//! All layers run, even after a failure. Counts are read from the output of the test runner; a layer
-//! that fails without a count counts as one failure.
+//! All layers run, even after a failure. Counts are read from the output of the test runner; a
+//! layer that fails without a count counts as one failure.
 //!
 //! The matrix of runtimes is one of the layers, in its short form. `--languages` runs only the
 //! matrix, in its long form. Its rows are also read from the tests' output.
@@ -19,8 +19,8 @@ use crate::cargo::cargo;
 use crate::console::{heading, note, say, seconds, table, timed};
 use crate::{compile, distribution, languages};
 
-/// Test targets of `tests/`, the quicker ones first. A target that is not named here runs before the
-/// last two.
+/// Test targets of `tests/`, the quicker ones first. A target that is not named here runs before
+/// the last two.
 const TARGETS: [&str; 8] = [
     "layers",
     "wire_sidecar",
@@ -58,8 +58,8 @@ const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     ("go", "tests with a static Go server", None),
 ];
 
-/// Servers that tests run, as [`PROGRAMS`]. With systemd, installing their packages would start them as
-/// services of the machine, which tests must not do.
+/// Servers that tests run, as [`PROGRAMS`]. With systemd, installing their packages would start
+/// them as services of the machine, which tests must not do.
 const SERVERS: [(&str, &str, Option<&str>); 2] = [
     ("named", RECURSORS, Some("bind9")),
     ("unbound", RECURSORS, Some("unbound")),
@@ -68,8 +68,8 @@ const SERVERS: [(&str, &str, Option<&str>); 2] = [
 /// Purpose of [`SERVERS`], for the test target `recursors`.
 const RECURSORS: &str = "real recursors that ask our DNS server";
 
-/// For the output to end after the runner has. A process that a test left behind may hold the output
-/// open.
+/// How long the output may take to end after the runner has ended. A process that a test left
+/// behind may hold the output open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The counts that the runner printed.
@@ -95,8 +95,8 @@ struct Layer {
     environment: Vec<(&'static str, String)>,
 }
 
-/// Builds and runs all layers, or with `fast` those that do not need Kubernetes. Returns whether all
-/// passed.
+/// Builds and runs all layers, or with `fast` those that do not need Kubernetes. Returns whether
+/// all passed.
 ///
 /// # Errors
 /// Something does not compile.
@@ -252,7 +252,7 @@ impl Counts {
         self.failed += number("failed");
     }
 
-    /// The final counts. The runner counts a skipped test as passed; we do not.
+    /// The final counts. The runner counts a skipped test as passed; these counts do not.
     fn ended(mut self, well: bool) -> Self {
         self.skipped = self.skipped.min(self.passed);
         self.passed -= self.skipped;
@@ -315,9 +315,9 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         // With the whole workspace, so that shared packages have the same features and are not
         // compiled again.
         let test = ["--workspace", "--test", target, "--"];
-        // Each story uses the whole machine, so stories run one at a time, and their output shows the
-        // counts. Other layers show only why tests were skipped. The matrix mostly waits, so it may
-        // run in parallel.
+        // Each story uses the whole machine, so stories run one at a time, and their output shows
+        // the counts. Other layers show only why tests were skipped. The matrix mostly waits, so it
+        // may run in parallel.
         let shown: &[&str] = match target.as_str() {
             "local_stories" | KIND => &["--nocapture", "--test-threads=1"],
             LANGUAGES => &["--show-output", "--test-threads=4"],
@@ -328,7 +328,8 @@ fn layers(targets: &[String]) -> Vec<Layer> {
     layers
 }
 
-/// The matrix with every runtime, one at a time, so that the measurements do not disturb each other.
+/// The matrix with every runtime, one at a time, so that the measurements do not disturb each
+/// other.
 fn long_matrix() -> Layer {
     let words = [
         "--package",

@@ -14,8 +14,8 @@ use crate::console::{milliseconds, note};
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Clients of each of the two loads.
 pub(crate) const CLIENTS: usize = 4;
-/// Requests per second of each load. Two cores can do much more, so a gap in the answers is caused by
-/// the fault, not by the load.
+/// Requests per second of each load. Two cores can do much more, so a gap in the answers is caused
+/// by the fault, not by the load.
 const RATE: u32 = 500;
 /// Least number of requests of each load: three seconds of them.
 const REQUESTS: u64 = 1500;

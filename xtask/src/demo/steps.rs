@@ -18,8 +18,8 @@ use scaledapp_tests::{proc, sidecar, wait};
 use super::sample::{CLIENTS, Counted, SOON, Sample};
 use crate::console::{milliseconds, note, table};
 
-/// Queries to DNS. The chance that one of two balancers never comes first in so many random orders is
-/// one in half a million.
+/// Queries to DNS. The chance that one of two balancers never comes first in so many random orders
+/// is one in half a million.
 const QUESTIONS: u64 = 20;
 /// Answers to print.
 const SHOWN: usize = 4;
@@ -117,7 +117,7 @@ fn resolve(sample: &Sample) -> anyhow::Result<Counted> {
         counted.sent, counted.failed
     ));
     all.retain(|address| !first.contains(address));
-    // With more than two balancers, the chance that one is never first is no longer small.
+    // With more than two balancers, it is not unlikely that one of them is never first.
     counted.demand(all.is_empty() || expected > 2, || {
         format!("{all:?} was never named first")
     });

@@ -1,6 +1,6 @@
-//! Image archives that every engine and containerd can load, made from a root file system and a start
-//! command, without an engine. An image is a layer, a configuration with the layer's digest, and a
-//! manifest that names both (the format of `docker save`).
+//! Image archives that every engine and containerd can load, made from a root file system and a
+//! start command, without an engine. An image is a layer, a configuration with the layer's digest,
+//! and a manifest that names both (the format of `docker save`).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use super::cache::{Cache, Key};
 use super::debian::{self, Variant};
 use super::run::Run;
 
-/// For copying and hashing some hundred megabytes on a busy disk.
+/// How long copying and hashing several hundred megabytes may take on a busy disk.
 const COPY_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How an image is started.
@@ -31,8 +31,8 @@ pub(crate) struct Start<'a> {
 /// A file of this machine, and its path in the image.
 pub(crate) type Content<'a> = (&'a Path, &'a str);
 
-/// Makes an archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`) that holds only
-/// these files: for static binaries.
+/// Makes an archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`) that holds
+/// only these files: for static binaries.
 ///
 /// # Errors
 /// A file cannot be read, or the archive cannot be written.
@@ -62,8 +62,8 @@ pub(crate) fn from_debian(
     build(cache, reference, Some(&root), &[(app, "/app")], start)
 }
 
-/// Makes an archive of an image: files and directories on top of the archive of a root file system, or
-/// alone.
+/// Makes an archive of an image: files and directories on top of the archive of a root file system,
+/// or alone.
 ///
 /// # Errors
 /// A file cannot be read, or the archive cannot be written.

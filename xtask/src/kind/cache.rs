@@ -1,7 +1,7 @@
 //! The paths below `target/kind`, and the keys of cached files.
 //!
-//! A key is a hash of all inputs, so the same content is made only once. A file with a key is always
-//! complete, because it is put in place by rename. Go's own caches stay where Go has them.
+//! A key is a hash of all inputs, so the same content is made only once. A file with a key is
+//! always complete, because it is put in place by rename. Go's own caches stay where Go has them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,8 +64,8 @@ impl Cache {
         self.at(&format!("{name}-{}{suffix}", key.text()))
     }
 
-    /// Unless `path` exists, calls `make` with another path and renames the result. Then removes files
-    /// of earlier keys, which are large. Returns whether `make` was called.
+    /// Unless `path` exists, calls `make` with another path and renames the result. Then removes
+    /// files of earlier keys, which are large. Returns whether `make` was called.
     ///
     /// # Errors
     /// `make` fails, or its result cannot be renamed.

@@ -1,6 +1,6 @@
-//! `cargo xtask kind check`: tries once what tests rely on in a cluster: an image without a registry,
-//! the strictest Pod Security, the supervisor's best mechanism in a pod, pods that reach pods on other
-//! nodes, and Service DNS.
+//! `cargo xtask kind check`: tries once what tests rely on in a cluster: an image without a
+//! registry, the strictest Pod Security, the supervisor's best mechanism in a pod, pods that reach
+//! pods on other nodes, and Service DNS.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,8 @@ const NAMESPACE: &str = "--namespace=kind-check";
 const IMAGE: &str = "localhost/scaledapp/kind-check:dev";
 const PROGRAMS: [&str; 2] = ["scaledapp-sidecar", "scaledapp-hello-rust"];
 
-/// For the rules of a new Service to reach a busy node, after its pods are ready.
+/// How long the rules of a new Service may take to reach a busy node after its pods are
+/// ready.
 const SERVICE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A pod of the check.

@@ -1,6 +1,6 @@
-//! The life cycle of the cluster: whether the existing one can be reused, how one is made, when it is
-//! ready, and how it is removed. `source` decides where its nodes come from, `network` makes the pod
-//! network.
+//! The life cycle of the cluster: whether the existing one can be reused, how one is made, when it
+//! is ready, and how it is removed. `source` decides where its nodes come from, `network` makes the
+//! pod network.
 
 use std::fs;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use super::source::{self, Choice, Source};
 use super::{Cluster, NAME, golang, network};
 use crate::console::{note, timed};
 
-/// File on the first node that says what the cluster was made from. It is written once everything is
-/// ready; without it, the cluster is incomplete.
+/// File on the first node that says what the cluster was made from. It is written once everything
+/// is ready; without it, the cluster is incomplete.
 const RECORD: &str = "/kind/scaledapp-made-from";
 
-/// The time for kubeadm to start three nodes on a busy machine.
+/// How long kubeadm may take to start three nodes on a busy machine.
 const CREATE_TIMEOUT: Duration = Duration::from_mins(15);
 const READY_TIMEOUT: Duration = Duration::from_mins(5);
 const REMOVE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// The time for an existing cluster to show that it is healthy. On a busy machine one check may
-/// fail.
+/// How long an existing cluster may take to show that it is healthy. On a busy machine one check
+/// may fail.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node as the engine lists it.
@@ -213,8 +213,8 @@ fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
     })
 }
 
-/// Restarts kube-proxy on nodes that reach no Service. Once, after an hour, the kernel's map of Services
-/// was empty on one node, without a message in its log.
+/// Restarts kube-proxy on nodes that reach no Service. Once, after an hour, the kernel's map of
+/// Services was empty on one node, without a message in its log.
 ///
 /// # Errors
 /// The cluster is unhealthy for another reason.
@@ -304,8 +304,8 @@ fn rolled_out(deployment: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes nodes and their volumes like kind, but also those of incomplete clusters, and without the
-/// kind program.
+/// Removes nodes and their volumes as kind does, but also those of incomplete clusters, and without
+/// the kind program.
 ///
 /// # Errors
 /// The engine cannot remove one.

@@ -12,8 +12,8 @@ use crate::distribution;
 
 const BUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// The machine's apt sources. They are used if they are for the same release, because they may name a
-/// mirror that this machine reaches better.
+/// The machine's apt sources. They are used if they are for the same release, because they may name
+/// a mirror that this machine reaches better.
 const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
 
 const CURE: &str = "packages could not be downloaded or unpacked: see the log for the first \
@@ -31,8 +31,8 @@ const LEFT_OUT: [&str; 3] = [
 pub(crate) enum Variant {
     /// A system in which packages can be configured.
     Minimal,
-    /// Only the files of the packages and their dependencies. Quick and small, but without a shell and
-    /// without anything that the packages' scripts would set up.
+    /// Only the files of the packages and their dependencies. It is quick to make and small, but it
+    /// has no shell and nothing that the packages' scripts would set up.
     FilesOnly,
 }
 

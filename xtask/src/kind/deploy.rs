@@ -22,7 +22,7 @@ const REGISTRY: &str = "localhost/scaledapp";
 const COMPONENTS: [&str; 4] = ["operator", "sidecar", "balancer", "dns"];
 /// The user nobody, because `restricted` demands a user that is not root.
 const USER: &str = "65534:65534";
-/// For pods to start on a busy machine.
+/// How long pods may take to start on a busy machine.
 const ROLLOUT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Makes every image and loads it into the nodes.

@@ -1,5 +1,5 @@
-//! The container engine: which one is installed, which settings it needs on this machine, and how it and
-//! kind are called. The callers decide what to run.
+//! The container engine: which one is installed, which settings it needs on this machine, and how
+//! it and kind are called. The callers decide what to run.
 //!
 //! No file of the system is changed: podman gets its settings through CONTAINERS_CONF.
 
@@ -25,7 +25,7 @@ const PODMAN: &[&str] = &[
     "iproute2",
 ];
 
-/// For an engine to answer. A daemon that takes longer does not work.
+/// How long an engine may take to answer. A daemon that takes longer does not work.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// CAP_SYS_RESOURCE in the capability sets of proc(5).
@@ -39,7 +39,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The engines that work already, the more usual one first.
+    /// The engines that already work, the more usual one first.
     pub(crate) fn found(cache: &Cache) -> Vec<Self> {
         let works = |program| {
             binaries::on_path(program).ok()?;

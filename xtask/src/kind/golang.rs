@@ -1,5 +1,5 @@
-//! Compiles the pinned Go modules: calls Go, keeps the programs and shows progress. `recipe` says what
-//! is compiled.
+//! Compiles the pinned Go modules: calls Go, keeps the programs and shows progress. `recipe` says
+//! what is compiled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use super::recipe::{self, KUBERNETES, Unit};
 use super::run::Run;
 use crate::console::timed;
 
-/// For one unit. Kubernetes takes a quarter of an hour on two busy cores.
+/// How long one unit may take to compile. Kubernetes takes a quarter of an hour on two busy
+/// cores.
 const COMPILE_TIMEOUT: Duration = Duration::from_hours(1);
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -65,7 +66,8 @@ fn check() -> anyhow::Result<()> {
         is_there(),
         "go is not installed, and Kubernetes, kubectl, kind and helm are compiled from their \
          pinned modules here.\nCure: install Go 1.26 or newer (https://go.dev/doc/install) and \
-         put it on the PATH; where a registry is reachable, kind, kubectl and helm on the PATH do"
+         put it on the PATH; where a registry is reachable, kind, kubectl and helm on the PATH \
+         are enough"
     );
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The lock that lets one run work on the cluster at a time. A second run says so and waits.
 //!
-//! The cluster belongs to the machine, not to the checkout, and so does the lock. It is a kernel lock
-//! (flock), so a killed run does not hold it. Its name can be guessed and `/tmp` is shared, so the file
-//! must be ours: another user may have put a link or a FIFO there, or a file that they hold locked.
+//! The cluster belongs to the machine, not to the checkout, and so does the lock. It is a kernel
+//! lock (flock), so a killed run does not hold it. Its name can be guessed and `/tmp` is shared, so
+//! the file must be ours: another user may have put a link or a FIFO there, or a file that they
+//! hold locked.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::console::note;
 
-/// For another run to finish; longer than a first run takes.
+/// How long another run may take to finish. A first run takes less.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(90);
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -72,8 +73,8 @@ fn take_file(path: &Path, timeout: Duration) -> anyhow::Result<Lock> {
     }
 }
 
-/// Opens the file, or makes it with access for us only. Follows no link and does not block on a FIFO.
-/// Commands do not inherit the descriptor.
+/// Opens the file, or makes it with access for us only. Follows no link and does not block on a
+/// FIFO. Commands do not inherit the descriptor.
 fn open(path: &Path) -> anyhow::Result<File> {
     let shown = path.display();
     let flags =

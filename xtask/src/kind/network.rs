@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-/// Addresses of all pods; each node has a part of the range. It is kind's default, which `source` sets
-/// explicitly.
+/// Addresses of all pods; each node has a part of the range. It is kind's default, which `source`
+/// sets explicitly.
 pub(crate) const PODS: &str = "10.244.0.0/16";
 
-/// If set, the machine's firewall rules apply to bridged packets: a FORWARD policy of DROP drops packets
-/// between nodes, and masquerading hides their sender.
+/// If set, the machine's firewall rules apply to bridged packets: a FORWARD policy of DROP drops
+/// packets between nodes, and masquerading hides their sender.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// The addresses of a node.
@@ -119,7 +119,8 @@ pub(crate) fn ranges_given(cluster: &Cluster, nodes: usize) -> anyhow::Result<()
     })
 }
 
-/// Runs a program of a node in the network of a pod there, with the pod's resolver. Returns its output.
+/// Runs a program of a node in the network of a pod there, with the pod's resolver. Returns its
+/// output.
 ///
 /// # Errors
 /// The pod is not on that node, or the program fails.

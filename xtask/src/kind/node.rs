@@ -1,5 +1,6 @@
-//! Builds kind's node image if no container registry is reachable: from Debian packages, kind's own node
-//! files, the programs of `recipe`, and the images of the control plane in the node's containerd.
+//! Builds kind's node image if no container registry is reachable: from Debian packages, kind's own
+//! node files, the programs of `recipe`, and the images of the control plane in the node's
+//! containerd.
 //!
 //! The content follows kind's images/base/Dockerfile and `kind build node-image`. Comments give the
 //! reason for each difference.
@@ -26,7 +27,7 @@ use crate::console::{note, timed};
 
 const REPOSITORY: &str = "localhost/scaledapp/node";
 
-/// For reading and writing a gigabyte on a busy disk.
+/// How long reading and writing a gigabyte may take on a busy disk.
 const COPY_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The start settings that kind expects of a node image, as at the end of kind's Dockerfile.
@@ -262,8 +263,8 @@ fn assemble(cache: &Cache, built: &Built, root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies kind's node files. Scripts are made executable as in kind's Dockerfile, because files in Go's
-/// cache are not.
+/// Copies kind's node files. Scripts are made executable as in kind's Dockerfile, because files in
+/// Go's cache are not.
 fn copy(files: &Path, from: &Path, root: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let path = entry?.path();
@@ -288,8 +289,8 @@ fn place(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
 }
 
-/// kind's configuration of containerd with our pause image. OOM scores are clamped, because negative
-/// ones cannot be set without CAP_SYS_RESOURCE.
+/// kind's configuration of containerd with our pause image. OOM scores are clamped, because
+/// negative ones cannot be set without CAP_SYS_RESOURCE.
 fn containerd_config(text: &str, pause: &str) -> anyhow::Result<String> {
     const RESTRICT: &str = "restrict_oom_score_adj = ";
     const SANDBOX: &str = "sandbox_image = ";

@@ -1,5 +1,5 @@
-//! The content of a node: the Go packages with their pinned versions and flags, and the Debian packages.
-//! Pure; nothing is run here.
+//! The content of a node: the Go packages with their pinned versions and flags, and the Debian
+//! packages. Pure; nothing is run here.
 //!
 //! The only place for versions is `tests/cluster/parts/*/go.mod`.
 
@@ -8,7 +8,7 @@ use anyhow::Context;
 /// Programs that are compiled together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
-    /// Its name, and that of its cache and its log.
+    /// Its name, which its cache and its log have as well.
     pub(crate) name: &'static str,
     /// Directory below `tests/cluster/parts` with its go.mod.
     pub(crate) part: &'static str,
@@ -16,8 +16,8 @@ pub(crate) struct Unit {
     pub(crate) programs: &'static [(&'static str, &'static str)],
     /// Build tags.
     pub(crate) tags: &'static str,
-    /// Whether the version of Kubernetes is linked in. kubeadm and the API server derive from it what
-    /// they support.
+    /// Whether the version of Kubernetes is linked in. kubeadm and the API server derive from it
+    /// what they support.
     pub(crate) stamped: bool,
 }
 
@@ -120,12 +120,12 @@ pub(crate) const HELM: Unit = Unit {
 /// The units of a node image, those that take longest first.
 pub(crate) const NODE: [&Unit; 5] = [&KUBERNETES, &KUBECTL, &CONTAINERS, &COREDNS, &ETCD];
 
-/// The Debian release of the root file systems. Not the newest, because systemd of Debian 13 refuses
-/// cgroup v1.
+/// The Debian release of the root file systems. It is not the newest one, because systemd of Debian
+/// 13 refuses cgroup v1.
 pub(crate) const SUITE: &str = "bookworm";
 
-/// The packages of kind's own node image, without those that only its storage and snapshotters need, and
-/// with Debian's runc.
+/// The packages of kind's own node image, without those that only its storage and snapshotters
+/// need, and with Debian's runc.
 pub(crate) const NODE_PACKAGES: &[&str] = &[
     "systemd",
     "systemd-sysv",

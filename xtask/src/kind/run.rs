@@ -1,9 +1,9 @@
-//! Runs one external command: enforces its deadline, keeps its output in a file, shows progress, and
-//! reports a failure. The callers choose the command, its deadline and the cure for a failure.
+//! Runs one external command: enforces its deadline, keeps its output in a file, shows progress,
+//! and reports a failure. The callers choose the command, its deadline and the cure for a failure.
 //!
-//! Pipes are not used: a container's monitor (conmon) inherits the engine's open files and keeps them for
-//! the life of the container, so a pipe would never end and a lock never be released. The command is killed
-//! when this program dies, and its process group at the deadline.
+//! Pipes are not used: a container's monitor (conmon) inherits the engine's open files and keeps
+//! them for the life of the container, so a pipe would never end and a lock would never be
+//! released. The command is killed when this program dies, and its process group at the deadline.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -31,9 +31,9 @@ const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 /// From SIGTERM at the deadline to SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Closes descriptors that our parent left open (`flock FILE cargo xtask kind` leaves its lock, others
-/// leave pipes), then executes the command. It needs bash, because a POSIX shell cannot close descriptors
-/// of two digits.
+/// Closes descriptors that our parent left open (`flock FILE cargo xtask kind` leaves its lock,
+/// others leave pipes), then executes the command. It needs bash, because a POSIX shell cannot
+/// close descriptors of two digits.
 const BECOME: &str = r#"
 for open in /proc/self/fd/*; do
     open=${open##*/}
@@ -56,7 +56,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// A command that runs `program` with the arguments `words` in the workspace, for at most a minute.
+    /// A command that runs `program` with the arguments `words` in the workspace, for at most a
+    /// minute.
     pub(crate) fn new<P: AsRef<OsStr>, W: AsRef<OsStr>>(program: P, words: &[W]) -> Self {
         let mut command = if binaries::on_path("setpriv").is_ok() {
             let mut command = Command::new("setpriv");
@@ -97,8 +98,8 @@ impl Run {
         self
     }
 
-    /// Keeps its output in a file (standard error, and standard output unless that is returned), and shows
-    /// progress from time to time.
+    /// Keeps its output in a file (standard error, and standard output unless that is returned),
+    /// and shows progress from time to time.
     #[must_use]
     pub(crate) fn log(mut self, file: PathBuf) -> Self {
         self.log = Some(file);

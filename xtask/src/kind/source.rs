@@ -1,5 +1,5 @@
-//! Decides whether nodes come from the stock image of kind or from one that we build, and configures kind
-//! for either.
+//! Decides whether nodes come from the stock image of kind or from one that is built here,
+//! and configures kind for either.
 
 use std::fs;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::recipe::{self, KIND};
 use super::{cluster, golang, network, node};
 use crate::console::{heading, note};
 
-/// For a registry to answer. After that it counts as unreachable.
+/// How long a registry may take to answer. After that it counts as unreachable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// For pulling half a gigabyte.
+/// How long pulling half a gigabyte may take.
 const PULL_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// The image that the user asked for.
@@ -40,9 +40,9 @@ pub(crate) enum Source {
     Stock,
 }
 
-/// Appended to kind-config.yaml for nodes that we built. Since 1.35, a kubelet refuses cgroup v1 unless it
-/// is configured otherwise. KubeletInUserNamespace lets it continue if it may not write OOM scores and
-/// sysctls. nftables needs no kernel modules.
+/// Appended to kind-config.yaml for nodes that were built here. Since 1.35, a kubelet refuses
+/// cgroup v1 unless it is configured otherwise. KubeletInUserNamespace lets it continue if it may
+/// not write OOM scores and sysctls. nftables needs no kernel modules.
 const OURS: &str = "\
 networking: {disableDefaultCNI: true, kubeProxyMode: nftables, podSubnet: PODS}
 featureGates: {KubeletInUserNamespace: true}
@@ -56,7 +56,7 @@ impl Source {
     /// The configuration for kind.
     ///
     /// # Errors
-    /// kind-config.yaml cannot be read, or has a setting that we must set.
+    /// kind-config.yaml cannot be read, or has a setting that must be set here.
     pub(crate) fn configuration(&self) -> anyhow::Result<String> {
         let file = binaries::workspace().join("kind-config.yaml");
         let text =
