@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use scaledapp_tests::{binaries, process};
 
-/// Compiling `net/http` on a busy machine whose cache is cold.
+/// How long compiling `net/http` may take on a busy machine whose cache is cold.
 const GO_BUILD: Duration = Duration::from_mins(3);
 
 /// The language of an app.
@@ -49,7 +49,7 @@ pub(crate) enum Does {
     Wait(Duration),
     /// Answers at once and writes a line to standard output.
     Log,
-    /// As `Wait(20 ms)`, but listens only this long after its start.
+    /// As `Wait(20 ms)`, but listens only when this time has passed since its start.
     BootsLate(Duration),
     /// Ends with code 1 at its start.
     Broken,

@@ -17,7 +17,7 @@ const MORE: Duration = Duration::from_secs(20);
 const QUICK: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(3);
 
-/// A load ends by itself after two minutes, so a new one starts earlier.
+/// A load ends by itself after two minutes, so a new one starts before that.
 const FRESH: Duration = Duration::from_secs(50);
 /// Requests per second of each kind of client to each server with a quick handler; with a
 /// slow one, eight clients of each kind wait for answers.

@@ -45,7 +45,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As rows show it.
+    /// Its name in a row.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Request => "Request",
