@@ -1,8 +1,8 @@
 //! A small HTTP app for machines that have neither Node nor Python.
 //!
 //! An ordinary server on the standard library: one process, one port, a thread for each connection,
-//! keep-alive. It knows nothing of cores or `ScaledApp`. It reads only what a balancer sends; it is not an
-//! example of how to read HTTP from untrusted clients.
+//! keep-alive. It knows nothing of cores or `ScaledApp`. It reads only what a balancer sends; it is
+//! not an example of how to read HTTP from untrusted clients.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -87,7 +87,7 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         loop {
             let length = chunk_length(reader)?;
             let taken = take(reader, length, &mut request.body)?;
-            // The line end after a chunk, or after the last one the end of the message.
+            // The line end after a chunk or, after the last chunk, the end of the message.
             reader.read_line(&mut String::new())?;
             if taken == 0 {
                 break;
