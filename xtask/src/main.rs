@@ -61,15 +61,15 @@ Takes hello-node if Node is there, else hello-python, else hello-rust. Ends with
 
 const TEST_EXAMPLES: &str = "\
 Examples:
-  cargo xtask test           every layer; the last one on a kind cluster, made if need be
-  cargo xtask test --fast    without that one
+  cargo xtask test           every layer; makes a kind cluster if there is none
+  cargo xtask test --fast    without the two layers that need Kubernetes
   cargo xtask test --languages
-                             the hand-over with every runtime that can be had, many
-                             requests each, and nothing else
+                             only the hand-over, with every runtime that can be
+                             installed and many requests for each
 
 Installs nodejs and python3 if they are missing and this is root on a machine
-with apt-get. Tests that need a program which is not there say that they are
-skipped. All layers run; the last line is `N passed, N failed`.
+with apt-get. Tests that need a missing program say that they are skipped. All
+layers run; the last line is `N passed, N failed`.
 --languages also installs ruby, puma, php-cli and a JDK from the distribution,
 and pinned versions of Node, Bun, Deno (npm) and of Python servers (PyPI) into
 target/languages: about 700 MB.";
@@ -81,8 +81,8 @@ Examples:
   cargo xtask kind --image stock   from kindest/node, never from packages
   cargo xtask kind status
   cargo xtask kind check           pods, network and DNS, tried once
-  cargo xtask kind down            removes it, keeps what it was made from
-  cargo xtask kind down --all      removes that, too
+  cargo xtask kind down            removes it, but keeps the files that it was made from
+  cargo xtask kind down --all      removes those files, too
 
 Three nodes, as kind-config.yaml says. Where a container registry is reachable,
 nodes are stock kindest/node in Docker or podman. Where none is (and for root on
@@ -100,8 +100,8 @@ Examples:
 
 Installs nginx-light and wrk, and for workers nodejs, gunicorn, puma and (below
 target/bench) PM2, if they are missing and this is root on a machine with
-apt-get; a peer that cannot be had is left out. Load goes to loopback addresses
-only. What the rows mean is in benches/README.md.";
+apt-get; a peer that cannot be installed is left out. Load goes to loopback
+addresses only. What the rows mean is in benches/README.md.";
 
 /// Builds, demonstrates and tests the whole project.
 #[derive(Debug, Parser)]
