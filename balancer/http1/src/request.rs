@@ -242,8 +242,8 @@ fn host<'b>(line: &RequestLine<'b>, section: Section<'b>) -> Result<&'b [u8], Fa
         (None, _) if line.version == Version::Http11 => Err(Fault::HostMissing),
         (None, authority) => Ok(authority.unwrap_or_default()),
         (Some(host), _) if !host.is_empty() && !is_authority(host) => Err(Fault::Host),
-        // RFC 9110 section 7.2 allows it for targets without an authority, which no request
-        // to a server has.
+        // RFC 9110 section 7.2 allows an empty `Host` for a target URI without an
+        // authority. The target URI of a request to a server always has one.
         (Some(b""), None) if line.version == Version::Http11 => Err(Fault::Host),
         (Some(host), None) => Ok(host),
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => Ok(authority),

@@ -42,7 +42,7 @@ pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Writes what can be displayed directly into bytes, without a string in between.
+/// Writes a displayable value straight into bytes, without a string in between.
 pub(super) struct Text<'a>(pub(super) &'a mut Vec<u8>);
 
 impl fmt::Write for Text<'_> {

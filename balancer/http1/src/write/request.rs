@@ -17,7 +17,7 @@ use crate::request::Request;
 /// What the proxy knows about the client and adds to the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// The address of the sender: the client, or the proxy before us.
+    /// The address of the sender: the client, or the proxy in front of this one.
     pub peer: IpAddr,
     /// The client as far as it is known, see [`Request::source`]; the same as `peer` if the
     /// peer is not believed.
@@ -26,13 +26,15 @@ pub struct Origin<'a> {
     pub scheme: &'a str,
     /// Whether the sender is believed about its client.
     pub trust: Trust,
-    /// The request id that is used if the request's own one is not.
+    /// The request id that is used if the request's own id is not used.
     pub request_id: &'a str,
-    /// The token that identifies us to the next hop, if that is one of ours.
+    /// The token that identifies this proxy to the next hop, if the next hop is one of our
+    /// own proxies.
     pub token: Option<&'a str>,
     /// The certificate with which the sender has proved who it is, as the value of
-    /// `Client-Cert` (RFC 9440 section 2.2). A client's own field of that name never gets
-    /// through; one of a believed proxy does, and is about its client.
+    /// `Client-Cert` (RFC 9440 section 2.2). A client's own field of that name is never
+    /// passed on. That of a believed proxy is passed on: it describes the client of that
+    /// proxy.
     pub client_certificate: Option<&'a str>,
 }
 

@@ -22,8 +22,8 @@ pub struct Downstream {
     /// The client has version 1.0 and has asked to keep the connection; if that is granted,
     /// `Connection: keep-alive` says so.
     pub keep_alive: bool,
-    /// Seconds for `Strict-Transport-Security` (RFC 6797), where the server says nothing
-    /// itself.
+    /// The seconds in `Strict-Transport-Security` (RFC 6797). The field is added only if
+    /// the server has not sent it itself.
     pub hsts: Option<u64>,
 }
 
