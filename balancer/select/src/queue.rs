@@ -44,8 +44,8 @@ struct Waiters {
     waiting: VecDeque<Waiting>,
     /// The last positions given at the front and at the end.
     ends: (u64, u64),
-    /// Requests that have ended at an endpoint and whose room no waiting request has looked
-    /// for yet.
+    /// The number of requests that have ended at an endpoint and whose room no waiting
+    /// request has tried to use yet.
     freed: u32,
     /// Counts the changes that may concern all waiting requests: a new table, or passed
     /// time.

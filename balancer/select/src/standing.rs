@@ -1,5 +1,4 @@
-//! What the owner of an endpoint knows of it: whether it serves, and how busy it reports to
-//! be.
+//! What the owner of an endpoint knows of it: whether it serves, and what load it reports.
 //!
 //! The owner decides how it learns this; `choice` decides what it means for a request.
 
@@ -9,7 +8,7 @@
 pub enum Standing {
     /// It serves.
     Serving = 0,
-    /// Its owner has not heard from it lately. It gets requests only while no endpoint is
+    /// Its owner has not heard from it recently. It gets requests only while no endpoint is
     /// in a better state.
     Suspect = 1,
     /// It is leaving and still answers. It gets requests only as a last resort.
