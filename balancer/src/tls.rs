@@ -51,7 +51,7 @@ impl Security for Certificates {
 pub(crate) struct Loader {
     files: Files,
     tls: Tls,
-    /// The authorities of clients, as read last.
+    /// The authorities of clients, as they were last read.
     authorities: Option<Vec<u8>>,
     tickets: Arc<Tickets>,
 }
@@ -79,7 +79,7 @@ impl Loader {
         Ok((loader, Arc::new(certificates)))
     }
 
-    /// The configuration, if a file holds something else than before.
+    /// The new configuration, if the content of a file has changed.
     fn look(&mut self) -> anyhow::Result<Option<Arc<ServerConfig>>> {
         let authorities = match &self.tls.client_authorities {
             None => None,
@@ -133,8 +133,8 @@ impl Loader {
         Ok(Some(config))
     }
 
-    /// Follows the files; `again` asks for a look at once. Files that cannot be used change
-    /// nothing, and the log says so once.
+    /// Watches the files for changes, and looks at them immediately when `again` is
+    /// notified. Files that cannot be used change nothing, and the log says so once.
     pub(crate) async fn follow(mut self, certificates: Arc<Certificates>, again: Arc<Notify>) {
         let mut said = String::new();
         loop {
@@ -151,7 +151,7 @@ impl Loader {
                 Err(error) => {
                     let error = format!("{error:#}");
                     if error != said {
-                        tracing::warn!("the certificates before stay in use: {error}");
+                        tracing::warn!("the previous certificates stay in use: {error}");
                         said = error;
                     }
                 }
@@ -231,7 +231,8 @@ impl Session for OneSession {
     }
 }
 
-/// RFC 9440 section 2.1, by RFC 8941 section 3.3.5: base64 between colons.
+/// The value of `Client-Cert` (RFC 9440 section 2.1, RFC 8941 section 3.3.5): base64
+/// between colons.
 fn field_value(certificate: &CertificateDer<'_>) -> String {
     format!(":{}:", STANDARD.encode(certificate))
 }

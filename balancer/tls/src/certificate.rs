@@ -1,5 +1,6 @@
 //! One certificate chain with its private key, read from PEM. Decides whether the two
-//! belong together and for which names the chain is; not when it is read.
+//! belong together, and which names the chain is for. It does not decide when they are
+//! read.
 
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use webpki::EndEntityCert;
 
-/// Why a chain and a key make no certificate. The message names the cure; the file's
-/// name is the caller's to add.
+/// Why a chain and a key cannot be used together. The message names the cure; the caller
+/// adds the names of the files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// No `CERTIFICATE` block.
@@ -20,7 +21,7 @@ pub enum CertificateError {
         "there is no certificate in it: give PEM, the server's own certificate first, then those that issued it"
     )]
     NoCertificate,
-    /// No private key, or one in a form that is not read.
+    /// No private key, or one in a form that is not supported.
     #[error(
         "there is no private key in it: give PEM of PKCS#8 (BEGIN PRIVATE KEY), SEC1 or PKCS#1, without a passphrase"
     )]
@@ -30,9 +31,9 @@ pub enum CertificateError {
         "the private key cannot be used: {0}; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 bits and more"
     )]
     Key(String),
-    /// The first certificate is another key's.
+    /// The first certificate belongs to another key.
     #[error(
-        "the certificate is not this key's: the server's own certificate has to come first in the chain, and both have to be replaced together"
+        "the certificate does not belong to this key: the server's own certificate must come first in the chain, and both must be replaced together"
     )]
     Mismatch,
     /// The first certificate cannot be read.
@@ -45,7 +46,8 @@ pub enum CertificateError {
 pub struct Certificate {
     pub(crate) key: Arc<CertifiedKey>,
     names: Vec<String>,
-    /// Ticket keys are derived from it: every balancer that has the private key has it.
+    /// The hash of the private key. Ticket keys are derived from it, so every balancer that
+    /// has the private key can derive them.
     pub(crate) secret: [u8; 32],
 }
 
@@ -53,7 +55,7 @@ impl Certificate {
     /// Reads a chain and its key, both PEM.
     ///
     /// # Errors
-    /// One of them is missing, cannot be read, or they do not belong together.
+    /// One of them is missing or cannot be read, or they do not belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()

@@ -1,5 +1,6 @@
-//! The `rustls` configuration of a balancer. Decides about versions, ALPN, client
-//! certificates and whether there are session tickets; the certificates are passed in.
+//! The `rustls` configuration of a balancer. Decides which versions and protocols are
+//! offered, how client certificates are checked, and whether there are session tickets. The
+//! certificates are passed in.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub enum Alpn {
     Http1,
     /// HTTP/2 where the client knows it, else HTTP/1.1.
     Http2,
-    /// Nothing is negotiated: the protocol is the app's.
+    /// Nothing is negotiated: the app decides the protocol.
     None,
 }
 
@@ -46,22 +47,22 @@ pub struct ClientCertificates {
     pub required: bool,
 }
 
-/// What does not come from certificate files.
+/// The settings that do not come from certificate files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// The oldest version.
     pub min_version: Version,
     /// The protocols that are offered.
     pub alpn: Alpn,
-    /// `None`: clients are not asked for one.
+    /// `None`: clients are not asked for a certificate.
     pub clients: Option<ClientCertificates>,
 }
 
-/// Why certificates and settings make no configuration; says what would.
+/// Why certificates and settings cannot be used; the message names the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// There is nothing to show.
-    #[error("there is no certificate: TLS needs one at least")]
+    /// There is no certificate to show.
+    #[error("there is no certificate: TLS needs at least one")]
     NoCertificate,
     /// The file of authorities has none.
     #[error("there is no certificate of an authority in it: give PEM with one or more")]
@@ -69,16 +70,16 @@ pub enum SettingsError {
     /// An authority cannot be read.
     #[error("an authority's certificate cannot be used: {0}")]
     Authority(String),
-    /// The library refuses.
+    /// `rustls` refuses the settings.
     #[error("{0}")]
     Refused(String),
 }
 
 /// The `rustls` configuration for these certificates, the first of which is the default.
 ///
-/// `tickets` outlives a change of certificates. Where clients show certificates no session
-/// is resumed: rustls takes the client's identity from the ticket and never asks again
-/// whether it is still good.
+/// `tickets` outlives a change of certificates. If clients show certificates, no session is
+/// resumed: `rustls` would take the client's identity from the ticket, and would not check
+/// again whether it is still valid.
 ///
 /// # Errors
 /// There is no certificate, or the authorities of clients cannot be read.

@@ -1,5 +1,6 @@
-//! Certificates in files that are replaced while we run, as the kubelet and certbot do.
-//! Decides whether what is there now is new and whole; not how often it is read.
+//! Certificates in files that are replaced while the process runs, as the kubelet and
+//! certbot do. Decides whether the content of the files is new and complete. It does not
+//! decide how often they are read.
 
 use std::fs;
 use std::io;
@@ -30,7 +31,7 @@ impl FromStr for Pair {
                 key: key.into(),
             }),
             _ => Err(format!(
-                "{text:?} names no two files: give CERT:KEY, such as tls.crt:tls.key"
+                "{text:?} does not name two files: give CERT:KEY, such as tls.crt:tls.key"
             )),
         }
     }
@@ -47,7 +48,7 @@ pub enum FilesError {
         /// What the system says.
         error: io::Error,
     },
-    /// Two files make no certificate.
+    /// Two files cannot be used together.
     #[error("{}, {}: {error}", pair.chain.display(), pair.key.display())]
     Certificate {
         /// Which ones.
@@ -73,18 +74,17 @@ impl Files {
         }
     }
 
-    /// What was read does not count as used.
+    /// Forgets what was read, so that the next look finds it new.
     pub fn forget(&mut self) {
         self.held.clear();
     }
 
-    /// The certificates, if any file holds something else than at the last success, or
-    /// if they are wanted `anyway`.
-    /// They are read together: a key that is replaced a moment after its certificate is
-    /// a mismatch now and a change at the next look.
+    /// The certificates, if the content of any file has changed since the last success, or
+    /// if they are wanted `anyway`. All files are read together: a key that is replaced a
+    /// moment after its certificate is a mismatch now and a change at the next look.
     ///
     /// # Errors
-    /// A file cannot be read, or two of them make no certificate.
+    /// A file cannot be read, or two of them cannot be used together.
     pub fn look(&mut self, anyway: bool) -> Result<Option<Vec<Certificate>>, FilesError> {
         let mut held = Vec::with_capacity(self.pairs.len());
         for pair in &self.pairs {

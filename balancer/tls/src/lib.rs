@@ -1,8 +1,8 @@
 //! What a balancer shows of itself over TLS: which certificate for which server name,
 //! which versions, and session tickets that every balancer of an app can open.
 //!
-//! [`Files`] reads certificates, and [`server_config`] makes a `rustls` configuration of
-//! them and of [`Settings`]. Nothing here knows sockets or tells the time.
+//! [`Files`] reads certificates, and [`server_config`] makes a `rustls` configuration from
+//! them and from [`Settings`]. Nothing here knows sockets or tells the time.
 
 mod certificate;
 mod config;

@@ -8,9 +8,9 @@ use rustls::sign::CertifiedKey;
 
 use crate::certificate::Certificate;
 
-/// Certificates by the names that they are for. An exact name goes before a wildcard,
-/// and a wildcard (which stands for one label, RFC 9525 section 6.3) before the first
-/// certificate, which clients get that name no server or one that nobody has.
+/// Certificates by the names that they are for. An exact name is preferred to a wildcard,
+/// which stands for one label (RFC 9525 section 6.3). Clients that name no server, or one
+/// that no certificate is for, get the first certificate.
 #[derive(Debug)]
 pub struct Names {
     exact: BTreeMap<String, Arc<CertifiedKey>>,
@@ -40,7 +40,7 @@ impl Names {
         names
     }
 
-    /// The certificate for a server name in lower case, or for none.
+    /// The certificate for a server name in lower case, or for a client that names none.
     pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
         let name = server_name.unwrap_or_default();
         let parent = name.split_once('.').map_or("", |(_, parent)| parent);
@@ -53,7 +53,7 @@ impl Names {
 
 impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls hands names on in lower case only if the client sent them so.
+        // rustls passes names on as the client sent them, which may be in upper case.
         let name = hello.server_name().map(str::to_ascii_lowercase);
         self.find(name.as_deref()).cloned()
     }

@@ -1,14 +1,15 @@
-//! Session tickets that all balancers of an app can open, though they share no state:
+//! Session tickets that all balancers of an app can open, although they share no state:
 //! their keys are derived from the private key that all of them have, and from the time.
 //!
-//! Decides which key seals, which ones open and for how long. rustls sets no limit to
-//! the age of a ticket, so a ticket ends because its key is forgotten.
+//! Decides which key seals tickets, which keys open them, and for how long. rustls does not
+//! limit the age of a ticket, so a ticket ends when its key is forgotten.
 //!
-//! A key lasts for an epoch of six hours and opens for one epoch more; the key of the
-//! next epoch opens, too, because clocks differ. Whoever gets the private key can open
-//! tickets. With TLS 1.3 that is no more than the private key itself allows: to pass for
-//! the server, since each resumption exchanges keys anew. A TLS 1.2 ticket holds the secret
-//! of its session, so it would reveal past traffic: only TLS 1.3 sessions are sealed.
+//! A key seals tickets for an epoch of six hours, and opens them for one epoch more. The
+//! key of the next epoch also opens tickets, because clocks differ. Anybody who gets the
+//! private key can open tickets. With TLS 1.3 this allows no more than the private key
+//! itself, which is to pass for the server, because each resumption exchanges new keys. A
+//! TLS 1.2 ticket holds the secret of its session, so it would reveal past traffic.
+//! Therefore only TLS 1.3 sessions are sealed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,16 +21,17 @@ use rustls::server::ProducesTickets;
 
 /// How long a key seals tickets.
 const EPOCH: Duration = Duration::from_hours(6);
-/// A key's name, which stands in front of what it sealed.
+/// The length of a key's name, which precedes what the key has sealed.
 const NAME_LEN: usize = 16;
-/// A session with a client's name in it is far smaller. Longer ones are not looked at.
+/// The longest ticket. A session with a client's name in it is far smaller. Longer tickets
+/// are not looked at.
 const MAX_TICKET_BYTES: usize = 4 << 10;
 
 /// Seconds since 1970, as [`std::time::SystemTime`] counts them.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Seals and opens tickets. Outlives the certificates: what was sealed before one was
-/// replaced is opened afterwards.
+/// Seals and opens tickets. It outlives the certificates: what was sealed before a
+/// certificate was replaced can be opened afterwards.
 pub struct Tickets {
     clock: Clock,
     state: Mutex<State>,
@@ -45,9 +47,9 @@ impl fmt::Debug for Tickets {
 struct State {
     /// The newest first; the first one seals.
     secrets: Vec<[u8; 32]>,
-    /// Of this epoch; derived again when it is over.
+    /// The epoch of the keys. They are derived again when it is over.
     epoch: u64,
-    /// The first one seals, all of them open.
+    /// The first key seals, all of them open.
     keys: Vec<Key>,
 }
 
@@ -56,7 +58,7 @@ struct Key {
     sealing: RandomizedNonceKey,
 }
 
-/// What HKDF is asked for: this many bytes.
+/// The number of bytes that HKDF is asked for.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -96,7 +98,7 @@ impl State {
 }
 
 impl Tickets {
-    /// With the time of day as this clock tells it, in seconds since 1970.
+    /// `clock` returns the time of day, in seconds since 1970.
     pub fn new(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self {
             clock: Arc::new(clock),
@@ -104,8 +106,8 @@ impl Tickets {
         }
     }
 
-    /// The private keys' hashes, the newest first. Those of before are kept behind them
-    /// for one more change, so that a certificate that is replaced ends no session.
+    /// Sets the hashes of the private keys, the newest first. The newest of the previous
+    /// hashes is kept for one more change, so that replacing a certificate ends no session.
     pub fn set_secrets(&self, secrets: &[[u8; 32]]) {
         let mut state = self.state();
         if state.secrets.starts_with(secrets) {
@@ -123,11 +125,11 @@ impl Tickets {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // Each change is one assignment: a panic leaves keys that are whole.
+        // Each change is one assignment, so a panic leaves complete keys.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys of now.
+    /// Calls `act` with the keys of the current epoch.
     fn with_keys<T>(&self, act: impl FnOnce(&[Key]) -> T) -> T {
         let epoch = self.epoch();
         let mut state = self.state();
@@ -143,7 +145,7 @@ impl ProducesTickets for Tickets {
         true
     }
 
-    /// A ticket that is sealed at the end of an epoch opens for one more.
+    /// A ticket that is sealed at the end of an epoch can be opened for one epoch more.
     fn lifetime(&self) -> u32 {
         EPOCH.as_secs() as u32
     }
@@ -185,9 +187,10 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// Whether a session, in the form that rustls gives it to a ticketer, is one of TLS 1.3:
-/// a flag, the server name where the flag is 1, then the version. In any other form it
-/// is none, so that a change of that form costs resumption and never secrecy.
+/// Whether a session is one of TLS 1.3. rustls passes a session to a ticketer in this form:
+/// a flag, the server name if the flag is 1, then the version. A session in any other form
+/// does not count as one of TLS 1.3, so that a change of the form costs resumption and
+/// never secrecy.
 fn is_tls13(session: &[u8]) -> bool {
     let after_name = match session {
         [0, rest @ ..] => rest,

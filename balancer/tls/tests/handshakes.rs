@@ -70,7 +70,7 @@ struct Met {
 }
 
 impl Met {
-    /// The first name of the certificate that the server has shown.
+    /// The first certificate that the server has shown.
     fn shown(&self) -> CertificateDer<'static> {
         self.client.peer_certificates().unwrap()[0]
             .clone()
@@ -144,7 +144,8 @@ fn the_name_decides_about_the_certificate() {
     assert_eq!(shown[1], shown[3]);
     assert_ne!(shown[0], shown[1]);
     assert_ne!(shown[4], shown[1]);
-    // A wildcard is for one label, and the first certificate is for nobody's name either.
+    // A wildcard is for one label, and the first certificate is not valid for an unknown
+    // name.
     for name in ["a.b.apps.test", "nobody.test"] {
         assert!(meet(&choice, &client, name).is_err(), "{name}");
     }
@@ -279,7 +280,7 @@ fn what_makes_no_certificate_is_refused_with_the_cure() {
     assert_eq!(none.unwrap_err(), SettingsError::NoAuthority);
 }
 
-/// As a kubelet does it: `..data` names a directory, and is replaced by rename.
+/// As the kubelet does it: `..data` is a link to a directory, and is replaced by rename.
 #[test]
 fn files_that_are_replaced_are_read_again_when_they_are_whole() {
     let authority = authority();
@@ -309,7 +310,7 @@ fn files_that_are_replaced_are_read_again_when_they_are_whole() {
     publish("2", &chain, &key);
     let refused = files.look(false).unwrap_err().to_string();
     assert!(
-        refused.contains("tls.key: the certificate is not this key's"),
+        refused.contains("tls.key: the certificate does not belong to this key"),
         "{refused}"
     );
     publish("3", &chain, &other);

@@ -287,7 +287,7 @@ fn a_changed_certificate_is_in_use_within_two_seconds_and_a_broken_one_never() {
         balancer
             .process
             .stderr()
-            .contains("the certificates before stay in use")
+            .contains("the previous certificates stay in use")
     })
     .unwrap();
     fs::write(authority.path("a.test.crt"), &certificate).unwrap();
@@ -500,7 +500,7 @@ fn what_cannot_work_is_refused_with_the_cure() {
     for (options, wanted) in [
         (vec!["--tls", "one"], "CERT:KEY"),
         (vec!["--tls", &missing], "no.crt"),
-        (vec!["--tls", &mixed], "is not this key's"),
+        (vec!["--tls", &mixed], "does not belong to this key"),
         (vec!["--tls", &pair, "--tls-redirect"], "--tls-listen"),
         (vec!["--tls-listen", "127.0.0.1:1"], "--tls CERT:KEY"),
         (
