@@ -118,7 +118,7 @@ fn set_options(listener: &std::net::TcpListener, stall_time: Duration) -> io::Re
     let socket = socket2::SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
     // For a client that reads slowly or not at all, the kernel would hold megabytes of its
-    // answer (tcp_wmem), which count as memory of our container.
+    // answer (tcp_wmem), which count as memory of the container.
     socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     keepalive::set(&socket, stall_time)
 }
@@ -139,7 +139,8 @@ async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
 #[derive(Debug, Default)]
 struct Doors {
     all: Vec<(TcpListener, Scheme)>,
-    /// The one that is asked first, so that a busy one keeps no other waiting.
+    /// The socket that is asked first. It changes, so that a busy socket does not delay the
+    /// others.
     first: Cell<usize>,
 }
 
@@ -279,10 +280,10 @@ impl Accepting<'_> {
     }
 
     /// Ends a connection to make room for a new one. It is the one that has waited longest
-    /// for a request; if none has waited for long, it is the one whose client has kept us
-    /// waiting longest. A connection that is itself new may be about to send its request,
-    /// so it ends last. A connection whose request is at an endpoint never ends for this
-    /// reason.
+    /// for a request; if none has waited for long, it is the one whose client has not sent
+    /// or read for longest. A connection that is itself new may be about to send its
+    /// request, so it ends last. A connection whose request is at an endpoint never ends
+    /// for this reason.
     fn make_way(&self) {
         let Thread {
             clock,
@@ -331,7 +332,8 @@ impl Accepting<'_> {
     }
 
     fn refuse_new(&self, doors: &Doors) {
-        // A socket that another process holds also belongs to our successor.
+        // A socket that another process holds also belongs to the successor of this
+        // process.
         if self.thread.config.listener_is_held {
             return;
         }
@@ -343,7 +345,7 @@ impl Accepting<'_> {
     }
 
     /// Accepts the connections that have arrived. If another process holds the socket, they
-    /// stay there for our successor.
+    /// stay there for the successor of this process.
     fn accept_last(&self, doors: &Doors) {
         let mut context = Context::from_waker(Waker::noop());
         while !self.thread.config.listener_is_held

@@ -57,8 +57,8 @@ impl Buffers {
     }
 }
 
-/// How many bytes of answers a thread holds for slow readers. Beyond it, servers again have
-/// to wait for their readers.
+/// How many bytes of answers a thread holds for slow readers. Beyond that, a server has to
+/// wait for its reader again.
 const MAX_HELD_BYTES: usize = 32 << 20;
 
 /// The bytes of an answer that one connection holds for a slow reader.

@@ -22,7 +22,8 @@ pub struct Callers {
     pub forwarded_from: Arc<[Network]>,
     /// The tokens that callers must show if [`crate::Config::trust`] is [`Trust::Behind`],
     /// and the token that a balancer shows to pods. `None`: no token is shown, and every
-    /// caller is treated as `trust` says. A receiver without tokens accepts no caller.
+    /// caller is treated as `trust` says. While the receiver holds no tokens, no caller is
+    /// treated as one of our own proxies.
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
     /// The current tokens of [`Callers::tokens`].
     tokens: RefCell<Option<Tokens>>,
-    /// How a caller is treated that shows what is required.
+    /// How a caller that shows what is required is treated.
     trust: Trust,
     /// Whether the next hop is shown a token.
     shows_token: bool,
@@ -63,13 +64,13 @@ impl KnownCallers {
             .any(|network| network.contains(peer))
     }
 
-    /// The address to which a connection is counted. A proxy that the user has named
-    /// carries many clients, so its connections are counted to none.
+    /// The address for which a connection is counted. A proxy that the user has named
+    /// carries many clients, so its connections are counted for no address.
     pub(crate) fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
         (!self.is_named(peer)).then_some(peer)
     }
 
-    /// How a caller is treated that has shown this with its request.
+    /// How a caller that has shown this with its request is treated.
     pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
         let tokens = self.tokens.borrow();
         trust(self.trust, tokens.as_ref(), shown, is_named)

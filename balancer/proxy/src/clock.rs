@@ -1,11 +1,11 @@
-//! Time on the forwarding path: one clock of the process, and deadlines that
-//! cost nothing until they pass.
+//! Time on the forwarding path: one clock of the process, and deadlines that cost nothing
+//! until they pass.
 //!
 //! A timer for each step of each request would cost more than the step itself. So all
 //! deadlines of a thread are checked together, every [`TICK_INTERVAL`] (every
 //! [`REST_INTERVAL`] while the thread is idle), and take effect up to that much late. They
 //! are in one array, which each check reads from end to end. Idle connections, and
-//! connections whose client keeps us waiting, are each in an ordered list, so that the
+//! connections whose client does not send or read, are each in an ordered list, so that the
 //! oldest can be ended without looking at the others. A parked connection has no task to
 //! wake; instead its slot is reported. The caller decides what follows when a deadline
 //! passes.
@@ -54,7 +54,7 @@ enum Kind {
     Lax,
     /// It is idle. Idle connections are the first to end.
     Idle,
-    /// Its client keeps us waiting.
+    /// It waits for its client, which does not send or read.
     Stalled,
 }
 
@@ -67,7 +67,7 @@ pub(crate) enum Cut {
     Room,
 }
 
-/// Whether bytes have moved lately.
+/// Whether bytes have moved recently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Moves,
@@ -83,7 +83,7 @@ enum Pace {
 #[derive(Debug)]
 struct Step {
     at: Duration,
-    /// Since when it is idle, or since when its client has kept us waiting.
+    /// Since when it has been idle, or since when its client has not sent or read.
     since: Duration,
     waker: Option<Waker>,
     /// Bytes of memory that the connection holds.
@@ -231,8 +231,8 @@ impl Clock {
         true
     }
 
-    /// Ends the connection whose client has kept us waiting longest, if that is longer than
-    /// `grace`. Returns whether there was one.
+    /// Ends the connection whose client has not sent or read for longest, if that is at
+    /// least `grace`. Returns whether there was one.
     pub(crate) fn end_longest_stalled(&self, grace: Duration) -> bool {
         let Some(slot) = self.oldest(List::Stalled, grace) else {
             return false;
@@ -247,7 +247,7 @@ impl Clock {
         self.oldest(List::Idle, Duration::ZERO).is_some()
     }
 
-    /// Whether any client has kept us waiting for longer than `grace`.
+    /// Whether any client has not sent or read for at least `grace`.
     pub(crate) fn has_stalled(&self, grace: Duration) -> bool {
         self.oldest(List::Stalled, grace).is_some()
     }
@@ -339,7 +339,8 @@ impl Deadline {
         self.put(at, Kind::Busy, Duration::ZERO);
     }
 
-    /// As [`Self::set_at`]; if `since` is given, the client has kept us waiting since then.
+    /// As [`Self::set_at`]; if `since` is given, the client has not sent or read since
+    /// then.
     pub(crate) fn set_stalled(&self, at: Duration, since: Option<Duration>) {
         match since {
             Some(since) => self.put(at, Kind::Stalled, since),
@@ -585,7 +586,7 @@ mod tests {
         old.set_stalled(seconds(60), Some(seconds(0)));
         clock.set(seconds(1));
         new.set_stalled(seconds(60), Some(seconds(1)));
-        // Its client is no longer waited for.
+        // This connection no longer waits for its client.
         answered.set_at(seconds(60));
         // A check in between changes nothing.
         old.set_stalled(seconds(61), Some(seconds(0)));
@@ -598,7 +599,8 @@ mod tests {
         assert!(clock.end_longest_stalled(seconds(2)));
         assert_eq!(old.cut(), Some(Cut::Room));
         assert!(has_passed(&old) && !has_passed(&new));
-        // The cut connection no longer keeps us waiting, and its place is freed only once.
+        // The connection that was cut no longer counts as stalled, and its place is freed
+        // only once.
         old.set_stalled(seconds(90), Some(seconds(2)));
         assert!(has_passed(&old));
         clock.set(seconds(3));

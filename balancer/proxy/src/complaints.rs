@@ -83,7 +83,7 @@ impl Complaints {
         }
     }
 
-    /// A connection whose client kept us waiting has ended to make room for a new one.
+    /// A connection whose client did not send or read has ended to make room for a new one.
     pub(crate) fn stalled_connection_ended(&self) {
         if self.is_due("stalled-connection-ended") {
             tracing::warn!(
@@ -157,8 +157,8 @@ impl Complaints {
         );
     }
 
-    /// A client's request is refused. This is a warning only if one of our flags can help,
-    /// because any client can cause the other refusals.
+    /// A client's request is refused. This is a warning only if a flag can help, because
+    /// any client can cause the other refusals.
     pub(crate) fn request_is_refused(&self, status: u16, reason: &'static str, rule: &str) {
         if !self.is_due(reason) {
             return;
@@ -210,7 +210,7 @@ impl Complaints {
         );
     }
 
-    /// A client and we have not agreed on a session. Anybody may cause this.
+    /// A client and this proxy have not agreed on a session. Any client can cause this.
     pub(crate) fn handshake_failed(&self, peer: IpAddr, why: &str) {
         if self.is_due("tls-handshake") {
             tracing::info!(%peer, "a TLS handshake has failed: {why}");

@@ -22,8 +22,8 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections of all threads together. At the limit, a new connection replaces
-    /// the one that has waited longest for a request, or else the one whose client has kept
-    /// the proxy waiting longest. While servers work on all of them, new connections wait in
+    /// the one that has waited longest for a request, or else the one whose client has not
+    /// sent or read for longest. While servers work on all of them, new connections wait in
     /// the listen queue.
     pub connections: u32,
     /// Client connections of one address; further ones get 503 and are closed. The limit
@@ -53,7 +53,7 @@ pub struct Limits {
     /// the answer's head; after that the client gets 504.
     pub answer_time: Duration,
     /// The time between two bytes of a body, from or to either side. It also bounds how
-    /// long a client that reads slowly may keep the proxy waiting, see [`Self::body_rate`].
+    /// long the proxy waits for a client that reads slowly, see [`Self::body_rate`].
     pub stall_time: Duration,
     /// The same for an answer that is marked as a stream, such as `text/event-stream`.
     pub stream_time: Duration,
@@ -105,7 +105,7 @@ pub struct Config {
     /// decided for each request.
     pub trust: Trust,
     /// Another process holds the listening socket and passes it on: connections that wait
-    /// in its queue at the end are served by our successor.
+    /// in its queue at the end are served by the successor of this process.
     pub listener_is_held: bool,
     /// Memory for connections, in bytes; `None`: [`Self::memory_percent`] of the memory
     /// that the container (or the machine) may use.
@@ -121,8 +121,8 @@ pub struct Config {
     pub ejects_errors: bool,
     /// HTTP/2 is spoken with clients that ask for it: by ALPN, or by its preface.
     pub http2: bool,
-    /// What answers over TLS say in `Strict-Transport-Security` (RFC 6797), in whole
-    /// seconds, where the server says nothing itself.
+    /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
+    /// added to answers over TLS if the server has not sent it itself.
     pub hsts: Option<Duration>,
     /// The limits of numbers and times.
     pub limits: Limits,
@@ -258,7 +258,7 @@ impl Default for Limits {
             // An app that has its own queue works best if it gets all requests at once.
             in_flight: None,
             waiting: 1024,
-            // A pod may take this long to roll, and clients wait longer.
+            // Replacing a pod may take this long, and clients wait longer.
             waiting_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             // nginx's default.

@@ -56,9 +56,9 @@ impl ConnectionLimit {
         self.taken.load(Ordering::SeqCst) >= self.limit
     }
 
-    /// Whether so many connections have not ended yet, although they are to make room, that
-    /// no new one may begin. A client that sends something at the last moment keeps its
-    /// connection.
+    /// Whether the limit is exceeded so far that no new connection may begin. This happens
+    /// if connections that are to make room have not ended yet: a client that sends
+    /// something at the last moment keeps its connection.
     pub(crate) fn is_beyond(&self) -> bool {
         self.taken.load(Ordering::SeqCst) >= self.limit.saturating_add(MAX_BEYOND)
     }

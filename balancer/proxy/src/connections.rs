@@ -95,8 +95,8 @@ impl Connections {
                 redirects,
             },
         };
-        // Most clients send something immediately. A connection is not idle before it has
-        // been read once; otherwise it could end unheard.
+        // Most clients send something immediately. A connection does not count as idle
+        // before it has been read once; otherwise it could end before its request is read.
         self.wake(connection);
     }
 
@@ -127,7 +127,8 @@ impl Connections {
                     });
                 }
                 Served::Http2 => {
-                    // Its future is larger than those of HTTP/1.1, which it must not burden.
+                    // Its future is larger than that of HTTP/1.1, which must not grow with
+                    // it.
                     Box::pin(http2::connection::serve(Rc::clone(&self.thread), client)).await;
                     drop(open);
                 }

@@ -52,7 +52,7 @@ pub(crate) struct Pace {
     /// The deadline for requests in flight.
     pub(crate) deadline: Duration,
     /// How long after the deadline everything ends. Upgraded connections may need this
-    /// time, and so may the owner of the endpoints to stop them.
+    /// time, and the owner of the endpoints may need it to stop them.
     pub(crate) linger: Duration,
 }
 

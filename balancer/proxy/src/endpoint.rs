@@ -189,8 +189,8 @@ impl Endpoint {
     /// now awaits an answer. `None` if it owes none.
     ///
     /// Nothing is owed on upgraded connections. Nothing at all is owed while the client of
-    /// any request is expected to send the rest of it or to read the answer so far: a
-    /// process that does one thing at a time then keeps all other requests waiting. Silent
+    /// any request is expected to send the rest of that request, or to read the answer so
+    /// far: a process that does one thing at a time then serves no other request. Silent
     /// streams and long polls cannot be told from a hung process. The result is late by up
     /// to 50 ms.
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {

@@ -17,8 +17,8 @@ use scaledapp_proc::{Limiting, of_machine};
 
 use crate::metrics::{Counts, count};
 
-/// About what an idle connection costs: our task, and the kernel's socket (some 2 KiB) with
-/// its file.
+/// About what an idle connection costs: our task, and the kernel's socket (about 2 KiB)
+/// with its file.
 const CONNECTION_BYTES: u64 = 4 << 10;
 /// One connection is allowed for this much memory. Most connections are idle or have a
 /// short head in progress; the few that hold much end first when memory is short.

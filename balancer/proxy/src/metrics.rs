@@ -58,7 +58,7 @@ kinds! {
         ClientTimeout => "client_timeout",
         /// Memory was short, and the connection held the most.
         Memory => "memory",
-        /// The limit of connections was reached, and this client had kept us waiting
+        /// The limit of connections was reached, and this client had not sent or read for
         /// longest.
         GaveWay => "gave_way",
         /// The client went away.
@@ -274,7 +274,7 @@ const COUNTERS: [Named<AtomicU64>; 18] = [
     ),
     (
         "stalled_connections_ended",
-        "Connections ended while their client kept us waiting, to make room",
+        "Connections ended while their client did not send or read, to make room",
         |c| &c.stalled_gave_way,
     ),
     (

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::connection_limit::{AddressFull, ConnectionLimit};
 
-/// At the limit of connections, a client that has kept us waiting for longer than this
-/// gives way. A lost packet is sent again within a second.
+/// At the limit of connections, a connection gives way if its client has not sent or read
+/// for this long. A lost packet is sent again within a second.
 pub(crate) const STALL_GRACE: Duration = Duration::from_secs(2);
 /// With this many tasks or more, a task lets go of its connection as soon as it is idle.
 /// The connection then costs little memory, and its next request costs some more time.

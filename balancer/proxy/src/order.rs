@@ -25,7 +25,7 @@ impl Slot {
 pub(crate) enum List {
     /// The idle connections.
     Idle,
-    /// The connections whose client keeps the proxy waiting.
+    /// The connections whose client does not send or read.
     Stalled,
 }
 

@@ -42,7 +42,6 @@ impl Proxy {
     ///
     /// # Errors
     /// There are not enough threads or descriptors.
-    /// No thread or descriptor is to be had.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a receiver is a handle; the caller has no further use for it"

@@ -18,7 +18,7 @@ pub trait Security: fmt::Debug + Send + Sync {
 /// Why a session has come to an end before its peer said so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// What came first is no TLS. Nothing has been answered.
+    /// The first bytes are not TLS. Nothing has been answered.
     #[error("the client does not speak TLS")]
     NotTls,
     /// Anything else, in the words of the library. An alert waits to be written.
@@ -33,7 +33,7 @@ pub enum Handshake {
     Full,
     /// The same, after the client had to be asked for another key share (a round trip).
     Retried,
-    /// A session of before goes on.
+    /// An earlier session continues.
     Resumed,
 }
 
@@ -46,12 +46,12 @@ pub struct Settled {
     pub is_http2: bool,
 }
 
-/// One session of the server's side. Its owner moves its bytes from and to the socket.
+/// The server's side of one session. Its owner moves its bytes from and to the socket.
 pub trait Session: fmt::Debug {
     /// Reads once what the peer has sent; 0 is the end of its side.
     ///
     /// # Errors
-    /// Those of `socket`, or what was read before has to be used first.
+    /// Those of `socket`. Also an error if bytes that were read before must be used first.
     fn read_tls(&mut self, socket: &mut dyn io::Read) -> io::Result<usize>;
 
     /// Works on what was read. A step of the handshake takes a fraction of a millisecond.
@@ -63,24 +63,23 @@ pub trait Session: fmt::Debug {
     /// Whether something waits to be written to the socket.
     fn wants_write(&self) -> bool;
 
-    /// Writes once of what waits.
+    /// Writes once a part of what waits.
     ///
     /// # Errors
     /// Those of `socket`.
     fn write_tls(&mut self, socket: &mut dyn io::Write) -> io::Result<usize>;
 
-    /// How many plain bytes of the peer are there to be read. Otherwise as
-    /// [`Session::read`].
+    /// How many plain bytes of the peer can be read now. Otherwise as [`Session::read`].
     ///
     /// # Errors
     /// As [`Session::read`].
     fn available(&mut self) -> io::Result<usize>;
 
-    /// Plain bytes of the peer. 0: the peer said that nothing more comes.
+    /// Reads plain bytes of the peer; 0 means that the peer has announced its end.
     ///
     /// # Errors
-    /// `WouldBlock`: none is there. `UnexpectedEof`: the connection has ended, and the
-    /// peer did not say so, so it may have been cut.
+    /// `WouldBlock`: there are none now. `UnexpectedEof`: the connection has ended without
+    /// an announcement by the peer, so it may have been cut.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// Takes plain bytes, as many as it has room for.
@@ -89,13 +88,13 @@ pub trait Session: fmt::Debug {
     /// The session is over.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Says that nothing more comes from here (`close_notify`).
+    /// Announces the end of the server's side (`close_notify`).
     fn send_end(&mut self);
 
     /// What the handshake has settled; `None` while it goes on.
     fn settled(&self) -> Option<Settled>;
 
-    /// The certificate that the client has shown, if it has and it counts, as the value of
+    /// The certificate that the client has shown and that was accepted, as the value of
     /// `Client-Cert` (RFC 9440 section 2.2).
     fn client_certificate(&self) -> Option<&str>;
 }

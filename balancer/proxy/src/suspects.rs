@@ -5,7 +5,7 @@
 //! cause. Each is repeated once. If they were repeated at the same time, the cause would
 //! fail the others a second time, so they are repeated one after the other. [`Paths`]
 //! decides with the time that is passed in. `recent` remembers which paths have been
-//! answered lately, and `fatal` how many workers the worst paths have ended.
+//! answered recently, and `fatal` how many workers the worst paths have ended.
 
 mod fatal;
 mod recent;
@@ -36,10 +36,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The name of a path contains at most this many bytes of it.
 const MAX_NAME_BYTES: usize = 96;
 
-/// A request that ends its worker does so soon. After this time the next suspect request
-/// goes.
+/// A request that ends its worker does so soon. After this time the next suspect request is
+/// sent.
 const ALONE_TIMEOUT: Duration = Duration::from_millis(250);
-/// A suspect request waits for those before it for at most this long.
+/// How long a suspect request waits for those before it.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// If more suspect requests than this wait, a whole machine has failed rather than one
 /// worker, and they do not wait for each other.
@@ -221,7 +221,7 @@ pub(crate) enum Admission {
     Refused,
 }
 
-/// Paths whose requests were at workers that ended lately.
+/// Paths whose requests were at workers that ended recently.
 #[derive(Debug, Default)]
 struct Paths(Vec<Path>);
 

@@ -1,9 +1,8 @@
 //! The bytes of a connection to a client or to an endpoint, whatever carries them.
 //!
 //! All operations on sockets are here, so that an exchange knows no socket. Each operation
-//! matches the variant in place: nothing is boxed, and with only one variant nothing is
-//! decided at run time. Where a connection comes from is decided in `accept` and `connect`;
-//! the meaning of its bytes, by its protocol.
+//! matches the variant in place; plain TCP is not boxed. Where a connection comes from is
+//! decided in `accept` and `connect`; the meaning of its bytes, by its protocol.
 
 mod secured;
 
@@ -67,14 +66,15 @@ impl Transport {
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.poll_read_ready(context),
-            // What the session has is read until there is none.
+            // The bytes that the session holds have been read before, so only the socket
+            // counts.
             Self::Secured(secured) => secured.socket.poll_read_ready(context),
-            // It never rests.
+            // A stream never rests.
             Self::Stream(_) => Poll::Ready(Ok(())),
         }
     }
 
-    /// Writes some of `bytes`. After `Pending` the next call has to bring them again: a
+    /// Writes some of `bytes`. After `Pending` the next call must pass them again: a
     /// session may have taken them already.
     #[inline]
     pub(crate) fn poll_write(
@@ -211,8 +211,8 @@ impl Transport {
         )
     }
 
-    /// Its socket, if the bytes that the kernel counts there are those that we read and
-    /// write.
+    /// Its socket, if the bytes that the kernel counts there are those that are read and
+    /// written here.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Plain(stream) => Some(stream.as_fd()),
@@ -321,7 +321,7 @@ impl Transport {
         }
     }
 
-    /// The TCP connection, if it is this transport's alone.
+    /// The TCP connection, if it belongs to this transport alone.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
@@ -354,12 +354,12 @@ fn has_bytes(socket: BorrowedFd<'_>) -> bool {
     recv(socket, &mut [0; 1][..], flags).is_ok_and(|(count, _)| count > 0)
 }
 
-/// A connection that no reactor watches. Only a variant without further state can be
-/// detached: what remains is a descriptor and nothing else.
+/// A connection that no reactor watches: a descriptor and, if it is encrypted, its session.
+/// A stream cannot be detached.
 #[derive(Debug)]
 pub(crate) struct Detached {
     socket: std::net::TcpStream,
-    /// Boxed once more, so that a connection without one takes less.
+    /// Boxed twice, so that a connection without a session takes less memory.
     session: Option<Box<Kept>>,
 }
 

@@ -1,18 +1,18 @@
-//! In which order long computations go on, so that many of them at once delay no request by
+//! In which order long computations run, so that many of them at once delay no request by
 //! much: a step of a TLS handshake takes as long as ten requests.
 //!
 //! What is computed is not decided here.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Computations in one turn of a thread's loop.
+/// How many computations run in one turn of a thread's loop.
 const STEPS: usize = 2;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Turns(Semaphore);
 
-/// One computation may be done now.
+/// The permission for one computation.
 #[derive(Debug)]
 pub(crate) struct Turn<'a>(Option<SemaphorePermit<'a>>);
 
@@ -31,8 +31,8 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// The computation is done. Everything that is ready goes first now, and the reactor is
-    /// asked once, before the next one.
+    /// The computation is done. Before the next one, everything that is ready runs, and the
+    /// reactor is asked once.
     pub(crate) async fn over(self) {
         tokio::task::yield_now().await;
         drop(self.0);

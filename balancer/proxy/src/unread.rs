@@ -199,7 +199,8 @@ impl Witness {
 fn ends(cookies: &Cookies, transport: &Transport) -> Ends {
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    // If the kernel counts other bytes than ours, its report proves nothing.
+    // If the kernel counts other bytes than those of the request, its report proves
+    // nothing.
     let Some(socket) = transport.socket() else {
         return Ends {
             ours: None,

@@ -1,4 +1,4 @@
-//! How long a client may keep us waiting while it sends or reads a body.
+//! How long the proxy waits for a client that does not send or read a body.
 //!
 //! A fixed deadline would cut off large bodies, and a deadline between two bytes would let
 //! one byte a minute hold a worker for hours. So waiting time has to be earned: a client
@@ -7,15 +7,15 @@
 //! an app that takes its time to read an upload costs the client nothing. Time is an
 //! argument.
 //!
-//! The same account says since when a client is behind, which decides which connection ends
-//! if there are too many. To catch up, the client must move as many bytes as the rate asks
-//! for in the time since then, so a byte now and then is not enough.
+//! The same account records since when a client has been behind. This decides which
+//! connection ends if there are too many. To catch up, the client must move as many bytes
+//! as the rate asks for in the time since then, so a byte now and then is not enough.
 
 use std::time::Duration;
 
 use crate::config::Limits;
 
-/// How long one body may still keep us waiting.
+/// How long the proxy may still wait for one body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     /// How many bytes earn a second; 0: any byte earns the maximum.
@@ -30,7 +30,7 @@ pub(crate) struct Allowance {
     total: Duration,
     /// The start of the current wait.
     since: Option<Duration>,
-    /// Since when the client is behind, while we wait for it.
+    /// Since when the client has been behind, while the proxy waits for it.
     behind: Option<Duration>,
     /// The bytes that it has moved since then.
     bytes: u64,
@@ -66,7 +66,8 @@ impl Allowance {
         }
     }
 
-    /// We wait for the client at `now`, and may have waited before. Returns until when.
+    /// The proxy waits for the client at `now`, and may have waited before. Returns when
+    /// this wait must end.
     pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         let since = *self.since.get_or_insert(now);
         self.behind.get_or_insert(now);
@@ -78,13 +79,13 @@ impl Allowance {
         since.saturating_add(paid.min(self.stall).min(self.total))
     }
 
-    /// We no longer wait for the client.
+    /// The proxy no longer waits for the client.
     pub(crate) fn pause(&mut self, now: Duration) {
         self.settle(now);
         (self.behind, self.bytes) = (None, 0);
     }
 
-    /// Since when the client has kept us waiting, if we wait for it.
+    /// Since when the client has been behind, if the proxy waits for it.
     pub(crate) fn stalled(&self) -> Option<Duration> {
         self.behind
     }
@@ -204,7 +205,7 @@ mod tests {
         send.wait(at(3));
         assert_eq!(send.stalled(), Some(at(3)));
         send.pause(at(4));
-        assert_eq!(send.stalled(), None, "we do not wait for it");
+        assert_eq!(send.stalled(), None, "the proxy does not wait for it");
         let mut free = Allowance::to_send(&Limits {
             body_rate: 0,
             ..limits()

@@ -125,7 +125,7 @@ impl Flow {
         self.out.shrink_to_fit();
     }
 
-    /// Whether as many bytes wait to be written as may.
+    /// Whether no more bytes may wait to be written.
     pub(crate) fn is_full(&self) -> bool {
         self.pending() >= self.gather
     }

@@ -26,8 +26,8 @@ use crate::clock::Deadline;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// How often a connection is checked that cannot be read because we already hold as many of
-/// its bytes as we want.
+/// How often a connection is checked while it is not read, because the proxy already holds
+/// as many of its bytes as it may.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// See the module documentation.
@@ -47,7 +47,7 @@ pub(crate) struct Client {
     pub(super) finished: bool,
     /// When the closing was noticed, even if there are still bytes to read.
     half_closed: Option<Duration>,
-    /// How long the body of its request may be waited for.
+    /// How long the proxy waits for the body of its request.
     pub(super) body: Allowance,
     /// See [`Client::set_resets`].
     resets: bool,
@@ -108,7 +108,8 @@ impl Client {
         }
     }
 
-    /// The client must act within `time`, and keeps us waiting until then.
+    /// The client must send or read within `time`. From now on its connection counts as
+    /// stalled.
     pub(crate) fn owes(&self, thread: &Thread, time: Duration) {
         let now = thread.clock.now();
         self.deadline
@@ -132,7 +133,7 @@ impl Client {
     }
 
     /// Reads what it sends in the meantime, within its buffer, and notes the end of its
-    /// side. Ready with whether its connection is broken.
+    /// side. Returns whether its connection is broken.
     pub(super) fn poll_gone(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             if !self.input.has_room() {
@@ -145,7 +146,7 @@ impl Client {
         false
     }
 
-    /// Reads what it sends and discards it. Ready with whether its connection is broken.
+    /// Reads what it sends and discards it. Returns whether its connection is broken.
     pub(super) fn poll_discard(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             self.input.consume(usize::MAX);

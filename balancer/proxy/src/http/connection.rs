@@ -56,7 +56,7 @@ pub(crate) enum Served {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Whole,
-    /// The client must not take what it has for the whole.
+    /// The client must not take what it has received for the whole answer.
     Broken,
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn serve_stream(thread: &Thread, client: &mut Client) -> Stream
     }
 }
 
-/// What becomes of the connection once what came next was answered.
+/// Answers what came next. Returns what becomes of the connection.
 async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
     match next {
         Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
@@ -171,7 +171,7 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
     }
     loop {
         // A head can be complete, or malformed, only at the end of a line. Its first bytes
-        // already show if it is no head at all: a TLS client would wait for us.
+        // already show if it is no head at all: a TLS client would wait for an answer.
         let filled = client.input.filled();
         let is_first = looked == 0 && !filled.is_empty();
         // Each limit is checked once, when it is exceeded.
@@ -257,7 +257,8 @@ fn parse(
         Trust::Proxy => request.source(client.peer, |hop| thread.callers.is_named(hop)),
         _ => client.peer,
     };
-    // HTTP/1.0 requires no Host and HTTP/1.1 does, so our own address is used.
+    // HTTP/1.0 does not require `Host`, and HTTP/1.1 does, so the proxy's own address is
+    // used.
     let ours = if request.host.is_empty() {
         client
             .transport

@@ -176,7 +176,7 @@ impl<'a> Exchange<'a> {
                 let answer = self.client.answer(self.thread, 400, reason, true, is_head);
                 Some(answer.await)
             }
-            // This is rare, too.
+            // A failure is rare, too, so its future is separate as well.
             End::Failed(broken) => Box::pin(self.broke_off(broken, upstream, endpoint)).await,
         }
     }

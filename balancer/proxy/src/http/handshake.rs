@@ -1,7 +1,7 @@
 //! The TLS handshake of a new connection, before its first request.
 //!
-//! Decides how long it may take, and what a client is told that speaks no TLS. What is
-//! agreed on is decided by the session, and when a step may be done, in `turns`.
+//! Decides how long it may take, and what a client that does not speak TLS is told. What is
+//! agreed on is decided by the session; when a step may be done, in `turns`.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -14,7 +14,7 @@ use crate::security::{Handshake, SessionError, Settled};
 use crate::thread::Thread;
 use crate::transport::{Secured, Transport};
 
-/// What a client that speaks no TLS is shown.
+/// The answer to a client that does not speak TLS.
 const CLEAR_TEXT: &str = "TLS is spoken here: ask for https://";
 
 /// Carries the handshake out, if there has to be one; `Err`: the connection is over.
@@ -69,7 +69,8 @@ pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
             }
         }
         if let Some(settled) = secured.settled() {
-            // What is left of it goes out with what is written next.
+            // Bytes of the handshake that the socket does not take now are sent with the
+            // next write.
             poll_fn(|context| {
                 let _later = secured.poll_flush(context);
                 Poll::Ready(())
@@ -86,7 +87,8 @@ pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
     Ok(Some(settled))
 }
 
-/// Says why there is no session, as far as the socket takes it at once.
+/// Tells the client why there is no session, as far as the socket takes the bytes
+/// immediately.
 fn fail(thread: &Thread, secured: &mut Secured, error: &SessionError) {
     if *error == SessionError::NotTls {
         let mut out = thread.buffers.output();
@@ -94,7 +96,7 @@ fn fail(thread: &Thread, secured: &mut Secured, error: &SessionError) {
         secured.send_in_clear(&out);
         thread.buffers.put_output(out);
     } else {
-        // The alert.
+        // The bytes that wait are the alert.
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let _unheard = secured.poll_flush(&mut context);
     }

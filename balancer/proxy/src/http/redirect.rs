@@ -1,13 +1,14 @@
-//! Requests without encryption that are sent to `https`: which ones, and where to.
+//! Which unencrypted requests are redirected to `https`, and to which address.
 
 use scaledapp_http1::Request;
 
-/// What an authority checks before it signs a certificate (RFC 8555 section 8.3). It asks
-/// without encryption, and before there is a certificate.
+/// What a certificate authority requests before it signs a certificate (RFC 8555 section
+/// 8.3). It does so without encryption, because there is no certificate yet.
 const CHALLENGE: &[u8] = b"/.well-known/acme-challenge/";
 
-/// The place of a request's resource at `https` with this port; `None`: it is served as
-/// it is. A request that names no host is sent to `ours`, an address of this machine.
+/// The address of a request's resource at `https` with this port; `None`: the request is
+/// served as it is. A request that names no host is sent to `ours`, an address of this
+/// machine.
 pub(super) fn location(request: &Request<'_>, ours: &str, port: u16) -> Option<Vec<u8>> {
     let path = request.path();
     if path.starts_with(CHALLENGE) {
@@ -30,7 +31,7 @@ pub(super) fn location(request: &Request<'_>, ours: &str, port: u16) -> Option<V
     Some(location)
 }
 
-/// A host without its port. Colons in brackets are of an IPv6 address.
+/// A host without its port. Colons in brackets belong to an IPv6 address.
 fn without_port(host: &[u8]) -> &[u8] {
     match host.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host[colon..].contains(&b']') => &host[..colon],

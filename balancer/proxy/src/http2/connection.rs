@@ -28,24 +28,28 @@ use crate::metrics::{Counted, Failure, count};
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// Requests of one connection at once. More are refused before they were looked at
-/// (`REFUSED_STREAM`), and the client sends them again.
+/// How many requests one connection may have at once. Further ones are refused before they
+/// are looked at (`REFUSED_STREAM`), and the client sends them again.
 const MAX_STREAMS: u32 = 100;
-/// What the streams of a connection may have sent and we have not used. Stalled uploads on
-/// all streams must leave room for one more (RFC 9113 section 5.2.2), so this is as much as
-/// all of them may send at least.
+/// How many bytes the streams of a connection may have sent that have not been used yet.
+/// Stalled uploads on all streams must leave room for one more (RFC 9113 section 5.2.2), so
+/// this is the sum of their smallest windows.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * MIN_WINDOW;
-/// The same of one stream while there are many of them.
+/// The same for one stream while there are many of them.
 const MIN_WINDOW: u32 = 64 << 10;
-/// The same while there are few: a client that is 100 ms away uploads 10 MB/s.
+/// The same for one stream while there are few: a client that is 100 ms away can then
+/// upload 10 MB/s.
 const MAX_WINDOW: u32 = 1 << 20;
-/// What waits of one answer for a client that reads slowly.
+/// How many bytes of one answer wait for a client that reads slowly.
 const SEND_BYTES: usize = 64 << 10;
-/// Streams that clients may have opened and given up at once (CVE-2023-44487).
+/// How many streams a client may have opened and reset before they were accepted
+/// (CVE-2023-44487).
 const MAX_RESET: usize = 20;
-/// Streams that a client may have made us give up (CVE-2025-8671).
+/// How many streams the proxy may have reset because of the client's errors
+/// (CVE-2025-8671).
 const MAX_RESET_BY_US: usize = 256;
-/// After it was told that the connection ends, a client has so long to close it.
+/// How long a client may take to close a connection after it was told that the connection
+/// ends.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `h2` reads and writes: the transport, and what was read from it before.
@@ -107,11 +111,11 @@ impl AsyncWrite for Io<'_> {
 #[derive(Debug, Default)]
 struct Streams {
     count: Cell<u32>,
-    /// One more, or one fewer.
+    /// Notified when the count changes.
     changed: Notify,
 }
 
-/// Counts one of them until it is dropped.
+/// Counts one stream until it is dropped.
 struct Counting(Rc<Streams>);
 
 impl Counting {
@@ -143,8 +147,8 @@ fn builder(config: &Config) -> Builder {
     builder
 }
 
-/// Serves a connection to its end. What `client` has sent already begins with the preface
-/// (RFC 9113 section 3.4), or is nothing.
+/// Serves a connection to its end. What `client` has already sent begins with the preface
+/// (RFC 9113 section 3.4), unless it has sent nothing.
 pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
     count(&thread.counts.http2);
     client.owes(&thread, thread.config.limits.head_time);
@@ -188,7 +192,7 @@ struct Origin {
 /// What the loop of a connection has heard.
 enum Heard {
     Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
-    /// The number of streams is another one.
+    /// The number of streams has changed.
     Changed,
     Late,
     Leaving,
@@ -260,7 +264,8 @@ async fn run(
                     deadline.set_idle(GOAWAY_TIMEOUT);
                 }
             }
-            // Memory or room is short, or the client has been told and goes on.
+            // Memory or room is short, or the client was told that the connection ends and
+            // has not closed it.
             Heard::Late if is_late || deadline.cut().is_some() => {
                 connection.abrupt_shutdown(Reason::NO_ERROR);
                 // The frame goes out if the socket takes it.
@@ -278,7 +283,7 @@ async fn run(
     }
 }
 
-/// Gives few streams more room than many.
+/// Gives each stream more room while there are few streams.
 fn adapt(connection: &mut Connection<Io<'_>, Bytes>, window: &mut u32, streams: u32) {
     let share = CONNECTION_WINDOW / streams.max(1);
     let wanted = share.clamp(MIN_WINDOW, MAX_WINDOW);

@@ -1,8 +1,9 @@
-//! Heads of HTTP/2 as heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110 section 7.6,
-//! RFC 8441). Pure.
+//! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110
+//! section 7.6, RFC 8441). Pure.
 //!
 //! Whether a head is well formed is decided by the `h2` crate and then, in HTTP/1.1, by
-//! `scaledapp-http1`. Here: what neither of them can know, because it is in one form only.
+//! `scaledapp-http1`. This module decides what neither of them can know, because it exists
+//! in one form only.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
@@ -10,27 +11,27 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use scaledapp_http1 as http1;
 
-/// A request that cannot be had in HTTP/1.1.
+/// A request that cannot be expressed in HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unfit {
     pub(super) status: u16,
     pub(super) reason: &'static str,
 }
 
-/// What has to be known of a request to read its answer.
+/// What must be known of a request so that its answer can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Asked {
     /// Its answer has no body.
     pub(super) is_head: bool,
     /// It opens a WebSocket (RFC 8441).
     pub(super) opens_websocket: bool,
-    /// Its body goes in chunks: it has one, and no length is told.
+    /// It has a body, which is sent in chunks because its length is not given.
     pub(super) is_chunked: bool,
 }
 
-/// What a server's answer to a WebSocket handshake must contain (RFC 6455 section 4.2.2),
-/// with the key that stands for it. Both are the example of RFC 6455 section 1.3: the key
-/// is no secret, and proves nothing but that the server knows the protocol.
+/// The key of a WebSocket handshake, and what the server's answer to it must contain (RFC
+/// 6455 section 4.2.2). Both are the example of RFC 6455 section 1.3: the key is no secret,
+/// and proves only that the server knows the protocol.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -44,7 +45,7 @@ pub(super) fn write_request<B>(
     let unfit = |status, reason| Err(Unfit { status, reason });
     let opens_websocket = match (request.method(), protocol) {
         (&Method::CONNECT, Some(protocol)) if protocol.eq_ignore_ascii_case("websocket") => true,
-        // RFC 8441 section 4 with RFC 9220's answer to a protocol that is not known.
+        // RFC 8441 section 4. The status for an unknown protocol is that of RFC 9220.
         (&Method::CONNECT, Some(_)) => return unfit(501, "unknown-protocol"),
         (&Method::CONNECT, None) => return unfit(405, "connect"),
         _ => false,
@@ -69,7 +70,7 @@ pub(super) fn write_request<B>(
     let fields = request.headers();
     let mut cookies = fields.get_all(COOKIE).iter();
     if let Some(first) = cookies.next() {
-        // RFC 9113 section 8.2.3: one list again, for a context that is not HTTP/2.
+        // RFC 9113 section 8.2.3: outside HTTP/2, the cookies are one list again.
         out.extend_from_slice(b"Cookie: ");
         out.extend_from_slice(first.as_bytes());
         for next in cookies {
@@ -107,8 +108,9 @@ fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `:authority` is the host (RFC 9113 section 8.3.1). A `Host` beside it has to be the same,
-/// or one of us and the server would take the request for another site's.
+/// `:authority` is the host (RFC 9113 section 8.3.1). A `Host` beside it must be the same.
+/// Otherwise the proxy and the server could take the request for requests to different
+/// sites.
 fn put_host<B>(out: &mut Vec<u8>, request: &Request<B>) -> Result<(), Unfit> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next().map(HeaderValue::as_bytes);
@@ -136,7 +138,8 @@ fn put_host<B>(out: &mut Vec<u8>, request: &Request<B>) -> Result<(), Unfit> {
 }
 
 fn is_passed_on(name: &HeaderName, opens_websocket: bool) -> bool {
-    // Those of a connection are malformed in HTTP/2, and h2 refuses them, but for `te`.
+    // Fields of a connection are malformed in HTTP/2, and the `h2` crate refuses them,
+    // except `te`.
     let is_own = [HOST, COOKIE, CONNECTION, UPGRADE, TRANSFER_ENCODING, TE].contains(name);
     let is_of_body = opens_websocket && [CONTENT_LENGTH, EXPECT].contains(name);
     let is_of_handshake = opens_websocket && name == "sec-websocket-key";

@@ -1,7 +1,7 @@
-//! One stream as the connection that an exchange knows: what is read is a request in
-//! HTTP/1.1, and what is written is the answer to it.
+//! One stream in the form of a connection, as an exchange needs it: what is read is a
+//! request in HTTP/1.1, and what is written is the answer to it.
 //!
-//! Decides when bytes of a body go from and to the `h2` crate, so that a stalled side
+//! Decides when bytes of a body move from and to the `h2` crate, so that a stalled side
 //! stalls its own stream and nothing else. How heads are written is decided in `message`.
 
 use std::collections::VecDeque;
@@ -21,10 +21,11 @@ use super::message::{self, Asked};
 
 /// How much of an answer is handed to `h2` at a time.
 const WRITE_BYTES: usize = 64 << 10;
-/// Larger than any head of ours, whose limits hold for what it is made from.
+/// Limits that no head of an answer exceeds here: it was made from a head whose limits have
+/// been checked.
 const LIMITS: (usize, usize) = (64 << 20, 1 << 20);
 
-/// What all streams of a connection say of it.
+/// What is known of a connection, for all of its streams.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) local: io::Result<SocketAddr>,
@@ -32,25 +33,26 @@ pub(crate) struct About {
     pub(crate) client_certificate: Option<String>,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Stream {
     about: Rc<About>,
     asked: Asked,
-    /// Bytes to be read, in HTTP/1.1. The second number is what of them came in DATA frames.
+    /// Bytes to be read, in HTTP/1.1, and whether they came in a DATA frame.
     unread: VecDeque<(Bytes, bool)>,
     /// The rest of the request is still to come.
     body: Option<RecvStream>,
     answer: Answer,
-    /// What of the current write waits for room in the stream, and what the write counts once
-    /// that is sent: the framing of HTTP/1.1 takes none.
+    /// The data of the current write that waits for room in the stream.
     unsent: Bytes,
+    /// How many bytes count as written once that data is sent. They include the framing of
+    /// HTTP/1.1, which takes no room in the stream.
     taken: usize,
     /// The client, or its connection, is gone.
     is_broken: bool,
 }
 
-/// How far the answer is.
+/// How far the answer has come.
 #[derive(Debug)]
 enum Answer {
     Head(SendResponse<Bytes>),
@@ -65,7 +67,7 @@ fn broken() -> io::Error {
 }
 
 impl Stream {
-    /// `head` is the request's, in HTTP/1.1; `body` is absent where there is none.
+    /// `head` is the head of the request in HTTP/1.1; `body` is `None` if there is no body.
     pub(super) fn new(
         about: Rc<About>,
         asked: Asked,
@@ -94,7 +96,7 @@ impl Stream {
         self.is_broken
     }
 
-    /// Ready when [`Self::try_read`] has something to say.
+    /// Ready when [`Self::try_read`] has something to return.
     pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.is_broken {
@@ -104,8 +106,8 @@ impl Stream {
                 return Poll::Ready(Ok(()));
             }
             let Some(body) = &mut self.body else {
-                // The request is whole. A tunnel's client has finished then; otherwise it
-                // waits for its answer.
+                // The request is complete. The client of a tunnel has then finished; any
+                // other client waits for its answer.
                 if matches!(self.answer, Answer::Tunnel(_)) {
                     return Poll::Ready(Ok(()));
                 }
@@ -138,7 +140,7 @@ impl Stream {
         }
     }
 
-    /// Resolves when the client has given the stream up.
+    /// Ready when the client has given the stream up.
     fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.answer {
             Answer::Head(respond) => respond.poll_reset(context),
@@ -150,7 +152,7 @@ impl Stream {
         Poll::Ready(())
     }
 
-    /// Bytes that are there; 0 is the end of a tunnel's client.
+    /// Reads bytes that are there; 0 means that the client of a tunnel has finished.
     pub(crate) fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut read = 0;
         while let Some((first, is_data)) = self.unread.front_mut() {
@@ -159,7 +161,7 @@ impl Stream {
             read += count;
             let is_empty = first.is_empty();
             if *is_data && let Some(body) = &mut self.body {
-                // Where the request is whole, the window is of no use any more.
+                // Once the request is complete, the window is no longer needed.
                 let _whole = body.flow_control().release_capacity(count);
             }
             if !is_empty {
@@ -225,12 +227,12 @@ impl Stream {
                 }
                 Poll::Ready(Ok(std::mem::take(&mut self.taken)))
             }
-            // A client that has reset the stream hears no more.
+            // Nothing more is sent on a stream that has ended or was reset.
             Answer::Ended => Poll::Ready(Ok(bytes.len())),
         }
     }
 
-    /// Takes the head of an answer, which is written as a whole; its length.
+    /// Sends the head of an answer, which is always written as a whole. Returns its length.
     fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
         let mut fields = http1::Fields::default();
@@ -271,7 +273,7 @@ impl Stream {
         Ok(length)
     }
 
-    /// Ends our side of a tunnel. Of an answer the end is in its framing.
+    /// Ends the proxy's side of a tunnel. The end of any other answer is in its framing.
     pub(crate) fn finish(&mut self) {
         if let Answer::Tunnel(send) = &mut self.answer {
             let _gone = send.send_data(Bytes::new(), true);
@@ -279,7 +281,7 @@ impl Stream {
         }
     }
 
-    /// Ends a stream whose answer is not whole so that the client knows.
+    /// Ends a stream whose answer is incomplete, in a way that the client notices.
     pub(crate) fn reset(&mut self) {
         match &mut self.answer {
             Answer::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
@@ -290,7 +292,7 @@ impl Stream {
     }
 }
 
-/// Waits until some of `wanted` bytes may be sent; how many.
+/// Waits until some of the `wanted` bytes may be sent. Returns how many.
 fn poll_room(
     send: &mut SendStream<Bytes>,
     wanted: usize,

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 
 use crate::security::{Session, SessionError, Settled};
 
-/// Plain bytes that are encrypted and written at a time: two records.
+/// How many plain bytes are encrypted and written at a time: two records.
 const WRITE_BYTES: usize = 32 << 10;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Secured {
     pub(super) socket: TcpStream,
@@ -25,11 +25,12 @@ pub(crate) struct Secured {
     /// Plain bytes of the current write that the session has taken. They count as written
     /// once the kernel has all that the session made of them.
     taken: usize,
-    /// We have said that nothing more comes from here.
+    /// The end of the server's side has been announced.
     has_ended: bool,
 }
 
-/// The socket in the form that a session reads and writes: what would wait is an error.
+/// The socket in the form that a session reads and writes: an operation that would have to
+/// wait is an error.
 struct Direct<'a, 'b> {
     socket: &'a mut TcpStream,
     context: &'a mut Context<'b>,
@@ -78,7 +79,7 @@ impl Secured {
         }
     }
 
-    /// The session without the socket.
+    /// The socket and the session.
     pub(super) fn into_parts(self) -> (TcpStream, Box<dyn Session>) {
         (self.socket, self.session)
     }
@@ -93,15 +94,15 @@ impl Secured {
         self.session.client_certificate()
     }
 
-    /// Writes what the socket takes at once to a client that does not speak TLS.
+    /// Writes to a client that does not speak TLS, as much as the socket takes immediately.
     pub(crate) fn send_in_clear(&mut self, bytes: &[u8]) {
         self.has_ended = true;
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let _unheard = send(&self.socket, bytes, flags);
     }
 
-    /// Reads what the peer has sent, once, and leaves it to [`Self::process`]; 0 is the end
-    /// of its side.
+    /// Reads once what the peer has sent, for [`Self::process`]; 0 is the end of the peer's
+    /// side.
     pub(crate) fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut direct = Direct {
             socket: &mut self.socket,
@@ -135,7 +136,7 @@ impl Secured {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when [`Self::read`] has something to say.
+    /// Ready when [`Self::read`] has something to return.
     pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.session.available() {
             Err(error) if would_block(&error) => {}
@@ -146,7 +147,8 @@ impl Secured {
 
     /// Takes records from the socket until there may be plain bytes, or the end.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // An answer to a handshake message, such as a change of keys.
+        // An answer to a handshake message, such as a change of keys, may have to be
+        // written.
         if let Poll::Ready(Err(error)) = self.poll_flush(context) {
             return Poll::Ready(Err(error));
         }
@@ -159,7 +161,7 @@ impl Secured {
         Poll::Ready(Ok(()))
     }
 
-    /// Plain bytes that are there; 0 is the end of the peer's side.
+    /// Reads plain bytes that are there; 0 is the end of the peer's side.
     ///
     /// # Errors
     /// As [`Session::read`].
@@ -167,8 +169,8 @@ impl Secured {
         self.session.read(into)
     }
 
-    /// As [`super::Transport::poll_read`]. An end that the peer did not announce is an end,
-    /// too: a message of HTTP says itself where it ends.
+    /// As [`super::Transport::poll_read`]. An end that the peer did not announce counts as
+    /// an end, too: an HTTP message itself says where it ends.
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -189,8 +191,8 @@ impl Secured {
         }
     }
 
-    /// As [`super::Transport::poll_write`]. After `Pending` the next call has to bring the
-    /// same bytes again, and may bring more behind them.
+    /// As [`super::Transport::poll_write`]. After `Pending` the next call must pass the
+    /// same bytes again, and may append more.
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,

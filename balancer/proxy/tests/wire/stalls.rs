@@ -1,5 +1,6 @@
-//! The limit of connections is reached, and each connection waits for its client: those
-//! that have kept us waiting longest give way, and no request that a server works on does.
+//! The limit of connections is reached, and each connection waits for its client. The
+//! connections whose clients have not sent or read for longest give way; a request that a
+//! server works on never does.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +12,7 @@ use crate::peers::{
     MOMENT, OK, Request, Running, Stage, ask, read_all, short, start_with, until, upstream,
 };
 
-/// As long as a client may keep us waiting, and a little more.
+/// How long a client that does not send or read keeps its place, and a little more.
 const SOON: Duration = Duration::from_secs(4);
 const PLACES: u32 = 20;
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -1,5 +1,5 @@
-//! Answers that come before the request has been sent: the client can read them. And bytes
-//! that are sent before an upgrade come before those that are sent after it.
+//! Answers that come before the whole request has been sent: the client can read them.
+//! Also, bytes that are sent before an upgrade arrive before those that are sent after it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
