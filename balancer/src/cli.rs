@@ -120,7 +120,7 @@ pub(crate) struct Options {
         default_missing_value = "true"
     )]
     pub(crate) h2: Option<bool>,
-    /// How long browsers are to use https only (Strict-Transport-Security), told in answers over https unless the server says something itself
+    /// How long browsers must use https only; answers over https say it (Strict-Transport-Security) unless the server has sent this field itself
     #[arg(long, env = "SCALEDAPP_HSTS", value_name = "TIME")]
     pub(crate) hsts: Option<Time>,
     /// A server to send requests to; repeat for more (comma-separated in the variable)
@@ -161,7 +161,7 @@ pub(crate) struct Options {
     /// Forwarding threads [default: one per usable core]
     #[arg(long, env = "SCALEDAPP_THREADS", value_name = "N")]
     pub(crate) threads: Option<NonZeroU16>,
-    /// On TERM, keep accepting for at least this long, because clients and load balancers in front learn late that we leave [default: 10s]
+    /// On TERM, keep accepting for at least this long, because clients and load balancers in front learn late that the balancer leaves [default: 10s]
     #[arg(long, env = "SCALEDAPP_DRAIN_MIN", value_name = "TIME")]
     pub(crate) drain_min: Option<Time>,
     /// After --drain-min, keep accepting until this long has passed without a new connection [default: 2s]
@@ -191,8 +191,7 @@ pub(crate) struct Options {
     /// Time to open a connection to a server [default: 3s]
     #[arg(long, env = "SCALEDAPP_CONNECT_TIME", value_name = "TIME")]
     pub(crate) connect_time: Option<Time>,
-    /// Time for the head of an answer once its request is sent; after that 504 [default:
-    /// 5m]
+    /// Time for the head of an answer once its request is sent; after that 504 [default: 5m]
     #[arg(long, env = "SCALEDAPP_ANSWER_TIME", value_name = "TIME")]
     pub(crate) answer_time: Option<Time>,
     /// Time between two bytes of a body, in either direction [default: 5m]

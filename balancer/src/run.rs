@@ -32,9 +32,9 @@ use crate::tls::Loader;
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often to check whether they have answered.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
-/// How long it may take until an endpoint shows that it belongs to the app, before the log
-/// says that none has. The image of a first pod is pulled and the pod started within that
-/// time.
+/// How long it may take until an endpoint shows that it belongs to the app. After that, the
+/// log says that none has. Within this time, the image of a first pod is pulled and the pod
+/// is started.
 const UNKNOWN_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// The largest token file, in bytes; it has room for the most and longest tokens.
@@ -65,7 +65,7 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
     }
 }
 
-/// Serves the admin port from now on; its address for the log.
+/// Serves the admin port from now on. Returns its address for the log.
 fn open_admin(admin: Option<Admin>, report: &Arc<Report>) -> String {
     let Some(admin) = admin else {
         return "none".to_owned();
@@ -154,8 +154,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
 }
 
-/// What is spoken on which socket, and where https is. The files of certificates are
-/// followed from now on, and looked at when `again` says so.
+/// What is spoken on which socket, and the address of https. From now on the certificate
+/// files are watched for changes, and looked at when `again` is notified.
 fn secure(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -366,7 +366,7 @@ impl Balancer {
             (true, before) => before,
             (false, AllUnknown::Logged) => {
                 tracing::info!(
-                    "a supervisor answers: requests go only to pods that report to serve"
+                    "a supervisor answers: requests go only to pods that report that they serve"
                 );
                 AllUnknown::No
             }

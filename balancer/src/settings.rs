@@ -48,9 +48,9 @@ pub(crate) struct Tls {
     pub(crate) redirect: Option<u16>,
     /// TLS 1.2 is not spoken.
     pub(crate) is_13_only: bool,
-    /// The file of those whose certificates clients show.
+    /// The file of the authorities whose certificates clients show.
     pub(crate) client_authorities: Option<PathBuf>,
-    /// A client may show none.
+    /// A client may show no certificate.
     pub(crate) clients_are_optional: bool,
     /// HTTP/2 is offered.
     pub(crate) offers_http2: bool,
@@ -228,7 +228,7 @@ fn merge(flags: Options, file: Options) -> Options {
     )
 }
 
-/// What the flags say of TLS, if they say that it is spoken.
+/// What the flags say about TLS; `None` if it is not spoken.
 fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError> {
     let needs = [
         ("tls-listen", options.tls_listen.is_some()),

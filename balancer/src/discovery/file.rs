@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// The largest file, in bytes; the most endpoints with the longest names fit several times.
+/// The largest file, in bytes. The longest list with the longest names would fit into it
+/// several times.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The endpoints file as a source.

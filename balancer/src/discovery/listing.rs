@@ -92,7 +92,7 @@ impl Discovery {
     }
 }
 
-/// Through this a source publishes its list.
+/// The handle through which a source publishes its list.
 #[derive(Debug)]
 pub(crate) struct Sink {
     index: usize,

@@ -47,7 +47,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
             if !endpoints.is_empty() {
                 let name = slice.metadata.name.as_deref().unwrap_or_default();
                 problem = Some(format!(
-                    "the EndpointSlice {name} has no TCP port named {:?}: name the Service's port so",
+                    "the EndpointSlice {name} has no TCP port named {:?}: give the Service's port that name",
                     port::HTTP
                 ));
             }

@@ -20,8 +20,8 @@ use super::health::{self, Health, word};
 use super::lines::{Decoder, Event};
 use crate::metrics::{Loss, Metrics};
 
-/// For opening a connection. In a cluster this takes a few milliseconds, and a lost SYN is
-/// sent again after one second.
+/// How long opening a connection may take. In a cluster it takes a few milliseconds, and a
+/// lost SYN is sent again after one second.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A connection without a line for this long is given up: the peer may have vanished
 /// without closing it. The endpoint becomes suspect much earlier.
@@ -153,7 +153,7 @@ impl Listener {
             tracing::warn!(
                 endpoint = endpoint.name(),
                 %admin,
-                "no supervisor has ever answered at its admin port, so it gets no requests while another pod's does: is it a pod of this app, and does a NetworkPolicy keep balancers from that port?"
+                "no supervisor has ever answered at its admin port, so it gets no requests while the supervisor of another pod answers: is it a pod of this app, and does a NetworkPolicy keep balancers from that port?"
             );
         }
     }
@@ -221,8 +221,8 @@ impl Listener {
         {
             match event {
                 Event::Status(200) => {}
-                // It is not a supervisor, or not one that we may watch; that says nothing
-                // about the app.
+                // It is not a supervisor, or the balancer may not watch it. Neither says
+                // anything about the app.
                 Event::Status(400..500) => return Err(End::NoWatch),
                 Event::Status(status) => {
                     return Err(End::Lost(Loss::Refused, format!("/watch answers {status}")));

@@ -190,7 +190,9 @@ fn a_slice_that_cannot_be_used_is_logged_with_the_cure() {
     web["ports"][0]["name"] = json!("web");
     api.put(web);
     let server = start(&api);
-    server.wait_log("name the Service's port so").unwrap();
+    server
+        .wait_log("give the Service's port that name")
+        .unwrap();
     server.wait_ready().unwrap();
     api.put(slice("hello-pods-x", &[("a", 1)]));
     server.wait_standings(&["a serving"]);
