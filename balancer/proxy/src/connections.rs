@@ -1,9 +1,9 @@
 //! The client connections of a forwarding thread. Each is in one of three states: served by
 //! a task, resting in a small task of its own, or parked without a task.
 //!
-//! A task that serves a connection takes some kilobytes, a task in which a connection rests
-//! a quarter of a kilobyte, and a parked connection about 60 bytes. The protocol decides
-//! when a connection goes to rest (`http::connection`), and `clock` decides which
+//! A task that serves a connection takes several kilobytes, a task in which a connection
+//! rests a quarter of a kilobyte, and a parked connection about 60 bytes. The protocol
+//! decides when a connection goes to rest (`http::connection`), and `clock` decides which
 //! connection ends.
 
 mod idle_tasks;

@@ -1,7 +1,7 @@
 //! Tasks that have served a connection and wait for their next one.
 //!
-//! A connection's task takes some kilobytes. If each request comes on a new connection, an
-//! allocator that returns such pieces to the kernel (as musl's does) would map them and
+//! A connection's task takes several kilobytes. If each request comes on a new connection,
+//! an allocator that returns such pieces to the kernel (as musl's does) would map them and
 //! fault them in again for every request.
 
 use std::cell::RefCell;
