@@ -45,7 +45,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- $repository = printf "%s/scaledapp-%s" (trimSuffix "/" $registry) $component -}}
 {{- end -}}
 {{- if not $repository -}}
-{{- fail (printf "there is no image of the %s: push the images to a registry of yours (docs/kubernetes.md) and set image.registry=registry.example/team for all of them, or images.%s.repository for this one" $component $component) -}}
+{{- fail (printf "there is no image of the %s: push the images to a registry of yours (docs/kubernetes.md) and give --set image.registry=registry.example/team for all of them, or set images.%s.repository for this one" $component $component) -}}
 {{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $repository $image.digest -}}
