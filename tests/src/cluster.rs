@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::process::Ended;
 use crate::{binaries, process, wait};
 
-/// For one call of kubectl, which may itself wait.
+/// How long one call of kubectl may take, including the time for which kubectl itself waits.
 const CALL_TIMEOUT: Duration = Duration::from_mins(4);
 /// Path of the load generator in a node.
 const LOAD: &str = "/usr/local/bin/scaledapp-load";

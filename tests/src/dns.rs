@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-/// For a whole exchange.
+/// How long a whole exchange may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Question types.

@@ -37,7 +37,7 @@ pub struct Load {
     pub post_every: u64,
     /// Requests per second of all clients together. `None`: as fast as answers arrive.
     pub rate: Option<u32>,
-    /// For the connection and for the whole exchange.
+    /// How long connecting may take, and how long the whole exchange may take.
     pub timeout: Duration,
     /// Key of the JSON answer (such as `pid`) by whose value answers are counted.
     pub tally: Option<&'static str>,

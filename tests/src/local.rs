@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::process::{Ended, Process};
 use crate::{binaries, dns, proc, process, sidecar, wait};
 
-/// For the boot of all workers, balancers and DNS on two busy cores.
+/// How long all workers, balancers and DNS may take to boot, on two busy cores.
 const BOOT: Duration = Duration::from_mins(1);
 
 /// The content of the state file. Its keys are a contract.

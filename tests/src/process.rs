@@ -19,7 +19,7 @@ use crate::{proc, wait};
 
 /// Lines kept of each stream. A failing test prints them.
 const MAX_LINES: usize = 2000;
-/// For the reading threads to get the last output, on a busy machine.
+/// How long the reading threads may take to get the last output, on a busy machine.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One captured stream.

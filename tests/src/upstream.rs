@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// For a script to receive bytes. A script that waits longer is stuck.
+/// How long a script may wait for bytes. A script that waits longer is stuck.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The listener.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use scaledapp_tests::process::{self, Ended, Process, Signal};
 use scaledapp_tests::{binaries, sidecar, wait};
 
-/// For everything to start on a busy machine.
+/// How long everything may take to start, on a busy machine.
 const BOOT: Duration = Duration::from_mins(1);
 /// The user `nobody`. Tests that run as root place obstacles as this user.
 const NOBODY: u32 = 65_534;

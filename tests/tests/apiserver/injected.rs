@@ -1,12 +1,12 @@
-//! Beside admission that adds to our objects, as meshes and platform teams do: labels, variables,
-//! tolerations and containers, and another grace period. All of it stays, Ready and Updated come,
-//! and no pass writes.
+//! Tests with admission that adds to our objects, as that of meshes and platform teams does:
+//! labels, variables, tolerations, containers, and another grace period. All additions stay, the
+//! app becomes Ready and Updated, and no pass writes.
 
 use serde_json::{Value, json};
 
 use crate::story::{Story, condition, story};
 
-/// What a policy lays over a pod or, below `spec.template`, over a template of pods.
+/// The fields that a policy merges into a pod or, below `spec.template`, into a pod template.
 fn merged(of: &str) -> String {
     let (meta, spec) = (format!("{of}.metadata"), format!("{of}.spec"));
     let object = spec.replacen("Object", "object", 1);
@@ -23,8 +23,8 @@ fn merged(of: &str) -> String {
     )
 }
 
-/// What it appends: a toleration, of a list that is one value to server-side apply, and a
-/// container whose security context has such a list.
+/// The items that a policy appends: a toleration, whose list is a single value for server-side
+/// apply, and a container whose security context has such a list.
 fn appended(path: &str, of: &str) -> String {
     let spec = of.replacen("Object", "object", 1);
     let add = |field: &str, value: &str| {
@@ -49,7 +49,7 @@ fn appended(path: &str, of: &str) -> String {
 }
 
 impl Story {
-    /// Two mutations of what is made here, and of what is changed if `changes`.
+    /// Adds a policy with two mutations, for created objects and, with `changes`, for changed ones.
     fn injects(&self, group: &str, resource: &str, changes: bool, merge: &str, patch: &str) {
         let name = format!("{}-{resource}", self.namespace);
         let operations: &[&str] = if changes {
@@ -90,7 +90,7 @@ fn names(list: &Value) -> Vec<&str> {
     list.filter_map(|it| it["name"].as_str()).collect()
 }
 
-/// Whether a pod's metadata and spec, or a template's, have all that the policies add.
+/// Checks that the metadata and spec of a pod or a template have all that the policies add.
 fn assert_injected(of: &Value) {
     let spec = &of["spec"];
     assert_eq!(spec["terminationGracePeriodSeconds"], 77, "{spec}");
@@ -175,7 +175,7 @@ fn what_admission_adds_to_deployments_and_pods_stays_and_costs_no_write() {
     story.passes("hello", fields, 5);
     let after = story.settled_writes();
     assert_eq!(after[before.len()..], [""; 0]);
-    // A release goes out beside it, and what people change is undone.
+    // A release is still rolled out, and people's changes are still undone.
     story.apply("hello", &format!("{fields}\nimage: registry.test/app:2"));
     story.wait("hello", "the release is out", |app| {
         app["status"]["observedGeneration"] == app["metadata"]["generation"] && is_out(app)

@@ -1,7 +1,7 @@
 //! Simulated nodes: reports the status of nodes and pods as kubelets would, by rules of the
 //! tests, and serves the admin ports of our pods.
 //!
-//! Pauses of a kubelet are shorter here, above all those between restarts.
+//! The pauses are shorter than those of a kubelet, above all between restarts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -18,7 +18,7 @@ fn an_app_comes_up_is_scaled_and_leaves_nothing_behind() {
     let app = story.wait_complete("hello");
     assert_eq!(app["status"]["pods"], "2/2");
     assert_eq!(app["status"]["serving"], "2/2");
-    // The namespace enforces the strictest Pod Security, and all pods are in.
+    // The namespace enforces the strictest Pod Security, and all pods are admitted.
     assert_eq!(story.pods("hello", "app").len(), 2);
     assert_eq!(story.pods("hello", "balancer").len(), 2);
 
@@ -142,7 +142,7 @@ fn objects_that_an_app_left_behind_become_its_own_again() {
         condition(app, "Degraded").reason == "NotOwned"
     });
     assert_eq!(story.warnings("hello").len(), 1);
-    // It is written once.
+    // The condition is written once.
     let writes = story.settled_writes();
     story.apply(
         "hello",
@@ -153,7 +153,8 @@ fn objects_that_an_app_left_behind_become_its_own_again() {
     owned_by_hand(&story, &condition(&told, "Degraded").message);
 }
 
-/// Somebody who may delete what is left runs the command of the message; then nothing stays.
+/// Runs the command of the message as a user who may delete these objects. Then none of them stays
+/// when the app is deleted.
 fn owned_by_hand(story: &Story, message: &str) {
     let api = &story.server.api;
     let (_, command) = message.split_once("(kubectl ").unwrap();
@@ -212,7 +213,7 @@ fn an_object_of_somebody_else_with_our_name_is_left_alone() {
     assert_eq!(story.server.api.get(&map).unwrap()["data"], theirs["data"]);
 }
 
-/// Its name is used only once a balancer serves.
+/// The slice's name is used only once a balancer serves.
 #[test]
 fn an_endpoint_slice_of_somebody_else_is_left_alone() {
     let Some(story) = story("slice", 1) else {

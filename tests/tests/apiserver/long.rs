@@ -142,24 +142,24 @@ fn nodes_are_drained_one_after_the_other() {
     assert!(fewest >= 3, "{fewest}");
 }
 
-/// What a cluster autoscaler remembers and has done; its rules with shorter times.
+/// The memory and the actions of a cluster autoscaler. It has the usual rules with shorter times.
 #[derive(Default)]
 struct Autoscaler {
     /// Number of the last node.
     number: usize,
-    /// For how many looks in a row a pod has waited.
+    /// For how many checks in a row a pod has waited.
     waits: BTreeMap<String, usize>,
-    /// For how many looks in a row a node was not needed.
+    /// For how many checks in a row a node was not needed.
     unneeded: BTreeMap<String, usize>,
-    /// It is emptied, and removed once it is empty.
+    /// The node that is being emptied, and is removed once it is empty.
     leaving: Option<String>,
     added: usize,
-    /// Of these, for a pod of the app with a pod on each node.
+    /// Those of the added nodes that a pod of the app with a pod on each node needed.
     added_for_each: usize,
     removed: usize,
 }
 
-/// Of a node and of the pods of the stories' apps, in thousandths of a CPU.
+/// CPU of a node and of the pods of the stories' apps, in thousandths.
 const NODE: u64 = 4_000;
 const EACH: u64 = 1_500;
 const LOAD: u64 = 2_000;
@@ -169,7 +169,7 @@ fn is_of(pod: &Value, app: &str) -> bool {
 }
 
 impl Autoscaler {
-    /// A node for each pod that has waited for five looks.
+    /// Adds a node for each pod that has waited for five checks.
     fn add(&mut self, story: &Story, pods: &[Value]) {
         let waiting: Vec<&Value> = pods.iter().filter(|pod| is_unschedulable(pod)).collect();
         let names: BTreeSet<String> = waiting.iter().map(|pod| name(pod)).collect();
@@ -186,8 +186,8 @@ impl Autoscaler {
         }
     }
 
-    /// Empties and removes, one at a time, a node that is used by less than half for ten
-    /// looks and whose pods fit elsewhere.
+    /// Empties and removes nodes, one at a time, that are less than half used for ten checks and
+    /// whose pods fit elsewhere.
     fn remove(&mut self, story: &Story, pods: &[Value]) {
         let nodes: Vec<String> = nodes(story).iter().map(name).collect();
         let used = |node: &str| -> u64 {
@@ -282,8 +282,8 @@ fn an_autoscaler_comes_to_rest() {
     println!(
         "{added} nodes added, {added_for_each} for a pod on each, {removed} removed, {most} at most"
     );
-    // One of 2 CPUs and one of 1.5 on each node of four: eight nodes for a load of eight, and
-    // one that is leaving.
+    // Each node has 4 CPUs, and takes one pod of 2 CPUs and one of 1.5. A load of eight pods needs
+    // eight nodes, and one more may be leaving.
     assert!(most <= 9, "{most}");
     assert_eq!(added_for_each, 0);
     if length >= Duration::from_mins(4) {
@@ -300,7 +300,7 @@ fn cpu(pid: u32) -> f64 {
     times.filter_map(|it| it.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Three minutes at most: longer shows nothing else.
+/// It takes at most three minutes, because a longer time shows nothing else.
 #[test]
 fn a_hundred_idle_apps_cost_no_write() {
     let Some(length) = length() else {

@@ -89,7 +89,7 @@ fn a_hostname_goes_to_a_permitted_app_and_the_status_of_the_others_says_why_not(
     apply(&b, "apex", "apps.test");
     apply(&b, "server", "ns1.apps.test");
     apply(&b, "outside", "x.example.test");
-    // Within the same second, its namespace makes it the older one.
+    // If both are made within the same second, the namespace decides which one counts as older.
     apply(&a, "first", "same.apps.test");
     apply(&a, "owner", "x.own.apps.test");
     apply(&b, "second", "same.apps.test");

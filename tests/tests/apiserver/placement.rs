@@ -12,8 +12,8 @@ use crate::story::{Story, condition, is_unschedulable, story};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// An autoscaler that adds a node for a pod that has none in two checks this far apart. A
-/// real one checks every ten seconds.
+/// An autoscaler that adds a node for a pod that has none in two successive checks. A real one
+/// checks every ten seconds.
 struct Autoscaler {
     added: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,

@@ -90,7 +90,7 @@ fn the_token_of_the_operator_reaches_no_access_rules_of_others() {
     ] {
         assert_eq!(code(answer), 403, "{what}");
     }
-    // What the token is meant for.
+    // The control: the actions that the token is meant for.
     operator
         .post(&roles, &role("less", "endpointslices"))
         .unwrap();

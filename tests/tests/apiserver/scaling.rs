@@ -178,7 +178,7 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
         "{}",
         lacks.message
     );
-    // The app says at once what to do, and one that has a total is not concerned.
+    // The app's status says at once what to do. An app that has a total is not affected.
     let told = story.wait("none", "the app says what to do", |app| {
         condition(app, "Degraded").reason == "AutoscalerCannotScale"
     });
@@ -198,8 +198,8 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
     });
 }
 
-/// Each HPA that is made, aimed elsewhere or deleted leads to a pass over the app that it
-/// names, also by one of its Deployments.
+/// Each HPA that is created, pointed elsewhere or deleted leads to a pass over the app that it
+/// names, even if it names one of the app's Deployments.
 #[test]
 fn an_hpa_on_a_deployment_of_an_app_is_named_while_it_is_there() {
     let Some(story) = story("hpa-child", 2) else {

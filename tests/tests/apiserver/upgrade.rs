@@ -296,7 +296,7 @@ impl Seen {
                 .as_str()
                 .unwrap_or_default();
             let mut endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
-            // The control plane also lists pods that start.
+            // The control plane also lists pods that are starting.
             endpoints.retain(|it| it["conditions"]["ready"] != false);
             if endpoints.is_empty() {
                 wrong.push(format!("{service} leads nowhere"));
@@ -393,7 +393,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
     server.stop();
 }
 
-/// As where the definition is not the release's own and a person brings it up to date.
+/// A person upgrades the definition, as is necessary where it does not belong to the release.
 #[test]
 fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields() {
     let Some(server) = bare() else {
@@ -414,7 +414,7 @@ fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields(
             "metadata": {"name": app, "namespace": NAMESPACE},
             "spec": {
                 "image": "registry.test/app:1", "command": ["serve"], "replicas": {"total": 2},
-                // Not known to the older definition.
+                // The older definition does not know this field.
                 "balancers": {"resources": {"requests": {"cpu": "50m"}}},
             },
         });
@@ -443,7 +443,7 @@ fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields(
     .unwrap();
     assert_eq!(story.settled_writes()[writes.len()..], [""; 0]);
     assert_eq!(uids(), before);
-    // The operator goes on, with old fields and with new ones.
+    // The operator keeps working, with old fields and with new ones.
     let release = json!({"spec": {"image": "registry.test/app:2"}});
     server
         .api
@@ -458,7 +458,7 @@ fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields(
     }
     let balancer = &story.deployment("first-lb-0")["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(balancer["resources"]["requests"]["cpu"], "50m");
-    // Which nothing of the app's own pods depends on.
+    // The app's own pods do not depend on this field.
     let app: BTreeSet<String> = story.pods("first", "app").iter().map(uid).collect();
     assert!(app.is_subset(&before), "{app:?}");
     std::mem::forget(story);

@@ -25,7 +25,7 @@ use scaledapp_tests::binaries;
 use scaledapp_tests::process::{self, Ended};
 use serde_json::Value;
 
-/// For one call of helm. Rendering takes a tenth of a second.
+/// How long one call of helm may take. Rendering takes a tenth of a second.
 const DEADLINE: Duration = Duration::from_mins(1);
 const RELEASE: &str = "scaledapp";
 const NAMESPACE: &str = "scaledapp-system";

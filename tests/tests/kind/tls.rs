@@ -1,5 +1,5 @@
-//! TLS from the object alone: a Secret that comes late, two balancers that use it, and a certificate that is
-//! replaced.
+//! TLS that only the object configures: a Secret that is created late, two balancers that use it,
+//! and a certificate that is replaced.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 

@@ -110,8 +110,8 @@ fn a_go_server_that_sets_so_reuseport_itself_is_shared() {
     std::fs::rename(&partial, &output).unwrap();
     let program = output.to_string_lossy().into_owned();
     let launch = || Launch::of(|port| words(&[&program, &port.to_string()])).unwrap();
-    // With its option alone, the port would also be shared, but with other programs too, and each end of
-    // a worker would lose connections.
+    // With the app's own option alone, the port would also be shared, but other programs could
+    // share it, too, and each end of a worker would lose connections.
     shared(launch, |_| {});
 }
 

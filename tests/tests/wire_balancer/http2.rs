@@ -1,7 +1,7 @@
 //! HTTP/2 clients in front of the balancer, with the `h2` crate as the client.
 //!
-//! How heads are written in the other form is tested in `scaledapp-proxy`; frames by h2spec
-//! (see `conformance`). Here: what streams of one connection do to each other and to servers.
+//! These tests show the effect of a connection's streams on each other and on servers. The
+//! translation of heads is tested in `scaledapp-proxy`, and frames by h2spec (see `conformance`).
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -20,10 +20,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::SOON;
 
-/// A client's connection. Dropping it ends what it has under way.
+/// A client's connection. Dropping it ends its requests.
 struct Client {
     sender: SendRequest<Bytes>,
-    /// Ends with the connection.
+    /// The task that ends with the connection.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -62,7 +62,7 @@ impl Client {
     }
 }
 
-/// An answer with its body.
+/// Waits for an answer, and returns it with its body.
 async fn whole(answer: ResponseFuture) -> (Response<()>, Result<Vec<u8>, h2::Error>) {
     let (head, body) = answer.await.unwrap().into_parts();
     (Response::from_parts(head, ()), read(body).await)
@@ -78,7 +78,7 @@ async fn read(mut body: RecvStream) -> Result<Vec<u8>, h2::Error> {
     Ok(bytes)
 }
 
-/// Sends as much as the windows let through; the error if the stream ends before.
+/// Sends `left` as fast as the windows allow. Returns the error if the stream fails before the end.
 async fn upload(
     send: &mut SendStream<Bytes>,
     mut left: Bytes,
@@ -196,7 +196,7 @@ fn bodies_pass_in_both_directions_with_and_without_a_length() {
 
 #[test]
 fn stalled_uploads_leave_room_for_others() {
-    // Reads the head of a stalled upload and nothing more.
+    // The server reads the head of a stalled upload and nothing more.
     let upstream = Upstream::start(|mut peer| {
         let Some(head) = peer.read_head() else { return };
         if head.starts_with("POST /stall ") {
@@ -225,7 +225,7 @@ fn stalled_uploads_leave_room_for_others() {
                 }),
             ));
         }
-        // They take all that they get.
+        // Meanwhile they take everything that the windows allow.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let request = Request::post("http://a.test/moves")
             .header("content-length", 1 << 20)
@@ -398,7 +398,7 @@ fn a_websocket_over_http2_is_one_to_the_server() {
                 .insert(h2::ext::Protocol::from_static("websocket"));
             request
         };
-        // It is allowed once the settings have come.
+        // Extended CONNECT is allowed once the settings have arrived.
         let _refused = client.get("/settings").await;
         assert!(client.sender.is_extended_connect_protocol_enabled());
         let (refused, _send) = client.send(connect("/no"), false).await;
@@ -497,7 +497,7 @@ fn a_flood_of_resets_ends_its_own_connection_only() {
 fn streams_that_clients_give_up_end_at_the_server_too() {
     let upstream = Upstream::start(|mut peer| {
         peer.read_head();
-        // Its end is the end of the request.
+        // The end of the connection is the end of the request.
         peer.read_to_close();
     })
     .unwrap();

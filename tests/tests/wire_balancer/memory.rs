@@ -9,7 +9,7 @@ use scaledapp_tests::upstream::Upstream;
 use scaledapp_tests::{http, proc, wait};
 
 const CLIENTS: u64 = 3000;
-/// Limit for one connection: twice the expected size, and less than one buffer.
+/// Most memory that one connection may take: twice the expected size, and less than one buffer.
 const BYTES: u64 = 10 << 10;
 
 /// Opens connections that send only `bytes`. Returns the memory that each one takes at the end.

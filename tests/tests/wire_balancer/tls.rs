@@ -1,7 +1,7 @@
 //! TLS at the balancer's own listener, with a real client library on the other side.
 //!
-//! Which certificate, version and ticket a handshake ends in is tested in `scaledapp-tls`.
-//! Here: sockets, files, redirects, and what reaches the server.
+//! These tests cover sockets, files, redirects, and what reaches the server. The certificate,
+//! version and ticket that result from a handshake are tested in `scaledapp-tls`.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ use crate::SOON;
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
-/// An authority, and files with what it has signed.
+/// An authority, and files with the certificates that it has signed.
 struct Authority {
     issuer: Issuer,
     files: TempDir,
@@ -93,7 +93,7 @@ impl Authority {
     }
 }
 
-/// https with `host`; the handshake happens with the first bytes.
+/// Opens https with `host`. The handshake happens with the first bytes.
 fn open(address: SocketAddr, config: &Arc<ClientConfig>, host: &'static str) -> Client {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
@@ -162,7 +162,7 @@ fn requests_over_tls_reach_the_server_and_say_so() {
         1,
         "the connection to the server is kept"
     );
-    // Longer than a connection needs to be parked.
+    // After this time, an idle connection has been parked.
     sleep(Duration::from_secs(4));
     let parked = "scaledapp_balancer_parked_connections 1\n";
     assert!(balancer.metrics().unwrap().contains(parked));
@@ -172,7 +172,7 @@ fn requests_over_tls_reach_the_server_and_say_so() {
         metrics.contains("tls_handshakes_total{kind=\"full\"} 1\n"),
         "{metrics}"
     );
-    // The end is announced.
+    // The balancer announces the end of the connection.
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         .unwrap();
@@ -186,7 +186,7 @@ fn large_bodies_pass_whole_in_both_directions() {
     const LENGTH: usize = 5 << 20;
     let authority = Authority::new();
     let upstream = Upstream::start(|mut peer| {
-        // The body comes back as it went.
+        // The server sends the body back unchanged.
         let (Some(_), Some(body)) = (peer.read_head(), peer.read_exactly(LENGTH)) else {
             return;
         };
@@ -202,7 +202,7 @@ fn large_bodies_pass_whole_in_both_directions() {
     let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {LENGTH}\r\n\r\n");
     client.write_all(head.as_bytes()).unwrap();
     client.write_all(body.as_bytes()).unwrap();
-    // A slow start, so that the answer fills all buffers on its way.
+    // The client starts to read late, so that the answer fills all buffers on its way.
     sleep(Duration::from_millis(300));
     let answer = read_answer(&mut client);
     assert!(answer.split_once("\r\n\r\n").unwrap().1 == body);
@@ -224,7 +224,7 @@ fn http_is_redirected_except_for_challenges() {
     let balancer = secured(&upstream, &options);
     let mut client = TcpStream::connect(balancer.address()).unwrap();
     client.set_read_timeout(Some(SOON)).unwrap();
-    // The second is asked on the same connection.
+    // The second request is sent on the same connection.
     for path in ["/a?b=c", "/d"] {
         write!(client, "GET {path} HTTP/1.1\r\nHost: a.test:80\r\n\r\n").unwrap();
         let mut answer = [0; 512];
@@ -278,7 +278,7 @@ fn a_changed_certificate_is_in_use_within_two_seconds_and_a_broken_one_never() {
     let mut before = open(balancer.address(), &config, "a.test");
     ask(&mut before, GET);
     let old = shown("a.test");
-    // A key of another certificate: nothing changes.
+    // A key that belongs to another certificate changes nothing.
     let (certificate, key) = authority.sign("a.test");
     fs::write(authority.path("a.test.key"), &key).unwrap();
     sleep(Duration::from_secs(2));
@@ -440,7 +440,7 @@ fn who_speaks_no_tls_is_told_and_who_says_nothing_ends() {
         metrics.contains("tls_handshakes_total{kind=\"failed\"} 4\n"),
         "{metrics}"
     );
-    // None of this keeps others out.
+    // None of this affects other clients.
     let mut client = open(balancer.address(), &Arc::new(authority.client()), "a.test");
     assert!(ask(&mut client, GET).ends_with("hello"));
 }

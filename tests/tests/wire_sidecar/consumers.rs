@@ -93,7 +93,7 @@ fn a_release_that_does_not_come_up_leaves_the_old_consumers() {
         return;
     }
     let (_directory, file) = released("good");
-    // Longer than Node takes on a busy machine to run and exit.
+    // This time is longer than Node takes to run and exit on a busy machine.
     let options = ["--workers", "2", "--ready-after", "5s"];
     let mut sidecar = consumer(&file, &options).ready(2).unwrap();
     let before = sidecar.pids().unwrap();

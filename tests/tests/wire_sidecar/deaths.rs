@@ -15,7 +15,8 @@ use scaledapp_tests::wait;
 
 use crate::{SOON, has};
 
-/// Far longer than an end and the repetition take, and shorter than the time-outs.
+/// How long a worker's end and the repetition of its request may take. They take far less, and the
+/// time-outs are longer.
 const QUICK: Duration = Duration::from_secs(5);
 
 fn start(options: &[&str]) -> Sidecar {
@@ -153,7 +154,8 @@ fn workers_that_are_killed_from_outside_cost_no_request() {
     let report = load
         .around(100, SOON * 3, || {
             for _ in 0..4 {
-                // Both are killed at once, so each request meets the maximum of ends.
+                // Both workers are killed at once, so that each request meets as many ends as
+                // possible.
                 for pid in sidecar.pids().unwrap() {
                     // A listed worker may be gone by now.
                     drop(send(pid, Signal::KILL));

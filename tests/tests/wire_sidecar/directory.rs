@@ -1,4 +1,4 @@
-//! The working directory of workers when its name changes its meaning.
+//! The working directory of workers when its name comes to refer to another directory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -41,7 +41,7 @@ fn a_reload_after_a_switched_symlink_runs_the_new_release() {
     if !has("node") {
         return;
     }
-    // Given by the flag, or by the name in the shell's PWD.
+    // The directory is given by the flag, or by the name in the shell's PWD.
     for by_flag in [true, false] {
         let home = releases();
         let current = home.path().join("current");

@@ -11,7 +11,7 @@ use scaledapp_tests::{binaries, fixtures};
 
 use crate::has;
 
-/// For three attempts with their pauses, on a busy machine.
+/// How long three attempts with their pauses may take, on a busy machine.
 const TRIES: Duration = Duration::from_secs(30);
 
 fn words(words: &[&str]) -> Vec<String> {

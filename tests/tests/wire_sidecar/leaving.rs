@@ -13,7 +13,7 @@ fn the_app_learns_of_clients_that_leave_and_its_capacity_is_free_again() {
     if !has("node") {
         return;
     }
-    // The worker has its maximum of requests, and answers none before they are cancelled.
+    // The worker has its maximum of requests, and answers none of them until they are cancelled.
     let options = [
         "--workers",
         "1",
@@ -36,7 +36,8 @@ fn the_app_learns_of_clients_that_leave_and_its_capacity_is_free_again() {
         for (client, at) in clients.iter_mut().zip(pair) {
             client.write(requests[at].as_bytes()).unwrap();
         }
-        // In flight is what the dispatcher has chosen a worker for; the app may not have it yet.
+        // A request is in flight once the dispatcher has chosen a worker for it. The app may not
+        // have it yet.
         arrived += pair.len();
         wait::until(SOON, "both are at the app", || {
             let lines = sidecar.process.stdout();

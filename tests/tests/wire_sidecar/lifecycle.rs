@@ -196,7 +196,7 @@ fn a_stop_lets_running_requests_end_and_exits_with_0() {
         ];
         let mut sidecar = app(&options).ready(2).unwrap();
         let address = sidecar.address();
-        // Long enough to be seen, because connections are counted only once a second.
+        // Connections are counted only once a second, so the request must last long enough.
         let slow = std::thread::spawn(move || {
             http::one_shot(address, SOON, &Request::get("/sleep?ms=4000"))
         });
@@ -324,7 +324,7 @@ fn a_worker_that_ignores_the_stop_signal_is_killed_after_its_grace() {
     assert!(!proc::is_running(worker));
 }
 
-/// A shell that TERM ends, and an app for which it waits.
+/// A shell that ends by TERM, and an app whose end it waits for.
 fn wrapped(app: &'static str, before: &'static str) -> Launch {
     let launch = Launch::of(|port| {
         let app = fixtures::node(app, port).join(" ");

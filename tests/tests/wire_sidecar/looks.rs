@@ -19,7 +19,7 @@ fn json(sidecar: &Sidecar, words: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Kills the worker of slot 1 and waits for the next one. Returns the killed pid.
+/// Kills the worker of slot 1 and waits for its successor. Returns the pid of the killed worker.
 fn replaced(sidecar: &mut Sidecar) -> u32 {
     let dead = sidecar.workers().unwrap()[1].pid;
     process::send(dead, Signal::KILL).unwrap();

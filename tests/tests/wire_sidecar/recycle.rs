@@ -196,7 +196,8 @@ impl Drop for Limited {
     }
 }
 
-/// Tests a leak of the heap, at whose limit Node would end, and of buffers, which have no limit.
+/// Tests a leak of the heap, which has a limit at which Node would end, and a leak of buffers,
+/// which have no limit.
 #[test]
 fn a_leak_never_lets_the_kernel_kill_the_container() {
     for path in ["/leak?n=50", "/leak-heap?n=50"] {

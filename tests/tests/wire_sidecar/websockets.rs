@@ -14,7 +14,7 @@ use crate::{SOON, has};
 
 /// The drain time-out: much longer than everything here that does not wait for a drain.
 const DRAIN: Duration = Duration::from_secs(40);
-/// A close frame of the server with 1001.
+/// The server's close frame with code 1001.
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 /// A masked text frame with "hi", and the same as a server sends it.
 const HI: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
@@ -37,7 +37,7 @@ fn open(to: SocketAddr) -> Connection {
     socket
 }
 
-/// Receives how each client's connection ended.
+/// Receives the result of each client's connection: its last bytes or its failure.
 struct Clients(mpsc::Receiver<Result<Vec<u8>, Failure>>);
 
 impl Clients {
@@ -96,7 +96,7 @@ fn story(sidecar: &mut Sidecar, to: SocketAddr, ended: usize, what: impl FnOnce(
     );
 }
 
-/// A supervisor with a drain time-out that would be noticed.
+/// A supervisor whose drain time-out is so long that the test would notice it.
 fn unhurried(options: &[&str]) -> Sidecar {
     let drain = format!("{}s", DRAIN.as_secs());
     let mut all = vec!["--drain-timeout", &drain];
