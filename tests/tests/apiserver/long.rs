@@ -287,7 +287,10 @@ fn an_autoscaler_comes_to_rest() {
     assert!(most <= 9, "{most}");
     assert_eq!(added_for_each, 0);
     if length >= Duration::from_mins(4) {
-        assert!(added >= 5 && removed > 0, "it has not played");
+        assert!(
+            added >= 5 && removed > 0,
+            "the autoscaler has done too little"
+        );
     }
 }
 

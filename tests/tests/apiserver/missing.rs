@@ -56,7 +56,7 @@ fn a_refused_object_is_reported_itself_and_written_once() {
     story.wait_complete("hello");
 }
 
-/// The scheduler's message has its cure, and so has its silence.
+/// The scheduler's message is reported with its cure, and so is its silence.
 #[test]
 fn a_pod_that_finds_no_node_is_reported_with_its_cure() {
     let Some(story) = story("no-node", 1) else {

@@ -23,7 +23,7 @@ fn image(pod: &Value) -> &str {
 }
 
 impl Story {
-    /// Waits until Ready says this and one Warning reports it.
+    /// Waits until Degraded has this reason and message. Checks that Updated has the same reason.
     fn wait_reported(&self, reason: &str, says: &str) -> Value {
         let app = self.wait("hello", "the reason", |app| {
             let degraded = condition(app, "Degraded");

@@ -52,7 +52,7 @@ fn the_api_server_accepts_what_render_accepts() {
         ];
         for (how, taken, answer) in answers {
             match answer {
-                Ok(_) if !taken => wrong.push(format!("{how} {fields}: taken")),
+                Ok(_) if !taken => wrong.push(format!("{how} {fields}: accepted")),
                 Err(refused) if taken => wrong.push(format!("{how} {fields}: {refused}")),
                 Err(refused) => println!("{how} {fields}: {refused}"),
                 Ok(_) => {}

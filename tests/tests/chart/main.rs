@@ -85,7 +85,7 @@ fn rendered(values: &[&str]) -> Option<Vec<Value>> {
 /// The error message of helm for invalid values.
 fn refused(values: &[&str]) -> Option<String> {
     let ended = template(values)?;
-    assert_ne!(ended.code, 0, "{values:?} are taken");
+    assert_ne!(ended.code, 0, "{values:?} are accepted");
     Some(ended.stderr)
 }
 

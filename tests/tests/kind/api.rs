@@ -25,7 +25,7 @@ fn a_wrong_field_is_refused_with_its_cure_and_loses_nothing() {
         assert_ne!(bad, good);
         let ended = story.cluster.try_apply(&story.namespace, &bad).unwrap();
         println!("{instead}: {}", ended.stderr.trim());
-        assert_ne!(ended.code, 0, "{instead} was taken");
+        assert_ne!(ended.code, 0, "{instead} was accepted");
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
     }
     let unknown = format!("{good}  colour: red\n");

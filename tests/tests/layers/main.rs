@@ -1,4 +1,5 @@
-//! The rules which package and which file may depend on which, and the few other rules that no lint checks.
+//! Checks which package and which file may depend on which, and the few other rules that no lint
+//! checks.
 
 #![allow(
     clippy::unwrap_used,

@@ -481,7 +481,7 @@ fn a_flood_of_resets_ends_its_own_connection_only() {
             assert_eq!(head.status(), 200);
         }
     });
-    wait::until_true(SOON, "nothing is left under way", || {
+    wait::until_true(SOON, "no stream and no request is left", || {
         let metrics = balancer.metrics().unwrap();
         let level = |name: &str| {
             metrics

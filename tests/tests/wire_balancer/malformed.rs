@@ -82,7 +82,7 @@ fn a_malformed_request_is_refused_and_not_forwarded() {
     for (name, status, request) in REFUSED {
         let bytes = [request, SMUGGLED].concat();
         let answer = http::raw(balancer.address(), SOON, &bytes)
-            .unwrap_or_else(|failure| panic!("{name}: no answer and close but {failure}"));
+            .unwrap_or_else(|failure| panic!("{name}: {failure} instead of an answer and a close"));
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let line = format!("HTTP/1.1 {status} ");
         assert!(
@@ -144,7 +144,7 @@ fn a_malformed_chunked_body_never_looks_complete() {
         let before = upstream.all_received().len();
         let head = b"POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         let answer = http::raw(balancer.address(), SOON, &[head, *body, SMUGGLED].concat())
-            .unwrap_or_else(|failure| panic!("{name}: no answer and close but {failure}"));
+            .unwrap_or_else(|failure| panic!("{name}: {failure} instead of an answer and a close"));
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{name}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}: {answer}");
@@ -186,7 +186,7 @@ fn a_head_beyond_its_limits_is_refused() {
         ),
     ] {
         let answer = http::raw(balancer.address(), SOON, request.as_bytes())
-            .unwrap_or_else(|failure| panic!("{name}: no answer and close but {failure}"));
+            .unwrap_or_else(|failure| panic!("{name}: {failure} instead of an answer and a close"));
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),

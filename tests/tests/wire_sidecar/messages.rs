@@ -326,7 +326,7 @@ fn without_the_flags_no_channel_is_passed_on() {
     if !has("node") {
         return;
     }
-    // The supervisor itself is started with a channel, as Node would.
+    // The supervisor itself is started with a channel, as Node would start it.
     let mut launch = app(&[], &["--workers", "1"]);
     let variable = ("NODE_CHANNEL_FD".to_owned(), "3".to_owned());
     launch.environment.push(variable);
