@@ -1,7 +1,7 @@
 //! TLS that only the object configures: a Secret that is created late, two balancers that use it,
 //! and a certificate that is replaced.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{IMAGES, Story, hello, story};
 
@@ -30,6 +30,10 @@ fn a_secret_is_all_that_https_needs() {
     let Some(story) = story("tls") else { return };
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // With the subject of the certificates that it signs, these would look self-signed.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "authority of the story");
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let host = story.hostname();
     let yaml = hello(IMAGES[0], "").replace(
