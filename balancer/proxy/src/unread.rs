@@ -82,7 +82,7 @@ fn proves(destroyed: &Destroyed, sent: &Sent) -> bool {
 const MAX_REMEMBERED: usize = 512;
 /// Pauses between checks, in milliseconds. A worker thread of the kernel reports an end,
 /// mostly within a millisecond, but much later if all cores are busy.
-const PAUSES: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
+const PAUSES: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 /// Listening stops after this long without a request that needs it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the kernel has refused to report, it is asked again after this long.
