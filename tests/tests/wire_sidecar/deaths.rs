@@ -168,6 +168,10 @@ fn workers_that_are_killed_from_outside_cost_no_request() {
                     Err(status.to_string())
                 })
                 .unwrap();
+                // A request of this round has been answered by the next one, or it would meet
+                // more ends than are allowed. Before it is sent again it waits up to 230 ms for
+                // what kernel and supervisor report.
+                std::thread::sleep(Duration::from_millis(700));
             }
         })
         .unwrap();
