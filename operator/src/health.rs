@@ -60,7 +60,7 @@ impl Health {
         self.note(kind, scope, |_| {});
     }
 
-    /// As [`Self::begins`], for a kind that passes can do without.
+    /// As [`Self::begins`], for a kind without which a pass can still be made.
     pub fn begins_optional(&self, kind: &'static str, scope: Option<&str>) {
         self.note(kind, scope, |watch| watch.optional = true);
     }
@@ -94,8 +94,8 @@ impl Health {
         is_news
     }
 
-    /// Whether all lists that decisions about the apps of this namespace need are complete.
-    /// Before that, unknown objects would count as missing.
+    /// Whether all lists are complete that are needed for decisions about the apps of this
+    /// namespace. Before that, unknown objects would count as missing.
     pub fn knows(&self, namespace: &str) -> bool {
         let watches = self.watches();
         let mut concerned = watches

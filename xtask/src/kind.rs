@@ -2,9 +2,9 @@
 //! access to a container registry.
 //!
 //! This file has the command, and the operations on a cluster for the rest of this package. The
-//! modules make the cluster: `cluster` its life cycle, `source` the origin of its nodes, `node` and
-//! `recipe` their content, `archive` images without an engine, `engine` the container engine, `run`
-//! external commands.
+//! modules make the cluster. `cluster` has its life cycle, `source` the origin of its nodes, and
+//! `node` and `recipe` their content. `archive` makes images without an engine, `engine` is the
+//! container engine, and `run` runs external commands.
 
 mod archive;
 mod cache;

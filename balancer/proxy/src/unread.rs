@@ -1,5 +1,6 @@
-//! Whether a request was certainly not read by the process that had it, although bytes of
-//! it were written. Such a request was not executed and may be sent again in any case.
+//! Whether it is certain that a server did not read a request, although bytes of it were
+//! written to the connection. Such a request was not executed and may be sent again in any
+//! case.
 //!
 //! A server that leaves in an orderly way (`uvicorn --limit-max-requests`, Node's
 //! `server.close()`), or whose process ends, closes connections at the moment when requests
@@ -78,17 +79,18 @@ fn proves(destroyed: &Destroyed, sent: &Sent) -> bool {
         && u64::from(destroyed.unacknowledged) >= sent.request
 }
 
-/// How many ends of sockets are remembered: a request asks for its own within a moment.
+/// How many of the kernel's reports are remembered: a request asks for its own within a
+/// moment.
 const MAX_REMEMBERED: usize = 512;
-/// Pauses between checks, in milliseconds. A worker thread of the kernel reports an end,
-/// mostly within a millisecond, but much later if all cores are busy.
+/// Pauses between checks, in milliseconds. A worker thread of the kernel reports that a
+/// socket was destroyed, mostly within a millisecond, but much later if all cores are busy.
 const PAUSES: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 /// Listening stops after this long without a request that needs it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the kernel has refused to report, it is asked again after this long.
 const RETRY_INTERVAL: Duration = Duration::from_mins(5);
 
-/// Listens to the ends of sockets, for all threads of a proxy.
+/// Listens to the kernel's reports of destroyed sockets, for all threads of a proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     /// When a request last needed it, in milliseconds on the process's clock.
@@ -103,7 +105,7 @@ enum Hears {
     All {
         watch: Watch,
         cookies: Cookies,
-        /// The most recent end is last.
+        /// The most recent report is last.
         heard: VecDeque<Destroyed>,
     },
     /// The kernel refused at this time.
@@ -181,7 +183,7 @@ impl Witness {
         false
     }
 
-    /// Called from time to time: forgets old ends, and stops listening once no request has
+    /// Called from time to time: forgets old reports, and stops listening once no request has
     /// needed it for a while.
     pub(crate) fn rest(&self, now: Duration) {
         let needed = Duration::from_millis(self.needed.load(Ordering::Relaxed));
@@ -303,7 +305,8 @@ mod tests {
         assert!(!proves(&ours, &reset), "acknowledgements may have been due");
     }
 
-    /// A server that reads `reads` bytes of what arrives, and then closes.
+    /// Whether a request counts as unread if its server reads `reads` bytes of it and then
+    /// closes the connection.
     async fn outcome(witness: &Witness, reads: usize) -> bool {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

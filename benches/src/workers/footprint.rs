@@ -23,7 +23,7 @@ struct Memory {
     worker: f64,
 }
 
-/// Section h.
+/// Measures the section `footprint`.
 pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [
         (Kind::Request, Language::Node),

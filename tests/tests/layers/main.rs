@@ -43,7 +43,7 @@ fn linked(package: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The packages that talk to an API server, including its types.
+/// The packages that talk to an API server, and the package with the types of its objects.
 const CLIENT: [&str; 4] = ["kube", "kube-client", "k8s-openapi", "scaledapp-watch"];
 
 #[test]
@@ -90,11 +90,12 @@ fn no_package_links_a_foreign_http_server() {
     }
 }
 
-/// The balancer and the DNS server learn of pods and names from the API server, so their binaries link a
-/// client. A separate process in each pod would avoid that, but it would be a second process that can fail,
-/// with a file between the two. By the test above, the packages on the request path (`scaledapp-proxy`,
-/// `scaledapp-answers`) do not link the client. In the binaries, only the adapters may use it, so that no
-/// other part can come to depend on the API server.
+/// The balancer and the DNS server learn of pods and names from the API server, so their binaries
+/// link a client. A separate process in each pod would avoid that, but it would be a second process
+/// that can fail, with a file between the two. The packages on the request path
+/// (`scaledapp-proxy`, `scaledapp-answers`) do not link the client, which
+/// `the_data_plane_never_links_a_kubernetes_client` checks. In the binaries, only the adapters may
+/// use it, so that no other part can come to depend on the API server.
 #[test]
 fn only_the_discovery_adapters_know_the_kubernetes_client() {
     for (package, adapter) in [

@@ -100,8 +100,8 @@ fn sample(directory: &Path, release: &Path) -> PathBuf {
 }
 
 impl Story {
-    /// Runs `act` under keep-alive and one-shot load at once, each through both
-    /// balancers and with one POST in four; prints and returns both reports.
+    /// Runs `act` under keep-alive and one-shot load at once. Both loads use both balancers,
+    /// and every fourth request is a POST. Prints and returns both reports.
     fn under_load(&self, name: &str, act: impl FnOnce()) -> [Report; 2] {
         let targets = self.local.resolve().unwrap();
         assert_eq!(targets.len(), 2, "two balancers in DNS");

@@ -1,7 +1,7 @@
-//! The pod network of a cluster whose node image xtask built, because kind's own network
-//! (kindnetd) is an image that cannot be pulled. Each pod has a point-to-point link and an address
-//! from the node's range, and each node has a route to every other. `tests/cluster/node-network.sh`
-//! is the part that runs on a node.
+//! The pod network of a cluster whose node image xtask built. It takes the place of kind's own
+//! network (kindnetd), which is an image that cannot be pulled. Each pod has a point-to-point link
+//! and an address from the node's range, and each node has a route to every other.
+//! `tests/cluster/node-network.sh` is the part that runs on a node.
 
 use std::fs;
 use std::path::Path;
@@ -119,8 +119,8 @@ pub(crate) fn ranges_given(cluster: &Cluster, nodes: usize) -> anyhow::Result<()
     })
 }
 
-/// Runs a program of a node in the network of a pod there, with the pod's resolver. Returns its
-/// output.
+/// Runs a program that a node has, in the network of a pod on that node and with the pod's
+/// resolver. Returns its output.
 ///
 /// # Errors
 /// The pod is not on that node, or the program fails.

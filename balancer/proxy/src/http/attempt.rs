@@ -22,8 +22,8 @@ use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
 
-/// How many bytes of an answer are held for a client that reads slowly. The server, which
-/// may do one thing at a time, is free once it has sent the last byte.
+/// How many bytes of an answer are held for a client that reads slowly. A server that can
+/// do only one thing at a time is free as soon as it has sent its last byte.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// Whether more bytes of an answer may be held for its reader.
@@ -35,8 +35,8 @@ enum AnswerRoom {
 }
 
 impl<'t> Attempt<'_, 't> {
-    /// Runs until the upstream is done. It takes a reference: a future that owned the attempt
-    /// would need memory for it once more at each await.
+    /// Runs until the upstream is done. It takes a reference, because a future that owned the
+    /// attempt would take the memory of another copy of it at each await.
     pub(super) async fn run(&mut self) -> End {
         poll_fn(|context| self.poll(context)).await
     }
@@ -135,7 +135,8 @@ impl<'t> Attempt<'_, 't> {
                 least = (until, cause);
             }
         };
-        // A server that answers before it has the whole request sets the pace itself.
+        // A server whose answer begins before it has the whole request decides by itself
+        // how fast it takes the rest.
         if awaits_body && !has_head {
             bound(self.client.body.wait(now), Failure::ClientTimeout);
         } else {
@@ -161,10 +162,11 @@ impl<'t> Attempt<'_, 't> {
             };
             bound(self.moved.saturating_add(time), Failure::Timeout);
         }
-        // How long a client may leave its answer unread is bounded above. Between our own
-        // hops, a closed side means that the peer no longer waits.
+        // The code before this limits how long a client may leave its answer unread. Between
+        // our own hops, a closed side means that the peer no longer waits.
         if !awaits_reader || self.client.trust == Trust::Behind {
-            // A stream has no end for which a client with a closed side could be waiting.
+            // A client that has closed its side may still wait for the end of an answer, but
+            // a stream has no end.
             let moved = if self.streams { self.begun } else { self.moved };
             let until = self.client.waits_until(self.thread, moved);
             bound(until, Failure::ClientGone);
@@ -180,7 +182,7 @@ impl<'t> Attempt<'_, 't> {
         sends.into_iter().chain(reads).min()
     }
 
-    /// When a client that cannot be read must be checked.
+    /// When to check next whether the client has left, if nothing is read from it now.
     fn look_at(&self, now: Duration) -> Duration {
         let is_read = if self.request.is_sent() {
             self.client.finished || self.client.input.has_room()
@@ -216,7 +218,7 @@ impl<'t> Attempt<'_, 't> {
         End::Failed(BrokenOff {
             cause,
             headed: self.is_headed(),
-            // A dispatcher that hands a request back does not send an answer of a worker.
+            // What a dispatcher sends when it hands a request back is not a worker's answer.
             answered: self.upstream.spoke && cause != Failure::HandedBack && !self.holds(),
         })
     }

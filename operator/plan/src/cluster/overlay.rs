@@ -98,7 +98,7 @@ fn amount(value: &mut Value, path: &str) -> Result<(), OverlayError> {
     let text = match &*value {
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),
-        // It is absent, or its type refuses it later.
+        // A null that counts as absent, or a value that the field's type refuses later.
         _ => return Ok(()),
     };
     if let Err(failure) = text.parse::<scaledapp_crds::Quantity>() {
