@@ -136,7 +136,7 @@ fn start(file: &Path, directory: &Path) -> anyhow::Result<Sample> {
         .display();
     heading("Start: pods, balancers and DNS on this machine");
     note(&format!("$ scaledapp local {shown}"));
-    // For hello-rust, as in the README.
+    // hello-rust is found through PATH, as in the README.
     let ours = binaries::directory();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path: OsString =

@@ -101,8 +101,7 @@ impl Health {
 
     pub(crate) fn standing(&self) -> Standing {
         match self.heard {
-            // It has said that it is leaving. Its silence is no reason to expect more of
-            // it.
+            // It has said that it is leaving, so it stays draining even if it is silent.
             Heard::Snapshot(snapshot, _) if snapshot.draining => Standing::Draining,
             _ if self.unknown => Standing::Unknown,
             _ if self.suspect => Standing::Suspect,

@@ -142,7 +142,7 @@ impl Listener {
         }
     }
 
-    /// Logs once that no supervisor has answered for long.
+    /// Logs once that no supervisor has answered for a long time.
     fn tell_if_unknown(&mut self) {
         let is_late = self
             .since

@@ -204,8 +204,8 @@ impl Server {
         children.into_iter().filter(runs).collect()
     }
 
-    /// Whether a child runs the app. A child of ours that has not executed the app yet, and
-    /// our watchdog, run our own binary; a peer's child still has its parent's arguments.
+    /// Whether a child runs the app. Until it executes the app, a child of ours runs our own
+    /// binary, as our watchdog always does, and a peer's child has its parent's arguments.
     /// If workers are forks of the loaded app, every child is a worker.
     pub(crate) fn is_worker(&self, pid: u32) -> bool {
         let binary = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();

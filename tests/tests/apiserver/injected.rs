@@ -23,8 +23,8 @@ fn merged(of: &str) -> String {
     )
 }
 
-/// The items that a policy appends: a toleration, whose list is a single value for server-side
-/// apply, and a container whose security context has such a list.
+/// The items that a policy appends: a toleration, and a container with capabilities. Both stand
+/// in lists that are a single value for server-side apply.
 fn appended(path: &str, of: &str) -> String {
     let spec = of.replacen("Object", "object", 1);
     let add = |field: &str, value: &str| {

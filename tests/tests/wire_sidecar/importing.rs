@@ -12,7 +12,7 @@ fn import(name: &str, text: &str, words: &[&str]) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     std::fs::write(&path, text).unwrap();
-    // The process becomes `scaledapp import`, because the importer is there.
+    // The process replaces itself by `scaledapp import`, which has the importer.
     let mut command = Command::new(binaries::path("scaledapp-sidecar").unwrap());
     command.arg("import").arg(&path).args(words);
     process::run(command, Duration::from_secs(30)).unwrap()

@@ -182,8 +182,8 @@ fn contains(zone: &str, name: &str) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A namespace that may have a name or a wildcard may have each name that it stands for,
-    /// and no other namespace may have a name in a bound zone.
+    /// A namespace that may have a wildcard may have each name that the wildcard stands for.
+    /// Only the namespaces of a bound zone may have names in it.
     #[test]
     fn no_namespace_gets_a_name_in_a_zone_bound_to_others(
         zones in proptest::collection::btree_map(name(), proptest::sample::subsequence(vec!["x", "y"], 0..=2), 0..4),

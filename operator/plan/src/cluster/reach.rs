@@ -21,7 +21,8 @@ fn admin_port(pod: &Pod) -> u16 {
     pod.admin_port.unwrap_or(ADMIN_PORT.get())
 }
 
-/// Pods that do not answer the operator, as `port 9377 of the balancers`.
+/// The admin port of pods that do not answer the operator, and the words for these pods,
+/// such as `the balancers`.
 fn silent(observed: &Observed, of: &str, name: &str) -> Option<(u16, String)> {
     let is_out = |pod: &&Pod| matches!(pod.answer, Answer::Unreachable { .. });
     let out = ready(observed, of).find(is_out)?;
