@@ -200,7 +200,8 @@ fn stalled_uploads_leave_room_for_others() {
     let upstream = Upstream::start(|mut peer| {
         let Some(head) = peer.read_head() else { return };
         if head.starts_with("POST /stall ") {
-            std::thread::sleep(SOON);
+            // Longer than the test takes.
+            std::thread::sleep(SOON * 3);
             return;
         }
         peer.read_exactly(1 << 20).unwrap();
