@@ -20,9 +20,11 @@ fn secret(issuer: &CertifiedIssuer<'_, KeyPair>, host: &str) -> String {
 }
 
 /// Runs a script in a pod of the app.
-fn node(story: &Story, script: &str) -> String {
+fn node(story: &Story, script: &str) -> anyhow::Result<String> {
     let pod = story.pods("app").remove(0);
-    story.kubectl(&["exec", &pod, "-c", "app", "--", "node", "-e", script])
+    let namespace = ["-n", &story.namespace];
+    let words = ["exec", &pod, "-c", "app", "--", "node", "-e", script];
+    story.cluster.kubectl(&[&namespace[..], &words].concat())
 }
 
 #[test]
@@ -62,20 +64,27 @@ fn a_secret_is_all_that_https_needs() {
              headers: {{host: '{host}'}}}}, r => {{ console.log(r.statusCode, \
              r.socket.getPeerCertificate().fingerprint256); process.exit() }})"
         );
-        let told = node(&story, &script);
+        let told = node(&story, &script)?;
         let (status, fingerprint) = told.trim().split_once(' ').unwrap();
         assert_eq!(status, "200", "{told}");
-        fingerprint.to_owned()
+        anyhow::Ok(fingerprint.to_owned())
     };
     let slots: Vec<_> = story.slots().iter().map(std::net::SocketAddr::ip).collect();
-    let first: Vec<String> = slots.iter().map(shown).collect();
+    // Each node learns of a slot's new port some time after the balancer serves.
+    let first: Vec<String> = slots
+        .iter()
+        .map(|slot| {
+            let what = "the slot serves https";
+            story.cluster.wait(what, || shown(slot).map(Some)).unwrap()
+        })
+        .collect();
     assert_eq!(first[0], first[1]);
     for slot in &slots {
         let script = format!(
             "require('http').get('http://{slot}/a?b', r => {{ console.log(r.statusCode, r.headers.location); process.exit() }})"
         );
         assert_eq!(
-            node(&story, &script).trim(),
+            node(&story, &script).unwrap().trim(),
             format!("308 https://{slot}/a?b")
         );
     }
@@ -89,10 +98,11 @@ fn a_secret_is_all_that_https_needs() {
     story
         .cluster
         .wait("every balancer shows the new certificate", || {
-            Ok(slots
-                .iter()
-                .all(|slot| shown(slot) != first[0])
-                .then_some(()))
+            let mut are_new = true;
+            for slot in &slots {
+                are_new &= shown(slot)? != first[0];
+            }
+            Ok(are_new.then_some(()))
         })
         .unwrap();
     println!(

@@ -33,13 +33,11 @@ use crate::transport::Transport;
 const MAX_STREAMS: u32 = 100;
 /// How many bytes the streams of a connection may have sent that have not been used yet.
 /// Stalled uploads on all streams must leave room for one more (RFC 9113 section 5.2.2), so
-/// this is the sum of their smallest windows.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS * MIN_WINDOW;
-/// The same for one stream while there are many of them.
-const MIN_WINDOW: u32 = 64 << 10;
-/// The same for one stream while there are few: a client that is 100 ms away can then
-/// upload 10 MB/s.
-const MAX_WINDOW: u32 = 1 << 20;
+/// this is the sum of their windows.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// The same for one stream. A larger one for connections with few streams would not do: a
+/// client may use it on many streams before it hears of a smaller one.
+const STREAM_WINDOW: u32 = 64 << 10;
 /// How many bytes of one answer wait for a client that reads slowly.
 const SEND_BYTES: usize = 64 << 10;
 /// How many streams a client may have opened and reset before they were accepted
@@ -137,7 +135,7 @@ fn builder(config: &Config) -> Builder {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
-        .initial_window_size(MAX_WINDOW)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(config.limits.request_head.head_bytes as u32)
         .max_send_buffer_size(SEND_BYTES)
@@ -206,7 +204,6 @@ async fn run(
     deadline: &Deadline,
 ) {
     let streams = Rc::new(Streams::default());
-    let mut window = MAX_WINDOW;
     let (mut is_leaving, mut is_late) = (false, false);
     deadline.set_idle(thread.config.limits.idle_time);
     loop {
@@ -255,7 +252,6 @@ async fn run(
                     deadline.set_idle(thread.config.limits.idle_time);
                     thread.occupancy.one_could_end();
                 }
-                adapt(&mut connection, &mut window, count);
             }
             Heard::Leaving => {
                 is_leaving = true;
@@ -280,17 +276,6 @@ async fn run(
             }
             Heard::Ended => return,
         }
-    }
-}
-
-/// Gives each stream more room while there are few streams.
-fn adapt(connection: &mut Connection<Io<'_>, Bytes>, window: &mut u32, streams: u32) {
-    let share = CONNECTION_WINDOW / streams.max(1);
-    let wanted = share.clamp(MIN_WINDOW, MAX_WINDOW);
-    // Each change is a frame that the client must acknowledge.
-    let is_other = wanted > *window * 2 || wanted < *window / 2 || wanted == MIN_WINDOW;
-    if is_other && wanted != *window && connection.set_initial_window_size(wanted).is_ok() {
-        *window = wanted;
     }
 }
 
