@@ -7,16 +7,12 @@
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Context;
-use scaledapp_benches::figures::median;
 use scaledapp_benches::h2load;
-use scaledapp_benches::peer::{self, Certificate, Peer};
+use scaledapp_benches::peer::{self, Certificate};
+use scaledapp_benches::rounds::{ROUND, ROUNDS, compare};
 use scaledapp_benches::wrk::{self, Connections, Load};
-
-const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(2);
 
 /// One kind of load.
 type Run = fn(SocketAddr) -> anyhow::Result<Load>;
@@ -46,38 +42,9 @@ fn main() -> anyhow::Result<()> {
         "CPU time at the edge, one proxy thread, {ROUNDS} interleaved rounds, two nginx behind that answer 200 bytes"
     );
     for (kind, run) in KINDS {
-        measure(kind, run, &peers)?;
-    }
-    Ok(())
-}
-
-fn measure(kind: &str, run: Run, peers: &[Peer]) -> anyhow::Result<()> {
-    let mut costs = vec![Vec::new(); peers.len()];
-    let mut loads = vec![(0, 0); peers.len()];
-    for _ in 0..ROUNDS {
-        for (at, peer) in peers.iter().enumerate() {
-            let before = peer.cpu()?;
-            let Load { requests, errors } = run(peer.tls.context("it speaks TLS")?)?;
-            let spent = peer.cpu()?.saturating_sub(before);
-            costs[at].push(spent.as_secs_f64() * 1e6 / requests.max(1) as f64);
-            loads[at].0 += requests;
-            loads[at].1 += errors;
-        }
-    }
-    println!("\n{kind}");
-    println!(
-        "  {:<32} {:>12} {:>9} {:>10} {:>7}",
-        "", "µs/request", "of nginx", "requests", "errors"
-    );
-    let nginx = median(costs.first().context("nginx comes first")?);
-    for (at, peer) in peers.iter().enumerate() {
-        let cost = median(&costs[at]);
-        let (requests, errors) = loads[at];
-        println!(
-            "  {:<32} {cost:>12.1} {:>9.2} {requests:>10} {errors:>7}",
-            peer.name,
-            cost / nginx
-        );
+        compare(kind, &peers, |peer| {
+            run(peer.tls.context("it speaks TLS")?)
+        })?;
     }
     Ok(())
 }

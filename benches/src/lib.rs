@@ -5,4 +5,5 @@ pub mod cpu;
 pub mod figures;
 pub mod h2load;
 pub mod peer;
+pub mod rounds;
 pub mod wrk;

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use scaledapp_http1::{self as http1, Framing, Origin, Refusal, Trust};
+use scaledapp_http1::{self as http1, Origin, Refusal, Trust};
 
 use super::client::{Client, Gone};
 use super::exchange;
@@ -116,10 +116,8 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
     match next {
         Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
         Next::Redirected(meta, answer) => {
-            // The connection goes on only if nothing of the request is left.
-            let close = !meta.keep_alive || meta.framing != Framing::None;
             thread.counts.answered(308, meta.started.elapsed());
-            client.write(thread, answer, close).await
+            client.write(thread, answer, !meta.goes_on_unread()).await
         }
         Next::Refused(refusal) => refuse(thread, client, &refusal).await,
         Next::Http2 => {
@@ -267,12 +265,22 @@ fn parse(
     } else {
         String::new()
     };
+    let meta = RequestMeta {
+        framing: request.framing,
+        version: request.version,
+        keep_alive: request.keep_alive,
+        is_head: request.is_head(),
+        is_idempotent: request.is_idempotent(),
+        is_repeated: trust == Trust::Behind && request.is_repeated(),
+        upgrade: request.upgrade,
+        expects_continue: request.expects_continue,
+        started: Instant::now(),
+    };
     let location = client
         .redirects
         .and_then(|port| redirect::location(&request, &ours, port));
     if let Some(location) = &location {
-        let close = !request.keep_alive || request.framing != Framing::None;
-        http1::write_redirect(&mut head, location, close);
+        http1::write_redirect(&mut head, location, !meta.goes_on_unread());
     } else {
         thread.callers.with_token(|token| {
             let origin = Origin {
@@ -291,17 +299,6 @@ fn parse(
             http1::write_request(&mut head, &request, &origin, &ours);
         });
     }
-    let meta = RequestMeta {
-        framing: request.framing,
-        version: request.version,
-        keep_alive: request.keep_alive,
-        is_head: request.is_head(),
-        is_idempotent: request.is_idempotent(),
-        is_repeated: trust == Trust::Behind && request.is_repeated(),
-        upgrade: request.upgrade,
-        expects_continue: request.expects_continue,
-        started: Instant::now(),
-    };
     let length = request.head_len;
     client.trust = trust;
     client.source = source;

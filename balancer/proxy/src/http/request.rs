@@ -27,6 +27,14 @@ pub(crate) struct RequestMeta {
     pub(crate) started: Instant,
 }
 
+impl RequestMeta {
+    /// Whether the connection goes on after an answer for which the body is not read: nothing
+    /// of the request may be left.
+    pub(crate) fn goes_on_unread(&self) -> bool {
+        self.keep_alive && self.framing == Framing::None
+    }
+}
+
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {

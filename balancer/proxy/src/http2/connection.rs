@@ -154,6 +154,8 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         local: client.transport.local_address(),
         is_secured: client.transport.is_secured(),
         client_certificate: client.transport.client_certificate().map(str::to_owned),
+        peer: client.peer,
+        redirects: client.redirects,
     });
     let early = client.take_input(&thread);
     let io = Io {
@@ -172,19 +174,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         thread.counts.failed(Failure::ClientTimeout);
         return;
     };
-    let from = Origin {
-        about,
-        peer: client.peer,
-        redirects: client.redirects,
-    };
-    run(&thread, connection, &from, deadline).await;
-}
-
-/// Where the requests of a connection come from.
-struct Origin {
-    about: Rc<About>,
-    peer: std::net::IpAddr,
-    redirects: Option<u16>,
+    run(&thread, connection, &about, deadline).await;
 }
 
 /// What the loop of a connection has heard.
@@ -200,7 +190,7 @@ enum Heard {
 async fn run(
     thread: &Rc<Thread>,
     mut connection: Connection<Io<'_>, Bytes>,
-    from: &Origin,
+    about: &Rc<About>,
     deadline: &Deadline,
 ) {
     let streams = Rc::new(Streams::default());
@@ -228,16 +218,10 @@ async fn run(
             Heard::Request(asked) => {
                 thread.activity.begins();
                 let counting = Counting::new(&streams);
-                let thread = Rc::clone(thread);
-                let (about, peer, redirects) = (Rc::clone(&from.about), from.peer, from.redirects);
+                let (thread, about) = (Rc::clone(thread), Rc::clone(about));
                 tokio::task::spawn_local(async move {
-                    let from = Origin {
-                        about,
-                        peer,
-                        redirects,
-                    };
                     let (request, respond) = *asked;
-                    serve_request(&thread, &from, request, respond).await;
+                    serve_request(&thread, about, request, respond).await;
                     drop(counting);
                 });
             }
@@ -282,7 +266,7 @@ async fn run(
 /// Serves one stream.
 async fn serve_request(
     thread: &Thread,
-    from: &Origin,
+    about: Rc<About>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -301,10 +285,11 @@ async fn serve_request(
         }
     };
     let body = has_body.then(|| request.into_body());
-    let stream = Stream::new(Rc::clone(&from.about), asked, head, body, respond);
+    let (peer, redirects) = (about.peer, about.redirects);
+    let stream = Stream::new(about, asked, head, body, respond);
     let transport = Transport::Stream(Box::new(stream));
-    let mut client = Client::new(thread, transport, from.peer, thread.clock.deadline());
-    client.redirects = from.redirects;
+    let mut client = Client::new(thread, transport, peer, thread.clock.deadline());
+    client.redirects = redirects;
     let end = serve_stream(thread, &mut client).await;
     if end == StreamEnd::Broken
         && let Transport::Stream(stream) = &mut client.transport

@@ -164,9 +164,10 @@ pub(super) fn response(answer: &http1::Response<'_>, asked: Asked) -> Option<Res
         else {
             continue;
         };
-        let is_of_connection = [CONNECTION, UPGRADE, TRANSFER_ENCODING, TE].contains(&name);
+        // The head was written by `scaledapp-http1`, so no other field of the hop is in it.
+        let is_of_connection = [CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(&name);
         let is_of_handshake = opens && name == "sec-websocket-accept";
-        if !is_of_connection && name != "keep-alive" && !is_of_handshake {
+        if !is_of_connection && !is_of_handshake {
             fields.append(name, value);
         }
     }

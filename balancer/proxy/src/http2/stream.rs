@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -31,6 +31,9 @@ pub(crate) struct About {
     pub(crate) local: io::Result<SocketAddr>,
     pub(crate) is_secured: bool,
     pub(crate) client_certificate: Option<String>,
+    pub(super) peer: IpAddr,
+    /// Its requests are redirected to `https` at this port.
+    pub(super) redirects: Option<u16>,
 }
 
 /// See the module documentation.
