@@ -204,6 +204,7 @@ async fn carry_out(
         of,
         admitted,
         refused: None,
+        accounts: accounts(live),
     };
     macro_rules! apply_all {
         ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
@@ -221,6 +222,14 @@ async fn carry_out(
         pass.touch(pod).await?;
     }
     Ok(())
+}
+
+/// The uid of each live account.
+fn accounts(live: &Objects) -> BTreeMap<String, String> {
+    let metas = live.service_accounts.iter().map(Metadata::metadata);
+    metas
+        .filter_map(|meta| Some((meta.name.clone()?, meta.uid.clone()?)))
+        .collect()
 }
 
 fn key<K: Planned>(kind: Kind, object: &K) -> ObjectKey {
@@ -243,6 +252,8 @@ struct Pass<'a> {
     admitted: &'a BTreeMap<ObjectKey, Admitted>,
     /// The first object that the API server refused.
     refused: Option<NotApplied>,
+    /// The uid of each account by its name, including those that this pass has written.
+    accounts: BTreeMap<String, String>,
 }
 
 /// Why a plan was not carried out.
@@ -351,10 +362,11 @@ impl Pass<'_> {
             };
             let api = self.api::<K>();
             let call = Call::new("create", K::KIND);
+            let owned = self.with_uids(object);
             let made = self
                 .context
                 .caller
-                .write(call, api.create(&params, object))
+                .write(call, api.create(&params, &owned))
                 .await;
             self.learn(object, &key, made.as_ref());
             let made = match made {
@@ -370,6 +382,22 @@ impl Pass<'_> {
             self.note::<K>(name, made)?;
         }
         Ok(())
+    }
+
+    /// The object with the uids of the accounts that own it. An owner whose uid is not known is
+    /// left out, because the API server requires one.
+    fn with_uids<K: Planned>(&self, object: &K) -> K {
+        let mut object = object.clone();
+        let owners = &mut Metadata::metadata_mut(&mut object).owner_references;
+        for owners in owners.iter_mut() {
+            owners.retain_mut(|owner| {
+                if owner.uid.is_empty() {
+                    owner.uid = self.accounts.get(&owner.name).cloned().unwrap_or_default();
+                }
+                !owner.uid.is_empty()
+            });
+        }
+        object
     }
 
     /// Records the outcome of a write. After a refusal the other objects are still written.
@@ -392,7 +420,7 @@ impl Pass<'_> {
         }
     }
 
-    async fn put<K: Planned>(&self, object: &K, key: ObjectKey) -> Result<(), CallError> {
+    async fn put<K: Planned>(&mut self, object: &K, key: ObjectKey) -> Result<(), CallError> {
         let name = key.name.as_str();
         let api = self.api::<K>();
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -431,7 +459,13 @@ impl Pass<'_> {
             }
         }
         self.learn(object, &key, written.as_ref());
-        let admitted = Admitted::of(&written?, object);
+        let stored = written?;
+        if key.kind == Kind::ServiceAccount
+            && let Some(uid) = &Metadata::metadata(&stored).uid
+        {
+            self.accounts.insert(key.name.clone(), uid.clone());
+        }
+        let admitted = Admitted::of(&stored, object);
         tracing::info!(kind = K::KIND, namespace, name, "applied");
         let fields = admitted.as_ref().map(|admitted| {
             let paths: Vec<&str> = admitted.paths().take(MAX_FIELDS).collect();

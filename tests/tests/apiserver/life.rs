@@ -150,7 +150,10 @@ fn objects_that_an_app_left_behind_become_its_own_again() {
     );
     story.wait_complete("hello");
     assert_eq!(story.settled_writes()[writes.len()..], [""; 0]);
-    owned_by_hand(&story, &condition(&told, "Degraded").message);
+    let message = condition(&told, "Degraded").message;
+    // The Role and its binding follow the account.
+    assert!(!message.contains("role"), "{message}");
+    owned_by_hand(&story, &message);
 }
 
 /// Runs the command of the message as a user who may delete these objects. Then none of them stays

@@ -168,7 +168,7 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
 }
 
 #[test]
-fn without_balancers_it_is_not_ready_and_without_the_object_nothing_is_left() {
+fn without_balancers_it_is_not_ready_and_after_the_last_app_of_its_name_nothing_is_left() {
     let Some(story) = story("end") else { return };
     story.apply(&hello(IMAGES[0], ""));
     story.wait_ready();
@@ -189,6 +189,27 @@ fn without_balancers_it_is_not_ready_and_without_the_object_nothing_is_left() {
         })
         .unwrap();
     story.wait_ready();
+    // An app of the same name takes over what the first has left, so that its deletion removes it.
+    story.kubectl(&["delete", "scaledapp", "hello", "--cascade=orphan"]);
+    story.apply(&hello(IMAGES[0], ""));
+    story.wait_ready();
+    let uid = story.app()["metadata"]["uid"].clone();
+    story
+        .cluster
+        .wait("every object has its owner", || {
+            let told = story.kubectl(&[
+                "get",
+                "serviceaccounts,configmaps",
+                "-l",
+                "app.kubernetes.io/instance=hello",
+                "-o",
+                "jsonpath={.items[*].metadata.ownerReferences[*].uid}",
+            ]);
+            let owners: Vec<&str> = told.split_whitespace().collect();
+            Ok((owners.len() == 3 && owners.iter().all(|owner| uid == *owner)).then_some(()))
+        })
+        .unwrap();
+    assert_eq!(condition(&story.app(), "Degraded"), "False");
     story.kubectl(&["delete", "scaledapp", "hello"]);
     story
         .cluster

@@ -1,17 +1,19 @@
 //! Which objects of an earlier app this one uses without being their owner, and how they get one.
 //!
 //! What an app of the same name has left (`kubectl delete --cascade=orphan`, a restored backup)
-//! becomes this app's, except for two groups of objects. Roles and `RoleBindings` are never changed
-//! ([`super::rights`] has the reason). Where the admission plugin
-//! `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the right to delete the
-//! object. The operator does not have that right for `ConfigMaps` and `ServiceAccounts`, because
-//! RBAC rules cannot select a prefix of names. So a person has to give these their owner.
+//! becomes this app's. The operator never changes Roles and `RoleBindings` ([`super::rights`] has
+//! the reason): these follow the balancers' `ServiceAccount`, which is their second owner. Where
+//! the admission plugin `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the
+//! right to delete the object. The operator does not have that right for `ConfigMaps` and
+//! `ServiceAccounts`, because RBAC rules cannot select a prefix of names. So a person has to give
+//! these their owner, and also Roles that an older operator created with the app as only owner.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
 use serde_json::json;
 
 use super::facts::owner;
-use super::meta::Owner;
+use super::meta::{Owner, SERVICE_ACCOUNT};
 use super::{ObjectKey, Objects, Observed};
 
 /// The path of the field that the API server did not accept.
@@ -34,9 +36,20 @@ pub(super) fn unowned(
     left.retain(|key| {
         let live = observed.live.find(key);
         let is_lasting = !key.kind.is_changed() || told || is_refused(key);
-        !key.kind.is_removed() && is_lasting && live.is_some_and(|live| !owner.owns(live))
+        let is_left = |live| !owner.owns(live) && !follows_account(live, &observed.live);
+        !key.kind.is_removed() && is_lasting && live.is_some_and(is_left)
     });
     (!left.is_empty()).then(|| sentence(&owner, &left))
+}
+
+/// Whether a live account owns the object, so that it is deleted together with the account.
+fn follows_account(meta: &ObjectMeta, live: &Objects) -> bool {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.any(|owner| {
+        let mut accounts = live.service_accounts.iter();
+        owner.kind == SERVICE_ACCOUNT
+            && accounts.any(|account| account.metadata.uid.as_ref() == Some(&owner.uid))
+    })
 }
 
 fn sentence(owner: &Owner<'_>, left: &[ObjectKey]) -> String {

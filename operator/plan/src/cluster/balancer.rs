@@ -12,13 +12,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use scaledapp_crds::v1alpha1::Algorithm;
 use scaledapp_crds::words::{component, label, port};
 
 use super::frame::linux;
-use super::meta::selects;
+use super::meta::{Owner, SERVICE_ACCOUNT, selects};
 use super::pod_template::{
     pod_security, probe, security, token_file, token_mount, token_volume, words,
 };
@@ -256,7 +256,7 @@ pub(super) fn accounts(app: &App) -> Vec<ServiceAccount> {
 pub(super) fn role(app: &App) -> Role {
     let owner = app.owner();
     Role {
-        metadata: owner.meta(owner.balancers(), component::BALANCER),
+        metadata: owned_by_account(&owner),
         rules: Some(vec![PolicyRule {
             api_groups: Some(words(["discovery.k8s.io"])),
             resources: Some(words(["endpointslices"])),
@@ -266,17 +266,34 @@ pub(super) fn role(app: &App) -> Role {
     }
 }
 
+/// Metadata of the Role and its binding. Their second owner is the balancers' `ServiceAccount`.
+/// After `kubectl delete --cascade=orphan` they have lost the app, and the operator has no right
+/// to change them; but the account becomes the next app's, so they are deleted with that app.
+/// The uid is empty: the account may be created in the same pass.
+fn owned_by_account(owner: &Owner<'_>) -> ObjectMeta {
+    let mut meta = owner.meta(owner.balancers(), component::BALANCER);
+    meta.owner_references
+        .get_or_insert_default()
+        .push(OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: SERVICE_ACCOUNT.to_owned(),
+            name: owner.balancers(),
+            ..OwnerReference::default()
+        });
+    meta
+}
+
 pub(super) fn role_binding(app: &App) -> RoleBinding {
     let owner = app.owner();
     RoleBinding {
-        metadata: owner.meta(owner.balancers(), component::BALANCER),
+        metadata: owned_by_account(&owner),
         role_ref: RoleRef {
             api_group: Some("rbac.authorization.k8s.io".to_owned()),
             kind: "Role".to_owned(),
             name: owner.balancers(),
         },
         subjects: Some(vec![Subject {
-            kind: "ServiceAccount".to_owned(),
+            kind: SERVICE_ACCOUNT.to_owned(),
             name: owner.balancers(),
             namespace: Some(owner.namespace.to_owned()),
             ..Subject::default()

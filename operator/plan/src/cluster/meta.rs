@@ -14,6 +14,9 @@ use serde::Serialize;
 /// label.
 const BASE: usize = 63 - "-desired".len();
 
+/// The kind of the account that owns a Role and its binding.
+pub(super) const SERVICE_ACCOUNT: &str = "ServiceAccount";
+
 /// The app that owns an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner<'a> {

@@ -2,8 +2,8 @@
 //!
 //! The operator may create them, but neither change nor delete them: RBAC rules cannot
 //! select a prefix of names, so the right to change ours would be the right to change
-//! everybody's. They have an owner reference, so they are deleted together with the app;
-//! [`super::adoption`] handles those without one. A change by somebody else is reported,
+//! everybody's. The app and the balancers' account own them, so they are deleted together
+//! with these; [`super::adoption`] handles those without an owner. A change by somebody else is reported,
 //! with the cure. For the same reason a later version that needs other rules has to give
 //! the Role another name.
 
