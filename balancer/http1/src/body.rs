@@ -103,7 +103,8 @@ impl BodyReader {
         Ok(piece)
     }
 
-    /// The peer has closed: the body is complete if its framing says so, otherwise cut off.
+    /// The peer has closed the connection: the body is complete if its framing says so,
+    /// otherwise cut off.
     pub fn end(&mut self) -> Result<(), Malformed> {
         match self.state {
             State::UntilClose | State::Done => {

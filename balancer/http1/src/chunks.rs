@@ -15,7 +15,7 @@ const SIZE_DIGITS: u8 = 16;
 const EXTENSION_BYTES: u32 = 1 << 10;
 
 /// The most bytes of extensions that may run ahead of the data. Without this limit, a body
-/// could continue for ever with extensions and one byte of data in each chunk.
+/// could continue forever with extensions and one byte of data in each chunk.
 const EXTENSION_ADVANCE: u32 = 16 << 10;
 
 /// The most bytes of all trailers.
@@ -147,7 +147,8 @@ impl Chunks {
             At::TrailerStart | At::TrailerName | At::TrailerValue | At::TrailerLf | At::LastLf => {
                 self.trailer(byte)?
             }
-            // The caller does not ask for framing inside data or after the end.
+            // The data must be followed by CRLF. In `Data` and `End`, the caller passes no
+            // bytes.
             At::DataCr | At::DataLf | At::Data | At::End => return Err(Fault::ChunkEnd),
         };
         Ok(())
@@ -158,7 +159,7 @@ impl Chunks {
             if digits == SIZE_DIGITS {
                 return Err(Fault::ChunkSize);
             }
-            // Nothing is left of the chunk before.
+            // The preceding chunk is complete, so `size` was 0 before the first digit.
             self.size = self.size << 4 | u64::from(digit);
             return Ok(At::Size { digits: digits + 1 });
         }

@@ -82,8 +82,8 @@ impl Fields {
     }
 
     /// The beginning of the field line for which the head in `bytes` was refused, up to its
-    /// colon. This is for the log, because values may be secrets. Empty if no single line
-    /// was to blame.
+    /// colon. The text is for the log, so it ends before the value, which may be a secret.
+    /// Empty if no single line was to blame.
     pub fn refused<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         let line = bytes.get(self.refused.clone()).unwrap_or_default();
         let end = line.iter().position(|&byte| byte == b':');
@@ -108,7 +108,7 @@ fn field(bytes: &[u8], start: usize, end: usize, sender: Sender) -> Result<Span,
         Sender::Client => end_of_name,
         Sender::Server => after_spaces(bytes, end_of_name),
     };
-    // The end of the line is at `end`.
+    // `colon` is at most `end`, and there is a line end at `end`, so the index is valid.
     if end_of_name == start || bytes[colon] != b':' {
         return Err(Fault::FieldName);
     }

@@ -10,7 +10,8 @@ use crate::lexis::{list, trim};
 use crate::request::Request;
 
 impl<'b> Request<'b> {
-    /// The token that identifies one of our own proxies; `None` if there are several.
+    /// The token that identifies the sender as another ScaledApp proxy; `None` if there is
+    /// none or more than one.
     pub fn token(&self) -> Option<&'b [u8]> {
         let mut tokens = self.section.all(Known::Token);
         tokens.next().filter(|_| tokens.next().is_none())
@@ -19,10 +20,9 @@ impl<'b> Request<'b> {
     /// The address of the client for which the trusted proxy `peer` sends the request.
     ///
     /// Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is read
-    /// from its end, for as long as the address is that of another proxy that
-    /// `is_believed`: everything before the first other address may be forged. Without the
-    /// field, `X-Real-IP` is used. A word that is not an address (`unknown`) ends the
-    /// search.
+    /// from its end up to the first address that `is_believed` rejects. That address is the
+    /// client's, and everything before it may be forged. Without the field, `X-Real-IP` is
+    /// used. An element that is not an address (`unknown`) also ends the search.
     pub fn source(&self, peer: IpAddr, is_believed: impl Fn(IpAddr) -> bool) -> IpAddr {
         let lists = self.section.all(Known::ForwardedFor).rev();
         let mut hops = lists.flat_map(|value| list(value).rev()).peekable();

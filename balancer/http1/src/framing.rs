@@ -1,5 +1,5 @@
-//! How the end of a body is announced (RFC 9112 section 6): what the fields say, provided
-//! that they say it once and without ambiguity.
+//! How the end of a body is announced (RFC 9112 section 6), and which announcements are
+//! refused because they are ambiguous.
 //!
 //! Messages that have no body by rule are not considered here; see `response`.
 
@@ -96,7 +96,8 @@ fn chunked_again<'b>(
         let is_one = elements.peek().is_none();
         for element in core::iter::once(first).chain(elements) {
             match only_chunked(element, version) {
-                // A list of known codings is not an unknown coding.
+                // A list such as `gzip, chunked` is a different fault from a single unknown
+                // coding.
                 Err(Fault::CodingUnknown) if !is_one => return Err(Fault::Coding),
                 Err(fault) => return Err(fault),
                 Ok(_) => {}

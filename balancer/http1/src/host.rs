@@ -1,15 +1,15 @@
 //! The syntax of an authority: uri-host and an optional port (RFC 9110 section 7.2, RFC
 //! 3986 section 3.2).
 //!
-//! Whether the host exists or is served here is not decided. User information is refused:
-//! it has no place in a request (RFC 9110 section 4.2.4).
+//! Whether the host exists or is served is not decided here. User information is refused: a
+//! request must not contain it (RFC 9110 section 4.2.4).
 
 use core::net::Ipv6Addr;
 
 use crate::lexis::{is_name_byte, number};
 
 /// Whether `authority` is a host with or without a port. The empty authority, which only a
-/// `Host` field may hold, is not accepted.
+/// `Host` field may contain, is not accepted.
 pub(crate) fn is_authority(authority: &[u8]) -> bool {
     if let Some(rest) = authority.strip_prefix(b"[") {
         let end = rest.iter().position(|&byte| byte == b']');
@@ -20,7 +20,8 @@ pub(crate) fn is_authority(authority: &[u8]) -> bool {
     is_name(name) && is_port(port)
 }
 
-/// Only IPv6: no future version is in use, and zones mean nothing to other machines.
+/// Only IPv6 addresses are accepted: no future version is in use, and zones mean nothing to
+/// other machines.
 fn is_literal(bytes: &[u8]) -> bool {
     str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }

@@ -1,7 +1,7 @@
 //! How a client that speaks HTTP/2 with prior knowledge (gRPC, `h2c`) is recognised, and
 //! how it is refused in its own protocol (RFC 9113 sections 3.4, 4.1, 6.5 and 6.8).
 //!
-//! Nothing else of HTTP/2 is supported.
+//! This codec supports nothing else of HTTP/2.
 
 use alloc::vec::Vec;
 

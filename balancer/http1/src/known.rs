@@ -28,21 +28,21 @@ pub(crate) enum Known {
     ForwardedHost,
     ForwardedProto,
     Host,
-    /// `Scaledapp-Interrupted`: between proxies of ours, see [`crate::Elsewhere`].
+    /// `Scaledapp-Interrupted`: only between ScaledApp proxies, see [`crate::Elsewhere`].
     Interrupted,
     KeepAlive,
-    /// `Scaledapp-Not-Executed`: between proxies of ours, see [`crate::Elsewhere`].
+    /// `Scaledapp-Not-Executed`: only between ScaledApp proxies, see [`crate::Elsewhere`].
     NotExecuted,
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
     RealIp,
-    /// `Scaledapp-Repeated`: between proxies of ours, see
+    /// `Scaledapp-Repeated`: only between ScaledApp proxies, see
     /// [`crate::Request::is_repeated`].
     Repeated,
     RequestId,
     Te,
-    /// `Scaledapp-Token`: identifies the sender as one of our own proxies.
+    /// `Scaledapp-Token`: identifies the sender as another ScaledApp proxy.
     Token,
     Trailer,
     TransferEncoding,
@@ -139,7 +139,7 @@ impl Known {
         )
     }
 
-    /// Whether `Connection` can make it a field of this hop. A client must not be able to
+    /// Whether `Connection` can limit the field to this hop. A client must not be able to
     /// remove fields that the codec reads or writes itself, nor fields in which a proxy
     /// describes the client: a proxy that passes the client's `Connection` on would lose
     /// its own fields here (as in CVE-2022-31813 of Apache).

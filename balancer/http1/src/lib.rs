@@ -10,8 +10,8 @@
 //! The codec knows no socket, no clock and no runtime: it takes bytes, and returns
 //! positions in them and new bytes. It does not choose an upstream, does not retry, and
 //! does not judge methods, paths or content. It does not support `CONNECT`. Of HTTP/2 it
-//! only recognises the preface and writes a refusal. It drops trailers, and leaves `Via` and
-//! `Max-Forwards` alone.
+//! only recognises the preface and writes a refusal. It drops trailers, and passes `Via`
+//! and `Max-Forwards` on unchanged.
 //!
 //! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
 #![no_std]

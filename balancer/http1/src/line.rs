@@ -1,11 +1,11 @@
 //! Where a line of a head ends: at CRLF, and in an answer also at a bare LF.
 //!
 //! RFC 9112 section 2.2 allows a recipient to accept a bare LF as a line end. In a request,
-//! such leniency makes two parsers differ. So it is a fault there, and is noticed as soon
-//! as the byte arrives: a head that a lenient parser would consider complete never waits
-//! for more bytes. Some apps that write their answers by hand do end lines with LF, and
-//! nginx, `HAProxy` and Go accept that; what it means for the connection is decided in
-//! `response`.
+//! this leniency would let two parsers read the same bytes differently. A bare LF is
+//! therefore a fault in a request, and it is noticed as soon as it arrives: the codec never
+//! waits for more bytes of a head that a lenient parser would consider complete. Some apps
+//! that write their answers by hand do end lines with LF, and nginx, `HAProxy` and Go
+//! accept that. What a bare LF means for the connection is decided in `response`.
 
 use memchr::memchr;
 

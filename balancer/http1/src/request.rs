@@ -36,7 +36,8 @@ pub struct Request<'b> {
     /// Whether the client keeps the connection open.
     pub keep_alive: bool,
     /// Whether the request asks for another protocol and may do so: its version is 1.1, and
-    /// the protocol is not HTTP/2 (see [`parse_request`]). Its body comes first, in HTTP.
+    /// the protocol is not HTTP/2 (see [`parse_request`]). The body of the request comes
+    /// first, in the framing of HTTP.
     pub upgrade: bool,
     /// Whether the client waits for an interim response before it sends the body.
     pub expects_continue: bool,
@@ -62,9 +63,10 @@ impl<'b> Request<'b> {
         )
     }
 
-    /// Whether one of our own proxies says that a server has already ended while it
-    /// executed this request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). It counts only if
-    /// such a proxy says it; heads that are passed on never contain it.
+    /// Whether another ScaledApp proxy reports that a server has already ended while it
+    /// executed this request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). The field counts
+    /// only if the sender is known to be such a proxy; heads that are passed on never
+    /// contain it.
     pub fn is_repeated(&self) -> bool {
         self.section.first(Known::Repeated) == Some(b"1")
     }

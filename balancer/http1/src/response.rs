@@ -37,15 +37,16 @@ const STREAMS: [&[u8]; 10] = [
     b"application/grpc-web",
 ];
 
-/// How one of our own proxies says that a request without an answer may be repeated at
-/// another server: by a field of its 502 with the value `retry`.
+/// How another ScaledApp proxy reports that a request without an answer may be repeated at
+/// another server: its 502 has one of these fields with the value `retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elsewhere {
     /// `Scaledapp-Not-Executed`: no server has begun to execute the request. Proxies of
-    /// older versions also say this if their servers ended while they executed it.
+    /// older versions also send this field if their servers ended while they executed the
+    /// request.
     NotExecuted,
     /// `Scaledapp-Interrupted`: the servers were ended from outside while they had the
-    /// request, so it is not the cause.
+    /// request, so the request is not the cause.
     Interrupted,
 }
 
@@ -67,9 +68,9 @@ pub struct Response<'b> {
     /// Whether the upstream keeps the connection open, and whether it is safe to use it
     /// again. It is not safe after a body that ends with the connection, nor after an
     /// answer that has no body by rule (HEAD, 204, 304) but announces one or may have one:
-    /// faulty servers send it nevertheless, and it would be taken for the next answer. Nor
-    /// is it safe after a line that ends with LF alone: the app may have copied the line
-    /// from a client, and that client could then write whole answers to other clients.
+    /// faulty servers send a body nevertheless, and it would be taken for the next answer.
+    /// Nor is it safe after a line that ends with LF alone: the app may have copied the
+    /// line from a client, and that client could then write whole answers to other clients.
     pub keep_alive: bool,
     /// The answer has no body by rule, and nothing shows whether a faulty server sends one
     /// nevertheless: the connection should be silent for a while before it is used again.
@@ -93,8 +94,8 @@ impl<'b> Response<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// Whether one of our own proxies says that the request has got no answer and may be
-    /// repeated elsewhere. Heads that are passed on never say so.
+    /// Whether another ScaledApp proxy reports that the request has got no answer and may
+    /// be repeated elsewhere. Heads that are passed on never contain this report.
     pub fn may_go_elsewhere(&self) -> Option<Elsewhere> {
         let says = |known| self.status == 502 && self.section.first(known) == Some(RETRY);
         if says(Known::Interrupted) {
@@ -187,7 +188,8 @@ fn read<'b>(
     }))
 }
 
-/// An upstream that speaks another protocol may never send a line end.
+/// The beginning is checked early, because an upstream that speaks another protocol may
+/// never send a line end.
 fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
     let start = b"HTTP/1.";
     let seen = line.len().min(start.len());

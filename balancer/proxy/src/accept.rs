@@ -54,7 +54,7 @@ pub(crate) struct Seed {
 /// Serves until the last stage is over.
 ///
 /// # Errors
-/// The thread cannot have a reactor.
+/// The event loop of the thread cannot be created.
 pub(crate) fn run(seed: Seed) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -117,8 +117,8 @@ async fn serve(seed: Seed) -> io::Result<()> {
 fn set_options(listener: &std::net::TcpListener, stall_time: Duration) -> io::Result<()> {
     let socket = socket2::SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
-    // For a client that reads slowly or not at all, the kernel would hold megabytes of its
-    // answer (tcp_wmem), which count as memory of the container.
+    // For a client that reads slowly or not at all, the kernel would buffer megabytes of
+    // its answer (tcp_wmem), which count as memory of the container.
     socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     keepalive::set(&socket, stall_time)
 }
@@ -129,7 +129,7 @@ async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
         Some(tokens) => tokens.changed().await.is_ok(),
         None => false,
     };
-    // If the owner is gone, the last tokens stay in force.
+    // If the owner has been dropped, the last tokens stay in force.
     if !is_changed {
         std::future::pending::<()>().await;
     }
@@ -139,8 +139,8 @@ async fn changed(tokens: Option<&mut watch::Receiver<Tokens>>) {
 #[derive(Debug, Default)]
 struct Doors {
     all: Vec<(TcpListener, Scheme)>,
-    /// The socket that is asked first. It changes, so that a busy socket does not delay the
-    /// others.
+    /// The socket that is polled first. It changes, so that a busy socket does not delay
+    /// the others.
     first: Cell<usize>,
 }
 
@@ -163,7 +163,7 @@ impl Doors {
         })
     }
 
-    /// The next connection of any of them.
+    /// The next connection of any of the sockets.
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
         let count = self.all.len();
         for at in 0..count {
@@ -234,7 +234,7 @@ impl Accepting<'_> {
     async fn accepted(&self, accepted: io::Result<Arrived>) {
         match accepted {
             Ok(arrived) => self.begin(arrived),
-            // The client was gone before its connection was accepted.
+            // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 self.thread
@@ -273,17 +273,18 @@ impl Accepting<'_> {
             return;
         }
         if was_full {
-            // A connection that is refused takes no place, so none ends for it.
+            // Only a connection that is counted needs room; a refused one ends no other
+            // connection.
             self.make_way();
         }
         self.connections.begin(transport, peer, redirects);
     }
 
-    /// Ends a connection to make room for a new one. It is the one that has waited longest
-    /// for a request; if none has waited for long, it is the one whose client has not sent
-    /// or read for longest. A connection that is itself new may be about to send its
-    /// request, so it ends last. A connection whose request is at an endpoint never ends
-    /// for this reason.
+    /// Ends a connection to make room for a new one: the connection that has waited longest
+    /// for a request or, if none has waited for long, the connection whose client has not
+    /// sent or read for longest. The client of another new connection may be about to send
+    /// its request, so new connections end last. A connection whose request is at an
+    /// endpoint never ends for this reason.
     fn make_way(&self) {
         let Thread {
             clock,
@@ -332,7 +333,7 @@ impl Accepting<'_> {
     }
 
     fn refuse_new(&self, doors: &Doors) {
-        // A socket that another process holds also belongs to the successor of this
+        // A socket that another process keeps open is also used by the successor of this
         // process.
         if self.thread.config.listener_is_held {
             return;
@@ -344,8 +345,8 @@ impl Accepting<'_> {
         }
     }
 
-    /// Accepts the connections that have arrived. If another process holds the socket, they
-    /// stay there for the successor of this process.
+    /// Accepts the connections that have arrived. If another process keeps the socket open,
+    /// the connections stay in its queue for the successor of this process.
     fn accept_last(&self, doors: &Doors) {
         let mut context = Context::from_waker(Waker::noop());
         while !self.thread.config.listener_is_held

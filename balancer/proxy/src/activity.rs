@@ -29,7 +29,7 @@ pub(crate) struct Activity {
     rests: Cell<bool>,
     /// Notified when ticks must become frequent again.
     woken: Notify,
-    /// The thread begins to leave.
+    /// Notified when the stage becomes [`Stage::Leaving`] or a later one.
     left: Notify,
 }
 
@@ -78,7 +78,7 @@ impl Activity {
         self.stage.get() >= Stage::Leaving
     }
 
-    /// Resolves once answers must say so.
+    /// Resolves once answers must say that the connection ends with them.
     pub(crate) async fn leaves(&self) {
         while !self.is_leaving() {
             self.left.notified().await;

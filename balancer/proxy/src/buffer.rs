@@ -1,5 +1,5 @@
-//! Memory for bytes that have been read but not used yet. It is lent only while there are
-//! such bytes, so an idle connection holds none.
+//! Memory for bytes that have been read but not used yet. A connection has this memory only
+//! while there are such bytes, so an idle connection has none.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -11,8 +11,8 @@ use crate::transport::Transport;
 
 /// The initial size of a buffer: one read fills it, and most messages fit into it.
 const SMALL_BYTES: usize = 16 << 10;
-/// The size after a read has filled the buffer: more data will follow, and larger reads are
-/// fewer.
+/// The size after a read has filled the buffer: more data will follow, and larger reads
+/// take fewer system calls.
 const LARGE_BYTES: usize = 64 << 10;
 /// The most spare buffers that a thread keeps for its next connections.
 const MAX_KEPT: usize = 64;
@@ -20,10 +20,10 @@ const MAX_KEPT: usize = 64;
 /// A thread's spare memory.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    /// Of [`SMALL_BYTES`] bytes, all initialized.
+    /// Each has [`SMALL_BYTES`] bytes, all initialized.
     inputs: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Vec<u8>>>,
-    /// Bytes of answers that are held for slow readers.
+    /// Bytes of answers that are kept for slow readers.
     held: Cell<usize>,
 }
 
@@ -57,11 +57,11 @@ impl Buffers {
     }
 }
 
-/// How many bytes of answers a thread holds for slow readers. Beyond that, a server has to
+/// How many bytes of answers a thread keeps for slow readers. Beyond that, a server has to
 /// wait for its reader again.
 const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// The bytes of an answer that one connection holds for a slow reader.
+/// The bytes of an answer that one connection keeps for a slow reader.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     buffers: &'a Buffers,
@@ -73,7 +73,7 @@ impl<'a> Held<'a> {
         Self { buffers, bytes: 0 }
     }
 
-    /// Sets the number of bytes held; returns whether the connection may hold more.
+    /// Sets the number of bytes kept; returns whether the connection may keep more.
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
         let all = self.buffers.held.get() - self.bytes + bytes;
         self.buffers.held.set(all);

@@ -1,9 +1,9 @@
-//! Which callers are believed when they say who their client is: our own proxies, and
-//! proxies that the user has named. No other caller is believed.
+//! Which callers are believed about their clients: other ScaledApp proxies, and proxies
+//! that the user has named. No other caller is believed.
 //!
-//! Our own proxies send a token with each request, because an address proves nothing where
-//! pods come and go. How the fields are treated ([`Trust`]) and what a token looks like
-//! ([`Tokens`]) is decided in `scaledapp-http1`; the binaries decide where tokens come
+//! ScaledApp proxies send a token with each request, because an address proves nothing
+//! where pods come and go. How the fields are treated ([`Trust`]) and what a token looks
+//! like ([`Tokens`]) is decided in `scaledapp-http1`; the binaries decide where tokens come
 //! from.
 
 use std::cell::RefCell;
@@ -22,8 +22,8 @@ pub struct Callers {
     pub forwarded_from: Arc<[Network]>,
     /// The tokens that callers must show if [`crate::Config::trust`] is [`Trust::Behind`],
     /// and the token that a balancer shows to pods. `None`: no token is shown, and every
-    /// caller is treated as `trust` says. While the receiver holds no tokens, no caller is
-    /// treated as one of our own proxies.
+    /// caller is treated as `trust` says. While the list of tokens is empty, no caller is
+    /// treated as a ScaledApp proxy.
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
     /// The current tokens of [`Callers::tokens`].
     tokens: RefCell<Option<Tokens>>,
-    /// How a caller that shows what is required is treated.
+    /// How a caller is treated that shows one of the tokens, if tokens are required.
     trust: Trust,
-    /// Whether the next hop is shown a token.
+    /// Whether a token is sent to the next hop.
     shows_token: bool,
 }
 
@@ -70,7 +70,7 @@ impl KnownCallers {
         (!self.is_named(peer)).then_some(peer)
     }
 
-    /// How a caller that has shown this with its request is treated.
+    /// How a caller is treated whose request contained the token `shown`.
     pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
         let tokens = self.tokens.borrow();
         trust(self.trust, tokens.as_ref(), shown, is_named)
@@ -84,8 +84,8 @@ impl KnownCallers {
     }
 }
 
-/// How a caller is treated. It gets `trust` if it shows what is required: one of the
-/// `tokens`, or nothing if there are no tokens.
+/// How a caller is treated. It gets `trust` if it shows one of the `tokens`, or if none are
+/// required (`None`).
 fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,

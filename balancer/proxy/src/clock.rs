@@ -6,9 +6,8 @@
 //! [`REST_INTERVAL`] while the thread is idle), and take effect up to that much late. They
 //! are in one array, which each check reads from end to end. Idle connections, and
 //! connections whose client does not send or read, are each in an ordered list, so that the
-//! oldest can be ended without looking at the others. A parked connection has no task to
-//! wake; instead its slot is reported. The caller decides what follows when a deadline
-//! passes.
+//! oldest can be ended without a search. A parked connection has no task to wake; instead
+//! its slot is reported. The caller decides what follows when a deadline passes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -63,7 +62,7 @@ enum Kind {
 pub(crate) enum Cut {
     /// Memory is short.
     Memory,
-    /// A new connection takes its place.
+    /// It makes room for a new connection.
     Room,
 }
 
@@ -71,9 +70,10 @@ pub(crate) enum Cut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Moves,
-    /// None since the last check.
+    /// No byte has moved since the last check.
     Still,
-    /// None for longer: the connection is to give back memory that it does not need.
+    /// No byte has moved for longer: the connection must give back memory that it does not
+    /// need.
     Squeezed,
     /// The connection has been asked to give the memory back.
     Slim,
@@ -435,7 +435,7 @@ impl Deadline {
         self.with(|step| step.pace == Pace::Slim && step.held == 0)
     }
 
-    /// Ready when the deadline has passed; otherwise the task is woken then.
+    /// Ready when the deadline has passed; otherwise the task is woken when it passes.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         let now = self.clock.now();
         let before = self.with(|step| {
@@ -599,8 +599,8 @@ mod tests {
         assert!(clock.end_longest_stalled(seconds(2)));
         assert_eq!(old.cut(), Some(Cut::Room));
         assert!(has_passed(&old) && !has_passed(&new));
-        // The connection that was cut no longer counts as stalled, and its place is freed
-        // only once.
+        // The connection that was cut no longer counts as stalled, and makes room only
+        // once.
         old.set_stalled(seconds(90), Some(seconds(2)));
         assert!(has_passed(&old));
         clock.set(seconds(3));

@@ -210,7 +210,7 @@ impl Complaints {
         );
     }
 
-    /// A client and this proxy have not agreed on a session. Any client can cause this.
+    /// A TLS handshake has failed. Any client can cause this, so it is no warning.
     pub(crate) fn handshake_failed(&self, peer: IpAddr, why: &str) {
         if self.is_due("tls-handshake") {
             tracing::info!(%peer, "a TLS handshake has failed: {why}");

@@ -11,13 +11,13 @@ use scaledapp_select::Algorithm;
 /// Which hop this proxy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It stands in front of pods, whose dispatchers are ours.
+    /// It stands in front of the pods of an app, whose dispatchers are ScaledApp proxies.
     Balancer,
     /// It stands in front of the workers of an app.
     Dispatcher,
 }
 
-/// How many things may exist at once, and how long each may take. A counter in
+/// How many things may exist at the same time, and how long each may take. A counter in
 /// [`crate::Metrics`] shows when a limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -27,7 +27,7 @@ pub struct Limits {
     /// the listen queue.
     pub connections: u32,
     /// Client connections of one address; further ones get 503 and are closed. The limit
-    /// does not apply behind a balancer of ours ([`Trust::Behind`]), because all
+    /// does not apply behind a ScaledApp balancer ([`Trust::Behind`]), because all
     /// connections come from that balancer.
     pub connections_per_address: Option<NonZeroU32>,
     /// Requests in flight at one endpoint, of all threads together; `None`: no limit. The
@@ -55,7 +55,8 @@ pub struct Limits {
     /// The time between two bytes of a body, from or to either side. It also bounds how
     /// long the proxy waits for a client that reads slowly, see [`Self::body_rate`].
     pub stall_time: Duration,
-    /// The same for an answer that is marked as a stream, such as `text/event-stream`.
+    /// As [`Self::stall_time`], for an answer that is marked as a stream, such as
+    /// `text/event-stream`.
     pub stream_time: Duration,
     /// How long both sides of an upgraded connection may be silent.
     pub upgrade_time: Duration,
@@ -71,7 +72,7 @@ pub struct Limits {
     /// See [`Self::body_rate`].
     pub body_grace: Duration,
     /// How long a client that has closed its sending side may still wait for its answer.
-    /// Between our own proxies ([`Trust::Behind`]) it is zero: there a closed side means
+    /// Between ScaledApp proxies ([`Trust::Behind`]) it is zero: there a closed side means
     /// that the peer no longer waits.
     pub half_close_time: Duration,
     /// Limits of request heads; beyond them the answer is 431. Memory beyond the first 16
@@ -101,11 +102,11 @@ pub struct Config {
     /// Which hop this is.
     pub role: Role,
     /// How callers are treated. [`Trust::Edge`]: as unknown clients. [`Trust::Behind`]: as
-    /// our own proxies, if they show what [`crate::Callers::tokens`] requires. This is
+    /// ScaledApp proxies, if they show what [`crate::Callers::tokens`] requires. This is
     /// decided for each request.
     pub trust: Trust,
-    /// Another process holds the listening socket and passes it on: connections that wait
-    /// in its queue at the end are served by the successor of this process.
+    /// Another process keeps the listening socket open and passes it on: connections that
+    /// are still in its queue when this process ends are served by its successor.
     pub listener_is_held: bool,
     /// Memory for connections, in bytes; `None`: [`Self::memory_percent`] of the memory
     /// that the container (or the machine) may use.
@@ -119,7 +120,7 @@ pub struct Config {
     pub fits_connections: bool,
     /// Whether an endpoint that answers only with 5xx is ejected for a while.
     pub ejects_errors: bool,
-    /// HTTP/2 is spoken with clients that ask for it: by ALPN, or by its preface.
+    /// Whether HTTP/2 is served to clients that ask for it, by ALPN or by its preface.
     pub http2: bool,
     /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
     /// added to answers over TLS if the server has not sent it itself.
@@ -172,10 +173,10 @@ impl Limits {
     }
 }
 
-/// The most bytes that one of our hops may add to a head: several fields that describe the
-/// client, and a token. The client's host and address appear at most twice in them.
+/// The most bytes that a ScaledApp proxy may add to a head: several fields that describe
+/// the client, and a token. The client's host and address appear at most twice in them.
 const ADDED_BYTES: usize = 4 << 10;
-/// The most fields that one of our hops may add to a head.
+/// The most fields that a ScaledApp proxy may add to a head.
 const ADDED_FIELDS: usize = 16;
 
 /// Limits for a head that another hop has checked already and has added to.
@@ -204,7 +205,7 @@ impl Config {
             threads: 1,
             algorithm: Algorithm::LeastOfAll,
             role: Role::Dispatcher,
-            // The balancer in front has already said who the client is.
+            // The balancer in front has already described the client.
             trust: Trust::Behind,
             listener_is_held: false,
             memory: None,
@@ -255,7 +256,7 @@ impl Default for Limits {
             connections: 16 << 10,
             // Many clients may share one address (NAT, a proxy).
             connections_per_address: None,
-            // An app that has its own queue works best if it gets all requests at once.
+            // An app that has its own queue works best if it gets all requests immediately.
             in_flight: None,
             waiting: 1024,
             // Replacing a pod may take this long, and clients wait longer.
@@ -279,8 +280,8 @@ impl Default for Limits {
             // The defaults of Apache's mod_reqtimeout.
             body_rate: 500,
             body_grace: Duration::from_secs(20),
-            // `printf … | nc` gets its answer, and the place of a closed browser tab is
-            // free within a second.
+            // `printf … | nc` gets its answer, and the connection of a closed browser tab
+            // ends within a second.
             half_close_time: Duration::from_millis(500),
             request_head: http1::Limits::default(),
             answer_head: http1::Limits::answers(),

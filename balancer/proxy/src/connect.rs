@@ -13,10 +13,10 @@ use crate::config::Limits;
 use crate::keepalive;
 use crate::transport::Transport;
 
-/// Connects within `time`.
+/// Connects within [`Limits::connect_time`].
 ///
 /// # Errors
-/// As connect(2); `TimedOut` if `time` has passed.
+/// As connect(2); `TimedOut` if the time has passed.
 pub(crate) async fn connect(
     address: SocketAddr,
     deadline: &Deadline,

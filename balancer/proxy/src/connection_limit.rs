@@ -93,7 +93,8 @@ impl ConnectionLimit {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             let mut waits = lock(&self.waits);
             let told = std::mem::take(&mut *waits);
-            // Changed under the lock, because a thread that comes later sets it again.
+            // Cleared under the lock, because a thread that begins to wait later sets it
+            // again.
             self.waiting.store(0, Ordering::SeqCst);
             drop(waits);
             for wait in told {

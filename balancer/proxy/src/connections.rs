@@ -37,8 +37,8 @@ pub(crate) struct Connections {
     parked: Parked<Open>,
 }
 
-/// A client's connection as it passes from state to state; this is all that it keeps while
-/// it is idle.
+/// A client's connection as it passes from state to state; this is all that is kept of it
+/// while it is idle.
 #[derive(Debug)]
 struct Connection {
     transport: Transport,
@@ -127,8 +127,8 @@ impl Connections {
                     });
                 }
                 Served::Http2 => {
-                    // Its future is larger than that of HTTP/1.1, which must not grow with
-                    // it.
+                    // The future of HTTP/2 is larger than that of HTTP/1.1. It is boxed, so
+                    // that the future of this task does not grow.
                     Box::pin(http2::connection::serve(Rc::clone(&self.thread), client)).await;
                     drop(open);
                 }
@@ -255,7 +255,7 @@ impl Connections {
 
     /// Ends all parked connections.
     pub(crate) fn end_all_parked(&self) {
-        // A connection that ends must find nothing borrowed.
+        // The list is not borrowed while the connections are dropped.
         let parked = self.parked.take_all();
         shift(&self.thread.counts.parked, -(parked.len() as i64));
         drop(parked);
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_connection_takes_little_memory() {
         let sizes = [
-            // Tokio's task around it is included; its size is a multiple of 128.
+            // Tokio's task adds fields of its own, and its size is a multiple of 128.
             ("at rest", size_of::<Rest>(), 96),
             ("parked", size_of::<Option<ParkedConnection<Open>>>(), 64),
             ("served", size(Connections::serve), 2800),

@@ -88,7 +88,7 @@ impl Counters {
     }
 }
 
-/// Counters by name, in the order in which they were first asked for.
+/// Counters by name, in the order in which they were first requested.
 #[derive(Debug, Clone, Default)]
 pub struct NamedCounters(Arc<Mutex<Vec<Arc<Counters>>>>);
 

@@ -1,7 +1,8 @@
-//! How the forwarding path leaves: which stage it is in, depending on time and arrivals.
+//! How the forwarding path shuts down: which stage it is in, depending on time and
+//! arrivals.
 //!
-//! No client confirms that it has stopped using an address, so a leaving server keeps
-//! accepting for a while. Time is an argument; the threads act on the stage.
+//! No client confirms that it has stopped using an address, so a server that shuts down
+//! keeps accepting for a while. Time is an argument; the threads act on the stage.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,7 @@ pub(crate) enum Stage {
 pub(crate) struct Arrival(AtomicU64);
 
 impl Arrival {
-    /// Called only while the proxy is leaving, because nothing reads it before.
+    /// Called only while the proxy shuts down, because nothing reads it before.
     pub(crate) fn set(&self, now: Duration) {
         self.0.store(now.as_millis() as u64, Ordering::Relaxed);
     }
@@ -42,12 +43,12 @@ impl Arrival {
 /// How long handshakes that have begun may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The times of a departure.
+/// The times of a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Accept until no client has arrived for this long …
+    /// Connections are accepted until no client has arrived for this long.
     pub(crate) quiet: Duration,
-    /// … and for at least this long.
+    /// Connections are accepted for at least this long.
     pub(crate) min: Duration,
     /// The deadline for requests in flight.
     pub(crate) deadline: Duration,
@@ -56,7 +57,7 @@ pub(crate) struct Pace {
     pub(crate) linger: Duration,
 }
 
-/// A departure that has begun.
+/// A shutdown that has begun.
 #[derive(Debug)]
 pub(crate) struct Departure {
     pace: Pace,
@@ -87,8 +88,8 @@ impl Departure {
         }
         if self.closing.is_none() {
             let is_quiet = now.saturating_sub(arrival.max(self.begun)) >= quiet;
-            // Some clients never learn that the server leaves. Half of the time is kept for
-            // requests in flight.
+            // Some clients never learn that the server shuts down. Half of the time is
+            // reserved for requests in flight.
             if elapsed >= min && (is_quiet || elapsed >= deadline / 2) {
                 self.closing = Some(now);
             }
@@ -101,9 +102,9 @@ impl Departure {
     }
 }
 
-/// Lets no new connection begin on a listening socket. SYNs are dropped, so that clients
-/// try again and are refused once the socket is closed. Without this, `close` would reset
-/// connections that arrive after the last `accept`.
+/// Stops new connections on a listening socket. SYNs are dropped, so that clients try again
+/// and are refused once the socket is closed. Without this, `close` would reset connections
+/// that arrive after the last `accept`.
 ///
 /// The classic BPF program sees a segment from its TCP header on (`tcp_filter`,
 /// `net/ipv4/tcp_ipv4.c`). It needs no privilege.

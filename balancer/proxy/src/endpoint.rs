@@ -95,7 +95,8 @@ impl Endpoint {
         Arc::new(Self::with(name.into(), address, None, None))
     }
 
-    /// The same, counted in `counters` together with all other endpoints that share them.
+    /// As [`Self::new`], but counted in `counters` together with all other endpoints that
+    /// share them.
     pub fn with_counters(
         name: impl Into<String>,
         address: SocketAddr,
@@ -104,7 +105,8 @@ impl Endpoint {
         Self::counted(name.into(), address, counters, None)
     }
 
-    /// The same for a process whose owner reports its end with [`Self::ended`].
+    /// As [`Self::with_counters`], for a process whose owner reports its end with
+    /// [`Self::ended`].
     pub fn of_process(
         name: impl Into<String>,
         address: SocketAddr,
@@ -191,8 +193,8 @@ impl Endpoint {
     /// Nothing is owed on upgraded connections. Nothing at all is owed while the client of
     /// any request is expected to send the rest of that request, or to read the answer so
     /// far: a process that does one thing at a time then serves no other request. Silent
-    /// streams and long polls cannot be told from a hung process. The result is late by up
-    /// to 50 ms.
+    /// streams and long polls cannot be distinguished from a hung process. The result is
+    /// late by up to 50 ms.
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         let in_flight = self.in_flight.load(Ordering::Acquire);
         if self.held_up.load(Ordering::Relaxed) > 0 {
@@ -238,7 +240,7 @@ impl Endpoint {
         }
     }
 
-    /// Sets the standing. Requests that wait for an endpoint look again when the table is
+    /// Sets the standing. Requests that wait for an endpoint search again when the table is
     /// next published, or by themselves after a moment.
     pub fn set_standing(&self, standing: Standing) {
         let before = self.standing.swap(standing as u8, Ordering::Relaxed);
@@ -248,8 +250,8 @@ impl Endpoint {
         }
     }
 
-    /// Records the load that the endpoint reports. Until the next report, our own requests
-    /// are counted exactly, and those of others as reported.
+    /// Records the load that the endpoint reports. Until the next report, the requests of
+    /// this process are counted exactly, and those of other proxies as reported.
     pub fn report(&self, report: Report) {
         let all = report.in_flight.saturating_add(report.queued);
         let beyond = all.saturating_sub(self.in_flight());
@@ -270,7 +272,7 @@ impl Endpoint {
     }
 
     /// Records that no process listens there. A process that has closed its listener is
-    /// about to leave, so the endpoint gets no new request, not even over kept connections;
+    /// about to exit, so the endpoint gets no new request, not even over kept connections;
     /// a process that listens there later is a new endpoint. Returns whether the endpoint
     /// has a [`Process`]. An endpoint without one stays open, because it may come back.
     pub(crate) fn refuses(&self) -> bool {
@@ -294,8 +296,8 @@ impl Endpoint {
         }
     }
 
-    /// The process is gone: upgraded connections end once its last bytes have been passed
-    /// on.
+    /// The process has exited: upgraded connections end once its last bytes have been
+    /// passed on.
     pub fn retire(&self) {
         self.close();
         self.retired.store(true, Ordering::SeqCst);
@@ -334,7 +336,8 @@ impl Endpoint {
             .in_flight
             .load(Ordering::SeqCst)
             .saturating_sub(upgraded);
-        // If there are several requests, the count is taken before any of them leaves.
+        // If several requests were there, each of them reads the counts before any of them
+        // is removed from `in_flight`.
         let was_alone = self.broken.fetch_add(1, Ordering::SeqCst) == 0 && owed <= 1;
         if self.ended_by().is_none() {
             if process.surely_runs() && self.ended_by().is_none() {
@@ -360,8 +363,8 @@ impl Endpoint {
         self.suspects.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether one of our dispatchers answers there, which may hand requests back. If an
-    /// app answers there itself, it must not influence what is repeated.
+    /// Sets whether a ScaledApp dispatcher answers there, which may hand requests back. An
+    /// app that answers there itself must not influence what is repeated.
     pub fn set_hands_back(&self, hands_back: bool) {
         self.hands_back.store(hands_back, Ordering::Relaxed);
     }
@@ -386,8 +389,8 @@ impl Endpoint {
     }
 
     fn owes_nothing(&self) -> bool {
-        // Read in this order: a request that ends in between leaves `upgraded` first, so a
-        // plain request is never mistaken for an upgraded connection.
+        // Read in this order: a request that ends in between is removed from `upgraded`
+        // first, so a plain request is never mistaken for an upgraded connection.
         let in_flight = self.in_flight.load(Ordering::SeqCst);
         in_flight <= self.upgraded.load(Ordering::SeqCst)
     }

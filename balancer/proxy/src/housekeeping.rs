@@ -35,9 +35,10 @@ pub(crate) async fn run(connections: Rc<Connections>, thread: Rc<Thread>) {
         }
         let pressure = memory.tell(occupancy.connections(), tick.held, now);
         shed(&thread, pressure);
-        // An endpoint may be back without any notice.
+        // An endpoint may be available again without any event.
         upstreams.queue.changed();
-        // A connection that waits to be accepted needs a tick that finds room.
+        // While a connection waits to be accepted, ticks stay frequent, because a tick may
+        // find room for it.
         activity.ticked(now, tick.is_busy || occupancy.is_blocked());
         if now.saturating_sub(swept) >= SWEEP_INTERVAL {
             swept = now;

@@ -78,7 +78,7 @@ impl Candidate {
     }
 }
 
-/// Where the last choice was, remembered for the next one.
+/// What an algorithm that takes turns remembers from one choice to the next.
 #[derive(Debug, Default)]
 pub struct Cursor(usize);
 
@@ -160,7 +160,8 @@ pub fn choose(
 }
 
 /// The weight of an endpoint for a client, the same in every run and on every balancer
-/// (rendezvous hashing): when an endpoint goes, only its own clients move.
+/// (rendezvous hashing): when an endpoint is removed, only its own clients move to other
+/// endpoints.
 fn weight(client: IpAddr, key: u64) -> u64 {
     let client = match client {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
@@ -175,7 +176,7 @@ fn weight(client: IpAddr, key: u64) -> u64 {
 }
 
 /// The key of an endpoint for [`Algorithm::Hash`]. It is made of the address alone
-/// (FNV-1a), so that every balancer has the same.
+/// (FNV-1a), so that every balancer computes the same key.
 pub fn key(address: std::net::SocketAddr) -> u64 {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -303,8 +304,8 @@ mod tests {
         for algorithm in ALL {
             let chosen = times(algorithm, &[ejected, unknown], 50);
             assert_eq!(chosen, BTreeMap::from([(1, 50)]), "{algorithm:?}");
-            // This holds even while the app itself cannot serve, because anything may
-            // answer there.
+            // An unknown endpoint is not chosen even while the app itself cannot serve,
+            // because any program may answer at its address.
             for standing in [Standing::Unready, Standing::Draining, Standing::Suspect] {
                 for tried in [false, true] {
                     let known = Candidate {
@@ -410,8 +411,8 @@ mod tests {
         }
     }
 
-    /// A closed loop: each client asks again a moment after its answer. Even if the work
-    /// takes no longer than that moment, the endpoints must share it.
+    /// A closed loop: each client sends its next request a moment after its answer. Even if
+    /// the work takes no longer than that moment, the endpoints must share it.
     #[test]
     fn short_work_is_shared_evenly_when_all_are_busy() {
         for (endpoints, clients, work) in [
@@ -423,7 +424,8 @@ mod tests {
         ] {
             let mut random = fastrand::Rng::with_seed(3);
             let mut cursor = Cursor::default();
-            // Microseconds: when each client asks, and what each endpoint has to do.
+            // In microseconds: when each client sends its next request, and when each
+            // endpoint completes the requests that it has.
             let mut asks: Vec<u64> = (0..clients).collect();
             let mut queues = vec![std::collections::VecDeque::<u64>::new(); endpoints];
             let mut heard = vec![0; endpoints];

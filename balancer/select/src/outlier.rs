@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// This many broken connections in a row eject an endpoint: its pod may be gone.
+/// This many broken connections in a row eject an endpoint: its pod may have been deleted.
 const MAX_FAILURES: u32 = 3;
 /// This many 5xx answers in a row eject an endpoint (Envoy's default).
 const MAX_ERRORS: u32 = 5;
@@ -44,8 +44,8 @@ impl Outcome {
     }
 }
 
-/// The record of one endpoint. All threads write to it. If two write at once, one update
-/// may be lost; the endpoint is then ejected one failure later, which is harmless.
+/// The record of one endpoint. All threads write to it. If two write at the same time, one
+/// update may be lost; the endpoint is then ejected one failure later, which is harmless.
 #[derive(Debug, Default)]
 pub struct Outlier {
     failures: AtomicU32,

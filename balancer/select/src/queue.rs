@@ -1,10 +1,10 @@
 //! The queue of requests that wait for an endpoint: one for all threads of a proxy,
 //! first come, first served.
 //!
-//! Decides which request may look for an endpoint now. Only the first request in the queue
-//! looks, and only after something has changed. An endpoint that gets room for one more
-//! request therefore wakes one request, not all of them. The caller decides whether that
-//! request finds an endpoint.
+//! Decides which request may search for an endpoint now. Only the first request in the
+//! queue searches, and only after something has changed. An endpoint that gets room for one
+//! more request therefore wakes one request, not all of them. The caller decides whether
+//! that request finds an endpoint.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -44,8 +44,8 @@ struct Waiters {
     waiting: VecDeque<Waiting>,
     /// The last positions given at the front and at the end.
     ends: (u64, u64),
-    /// The number of requests that have ended at an endpoint and whose room no waiting
-    /// request has tried to use yet.
+    /// The number of requests that have ended at an endpoint since a waiting request last
+    /// tried to take the room of an ended one.
     freed: u32,
     /// Counts the changes that may concern all waiting requests: a new table, or passed
     /// time.
@@ -57,7 +57,7 @@ struct Waiters {
 #[derive(Debug)]
 struct Waiting {
     position: Position,
-    /// The latest change at the time of its last look.
+    /// The latest change at the time of its last search.
     seen: u64,
     waker: Option<Waker>,
 }
@@ -67,7 +67,8 @@ struct Waiting {
 pub struct Ticket<'a> {
     queue: &'a Queue,
     position: Position,
-    /// What its current look is for: the number of freed places, and the latest change.
+    /// The reasons for its current search: the number of requests that have ended at
+    /// endpoints, and the latest change.
     turn: (u32, u64),
 }
 
@@ -113,8 +114,8 @@ impl Queue {
         }
         let position = waiters.join(visit);
         self.unlock(waiters, None);
-        // Either this thread sees the freed place, or the thread that frees it sees this
-        // request.
+        // Either this thread sees the room that another thread frees, or the other thread
+        // sees this request in the queue.
         fence(Ordering::SeqCst);
         Some(Ticket {
             queue: self,
@@ -163,7 +164,7 @@ impl Waiters {
     fn join(&mut self, visit: Visit) -> Position {
         let was_empty = self.waiting.is_empty();
         if was_empty {
-            // A place may have been freed between the request's last look and now.
+            // An endpoint may have got room between the request's last search and now.
             self.changes += 1;
         }
         let position = match visit {
@@ -177,8 +178,8 @@ impl Waiters {
                 Position(self.ends.0)
             }
         };
-        // A request does not immediately look again at the endpoint that has just failed
-        // it.
+        // A request that has just lost its endpoint does not search immediately: it could
+        // find the same endpoint again.
         let may_look = was_empty || visit == Visit::First;
         let waiting = Waiting {
             position,
@@ -202,7 +203,7 @@ impl Waiters {
         self.due()
     }
 
-    /// Whether the first request has a reason to look for an endpoint.
+    /// Whether the first request has a reason to search for an endpoint.
     fn has_turn(&self) -> bool {
         let Some(front) = self.waiting.front() else {
             return false;
@@ -210,7 +211,8 @@ impl Waiters {
         self.freed > 0 || self.changes > front.seen.max(self.settled)
     }
 
-    /// Wakes the first request if it has a reason to look for an endpoint.
+    /// Returns the waker of the first request if the request has a reason to search for an
+    /// endpoint.
     fn due(&mut self) -> Option<Waker> {
         if !self.has_turn() {
             return None;
@@ -252,7 +254,7 @@ impl Ticket<'_> {
         self.position
     }
 
-    /// Ready when it is this request's turn; the request must then look immediately.
+    /// Ready when it is this request's turn; the request must then search immediately.
     pub fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
         let turn = self.queue.lock().poll_turn(self.position, context);
         turn.map(|turn| self.turn = turn)
@@ -263,8 +265,8 @@ impl Ticket<'_> {
         self.turn.0 = self.turn.0.saturating_sub(1);
     }
 
-    /// The request has found no endpoint. If it has looked at `all` of them, no other
-    /// request would find one either.
+    /// The request has found no endpoint. If it has tried `all` of them, no other request
+    /// would find one either.
     pub fn found_nothing(&mut self, all: bool) {
         let mut waiters = self.queue.lock();
         let (freed, changes) = std::mem::take(&mut self.turn);
@@ -335,7 +337,7 @@ mod tests {
         }
     }
 
-    /// `count` requests that have looked in vain and wait.
+    /// `count` waiting requests, the first of which has found no endpoint.
     fn waiting(queue: &Queue, count: usize) -> Vec<One<'_>> {
         let mut all: Vec<_> = (0..count).map(|_| One::join(queue, Visit::First)).collect();
         assert!(all[0].has_turn(), "it has not looked since it joined");
@@ -382,7 +384,7 @@ mod tests {
         assert!(first.has_turn());
         first.ticket.found();
         assert_eq!(times(&all), [1, 0]);
-        // It leaves instead of looking, so the next one has its turn.
+        // The request is dropped before it searches, so it is the next request's turn.
         drop(all.remove(0));
         assert_eq!(times(&all), [1]);
         assert!(all[0].has_turn());
@@ -419,7 +421,8 @@ mod tests {
         );
         queue.freed();
         assert!(older.has_turn() && !all[0].has_turn());
-        // The freed place is at the endpoint that it must avoid, so the next one may look.
+        // The room is at the endpoint that this request must avoid, so the next request may
+        // search.
         older.ticket.found_nothing(false);
         drop(older);
         assert!(all[0].has_turn());
@@ -433,7 +436,7 @@ mod tests {
 
     proptest! {
         /// In every order of events, the request that has waited longest is served first,
-        /// no request waits while there is a place, and no request is served without one.
+        /// no request waits while there is room, and no request is served without room.
         #[test]
         fn no_place_is_lost_and_no_request_overtakes(steps in prop::collection::vec(0..5_u8, 1..200)) {
             let queue = queue(1, 1000);
@@ -451,7 +454,7 @@ mod tests {
                         queue.freed();
                     }
                     3 => queue.changed(),
-                    // Any of the requests leaves.
+                    // One of the requests is cancelled.
                     4 if !all.is_empty() => drop(all.remove(all.len() / 2)),
                     _ => {}
                 }

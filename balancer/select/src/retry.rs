@@ -1,9 +1,9 @@
 //! What may be sent again after a failure, and how often.
 //!
 //! RFC 9110 section 9.2.2: a proxy must not repeat a request that is not idempotent unless
-//! it knows that no part of it was processed. An idempotent request may also be the one
-//! that ends one worker after the other; see [`next`]. The caller decides how bytes are
-//! kept for a repetition, and where the repetition goes.
+//! it knows that no part of it was processed. Even an idempotent request may end one worker
+//! after another; see [`next`]. The caller decides how bytes are kept for a repetition, and
+//! where the repetition goes.
 
 use crate::ending::{EndedBy, Fate};
 
@@ -67,14 +67,15 @@ impl Past {
 pub enum Next {
     /// Another attempt.
     Again,
-    /// The proxy in front decides, if it is one of ours; a client is told that the request
-    /// failed.
+    /// The proxy in front decides, if it is a ScaledApp proxy. Any other client gets an
+    /// error answer.
     HandBack(HandBack),
-    /// The client is told that the request failed.
+    /// The request has failed, and is not sent again.
     GiveUp,
 }
 
-/// What the proxy in front is told about a request that may be sent to another server.
+/// What the answer to the proxy in front says about a request that may be sent to another
+/// server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandBack {
     /// The request was not executed.
@@ -232,7 +233,7 @@ mod tests {
                 &[Ended(Other), Ended(Itself), Ended(Other), Ended(Itself)],
                 &[Again, Again, Again, GiveUp],
             ),
-            // Two kills in a row are no coincidence: they are aimed at the request.
+            // Two kills in a row are no coincidence: the request is the likely cause.
             (&[Ended(Outside), Ended(Outside)], &[Again, GiveUp]),
             (&[Ended(Outside), Ended(Itself)], &[Again, GiveUp]),
             (&[Ended(Itself), Ended(Outside)], &[Again, GiveUp]),
@@ -240,7 +241,8 @@ mod tests {
                 &[Ended(Outside), Ended(Other), Lives, Ended(Other)],
                 &[Again, Again, Again, interrupted],
             ),
-            // No end was its fault so far: it gets all attempts, and another pod.
+            // No end so far was the fault of the request, so it gets all attempts, and then
+            // another pod.
             (&[Ended(Other); 4], &[Again, Again, Again, interrupted]),
             (&[Lives; 4], &[Again, Again, Again, interrupted]),
             (

@@ -8,12 +8,12 @@
 pub enum Standing {
     /// It serves.
     Serving = 0,
-    /// Its owner has not heard from it recently. It gets requests only while no endpoint is
-    /// in a better state.
+    /// Its owner has received nothing from it recently. It gets requests only while no
+    /// endpoint is in a better state.
     Suspect = 1,
-    /// It is leaving and still answers. It gets requests only as a last resort.
+    /// It is shutting down and still answers. It gets requests only as a last resort.
     Draining = 2,
-    /// It has said that it cannot serve. It gets no requests.
+    /// It has reported that it cannot serve. It gets no requests.
     Unready = 3,
     /// It was found by a label, and nothing has shown yet that it belongs to the app. It
     /// gets requests only while this is true of all endpoints.

@@ -15,7 +15,7 @@ use crate::certificate::Certificate;
 use crate::names::Names;
 use crate::tickets::Tickets;
 
-/// The oldest version that is spoken.
+/// The oldest TLS version that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Version {
     /// TLS 1.2 and 1.3.
@@ -25,25 +25,25 @@ pub enum Version {
     Tls13,
 }
 
-/// What is spoken inside (RFC 7301).
+/// The protocol that is negotiated inside TLS (ALPN, RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Alpn {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2 where the client knows it, else HTTP/1.1.
+    /// HTTP/2 if the client offers it, otherwise HTTP/1.1.
     Http2,
     /// Nothing is negotiated: the app decides the protocol.
     None,
 }
 
-/// Whose certificates clients may show.
+/// Which certificates clients may present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificates {
     /// PEM of the authorities.
     pub authorities: Vec<u8>,
-    /// Whether a client without a certificate is turned away. One whose certificate is
-    /// not from these authorities is turned away in both cases.
+    /// Whether a client without a certificate is refused. A client whose certificate is not
+    /// from these authorities is refused in both cases.
     pub required: bool,
 }
 
@@ -61,10 +61,10 @@ pub struct Settings {
 /// Why certificates and settings cannot be used; the message names the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// There is no certificate to show.
+    /// There is no certificate to present.
     #[error("there is no certificate: TLS needs at least one")]
     NoCertificate,
-    /// The file of authorities has none.
+    /// The PEM of the authorities contains no certificate.
     #[error("there is no certificate of an authority in it: give PEM with one or more")]
     NoAuthority,
     /// An authority cannot be read.
@@ -77,9 +77,9 @@ pub enum SettingsError {
 
 /// The `rustls` configuration for these certificates, the first of which is the default.
 ///
-/// `tickets` outlives a change of certificates. If clients show certificates, no session is
-/// resumed: `rustls` would take the client's identity from the ticket, and would not check
-/// again whether it is still valid.
+/// `tickets` outlives a change of certificates. If clients present certificates, no session
+/// is resumed: `rustls` would take the client's identity from the ticket, and would not
+/// check again whether it is still valid.
 ///
 /// # Errors
 /// There is no certificate, or the authorities of clients cannot be read.

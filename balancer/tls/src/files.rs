@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::certificate::{Certificate, CertificateError};
 
-/// Longer files hold no certificate chain.
+/// A longer file is not a certificate chain.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A chain and its key, as `--tls CERT:KEY` names them.
@@ -37,28 +37,29 @@ impl FromStr for Pair {
     }
 }
 
-/// Why the files give no certificates. What was read before stays in use.
+/// Why no certificates can be read from the files. The certificates that were read before
+/// stay in use.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
     Read {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Why it cannot be read.
         error: io::Error,
     },
     /// Two files cannot be used together.
     #[error("{}, {}: {error}", pair.chain.display(), pair.key.display())]
     Certificate {
-        /// Which ones.
+        /// The two files.
         pair: Pair,
-        /// Why.
+        /// Why they cannot be used.
         error: CertificateError,
     },
 }
 
-/// Pairs of files, and what they held when they were read last.
+/// Pairs of files, and their content at the last success.
 #[derive(Debug)]
 pub struct Files {
     pairs: Vec<Pair>,
@@ -66,7 +67,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Nothing is read yet.
+    /// No file is read yet.
     pub const fn new(pairs: Vec<Pair>) -> Self {
         Self {
             pairs,
@@ -74,14 +75,15 @@ impl Files {
         }
     }
 
-    /// Forgets what was read, so that the next look finds it new.
+    /// Forgets the content of the files, so that the next [`Self::look`] returns the
+    /// certificates even if no file has changed.
     pub fn forget(&mut self) {
         self.held.clear();
     }
 
     /// The certificates, if the content of any file has changed since the last success, or
-    /// if they are wanted `anyway`. All files are read together: a key that is replaced a
-    /// moment after its certificate is a mismatch now and a change at the next look.
+    /// if `anyway` is set. All files are read together: if a key is replaced a moment after
+    /// its certificate, this call finds a mismatch, and the next one finds a change.
     ///
     /// # Errors
     /// A file cannot be read, or two of them cannot be used together.

@@ -1,8 +1,8 @@
-//! What a balancer shows of itself over TLS: which certificate for which server name,
-//! which versions, and session tickets that every balancer of an app can open.
+//! What a balancer presents over TLS: which certificate for which server name, which
+//! versions, and session tickets that every balancer of an app can open.
 //!
 //! [`Files`] reads certificates, and [`server_config`] makes a `rustls` configuration from
-//! them and from [`Settings`]. Nothing here knows sockets or tells the time.
+//! them and from [`Settings`]. Nothing here uses sockets or reads a clock.
 
 mod certificate;
 mod config;

@@ -1,4 +1,5 @@
-//! Which certificate is shown for which server name. Pure.
+//! Which certificate is presented for which server name. The choice depends on nothing
+//! else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +10,18 @@ use rustls::sign::CertifiedKey;
 use crate::certificate::Certificate;
 
 /// Certificates by the names that they are for. An exact name is preferred to a wildcard,
-/// which stands for one label (RFC 9525 section 6.3). Clients that name no server, or one
-/// that no certificate is for, get the first certificate.
+/// which stands for one label (RFC 9525 section 6.3). A client that names no server, or a
+/// server that no certificate is for, gets the first certificate.
 #[derive(Debug)]
 pub struct Names {
     exact: BTreeMap<String, Arc<CertifiedKey>>,
-    /// By what follows the `*.`.
+    /// By the part of the name after `*.`.
     wildcard: BTreeMap<String, Arc<CertifiedKey>>,
     first: Option<Arc<CertifiedKey>>,
 }
 
 impl Names {
-    /// Where two certificates are for one name, the earlier one is shown.
+    /// If two certificates are for the same name, the earlier one is presented.
     pub fn new(certificates: &[Certificate]) -> Self {
         let mut names = Self {
             exact: BTreeMap::new(),

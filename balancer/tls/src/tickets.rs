@@ -2,14 +2,14 @@
 //! their keys are derived from the private key that all of them have, and from the time.
 //!
 //! Decides which key seals tickets, which keys open them, and for how long. rustls does not
-//! limit the age of a ticket, so a ticket ends when its key is forgotten.
+//! limit the age of a ticket, so a ticket expires when its key is dropped.
 //!
 //! A key seals tickets for an epoch of six hours, and opens them for one epoch more. The
 //! key of the next epoch also opens tickets, because clocks differ. Anybody who gets the
-//! private key can open tickets. With TLS 1.3 this allows no more than the private key
-//! itself, which is to pass for the server, because each resumption exchanges new keys. A
-//! TLS 1.2 ticket holds the secret of its session, so it would reveal past traffic.
-//! Therefore only TLS 1.3 sessions are sealed.
+//! private key can open tickets. With TLS 1.3, an opened ticket only allows a third party
+//! to impersonate the server, which the private key allows anyway: each resumption
+//! exchanges new keys. A TLS 1.2 ticket contains the secret of its session, so it would
+//! reveal past traffic. Therefore only TLS 1.3 sessions are sealed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ const EPOCH: Duration = Duration::from_hours(6);
 /// The length of a key's name, which precedes what the key has sealed.
 const NAME_LEN: usize = 16;
 /// The longest ticket. A session with a client's name in it is far smaller. Longer tickets
-/// are not looked at.
+/// are ignored.
 const MAX_TICKET_BYTES: usize = 4 << 10;
 
 /// Seconds since 1970, as [`std::time::SystemTime`] counts them.
@@ -58,7 +58,7 @@ struct Key {
     sealing: RandomizedNonceKey,
 }
 
-/// The number of bytes that HKDF is asked for.
+/// The number of bytes that HKDF must return.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -189,8 +189,8 @@ impl ProducesTickets for Tickets {
 
 /// Whether a session is one of TLS 1.3. rustls passes a session to a ticketer in this form:
 /// a flag, the server name if the flag is 1, then the version. A session in any other form
-/// does not count as one of TLS 1.3, so that a change of the form costs resumption and
-/// never secrecy.
+/// does not count as one of TLS 1.3, so that a change of the form prevents resumption, but
+/// never weakens secrecy.
 fn is_tls13(session: &[u8]) -> bool {
     let after_name = match session {
         [0, rest @ ..] => rest,
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     const HOUR: u64 = 3600;
-    /// Without a server name.
+    /// A session without a server name.
     const SESSION: &[u8] = b"\0\x03\x04session";
 
     fn tickets(secret: u8) -> (Arc<AtomicU64>, Tickets) {
@@ -249,7 +249,7 @@ mod tests {
         let ticket = tickets.encrypt(SESSION).unwrap();
         tickets.set_secrets(&[[2; 32]]);
         assert!(tickets.decrypt(&ticket).is_some());
-        // The same once more changes nothing.
+        // Setting the same secret again changes nothing.
         tickets.set_secrets(&[[2; 32]]);
         assert!(tickets.decrypt(&ticket).is_some());
         tickets.set_secrets(&[[3; 32]]);

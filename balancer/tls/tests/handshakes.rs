@@ -1,4 +1,5 @@
-//! Real handshakes in memory: who gets which certificate, version, protocol and ticket.
+//! Real handshakes in memory: which certificate, version, protocol and ticket each client
+//! gets.
 
 #![allow(
     clippy::unwrap_used,
@@ -63,14 +64,14 @@ fn client(authority: &Issuer, versions: &[&'static SupportedProtocolVersion]) ->
     config
 }
 
-/// Both ends after a handshake and what followed it.
+/// Both ends after a handshake and the messages that followed it.
 struct Met {
     server: ServerConnection,
     client: ClientConnection,
 }
 
 impl Met {
-    /// The first certificate that the server has shown.
+    /// The first certificate that the server has presented.
     fn shown(&self) -> CertificateDer<'static> {
         self.client.peer_certificates().unwrap()[0]
             .clone()
@@ -88,7 +89,8 @@ fn meet(
     let mut bytes = Vec::new();
     client.write_tls(&mut bytes).unwrap();
     let mut acceptor = Acceptor::default();
-    // Byte by byte: a hello with post-quantum key shares comes in two segments.
+    // The hello is read byte by byte: one with post-quantum key shares arrives in two
+    // segments.
     for byte in &bytes {
         assert!(acceptor.accept().map_err(|(error, _)| error)?.is_none());
         acceptor.read_tls(&mut Cursor::new([*byte])).unwrap();
@@ -280,7 +282,8 @@ fn what_makes_no_certificate_is_refused_with_the_cure() {
     assert_eq!(none.unwrap_err(), SettingsError::NoAuthority);
 }
 
-/// As the kubelet does it: `..data` is a link to a directory, and is replaced by rename.
+/// The files are replaced as the kubelet does it: `..data` is a link to a directory, and is
+/// replaced by a rename.
 #[test]
 fn files_that_are_replaced_are_read_again_when_they_are_whole() {
     let authority = authority();

@@ -31,7 +31,8 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let mut out = Vec::new();
         write_request(&mut out, &request, &origin, "fallback");
-        // Added bytes may take a head over a limit that it has just met.
+        // The fields that are added may take a head over a limit that the received head was
+        // within.
         let roomy = Limits {
             head_bytes: 1 << 20,
             target_bytes: 1 << 20,

@@ -7,8 +7,9 @@ use super::response::put_status_line;
 
 use crate::response::{Elsewhere, RETRY};
 
-/// Appends a permanent redirect (308, RFC 9110 section 15.4.9: the method stays) without a
-/// body. `location` is written as it is: it must consist of what a head may hold.
+/// Appends a permanent redirect (308, RFC 9110 section 15.4.9: the client repeats the
+/// method) without a body. `location` is written unchanged, so it must contain only bytes
+/// that a field's value may contain.
 pub fn write_redirect(out: &mut Vec<u8>, location: &[u8], close: bool) {
     put_status_line(out, 308, b"");
     put_field(out, b"Location", location);
@@ -22,8 +23,8 @@ pub fn write_redirect(out: &mut Vec<u8>, location: &[u8], close: bool) {
 /// Appends a complete answer whose body is `text` and a line end. The body is left out (but
 /// its length is given) if `head` says that the answer is to a `HEAD` request.
 ///
-/// `retry_after` is in seconds. `elsewhere` tells one of our own proxies that the request
-/// may be repeated at another server.
+/// `retry_after` is in seconds. `elsewhere` tells a ScaledApp proxy in front that the
+/// request may be repeated at another server.
 pub fn write_answer(
     out: &mut Vec<u8>,
     status: u16,

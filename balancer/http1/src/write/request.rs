@@ -1,6 +1,6 @@
 //! The head that is sent upstream (RFC 9110 section 7.6, RFC 9112 section 3.2;
-//! `X-Forwarded-*` as they are commonly used): which fields are kept, which end here, and
-//! what is said about the client.
+//! `X-Forwarded-*` as they are commonly used): which fields are kept, which are dropped,
+//! and what is said about the client.
 //!
 //! The upstream is not chosen here. No `Via` is written, although RFC 9110 section 7.6.3
 //! requires one of a gateway: common servers stop compressing for requests that have one.
@@ -28,10 +28,10 @@ pub struct Origin<'a> {
     pub trust: Trust,
     /// The request id that is used if the request's own id is not used.
     pub request_id: &'a str,
-    /// The token that identifies this proxy to the next hop, if the next hop is one of our
-    /// own proxies.
+    /// The token that identifies this proxy to the next hop, if the next hop is another
+    /// ScaledApp proxy.
     pub token: Option<&'a str>,
-    /// The certificate with which the sender has proved who it is, as the value of
+    /// The certificate that the sender has presented over TLS, as the value of
     /// `Client-Cert` (RFC 9440 section 2.2). A client's own field of that name is never
     /// passed on. That of a believed proxy is passed on: it describes the client of that
     /// proxy.
@@ -53,7 +53,7 @@ pub enum Trust {
     /// set only the latter and let a client's `X-Real-IP` through. An `X-Request-Id` is
     /// kept if it has 1 to 128 visible ASCII bytes.
     Proxy,
-    /// The sender is one of our own proxies: all of its statements are kept unchanged.
+    /// The sender is another ScaledApp proxy: all of its statements are kept unchanged.
     Behind,
 }
 
@@ -132,7 +132,7 @@ fn put_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
 }
 
 /// The token is for one hop only, and `Connection` says so: a dispatcher that does not know
-/// it removes it, as it does with every field that `Connection` names.
+/// the field removes it, as it removes every field that `Connection` names.
 fn put_connection(out: &mut Vec<u8>, upgrade: bool, token: Option<&str>) {
     let options: &[u8] = match (upgrade, token) {
         (false, None) => return,
@@ -195,7 +195,8 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     let ours = origin.scheme.as_bytes();
     let scheme = match origin.trust {
         Trust::Edge => ours,
-        // Searched for only if it is needed: our own proxies use the usual field.
+        // The other fields are searched only if this one is missing: ScaledApp proxies send
+        // this one.
         _ if request.section.first(Known::ForwardedProto).is_some() => ours,
         _ => request.scheme_otherwise().unwrap_or(ours),
     };

@@ -84,7 +84,7 @@ pub(super) fn put_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// RFC 9110 section 8.6: a 1xx or 204 must not have one.
+/// RFC 9110 section 8.6: a 1xx or 204 answer must not have a `Content-Length`.
 const fn may_tell_length(status: u16) -> bool {
     status >= 200 && status != 204
 }

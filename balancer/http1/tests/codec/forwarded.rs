@@ -97,7 +97,7 @@ fn behind_a_proxy_of_ours() {
         X-Request-Id: not quite sane\r\n\
         \r\n";
     assert_eq!(sent_on(received.as_bytes(), &BEHIND), sent);
-    // What the proxy has not said is added.
+    // Fields that the proxy has not sent are added.
     let sent = sent_on(
         b"GET / HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host:\r\n\r\n",
         &BEHIND,
@@ -258,7 +258,7 @@ fn behind_a_proxy_that_the_user_has_named() {
     assert_eq!(sent_on(received.as_bytes(), &PROXY), sent);
 }
 
-/// If the scheme is contradicted, an application may redirect for ever.
+/// If the scheme is contradicted, an application may redirect forever.
 #[test]
 fn a_scheme_that_a_proxy_gives_in_another_field_is_not_contradicted() {
     for (fields, wanted) in [

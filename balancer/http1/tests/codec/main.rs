@@ -1,6 +1,6 @@
 //! The codec from outside: bytes in, verdicts and bytes out.
 //!
-//! Words and classes of bytes are tested next to their code.
+//! Tokens and classes of bytes are tested next to their code.
 
 #![allow(
     clippy::unwrap_used,

@@ -12,7 +12,7 @@ use scaledapp_http1::{
 use crate::bodies::read;
 use crate::{BEHIND, EDGE, Verdict, verdict};
 
-/// Bytes that resemble a head closely enough to get far.
+/// Bytes that resemble a head closely enough to reach most parts of the parser.
 fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         8 => prop::sample::select(WORDS).prop_map(<[u8]>::to_vec),

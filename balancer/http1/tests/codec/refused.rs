@@ -51,7 +51,7 @@ const REFUSED: &[(&[u8], u16, &str)] = &[
     (b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", 400, "request-line"),
     (b"\r\n \r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "method"),
     (b"\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bare-lf"),
-    // Whose is it?
+    // Which host is it for?
     (b"GET / HTTP/1.1\r\n\r\n", 400, "host-missing"),
     (b"GET http://a/ HTTP/1.1\r\n\r\n", 400, "host-missing"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "host-repeated"),
@@ -89,7 +89,7 @@ const REFUSED: &[(&[u8], u16, &str)] = &[
     (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400, "field-value"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x7fb\r\n\r\n", 400, "field-value"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x1bb\r\n\r\n", 400, "field-value"),
-    // What is asked?
+    // What does it ask for?
     (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),
     (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),
     (b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),

@@ -377,7 +377,8 @@ fn the_head_for_the_client_is_canonical() {
         ("200 OK", chunked, GET, PLAIN, format!("200 OK\r\n{chunked}")),
         ("200 OK", "", GET, PLAIN, format!("200 OK\r\n{chunked}")),
         ("200 OK", chunked, GET, OLD, "200 OK\r\nConnection: close\r\n".to_owned()),
-        // Even if the client asked to keep it: the body ends with the connection.
+        // The body ends with the connection, even if the client asked to keep the
+        // connection open.
         ("200 OK", "", GET, OLD_KEEPING, "200 OK\r\nConnection: close\r\n".to_owned()),
         ("200 OK", length, GET, OLD_KEEPING, format!("200 OK\r\n{length}Connection: keep-alive\r\n")),
         ("200 OK", length, HEAD, PLAIN, format!("200 OK\r\n{length}")),
@@ -473,7 +474,7 @@ fn lines_may_end_with_lf_alone_and_then_the_connection_ends() {
         assert_eq!(response.status, status);
         assert_eq!(response.head_len, head.len() - 1);
         assert!(!response.keep_alive, "{}", head.escape_ascii());
-        // A part of it is neither a head nor a fault.
+        // A part of the head is incomplete, but not a fault.
         for end in 0..response.head_len {
             let mut fields = Fields::default();
             let part = parse_response(&head[..end], &mut fields, &limits, to);
@@ -513,7 +514,8 @@ fn a_folded_line_is_joined_unless_it_frames_the_message() {
         let expected = format!("{start}{}", joined.unwrap_or(head));
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
-    // A line that cannot be joined leaves those before it joined, and the head is refused.
+    // If a line cannot be joined, the lines before it are joined nevertheless, and the head
+    // is refused.
     let mut bytes = b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 1\r\n 2\r\n\r\n".to_vec();
     assert!(unfold(&mut bytes));
     let mut fields = Fields::default();

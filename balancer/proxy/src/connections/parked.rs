@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use crate::clock::Deadline;
 use crate::transport::Detached;
 
-/// How many connections are handled at once.
+/// How many connections are handled per call of `epoll_wait`.
 const MAX_BATCH: usize = 64;
 /// Memory is given back once at least this many connections have been parked: parking them
 /// has freed a few hundred KiB.
@@ -59,7 +59,8 @@ impl<T> Parked<T> {
         })
     }
 
-    /// Takes all of them out. Their entries in the epoll set end with their descriptors.
+    /// Takes out all parked connections. Their entries in the epoll set end with their
+    /// descriptors.
     pub(super) fn take_all(&self) -> Vec<ParkedConnection<T>> {
         self.connections.take().into_iter().flatten().collect()
     }
@@ -114,7 +115,8 @@ impl<T> Parked<T> {
             spare_capacity(&mut events),
             Some(&Timespec::default()),
         )?;
-        // The batch was not full, so these are all of them, and each is taken now.
+        // The batch was not full, so it contains all ready connections, and the caller
+        // takes each of them out of the set.
         if count < MAX_BATCH {
             ready.clear_ready();
         }

@@ -138,7 +138,8 @@ mod tests {
         }
     }
 
-    /// When a client that moves `bytes` each `every` is given up, in seconds.
+    /// After how many seconds a client is given up that moves `bytes` in each interval of
+    /// `every`.
     fn ends(mut allowance: Allowance, bytes: usize, every: Duration) -> Option<u64> {
         let mut now = Duration::ZERO;
         while now < SECOND * 100_000 {

@@ -1,8 +1,9 @@
 //! One attempt: a request and its answer on one upstream connection, both directions at the
 //! same time.
 //!
-//! A server may answer before it has the whole request (413, 100), and a client may leave
-//! before it has its answer. What a failed attempt means is decided in `exchange`.
+//! A server may answer before it has the whole request (413, 100), and a client may close
+//! its connection before it has its answer. What a failed attempt means is decided in
+//! `exchange`.
 
 mod head;
 mod state;
@@ -22,14 +23,14 @@ use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
 
-/// How many bytes of an answer are held for a client that reads slowly. A server that can
-/// do only one thing at a time is free as soon as it has sent its last byte.
+/// How many bytes of an answer are kept for a client that reads slowly. A server that can
+/// do only one thing at a time is then free as soon as it has sent its last byte.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 
-/// Whether more bytes of an answer may be held for its reader.
+/// Whether more bytes of an answer may be kept for its reader.
 enum AnswerRoom {
     None,
-    /// No more could be held until now, so more bytes may be ready to read.
+    /// No more could be kept until now, so more bytes may be ready to read.
     New,
     Left,
 }
@@ -162,8 +163,8 @@ impl<'t> Attempt<'_, 't> {
             };
             bound(self.moved.saturating_add(time), Failure::Timeout);
         }
-        // The code before this limits how long a client may leave its answer unread. Between
-        // our own hops, a closed side means that the peer no longer waits.
+        // The code before this limits how long a client may leave its answer unread.
+        // Between ScaledApp proxies, a closed side means that the peer no longer waits.
         if !awaits_reader || self.client.trust == Trust::Behind {
             // A client that has closed its side may still wait for the end of an answer, but
             // a stream has no end.
@@ -182,7 +183,8 @@ impl<'t> Attempt<'_, 't> {
         sends.into_iter().chain(reads).min()
     }
 
-    /// When to check next whether the client has left, if nothing is read from it now.
+    /// When to check next whether the client has closed its connection, if nothing is read
+    /// from it now.
     fn look_at(&self, now: Duration) -> Duration {
         let is_read = if self.request.is_sent() {
             self.client.finished || self.client.input.has_room()
@@ -196,12 +198,13 @@ impl<'t> Attempt<'_, 't> {
         }
     }
 
-    /// Whether the part of the answer that is there waits for the rest.
+    /// Whether the part of the answer that has arrived must wait for the rest.
     fn holds(&self) -> bool {
         self.held && !self.answer.is_taken()
     }
 
-    /// Whether the client has a part of the answer, so that no other answer can follow.
+    /// Whether the client has received a part of the answer, so that no other answer can
+    /// follow.
     fn is_headed(&self) -> bool {
         match self.state {
             State::Head => self.answer.has_begun() && self.answer.is_pending(),
@@ -238,10 +241,10 @@ impl<'t> Attempt<'_, 't> {
                 link.sent += (before - self.request.pending()) as u64;
                 match written {
                     Poll::Pending => return Poll::Pending,
-                    // It may have answered before it stopped reading.
+                    // The upstream may have answered before it stopped reading.
                     Poll::Ready(Err(error)) => {
                         self.upstream.deaf = true;
-                        // EPIPE means that its orderly end came first.
+                        // EPIPE means that its orderly close came first.
                         self.upstream.reset = error.kind() != ErrorKind::BrokenPipe;
                     }
                     Poll::Ready(Ok(())) => self.has_moved(),
@@ -386,7 +389,7 @@ impl<'t> Attempt<'_, 't> {
         }
     }
 
-    /// Whether more of the answer may be held for its reader.
+    /// Whether more of the answer may be kept for its reader.
     fn room(&mut self) -> AnswerRoom {
         let has_memory = self.waiting.set(self.answer.pending());
         let was_full = self.answer.is_full();

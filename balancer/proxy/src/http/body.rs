@@ -71,7 +71,7 @@ impl Flow {
         Ok(used)
     }
 
-    /// The peer has closed: this ends the body, if its framing allows that.
+    /// The peer has closed its side: this ends the body, if its framing allows that.
     pub(crate) fn close(&mut self) -> Result<(), Malformed> {
         self.reader.end()?;
         self.end();
@@ -168,7 +168,7 @@ impl Flow {
         &mut self.out
     }
 
-    /// Writes all bytes that wait. With `last`, the caller closes our side of the
+    /// Writes all bytes that wait. With `last`, the caller closes the proxy's side of the
     /// connection right afterwards.
     pub(crate) fn poll_write(
         &mut self,
@@ -201,7 +201,7 @@ impl Flow {
         self.out
     }
 
-    /// Continues, with a body, a head that was written as a flow of its own.
+    /// Adds a body to a flow that has consisted of a head so far.
     pub(crate) fn set_body(&mut self, from: Framing, into: Framing) {
         self.reader = BodyReader::new(from);
         self.writer = BodyWriter::new(into);

@@ -1,12 +1,13 @@
 //! The client's side of a connection: bytes that it has sent and that have not been used,
 //! whether it still waits for an answer, and what is written to it.
 //!
-//! A reset shows that the client no longer waits. The end of its sending side (FIN) can
-//! mean either: `printf … | nc` has sent everything and waits for the answer, while a
-//! closed browser tab looks the same until something is written to it. RFC 9112 section 9.6
-//! leaves it to the server whether to continue. So a client that has closed its side gets
-//! its answer only within a bounded time. One of our own proxies never closes its side
-//! while it waits for an answer, so from such a proxy a FIN means that it no longer waits.
+//! A reset shows that the client no longer waits. The end of its sending side (FIN) shows
+//! neither that it waits nor that it does not: `printf … | nc` has sent everything and
+//! waits for the answer, while a closed browser tab looks the same until something is
+//! written to it. RFC 9112 section 9.6 leaves it to the server whether to continue. So a
+//! client that has closed its side gets its answer only within a bounded time. A ScaledApp
+//! proxy never closes its side while it waits for an answer, so from such a proxy a FIN
+//! means that it no longer waits.
 //!
 //! Which requests a connection carries is decided in `connection`.
 
@@ -85,7 +86,7 @@ impl Client {
         }
     }
 
-    /// What it has sent and nothing has used.
+    /// Takes out the bytes that it has sent and that have not been used.
     pub(crate) fn take_input(&mut self, thread: &Thread) -> Vec<u8> {
         let input = self.input.filled().to_vec();
         self.input.consume(input.len());
@@ -176,8 +177,9 @@ impl Client {
         None
     }
 
-    /// Whether its connection is broken as far as the reactor knows, if nothing can be
-    /// read. The caller checks again after [`LOOK_INTERVAL`].
+    /// Whether its connection is broken as far as the event loop knows. This is for a
+    /// connection that is not read at present. The caller checks again after
+    /// [`LOOK_INTERVAL`].
     pub(super) fn looks_gone(&mut self, thread: &Thread) -> bool {
         let heard = self.transport.heard();
         if heard.is_read_closed && self.half_closed.is_none() {
@@ -186,8 +188,8 @@ impl Client {
         heard.is_broken
     }
 
-    /// Whether it has closed its side and is therefore gone: one of our own proxies does
-    /// not close its side while it waits.
+    /// Whether it is a ScaledApp proxy that has closed its side, and therefore no longer
+    /// waits for an answer.
     pub(super) fn has_left(&self) -> bool {
         self.half_closed.is_some() && self.trust == Trust::Behind
     }

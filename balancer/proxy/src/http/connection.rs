@@ -111,7 +111,7 @@ pub(crate) async fn serve_stream(thread: &Thread, client: &mut Client) -> Stream
     }
 }
 
-/// Answers what came next. Returns what becomes of the connection.
+/// Answers what `next` has returned. Returns what becomes of the connection.
 async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
     match next {
         Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
@@ -310,7 +310,7 @@ fn parse(
     }))
 }
 
-/// Closes our side and reads, for a while, what the client still sends.
+/// Closes the proxy's side and reads, for a while, what the client still sends.
 async fn linger(thread: &Thread, client: &mut Client) {
     if client.finished || client.transport.shutdown().await.is_err() {
         return;

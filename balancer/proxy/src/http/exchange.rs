@@ -101,8 +101,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Makes one attempt. The turn of a suspect request ends with it, unless the attempt
-    /// fails.
+    /// Makes one attempt. The turn of a suspect request ends with the attempt, unless the
+    /// attempt fails.
     async fn attempt(
         &mut self,
         mut upstream: Upstream,
@@ -160,8 +160,8 @@ impl<'a> Exchange<'a> {
                 // A tunnel's future is larger than all others, so it is not part of the
                 // future of each request.
                 Box::pin(self.switch(upstream, endpoint)).await;
-                // A connection that gives way has not read the bytes that were written to
-                // it.
+                // A client whose connection ended to make room has not read all bytes that
+                // were written to it.
                 let is_cut = self.client.deadline.cut().is_some();
                 Some(if is_cut { Then::Reset } else { Then::End })
             }

@@ -1,7 +1,8 @@
 //! The TLS handshake of a new connection, before its first request.
 //!
-//! Decides how long it may take, and what a client that does not speak TLS is told. What is
-//! agreed on is decided by the session; when a step may be done, in `turns`.
+//! Decides how long the handshake may take, and how a client that does not speak TLS is
+//! answered. The session decides what is agreed on; `turns` decides when a step may be
+//! done.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -17,7 +18,7 @@ use crate::transport::{Secured, Transport};
 /// The answer to a client that does not speak TLS.
 const CLEAR_TEXT: &str = "TLS is spoken here: ask for https://";
 
-/// Carries the handshake out, if there has to be one; `Err`: the connection is over.
+/// Carries out the handshake, if the connection needs one; `Err`: the connection is over.
 pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
     let is_new = match &client.transport {
         Transport::Secured(secured) => secured.settled().is_none(),

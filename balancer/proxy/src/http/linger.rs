@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A client that sends nothing for this long has read its answer or never will (nginx's
 /// value).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same while the proxy is leaving.
+/// As [`SILENCE_TIMEOUT`], while the proxy shuts down.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A client that sends fewer bytes per second is not uploading.
 const MIN_RATE: u64 = 4 << 10;

@@ -17,7 +17,7 @@ pub(crate) struct RequestMeta {
     pub(crate) keep_alive: bool,
     pub(crate) is_head: bool,
     pub(crate) is_idempotent: bool,
-    /// One of our own proxies has already repeated it, see
+    /// Another ScaledApp proxy has already repeated it, see
     /// [`scaledapp_http1::Request::is_repeated`].
     pub(crate) is_repeated: bool,
     pub(crate) upgrade: bool,
@@ -28,8 +28,8 @@ pub(crate) struct RequestMeta {
 }
 
 impl RequestMeta {
-    /// Whether the connection goes on after an answer for which the body is not read: nothing
-    /// of the request may be left.
+    /// Whether the connection continues after an answer for which the body is not read. It
+    /// continues only if the request has no body.
     pub(crate) fn goes_on_unread(&self) -> bool {
         self.keep_alive && self.framing == Framing::None
     }

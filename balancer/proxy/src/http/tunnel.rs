@@ -30,8 +30,8 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Silence<'a> {
     deadline: &'a Deadline,
     time: Cell<Duration>,
-    /// The same after one side has ended. `docker exec -i` continues to print after its
-    /// input has ended, but not for ever.
+    /// As `time`, after one side has ended. `docker exec -i` continues to print after its
+    /// input has ended, but not forever.
     after_end: Duration,
 }
 
@@ -83,8 +83,8 @@ enum Ended {
 }
 
 /// Passes bytes on until both sides have finished, the client breaks off, both sides are
-/// silent for too long, or the endpoint is gone. Each side comes with the bytes that it has
-/// already sent.
+/// silent for too long, or the endpoint is retired. Each side is passed with the bytes that
+/// it has already sent.
 pub(crate) async fn run(
     client: (&mut Transport, &[u8]),
     upstream: (&mut Transport, &[u8]),
@@ -107,7 +107,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Passes bytes on; returns whether the client is still there and the endpoint is not.
+/// Passes bytes on. Returns whether the endpoint has ended while the client may still read.
 async fn pass_on(
     client: (&mut Transport, &[u8]),
     upstream: (&mut Transport, &[u8]),
@@ -152,7 +152,8 @@ async fn pass_on(
             }
             () = silence.is_too_long() => return false,
             () = endpoint.retired() => {
-                // Its process is gone: its last bytes have arrived, followed by its end.
+                // Its process has exited, so its last bytes and the end of its side have
+                // arrived.
                 let last = timeout(LINGER_TIMEOUT, &mut down).await;
                 return last != Ok(Ended::WriteBroke);
             }
@@ -174,7 +175,7 @@ enum Piece {
     Read,
     /// The other side does not accept it yet.
     Waits,
-    /// The other side has accepted it after waiting for this long.
+    /// The other side has accepted it after a wait.
     Written,
 }
 
@@ -188,7 +189,7 @@ async fn copy(
     if to.write_all(early).await.is_err() {
         return Ended::WriteBroke;
     }
-    // Memory is held only while data passes, because most such connections are silent.
+    // Memory is taken only while data passes, because most such connections are silent.
     let mut buffer = Vec::new();
     let ended = loop {
         if buffer.is_empty() {
@@ -225,12 +226,13 @@ async fn copy(
             }
         }
     };
-    // An error means that the side is already gone.
+    // An error means that the side is already closed.
     let _gone = to.shutdown().await;
     ended
 }
 
-/// Ends a client's connection so that it can read everything that was written to it.
+/// Ends a client's connection so that the client can read everything that was written to
+/// it.
 async fn linger(client: &mut Transport) {
     let _gone = client.shutdown().await;
     let mut buffer = vec![0; BUFFER_BYTES];

@@ -23,7 +23,7 @@ pub(crate) struct Unsent<'a> {
 }
 
 impl Unsent<'_> {
-    /// Sends it. If that succeeds, `then` says what becomes of the connection.
+    /// Sends the rest. If that succeeds, `then` says what becomes of the connection.
     pub(crate) async fn send(self, thread: &Thread, client: &mut Client, then: Then) -> Then {
         let Self {
             mut flow,

@@ -17,9 +17,9 @@ use crate::metrics::Failure;
 /// (102, RFC 2518) needs hundreds; one that sends more never comes to an end.
 const MAX_INTERIMS: u32 = 1000;
 
-/// An answer with a body of at most this many bytes is held until it is complete. If the
-/// server is killed between head and body (many servers write each separately), the request
-/// can then still be repeated, and the wait is too short to be noticed.
+/// An answer with a body of at most this many bytes is held back until it is complete. If
+/// the server is killed between head and body (many servers write each separately), the
+/// request can then still be repeated, and the wait is too short to be noticed.
 const MAX_HELD_BYTES: u64 = 16 << 10;
 
 impl Attempt<'_, '_> {
@@ -49,8 +49,8 @@ impl Attempt<'_, '_> {
         None
     }
 
-    /// The limits of an answer's head. A dispatcher of ours has already checked the head
-    /// before it rewrote it.
+    /// The limits of an answer's head. A ScaledApp dispatcher has checked the head before
+    /// it rewrote it, and the rewritten head may be larger.
     pub(super) fn head_limits(&self) -> Limits {
         let limits = self.thread.config.limits.answer_head;
         if self.endpoint.hands_back() {
@@ -73,7 +73,7 @@ impl Attempt<'_, '_> {
         self.take_head_of(false)
     }
 
-    /// The same; `is_mended`: there are no folded lines left to join.
+    /// As `take_head`; `is_mended`: there are no folded lines left to join.
     fn take_head_of(&mut self, is_mended: bool) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
@@ -119,7 +119,7 @@ impl Attempt<'_, '_> {
             }
             // It shows that the server is working on the answer (102, 103).
             self.sent = None;
-            // An HTTP/1.0 client does not know them (RFC 9110 section 15.2).
+            // An HTTP/1.0 client does not know interim responses (RFC 9110 section 15.2).
             if version == Version::Http11 {
                 http1::write_response(out, &response, Framing::None, &downstream);
             }
@@ -158,7 +158,7 @@ impl Attempt<'_, '_> {
         Ok(true)
     }
 
-    /// What the answer tells a browser about TLS.
+    /// The seconds in `Strict-Transport-Security`, if the client is connected over TLS.
     fn hsts(&self) -> Option<u64> {
         let hsts = self.thread.config.hsts?;
         let is_secured = self.client.transport.is_secured();
@@ -199,7 +199,8 @@ impl Attempt<'_, '_> {
             && self.interims == 0
     }
 
-    /// How long to keep the connection: less than the peer has announced, if it has.
+    /// How long to keep the connection: less than the peer has announced, if it has
+    /// announced a time.
     fn keep_time(&self, told: Option<u64>) -> Duration {
         let ours = self.thread.config.limits.upstream_idle_time;
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));

@@ -18,7 +18,8 @@ use crate::thread::Thread;
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The client has the answer.
+    /// The upstream has sent the whole answer. A part of it may still be on its way to the
+    /// client.
     Answered(Answered),
     /// Both sides have switched to another protocol.
     Switched,
@@ -84,7 +85,7 @@ pub(crate) struct Attempt<'a, 't> {
     pub(super) streams: bool,
     /// How long the client may take to read the answer.
     pub(super) reader: Allowance,
-    /// The part of the answer that is held for a client that reads slowly.
+    /// The part of the answer that is kept for a client that reads slowly.
     pub(super) waiting: Held<'t>,
     /// The answer is sent only once it is complete; until then another attempt can follow.
     pub(super) held: bool,

@@ -8,8 +8,8 @@ use crate::suspects::{Admission, Name, Suspects};
 use crate::thread::Thread;
 use scaledapp_select::Past;
 
-/// A request for a path that keeps ending workers; meanwhile no other one for that path may
-/// proceed.
+/// A request for a path that keeps ending workers. Until it is dropped, no other request
+/// for that path may proceed.
 pub(super) struct Admitted<'a> {
     suspects: &'a Suspects,
     name: Name,
@@ -44,7 +44,7 @@ pub(super) fn admit<'a>(
         Admission::Refused => Err(()),
         Admission::Alone => {
             search.is_suspect = true;
-            // The next end of a worker over it is the last one allowed.
+            // The next worker that ends over this request is the last one allowed.
             past.deaths = past.deaths.max(1);
             Ok(Some(Admitted { suspects, name }))
         }

@@ -22,7 +22,8 @@ impl Exchange<'_> {
             NoEndpoint::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
             NoEndpoint::QueueFull => (Failure::QueueFull, 503, "queue-full"),
             NoEndpoint::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
-            // It was executed, so it would be wrong to ask the client to come back later.
+            // The request may have been executed, so the client must not be asked to send
+            // it again later.
             NoEndpoint::Suspect if self.past.written => (Failure::Suspect, 502, "upstream-failed"),
             NoEndpoint::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
             NoEndpoint::ClientGone => {
@@ -44,7 +45,7 @@ impl Exchange<'_> {
             .await
     }
 
-    /// Answers a request whose attempts have failed. If the sender is a balancer of ours,
+    /// Answers a request whose attempts have failed. If the sender is a ScaledApp balancer,
     /// the answer may tell it that the request can go `elsewhere`.
     pub(super) async fn give_up(
         &mut self,

@@ -42,7 +42,7 @@ impl Exchange<'_> {
         let hands_back = upstream.hands_back;
         let sent = upstream.sent(endpoint.may_reset());
         // A request that is given up ends at its server now, however long it takes to tell
-        // the client; and the kernel reports on our socket only once it is closed.
+        // the client; and the kernel reports on the proxy's socket only once it is closed.
         drop(upstream);
         if cause == Failure::Upstream
             && select::needs_proof(failed, &self.past, is_idempotent)
@@ -87,7 +87,7 @@ impl Exchange<'_> {
 }
 
 /// What became of the process behind an endpoint at which an attempt has failed, and
-/// whether this was the only request there. `says` is what a dispatcher there has said.
+/// whether this was the only request there. `says` is what a dispatcher there has reported.
 async fn fate(
     endpoint: &Endpoint,
     cause: Failure,
@@ -96,7 +96,7 @@ async fn fate(
 ) -> (Fate, bool) {
     match (cause, says) {
         (Failure::HandedBack, Some(Elsewhere::Interrupted)) => (Fate::Ended(EndedBy::Other), false),
-        // Dispatchers of older versions say this for every end of a worker, whatever its
+        // Dispatchers of older versions report this for every end of a worker, whatever its
         // cause.
         (Failure::HandedBack, _) => (Fate::Unknown, false),
         (Failure::Upstream | Failure::CutOff, _) if failed.written => endpoint.fate().await,

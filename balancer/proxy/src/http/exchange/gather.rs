@@ -27,8 +27,8 @@ impl Exchange<'_> {
         if !self.request.is_taken() {
             self.gather_short(most).await?;
         }
-        // Its memory is not needed while the request waits in the queue or for a
-        // connection.
+        // The memory of the input is not needed while the request waits in the queue or for
+        // a connection.
         self.client.input.release(&self.thread.buffers);
         Ok(())
     }

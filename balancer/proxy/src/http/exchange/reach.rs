@@ -17,7 +17,8 @@ use crate::metrics::count;
 use crate::thread::Thread;
 use crate::unread::Link;
 
-/// Returns a kept or a new connection to the endpoint; `None` if none can be had.
+/// Returns a kept or a new connection to the endpoint; `None` if the endpoint cannot be
+/// reached.
 pub(super) async fn reach(
     thread: &Thread,
     client: &Client,

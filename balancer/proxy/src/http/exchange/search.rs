@@ -1,5 +1,5 @@
-//! The search of one request for an endpoint: where it has been, which endpoints may still
-//! serve it, and how long it waits.
+//! The search of one request for an endpoint: which endpoints have failed it, which may
+//! still serve it, and how long it waits.
 //!
 //! What a failed attempt means for the next one is decided in `broken`.
 
@@ -24,20 +24,20 @@ pub(super) enum NoEndpoint {
     QueueFull,
     /// Its client no longer waits.
     ClientGone,
-    /// It may not go to the endpoints that it has been at, and there is no other one.
+    /// It was handed back and must go to another endpoint, and none is free.
     Elsewhere,
     /// Its path keeps ending workers.
     Suspect,
 }
 
-/// Where a request has been, and how long it may still search.
+/// Which endpoints have failed a request, and how long it may still search.
 #[derive(Debug, Default)]
 pub(super) struct Search {
     /// Endpoints that have failed it since it last waited.
     tried: Vec<u64>,
     /// Set when it first has to wait, for all of its waits together.
     until: Option<Duration>,
-    /// It has been at an endpoint.
+    /// It has been sent to an endpoint, or has tried to reach one.
     again: bool,
     /// An endpoint has handed it back, so it must go to another one without waiting.
     elsewhere: bool,
@@ -182,7 +182,7 @@ pub(super) async fn choose<'a>(
         })
         .await?;
         if waited {
-            // Each endpoint that has failed it may be back.
+            // The endpoints that have failed it may be available again.
             search.tried.clear();
         }
         if let Some(entered) = thread.upstreams.choose(client.source, &search.tried) {

@@ -16,7 +16,7 @@ pub(super) struct Exchange<'a> {
     pub(super) thread: &'a Thread,
     pub(super) client: &'a mut Client,
     pub(super) meta: RequestMeta,
-    /// Its head and the part of its body that is there, on the way to an endpoint.
+    /// Its head and the part of its body that has arrived, on the way to an endpoint.
     pub(super) request: Flow,
     /// How many bytes of its body may be kept to be sent again.
     pub(super) replay_bytes: usize,
