@@ -18,8 +18,8 @@ const MIN_TIMEOUT: Duration = Duration::from_mins(1);
 /// (`tcp_retries2`).
 const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Enables probes for a connection, or for all connections that a listener accepts: those
-/// inherit the option, so it costs no system call for each.
+/// Enables probes for a connection, or for all connections that a listener accepts:
+/// accepted connections inherit the options, which saves the system calls for each of them.
 ///
 /// `TCP_USER_TIMEOUT` (tcp(7)) also ends connections whose peer keeps its window closed for
 /// that long. So it is at least `stall_time`, which allows such a pause.

@@ -1,14 +1,14 @@
-//! The forwarding path: HTTP/1 requests from a listener to the endpoints of a table. The
+//! The forwarding path: HTTP requests from listeners to the endpoints of a table. The
 //! balancer in front of pods and the dispatcher in front of a pod's workers are both this
 //! code, with different settings ([`Config`]).
 //!
 //! `scaledapp-http1` decides which messages are well-formed. `scaledapp-select` decides
 //! which endpoint gets a request, which requests wait and what may be repeated. The owner
-//! of the [`Table`] decides which endpoints exist and what they report. This crate has the
+//! of the [`Table`] decides which endpoints exist and what they report. This crate owns the
 //! sockets and threads, and moves the bytes.
 //!
 //! On the request path, threads share only the endpoints' counters and the queue of waiting
-//! requests: each has its own runtime, upstream connections, buffers and clock.
+//! requests: each thread has its own runtime, upstream connections, buffers and clock.
 
 mod accept;
 mod activity;

@@ -12,13 +12,13 @@ use crate::security::Security;
 /// `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
 
-/// What is spoken with the clients of a listener.
+/// The protocol between a listener and its clients.
 #[derive(Debug, Clone)]
 pub enum Scheme {
     /// HTTP without encryption.
     Http,
-    /// The same, but each request is redirected (308) to `https` at the same host, except
-    /// those for `/.well-known/acme-challenge/` (RFC 8555 section 8.3).
+    /// As [`Self::Http`], but each request is redirected (308) to `https` at the same host,
+    /// except those for `/.well-known/acme-challenge/` (RFC 8555 section 8.3).
     Redirected {
         /// The port of `https` as clients know it.
         port: u16,
@@ -30,9 +30,9 @@ pub enum Scheme {
 /// A socket that a proxy accepts from.
 #[derive(Debug)]
 pub struct Listener {
-    /// It listens already.
+    /// The socket, which is already listening.
     pub socket: TcpListener,
-    /// What is spoken there.
+    /// The protocol of its clients.
     pub scheme: Scheme,
 }
 
@@ -47,7 +47,7 @@ impl From<TcpListener> for Listener {
 }
 
 impl Listener {
-    /// The same socket once more.
+    /// Another handle of the same socket.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             socket: self.socket.try_clone()?,
@@ -59,7 +59,7 @@ impl Listener {
 /// Listens on `address`. `[::]` accepts IPv4 as well, and port 0 means any free port.
 ///
 /// # Errors
-/// The port is taken or may not be used, or this machine does not have the address.
+/// The port is in use or may not be used, or this machine does not have the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;

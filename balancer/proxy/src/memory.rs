@@ -1,10 +1,10 @@
 //! Whether the memory for connections is short, and how many connections it suffices for.
 //! What a thread then gives up is decided in `housekeeping`.
 //!
-//! The sum counts what connections hold: our buffers, as the threads report them, and what
-//! the kernel holds for the sockets of the container. It does not count the resident memory
-//! of the process: allocators give memory back late, and connections would be ended for
-//! memory that is free.
+//! The sum counts the memory of connections: the proxy's buffers, as the threads report
+//! them, and the kernel's memory for the sockets of the container. It does not count the
+//! resident memory of the process: allocators give memory back late, and connections would
+//! be ended for memory that is free.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -17,8 +17,8 @@ use scaledapp_proc::{Limiting, of_machine};
 
 use crate::metrics::{Counts, count};
 
-/// About what an idle connection costs: our task, and the kernel's socket (about 2 KiB)
-/// with its file.
+/// About what an idle connection costs: a task, and the kernel's socket (about 2 KiB) with
+/// its file.
 const CONNECTION_BYTES: u64 = 4 << 10;
 /// One connection is allowed for this much memory. Most connections are idle or have a
 /// short head in progress; the few that hold much end first when memory is short.
@@ -27,8 +27,8 @@ const BYTES_PER_CONNECTION: u64 = 24 << 10;
 const MIN_CONNECTIONS: u32 = 64;
 /// Descriptors that are needed for purposes other than connections.
 const OTHER_FILES: u64 = 64;
-/// How often the kernel is asked, and how often connections are ended because of its
-/// answer. The effect of ending them shows only at the next check.
+/// How often the kernel's memory for sockets is read, and how often connections are ended
+/// because memory is short. The effect of ending them shows only at the next check.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How short memory is, in the order in which more is given up.

@@ -45,8 +45,8 @@ kinds! {
         /// The endpoint is a dispatcher whose workers broke off, and no other endpoint took
         /// the request.
         HandedBack => "handed_back",
-        /// The endpoint's answer did not belong to this request: it had given the
-        /// connection up.
+        /// The endpoint's answer did not belong to this request: the endpoint had given up
+        /// the connection.
         Unasked => "unasked",
         /// The request's path keeps ending workers.
         Suspect => "suspect",
@@ -61,7 +61,7 @@ kinds! {
         /// The limit of connections was reached, and this client had not sent or read for
         /// longest.
         GaveWay => "gave_way",
-        /// The client went away.
+        /// The client closed or reset its connection.
         ClientGone => "client_gone",
     }
 }
@@ -158,7 +158,7 @@ impl Drop for Counted<'_> {
 }
 
 impl Counts {
-    /// Counts an answer that reached a client; `time` is the time since the request's head.
+    /// Counts an answer by its status; `time` is the time since the request's head.
     pub(crate) fn answered(&self, status: u16, time: Duration) {
         count(&self.answers[usize::from(status / 100).min(5)]);
         let seconds = time.as_secs_f64();

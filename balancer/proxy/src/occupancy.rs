@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::connection_limit::{AddressFull, ConnectionLimit};
 
-/// At the limit of connections, a connection gives way if its client has not sent or read
-/// for this long. A lost packet is sent again within a second.
+/// At the limit of connections, a connection may be ended for a new one if its client has
+/// not sent or read for this long. A lost packet is sent again within a second.
 pub(crate) const STALL_GRACE: Duration = Duration::from_secs(2);
 /// With this many tasks or more, a task lets go of its connection as soon as it is idle.
 /// The connection then costs little memory, and its next request costs some more time.
@@ -34,7 +34,7 @@ pub(crate) struct Occupancy {
     /// Accepting waits until a connection of this thread is idle, or any connection has
     /// ended.
     is_blocked: Cell<bool>,
-    /// Notified when a connection has ended, or could give way.
+    /// Notified when a connection has ended, or could be ended for a new one.
     ended: Arc<Notify>,
 }
 
@@ -73,14 +73,14 @@ impl Occupancy {
         self.is_blocked.get()
     }
 
-    /// A connection waits for its next request, or could give way.
+    /// A connection is idle or stalled, so that it could be ended for a new one.
     pub(crate) fn one_could_end(&self) {
         if self.is_blocked.replace(false) {
             self.ended.notify_one();
         }
     }
 
-    /// Resolves when the accept loop has to look again.
+    /// Resolves when the accept loop has to check again whether there is room.
     pub(crate) async fn changed(&self) {
         self.ended.notified().await;
     }

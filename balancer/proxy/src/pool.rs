@@ -3,7 +3,7 @@
 //! Decides which connections may be used again. A server may close an idle connection at
 //! the moment when a request is written to it. So a connection is not used near the end of
 //! its peer's idle timeout, nor after anything has arrived on it, even if that is only its
-//! end: an answer that was there before the request belongs to no request.
+//! end: an answer that arrived before the request belongs to no request.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -105,8 +105,8 @@ impl Pool {
         }
     }
 
-    /// Closes all connections to an endpoint: one of them was found closed, so its process
-    /// may be gone.
+    /// Closes all connections to an endpoint: one of them was found closed, so the
+    /// endpoint's process may have exited.
     pub(crate) fn forget(&mut self, endpoint: u64) {
         self.idle.remove(&endpoint);
     }

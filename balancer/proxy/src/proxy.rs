@@ -1,4 +1,4 @@
-//! A running forwarding path: its threads, and its end.
+//! A running forwarding path: its threads, and its shutdown.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::metrics::Metrics;
 use crate::suspects::Suspects;
 use crate::thread::Common;
 
-/// How often a departure checks for arrivals.
+/// How often a shutdown checks for arrivals.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Threads that forward from one listener to the endpoints of a table. They run until
+/// Threads that forward from listeners to the endpoints of a table. They run until
 /// [`Proxy::drain`], even if this is dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -63,8 +63,8 @@ impl Proxy {
         let common = Common::new(config, count, &metrics);
         let mut last = listeners;
         for index in 0..count {
-            // All threads accept from one socket, so an idle thread takes the connections
-            // that a busy one leaves.
+            // All threads accept from the same sockets, so an idle thread takes the
+            // connections that a busy one does not accept.
             let listeners = if index + 1 < count {
                 last.iter()
                     .map(Listener::try_clone)
@@ -102,15 +102,16 @@ impl Proxy {
         })
     }
 
-    /// Begins to leave: answers say `Connection: close`, new connections are still accepted
-    /// for `min` and until none has come for `quiet`, and requests in flight continue until
-    /// `deadline` (all counted from now). A second call starts anew. Must be called within
-    /// a tokio runtime.
+    /// Begins to shut down: answers say `Connection: close`, new connections are still
+    /// accepted for `min` and until none has come for `quiet`, and requests in flight
+    /// continue until `deadline` (all counted from now). A second call starts anew. Must be
+    /// called within a tokio runtime.
     pub fn drain(&self, quiet: Duration, min: Duration, deadline: Duration) {
         self.drain_and_linger(quiet, min, deadline, Duration::ZERO);
     }
 
-    /// The same, but nothing is cut off before `linger` has passed since the deadline.
+    /// As [`Self::drain`], but nothing is cut off before `linger` has passed since the
+    /// deadline.
     pub fn drain_and_linger(
         &self,
         quiet: Duration,
@@ -148,7 +149,7 @@ impl Proxy {
     /// Resolves when every thread has ended, after [`Self::drain`].
     pub async fn drained(&self) {
         let mut threads = self.threads.clone();
-        // An error also means that all threads are gone.
+        // An error also means that all threads have ended.
         drop(threads.wait_for(|left| *left == 0).await);
     }
 

@@ -1,4 +1,4 @@
-//! What the proxy asks of a TLS library: sessions that know no sockets.
+//! What the proxy needs from a TLS library: sessions that own no sockets.
 //!
 //! Which library, certificates and versions these are is decided by the owner of a
 //! listener. So the supervisor, which links this crate, links no TLS library.
@@ -15,13 +15,13 @@ pub trait Security: fmt::Debug + Send + Sync {
     fn session(&self) -> io::Result<Box<dyn Session>>;
 }
 
-/// Why a session has come to an end before its peer said so.
+/// Why a session has ended although its peer has not announced an end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// The first bytes are not TLS. Nothing has been answered.
     #[error("the client does not speak TLS")]
     NotTls,
-    /// Anything else, in the words of the library. An alert waits to be written.
+    /// Any other error, as the library describes it. An alert waits to be written.
     #[error("{0}")]
     Failed(String),
 }
@@ -29,9 +29,10 @@ pub enum SessionError {
 /// How a handshake went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
-    /// Keys were exchanged, and certificates shown.
+    /// Keys were exchanged, and certificates presented.
     Full,
-    /// The same, after the client had to be asked for another key share (a round trip).
+    /// As [`Self::Full`], but the client had to send another key share first, which takes a
+    /// round trip.
     Retried,
     /// An earlier session continues.
     Resumed,
@@ -42,7 +43,7 @@ pub enum Handshake {
 pub struct Settled {
     /// How it went.
     pub handshake: Handshake,
-    /// HTTP/2 is spoken inside (ALPN `h2`, RFC 9113 section 3.2).
+    /// HTTP/2 was negotiated (ALPN `h2`, RFC 9113 section 3.2).
     pub is_http2: bool,
 }
 
@@ -54,7 +55,7 @@ pub trait Session: fmt::Debug {
     /// Those of `socket`. Also an error if bytes that were read before must be used first.
     fn read_tls(&mut self, socket: &mut dyn io::Read) -> io::Result<usize>;
 
-    /// Works on what was read. A step of the handshake takes a fraction of a millisecond.
+    /// Processes what was read. A step of the handshake takes a fraction of a millisecond.
     ///
     /// # Errors
     /// The session is over.
@@ -69,7 +70,8 @@ pub trait Session: fmt::Debug {
     /// Those of `socket`.
     fn write_tls(&mut self, socket: &mut dyn io::Write) -> io::Result<usize>;
 
-    /// How many plain bytes of the peer can be read now. Otherwise as [`Session::read`].
+    /// How many plain bytes of the peer can be read now; 0 means that the peer has
+    /// announced its end.
     ///
     /// # Errors
     /// As [`Session::read`].
@@ -94,7 +96,7 @@ pub trait Session: fmt::Debug {
     /// What the handshake has settled; `None` while it goes on.
     fn settled(&self) -> Option<Settled>;
 
-    /// The certificate that the client has shown and that was accepted, as the value of
+    /// The certificate that the client has presented and that was accepted, as the value of
     /// `Client-Cert` (RFC 9440 section 2.2).
     fn client_certificate(&self) -> Option<&str>;
 }

@@ -1,11 +1,11 @@
 //! Suspect requests, which may be the cause when workers end. They are kept apart from each
-//! other, and a path that keeps ending workers does not get the last one.
+//! other, and a path that keeps ending workers does not get the last worker.
 //!
 //! All requests that a worker was executing fail when it ends, and one of them may be the
 //! cause. Each is repeated once. If they were repeated at the same time, the cause would
-//! fail the others a second time, so they are repeated one after the other. [`Paths`]
-//! decides with the time that is passed in. `recent` remembers which paths have been
-//! answered recently, and `fatal` how many workers the worst paths have ended.
+//! fail the others a second time, so they are repeated one after the other. [`Paths`] makes
+//! the decisions; time is an argument. `recent` remembers which paths have been answered
+//! recently, and `fatal` how many workers the worst paths have ended.
 
 mod fatal;
 mod recent;

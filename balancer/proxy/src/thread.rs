@@ -68,7 +68,7 @@ impl Common {
             }
         }
         let limits = &config.limits;
-        // Behind a balancer of ours, all connections are those of the balancer.
+        // Behind a ScaledApp balancer, all connections come from the balancer.
         let of_address = limits.connections_per_address;
         let of_address = of_address.filter(|_| config.trust == Trust::Edge);
         Self {

@@ -66,8 +66,8 @@ impl Transport {
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.poll_read_ready(context),
-            // The bytes that the session holds have been read before, so only the socket
-            // counts.
+            // The bytes in the session have already been read from the socket, so only the
+            // socket counts.
             Self::Secured(secured) => secured.socket.poll_read_ready(context),
             // A stream never rests.
             Self::Stream(_) => Poll::Ready(Ok(())),
@@ -89,7 +89,7 @@ impl Transport {
         }
     }
 
-    /// The same from several pieces.
+    /// As [`Self::poll_write`], from several pieces.
     pub(crate) fn poll_write_vectored(
         &mut self,
         context: &mut Context<'_>,
@@ -105,9 +105,9 @@ impl Transport {
         }
     }
 
-    /// Writes bytes that are followed immediately by the end of our side. The kernel holds
-    /// the last segment back (`MSG_MORE`, send(2)) and sends it together with the FIN,
-    /// which saves a packet for each connection on both hosts.
+    /// Writes bytes that are followed immediately by the end of the proxy's side. The
+    /// kernel holds the last segment back (`MSG_MORE`, send(2)) and sends it together with
+    /// the FIN, which saves a packet for each connection on both hosts.
     #[inline]
     pub(crate) fn poll_write_last(
         &mut self,
@@ -141,7 +141,7 @@ impl Transport {
         }
     }
 
-    /// Closes our side with an orderly close, at the pace of the peer.
+    /// Closes the proxy's side with an orderly close, at the pace of the peer.
     ///
     /// # Errors
     /// The connection is broken.
@@ -149,7 +149,7 @@ impl Transport {
         poll_fn(|context| self.poll_shutdown(context)).await
     }
 
-    /// The same.
+    /// As [`Self::shutdown`].
     pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
@@ -161,9 +161,9 @@ impl Transport {
         }
     }
 
-    /// Closes our side immediately. If the peer has sent something that was not read,
-    /// merely dropping the connection would send a reset instead of the bytes that the
-    /// kernel holds back.
+    /// Closes the proxy's side immediately. If the peer has sent something that was not
+    /// read, merely dropping the connection would send a reset instead of the bytes that
+    /// the kernel holds back.
     pub(crate) fn finish(&mut self) {
         match self {
             Self::Plain(stream) => drop(SockRef::from(&*stream).shutdown(Shutdown::Write)),
@@ -270,7 +270,8 @@ impl Transport {
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// The same by a system call, so that the answer is the kernel's.
+    /// As [`Self::seems_silent`], but by a system call, so that the answer is never
+    /// outdated.
     pub(crate) fn is_silent(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.tcp().is_some_and(|tcp| {

@@ -1,11 +1,11 @@
-//! In which order long computations run, so that many of them at once delay no request by
-//! much: a step of a TLS handshake takes as long as ten requests.
+//! In which order long computations run, so that many of them at the same time delay no
+//! request by much: a step of a TLS handshake takes as long as ten requests.
 //!
 //! What is computed is not decided here.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How many computations run in one turn of a thread's loop.
+/// How many computations run in one turn of a thread's event loop.
 const STEPS: usize = 2;
 
 /// See the module documentation.
@@ -32,7 +32,7 @@ impl Turns {
 
 impl Turn<'_> {
     /// The computation is done. Before the next one, everything that is ready runs, and the
-    /// reactor is asked once.
+    /// event loop checks the sockets once.
     pub(crate) async fn over(self) {
         tokio::task::yield_now().await;
         drop(self.0);

@@ -2,7 +2,7 @@
 //! written to the connection. Such a request was not executed and may be sent again in any
 //! case.
 //!
-//! A server that leaves in an orderly way (`uvicorn --limit-max-requests`, Node's
+//! A server that shuts down in an orderly way (`uvicorn --limit-max-requests`, Node's
 //! `server.close()`), or whose process ends, closes connections at the moment when requests
 //! are written to them. On the wire that is a reset, which says only that something was not
 //! read. The kernel knows how much, and reports it when it destroys a socket
@@ -79,7 +79,7 @@ fn proves(destroyed: &Destroyed, sent: &Sent) -> bool {
         && u64::from(destroyed.unacknowledged) >= sent.request
 }
 
-/// How many of the kernel's reports are remembered: a request asks for its own within a
+/// How many of the kernel's reports are remembered: a request needs its own report within a
 /// moment.
 const MAX_REMEMBERED: usize = 512;
 /// Pauses between checks, in milliseconds. A worker thread of the kernel reports that a
@@ -87,7 +87,7 @@ const MAX_REMEMBERED: usize = 512;
 const PAUSES: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 /// Listening stops after this long without a request that needs it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After the kernel has refused to report, it is asked again after this long.
+/// After the kernel has refused to report, listening is tried again after this long.
 const RETRY_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Listens to the kernel's reports of destroyed sockets, for all threads of a proxy.
@@ -169,8 +169,8 @@ impl Witness {
         link.ends
     }
 
-    /// Whether a request was certainly not read. Our end of its connection must already be
-    /// closed. Waits a moment for the kernel's report.
+    /// Whether a request was certainly not read. The proxy's end of its connection must
+    /// already be closed. Waits a moment for the kernel's report.
     pub(crate) async fn is_unread(&self, sent: &Sent) -> bool {
         for pause in PAUSES {
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -187,7 +187,7 @@ impl Witness {
     /// needed it for a while.
     pub(crate) fn rest(&self, now: Duration) {
         let needed = Duration::from_millis(self.needed.load(Ordering::Relaxed));
-        // Another thread is about to check.
+        // If the lock is taken, another thread is about to check.
         let Ok(mut hears) = self.hears.try_lock() else {
             return;
         };

@@ -64,7 +64,7 @@ impl Upstreams {
         }
     }
 
-    /// Chooses an endpoint for a request of `client` that has not been at those in `tried`.
+    /// Chooses an endpoint for a request of `client`, but none of those in `tried`.
     pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight<'_>> {
         let table = self.table.borrow();
         let endpoints = &table.endpoints;

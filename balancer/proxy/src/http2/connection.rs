@@ -28,17 +28,18 @@ use crate::metrics::{Counted, Failure, count};
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// How many requests one connection may have at once. Further ones are refused before they
-/// are looked at (`REFUSED_STREAM`), and the client sends them again.
+/// How many requests one connection may have at the same time. Further ones are refused
+/// before they are processed (`REFUSED_STREAM`), and the client sends them again.
 const MAX_STREAMS: u32 = 100;
 /// How many bytes the streams of a connection may have sent that have not been used yet.
 /// Stalled uploads on all streams must leave room for one more (RFC 9113 section 5.2.2), so
 /// this is the sum of their windows.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// The same for one stream. A larger one for connections with few streams would not do: a
-/// client may use it on many streams before it hears of a smaller one.
+/// As [`CONNECTION_WINDOW`], for one stream. A larger window for connections with few
+/// streams would be unsafe: a client may use it on many streams before it learns of a
+/// smaller one.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// How many bytes of one answer wait for a client that reads slowly.
+/// How many bytes of one answer may wait for a client that reads slowly.
 const SEND_BYTES: usize = 64 << 10;
 /// How many streams a client may have opened and reset before they were accepted
 /// (CVE-2023-44487).
@@ -177,7 +178,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
     run(&thread, connection, &about, deadline).await;
 }
 
-/// What the loop of a connection has heard.
+/// An event that the loop of a connection waits for.
 enum Heard {
     Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
     /// The number of streams has changed.
@@ -248,7 +249,7 @@ async fn run(
             // has not closed it.
             Heard::Late if is_late || deadline.cut().is_some() => {
                 connection.abrupt_shutdown(Reason::NO_ERROR);
-                // The frame goes out if the socket takes it.
+                // The frame is sent only if the socket takes it immediately.
                 let mut context = Context::from_waker(std::task::Waker::noop());
                 let _ended = connection.poll_closed(&mut context);
                 return;

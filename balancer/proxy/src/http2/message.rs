@@ -1,9 +1,9 @@
 //! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110
-//! section 7.6, RFC 8441). Pure.
+//! section 7.6, RFC 8441). No I/O is done here.
 //!
 //! Whether a head is well formed is decided by the `h2` crate and then, in HTTP/1.1, by
-//! `scaledapp-http1`. This module decides what neither of them can know, because it exists
-//! in one form only.
+//! `scaledapp-http1`. This module decides what neither of them can check, because it exists
+//! in only one of the two versions.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,

@@ -51,7 +51,7 @@ pub(crate) struct Stream {
     /// How many bytes count as written once that data is sent. They include the framing of
     /// HTTP/1.1, which takes no room in the stream.
     taken: usize,
-    /// The client, or its connection, is gone.
+    /// The client has reset the stream, or its connection is broken.
     is_broken: bool,
 }
 
@@ -94,7 +94,8 @@ impl Stream {
         &self.about
     }
 
-    /// Whether the client is known to have gone.
+    /// Whether it is known that the client has reset the stream, or that its connection is
+    /// broken.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
     }
@@ -143,7 +144,7 @@ impl Stream {
         }
     }
 
-    /// Ready when the client has given the stream up.
+    /// Ready when the client has reset the stream.
     fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.answer {
             Answer::Head(respond) => respond.poll_reset(context),
@@ -155,7 +156,7 @@ impl Stream {
         Poll::Ready(())
     }
 
-    /// Reads bytes that are there; 0 means that the client of a tunnel has finished.
+    /// Reads bytes that have arrived; 0 means that the client of a tunnel has finished.
     pub(crate) fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut read = 0;
         while let Some((first, is_data)) = self.unread.front_mut() {

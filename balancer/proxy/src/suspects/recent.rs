@@ -1,9 +1,8 @@
 //! Which paths have been answered recently. Many workers have requests for a busy path when
 //! they end, although the path is not the cause. The memory is bounded, and cheap enough to
 //! be updated with each answer: a hash, and a check of one word that changes once a second.
-//! If two paths share a place, the later one takes it, so the earlier one may be forgotten.
-//! A path that was not answered is mistaken for an answered one only with a chance of one in
-//! 2^31.
+//! If two paths share an entry, the later one overwrites the earlier one. A path that was
+//! not answered is mistaken for an answered one only with a chance of one in 2^31.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -14,15 +13,15 @@ use std::time::Duration;
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// The number of paths that can be remembered.
 const PLACES: usize = 1024;
-/// The lower bits of a word hold the second of the answer, the upper bits identify the
-/// path.
+/// The lower bits of an entry contain the second of the answer, and the upper bits identify
+/// the path.
 const SECONDS: u64 = (1 << 24) - 1;
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// The hasher has a random seed, so that clients cannot choose paths that share a
-    /// place.
+    /// The hasher has a random seed, so that clients cannot choose paths that share an
+    /// entry.
     hasher: RandomState,
     places: Box<[AtomicU64]>,
 }
@@ -61,7 +60,7 @@ impl Recent {
     }
 }
 
-/// The second of a time, counted from 1; 0 marks a place that was never used.
+/// The second of a time, counted from 1; 0 marks an entry that was never used.
 fn second(now: Duration) -> u64 {
     now.as_secs() + 1
 }

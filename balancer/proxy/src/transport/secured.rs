@@ -114,7 +114,7 @@ impl Secured {
         }
     }
 
-    /// Works on what was read.
+    /// Processes what was read.
     pub(crate) fn process(&mut self) -> Result<(), SessionError> {
         self.session.process()
     }
@@ -154,14 +154,15 @@ impl Secured {
         }
         ready!(self.poll_take(context))?;
         if let Err(error) = self.session.process() {
-            // The alert says why; whether the peer hears it changes nothing.
+            // The alert tells the peer why. It makes no difference whether the peer
+            // receives it.
             let _told = self.poll_flush(context);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads plain bytes that are there; 0 is the end of the peer's side.
+    /// Reads plain bytes that have been decrypted; 0 is the end of the peer's side.
     ///
     /// # Errors
     /// As [`Session::read`].
