@@ -2,8 +2,8 @@
 //! publishes the list that [`super::slices`] reads from them.
 //!
 //! It needs only `list` and `watch` of `endpointslices` in the namespace. While the API
-//! server is away, the last list stays in force, and [`crate::peers::watch`] still hears
-//! from the pods themselves.
+//! server is away, the last list stays in force, and [`crate::peers::watch`] still receives
+//! reports from the pods themselves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -63,7 +63,7 @@ pub(crate) struct Feed {
     service: ServiceName,
     sink: Sink,
     metrics: Arc<Metrics>,
-    /// The problem that was logged last, so that each is logged once.
+    /// The problem that was logged last, so that each problem is logged once.
     told: Option<String>,
 }
 

@@ -16,7 +16,7 @@ use super::endpoints;
 use super::listing::Sink;
 use crate::metrics::Metrics;
 
-/// How often the file is looked at.
+/// How often the file is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The largest file, in bytes. The longest list with the longest names would fit into it
 /// several times.
@@ -31,7 +31,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Looks at the file once, so that a good one is in force from the start.
+    /// Reads the file once, so that a good list is in force from the start.
     pub(crate) fn new(path: PathBuf, sink: Sink, metrics: Arc<Metrics>) -> Self {
         let mut feed = Self {
             file: PolledFile::new(path, MAX_FILE_BYTES),
@@ -42,8 +42,8 @@ impl Feed {
         feed
     }
 
-    /// Looks at the file for ever. When `again` is notified, it looks at once and ignores
-    /// the time stamp.
+    /// Checks the file forever. When `again` is notified, the file is read immediately,
+    /// whatever its time stamp.
     pub(crate) async fn run(mut self, again: Arc<Notify>) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

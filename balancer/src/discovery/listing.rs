@@ -1,9 +1,9 @@
 //! Sources of backends, each of which gives a list, and the combined list.
 //!
-//! A source is anything that holds a [`Sink`]: the flags give their list once; the
-//! endpoints file and the watch of `EndpointSlice`s give one whenever it changes. The last
-//! good list of a source stays in force until the source gives another one.
-//! [`crate::fleet`] decides how backends become endpoints.
+//! A source is anything that has a [`Sink`]: the flags give their list once; the endpoints
+//! file and the watch of `EndpointSlice`s give one whenever it changes. The last good list
+//! of a source stays in force until the source gives another one. [`crate::fleet`] decides
+//! how backends become endpoints.
 
 use tokio::sync::watch;
 

@@ -1,5 +1,5 @@
 //! Answers that break off: a body without any other framing ends only with an orderly
-//! close, for each version of clients and in both hops.
+//! close, for each version of clients and in both roles of the proxy.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -29,7 +29,7 @@ pub(crate) fn ending(answer: &'static str, end: End) -> Arc<Endpoint> {
     })
 }
 
-/// An upstream that does this on each connection.
+/// An upstream that runs `act` for each connection.
 pub(crate) fn scripted(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Arc<Endpoint> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -105,8 +105,8 @@ fn only_an_orderly_close_ends_an_answer() {
     }
 }
 
-/// The kernel reports a reset only once. If a write has already met it, a later read looks
-/// like an orderly end.
+/// The kernel reports a reset only once. If a write has already failed with it, a later
+/// read looks like an orderly end.
 #[test]
 fn a_reset_that_an_upload_has_met_is_not_an_orderly_end() {
     for _ in 0..10 {
@@ -134,7 +134,7 @@ fn a_reset_that_an_upload_has_met_is_not_an_orderly_end() {
     }
 }
 
-/// An old client would take an orderly end for the end of the answer.
+/// An HTTP/1.0 client would take an orderly end for the end of the answer.
 #[tokio::test]
 async fn a_drain_that_cuts_an_answer_to_an_old_client_resets_it() {
     let upstream = scripted(|mut stream| {

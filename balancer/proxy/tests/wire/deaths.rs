@@ -86,7 +86,7 @@ fn an_end_may_be_reported_a_moment_late() {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(5));
             endpoint.ended(EndedBy::Other);
-            // Too late to be believed.
+            // Only the first report counts.
             endpoint.ended(EndedBy::Itself);
         });
         broken.close();
@@ -175,10 +175,10 @@ fn a_suspect_request_that_waits_is_judged_again_at_its_turn() {
     let of_first = next_of(&workers);
     let mut second = ask(&running, "/bad");
     let of_second = next_of(&workers);
-    // It is repeated, and has its turn.
+    // The first request is repeated, and it is its turn.
     of_first.close();
     let again = next_of(&workers);
-    // It is to be repeated, and waits for its turn.
+    // The second request is to be repeated, and waits for its turn.
     of_second.close();
     std::thread::sleep(Duration::from_millis(50));
     again.close();
@@ -192,7 +192,8 @@ fn a_suspect_request_that_waits_is_judged_again_at_its_turn() {
         .any(|worker| worker.requests.try_recv().is_ok());
     assert!(!asked, "a third worker had to end");
     assert!(running.counts("x_failures_total{cause=\"suspect\"} 1"));
-    // A request that no worker has executed yet may come back later.
+    // A request that no worker has executed yet gets 503, so that its client may send it
+    // again later.
     let answer = read_all(&mut ask(&running, "/bad"));
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(running.counts("x_path_ended_workers_total{path=\"GET /bad\"} 3"));
@@ -204,7 +205,7 @@ fn a_busy_path_is_not_blamed_for_ended_workers() {
     let mut client = ask(&running, "/busy");
     next_of(&workers).answer(OK);
     assert!(read_all(&mut client).starts_with("HTTP/1.1 200 "));
-    // Each is alone at a worker that leaves, and is then served by another one.
+    // Each request is alone at a worker that exits, and is then served by another worker.
     let mut clients = [ask(&running, "/busy"), ask(&running, "/busy")];
     let both = [next_of(&workers), next_of(&workers)];
     for request in both {

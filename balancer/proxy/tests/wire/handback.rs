@@ -10,11 +10,12 @@ use crate::peers::{OK, Request, Running, Stage, ask, read_all, start, start_with
 const SAYS: &str = "\r\nScaledapp-Interrupted: retry\r\n";
 const HANDED_BACK: &str =
     "HTTP/1.1 502 Bad Gateway\r\nScaledapp-Interrupted: retry\r\nContent-Length: 0\r\n\r\n";
-/// The same from a dispatcher of the previous version.
+/// As [`HANDED_BACK`], from a dispatcher of the previous version.
 const OLD_HANDED_BACK: &str =
     "HTTP/1.1 502 Bad Gateway\r\nScaledapp-Not-Executed: retry\r\nContent-Length: 0\r\n\r\n";
 
-/// A dispatcher in front of a worker that the test plays, and that something else ends.
+/// A dispatcher in front of a worker that the test plays. The cause of the worker's end is
+/// never the request.
 fn dispatcher(worker: &Stage, attempts: u32) -> Running {
     let config = Config::dispatcher();
     let limits = Limits {
@@ -45,7 +46,7 @@ fn only_what_may_be_repeated_is_handed_back() {
         answer.starts_with("HTTP/1.1 502 ") && answer.contains(SAYS),
         "{answer}"
     );
-    // A byte of an answer was already there.
+    // A part of an answer had already arrived.
     let mut client = ask(&running, "/");
     let mut request = worker.next();
     request.begin("HTTP/1.1 200");
@@ -55,7 +56,7 @@ fn only_what_may_be_repeated_is_handed_back() {
         answer.starts_with("HTTP/1.1 502 ") && !answer.contains("Scaledapp"),
         "{answer}"
     );
-    // It may have been executed.
+    // The POST may have been executed.
     std::thread::scope(|scope| {
         let client = scope.spawn(|| post(&running, "x"));
         drop(worker.next());
@@ -200,7 +201,7 @@ fn an_app_cannot_hand_a_request_back() {
     }
 }
 
-/// Waits for the next request at any of these.
+/// Waits for the next request at any of these pods.
 fn of_any(pods: &[Stage]) -> Request {
     loop {
         if let Some(request) = pods.iter().find_map(|pod| pod.requests.try_recv().ok()) {
@@ -216,7 +217,7 @@ fn the_next_pod_learns_that_the_request_was_repeated() {
         (Some(HANDED_BACK), false),
         // It may be the request that has ended four workers.
         (Some(OLD_HANDED_BACK), true),
-        // The whole pod is gone.
+        // The whole pod has failed.
         (None, true),
     ] {
         let pods = [Stage::open(), Stage::open()];

@@ -1,5 +1,5 @@
-//! Clients that leave before they have their answer. This must be noticed in every state of
-//! their request, and nothing may be lost that a client still waits for.
+//! Clients that close their connection before they have their answer. This must be noticed
+//! in every state of their request, and nothing may be lost that a client still waits for.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,8 @@ use crate::peers::{
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A balancer that lets a client with a closed side wait for `time`, and its upstream.
+/// A balancer that lets a client wait for `time` after it has closed its side, and its
+/// upstream.
 fn believing(time: Duration) -> (Stage, Running) {
     let stage = Stage::open();
     let limits = short(|limits| limits.half_close_time = time);
@@ -38,7 +39,7 @@ fn behind() -> (Stage, Running) {
     (stage, running)
 }
 
-/// Two ends: the client closes its side, or its connection breaks.
+/// Two ways to end: the client closes its side, or its connection breaks.
 fn ends() -> [fn(TcpStream) -> Option<TcpStream>; 2] {
     [
         |client| {
@@ -60,7 +61,7 @@ fn a_silent_answer_ends_with_its_client() {
             "",
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nx",
-            // Held until it is complete.
+            // This answer is held back until it is complete.
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx",
         ] {
             for end in ends() {

@@ -161,7 +161,7 @@ fn a_stream_may_be_silent_for_longer_than_other_answers() {
         let silent = std::time::Instant::now();
         request.is_left();
         assert!(silent.elapsed() > MOMENT * 2, "{field}");
-        // The stream is cut off and not ended in order.
+        // The stream is cut off: it does not end with a last chunk.
         assert!(!read_all(&mut client).ends_with("0\r\n\r\n"));
         assert!(running.counts("x_failures_total{cause=\"timeout\"} 1"));
     }
@@ -224,7 +224,7 @@ fn idle_connections_give_way_to_new_ones() {
         kept.write_all(GET).unwrap();
         kept.read_exact(&mut [0; OK.len()]).unwrap();
         let silent: Vec<_> = (0..200).map(|_| running.connect()).collect();
-        // One new connection after another, after all places are taken.
+        // New connections come one after the other, after the limit has been reached.
         for _ in 0..20 {
             let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
             assert!(answer.ends_with("ok"), "{answer}");
@@ -244,7 +244,7 @@ fn a_connection_without_a_request_ends_after_the_time_for_a_head() {
     kept.write_all(GET).unwrap();
     kept.read_exact(&mut [0; OK.len()]).unwrap();
     assert_eq!(running.send(b""), "");
-    // This connection has had a request, so it has the time between two requests.
+    // This connection has had a request, so the time between two requests applies to it.
     kept.write_all(GET).unwrap();
     kept.read_exact(&mut [0; OK.len()]).unwrap();
 }

@@ -23,7 +23,7 @@ fn tight(memory: u64, limits: Limits) -> Running {
     )
 }
 
-/// A client that has sent `bytes` of a body that is held until it is complete.
+/// A client that has sent `bytes` of a body that the proxy keeps until it is complete.
 fn stalled(running: &Running, bytes: usize) -> TcpStream {
     let mut stream = running.connect();
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65000\r\n\r\n";
@@ -69,7 +69,7 @@ fn stalled_uploads_end_before_memory_does_and_requests_are_answered() {
 
 #[test]
 fn requests_are_not_kept_while_memory_is_tight() {
-    // Otherwise a slow client would hold a worker: its body waits here.
+    // The proxy keeps such a body, because a slow client would otherwise block a worker.
     let running = tight(1 << 20, short(|limits| limits.replay_bytes = 64 << 10));
     let held: Vec<_> = (0..12).map(|_| stalled(&running, 60_000)).collect();
     until("memory is tight", || {

@@ -14,7 +14,7 @@ fn silence_ends_with_each_byte_and_begins_with_the_first_request() {
     let stage = Stage::open();
     let endpoint = stage.endpoint();
     let running = start(vec![Arc::clone(&endpoint)], Limits::default());
-    // Late enough that differences must come from the start.
+    // This is so late that only the start of the silence can make a difference.
     let later = Instant::now() + Duration::from_hours(1);
     assert_eq!(endpoint.silent_for(later), None);
     let before = Instant::now();

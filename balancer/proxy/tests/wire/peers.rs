@@ -121,7 +121,7 @@ pub(crate) fn upstream(answer: &'static str, pause: Duration) -> Arc<Endpoint> {
 
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// The default limits with some changed.
+/// The default limits, after `change` has been applied.
 pub(crate) fn short(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
     change(&mut limits);
@@ -172,7 +172,7 @@ impl Request {
         self.stream.write_all(bytes.as_bytes()).unwrap();
     }
 
-    /// The same, if the proxy may have closed the connection.
+    /// As [`Self::begin`], if the proxy may have closed the connection.
     pub(crate) fn try_begin(&mut self, bytes: &str) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_bytes())
     }
@@ -229,14 +229,15 @@ impl Stage {
         Endpoint::new("one", self.address)
     }
 
-    /// The same as one of our dispatchers, which may hand requests back.
+    /// As [`Self::endpoint`], but as a ScaledApp dispatcher, which may hand requests back.
     pub(crate) fn pod(&self) -> Arc<Endpoint> {
         let endpoint = self.endpoint();
         endpoint.set_hands_back(true);
         endpoint
     }
 
-    /// The same as a process of which it is known whether it runs and what ended it.
+    /// As [`Self::endpoint`], but as a process of which it is known whether it runs and
+    /// what ended it.
     pub(crate) fn process(&self, runs: bool, ended: Option<EndedBy>) -> Arc<Endpoint> {
         let process = Box::new(Runs(runs));
         let endpoint = Endpoint::of_process("one", self.address, &Counters::new("0"), process);
@@ -280,7 +281,7 @@ fn play(stream: &TcpStream, connection: usize, sender: &mpsc::Sender<Request>) {
             stream: stream.try_clone().unwrap(),
             next,
         };
-        // Dropped without an answer, or the test is over.
+        // The request was dropped without an answer, or the test is over.
         if sender.send(request).is_err() || answered.recv().is_err() {
             return;
         }

@@ -48,8 +48,8 @@ fn the_request_that_came_first_is_served_first() {
 
 #[test]
 fn a_freed_place_is_used_immediately() {
-    // If waiting requests looked only at ticks (80 a second on four threads), not even half
-    // of them would be served in time.
+    // If waiting requests searched only at ticks (80 a second on four threads), not even
+    // half of them would be served in time.
     const REQUESTS: usize = 500;
     let limits = Limits {
         waiting_time: Duration::from_secs(3),
@@ -70,7 +70,7 @@ fn a_freed_place_is_used_immediately() {
     }
 }
 
-/// Answers all requests, and records how many it had at once.
+/// Answers all requests, and records how many it had at the same time.
 fn counting(most: &Arc<AtomicU32>, served: &Arc<AtomicU32>) -> Arc<Endpoint> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -19,7 +19,7 @@ fn both(stage: &Stage) -> [Running; 2] {
     ]
 }
 
-/// Leaves one kept connection.
+/// Makes the proxy keep one connection, and returns its number.
 fn warm(running: &Running, stage: &Stage) -> usize {
     let mut client = send(running, GET);
     let request = stage.next();
@@ -60,7 +60,7 @@ fn a_post_on_a_connection_that_closes_as_it_arrives_is_not_repeated() {
         let mut client = send(&running, POST);
         let request = stage.next();
         assert_eq!(request.at, (kept, 1), "on the kept connection");
-        // It may have been executed.
+        // The POST may have been executed.
         drop(request);
         assert!(read_all(&mut client).starts_with("HTTP/1.1 502 "));
         assert!(running.counts("x_repeated_total 0"));
@@ -76,7 +76,7 @@ fn a_post_never_goes_over_a_closed_connection() {
             let mut client = send(&running, GET);
             let mut request = stage.next();
             let (connection, _) = request.at;
-            // It promises to keep the connection, and closes it with the answer.
+            // The server promises to keep the connection, but closes it with the answer.
             request.begin(OK);
             request.close();
             assert!(read_all(&mut client).ends_with("ok"));

@@ -78,7 +78,7 @@ fn a_body_that_trickles_gets_408_and_blocks_no_server() {
             stage.next().is_left();
         }
         assert!(read_all(&mut client).starts_with("HTTP/1.1 408 "));
-        // It has its answer and need not continue for as long as it could.
+        // The client has its answer, so it need not send for as long as it could.
         client.shutdown(Shutdown::Both).unwrap();
         drips.join().unwrap();
         assert!(running.counts("x_failures_total{cause=\"client_timeout\"} 1"));
@@ -127,7 +127,7 @@ fn a_body_has_a_deadline_for_its_waits_in_total() {
     });
     stage.next().is_left();
     assert!(read_all(&mut client).starts_with("HTTP/1.1 408 "));
-    // It has its answer and need not continue for as long as it could.
+    // The client has its answer, so it need not send for as long as it could.
     client.shutdown(Shutdown::Both).unwrap();
     drips.join().unwrap();
 }
@@ -158,7 +158,7 @@ fn a_server_owes_nothing_while_its_client_sends() {
     assert_eq!(endpoint.silent_for(later), None);
 }
 
-/// A client that reads nothing until it is told to, and then little at a time.
+/// A client that reads nothing by itself, and has a small receive buffer.
 fn reader(running: &Running) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

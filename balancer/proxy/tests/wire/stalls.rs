@@ -12,11 +12,11 @@ use crate::peers::{
     MOMENT, OK, Request, Running, Stage, ask, read_all, short, start_with, until, upstream,
 };
 
-/// How long a client that does not send or read keeps its place, and a little more.
+/// A little longer than a client that does not send or read keeps its connection.
 const SOON: Duration = Duration::from_secs(4);
 const PLACES: u32 = 20;
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-/// Larger than the sockets accept, as is even half of it (`tcp_rmem` and `tcp_wmem` of this
+/// Even half of it is more than the sockets accept (`tcp_rmem` and `tcp_wmem` of this
 /// kernel: many mebibytes).
 const LARGE: usize = 64 << 20;
 
@@ -42,7 +42,7 @@ fn all(running: &Running, bytes: &[u8]) -> Vec<TcpStream> {
     clients
 }
 
-/// A new client, and one more, are answered soon.
+/// Two new clients, one after the other, are answered soon.
 fn others_are_served(running: &Running) {
     for _ in 0..2 {
         let begun = Instant::now();
@@ -58,7 +58,7 @@ fn stalled_heads_and_bodies_give_way_and_are_told_so() {
     for threads in [1, 2] {
         for bytes in [
             &b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: "[..],
-            // The first body is held until it is complete, the second passed on as it
+            // The first body is kept until it is complete; the second is passed on as it
             // arrives.
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nsome",
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6000000\r\n\r\nsome",
@@ -68,7 +68,8 @@ fn stalled_heads_and_bodies_give_way_and_are_told_so() {
             let mut stalled = all(&running, bytes);
             let begun = Instant::now();
             let mut others: Vec<_> = (0..2).map(|_| ask(&running, "/other")).collect();
-            // There are also uploads that are passed on as they arrive; they stay.
+            // The uploads that are passed on as they arrive also come here; they are not
+            // answered.
             let mut requests: Vec<Request> = Vec::new();
             let is_other = |request: &Request| request.path() == "/other";
             while requests.iter().filter(|one| is_other(one)).count() < 2 {
@@ -126,7 +127,7 @@ fn an_occasional_byte_does_not_keep_a_place() {
 fn a_client_that_does_not_read_gives_way() {
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
     let answer: &'static str = (answer + &"x".repeat(LARGE)).leak();
-    // The bytes that wait for such a reader are here or at its server.
+    // The server sends the whole answer, or stops in the middle of it.
     for part in [answer, &answer[..answer.len() - LARGE / 2]] {
         let running = start_with(vec![upstream(part, Duration::ZERO)], config(1));
         let _deaf = all(&running, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");

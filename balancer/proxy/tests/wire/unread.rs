@@ -150,7 +150,7 @@ fn a_connection_that_was_not_accepted_is_repeated_unless_the_app_may_have_reset_
         let (listener, address) = listen();
         let running = dispatcher(address, may_reset, 4);
         let next = spawn(move || {
-            // A request waits; then the worker leaves, and another one listens on its port.
+            // A request waits; then the worker exits, and another one listens on its port.
             let queued = || {
                 let all = scaledapp_proc::sockets::at_port(
                     address.port(),
@@ -188,14 +188,15 @@ fn a_balancer_in_front_learns_that_no_worker_has_read_it() {
     worker.join().unwrap();
 }
 
-/// There is no supervisor: an app closes a kept connection at that moment.
+/// There is no supervisor, and the app closes the connection at the moment when the request
+/// arrives.
 #[test]
 fn a_balancer_repeats_a_request_that_came_after_an_orderly_close() {
     let (listener, address) = listen();
     let endpoint: Arc<Endpoint> = Endpoint::new("one", address);
     let running = start_with(vec![endpoint], Config::balancer());
     let worker = spawn(move || {
-        // It closes before it has seen the request.
+        // The app closes the connection before it has read the request.
         let (stream, _) = listener.accept().unwrap();
         drop(stream);
         answer_the_next(listener)

@@ -212,7 +212,7 @@ fn an_http2_client_is_refused_in_its_own_protocol() {
         let running = start_with(Vec::new(), config);
         let mut client = running.connect();
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-        // It may arrive in pieces.
+        // The preface may arrive in pieces.
         for part in preface.chunks(10) {
             client.write_all(part).unwrap();
         }
