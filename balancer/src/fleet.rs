@@ -1,6 +1,6 @@
 //! Backends as endpoints of the forwarding path: reconciles a new list with the endpoints
-//! in use. A backend that stays keeps its counters and its record; one that goes gets no
-//! new request.
+//! in use. A backend that is still listed keeps its counters and its record; a backend that
+//! is no longer listed gets no new request.
 
 use std::sync::Arc;
 
@@ -80,24 +80,24 @@ impl Fleet {
         })
     }
 
-    /// Whether, for each backend with an admin port, a first answer has come or the attempt
-    /// has failed.
+    /// Whether each backend with an admin port has answered there. A supervisor that cannot
+    /// be reached has not.
     pub(crate) fn is_heard(&self) -> bool {
         let unheard = [Standing::Suspect, Standing::Unknown];
         self.targets()
             .all(|target| !unheard.contains(&target.endpoint.standing()))
     }
 
-    /// Whether there are endpoints, and none has shown that it belongs to the app. All of
-    /// them get requests then.
+    /// Whether there are endpoints, and none has shown that it belongs to the app. In that
+    /// case all of them get requests.
     pub(crate) fn is_unknown(&self) -> bool {
         let mut members = self.0.iter();
         !self.0.is_empty() && members.all(|member| member.endpoint.standing() == Standing::Unknown)
     }
 }
 
-/// The standing of a backend that has not reported yet. One without an admin port never
-/// reports, so it is taken to serve.
+/// The standing of a backend that has not reported yet. A backend without an admin port
+/// never reports, so it counts as serving.
 fn unheard(backend: &Backend) -> Standing {
     match backend.admin {
         Some(_) if backend.selected => Standing::Unknown,
@@ -167,7 +167,7 @@ mod tests {
         assert!(!fleet.is_heard());
         fleet.table().endpoints[0].set_standing(Standing::Unready);
         assert!(!fleet.is_unknown());
-        // Without an admin port, only the kubelet can tell whether the pod serves.
+        // Without an admin port, only the kubelet knows whether the pod serves.
         fleet.reconcile(vec![selected("c", 3, None)]);
         assert!(!fleet.is_unknown());
         assert_eq!(fleet.table().endpoints[0].standing(), Standing::Serving);

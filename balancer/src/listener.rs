@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Our own supervisor sets this variable for each of its workers.
+/// The ScaledApp supervisor sets this variable for each of its workers.
 const SLOT: &str = "SCALEDAPP_SLOT";
 
 /// The address cannot be listened on.
@@ -41,7 +41,8 @@ pub(crate) fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListe
     })
 }
 
-/// Whether our supervisor holds the socket, so that it outlives this process.
+/// Whether a ScaledApp supervisor keeps the socket open, so that the socket outlives this
+/// process.
 pub(crate) fn is_held() -> bool {
     std::env::var_os(SLOT).is_some()
 }

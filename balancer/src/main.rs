@@ -1,4 +1,4 @@
-//! `scaledapp-balancer`: forwards HTTP/1 requests of clients to the pods of an app.
+//! `scaledapp-balancer`: forwards HTTP requests of clients to the pods of an app.
 //!
 //! Parses the command line and maps results to exit codes. How a request is forwarded is
 //! decided in `scaledapp-proxy`; where it can go is decided in [`discovery`] and [`peers`].

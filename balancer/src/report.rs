@@ -1,4 +1,4 @@
-//! What the admin port shows of the balancer: `/livez /readyz /metrics /status`.
+//! What the admin port shows about the balancer: `/livez /readyz /metrics /status`.
 //!
 //! All values are looked up at each request, and nothing here changes anything.
 
@@ -45,8 +45,8 @@ impl Routes for Report {
         Ok(())
     }
 
-    /// The balancer is ready even if no endpoint serves: it must accept requests and hold
-    /// them until one does.
+    /// The balancer is ready even if no endpoint serves: it must accept requests, which
+    /// wait until an endpoint serves.
     fn ready(&self) -> Probe {
         if self.is_draining() {
             return Err("draining".to_owned());

@@ -27,10 +27,11 @@ use crate::report::Report;
 use crate::settings::{Drain, Settings, Tls};
 use crate::tls::Loader;
 
-/// How long the first requests wait for supervisors to say whether they serve. They answer
-/// within milliseconds, and one that is gone must not delay the others.
+/// How long the first requests wait for supervisors to report whether they serve.
+/// Supervisors answer within milliseconds, and one that cannot be reached must not delay
+/// the requests for long.
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often to check whether they have answered.
+/// How often to check whether all supervisors have answered.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long it may take until an endpoint shows that it belongs to the app. After that, the
 /// log says that none has. Within this time, the image of a first pod is pulled and the pod
@@ -40,7 +41,8 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_mins(2);
 /// The largest token file, in bytes; it has room for the most and longest tokens.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
-/// Runs until a signal ends it. An error means that it could not start.
+/// Runs until a signal ends it. An error means that it could not start, or that all
+/// forwarding threads have ended.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -154,8 +156,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
 }
 
-/// What is spoken on which socket, and the address of https. From now on the certificate
-/// files are watched for changes, and looked at when `again` is notified.
+/// The listeners with their protocols, and the address of https. From now on the
+/// certificate files are watched for changes, and read again when `again` is notified.
 fn secure(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -251,12 +253,12 @@ struct Balancer {
 enum AllUnknown {
     No,
     Since(Instant),
-    /// The log has said it.
+    /// This has been logged.
     Logged,
 }
 
 impl AllUnknown {
-    /// Completes when it is time to log it.
+    /// Completes when it is time to log this.
     async fn log_due(self) {
         match self {
             Self::Since(since) => sleep_until(since + UNKNOWN_TIMEOUT).await,
@@ -279,8 +281,8 @@ impl Balancer {
         }
     }
 
-    /// Waits briefly until all supervisors have said whether they serve, so that the first
-    /// requests do not go to pods that are about to leave.
+    /// Waits briefly until all supervisors have reported whether they serve, so that the
+    /// first requests do not go to pods that are about to exit.
     async fn first_reports(&self) {
         let end = Instant::now() + FIRST_REPORT_TIMEOUT;
         while !self.fleet.is_heard() && Instant::now() < end {
@@ -288,7 +290,7 @@ impl Balancer {
         }
     }
 
-    /// Returns `Ok` after a stop that was asked for.
+    /// Returns `Ok` after a signal has stopped it.
     async fn run(
         mut self,
         proxy: &Proxy,
@@ -343,7 +345,7 @@ impl Balancer {
         }
     }
 
-    /// Takes a new list over.
+    /// Applies a new list.
     fn take_list(&mut self) {
         let backends = self.listing.borrow_and_update().backends();
         let total = backends.len();
@@ -358,7 +360,7 @@ impl Balancer {
     }
 
     /// Publishes the table, even if only a standing has changed, so that waiting requests
-    /// look for an endpoint again.
+    /// search for an endpoint again.
     fn publish(&mut self) {
         self.table.send_replace(self.fleet.table());
         self.all_unknown = match (self.fleet.is_unknown(), self.all_unknown) {

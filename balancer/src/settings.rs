@@ -12,9 +12,10 @@ use scaledapp_tls::Pair;
 use crate::cli::{AlgorithmArg, ClientMode, Options, RunArgs, Time, TlsVersion};
 use crate::discovery::cluster::ServiceName;
 
-/// Services and resolvers learn seconds late that a balancer leaves.
+/// Services and resolvers learn seconds late that a balancer shuts down.
 const DRAIN_MIN: Duration = Duration::from_secs(10);
-/// After this long without a new connection, all clients have learned of it.
+/// After this long without a new connection, all clients have learned that the balancer
+/// shuts down.
 const DRAIN_QUIET: Duration = Duration::from_secs(2);
 /// The time between SIGTERM and SIGKILL in Kubernetes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,15 +43,16 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tls {
     pub(crate) pairs: Vec<Pair>,
-    /// Where https is spoken; `None`: on the listener, which then speaks no http.
+    /// The address for https; `None`: https is served on the address of the listener,
+    /// instead of http.
     pub(crate) listen: Option<SocketAddr>,
     /// Requests of the listener are redirected to https at this port.
     pub(crate) redirect: Option<u16>,
-    /// TLS 1.2 is not spoken.
+    /// TLS 1.2 is refused.
     pub(crate) is_13_only: bool,
-    /// The file of the authorities whose certificates clients show.
+    /// The file of the authorities whose certificates clients present.
     pub(crate) client_authorities: Option<PathBuf>,
-    /// A client may show no certificate.
+    /// A client without a certificate is accepted.
     pub(crate) clients_are_optional: bool,
     /// HTTP/2 is offered.
     pub(crate) offers_http2: bool,
@@ -171,7 +173,8 @@ fn read(path: &Path) -> Result<Options, UsageError> {
     Ok(options)
 }
 
-/// Flags (with the variables, which clap has put there) win over the file.
+/// Flags win over the file. clap has already put the values of the variables into the
+/// flags.
 fn merge(flags: Options, file: Options) -> Options {
     macro_rules! first {
         ($($name:ident),+ $(,)?) => {
@@ -228,7 +231,7 @@ fn merge(flags: Options, file: Options) -> Options {
     )
 }
 
-/// What the flags say about TLS; `None` if it is not spoken.
+/// What the flags say about TLS; `None` if it is off.
 fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError> {
     let needs = [
         ("tls-listen", options.tls_listen.is_some()),

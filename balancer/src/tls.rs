@@ -1,7 +1,7 @@
-//! TLS at the balancer's listener: sessions of `rustls` for the proxy, with the certificates
-//! that the files hold at the moment.
+//! TLS at the balancer's listener: sessions of `rustls` for the proxy, with the
+//! certificates that are in the files at the moment.
 //!
-//! Decides when files are read again. What they must hold, and what is negotiated, is
+//! Decides when files are read again. What they must contain, and what is negotiated, is
 //! decided in `scaledapp-tls`.
 
 use std::io::{self, BufRead, Read, Write};
@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::settings::Tls;
 
-/// How often the files are looked at: a changed certificate is in use within two seconds.
+/// How often the files are checked: a changed certificate is in use within two seconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest file of authorities, in bytes.
@@ -46,7 +46,7 @@ impl Security for Certificates {
     }
 }
 
-/// What the files hold, and what was made of it.
+/// The files, and what has been read from them.
 #[derive(Debug)]
 pub(crate) struct Loader {
     files: Files,
@@ -133,8 +133,8 @@ impl Loader {
         Ok(Some(config))
     }
 
-    /// Watches the files for changes, and looks at them immediately when `again` is
-    /// notified. Files that cannot be used change nothing, and the log says so once.
+    /// Watches the files for changes, and reads them immediately when `again` is notified.
+    /// Files that cannot be used change nothing, and the log says so once.
     pub(crate) async fn follow(mut self, certificates: Arc<Certificates>, again: Arc<Notify>) {
         let mut said = String::new();
         loop {

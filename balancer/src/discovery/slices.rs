@@ -98,7 +98,7 @@ fn port_of(slice: &EndpointSlice, name: &str) -> Option<u16> {
         .and_then(|port| u16::try_from(port.port?).ok())
 }
 
-/// With publishNotReadyAddresses all endpoints are `ready`; then `serving` holds the real
+/// With publishNotReadyAddresses all endpoints are `ready`; then `serving` is the real
 /// state.
 fn is_serving(conditions: Option<&EndpointConditions>) -> bool {
     conditions.is_none_or(|conditions| {

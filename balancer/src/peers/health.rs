@@ -1,4 +1,4 @@
-//! Whether a backend serves, judged by what its supervisor says on `/watch` and by its
+//! Whether a backend serves, judged by what its supervisor reports on `/watch`, and by
 //! silence. Time is an argument.
 //!
 //! The forwarding path notices failures of requests themselves and ejects endpoints; it
@@ -20,7 +20,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<Snapshot> {
 
 /// Whether a dispatcher answers there, which may hand requests back. Under Connection
 /// dispatch the app answers, and an app must not decide what is repeated. Supervisors of
-/// older versions do not say which of the two answers.
+/// older versions do not report which of the two answers.
 pub(crate) fn hands_back(snapshot: Snapshot) -> bool {
     matches!(snapshot.dispatch, None | Some(Dispatch::Request))
 }
@@ -101,7 +101,8 @@ impl Health {
 
     pub(crate) fn standing(&self) -> Standing {
         match self.heard {
-            // It has said that it is leaving, so it stays draining even if it is silent.
+            // It has reported that it is draining, so it counts as draining even if it is
+            // silent.
             Heard::Snapshot(snapshot, _) if snapshot.draining => Standing::Draining,
             _ if self.unknown => Standing::Unknown,
             _ if self.suspect => Standing::Suspect,

@@ -1,7 +1,7 @@
 //! Reads one `/watch` stream for each backend that has an admin port: connects, reads, and
 //! connects again.
 //!
-//! [`Health`] decides what a stream says about its backend.
+//! [`Health`] decides what a stream means for its backend.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -67,8 +67,8 @@ impl Watches {
         }
     }
 
-    /// Listens to exactly these `targets` from now on, and starts the new ones immediately.
-    /// As long as a key stays, it must stand for the same endpoint.
+    /// Follows exactly these `targets` from now on, and starts the new ones immediately.
+    /// While a key is among the targets, it must stand for the same endpoint.
     pub(crate) fn follow(&mut self, targets: impl Iterator<Item = Target>) {
         let mut before = std::mem::take(&mut self.tasks);
         for target in targets {
@@ -111,8 +111,7 @@ enum End {
 struct Listener {
     target: Target,
     health: Health,
-    /// Since when the first answer is awaited; `None` once the log has said that it is
-    /// late.
+    /// Since when the first answer is awaited; `None` once the delay has been logged.
     since: Option<Instant>,
     backoff: Backoff,
     changed: Arc<Notify>,
@@ -403,7 +402,7 @@ mod tests {
         let mut peer = Peer::new().await;
         let mut stream = peer.answer(OK).await;
         peer.watches.follow(std::iter::empty());
-        // The end may be a reset, if our answer was not read before.
+        // The end may be a reset, if the answer was not read before.
         assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)));
     }
 }

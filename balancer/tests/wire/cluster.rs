@@ -1,5 +1,5 @@
-//! The endpoints of a Service, read from an API server that first behaves and then fails;
-//! and which endpoints belong to the app.
+//! The endpoints of a Service, read from an API server that first works and then fails; and
+//! which endpoints belong to the app.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -62,7 +62,7 @@ fn endpoints_follow_the_slices_even_if_the_watch_breaks() {
     server.wait_standings(&["b serving", "c serving"]);
     api.put(slice("hello-pods-x", &[("a", 1)]));
     server.wait_standings(&["a serving", "b serving", "c serving"]);
-    // 410 Gone: no event tells of the change.
+    // 410 Gone: no event reports the change.
     api.delete_unseen("default", "hello-pods-y");
     api.expire();
     server.wait_standings(&["a serving"]);
@@ -71,7 +71,7 @@ fn endpoints_follow_the_slices_even_if_the_watch_breaks() {
     server.wait_standings(&["a serving", "d serving"]);
     // The operator makes a Role that grants what was used above. `get` has been in it since
     // the first version, and an older Role cannot be changed later; a subject that may list
-    // may read anyway.
+    // objects may read them anyway.
     let role = include_str!("../../../operator/tests/api/snapshots/api__render__hello.snap");
     let (_, role) = role.split_once("kind: Role\n").unwrap();
     let (_, rules) = role.split_once("rules:\n").unwrap();

@@ -98,8 +98,8 @@ fn a_second_signal_ends_it_immediately() {
 #[test]
 fn the_default_admin_address_may_be_taken_and_one_that_was_asked_for_may_not() {
     use std::io::{BufRead, BufReader};
-    // Whichever process holds the default admin address, at least one of these two finds it
-    // taken, and both serve.
+    // Whichever process uses the default admin address, at least one of these two balancers
+    // finds it in use, and both serve.
     let mut children = Vec::new();
     for _ in 0..2 {
         let mut command = binary(&["run", "--listen=127.0.0.1:0", "--upstream=10.0.0.1:1"]);

@@ -34,7 +34,7 @@ impl Deref for Server {
 }
 
 impl Server {
-    /// Starts one on free loopback ports.
+    /// Starts a balancer on free loopback ports.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let ports = ["run", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"];
         Self::spawn(binary(&[&ports, arguments].concat()))
@@ -64,7 +64,7 @@ impl Server {
             .collect()
     }
 
-    /// Waits until exactly these are shown.
+    /// Waits until exactly these standings are shown.
     pub(crate) fn wait_standings(&self, expected: &[&str]) {
         wait(&format!("{expected:?}"), || self.standings() == expected);
     }
@@ -79,7 +79,7 @@ impl Server {
 pub(crate) struct Endpoints(tempfile::TempDir);
 
 impl Endpoints {
-    /// One that does not exist yet.
+    /// A file that does not exist yet.
     pub(crate) fn missing() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

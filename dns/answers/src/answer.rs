@@ -156,7 +156,7 @@ pub struct Reply {
     pub kind: QueryKind,
     /// Whether records did not fit (TC).
     pub truncated: bool,
-    /// Whether the answer holds the last known addresses because none is healthy.
+    /// Whether the answer contains the last known addresses because none is healthy.
     pub stale: bool,
 }
 
@@ -171,9 +171,8 @@ pub enum Outcome {
 
 /// Answers one message.
 ///
-/// `random` returns uniform 64-bit numbers; each answer draws a new order of its addresses
-/// from them. `out` is cleared first and holds the whole answer afterwards; its capacity is
-/// reused.
+/// `random` returns uniform 64-bit numbers; each answer draws a new order of its addresses from
+/// them. `out` is cleared first and contains the whole answer afterwards; its capacity is reused.
 pub fn answer(
     message: &[u8],
     zone: &Zone,

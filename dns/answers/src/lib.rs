@@ -1,7 +1,7 @@
 //! DNS answers without I/O: query bytes in, answer bytes out.
 //!
-//! This package decides what an authoritative server of one zone answers (RFC 1034, 1035,
-//! 2181, 2308, 6891, 8020, 8482, 8914), and which addresses of a name an answer holds, in which
+//! This package decides what an authoritative server of one zone answers (RFC 1034, 1035, 2181,
+//! 2308, 6891, 8020, 8482, 8914), and which addresses of a name an answer contains, in which
 //! order. It has no socket, no clock and no source of randomness; the caller passes random
 //! numbers in. It also decides which namespace may have which name, for the server and for the
 //! operator ([`Ownership`]). It does not recurse, refer to a parent zone, or sign (no DNSSEC).

@@ -75,7 +75,7 @@ pub(crate) struct Query<'a> {
     pub(crate) edns: Option<Edns>,
 }
 
-/// The message deserves FORMERR. Holds the question if at least that could be read.
+/// The message deserves FORMERR. Contains the question if at least the question could be read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Malformed<'a> {
     /// Name, type and class as they were sent.
@@ -228,7 +228,7 @@ impl<'a> Cursor<'a> {
         if kind != TYPE_OPT {
             return Some(None);
         }
-        // RFC 6891 6.1.2: an OPT belongs to the root and holds a list of options.
+        // RFC 6891 6.1.2: the owner of an OPT is the root, and its data is a list of options.
         let mut options = Cursor::new(data);
         while options.at < data.len() {
             options.u16()?;

@@ -50,7 +50,7 @@ impl Name {
         prefix_length(&self.0, &ancestor.0).is_some()
     }
 
-    /// The name without its first label; `None` above a top-level domain.
+    /// The name without its first label; `None` for a top-level domain.
     pub fn parent(&self) -> Option<Self> {
         let rest = &self.0[1 + usize::from(self.0[0])..];
         (rest.len() > 1).then(|| Self(rest.into()))
