@@ -94,9 +94,9 @@ impl Catalog {
         self.bare.name_servers()
     }
 
-    /// Takes in the result of a probe.
+    /// Records the result of a probe.
     pub(crate) fn observe(&mut self, target: SocketAddr, success: bool) -> Change {
-        // The target was removed while this probe was in progress.
+        // An unknown target was removed while this probe was in progress.
         let Some(health) = self.health.get_mut(&target) else {
             return Change::None;
         };
@@ -128,8 +128,8 @@ impl Catalog {
             healthy.retain(is_healthy);
             let out_of_reach =
                 |address: &IpAddr| health(address).is_some_and(Health::is_out_of_reach);
-            // No probe reaches any address, although the operator says that they serve: this
-            // server is cut off, for example by a NetworkPolicy. The name must not vanish.
+            // No probe reaches any address, although the operator reports that they serve: this
+            // server is cut off, for example by a NetworkPolicy. The name must stay in DNS.
             if entry.vouched && !offered.is_empty() && offered.iter().all(out_of_reach) {
                 healthy = offered;
                 self.unreached.insert(entry.name.clone());
@@ -368,7 +368,7 @@ mod tests {
         for address in ["10.0.0.1", "10.0.0.2"] {
             catalog.observe(target(address), true);
         }
-        // It has never been reported as serving.
+        // Neither address has ever been reported as serving.
         assert_eq!(published(&catalog), ["a.apps.local. "]);
         catalog.load(with(&["10.0.0.1"]), 3).unwrap();
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
@@ -411,7 +411,8 @@ mod tests {
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);
     }
 
-    /// A `NetworkPolicy` blocks our probes of all balancers of an app; the operator sees them serve.
+    /// A `NetworkPolicy` blocks the server's probes of all balancers of an app, and the operator
+    /// reports that the balancers serve.
     #[test]
     fn a_name_out_of_our_reach_has_the_addresses_that_the_operator_reports() {
         let mut catalog = catalog();
@@ -441,7 +442,7 @@ mod tests {
         // An address that the operator withdraws is no longer published.
         catalog.load(vouched(&["10.0.0.1"]), 3).unwrap();
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.2"]);
-        // One successful probe shows that our probes are not blocked.
+        // One successful probe shows that probes are not blocked.
         catalog.load(vouched(&[]), 4).unwrap();
         catalog.observe(target("10.0.0.1"), true);
         assert_eq!(published(&catalog), ["a.apps.local. 10.0.0.1"]);

@@ -165,7 +165,7 @@ pub(crate) enum UsageError {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
-    /// Holds the zone's own records only.
+    /// Contains only the zone's own records.
     pub(crate) zone: Zone,
     /// The Service whose addresses `followers` have.
     pub(crate) service: Option<String>,

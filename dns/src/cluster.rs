@@ -1,8 +1,8 @@
 //! The `ScaledApp`s of a cluster as a source of records. This module watches them, in all
 //! namespaces or in some, and publishes what [`crate::apps`] reads from them.
 //!
-//! It needs only `list` and `watch` of `scaledapps` there. The last set stays while the API
-//! server cannot be reached. A namespace that cannot be read does not hold back the others.
+//! It needs only `list` and `watch` of `scaledapps` there. The last set stays in force while the
+//! API server cannot be reached. A namespace that cannot be read does not delay the others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,8 @@ pub(crate) struct State {
     pub(crate) problem: Option<String>,
 }
 
-/// Starts tasks that watch the named namespaces, or all namespaces if none is named, for ever.
+/// Starts tasks that never end and that watch the named namespaces, or all namespaces if none is
+/// named.
 ///
 /// # Errors
 /// No API server is configured. An API server that does not answer is not an error.

@@ -1,7 +1,7 @@
 //! `scaledapp-dns`: authoritative DNS for one zone over UDP and TCP.
 //!
 //! This file parses the command line and maps results to exit codes. `scaledapp-answers` decides
-//! the answers, [`catalog`] the content of the zone.
+//! the answers, and [`catalog`] decides the content of the zone.
 
 mod apps;
 mod catalog;

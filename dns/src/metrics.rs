@@ -1,6 +1,6 @@
 //! The metrics and their names (`scaledapp_dns_…`).
 //!
-//! Labels come from closed sets, so a client cannot create one by asking for a name.
+//! Labels come from closed sets, so a client cannot create a label by querying a name.
 
 use std::sync::atomic::AtomicU64;
 
@@ -134,7 +134,7 @@ impl Metrics {
         self.records_age.set(age.as_secs_f64());
     }
 
-    /// `addresses` holds each probe state with its number of addresses.
+    /// `addresses` contains each probe state with its number of addresses.
     pub(crate) fn set_records(&self, names: usize, addresses: &[(&'static str, usize)]) {
         self.names.set(names as i64);
         for &(state, count) in addresses {

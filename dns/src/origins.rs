@@ -1,8 +1,9 @@
 //! Joins the records of the two origins, a records file and a cluster, into one set,
 //! without I/O.
 //!
-//! An origin's last good set stays until it delivers another. Nothing is answered before every
-//! origin has delivered one, because a name that is merely not loaded yet must not be denied.
+//! An origin's last good set stays in force until the origin delivers another set. Nothing is
+//! answered before every origin has delivered one, because a name that is merely not loaded yet
+//! must not be denied.
 
 use std::collections::BTreeSet;
 

@@ -35,7 +35,7 @@ impl Prober {
         }
     }
 
-    /// Replaces the targets. New ones are probed at once.
+    /// Replaces the targets. New targets are probed immediately.
     pub(crate) fn watch(&mut self, targets: impl Iterator<Item = SocketAddr>) {
         let mut before = std::mem::take(&mut self.tasks);
         for target in targets {

@@ -1,4 +1,4 @@
-//! What the admin port shows of the server.
+//! What the admin port shows about the server.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -100,7 +100,7 @@ impl Report {
         self.view().draining = true;
     }
 
-    /// Takes over a new state of the records.
+    /// Shows a new state of the records from now on.
     pub(crate) fn show(&self, catalog: &Catalog) {
         let mut counts = STATES.map(|state| (state.as_str(), 0));
         let mut names = BTreeMap::new();

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// Answers from the newest zone. Each task has its own, because it holds the answer's buffer.
+/// Answers from the newest zone. Each task has a responder of its own, because a responder contains
+/// the buffer of the answer.
 #[derive(Debug)]
 pub(crate) struct Responder {
     zone: watch::Receiver<Arc<Zone>>,

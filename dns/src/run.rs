@@ -343,7 +343,7 @@ impl Server {
         self.report.set_problem(problem);
     }
 
-    /// Loads the records of all origins, once every origin has delivered some and the addresses of
+    /// Loads the records of all origins, once every origin has delivered a set and the addresses of
     /// the zone's servers are known. Recursors would cache the absence of those addresses.
     fn join(&mut self) {
         if !self.service.borrow().settled {

@@ -68,7 +68,7 @@ impl State {
     }
 }
 
-/// Starts a task that polls the Service `name` in this pod's namespace for ever.
+/// Starts a task that never ends and that polls the Service `name` in this pod's namespace.
 ///
 /// # Errors
 /// No API server is configured. An API server that does not answer is not an error.

@@ -17,8 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::responder::Responder;
 
-/// Limits of open connections, in all and of one client address, so that no client can take all
-/// (RFC 7766 6.2.2). Queries are answered at once, so every connection counts as idle.
+/// Limits of open connections, in total and of one client address, so that no client can take up
+/// all connections (RFC 7766 6.2.2). Queries are answered immediately, so every connection counts
+/// as idle.
 const BOUNDS: Bounds = Bounds {
     all: 1024,
     source: 100,
@@ -134,7 +135,7 @@ fn source(peer: IpAddr) -> IpAddr {
     peer.to_canonical()
 }
 
-/// The place that a connection takes up; dropping it frees the place.
+/// Counts a connection towards the limits until it is dropped.
 struct Place {
     port: Arc<Port>,
     id: Id,
@@ -205,7 +206,7 @@ mod tests {
         let rest = BOUNDS.all - 50 - 97 * 10 - 1;
         open(&mut all, v4(100), rest);
         assert_eq!(open(&mut all, v4(200), 1)[0].1, Some((v4(7), 0)));
-        // All places are still taken, so another connection must go.
+        // The limit is still reached, so another connection must be closed.
         assert!(open(&mut all, v4(201), 1)[0].1.is_some());
     }
 

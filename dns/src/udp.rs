@@ -100,12 +100,13 @@ impl Udp {
                 ecn: None,
                 contents: answer,
                 segment_size: None,
-                // Clients accept an answer only from the address that they asked.
+                // Clients accept an answer only from the address that they sent the query to.
                 src_ip: meta.dst_ip.filter(|_| self.wildcard),
             },
         );
         if let Err(error) = sent {
-            // The queue is full, or the client is unreachable. The client will ask again.
+            // The queue is full, or the client is unreachable. The client will send its query
+            // again.
             tracing::debug!(%error, peer = %meta.addr, "cannot send an answer");
             responder.metrics().dropped("send");
         }

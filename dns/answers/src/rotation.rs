@@ -1,8 +1,8 @@
-//! Which addresses an answer holds, and in which order: each answer gets a new uniform
+//! Which addresses an answer contains, and in which order: each answer gets a new uniform
 //! permutation of a uniform subset.
 //!
-//! Clients use the first address, and many recursors keep our order, so a bias here becomes
-//! a bias of load. In `CoreDNS`, a shuffle that only swapped neighbours gave one of 15 pods
+//! Clients use the first address, and many recursors keep the order of the answer, so a bias here
+//! becomes a bias of load. In `CoreDNS`, a shuffle that only swapped neighbours gave one of 15 pods
 //! twice its share (coredns#4960).
 
 /// Picks `count.min(N)` distinct indexes below `count`. Each subset is equally likely, and so is

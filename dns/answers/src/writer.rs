@@ -1,11 +1,11 @@
-//! Writing an answer: sections, names and the size limit (RFC 1035 section 4,
-//! RFC 2181 section 9: an answer holds a record set completely or not at all).
+//! Writing an answer: sections, names and the size limit (RFC 1035 section 4, RFC 2181 section 9:
+//! an answer contains a record set completely or not at all).
 
 use crate::message::{CLASS_IN, HEADER, Header, Question, TYPE_OPT};
 use crate::name::{Name, prefix_length};
 
-/// The UDP payload in bytes that we announce, and the most that we send. It fits any IPv6 path
-/// without fragments (1280 less headers; DNS Flag Day 2020).
+/// The UDP payload in bytes that the server announces, and the most that it sends. It fits any IPv6
+/// path without fragments (1280 less headers; DNS Flag Day 2020).
 pub(crate) const PAYLOAD: u16 = 1232;
 const OPT_SIZE: usize = 11;
 const EDE_SIZE: usize = 6;
@@ -182,7 +182,7 @@ impl<'a> Writer<'a> {
         self.out.push(0);
         self.u16(TYPE_OPT);
         self.u16(PAYLOAD);
-        // Our EDNS version is 0, whatever version the query has (RFC 6891 6.1.3).
+        // The server's EDNS version is 0, whatever version the query has (RFC 6891 6.1.3).
         self.out
             .extend([opt.extended_rcode, 0, u8::from(opt.dnssec_ok) << 7, 0]);
         match opt.extended_error {

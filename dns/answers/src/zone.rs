@@ -11,7 +11,7 @@ use crate::name::{MAX_NAME, Name};
 /// Most addresses in one answer. Eight AAAA records of the longest name take 506 bytes with an
 /// OPT, so address answers are never truncated.
 pub const ADDRESSES_PER_ANSWER: usize = 8;
-/// Time to live of addresses if none is healthy: short, so that clients soon ask again.
+/// Time to live of addresses if none is healthy: short, so that clients soon query again.
 pub const FAIL_OPEN_TTL: Duration = Duration::from_secs(5);
 /// How long resolvers may cache "no such name" and "no such data" (RFC 2308).
 pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
@@ -25,15 +25,15 @@ const MAX_TTL: u32 = 0x7fff_ffff;
 pub struct NameServer {
     /// Its name, in this zone or in another.
     pub name: Name,
-    /// Its addresses; empty if the name is in another zone. Without addresses here, recursors
-    /// reach the server only by the ones in the parent zone.
+    /// Its addresses; empty if the name is in another zone. Without addresses here, recursors reach
+    /// the server only at the addresses in the parent zone.
     pub addresses: Vec<IpAddr>,
 }
 
 /// The data of the zone's SOA and NS records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// SOA serial (RFC 1982); equal on all servers that hold the same records.
+    /// SOA serial (RFC 1982); equal on all servers that have the same records.
     pub serial: u32,
     /// Time to live of the SOA, NS and name servers' address records.
     pub ttl: Duration,
@@ -103,9 +103,8 @@ impl<T: PartialEq + Clone> Published<T> {
 
 /// The published addresses of one name.
 ///
-/// Publishing fails open, because resolvers would cache a negative answer for longer than an
-/// outage lasts, and because our checks may be wrong. A name whose addresses were never healthy
-/// has none.
+/// Publishing fails open, because resolvers would cache a negative answer for longer than an outage
+/// lasts, and because the probes may be wrong. A name whose addresses were never healthy has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     ttl: Duration,
@@ -126,8 +125,8 @@ impl Records {
     /// Publishes `healthy`, a subset of the `listed` addresses.
     ///
     /// If no address of a family is healthy, the last known ones that are still listed stay
-    /// published. If all of those were replaced, every listed address is published. If nothing
-    /// is listed, the last known addresses stay.
+    /// published. If all of those were replaced, every listed address is published. If nothing is
+    /// listed, the last known addresses stay published.
     pub fn update(&mut self, ttl: Duration, listed: &[IpAddr], healthy: &[IpAddr]) {
         self.ttl = ttl;
         self.v4.update(&ipv4(listed), ipv4(healthy));
@@ -198,7 +197,7 @@ fn ipv6(addresses: &[IpAddr]) -> Vec<Ipv6Addr> {
     v6.collect()
 }
 
-/// Whole seconds as a record holds them, rounded down.
+/// Whole seconds as a record contains them, rounded down.
 pub(crate) fn seconds(ttl: Duration) -> u32 {
     u32::try_from(ttl.as_secs()).map_or(MAX_TTL, |seconds| seconds.min(MAX_TTL))
 }
@@ -214,7 +213,7 @@ pub struct Zone {
     empty: BTreeSet<Name>,
 }
 
-/// What a zone holds at a name.
+/// What a zone contains at a name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Found<'a> {
     Records(&'a Records),
@@ -224,7 +223,7 @@ pub(crate) enum Found<'a> {
 }
 
 impl Zone {
-    /// Makes a zone that holds only its name servers. Queries get SERVFAIL until
+    /// Makes a zone that contains only its name servers. Queries get SERVFAIL until
     /// [`Zone::set_loaded`] is called.
     ///
     /// # Errors

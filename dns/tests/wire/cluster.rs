@@ -1,4 +1,4 @@
-//! The names of `ScaledApp`s, served from an API server that fails in several ways.
+//! The names of `ScaledApp`s, read from an API server that fails in several ways.
 
 use hickory_proto::op::ResponseCode;
 use scaledapp_watch::testing::ApiServer;
@@ -97,7 +97,7 @@ fn names_follow_the_objects_through_failures_of_the_watch() {
         &["127.0.79.4"],
     ));
     wait_listed(&server, "hello", &["127.0.79.4"]);
-    // The chart grants exactly the rights that this needed.
+    // The chart grants exactly the rights that the server has used here.
     let rights = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../charts/scaledapp/files/rights.yaml"

@@ -1,5 +1,5 @@
-//! Faults that were reported for other DNS servers in clusters, tested against ours. Each row
-//! names the report that it resembles.
+//! Faults that were reported for other DNS servers in clusters, tested against this server. Each
+//! row names the report that it resembles.
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{RData, RecordType};
@@ -40,12 +40,13 @@ fn of(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-/// A negative answer holds the SOA of our zone, which says how long it may be cached.
+/// A negative answer contains the SOA of the zone, which says how long the answer may be cached.
 #[test]
 fn a_name_without_the_type_asked_for_still_exists() {
     let server = server();
     for (name, kind, report) in [
-        // After NXDOMAIN these drop the A record that they have: .NET, musl, BIND's cache, nginx.
+        // After NXDOMAIN these clients drop the A record that they have: .NET, musl, BIND's cache,
+        // nginx.
         ("hello", AAAA, "k8s_gateway#124, coredns#779, vpnkit#509"),
         // iOS and browsers ask for HTTPS first.
         ("hello", HTTPS, "connlib 7141, technitium#569"),
@@ -77,7 +78,7 @@ fn a_name_without_the_type_asked_for_still_exists() {
         let RData::SOA(data) = &soa.data else {
             panic!("{soa}")
         };
-        // coredns#2294: BIND caches it for the TTL, others for the smaller of the two.
+        // coredns#2294: BIND caches the answer for the TTL, others for the smaller of the two.
         assert_eq!((soa.ttl, data.minimum), (5, 5));
     }
 }

@@ -92,7 +92,7 @@ impl Server {
         self.directory.path().join("records.json")
     }
 
-    /// Puts another records file in the place of the old one.
+    /// Renames another records file over the old one.
     pub(crate) fn replace(&self, records: &str) {
         let next = self.directory.path().join("next.json");
         fs::write(&next, records).unwrap();
@@ -139,7 +139,7 @@ pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-/// A socket that accepts answers only from the address that it asks.
+/// A socket that accepts answers only from the address that it sends to.
 pub(crate) fn socket_to(server: SocketAddr) -> UdpSocket {
     let any = if server.is_ipv4() {
         "0.0.0.0:0"

@@ -42,7 +42,7 @@ fn name_servers_in_the_zone_have_the_addresses_of_the_service() {
     let status = server.get("/status").unwrap().json();
     let expected = json!({"ns.apps.local.": ["10.96.0.53", "fd00::53"]});
     assert_eq!(status["nameServers"], expected);
-    // A change is taken over, and an absent API server changes nothing.
+    // A change is applied, and the deletion of the Service changes nothing.
     api.put(service("LoadBalancer", &["10.96.0.53"], &["192.0.2.53"]));
     server.wait_addresses("ns", &["192.0.2.53"]);
     api.delete("default", "front");

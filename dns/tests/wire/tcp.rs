@@ -133,7 +133,7 @@ fn a_silent_and_a_trickling_connection_are_closed_after_ten_seconds() {
     dripping
         .set_read_timeout(Some(Duration::from_millis(500)))
         .unwrap();
-    // At one byte each half second, the 26 bytes would take 13 s.
+    // At one byte each half second, the 36 bytes would take 18 s.
     let bytes = framed(&query(1, "hello", A));
     let mut next = bytes.iter();
     wait("the end of the trickling connection", || {

@@ -1,5 +1,5 @@
-//! Whole answers to whole queries, decoded by `hickory-proto`: a codec that
-//! shares no code with ours.
+//! Whole answers to whole queries, decoded by `hickory-proto`: a codec that shares no code with
+//! this package.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Queries built by hand, the zone that they are asked of, and the decoded answers.
+//! Queries built by hand, the zone that answers them, and the decoded answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -157,7 +157,7 @@ pub(crate) fn ask(zone: &Zone, query: &[u8], transport: Transport) -> (Outcome, 
     (outcome, out)
 }
 
-/// Asks a query over UDP that must get an answer.
+/// Answers a query as over UDP. Panics if the query gets no answer.
 pub(crate) fn reply(zone: &Zone, query: &Query) -> (Reply, Message, Vec<u8>) {
     match ask(zone, &query.0, Transport::Udp) {
         (Outcome::Reply(reply), bytes) => {
