@@ -33,9 +33,9 @@ use crate::tls::Loader;
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often to check whether all supervisors have answered.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
-/// How long it may take until an endpoint shows that it belongs to the app. After that, the
-/// log says that none has. Within this time, the image of a first pod is pulled and the pod
-/// is started.
+/// How long it may take until an endpoint shows that it belongs to the app. After that, it
+/// is logged that none has. Within this time, the image of a first pod is pulled and the
+/// pod is started.
 const UNKNOWN_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// The largest token file, in bytes; it has room for the most and longest tokens.
@@ -185,8 +185,8 @@ fn secure(
     Ok((plain.into_iter().chain([secured]).collect(), Some(https)))
 }
 
-/// Which callers are believed, and which token is shown to pods. From here on the token
-/// file is watched for changes.
+/// Which callers are believed, and which token is sent to pods. From here on the token file
+/// is watched for changes.
 fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers {
     let tokens = token_file.map(|path| {
         let without = "pods that require a token treat this balancer as an unknown client";

@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) forwarding: Config,
     /// Proxies that are believed about their clients.
     pub(crate) forwarded_from: Vec<Network>,
-    /// The file with the token that is shown to supervisors.
+    /// The file with the token that is sent to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! Which fields the codec knows by name, and which only look like them.
+//! Which fields the codec knows by name, and which names only resemble theirs.
 //!
 //! Decides what a name means, once per field. What follows from the meaning is decided
 //! where heads are read and written.

@@ -176,8 +176,8 @@ impl<'b> RequestLine<'b> {
     }
 }
 
-/// The words of a request line, complete or not. Both cases are read by the same code, so
-/// that early and late refusals have the same reasons.
+/// The parts of a request line, which may be incomplete. Complete and incomplete lines are
+/// read by the same code, so that early and late refusals have the same reasons.
 type Words<'b> = (&'b [u8], Option<&'b [u8]>, Option<&'b [u8]>);
 
 fn split<'b>(line: &'b [u8], limits: &Limits) -> Result<Words<'b>, Fault> {

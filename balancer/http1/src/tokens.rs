@@ -1,6 +1,6 @@
-//! The tokens that proxies of one app show each other: the format of a token file, and
-//! whether a shown token is in it. To which app the tokens belong and where they come from
-//! is decided elsewhere.
+//! The tokens by which the proxies of one app identify themselves to each other: the format
+//! of a token file, and whether a received token is in it. Which app the tokens belong to,
+//! and where they come from, is decided elsewhere.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -15,8 +15,8 @@ const MAX_BYTES: usize = 256;
 /// There is room for the old token and the new one, and for some forgotten ones.
 const MAX_TOKENS: usize = 16;
 
-/// The tokens that proxies of one app show each other. The first one is shown and any of
-/// them is accepted, so that a token can be replaced without a gap.
+/// The tokens by which the proxies of one app identify themselves to each other. The first
+/// one is sent and any of them is accepted, so that a token can be replaced without a gap.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tokens(Arc<[Box<str>]>);
 
@@ -61,7 +61,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 impl Tokens {
-    /// Reads one token per line, the first of which is shown; empty lines are skipped.
+    /// Reads one token per line, the first of which is sent; empty lines are skipped.
     ///
     /// # Errors
     /// There is no token, or one that cannot be used; the error does not contain the token
@@ -87,7 +87,7 @@ impl Tokens {
         lines(one.as_bytes()).any(|(_, token)| others().any(|(_, other)| other == token))
     }
 
-    /// The token to show; `None` if there are no tokens yet.
+    /// The token to send; `None` if there are no tokens yet.
     pub fn first(&self) -> Option<&str> {
         self.0.first().map(|token| &**token)
     }

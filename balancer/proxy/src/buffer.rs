@@ -136,7 +136,7 @@ impl Buffer {
         }
     }
 
-    /// Gives the memory back if it holds no bytes.
+    /// Gives the memory back if no bytes are in it.
     pub(crate) fn release(&mut self, buffers: &Buffers) {
         if self.is_empty() && !self.bytes.is_empty() {
             buffers.put(std::mem::take(&mut self.bytes));
@@ -148,7 +148,7 @@ impl Buffer {
         self.bytes.len()
     }
 
-    /// Gives back the memory that holds no bytes, except for a little room.
+    /// Gives back the unused memory, except for a little room.
     pub(crate) fn squeeze(&mut self, buffers: &Buffers) {
         const ROOM: usize = 1 << 10;
         let filled = self.end - self.start;

@@ -20,8 +20,8 @@ use crate::config::{Config, Role};
 pub struct Callers {
     /// Networks of proxies that are believed.
     pub forwarded_from: Arc<[Network]>,
-    /// The tokens that callers must show if [`crate::Config::trust`] is [`Trust::Behind`],
-    /// and the token that a balancer shows to pods. `None`: no token is shown, and every
+    /// The tokens that callers must send if [`crate::Config::trust`] is [`Trust::Behind`],
+    /// and the token that a balancer sends to pods. `None`: no token is sent, and every
     /// caller is treated as `trust` says. While the list of tokens is empty, no caller is
     /// treated as a ScaledApp proxy.
     pub tokens: Option<watch::Receiver<Tokens>>,
@@ -33,7 +33,7 @@ pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
     /// The current tokens of [`Callers::tokens`].
     tokens: RefCell<Option<Tokens>>,
-    /// How a caller is treated that shows one of the tokens, if tokens are required.
+    /// How a caller is treated that sends one of the tokens, if tokens are required.
     trust: Trust,
     /// Whether a token is sent to the next hop.
     shows_token: bool,
@@ -84,8 +84,8 @@ impl KnownCallers {
     }
 }
 
-/// How a caller is treated. It gets `trust` if it shows one of the `tokens`, or if none are
-/// required (`None`).
+/// How a caller is treated. It gets `trust` if it sends one of the `tokens`, or if no token
+/// is required (`None`).
 fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,

@@ -102,7 +102,7 @@ pub struct Config {
     /// Which hop this is.
     pub role: Role,
     /// How callers are treated. [`Trust::Edge`]: as unknown clients. [`Trust::Behind`]: as
-    /// ScaledApp proxies, if they show what [`crate::Callers::tokens`] requires. This is
+    /// ScaledApp proxies, if they send what [`crate::Callers::tokens`] requires. This is
     /// decided for each request.
     pub trust: Trust,
     /// Another process keeps the listening socket open and passes it on: connections that

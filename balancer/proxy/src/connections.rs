@@ -268,7 +268,7 @@ impl Connections {
     }
 }
 
-/// Waits for the next byte. It is written by hand, because the compiler's futures hold
+/// Waits for the next byte. It is written by hand, because the compiler's futures store
 /// their arguments twice.
 struct Rest(Option<Connection>);
 

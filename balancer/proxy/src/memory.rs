@@ -21,14 +21,16 @@ use crate::metrics::{Counts, count};
 /// its file.
 const CONNECTION_BYTES: u64 = 4 << 10;
 /// One connection is allowed for this much memory. Most connections are idle or have a
-/// short head in progress; the few that hold much end first when memory is short.
+/// short head in progress; the few that use much memory are ended first when memory is
+/// short.
 const BYTES_PER_CONNECTION: u64 = 24 << 10;
 /// At least this many connections are always allowed.
 const MIN_CONNECTIONS: u32 = 64;
 /// Descriptors that are needed for purposes other than connections.
 const OTHER_FILES: u64 = 64;
 /// How often the kernel's memory for sockets is read, and how often connections are ended
-/// because memory is short. The effect of ending them shows only at the next check.
+/// because memory is short. The memory that ended connections have freed is noticed only at
+/// the next check.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How short memory is, in the order in which more is given up.

@@ -1,5 +1,5 @@
-//! Doubly linked lists whose nodes are in one array: a connection joins at the end and
-//! leaves from anywhere, in constant time. Which connection is in which list, and what
+//! Doubly linked lists whose nodes are in one array: a connection is added at the end and
+//! removed from anywhere, in constant time. Which connection is in which list, and what
 //! follows from that, is decided in `clock`.
 
 /// No node.

@@ -150,7 +150,8 @@ impl Suspects {
         }
     }
 
-    /// A request was answered after it had met the end of the worker `acquitted`.
+    /// A request was answered. `acquitted` is the first worker that ended while it executed
+    /// the request, if one did.
     pub(crate) fn answered(&self, now: Duration, path: &Name, acquitted: Option<u64>) {
         self.change(|paths| paths.answered(now, &path.text, acquitted));
     }
@@ -205,7 +206,7 @@ pub(crate) enum Sign {
 /// The end of a worker while it executed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
-    /// The worker; several requests may have met the same end.
+    /// The worker; it may have executed several requests when it ended.
     worker: u64,
     is_proven: bool,
 }

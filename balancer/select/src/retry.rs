@@ -131,7 +131,7 @@ pub struct Budget {
 
 /// The tokens of a new budget: a server with few requests must also be able to repeat some.
 const INITIAL_TOKENS: u32 = 50 * 100;
-/// The most tokens that a budget holds: a busy hour must not pay for a storm of
+/// The most tokens that a budget can have: a busy hour must not pay for a storm of
 /// repetitions.
 const MAX_TOKENS: u32 = 500 * 100;
 

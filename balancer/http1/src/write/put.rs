@@ -1,4 +1,4 @@
-//! The parts of which every head is made: a field line, a length, a number.
+//! The parts that every head is made of: a field line, a length, a number.
 //!
 //! Which fields a head has is decided by the modules that use these.
 

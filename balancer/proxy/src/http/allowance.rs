@@ -1,7 +1,7 @@
 //! How long the proxy waits for a client that does not send or read a body.
 //!
 //! A fixed deadline would cut off large bodies, and a deadline between two bytes would let
-//! one byte a minute hold a worker for hours. So waiting time has to be earned: a client
+//! one byte a minute block a worker for hours. So waiting time has to be earned: a client
 //! starts with a small allowance, and each byte that it moves adds to it (as in Apache's
 //! `mod_reqtimeout` with `MinRate`). Only time spent waiting for the client alone counts:
 //! an app that takes its time to read an upload costs the client nothing. Time is an

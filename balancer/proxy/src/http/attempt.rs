@@ -42,8 +42,8 @@ impl<'t> Attempt<'_, 't> {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// What is left of an attempt that has ended: its connection, which may hold bytes that
-    /// came after the answer, and the part of the answer that has not been sent yet.
+    /// What is left of an attempt that has ended: its connection, on which bytes may have
+    /// come after the answer, and the part of the answer that has not been sent yet.
     pub(super) fn over(self, end: &End) -> (Upstream, Option<Unsent<'t>>) {
         let rest = if matches!(end, End::Answered(_)) && self.answer.is_pending() {
             Some(Unsent {

@@ -25,7 +25,7 @@ pub(crate) struct Flow {
     written: usize,
     /// The end of the body is in `out`.
     ended: bool,
-    /// `out` still holds everything from the first byte of the head on.
+    /// `out` still contains everything from the first byte of the head on.
     whole: bool,
     /// How many of the written bytes are kept.
     keep: usize,
@@ -116,7 +116,7 @@ impl Flow {
         self.out.capacity()
     }
 
-    /// Gives back the memory that holds no bytes.
+    /// Gives back the unused memory.
     pub(crate) fn squeeze(&mut self) {
         if !self.whole {
             self.out.drain(..self.written);

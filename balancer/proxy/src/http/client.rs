@@ -27,8 +27,8 @@ use crate::clock::Deadline;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// How often a connection is checked while it is not read, because the proxy already holds
-/// as many of its bytes as it may.
+/// How often a connection is checked while it is not read, because the proxy has already
+/// buffered as many of its bytes as it may.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// See the module documentation.

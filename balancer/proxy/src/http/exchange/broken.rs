@@ -41,8 +41,9 @@ impl Exchange<'_> {
         };
         let hands_back = upstream.hands_back;
         let sent = upstream.sent(endpoint.may_reset());
-        // A request that is given up ends at its server now, however long it takes to tell
-        // the client; and the kernel reports on the proxy's socket only once it is closed.
+        // The connection is closed now, so that a request that is given up ends at its
+        // server even if its client reads the answer slowly. Moreover, the kernel reports
+        // on the proxy's socket only once the socket is closed.
         drop(upstream);
         if cause == Failure::Upstream
             && select::needs_proof(failed, &self.past, is_idempotent)

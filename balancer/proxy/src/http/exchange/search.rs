@@ -90,7 +90,7 @@ impl Search {
         };
         let worker = endpoint.id();
         let first = *self.ended.get_or_insert(worker);
-        // Only a second kill shows what the first one was.
+        // Whether the request was the cause of a kill is known only after a second one.
         if by == EndedBy::Outside && past.deaths < 2 {
             return;
         }
