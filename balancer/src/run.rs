@@ -58,7 +58,7 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
     };
     match Admin::bind(address).await {
         Ok(admin) => Ok(Some(admin)),
-        // The user has not asked for this address, and requests can be served without it.
+        // The user has not chosen this address, and requests can be served without it.
         Err(error) if !settings.admin_is_asked_for => {
             tracing::warn!(%error, "the admin port cannot be bound, so there are no probes, no metrics and no status: free the port, or give another address with --admin");
             Ok(None)

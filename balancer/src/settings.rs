@@ -29,7 +29,7 @@ pub(crate) struct Settings {
     pub(crate) endpoints_file: Option<PathBuf>,
     pub(crate) endpoints_service: Option<ServiceName>,
     pub(crate) admin: Option<SocketAddr>,
-    /// The user has asked for the address, so a failure to bind it is an error.
+    /// The user has chosen the address, so a failure to bind it is an error.
     pub(crate) admin_is_asked_for: bool,
     pub(crate) drain: Drain,
     pub(crate) forwarding: Config,

@@ -55,7 +55,8 @@ pub(crate) const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// The loop does not stop early, so that the compiler can check many bytes at once.
+/// The loop does not stop early, so that the compiler can check many bytes with one
+/// instruction.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
     let all = |fine, &byte| fine & is_value_byte(byte);
     bytes.iter().fold(true, all)

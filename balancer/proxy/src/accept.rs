@@ -1,8 +1,8 @@
 //! One forwarding thread from its start to its end: it accepts connections, and follows
 //! changes of the table of endpoints, of the tokens and of the proxy's stage.
 //!
-//! What happens on a connection is decided in `connections`; when each stage of the end
-//! begins, in `drain`.
+//! What happens on a connection is decided in `connections`; when each stage of the
+//! shutdown begins, in `drain`.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -200,7 +200,7 @@ struct Accepting<'a> {
 
 impl Accepting<'_> {
     /// Accepts the next connection once there may be one more. This is checked again when a
-    /// connection arrives, because an idle connection that was to give way may be in use by
+    /// connection arrives, because an idle connection that was to be ended may be in use by
     /// then.
     async fn accept(&self, doors: &Doors) -> io::Result<Arrived> {
         poll_fn(|context| {
@@ -313,7 +313,7 @@ impl Accepting<'_> {
         self.thread.buffers.put_output(out);
     }
 
-    /// Enters a stage of the end. Returns whether it was the last stage, which is over
+    /// Enters a stage of the shutdown. Returns whether it was the last stage, which is over
     /// immediately.
     fn enter(&self, stage: Stage, doors: &mut Doors, closed: &AtomicUsize) -> bool {
         self.thread.activity.enter(stage);

@@ -21,7 +21,8 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(crate) struct Activity {
     clock: Rc<Clock>,
     stage: Cell<Stage>,
-    /// When a client last arrived; the whole proxy shares this for its departure.
+    /// When a client last arrived; all threads share this, because it decides when a
+    /// shutdown closes the listeners.
     arrival: Arc<Arrival>,
     /// When a connection or a request last began on this thread.
     latest: Cell<Duration>,

@@ -75,7 +75,7 @@ enum Pace {
     /// No byte has moved for longer: the connection must give back memory that it does not
     /// need.
     Squeezed,
-    /// The connection has been asked to give the memory back.
+    /// The connection has been notified to give the memory back.
     Slim,
 }
 

@@ -1,5 +1,5 @@
 //! What a forwarding thread logs about its peers and its own limits, and how often: each
-//! kind of complaint at most once in ten seconds.
+//! kind of complaint at most once in ten seconds, and a client's wrong protocol only once.
 //!
 //! What is answered to a peer is decided where the fault is found.
 

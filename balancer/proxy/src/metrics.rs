@@ -56,7 +56,7 @@ kinds! {
         Malformed => "malformed",
         /// The client took too long, to send or to receive.
         ClientTimeout => "client_timeout",
-        /// Memory was short, and the connection held the most.
+        /// Memory was short, and the connection used the most.
         Memory => "memory",
         /// The limit of connections was reached, and this client had not sent or read for
         /// longest.

@@ -2,7 +2,7 @@
 //! the slices are watched.
 //!
 //! Readiness as the kubelet reports it is seconds old, so it decides only about pods that
-//! cannot be asked directly. A pod with an admin port is always listed, and its
+//! cannot be watched directly. A pod with an admin port is always listed, and its
 //! supervisor's `/watch` reports whether it serves. If some pods have admin ports, a pod
 //! without one belongs to another app.
 

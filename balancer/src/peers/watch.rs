@@ -28,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause before the next attempt to connect to a lost supervisor.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-/// How often a server without `/watch` is asked again.
+/// How often `/watch` is tried again on a server without it.
 const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a container may take from getting its address to its supervisor's first answer.
 /// After that, the log says that no answer has come.

@@ -54,7 +54,7 @@ pub struct Settings {
     pub min_version: Version,
     /// The protocols that are offered.
     pub alpn: Alpn,
-    /// `None`: clients are not asked for a certificate.
+    /// `None`: no certificate is requested from clients.
     pub clients: Option<ClientCertificates>,
 }
 

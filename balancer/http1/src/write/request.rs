@@ -1,6 +1,6 @@
 //! The head that is sent upstream (RFC 9110 section 7.6, RFC 9112 section 3.2;
 //! `X-Forwarded-*` as they are commonly used): which fields are kept, which are dropped,
-//! and what is said about the client.
+//! and which fields describe the client.
 //!
 //! The upstream is not chosen here. No `Via` is written, although RFC 9110 section 7.6.3
 //! requires one of a gateway: common servers stop compressing for requests that have one.
@@ -24,7 +24,7 @@ pub struct Origin<'a> {
     pub source: IpAddr,
     /// `http` or `https`, as the peer connected.
     pub scheme: &'a str,
-    /// Whether the sender is believed about its client.
+    /// Whether the sender's statements about its client are believed.
     pub trust: Trust,
     /// The request id that is used if the request's own id is not used.
     pub request_id: &'a str,
@@ -38,7 +38,7 @@ pub struct Origin<'a> {
     pub client_certificate: Option<&'a str>,
 }
 
-/// Whether the sender of a request is believed about its client.
+/// Whether the statements of a request's sender about its client are believed.
 ///
 /// In all cases, `X-Forwarded-For` keeps its value and the sender's address is appended:
 /// common gateways append, and applications count from the end.

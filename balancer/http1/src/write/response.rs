@@ -19,8 +19,8 @@ pub struct Downstream {
     pub version: Version,
     /// The connection ends after this response, which `Connection: close` announces.
     pub close: bool,
-    /// The client has version 1.0 and has asked to keep the connection; if that is granted,
-    /// `Connection: keep-alive` says so.
+    /// The client has version 1.0 and has sent `Connection: keep-alive`; if the connection
+    /// is kept, the response has the same field.
     pub keep_alive: bool,
     /// The seconds in `Strict-Transport-Security` (RFC 6797). The field is added only if
     /// the server has not sent it itself.

@@ -215,7 +215,7 @@ impl Client {
         is_head: bool,
     ) -> Then {
         let mut out = thread.buffers.output();
-        // A client that is told to come back later should not do so immediately.
+        // A client that should try again later should not do so immediately.
         let retry_after = (status == 503).then_some(1);
         http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
         self.write(thread, out, close).await

@@ -40,9 +40,10 @@ impl RequestMeta {
 pub(crate) enum Then {
     /// The next request is read.
     Next,
-    /// The client has been told that the connection ends, and may still be sending.
+    /// The answer announces that the connection ends, and the client may still be sending.
     Close,
-    /// The client has been told that the connection ends, and has nothing more to send.
+    /// The answer announces that the connection ends, and the client has nothing more to
+    /// send.
     Finish,
     /// The connection is over.
     End,

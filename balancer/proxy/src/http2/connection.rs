@@ -47,8 +47,7 @@ const MAX_RESET: usize = 20;
 /// How many streams the proxy may have reset because of the client's errors
 /// (CVE-2025-8671).
 const MAX_RESET_BY_US: usize = 256;
-/// How long a client may take to close a connection after it was told that the connection
-/// ends.
+/// How long a client may take to close a connection after `GOAWAY` was sent.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `h2` reads and writes: the transport, and what was read from it before.
@@ -245,8 +244,8 @@ async fn run(
                     deadline.set_idle(GOAWAY_TIMEOUT);
                 }
             }
-            // Memory or room is short, or the client was told that the connection ends and
-            // has not closed it.
+            // Memory or room is short, or `GOAWAY` was sent and the client has not closed
+            // the connection.
             Heard::Late if is_late || deadline.cut().is_some() => {
                 connection.abrupt_shutdown(Reason::NO_ERROR);
                 // The frame is sent only if the socket takes it immediately.

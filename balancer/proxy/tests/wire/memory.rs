@@ -51,7 +51,7 @@ fn stalled_uploads_end_before_memory_does_and_requests_are_answered() {
         "idle ones end first"
     );
     assert_eq!(read_all(&mut kept), "");
-    // Clients of connections that are ended are told why.
+    // Clients of connections that are ended receive the reason.
     let mut told = 0;
     for upload in &mut uploads {
         upload

@@ -1,6 +1,6 @@
 //! The limit of connections is reached, and each connection waits for its client. The
-//! connections whose clients have not sent or read for longest give way; a request that a
-//! server works on never does.
+//! connections whose clients have not sent or read for longest are ended; one whose request
+//! a server works on never is.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

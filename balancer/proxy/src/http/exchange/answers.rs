@@ -22,8 +22,8 @@ impl Exchange<'_> {
             NoEndpoint::InTime => (Failure::NoEndpoint, 503, "no-endpoint"),
             NoEndpoint::QueueFull => (Failure::QueueFull, 503, "queue-full"),
             NoEndpoint::Elsewhere => (Failure::HandedBack, 502, "upstream-failed"),
-            // The request may have been executed, so the client must not be asked to send
-            // it again later.
+            // The request may have been executed, so the answer must not invite the client
+            // to send it again.
             NoEndpoint::Suspect if self.past.written => (Failure::Suspect, 502, "upstream-failed"),
             NoEndpoint::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
             NoEndpoint::ClientGone => {
