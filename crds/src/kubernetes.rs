@@ -16,7 +16,7 @@ const NAME_RULE: &str =
     "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
 const NAME_MESSAGE: &str = "metadata.name becomes the name of a Service: begin with a letter, then a-z, 0-9 and -, at most 63, such as hello";
 
-/// The `CustomResourceDefinition`: what `crds/scaledapp.yaml` holds.
+/// The `CustomResourceDefinition`: the content of `crds/scaledapp.yaml`.
 pub fn definition() -> CustomResourceDefinition {
     let mut definition = ScaledApp::crd();
     for version in &mut definition.spec.versions {
@@ -38,9 +38,9 @@ pub fn definition() -> CustomResourceDefinition {
     definition
 }
 
-/// Removes what the derives add: defaults, because a stored default could contradict
-/// another member of a union; `nullable`, so that the API server drops nulls and no rule
-/// sees one; names of Rust types.
+/// Removes three things that the derives add. Defaults: a stored default could contradict another
+/// member of a union. `nullable`: without it the API server drops nulls, so no rule sees a null.
+/// Titles: they are names of Rust types.
 fn plain(schema: &mut JSONSchemaProps) {
     schema.default = None;
     schema.title = None;

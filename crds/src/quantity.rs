@@ -89,7 +89,7 @@ impl fmt::Display for Quantity {
 }
 
 impl<'de> Deserialize<'de> for Quantity {
-    /// From text, or from a bare number as people write `cpu: 2`.
+    /// Reads text, or a bare number such as the one in `cpu: 2`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Amount;
         impl de::Visitor<'_> for Amount {

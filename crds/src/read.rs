@@ -32,7 +32,7 @@ fn field(path: &str) -> String {
     }
 }
 
-/// The fields by which every object names its kind; the rest is ignored.
+/// The fields by which every object names its kind; other fields are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Header {
@@ -98,15 +98,15 @@ pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
 /// The objects of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objects {
-    /// At least one, in their order.
+    /// At least one app, in the order of the text.
     pub apps: Vec<ScaledApp>,
     /// Descriptions of the other objects, such as `a Service of v1`.
     pub others: Vec<String>,
 }
 
-/// Reads every `ScaledApp` of a text: of one document or several (YAML 1.2
-/// section 9.2), and the items of a `List`, as `kubectl get -o yaml` prints it.
-/// Lines and columns in errors are those of the whole text.
+/// Reads every `ScaledApp` of a text. The text has one YAML document or several (YAML 1.2 section
+/// 9.2). A document may also be a `List`, as `kubectl get -o yaml` prints it. Lines and columns in
+/// errors are those of the whole text.
 ///
 /// # Errors
 /// Those of [`read`] for each document; no `ScaledApp` at all; a `List` that contains
@@ -168,7 +168,7 @@ fn read_list(document: &str) -> Result<Vec<ScaledApp>, ReadError> {
     Ok(list.items)
 }
 
-/// The non-empty documents of a text, each after as many empty lines as there are lines
+/// The non-empty documents of a text. Each is preceded by as many empty lines as the text has
 /// before it, so that errors name the right line.
 fn documents(text: &str) -> Vec<String> {
     let mut documents = Vec::new();

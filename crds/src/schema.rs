@@ -49,7 +49,8 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// A list of words for a program. It is bounded, so that the cost of rules over it is bounded.
+/// The words of a command line. The list is bounded, because the API server estimates the cost of a
+/// rule from the bounds of the values that the rule reads.
 pub(crate) fn words(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 32768}})
 }

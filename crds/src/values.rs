@@ -1,4 +1,4 @@
-//! Reads values of fields as the API server does, so that both accept the same objects. A
+//! Reads values of fields as the API server does, so that this package accepts the same objects. A
 //! null is an absent field, and a quoted value is text.
 //!
 //! Which values are valid is decided in `operator/plan`.
@@ -18,7 +18,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// As [`or_default`]; null values in a map count as absent, too.
+/// Like [`or_default`], for a map: an entry whose value is null counts as absent, too.
 pub(crate) fn without_nulls<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -31,7 +31,7 @@ where
         .collect())
 }
 
-/// A whole number. In quotes it would be text, as for the API server.
+/// A whole number. A quoted number is text and is refused, as by the API server.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Whole<T: TryFrom<i64>>(#[serde(deserialize_with = "whole_number")] T);
@@ -97,7 +97,7 @@ where
     Ok(numbers.map(|number| number.0).collect())
 }
 
-/// A boolean. In quotes it is text.
+/// A boolean. A quoted boolean is text and is refused, as by the API server.
 struct Truth(bool);
 
 impl<'de> Deserialize<'de> for Truth {

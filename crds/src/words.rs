@@ -1,6 +1,6 @@
-//! Every label, annotation, port name, condition and reason, once.
+//! Defines every label, annotation, port name, condition and reason in one place.
 
-/// Labels of what belongs to an app.
+/// Labels of the objects that belong to an app.
 pub mod label {
     /// Always [`super::APP`].
     pub const NAME: &str = "app.kubernetes.io/name";
@@ -12,13 +12,13 @@ pub mod label {
     pub const PART_OF: &str = "app.kubernetes.io/part-of";
     /// Always [`super::MANAGER`].
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-    /// On pods: the app's name, in a label that nobody else uses.
+    /// On pods: the app's name, in a label that no other software uses.
     pub const APP: &str = "scaledapp.io/app";
     /// Number of a balancer's slot.
     pub const SLOT: &str = "scaledapp.io/slot";
     /// Name of the Service that an `EndpointSlice` belongs to.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-    /// On Endpoints: Kubernetes does not copy them to slices.
+    /// On Endpoints: Kubernetes does not copy Endpoints with this label to an `EndpointSlice`.
     pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
     /// The writer of an `EndpointSlice`; always [`super::ENDPOINTS_MANAGER`].
     pub const ENDPOINTS_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -26,9 +26,10 @@ pub mod label {
 
 /// `app.kubernetes.io/name` and `part-of` of everything.
 pub const APP: &str = "scaledapp";
-/// `app.kubernetes.io/managed-by`, and the one field manager.
+/// `app.kubernetes.io/managed-by`, and the field manager of server-side apply.
 pub const MANAGER: &str = "scaledapp-operator";
-/// `endpointslice.kubernetes.io/managed-by`: Kubernetes' own controllers leave such slices alone.
+/// `endpointslice.kubernetes.io/managed-by`: Kubernetes' own controllers do not change a slice with
+/// this value.
 pub const ENDPOINTS_MANAGER: &str = "operator.scaledapp.io";
 
 /// Values of [`label::COMPONENT`].
@@ -53,27 +54,28 @@ pub mod annotation {
     /// On the `ConfigMap` of an app: when its reload token last changed. On a pod: when the
     /// operator wrote it.
     pub const RELOAD_SINCE: &str = "scaledapp.io/reload-since";
-    /// On a slot's Service: since when it exists only for clients that resolvers still send
-    /// there.
+    /// On a slot's Service: the time when the slot was retired. Since then the Service exists only
+    /// for clients whose resolvers still return its address.
     pub const RETIRED: &str = "scaledapp.io/retired-at";
     /// On a `ScaledApp`: a new value replaces the pods, so that they get the current supervisor.
     pub const UPGRADE: &str = "scaledapp.io/upgrade";
-    /// On a Deployment: hash of what the user gave for its pods.
+    /// On a Deployment: hash of the user's input for its pods.
     pub const INPUTS: &str = "scaledapp.io/inputs";
     /// On a Deployment: the pinned pod template, made when the user's input changed last.
     pub const TEMPLATE: &str = "scaledapp.io/template";
-    /// On a Deployment: the total number of pods that replaced an equal number of pods per
-    /// node, so that the pods stayed as they were.
+    /// On a Deployment: the total number of pods that replaced an equal number of pods per node, so
+    /// that no pod had to be replaced.
     pub const KEPT_TOTAL: &str = "scaledapp.io/kept-total";
     /// On a Deployment with pods per node: the number of nodes that count.
     pub const NODES: &str = "scaledapp.io/nodes";
     /// On a Deployment with pods per node: hashes of the nodes that lack a pod and cannot
     /// take one, each with a letter for the reason.
     pub const FULL_NODES: &str = "scaledapp.io/full-nodes";
-    /// On a Deployment with pods per node: since when there are fewer nodes.
+    /// On a Deployment with pods per node: the time since which pods are on nodes that no longer
+    /// count.
     pub const FEWER_SINCE: &str = "scaledapp.io/fewer-nodes-since";
-    /// On everything: hash of what the operator applied, so that an unchanged object is not written
-    /// again.
+    /// On every object that the operator applies: hash of the applied object, so that an unchanged
+    /// object is not written again.
     pub const APPLIED: &str = "scaledapp.io/applied";
     /// On a pod, for cluster autoscalers: volumes that do not keep a node from being removed.
     pub const EVICTABLE_VOLUMES: &str =
@@ -98,13 +100,13 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// A change is being rolled out.
     pub const PROGRESSING: &str = "Progressing";
-    /// It serves, but with less than specified.
+    /// The app serves, but with less than specified.
     pub const DEGRADED: &str = "Degraded";
-    /// kstatus: not yet as specified.
+    /// kstatus: the app is not yet as specified.
     pub const RECONCILING: &str = "Reconciling";
     /// This generation of the object is rolled out and serves.
     pub const UPDATED: &str = "Updated";
-    /// kstatus: cannot make progress without a person.
+    /// kstatus: the operator cannot make progress until a person acts.
     pub const STALLED: &str = "Stalled";
 }
 
@@ -133,13 +135,13 @@ macro_rules! reasons {
 reasons! {
     /// Everything is as specified.
     AsWanted,
-    /// The operator has not looked at the app yet.
+    /// The operator has not reconciled the app yet.
     NotObserved,
     /// A field has an invalid value.
     InvalidSpec,
-    /// `spec.podTemplate` cannot be merged over ours.
+    /// `spec.podTemplate` cannot be merged over the operator's pod template.
     InvalidPodTemplate,
-    /// An object of that name belongs to somebody else.
+    /// An object with a name that the app needs exists already and does not belong to the app.
     NameConflict,
     /// An older object has the same hostname.
     HostnameTaken,
@@ -159,7 +161,7 @@ reasons! {
     AutoscalerCannotScale,
     /// The API server refused or did not answer.
     ApplyFailed,
-    /// `spec.paused`.
+    /// `spec.paused` is true.
     Paused,
     /// The first pods and balancers are coming up.
     Starting,
@@ -179,7 +181,7 @@ reasons! {
     NodesWithoutRoom,
     /// The API server refuses the pods.
     PodsRefused,
-    /// A container cannot be started as it is.
+    /// A container cannot be started as it is configured.
     ContainerConfigError,
     /// The image cannot be pulled.
     ImagePullError,
@@ -189,7 +191,7 @@ reasons! {
     WrongPort,
     /// Pods that are ready do not answer the operator or the balancers.
     PodsUnreachable,
-    /// The app ends again and again.
+    /// The app exits again and again.
     AppCrashing,
     /// No pod serves.
     NoReadyPod,
@@ -213,7 +215,7 @@ reasons! {
     WorkersChanged,
     /// Event: a reload begins.
     Reloading,
-    /// A pod did not reload; the others were left as they are.
+    /// A pod did not reload, so the pods after it were not reloaded.
     ReloadFailed,
     /// Event: objects that are no longer needed are deleted.
     Removed,

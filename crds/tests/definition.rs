@@ -73,7 +73,7 @@ fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
 #[test]
 fn nothing_is_defaulted_and_everything_is_explained_and_bounded() {
     walk(&schema(), "", &mut |path, part| {
-        // This default only means that the operator has not looked yet.
+        // This default only means that the operator has not reconciled the object yet.
         let defaulted = part.get("default").is_some();
         assert_eq!(defaulted, path == ".status", "{path} has a default");
         assert!(part.get("nullable").is_none(), "{path} is nullable");

@@ -37,7 +37,7 @@ pub enum ClientError {
 /// # Errors
 /// There is no such configuration, or it is invalid. A retry does not help.
 pub async fn client() -> Result<Client, ClientError> {
-    // Fails if the process has chosen a provider already; then that one stays.
+    // Fails if the process has already installed a provider. That provider is then used.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let config = Config::infer()
         .await
@@ -70,7 +70,7 @@ pub fn reason(error: &kube::Error) -> String {
     }
 }
 
-/// An error with its causes, without those that it quotes already.
+/// An error with its causes. A cause that the text contains already is left out.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! The loop that keeps a list up to date: list, watch, and list again after any error, for ever.
+//! The loop that keeps a list up to date: list, watch, and list again after any error, without end.
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use crate::objects::Objects;
 /// should have ended. One request a minute is no load for the API server.
 pub(crate) const WATCH_SECONDS: u32 = 60;
 
-/// Pauses before an API server that has failed is asked again.
+/// Pauses between attempts after a request to the API server has failed.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// One report of [`follow`].
@@ -26,7 +26,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 pub enum News<'a, K> {
     /// All objects, as they are now.
     List(&'a Objects<K>),
-    /// Why there is no newer list. The last reported one is still the best known.
+    /// Why the list cannot be updated. The last reported list is still the best known.
     Problem(String),
 }
 
@@ -44,8 +44,8 @@ where
     let mut backoff = BACKOFF;
     let mut is_lost = false;
     loop {
-        // The watcher would resume a broken watch without an event that says that the problem is
-        // over. A new watcher lists first, and the list says so.
+        // The watcher would resume a broken watch, and no event would show that the problem is
+        // over. A new watcher lists first, and that list shows it.
         let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             match event {
@@ -89,7 +89,8 @@ fn problem(error: &watcher::Error) -> String {
     }
 }
 
-/// Whether the server no longer has the history since our version. That is not a failure.
+/// Whether the server no longer has the history since the version that this watch asked for. This
+/// is not a failure.
 fn is_outdated(error: &watcher::Error) -> bool {
     const GONE: u16 = 410;
     let (watcher::Error::WatchError(status)

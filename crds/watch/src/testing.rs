@@ -1,5 +1,6 @@
-//! An API server for tests: it holds objects and serves lists, watches and single objects, or on
-//! demand 410 or no answer. Made of threads and plain HTTP.
+//! An API server for tests. It stores objects and serves lists, watches and single objects over
+//! plain HTTP, with one thread per connection. A test can make it answer 403 or 410, or not answer
+//! at all.
 
 #![allow(
     clippy::unwrap_used,
@@ -78,7 +79,7 @@ impl ApiServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let shared = Arc::clone(&served);
-                // An error only means that the peer went away.
+                // An error only means that the peer closed the connection.
                 std::thread::spawn(move || drop(serve(&shared, stream)));
             }
         });

@@ -1,5 +1,5 @@
-//! A validated `ScaledApp`: every value is within its range, and every absent field has a
-//! meaning. Only [`crate::validate`] makes one.
+//! A validated `ScaledApp`: every value is within its range, and every absent field has a meaning.
+//! Only [`crate::validate`] creates values of this type.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub struct ValidatedApp {
     pub workers: Workers,
     /// TLS at the balancers.
     pub tls: Option<Tls>,
-    /// Networks of the proxies in front of the balancers. What these proxies say about
-    /// clients is believed.
+    /// Networks of the proxies in front of the balancers. The balancers believe what these proxies
+    /// report about clients.
     pub forwarded_from: Vec<Network>,
     /// Whether the object requests or limits CPU or memory.
     pub has_resources: bool,
@@ -140,7 +140,7 @@ pub struct Workers {
     pub metrics_from: Option<String>,
     /// The signal that asks a worker to end, such as `SIGTERM`.
     pub stop_signal: String,
-    /// Whether a message on Node's channel asks it instead.
+    /// Whether a message on Node's channel asks a worker to end, instead of the signal.
     pub shutdown_message: bool,
     /// A variable whose value is one higher for each further worker.
     pub increment_env: Option<String>,
@@ -159,13 +159,13 @@ pub struct Limits {
     pub age: Option<Duration>,
     /// How long it may make no progress before it counts as hung; zero: without limit.
     pub silence: Option<Duration>,
-    /// Requests that it may have in flight at once.
+    /// Requests that it may have in flight at the same time.
     pub in_flight: Option<NonZeroU32>,
 }
 
 impl ValidatedApp {
-    /// Whether the balancers send the pods a forwarding token. They do where a dispatcher
-    /// receives it; under Connection dispatch the app itself would.
+    /// Whether the balancers send a forwarding token to the pods. They do so only if a dispatcher
+    /// receives the requests: with Connection dispatch, the app itself would get the token.
     pub fn asks_for_token(&self) -> bool {
         self.workers.dispatch == Dispatch::Request
     }

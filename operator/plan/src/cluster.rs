@@ -61,8 +61,8 @@ use meta::Owner;
 use pod_template::Pinned;
 use workload::Scale;
 
-/// The plan for `app`, given what was observed. It never fails: what cannot be done is said
-/// in [`Plan::stalled`], and such a plan updates the slots only.
+/// The plan for `app`, given what was observed. It never fails: [`Plan::stalled`] reports what
+/// cannot be done, and a stalled plan updates the slots only.
 pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
     let owner = app.owner();
     if !observed.foreign.is_empty() {
@@ -105,9 +105,8 @@ fn conflict(foreign: &[ObjectKey]) -> Stalled {
     }
 }
 
-/// Names of the nodes that could take one more pod of the app if they have room, and the
-/// number of its pods there. The caller looks up what else runs on them for
-/// [`Observed::used`].
+/// Names of the nodes that could take one more pod of the app if they have room, and the number of
+/// the app's pods on each. The caller looks up what else runs on them for [`Observed::used`].
 pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Vec<(&'a str, u32)> {
     let crate::Pods::PerNode(per_node) = app.app.pods else {
         return Vec::new();
@@ -129,8 +128,8 @@ pub fn lacking<'a>(app: &App, observed: &'a Observed, settings: &Settings) -> Ve
     }
 }
 
-/// The plan for an invalid object: its addresses lead to balancers that serve, and
-/// everything else stays as it is.
+/// The plan for an invalid object: it keeps the slots' `EndpointSlice`s up to date and changes
+/// nothing else.
 pub fn keep_serving(object: &ScaledApp, observed: &Observed) -> Plan {
     let meta = &object.metadata;
     let owner = Owner {
@@ -158,7 +157,8 @@ fn slots_only(owner: &Owner<'_>, observed: &Observed) -> Plan {
     plan
 }
 
-/// Adds to the plan where slots lead, with events for what changes.
+/// Adds the slots' `EndpointSlice`s to the plan, with an event for each slot that other balancers
+/// take over or give back.
 fn lead(
     plan: &mut Plan,
     owner: &Owner<'_>,
@@ -239,9 +239,9 @@ fn whole(
     Ok(plan)
 }
 
-/// Live objects of this app that the plan no longer contains, of the kinds that the
-/// operator removes. The slice of a slot without a serving balancer is not planned either;
-/// it stays as long as the slot.
+/// Live objects of this app that the plan no longer contains, of the kinds that the operator
+/// removes. The slice of a slot without a serving balancer is not planned either; it is kept as
+/// long as the slot exists.
 fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<ObjectKey> {
     let kept = planned.keys();
     let kept_slots: Vec<String> = planned
@@ -280,8 +280,8 @@ fn orphans(owner: &Owner<'_>, observed: &Observed, planned: &Objects) -> Vec<Obj
         .collect()
 }
 
-/// Whether Kubernetes made this `EndpointSlice` because somebody had given a slot's Service
-/// a selector. Such a slice outlives the selector, and clients would be sent to its
+/// Whether Kubernetes created this `EndpointSlice` because a slot's Service had a selector for some
+/// time. The slice remains after the selector is removed, and clients would be sent to its
 /// addresses.
 pub fn is_stray(slice: &ObjectMeta, live: &Objects) -> bool {
     let mut owners = slice.owner_references.iter().flatten();
@@ -295,7 +295,7 @@ pub fn is_stray(slice: &ObjectMeta, live: &Objects) -> bool {
     })
 }
 
-/// Events for what this plan changes; none for what it repeats.
+/// Events for what this plan changes, compared with the live objects.
 fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
     let normal = |reason, action, note| Event {
         kind: EventType::Normal,

@@ -1,12 +1,14 @@
-//! Which objects of an earlier app this one uses without being their owner, and how they get one.
+//! Finds objects of an earlier app that this app uses without owning them, and says how to set
+//! their owner.
 //!
-//! What an app of the same name has left (`kubectl delete --cascade=orphan`, a restored backup)
-//! becomes this app's. The operator never changes Roles and `RoleBindings` ([`super::rights`] has
-//! the reason): these follow the balancers' `ServiceAccount`, which is their second owner. Where
-//! the admission plugin `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the
-//! right to delete the object. The operator does not have that right for `ConfigMaps` and
-//! `ServiceAccounts`, because RBAC rules cannot select a prefix of names. So a person has to give
-//! these their owner, and also Roles that an older operator created with the app as only owner.
+//! Objects that remain from an earlier app of the same name (after
+//! `kubectl delete --cascade=orphan`, or from a restored backup) become this app's own. Roles and
+//! `RoleBindings` are never changed ([`super::rights`] has the reason): they follow the balancers'
+//! `ServiceAccount`, which is their second owner. Where the admission plugin
+//! `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the right to delete the
+//! object. The operator does not have that right for `ConfigMaps` and `ServiceAccounts`, because
+//! RBAC rules cannot select a prefix of names. So a person has to set the owner of these objects,
+//! and of Roles that an older operator created with the app as their only owner.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
@@ -19,8 +21,9 @@ use super::{ObjectKey, Objects, Observed};
 /// The path of the field that the API server did not accept.
 const OWNERS: &str = "metadata.ownerReferences";
 
-/// What is used without an owner, and the command that gives it one. `told` is whether the status
-/// says so already: a new leader has no other way to know what the API server refused.
+/// Names the objects that the app uses without owning them, and the command that sets their owner;
+/// `None` if there are none. `told` says whether the status reports them already: only from the
+/// status can a new leader know that the API server refused an owner.
 pub(super) fn unowned(
     object: &ScaledApp,
     observed: &Observed,

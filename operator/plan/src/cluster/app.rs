@@ -18,8 +18,8 @@ use super::meta::Owner;
 use crate::validate::Check;
 use crate::{Balancers, Protocol, ValidatedApp, Violation};
 
-/// The longest reload token, in bytes. It is the supervisor's limit: a pod refuses a
-/// desired state with a longer token as a whole.
+/// The longest reload token, in bytes. It is the supervisor's limit: a supervisor refuses the whole
+/// desired state if its token is longer.
 pub const TOKEN_BYTES: usize = 128;
 
 /// The settings with which the operator was started.
@@ -29,11 +29,11 @@ pub struct Settings {
     pub sidecar_image: String,
     /// Image of `scaledapp-balancer`.
     pub balancer_image: String,
-    /// Pull policy of both; `None` leaves it to Kubernetes.
+    /// Pull policy of the two images; `None`: Kubernetes' default.
     pub image_pull_policy: Option<String>,
-    /// Secrets to pull both with, in the app's namespace.
+    /// Secrets to pull the two images with, in the app's namespace.
     pub image_pull_secrets: Vec<String>,
-    /// Requests and limits of a balancer, unless its app names others.
+    /// Requests and limits of a balancer whose app does not set them.
     pub balancer_resources: ResourceRequirements,
 }
 
@@ -54,11 +54,12 @@ impl Settings {
     }
 }
 
-/// The app with all of its values. Only [`validate`] makes one.
+/// The app with all of its values. Only [`validate`] creates values of this type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct App {
-    /// What it is on any platform. Its `command` and `env` are resolved; the ones for pods
-    /// are below, because in a pod the kubelet resolves references.
+    /// The part of the app that is the same on every platform. References in its `command` and
+    /// `env` are resolved. Pods get [`App::command`] and [`App::env`] instead, because in a pod the
+    /// kubelet resolves references.
     pub app: ValidatedApp,
     /// Its namespace.
     pub namespace: String,
@@ -86,11 +87,11 @@ pub struct App {
     pub delivery: Delivery,
     /// The user's overlay, as written.
     pub pod_template: Option<Value>,
-    /// If true, nothing may change except where the slots lead.
+    /// Whether the operator may change nothing but the slots' `EndpointSlice`s.
     pub paused: bool,
-    /// Token of the last reload that was asked for.
+    /// Token of the last requested reload.
     pub reload: Option<String>,
-    /// Token of the last supervisor upgrade that was asked for.
+    /// Token of the last requested upgrade of the supervisor.
     pub upgrade: Option<String>,
 }
 

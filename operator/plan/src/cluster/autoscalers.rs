@@ -1,5 +1,5 @@
-//! Whether a `HorizontalPodAutoscaler` can scale the app that it names, and what to change where it
-//! cannot. Nothing here scales, and the operator never writes an autoscaler.
+//! Whether a `HorizontalPodAutoscaler` can scale the app that it names, and what to change if it
+//! cannot. This module scales nothing, and the operator never writes an autoscaler.
 
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::{API_VERSION, KIND};

@@ -109,8 +109,8 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
     }
 }
 
-/// The volumes of the forwarding token and of the Secrets for TLS. A pod waits while its Secret
-/// does not exist; the previous balancer goes on meanwhile.
+/// The volumes of the forwarding token and of the Secrets for TLS. A pod does not start until its
+/// Secrets exist; meanwhile, the previous balancer keeps running.
 fn volumes(app: &App) -> Vec<Volume> {
     let secret = |name: String, secret: &String| Volume {
         name,
@@ -251,8 +251,8 @@ pub(super) fn accounts(app: &App) -> Vec<ServiceAccount> {
     ]
 }
 
-/// The right to read where the app's pods are. It covers all slices of the namespace: the
-/// control plane makes up the names of slices, so a rule cannot name one.
+/// The right to read where the app's pods are. It covers all slices of the namespace: the control
+/// plane generates the names of slices, so a rule cannot name them.
 pub(super) fn role(app: &App) -> Role {
     let owner = app.owner();
     Role {
@@ -301,8 +301,8 @@ pub(super) fn role_binding(app: &App) -> RoleBinding {
     }
 }
 
-/// Budgets that allow one eviction at a time. A single pod gets no budget, because the
-/// drain of its node would wait for ever.
+/// Budgets that allow one eviction at a time. A single pod gets no budget, because the drain of its
+/// node would never finish.
 pub(super) fn budgets(
     app: &App,
     replicas: i32,
@@ -316,7 +316,7 @@ pub(super) fn budgets(
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(selects(pods.clone())),
-            // A pod that does not work anyway must not block a drain.
+            // A pod that is not healthy must not block a drain.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

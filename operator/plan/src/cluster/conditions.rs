@@ -121,7 +121,8 @@ fn stamp(
     }
 }
 
-/// Cuts a message: it may quote a kubelet, an app or an admission plugin at any length.
+/// Cuts a message. Without this, it could quote a kubelet, an app or an admission plugin at any
+/// length.
 fn bounded(message: String) -> String {
     if message.len() <= MAX_MESSAGE_BYTES {
         return message;
@@ -136,7 +137,7 @@ struct Judge<'a> {
     facts: &'a Facts,
     /// The app was complete at least once.
     started: bool,
-    /// `Degraded` has said `NotOwned`.
+    /// The last written `Degraded` condition has the reason `NotOwned`.
     is_told_unowned: bool,
 }
 
@@ -248,7 +249,7 @@ impl Judge<'_> {
         }
     }
 
-    /// As `refused`, if pods are missing only because of the refused object.
+    /// Like `refused`, but only if pods are missing because of the refused object.
     fn refused_first(&self) -> Option<Verdict> {
         let failure = self.facts.failure.as_ref();
         let is_result = failure.is_some_and(|failure| failure.reason == Reason::PodsRefused);

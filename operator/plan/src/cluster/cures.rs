@@ -70,7 +70,7 @@ fn ends(part: &Part, of: Of) -> String {
     }
 }
 
-/// The fields that decide what these pods are given.
+/// The fields of the object that set the resources and the template of these pods.
 fn template(of: Of) -> &'static str {
     match of {
         Of::App => "spec.resources or spec.podTemplate",
@@ -78,7 +78,7 @@ fn template(of: Of) -> &'static str {
     }
 }
 
-/// The cure for what the scheduler says, or for its silence.
+/// The cure for a message of the scheduler, or for a pod that no scheduler handles.
 fn of_node(message: &str, of: Of) -> String {
     let (root, amounts) = match of {
         Of::App => ("spec.podTemplate.spec", "spec.resources"),
@@ -207,8 +207,8 @@ fn of_start(message: &str) -> &'static str {
     }
 }
 
-/// The message for an object of ours that the API server refuses. Some reasons contain
-/// their cure already.
+/// The message for one of the app's objects that the API server refuses. Some reasons contain their
+/// cure already.
 pub(super) fn of_object(why: &str) -> String {
     if why.contains("kubectl ") {
         return why.to_owned();
@@ -259,7 +259,7 @@ fn of_refusal(message: &str, of: Of) -> String {
     if is("ValidatingAdmissionPolicy") || is("admission webhook") {
         return format!("change {template}, or that policy");
     }
-    // The last text means a limit that the range sets where none is given.
+    // The last text occurs if the container has no limit of its own and the range sets one.
     let by_range = [
         " per Container",
         " per Pod",

@@ -1,11 +1,11 @@
 //! The desired state of running pods, which changes without a restart: the number of
 //! workers, the reload token, and the forwarding tokens.
 //!
-//! The `ConfigMap` holds the desired state: a container reads its number of workers there
-//! when it starts, even if the operator does not run. A running pod reads one of its own
-//! annotations, which the downward API keeps in a file. So a change reaches each pod at
-//! once, and a reload can go pod by pod. A mounted `ConfigMap` would allow neither, because
-//! the kubelet updates it in all pods at a time of its own.
+//! The `ConfigMap` holds the desired state: a container reads its number of workers there when it
+//! starts, even if the operator does not run. A running pod reads one of its own annotations, which
+//! the downward API keeps in a file. So a change reaches a pod within moments, and pods can reload
+//! one after the other. A mounted `ConfigMap` would allow neither, because each kubelet updates it
+//! with a delay, and in all pods without an order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,7 @@ const CONFIG_MAP_DELAY: SignedDuration = SignedDuration::from_secs(30);
 const DELETED_FIRST: &str = "-100";
 const DEFAULT_COST: &str = "0";
 
-/// The number of workers of a pod, as the supervisor's flag has it.
+/// The number of workers of a pod, in the format of the supervisor's flag.
 pub(super) fn workers(app: &App) -> String {
     match app.app.workers.count {
         WorkerCount::PerCore(each) => format!("{each}x"),
@@ -51,7 +51,7 @@ fn entry<'a>(map: &'a ConfigMap, key: &str) -> Option<&'a str> {
     map.data.as_ref()?.get(key).map(String::as_str)
 }
 
-/// The tokens that are stored, one a line, if balancers and pods can use them.
+/// The stored forwarding tokens, one per line; `None` if there are none or if they are invalid.
 pub fn stored_tokens(live: &Objects) -> Option<&str> {
     live.config_maps.iter().find_map(stored)
 }
@@ -164,8 +164,8 @@ pub(super) fn pod_updates(
     }
 }
 
-/// The desired-state annotations to set on a pod; none if it has them or started with that
-/// state.
+/// The desired-state annotations to set on a pod; none if the pod has them already or started with
+/// that state.
 fn desired_annotations(
     app: &App,
     pod: &Pod,

@@ -5,11 +5,11 @@
 //! the plan is the one that was applied last; a comparison of the planned fields with the
 //! live ones then shows whether anybody else has changed them.
 //!
-//! Admission may change a field that the operator writes (a registry mirror, a policy's
-//! default). Writing it again in each pass would have the same result each time. So the
-//! operator remembers what the API server made of a write ([`Admitted`]), and writes an
-//! object again only if it differs from that, too. In this way a change by a person is
-//! still undone.
+//! Admission may change a field that the operator writes (a registry mirror, a policy's default).
+//! Writing it again in each pass would have the same result each time. So the operator remembers
+//! how admission changed a written object ([`Admitted`]), and writes an object again only if the
+//! live object differs from that result, too. In this way, the operator still undoes a change by a
+//! person.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ impl Admitted {
             && differences(live, planned).is_some_and(|found| found == self.differences)
     }
 
-    /// The same for a part of the object, whose paths begin with `path`.
+    /// Like [`Self::explains`], for the part of the object whose paths begin with `path`.
     pub(super) fn explains_part<T: Serialize>(&self, path: &str, live: &T, planned: &T) -> bool {
         let Some(found) = differences(live, planned) else {
             return false;

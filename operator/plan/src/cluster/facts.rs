@@ -19,7 +19,7 @@ use super::slots::{leads_somewhere, serving};
 use super::{Answer, App, Kind, ObjectKey, Observed, Plan, Pod, Supervisor};
 use crate::Violation;
 
-/// How long a pod counts as new: most apps are ready by then.
+/// How long a pod counts as new: most apps become ready within this time.
 const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// How a pass went.
@@ -51,7 +51,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The counts, without a judgement.
+/// What was counted and found, without an interpretation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Facts {
     /// Pods planned, existing, and ready by the Deployment's count.
@@ -62,7 +62,7 @@ pub(super) struct Facts {
     pub(super) seen_ready: i32,
     /// The Deployment differs from the plan, or its controller has not finished.
     pub(super) changing: bool,
-    /// Only its number of pods is still changing.
+    /// Only the Deployment's number of pods is still changing.
     pub(super) scaling: bool,
     /// The Deployment is paused and differs from the plan; the text is the cure.
     pub(super) resume_cure: Option<String>,
@@ -90,7 +90,7 @@ pub(super) struct Facts {
     pub(super) full_nodes: bool,
 }
 
-/// Whose objects they are.
+/// The owner of the app's objects.
 pub(super) fn owner(object: &ScaledApp) -> Owner<'_> {
     let meta = &object.metadata;
     Owner {
@@ -193,7 +193,7 @@ impl Facts {
         !self.slots.is_empty() && self.slots.iter().all(|slot| slot.serving)
     }
 
-    /// Requests reach the app somehow.
+    /// At least one pod is ready, and at least one slot serves.
     pub(super) fn serves(&self) -> bool {
         self.ready > 0 && self.slots.iter().any(|slot| slot.serving)
     }
@@ -303,8 +303,8 @@ fn no_node(observed: &Observed, outcome: Outcome<'_>) -> bool {
         })
 }
 
-/// The sum of what the supervisors report. While a ready pod has not been asked yet or does
-/// not answer, the previous sum stays: a new leader has asked no pod at first, and a
+/// The sum of what the supervisors report. While a ready pod has not been queried yet or does not
+/// answer, the previous sum is kept: a new leader has queried no pod at first, and a
 /// `NetworkPolicy` that blocks the operator does not reduce the number of workers.
 fn workers(observed: &Observed, before: &WorkersStatus) -> WorkersStatus {
     let ready = || app_pods(observed).filter(|pod| pod.ready);

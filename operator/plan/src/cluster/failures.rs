@@ -1,5 +1,5 @@
-//! Why pods do not run. Of several failures it chooses the one to report, in the words of
-//! the component that reported it; the text stays the same while the cause does.
+//! Why pods do not run. Of several failures it chooses the one to report, in the words of the
+//! component that reported it; the text does not change while the cause is the same.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use scaledapp_crds::words::{Reason, component};
 use super::pod_failure::{Part, PodFailure, WaitsFor};
 use super::{Answer, Observed, Pod, Trouble};
 
-/// A balancer that does not serve by then is reported, with its own reason.
+/// A balancer that does not serve after this time is reported, with the reason that it gives.
 const BALANCER_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A pod that the scheduler refuses is reported only after this time. Many refusals are
 /// temporary: a drained node leaves a pod without a node, and a moment later fewer pods are
 /// wanted.
 const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
-/// A running scheduler has looked at a pod by then.
+/// A running scheduler has reported something about a new pod within this time.
 const SCHEDULER_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
-/// A volume that a cloud has to create exists by then.
+/// A volume that a cloud has to create exists within this time.
 const VOLUME_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why the app's pods do not run. Pods that may not be created come first, then pods that
@@ -52,7 +52,7 @@ fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
     })
 }
 
-/// What Kubernetes says, otherwise what the supervisor or the balancer says.
+/// What Kubernetes reports, otherwise what the supervisor or the balancer reports.
 fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
     of_kubernetes(pod, observed.now).or_else(|| match &pod.answer {
         Answer::Supervisor(answer) if answer.ready == 0 => {
@@ -71,7 +71,7 @@ fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
     })
 }
 
-/// What Kubernetes says of a pod, once it has lasted long enough to be reported.
+/// The failure that Kubernetes reports for a pod, once it has lasted long enough.
 pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
     if reported_in(pod, now).is_some() {
         return None;
@@ -130,7 +130,7 @@ fn in_trouble(pod: &Pod, trouble: &Trouble) -> PodFailure {
     }
 }
 
-/// Why the API server lets no more pods be created.
+/// Why the API server refuses to create more pods of this Deployment.
 fn refused(live: &Deployment) -> Option<PodFailure> {
     let status = live.status.as_ref()?;
     let mut conditions = status.conditions.iter().flatten();

@@ -1,5 +1,6 @@
-//! What is ours in a pod: names, the fields that a user writes elsewhere, and the operating
-//! system of our programs. `overlay` decides how a user's template is merged over it.
+//! The operator's part of a pod: names, the fields that a user writes elsewhere, and the operating
+//! system that the supervisor and the balancer need. `overlay` decides how a user's template is
+//! merged over it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ pub(super) const SYSTEM: &str = "kubernetes.io/os";
 /// The volume with the supervisor's program.
 pub(super) const VOLUME_BINARIES: &str = "scaledapp";
 
-/// The node selector of all our pods: the supervisor and the balancer are Linux programs.
+/// The node selector of all pods that the operator creates: the supervisor and the balancer are
+/// Linux programs.
 pub(super) fn linux() -> BTreeMap<String, String> {
     BTreeMap::from([(SYSTEM.to_owned(), "linux".to_owned())])
 }
@@ -20,12 +22,12 @@ pub(super) const CONTAINER: &str = "app";
 /// Name of the init container that copies the supervisor into the pod.
 pub(super) const INSTALL: &str = "scaledapp-install";
 
-/// Our part of a pod template, for the pods of the app or of the balancers.
+/// The operator's part of a pod template, for the pods of the app or of the balancers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
     /// The field in which the user writes a template.
     pub(super) root: &'static str,
-    /// The name of our main container.
+    /// The name of the main container.
     pub(super) container: &'static str,
     /// Fields of that container that are set elsewhere, with the cure.
     pub(super) elsewhere: &'static [(&'static str, &'static str)],

@@ -2,10 +2,10 @@
 //! (stores, watches, plans, their execution) is generated from this list through
 //! [`each_kind`].
 
-/// Calls a macro with an entry `field: Kind = Type;` for each kind, in the order in which
-/// objects are applied. Objects to which pods refer come before the pods, because a
-/// Deployment whose `ServiceAccount` is missing makes no pods. Endpoint slices come before
-/// Deployments, because requests depend on them at once, and on new pods only later.
+/// Calls a macro with an entry `field: Kind = Type;` for each kind, in the order in which objects
+/// are applied. Objects to which pods refer come before the pods, because a Deployment whose
+/// `ServiceAccount` is missing creates no pods. Endpoint slices come before Deployments, because
+/// requests depend on them immediately, and on new pods only later.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! scaledapp_each_kind {
