@@ -1,8 +1,8 @@
 //! `$(NAME)` in environment values, command and arguments.
 //!
-//! The rule is that of Kubernetes (Container API, `command`, `args`, `env`): a reference to
-//! a variable that is not defined stays as it is, `$$` stands for one `$`. The same rule
-//! applies here, so that an object means the same on one machine.
+//! The rule is that of Kubernetes (Container API, `command`, `args`, `env`): a reference to a
+//! variable that is not defined is not changed, and `$$` stands for one `$`. The same rule applies
+//! here, so that an object means the same on one machine as in a cluster.
 
 use crate::Environment;
 

@@ -35,7 +35,7 @@ pub enum LocalError {
         "{pods} pods are too many for one machine: ask for at most {MAX_PODS} in spec.replicas"
     )]
     TooManyPods {
-        /// How many were asked for.
+        /// The number of pods that the object asks for.
         pods: u64,
     },
 }
@@ -64,7 +64,7 @@ pub struct Addresses {
     pub balancers: Ipv4Addr,
     /// Port of every balancer.
     pub balancer_port: u16,
-    /// The port of every balancer for TLS, if the demand has one.
+    /// The port of every balancer for TLS; `None` if the demand needs none.
     pub tls_port: Option<u16>,
     /// First three octets of the pods' addresses, as in `balancers`.
     pub pods: Ipv4Addr,

@@ -1,8 +1,7 @@
 //! Which `ScaledApp`s are valid, and what absent fields mean.
 //!
-//! All violations are reported together, and each message names the cure. The schema and
-//! the CEL rules of the CRD express the same rules, so that `kubectl apply` refuses what
-//! this refuses.
+//! All violations are reported together, and each message names the cure. The schema and the CEL
+//! rules of the CRD express the same rules, so that `kubectl apply` refuses the same objects.
 
 mod balancers;
 
@@ -175,7 +174,7 @@ impl Check {
         }
     }
 
-    /// A count from 1 to `most`. `zero` says why a smaller one is wrong.
+    /// A count from 1 to `most`. `zero` says why a smaller number is wrong.
     fn count(&mut self, path: &str, value: i32, most: i32, zero: &str) -> NonZeroU32 {
         let in_range = u32::try_from(value).ok().and_then(NonZeroU32::new);
         match in_range {

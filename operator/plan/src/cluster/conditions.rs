@@ -121,7 +121,7 @@ fn stamp(
     }
 }
 
-/// Cuts a message. Without this, it could quote a kubelet, an app or an admission plugin at any
+/// Cuts a long message: what it quotes from a kubelet, an app or an admission plugin may have any
 /// length.
 fn bounded(message: String) -> String {
     if message.len() <= MAX_MESSAGE_BYTES {

@@ -4,8 +4,8 @@
 //! The `ConfigMap` holds the desired state: a container reads its number of workers there when it
 //! starts, even if the operator does not run. A running pod reads one of its own annotations, which
 //! the downward API keeps in a file. So a change reaches a pod within moments, and pods can reload
-//! one after the other. A mounted `ConfigMap` would allow neither, because each kubelet updates it
-//! with a delay, and in all pods without an order.
+//! one after the other. A mounted `ConfigMap` would allow neither, because each kubelet updates its
+//! pods' files after a delay of its own, in no order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

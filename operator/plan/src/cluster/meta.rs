@@ -1,5 +1,5 @@
-//! Names, labels and owner of everything that belongs to an app, and the hash by which
-//! changes are found.
+//! Names, labels and owner of everything that belongs to an app, and the hash by which changes are
+//! detected.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,13 +56,13 @@ impl Owner<'_> {
         self.named("lb")
     }
 
-    /// The label that only our pods have.
+    /// The label that only pods of this project have.
     pub(super) fn mark(&self) -> BTreeMap<String, String> {
         map([(label::APP, self.name)])
     }
 
-    /// The labels by which a Deployment selects its pods. These two stay for ever, because
-    /// the selector of a Deployment cannot be changed.
+    /// The labels by which a Deployment selects its pods. These two labels must never change,
+    /// because the selector of a Deployment is immutable.
     pub(super) fn selector(&self, component: &str) -> BTreeMap<String, String> {
         map([(label::INSTANCE, self.name), (label::COMPONENT, component)])
     }
@@ -78,7 +78,7 @@ impl Owner<'_> {
         labels
     }
 
-    /// Metadata of an object of ours.
+    /// Metadata of an object that the operator creates.
     pub(super) fn meta(&self, name: String, component: &str) -> ObjectMeta {
         ObjectMeta {
             name: Some(name),
@@ -148,17 +148,17 @@ pub fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
-/// A duration as flags and the pin write it.
+/// A duration in the format of the flags and of the pin.
 pub(super) fn time(time: Duration) -> String {
     scaledapp_crds::Duration(time).to_string()
 }
 
-/// The JSON of a value of ours.
+/// The JSON of a value. Its maps must have text keys.
 pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("invariant: these types have text keys only")
 }
 
-/// FNV-1a (64 bit). It finds changes and protects no secret.
+/// FNV-1a (64 bit). It detects changes; it is no cryptographic hash.
 pub fn hash(bytes: &[u8]) -> String {
     Fnv1a::default().with(bytes.iter().copied()).to_string()
 }

@@ -1,16 +1,16 @@
 //! How many pods `perNode` means in this cluster.
 //!
-//! A node counts if the pod could be placed there: its labels match the pod's selectors,
-//! the pod tolerates its taints, and nobody has cordoned it. A node that is unwell
-//! (`NotReady`, under pressure) counts with the pods that it has; otherwise a short outage
-//! would delete pods elsewhere.
+//! A node counts if the pod could be placed there: the node's labels match the pod's selectors, the
+//! pod tolerates the node's taints, and the node is not cordoned. A node that is unwell
+//! (`NotReady`, under pressure) counts with the pods that it has; otherwise a short outage would
+//! delete pods elsewhere.
 //!
-//! A pending pod makes a cluster autoscaler add a node, and the new node would count for
-//! another pod, without end. So the operator never asks for a pod that only a new node
-//! could take. A node counts for no more pods than fit on it. If the scheduler refuses a
-//! pod although it should fit, the operator remembers the nodes that lack one with their
-//! properties, and counts a node again when these change. The operator always asks for at
-//! least one pod, so that a cluster without nodes can add one.
+//! A pending pod makes a cluster autoscaler add a node. The new node would then count for another
+//! pod, and so on without end. So the operator never asks for a pod that only a new node could
+//! take. A node counts for no more pods than fit on it. If the scheduler refuses a pod although it
+//! should fit, the operator remembers the nodes that lack a pod, together with their properties. It
+//! counts a node again when the node's properties change. The operator always asks for at least one
+//! pod, so that a cluster without nodes can add one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub(super) const LEAVING_TIMEOUT: Duration = Duration::from_mins(1);
 /// A refusal counts once it is this old: a scheduler may see a new node a moment later than the
 /// operator does.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
-/// The scheduler retries a refused pod with growing pauses, even if a node has room by
-/// then. This is longer than the longest pause.
+/// The scheduler retries a refused pod with growing pauses, even if a node has room in the
+/// meantime. This time is longer than the longest pause.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the operator checks whether a full node has room again.
 const ROOM_INTERVAL: Duration = Duration::from_secs(15);
@@ -50,9 +50,9 @@ pub(super) struct Count {
     pub(super) nodes: u32,
     /// Nodes that lack a pod and cannot take one, as [`annotation::FULL_NODES`] stores them.
     pub(super) full: Option<String>,
-    /// Since when there are pods on nodes that no longer count.
+    /// The time since which there are pods on nodes that no longer count.
     pub(super) fewer_since: Option<Timestamp>,
-    /// When to look again.
+    /// When to count again.
     pub(super) wake: Option<Duration>,
     /// The template's selectors and tolerations fit no node.
     pub(super) none: bool,
@@ -61,11 +61,11 @@ pub(super) struct Count {
 /// Why a node that lacks a pod does not count for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Full {
-    /// It has no room. It counts again once it has.
+    /// The node has no room. It counts again once it has room.
     NoRoom,
-    /// The scheduler refused, and the operator does not know the node's free resources.
+    /// The scheduler refused the pod, and the operator does not know the node's free resources.
     Refused,
-    /// The scheduler refused although there is room. The node counts again once it changes.
+    /// The scheduler refused the pod although there is room. The node counts again once it changes.
     Other,
 }
 
@@ -125,7 +125,7 @@ pub(super) fn count(
     let timeout = SignedDuration::try_from(LEAVING_TIMEOUT).unwrap_or_default();
     let left = Duration::try_from(timeout - now.duration_since(since)).unwrap_or_default();
     let waits = leaving > 0 && !left.is_zero();
-    // After that, these pods stay until their successors run elsewhere.
+    // After the timeout, these pods are kept only until their successors run elsewhere.
     pods = pods.saturating_add(if waits { leaving } else { leaving.min(missing) });
     let wakes = [
         waits.then_some(left),
@@ -157,9 +157,10 @@ fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option
 
 /// What the scheduler says of pending pods.
 struct Refused {
-    /// It refuses one, and has looked at every node.
+    /// The scheduler refuses a pod, and has checked every node for it.
     now: bool,
-    /// It has refused one for so long that neither a late watch nor a retry pause explains it.
+    /// The scheduler has refused a pod for so long that neither a late watch nor a retry pause
+    /// explains it.
     for_long: bool,
     wake: Option<Duration>,
 }
@@ -177,7 +178,7 @@ impl Refused {
     }
 }
 
-/// How long the scheduler has refused the pod that it refused first.
+/// The age of the oldest pod that the scheduler refuses; `None` if it refuses none.
 pub(super) fn oldest_refused(observed: &Observed) -> Option<Duration> {
     let is_refused = |pod: &&Pod| {
         let failure = pod.failure.as_ref();
@@ -190,7 +191,8 @@ pub(super) fn oldest_refused(observed: &Observed) -> Option<Duration> {
     app_pods(observed).filter(is_refused).map(age).max()
 }
 
-/// Whether some node that has a pod has no room for the pod's successor.
+/// Whether some node that takes the pod has no room for one more. In a rollout, a pod's successor
+/// needs that room beside it.
 pub(super) fn is_one_full(observed: &Observed, pod: &PodSpec) -> bool {
     let mut nodes = observed.nodes.iter().filter(|node| takes(node, pod));
     nodes.any(|node| free_for(node, observed, pod) == Some(0))
@@ -207,8 +209,8 @@ fn free_for(node: &Node, observed: &Observed, pod: &PodSpec) -> Option<u32> {
     (used.is_some() || fits == 0).then_some(fits)
 }
 
-/// Nodes that lack a pod and could take it if they have room, with the number of their
-/// pods. The operator looks up their free resources before it asks for a pod.
+/// Nodes that lack a pod and could take it if they have room, with the number of the app's pods on
+/// each. The operator looks up their free resources before it asks for a pod.
 pub(super) fn lacking<'a>(
     observed: &'a Observed,
     wanted: u32,
@@ -250,7 +252,8 @@ fn remembered<'a>(text: &'a str) -> BTreeMap<&'a str, Full> {
     text.split(' ').filter_map(read).collect()
 }
 
-/// A hash of everything that decides whether a node takes a pod, except what runs there.
+/// A hash of the lasting properties that decide whether a node takes a pod: name, labels, taints
+/// and resources. What runs there is not included, nor whether the node is ready or cordoned.
 fn fingerprint(node: &Node) -> String {
     let Node {
         name,

@@ -39,7 +39,8 @@ macro_rules! objects {
                 all
             }
 
-            /// Annotates each object with the hash of its bytes. Nothing may change it afterwards.
+            /// Annotates each object with the hash of its bytes. The objects must not change
+            /// afterwards.
             pub(super) fn seal(&mut self, live: &Self) {
                 $(
                     keep_owner(&mut self.$field, &live.$field);
@@ -53,14 +54,14 @@ macro_rules! objects {
 each_kind!(objects);
 
 impl Kind {
-    /// Whether the operator may write an object of this kind after its creation. It may not
-    /// change Roles and their bindings: a right to do that would cover those of all users.
+    /// Whether the operator may write an object of this kind after its creation. The operator may
+    /// not change Roles and their bindings: a right to do so would cover those of every user.
     pub fn is_changed(self) -> bool {
         !matches!(self, Self::Role | Self::RoleBinding)
     }
 
-    /// Whether the operator removes objects of this kind while the app exists. The objects of
-    /// the other kinds stay for as long as the app exists, and are deleted with it.
+    /// Whether the operator removes objects of this kind while the app exists. Objects of the other
+    /// kinds are deleted together with the app.
     pub fn is_removed(self) -> bool {
         match self {
             Self::Service | Self::EndpointSlice | Self::Deployment | Self::PodDisruptionBudget => {
@@ -84,7 +85,7 @@ pub struct ObjectKey {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// To be applied, unless [`super::is_applied`].
+    /// Objects to apply. One for which [`super::is_applied`] is true needs no request.
     pub apply: Objects,
     /// To be deleted after that: live objects of this app that it no longer needs.
     pub delete: Vec<ObjectKey>,
@@ -105,7 +106,7 @@ pub struct PodAnnotations {
     pub name: String,
     /// Its uid, so that a new pod of the same name does not get the annotations.
     pub uid: String,
-    /// The annotations to set; others stay.
+    /// The annotations to set; other annotations do not change.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -156,7 +157,7 @@ impl Objects {
             .collect()
     }
 
-    /// The metadata of one of them.
+    /// The metadata of the object with this key.
     pub fn find(&self, key: &ObjectKey) -> Option<&ObjectMeta> {
         let mut metas = self.metas();
         let found =

@@ -29,12 +29,12 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// What admission changed in objects that were written recently.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
-    /// Objects that were written but are invisible to the watches, because admission
-    /// removes the labels that these select by.
+    /// Objects that were written but are invisible to the watches, because admission removes the
+    /// labels by which the watches select.
     pub hidden: Vec<ObjectKey>,
     /// Objects of [`super::names`] that exist without this app as controller.
     pub foreign: Vec<ObjectKey>,
-    /// The forwarding tokens in force, one a line; `None` keeps the stored ones.
+    /// The forwarding tokens in force, one per line; `None` keeps the stored ones.
     pub token: Option<String>,
     /// `NAMESPACE/NAME` of an older `ScaledApp` with the same hostname.
     pub hostname_taken_by: Option<String>,
@@ -102,8 +102,8 @@ impl Autoscaler {
     }
 }
 
-/// A pod of the app or of its balancers. Made from the API's pod with `From`;
-/// [`Pod::answer`] is then filled in.
+/// A pod of the app or of its balancers. `From` converts the API's pod; the caller then sets
+/// [`Pod::answer`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
@@ -114,7 +114,7 @@ pub struct Pod {
     pub component: String,
     /// The slot of a balancer.
     pub slot: Option<u32>,
-    /// It has the label that only our pods have.
+    /// It has the label that only pods of this project have.
     pub marked: bool,
     /// Name of the controller that created it.
     pub made_by: Option<String>,
@@ -126,7 +126,7 @@ pub struct Pod {
     pub created: Option<Timestamp>,
     /// Its `Ready` condition is true.
     pub ready: bool,
-    /// It has been deleted and is ending.
+    /// It is being deleted, or it has ended.
     pub deleting: bool,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
@@ -151,14 +151,16 @@ pub struct Pod {
 /// What a pod's admin port answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Answer {
-    /// It has not been asked yet. It counts as alive, so that a new leader changes nothing.
+    /// The operator has not queried the pod yet. The pod counts as alive, so that a new leader
+    /// changes nothing.
     #[default]
     NotYet,
-    /// It was asked and does not answer.
+    /// The pod was queried and does not answer.
     Silent,
-    /// It has not answered for so long that its kubelet would have noticed if it were dead.
+    /// The pod has not answered for so long that its kubelet would have noticed if it were dead.
     Unreachable {
-        /// Something accepts the connections, but does not answer as our admin port would.
+        /// Something accepts the connections, but does not answer as an admin port of this project
+        /// does.
         accepted: bool,
     },
     /// A balancer.
@@ -168,7 +170,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// It was asked and does not answer.
+    /// Whether the pod was queried and does not answer.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Silent | Self::Unreachable { .. })
     }
@@ -179,7 +181,7 @@ impl Answer {
 pub struct Balancer {
     /// `/readyz` answers 200: it accepts connections.
     pub serving: bool,
-    /// Why it does not, as it says itself.
+    /// Why it does not accept connections, as it reports itself.
     pub why: Option<String>,
     /// It has not reached any pod's admin port for some time.
     pub blind: bool,

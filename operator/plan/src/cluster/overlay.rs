@@ -1,10 +1,10 @@
-//! Merges the user's pod template over ours.
+//! Merges the user's pod template over the operator's.
 //!
-//! Kubernetes' own types say which fields exist and how they merge: lists with keys by
-//! their keys, everything else is replaced. A value of which only one member may be set (a
-//! probe, a variable) is replaced as a whole. Unknown fields would be dropped silently, so
-//! they are refused with their path; so are values that would break our own containers
-//! ([`check`]).
+//! Kubernetes' own types define which fields exist and how they merge: members of a list that has
+//! keys are merged by key, and any other list or value is replaced. A value that allows only one of
+//! its members (a probe, a variable) is replaced as a whole. Unknown fields would be dropped
+//! silently, so they are refused with their path. Values that would break the operator's own
+//! containers are refused, too ([`check`]).
 
 mod check;
 
@@ -53,7 +53,7 @@ pub(super) fn merge(
         serde_json::to_value(&parsed).map_err(|failure| error(root, failure.to_string()))?;
     check::check(overlay, &understood, &parsed, &template, frame)?;
     if let Some(spec) = &mut parsed.spec {
-        // The only policy that a Deployment allows.
+        // It is `Always` if it is given, because a Deployment allows nothing else.
         spec.restart_policy = None;
         let selector = selector(&template);
         if let Some(ours) = &mut template.spec {
@@ -70,8 +70,8 @@ pub(super) fn merge(
     Ok(template)
 }
 
-/// Turns quantities that are numbers into text: the API accepts both, Kubernetes' Rust
-/// types only text.
+/// Turns quantities that are numbers into text: the API accepts numbers and text, but Kubernetes'
+/// Rust types accept only text.
 fn amounts(value: &mut Value, path: &str, name: &str) -> Result<(), OverlayError> {
     let is_map = matches!(name, "requests" | "limits" | "overhead");
     match value {
@@ -124,8 +124,8 @@ fn selector(template: &PodTemplateSpec) -> LabelSelector {
     )
 }
 
-/// Removes from ours what the user replaces as a whole: a merge would mix the members of
-/// two probes, variables or constraints.
+/// Removes from the operator's pod what the user replaces as a whole: a merge would mix the members
+/// of two probes, variables or constraints.
 fn remove_replaced(ours: &mut PodSpec, theirs: &mut PodSpec, selector: &LabelSelector) {
     let installs = ours.init_containers.iter_mut().flatten();
     for container in ours.containers.iter_mut().chain(installs) {
@@ -169,13 +169,14 @@ fn remove_replaced_of(ours: &mut Container, theirs: &Container) {
     for variable in ours.env.iter_mut().flatten() {
         let mut others = theirs.env.iter().flatten();
         if let Some(other) = others.find(|other| other.name == variable.name) {
-            // It keeps its place, because later variables may refer to it.
+            // The variable keeps its position, because later variables may refer to it.
             variable.clone_from(other);
         }
     }
 }
 
-/// Whether a probe has an action. A probe without one only changes the times of ours.
+/// Whether a probe has an action. A probe without an action only changes the times of the
+/// operator's probe.
 fn has_action(probe: &Probe) -> bool {
     let Probe {
         exec,

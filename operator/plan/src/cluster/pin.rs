@@ -1,7 +1,7 @@
-//! Whether a change of an app needs new pods: the hash of everything that the user gave for
-//! the pods. It is stored in the annotation `scaledapp.io/inputs` of each running
-//! Deployment, so the hashed bytes may never change: otherwise an upgrade of the operator
-//! would replace every pod of every app.
+//! Decides whether a change of an app needs new pods, by a hash of the user's input for the pods.
+//! The hash is stored in the annotation `scaledapp.io/inputs` of each running Deployment. So the
+//! hashed bytes for the same input must never change: otherwise an upgrade of the operator would
+//! replace every pod of every app.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,8 @@ use super::meta::{hash, json, time};
 /// are those of the operator at commit 9ff87d4; `tests/cluster/older.rs` contains what that
 /// operator stored.
 ///
-/// It does not contain the numbers of pods and workers, balancers, DNS, and everything that
-/// comes from the operator. A field that is added later must be absent if the user does not
-/// set it.
+/// It contains neither the numbers of pods and workers, nor balancers or DNS, nor anything that
+/// comes from the operator. A field that is added later must be absent if the user does not set it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InputsV1<'a> {
@@ -47,7 +46,8 @@ struct InputsV1<'a> {
     delivery: Option<&'static str>,
 }
 
-/// The hash of what the user gave for the pods, as if the app had pods per node or a total.
+/// The hash of the user's input for the pods. `is_per_node` says whether the app counts as one with
+/// pods per node or with a total; it may differ from what the object says.
 pub(super) fn inputs(app: &App, is_per_node: bool) -> String {
     let workers = &app.app.workers;
     let flags = app.app.supervisor_flags().into_iter();

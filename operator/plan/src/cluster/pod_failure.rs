@@ -162,8 +162,8 @@ fn stuck(container: &ContainerStatus) -> Option<(Reason, String)> {
         _ => {
             let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?))?;
             return (!container.ready).then(|| match ended.reason.as_deref() {
-                // It has never run: between attempts a kubelet reports RunContainerError in
-                // this way.
+                // The container has never run: between attempts, a kubelet reports
+                // RunContainerError in this way.
                 Some("StartError" | "ContainerCannotRun") => {
                     let message = ended.message.as_deref().unwrap_or_default();
                     (Reason::ContainerConfigError, of_kubelet(message))
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(of("ImagePullBackOff", &later), why);
     }
 
-    /// Between attempts a kubelet reports it in two ways.
+    /// Between attempts, a kubelet reports the same failure in two ways.
     #[test]
     fn a_program_that_is_not_there_is_told_the_same_way_between_tries() {
         let why = "failed to create containerd task: exec: \"/x\": no such file or directory";

@@ -1,8 +1,9 @@
-//! The pod template of the app: our supervisor around the user's image.
+//! The pod template of the app: a container of the user's image in which the supervisor runs the
+//! workers.
 //!
-//! It depends on the user's input and on the supervisor's image at the time when that input
-//! changed last: [`pinned`] returns the template that was made then, so that a new operator
-//! restarts no app.
+//! The template depends on the user's input, and on the supervisor's image at the time when that
+//! input changed last. [`pinned`] returns the template that was made at that time, so that a new
+//! operator restarts no app.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -47,8 +48,8 @@ pub(super) const TOKEN_KEY: &str = "token";
 const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
 const VOLUME_DESIRED: &str = "scaledapp-desired";
-/// What a stop takes besides the workers' drain and grace: the supervisor accepts
-/// connections until 2 s have passed without a new one, and each step takes a moment.
+/// How long a stop takes in addition to the workers' drain timeout and stop grace: the supervisor
+/// accepts connections until 2 s have passed without a new one, and each step takes a moment.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// After this time, a pending pod no longer insists on a node without another pod of the app.
 const NO_NODE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -62,7 +63,7 @@ pub(super) struct Pinned {
     pub(super) inputs: String,
     /// Its text for an annotation; `None` if it is too large for one.
     pub(super) kept: Option<String>,
-    /// For this total, the template of the former pods per node stays in force.
+    /// The total for which the template of the former pods per node stays in force.
     pub(super) kept_total: Option<i32>,
 }
 
@@ -99,9 +100,9 @@ pub(super) fn pinned(
     })
 }
 
-/// The total, if the app had the same number of pods before as pods per node. Then its pods
-/// stay as they are, although the template for a total would let two pods share a node.
-/// This ends when the object asks for another total, or when a pod finds no node.
+/// The total, if the app had the same number of pods before, as pods per node. In this case the
+/// pods are not replaced, although the template for a total would let two pods share a node. This
+/// ends when the object asks for another total, or when a pod finds no node.
 fn kept_total(app: &App, live: Option<&Deployment>, observed: &Observed) -> Option<i32> {
     let Pods::Total(total) = app.app.pods else {
         return None;
@@ -162,7 +163,7 @@ fn inherit(template: &mut PodTemplateSpec) {
     }
 }
 
-/// The resources of a container that any container may have, without extended ones.
+/// The resources that any container may have; extended resources are left out.
 fn plain(amounts: Option<&BTreeMap<String, Quantity>>) -> Option<BTreeMap<String, Quantity>> {
     let plain = ["cpu", "memory", "ephemeral-storage"];
     let amounts = amounts.into_iter().flatten();
@@ -184,7 +185,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
     // A new pod has no desired state yet.
     let mut annotations = map([(annotation::DESIRED, "{}")]);
     if app.delivery == Delivery::InitContainer {
-        // Its content is created anew on any node.
+        // The init container fills this volume again on any node.
         let evictable = annotation::EVICTABLE_VOLUMES.to_owned();
         annotations.insert(evictable, VOLUME_BINARIES.to_owned());
     }
@@ -219,7 +220,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
     }
 }
 
-/// Copies the supervisor into the pod, so that the app's image stays untouched.
+/// Copies the supervisor into the pod, so that the app's image needs no change.
 fn install(settings: &Settings) -> Container {
     Container {
         name: INSTALL.to_owned(),
@@ -260,7 +261,7 @@ fn container(app: &App) -> Container {
         command: Some(supervise(app)),
         env: Some(environment(app)),
         env_from: Some(app.env_from.clone()).filter(|from| !from.is_empty()),
-        // The number of workers follows an in-place resize, so no restart is needed.
+        // No `resize_policy`: the number of workers follows an in-place resize without a restart.
         liveness_probe: Some(probe("/livez", 10, 6, 5)),
         ports: Some(vec![
             named(port::HTTP, app.app.port.get()),
@@ -277,8 +278,8 @@ fn container(app: &App) -> Container {
     }
 }
 
-/// The command line of the supervisor. It does not contain the number of workers, because a
-/// change of that must not restart the pod.
+/// The command line of the supervisor. It does not contain the number of workers, because a change
+/// of that number must not restart the pod.
 fn supervise(app: &App) -> Vec<String> {
     let workers = &app.app.workers;
     let file = match app.delivery {
@@ -309,7 +310,7 @@ fn supervise(app: &App) -> Vec<String> {
     command
 }
 
-/// Escapes `$`, because the kubelet resolves `$(NAME)` in our flags as well.
+/// Escapes `$`, because the kubelet resolves `$(NAME)` in the supervisor's flags as well.
 fn escaped(text: &str) -> String {
     text.replace('$', "$$")
 }
@@ -437,9 +438,9 @@ pub(super) fn token_volume(app: &App) -> Volume {
     }
 }
 
-/// How pods are spread over nodes. Several pods of a total may share a node if there is no
-/// other room; pods per node may not. A full node has no pod, and must not keep the other
-/// nodes from having all of theirs.
+/// How pods are spread over nodes. Pods of a total may share a node if no other node has room. With
+/// pods per node, a node may not get more pods than its own. A full node gets no pod, and this must
+/// not keep the other nodes from getting theirs.
 fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
     match app.app.pods {
         Pods::PerNode(per_node) if per_node.get() > 1 => {

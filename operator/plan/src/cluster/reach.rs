@@ -21,7 +21,7 @@ fn admin_port(pod: &Pod) -> u16 {
     pod.admin_port.unwrap_or(ADMIN_PORT.get())
 }
 
-/// The admin port of pods that do not answer the operator, and the words for these pods,
+/// The admin port of pods that do not answer the operator, and what the message calls these pods,
 /// such as `the balancers`.
 fn silent(observed: &Observed, of: &str, name: &str) -> Option<(u16, String)> {
     let is_out = |pod: &&Pod| matches!(pod.answer, Answer::Unreachable { .. });

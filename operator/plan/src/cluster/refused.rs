@@ -1,6 +1,6 @@
-//! Translates what the API server refuses in a Deployment to the field that the user wrote:
-//! `spec.template.spec.containers[1].resources` is `spec.podTemplate.spec.containers[0].…`
-//! or `spec.resources.…` of the object.
+//! Translates a path that the API server refuses in a Deployment to the field that the user wrote:
+//! `spec.template.spec.containers[1].resources` is `spec.podTemplate.spec.containers[0].…` or
+//! `spec.resources.…` of the object.
 //!
 //! The API server names a path in the Deployment that the operator made. A path that comes
 //! from no field of the object is not handled here.
@@ -97,7 +97,7 @@ struct Part<'a> {
     index: Option<&'a str>,
 }
 
-/// `a.b[0].c[x/y.z]`: brackets may hold dots.
+/// Splits a path such as `a.b[0].c[x/y.z]`. Brackets may contain dots.
 fn parts(path: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut rest = path;
@@ -165,7 +165,8 @@ impl Translation<'_> {
         let mut theirs = self.overlay?;
         let mut path = self.frame.root.to_owned();
         for (depth, part) in parts.iter().enumerate() {
-            // In our own containers, the template must set the very field.
+            // In the operator's own containers, a field counts only if the user's template sets
+            // this very field.
             let is_ours = [self.frame.container, INSTALL].map(Value::from);
             let is_enough = depth
                 > if is_ours.contains(&theirs["name"]) {
@@ -216,7 +217,7 @@ impl Translation<'_> {
             let is_ours = is_main && field.name == "resources" && is_said;
             return is_ours.then(|| format!("spec.balancers.resources{rest}"));
         }
-        // It inherits the resources of the app's container.
+        // The init container inherits the resources of the app's container.
         let inherits = list.name == "initContainers" && found["name"] == INSTALL;
         match field.name {
             "resources" if is_main || inherits => Some(format!("spec.resources{rest}")),
@@ -241,7 +242,7 @@ fn same(list: &[Value], name: &str, item: Option<&Value>, index: &str) -> Option
         (Some(keys), Some(item)) => list
             .iter()
             .position(|own| keys.iter().all(|key| own[key] == item[key])),
-        // The list is one value, so it is as the user wrote it.
+        // A list without keys is not merged, so its indexes are those of the user's list.
         _ => index.parse().ok().filter(|number| *number < list.len()),
     }
 }

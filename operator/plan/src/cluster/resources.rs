@@ -1,8 +1,8 @@
 //! The free resources of a node, by the scheduler's arithmetic: what the node offers, minus
 //! what its pods request.
 //!
-//! It knows CPU, memory and the number of pods. Other constraints are learned from the
-//! scheduler's refusals, in [`super::nodes`].
+//! CPU, memory and the number of pods are counted. [`super::nodes`] learns other constraints from
+//! the scheduler's refusals.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ impl Resources {
         }
     }
 
-    /// The sum of what these pods take; pods that have ended take nothing.
+    /// The sum of what these pods request; pods that have ended request nothing.
     pub fn used<'a>(pods: impl IntoIterator<Item = &'a v1::Pod>) -> Self {
         let lives = |pod: &&v1::Pod| {
             let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());

@@ -1,10 +1,10 @@
-//! Which pods belong to an app: those with a label that nobody else sets by accident, and
-//! with the right creator.
+//! Which pods belong to an app: those that have a label that no other software sets, and the right
+//! creator.
 //!
-//! `instance` and `component` are common labels: another Deployment with the same two would
-//! get a share of the requests. Pods of an earlier operator lack our own label, and so do
-//! new pods of a template that is still pinned from it. Selectors use the label once every
-//! pod has it, so that an upgrade neither loses nor replaces pods.
+//! `instance` and `component` are common labels: another Deployment with the same two labels would
+//! get a share of the requests. Pods of an early version of the operator lack the project's own
+//! label, and so do new pods of a template that is still pinned from that version. Selectors use
+//! the label once every pod has it, so that an upgrade neither loses nor replaces pods.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ use super::{Observed, Pod};
 /// Prefix of labels and annotations that only this project sets.
 const OWN_PREFIX: &str = "scaledapp.io/";
 
-/// The selector of all watches. A Deployment's selector uses these two labels and cannot be
-/// changed, so nobody changes them on pods. `managed-by` is not used, because policies of
-/// some clusters set it on everything.
+/// The selector of all watches. A Deployment's selector uses these two labels and is immutable, so
+/// these labels of pods do not change. `managed-by` is not used, because policies of some clusters
+/// set it on everything.
 pub fn watched() -> String {
     let (app, balancer) = (component::APP, component::BALANCER);
     format!(
@@ -31,7 +31,7 @@ pub fn watched() -> String {
     )
 }
 
-/// Whether an object that [`watched`] selects is one of ours.
+/// Whether an object that [`watched`] selects belongs to this project.
 pub fn is_ours(meta: &ObjectMeta) -> bool {
     let labels = meta.labels.iter().flatten();
     let annotations = meta.annotations.iter().flatten();
@@ -83,7 +83,7 @@ pub(super) fn app_pods(observed: &Observed) -> impl Iterator<Item = &Pod> {
     pods.filter(|pod| pod.component == component::APP && !pod.deleting)
 }
 
-/// As text, for the scale subresource.
+/// A selector as text, for the scale subresource.
 pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels
         .iter()
@@ -140,7 +140,7 @@ mod tests {
             // Any chart may set these.
             (component.to_owned(), "", false),
             (format!("{component}{theirs}"), "", false),
-            // The watch does not deliver it.
+            // The watch does not deliver this object.
             (ours.to_owned(), owner, false),
         ] {
             let meta = meta(&labels, rest);

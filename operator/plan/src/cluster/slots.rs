@@ -1,8 +1,8 @@
 //! Slots: addresses that outlive balancers.
 //!
-//! Each is a Service without a selector. Its `EndpointSlice` lists the slot's own balancer
-//! if it serves, otherwise every serving balancer, otherwise the last known endpoints: it
-//! is never written without endpoints.
+//! Each slot is a Service without a selector. Its `EndpointSlice` lists the slot's own balancer if
+//! that balancer serves, otherwise every serving balancer. If no balancer serves, the slice keeps
+//! its last endpoints: the operator never writes a slice without endpoints.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::{Answer, App, Event, EventType, Observed, Pod};
 /// The ports on which balancers serve: in their pods, and at the slots' addresses.
 pub(super) const POD_PORT: u16 = 8080;
 const SLOT_PORT: i32 = 80;
-/// The same ports with TLS.
+/// The corresponding ports for TLS.
 pub(super) const POD_TLS_PORT: u16 = 8443;
 pub(super) const SLOT_TLS_PORT: i32 = 443;
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -30,8 +30,8 @@ const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// Common resolvers keep an answer 30 s longer than its TTL.
 const RESOLVER_CACHE: Duration = Duration::from_secs(35);
 
-/// A slot that should exist. A retired one stays for a while for clients that still know
-/// its address.
+/// A slot that should exist. A retired slot is kept for some time, for clients that still know its
+/// address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) number: u32,
@@ -77,9 +77,9 @@ pub(super) fn slots(app: &App, observed: &Observed) -> (Vec<Slot>, Option<Durati
 
 pub(super) fn service(app: &App, slot: &Slot) -> Service {
     let mut metadata = app.owner().slot_meta(slot.number);
-    // If somebody gives the Service a selector, Kubernetes copies this label to the
-    // resulting Endpoints. Without it, they would become a slice of their own once the
-    // selector is gone.
+    // If the Service gets a selector, Kubernetes copies this label to the resulting Endpoints.
+    // Without the label, Kubernetes would mirror the Endpoints to another slice once the selector
+    // is removed.
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(label::SKIP_MIRROR.to_owned(), "true".to_owned());
     if let Some(retired) = slot.retired {
@@ -94,7 +94,7 @@ pub(super) fn service(app: &App, slot: &Slot) -> Service {
         spec: Some(ServiceSpec {
             external_traffic_policy: policy,
             ports: Some(service_ports(app)),
-            // An empty selector removes one that somebody else has set.
+            // An empty selector removes a selector that something else has set.
             selector: Some(BTreeMap::new()),
             type_: Some(kind.to_owned()),
             ..ServiceSpec::default()
@@ -119,7 +119,7 @@ pub(super) fn app_service(app: &App, balancers: &BTreeMap<String, String>) -> Se
     }
 }
 
-/// HTTP, and HTTPS where the app has a certificate.
+/// HTTP, and HTTPS if the app has a certificate.
 fn service_ports(app: &App) -> Vec<ServicePort> {
     let named = |name: &str, number: i32, target: u16| ServicePort {
         name: Some(name.to_owned()),
@@ -134,10 +134,10 @@ fn service_ports(app: &App) -> Vec<ServicePort> {
     ports
 }
 
-/// The balancers to which new connections may go. For a balancer that was not asked yet the
-/// kubelet's readiness counts, so that a new leader moves no clients. It also counts if no
-/// balancer answers although their kubelets call them all ready: then clients reach them,
-/// and something blocks only the operator.
+/// The balancers to which new connections may go. A balancer that was not queried yet serves if its
+/// kubelet reports it ready, so that a new leader moves no clients. The kubelets' reports also
+/// count if no ready balancer answers the operator: clients can probably reach the balancers, and
+/// something blocks only the operator.
 pub(super) fn serving(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
     let ready = || {
         let pods = pods.iter();
@@ -153,7 +153,8 @@ pub(super) fn serving(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
     })
 }
 
-/// The balancers that a slot leads to: its own, otherwise all others; empty if none serves.
+/// The balancers that answer at a slot's address: its own, otherwise all others; empty if none
+/// serves.
 pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
     let own: Vec<&Pod> = serving(pods).filter(|pod| pod.slot == Some(slot)).collect();
     let mut targets = if own.is_empty() {
@@ -162,14 +163,14 @@ pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
         own
     };
     targets.sort_by(|a, b| a.name.cmp(&b.name));
-    // A slice holds addresses of one family, and so does a single-stack Service.
+    // A slice has addresses of one family only, and so has a single-stack Service.
     let v6 = |pod: &Pod| pod.ip.as_ref().is_some_and(|ip| ip.contains(':'));
     let family = targets.first().is_some_and(|pod| v6(pod));
     targets.retain(|pod| v6(pod) == family);
     targets
 }
 
-/// Where a slot leads, or `None` if no balancer serves.
+/// The `EndpointSlice` of a slot; `None` if no balancer serves.
 pub(super) fn slice(
     owner: &Owner<'_>,
     slot: u32,
@@ -253,7 +254,7 @@ fn endpoint(owner: &Owner<'_>, pod: &Pod, observed: &Observed) -> Endpoint {
     }
 }
 
-/// Whether a ready pod is listed at the slot, as last written.
+/// Whether some balancer serves and the live `EndpointSlice` of the slot has an endpoint.
 pub(super) fn leads_somewhere(slot: u32, observed: &Observed) -> bool {
     !targets(slot, &observed.pods).is_empty()
         && observed.live.endpoint_slices.iter().any(|slice| {
@@ -269,7 +270,7 @@ fn is_new(slot: u32, observed: &Observed) -> bool {
     made.is_some_and(|made| observed.now.duration_since(made.0) < NEW_FOR)
 }
 
-/// The event for a slot that other balancers take over, or give back.
+/// The event if other balancers take over a slot, or if its own balancer serves again.
 pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Event> {
     let slot = slot_of(&planned.metadata)?;
     let name = &planned.metadata.name;
@@ -289,8 +290,8 @@ pub(super) fn moved(planned: &EndpointSlice, observed: &Observed) -> Option<Even
             .map(|pod| pod.slot == Some(slot))
     };
     match (is_own(live), is_own(planned)?) {
-        // An address without a pod was the slot's own balancer: others are listed only
-        // while they exist.
+        // An endpoint whose pod no longer exists was the slot's own balancer: other balancers are
+        // listed only while they exist.
         (None | Some(true), false) => Some(Event {
             kind: EventType::Warning,
             reason: Reason::SlotTakenOver,

@@ -13,8 +13,8 @@ use super::meta::cut;
 use super::selection::{self, app_pods};
 use super::{Event, EventType, Observed};
 
-/// Most supervisor images that are listed. An upgrade has two; the bound is there because
-/// anybody who can create pods can give them our labels.
+/// Most supervisor images that are listed. An upgrade has two; the bound is there because any pod
+/// may be created with the operator's labels.
 const MAX_IMAGES: usize = 8;
 /// Longest name of an image, with its digest.
 const MAX_IMAGE_BYTES: usize = 512;

@@ -16,8 +16,8 @@ use super::pod_template::Pinned;
 use super::{App, Observed};
 use crate::Pods;
 
-/// How long a pending pod may wait before an old pod has to make room for it. In a cluster
-/// with an autoscaler, it has a node by then.
+/// How long a pending pod may wait before an old pod has to make room for it. In a cluster with an
+/// autoscaler, the pending pod gets a node within this time.
 const PENDING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How many pods, how they are replaced, and what the operator has to remember for that.

@@ -1,5 +1,5 @@
-//! What a user's pod template may not contain: unknown fields, duplicates, and anything
-//! that would break our own containers. Each error has its path and the cure.
+//! What a user's pod template may not contain: unknown fields, duplicates, and anything that would
+//! break the operator's own containers. Each error has its path and the cure.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use scaledapp_crds::words::label;
@@ -10,7 +10,7 @@ use super::{Frame, INSTALL, OverlayError, error};
 
 /// The prefix of the operator's own labels and annotations.
 const OWN_PREFIX: &str = "scaledapp.io/";
-/// Our labels that no selector uses: a user may change their values.
+/// The operator's labels that no selector uses: a user may change their values.
 const FREE_LABELS: [&str; 2] = [label::NAME, label::PART_OF];
 /// The fields that a user may set for the init container that installs the supervisor.
 const OF_INSTALL: [&str; 7] = [
@@ -101,7 +101,7 @@ fn twice(written: &Value, path: &str, list: &str) -> Option<(String, String)> {
     }
 }
 
-/// Refuses our own labels and annotations: they select pods and carry the desired state.
+/// Refuses the operator's own labels and annotations: they select pods and carry the desired state.
 fn own_labels(
     parsed: &PodTemplateSpec,
     ours: &PodTemplateSpec,
@@ -252,7 +252,7 @@ fn pod(spec: &PodSpec, written: &Value, ours: &PodSpec, frame: Frame) -> Result<
     Ok(())
 }
 
-/// Refuses mounts that would hide what our containers need.
+/// Refuses mounts that would hide files that the operator mounts into its containers.
 fn mounts(spec: &PodSpec, ours: &PodSpec, root: &str) -> Result<(), OverlayError> {
     for (index, container) in spec.containers.iter().enumerate() {
         let mut own = ours.containers.iter();
