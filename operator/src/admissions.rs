@@ -19,13 +19,12 @@ use crate::call::CallError;
 /// changes it.
 const GOOD_FOR: Duration = Duration::from_hours(1);
 
-/// After this time a hidden object is written again, because the policy may be gone.
+/// After this time a hidden object is written again, because the policy may have been deleted.
 const HIDDEN_FOR: Duration = Duration::from_mins(5);
-/// How long an object stays unwritten after its first refusal. Passes may follow each other
-/// closely, because each write in a pass triggers another pass …
+/// How long an object is not written again after its first refusal. Without a pause, passes could
+/// follow each other closely, because each write in a pass triggers another pass.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// … and the longest such pause, which is shorter than the longest pause between failed
-/// passes.
+/// The longest pause after a refusal. It is shorter than the longest pause between failed passes.
 const MAX_PAUSE: Duration = Duration::from_secs(25);
 
 /// The recent answers of the API server.
@@ -57,8 +56,8 @@ struct Refusal {
 }
 
 impl Known {
-    /// Forgets everything that is too old, including what is known of apps that no longer
-    /// exist.
+    /// Forgets hidden and refused objects that were recorded too long ago, including those of apps
+    /// that no longer exist.
     fn forget(&mut self) {
         self.hidden.retain(|_, objects| {
             objects.retain(|_, (at, _)| at.elapsed() < HIDDEN_FOR);
@@ -183,7 +182,7 @@ impl Admissions {
         }
     }
 
-    /// Whether these annotations were written to the pod before and did not stay.
+    /// Whether these annotations were written to the pod before, and admission removed them.
     pub(crate) fn is_annotation_lost(&self, pod: &PodAnnotations) -> bool {
         let known = self.known();
         let written = known.pods.get(&pod.uid);
@@ -194,7 +193,8 @@ impl Admissions {
         written.is_some_and(|(at, written)| at.elapsed() < GOOD_FOR && is_written(written))
     }
 
-    /// Records that annotations of a pod did not stay. Returns whether that is new.
+    /// Records that admission removed annotations from a pod. Returns whether this is the first
+    /// time for the pod.
     pub(crate) fn annotation_lost(&self, pod: &PodAnnotations) -> bool {
         let mut known = self.known();
         known.pods.retain(|_, (at, _)| at.elapsed() < 2 * GOOD_FOR);

@@ -1,13 +1,13 @@
 //! Carries out a plan: applies what differs (server-side apply), then deletes what is no
 //! longer needed, then annotates running pods.
 //!
-//! Roles and `RoleBinding`s are only created, never changed. `scaledapp_plan` has the
-//! reason, and reports a changed one in a condition.
+//! Roles and `RoleBinding`s are only created, never changed. `scaledapp_plan` documents the reason,
+//! and reports a changed Role or `RoleBinding` in a condition.
 //!
-//! Objects to which pods refer come before the pods (a Deployment whose `ServiceAccount` is
-//! missing makes no pods), and endpoint slices come before Deployments, because requests
-//! depend on them at once. If the API server refuses an object, the others are still
-//! written; if it does not answer, the pass ends. In both cases nothing is deleted.
+//! Objects to which pods refer come before the pods (a Deployment whose `ServiceAccount` is missing
+//! creates no pods), and endpoint slices come before Deployments, because requests depend on them
+//! immediately. If the API server refuses an object, the others are still written; if it does not
+//! answer, the pass ends. In both cases nothing is deleted.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -37,7 +37,7 @@ use crate::observe::{self, Of};
 /// Most fields that one log line names.
 const MAX_FIELDS: usize = 10;
 
-/// A kind that plans hold.
+/// A kind of object that plans contain.
 trait Planned:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + k8s_openapi::Resource
@@ -72,8 +72,8 @@ pub struct Unplanned {
     pub error: CallError,
 }
 
-/// The outcome of a plan. Only [`apply`] makes one, and a status is made only from it. So a
-/// status cannot claim work that failed or was not carried out.
+/// The outcome of a plan. Only [`apply`] creates an outcome, and a status is made only from an
+/// outcome. So a status cannot claim work that failed or was not carried out.
 #[derive(Debug)]
 pub struct Applied {
     plan: Plan,
@@ -292,7 +292,7 @@ impl Pass<'_> {
         true
     }
 
-    /// Remembers what the API server made of an object.
+    /// Remembers the API server's answer to the write of an object.
     fn learn<K: Planned>(&self, object: &K, key: &ObjectKey, answer: Result<&K, &CallError>) {
         let admissions = &self.context.admissions;
         let (uid, hash) = (self.of.uid, hash(object));
@@ -342,7 +342,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Creates missing objects and leaves existing ones.
+    /// Creates missing objects and does not change existing ones.
     async fn make<K: Planned>(
         &mut self,
         kind: Kind,
@@ -375,7 +375,7 @@ impl Pass<'_> {
                     tracing::info!(kind = K::KIND, namespace, name, "created");
                     Ok(())
                 }
-                // It exists, and the watch has not delivered it yet.
+                // The object exists, and the watch has not delivered it yet.
                 Err(error) if error.code() == Some(409) => continue,
                 Err(error) => Err(error),
             };
@@ -429,12 +429,11 @@ impl Pass<'_> {
         let request = api.patch(name, &params, &patch);
         let mut written = self.context.caller.write(call, request).await;
         let namespace = self.of.namespace;
-        // With OwnerReferencesPermissionEnforcement, as on OpenShift, setting an owner
-        // needs the right to delete the object. RBAC cannot select a prefix of names, so
-        // that right would cover all ConfigMaps and accounts of a namespace, and the
-        // operator does not have it. An object that an earlier app has left is therefore
-        // used without an owner; the only difference is that it is not deleted with the
-        // app.
+        // With OwnerReferencesPermissionEnforcement, as on OpenShift, setting an owner needs the
+        // right to delete the object. RBAC cannot select a prefix of names, so that right would
+        // cover all ConfigMaps and accounts of a namespace, and the operator does not have it. An
+        // object that remains from an earlier app is therefore used without an owner; the only
+        // difference is that it is not deleted with the app.
         if let Err(CallError::Refused {
             code: 403, message, ..
         }) = &written
@@ -494,7 +493,8 @@ impl Pass<'_> {
             return Ok(());
         };
         if !key.kind.is_removed() {
-            // Plans never contain it, and the operator has no right to do it.
+            // Plans never delete an object of this kind, and the operator has no right to delete
+            // it.
             return Ok(());
         }
         macro_rules! remove {
@@ -529,7 +529,8 @@ impl Pass<'_> {
                 );
                 Ok(())
             }
-            // It is gone, or replaced by another object of this name; the watch will deliver it.
+            // The object is deleted, or replaced by another object of this name; the watch will
+            // deliver the change.
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             Err(error) => Err(error),
         }

@@ -12,7 +12,7 @@ use scaledapp_units::{Backoff, jitter};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause. A repaired API server is noticed within this time.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
-/// The pause after a conflict. The other writer has finished by then.
+/// The pause after a conflict. The other writer finishes within this time.
 const CONFLICT: Duration = Duration::from_millis(300);
 
 /// The pauses of each object whose last pass failed.
@@ -35,7 +35,7 @@ impl<K: Eq + Hash> Retries<K> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the failures of an object: a pass succeeded, or the object is gone.
+    /// Forgets the failures of an object: a pass succeeded, or the object is deleted.
     pub fn reset(&self, key: &K) {
         self.failing().remove(key);
     }

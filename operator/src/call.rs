@@ -6,8 +6,8 @@ use std::time::Duration;
 use kube::core::Status;
 use scaledapp_plan::cluster::{Cause, ObjectKey};
 
-/// A call that takes longer counts as failed. This is less than the Lease's grace, so that
-/// a hanging write ends before another replica writes.
+/// A call that takes longer counts as failed. This is less than the Lease's grace, so that a hung
+/// write ends before another replica writes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The name of a call, for errors and metrics.
@@ -29,7 +29,7 @@ impl Call {
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The API server refused it.
+    /// The API server refused the call.
     #[error("cannot {} a {}: {message}", .call.verb, .call.kind)]
     Refused {
         /// What was called.
@@ -38,7 +38,7 @@ pub enum CallError {
         code: u16,
         /// The API server's message.
         message: String,
-        /// The fields that it names, and what is wrong with them.
+        /// The fields that the API server names, and what is wrong with them.
         causes: Vec<Cause>,
     },
     /// The API server could not be reached, or its answer could not be read.

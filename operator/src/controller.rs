@@ -1,6 +1,6 @@
-//! Decides when each app gets a pass: when something that belongs to it changes, when this
-//! replica becomes the leader, and when the previous pass asked for it. There is never more
-//! than one pass per app at a time, and at most `concurrency` passes in all.
+//! Decides when each app gets a pass: when something that belongs to it changes, when this replica
+//! becomes the leader, and when the previous pass scheduled another one. There is never more than
+//! one pass per app at a time, and at most `concurrency` passes in all.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::stores::Guarded;
 /// Changes within this time cause one pass, because one apply shows up in several watches.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Runs passes until the queue's senders are gone.
+/// Runs passes until all senders of the queue are dropped.
 pub async fn run(
     context: Arc<Context>,
     queue: UnboundedReceiver<ObjectRef<Guarded>>,
@@ -39,7 +39,7 @@ pub async fn run(
     .for_each(|passed| async {
         match passed {
             Ok((app, action)) => tracing::debug!(%app, ?action, "a pass is done"),
-            // The error policy has logged it, and a deleted app needs nothing.
+            // The error policy has logged the error, and a deleted app needs nothing.
             Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {
             }
             Err(error) => tracing::error!(%error, "a pass could not start"),

@@ -221,7 +221,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A pod waits for a node only where the app has none at all.
+    /// A pod waits for a node only if no pod of the app has one.
     #[test]
     fn no_pod_waits_that_only_a_new_node_takes(
         sizes in prop::collection::vec((1..=4_u32, 0..=4_u32), 0..5),

@@ -1,5 +1,5 @@
-//! Tests of what the status says about objects that others made: autoscalers, and objects
-//! that an earlier app has left.
+//! Tests of what the status says about objects that the operator did not create: autoscalers, and
+//! objects that remain from an earlier app.
 
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::{
@@ -10,7 +10,7 @@ use scaledapp_plan::cluster::{
 use super::given::{object, settings};
 use super::status::started;
 
-/// Reason and message of `Degraded` after a pass, and the events that it leads to.
+/// Reason and message of `Degraded` after a pass, and the number of events that the pass causes.
 fn degraded(object: &mut ScaledApp, observed: &Observed) -> (String, String, usize) {
     let before = object.status.clone();
     let app = validate(object).unwrap();
@@ -116,7 +116,7 @@ fn what_an_earlier_app_has_left_and_cannot_be_owned_is_named_with_the_command() 
     let planned = plan(&validate(&object).unwrap(), &observed, &settings());
     let admitted = Admitted::of(&left, &planned.apply.config_maps[0]).unwrap();
     observed.live.config_maps[0] = left.clone();
-    // It is about to be adopted.
+    // The next write makes the app the object's owner.
     assert_eq!(degraded(&mut object, &observed).0, "AsWanted");
     let key = ObjectKey {
         kind: Kind::ConfigMap,
@@ -132,14 +132,14 @@ fn what_an_earlier_app_has_left_and_cannot_be_owned_is_named_with_the_command() 
     ] {
         assert!(message.contains(part), "{message}");
     }
-    // A new leader does not know what the API server said, and the state is the same.
+    // A new leader does not know what the API server answered, but reports the same.
     observed.admitted.clear();
     let again = degraded(&mut object, &observed);
     assert_eq!(again, (reason, message, 0));
     pass_with_owner(&mut object, &mut observed);
 }
 
-/// Somebody has run the command.
+/// After somebody has run the command, nothing is reported.
 fn pass_with_owner(given: &mut ScaledApp, observed: &mut Observed) {
     let app = validate(&object("")).unwrap();
     let planned = plan(&app, observed, &settings());

@@ -135,7 +135,7 @@ fn an_unwell_node_keeps_counting_and_a_cordoned_one_counts_for_a_minute() {
     assert_eq!((replicas(&planned), planned.wake), (2, None));
     assert_eq!(planned.events[0].note, "pods: from 3 to 2");
     assert!(step(&mut observed, "").events.is_empty());
-    // A new node counts at once.
+    // A new node counts immediately.
     observed.pods.pop();
     observed.nodes.push(node("n9"));
     assert_eq!(replicas(&step(&mut observed, "")), 3);
@@ -183,7 +183,7 @@ fn a_pod_that_no_node_takes_is_not_planned_until_a_node_changes() {
     );
     observed.pods[1] = pending(1, 1);
     assert_eq!(replicas(&step(&mut observed, "")), 1);
-    // It is remembered after the pod is gone, and a new node counts.
+    // The refusal is remembered after the pod is deleted, and a new node counts.
     observed.pods.pop();
     assert_eq!(replicas(&step(&mut observed, "")), 1);
     observed.nodes.push(node("n9"));
@@ -289,7 +289,7 @@ fn an_old_pod_stops_first_only_if_its_successor_finds_no_room_beside_it() {
         };
         assert_eq!(strategy(&step(&mut observed, &lines("1"))), NEW_FIRST);
         assert_eq!(strategy(&step(&mut observed, &lines("2"))), expected);
-        // This stays so, whatever changes on the nodes later.
+        // The strategy does not change during the rollout, whatever changes on the nodes.
         observed.used.clear();
         assert_eq!(strategy(&step(&mut observed, &lines("2"))), expected);
     }

@@ -295,7 +295,7 @@ fn an_app_keeps_the_token_that_it_has() {
         data.get("token").cloned()
     };
     let mut observed = running(&app);
-    // The token in force replaces what somebody else has written there.
+    // The token in force replaces a token that something else has written.
     observed.token = Some("another".to_owned());
     assert_eq!(token(&observed).as_deref(), Some("another"));
     // Without random bytes there is no token, because a guessable one would be worse.
@@ -378,8 +378,8 @@ fn selector(planned: &Plan) -> BTreeMap<String, String> {
     pods.unwrap().spec.clone().unwrap().selector.unwrap()
 }
 
-/// Pods of an earlier operator lack our own label, and so do new pods of its pinned
-/// template.
+/// Pods of an early version of the operator lack the label `scaledapp.io/app`, and so do new pods
+/// of a template that is pinned from that version.
 #[test]
 fn selectors_use_our_label_once_template_and_pods_have_it() {
     let ours = "scaledapp.io/app";
@@ -388,7 +388,7 @@ fn selectors_use_our_label_once_template_and_pods_have_it() {
         selector(&plan(&app(""), &observed, &settings()))[ours],
         "hello"
     );
-    // Right after the upgrade, neither has it.
+    // Right after the upgrade, neither the template nor the pods have the label.
     let deployments = &mut observed.live.deployments;
     let live = deployments
         .iter_mut()
@@ -410,7 +410,7 @@ fn selectors_use_our_label_once_template_and_pods_have_it() {
             .unwrap()
             .contains_key(ours)
     );
-    // A new image brings the label; while old pods serve, they are selected.
+    // A new template has the label. While old pods exist, the selector matches them as well.
     let new = app("  workingDir: /new");
     let planned = plan(&new, &observed, &settings());
     assert!(!selector(&planned).contains_key(ours));

@@ -1,10 +1,10 @@
-//! Tests of where slots lead while balancers come and go.
+//! Tests of the endpoints of slots while balancers start, fail and stop.
 
 use scaledapp_plan::cluster::{Answer, Observed, Plan, Pod, keep_serving, plan};
 
 use super::given::{app, apply, at, balancer, cluster, object, running, serves, settings};
 
-/// Each slot with the addresses that it leads to.
+/// Each slot's slice with the addresses of its endpoints.
 fn leads(planned: &Plan) -> Vec<(String, Vec<String>)> {
     let slices = planned.apply.endpoint_slices.iter();
     slices
@@ -103,11 +103,11 @@ fn if_no_balancer_answers_the_kubelets_readiness_counts() {
         assert_eq!(leads(&planned), before);
         assert_eq!(planned.events, []);
     }
-    // If one answers, the others would answer, too.
+    // If one balancer answers, nothing blocks the operator, so the silent one does not serve.
     observed.pods[0].answer = serves(true);
     let only = expected(&[("hello-lb-0", &["10.0.1.0"]), ("hello-lb-1", &["10.0.1.0"])]);
     assert_eq!(leads(&plan(&app, &observed, &settings())), only);
-    // The kubelet's report that it is dead counts.
+    // A balancer whose kubelet does not report it ready does not count.
     observed.pods[0].answer = unreachable;
     observed.pods[1].ready = false;
     assert_eq!(leads(&plan(&app, &observed, &settings())), only);

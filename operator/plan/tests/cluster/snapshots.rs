@@ -9,7 +9,7 @@ fn yaml(value: &impl serde::Serialize) -> String {
     serde_saphyr::to_string(value).unwrap()
 }
 
-/// The kept template repeats the template.
+/// Shortens the kept template, which repeats the Deployment's template.
 fn shorten(objects: &mut Objects) {
     for deployment in &mut objects.deployments {
         let template = serde_json::to_string(&deployment.spec.template).unwrap();

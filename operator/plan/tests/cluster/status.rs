@@ -439,7 +439,7 @@ fn a_failed_write_a_pause_and_a_new_image_are_reported() {
         ),
     ));
     assert_eq!(shown(&object), "TTFTF ApplyFailed");
-    // A refused object does not become right by itself, so the app is degraded.
+    // A refused object is not accepted later without a change, so the app is degraded.
     object.status = Some(status(
         &object,
         &observed,
@@ -462,7 +462,7 @@ fn a_failed_write_a_pause_and_a_new_image_are_reported() {
     object.spec.image = "example/hello:2.0".to_owned();
     let app = validate(&object).unwrap();
     let planned = plan(&app, &observed, &settings());
-    // The change is written but not yet observed: it must not look finished.
+    // The change is written but not yet observed, so the rollout must not count as finished.
     object.status = Some(status(&object, &observed, Outcome::Applied(&app, &planned)));
     assert_eq!(shown(&object), "TTFTF RollingOut");
 }
@@ -504,7 +504,8 @@ fn a_slot_of_the_cloud_has_the_address_of_the_cloud() {
     assert_eq!((&*conditions, &*address), ("TFFFF", "203.0.113.7"));
 }
 
-/// Anybody who can create pods can make them answer anything, and give them our labels.
+/// Pods that do not belong to the app can have its labels, and their admin ports can answer
+/// anything.
 #[test]
 fn answers_of_pods_neither_overflow_sums_nor_enlarge_the_status() {
     let (object, mut observed) = started("");

@@ -68,7 +68,7 @@ fn balancers_have_the_resources_of_the_object_or_of_the_operator() {
     let wanted = json!({"requests": {"cpu": "0.5"}, "limits": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(of(given), wanted);
     assert_eq!(of("  balancers: {resources: {}}"), Value::Null);
-    // No pod of the app restarts for it.
+    // This restarts no pod of the app.
     let observed = running(&app(""));
     let after = plan(&app(given), &observed, &settings());
     let before = &observed.live.deployments[0].spec.template;
@@ -209,7 +209,7 @@ fn templates_place_the_pods_of_app_and_balancers() {
         let selector = &zone["labelSelector"]["matchLabels"];
         assert_eq!(selector["app.kubernetes.io/component"], name);
         assert!(pod["affinity"]["nodeAffinity"].is_object());
-        // Our own affinity is kept beside it.
+        // The operator's own affinity is kept beside the user's.
         assert_eq!(pod["affinity"]["podAntiAffinity"].is_object(), index == 1);
     }
 }
@@ -231,7 +231,7 @@ fn evictable_volumes_are_added_to_ours() {
     }
 }
 
-/// Templates that would break our containers, each with the beginning of its message.
+/// Templates that would break the operator's containers, each with the beginning of its message.
 const BROKEN: &[(&str, &str)] = &[
     (
         "{spec: {initContainers: [{name: scaledapp-install, image: other}]}}",
@@ -352,10 +352,11 @@ fn what_breaks_our_containers_is_refused_with_its_path_and_the_cure() {
     }
 }
 
-/// An older operator accepted such templates, so they must not stop an app now.
+/// An older operator accepted these templates, so a new one must not stop their apps.
 #[test]
 fn a_template_that_is_refused_today_stays_until_it_is_changed() {
-    // For an app of that name the label has its usual value, and the hash is the same.
+    // For an app named `other`, the label has its usual value. So the template is accepted, and the
+    // hash of the inputs is the same.
     let lines = "  podTemplate: {metadata: {labels: {app.kubernetes.io/instance: other}}}";
     let other = validate(&named("other", lines)).unwrap();
     let inputs = plan(&other, &cluster(2), &settings()).apply.deployments[0]
@@ -421,7 +422,8 @@ const REFUSED: &str = r"  env: [{name: A, value: a}, {name: B, valueFrom: {field
       - {name: mesh, image: m, ports: [{containerPort: 99999}]}
       - {name: app, resources: {limits: {cpu: 500m}}, env: [{name: C, value: c}]}";
 
-/// A Deployment, a field of it, and the user's field that it comes from; empty: none.
+/// The name of a Deployment, one of its fields, and the user's field that it comes from; empty:
+/// none.
 const ORIGINS: &[(&str, &str, &str)] = &[
     (
         "hello",

@@ -136,7 +136,7 @@ fn what_cannot_be_merged_stalls_and_names_the_path() {
     }
 }
 
-/// A pod refuses a desired state with a longer token as a whole.
+/// A supervisor refuses the whole desired state if its token is longer.
 #[test]
 fn a_reload_token_has_a_length_that_pods_accept() {
     let with = |length: usize| {

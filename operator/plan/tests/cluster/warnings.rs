@@ -33,7 +33,7 @@ fn another_balancer_comes_without_a_warning() {
         let warned = sent.into_iter().map(|event| event.note);
         (warned.collect::<Vec<_>>(), reason(&object, "Degraded"))
     };
-    // First nothing of it exists, then its Service, then its pod.
+    // First nothing of the new slot exists, then its Service, then its pod.
     assert_eq!(step(&mut observed), fine);
     assert_eq!(step(&mut observed), fine);
     observed.pods.push(Pod {

@@ -49,8 +49,8 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
     assert_eq!(planned.events[0].reason, "WorkersChanged");
     let desired = touched(&planned, "scaledapp.io/desired");
     assert_eq!(desired["hello-0"], r#"{"workers":"3"}"#);
-    // A pod that starts well after the change reads the new number itself; one that starts
-    // just then may have read the old one.
+    // A pod that starts well after the change reads the new number itself. A pod that starts
+    // shortly after the change may have read the old one.
     let mut late = pod(2);
     late.created = Some(at(30));
     observed.pods.push(late);
@@ -70,7 +70,7 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
         "{planned:?}"
     );
     observed.now = at(100);
-    // Per core, as the supervisor's flag has it.
+    // A number per core, in the format of the supervisor's flag.
     let planned = step(&object("  workers: {perCore: 2}"), &mut observed);
     assert_eq!(
         config_map(&planned),
@@ -137,7 +137,7 @@ fn a_reload_goes_pod_by_pod_and_ends() {
     assert_eq!(planned.events[0].reason, "Reloading");
     let desired = touched(&planned, "scaledapp.io/desired");
     assert_eq!(desired["hello-0"], r#"{"reload":"a","workers":"1x"}"#);
-    // It is not finished, so no other pod reloads.
+    // The first pod's reload is not finished, so no other pod reloads.
     observed.now = at(1);
     let planned = step(&object, &mut observed);
     assert!(planned.touch.is_empty() && planned.wake.is_some());
@@ -148,7 +148,7 @@ fn a_reload_goes_pod_by_pod_and_ends() {
         ["hello-1"]
     );
     assert!(planned.events.is_empty());
-    // It does not report the outcome, but is ready after a while.
+    // The second pod does not report the outcome, but is ready after the timeout.
     observed.now = at(20);
     let planned = step(&object, &mut observed);
     assert!(planned.touch.is_empty() && planned.wake.is_none());
