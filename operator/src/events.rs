@@ -1,12 +1,12 @@
-//! Sends events about an app. They are for people: one that cannot be sent is logged, and
-//! the pass goes on.
+//! Sends events about an app. Events are for people: an event that cannot be sent is logged, and
+//! the pass continues.
 //!
 //! The name of an event about a condition contains the time at which the condition changed.
 //! So if a restarted operator or the next leader sends it again, the event exists already.
 //!
-//! Other events become a series when they are repeated (events.k8s.io/v1). kube's own
-//! recorder would not do: it treats events with different notes as one and keeps the first
-//! note, so of two slots it would always name the first.
+//! Other events become a series when they are repeated (events.k8s.io/v1). kube's own recorder is
+//! not used, because it treats events with different notes as one event and keeps the first note.
+//! Of two slots, it would always name the first.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -58,11 +58,11 @@ struct Series {
 /// What to do with an event.
 #[derive(Debug)]
 enum Next {
-    /// It is a new event.
+    /// The event is new.
     Create,
-    /// It repeats an event of this series.
+    /// The event repeats an event of this series.
     Again(Series),
-    /// It was sent already.
+    /// The event was sent already.
     Nothing,
 }
 
@@ -171,7 +171,7 @@ async fn one(
     let request = api.create(&params, &written);
     match caller.write(Call::new("create", "Event"), request).await {
         Ok(_) => {}
-        // This replica sent it before its restart, or another replica did.
+        // This replica sent the event before its restart, or another replica sent it.
         Err(error) if error.code() == Some(409) && event.since.is_some() => {}
         Err(error) => return Err(error),
     }

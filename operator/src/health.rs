@@ -1,8 +1,8 @@
 //! The state of the watches: which lists are still missing, and in which namespace. Decides
 //! when the operator counts as ready, and which namespaces' apps it may reconcile.
 //!
-//! With named namespaces, one that cannot be read (it does not exist, or its Role is
-//! missing) does not block the others; `/status` names it.
+//! If the watched namespaces are named, a namespace that cannot be read (it does not exist, or its
+//! Role is missing) does not block the others; `/status` names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,9 @@ pub struct Health {
 
 #[derive(Debug)]
 struct Watch {
-    /// It has delivered a list once.
+    /// The watch has delivered a list once.
     synced: bool,
-    /// Nothing waits for it once it has failed.
+    /// Passes do not wait for this watch once it has failed.
     optional: bool,
     error: Option<String>,
     last: Instant,
@@ -30,7 +30,7 @@ struct Watch {
 /// The state of a watched namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    /// All of its lists are there.
+    /// All of its lists are complete.
     Synced,
     /// Some of its first lists are still missing.
     Waiting,
@@ -60,7 +60,7 @@ impl Health {
         self.note(kind, scope, |_| {});
     }
 
-    /// As [`Self::begins`], for a kind without which a pass can still be made.
+    /// Like [`Self::begins`], for a kind without which a pass can still be made.
     pub fn begins_optional(&self, kind: &'static str, scope: Option<&str>) {
         self.note(kind, scope, |watch| watch.optional = true);
     }
@@ -82,8 +82,8 @@ impl Health {
         });
     }
 
-    /// Records that the watch failed and restarts. Returns whether the error is new. A
-    /// watch that is not allowed is retried for ever.
+    /// Records that the watch failed and restarts. Returns whether the error is new. A watch that
+    /// RBAC does not allow is retried without end.
     pub fn failed(&self, kind: &'static str, scope: Option<&str>, error: String) -> bool {
         let mut is_news = false;
         self.note(kind, scope, |watch| {

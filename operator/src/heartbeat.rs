@@ -1,12 +1,12 @@
-//! Asks the pods' admin ports: whether each balancer serves, and how many workers each
-//! supervisor has.
+//! Queries the pods' admin ports, to find out whether each balancer serves and how many workers
+//! each supervisor has.
 //!
 //! [`crate::pod_health`] decides what the answers mean.
 //!
-//! The leader asks every balancer's `/readyz` every 500 ms, and sooner after a miss. After
-//! three misses in a row, within about 1.5 s, the balancer counts as silent, so that others
-//! take over its slot within 2 s. A pod that was not asked yet counts as alive, so that a
-//! new leader changes nothing.
+//! The leader queries every balancer's `/readyz` every 500 ms, and sooner after a miss. After three
+//! misses in a row, within about 1.5 s, the balancer counts as silent, so that others take over its
+//! slot within 2 s. A pod that was not queried yet counts as alive, so that a new leader changes
+//! nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,20 +27,20 @@ use crate::pod_answers;
 use crate::pod_health::{Miss, PodsHealth};
 use crate::triggers::Triggers;
 
-/// How often a balancer is asked whether it serves.
+/// How often a balancer's `/readyz` is queried.
 const BALANCER_INTERVAL: Duration = Duration::from_millis(500);
 /// After a miss, the next probe starts this long after the one that missed.
 const AFTER_MISS: Duration = Duration::from_millis(300);
-/// A balancer on a busy node answers within this; a dead one never.
+/// A balancer on a busy node answers within this time; a dead balancer never answers.
 const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
-/// How often a balancer is asked what it knows of its pods.
+/// How often a balancer's `/status` is queried for what it knows of its pods.
 const BALANCER_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 /// A balancer that has reached no pod for this long is reported.
 const BLIND_AFTER: Duration = Duration::from_secs(6);
-/// How often a supervisor is asked, with up to a few hundred pods …
+/// How often a supervisor is queried if there are at most four hundred pods.
 const SUPERVISOR_INTERVAL: Duration = Duration::from_secs(2);
-/// … and what each pod adds to the interval when there are more pods. This limits all
-/// probes together to two hundred a second.
+/// If there are more pods, a supervisor is queried once per this time multiplied by their number.
+/// This limits all queries of supervisors together to two hundred a second.
 const SUPERVISOR_SHARE: Duration = Duration::from_millis(5);
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(1);
 /// HTTP statuses of `/readyz`.
@@ -53,7 +53,7 @@ const ADMIN_PORT: u16 = 9377;
 /// The longest time between two reads of the list of pods.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A pod that is asked.
+/// A pod that is queried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     uid: String,
@@ -93,7 +93,7 @@ impl Target {
     }
 }
 
-/// Asks all pods while this replica leads. Never ends.
+/// Queries all pods while this replica leads. Never ends.
 pub async fn run(
     pods_health: Arc<PodsHealth>,
     pods: Store<Pod>,
@@ -147,7 +147,7 @@ async fn ask(
     let (period, component) = if target.balancer {
         (BALANCER_INTERVAL, component::BALANCER)
     } else {
-        // A random delay, so that not all pods are asked at the same moment.
+        // A random delay, so that not all pods are queried at the same moment.
         sleep(period.mul_f64(fastrand::f64())).await;
         (period, component::APP)
     };
@@ -197,7 +197,7 @@ enum ProbeError {
     /// The answer of a supervisor is not a status.
     #[error("the answer is not a status")]
     NoStatus(#[from] serde_json::Error),
-    /// A status that our admin ports never send.
+    /// A status that the admin ports of this project never send.
     #[error("an answer with status {0}, which our admin ports never send")]
     Foreign(u16),
 }
@@ -220,11 +220,11 @@ async fn get(
     ask_admin(address, path, timeout, MAX_ANSWER_BYTES).await
 }
 
-/// What a balancer knows of its pods. It is asked for this less often than whether it serves.
+/// What a balancer knows of its pods. Its `/status` is queried less often than its `/readyz`.
 #[derive(Debug, Default)]
 struct Sight {
     asked: Option<Instant>,
-    /// Since when it reaches none of them.
+    /// The time since which the balancer reaches none of its pods.
     blind_since: Option<Instant>,
 }
 
@@ -263,7 +263,7 @@ async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, Prob
     let serving = match answer.status {
         OK => true,
         UNAVAILABLE => false,
-        // This is not our admin port: the pod's address may belong to another pod by now.
+        // This is no balancer's admin port: the address may belong to another pod in the meantime.
         other => return Err(ProbeError::Foreign(other)),
     };
     if serving {
@@ -276,9 +276,8 @@ async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, Prob
     }))
 }
 
-/// Asks a supervisor. `elsewhere` remembers the wrong port on which the app of this pod was
-/// found to listen. That stays the reported cause until a worker is ready, however the
-/// workers end.
+/// Queries a supervisor. `elsewhere` is the wrong port on which this pod's app was found to listen.
+/// This port remains the reported cause until a worker is ready, however the workers exit.
 async fn supervisor(
     address: SocketAddr,
     elsewhere: &mut Option<u16>,

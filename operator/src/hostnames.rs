@@ -44,7 +44,8 @@ pub fn taken_by(app: &ScaledApp, apps: &Store<Guarded>, ownership: &Ownership) -
     let wanted = hostname(app)?;
     let age = |app: &ScaledApp| {
         let created = app.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        // An app without a creation time is the youngest; within one second, names decide.
+        // An app without a creation time is the youngest. Of two apps that were created in the same
+        // second, the name decides.
         let unborn = created.is_none();
         (
             unborn,

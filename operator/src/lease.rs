@@ -1,10 +1,9 @@
 //! Which replica writes: the one that holds the Lease.
 //!
-//! [`decide`] is pure. Clocks of different machines are never compared: a Lease has expired
-//! when, by the replica's own monotonic clock, it has not changed for its duration. A
-//! leader that cannot renew stops writing after [`GRACE`] and becomes a follower; another
-//! replica may start only after [`DURATION`], which is longer. Losing the Lease does not
-//! end a replica.
+//! [`decide`] is pure. Clocks of different machines are never compared: a Lease has expired when,
+//! by the replica's own monotonic clock, it has not changed for its duration. A leader that cannot
+//! renew stops writing after [`GRACE`] and becomes a follower; another replica may lead only after
+//! [`DURATION`], which is longer. Losing the Lease does not end a replica.
 
 use std::time::Duration;
 
@@ -68,7 +67,7 @@ pub fn decide(lease: Option<&LeaseContent>, me: &str, now: Instant) -> Decision 
     }
 }
 
-/// Whether this replica leads. It is cheap to ask before each write.
+/// Whether this replica leads. A check is cheap, so it is made before each write.
 #[derive(Debug, Clone)]
 pub struct Leadership {
     until: watch::Receiver<Option<Instant>>,
@@ -101,8 +100,8 @@ impl Leadership {
         self.holder.borrow().clone()
     }
 
-    /// Waits until this replica becomes the leader. Each time it does, one call returns. It
-    /// never returns if the [`Elector`] is gone. Cancel safe.
+    /// Waits until this replica becomes the leader. Each time that this happens, one call returns.
+    /// A call never returns if the [`Elector`] is dropped. Cancel safe.
     pub async fn gained(&mut self) {
         if self.terms.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -146,7 +145,8 @@ impl Elector {
         (elector, leadership)
     }
 
-    /// Takes part until dropped. Cancel safe: it reads again what it wrote.
+    /// Takes part until dropped. Cancel safe: if a write was cut off, the next write gets a
+    /// conflict, and then the Lease is read again.
     pub async fn run(&mut self) {
         let mut failing = false;
         loop {
@@ -226,8 +226,8 @@ impl Elector {
         Ok(())
     }
 
-    /// Stops leading and releases the Lease, so that another replica can take it at once.
-    /// Best effort.
+    /// Stops leading and releases the Lease, so that another replica can take it immediately. Best
+    /// effort.
     pub async fn release(&mut self) {
         let led = self.leads(Instant::now());
         self.until.send_replace(None);
@@ -310,16 +310,16 @@ impl Elector {
 /// The Lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// Another replica has written it in the meantime.
+    /// Another replica has written the Lease in the meantime.
     #[error("another replica was faster")]
     Conflict,
     /// The API server refused.
     #[error("the API server refuses: {0}")]
     Refused(String),
-    /// It could not be reached.
+    /// The API server could not be reached.
     #[error("the API server cannot be reached")]
     Unreachable(#[source] Box<kube::Error>),
-    /// It did not answer.
+    /// The API server did not answer in time.
     #[error("the API server did not answer within {CALL_TIMEOUT:?}")]
     Timeout,
 }
@@ -350,8 +350,8 @@ mod tests {
         for (lease, age, expected) in [
             (None, Duration::ZERO, Decision::Create),
             (Some(held_by(Some("me"))), Duration::ZERO, Decision::Renew),
-            // No other replica took it while this one was suspended, so this one probably
-            // still holds it; the write will show whether that is true.
+            // No other replica took the Lease while this one was suspended, so this one probably
+            // still holds it. The write shows whether it does.
             (Some(held_by(Some("me"))), 9 * DURATION, Decision::Renew),
             (Some(held_by(None)), Duration::ZERO, Decision::Acquire),
             (Some(held_by(Some(""))), Duration::ZERO, Decision::Acquire),

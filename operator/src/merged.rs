@@ -24,7 +24,7 @@ pub enum Change<K, Key> {
     Put(K),
     /// The object no longer exists.
     Gone(K),
-    /// A watch has delivered its list, and these objects of its previous list are gone.
+    /// A watch has delivered its list, and these objects of its previous list no longer exist.
     Listed(Vec<Key>),
 }
 
@@ -134,11 +134,11 @@ mod tests {
         /// An object is created or changed, while the watch follows or is interrupted.
         Change(usize, u8, bool),
         Remove(usize, u8, bool),
-        /// A watch starts a list and abandons one that is not finished.
+        /// A watch starts a list and abandons its unfinished list.
         Begin(usize),
-        /// It delivers one more object.
+        /// The watch delivers one more object of its list.
         Give(usize),
-        /// It delivers the rest and finishes the list.
+        /// The watch delivers the rest and finishes the list.
         Finish(usize),
         Fail(usize),
     }

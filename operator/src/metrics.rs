@@ -15,8 +15,8 @@ use prometheus_client::registry::Registry;
 use crate::call::Call;
 use crate::health::State;
 
-/// A pass without writes takes well below a millisecond. A pass during which the API server
-/// hangs takes several seconds.
+/// A pass without writes takes well under a millisecond. A pass during which the API server hangs
+/// takes several seconds.
 const SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use crate::api::Caller;
 use crate::call::{Call, CallError};
 
-/// How long an answer stays valid while the app's own pods there stay the same.
+/// How long an answer is valid. It is not used if the number of the app's own pods on the node has
+/// changed.
 const FRESH: Duration = Duration::from_secs(10);
-/// Most nodes that one pass asks about; for the others the scheduler decides.
+/// Most nodes for which one pass makes a request; for the others the scheduler decides.
 const MAX_NODES: usize = 50;
 
 /// Recent answers, by node and number of the app's pods on it.

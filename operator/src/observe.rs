@@ -1,5 +1,5 @@
-//! Reads everything that a decision about one app needs, once: from the stores, and from
-//! the API server whether planned names belong to others.
+//! Reads everything that a decision about one app needs, once. Most of it is in the stores. Only
+//! the API server knows whether a planned name belongs to another owner.
 
 use std::fmt::Debug;
 
@@ -68,14 +68,14 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     }
 }
 
-/// The app whose objects are looked for.
+/// The app whose objects are selected from the stores.
 struct Whose {
     namespace: String,
     app: String,
 }
 
 impl Whose {
-    /// Sorted by name, so that the same facts give the same plan.
+    /// The app's objects of one kind, sorted by name, so that the same facts give the same plan.
     fn of<K>(&self, store: &Store<K>) -> Vec<K>
     where
         K: Resource<DynamicType = ()> + Clone + 'static,
@@ -91,7 +91,7 @@ impl Whose {
         found
     }
 
-    /// Those that name the app or one of its Deployments.
+    /// The autoscalers that name the app or one of its Deployments.
     fn autoscalers(
         &self,
         store: &Store<HorizontalPodAutoscaler>,
@@ -138,9 +138,9 @@ impl<'a> Of<'a> {
     }
 }
 
-/// Returns those of the planned names that belong to others. Asks the API server for
-/// each planned object that the stores do not show as the app's own, because an object
-/// without our label is in none of them. Asks nothing once every object is there.
+/// Returns the planned names that belong to other owners. It requests each planned object that the
+/// stores do not contain from the API server, because the stores contain no object without the
+/// operator's labels. It makes no request if the stores contain every planned object.
 ///
 /// # Errors
 /// The API server refused, or did not answer.
@@ -161,7 +161,8 @@ pub async fn foreign(
         match meta {
             Some(meta) if is_predecessors(of, meta) => return Err(CallError::Leaving(key)),
             Some(meta) if !is_owner(of.uid, meta) && !is_orphan(of, meta) => foreign.push(key),
-            // Objects that are never written after their creation are only checked here.
+            // For objects that are never written after their creation, only this check shows
+            // whether the watches can see them.
             Some(meta) if !key.kind.is_changed() && !cluster::is_watched(meta, of.name) => {
                 context.admissions.hide(of.uid, &key, None, true);
             }
@@ -194,8 +195,8 @@ fn is_predecessors(of: Of<'_>, meta: &ObjectMeta) -> bool {
     })
 }
 
-/// Whether an earlier app of this name has left the object behind: it has the app's labels
-/// and no controller. It becomes the app's again.
+/// Whether the object remains from an earlier app of this name: it has the app's labels and no
+/// controller. The app adopts it.
 fn is_orphan(of: Of<'_>, meta: &ObjectMeta) -> bool {
     let labels = meta.labels.as_ref();
     let instance = labels.and_then(|labels| labels.get(label::INSTANCE));

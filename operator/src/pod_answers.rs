@@ -61,7 +61,7 @@ pub(crate) fn bounded(words: &str) -> String {
 /// It is not the JSON of a supervisor.
 pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     let status: Status = serde_json::from_slice(content)?;
-    // A longer token is not one of ours, but the failed reload still counts.
+    // A longer token does not come from the operator, but the failed reload still counts.
     let token = |token: &Option<String>| {
         token
             .as_deref()
@@ -78,7 +78,8 @@ pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     })
 }
 
-/// Whether a balancer knows pods but reaches none of their admin ports; `None` if it does not say.
+/// Whether a balancer knows pods but reaches none of their admin ports; `None` if this is not a
+/// balancer's status.
 pub(crate) fn reaches_no_pod(content: &[u8]) -> Option<bool> {
     let BalancerStatus { endpoints, .. } = serde_json::from_slice(content).ok()?;
     // A pod that has never answered is unknown; one that no longer answers is suspect.

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use crate::api::Caller;
 use crate::call::{Call, CallError};
 
-/// The events of a pod are first read when it is this old, and then each time it is twice as old …
+/// The events of a pod are first read when the pod is this old, and then each time its age has
+/// doubled.
 const FIRST: Duration = Duration::from_secs(5);
-/// … but at the latest this long after the last time.
+/// The longest time between two reads of a pod's events.
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// Most pods whose events one pass reads: the pods of an app mostly wait for the same thing.
 const MAX_PODS: usize = 3;
-/// A pod that no pass has looked at for this long is forgotten.
+/// A pod that was in no pass for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 /// Longest quotation of an event, in bytes.
 const MAX_NOTE_BYTES: usize = 500;
@@ -105,7 +106,7 @@ pub(crate) async fn look(
         if age >= next && asked < MAX_PODS {
             asked += 1;
             match ask(caller, namespace, &pod.uid).await {
-                // Kubelets report the same cause in several texts, so the first one stays.
+                // Kubelets report the same cause in several texts, so the first text is kept.
                 Ok(cause) => found = found.or(cause),
                 Err(error) => {
                     tracing::debug!(pod = pod.name, %error, "cannot read the events of a pod");

@@ -1,5 +1,5 @@
-//! The last answer of each pod, and whether the pod still counts as alive.
-//! [`crate::heartbeat`] asks the pods.
+//! The last answer of each pod, and whether the pod still counts as alive. [`crate::heartbeat`]
+//! queries the pods.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,7 +72,7 @@ impl PodHealth {
 #[derive(Debug, Default)]
 pub struct PodsHealth {
     known: Mutex<HashMap<String, PodHealth>>,
-    /// The set of pods changed.
+    /// Notified when the set of pods changes.
     pub(crate) pods_changed: Notify,
 }
 
@@ -99,7 +99,7 @@ impl PodsHealth {
             .on(look, Instant::now())
     }
 
-    /// Whether a pod has missed the last probes, but not enough of them to count as silent.
+    /// Whether a pod did not answer the last probes, but not enough of them to count as silent.
     pub(crate) fn is_in_doubt(&self, uid: &str) -> bool {
         let known = self.known();
         known
@@ -170,7 +170,7 @@ mod tests {
             (10, accepted, false, out),
             (11, Ok(says(true)), true, says(true)),
             (12, Ok(says(true)), false, says(true)),
-            // It says itself that it stops serving, so no misses are needed.
+            // The balancer itself reports that it stops serving, so no misses are needed.
             (13, Ok(says(false)), true, says(false)),
         ] {
             let now = begun + Duration::from_secs(seconds);

@@ -21,8 +21,8 @@ use crate::{events, node_usage, pod_events, status};
 /// How often each app gets a pass even if nothing changed, in case a watch missed
 /// something. A pass over an unchanged app makes no request.
 const RESYNC: Duration = Duration::from_mins(5);
-/// How often a stalled app gets a pass. The cause may be something that is not watched,
-/// such as an object of somebody else.
+/// How often a stalled app gets a pass. The cause may be something that is not watched, such as an
+/// object of another owner.
 const STALLED: Duration = Duration::from_secs(15);
 
 /// A pass failed.
@@ -117,7 +117,7 @@ async fn pass(context: &Context, object: &ScaledApp) -> Result<Action, Error> {
     let spec = cluster::validate(object);
     let (plan, next_events) = plan(context, object, &spec, &mut observed).await;
     let applied = apply::apply(context, object, &observed, &spec, plan).await;
-    // The status knows what admission has made of these writes.
+    // The status also depends on how admission changed the objects of this pass.
     observed.admitted = context.admissions.of(Of::object(object).uid);
     let published = publish(context, object, &observed, &spec, &applied).await;
     next(&spec, applied, published, next_events)
@@ -201,7 +201,8 @@ fn next(
     Ok(Action::requeue(wake.map_or(most, |wake| wake.min(most))))
 }
 
-/// Writes the status and sends events; the plan's events only after the changes that they report.
+/// Writes the status and sends events. The plan's events are sent only if the whole plan was
+/// carried out.
 async fn publish(
     context: &Context,
     object: &ScaledApp,

@@ -71,7 +71,7 @@ fn objects(
     Ok(documents(plan.apply))
 }
 
-/// All violations, one a line.
+/// All violations, one per line.
 fn listed(violations: &[Violation]) -> String {
     let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
     lines.join("\n  ")

@@ -50,7 +50,7 @@ impl Report {
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
-        // Each change is one assignment: a panic leaves nothing half done.
+        // Changes only assign fields, so a panic leaves nothing half done.
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,7 +81,7 @@ impl Report {
         (!shown.is_empty()).then_some(shown)
     }
 
-    /// The operator is stopping.
+    /// Records that the operator is stopping.
     pub fn stops(&self) {
         self.view().stopping = true;
     }

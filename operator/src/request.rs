@@ -1,4 +1,5 @@
-//! One HTTP request from the command line, for `helm test`: our images do not contain curl.
+//! One HTTP request from the command line, for `helm test`: the project's images do not contain
+//! curl.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -43,7 +43,7 @@ const DEFINITION_INTERVAL: Duration = Duration::from_secs(2);
 
 const INSTALL: &str = "the ScaledApp definition is not installed: `scaledapp-operator crd | kubectl apply --server-side -f -` (the chart does so); waiting for it";
 
-/// Runs until a signal stops it; an error means that it could not start.
+/// Runs the operator until a signal stops it. An error means that the operator could not start.
 ///
 /// # Errors
 /// The admin port is taken, or no cluster is configured.

@@ -12,8 +12,8 @@ use crate::api::{Caller, FIELD_MANAGER};
 use crate::apply::{Applied, Spec};
 use crate::call::{Call, CallError};
 
-/// Writes the status that follows from the outcome of a plan, if it differs from the
-/// current one. Returns it, and whether it was written.
+/// Writes the status that follows from the outcome of a plan, if it differs from the current one.
+/// Returns the status that follows, and whether it was written.
 ///
 /// # Errors
 /// The API server refused or did not answer. A deleted object is not an error.

@@ -20,9 +20,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 
 impl Tokens {
-    /// The tokens in force of an app: the stored ones, unless they have nothing in common
-    /// with the previous ones; a new one if there is none. `None` if the kernel provides no
-    /// random bytes.
+    /// The tokens in force of an app: the stored tokens; or the previous ones, if the stored ones
+    /// have no token in common with them; or a new token, if the app has none. `None` if the kernel
+    /// provides no random bytes.
     pub fn of(&self, uid: &str, stored: Option<&str>) -> Option<String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, asked)| asked.elapsed() < FORGOTTEN_AFTER);
@@ -63,7 +63,7 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(tokens.of("a", None).as_ref(), Some(&one));
         assert!(!format!("{tokens:?}").contains(&other));
-        // Without the old one, requests would come from unknown senders for a while.
+        // If the old token were dropped, requests would come from unknown senders for a while.
         assert_eq!(tokens.of("a", Some("new")).as_ref(), Some(&one));
         for stored in [
             format!("{one}\nnew"),

@@ -13,7 +13,7 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    /// The queue may be unbounded, because the controller moves its entries into a set at once.
+    /// The queue may be unbounded, because the controller immediately moves its entries into a set.
     pub fn new(apps: Store<Guarded>) -> (Self, mpsc::UnboundedReceiver<ObjectRef<Guarded>>) {
         let (queue, asked) = mpsc::unbounded();
         (Self { queue, apps }, asked)

@@ -1,8 +1,8 @@
 //! The watches: they fill the stores and trigger passes over the apps that a change concerns.
 //!
-//! Each kind has one watch, or one per watched namespace ([`crate::merged`] merges their
-//! lists). A label selector limits it to our objects. Each change leads to the name of a
-//! `ScaledApp` that needs a pass.
+//! Each kind has one watch, or one per watched namespace ([`crate::merged`] merges their lists).
+//! The watches of pods and of objects that the operator creates have a label selector. Each change
+//! triggers passes over the `ScaledApp`s that it concerns.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -289,7 +289,7 @@ where
                 if self.health.failed(kind, scope, error.to_string()) {
                     tracing::warn!(kind, namespace = scope, %error, "a watch failed and is restarted");
                     if self.health.is_optional(kind) {
-                        // Passes that waited for it go on without it.
+                        // Passes that waited for this list go on without it.
                         (self.changed)(&Event::InitDone);
                     }
                 }
@@ -302,8 +302,8 @@ where
         }
     }
 
-    /// Drops objects that only share their labels with ours. An object that used to be ours
-    /// counts as deleted.
+    /// Drops objects of other owners that match the label selector. An object that no longer
+    /// belongs to this project counts as deleted.
     fn of_ours(&self, event: Event<K>) -> Option<Event<K>> {
         let is_ours = |object: &K| (self.is_ours)(object.meta());
         let is_known = |object: &K| {
@@ -360,13 +360,13 @@ type Source<K> = (
     BoxStream<'static, watcher::Result<Event<K>>>,
 );
 
-/// The watch configuration for objects with our labels, in any namespace.
+/// The watch configuration for objects with the operator's labels, in any namespace.
 fn ours() -> watcher::Config {
     watcher::Config::default().labels(&cluster::watched())
 }
 
-/// Triggers a pass over the app that an object's label names. After a list, it triggers
-/// passes over all apps, because the list does not name the objects that are gone.
+/// Triggers a pass over the app that an object's label names. After a list, it triggers passes over
+/// all apps, because the list does not name the objects that were deleted.
 fn instance<K: Resource>(event: &Event<K>, triggers: &Triggers) {
     match event {
         Event::Apply(object) | Event::Delete(object) => {

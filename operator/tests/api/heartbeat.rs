@@ -60,7 +60,7 @@ struct Listening {
 }
 
 impl Listening {
-    /// Asks one pod, on this port of this machine.
+    /// Queries one pod, on this port of this machine.
     fn to(component: &str, port: u16, leads: bool) -> Self {
         let (stores, mut writers) = stores();
         let pod = serde_json::from_value(json!({
@@ -142,7 +142,7 @@ async fn a_supervisor_reports_its_number_of_workers() {
     }
 }
 
-/// Anybody who can create pods can give one our labels and send an endless answer.
+/// A pod that does not belong to the app can have its labels and send an endless answer.
 #[tokio::test]
 async fn an_endless_status_does_not_count_as_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

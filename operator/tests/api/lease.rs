@@ -46,7 +46,7 @@ async fn one_leads_and_the_other_takes_over_after_silence() {
             "no replica takes over"
         );
     }
-    // It returns: its write is a conflict, and then it follows.
+    // `a` can write again: its write is a conflict, and then it follows.
     a.step(Instant::now()).await.unwrap_err();
     a.step(Instant::now()).await.unwrap();
     assert!(!a_leads.leads() && b_leads.leads());

@@ -8,7 +8,7 @@ use crate::server::{Failure, Write};
 const APP: &str = "/apis/scaledapp.io/v1alpha1/namespaces/default/scaledapps/hello";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/hello-lb-0";
 
-/// A complete app whose first slice now belongs to somebody else.
+/// A complete app whose first slice now belongs to another owner.
 async fn with_a_foreign_slice(spec: &[(&str, Value)]) -> Operator {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
@@ -104,7 +104,8 @@ async fn a_refused_object_is_written_again_after_a_pause_or_when_it_has_changed(
     assert_eq!(asked(&operator), 2);
 }
 
-/// With `OwnerReferencesPermissionEnforcement`, and without the right to delete.
+/// The API server enforces `OwnerReferencesPermissionEnforcement`, and the operator has no right to
+/// delete the object.
 #[tokio::test]
 async fn an_object_that_may_not_be_adopted_is_used_without_an_owner() {
     let mut operator = Operator::new(good());

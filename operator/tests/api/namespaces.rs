@@ -97,7 +97,7 @@ async fn a_list_of_one_namespace_takes_nothing_from_another() {
     assert_eq!(pods(), 2);
     let health = Arc::clone(&operator.context.health);
     operator.server.lock().unwrap().failures.clear();
-    // The first list of its pods holds none.
+    // The first list of the pods in `late` is empty.
     until("the list is given", || health.knows("late")).await;
     assert_eq!(pods(), 2);
 }

@@ -55,7 +55,7 @@ async fn objects_are_applied_in_order_by_one_field_manager_with_force() {
 async fn the_second_pass_makes_no_request() {
     let mut operator = Operator::new(good());
     operator.pass().await.unwrap();
-    // The first status describes a cluster without those objects.
+    // The first status describes a cluster without the objects that this pass created.
     operator.sync();
     operator.pass().await.unwrap();
     operator.sync();
@@ -234,7 +234,7 @@ async fn why_a_pod_cannot_be_set_up_is_reported() {
         message.contains("secret \"s\" not found: create it"),
         "{message}"
     );
-    // Its events are read once, until it is older.
+    // The pod's events are read once, and not again until the pod is older.
     let state = operator.server.lock().unwrap();
     let events = state.reads.iter().filter(|path| path.ends_with("/events"));
     assert_eq!(events.count(), 1);
@@ -297,8 +297,8 @@ async fn an_object_that_cannot_be_read_is_skipped() {
     assert_eq!(operator.writes(), [""; 0]);
 }
 
-/// Somebody has changed the Role, or an older operator wrote different rules: this is
-/// reported, and the Role is left alone.
+/// Somebody has changed the Role, or an older operator wrote different rules: this is reported, and
+/// the Role is not changed.
 #[tokio::test]
 async fn a_role_that_somebody_changed_is_reported_and_left_alone() {
     const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/hello-lb";
@@ -333,7 +333,7 @@ async fn a_role_that_somebody_changed_is_reported_and_left_alone() {
     assert_ne!(operator.condition("Degraded").0, "RightsDiffer");
 }
 
-/// A restored backup leaves objects with our labels and without an owner.
+/// A restored backup contains objects with the operator's labels and without an owner.
 #[tokio::test]
 async fn a_role_without_an_owner_is_reported_and_not_a_conflict() {
     const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/hello-lb";
@@ -372,7 +372,7 @@ async fn objects_of_an_earlier_app_of_this_name_are_waited_for() {
     let error = operator.pass().await.unwrap_err();
     assert!(error.to_string().contains("being removed"), "{error}");
     assert_ne!(operator.condition("Stalled").0, "NameConflict");
-    // It is gone, and ours is created.
+    // The object no longer has an owner, so the app adopts it.
     theirs["metadata"]["ownerReferences"] = json!([]);
     operator
         .server
@@ -391,7 +391,8 @@ async fn a_role_that_the_watch_has_not_delivered_yet_is_not_a_failure() {
     operator.pass().await.unwrap();
 }
 
-/// An older operator applied them, with references that block the owner's deletion.
+/// An older operator applied the Role and the `RoleBinding`, with references that block the owner's
+/// deletion.
 #[tokio::test]
 async fn rules_that_an_older_operator_applied_are_accepted() {
     let mut operator = Operator::new(good());

@@ -1,7 +1,7 @@
 //! Tests that the chart's rules grant exactly the rights that the operator's requests need.
 //!
-//! [`crate::server`] checks at each request that it is granted. The story here makes every
-//! kind of request, to find rights that no request needs.
+//! [`crate::server`] checks at each request that it is granted. The test here makes every kind of
+//! request, to find rights that no request needs.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
