@@ -239,7 +239,7 @@ impl Sight {
         }
         self.asked = Some(now);
         let answer = get(address, "/status", BALANCER_TIMEOUT).await;
-        // An answer without endpoints changes nothing.
+        // A failed query, or an answer that is no balancer's status, changes nothing.
         let Ok(AdminAnswer { status: OK, body }) = answer else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Sends one GET to an admin port of ours and reads the whole answer, up to a limit.
+//! Sends one GET to an admin port of this project and reads the whole answer, up to a limit.
 //!
 //! Each request has its own connection, because whether a connection is accepted is part of
 //! the result. The callers decide what an answer means. The workers' metrics and `/watch`
@@ -44,7 +44,7 @@ pub enum AdminError {
     /// The answer is larger than this many bytes.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
-    /// It took too long.
+    /// The answer took too long.
     #[error("no answer in time")]
     Timeout,
 }
@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// Asks a server that sends `text` over and over, or nothing if that is empty.
+    /// Sends a request to a server that sends `text` over and over, or nothing if `text` is empty.
     async fn asked(text: &'static str, within: Duration) -> AdminError {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

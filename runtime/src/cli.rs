@@ -68,7 +68,7 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
-/// Cleans up a list of names: each once, sorted, and no empty one.
+/// Sorts a list of names and removes duplicates and empty ones.
 fn namespaces(given: Vec<String>) -> Vec<String> {
     let named = given.into_iter().filter(|name| !name.is_empty());
     let once: BTreeSet<String> = named.collect();
@@ -131,7 +131,7 @@ where
     T: Into<OsString> + Clone,
 {
     C::try_parse_from(arguments).map_err(|error| {
-        // With a closed terminal, only the exit code can be returned.
+        // If the terminal is closed, only the exit code can be returned.
         drop(error.print());
         ExitCode::from(code(&error))
     })

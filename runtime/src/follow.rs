@@ -1,6 +1,6 @@
 //! Follows the content of a file: returns it now and whenever it changes.
 //!
-//! [`PolledFile`] decides whether it has changed; the user decides what the content means.
+//! [`PolledFile`] decides whether the file has changed; the caller decides what the content means.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use tokio::sync::watch;
 
 use crate::{Look, PolledFile};
 
-/// The time between two looks.
+/// The time between two polls of the file.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads a file of at most `most` bytes now, and again when it has changed, on a task that
-/// ends when all receivers are gone. If it cannot be read or parsed, the last good content
-/// stays in force, or `default` if there is none yet. The log then says so once, followed
-/// by `without`, the consequence of having no content. Must be called within a tokio
+/// Reads a file of at most `most` bytes now, and again when it has changed. The task that reads it
+/// ends when all receivers are dropped. If the file cannot be read or parsed, the last good content
+/// remains in force, or `default` if there is none yet. The log reports this once, followed by
+/// `without`, which says what follows from having no content. Must be called within a tokio
 /// runtime.
 pub fn follow<T, E>(
     path: PathBuf,
@@ -51,7 +51,8 @@ where
 struct Followed<T, F> {
     file: PolledFile,
     sender: watch::Sender<T>,
-    /// The consequence of having no content; the text changes once there has been content.
+    /// What follows from having no content, for the log. The text changes once there has been
+    /// content.
     without: &'static str,
     parse: F,
 }

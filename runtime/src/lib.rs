@@ -1,8 +1,8 @@
 //! What all binaries of `ScaledApp` share: the read-only admin port, logging, stop signals,
 //! files that may change, the command line's exit codes, and tables.
 //!
-//! This crate does not decide whether a program is ready or what it measures: its
-//! [`Routes`] answer that.
+//! This crate does not decide whether a program is ready or what it measures: the program's
+//! [`Routes`] decide that.
 
 pub mod cli;
 

@@ -26,7 +26,7 @@ use crate::queue::Queue;
 
 const VARIABLE: &str = "SCALEDAPP_LOG";
 const FORMAT: &str = "SCALEDAPP_LOG_FORMAT";
-/// How long the end of the process waits for a stderr that accepts nothing.
+/// How long the process waits at its end for a stderr that accepts nothing.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -66,7 +66,7 @@ pub fn say(line: &str) {
             flush_log();
         }
         None => {
-            // With stderr closed, only the exit code can tell the caller.
+            // If stderr is closed, only the exit code reports the failure.
             let _closed = Stream::Stderr.write_whole(&line);
         }
     }
@@ -125,7 +125,8 @@ pub fn init_logging(component: &'static str) -> Logging {
         .with_env_filter(filter)
         .with_writer(Lines(queue))
         .with_ansi(!json && io::stderr().is_terminal() && colours_wanted())
-        // Otherwise it would report a closed stderr with `eprintln!`, which panics then.
+        // Otherwise tracing-subscriber would report a closed stderr with `eprintln!`, which would
+        // panic.
         .log_internal_errors(false);
     let line = Format::default().with_target(false);
     let set = if json {

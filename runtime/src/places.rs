@@ -1,11 +1,11 @@
-//! Which connections may stay at an admin port, or at another port that is open to any
-//! client, and which one is closed when there are too many. It knows neither sockets nor
-//! time; it uses only the order in which connections arrived or last sent something.
+//! Decides which connection is closed when an admin port, or another port that is open to any
+//! client, has too many. The decision needs neither sockets nor time, only the order in which
+//! connections arrived or last sent something.
 //!
-//! A new connection is always accepted. To make room, the oldest connection of the source
-//! with the most connections is closed, so that a source that floods the port closes only
-//! its own. Among those, the oldest connection without a request is closed first, then the
-//! oldest one that does not read its answer, and a `/watch` stream last.
+//! A new connection is always accepted. To make room, the oldest connection of the source with the
+//! most connections is closed, so that a source that floods the port loses only its own
+//! connections. Of one source, the oldest connection without a request is closed first, then the
+//! oldest one whose answer is being sent, and a `/watch` stream last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub struct Bounds {
 /// The state of a connection, in the order in which connections are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// It has sent no request yet, or its answer is finished.
+    /// The connection has sent no request yet, or its answer is finished.
     Silent,
     /// Its answer is being made or sent.
     Answered,
@@ -105,8 +105,8 @@ impl<H> Places<H> {
         ended
     }
 
-    /// The connection has sent something. Returns its new id. Among the connections without
-    /// a request, it is now the last to be closed.
+    /// Records that the connection has sent something, and returns its new id. Among the
+    /// connections without a request, it is now the last to be closed.
     pub fn renew(&mut self, id: Id) -> Id {
         let Some(source) = self.taken.get(&id).map(|place| place.source) else {
             return id;
@@ -115,20 +115,21 @@ impl<H> Places<H> {
             return id;
         };
         let name = self.name();
-        // It takes the place that it has just left, so no other connection has to be closed.
+        // The connection was removed just now, so there is room for it and no other connection has
+        // to be closed.
         let _nobody = self.take(name, source, handle);
         name
     }
 
-    /// Closes a connection to free its resources, for example when descriptors have run
-    /// out.
+    /// Removes a connection that the caller closes to free its resources, for example when
+    /// descriptors have run out. Returns its handle.
     pub(crate) fn make_room(&mut self) -> Option<H> {
         self.first_of_largest()
             .and_then(|victim| self.leave(victim))
     }
 
-    /// The connection has sent a request. Returns the connection that must be closed, if
-    /// too many are reading their answers slowly.
+    /// Records that the connection has sent a request. Returns the connection that must be closed,
+    /// if too many answers are being sent at the same time.
     pub(crate) fn answer(&mut self, id: Id) -> Option<H> {
         self.set(id, Stage::Answered);
         if self.count(|place| place.stage == Stage::Answered) <= self.bounds.answers {
@@ -143,7 +144,7 @@ impl<H> Places<H> {
         self.leave(victim)
     }
 
-    /// The connection has requested `/watch`.
+    /// Records that the connection has requested `/watch`.
     pub(crate) fn watch(&mut self, id: Id) -> Result<(), TooMany> {
         let Some(source) = self.taken.get(&id).map(|place| place.source) else {
             return Err(TooMany::InAll);
@@ -161,7 +162,7 @@ impl<H> Places<H> {
         Ok(())
     }
 
-    /// Its answer is finished; only its end is awaited.
+    /// Records that the connection's answer is finished, so that only its end is awaited.
     pub(crate) fn is_through(&mut self, id: Id) {
         self.set(id, Stage::Silent);
     }
@@ -175,7 +176,7 @@ impl<H> Places<H> {
         }
     }
 
-    /// The connection is over.
+    /// Removes a connection that has ended, or that the caller closes. Returns its handle.
     pub fn leave(&mut self, id: Id) -> Option<H> {
         let place = self.taken.remove(&id)?;
         if let Some(of_source) = self.sources.get_mut(&place.source) {

@@ -1,9 +1,9 @@
 //! Whether a file that is polled has new content.
 //!
-//! It is polled because renames over a file, symbolic links that the kubelet switches
-//! (volumes of `ConfigMap`s and of the downward API) and changes on file systems without
-//! inotify all show in `stat`. The user decides how often the file is looked at, and what
-//! its content means.
+//! The file is polled, because `stat` shows every kind of change: renames over the file, symbolic
+//! links that the kubelet switches (volumes of `ConfigMap`s and of the downward API), and changes
+//! on file systems without inotify. The caller decides how often the file is polled, and what its
+//! content means.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -19,10 +19,10 @@ const GRANULARITY: Duration = Duration::from_millis(50);
 /// The same for file systems with time stamps in whole seconds.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// The result of a look.
+/// The result of one poll.
 #[derive(Debug)]
 pub enum Look {
-    /// The same as at the last look, good or bad.
+    /// The same content or the same error as at the last poll.
     Same,
     /// Different content, or the same content after an error.
     Content(Content),
@@ -62,12 +62,12 @@ impl PolledFile {
         &self.path
     }
 
-    /// Makes the next look return the content or the error, even if it is unchanged.
+    /// Makes the next poll return the content or the error, even if it is unchanged.
     pub fn forget(&mut self) {
         self.known = Known::default();
     }
 
-    /// Looks at the file at the time `now`.
+    /// Polls the file. `now` is the current time.
     pub fn look(&mut self, now: SystemTime) -> Look {
         match self.read() {
             Ok(None) => Look::Same,
@@ -82,8 +82,9 @@ impl PolledFile {
             return Ok(None);
         }
         let file = File::open(&self.path)?;
-        // The metadata is taken from the open file, because the path may lead elsewhere by
-        // now, and before the file is read, so that a later write shows at the next look.
+        // The metadata is taken from the open file, because the path may lead to another file by
+        // this time. It is taken before the file is read, so that a later write shows at the next
+        // poll.
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -98,10 +99,10 @@ impl PolledFile {
     }
 }
 
-/// What earlier looks have shown; decides what is new.
+/// The results of earlier polls, from which follows what is new.
 #[derive(Debug, Default)]
 struct Known {
-    /// `None`: the next look reads the file, whatever `stat` says.
+    /// `None`: the next poll reads the file, whatever `stat` reports.
     stamp: Option<Stamp>,
     content: Option<Content>,
     /// The last reported error; each is reported once.
@@ -115,7 +116,7 @@ impl Known {
             bytes,
             modified: stamp.modified,
         };
-        // The same content as before the error is reported again: the error is over.
+        // After an error, the same content is reported again, to show that the error is over.
         let is_over = self.error.take().is_some();
         if !is_over && self.content.as_ref() == Some(&content) {
             return Look::Same;
@@ -160,7 +161,7 @@ impl Stamp {
         }
     }
 
-    /// Whether a change after a look at `now` may leave the stamp unchanged.
+    /// Whether the file could change after `now` without a change of the stamp.
     fn is_fresh(&self, now: SystemTime) -> bool {
         let granularity = if self.is_coarse { COARSE } else { GRANULARITY };
         // A time in the future means that a clock was set, and says nothing about a change.
@@ -212,7 +213,7 @@ mod tests {
         (directory, path)
     }
 
-    /// Puts another file there, with a modification time of 1970.
+    /// Puts another file at the path, with a modification time of 1970.
     fn replace(path: &Path, content: &str) {
         let next = path.with_extension("next");
         fs::write(&next, content).unwrap();

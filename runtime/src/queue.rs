@@ -1,5 +1,5 @@
-//! Text on its way to a stream that may not accept it: a bounded queue, and one thread that
-//! writes.
+//! A bounded queue of text for a stream that may not accept it, and the one thread that writes the
+//! text.
 //!
 //! Putting a piece in never waits. When the queue is full, further pieces are dropped and
 //! counted, and the count is written as soon as there is room again.
@@ -36,8 +36,8 @@ struct Inner {
 }
 
 impl Queue {
-    /// A queue whose thread writes by calling `write`. Its errors are ignored, because
-    /// there is no second place to report them.
+    /// A queue whose thread writes by calling `write`. Errors of `write` are ignored, because they
+    /// cannot be reported anywhere else.
     ///
     /// # Errors
     /// No thread can be started.

@@ -12,10 +12,10 @@ pub type Probe = Result<(), String>;
 /// A text that takes a moment to produce; `Err` is answered as `503` with the reason.
 pub type Page = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>>;
 
-/// A program's answers at its admin port. They are called on the admin port's thread and
+/// A program's answers at its admin port. The methods are called on the admin port's thread and
 /// must not block.
 pub trait Routes: Send + Sync + 'static {
-    /// `/livez`: does the program's loop run?
+    /// `/livez`: does the program's event loop run?
     fn live(&self) -> Probe;
 
     /// `/readyz`: should new work be sent here?
@@ -34,9 +34,9 @@ pub trait Routes: Send + Sync + 'static {
         None
     }
 
-    /// `/metrics/app`: the metrics of the processes that the program supervises, as
-    /// Prometheus text 0.0.4; `None` makes the route a 404. The future is awaited on the
-    /// admin port's thread and may take its time, but must not block it.
+    /// `/metrics/app`: the metrics of the processes that the program supervises, as Prometheus text
+    /// 0.0.4; `None` makes the route a 404. The future is awaited on the admin port's thread. It
+    /// may take long, but must not block the thread.
     fn app_metrics(&self) -> Option<Page> {
         None
     }

@@ -1,4 +1,4 @@
-//! Random words that cannot be guessed.
+//! Random text that cannot be guessed.
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,10 +1,10 @@
 //! The admin port: `/livez /readyz /metrics /metrics/app /status /watch`, read only.
 //!
-//! This file decides routing, limits and the interval of heartbeats. The content of every
-//! answer comes from [`Routes`], and `places` decides which connection is closed to make
-//! room for another. A connection serves one request: kubelets and scrapers ask rarely, and
-//! idle connections would keep others out. HTTP semantics follow RFC 9110 (405 names the
-//! methods in `Allow`; HEAD is GET without its content).
+//! This file decides routing, limits and the interval of heartbeats. The content of every answer
+//! comes from [`Routes`], and `places` decides which connection is closed to make room for another.
+//! A connection serves one request: kubelets and scrapers send requests rarely, and idle
+//! connections would keep others out. HTTP semantics follow RFC 9110 (405 names the methods in
+//! `Allow`; HEAD is GET without its content).
 
 use std::convert::Infallible;
 use std::io;
@@ -33,8 +33,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::places::{Bounds, Id, Places, TooMany};
 use crate::routes::{Page, Probe, Routes};
 
-/// An admin port serves a kubelet, a scraper, and one subscriber for each balancer and
-/// operator. A slow or hostile client uses up only the places of its own address.
+/// An admin port serves a kubelet, a scraper, and one subscriber for each balancer and operator. A
+/// slow or hostile client uses up only the connections of its own address.
 const LIMITS: Bounds = Bounds {
     all: 256,
     source: 128,
@@ -48,25 +48,26 @@ const LIMITS: Bounds = Bounds {
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer, except that of `/watch`, must be read within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client that has its answer must close within this time.
+/// A client that has received its answer must close the connection within this time.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most bytes that such a client may still send. Unread bytes would turn our close into
-/// a reset (RFC 9112, 9.6).
+/// The most bytes that a client may still send after its answer. Unread bytes would turn the close
+/// into a reset (RFC 9112, 9.6).
 const LINGER_BYTES: usize = 64 << 10;
-/// A peer that accepts no bytes for this long counts as gone (`TCP_USER_TIMEOUT`, tcp(7)).
+/// A peer that accepts no bytes for this long counts as disconnected (`TCP_USER_TIMEOUT`, tcp(7)).
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The interval of heartbeats on `/watch`; subscribers give up a producer after they have
-/// missed a few.
+/// The interval of heartbeats on `/watch`; subscribers give up a producer after a few missing
+/// heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause after `accept` failed because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// The shortest time between two log lines about a failed `accept`.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+/// The number of connections that may wait to be accepted. The kernel lowers it to
+/// `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
-/// After this many accepted connections, those that have sent a request are served. It is
-/// less than a source may hold, so a request that was sent before the accept is always
-/// answered.
+/// After this many accepted connections, the runtime serves the connections whose requests have
+/// arrived. The number is smaller than the limit of one source, so a connection whose request
+/// arrived before the accept is always answered before it could be closed.
 const BATCH: usize = 32;
 /// The size of hyper's buffers for one connection; the smallest that it allows.
 const BUFFER_BYTES: usize = 8 << 10;
@@ -146,7 +147,7 @@ impl Admin {
                 while tasks.try_join_next().is_some() {}
                 match self.listener.accept().await {
                     Ok((stream, peer)) => port.begin(stream, peer.ip().to_canonical(), &mut tasks),
-                    // The client was gone before it was accepted.
+                    // The client closed the connection before it was accepted.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         let room = port.places().make_room();
@@ -165,8 +166,8 @@ impl Admin {
                     }
                 }
             }
-            // The loop continues after the runtime has looked at the sockets, so that
-            // requests that have arrived are read first.
+            // The loop continues after the runtime has polled the sockets, so that requests that
+            // have arrived are read first.
             tokio::task::yield_now().await;
         }
     }
@@ -213,7 +214,7 @@ impl Port {
     }
 }
 
-/// The place of a connection, which is freed when this is dropped.
+/// The entry of a connection in [`Places`], which is removed when this value is dropped.
 struct Seat {
     port: Arc<Port>,
     id: Id,
@@ -228,7 +229,7 @@ impl Drop for Seat {
 async fn connection(stream: TcpStream, seat: Seat) {
     let seat = Arc::new(seat);
     let accepted = Instant::now();
-    // No memory is kept for a connection that sends nothing.
+    // No buffers are allocated for a connection that sends nothing.
     if !matches!(
         tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await,
         Ok(Ok(()))
@@ -264,14 +265,14 @@ async fn connection(stream: TcpStream, seat: Seat) {
     match served {
         Ok(parts) => {
             seat.port.places().is_through(seat.id);
-            // Further bytes from the client, and how it closes, do not matter.
+            // Further bytes from the client do not matter, nor how it closes the connection.
             drop(tokio::time::timeout(LINGER_TIMEOUT, linger(parts.io.into_inner())).await);
         }
         Err(error) => tracing::debug!(%error, "admin connection ended early"),
     }
 }
 
-/// Closes our side and waits for the client to close.
+/// Closes the sending side of the connection and waits for the client to close the other side.
 async fn linger(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut left = LINGER_BYTES;
@@ -417,7 +418,7 @@ fn watch_response(
         let (port, id) = (Arc::clone(&seat.port), seat.id);
         tokio::spawn(async move {
             let ended = feed(values, sender).await;
-            // Without this, hyper would wait until this reader accepts the end of the
+            // Without this, hyper would wait until the stalled reader accepts the end of the
             // stream.
             if ended == Ended::Stalled
                 && let Some(connection) = port.places().leave(id)
@@ -436,14 +437,14 @@ fn watch_response(
 /// Why a `/watch` stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// Its reader or its producer has ended it.
+    /// The reader or the producer has ended the stream.
     Gone,
-    /// Its reader accepts nothing.
+    /// The reader accepts nothing.
     Stalled,
 }
 
-/// Sends the current value, each change and the heartbeats, until the reader or the
-/// producer is gone, or the reader accepts nothing any more.
+/// Sends the current value, each change and the heartbeats, until the reader or the producer ends
+/// the stream, or the reader accepts nothing any more.
 async fn feed(mut values: watch::Receiver<Bytes>, lines: mpsc::Sender<Bytes>) -> Ended {
     loop {
         let line = {

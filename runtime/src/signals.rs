@@ -1,16 +1,15 @@
 //! The signals that ask a program to stop or to reload, as one stream.
 //!
-//! The program decides what they lead to. As PID 1 of a container, a program gets only
-//! signals that it handles (`pid_namespaces(7)`), and container images use many different
-//! ones as their `STOPSIGNAL`. So all signals that can only be meant as a stop are treated
-//! as one.
+//! The program decides how it reacts to them. As PID 1 of a container, a program gets only signals
+//! that it handles (`pid_namespaces(7)`), and container images use many different ones as their
+//! `STOPSIGNAL`. So all signals that can only mean a stop are treated alike.
 
 use std::fs::File;
 use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// Resets signals that our parent process has blocked or ignored, see
+/// Resets signals that the parent process has blocked or ignored, see
 /// [`scaledapp_sys::signals::reset`]. It must be called first in `main`.
 pub use scaledapp_sys::signals::reset;
 
@@ -31,10 +30,10 @@ pub enum Signal {
     Hangup,
 }
 
-/// `SIGTERM`, `SIGINT`, `SIGHUP` and other signals that ask for a stop, as they arrive:
-/// `SIGQUIT` (images of nginx and php-fpm), `SIGPWR`, `SIGRTMIN+3`, and, without a
-/// controlling terminal, `SIGWINCH` (images of httpd). With a terminal, `SIGWINCH` means
-/// that its window has changed, and is ignored.
+/// `SIGTERM`, `SIGINT`, `SIGHUP` and other signals that ask for a stop, as they arrive: `SIGQUIT`
+/// (images of nginx and php-fpm), `SIGPWR`, `SIGRTMIN+3`, and, without a controlling terminal,
+/// `SIGWINCH` (images of httpd). With a terminal, `SIGWINCH` means that the window's size has
+/// changed, and is ignored.
 ///
 /// Once this is created, these signals no longer end the process, for the rest of its life
 /// (tokio never restores the default). Several signals of one kind that arrive before they

@@ -300,7 +300,7 @@ async fn dropping_the_server_ends_its_connections() {
     read_until(&mut stream, |text| text.contains("{}\n")).await;
     server.abort();
     let mut rest = Vec::new();
-    // A reset is as good an end as a close.
+    // The connection may end with a reset or with a close.
     drop(
         timeout(DEADLINE, stream.read_to_end(&mut rest))
             .await
@@ -335,7 +335,7 @@ async fn a_foreign_address_is_named_with_the_cure() {
 
 const MANY: usize = 1000;
 
-/// A connection from that address of this machine.
+/// A connection from the address `from` of this machine.
 fn connect_from(from: &str, to: SocketAddr) -> std::io::Result<std::net::TcpStream> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -416,7 +416,7 @@ fn silent_and_slow_clients_and_stuck_readers_do_not_keep_probes_out() {
     probes_answer(address);
     for _ in 0..MANY {
         let mut slow = connect_from("127.0.0.1", address).unwrap();
-        // Earlier ones have been closed for it.
+        // Earlier connections have been closed to make room for this one.
         drop(slow.write_all(b"GET /livez HTTP/1.1\r\nX: "));
         held.push(slow);
     }

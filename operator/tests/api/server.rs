@@ -36,7 +36,7 @@ impl Write {
 /// How a request fails.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Failure {
-    /// With this status.
+    /// It is answered with this status.
     Code(u16),
     /// It is never answered.
     Silence,
@@ -199,7 +199,7 @@ impl State {
         object
     }
 
-    /// All of a resource, in all namespaces or in the path's.
+    /// All objects of a resource, in all namespaces or in the namespace of the path.
     fn list(&self, path: &str) -> Value {
         let (above, resource) = path.rsplit_once('/').unwrap();
         let items = self

@@ -34,8 +34,8 @@ impl Backoff {
     }
 }
 
-/// A pause between half of `pause` and the whole of it, chosen by `random`, a number
-/// from 0 to 1. Clients that failed together must not return together.
+/// A pause between half of `pause` and the whole of it, chosen by `random`, a number from 0 to 1.
+/// Clients that failed at the same time must not return at the same time.
 pub fn jitter(pause: Duration, random: f64) -> Duration {
     pause.mul_f64(0.5 + random / 2.0)
 }

@@ -1,7 +1,7 @@
 //! The small values that every part of `ScaledApp` reads, writes or counts with: durations
 //! and sizes as people type them, the pauses between retries, and one hash.
 //!
-//! This crate does no I/O and depends on no other crate of ours. It decides how a value is
+//! This crate does no I/O and depends on no other crate of this project. It decides how a value is
 //! written, not which values a flag or a field accepts.
 
 pub mod duration;

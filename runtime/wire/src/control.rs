@@ -149,7 +149,7 @@ pub struct SlotDescription {
     /// The time until its next worker starts, if it waits for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start_seconds: Option<f64>,
-    /// How many of its workers have ended without being told to.
+    /// How many of its workers have exited without a stop by the supervisor.
     pub restarts: u32,
     /// Its number.
     pub slot: u32,

@@ -1,5 +1,5 @@
-//! The files by which one of our processes tells another what to do. People also write them
-//! by hand, so an unknown field is refused as a typing error.
+//! The files through which one process of `ScaledApp` sets what another one does. People also write
+//! them by hand, so an unknown field is refused as a typing error.
 //!
 //! The reader decides what a value means and which values are refused.
 
@@ -8,11 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The longest token of a reload, in bytes. `/status` shows it for as long as the process
-/// lives.
+/// The longest token of a reload, in bytes. `/status` shows the token as long as the process runs.
 pub const TOKEN_BYTES: usize = 128;
 
-/// The default time to live of a record, in seconds. Caches gain nothing from less.
+/// The default time to live of a record, in seconds. A shorter time would save resolvers few
+/// queries.
 pub const DEFAULT_TTL: u32 = 30;
 
 /// The desired-state file of a supervisor. `W` is the type of the number of workers: the

@@ -1,12 +1,12 @@
-//! The data that our own processes exchange, as types: the answers of the admin ports, the
-//! requests and replies of the control socket, the files by which one of our processes
-//! tells another what to do, and a supervisor's command line.
+//! The data that the processes of `ScaledApp` exchange, as types: the answers of the admin ports,
+//! the requests and replies of the control socket, the files through which one process sets what
+//! another one does, and a supervisor's command line.
 //!
 //! The crate defines only data, no transport and no decisions. The JSON of each type is a
 //! contract with users' scripts and with older and newer versions, so two rules hold:
 //!
-//! - Fields are declared in alphabetical order, because that is the order in which they
-//!   have always been written. The files in `tests/golden` hold the exact bytes.
+//! - Fields are declared in alphabetical order, because that is the order in which they have always
+//!   been written. The files in `tests/golden` contain the exact bytes.
 //! - A reader of an answer ignores fields that it does not know, and accepts that older
 //!   versions leave fields out. Files that people write by hand are read strictly instead:
 //!   there an unknown field is a typing error.

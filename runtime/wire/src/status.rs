@@ -41,7 +41,7 @@ pub enum WorkerState {
     Ready,
     /// It finishes requests in flight and gets no new ones.
     Draining,
-    /// It has been told to end.
+    /// It has been sent the stop signal or the shutdown message.
     Stopping,
     /// A value that only a newer supervisor knows, or none.
     #[default]
@@ -143,7 +143,7 @@ pub struct Worker {
     pub listens_elsewhere: Option<u16>,
     /// Its pid, which is also its process group.
     pub pid: u32,
-    /// How many workers of its slot have ended without being told to.
+    /// How many workers of its slot have exited without a stop by the supervisor.
     pub restarts: u32,
     /// Resident memory of it and its children, in bytes.
     pub rss_bytes: u64,
@@ -165,7 +165,7 @@ pub struct Worker {
 pub struct WaitingSlot {
     /// How its last worker ended.
     pub last_exit: Option<LastExit>,
-    /// How many of its workers have ended without being told to.
+    /// How many of its workers have exited without a stop by the supervisor.
     pub restarts: u32,
     /// Its number.
     pub slot: u32,

@@ -1,5 +1,5 @@
-//! The command line of `scaledapp-sidecar run`, as our own programs write it: the operator
-//! in pod templates, `scaledapp local` for its processes, and the importer for a user's
+//! The command line of `scaledapp-sidecar run`, as the other programs of `ScaledApp` write it: the
+//! operator in pod templates, `scaledapp local` for its processes, and the importer for a user's
 //! shell.
 //!
 //! The order of the flags is that of existing pod templates: another order would make
@@ -27,8 +27,8 @@ pub struct SupervisorArgs {
     pub workers: Option<String>,
     /// The desired-state file.
     pub desired_file: Option<String>,
-    /// The file with the forwarding tokens of balancers; if it is given, balancers are
-    /// believed.
+    /// The file with the forwarding tokens of balancers; if it is given, the supervisor believes
+    /// what balancers report about clients.
     pub trust_token_file: Option<String>,
     /// A path at which a worker must answer to count as ready.
     pub readiness_path: Option<String>,

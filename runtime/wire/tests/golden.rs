@@ -1,7 +1,7 @@
-//! The JSON between our processes is the same as it was before there were types for it. The
-//! files in `golden` were written by the processes themselves (a supervisor with a crashing
-//! worker and one on another port, a failed reload, a balancer, a DNS server, `scaledapp
-//! local`). Each must be read and written again byte for byte.
+//! Tests that the JSON between the processes of `ScaledApp` is the same as before it had types. The
+//! files in `golden` were written by the processes themselves (a supervisor with a crashing worker
+//! and one on another port, a failed reload, a balancer, a DNS server, `scaledapp local`). Each
+//! must be read and written again byte for byte.
 
 #![allow(
     clippy::unwrap_used,
