@@ -46,8 +46,8 @@ pub mod annotation {
     pub const DESIRED: &str = "scaledapp.io/desired";
     /// On a pod: the number of workers in its desired state.
     pub const WORKERS: &str = "scaledapp.io/workers";
-    /// On a `ScaledApp`: the reload token; a new value asks for a reload. On a pod: the
-    /// reload token in its desired state.
+    /// On a `ScaledApp`: the reload token; a new value causes a reload. On a pod: the reload token
+    /// in its desired state.
     pub const RELOAD: &str = "scaledapp.io/reload";
     /// On the `ConfigMap` of an app: when its number of workers last changed.
     pub const WORKERS_SINCE: &str = "scaledapp.io/workers-since";
@@ -195,13 +195,13 @@ reasons! {
     AppCrashing,
     /// No pod serves.
     NoReadyPod,
-    /// Fewer pods serve than were asked for.
+    /// Fewer pods serve than specified.
     FewerPodsReady,
-    /// Fewer workers are ready than were asked for.
+    /// Fewer workers are ready than specified.
     FewerWorkersReady,
     /// No balancer serves.
     NoBalancerServing,
-    /// Fewer balancers serve than were asked for.
+    /// Fewer balancers serve than specified.
     FewerBalancersServing,
     /// A slot has no address yet.
     NoAddress,

@@ -266,7 +266,7 @@ pub struct Settings {
     pub ownership: Ownership,
     /// The name of this replica.
     pub identity: String,
-    /// Apps that are reconciled at once.
+    /// How many apps are reconciled at the same time.
     pub concurrency: u16,
     /// The admin port.
     pub admin: Option<SocketAddr>,

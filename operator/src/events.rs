@@ -198,7 +198,7 @@ fn whole(
             let change = format!("{uid} {} {since} {words}", event.reason);
             cluster::hash(change.as_bytes())
         }
-        // The random part tells events of the same moment apart.
+        // The random part distinguishes events of the same moment.
         None => format!("{:x}{:04x}", now.as_nanosecond(), fastrand::u16(..)),
     };
     Event {

@@ -20,7 +20,8 @@ pub struct ValidatedApp {
     pub command: Vec<String>,
     /// Environment of each worker.
     pub env: Environment,
-    /// The working directory as written; `None`: the default of the place where the app runs.
+    /// The working directory as written; `None`: the default of the platform, which is one machine
+    /// or a cluster.
     pub working_dir: Option<String>,
     /// The port that the app listens on.
     pub port: NonZeroU16,
@@ -148,7 +149,7 @@ pub struct Workers {
     pub instance_env: String,
 }
 
-/// When the supervisor replaces a worker without being asked; `None`: never.
+/// When the supervisor replaces a worker by itself; `None`: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Memory that it may use, in bytes.
@@ -378,7 +379,7 @@ fn given(times: &[(&'static str, Option<Duration>)]) -> Vec<(&'static str, Strin
 /// The name in DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
-    /// The whole name; `None`: the default of the place where the app runs.
+    /// The whole name; `None`: the default of the platform, which is one machine or a cluster.
     pub hostname: Option<Hostname>,
     /// How long resolvers may keep an answer; whole seconds.
     pub ttl: Duration,

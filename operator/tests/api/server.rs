@@ -36,9 +36,9 @@ impl Write {
 /// How a request fails.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Failure {
-    /// It is answered with this status.
+    /// The request is answered with this status.
     Code(u16),
-    /// It is never answered.
+    /// The request is never answered.
     Silence,
 }
 

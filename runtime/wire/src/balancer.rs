@@ -25,7 +25,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The word for it in logs and metrics.
+    /// The name of the value in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Serving => "serving",

@@ -149,7 +149,8 @@ pub struct SlotDescription {
     /// The time until its next worker starts, if it waits for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start_seconds: Option<f64>,
-    /// How many of its workers have exited without a stop by the supervisor.
+    /// How many of its workers have ended before they were replaced, including those that were
+    /// stopped because they were not ready in time.
     pub restarts: u32,
     /// Its number.
     pub slot: u32,

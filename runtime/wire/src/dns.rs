@@ -24,7 +24,7 @@ pub enum ProbeState {
 }
 
 impl ProbeState {
-    /// The word for it in metrics.
+    /// The name of the value in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// The longest token of a reload, in bytes. `/status` shows the token as long as the process runs.
 pub const TOKEN_BYTES: usize = 128;
 
-/// The default time to live of a record, in seconds. A shorter time would save resolvers few
+/// The default time to live of a record, in seconds. With a shorter time, caches would save few
 /// queries.
 pub const DEFAULT_TTL: u32 = 30;
 

@@ -39,7 +39,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The word for it in tables.
+    /// The name of the value in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Normal => "Normal",

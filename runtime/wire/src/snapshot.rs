@@ -19,7 +19,7 @@ pub enum Dispatch {
 }
 
 impl Dispatch {
-    /// The word for it in flags, logs and tables.
+    /// The name of the value in flags, logs and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",

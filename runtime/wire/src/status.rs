@@ -21,7 +21,7 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// The word for it in flags, logs and tables.
+    /// The name of the value in flags, logs and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Notify => "notify",
@@ -41,7 +41,7 @@ pub enum WorkerState {
     Ready,
     /// It finishes requests in flight and gets no new ones.
     Draining,
-    /// It has been sent the stop signal or the shutdown message.
+    /// It has been sent the stop signal, the shutdown message or SIGKILL.
     Stopping,
     /// A value that only a newer supervisor knows, or none.
     #[default]
@@ -50,7 +50,7 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
-    /// The word for it in logs and tables.
+    /// The name of the value in logs and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "Starting",
@@ -80,7 +80,7 @@ pub enum SlotState {
 }
 
 impl SlotState {
-    /// The word for it in logs and tables.
+    /// The name of the value in logs and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "Starting",
@@ -143,7 +143,8 @@ pub struct Worker {
     pub listens_elsewhere: Option<u16>,
     /// Its pid, which is also its process group.
     pub pid: u32,
-    /// How many workers of its slot have exited without a stop by the supervisor.
+    /// How many workers of its slot have ended before they were replaced, including those that were
+    /// stopped because they were not ready in time.
     pub restarts: u32,
     /// Resident memory of it and its children, in bytes.
     pub rss_bytes: u64,
@@ -165,7 +166,8 @@ pub struct Worker {
 pub struct WaitingSlot {
     /// How its last worker ended.
     pub last_exit: Option<LastExit>,
-    /// How many of its workers have exited without a stop by the supervisor.
+    /// How many of its workers have ended before they were replaced, including those that were
+    /// stopped because they were not ready in time.
     pub restarts: u32,
     /// Its number.
     pub slot: u32,

@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::meta::annotation as annotated;
 
-/// Whether applying `planned` would leave `live` as it is: the last plan applied to it had
-/// the same bytes, and nobody has changed its fields since.
+/// Whether applying `planned` would change nothing in `live`: the last plan applied to it had the
+/// same bytes, and nobody has changed its fields since.
 pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &T) -> bool {
     applied(planned).is_some() && applied(live) == applied(planned) && carries(live, planned)
 }

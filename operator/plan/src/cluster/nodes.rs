@@ -143,8 +143,8 @@ pub(super) fn count(
     }
 }
 
-/// Why a node that lacks a pod does not count for one, from what was remembered, how many
-/// pods fit, and what the scheduler says.
+/// Why a node that lacks a pod does not count for one, from what was remembered, how many pods fit,
+/// and what the scheduler reports.
 fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option<Full> {
     match (known, room) {
         (Some(Full::Other), _) => Some(Full::Other),
@@ -155,7 +155,7 @@ fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option
     }
 }
 
-/// What the scheduler says of pending pods.
+/// What the scheduler reports about pending pods.
 struct Refused {
     /// The scheduler refuses a pod, and has checked every node for it.
     now: bool,

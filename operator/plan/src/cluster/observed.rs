@@ -140,7 +140,7 @@ pub struct Pod {
     pub preparing: bool,
     /// Why it does not run, as Kubernetes reports it.
     pub failure: Option<PodFailure>,
-    /// Since when the scheduler says that no node takes it.
+    /// The time since which the scheduler reports that no node takes it.
     pub refused_since: Option<Timestamp>,
     /// What it waits for, if the scheduler has not reported anything about it yet.
     pub waits_for: Option<WaitsFor>,

@@ -72,7 +72,7 @@ fn scheduled(status: &PodStatus) -> Option<&PodCondition> {
     conditions.find(|condition| condition.type_ == "PodScheduled")
 }
 
-/// Since when the scheduler says that no node takes the pod.
+/// The time since which the scheduler reports that no node takes the pod.
 pub(super) fn refused_since(status: &PodStatus) -> Option<Timestamp> {
     let refused = scheduled(status).filter(|condition| condition.status == "False")?;
     Some(refused.last_transition_time.as_ref()?.0)
