@@ -63,7 +63,8 @@ macro_rules! stores {
             /// Waits until each store except that of the autoscalers has its first list:
             /// apps are served without autoscalers, too.
             ///
-            /// # Errors A watch has ended.
+            /// # Errors
+            /// A watch has ended.
             pub async fn synced(&self) -> Result<(), WriterDropped> {
                 self.apps.wait_until_ready().await?;
                 self.pods.wait_until_ready().await?;

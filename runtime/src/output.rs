@@ -32,7 +32,8 @@ impl Stream {
     /// Writes all of `bytes` without bytes of another thread in between, even if both
     /// streams lead to the same pipe or terminal (`2>&1`).
     ///
-    /// # Errors The reader has closed its end (`EPIPE`), the descriptor is closed (`EBADF`), or the
+    /// # Errors
+    /// The reader has closed its end (`EPIPE`), the descriptor is closed (`EBADF`), or the
     /// device failed; a part may have been written.
     pub fn write_whole(self, bytes: &[u8]) -> io::Result<()> {
         static STDOUT: Mutex<()> = Mutex::new(());
