@@ -1,7 +1,8 @@
 //! Chooses the loopback addresses and ports of a run.
 //!
-//! Each address is tested by binding it. While the run lives, an abstract socket (unix(7)) reserves
-//! its block of addresses, so that two runs that start at once do not choose the same block.
+//! Each address is tested by binding it. As long as the run exists, an abstract socket (unix(7))
+//! reserves its block of addresses, so that two runs that start at the same time do not choose the
+//! same block.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -11,7 +12,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use anyhow::{Context, bail};
 use scaledapp_plan::local::{ADMIN_PORT, Addresses, Demand, HOLDER_ADMIN_PORT, numbered};
 
-/// Third octets: 77 for balancers and 78 for pods, then the next two.
+/// Third octets of the blocks, in pairs: first 77 for balancers and 78 for pods, then 79 and 80.
 const BLOCKS: std::ops::Range<u8> = 77..250;
 /// Ports to try for balancers.
 const BALANCER_PORTS: std::ops::Range<u16> = 8080..8180;
@@ -56,7 +57,7 @@ pub(crate) struct TakenDns {
 /// Finds free addresses for `demand`, of an app whose DNS server is at `dns`.
 ///
 /// # Errors
-/// There are none. The message names the port that is taken, and the cure.
+/// No block of addresses is free. The message gives the reason and the cure.
 pub(crate) fn take(demand: Demand, dns: SocketAddr) -> anyhow::Result<Taken> {
     let mut obstacle = None;
     for octet in BLOCKS.step_by(2) {

@@ -30,7 +30,7 @@ pub(crate) async fn status<T: DeserializeOwned>(admin: SocketAddr) -> anyhow::Re
     serde_json::from_slice(&body).with_context(|| format!("{admin}/status is not a status"))
 }
 
-/// Checks that `/readyz` answers 200. The error is the reason why not.
+/// Checks that `/readyz` answers 200. The error says why it does not.
 pub(crate) async fn ready(admin: SocketAddr) -> Result<(), String> {
     match get(admin, "/readyz").await {
         Ok(AdminAnswer { status: 200, .. }) => Ok(()),
@@ -39,8 +39,8 @@ pub(crate) async fn ready(admin: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Asks a DNS server for the IPv4 addresses of a name (RFC 1035 section 4). Empty if the name has
-/// none.
+/// Asks a DNS server for the IPv4 addresses of a name (RFC 1035 section 4). The result is
+/// empty if the name has no IPv4 address.
 ///
 /// # Errors
 /// There is no answer in time, or it is malformed.

@@ -1,4 +1,4 @@
-//! Finds the other programs of the project: beside this one, otherwise on `PATH`.
+//! Finds the other programs of the project: beside this program, otherwise on `PATH`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ impl Binaries {
     /// Finds all three programs.
     ///
     /// # Errors
-    /// One is missing. The message says where it was searched, and the cure.
+    /// A program is missing. The message says where it was expected, and gives the cure.
     pub(crate) fn find() -> anyhow::Result<Self> {
         Ok(Self {
             sidecar: find("scaledapp-sidecar")?,
@@ -44,7 +44,7 @@ fn find_in(name: &str, ours: &Path, path: &OsStr) -> anyhow::Result<PathBuf> {
         .chain(on_path)
         .find(|candidate| candidate.is_file());
     match found {
-        // Absolute, because a child starts in another directory.
+        // The path is absolute, because a child starts in another directory.
         Some(found) => Ok(std::path::absolute(found)?),
         None => bail!(
             "{name} is neither at {} nor on PATH: build it with `cargo xtask build`, or install it beside scaledapp",

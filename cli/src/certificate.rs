@@ -2,8 +2,8 @@
 //! the user.
 //!
 //! The authority is made once and kept in `$XDG_DATA_HOME/scaledapp` (or
-//! `~/.local/share/scaledapp`), so that the user has to trust it only once. What else follows
-//! from `spec.balancers.tls` is decided in `operator/plan`.
+//! `~/.local/share/scaledapp`), so that the user has to trust it only once. All other
+//! effects of `spec.balancers.tls` are decided in `operator/plan`.
 
 use std::fs;
 use std::io::Write;
@@ -32,7 +32,7 @@ const SLACK: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(crate) struct Authority {
     key: KeyPair,
-    /// The file with its certificate, for clients that shall trust it.
+    /// The file with its certificate, for clients that should trust it.
     pub(crate) path: PathBuf,
 }
 

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 /// Symbolic links followed in one path; the same limit as the kernel's (`ELOOP`).
 const MAX_LINKS: usize = 40;
-/// Attempts at an operation that another run of ours may undo at the same time.
+/// Attempts at an operation that another run of the same user may undo at the same time.
 const MAX_ATTEMPTS: usize = 20;
 /// Largest file to read. A state file of 250 pods takes about 30 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -57,7 +57,7 @@ impl Unsafe {
     }
 }
 
-/// The users whose directories and links are trusted like our own.
+/// The users whose directories and links are trusted: the current user and the machine's root.
 #[derive(Debug, Clone, Copy)]
 struct Trusted {
     us: u32,
@@ -71,8 +71,9 @@ impl Trusted {
         uid == self.us || uid == self.machine || uid == 0
     }
 
-    /// Checks a directory on the way to ours. In a sticky directory (`/tmp`), only its owner can
-    /// change a name; the next step checks that owner.
+    /// Checks a directory on the path to the run's directory. In a sticky directory (`/tmp`), no
+    /// other user than the owner of an entry can rename or remove the entry; the next step checks
+    /// the owner of the entry.
     fn on_the_way(self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Unsafe> {
         if !self.owner(uid) {
             return Err(Unsafe::Owner(path.to_owned(), uid));
@@ -86,7 +87,7 @@ impl Trusted {
     }
 }
 
-/// Our effective uid, which owns new files.
+/// The effective uid of this process, which owns new files.
 pub(crate) fn our_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -115,9 +116,9 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// Removes it if it is empty.
+    /// Removes the directory if it is empty.
     pub(crate) fn remove(&self) {
-        // Fails if it holds a file that is not ours, or another run.
+        // This fails if another run or a file that this run did not make is in the directory.
         let _stays = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
     }
 }
@@ -135,8 +136,8 @@ impl Directory {
         }
     }
 
-    /// Opens a directory that is ours and that no other user can write to. Makes it, and its
-    /// parents, if missing.
+    /// Opens a directory that belongs to the current user and that no other user can write to.
+    /// Makes the directory and its parents if they are missing.
     ///
     /// # Errors
     /// As [`Self::open`]; or it belongs to another user or cannot be made.
@@ -151,7 +152,8 @@ impl Directory {
         }
     }
 
-    /// Opens the directory `name` in this one, which no other user can enter. Makes it if missing.
+    /// Opens the directory `name` in this directory, and checks that no other user can enter it.
+    /// Makes it if it is missing.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -167,7 +169,7 @@ impl Directory {
         Ok(inner)
     }
 
-    /// As [`Self::private`], but returns `None` if it does not exist.
+    /// As [`Self::private`], but returns `None` if the directory does not exist.
     ///
     /// # Errors
     /// As [`Self::private`].
@@ -218,7 +220,7 @@ impl Directory {
         rustix::fs::fstat(&self.fd).map_err(Unsafe::io(&self.path))
     }
 
-    /// Whether it belongs to the user of this process.
+    /// Whether the directory belongs to the user of this process.
     pub(crate) fn is_ours(&self) -> bool {
         self.stat().is_ok_and(|stat| stat.st_uid == our_uid())
     }
@@ -265,7 +267,7 @@ impl Directory {
     }
 
     /// Writes `bytes` to `name`; readers see either the old or the new file. Returns the file,
-    /// locked: while it is kept open, readers can see that its writer lives.
+    /// locked: as long as it is open, readers can see that its writer is still running.
     ///
     /// An existing file is replaced, never written to, so nothing is written through a symbolic or
     /// hard link or into a FIFO.
@@ -289,8 +291,8 @@ impl Directory {
         }
     }
 
-    /// Makes a new file beside `name`. Its name can be guessed, so it may exist already; then the
-    /// next name is tried.
+    /// Makes a new file beside `name`. Its name can be guessed, so it may exist already; in
+    /// that case the next name is tried.
     fn create(&self, name: &OsStr, readers: For) -> Result<(File, OsString), Unsafe> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -311,7 +313,8 @@ impl Directory {
         }
     }
 
-    /// Opens and reads a file of ours. Follows no link, and does not block on a FIFO.
+    /// Opens and reads a file of the current user or of root. Follows no link, and does not block
+    /// on a FIFO.
     ///
     /// # Errors
     /// It is missing, not a regular file, or another user's.
@@ -336,7 +339,7 @@ impl Directory {
         let _stays = rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR);
     }
 
-    /// The names in it; empty if it cannot be read.
+    /// The names in the directory; empty if the directory cannot be read.
     pub(crate) fn names(&self) -> Vec<OsString> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let entries = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).and_then(Dir::new);
@@ -375,14 +378,14 @@ fn read_at(at: impl AsFd, name: &OsStr, path: &Path) -> Result<(File, String), U
     Ok((file, text))
 }
 
-/// Who may read a file, if they may enter its directory.
+/// Which users may read a file, provided that they may enter its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
     All,
     Us,
 }
 
-/// Whether the process that wrote a file with [`Directory::replace`] still lives.
+/// Whether the process that wrote a file with [`Directory::replace`] is still running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
     Lives,
@@ -391,7 +394,7 @@ pub(crate) enum Writer {
     Unknown,
 }
 
-/// Whether the process that wrote a file still holds it open.
+/// Whether the process that wrote a file still has it open.
 pub(crate) fn writer(file: &File) -> Writer {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
@@ -412,15 +415,15 @@ fn make_once(path: &Path, made: &mut Vec<Made>) -> Result<Directory, Unsafe> {
     if stat.st_uid != our_uid() {
         return Err(Unsafe::Owner(reached.path, stat.st_uid));
     }
-    // Our own directory must not be writable by others, even if it is sticky.
+    // The run's own directory must not be writable by other users, even if it is sticky.
     if stat.st_mode & 0o002 != 0 {
         return Err(Unsafe::Writable(reached.path, stat.st_mode & 0o7777));
     }
     Ok(reached)
 }
 
-/// Follows a path as far as it exists. Returns the last directory, checked like all before it,
-/// and the names that do not exist.
+/// Follows a path as far as it exists. Returns the last directory, checked like all
+/// directories before it, and the names that do not exist.
 fn walk(path: &Path) -> Result<(Directory, Vec<OsString>), Unsafe> {
     let trusted = trusted()?;
     let absolute = std::path::absolute(path).map_err(|error| Unsafe::Io(path.to_owned(), error))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::output::Line;
 
-/// Most lines of the app's output that are repeated.
+/// Maximum number of lines of the app's output that the message repeats.
 const MAX_LINES: usize = 5;
 
 /// A process that ended before everything was ready.
@@ -58,8 +58,8 @@ pub(crate) fn text(failed: Failed<'_>) -> String {
     text + "\n  cure: " + &cure(failed.code, &reason, &said, app)
 }
 
-/// The text of a warning or error of one of our programs, without component, time and level.
-/// `None` for other lines.
+/// The text of an error of one of the project's programs, without component, time and level, or a
+/// line that starts with the name of a program. `None` for other lines.
 fn complaint(line: &str) -> Option<&str> {
     match line.split_once(" ERROR ") {
         Some((_, message)) => Some(message.trim_start()),

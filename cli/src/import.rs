@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::cli::{ImportArgs, ImportOutput};
 
 /// Prints a module's export as JSON. The module's own output goes to stderr, so that the
-/// last line on stdout is ours.
+/// last line on stdout is the JSON.
 const EVALUATE: &str = "\
 console.log = console.info = console.debug = console.error;
 const { resolve } = require('node:path');
@@ -31,7 +31,7 @@ import(pathToFileURL(resolve(process.argv[1])).href).then(async (module) => {
 /// Reads the file and returns the text to print.
 ///
 /// # Errors
-/// The file cannot be read or contains no apps, or none has that name.
+/// The file cannot be read or contains no apps, or no app has the name in `args`.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<String> {
     let data = read(&args.file)?;
     convert(&data, args.app.as_deref(), args.env.as_deref(), args.output)

@@ -18,7 +18,7 @@ use crate::object::Object;
 use crate::runs;
 
 /// A listener that stops may close after this long without a new connection. On one machine,
-/// clients notice a stop at once.
+/// clients notice a stop immediately.
 const QUIET: &str = "200ms";
 /// Without this, Python prints only full blocks if stdout is a pipe, as it is here.
 const UNBUFFERED: &str = "PYTHONUNBUFFERED";
@@ -46,9 +46,9 @@ pub(crate) struct Workers {
 }
 
 impl Program {
-    /// The command to run. It gets its own process group, so that Ctrl-C reaches only this program,
-    /// and it is killed when this program is. The `SCALEDAPP_*` settings of this program are
-    /// removed, because they would configure the child.
+    /// The command to run. The child gets its own process group, so that Ctrl-C reaches only
+    /// `scaledapp`. The child is killed when `scaledapp` is killed. The `SCALEDAPP_*` settings of
+    /// `scaledapp` are removed, because they would configure the child.
     pub(crate) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(&self.binary);
@@ -163,7 +163,8 @@ fn supervisor(
     }
 }
 
-/// A balancer as the only worker of a supervisor, so that its socket survives the balancer.
+/// A balancer as the only worker of a supervisor, so that the listening socket outlives the
+/// balancer.
 fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files) -> Program {
     let drain = app.workers.drain_timeout;
     let mut further = vec![("--stop-grace", duration::format(drain + STOP_MARGIN))];
@@ -174,7 +175,8 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
         dispatch: Some(wire::Dispatch::Connection),
         admin: Some(slot.holder_admin),
         workers: Some("1".to_owned()),
-        // The balancer drains by itself and better: it can say `Connection: close`.
+        // The balancer drains by itself, and better than the supervisor could: it can send
+        // `Connection: close`.
         drain_timeout: Some("0s".to_owned()),
         further,
         ..SupervisorArgs::default()

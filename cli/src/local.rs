@@ -34,7 +34,7 @@ use crate::state::State;
 const ENDPOINTS: &str = "endpoints.json";
 /// File with the names of a zone, for its DNS server. For the second zone, `2-records.json`.
 const RECORDS: &str = "records.json";
-/// File with the token by which pods know their balancers. With several apps, `NAME-token`.
+/// File with the token by which pods recognise their balancers. With several apps, `NAME-token`.
 const TOKEN: &str = "token";
 /// Files with the certificate of an app's balancers and its key. With several apps, `NAME-tls.crt`.
 const TLS: [&str; 2] = ["tls.crt", "tls.key"];
@@ -304,7 +304,7 @@ impl Local<'_> {
         if let Started::Interrupted = self.wait(serving).await? {
             return Ok(Started::Interrupted);
         }
-        // Started last, so that its first probes find the balancers ready.
+        // DNS is started last, so that its first probes find the balancers ready.
         for program in programs.dns {
             self.members.add(program)?;
         }
@@ -316,8 +316,8 @@ impl Local<'_> {
         self.wait(named).await
     }
 
-    /// Waits until `ready` resolves. A process that ends before that is not restarted, because it
-    /// points to a mistake in the app or in our programs.
+    /// Waits until `ready` resolves. A process that ends before that is not restarted, because
+    /// its end points to a mistake in the app or in the project's programs.
     async fn wait(&mut self, ready: impl Future<Output = ()>) -> anyhow::Result<Started> {
         let event = tokio::select! {
             () = ready => return Ok(Started::Ready),
@@ -356,7 +356,7 @@ impl Local<'_> {
         }
     }
 
-    /// Stops everything in order. When it returns, nothing runs any more.
+    /// Stops everything in order. When this function returns, no process of the run is left.
     async fn stop(&mut self, run: &RunDir) -> Ended {
         tracing::info!("stopping: the balancers drain, then the pods; a second Ctrl-C kills");
         let all = self.members.all();
@@ -387,7 +387,7 @@ impl Local<'_> {
         let withdrawn = async {
             for app in self.apps {
                 let record = &app.plan.dns;
-                // Without an answer, the DNS server never started.
+                // No answer means that the DNS server never started.
                 while ask::addresses(record.listen, record.hostname.as_str())
                     .await
                     .is_ok_and(|left| !left.is_empty())
@@ -406,7 +406,7 @@ impl Local<'_> {
         let deadline = Instant::now() + self.stop_time;
         while self.members.any_runs(these) {
             tokio::select! {
-                // Events are dropped, so a process that waits for a restart does not get it.
+                // Events are dropped, so a process that waits for a restart is not restarted.
                 _ = self.members.next() => {}
                 _ = self.signals.next() => return Ended::Killed,
                 () = sleep_until(deadline) => {
@@ -419,8 +419,8 @@ impl Local<'_> {
     }
 }
 
-/// Resolves when every worker and every balancer is ready. If that takes long, logs what it waits
-/// for.
+/// Resolves when every worker and every balancer is ready. If that takes long, logs what is
+/// missing.
 async fn serving(plan: &Plan, path: Option<&str>) {
     let begun = Instant::now();
     for pod in &plan.pods {

@@ -28,7 +28,7 @@ pub(super) enum Workers {
     CoresLess(u32),
 }
 
-/// One app, converted to our terms.
+/// One app, in the terms of a `ScaledApp`.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) name: String,
@@ -41,7 +41,7 @@ pub(super) struct App {
     pub(super) max_memory: Option<String>,
     /// The time from the stop signal to SIGKILL.
     pub(super) stop_grace: Option<String>,
-    /// Set only if it is longer than our default.
+    /// Set only if it is longer than the supervisor's default.
     pub(super) boot_timeout: Option<String>,
     /// Whether `process.send('ready')` is awaited.
     pub(super) wait_ready: bool,
@@ -78,7 +78,7 @@ pub(super) fn apps(data: &Value) -> anyhow::Result<Vec<&Map<String, Value>>> {
     }
 }
 
-/// Reads the fields of an app and remembers which ones are left.
+/// Reads the fields of an app and keeps track of the fields that have not been read.
 struct Fields<'a> {
     left: BTreeMap<&'a str, &'a Value>,
     notes: Vec<Note>,
@@ -401,8 +401,8 @@ fn memory(fields: &mut Fields<'_>) -> anyhow::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Whether the app uses PM2's message channel for `field`. In PM2 and in the supervisor, the
-/// channel reaches only the process that is started.
+/// Whether the app uses PM2's message channel for `field`. With PM2 and with the
+/// supervisor, the channel reaches only the process that they start directly.
 fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
     if fields.take(&[field]).is_none_or(|asked| asked != true) {
         return false;
@@ -434,8 +434,8 @@ fn increment_env(fields: &mut Fields<'_>) -> Option<String> {
     Some(name)
 }
 
-/// When this time is over, PM2 counts a worker as ready, but the supervisor counts it as
-/// failed. So a short time must not be used.
+/// After `listen_timeout`, PM2 counts a worker as ready, but after `--boot-timeout` the
+/// supervisor counts it as failed. So a short `listen_timeout` must not be used.
 fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     const OURS: u64 = 60_000;
     let given = fields.take(&["listen_timeout"]).and_then(milliseconds)?;

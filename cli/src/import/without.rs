@@ -106,7 +106,7 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Whether a field without a counterpart asks for what happens here anyway.
+/// Whether a field without a counterpart asks for something that the supervisor does anyway.
 pub(super) fn asks_for_our_behaviour(name: &str, value: &Value) -> bool {
     match name {
         "autorestart" | "treekill" | "autostart" | "vizion" => value == true,
