@@ -137,7 +137,7 @@ fn supervisor(
         stop_signal: Some(app.workers.stop_signal.clone()),
         instance_env: Some(app.workers.instance_env.clone()),
         switches: app.workers.switches(),
-        // The output shows this mark as the slot's number in front of each line.
+        // `output` turns this prefix into the slot's number after the pod's name.
         logs: Some("prefix"),
         ..SupervisorArgs::default()
     };

@@ -1,7 +1,7 @@
 //! The processes of a run: starts them, notices when they end, restarts and stops them.
 //!
-//! All are started from the one thread of the program, because the signal that kills them together
-//! with the program is tied to that thread (prctl(2), `PR_SET_PDEATHSIG`).
+//! All processes are started from the main thread, because the signal that kills them when the
+//! program ends is tied to the thread that started them (prctl(2), `PR_SET_PDEATHSIG`).
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -19,7 +19,7 @@ use crate::output::{Output, RecentLines};
 /// Pause before the first restart; doubled for each failure in a row.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
-/// A process that lived this long did not fail at its start.
+/// A process that ran this long did not fail at its start.
 const MIN_STEADY_TIME: Duration = Duration::from_secs(10);
 
 /// Index of a process among the members.
@@ -28,7 +28,7 @@ pub(crate) type Index = usize;
 /// Something that happened to a process.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It ended, by itself or after a signal of ours.
+    /// It exited, by itself or after a signal from `scaledapp`.
     Ended(Index, ExitStatus),
     /// The pause before its restart is over.
     StartAgain(Index),
@@ -37,11 +37,11 @@ pub(crate) enum Event {
 #[derive(Debug)]
 struct Member {
     program: Program,
-    /// Set while the process runs. A pidfd, so that a signal cannot hit another process with the
-    /// same pid.
+    /// Set while the process runs. It is a pidfd, so that a signal cannot reach another process
+    /// with the same pid.
     process: Option<OwnedFd>,
     started: Instant,
-    /// How often in a row it ended soon after its start.
+    /// How many times in a row the process ended soon after its start.
     failures: u32,
     /// Its last lines of output.
     recent: RecentLines,
@@ -57,7 +57,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Without processes. Their output will go to `output`.
+    /// Returns a list without processes. Processes that are added later write to `output`.
     pub(crate) fn new(output: Output) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         Self {
@@ -100,9 +100,9 @@ impl Members {
         member.started = Instant::now();
         let sender = self.sender.clone();
         tokio::spawn(async move {
-            // Waiting for our own child should not fail. If it does, the child counts as ended.
+            // Waiting for a child should not fail. If it does, the child counts as ended.
             let status = child.wait().await.unwrap_or_default();
-            // Fails only after the receiver is gone, when the run has ended.
+            // The send fails only after the receiver is dropped, when the run has ended.
             let _ended = sender.send(Event::Ended(index, status));
         });
         Ok(())
@@ -118,7 +118,7 @@ impl Members {
         event
     }
 
-    /// Restarts a process that has ended, at once or after a pause.
+    /// Restarts a process that has ended, immediately or after a pause.
     pub(crate) fn restart(&mut self, index: Index, status: ExitStatus) {
         let member = &mut self.list[index];
         member.failures = if member.started.elapsed() >= MIN_STEADY_TIME {
@@ -148,7 +148,7 @@ impl Members {
         if let Err(error) = self.start(index) {
             let name = &self.list[index].program.name;
             tracing::error!("{name}: {error:#}");
-            // Counts as if the process had ended at once with the shell's "cannot execute".
+            // This counts as an immediate exit with the shell's code for "cannot execute".
             let _ended = self
                 .sender
                 .send(Event::Ended(index, ExitStatus::from_raw(126 << 8)));
@@ -169,7 +169,7 @@ impl Members {
         self.output.flushed().await;
     }
 
-    /// Prints a text of our own between the lines of the processes.
+    /// Prints a text of `scaledapp` itself between the lines of the processes.
     pub(crate) async fn announce(&self, text: &str) {
         self.output.say(text).await;
     }
@@ -178,7 +178,7 @@ impl Members {
     pub(crate) fn signal(&self, which: &[Index], signal: Signal) {
         for index in which {
             if let Some(process) = &self.list[*index].process {
-                // Fails if it has just ended; its event follows.
+                // The call fails if the process has just ended; its event follows.
                 let _gone = pidfd_send_signal(process, signal);
             }
         }

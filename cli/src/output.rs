@@ -1,9 +1,9 @@
-//! The output of the processes of a run. It is copied line by line to our own stdout and stderr,
-//! each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The last lines
+//! The output of the processes of a run. It is copied line by line to the stdout and stderr of
+//! `scaledapp`, each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The last lines
 //! are kept for the message of a failed start.
 //!
-//! Lines are never mixed: their length is limited, and only one thread writes to each of our
-//! streams. If that thread blocks on a terminal that is stopped, only the processes that write
+//! Lines are never mixed: their length is limited, and only one thread writes to each of the
+//! two streams. If that thread blocks on a terminal that is stopped, only the processes that write
 //! lines block.
 
 use std::collections::VecDeque;
@@ -17,13 +17,13 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-/// The longest line that is copied in one piece, in bytes: the longest one that a supervisor
-/// copies, with its mark.
+/// The longest line that is copied in one piece, in bytes: the longest line that a supervisor
+/// copies, plus the supervisor's mark.
 const MAX_LINE_BYTES: usize = 16 * 1024 + 64;
 const READ_BYTES: usize = 16 * 1024;
 /// Pieces that may wait for a stream.
 const QUEUE_LEN: usize = 16;
-/// Lines kept of each process, and bytes of each.
+/// Lines kept for each process, and bytes kept of each line.
 const KEPT_LINES: usize = 100;
 const KEPT_BYTES: usize = 400;
 /// How long a blocked stream may take to accept the rest, and a process to write its last lines.
@@ -37,7 +37,7 @@ enum Piece {
     Flush(oneshot::Sender<()>),
 }
 
-/// One of our streams and the thread that writes to it.
+/// Stdout or stderr, and the thread that writes to it.
 #[derive(Debug, Clone)]
 struct Sink {
     pieces: mpsc::Sender<Piece>,
@@ -71,13 +71,13 @@ impl Sink {
     async fn flushed(&self) {
         let (done, flushed) = oneshot::channel();
         if self.pieces.send(Piece::Flush(done)).await.is_ok() {
-            // An error means that the thread is gone, so there is nothing to wait for.
+            // An error means that the thread has exited, so there is nothing to wait for.
             let _gone = flushed.await;
         }
     }
 }
 
-/// Our stdout and stderr.
+/// The stdout and stderr of `scaledapp`.
 #[derive(Debug)]
 pub(crate) struct Output {
     out: Sink,
@@ -96,8 +96,8 @@ impl Output {
         })
     }
 
-    /// Copies the output of a process, marked with its name. `number` is its index; it chooses the
-    /// colour.
+    /// Copies the output of a process, marked with its name. `number` is the index of the
+    /// process and selects the colour.
     pub(crate) fn follow(
         &self,
         name: &str,
@@ -130,11 +130,11 @@ impl Output {
         recent
     }
 
-    /// Prints a text of our own between the lines of the processes. If stdout is closed, the state
+    /// Prints a text of `scaledapp` itself between the lines of the processes. If stdout is closed, the state
     /// file still has the addresses.
     pub(crate) async fn say(&self, text: &str) {
         let text = Piece::Lines(text.as_bytes().to_vec());
-        // An error means that the thread is gone, so nothing could be printed.
+        // An error means that the thread has exited, so nothing could be printed.
         let _gone = self.out.pieces.send(text).await;
     }
 
@@ -230,7 +230,7 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, sink: Sink, name: Name, recent:
             read => lines.push(read, pass),
         }
         if !text.is_empty() {
-            // Fails only if the thread panicked; then the lines are lost.
+            // The send fails only if the thread panicked. In that case the lines are lost.
             let _gone = sink.pieces.send(Piece::Lines(text)).await;
         }
         if read.is_empty() {

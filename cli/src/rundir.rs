@@ -1,8 +1,8 @@
 //! The files of a run: where they are, which run owns them, and their removal.
 //!
 //! They are in `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or in `/tmp/scaledapp-UID/NAME/` without that
-//! variable; NAME is the app's. Each directory is private to its user. Its run holds a lock on it,
-//! which the kernel releases however the run ends. `directory` checks that a directory is safe,
+//! variable; NAME is the name of the app. Each directory is private to its user. The run has a lock
+//! on its directory; the kernel releases the lock no matter how the run ends. `directory` checks that a directory is safe,
 //! `state` defines the content of a state file.
 
 use std::cell::RefCell;
@@ -20,7 +20,7 @@ use crate::state::{State, StateFile};
 
 /// A state file's name in an app's directory.
 const STATE: &str = "state.json";
-/// Attempts to lock a directory, which a command that cleans up may hold for a moment.
+/// Attempts to lock a directory: a command that removes old files may have locked it briefly.
 const MAX_ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -32,7 +32,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Finds the place of the directory, which may not exist yet.
+    /// Finds the path of the directory, which may not exist yet.
     ///
     /// # Errors
     /// The directory above it could be changed by other users.
@@ -63,8 +63,8 @@ impl Root {
     }
 }
 
-/// `$XDG_RUNTIME_DIR` if it is ours, as its specification demands. Under `sudo` it may be another
-/// user's.
+/// `$XDG_RUNTIME_DIR` if it belongs to the current user, as its specification demands. Under
+/// `sudo` it may belong to another user.
 fn runtime_directory() -> Option<Directory> {
     let path = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
     if !path.is_absolute() {
@@ -113,9 +113,9 @@ pub(crate) fn clean(root: &Root, only: Option<&str>) -> Vec<String> {
 struct StatePlace {
     directory: Directory,
     name: OsString,
-    /// The app that it describes; `None` for all.
+    /// The index of the app that the file describes; `None` if it describes all apps.
     app: Option<usize>,
-    /// The written file. While it is open, readers can see that this run lives.
+    /// The written file. As long as it is open, readers can see that this run has not ended.
     kept: Option<File>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct RunDir {
 
 impl RunDir {
     /// Locks the apps' names and makes their directories. State files of an earlier run are
-    /// removed, so that an existing one means "ready".
+    /// removed, so that a state file exists only once the run is ready.
     ///
     /// # Errors
     /// An app runs here already and no other state file was given, a directory cannot be made, or
@@ -216,7 +216,7 @@ impl RunDir {
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let name = OsStr::new(name);
         self.files.borrow_mut().insert(name.to_owned());
-        // Not kept open: our programs, which read it, do not check whether this run lives.
+        // The file is closed, because its readers do not check whether this run has ended.
         drop(write(&self.work, name, value)?);
         Ok(())
     }
@@ -295,7 +295,7 @@ fn taken_root(made: &mut Vec<Made>) -> anyhow::Result<(Root, Directory)> {
     }
 }
 
-/// Makes the directory of a name, locked and empty. Returns `None` if another run has it.
+/// Makes the directory of a name, locked and empty. Returns `None` if another run has locked it.
 fn taken_home(
     root: &Root,
     all: &Directory,
@@ -316,7 +316,7 @@ fn taken_home(
             continue;
         }
         if home.is_still(all, name) {
-            // Files of a run that was killed.
+            // Any files are those of a run that was killed.
             home.clear();
             return Ok(Some(home));
         }

@@ -1,8 +1,8 @@
-//! Finds the runs of this user, and the one that a command is for.
+//! Finds the runs of this user, and the run that a command is for.
 //!
-//! The state file of a killed run stays, and its addresses may belong to another app by now.
-//! Therefore a state file is valid only while its writer holds it open. Before a command acts on a
-//! pod, it checks that the supervisor at the address is that pod's.
+//! The state file of a killed run remains, and its addresses may belong to another app by now.
+//! Therefore a state file is valid only while its writer has it open. Before a command acts on a
+//! pod, it checks that the supervisor at the address belongs to that pod.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,10 +17,10 @@ use crate::directory::{self, Unsafe, Writer};
 use crate::rundir::{self, Root};
 use crate::state::{PodState, State, StateFile};
 
-/// The variable that tells a supervisor the name of its pod.
+/// The environment variable with the name of a supervisor's pod.
 pub(crate) const POD: &str = "SCALEDAPP_POD";
 
-/// The living runs, and notes for the user about others.
+/// The live runs, and notes for the user about killed runs.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     pub(crate) living: Vec<State>,
@@ -54,7 +54,7 @@ pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
     }
 }
 
-/// Finds all living runs of this user, or those of one state file. Files of killed runs are
+/// Finds all live runs of this user, or those of one state file. Files of killed runs are
 /// removed.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub(crate) fn all(state: Option<&Path>) -> anyhow::Result<Runs> {
     look(state, None)
 }
 
-/// As [`all`]. If the command is for one app, the files of other killed runs stay, because the
+/// As [`all`]. If the command is for one app, the files of other killed runs are kept, because the
 /// command would not report them.
 fn look(state: Option<&Path>, only: Option<&str>) -> anyhow::Result<Runs> {
     if let Some(path) = state {
@@ -113,7 +113,7 @@ fn look(state: Option<&Path>, only: Option<&str>) -> anyhow::Result<Runs> {
     Ok(runs)
 }
 
-/// The living runs of a state file that the user named.
+/// The live runs of a state file that the user named.
 fn named(path: &Path) -> anyhow::Result<Vec<State>> {
     let shown = path.display();
     let (file, text) = directory::read(path).map_err(|error| match error {
@@ -146,7 +146,7 @@ fn named(path: &Path) -> anyhow::Result<Vec<State>> {
     )
 }
 
-/// Checks that the supervisor at a pod's admin address is that pod's.
+/// Checks that the supervisor at a pod's admin address belongs to that pod.
 ///
 /// # Errors
 /// There is no answer, or another process answers.

@@ -1,7 +1,7 @@
 //! The state file: the addresses of a run. Its keys are a contract.
 //!
-//! It is written once everything is ready, so that a reader can use the addresses at once. `rundir`
-//! decides where the file is, `runs` whether its run still lives.
+//! It is written once everything is ready, so that a reader can use the addresses immediately.
+//! `rundir` decides where the file is, and `runs` decides whether its run is still live.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct State {
     /// The DNS server.
     pub(crate) dns: SocketAddr,
-    /// The app's name.
+    /// The app's host name in DNS.
     pub(crate) hostname: String,
     /// The balancers.
     pub(crate) balancers: Vec<SocketAddr>,

@@ -18,7 +18,7 @@ use crate::state::State;
 /// Asks all pods and balancers, and formats their answers.
 ///
 /// # Errors
-/// Nothing runs here, or nothing of the named run answers.
+/// No app runs here, the named app does not run here, or the state file cannot be used.
 pub(crate) fn run(
     name: Option<&str>,
     state: Option<&Path>,
@@ -74,7 +74,7 @@ struct PodShown<'a> {
 struct BalancerShown {
     address: SocketAddr,
     admin: SocketAddr,
-    /// The supervisor that holds the balancer's socket.
+    /// The supervisor that keeps the balancer's listening socket open.
     holder: Option<Status>,
     name: String,
     ready: bool,

@@ -14,8 +14,9 @@ use std::sync::{Mutex, PoisonError};
 
 const YAML: &str = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: NAME}\nspec:\n  image: i\n  command: [nothing]\n  port: 21984\n";
 
-/// Held while a program is written: between fork and exec, a child of another test may hold the
-/// program open for writing, and then it cannot be executed (ETXTBSY).
+/// Locked from the writing of the programs to their end. Otherwise, a child of another test could
+/// have a program open for writing between fork and exec, and a program that is open for writing
+/// cannot be executed (ETXTBSY).
 static WRITING: Mutex<()> = Mutex::new(());
 
 /// Runs a copy of `scaledapp local` whose other programs are the shell script `sibling`.

@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         std::thread::spawn(move || {
-            // Fails only if the client is gone.
+            // An error ends only this connection.
             let _gone = serve(&stream);
         });
     }
@@ -105,7 +105,7 @@ fn chunk_length(reader: &mut impl BufRead) -> io::Result<usize> {
     usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)
 }
 
-/// Appends exactly `length` bytes. Returns the number.
+/// Appends exactly `length` bytes to `body`, and returns `length`.
 fn take(reader: &mut impl BufRead, length: usize, body: &mut Vec<u8>) -> io::Result<usize> {
     if body.len() + length > BODY_BYTES {
         return Err(io::Error::other("the body is too long"));
