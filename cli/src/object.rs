@@ -30,8 +30,9 @@ pub(crate) struct Objects {
 /// Reads and checks the objects of a file.
 ///
 /// # Errors
-/// The file is unreadable or has no `ScaledApp`, an object is invalid, or two objects have the same
-/// name or hostname. The message names the file, and the position, field and cure of every violation.
+/// The file is unreadable or has no `ScaledApp`, an object is invalid, or two objects have the
+/// same name or hostname. The message names the file, and the position, field and cure of every
+/// violation.
 pub(crate) fn load(file: &Path) -> anyhow::Result<Objects> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)

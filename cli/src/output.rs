@@ -1,9 +1,9 @@
 //! The output of the processes of a run. It is copied line by line to the stdout and stderr of
-//! `scaledapp`, each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The last lines
-//! are kept for the message of a failed start.
+//! `scaledapp`, each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The
+//! last lines are kept for the message of a failed start.
 //!
-//! Lines are never mixed: their length is limited, and only one thread writes to each of the
-//! two streams. If that thread blocks on a terminal that is stopped, only the processes that write
+//! Lines are never mixed: their length is limited, and only one thread writes to each of the two
+//! streams. If that thread blocks on a terminal that is stopped, only the processes that write
 //! lines block.
 
 use std::collections::VecDeque;
@@ -130,8 +130,8 @@ impl Output {
         recent
     }
 
-    /// Prints a text of `scaledapp` itself between the lines of the processes. If stdout is closed, the state
-    /// file still has the addresses.
+    /// Prints a text of `scaledapp` itself between the lines of the processes. If stdout is closed,
+    /// the state file still has the addresses.
     pub(crate) async fn say(&self, text: &str) {
         let text = Piece::Lines(text.as_bytes().to_vec());
         // An error means that the thread has exited, so nothing could be printed.

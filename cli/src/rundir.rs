@@ -2,8 +2,8 @@
 //!
 //! They are in `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or in `/tmp/scaledapp-UID/NAME/` without that
 //! variable; NAME is the name of the app. Each directory is private to its user. The run has a lock
-//! on its directory; the kernel releases the lock no matter how the run ends. `directory` checks that a directory is safe,
-//! `state` defines the content of a state file.
+//! on its directory; the kernel releases the lock no matter how the run ends. `directory` checks
+//! that a directory is safe, `state` defines the content of a state file.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -77,7 +77,7 @@ pub enum Failure {
         /// The boot timeout.
         after: Duration,
     },
-    /// The supervisor had to end a new worker.
+    /// The supervisor killed a new worker.
     Killed {
         /// The worker.
         worker: WorkerId,
@@ -167,8 +167,8 @@ pub enum Incident {
         /// Time from its start until it was ready.
         after: Duration,
     },
-    /// The worker of a slot ended although it had not been told to, or it was ended because
-    /// it was not ready in time.
+    /// The worker of a slot ended although the supervisor had not stopped it, or the
+    /// supervisor stopped it because it was not ready in time.
     Exited {
         /// The worker.
         worker: WorkerId,
@@ -176,7 +176,7 @@ pub enum Incident {
         slot: Slot,
         /// How it ended.
         exit: Exit,
-        /// Whether it was ended because it was not ready in time.
+        /// Whether the supervisor stopped it because it was not ready in time.
         late: bool,
         /// How long it had been ready; `None` if it never was.
         ready_for: Option<Duration>,
@@ -193,7 +193,7 @@ pub enum Incident {
         /// How long it had been ready.
         after: Duration,
     },
-    /// A worker was not ready within the boot timeout and is being ended.
+    /// A worker was not ready within the boot timeout and is being stopped.
     BootTimedOut {
         /// The worker.
         worker: WorkerId,
@@ -202,7 +202,7 @@ pub enum Incident {
         /// The boot timeout.
         after: Duration,
     },
-    /// A draining worker ended before it was told to.
+    /// A draining worker ended before the supervisor stopped it.
     EndedDraining {
         /// The worker.
         worker: WorkerId,
@@ -226,7 +226,7 @@ pub enum Incident {
         /// Its slot.
         slot: Slot,
     },
-    /// The supervisor has begun to replace a worker without being asked to.
+    /// The supervisor has begun to replace a worker without a request.
     RecycleBegan {
         /// The worker.
         worker: WorkerId,
@@ -272,7 +272,7 @@ pub enum Incident {
     NothingStarts {
         /// How the last worker ended.
         exit: Exit,
-        /// Whether that worker was ended because it was not ready in time.
+        /// Whether the supervisor stopped that worker because it was not ready in time.
         late: bool,
     },
 }

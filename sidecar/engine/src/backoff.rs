@@ -17,9 +17,8 @@ pub struct Backoff {
     /// A worker that was ready for this long is replaced immediately: its running time
     /// limits the rate of restarts just as a delay would.
     pub at_once_after: Duration,
-    /// The longest delay after a worker that has served something. Such an app does start,
-    /// and one request of many may have ended the worker; the other requests must not wait
-    /// for long.
+    /// The longest delay after a worker that has done work. Its app can start, and a single
+    /// request may have crashed the worker; the other requests must not wait for long.
     pub served_cap: Duration,
 }
 
@@ -30,8 +29,8 @@ impl Default for Backoff {
             cap: Duration::from_secs(10),
             jitter_percent: 20,
             reset_after: Duration::from_secs(30),
-            // The same as PM2's `min_uptime`. Requests that end a worker each second must
-            // not lead to fewer and fewer workers.
+            // The same as PM2's `min_uptime`. Requests that crash a worker each second
+            // must not lead to fewer and fewer workers.
             at_once_after: Duration::from_secs(1),
             // A client hardly notices a fifth of a second, and a crashing app costs at most
             // five boots per second and slot.

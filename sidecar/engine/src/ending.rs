@@ -11,8 +11,8 @@ use crate::event::Exit;
 /// broken.
 pub(crate) const TRIES: u32 = 3;
 
-/// Exit code if nothing ever started although the app's own code was 0; gunicorn uses the
-/// same code for a worker that cannot boot.
+/// The supervisor's exit code if no worker was ever ready although the last one exited with 0.
+/// gunicorn uses the same code for a worker that cannot boot.
 const BOOT_FAILED: i32 = 3;
 
 /// The end of the supervisor, once it has begun.

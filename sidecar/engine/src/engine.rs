@@ -1,7 +1,7 @@
 //! The state machine: workers, slots, crashes, scaling.
 //!
 //! After each event the engine converges: the next steps follow from its state alone, so
-//! that no order of events can leave a slot behind. `replace` decides how workers are
+//! that no order of events can leave a slot without a worker. `replace` decides how workers are
 //! replaced (reload, restart), `ending` how everything ends.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -21,7 +21,7 @@ use crate::view::WorkerState;
 pub struct Config {
     /// How work reaches the workers.
     pub dispatch: Dispatch,
-    /// A worker that is not ready within this time is ended and never counts as ready.
+    /// A worker that is not ready within this time is stopped and never counts as ready.
     pub boot_timeout: Duration,
     /// How long a draining worker may take to finish its work.
     pub drain_timeout: Duration,
@@ -48,8 +48,8 @@ pub(crate) struct Worker {
     pub(crate) deadline: Option<Duration>,
 }
 
-/// The state of one slot. Its holder serves; a candidate will take its place. A worker
-/// that no slot refers to is on its way out.
+/// The state of one slot. The holder is the worker that serves; a candidate is a new worker
+/// that will replace the holder. A worker that no slot refers to is draining or stopping.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SlotRecord {
     pub(crate) holder: Option<WorkerId>,
@@ -61,8 +61,8 @@ pub(crate) struct SlotRecord {
     /// How many workers ended without ever being ready.
     pub(crate) never_ready: u32,
     pub(crate) restarts: u32,
-    /// The next holder must wait for the end of this worker, because there is no memory for
-    /// both.
+    /// The next holder must wait for the end of this worker, because there is no memory
+    /// for both.
     pub(crate) after: Option<WorkerId>,
 }
 
@@ -73,7 +73,7 @@ pub struct Engine {
     random: Random,
     last_worker: u64,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    /// Index = slot; there are as many as desired.
+    /// Indexed by slot. There are as many records as desired workers.
     pub(crate) records: Vec<SlotRecord>,
     pub(crate) generation: Generation,
     /// The generation that gets new connections (Connection dispatch).
@@ -298,16 +298,17 @@ impl Engine {
             record.failures = 0;
         }
         record.restarts = record.restarts.saturating_add(1);
-        // It was told to end because its boot took too long.
+        // The supervisor stopped this worker because its boot took too long.
         let late = ready_for.is_none() && worker.state == WorkerState::Stopping;
         if ready_for.is_none() {
             record.never_ready = record.never_ready.saturating_add(1);
         }
-        // A command that cannot be executed at all is reported without delays.
+        // A command that cannot be executed is retried without delays, so that the supervisor
+        // gives up early.
         let hopeless =
             matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && record.never_ready < TRIES;
         let proved = ready_for.is_some_and(|served| served >= backoff.at_once_after);
-        // It exited with code 0 after it had served: it recycled itself, as `uvicorn
+        // The worker exited with code 0 after it had served: it recycled itself, as `uvicorn
         // --limit-max-requests` does.
         let orderly = exit == Exit::Code(0)
             && worker.state == WorkerState::Ready
@@ -354,7 +355,7 @@ impl Engine {
         }
     }
 
-    /// Gives a worker no new work; it is stopped once it has none left.
+    /// Gives a worker no new work, and stops it once it has no work left.
     pub(crate) fn retire(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Action>) {
         let drain_timeout = self.config.drain_timeout;
         match self.workers.get_mut(&id) {
@@ -427,7 +428,7 @@ impl Engine {
         self.workers.keys().copied().collect()
     }
 
-    /// Ends every state that has lasted longer than its deadline.
+    /// Acts on every worker whose deadline has passed.
     fn expire(&mut self, now: Duration, out: &mut Vec<Action>) {
         for id in self.ids() {
             let Some(worker) = self.workers.get_mut(&id) else {
@@ -442,7 +443,7 @@ impl Engine {
                 WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
                 WorkerState::Ready => {}
                 WorkerState::Draining => {
-                    // Without a drain timeout, its end is expected and not reported.
+                    // With a drain timeout of zero, its end is expected and not reported.
                     if !self.config.drain_timeout.is_zero() {
                         let incident = Incident::DrainTimedOut { worker: id, slot };
                         out.push(Action::Report(incident));
@@ -517,8 +518,8 @@ impl Engine {
     }
 
     fn recycle(&mut self, worker: WorkerId, cause: Cause, surge: bool, out: &mut Vec<Action>) {
-        // No operation waits for it, and the shell repeats the event as long as the cause
-        // lasts.
+        // The event may be ignored: no operation waits for a recycling, and the shell repeats
+        // the event as long as the cause lasts.
         let known = self.running.is_some_and(|running| running.concerns(worker))
             || self.pending.iter().any(|request| request.concerns(worker));
         if known || self.state(worker) != Some(WorkerState::Ready) {
@@ -539,7 +540,7 @@ impl Engine {
             settle(request.operation(), Err(Failure::Stopping), out);
             return;
         }
-        // Of each kind of operation only the latest waits.
+        // Only the latest request of each kind waits.
         if let Some(earlier) = self
             .pending
             .iter_mut()

@@ -7,8 +7,8 @@ use crate::ids::{OperationId, Slot, WorkerId};
 
 /// A fact or a request, sent by the shell.
 ///
-/// Late and repeated facts change nothing: a worker that is gone, a second
-/// [`Event::Drained`], [`Event::Ready`] of a draining worker.
+/// Late and repeated facts change nothing, for example any event of a reaped worker, a second
+/// [`Event::Drained`], or [`Event::Ready`] of a draining worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The process exists; its boot timeout starts now.
@@ -56,8 +56,8 @@ pub enum Event {
         /// The reason.
         cause: Cause,
     },
-    /// Whether there is no memory for one more worker. If so, a reload waits for leaving
-    /// workers before it starts the next one.
+    /// Whether there is no memory for one more worker. If so, a reload waits until
+    /// the draining and stopping workers have ended before it starts the next worker.
     Crowded(bool),
     /// The worker has done work, such as answered requests. It is sent before the worker's
     /// [`Event::Exited`], so that an orderly exit is not mistaken for a crash.
@@ -70,11 +70,11 @@ pub enum Event {
         /// Whether to skip the drain.
         quick: bool,
     },
-    /// The time [`crate::Engine::deadline`] is reached.
+    /// The time of [`crate::Engine::deadline`] has come.
     Wake,
 }
 
-/// Why the supervisor replaces a worker without being asked to.
+/// Why the supervisor replaces a worker without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The worker uses more memory than one worker may.

@@ -6,12 +6,13 @@ use core::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 
-/// A numbered place for one worker, from 0. Scaling down removes the highest numbers.
+/// The number of a slot, from 0. Each slot has one worker. Scaling down removes the highest
+/// numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
-/// The start or the reload of the app that a worker belongs to: 1 for the start, and one
-/// more for each reload.
+/// The generation of a worker: 1 for the workers of the first start, and one more for each
+/// reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
@@ -46,10 +47,10 @@ impl fmt::Display for OperationId {
 /// How work reaches the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dispatch {
-    /// The supervisor gives each worker its requests and can take out a single one, so a
-    /// reload goes slot by slot.
+    /// The supervisor gives each worker its requests and can stop giving them to a single
+    /// worker, so a reload goes slot by slot.
     Request,
-    /// The workers of a generation take connections from one queue, so only a whole
-    /// generation can be turned off.
+    /// The workers of a generation accept connections from one queue, so new connections can
+    /// be kept only from a whole generation.
     Connection,
 }

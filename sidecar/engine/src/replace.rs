@@ -1,8 +1,8 @@
 //! How workers are replaced: reload of all, restart of one slot, recycling of one worker.
 //!
 //! A candidate starts beside the holder of its slot and takes over when it is ready; then
-//! the old worker drains. The first candidate is the canary: no old worker is touched
-//! before it is ready. Under Request dispatch the slots start their candidates one after
+//! the old worker drains. The first candidate is the canary: no old worker is replaced
+//! before the canary is ready. Under Request dispatch the slots start their candidates one after
 //! the other, but the old workers drain side by side if there is memory for that, because a
 //! drain may last as long as a WebSocket's close handshake. Under Connection dispatch a
 //! single worker cannot be kept from accepting, so a generation takes over as a whole.
@@ -69,9 +69,9 @@ pub(crate) struct Running {
 
 #[derive(Debug, Clone, Copy)]
 enum Course {
-    /// A reload, slot by slot; after the last slot the old workers end.
+    /// A reload, slot by slot; after the last slot it waits until the old workers have ended.
     Rolling { slot: Slot },
-    /// A reload of all slots at once: only slot 0 has a candidate at first.
+    /// A reload of all slots together; at first, only slot 0 has a candidate.
     Together { phase: Phase },
     /// The restart of one slot.
     Single {
@@ -263,7 +263,7 @@ impl Engine {
             },
             _ => {}
         }
-        // A worker that is leaving will soon free memory.
+        // A draining or stopping worker will soon free memory.
         if self.is_crowded && self.is_any_leaving() {
             return Step::Waiting;
         }
@@ -438,7 +438,7 @@ impl Engine {
         settle(running.operation, result, out);
     }
 
-    /// A candidate failed: all candidates are ended, the holders stay.
+    /// A candidate failed: all candidates are stopped, and the holders keep serving.
     pub(crate) fn fail_running(&mut self, now: Duration, failure: Failure, out: &mut Vec<Action>) {
         for index in 0..self.records.len() {
             if let Some(candidate) = self.records[index].candidate.take() {
@@ -448,7 +448,7 @@ impl Engine {
         self.drop_running(failure, out);
     }
 
-    /// Ends the replacement without touching a worker.
+    /// Ends the replacement without any effect on the workers.
     pub(crate) fn drop_running(&mut self, failure: Failure, out: &mut Vec<Action>) {
         let Some(running) = self.running.take() else {
             return;

@@ -16,7 +16,7 @@ pub enum WorkerState {
     Ready,
     /// It gets no new work and finishes what it has.
     Draining,
-    /// It has been told to end.
+    /// The supervisor has sent it the stop signal or SIGKILL.
     Stopping,
 }
 
@@ -55,12 +55,12 @@ pub enum SlotState {
     Starting,
     /// Its worker takes work.
     Ready,
-    /// Its worker is being ended, because it was not ready in time, because it makes room
-    /// for the next one, or because everything ends.
+    /// Its worker is being stopped: it was not ready in time, its successor needs its memory,
+    /// or the supervisor is stopping.
     Stopping,
     /// Its worker ended; the next one starts after a delay.
     CrashLoop {
-        /// When it starts, as time since the supervisor's start.
+        /// When the next worker starts, as time since the supervisor's start.
         next_attempt: Duration,
     },
 }
@@ -83,7 +83,8 @@ pub struct SlotView {
     pub slot: Slot,
     /// Its state.
     pub state: SlotState,
-    /// How many of its workers ended without having been told to.
+    /// How many of its workers ended without a planned replacement: they exited, were killed,
+    /// or were not ready in time.
     pub restarts: u32,
 }
 
